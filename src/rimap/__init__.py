@@ -1,0 +1,64 @@
+"""T1 and T2 maps from a series of MR images.
+
+>>> import rimap
+>>> model = rimap.T2Decay(tau=[10, 20, 40, 80])
+>>> model.signal([[100.0], [50.0]])[:, 0].round(2)
+array([81.87, 67.03, 44.93, 20.19])
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+#: Public name -> the module that has it. Loaded on first use, so that `import rimap` costs nothing.
+_NAMES = {
+    "read": "rimap.io",
+    "WeightedSeries": "rimap.series",
+    "ParameterMaps": "rimap.series",
+    "Status": "rimap.series",
+    "InversionRecovery": "rimap.signals.inversion_recovery",
+    "T2Decay": "rimap.signals.t2_decay",
+    "SignalModel": "rimap.signals.base",
+    "Parameter": "rimap.signals.base",
+    "PROTOCOLS": "rimap.signals.protocols",
+    "Gaussian": "rimap.likelihood",
+    "Rician": "rimap.likelihood",
+    "gradient": "rimap.likelihood",
+    "fisher_information": "rimap.likelihood",
+    "cramer_rao_sd": "rimap.likelihood",
+    "NLLS": "rimap.estimators.nlls",
+    "MLE": "rimap.estimators.mle",
+    "RIM": "rimap.estimators.rim",
+    "ResNet": "rimap.estimators.resnet",
+    "InputError": "rimap.errors",
+}
+__all__ = ["__version__", *sorted(_NAMES)]
+
+if TYPE_CHECKING:
+    from rimap.errors import InputError as InputError
+    from rimap.likelihood import Gaussian as Gaussian
+    from rimap.likelihood import Rician as Rician
+    from rimap.likelihood import cramer_rao_sd as cramer_rao_sd
+    from rimap.likelihood import fisher_information as fisher_information
+    from rimap.likelihood import gradient as gradient
+    from rimap.series import ParameterMaps as ParameterMaps
+    from rimap.series import Status as Status
+    from rimap.series import WeightedSeries as WeightedSeries
+    from rimap.signals.base import Parameter as Parameter
+    from rimap.signals.base import SignalModel as SignalModel
+    from rimap.signals.inversion_recovery import InversionRecovery as InversionRecovery
+    from rimap.signals.protocols import PROTOCOLS as PROTOCOLS
+    from rimap.signals.t2_decay import T2Decay as T2Decay
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    raise AttributeError(f"module 'rimap' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

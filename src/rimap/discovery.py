@@ -1,0 +1,29 @@
+"""A folder is its registry: find the classes that its files (and entry points) define."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def classes_in(package: str, base: type[T]) -> dict[str, type[T]]:
+    """Return the concrete subclasses of `base` in the modules of `package`, by their `name`.
+
+    Third parties add theirs through an entry point of the group `package` (`rimap.signals`,
+    `rimap.estimators`).
+    """
+    folder = importlib.import_module(package)
+    modules = [
+        importlib.import_module(f"{package}.{m.name}") for m in pkgutil.iter_modules(folder.__path__) if not m.ispkg
+    ]
+    found = [c for m in modules for c in vars(m).values() if isinstance(c, type) and c.__module__ == m.__name__]
+    found += [e.load() for e in entry_points(group=package)]
+    return {
+        c.name: c  # type: ignore[attr-defined]
+        for c in found
+        if issubclass(c, base) and c is not base and not getattr(c, "__abstractmethods__", None)
+    }

@@ -1,0 +1,241 @@
+"""What goes into an estimator (`WeightedSeries`) and what comes out (`ParameterMaps`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.arrays import is_torch
+from rimap.errors import InputError
+from rimap.likelihood import Noise, Rician
+from rimap.signals.base import SignalModel
+
+
+class Status(IntEnum):
+    """What became of a voxel."""
+
+    OK = 0
+    AT_BOUND = 1
+    NO_SIGNAL = 2
+    NOT_FINITE = 3
+    NOT_CONVERGED = 4
+    OUTSIDE_TRAINING = 5
+    OUTSIDE_MASK = 6
+
+    @property
+    def meaning(self) -> str:
+        """One plain sentence."""
+        return _MEANING[self]
+
+
+_MEANING = {
+    Status.OK: "estimated",
+    Status.AT_BOUND: "at a bound of the parameter box: the value is kept, it has no standard deviation",
+    Status.NO_SIGNAL: "no signal: no value",
+    Status.NOT_FINITE: "NaN or Inf in the images: no value",
+    Status.NOT_CONVERGED: "the iterations did not converge: the value is kept, do not rely on it",
+    Status.OUTSIDE_TRAINING: "outside what the network was trained for: the value is kept, do not rely on it",
+    Status.OUTSIDE_MASK: "outside the mask: no value",
+}
+
+
+def to_numpy(x: Any) -> NDArray[Any]:
+    """Return NumPy, torch and nibabel data as a NumPy array."""
+    if is_torch(x):
+        return np.asarray(x.detach().cpu().numpy())
+    if hasattr(x, "dataobj"):  # nibabel image
+        return np.asanyarray(x.dataobj)
+    return np.asarray(x)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedSeries:
+    """A series of weighted images with all that an estimator needs to know of them.
+
+    Parameters
+    ----------
+    images
+        (N, *X), one, two or three spatial axes. Integers become float32. A few NaN or Inf voxels are allowed.
+    model
+        The signal model with its N times.
+    noise
+        `Gaussian(…)` (the default) or `Rician(…)`, with σ in the unit of the images or without.
+    mask
+        (*X), non-zero where maps are wanted; everywhere if left out.
+    affine
+        (4, 4), voxel to world, mm.
+    source
+        What it was read from, for messages and sidecars.
+
+    Raises
+    ------
+    InputError
+        Where the shapes do not fit the model, nothing is finite or nothing differs from zero, the mask is empty,
+        or the Rician likelihood meets signed data.
+    """
+
+    images: Any
+    model: SignalModel
+    noise: Noise | None = None
+    mask: Any = None
+    affine: Any = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        images, N = to_numpy(self.images), self.model.n_images
+        if images.dtype.kind not in "fiub":
+            raise InputError(
+                f"images must be real numbers; their type is {images.dtype}. Take the magnitude or the real part."
+            )
+        if images.ndim < 2 or images.shape[0] != N:
+            raise InputError(
+                f"{N} times came, and images of shape {images.shape}: the first axis must have one image for each "
+                f"time, (N, *X) with N = {N}. Check that no image or time is missing."
+            )
+        if not all(images.shape):
+            raise InputError(f"images of shape {images.shape} hold no voxel.")
+        if images.dtype not in (np.float32, np.float64):
+            images = images.astype(np.float32 if images.dtype.itemsize <= 2 else np.float64)
+        images = images.astype(images.dtype.newbyteorder("="), copy=False)
+        X = images.shape[1:]
+        if not np.isfinite(images).any():
+            raise InputError("no value of the images is finite (all NaN or Inf). Check the file and its scaling.")
+        if not images.any():
+            raise InputError("all images are zero. Check the file and its scaling.")
+        mask = None
+        if self.mask is not None:
+            mask = to_numpy(self.mask)
+            if mask.shape != X:
+                raise InputError(
+                    f"the mask has shape {mask.shape} and the images {X}. Resample the mask to the images."
+                )
+            mask = np.nan_to_num(mask) != 0 if mask.dtype.kind == "f" else mask != 0
+            if not mask.any():
+                raise InputError("the mask is empty: no voxel is selected.")
+        if self.noise is not None:
+            if isinstance(self.noise, Rician) and getattr(self.model, "signed", False):
+                raise InputError(
+                    "the Rician likelihood is for magnitude images; these are signed (part-real). Use Gaussian noise, "
+                    "or the modulus of the images with signed=False."
+                )
+            if np.ndim(self.noise.sigma) and np.shape(self.noise.sigma) != X:
+                raise InputError(f"the map of sigma has shape {np.shape(self.noise.sigma)} and the images {X}.")
+        affine = None if self.affine is None else np.asarray(self.affine, dtype=float)
+        if affine is not None and affine.shape != (4, 4):
+            raise InputError(f"the affine must be 4×4; its shape is {affine.shape}.")
+        for name, value in (("images", images), ("mask", mask), ("affine", affine)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """X, the spatial shape."""
+        return tuple(self.images.shape[1:])
+
+    @property
+    def selected(self) -> NDArray[np.bool_]:
+        """The mask (*X), all true where there is none."""
+        return np.ones(self.shape, bool) if self.mask is None else self.mask
+
+    @property
+    def voxel_size(self) -> tuple[float, ...]:
+        """Edge lengths of a voxel along the spatial axes, mm; 1 where no affine is known."""
+        if self.affine is None:
+            return (1.0,) * len(self.shape)
+        size = tuple(float(s) for s in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return (size + (1.0,) * len(self.shape))[: len(self.shape)]
+
+    def with_noise(self, noise: Noise) -> WeightedSeries:
+        """Return the same series with another noise."""
+        return replace(self, noise=noise)
+
+    def subset(self, keep: Any) -> WeightedSeries:
+        """Return the series of the images `keep` (indices)."""
+        keep = np.asarray(keep, dtype=int)
+        return replace(self, images=self.images[keep], model=self.model.subset(keep))
+
+
+class _Named(Mapping[str, NDArray[Any]]):
+    """Maps (Q, *X) by parameter name."""
+
+    def __init__(self, model: SignalModel, values: NDArray[Any]) -> None:
+        self._model, self._values = model, values
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        names = [p.name for p in self._model.parameters]
+        if name not in names:
+            raise KeyError(f"no map {name!r}: {self._model.title} has {', '.join(names)}")
+        return np.asarray(self._values[names.index(name)])
+
+    def __iter__(self) -> Iterator[str]:
+        return (p.name for p in self._model.parameters)
+
+    def __len__(self) -> int:
+        return len(self._model.parameters)
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterMaps(Mapping[str, NDArray[Any]]):
+    """The maps of an estimator: ``maps["T1"]`` (*X) in ms, ``maps.sd["T1"]``, ``maps.status``.
+
+    Parameters
+    ----------
+    kappa
+        (Q, *X) in the order of `model.parameters`; NaN where there is no answer.
+    model
+        The signal model that was fitted.
+    status
+        (*X), values of `Status`.
+    sd_kappa
+        (Q, *X) standard deviations (Cramér-Rao bound at the estimate); NaN where unknown.
+    residual
+        (*X) root mean square of S − f over the images, in their unit.
+    noise
+        The noise with the σ that was used.
+    sigma_source
+        Where that σ came from: ``given``, ``residuals``, ``background``.
+    estimator, settings
+        Its name and its options, for sidecars and reports.
+    warnings
+        What the user should know, in plain words.
+    """
+
+    kappa: NDArray[Any]
+    model: SignalModel
+    status: NDArray[np.uint8]
+    sd_kappa: NDArray[Any] | None = None
+    residual: NDArray[Any] | None = None
+    noise: Noise | None = None
+    sigma_source: str = "given"
+    estimator: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    affine: NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return _Named(self.model, self.kappa)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_Named(self.model, self.kappa))
+
+    def __len__(self) -> int:
+        return len(self.model.parameters)
+
+    @property
+    def sd(self) -> Mapping[str, NDArray[Any]]:
+        """Standard deviations by parameter name; NaN throughout where the estimator gives none."""
+        values = np.full_like(self.kappa, np.nan) if self.sd_kappa is None else self.sd_kappa
+        return _Named(self.model, values)
+
+    def count(self) -> dict[Status, int]:
+        """Return the number of voxels of each status that occurs."""
+        values, counts = np.unique(self.status, return_counts=True)
+        return {Status(int(v)): int(c) for v, c in zip(values, counts)}
