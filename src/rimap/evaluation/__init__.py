@@ -1,1 +1,1 @@
-"""Under construction."""
+"""The paper's experiments: metrics, and one file for each."""
