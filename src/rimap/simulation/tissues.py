@@ -1,0 +1,124 @@
+"""Table 1: the distribution of A, T1 and T2 in each tissue, and the label of each tissue in BrainWeb.
+
+Deviations
+----------
+- σ of A is printed once, in the row of CSF: it is taken for every tissue.
+- BrainWeb's labels 9 ("around fat") and 10 (dura mater) have no row in Table 1. Tissue around fat is given the
+  row of fat; dura mater, a dense fibrous tissue without a published 3 T value, that of muscle/skin. Both lie outside
+  the brain.
+- Table 1 prints one mark for both the T1 of the skull (Chen et al. 2016, cortical bone) and that of the marrow
+  (de Bazelaire et al. 2004); they are told apart here by what each of the two works measured.
+- Table 1 names no source for A ("a fraction of the concentration of protons in the CSF"): its DOI is the paper's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+SABIDUSSI = "10.1016/j.media.2021.102220"
+BOJORQUEZ = "10.1016/j.mri.2016.08.021"
+CHEN = "10.1002/mrm.26292"
+STANISZ = "10.1002/mrm.20605"
+DE_BAZELAIRE = "10.1148/radiol.2303021331"
+
+#: Labels of BrainWeb: index = label.
+LABELS = (
+    "background",
+    "CSF",
+    "GM",
+    "WM",
+    "fat",
+    "muscle",
+    "muscle/skin",
+    "skull",
+    "vessels",
+    "around fat",
+    "dura",
+    "marrow",
+)  # fmt: skip
+BACKGROUND, CSF, GM, WM, FAT, MUSCLE, SKIN, SKULL, VESSELS, AROUND_FAT, DURA, MARROW = range(12)
+#: The labels that make up the brain.
+BRAIN_LABELS = (CSF, GM, WM, VESSELS)
+
+
+@dataclass(frozen=True)
+class Normal:
+    """A normal distribution between subjects, and where its mean was published.
+
+    Parameters
+    ----------
+    mean, sd
+        In ms, or for A in units of the CSF's.
+    doi
+        Source of the mean.
+    """
+
+    mean: float
+    sd: float
+    doi: str
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """One row of Table 1.
+
+    Parameters
+    ----------
+    name
+        As in `LABELS`.
+    label
+        Its BrainWeb label.
+    T1, T2
+        Relaxation times at 3 T, ms.
+    A
+        Proton density, CSF = 1.
+    """
+
+    name: str
+    label: int
+    T1: Normal
+    T2: Normal
+    A: Normal
+
+    def of(self, parameter: str) -> Normal:
+        """Return the distribution of ``A``, ``T1`` or ``T2``."""
+        return {"A": self.A, "T1": self.T1, "T2": self.T2}[parameter]
+
+
+def _row(
+    label: int, T1: tuple[float, float, str], T2: tuple[float, float, str], A: float, sd_A: float = 0.3
+) -> tuple[int, Tissue]:
+    return label, Tissue(LABELS[label], label, Normal(*T1), Normal(*T2), Normal(A, sd_A, SABIDUSSI))
+
+
+#: Table 1 by BrainWeb label (1–11).
+TISSUES: MappingProxyType[int, Tissue] = MappingProxyType(
+    dict(
+        (
+            _row(CSF, (3500, 300, BOJORQUEZ), (2000, 300, BOJORQUEZ), 1.0),
+            _row(GM, (1400, 300, BOJORQUEZ), (110, 30, BOJORQUEZ), 0.85),
+            _row(WM, (780, 250, BOJORQUEZ), (80, 20, BOJORQUEZ), 0.65),
+            _row(FAT, (420, 100, BOJORQUEZ), (70, 20, BOJORQUEZ), 0.9),
+            _row(MUSCLE, (1200, 300, BOJORQUEZ), (50, 20, BOJORQUEZ), 0.7),
+            _row(SKIN, (1230, 300, BOJORQUEZ), (50, 20, BOJORQUEZ), 0.7),
+            _row(SKULL, (400, 100, CHEN), (30, 10, STANISZ), 0.9),
+            _row(VESSELS, (1980, 300, STANISZ), (275, 70, STANISZ), 1.0),
+            _row(AROUND_FAT, (420, 100, BOJORQUEZ), (70, 20, BOJORQUEZ), 0.9),
+            _row(DURA, (1230, 300, BOJORQUEZ), (50, 20, BOJORQUEZ), 0.7),
+            _row(MARROW, (580, 100, DE_BAZELAIRE), (50, 20, BOJORQUEZ), 0.8),
+        )
+    )
+)
+
+#: A draw is never below this fraction of its tissue's mean: the normal tail reaches below zero.
+FLOOR = 0.1
+
+
+def table(parameter: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation of ``A``, ``T1`` or ``T2`` by label, (12,) each; 0 for the background."""
+    rows = [TISSUES[label].of(parameter) if label else Normal(0.0, 0.0, "") for label in range(len(LABELS))]
+    return np.array([r.mean for r in rows]), np.array([r.sd for r in rows])
