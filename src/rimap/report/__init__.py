@@ -1,1 +1,8 @@
-"""Under construction."""
+"""What a run found: statistics, and one self-contained HTML page."""
+
+from __future__ import annotations
+
+from rimap.report.page import Run, page
+from rimap.report.statistics import Statistics, describe, roi_table, statistics_of
+
+__all__ = ["Run", "Statistics", "describe", "page", "roi_table", "statistics_of"]

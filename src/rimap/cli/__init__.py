@@ -1,0 +1,57 @@
+"""The command line: one file per verb, found by looking into this folder; no physics.
+
+Verbs import what they need when they run, so that `rimap --help` needs neither numpy nor torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Annotated
+
+import typer
+
+from rimap.cli._guard import guarded
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from rimap import __version__
+
+        print(f"rimap {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """T1 and T2 maps from a series of MR images."""
+
+
+def verbs() -> list[str]:
+    """Return the verbs, `map` first: the modules of this folder without a leading underscore."""
+    names = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
+    return sorted(names, key=lambda name: (name != "map", name))
+
+
+def build() -> typer.Typer:
+    """Return the application. A verb's file has a function `command`, whose docstring is the help."""
+    app = typer.Typer(
+        rich_markup_mode=None,
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )
+    app.callback()(_root)
+    for name in verbs():
+        module = importlib.import_module(f"{__name__}.{name}")
+        app.command(name, no_args_is_help=getattr(module, "NO_ARGS_IS_HELP", False))(guarded(module.command))
+    return app
+
+
+def main() -> None:
+    """Run the command line (the entry point `rimap`)."""
+    build()(prog_name="rimap")

@@ -1,0 +1,8 @@
+"""`python -m rimap.cli`."""
+
+from __future__ import annotations
+
+from rimap.cli import main
+
+if __name__ == "__main__":
+    main()

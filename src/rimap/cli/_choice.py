@@ -1,0 +1,50 @@
+"""Which estimator maps a series, and why."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from rimap.cli._options import one_of
+from rimap.errors import InputError
+
+if TYPE_CHECKING:
+    from rimap.estimators import Estimator
+
+
+def default_estimator(sequence: str) -> tuple[str, str]:
+    """Return the estimator that maps a sequence where none is named, and why.
+
+    This is the one place that decides it. A network becomes the default where it has passed its tests for the
+    sequence.
+    """
+    return "mle", f"the default for {sequence}: no network has passed its tests yet"
+
+
+def estimator_names() -> list[str]:
+    """Return the names that `--estimator` takes."""
+    from rimap.estimators import estimators
+
+    return sorted(estimators())
+
+
+def build(name: str, options: dict[str, Any]) -> Estimator:
+    """Return the estimator `name` with the options that were given.
+
+    Raises
+    ------
+    InputError
+        For an option that this estimator does not have.
+    """
+    from rimap.estimators import estimators
+
+    found = estimators()
+    cls = found[one_of(name, sorted(found), "--estimator")]
+    known = inspect.signature(cls).parameters
+    for option in options:
+        if option not in known:
+            typed = "--" + option.lower().replace("_", "-")
+            having = [n for n, c in sorted(found.items()) if option in inspect.signature(c).parameters]
+            hint = f" It belongs to {', '.join(having)}." if having else ""
+            raise InputError(f"{typed}: the estimator {cls.name} has no such option.{hint} Leave it out.")
+    return cls(**options)

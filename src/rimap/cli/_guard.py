@@ -1,0 +1,66 @@
+"""What a user sees when something goes wrong: one or two lines and an exit status."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import ParamSpec
+
+import typer
+
+from rimap.errors import InputError
+
+P = ParamSpec("P")
+
+
+def guarded(verb: Callable[P, None]) -> Callable[P, None]:
+    """Return the verb with its exceptions turned into exit statuses.
+
+    2: the user can mend it (`InputError`, files that cannot be read or written). 130: interrupted.
+    1: a defect of rimap, with the traceback under RIMAP_DEBUG=1.
+    """
+
+    @functools.wraps(verb)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            verb(*args, **kwargs)
+        except InputError as error:
+            _stop(2, f"error: {error}")
+        except KeyboardInterrupt:
+            _stop(130, "interrupted.")
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # `rimap … | head`: typer ends quietly
+            if error.strerror is None:
+                _defect(error)
+            where = f" ({error.filename})" if error.filename else ""
+            _stop(2, f"error: {error.strerror}{where}.")
+        except MemoryError:
+            _stop(2, "error: not enough memory for this series. Map fewer slices at a time.")
+        except Exception as error:
+            if isinstance(error, (typer.Exit, typer.Abort)):
+                raise
+            _defect(error)
+
+    return run
+
+
+def _defect(error: Exception) -> None:
+    if os.environ.get("RIMAP_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    _stop(
+        1,
+        f"defect: {what[:200]}\nThis is a defect of rimap, not of your data: please report it, "
+        "with what RIMAP_DEBUG=1 prints.",
+    )
+
+
+def _stop(status: int, message: str) -> None:
+    print(f"rimap: {message}", file=sys.stderr)
+    raise typer.Exit(status) from None

@@ -1,0 +1,145 @@
+"""The HTML page: whole, self-contained, and true to the maps."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from rimap.likelihood import Gaussian
+from rimap.report import Run, page, roi_table
+from rimap.report.page import STATUS_COLOURS, number
+from rimap.series import ParameterMaps, Status, WeightedSeries
+from rimap.signals.inversion_recovery import InversionRecovery
+from rimap.signals.t2_decay import T2Decay
+
+
+def example(shape, model=None, *, mask=True, affine=None):
+    """A disc with values known beforehand, mapped without an error."""
+    model = model or InversionRecovery(tau=[50, 400, 1100, 2500], tr=6000)
+    rng = np.random.default_rng(0)
+    inside = np.zeros(shape, bool)
+    inside[tuple(slice(s // 4, max(3 * s // 4, 1)) for s in shape)] = True
+    kappa = np.full((len(model.parameters), *shape), np.nan)
+    kappa[:, inside] = np.array([100.0, 1.9, 900.0] if len(kappa) == 3 else [100.0, 70.0])[:, None]
+    kappa[-1, inside] *= 1 + 0.1 * rng.standard_normal(int(inside.sum()))
+    status = np.where(inside, Status.OK, Status.OUTSIDE_MASK if mask else Status.NO_SIGNAL).astype(np.uint8)
+    images = np.nan_to_num(model.signal(np.nan_to_num(kappa, nan=1.0))) * inside + 1e-3
+    series = WeightedSeries(images, model, None, inside if mask else None, affine)
+    maps = ParameterMaps(
+        kappa, model, status, 0.02 * kappa, np.ones(shape), Gaussian(2.0), "residuals", "mle", {"lambda_B": 50.0},
+        ("TR is short.",), affine,
+    )  # fmt: skip
+    return series, maps
+
+
+class Checker(HTMLParser):
+    """Every tag is closed, and nothing is fetched."""
+
+    void = frozenset(("meta", "img", "br", "rect", "line"))
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.sources = [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.void:
+            self.open.append(tag)
+        self.sources += [v for k, v in attrs if k in ("src", "href", "srcset", "data", "action")]
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("shape", [(40, 30), (40, 30, 1), (40, 30, 20)])
+@pytest.mark.parametrize("model", [None, T2Decay(tau=[10, 40, 80])])
+@pytest.mark.parametrize("mask", [True, False])
+def test_page_is_whole_and_self_contained(shape, model, mask):
+    affine = np.diag([1.0, 1.0, 4.0, 1.0]) if len(shape) == 3 else None
+    html = page(*example(shape, model, mask=mask, affine=affine), Run("sub-01"))
+    checker = Checker()
+    checker.feed(html)
+    checker.close()
+    assert checker.open == []
+    assert checker.sources and all(s.startswith("data:image/png;base64,") for s in checker.sources)
+    assert "http" not in html.replace("http-equiv", "") and "<script" not in html and "@import" not in html
+    assert "url(" not in html
+
+
+def test_page_says_what_was_found_and_how():
+    series, maps = example((40, 30))
+    html = page(series, maps, Run("sub-01", "Regularised MLE", "the default", command="rimap map x -o y", seconds=1.5))
+    text = re.sub(r"<[^>]+>", " ", html)
+    for word in (
+        "sub-01", "Regularised MLE", "the default", "rimap map x -o y", "TR is short.", "lambda_B", "50, 400, 1100, 2500",
+        "6000", "10.1016/j.media.2021.102220", "outside the mask", "300 of 300", "at inversion times of",
+    ):  # fmt: skip
+        assert word in text, word
+    median = float(np.nanmedian(maps["T1"]))
+    assert f"{median:,.0f} ms" in text
+
+
+def test_names_from_files_cannot_become_markup():
+    series, maps = example((20, 20))
+    html = page(series, maps, Run("<script>alert(1)</script>", inputs=['"><img src=http://x>'], warnings=["<b>&"]))
+    assert "<script" not in html and "<img src=http" not in html and "&lt;b&gt;&amp;" in html
+
+
+def test_page_of_maps_without_any_value():
+    series, maps = example((20, 20))
+    empty = ParameterMaps(np.full_like(maps.kappa, np.nan), maps.model, np.full((20, 20), Status.NO_SIGNAL, np.uint8))
+    assert "no signal" in page(series, empty, Run("x"))
+
+
+def test_a_volume_of_many_slices_stays_small():
+    html = page(*example((210, 210, 10), affine=np.diag([1.0, 1.0, 4.0, 1.0])), Run("x"))
+    assert len(html) < 10e6
+
+
+def test_every_status_has_a_colour_and_a_meaning_on_the_page():
+    series, maps = example((20, 20))
+    status = maps.status.copy()
+    status.flat[: len(Status)] = list(Status)
+    html = page(series, ParameterMaps(maps.kappa, maps.model, status), Run("x"))
+    for s in Status:
+        assert s.meaning in html and STATUS_COLOURS[s] in html
+    assert len(set(STATUS_COLOURS.values())) == len(Status)
+
+
+def test_regions():
+    series, maps = example((20, 20))
+    labels = np.zeros((20, 20), int)
+    labels[5:10, 5:15], labels[10:15, 5:15] = 1, 7
+    rows = roi_table(maps, labels, {7: "putamen"})
+    assert [(r["label"], r["map"], r["n"], r["unit"]) for r in rows] == [(1, "T1", 50, "ms"), (7, "T1", 50, "ms")]
+    assert rows[0]["median"] == np.median(maps["T1"][labels == 1])
+    assert rows[1]["sd"] == pytest.approx(maps["T1"][labels == 7].std(ddof=1))
+    assert "putamen" in page(series, maps, Run("x", rois=rows))
+
+
+def test_values_at_a_bound_count_and_others_do_not():
+    _, maps = example((20, 20))
+    status, labels = maps.status.copy(), (maps.status == 0).astype(int)
+    inside = np.flatnonzero(labels)
+    status.flat[inside[:10]], status.flat[inside[10:30]] = Status.AT_BOUND, Status.NOT_CONVERGED
+    (row,) = roi_table(ParameterMaps(maps.kappa, maps.model, status), labels)
+    assert (row["voxels"], row["n"]) == (100, 80)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [(np.zeros((20, 20)), "all zero"), (np.ones((19, 20)), "shape"), (np.full((20, 20), 0.5), "whole numbers")],
+)
+def test_regions_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        roi_table(example((20, 20))[1], labels)
+
+
+@pytest.mark.parametrize(
+    ("x", "text"), [(1234.5, "1,234"), (64.23, "64.2"), (0.01234, "0.0123"), (1.5e-7, "1.5e-07"), (float("nan"), "–")]
+)
+def test_number(x, text):
+    assert number(x) == text
