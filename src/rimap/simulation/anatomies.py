@@ -5,6 +5,8 @@ All are (X, Y, Z) uint8 with the labels of `rimap.simulation.tissues.LABELS`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,34 @@ _CENTRE = (0.0, 0.0, 8.0)  # mm, of the field of view in the coordinates of the 
 def brain_mask(labels: NDArray[Any]) -> NDArray[np.bool_]:
     """Return where `labels` are brain: CSF, grey and white matter, vessels."""
     return np.isin(labels, BRAIN_LABELS)
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """A label volume to cut patches from.
+
+    Parameters
+    ----------
+    labels
+        (X, Y, Z) uint8.
+    low, high
+        Bounding box of the brain, (3,): first voxel, one past the last.
+    name
+        For logs.
+    """
+
+    labels: NDArray[np.uint8]
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    name: str = ""
+
+    @classmethod
+    def of(cls, labels: NDArray[Any], name: str = "") -> Anatomy:
+        """Return the anatomy of a label volume, checked."""
+        labels = np.ascontiguousarray(as_labels(labels, name or "the anatomy"))
+        mask = brain_mask(labels)
+        spans = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+        return cls(labels, np.array([s[0] for s in spans]), np.array([s[-1] + 1 for s in spans]), name)
 
 
 def digital_affine(shape: tuple[int, int, int] = (64, 72, 48)) -> NDArray[np.float64]:
@@ -225,3 +255,38 @@ def as_labels(values: Any, source: str = "the anatomy") -> NDArray[np.uint8]:
     if not brain_mask(labels).any():
         raise InputError(f"{source} holds no brain: none of its labels is 1, 2, 3 or 8 (CSF, GM, WM, vessels).")
     return labels
+
+
+def load_anatomies(sources: Sequence[str | Path]) -> tuple[Anatomy, ...]:
+    """Load all anatomies that `sources` name.
+
+    Parameters
+    ----------
+    sources
+        ``builtin`` (`digital_brain` at 1 mm), ``brainweb:04`` (`rimap.simulation.brainweb.load_brainweb`), NIfTI files
+        of labels, or folders of them (in the order of their names).
+
+    Raises
+    ------
+    InputError
+        Where one is missing or is no label volume.
+    """
+    found: list[Anatomy] = []
+    for source in sources:
+        text, path = str(source), Path(source)
+        if text == "builtin":
+            found.append(Anatomy.of(digital_brain((192, 216, 144)), text))
+        elif text.startswith("brainweb:"):
+            from rimap.simulation.brainweb import load_brainweb
+
+            found.append(Anatomy.of(load_brainweb(text.removeprefix("brainweb:")), text))
+        elif path.is_dir():
+            files = sorted(p for p in path.iterdir() if p.name.endswith((".nii", ".nii.gz")))
+            if not files:
+                raise InputError(f"no NIfTI file in {path}. Give a folder with label volumes, or `builtin`.")
+            found += [Anatomy.of(load_anatomy(p), p.name) for p in files]
+        else:
+            found.append(Anatomy.of(load_anatomy(path), path.name))
+    if not found:
+        raise InputError("no anatomy was given. Give files, folders, or `builtin`.")
+    return tuple(found)

@@ -1,0 +1,341 @@
+"""Training patches (§4.2): labels cut from a head, tissue values drawn, textures, structures, signal, noise.
+
+`simulate_batch` is a pure function of the recipe, the anatomies and an index. Each patch has its own random stream,
+seeded by (seed, patch), and so does its noise; the times of a batch have one by (seed, batch). So a patch is the
+same in any batch, worker and machine, to the rounding of exponentials (and for one NumPy series of releases:
+NumPy may change its samplers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.errors import InputError
+from rimap.signals.base import Parameter, SignalModel
+from rimap.simulation.acquisitions import Acquisition, draw_acquisition
+from rimap.simulation.anatomies import Anatomy
+from rimap.simulation.recipe import PatchRecipe, Range, model_class
+from rimap.simulation.subjects import BACKGROUND_T, smooth_kernel
+from rimap.simulation.tissues import BRAIN_LABELS, FLOOR, LABELS, table
+
+F32 = NDArray[np.float32]
+_MARGIN = 2  # pixels around a patch, so that its blur does not see its edge
+_IS_BRAIN = np.isin(np.arange(len(LABELS)), BRAIN_LABELS)
+
+
+class Structure(IntEnum):
+    """What was put into a patch on top of its tissues."""
+
+    NONE = 0
+    LESION = 1
+    VOXEL = 2
+    LINE = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Patches with their truth. All share the times.
+
+    Parameters
+    ----------
+    images
+        (b, N, h, w) float32, with noise.
+    kappa
+        (b, Q, h, w) float32, truth; T in ms. In the background A = 0 and T = 1000 ms.
+    sigma
+        (b,) float32.
+    model
+        The signal model of the batch.
+    rician
+        Whether the noise is Rician.
+    labels
+        (b, h, w) uint8, BrainWeb.
+    structures
+        (b, h, w) uint8, `Structure`.
+    """
+
+    images: F32
+    kappa: F32
+    sigma: F32
+    model: SignalModel
+    rician: bool
+    labels: NDArray[np.uint8]
+    structures: NDArray[np.uint8]
+
+    @property
+    def weight(self) -> NDArray[np.bool_]:
+        """Where there is tissue, (b, h, w): only there does T have a truth."""
+        return np.asarray(self.labels > 0)
+
+    @property
+    def brain(self) -> NDArray[np.bool_]:
+        """Where there is brain, (b, h, w)."""
+        return np.asarray(_IS_BRAIN[self.labels])
+
+
+def stream(*key: int) -> np.random.Generator:
+    """Return the random generator of a key of whole numbers."""
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(key)))
+
+
+def simulate_batch(recipe: PatchRecipe, anatomies: Sequence[Anatomy], index: int, batch_size: int) -> Batch:
+    """Return batch `index`: the patches `index · batch_size` and following.
+
+    Parameters
+    ----------
+    anatomies
+        Patches take turns over them.
+    batch_size
+        Images in the batch; a multiple of `recipe.noise_draws`.
+
+    Raises
+    ------
+    InputError
+        Where `batch_size` is not a multiple of `recipe.noise_draws`.
+    """
+    draws = recipe.noise_draws
+    if batch_size < 1 or batch_size % draws:
+        raise InputError(f"batch_size must be a multiple of noise_draws, {draws}; {batch_size} came.")
+    first = index * (batch_size // draws)
+    numbers = np.arange(first, first + batch_size // draws)
+    acquisition = draw_acquisition(recipe, stream(recipe.seed, 1, index))
+    truth = [draw_patch(recipe, anatomies[int(i) % len(anatomies)], int(i)) for i in numbers]
+    kappa = np.stack([t.kappa for t in truth])
+    if acquisition.hidden_tr is not None:
+        kappa = effective(kappa, acquisition.hidden_tr)
+    clean = acquisition.model.signal(np.moveaxis(kappa, 1, 0))  # (N, b, h, w)
+    images = _noisy(clean.swapaxes(0, 1), recipe, acquisition, numbers, np.array([t.sigma for t in truth], np.float32))
+
+    def repeat(x: list[object]) -> NDArray[np.generic]:
+        return np.repeat(np.stack(x), draws, axis=0)  # type: ignore[arg-type]
+
+    return Batch(
+        images=images,
+        kappa=np.repeat(kappa, draws, axis=0),
+        sigma=np.repeat(np.array([t.sigma for t in truth], np.float32), draws),
+        model=acquisition.model,
+        rician=acquisition.rician,
+        labels=np.repeat(np.stack([t.labels for t in truth]), draws, axis=0),
+        structures=np.repeat(np.stack([t.structures for t in truth]), draws, axis=0),
+    )
+
+
+def effective(kappa: F32, tr: float) -> F32:
+    """Return the (A, B, T1) (b, 3, h, w) that a model without TR sees of an acquisition with TR (ms).
+
+    A(1 − B e^(−τ/T1) + (B − 1) e^(−TR/T1)) = A′(1 − B′ e^(−τ/T1)), A′ = A·g, B′ = B/g, g = 1 + (B − 1) e^(−TR/T1).
+    """
+    A, B, T1 = kappa[:, 0], kappa[:, 1], kappa[:, 2]
+    g = 1 + (B - 1) * np.exp(-np.float32(tr) / T1)
+    return np.stack([A * g, B / g, T1], axis=1)
+
+
+def _noisy(clean: F32, recipe: PatchRecipe, how: Acquisition, numbers: NDArray[np.int64], sigma: F32) -> F32:
+    """Add noise (Eq. 1) to the images (b, N, h, w), one stream for each patch and draw."""
+    draws, one = recipe.noise_draws, clean.shape[1:]
+    images = np.empty((len(numbers) * draws, *one), np.float32)
+    for i, number in enumerate(numbers):
+        for d in range(draws):
+            out, rng = images[i * draws + d], stream(recipe.seed, 2, int(number), d)
+            rng.standard_normal(dtype=np.float32, out=out)
+            out *= sigma[i]
+            out += clean[i]
+            if how.rician:
+                np.hypot(out, sigma[i] * rng.standard_normal(one, dtype=np.float32), out=out)
+    return images
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """One patch before its signal: κ (Q, h, w), labels and structures (h, w), σ, and where it was cut."""
+
+    kappa: F32
+    labels: NDArray[np.uint8]
+    structures: NDArray[np.uint8]
+    sigma: float
+    centre: tuple[int, int, int]
+    axis: int
+
+
+def draw_patch(recipe: PatchRecipe, anatomy: Anatomy, number: int) -> Truth:
+    """Return the truth of patch `number`."""
+    rng = stream(recipe.seed, 0, number)
+    labels, centre, axis = cut_labels(recipe, anatomy, rng)
+    tissue = labels > 0
+    has_white = rng.random() < recipe.white_share
+    white = _uniform(rng, recipe.white_relative) if has_white else 0.0
+    smooth = _uniform(rng, recipe.smooth_relative) if rng.random() < recipe.smooth_share else 0.0
+    blur = _blur_matrix(labels.shape[0], _uniform(rng, recipe.blur))
+    parameters = model_class(recipe.sequence).parameters
+    maps = []
+    for p in parameters:
+        if p.smooth:
+            maps.append(_draw_B(recipe, labels.shape, rng))
+            continue
+        lut, spread = _tissue_values(recipe, p, rng)
+        value = lut[labels]
+        if has_white:
+            sd = recipe.white_A if p.name == "A" else recipe.white_T_ms
+            value += (sd + white * value) * rng.standard_normal(labels.shape, dtype=np.float32)
+        if smooth > 0:  # tissues differ in how strongly, and in which direction, they follow the field
+            field = _field(labels.shape, _uniform(rng, recipe.smooth_length), rng)
+            value *= 1 + smooth * spread[labels] * field
+        np.maximum(value, FLOOR * lut[labels], out=value)
+        if blur is not None:
+            value = _blurred(value, tissue, blur, keep_edge=p.name != "A")
+        maps.append(value)
+    inner = (slice(_MARGIN, -_MARGIN),) * 2
+    kappa = np.stack([m[inner] for m in maps]).astype(np.float32, copy=False)
+    labels = labels[inner]
+    structures = _draw_structures(recipe, kappa, labels, rng)
+    shading = _uniform(rng, recipe.shading)
+    if shading > 0:
+        kappa[0] *= np.exp(shading * _field(labels.shape, _uniform(rng, recipe.shading_length), rng))
+    background = labels == 0
+    for q, p in enumerate(parameters):
+        np.clip(kappa[q], *p.bounds, out=kappa[q])
+        if not p.smooth:
+            kappa[q][background] = 0.0 if p.name == "A" else BACKGROUND_T
+    return Truth(kappa, np.ascontiguousarray(labels), structures, _log_uniform(rng, recipe.sigma), centre, axis)
+
+
+def cut_labels(
+    recipe: PatchRecipe, anatomy: Anatomy, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], tuple[int, int, int], int]:
+    """Return the labels of a patch with its margin, its centre (voxel of the anatomy) and the normal of its plane.
+
+    Centres are uniform over the brain mask: voxels of its bounding box are drawn until one is brain.
+    """
+    axis = recipe.orientations[int(rng.integers(len(recipe.orientations)))]
+    while True:
+        c = rng.integers(anatomy.low, anatomy.high)
+        if _IS_BRAIN[anatomy.labels[c[0], c[1], c[2]]]:
+            break
+    size = recipe.patch_size + 2 * _MARGIN
+    zoom = _uniform(rng, recipe.zoom)
+    offset = np.floor((np.arange(size) - size // 2) * zoom + 0.5).astype(np.int64)
+    plane = np.moveaxis(anatomy.labels, axis, 0)[c[axis]]  # a view
+    rows, columns = (c[a] + offset for a in range(3) if a != axis)
+    inside = [(x >= 0) & (x < n) for x, n in zip((rows, columns), plane.shape)]
+    labels = plane[np.ix_(np.clip(rows, 0, plane.shape[0] - 1), np.clip(columns, 0, plane.shape[1] - 1))]
+    labels = labels * (inside[0][:, None] & inside[1])
+    if recipe.flips:
+        flip = rng.integers(2, size=3)
+        labels = labels[:: 1 - 2 * flip[0], :: 1 - 2 * flip[1]]
+        labels = labels.T if flip[2] else labels
+    return labels, (int(c[0]), int(c[1]), int(c[2])), axis
+
+
+def _tissue_values(recipe: PatchRecipe, p: Parameter, rng: np.random.Generator) -> tuple[F32, F32]:
+    """Return the patch's value of each tissue (12,), and how each follows the smooth field (12,)."""
+    mean, sd = table(p.name)
+    value = np.maximum(mean + sd * rng.standard_normal(len(mean)), FLOOR * mean)
+    if p.name != "A":
+        wide = rng.random(len(mean)) < recipe.wide_share
+        low, high = np.log(recipe.wide_T_ms)
+        value = np.where(wide, np.exp(rng.uniform(low, high, len(mean))), value)
+        value[0] = BACKGROUND_T
+    return value.astype(np.float32), rng.uniform(-1, 1, len(mean)).astype(np.float32) * np.float32(3**0.5)
+
+
+def _draw_B(recipe: PatchRecipe, shape: tuple[int, ...], rng: np.random.Generator) -> F32:
+    if recipe.b_range[1] > 0:
+        B = _uniform(rng, recipe.b_range)
+    else:
+        B = 2 - abs(recipe.b_gamma * float(rng.standard_normal()))  # §4.2
+    sd = _uniform(rng, recipe.b_smooth)
+    if sd > 0:
+        return np.asarray(B * (1 + sd * _field(shape, _uniform(rng, recipe.b_length), rng)), np.float32)
+    return np.full(shape, B, np.float32)
+
+
+def _draw_structures(
+    recipe: PatchRecipe, kappa: F32, labels: NDArray[np.uint8], rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Put lesions, lines and single voxels into T (and lesions into A), in place; return where they are."""
+    structures = np.zeros(labels.shape, np.uint8)
+    n, T = labels.shape[0], kappa[-1]
+    tissue = labels > 0
+    low, high = recipe.wide_T_ms
+    if rng.random() < recipe.lesion_share:
+        grid = np.arange(n, dtype=np.float32)
+        for _ in range(rng.integers(1, recipe.lesions + 1)):
+            cy, cx = rng.uniform(0, n, 2)
+            ry, rx = _log_uniform(rng, recipe.lesion_radius), _log_uniform(rng, recipe.lesion_radius)
+            angle = rng.uniform(0, np.pi)
+            y, x = grid[:, None] - cy, grid - cx
+            u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+            where = ((u / rx) ** 2 + (v / ry) ** 2 < 1) & tissue
+            value, factor = _log_uniform(rng, (low, high)), rng.uniform(0.7, 1.4)
+            T[where] = value
+            kappa[0][where] *= np.float32(factor)
+            structures[where] = Structure.LESION
+    if rng.random() < recipe.line_share:
+        for _ in range(rng.integers(1, recipe.lines + 1)):
+            y, x = rng.integers(n, size=2)
+            dy, dx = ((0, 1), (1, 0), (1, 1), (1, -1))[int(rng.integers(4))]
+            k = np.arange(int(rng.integers(3, max(4, n // 2))))
+            rows, columns = y + dy * k, x + dx * k
+            ok = (rows < n) & (columns >= 0) & (columns < n)
+            rows, columns = rows[ok], columns[ok]
+            _replace(T, (rows, columns), tissue, rng, (low, high), structures, Structure.LINE)
+    if rng.random() < recipe.odd_share:
+        for _ in range(rng.integers(1, recipe.odd_voxels + 1)):
+            y, x = rng.integers(n, size=2)
+            _replace(T, (y[None], x[None]), tissue, rng, (low, high), structures, Structure.VOXEL)
+    return structures
+
+
+def _replace(
+    T: F32,
+    at: tuple[NDArray[np.int64], NDArray[np.int64]],
+    tissue: NDArray[np.bool_],
+    rng: np.random.Generator,
+    wide: Range,
+    structures: NDArray[np.uint8],
+    kind: Structure,
+) -> None:
+    """Give the voxels `at` one T: a multiple of what is there (0.25 to 4), or any."""
+    factor, value, any_value = _log_uniform(rng, (0.25, 4.0)), _log_uniform(rng, wide), rng.random() < 0.25
+    keep = tissue[at]
+    rows, columns = at[0][keep], at[1][keep]
+    if len(rows):
+        T[rows, columns] = value if any_value else np.clip(factor * T[rows[0], columns[0]], *wide)
+        structures[rows, columns] = kind
+
+
+def _uniform(rng: np.random.Generator, between: Range) -> float:
+    return float(rng.uniform(*between)) if between[0] != between[1] else float(between[0])
+
+
+def _log_uniform(rng: np.random.Generator, between: Range) -> float:
+    return float(np.exp(rng.uniform(np.log(between[0]), np.log(between[1]))))
+
+
+def _field(shape: tuple[int, ...], length: float, rng: np.random.Generator) -> F32:
+    """Return a smooth field (h, w), zero mean and unit variance over many draws (not within each patch)."""
+    K = smooth_kernel(shape[0], length).astype(np.float32)
+    white = rng.standard_normal((K.shape[1], K.shape[1]), dtype=np.float32)
+    return np.asarray(K @ white @ K.T)
+
+
+def _blur_matrix(n: int, sd: float) -> F32 | None:
+    if sd < 0.05:
+        return None
+    x = np.arange(n)
+    G = np.exp(-0.5 * ((x[:, None] - x) / sd) ** 2)
+    return np.asarray(G / G.sum(1, keepdims=True), np.float32)
+
+
+def _blurred(value: F32, tissue: NDArray[np.bool_], G: F32, *, keep_edge: bool) -> F32:
+    """Smooth a map; `keep_edge`: as a mean over tissue alone, so that the background's value does not leak in."""
+    if not keep_edge or tissue.all():
+        return np.asarray(G @ value @ G.T, np.float32)
+    w = tissue.astype(np.float32)
+    total = G @ w @ G.T
+    return np.asarray(np.where(tissue, (G @ (value * w) @ G.T) / np.where(tissue, total, 1), value), np.float32)
