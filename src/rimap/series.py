@@ -72,6 +72,8 @@ class WeightedSeries:
         (4, 4), voxel to world, mm.
     source
         What it was read from, for messages and sidecars.
+    notes
+        What the user should know of how it was read, in plain words.
 
     Raises
     ------
@@ -86,6 +88,7 @@ class WeightedSeries:
     mask: Any = None
     affine: Any = None
     source: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         images, N = to_numpy(self.images), self.model.n_images

@@ -1,1 +1,21 @@
-"""Under construction."""
+"""Files in and out: NIfTI and BIDS. Seconds become milliseconds here and nowhere else."""
+
+from __future__ import annotations
+
+from rimap.io.atomic import write_whole
+from rimap.io.derivatives import check_output, planned_outputs, write_maps
+from rimap.io.finding import find_series, read
+from rimap.io.nifti import read_labels, read_mask
+from rimap.io.series_files import SeriesFiles
+
+__all__ = [
+    "SeriesFiles",
+    "check_output",
+    "find_series",
+    "planned_outputs",
+    "read",
+    "read_labels",
+    "read_mask",
+    "write_maps",
+    "write_whole",
+]

@@ -1,0 +1,112 @@
+"""Write files whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from rimap.errors import InputError
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Write one file whole or not at all, through a temporary name in the same folder."""
+    write_together({path: data.encode() if isinstance(data, str) else data})
+
+
+def write_together(files: Mapping[Path, bytes | Callable[[], bytes]], remove: Iterable[Path] = ()) -> None:
+    """Write several files, all or none, in their order; then remove others.
+
+    All are written under temporary names and synced to disk before the first gets its own. If a renaming fails, those
+    before it are taken back and what they replaced is restored.
+
+    Parameters
+    ----------
+    files
+        Content by path, or a function that gives it when it is needed.
+    remove
+        Files that the new ones make out of date.
+
+    Raises
+    ------
+    InputError
+        Where the folder cannot be made or written (no permission, disk full).
+    """
+    folders: list[Path] = []
+    temporary: dict[Path, Path] = {}
+    backup: dict[Path, Path] = {}
+    done: list[Path] = []
+    try:
+        for path, data in files.items():
+            folders += _make(path.parent)
+            temporary[path] = _beside(path, "tmp")
+            with temporary[path].open("xb") as file:
+                file.write(data() if callable(data) else data)
+                file.flush()
+                os.fsync(file.fileno())
+        gone = [path for path in remove if path.exists() and path not in files]
+        for path in [*(p for p in files if p.exists()), *gone]:
+            backup[path] = _beside(path, "old")
+            _link(path, backup[path])
+        for path, name in temporary.items():
+            done.append(path)
+            name.replace(path)
+        for path in gone:
+            path.unlink()
+    except BaseException as error:
+        for path in done:
+            if path not in backup:
+                path.unlink(missing_ok=True)
+        for path, old in backup.items():
+            if old.exists():
+                old.replace(path)
+        _clean(temporary.values())
+        for folder in reversed(folders):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError):
+            where = error.filename or next(iter(files)).parent
+            raise InputError(f"cannot write to {where}: {error.strerror or error}. Nothing was written.") from None
+        raise
+    _clean(backup.values())
+    for folder in {path.parent for path in files}:
+        _sync(folder)
+
+
+def _make(folder: Path) -> list[Path]:
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+    return missing[::-1]
+
+
+def _beside(path: Path, what: str) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{what}")
+
+
+def _link(path: Path, to: Path) -> None:
+    try:
+        os.link(path, to)
+    except OSError:
+        shutil.copy2(path, to)
+
+
+def _clean(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not every file system can
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,190 @@
+"""Names and sidecars of BIDS.
+
+A small indexer of our own: bids2table returns an empty sidecar for broken JSON where rimap must name the file and
+the line, and brings 170 MB of pyarrow for what takes a few lines here.
+
+References
+----------
+Gorgolewski et al. 2016, doi:10.1038/sdata.2016.44; Karakuzu et al. 2022 (qMRI-BIDS), doi:10.1038/s41597-022-01571-4.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rimap.errors import InputError
+from rimap.signals import SignalModel, signal_models
+
+#: Entities of a name in the order of the standard.
+ORDER = (
+    "sub", "tpl", "ses", "cohort", "sample", "task", "tracksys", "acq", "nuc", "voi", "ce", "trc", "stain", "rec",
+    "dir", "run", "mod", "echo", "flip", "inv", "mt", "part", "proc", "hemi", "space", "split", "recording", "chunk",
+    "atlas", "seg", "scale", "res", "den", "label", "desc",
+)  # fmt: skip
+#: Entities that the name of a parameter map may carry.
+OF_MAPS = ("sub", "ses", "task", "acq", "ce", "rec", "run", "space", "chunk", "res")
+#: The entity that numbers the images of a series, by the sidecar field that differs between them.
+NUMBERED_BY = {"InversionTime": "inv", "EchoTime": "echo"}
+#: Folders of a data set that hold no input.
+NOT_INPUT = {"derivatives", "sourcedata", "code", "stimuli", "phenotype"}
+
+_ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+.]+)")
+
+
+@dataclass(frozen=True)
+class BidsName:
+    """A file name taken apart: ``sub-01_inv-2_part-real_IRT1.nii.gz``.
+
+    >>> BidsName.parse("sub-01_inv-2_IRT1.nii.gz")
+    BidsName(entities={'sub': '01', 'inv': '2'}, suffix='IRT1', extension='.nii.gz')
+    """
+
+    entities: Mapping[str, str]
+    suffix: str
+    extension: str
+
+    @classmethod
+    def parse(cls, name: str) -> BidsName | None:
+        """Return the parts of a file name, `None` where it is not a BIDS name."""
+        stem, dot, extension = name.partition(".")
+        *parts, suffix = stem.split("_")
+        found = [_ENTITY.fullmatch(p) for p in parts]
+        if not suffix or "-" in suffix or not all(found):
+            return None
+        return cls({m[1]: m[2] for m in found if m}, suffix, dot + extension)
+
+
+def compose(entities: Mapping[str, str], suffix: str) -> str:
+    """Return the stem of a name, its entities in the order of the standard.
+
+    >>> compose({"desc": "sd", "sub": "01"}, "T1map")
+    'sub-01_desc-sd_T1map'
+    """
+    keys = sorted(entities, key=lambda k: ORDER.index(k) if k in ORDER else len(ORDER))
+    return "_".join([*(f"{k}-{entities[k]}" for k in keys), suffix])
+
+
+def model_of_suffix(suffix: str) -> type[SignalModel] | None:
+    """Return the signal model of a BIDS suffix (IRT1, MESE), `None` where it has none."""
+    return next((m for m in signal_models().values() if m.bids_suffix == suffix), None)
+
+
+def absolute(path: Path) -> Path:
+    """Return a path from the root without "..", its links (git-annex has them) not followed."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
+
+
+def strip_nii(path: Path) -> str:
+    """Return a file's name without ``.nii`` or ``.nii.gz``."""
+    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+
+
+def is_nifti(path: Path) -> bool:
+    """Tell by its name whether a file is NIfTI."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def dataset_of(path: Path) -> Path | None:
+    """Return the data set that a file of a subject lies in: the folder that holds its ``sub-`` folder."""
+    name = BidsName.parse(path.name)
+    if name is None or "sub" not in name.entities:
+        return None
+    subject = f"sub-{name.entities['sub']}"
+    found = [p.parent for p in absolute(path).parents if p.name == subject]
+    return found[-1] if found else None
+
+
+def nifti_files(folder: Path, subjects: Iterable[str] = ()) -> Iterator[Path]:
+    """Yield the NIfTI files below a BIDS folder, but for those in derivatives/ and the like, in order of name.
+
+    Parameters
+    ----------
+    subjects
+        Labels without ``sub-``: look only into these where `folder` is a data set.
+    """
+    wanted = {f"sub-{s}" for s in subjects}
+    for where, folders, files in os.walk(folder):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in NOT_INPUT)
+        if Path(where) == folder:
+            has_subjects = any(f.startswith("sub-") for f in folders)
+            if has_subjects:
+                folders[:] = [f for f in folders if f.startswith("sub-") and (not wanted or f in wanted)]
+        for f in sorted(files):
+            if not f.startswith(".") and is_nifti(Path(f)):
+                yield Path(where) / f
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object of a JSON file.
+
+    Raises
+    ------
+    InputError
+        For broken JSON (with the line), an unreadable file, or JSON that is no object.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}). Correct the file.") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text, as JSON must be. Correct the file.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except RecursionError:
+        raise InputError(f"{path}: not a sidecar (nested too deep). Correct the file.") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: a sidecar is a JSON object {{…}}; this is a {type(data).__name__}.")
+    return data
+
+
+class Sidecars:
+    """Metadata of images: the file beside each, and for a data set those it inherits from above.
+
+    Inheritance: a JSON file applies to the images at or below its folder that have its suffix and all its entities;
+    the nearer one wins, and in one folder the one with more entities. Paths inside a sidecar are never followed.
+    """
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, list[tuple[Path, BidsName]]] = {}
+        self._read: dict[Path, dict[str, Any]] = {}
+
+    def files(self, image: Path, dataset: Path | None) -> list[Path]:
+        """Return the sidecars of an image, the most general first."""
+        own = image.parent / f"{strip_nii(image)}.json"
+        name = BidsName.parse(image.name)
+        if dataset is None or name is None:
+            return [own] if own.is_file() else []
+        folder = absolute(image.parent)
+        chain = [folder, *folder.parents]
+        chain = chain[: chain.index(dataset) + 1] if dataset in chain else [folder]
+        found = []
+        for where in reversed(chain):
+            fitting = [
+                (path, n)
+                for path, n in self._listing(where)
+                if n.suffix == name.suffix and n.entities.items() <= name.entities.items()
+            ]
+            found += [path for path, _ in sorted(fitting, key=lambda f: (len(f[1].entities), f[0].name))]
+        return found
+
+    def __call__(self, image: Path, dataset: Path | None) -> dict[str, Any]:
+        """Return the metadata of an image, {} where it has none."""
+        merged: dict[str, Any] = {}
+        for path in self.files(image, dataset):
+            if path not in self._read:
+                self._read[path] = read_json(path)
+            merged |= self._read[path]
+        return merged
+
+    def _listing(self, folder: Path) -> list[tuple[Path, BidsName]]:
+        if folder not in self._folders:
+            files = [f for f in folder.iterdir() if f.name.endswith(".json") and not f.name.startswith(".")]
+            names = [(f, BidsName.parse(f.name)) for f in files]
+            self._folders[folder] = [(f, n) for f, n in names if n is not None]
+        return self._folders[folder]

@@ -1,0 +1,274 @@
+"""Maps to files: a BIDS derivative data set, or loose NIfTI files with sidecars.
+
+Names
+-----
+For T1 of BIDS input ``sub-01_ses-1_…`` in ``OUT/sub-01/ses-1/anat/`` (T2 likewise):
+
+=========================== =====================================================
+``…_T1map``                 T1, s
+``…_M0map``                 A, in the unit of the images
+``…_R1map``                 1/T1, 1/s, on request
+``…_desc-B_T1map``          B, no unit
+``…_desc-sd_T1map``         standard deviation of T1, s (``desc-sdB_T1map`` of B,
+                            ``desc-sd_M0map`` of A, ``desc-sd_R1map`` of R1)
+``…_desc-residual_T1map``   root mean square of image − model
+``…_desc-status_T1map``     what became of each voxel, whole numbers
+=========================== =====================================================
+
+BIDS has no suffix for B, residual or status. They take the suffix of the map they belong to and a ``desc-``, which
+the validator knows, so that no ``.bidsignore`` is needed for them; a suffix of our own would need one. (The
+``.bidsignore`` that is written is for reports and tables.) Select maps by suffix AND without `desc`.
+
+Where a data set has both an IRT1 and a MESE with the same entities, A of the MESE is ``…_desc-MESE_M0map``.
+
+The first estimator in OUT owns the names without `desc-`. The maps of another one stand beside them, with its name:
+``…_desc-mle_T1map``, ``…_desc-mleSd_T1map``, ``…_desc-mleB_T1map``. The sidecars say which is which (`Estimator`).
+
+Loose files get the same names with their own stem, ``<stem>_T1map``, in OUT itself.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.metadata
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.errors import InputError
+from rimap.io.atomic import write_together
+from rimap.io.bids import OF_MAPS, absolute, compose, read_json
+from rimap.io.nifti import open_nifti
+from rimap.io.provenance import dataset_files, dataset_problem, map_metadata, to_json
+from rimap.io.series_files import SeriesFiles
+from rimap.series import ParameterMaps, Status
+from rimap.signals import Parameter, SignalModel
+
+
+def planned_outputs(series_files: SeriesFiles, out: Path, *, estimator: str, sequence: str | None = None) -> list[Path]:
+    """Return every map file that `write_maps` may write for a series, with R1 or R2.
+
+    Parameters
+    ----------
+    estimator
+        Its name, as `ParameterMaps.estimator`.
+    sequence
+        ``ir`` or ``t2``, where the files do not tell.
+    """
+    naming = _Naming(series_files, Path(out), series_files.model_class(sequence), estimator)
+    return naming.all_files()
+
+
+def check_output(
+    series: Sequence[SeriesFiles],
+    out: Path,
+    *,
+    estimator: str,
+    overwrite: bool = False,
+    sequence: str | None = None,
+) -> None:
+    """Refuse, before anything is computed, an OUT that cannot take the maps.
+
+    Raises
+    ------
+    InputError
+        Where OUT is a file, an input data set or that of other software; where results of this estimator are there
+        and `overwrite` is false; where two series would get the same names.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; a folder was expected. Give another -o OUT.")
+    nearest = next(p for p in [out, *absolute(out).parents] if p.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"{nearest}: no permission to write. Give another -o OUT.")
+    owner: dict[Path, SeriesFiles] = {}
+    for s in series:
+        if s.dataset is not None and (problem := dataset_problem(out, s.dataset)):
+            raise InputError(problem)
+        for path in planned_outputs(s, out, estimator=estimator, sequence=sequence):
+            if path in owner:
+                raise InputError(
+                    f"{owner[path].label} and {s.label} would both be written as {path.name}. Map them one at a time, "
+                    "each into its own OUT."
+                )
+            owner[path] = s
+            if path.exists() and not overwrite:
+                raise InputError(f"{path} is there already. Replace it with --overwrite, or give another -o OUT.")
+
+
+def write_maps(
+    maps: ParameterMaps,
+    series_files: SeriesFiles,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    fill: float = np.nan,
+    rates: bool = False,
+    extra_metadata: Mapping[str, Any] | None = None,
+    sequence: str | None = None,
+) -> list[Path]:
+    """Write the maps of a series with their sidecars, all or none.
+
+    Parameters
+    ----------
+    out
+        The derivative data set (BIDS input) or folder (loose input); made where it is missing.
+    overwrite
+        Replace an earlier result of the same estimator.
+    fill
+        What stands for NaN.
+    rates
+        Write R1 = 1/T1 (or R2) and its standard deviation too, 1/s.
+    extra_metadata
+        For every sidecar, over what is written by itself.
+    sequence
+        As in `planned_outputs`.
+
+    Returns
+    -------
+    list of Path
+        The images, the main map (T1 or T2) first.
+
+    Raises
+    ------
+    InputError
+        As `check_output`; where the shape of the maps is not that of the files; where OUT cannot be written.
+    """
+    out = Path(out)
+    check_output([series_files], out, estimator=maps.estimator, overwrite=overwrite, sequence=sequence)
+    first = open_nifti(series_files.images[0])
+    if maps.status.shape != first.shape:
+        raise InputError(f"the maps have shape {maps.status.shape} and {first.path.name} {first.shape}.")
+    naming = _Naming(series_files, out, type(maps.model), maps.estimator)
+    common = map_metadata(maps, series_files, out) | dict(extra_metadata or {})
+    images: dict[Path, Callable[[], bytes]] = {}
+    sidecars: dict[Path, bytes] = {}
+
+    def add(path: Path, values: NDArray[Any], units: str | None, about: str, **more: Any) -> None:
+        images[path] = partial(_nifti_bytes, values, first.header, fill)
+        metadata = {"Description": about, **({"Units": units} if units else {}), **more, **common}
+        sidecars[_sidecar(path)] = to_json(metadata)
+
+    for p in reversed(maps.model.parameters):  # the time first: it is the main map
+        unit, scale = ("s", 1e-3) if p.unit == "ms" else ("arbitrary" if p.unit == "a.u." else p.unit, 1.0)
+        title = f"{p.name} of {maps.model.title.lower()}"
+        add(naming.main(p), maps[p.name] * scale, unit, title)
+        if maps.sd_kappa is not None:
+            add(naming.sd(p), maps.sd[p.name] * scale, unit, f"Standard deviation of {title} (Cramér-Rao bound)")
+        if rates and naming.rate(p):
+            with np.errstate(divide="ignore"):
+                rate = 1000.0 / maps[p.name]
+                add(naming.main(p, rate=True), rate, "1/s", f"1/{p.name} of {maps.model.title.lower()}")
+                if maps.sd_kappa is not None:
+                    sd = rate * maps.sd[p.name] / maps[p.name]
+                    add(naming.sd(p, rate=True), sd, "1/s", f"Standard deviation of 1/{p.name} (Cramér-Rao bound)")
+    if maps.residual is not None:
+        about = "Root mean square of image minus model over the images"
+        add(naming.extra("residual"), maps.residual, "arbitrary", about)
+    levels = {str(int(s)): s.meaning for s in Status}
+    add(naming.extra("status"), maps.status.astype(np.uint8), None, "What became of each voxel", Levels=levels)
+    files: dict[Path, bytes | Callable[[], bytes]] = {}
+    if series_files.dataset is not None:
+        files |= dataset_files(out, series_files.dataset)
+    stale = [f for path in naming.all_files() for f in (path, _sidecar(path))] if overwrite else []
+    write_together(files | sidecars | images, remove=stale)
+    return list(images)
+
+
+class _Naming:
+    """The names of the maps of one series by one estimator in OUT."""
+
+    def __init__(self, series_files: SeriesFiles, out: Path, model: type[SignalModel], estimator: str) -> None:
+        self.files, self.out, self.model = series_files, out, model
+        self.suffix = next((p.suffix for p in reversed(model.parameters) if p.suffix), "map")
+        self.prefix = _prefix(out, self.suffix, estimator, loose=series_files.dataset is None)
+
+    def main(self, p: Parameter, *, rate: bool = False) -> Path:
+        if p.suffix is None:
+            return self._path(self._desc(p.name), self.suffix)
+        desc = self._desc("") + self._mine(p)
+        return self._path(desc, self.rate(p) or p.suffix if rate else p.suffix)
+
+    def sd(self, p: Parameter, *, rate: bool = False) -> Path:
+        if p.suffix is None:
+            return self._path(self._desc(f"sd{p.name}"), self.suffix)
+        return self._path(self._desc("sd") + self._mine(p), self.rate(p) or p.suffix if rate else p.suffix)
+
+    def extra(self, what: str) -> Path:
+        return self._path(self._desc(what), self.suffix)
+
+    @staticmethod
+    def rate(p: Parameter) -> str | None:
+        return f"R{p.suffix[1:]}" if p.suffix and re.fullmatch(r"T\d.*map", p.suffix) else None
+
+    def all_files(self) -> list[Path]:
+        paths = []
+        for p in reversed(self.model.parameters):
+            paths += [self.main(p), self.sd(p)]
+            if self.rate(p):
+                paths += [self.main(p, rate=True), self.sd(p, rate=True)]
+        return [*paths, self.extra("residual"), self.extra("status")]
+
+    def _mine(self, p: Parameter) -> str:
+        """Tell apart the maps that two series with the same entities share by name (M0map)."""
+        shared = p.suffix != self.suffix and any(s < self.files.suffix for s in self.files.siblings)
+        return self.files.suffix if shared else ""
+
+    def _desc(self, what: str) -> str:
+        return self.prefix + (what[:1].upper() + what[1:] if self.prefix else what)
+
+    def _path(self, desc: str, suffix: str) -> Path:
+        if self.files.dataset is None:
+            middle = f"_desc-{desc}" if desc else ""
+            return self.out / f"{self.files.stem}{middle}_{suffix}.nii.gz"
+        entities = {k: v for k, v in self.files.entities.items() if k in OF_MAPS}
+        others = "".join(f"{k}{v}" for k, v in self.files.entities.items() if k not in OF_MAPS and k != "desc")
+        if others:  # echo-1 of a multi-echo IRT1, say: a map may not carry it, but its name must tell
+            entities["acq"] = entities.get("acq", "") + others
+        folder = self.out / f"sub-{entities['sub']}"
+        if "ses" in entities:
+            folder /= f"ses-{entities['ses']}"
+        name = compose(entities | ({"desc": desc} if desc else {}), suffix)
+        return folder / "anat" / f"{name}.nii.gz"
+
+
+def _prefix(out: Path, suffix: str, estimator: str, *, loose: bool) -> str:
+    """Return "" where the names without desc- in OUT are free or this estimator's, else its name."""
+    pattern = f"*_{suffix}.json" if loose else f"sub-*/**/*_{suffix}.json"
+    for path in sorted(out.glob(pattern)):
+        if "_desc-" in path.name:
+            continue
+        owner = read_json(path).get("Estimator")
+        return "" if owner in (None, estimator) else re.sub(r"[^a-zA-Z0-9]", "", estimator) or "other"
+    return ""
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(".nii.gz") + ".json")
+
+
+def _nifti_bytes(values: NDArray[Any], like: Any, fill: float) -> bytes:
+    """Return a compressed NIfTI file with the geometry of the header `like`, to the bit."""
+    header = type(like)()
+    values = values if values.dtype == np.uint8 else np.nan_to_num(values, nan=fill, posinf=fill, neginf=fill)
+    values = values if values.dtype == np.uint8 else values.astype(np.float32)
+    header.set_data_dtype(values.dtype)
+    header.set_data_shape(values.shape)
+    for field in ("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
+                  "sform_code", "srow_x", "srow_y", "srow_z"):  # fmt: skip
+        header[field] = like[field]
+    header["pixdim"][: 1 + values.ndim] = like["pixdim"][: 1 + values.ndim]
+    header["xyzt_units"] = like["xyzt_units"] & 7  # space; there is no time axis
+    header["descrip"] = f"rimap {importlib.metadata.version('rimap')}".encode()
+    image_class = nib.Nifti2Image if isinstance(like, nib.Nifti2Header) else nib.Nifti1Image
+    image = image_class(values, None, header)
+    for field in ("qform_code", "sform_code"):
+        image.header[field] = like[field]
+    return gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)

@@ -1,0 +1,330 @@
+"""Which files make a series: `find_series` for all, `read` for one."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from rimap.errors import InputError
+from rimap.io.bids import (
+    NUMBERED_BY,
+    BidsName,
+    absolute,
+    compose,
+    dataset_of,
+    is_nifti,
+    model_of_suffix,
+    nifti_files,
+    strip_nii,
+)
+from rimap.io.nifti import open_nifti
+from rimap.io.series_files import SeriesFiles
+from rimap.likelihood import Noise
+from rimap.series import WeightedSeries
+from rimap.signals import signal_models
+
+#: Folder, shared entities, suffix: what the files of one BIDS series have in common.
+_Key = tuple[Path, tuple[tuple[str, str], ...], str]
+
+#: Names that are no images of a series.
+_DERIVED = ("T1map", "T2map", "R1map", "R2map", "M0map", "mask", "dseg", "labels")
+
+
+def find_series(
+    inputs: Path | str | Sequence[Path | str],
+    *,
+    participant_labels: Sequence[str] = (),
+    sessions: Sequence[str] = (),
+    runs: Sequence[str] = (),
+    sequence: str | None = None,
+) -> list[SeriesFiles]:
+    """Return every series that the inputs hold.
+
+    Parameters
+    ----------
+    inputs
+        Folders (a BIDS data set, a part of one, or loose files), 4-D NIfTI files, or the 3-D NIfTI files of a series. One file of
+        a BIDS series stands for all of it; several stand for themselves.
+    participant_labels, sessions, runs
+        Only these, with or without ``sub-``, ``ses-``, ``run-``; all if empty.
+    sequence
+        ``ir`` or ``t2``: only those series; for loose files, what they are.
+
+    Raises
+    ------
+    InputError
+        Where an input is missing or holds no series, or a label is not there.
+    """
+    paths = [Path(p) for p in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
+    if not paths:
+        raise InputError("no input: give a BIDS folder, a 4-D NIfTI file or several 3-D ones.")
+    if sequence is not None and sequence not in signal_models():
+        raise InputError(f"no sequence {sequence!r}; rimap has {', '.join(sorted(signal_models()))}.")
+    wanted = {
+        "sub": [_label("sub", s) for s in participant_labels],
+        "ses": [_label("ses", s) for s in sessions],
+        "run": [_label("run", s) for s in runs],
+    }
+    found: list[SeriesFiles] = []
+    loose: list[Path] = []
+    named: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += _in_folder(path, wanted["sub"], sequence)
+        elif not path.exists():
+            raise InputError(f"{path}: there is no such file or folder.")
+        elif not is_nifti(path):
+            raise InputError(f"{path} is not NIfTI (.nii or .nii.gz). Convert it, DICOM for example with dcm2niix.")
+        elif _numbering(path, sequence) is not None:
+            named.append(path)
+        else:
+            loose.append(path)
+    found += _from_files(named, sequence)
+    found += _loose(loose, sequence)
+    found = _unique(found)
+    for entity, labels in wanted.items():
+        for label in labels:
+            if not any(_same(entity, s.entities.get(entity), label) for s in found):
+                there = sorted({s.entities[entity] for s in found if entity in s.entities})
+                raise InputError(
+                    f"no series with {entity}-{label} in {paths[0]}; there {'is' if len(there) == 1 else 'are'} "
+                    f"{', '.join(f'{entity}-{t}' for t in there[:12]) or f'none with {entity}-'}"
+                    f"{' …' if len(there) > 12 else ''}."
+                )
+    matching = [
+        s
+        for s in found
+        if all(not labels or any(_same(e, s.entities.get(e), x) for x in labels) for e, labels in wanted.items())
+    ]
+    if sequence is not None:
+        of_sequence = [s for s in matching if s.model_class().name == sequence]
+        if matching and not of_sequence:
+            raise InputError(
+                f"no series of --sequence {sequence} in {paths[0]}; there are {_listing(matching)}. Leave --sequence out."
+            )
+        matching = of_sequence
+    if not matching:
+        raise InputError(f"no series in {paths[0]} has all of the labels that were asked for.")
+    return matching
+
+
+def read(
+    path: Path | str | Sequence[Path | str],
+    *,
+    times_ms: Iterable[float] | None = None,
+    tr_ms: float | Iterable[float] | None = None,
+    sequence: str | None = None,
+    mask: Path | str | NDArray[Any] | None = None,
+    noise: Noise | None = None,
+    skip_first: int = 0,
+    signed: bool | None = None,
+) -> WeightedSeries:
+    """Read one series: a BIDS folder or one file of its series, a 4-D NIfTI, or a list of 3-D NIfTIs.
+
+    Parameters
+    ----------
+    path
+        What to read. Where it holds several series, give a file of the one that is meant, or its `sequence`.
+    times_ms, tr_ms, sequence, mask, noise, skip_first, signed
+        As in `SeriesFiles.load`.
+
+    Returns
+    -------
+    WeightedSeries
+        Images (N, *X), their model with times in ms, mask and affine.
+
+    Raises
+    ------
+    InputError
+        Where there is not exactly one series, or its files do not fit together.
+    """
+    series = find_series(path, sequence=sequence)
+    if len(series) > 1:
+        first = series[0].images[0]
+        raise InputError(
+            f"{len(series)} series in {path}: {_listing(series)}. Choose one by any file of it, as in "
+            f"read({str(first)!r}), or take all with find_series."
+        )
+    return series[0].load(
+        times_ms=times_ms, tr_ms=tr_ms, sequence=sequence, mask=mask, noise=noise, skip_first=skip_first, signed=signed
+    )
+
+
+def _listing(series: Sequence[SeriesFiles]) -> str:
+    labels = [s.label for s in series]
+    return ", ".join(labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
+
+
+def _label(entity: str, label: str) -> str:
+    return str(label).removeprefix(f"{entity}-")
+
+
+def _same(entity: str, value: str | None, label: str) -> bool:
+    if value is None:
+        return False
+    if entity == "run" and value.isdigit() and label.isdigit():
+        return int(value) == int(label)
+    return value == label
+
+
+def _numbering(path: Path, sequence: str | None) -> str | None:
+    """Return the entity that numbers the images of this file's BIDS series; `None` where it has no BIDS name."""
+    name = BidsName.parse(path.name)
+    if name is None:
+        return None
+    model = model_of_suffix(name.suffix)
+    if model is None and sequence is not None:
+        model = signal_models()[sequence]
+        if NUMBERED_BY.get(model.bids_time) not in name.entities:
+            return None
+    return None if model is None else NUMBERED_BY.get(model.bids_time, "inv")
+
+
+def _key(path: Path, numbering: str) -> _Key:
+    name = BidsName.parse(path.name)
+    assert name is not None
+    shared = tuple(sorted((k, v) for k, v in name.entities.items() if k not in (numbering, "part")))
+    return (absolute(path.parent), shared, name.suffix)
+
+
+def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> list[SeriesFiles]:
+    root = absolute(folder)
+    files = list(nifti_files(root, subjects)) or list(nifti_files(root))
+    named = [f for f in files if model_of_suffix(getattr(BidsName.parse(f.name), "suffix", "")) is not None]
+    if named:
+        return _group(named, None)
+    here = [f for f in files if f.parent == root and not strip_nii(f).endswith(_DERIVED)]
+    if here and not any(f.parent != root for f in files):
+        return _loose(sorted(here, key=lambda f: _natural(f.name)), sequence)
+    if not files:
+        entries = [e for e in root.iterdir() if not e.name.startswith(".")]
+        what = "holds no NIfTI file" if entries else "is empty"
+        raise InputError(
+            f"{folder} {what}. Give a BIDS folder, or NIfTI files (DICOM: convert it with dcm2niix first)."
+        )
+    known = " or ".join(sorted(m.bids_suffix for m in signal_models().values()))
+    suffixes = sorted({getattr(BidsName.parse(f.name), "suffix", f.name) for f in files})
+    raise InputError(
+        f"{folder} holds no {known} series (found: {', '.join(suffixes[:6])}{' …' if len(suffixes) > 6 else ''}). "
+        "Give the files of the series themselves, with --sequence."
+    )
+
+
+def _from_files(files: Sequence[Path], sequence: str | None) -> list[SeriesFiles]:
+    """Group BIDS files; one file alone stands for its whole series."""
+    series = []
+    for key, members in _by_key(files, sequence).items():
+        around = [f for f in sorted(members[0].parent.iterdir()) if is_nifti(f) and not f.name.startswith(".")]
+        beside = _by_key([f for f in around if _numbering(f, sequence) is not None], sequence)
+        files_of_series = beside[key] if len(members) == 1 else members
+        series.append(replace(_bids_series(files_of_series, sequence), siblings=_siblings(key, beside)))
+    return series
+
+
+def _group(files: Sequence[Path], sequence: str | None) -> list[SeriesFiles]:
+    groups = _by_key(files, sequence)
+    return [replace(_bids_series(f, sequence), siblings=_siblings(key, groups)) for key, f in groups.items()]
+
+
+def _by_key(files: Sequence[Path], sequence: str | None) -> dict[_Key, list[Path]]:
+    groups: dict[_Key, list[Path]] = {}
+    for f in files:
+        groups.setdefault(_key(f, _numbering(f, sequence) or ""), []).append(f)
+    return groups
+
+
+def _siblings(key: _Key, groups: Iterable[_Key]) -> tuple[str, ...]:
+    """Return the suffixes of the series beside this one that have its entities."""
+    return tuple(sorted({suffix for folder, shared, suffix in groups if (folder, shared) == key[:2]} - {key[2]}))
+
+
+def _bids_series(files: Sequence[Path], sequence: str | None) -> SeriesFiles:
+    """Return the series of files whose names differ by number and part alone."""
+    numbering = _numbering(files[0], sequence) or ""
+    parts: dict[str, dict[str, Path]] = {}
+    for f in files:
+        name = BidsName.parse(f.name)
+        assert name is not None
+        number, part = name.entities.get(numbering, ""), name.entities.get("part", "")
+        images = parts.setdefault(part, {})
+        if number in images:
+            raise InputError(f"{images[number].name} and {f.name} are the same image twice. Remove one of them.")
+        images[number] = f
+    _, shared, suffix = _key(files[0], numbering)
+    entities = dict(shared)
+    label = compose(entities, suffix).replace("_", " ")
+    if "real" in parts:
+        part, other = "real", "imag" if "imag" in parts else ""
+    elif "mag" in parts or "" in parts:
+        part, other = ("mag" if "mag" in parts else ""), ("phase" if "phase" in parts else "")
+    else:
+        raise InputError(
+            f"{label} has only {' and '.join(f'part-{p}' for p in parts)}. Add the magnitude or the real part."
+        )
+    model = model_of_suffix(suffix) or (signal_models()[sequence] if sequence else None)
+    if other == "phase" and not (model is not None and any(f.name == "signed" for f in fields(model))):
+        other = ""
+    images = parts[part]
+    if other and parts[other].keys() != images.keys():
+        odd = sorted(parts[other].keys() ^ images.keys())
+        raise InputError(
+            f"{label}: {len(images)} images of {f'part-{part}' if part else 'magnitude'} and {len(parts[other])} of "
+            f"part-{other}; {numbering}-{odd[0]} lacks one of them. Add or remove it."
+        )
+    order = sorted(images, key=_natural)
+    stem = "_".join(f"{k}-{v}" for k, v in _ordered(entities)) or suffix
+    return SeriesFiles(
+        images=tuple(images[n] for n in order),
+        entities=dict(_ordered(entities)),
+        suffix=suffix,
+        stem=stem,
+        dataset=dataset_of(files[0]),
+        label=label,
+        part=part,
+        companions=tuple(parts[other][n] for n in order) if other else (),
+        sequence=None if model_of_suffix(suffix) else sequence,
+    )
+
+
+def _ordered(entities: dict[str, str]) -> list[tuple[str, str]]:
+    return [(p.split("-", 1)[0], p.split("-", 1)[1]) for p in compose(entities, "").split("_") if p]
+
+
+def _loose(files: Sequence[Path], sequence: str | None) -> list[SeriesFiles]:
+    """Each 4-D file is a series; the 3-D ones make one together."""
+    if not files:
+        return []
+    whole = [f for f in files if open_nifti(f).n_volumes > 1]
+    single = [f for f in files if f not in whole]
+    series = [SeriesFiles((f,), {}, "", strip_nii(f), None, f.name, sequence=sequence) for f in whole]
+    if single:
+        stem = _common(single)
+        label = single[0].name if len(single) == 1 else f"{stem} ({len(single)} files)"
+        series.append(SeriesFiles(tuple(single), {}, "", stem, None, label, sequence=sequence))
+    return series
+
+
+def _common(files: Sequence[Path]) -> str:
+    """Return what the names of several files share: TI_0050.nii, TI_0400.nii gives TI."""
+    names = [strip_nii(f) for f in files]
+    if len(names) == 1:
+        return names[0]
+    shared = os.path.commonprefix(names)  # noqa: RUF071 - character by character is what is meant
+    return re.sub(r"[\W_\d]+$", "", shared) or files[0].parent.resolve().name or names[0]
+
+
+def _natural(text: str) -> list[tuple[int, int, str]]:
+    return [(0, int(t), "") if t.isdigit() else (1, 0, t) for t in re.findall(r"\d+|\D+", text)]
+
+
+def _unique(series: Sequence[SeriesFiles]) -> list[SeriesFiles]:
+    seen: dict[tuple[Path, ...], SeriesFiles] = {}
+    for s in series:
+        seen.setdefault(tuple(absolute(f) for f in s.images), s)
+    return list(seen.values())

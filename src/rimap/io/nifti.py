@@ -1,0 +1,254 @@
+"""NIfTI files: headers before data, one volume at a time, and an `InputError` that names the file."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.spatialimages import HeaderDataError, HeaderTypeError
+from numpy.typing import NDArray
+
+from rimap.errors import InputError
+from rimap.io.bids import is_nifti
+
+#: Two images lie on the same grid where no corner is further apart than this many voxels.
+TOLERANCE = 0.05
+#: deflate cannot do better.
+_LARGEST_RATIO = 1032
+_BROKEN = (OSError, EOFError, zlib.error, ValueError, OverflowError, HeaderDataError, HeaderTypeError)
+
+
+@dataclass(frozen=True, eq=False)
+class NiftiFile:
+    """What the header of a file says.
+
+    Parameters
+    ----------
+    shape
+        X, the spatial shape.
+    n_volumes
+        Volumes along the fourth axis, 1 where there is none.
+    affine
+        (4, 4), voxel to world, mm.
+    oriented
+        Whether qform or sform gives the affine; otherwise it is a guess of the reader.
+    header
+        The header, to be copied into the maps.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    n_volumes: int
+    affine: NDArray[np.float64]
+    oriented: bool
+    header: Any
+    dtype: np.dtype[Any]
+    offset: int
+    slope: float
+    inter: float
+
+    def volumes(self, keep: Sequence[bool] | None = None) -> Iterator[NDArray[Any]]:
+        """Yield the volumes (*X) that are to be kept, scaled, as float32 (float64 for files of float64).
+
+        Raises
+        ------
+        InputError
+            Where the data end early or are damaged.
+        """
+        n_bytes = math.prod(self.shape) * self.dtype.itemsize
+        target = np.float64 if self.dtype.kind == "f" and self.dtype.itemsize >= 8 else np.float32
+        try:
+            with _open(self.path) as file:
+                file.seek(self.offset)
+                for n in range(self.n_volumes):
+                    if keep is not None and not keep[n]:
+                        file.seek(n_bytes, 1)
+                        continue
+                    data = file.read(n_bytes)
+                    if len(data) < n_bytes:
+                        raise EOFError(f"it ends within volume {n + 1} of {self.n_volumes}")
+                    values = np.frombuffer(data, self.dtype).reshape(self.shape, order="F")
+                    if (self.slope, self.inter) == (1.0, 0.0):
+                        yield values.astype(target)
+                    else:
+                        yield (values * np.float64(self.slope) + np.float64(self.inter)).astype(target)
+                file.read(1)  # the checksum of a .gz is read at its end
+        except _BROKEN as error:
+            raise InputError(
+                f"{self.path} is truncated or damaged ({_reason(error)}). Copy or convert it again."
+            ) from None
+
+
+def _open(path: Path) -> IO[bytes]:
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return cast(IO[bytes], gzip.open(path, "rb")) if packed else path.open("rb")
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0][:120] if text else type(error).__name__
+
+
+def open_nifti(path: Path) -> NiftiFile:
+    """Read the header of a .nii or .nii.gz file.
+
+    Raises
+    ------
+    InputError
+        Where there is no such file, it is not NIfTI, its numbers are not real, or it is smaller than its header says.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file.")
+    if not is_nifti(path):
+        raise InputError(f"{path} is not a NIfTI file (.nii or .nii.gz). Convert it, DICOM for example with dcm2niix.")
+    try:
+        with LoggingOutputSuppressor():
+            image: Any = nib.load(path)
+            proxy, header = image.dataobj, image.header
+            dtype, full = np.dtype(proxy.dtype), tuple(int(s) for s in image.shape)
+            affine = np.asarray(image.affine, dtype=float)
+            oriented = bool(header["qform_code"] > 0 or header["sform_code"] > 0)
+            offset, slope, inter = int(proxy.offset), float(proxy.slope), float(proxy.inter)
+    except (*_BROKEN, ImageFileError, KeyError, AttributeError, np.linalg.LinAlgError) as error:
+        raise InputError(f"{path} is not a readable NIfTI file ({_reason(error)}). Copy or convert it again.") from None
+    if dtype.kind not in "fiu":
+        raise InputError(
+            f"{path} holds {'complex numbers' if dtype.kind == 'c' else f'values of type {dtype}'}; real numbers were "
+            "expected. Save the magnitude, the real part, or magnitude and phase (part-mag, part-phase)."
+        )
+    shape, n_volumes = _split(path, full)
+    needed, size = math.prod(full) * dtype.itemsize + offset, path.stat().st_size
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    if needed > (size * _LARGEST_RATIO if packed else size):
+        raise InputError(
+            f"{path} is truncated, or its header is wrong: {' × '.join(map(str, full))} values of {dtype.itemsize} "
+            f"bytes do not fit into a file of {size:,} bytes. Copy or convert it again."
+        )
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise InputError(f"{path}: its affine is singular or not finite. Repair the orientation in the header.")
+    return NiftiFile(path, shape, n_volumes, affine, oriented, header, dtype, offset, slope, inter)
+
+
+def _split(path: Path, full: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    shape = full
+    if len(shape) == 5 and shape[3] == 1:  # a vector axis is where some tools put the images
+        shape = (*shape[:3], shape[4])
+    if not 2 <= len(shape) <= 4 or min(shape) < 1:
+        raise InputError(
+            f"{path} has shape {full}; an image of two or three axes, or a series (X, Y, Z, N), was expected."
+        )
+    return (shape[:3], shape[3]) if len(shape) == 4 else (shape, 1)
+
+
+def same_grid(a: NDArray[np.float64], b: NDArray[np.float64], shape: tuple[int, ...]) -> bool:
+    """Tell whether two affines put the corners of a grid at the same places, to `TOLERANCE` voxels."""
+    size = (*shape, 1, 1, 1)[:3]
+    corners = np.array([[i, j, k, 1] for i in (0, size[0]) for j in (0, size[1]) for k in (0, size[2])], float).T
+    apart = np.abs(((a - b) @ corners)[:3]).max()
+    return bool(apart <= TOLERANCE * np.linalg.norm(a[:3, :3], axis=0).min())
+
+
+def check_same_grid(files: Sequence[NiftiFile]) -> None:
+    """Refuse images of different shape or affine.
+
+    Raises
+    ------
+    InputError
+        Naming the two files.
+    """
+    first = files[0]
+    for f in files[1:]:
+        if f.shape != first.shape:
+            raise InputError(
+                f"the images of a series must have one shape: {first.path.name} has {first.shape}, {f.path.name} has "
+                f"{f.shape}. Give the images of one series, or resample them to one grid."
+            )
+        if not same_grid(first.affine, f.affine, first.shape):
+            raise InputError(
+                f"the images of a series must lie on one grid: the affines of {first.path.name} and {f.path.name} "
+                "differ. Give the images of one series, or resample them to one grid."
+            )
+
+
+def read_volumes(files: Sequence[NiftiFile], keep: Sequence[bool] | None = None) -> NDArray[Any]:
+    """Read the volumes of the files, one after the other, into one array (N, *X).
+
+    Parameters
+    ----------
+    keep
+        Which of all the volumes to read; all if left out.
+    """
+    total = sum(f.n_volumes for f in files)
+    keep = [True] * total if keep is None else list(keep)
+    wide = any(f.dtype.kind == "f" and f.dtype.itemsize >= 8 for f in files)
+    images = np.empty((sum(keep), *files[0].shape), np.float64 if wide else np.float32)
+    start, n = 0, 0
+    for f in files:
+        for volume in f.volumes(keep[start : start + f.n_volumes]):
+            images[n] = volume
+            n += 1
+        start += f.n_volumes
+    return images
+
+
+def _read_on_grid(path: Path, shape: tuple[int, ...], affine: Any, what: str) -> NDArray[Any]:
+    file = open_nifti(Path(path))
+    squeezed = [tuple(s for s in (*x, 1)[:3] if s != 1) for x in (file.shape, tuple(shape))]
+    if file.n_volumes != 1 or (file.shape != tuple(shape) and squeezed[0] != squeezed[1]):
+        full = file.shape if file.n_volumes == 1 else (*file.shape, file.n_volumes)
+        raise InputError(
+            f"{path}: the {what} has shape {full} and the images {tuple(shape)}. Resample it to the images."
+        )
+    if affine is not None and file.oriented and not same_grid(np.asarray(affine, float), file.affine, tuple(shape)):
+        raise InputError(
+            f"{path}: the {what} has the shape of the images but another affine: it lies elsewhere. Resample it to them."
+        )
+    (values,) = file.volumes()
+    return np.asarray(values.reshape(shape))
+
+
+def read_mask(path: Path | str, shape: tuple[int, ...], affine: Any = None) -> NDArray[np.bool_]:
+    """Read a mask (*X): true where the file is neither zero nor NaN.
+
+    Parameters
+    ----------
+    shape, affine
+        Those of the images. The affine is compared where both files have an orientation.
+
+    Raises
+    ------
+    InputError
+        For another shape or affine, or a mask that selects nothing.
+    """
+    mask = np.nan_to_num(_read_on_grid(Path(path), shape, affine, "mask")) != 0
+    if not mask.any():
+        raise InputError(f"{path}: the mask is empty, it selects no voxel.")
+    return np.asarray(mask)
+
+
+def read_labels(path: Path | str, shape: tuple[int, ...], affine: Any = None) -> NDArray[np.int64]:
+    """Read a label image (*X) of whole numbers; 0 is background.
+
+    Raises
+    ------
+    InputError
+        For another shape or affine, values that are not whole numbers, or no label at all.
+    """
+    values = np.nan_to_num(_read_on_grid(Path(path), shape, affine, "label image"))
+    labels: NDArray[np.int64] = np.rint(values).astype(np.int64)
+    if np.abs(values - labels).max() > 1e-3:
+        raise InputError(f"{path}: labels are whole numbers; this image holds others. Is it a probability map?")
+    if not labels.any():
+        raise InputError(f"{path}: no label differs from 0.")
+    return labels

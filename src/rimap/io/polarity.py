@@ -1,0 +1,93 @@
+"""Magnitude and phase, or real and imaginary part, to signed inversion recovery images."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.errors import InputError
+
+#: How much of the mean magnitude the signal must fall over time before its polarity is turned round.
+_FALL = 0.1
+
+
+def phase_circle(lowest: float, highest: float) -> float:
+    """Return what a full turn is in the unit of phase images with this range: radians, or scaled integers.
+
+    Known are ±π and 0…2π, ±3142 (milliradians), ±180° and 0…360°, 0…4095 and ±2048, and ±4096.
+
+    Raises
+    ------
+    InputError
+        For a range beyond ±4096.
+
+    Examples
+    --------
+    >>> phase_circle(-4096, 4094)
+    8192.0
+    """
+    largest, width = max(abs(lowest), abs(highest)), highest - lowest
+    if largest <= 2 * math.pi + 0.01:
+        return 2 * math.pi
+    if largest <= 360.5:
+        return 360.0
+    if lowest < -3000 and 3000 < largest <= 3142.5:
+        return 2000 * math.pi
+    if lowest >= 0 and highest <= 4096.5:
+        return 4096.0
+    if largest <= 2048.5:
+        return 4096.0
+    if largest <= 4096.5 and width <= 8193:
+        return 8192.0
+    raise InputError(
+        f"the phase images run from {lowest:g} to {highest:g}; radians or −4096…4095 was expected. Convert them to radians."
+    )
+
+
+def sign_from_phase(phase: NDArray[Any], reference: NDArray[Any], circle: float) -> NDArray[np.int8]:
+    """Return ±1 (*X): −1 where the phase is more than a quarter turn from the reference.
+
+    Parameters
+    ----------
+    phase, reference
+        (*X), in the unit of which `circle` is a full turn. The reference is that of the longest inversion time.
+    """
+    with np.errstate(invalid="ignore"):
+        apart = np.cos((phase - reference) * (2 * math.pi / circle))
+    return np.where(apart < 0, -1, 1).astype(np.int8)
+
+
+def restore_polarity(signed: NDArray[Any], tau: NDArray[np.float64]) -> None:
+    """Turn those voxels round, in place, that have not crossed zero at the latest inversion time.
+
+    The phase gives the polarity relative to the last image. An inversion recovery rises; where the signed series
+    falls by more than a tenth of its mean magnitude, the last image was still negative.
+
+    Parameters
+    ----------
+    signed
+        Images (N, *X).
+    tau
+        Inversion times (N), ms.
+    """
+    weights = tau - tau.mean()
+    weights = weights / (weights**2).sum() * np.ptp(tau)
+    rise = np.zeros(signed.shape[1:])
+    mean = np.zeros(signed.shape[1:])
+    with np.errstate(invalid="ignore"):
+        for w, image in zip(weights, signed):
+            rise += w * image
+            mean += np.abs(image) / len(signed)
+    signed *= np.where(rise < -_FALL * mean, -1, 1).astype(signed.dtype)
+
+
+def looks_signed(images: NDArray[Any]) -> bool:
+    """Tell whether inversion recovery images keep their polarity: bright voxels are clearly negative at some times."""
+    lowest, highest = images.min(axis=0), images.max(axis=0)
+    with np.errstate(invalid="ignore"):
+        peak = np.nan_to_num(np.maximum(np.abs(lowest), np.abs(highest)), posinf=0.0)
+        bright = peak >= np.quantile(peak, 0.9)
+        return bool((lowest[bright] < -0.3 * peak[bright]).mean() > 0.2)

@@ -1,0 +1,264 @@
+"""The files of one series, and the `WeightedSeries` that they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.errors import InputError
+from rimap.io.bids import (
+    Sidecars,
+    model_of_suffix,
+)
+from rimap.io.nifti import NiftiFile, check_same_grid, open_nifti, read_mask, read_volumes
+from rimap.io.polarity import looks_signed, phase_circle, restore_polarity, sign_from_phase
+from rimap.io.timing import repetition_time, times_from_sidecars, times_from_user
+from rimap.likelihood import Noise
+from rimap.series import WeightedSeries
+from rimap.signals import SignalModel, signal_models
+
+
+@dataclass(frozen=True)
+class SeriesFiles:
+    """The files of one series.
+
+    Parameters
+    ----------
+    images
+        One file per image (or one 4-D file): magnitude, real part, or unsaid.
+    entities
+        BIDS entities that all of them share, without `part`; {} for loose files.
+    suffix
+        BIDS suffix, ``IRT1`` or ``MESE``; "" for loose files.
+    stem
+        What the names of maps of loose files start with.
+    dataset
+        The BIDS data set, `None` for loose files.
+    label
+        For messages: ``sub-01 ses-1 run-2 IRT1``.
+    part
+        ``""``, ``mag``, ``real``.
+    companions
+        The phase of each magnitude image, or the imaginary part of each real one; may be empty.
+    sequence
+        Name of the signal model where the user gave one.
+    siblings
+        Suffixes of the other series with the same entities: maps must not get each other's names.
+    """
+
+    images: tuple[Path, ...]
+    entities: dict[str, str]
+    suffix: str
+    stem: str
+    dataset: Path | None
+    label: str
+    part: str = ""
+    companions: tuple[Path, ...] = ()
+    sequence: str | None = None
+    siblings: tuple[str, ...] = ()
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """All files that are read."""
+        return (*self.images, *self.companions)
+
+    def metadata(self) -> list[dict[str, Any]]:
+        """Return the sidecar of each of `images`, {} where there is none.
+
+        Raises
+        ------
+        InputError
+            For broken JSON.
+        """
+        sidecars = Sidecars()
+        return [sidecars(image, self.dataset) for image in self.images]
+
+    def model_class(self, sequence: str | None = None) -> type[SignalModel]:
+        """Return the signal model: the one asked for, that of the suffix, or what the sidecars tell.
+
+        Raises
+        ------
+        InputError
+            Where none of these tells, or what was asked for contradicts the suffix.
+        """
+        models = signal_models()
+        sequence = sequence or self.sequence
+        of_suffix = model_of_suffix(self.suffix)
+        if sequence is not None:
+            if sequence not in models:
+                raise InputError(f"no sequence {sequence!r}; rimap has {', '.join(sorted(models))}.")
+            if of_suffix is not None and of_suffix.name != sequence:
+                raise InputError(
+                    f"{self.label} is {of_suffix.title.lower()} by its suffix, and --sequence {sequence} came. "
+                    f"Leave --sequence out, or rename the files."
+                )
+            return models[sequence]
+        if of_suffix is not None:
+            return of_suffix
+        metadata = self.metadata()
+        fitting = [m for m in models.values() if _varies(metadata, m.bids_time)]
+        if len(fitting) != 1:
+            why = "both InversionTime and EchoTime vary" if fitting else "neither suffix nor sidecars tell"
+            raise InputError(
+                f"{self.label}: what kind of series is this? ({why}.) Say so: {' or '.join(f'--sequence {m}' for m in sorted(models))}."
+            )
+        return fitting[0]
+
+    def load(
+        self,
+        *,
+        times_ms: Iterable[float] | None = None,
+        tr_ms: float | Iterable[float] | None = None,
+        sequence: str | None = None,
+        mask: Path | str | NDArray[Any] | None = None,
+        noise: Noise | None = None,
+        skip_first: int = 0,
+        signed: bool | None = None,
+    ) -> WeightedSeries:
+        """Read the series.
+
+        Parameters
+        ----------
+        times_ms
+            Times in the order of `images`, ms; from the sidecars if left out.
+        tr_ms
+            Repetition time from inversion to inversion, one or one per image, ms; from the sidecars if left out.
+        sequence
+            ``ir`` or ``t2``, where suffix and sidecars do not tell.
+        mask
+            A file or an array (*X).
+        noise
+            `Gaussian(…)` or `Rician(…)`.
+        skip_first
+            Leave out this many images with the shortest times (1 for the first echo of a MESE).
+        signed
+            Whether inversion recovery images keep their polarity. Left out: as `part-` says, and without it as the
+            images look. `False` takes the modulus.
+
+        Raises
+        ------
+        InputError
+            For whatever does not fit together, naming the files.
+        """
+        model = self.model_class(sequence)
+        files = [open_nifti(f) for f in self.images]
+        check_same_grid(files)
+        counts, metadata = [f.n_volumes for f in files], self.metadata()
+        if times_ms is None:
+            tau = times_from_sidecars(self.images, counts, metadata, model)
+        else:
+            tau = times_from_user(times_ms, sum(counts), model, self.label)
+        options, notes = self._options(model, counts, metadata, tau, tr_ms, signed)
+        keep = _without_first(tau, skip_first, self.label)
+        whole = model(tau=tau, **options)
+        kept = whole.subset(np.flatnonzero(keep))
+        if mask is not None and isinstance(mask, (str, Path)):
+            mask = read_mask(mask, files[0].shape, files[0].affine)
+        images = read_volumes(files, keep)
+        try:
+            images, kept, more = self._polarity(images, kept, files, keep, signed)
+            return WeightedSeries(
+                images, kept, noise=noise, mask=mask, affine=files[0].affine, source=self.label, notes=(*notes, *more)
+            )
+        except InputError as error:
+            raise error if self.label in str(error) else InputError(f"{self.label}: {error}") from None
+
+    def _options(
+        self,
+        model: type[SignalModel],
+        counts: Sequence[int],
+        metadata: Sequence[dict[str, Any]],
+        tau: Sequence[float],
+        tr_ms: float | Iterable[float] | None,
+        signed: bool | None,
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Return TR and polarity for the models that know them, and notes."""
+        has = {f.name for f in fields(model)}
+        options: dict[str, Any] = {}
+        notes = []
+        if "tr" in has:
+            if tr_ms is not None:
+                options["tr"] = tr_ms if isinstance(tr_ms, (int, float)) else tuple(tr_ms)
+            else:
+                options["tr"], note = repetition_time(self.images, counts, metadata, tau)
+                notes += [note] if note else []
+        if "signed" in has:
+            options["signed"] = self.part == "real" if signed is None else signed
+            if signed and self.part == "mag" and not self.companions:
+                raise InputError(
+                    f"{self.label}: these are magnitude images (part-mag), whose polarity is lost. Add the phase "
+                    "(part-phase) or the real part, or leave signed out."
+                )
+        return options, notes
+
+    def _polarity(
+        self,
+        images: NDArray[Any],
+        model: SignalModel,
+        files: Sequence[NiftiFile],
+        keep: Sequence[bool],
+        signed: bool | None,
+    ) -> tuple[NDArray[Any], SignalModel, list[str]]:
+        """Return the images, signed where the companions give the polarity or they look it, and the model."""
+        complex_parts = self.part == "real" and self.companions
+        if not hasattr(model, "signed"):  # a decay has no polarity
+            if complex_parts:
+                images = np.hypot(images, read_volumes(self._companions(files), keep))
+            return images, model, []
+        if signed is False:
+            if complex_parts:
+                images = np.hypot(images, read_volumes(self._companions(files), keep))
+            return np.abs(images, out=images), _signed(model, False), []
+        if not self.companions:
+            if signed is None and not self.part and looks_signed(images):
+                note = "bright voxels are negative at some times: taken as signed images (real part), not magnitude"
+                return images, _signed(model, True), [note]
+            return images, model, []
+        latest = int(np.argmax(model.times))
+        other = read_volumes(self._companions(files), keep)
+        if complex_parts:
+            phase, circle = np.arctan2(other, images), 2 * np.pi
+            images = np.hypot(images, other)
+        else:
+            phase, circle = other, phase_circle(float(np.nanmin(other)), float(np.nanmax(other)))
+        for image, angle in zip(images, phase):
+            image *= sign_from_phase(angle, phase[latest], circle)
+        restore_polarity(images, model.times)
+        source = "imaginary part" if complex_parts else "phase"
+        note = f"polarity from the {source}, relative to the image with the longest inversion time"
+        return images, _signed(model, True), [note]
+
+    def _companions(self, files: Sequence[NiftiFile]) -> list[NiftiFile]:
+        found = [open_nifti(f) for f in self.companions]
+        check_same_grid([files[0], *found])
+        for a, b in zip(files, found):
+            if a.n_volumes != b.n_volumes:
+                raise InputError(f"{a.path.name} has {a.n_volumes} volumes, {b.path.name} {b.n_volumes}.")
+        return found
+
+
+def _varies(metadata: Sequence[dict[str, Any]], field: str) -> bool:
+    values = [m.get(field) for m in metadata]
+    if any(v is None for v in values) or not values:
+        return False
+    return any(isinstance(v, list) for v in values) or len({str(v) for v in values}) > 1
+
+
+def _without_first(tau: Sequence[float], skip_first: int, label: str) -> list[bool]:
+    if skip_first < 0 or skip_first >= len(tau):
+        raise InputError(
+            f"--skip-first {skip_first}: {label} has {len(tau)} images; a number from 0 to {len(tau) - 1} was expected."
+        )
+    keep = np.ones(len(tau), bool)
+    keep[np.argsort(tau, kind="stable")[:skip_first]] = False
+    return [bool(k) for k in keep]
+
+
+def _signed(model: SignalModel, signed: bool) -> SignalModel:
+    option: dict[str, Any] = {"signed": signed}
+    return replace(model, **option)

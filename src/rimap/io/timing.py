@@ -1,0 +1,157 @@
+"""Times of a series from its sidecars (seconds) or from the user (milliseconds), and the repetition time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rimap.errors import InputError
+from rimap.signals import SignalModel
+
+#: Above these, a field in seconds holds milliseconds (s).
+MOST_SECONDS = {"InversionTime": 30.0, "EchoTime": 5.0}
+#: Below these, times in milliseconds are seconds (ms).
+LEAST_MS = {"InversionTime": 10.0, "EchoTime": 1.0}
+_LONGEST_TR_S = 100.0
+
+
+def numbers(value: Any, field: str, path: Path) -> list[float]:
+    """Return the number, or the array of numbers, of a sidecar field.
+
+    Raises
+    ------
+    InputError
+        For anything that is not a finite number, or a negative one.
+    """
+    values = value if isinstance(value, list) else [value]
+    for v in values:
+        if isinstance(v, bool) or not isinstance(v, (int, float)) or not math.isfinite(v):
+            raise InputError(f"{path.name}: its sidecar has {field} {v!r}; a number in seconds was expected.")
+        if v < 0:
+            raise InputError(f"{path.name}: its sidecar has {field} {v:g} s; times cannot be negative.")
+    return [float(v) for v in values]
+
+
+def times_from_sidecars(
+    images: Sequence[Path], counts: Sequence[int], metadata: Sequence[Mapping[str, Any]], model: type[SignalModel]
+) -> list[float]:
+    """Return the time of each image, ms.
+
+    Parameters
+    ----------
+    images, counts, metadata
+        The files, the number of volumes of each and its sidecar. A file of several volumes has an array of times, or
+        one time that all of them share (repeats) where there are several files.
+
+    Raises
+    ------
+    InputError
+        For missing, negative or surprising times, and where their number is not that of the images.
+    """
+    field = model.bids_time
+    tau: list[float] = []
+    for path, count, meta in zip(images, counts, metadata):
+        if meta.get(field) is None:
+            raise InputError(
+                f"{path.name}: no {field} in its sidecar, or no sidecar. Add {field} (seconds), or give --times-ms."
+            )
+        values = numbers(meta[field], field, path)
+        limit = MOST_SECONDS.get(field, math.inf)
+        if max(values, default=0.0) > limit:
+            raise InputError(
+                f"{path.name}: {field} is {max(values):g} in its sidecar, where BIDS has seconds. Are these "
+                f"milliseconds? Then write {max(values) / 1000:g} there, or give --times-ms."
+            )
+        if len(values) == 1 and count > 1 and len(images) > 1:
+            values = values * count
+        if len(values) != count:
+            raise InputError(
+                f"{len(values)} times, {count} images: {field} in the sidecar of {path.name} must have one value for "
+                f"each of its {count} volumes. Correct the sidecar, or give --times-ms."
+            )
+        tau += [v * 1000 for v in values]
+    return [_tidy(t) for t in tau]
+
+
+def times_from_user(times_ms: Iterable[float], n_images: int, model: type[SignalModel], label: str) -> list[float]:
+    """Return times given in ms, checked against the number of images.
+
+    Raises
+    ------
+    InputError
+        Where their number is not that of the images, one is negative, or they look like seconds.
+    """
+    try:
+        tau = [float(t) for t in times_ms]
+    except (TypeError, ValueError):
+        raise InputError(f"--times-ms must be numbers in milliseconds; {times_ms!r} came.") from None
+    if not tau:
+        raise InputError("no times: --times-ms is empty. Give one time in milliseconds for each image.")
+    if len(tau) != n_images:
+        raise InputError(
+            f"{len(tau)} times, {n_images} images: {label} has {n_images} images and --times-ms "
+            f"{len(tau)} values. Give one time for each image, in the order of the images."
+        )
+    for t in tau:
+        if not math.isfinite(t) or t < 0:
+            raise InputError(f"times must be finite and not negative; --times-ms has {t:g}.")
+    least = LEAST_MS.get(model.bids_time, 0.0)
+    if 0 < max(tau) < least:
+        in_ms = " ".join(f"{t * 1000:g}" for t in tau[:3])
+        raise InputError(
+            f"the longest of --times-ms is {max(tau):g} ms, too short for {model.title.lower()}. Are these seconds? "
+            f"Then give them in milliseconds: --times-ms {in_ms}{' …' if len(tau) > 3 else ''}"
+        )
+    return tau
+
+
+def repetition_time(
+    images: Sequence[Path], counts: Sequence[int], metadata: Sequence[Mapping[str, Any]], tau: Sequence[float]
+) -> tuple[tuple[float, ...] | None, str]:
+    """Return the TR of each image in ms, or `None`, and a note where that calls for one.
+
+    RepetitionTimePreparation of every sidecar, else RepetitionTime of every sidecar. A TR that is not longer than the
+    time of its image is one between readouts (Look-Locker, turbo field echo) and is not used.
+
+    Raises
+    ------
+    InputError
+        For a TR that is no number, negative, or more than 100 s.
+    """
+    for field in ("RepetitionTimePreparation", "RepetitionTime"):
+        if any(m.get(field) is None for m in metadata):
+            continue
+        tr: list[float] = []
+        for path, count, meta in zip(images, counts, metadata):
+            values = numbers(meta[field], field, path)
+            if max(values, default=0.0) > _LONGEST_TR_S:
+                raise InputError(
+                    f"{path.name}: {field} is {max(values):g} in its sidecar, where BIDS has seconds. Are these "
+                    f"milliseconds? Then write {max(values) / 1000:g} there, or give --tr-ms."
+                )
+            if len(values) not in (1, count):
+                raise InputError(
+                    f"{path.name}: {len(values)} values of {field}, {count} images. Give one, or one for each image."
+                )
+            tr += [_tidy(v * 1000) for v in (values if len(values) == count else values * count)]
+        if all(r > t for r, t in zip(tr, tau)):
+            return tuple(tr), ""
+        shortest = min(tr)
+        if field == "RepetitionTimePreparation" and all(m.get("RepetitionTime") is not None for m in metadata):
+            continue
+        return None, (
+            f"{field} is {shortest:g} ms, not longer than the inversion time: it is the time between readouts and was "
+            "not used. Give the time from inversion to inversion (--tr-ms) if it is known; without it TR must exceed "
+            "5 T1, and T1 from a Look-Locker readout is an apparent one (T1*)."
+        )
+    return None, (
+        "no repetition time in the sidecars: TR must exceed 5 T1, or T1 and B are biased. Give the time from inversion "
+        "to inversion with --tr-ms."
+    )
+
+
+def _tidy(ms: float) -> float:
+    """Undo the rounding of seconds × 1000 (0.139 s gives 139 ms, not 139.00000000000003)."""
+    return float(f"{ms:.12g}")
