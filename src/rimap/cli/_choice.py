@@ -28,8 +28,8 @@ def estimator_names() -> list[str]:
     return sorted(estimators())
 
 
-def build(name: str, options: dict[str, Any]) -> Estimator:
-    """Return the estimator `name` with the options that were given.
+def build(name: str, options: dict[str, Any], *, threads: int | None = None) -> Estimator:
+    """Return the estimator `name` with the options that were given, on `threads` cores if it can be told.
 
     Raises
     ------
@@ -47,4 +47,6 @@ def build(name: str, options: dict[str, Any]) -> Estimator:
             having = [n for n, c in sorted(found.items()) if option in inspect.signature(c).parameters]
             hint = f" It belongs to {', '.join(having)}." if having else ""
             raise InputError(f"{typed}: the estimator {cls.name} has no such option.{hint} Leave it out.")
+    if threads is not None and "threads" in known:
+        options = options | {"threads": threads}
     return cls(**options)

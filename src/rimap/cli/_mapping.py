@@ -1,0 +1,311 @@
+"""What `rimap map` does with each series: read, estimate, write, report."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rimap.cli._choice import build, default_estimator, estimator_names
+from rimap.cli._options import one_of
+from rimap.cli._progress import progress_bar
+from rimap.errors import InputError
+
+if TYPE_CHECKING:
+    from rimap.estimators import Estimator
+    from rimap.io import SeriesFiles
+    from rimap.likelihood import Noise
+    from rimap.report import Statistics
+    from rimap.series import ParameterMaps, Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked for; see the help of `rimap map`."""
+
+    inputs: tuple[Path, ...]
+    out: Path
+    estimator: str | None = None
+    mask: Path | None = None
+    times_ms: tuple[float, ...] | None = None
+    tr_ms: tuple[float, ...] | None = None
+    sequence: str | None = None
+    signed: bool | None = None
+    skip_first: int = 0
+    noise: str | None = None
+    sigma: float | Path | None = None
+    estimator_options: Mapping[str, Any] = field(default_factory=dict)
+    participant_labels: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    rois: Path | None = None
+    rates: bool = False
+    fill: float | None = None
+    overwrite: bool = False
+    threads: int | None = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What became of one series: all that the summary says, and none of the images."""
+
+    label: str
+    title: str
+    shape: tuple[int, ...]
+    n_images: int
+    masked: bool
+    statistics: Mapping[str, Statistics]
+    units: Mapping[str, str]
+    count: Mapping[Status, int]
+    noise: str
+    estimator: str
+    choice: str
+    warnings: Sequence[str]
+    seconds: float
+    maps: Sequence[Path]
+    report: Path
+    rois: Sequence[Mapping[str, Any]]
+    roi_file: Path | None
+
+
+def map_all(request: Request) -> list[Result]:
+    """Map every series that the request names, and print what was found.
+
+    One series that is refused does not keep the others from being mapped; the exit status says so.
+
+    Raises
+    ------
+    InputError
+        Where the request fits no series, or its only series is refused.
+    """
+    from rimap.cli._summary import print_summary
+    from rimap.io import find_series
+
+    started = time.perf_counter()
+    if request.threads is not None:
+        _limit_threads(request.threads)
+    sequence = None if request.sequence is None else one_of(request.sequence, sequences(), "--sequence")
+    found = find_series(
+        request.inputs,
+        participant_labels=request.participant_labels,
+        sessions=request.sessions,
+        runs=request.runs,
+        sequence=sequence,
+    )
+    _check(request, found)
+    _check_output(request, found)
+    results: list[Result] = []
+    refused = 0
+    for n, files in enumerate(found):
+        try:
+            results.append(map_one(request, files, f"{n + 1}/{len(found)}" if len(found) > 1 else ""))
+        except InputError as error:
+            if len(found) == 1:
+                raise
+            refused += 1
+            text = str(error)
+            print(f"rimap: error: {text if files.label in text else f'{files.label}: {text}'}", file=sys.stderr)
+    print_summary(results, request, time.perf_counter() - started)
+    if refused:
+        raise InputError(f"{refused} of {len(found)} series could not be mapped, for the reasons above.")
+    return results
+
+
+def sequences() -> list[str]:
+    """Return the names that `--sequence` takes."""
+    from rimap.signals import signal_models
+
+    return sorted(signal_models())
+
+
+def map_one(request: Request, files: SeriesFiles, position: str = "") -> Result:
+    """Map one series and write what comes out of it: all of it, or nothing.
+
+    Raises
+    ------
+    InputError
+        For whatever does not fit together.
+    """
+    from rimap import report
+    from rimap.io import read_labels, write_maps, write_whole
+
+    model = files.model_class(request.sequence)
+    estimator, choice = chosen(request, model.name)
+    series = files.load(
+        times_ms=request.times_ms,
+        tr_ms=request.tr_ms if request.tr_ms is None or len(request.tr_ms) > 1 else request.tr_ms[0],
+        sequence=request.sequence,
+        mask=request.mask,
+        noise=_noise(request),
+        skip_first=request.skip_first,
+        signed=request.signed,
+    )
+    labels = None if request.rois is None else read_labels(request.rois, series.shape, series.affine)
+
+    begun = time.perf_counter()
+    with progress_bar(" ".join(x for x in (position, files.label) if x), quiet=request.quiet) as progress:
+        maps = estimator.estimate(series, progress=progress)
+    seconds = time.perf_counter() - begun
+
+    warnings = tuple(dict.fromkeys((*series.notes, *maps.warnings)))
+    rois = [] if labels is None else report.roi_table(maps, labels)
+    written = write_maps(
+        maps,
+        files,
+        request.out,
+        overwrite=request.overwrite,
+        fill=math.nan if request.fill is None else request.fill,
+        rates=request.rates,
+        extra_metadata={"Warnings": list(warnings)},
+        sequence=request.sequence,
+    )
+    page, table = _places(written[0], files, request.out)
+    run = report.Run(
+        title=files.label,
+        estimator_title=estimator.title,
+        choice=choice,
+        inputs=[_shown(f) for f in files.sources],
+        outputs=[_shown(f) for f in written],
+        command=shlex.join(["rimap", *sys.argv[1:]]),
+        seconds=seconds,
+        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        warnings=warnings,
+        rois=rois,
+    )
+    write_whole(page, report.page(series, maps, run))
+    if rois:
+        write_whole(table, tsv(rois))
+    return Result(
+        label=files.label,
+        title=series.model.title,
+        shape=series.shape,
+        n_images=series.model.n_images,
+        masked=series.mask is not None,
+        statistics=report.statistics_of(maps),
+        units={p.name: p.unit for p in maps.model.parameters},
+        count=maps.count(),
+        noise=_noise_text(maps),
+        estimator=f"{maps.estimator} – {estimator.title}",
+        choice=choice,
+        warnings=warnings,
+        seconds=seconds,
+        maps=written,
+        report=page,
+        rois=rois,
+        roi_file=table if rois else None,
+    )
+
+
+def chosen(request: Request, sequence: str) -> tuple[Estimator, str]:
+    """Return the estimator of a request for a sequence, and why it is that one."""
+    if request.estimator is None:
+        name, why = default_estimator(sequence)
+    else:
+        name, why = one_of(request.estimator, estimator_names(), "--estimator"), "as asked for"
+    return build(name, dict(request.estimator_options), threads=request.threads), why
+
+
+def _check(request: Request, found: Sequence[SeriesFiles]) -> None:
+    """Refuse options that no series can take, before any work."""
+    models = {f.model_class(request.sequence) for f in found}
+    for model in models:
+        chosen(request, model.name)
+    if request.times_ms is not None and len(models) > 1:
+        raise InputError(
+            f"--times-ms is for series of one kind; {' and '.join(sorted(m.title for m in models))} came. "
+            "Choose one with --sequence."
+        )
+    has = {f.name for model in models for f in fields(model)}
+    titles = " and ".join(sorted(m.title for m in models))
+    for option, value, name in (("--tr-ms", request.tr_ms, "tr"), ("--signed/--magnitude", request.signed, "signed")):
+        if value is not None and name not in has:
+            raise InputError(f"{option} is for inversion recovery; {titles} came. Leave it out.")
+    if request.noise is not None:
+        one_of(request.noise, ("gaussian", "rician"), "--noise")
+    if request.skip_first < 0:
+        raise InputError(f"--skip-first: a number of images was expected; {request.skip_first} came.")
+    for path, option in ((request.mask, "--mask"), (request.rois, "--rois")):
+        if path is not None and not path.is_file():
+            raise InputError(f"{option} {path}: there is no such file.")
+    if request.out.exists() and not request.out.is_dir():
+        raise InputError(f"-o {request.out}: a folder was expected; this is a file.")
+
+
+def _check_output(request: Request, found: Sequence[SeriesFiles]) -> None:
+    """Refuse an OUT that cannot take the maps, before any work."""
+    from rimap.io import check_output
+
+    by_estimator: dict[str, list[SeriesFiles]] = {}
+    for f in found:
+        by_estimator.setdefault(chosen(request, f.model_class(request.sequence).name)[0].name, []).append(f)
+    for name, files in by_estimator.items():
+        check_output(files, request.out, estimator=name, overwrite=request.overwrite, sequence=request.sequence)
+
+
+def _noise(request: Request) -> Noise | None:
+    from rimap.likelihood import Gaussian, Rician
+
+    if request.noise is None and request.sigma is None:
+        return None
+    kind = Rician if (request.noise or "gaussian").strip().lower() == "rician" else Gaussian
+    if not isinstance(request.sigma, Path):
+        return kind(request.sigma)
+    from rimap.io.nifti import open_nifti
+
+    file = open_nifti(request.sigma)
+    if file.n_volumes != 1:
+        raise InputError(f"--sigma {request.sigma}: one volume was expected; {file.n_volumes} came.")
+    return kind(next(iter(file.volumes())))
+
+
+def _noise_text(maps: ParameterMaps) -> str:
+    from rimap.report.page import number, sigma_number
+
+    if maps.noise is None:
+        return "not used"
+    sigma = sigma_number(maps)
+    text = maps.noise.name
+    if sigma is None:
+        return text
+    source = "given" if maps.sigma_source == "given" else f"estimated from the {maps.sigma_source}"
+    return f"{text}, σ = {number(sigma)} ({source})"
+
+
+def _places(main: Path, files: SeriesFiles, out: Path) -> tuple[Path, Path]:
+    """Return where the report and the table of regions go: named like the main map, at the top of OUT."""
+    stem = main.name.removesuffix(".nii.gz")
+    return out / (f"{stem}.html" if files.dataset else f"{stem}_report.html"), out / f"{stem}_rois.tsv"
+
+
+def tsv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as tab-separated text, as BIDS has it: ``n/a`` for what is not known."""
+
+    def cell(v: Any) -> str:
+        if isinstance(v, float):
+            return f"{v:.6g}" if v == v else "n/a"
+        return str(v) or "n/a"
+
+    lines = ["\t".join(rows[0]), *("\t".join(cell(v) for v in row.values()) for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(path: Path) -> str:
+    """Return a path as short as it can be said."""
+    try:
+        return str(Path(path).resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _limit_threads(n: int) -> None:
+    """Tell the libraries, which read this when they are imported, to use at most `n` cores."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = str(n)
