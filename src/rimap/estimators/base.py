@@ -6,7 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
-from rimap.series import ParameterMaps, WeightedSeries
+import numpy as np
+
+from rimap.series import ParameterMaps, Status, WeightedSeries
+from rimap.signals.base import SignalModel
 
 #: Called with (voxels or slices done, of how many).
 Progress = Callable[[int, int], None]
@@ -24,3 +27,41 @@ class Estimator(ABC):
     @abstractmethod
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series. The mask selects what is reported."""
+
+
+def model_warnings(model: SignalModel) -> tuple[str, ...]:
+    """Return what the user should know about the model, whatever the estimator."""
+    if getattr(model, "tr", 0) is None:
+        T = model.parameters[-1].name
+        return (
+            f"TR is not known, so the model has no TR term: {T} is right where TR exceeds 5 {T}, and B takes up the "
+            "rest. Give the time from inversion to inversion (RepetitionTimePreparation, or --tr-ms).",
+        )
+    return ()
+
+
+def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: float = 0.2) -> tuple[str, ...]:
+    """Return a warning where the median standard deviation of T exceeds 20 % of T, and why it does."""
+    noise = maps.noise
+    if maps.sd_kappa is None or maps.residual is None or noise is None or noise.sigma is None:
+        return ()
+    p, T, A = series.model.parameters[-1], maps.kappa[-1], maps.kappa[0]
+    sigma = np.broadcast_to(np.asarray(noise.sigma, dtype=float), series.shape)
+    with np.errstate(invalid="ignore"):
+        use = (maps.status == Status.OK) & np.isfinite(maps.sd_kappa[-1]) & (3 * sigma < A)
+    if not use.any():
+        return ()
+    relative = float(np.median(maps.sd_kappa[-1][use] / T[use]))
+    if relative <= limit:
+        return ()
+    tau, middle = series.model.times, float(np.median(T[use]))
+    snr = float(np.median(A[use] / sigma[use]))
+    reasons = [f"the SNR is {snr:.3g}"]
+    if tau.max() < 2 * middle:
+        reasons.append(f"the longest time, {tau.max():g} ms, is only {tau.max() / middle:.2g} of the median {p.name}")
+    if tau.min() > middle / 2:
+        reasons.append(f"the shortest time, {tau.min():g} ms, is {tau.min() / middle:.2g} of the median {p.name}")
+    return (
+        f"{p.name} is poorly determined: its standard deviation is {100 * relative:.0f} % in the median voxel, because "
+        f"{' and '.join(reasons)} with {series.model.n_images} images. Images at other times, or more of them, help.",
+    )

@@ -1,0 +1,215 @@
+"""Voxelwise nonlinear least squares, to the global optimum."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.errors import InputError
+from rimap.estimators import multistart
+from rimap.estimators.base import Estimator, Progress, conditioning_warnings, model_warnings
+from rimap.estimators.separable import cone_table, suits
+from rimap.estimators.sigma import estimate_sigma
+from rimap.likelihood import Gaussian, Noise, cramer_rao_sd
+from rimap.series import ParameterMaps, Status, WeightedSeries
+from rimap.signals.base import SignalModel
+
+#: Voxels that a thread takes at a time.
+CHUNK = 8192
+
+#: The search looks at every so-many-th node of the table first.
+STRIDE = 2
+
+Floats = NDArray[Any]
+Bytes = NDArray[np.uint8]
+Work = Callable[[NDArray[np.int64]], int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NLLS(Estimator):
+    """Least squares in every voxel by itself: κ̂ = argmin Σₙ (Sₙ − fₙ(κ))² within the box of the parameters.
+
+    For a model with a `basis` the global optimum is found: for each T and each polarity of the images the
+    problem is linear in A and A·B, so T and polarity are searched and the rest follows. For magnitude images
+    without negative values, Σ(S − |f|)² is the least over all polarities of Σ(±S − f)². Images with negative
+    values (noise added after the modulus) are searched over the polarities that the model itself has.
+    Any other model is fitted from many starts, slowly.
+
+    Standard deviations are those of the Cramér-Rao bound at the estimate; at a bound they are NaN.
+
+    Parameters
+    ----------
+    threads
+        How many; as many as there are processors where it is left out.
+
+    References
+    ----------
+    Barral et al. 2010, doi:10.1002/mrm.22497: the reduced-dimension search over T1 and polarity.
+
+    Examples
+    --------
+    >>> from rimap import InversionRecovery, WeightedSeries
+    >>> model = InversionRecovery(tau=[50, 200, 500, 1000, 2500])
+    >>> images = model.signal([[100.0], [1.9], [800.0]])
+    >>> maps = NLLS().estimate(WeightedSeries(images=images, model=model))
+    >>> {name: float(value[0].round(2)) for name, value in maps.items()}
+    {'A': 100.0, 'B': 1.9, 'T1': 800.0}
+    """
+
+    threads: int | None = None
+
+    name: ClassVar[str] = "nlls"
+    title: ClassVar[str] = "Nonlinear least squares"
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads must be 1 or more; {self.threads} came.")
+
+    def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
+        """Return the maps of a series, with standard deviations, residual and σ."""
+        maps = least_squares(series, threads=self.threads, progress=progress)
+        noise, source, found = _noise(series, maps)
+        maps = replace(
+            maps,
+            sd_kappa=_sd(series, maps, noise),
+            noise=noise,
+            sigma_source=source,
+            estimator=self.name,
+            settings=asdict(self),
+        )
+        return replace(maps, warnings=(*model_warnings(series.model), *found, *conditioning_warnings(series, maps)))
+
+
+def least_squares(
+    series: WeightedSeries, *, threads: int | None = None, progress: Progress | None = None
+) -> ParameterMaps:
+    """Return the least-squares maps of a series; their `sd_kappa` are for σ = 1."""
+    model = series.model
+    images, mask, unflatten = _flat(series)
+    voxels = np.flatnonzero(mask)
+    Q, M = len(model.parameters), images.shape[1]
+    kappa, sd = np.full((Q, M), np.nan), np.full((Q, M), np.nan)
+    rss, status = np.full(M, np.nan), np.full(M, Status.OUTSIDE_MASK, np.uint8)
+    work = (_cone_search if suits(model) else _any_model)(model, images, kappa, sd, rss, status)
+    size = CHUNK if suits(model) else multistart.CHUNK
+    _share(work, [voxels[i : i + size] for i in range(0, len(voxels), size)], threads, progress)
+    return ParameterMaps(
+        kappa=unflatten(kappa),
+        model=model,
+        status=unflatten(status),
+        sd_kappa=unflatten(sd),
+        residual=unflatten(np.sqrt(rss / model.n_images)),
+        affine=series.affine,
+        estimator=NLLS.name,
+    )
+
+
+def _flat(series: WeightedSeries) -> tuple[Floats, NDArray[np.bool_], Callable[[NDArray[Any]], NDArray[Any]]]:
+    """Return the images (N, M) and the mask (M), without a copy if they lie in C or Fortran order, and the way back."""
+    images, mask = series.images, series.selected
+    backwards = (0, *range(images.ndim - 1, 0, -1))
+    turned = not images.flags.c_contiguous and images.transpose(backwards).flags.c_contiguous
+    if turned:
+        images, mask = images.transpose(backwards), mask.T
+    X = mask.shape
+
+    def unflatten(a: NDArray[Any]) -> NDArray[Any]:
+        a = a.reshape(a.shape[:-1] + X)
+        if not turned:
+            return a
+        return np.ascontiguousarray(a.T if a.ndim == len(X) else a.transpose(backwards))
+
+    return np.ascontiguousarray(images).reshape(len(images), -1), mask.reshape(-1), unflatten
+
+
+def _share(work: Work, chunks: list[NDArray[np.int64]], threads: int | None, progress: Progress | None) -> None:
+    """Do the chunks on threads: the kernels release the GIL."""
+    total, done = sum(map(len, chunks)), 0
+    with ThreadPoolExecutor(threads or _cores()) as pool:
+        for future in as_completed([pool.submit(work, chunk) for chunk in chunks]):
+            done += future.result()
+            if progress:
+                progress(done, total)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cone_search(model: SignalModel, images: Floats, kappa: Floats, sd: Floats, rss: Floats, status: Bytes) -> Work:
+    """Return the work on a chunk of voxels for a separable model."""
+    from rimap.estimators import nlls_kernels as kernels  # numba is slow to import: only who maps pays
+
+    table = cone_table(model)
+    flips = model.n_images if table.flips else 0
+
+    def work(voxels: NDArray[np.int64]) -> int:
+        rows = np.empty((len(voxels), model.n_images))
+        scale, kind = np.empty(len(voxels)), np.empty(len(voxels), np.int64)
+        kernels.load(images, voxels, rows, scale, kind)
+        kernels.search(
+            rows, scale, kind, voxels, table.vectors, table.scalars, table.order, table.t, table.coarse,
+            table.coarse_edge, STRIDE, *table.B_bounds, int(table.has_B), flips, kappa, sd, rss, status,
+        )  # fmt: skip
+        return len(voxels)
+
+    return work
+
+
+def _any_model(model: SignalModel, images: Floats, kappa: Floats, sd: Floats, rss: Floats, status: Bytes) -> Work:
+    """Return the work on a chunk of voxels for a model that is not separable."""
+
+    def work(voxels: NDArray[np.int64]) -> int:
+        S = images[:, voxels].astype(np.float64)
+        finite = np.isfinite(S).all(0)
+        size = np.where(finite, abs(S).max(0), 0.0)
+        status[voxels] = np.where(finite, Status.NO_SIGNAL, Status.NOT_FINITE)
+        good = size > 0
+        if good.any():
+            v, unit = voxels[good], size[good]
+            kappa[:, v], sd[:, v], cost, status[v] = multistart.fit_block(model, S[:, good] / unit)
+            rss[v] = cost * unit**2
+            for q, p in enumerate(model.parameters):
+                if p.unit == "a.u.":
+                    kappa[q, v] *= unit
+                else:
+                    sd[q, v] /= unit
+        return len(voxels)
+
+    return work
+
+
+def _noise(series: WeightedSeries, maps: ParameterMaps) -> tuple[Noise, str, tuple[str, ...]]:
+    """Return the noise with its σ, where that came from, and warnings."""
+    noise = series.noise or Gaussian()
+    if noise.sigma is not None:
+        return noise, "given", ()
+    sigma, source = estimate_sigma(series, maps)
+    if np.isfinite(sigma):
+        return type(noise)(sigma=sigma), source, ()
+    return noise, source, (
+        f"The noise level is not known: {series.model.n_images} images and {len(series.model.parameters)} parameters "
+        "leave no residual, and there is no background. Give --sigma for standard deviations.",
+    )  # fmt: skip
+
+
+def _sd(series: WeightedSeries, maps: ParameterMaps, noise: Noise) -> NDArray[np.float64]:
+    """Return the standard deviations for the noise at hand from those for Gaussian noise of σ = 1."""
+    assert maps.sd_kappa is not None
+    if noise.sigma is None:
+        return np.full_like(maps.kappa, np.nan)
+    if isinstance(noise, Gaussian):
+        return np.asarray(maps.sd_kappa * noise.sigma)
+    sd = np.full(maps.kappa.shape, np.nan)
+    flat, kappa = sd.reshape(len(sd), -1), maps.kappa.reshape(len(sd), -1)
+    ok = np.flatnonzero(maps.status == Status.OK)
+    for voxels in np.array_split(ok, len(ok) // CHUNK + 1):
+        sigma = noise.sigma if np.ndim(noise.sigma) == 0 else noise.sigma.reshape(-1)[voxels]
+        flat[:, voxels] = cramer_rao_sd(series.model, type(noise)(sigma=sigma), kappa[:, voxels])
+    return flat.reshape(sd.shape)

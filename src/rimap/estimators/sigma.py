@@ -1,0 +1,111 @@
+"""The noise level of a series, where the user does not give it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2
+
+from rimap.series import ParameterMaps, Status, WeightedSeries
+
+#: Images are looked at in at most this many voxels.
+_SAMPLE = 200_000
+#: Voxels whose root mean square exceeds this many σ have signal.
+_SIGNAL = 4.0
+#: Standard deviation over mean of a Rayleigh distribution.
+_RAYLEIGH_CV = 0.5227
+
+
+def estimate_sigma(series: WeightedSeries, maps: ParameterMaps) -> tuple[float, str]:
+    """Return σ and where it comes from, ``residuals`` or ``background``; NaN and ``unknown`` where neither has it.
+
+    From the residuals of a least-squares fit: the median over voxels with signal of the sum of squares, which is
+    σ² χ² with N − Q degrees of freedom. Where N = Q there are none; then from the background.
+
+    Parameters
+    ----------
+    series
+        Its mask is honoured for the residuals; the background is what lies outside of it.
+    maps
+        Of a least-squares estimator, with `residual`.
+    """
+    sigma = sigma_from_residuals(series, maps)
+    if np.isfinite(sigma):
+        return sigma, "residuals"
+    sigma = sigma_from_background(series)
+    return (sigma, "background") if np.isfinite(sigma) else (np.nan, "unknown")
+
+
+def sigma_from_residuals(series: WeightedSeries, maps: ParameterMaps) -> float:
+    """Return σ from the residuals (robust, pooled), NaN where there are no degrees of freedom."""
+    free = series.model.n_images - len(series.model.parameters)
+    if free < 1 or maps.residual is None:
+        return float("nan")
+    voxels = _thin(np.flatnonzero((maps.status == Status.OK) | (maps.status == Status.AT_BOUND)))
+    if not len(voxels):
+        return float("nan")
+    rms = np.sqrt((_values(series, voxels) ** 2).mean(0))
+    rss = np.asarray(maps.residual, dtype=float).reshape(-1)[voxels] ** 2 * series.model.n_images
+    interior = maps.status.reshape(-1)[voxels] == Status.OK
+    chosen = rms > 0.1 * np.percentile(rms, 98)
+    if (chosen & interior).sum() > 0.2 * chosen.sum():
+        chosen &= interior
+        rms, rss, chosen = rms[interior], rss[interior], chosen[interior]
+    sigma = 0.0
+    for _ in range(4):
+        sigma = float(np.sqrt(np.median(rss[chosen]) / chi2.median(free)))
+        stronger = rms > _SIGNAL * sigma
+        if not stronger.any():
+            break
+        chosen = stronger
+    floor = 1e-7 * float(np.median(rms[chosen]))  # noiseless to the precision of float32
+    return max(sigma, floor) if sigma + floor > 0 else float("nan")
+
+
+def sigma_from_background(series: WeightedSeries) -> float:
+    """Return σ from air: Rayleigh distributed in magnitude images, N(0, σ²) in signed ones; NaN where there is none.
+
+    Air is sought outside the mask (everywhere, if there is none) among the voxels of the lowest power; it is
+    accepted where enough voxels agree and the spread of their values is that of the distribution.
+    """
+    where = np.ones(series.shape, bool) if series.mask is None else ~series.mask
+    voxels = _thin(np.flatnonzero(where))
+    if not len(voxels):
+        return float("nan")
+    S = _values(series, voxels)
+    S = S[:, np.isfinite(S).all(0) & (S != 0).any(0)]
+    signed = getattr(series.model, "signed", False)
+    channels = 1 if signed else 2
+    enough = max(50, len(voxels) // 100)
+    if S.shape[1] < enough:
+        return float("nan")
+    N = S.shape[0]
+    power = (S**2).mean(0)  # σ² χ²(channels·N)/N
+    sigma2 = np.percentile(power, 5) / channels
+    limit = chi2.ppf(0.999, channels * N) / N
+    middle = chi2.median(channels * N) / N
+    air = power < sigma2 * limit
+    for _ in range(20):
+        if air.sum() < enough:
+            return float("nan")
+        sigma2 = float(np.median(power[air])) / middle
+        air = power < sigma2 * limit
+    mean, sd = S[:, air].mean(), S[:, air].std()
+    if signed:
+        fits = abs(mean) < 0.2 * sd
+    else:
+        zeros = (S[:, air] == 0).mean()
+        fits = abs(sd / mean - _RAYLEIGH_CV) < 0.1 and zeros < 0.2
+    # The voxels must spread as chance alone spreads them: structure spreads more.
+    expected = np.sqrt(2 / (channels * N))
+    fits = fits and power[air].std() / power[air].mean() < 1.5 * expected
+    return float(np.sqrt(sigma2)) if fits else float("nan")
+
+
+def _thin(voxels: NDArray[np.intp]) -> NDArray[np.intp]:
+    return voxels[:: max(1, len(voxels) // _SAMPLE)]
+
+
+def _values(series: WeightedSeries, voxels: NDArray[np.intp]) -> NDArray[np.float64]:
+    where = np.unravel_index(voxels, series.shape)
+    return np.stack([image[where] for image in series.images]).astype(np.float64)
