@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rimap.likelihood import Gaussian
-from rimap.report import Run, page, roi_table
+from rimap.report import Run, page, region, roi_table
 from rimap.report.page import STATUS_COLOURS, number
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.inversion_recovery import InversionRecovery
@@ -75,7 +75,7 @@ def test_page_says_what_was_found_and_how():
     text = re.sub(r"<[^>]+>", " ", html)
     for word in (
         "sub-01", "Regularised MLE", "the default", "rimap map x -o y", "TR is short.", "lambda_B", "50, 400, 1100, 2500",
-        "6000", "10.1016/j.media.2021.102220", "outside the mask", "300 of 300", "at inversion times of",
+        "6000", "10.1016/j.media.2021.102220", "outside the mask", "300 of 300 voxels", "at inversion times of",
     ):  # fmt: skip
         assert word in text, word
     median = float(np.nanmedian(maps["T1"]))
@@ -143,3 +143,17 @@ def test_regions_are_refused(labels, message):
 )
 def test_number(x, text):
     assert number(x) == text
+
+
+def test_without_a_mask_the_background_is_left_out_of_the_figures():
+    rng = np.random.default_rng(0)
+    head = np.zeros((60, 60), bool)
+    head[20:40, 15:45] = True
+    images = 2 * rng.random((4, 60, 60)) + 100 * head
+    model = InversionRecovery(tau=[50, 400, 1100, 2500])
+    where, words = region(WeightedSeries(images, model))
+    assert (where == head).all() and words == "where there is signal"
+    where, words = region(WeightedSeries(images, model, mask=~head))
+    assert (where == ~head).all() and words == "in the mask"
+    where, words = region(WeightedSeries(np.ones((4, 6, 6)), model))
+    assert where.all() and words == "of all voxels"

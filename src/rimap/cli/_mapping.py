@@ -61,7 +61,8 @@ class Result:
     title: str
     shape: tuple[int, ...]
     n_images: int
-    masked: bool
+    where: str
+    share_ok: float
     statistics: Mapping[str, Statistics]
     units: Mapping[str, str]
     count: Mapping[Status, int]
@@ -183,13 +184,15 @@ def map_one(request: Request, files: SeriesFiles, position: str = "") -> Result:
     write_whole(page, report.page(series, maps, run))
     if rois:
         write_whole(table, tsv(rois))
+    inside, where = report.region(series)
     return Result(
         label=files.label,
         title=series.model.title,
         shape=series.shape,
         n_images=series.model.n_images,
-        masked=series.mask is not None,
-        statistics=report.statistics_of(maps),
+        where=where,
+        share_ok=float((maps.status[inside] == 0).mean()),
+        statistics=report.statistics_of(maps, inside),
         units={p.name: p.unit for p in maps.model.parameters},
         count=maps.count(),
         noise=_noise_text(maps),

@@ -35,10 +35,8 @@ def _one(r: Result, seconds: float) -> None:
     print(f"{r.label}: {r.title.lower()}, {r.n_images} images of {' × '.join(map(str, r.shape))}")
     for name, s in reversed(list(r.statistics.items())):
         unit = "" if r.units[name] == "1" else f" {r.units[name]}"
-        print(f"  {name:<10} median {number(s.median)}{unit}, IQR {number(s.q25)}–{number(s.q75)}{unit}")
+        print(f"  {name:<10} median {number(s.median)}{unit}, IQR {number(s.q25)}–{number(s.q75)}{unit}, {r.where}")
     print(_wrapped("  voxels", voxels(r)))
-    if not r.masked:
-        print(_wrapped("", "no mask: these figures include the background (--mask leaves it out)"))
     print(_wrapped("  noise", r.noise))
     print(_wrapped("  estimator", f"{r.estimator} ({r.choice})"))
     rate = sum(n for s, n in r.count.items() if s.name != "OUTSIDE_MASK") / max(r.seconds, 1e-9)
@@ -61,23 +59,18 @@ def _several(results: Sequence[Result], request: Request, seconds: float) -> Non
         name, s = list(r.statistics.items())[-1]
         print(
             f"{r.label:<{width}}  {name} {number(s.median)} {r.units[name]} ({number(s.q25)}–{number(s.q75)}), "
-            f"{100 * share_ok(r):.1f} % ok, {r.seconds:.1f} s"
+            f"{100 * r.share_ok:.1f} % ok, {r.seconds:.1f} s"
         )
         if r.rois:
             _table(r.rois)
     if len(shown) < len(results):
         print(f"… and {len(results) - len(shown)} more")
+    print(f"Medians (quartiles) and shares are {', '.join(dict.fromkeys(r.where for r in results))}.")
     for estimator, choice in dict.fromkeys((r.estimator, r.choice) for r in results):
         print(_wrapped("estimator", f"{estimator} ({choice})"))
     print(
         f"{len(results)} series in {seconds:.1f} s. Maps and a report (.html) each: {request.out}{_separator(request.out)}"
     )
-
-
-def share_ok(r: Result) -> float:
-    """Return the part of the voxels in the mask that were estimated."""
-    inside = sum(n for s, n in r.count.items() if s.name != "OUTSIDE_MASK")
-    return sum(n for s, n in r.count.items() if s.name == "OK") / max(inside, 1)
 
 
 def voxels(r: Result) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rimap import __version__
 from rimap.report import colours
 from rimap.report.images import View, png, view_of
-from rimap.report.statistics import counted, describe, statistics_of
+from rimap.report.statistics import Statistics, counted, describe, region, statistics_of
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import Parameter
 
@@ -122,25 +122,42 @@ def ms(t: float) -> str:
 
 
 def _content(series: WeightedSeries, maps: ParameterMaps, run: Run) -> dict[str, Any]:
-    finite = np.isfinite(maps.kappa).all(0)
-    shown = finite if finite.any() else series.selected
+    inside, where = region(series)
+    finite = np.isfinite(maps.kappa).all(0) & inside
+    shown = finite if finite.any() else inside
     view, small = view_of(series, shown), view_of(series, shown, limit=6)
-    model, stats = maps.model, statistics_of(maps)
+    model, stats, figured = maps.model, statistics_of(maps, inside), inside & counted(maps)
     times = [p for p in model.parameters if p.unit == "ms"]
-    main = [_relaxation_panel(maps, p, view) for p in times]
+    windows = {p.name: _relaxation_window(maps[p.name][figured], p) for p in times}
     return {
         "run": run,
         "quantity": " and ".join(p.name for p in times),
-        "main": main,
-        "panels": _other_panels(maps, small),
+        "main": [
+            _panel(
+                p.name,
+                p.unit,
+                np.where(inside, maps[p.name], np.nan),
+                view,
+                colours.of_parameter(p.name),
+                *windows[p.name],
+                log=True,
+            )
+            for p in times
+        ],
+        "panels": _other_panels(maps, small, inside, figured),
         "view": view,
-        "histograms": [_histogram(maps, p) for p in times],
+        "histograms": [_histogram(maps[p.name][figured], p, windows[p.name]) for p in times],
         "statuses": _statuses(maps),
         "status_panel": _status_panel(maps, view),
-        "stats": [{"parameter": p, "s": stats[p.name], "sd": _median_sd(maps, p)} for p in model.parameters],
-        "tiles": _tiles(series, maps, run),
-        "warnings": list(dict.fromkeys((*maps.warnings, *run.warnings))),
+        "stats": [
+            {"parameter": p, "s": stats[p.name], "sd": describe(maps.sd[p.name][figured]).median}
+            for p in model.parameters
+        ],
+        "tiles": _tiles(stats, inside, where, maps, run),
+        "warnings": list(dict.fromkeys((*run.warnings, *maps.warnings))),
         "masked": series.mask is not None,
+        "background": series.mask is None and not inside.all(),
+        "where": where,
         "images": _weighted(series, view),
         "acquisition": _acquisition(series),
         "settings": _settings(maps, run),
@@ -175,39 +192,35 @@ def _panel(
     }
 
 
-def _relaxation_window(maps: ParameterMaps, p: Parameter) -> tuple[float, float]:
-    values = maps[p.name][counted(maps)]
+def _relaxation_window(values: NDArray[Any], p: Parameter) -> tuple[float, float]:
     low, high = colours.window(values)
     if (most := 2.5 * describe(values).q75) < high:  # contrast for tissue rather than for fluid
         low, high = colours.window(np.array([most]))
     return low, min(high, p.bounds[1])
 
 
-def _relaxation_panel(maps: ParameterMaps, p: Parameter, view: View) -> dict[str, Any]:
-    low, high = _relaxation_window(maps, p)
-    return _panel(p.name, p.unit, maps[p.name], view, colours.of_parameter(p.name), low, high, log=True)
+def _other_panels(
+    maps: ParameterMaps, view: View, inside: NDArray[np.bool_], figured: NDArray[np.bool_]
+) -> list[dict[str, Any]]:
+    panels = []
 
+    def add(title: str, unit: str, values: NDArray[Any], name: str, low: float | None, upper: float) -> None:
+        window = colours.window(values[figured], low=low, upper=upper)
+        panels.append(_panel(title, unit, np.where(inside, values, np.nan), view, name, *window))
 
-def _other_panels(maps: ParameterMaps, view: View) -> list[dict[str, Any]]:
-    where, panels = counted(maps), []
     for p in maps.model.parameters:
         values = maps[p.name]
         if p.unit == "ms":
             sd = np.where(values > 0, 100 * maps.sd[p.name] / np.where(values > 0, values, 1), np.nan)
             if np.isfinite(sd).any():
-                low, high = colours.window(sd[where], upper=0.95)
-                panels.append(
-                    _panel(f"Standard deviation of {p.name}", f"% of {p.name}", sd, view, "lajolla", low, high)
-                )
+                add(f"Standard deviation of {p.name}", f"% of {p.name}", sd, "lajolla", 0.0, 0.95)
         elif p.unit == "1":
-            low, high = colours.window(values[where], low=None)
-            panels.append(_panel(p.name, "", values, view, "batlow", low, high))
+            add(p.name, "", values, "batlow", None, 0.98)
         else:
-            panels.append(_panel(p.name, p.unit, values, view, "grey", *colours.window(values[where], upper=0.99)))
+            add(p.name, p.unit, values, "grey", 0.0, 0.99)
     if maps.residual is not None:
         residual = np.where(np.isfinite(maps.kappa).all(0), maps.residual, np.nan)
-        low, high = colours.window(residual[where])
-        panels.append(_panel("Residual (root mean square)", "a.u.", residual, view, "lajolla", low, high))
+        add("Residual (root mean square)", "a.u.", residual, "lajolla", 0.0, 0.98)
     return panels
 
 
@@ -234,15 +247,14 @@ def _weighted(series: WeightedSeries, view: View, limit: int = 12) -> list[dict[
     ]
 
 
-def _histogram(maps: ParameterMaps, p: Parameter, bins: int = 72) -> dict[str, Any]:
+def _histogram(values: NDArray[Any], p: Parameter, window: tuple[float, float], bins: int = 72) -> dict[str, Any]:
     """Bars of the histogram in an SVG of 720 × 200, in the colours of the map."""
-    values = maps[p.name][counted(maps)]
     low, high = colours.window(values)
     high = min(high, p.bounds[1])
     counts, edges = np.histogram(values[np.isfinite(values)], bins=bins, range=(low, high))
     table = colours.palette(colours.of_parameter(p.name))
     centres = (edges[1:] + edges[:-1]) / 2
-    entries = colours.indices(centres, *_relaxation_window(maps, p), logarithmic=True)
+    entries = colours.indices(centres, *window, logarithmic=True)
     top, s = max(int(counts.max()), 1), describe(values)
     above = int((values > high).sum())
 
@@ -283,26 +295,22 @@ def _statuses(maps: ParameterMaps) -> list[dict[str, Any]]:
     ]
 
 
-def _median_sd(maps: ParameterMaps, p: Parameter) -> float:
-    return describe(maps.sd[p.name][counted(maps)]).median
-
-
-def _tiles(series: WeightedSeries, maps: ParameterMaps, run: Run) -> list[dict[str, str]]:
-    stats, tiles = statistics_of(maps), []
+def _tiles(
+    stats: Mapping[str, Statistics], inside: NDArray[np.bool_], where: str, maps: ParameterMaps, run: Run
+) -> list[dict[str, str]]:
+    tiles = []
     for p in (p for p in maps.model.parameters if p.unit == "ms"):
         s = stats[p.name]
         tiles.append(
             {
-                "label": f"median {p.name}" + (" in the mask" if series.mask is not None else ""),
+                "label": f"median {p.name} {where}",
                 "value": f"{number(s.median)} {p.unit}",
                 "note": f"IQR {number(s.q25)}–{number(s.q75)} {p.unit}",
             }
         )
-    count = maps.count()
-    inside = sum(n for s, n in count.items() if s is not Status.OUTSIDE_MASK)
-    ok = count.get(Status.OK, 0)
+    n, ok = int(inside.sum()), int(((maps.status == Status.OK) & inside).sum())
     tiles.append(
-        {"label": "voxels estimated", "value": f"{100 * ok / max(inside, 1):.1f} %", "note": f"{ok:,} of {inside:,}"}
+        {"label": f"estimated {where}", "value": f"{100 * ok / max(n, 1):.1f} %", "note": f"{ok:,} of {n:,} voxels"}
     )
     if (sigma := sigma_number(maps)) is not None:
         A = stats.get("A")

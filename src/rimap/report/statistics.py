@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.series import ParameterMaps, Status
+from rimap.series import ParameterMaps, Status, WeightedSeries
 
 #: Statuses whose value counts: at a bound it is kept, since leaving it out would hide the tail it stands for.
 COUNTED = (Status.OK, Status.AT_BOUND)
@@ -53,9 +53,40 @@ def counted(maps: ParameterMaps) -> NDArray[np.bool_]:
     return np.isin(maps.status, COUNTED)
 
 
-def statistics_of(maps: ParameterMaps) -> dict[str, Statistics]:
-    """Return the statistics of every map over the voxels that count, by parameter name."""
-    where = counted(maps)
+def foreground(images: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return where (*X) the images (N, *X) are brighter than their background.
+
+    Otsu's threshold on the root of the images' root mean square; everywhere where that leaves next to nothing out
+    or in. For figures and pictures only: maps are made everywhere.
+
+    References
+    ----------
+    Otsu 1979, doi:10.1109/TSMC.1979.4310076.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        power = np.mean(np.square(images, dtype=np.float64), axis=0)
+    x = np.where(np.isfinite(power), power, 0.0) ** 0.25
+    counts, edges = np.histogram(x, bins=256)
+    centres, n = (edges[1:] + edges[:-1]) / 2, np.cumsum(counts)
+    total = np.cumsum(counts * centres)
+    below, above = n[:-1], n[-1] - n[:-1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart = below * above * (total[:-1] / below - (total[-1] - total[:-1]) / above) ** 2
+    bright = x > edges[1:-1][np.argmax(np.nan_to_num(apart))]
+    return np.asarray(bright if 0.01 < bright.mean() < 0.95 else np.ones_like(bright))
+
+
+def region(series: WeightedSeries) -> tuple[NDArray[np.bool_], str]:
+    """Return over which voxels (*X) figures are given, and that in words: the mask, else the foreground."""
+    if series.mask is not None:
+        return series.selected, "in the mask"
+    bright = foreground(series.images)
+    return bright, "where there is signal" if not bright.all() else "of all voxels"
+
+
+def statistics_of(maps: ParameterMaps, where: NDArray[np.bool_]) -> dict[str, Statistics]:
+    """Return the statistics of every map over the voxels that count and lie in `where` (*X), by parameter name."""
+    where = where & counted(maps)
     return {name: describe(maps[name][where]) for name in maps}
 
 

@@ -1,0 +1,127 @@
+"""`rimap simulate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rimap.simulation.anatomies import Anatomy
+    from rimap.simulation.recipe import PatchRecipe
+
+NO_ARGS_IS_HELP = True
+
+
+def command(
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="A .toml file, or a protocol of the paper: IV_T1, HP_T1, IV_T2, ..."),
+    ],
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder for the data.")],
+    anatomy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE|builtin", help="Label volume, folder, builtin or brainweb:04. Repeatable."),
+    ] = None,
+    n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="How many subjects, or patches.")] = 1,
+    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="The recipe's if left out.")] = None,
+    snr: Annotated[
+        float | None, typer.Option(metavar="X", help="Sets the noise to 0.65/SNR; drawn from the recipe if left out.")
+    ] = None,
+    slice_index: Annotated[
+        int | None, typer.Option("--slice", metavar="K", help="Axial slice; the one with most brain if left out.")
+    ] = None,
+    volume: Annotated[bool, typer.Option("--volume", help="All slices instead of one.")] = False,
+    patches: Annotated[bool, typer.Option("--patches", help="Training patches in an .npz file instead.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a folder that holds something.")] = False,
+) -> None:
+    """Simulate data from brain anatomies: a BIDS series with its truth, or training patches.
+
+    \b
+    rimap simulate IV_T1 -o simulated --snr 30
+    rimap simulate recipes/t1.toml -o patches --patches --n 240
+    """
+    from dataclasses import replace
+
+    from rimap.errors import InputError
+    from rimap.io.atomic import write_together
+    from rimap.signals.protocols import PROTOCOLS
+    from rimap.simulation.anatomies import load_anatomies
+    from rimap.simulation.recipe import read_recipe, recipe_from
+
+    what = read_recipe(recipe) if recipe not in PROTOCOLS else recipe_from({"preset": "paper", "protocol": recipe})
+    what = replace(what, seed=what.seed if seed is None else seed)
+    if snr is not None:
+        if not 0 < snr < float("inf"):
+            raise InputError(f"--snr must be above 0; {snr:g} came.")
+        what = replace(what, sigma=(0.65 / snr, 0.65 / snr))
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; a folder was expected. Give another -o OUT.")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise InputError(f"{out} is not empty. Give another -o OUT, or --overwrite.")
+    anatomies = load_anatomies(anatomy or what.anatomies)
+    if patches:
+        files = {"patches.npz": _patches(what, anatomies, n)}
+    else:
+        files = _subjects(what, anatomies, n, slice_index, volume)
+    write_together({out / name: content for name, content in files.items()})
+    things = ("patch" if n == 1 else "patches") if patches else ("subject" if n == 1 else "subjects")
+    print(f"Simulated {n} {things}: {out}")
+    if not patches:
+        print(f"Truth: {out / 'derivatives' / 'truth'}\nNext: rimap map {out} -o {out.parent / (out.name + '-maps')}")
+
+
+def _subjects(
+    recipe: PatchRecipe, anatomies: tuple[Anatomy, ...], n: int, slice_index: int | None, volume: bool
+) -> dict[str, bytes]:
+    import numpy as np
+
+    from rimap.errors import InputError
+    from rimap.simulation import dataset
+    from rimap.simulation.anatomies import brain_mask
+    from rimap.simulation.subjects import simulate_acquisition
+
+    files = dataset.description_files("rimap simulated subjects")
+    for i in range(n):
+        anatomy = anatomies[i % len(anatomies)]
+        depth = anatomy.labels.shape[2]
+        k = int(brain_mask(anatomy.labels).sum((0, 1)).argmax()) if slice_index is None else slice_index
+        if not 0 <= k < depth:
+            raise InputError(f"--slice must be 0 to {depth - 1} for {anatomy.name}; {k} came.")
+        labels, affine = anatomy.labels, np.array(anatomy.affine)
+        if not volume:
+            labels = labels[:, :, k : k + 1]
+            affine[:3, 3] += affine[:3, 2] * k
+        series, kappa = simulate_acquisition(recipe, labels, i, affine=affine)
+        subject = f"{i + 1:02d}"
+        settings = recipe.as_dict() | {"anatomy": anatomy.name, "subject": i, "slice": None if volume else k}
+        files |= dataset.series_files(series, subject)
+        files |= dataset.truth_files(kappa, labels, series, subject, settings)
+    return files
+
+
+def _patches(recipe: PatchRecipe, anatomies: tuple[Anatomy, ...], n: int) -> bytes:
+    import io
+    import json
+
+    import numpy as np
+
+    from rimap.simulation.patches import simulate_batch
+
+    batch = simulate_batch(recipe, anatomies, 0, n)
+    tr = getattr(batch.model, "tr", None)
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        images=batch.images,
+        kappa=batch.kappa,
+        sigma=batch.sigma,
+        labels=batch.labels,
+        structures=batch.structures,
+        times_ms=batch.model.times,
+        tr_ms=np.asarray([] if tr is None else tr, float),
+        parameters=np.array([p.name for p in batch.model.parameters]),
+        recipe=np.array(json.dumps(recipe.as_dict())),
+    )
+    return buffer.getvalue()
