@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def compose(entities: Mapping[str, str], suffix: str) -> str:
     return "_".join([*(f"{k}-{entities[k]}" for k in keys), suffix])
 
 
+@cache
 def model_of_suffix(suffix: str) -> type[SignalModel] | None:
     """Return the signal model of a BIDS suffix (IRT1, MESE), `None` where it has none."""
     return next((m for m in signal_models().values() if m.bids_suffix == suffix), None)

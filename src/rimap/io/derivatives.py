@@ -188,7 +188,21 @@ class _Naming:
     def __init__(self, series_files: SeriesFiles, out: Path, model: type[SignalModel], estimator: str) -> None:
         self.files, self.out, self.model = series_files, out, model
         self.suffix = next((p.suffix for p in reversed(model.parameters) if p.suffix), "map")
-        self.prefix = _prefix(out, self.suffix, estimator, loose=series_files.dataset is None)
+        self.prefix = ""
+        if self._taken_from(estimator):
+            self.prefix = re.sub(r"[^a-zA-Z0-9]", "", estimator) or "other"
+
+    def _taken_from(self, estimator: str) -> bool:
+        """Tell whether the names without desc- are another estimator's: for this series, else for any in OUT."""
+        own = _sidecar(self._path("", self.suffix))
+        if not own.is_file():
+            pattern = f"*_{self.suffix}.json" if self.files.dataset is None else f"sub-*/**/*_{self.suffix}.json"
+            plain = (f for f in self.out.glob(pattern) if "_desc-" not in f.name and not f.name.startswith("."))
+            first = next(plain, None)
+            if first is None:
+                return False
+            own = first
+        return read_json(own).get("Estimator") not in (None, estimator)
 
     def main(self, p: Parameter, *, rate: bool = False) -> Path:
         if p.suffix is None:
@@ -239,17 +253,6 @@ class _Naming:
         return folder / "anat" / f"{name}.nii.gz"
 
 
-def _prefix(out: Path, suffix: str, estimator: str, *, loose: bool) -> str:
-    """Return "" where the names without desc- in OUT are free or this estimator's, else its name."""
-    pattern = f"*_{suffix}.json" if loose else f"sub-*/**/*_{suffix}.json"
-    for path in sorted(out.glob(pattern)):
-        if "_desc-" in path.name:
-            continue
-        owner = read_json(path).get("Estimator")
-        return "" if owner in (None, estimator) else re.sub(r"[^a-zA-Z0-9]", "", estimator) or "other"
-    return ""
-
-
 def _sidecar(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".nii.gz") + ".json")
 
@@ -257,8 +260,9 @@ def _sidecar(path: Path) -> Path:
 def _nifti_bytes(values: NDArray[Any], like: Any, fill: float) -> bytes:
     """Return a compressed NIfTI file with the geometry of the header `like`, to the bit."""
     header = type(like)()
-    values = values if values.dtype == np.uint8 else np.nan_to_num(values, nan=fill, posinf=fill, neginf=fill)
-    values = values if values.dtype == np.uint8 else values.astype(np.float32)
+    if values.dtype != np.uint8:
+        values = np.where(np.isfinite(values), values, fill)
+        values = values.astype(np.float32 if _fits_float32(values) else np.float64)
     header.set_data_dtype(values.dtype)
     header.set_data_shape(values.shape)
     for field in ("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
@@ -272,3 +276,9 @@ def _nifti_bytes(values: NDArray[Any], like: Any, fill: float) -> bytes:
     for field in ("qform_code", "sform_code"):
         image.header[field] = like[field]
     return gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)
+
+
+def _fits_float32(values: NDArray[Any]) -> bool:
+    size = np.abs(values[np.isfinite(values) & (values != 0)])
+    limits = np.finfo(np.float32)
+    return not size.size or bool(size.max() < limits.max and np.median(size) > limits.tiny)

@@ -200,7 +200,7 @@ def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> l
     if named:
         return _group(named, None)
     here = [f for f in files if f.parent == root and not strip_nii(f).endswith(_DERIVED)]
-    if here and not any(f.parent != root for f in files):
+    if here and not any(f.is_dir() for f in root.glob("sub-*")):
         return _loose(sorted(here, key=lambda f: _natural(f.name)), sequence)
     if not files:
         entries = [e for e in root.iterdir() if not e.name.startswith(".")]

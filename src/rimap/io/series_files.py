@@ -103,9 +103,12 @@ class SeriesFiles:
         metadata = self.metadata()
         fitting = [m for m in models.values() if _varies(metadata, m.bids_time)]
         if len(fitting) != 1:
-            why = "both InversionTime and EchoTime vary" if fitting else "neither suffix nor sidecars tell"
+            why = "both InversionTime and EchoTime vary" if fitting else "neither name nor sidecars tell"
+            flags = " or ".join(f"--sequence {m}" for m in sorted(models))
+            no_times = not any(m.bids_time in meta for m in models.values() for meta in metadata)
             raise InputError(
-                f"{self.label}: what kind of series is this? ({why}.) Say so: {' or '.join(f'--sequence {m}' for m in sorted(models))}."
+                f"{self.label}: which kind of series is this, and at which times? {why.capitalize()}. "
+                f"Give {flags}{', and the times in ms with --times-ms' if no_times else ''}."
             )
         return fitting[0]
 

@@ -68,7 +68,7 @@ def times_from_sidecars(
             values = values * count
         if len(values) != count:
             raise InputError(
-                f"{len(values)} times, {count} images: {field} in the sidecar of {path.name} must have one value for "
+                f"{_count(len(values), 'time')}, {_count(count, 'image')}: {field} in the sidecar of {path.name} must have one value for "
                 f"each of its {count} volumes. Correct the sidecar, or give --times-ms."
             )
         tau += [v * 1000 for v in values]
@@ -91,8 +91,8 @@ def times_from_user(times_ms: Iterable[float], n_images: int, model: type[Signal
         raise InputError("no times: --times-ms is empty. Give one time in milliseconds for each image.")
     if len(tau) != n_images:
         raise InputError(
-            f"{len(tau)} times, {n_images} images: {label} has {n_images} images and --times-ms "
-            f"{len(tau)} values. Give one time for each image, in the order of the images."
+            f"{_count(len(tau), 'time')}, {_count(n_images, 'image')}: --times-ms must have one value for each image of "
+            f"{label}, in the order of the images. Check that no time or image is missing."
         )
     for t in tau:
         if not math.isfinite(t) or t < 0:
@@ -150,6 +150,10 @@ def repetition_time(
         "no repetition time in the sidecars: TR must exceed 5 T1, or T1 and B are biased. Give the time from inversion "
         "to inversion with --tr-ms."
     )
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _tidy(ms: float) -> float:

@@ -1,0 +1,116 @@
+"""Real part, magnitude and phase, real and imaginary part give the same signed series."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rimap.errors import InputError
+from rimap.io import read
+from rimap.io.polarity import looks_signed, phase_circle
+
+
+def write_parts(
+    root: Path, build: SimpleNamespace, kind: str, scale: float, offset: float, tau: tuple[float, ...]
+) -> Path:
+    rng = np.random.default_rng(0)
+    signed = build.recovery((8, 8), signed=True, tau=tau)
+    carrier = np.cumsum(rng.uniform(0, 1, (8, 8)), axis=0)  # any phase of the coil, and a drift between images
+    for n, (ti, image) in enumerate(zip(tau, signed), 1):
+        phase = carrier + 0.3 * n + np.where(image < 0, np.pi, 0)
+        phase = np.mod(phase + np.pi, 2 * np.pi) - np.pi
+        parts = (
+            {"mag": abs(image), "phase": phase * scale + offset}
+            if kind == "phase"
+            else {"real": abs(image) * np.cos(phase), "imag": abs(image) * np.sin(phase)}
+        )
+        for part, data in parts.items():
+            build.save(root / f"sub-1/anat/sub-1_inv-{n}_part-{part}_IRT1.nii.gz", data, {"InversionTime": ti / 1000})
+    return root
+
+
+@pytest.mark.parametrize("tau", [(50.0, 400.0, 1100.0, 2500.0), (20.0, 40.0, 70.0, 150.0)])
+@pytest.mark.parametrize(
+    ("kind", "scale", "offset"),
+    [
+        ("phase", 1.0, 0.0),
+        ("phase", 1.0, math.pi),
+        ("phase", 4096 / math.pi, 0.0),
+        ("phase", 2048 / math.pi, 2047.5),
+        ("phase", 180 / math.pi, 0.0),
+        ("imag", 1.0, 0.0),
+    ],
+)
+def test_polarity_is_restored(
+    tmp_path: Path, build: SimpleNamespace, kind: str, scale: float, offset: float, tau: tuple[float, ...]
+) -> None:
+    """Also where no voxel has crossed zero at the last time (T1 ≥ 300 ms, TI ≤ 150 ms)."""
+    series = read(write_parts(tmp_path, build, kind, scale, offset, tau))
+    assert series.model.signed
+    np.testing.assert_allclose(series.images, build.recovery((8, 8), signed=True, tau=tau), rtol=1e-4, atol=0.1)
+    magnitude = read(tmp_path, signed=False)
+    assert not magnitude.model.signed
+    np.testing.assert_allclose(magnitude.images, build.recovery((8, 8), tau=tau), rtol=1e-4, atol=0.1)
+
+
+def test_real_part_is_signed_and_its_modulus_on_request(tmp_path: Path, build: SimpleNamespace) -> None:
+    build.irt1(tmp_path, part="_part-real")
+    assert read(tmp_path).model.signed
+    np.testing.assert_array_equal(read(tmp_path).images, build.recovery(signed=True))
+    assert not read(tmp_path, signed=False).model.signed
+    np.testing.assert_array_equal(read(tmp_path, signed=False).images, build.recovery())
+
+
+def test_magnitude_alone_is_magnitude(tmp_path: Path, build: SimpleNamespace) -> None:
+    build.irt1(tmp_path, part="_part-mag")
+    assert not read(tmp_path).model.signed
+    with pytest.raises(InputError, match="part-phase"):
+        read(tmp_path, signed=True)
+
+
+def test_loose_images_are_taken_as_what_they_look_like(tmp_path: Path, build: SimpleNamespace) -> None:
+    rng = np.random.default_rng(1)
+    for signed in (True, False):
+        images = build.recovery((20, 20), signed=signed)
+        images = images + rng.normal(0, 100, images.shape)  # noise after the modulus, SNR 10
+        path = build.save(tmp_path / f"{signed}.nii", np.moveaxis(images[:, :, :, None], 0, -1))
+        series = read(path, times_ms=build.TI, sequence="ir")
+        assert series.model.signed is signed
+        assert any("signed" in note for note in series.notes) is signed
+        assert not looks_signed(abs(images))
+
+
+def test_phase_without_its_magnitude_is_refused(tmp_path: Path, build: SimpleNamespace) -> None:
+    write_parts(tmp_path, build, "phase", 1.0, 0.0, build.TI)
+    (tmp_path / "sub-1/anat/sub-1_inv-2_part-phase_IRT1.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"4 images of part-mag and 3 of part-phase; inv-2"):
+        read(tmp_path)
+    for f in tmp_path.rglob("*part-mag*"):
+        f.unlink()
+    with pytest.raises(InputError, match="only part-phase"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "circle"),
+    [
+        (-3.14, 3.14, 2 * math.pi),
+        (0, 6.28, 2 * math.pi),
+        (-4096, 4094, 8192),
+        (0, 4095, 4096),
+        (-2048, 2047, 4096),
+        (-3141.6, 3141.5, 2000 * math.pi),
+        (0, 360, 360),
+    ],
+)
+def test_the_unit_of_phase_is_told_by_its_range(lowest: float, highest: float, circle: float) -> None:
+    assert phase_circle(lowest, highest) == pytest.approx(circle)
+
+
+def test_other_phase_is_refused() -> None:
+    with pytest.raises(InputError, match="radians"):
+        phase_circle(0, 65535)
