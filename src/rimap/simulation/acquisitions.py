@@ -31,6 +31,21 @@ class Acquisition:
     rician: bool
 
 
+def stream(*key: int) -> np.random.Generator:
+    """Return the random generator of a key of whole numbers."""
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(key)))
+
+
+def effective(kappa: NDArray[Any], tr: float) -> NDArray[Any]:
+    """Return the (A, B, T1) (3, *X) that a model without TR sees of an acquisition with TR (ms).
+
+    A(1 − B e^(−τ/T1) + (B − 1) e^(−TR/T1)) = A′(1 − B′ e^(−τ/T1)), A′ = A·g, B′ = B/g, g = 1 + (B − 1) e^(−TR/T1).
+    """
+    A, B, T1 = kappa
+    g = 1 + (B - 1) * np.exp(-tr / T1)
+    return np.stack([A * g, B / g, T1])
+
+
 def draw_acquisition(recipe: PatchRecipe, rng: np.random.Generator) -> Acquisition:
     """Return the acquisition of one batch."""
     kind = model_class(recipe.sequence)

@@ -6,7 +6,7 @@ All are (X, Y, Z) uint8 with the labels of `rimap.simulation.tissues.LABELS`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from rimap.simulation.tissues import (
 
 #: Field of view of the built-in head, mm: left-right, back-front, foot-head.
 FIELD_OF_VIEW = (192.0, 216.0, 144.0)
+#: Its shape at 1 mm.
+ONE_MM = (192, 216, 144)
 _CENTRE = (0.0, 0.0, 8.0)  # mm, of the field of view in the coordinates of the head
 
 
@@ -53,20 +55,24 @@ class Anatomy:
         Bounding box of the brain, (3,): first voxel, one past the last.
     name
         For logs.
+    affine
+        (4, 4), voxel to world, mm; 1 mm voxels if left out.
     """
 
     labels: NDArray[np.uint8]
     low: NDArray[np.int64]
     high: NDArray[np.int64]
     name: str = ""
+    affine: NDArray[np.float64] = field(default_factory=lambda: np.eye(4))
 
     @classmethod
-    def of(cls, labels: NDArray[Any], name: str = "") -> Anatomy:
+    def of(cls, labels: NDArray[Any], name: str = "", affine: NDArray[Any] | None = None) -> Anatomy:
         """Return the anatomy of a label volume, checked."""
         labels = np.ascontiguousarray(as_labels(labels, name or "the anatomy"))
         mask = brain_mask(labels)
         spans = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-        return cls(labels, np.array([s[0] for s in spans]), np.array([s[-1] + 1 for s in spans]), name)
+        low, high = np.array([s[0] for s in spans]), np.array([s[-1] + 1 for s in spans])
+        return cls(labels, low, high, name, np.eye(4) if affine is None else np.asarray(affine, dtype=float))
 
 
 def digital_affine(shape: tuple[int, int, int] = (64, 72, 48)) -> NDArray[np.float64]:
@@ -80,7 +86,7 @@ def digital_affine(shape: tuple[int, int, int] = (64, 72, 48)) -> NDArray[np.flo
 @lru_cache(maxsize=4)
 def _digital(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     size = np.array(FIELD_OF_VIEW) / shape
-    fine = tuple(int(n * max(1, np.ceil(s / 1.6))) for n, s in zip(shape, size))
+    fine = tuple(n * max(1, round(float(s) / 1.6)) for n, s in zip(shape, size))
     labels = _head(fine)
     for axis, (n, m) in enumerate(zip(shape, fine)):
         labels = np.take(labels, np.arange(n) * (m // n) + (m // n) // 2, axis=axis)
@@ -224,19 +230,23 @@ def load_anatomy(path: str | Path) -> NDArray[np.uint8]:
     InputError
         Where the file cannot be read, is not 3-D or holds other values.
     """
+    return _read(Path(path))[0]
+
+
+def _read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     import nibabel
 
-    path = Path(path)
     try:
         image = nibabel.load(path)
         values = np.asanyarray(image.dataobj)
     except FileNotFoundError:
         raise InputError(f"no anatomy at {path}. Give a NIfTI file of labels, or `builtin`.") from None
     except Exception as error:
+        reason = " ".join(str(error).split())[:120]
         raise InputError(
-            f"{path} is not a readable NIfTI file ({error}). Give a file of labels, or `builtin`."
+            f"{path} is not a readable NIfTI file ({reason}). Give a file of labels, or `builtin`."
         ) from None
-    return as_labels(values, str(path))
+    return as_labels(values, str(path)), np.asarray(image.affine, dtype=float)
 
 
 def as_labels(values: Any, source: str = "the anatomy") -> NDArray[np.uint8]:
@@ -275,7 +285,7 @@ def load_anatomies(sources: Sequence[str | Path]) -> tuple[Anatomy, ...]:
     for source in sources:
         text, path = str(source), Path(source)
         if text == "builtin":
-            found.append(Anatomy.of(digital_brain((192, 216, 144)), text))
+            found.append(Anatomy.of(digital_brain(ONE_MM), text, digital_affine(ONE_MM)))
         elif text.startswith("brainweb:"):
             from rimap.simulation.brainweb import load_brainweb
 
@@ -284,9 +294,14 @@ def load_anatomies(sources: Sequence[str | Path]) -> tuple[Anatomy, ...]:
             files = sorted(p for p in path.iterdir() if p.name.endswith((".nii", ".nii.gz")))
             if not files:
                 raise InputError(f"no NIfTI file in {path}. Give a folder with label volumes, or `builtin`.")
-            found += [Anatomy.of(load_anatomy(p), p.name) for p in files]
+            found += [_from_file(p) for p in files]
         else:
-            found.append(Anatomy.of(load_anatomy(path), path.name))
+            found.append(_from_file(path))
     if not found:
         raise InputError("no anatomy was given. Give files, folders, or `builtin`.")
     return tuple(found)
+
+
+def _from_file(path: Path) -> Anatomy:
+    labels, affine = _read(path)
+    return Anatomy.of(labels, path.name, affine)

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.signals.base import Parameter, SignalModel
-from rimap.simulation.acquisitions import Acquisition, draw_acquisition
+from rimap.simulation.acquisitions import Acquisition, draw_acquisition, effective, stream
 from rimap.simulation.anatomies import Anatomy
+from rimap.simulation.fields import smooth_kernel
 from rimap.simulation.recipe import PatchRecipe, Range, model_class
-from rimap.simulation.subjects import BACKGROUND_T, smooth_kernel
-from rimap.simulation.tissues import BRAIN_LABELS, FLOOR, LABELS, table
+from rimap.simulation.tissues import BACKGROUND_T, BRAIN_LABELS, FLOOR, LABELS, table
 
 F32 = NDArray[np.float32]
 _MARGIN = 2  # pixels around a patch, so that its blur does not see its edge
@@ -78,11 +78,6 @@ class Batch:
         return np.asarray(_IS_BRAIN[self.labels])
 
 
-def stream(*key: int) -> np.random.Generator:
-    """Return the random generator of a key of whole numbers."""
-    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(key)))
-
-
 def simulate_batch(recipe: PatchRecipe, anatomies: Sequence[Anatomy], index: int, batch_size: int) -> Batch:
     """Return batch `index`: the patches `index · batch_size` and following.
 
@@ -107,7 +102,7 @@ def simulate_batch(recipe: PatchRecipe, anatomies: Sequence[Anatomy], index: int
     truth = [draw_patch(recipe, anatomies[int(i) % len(anatomies)], int(i)) for i in numbers]
     kappa = np.stack([t.kappa for t in truth])
     if acquisition.hidden_tr is not None:
-        kappa = effective(kappa, acquisition.hidden_tr)
+        kappa = np.moveaxis(effective(np.moveaxis(kappa, 1, 0), acquisition.hidden_tr), 0, 1)
     clean = acquisition.model.signal(np.moveaxis(kappa, 1, 0))  # (N, b, h, w)
     images = _noisy(clean.swapaxes(0, 1), recipe, acquisition, numbers, np.array([t.sigma for t in truth], np.float32))
 
@@ -123,16 +118,6 @@ def simulate_batch(recipe: PatchRecipe, anatomies: Sequence[Anatomy], index: int
         labels=np.repeat(np.stack([t.labels for t in truth]), draws, axis=0),
         structures=np.repeat(np.stack([t.structures for t in truth]), draws, axis=0),
     )
-
-
-def effective(kappa: F32, tr: float) -> F32:
-    """Return the (A, B, T1) (b, 3, h, w) that a model without TR sees of an acquisition with TR (ms).
-
-    A(1 − B e^(−τ/T1) + (B − 1) e^(−TR/T1)) = A′(1 − B′ e^(−τ/T1)), A′ = A·g, B′ = B/g, g = 1 + (B − 1) e^(−TR/T1).
-    """
-    A, B, T1 = kappa[:, 0], kappa[:, 1], kappa[:, 2]
-    g = 1 + (B - 1) * np.exp(-np.float32(tr) / T1)
-    return np.stack([A * g, B / g, T1], axis=1)
 
 
 def _noisy(clean: F32, recipe: PatchRecipe, how: Acquisition, numbers: NDArray[np.int64], sigma: F32) -> F32:

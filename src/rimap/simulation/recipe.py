@@ -42,7 +42,7 @@ class PatchRecipe:
         The times of the protocol. Empty: new times for every batch (`n_images`, `time_range_ms`), so that one
         network serves any protocol.
     tr_ms
-        TR of the protocol, if its times are given (0: none).
+        TR of a protocol whose times are given: none, one, or one for each image.
     n_images
         Least and greatest N of drawn protocols.
     time_range_ms
@@ -114,7 +114,7 @@ class PatchRecipe:
 
     sequence: str = "ir"
     times_ms: tuple[float, ...] = ()
-    tr_ms: float = 0.0
+    tr_ms: tuple[float, ...] = ()
     n_images: tuple[int, int] = (3, 40)
     time_range_ms: Range = (20.0, 5000.0)
     tr_share: float = 0.0
@@ -175,6 +175,10 @@ class PatchRecipe:
             raise InputError("tr_share and tr_unknown_share must not add up to more than 1.")
         if not self.times_ms and self.n_images[0] < Q:
             raise InputError(f"n_images must begin at {Q} or more for {self.sequence}; {self.n_images[0]} came.")
+        if len(self.tr_ms) not in (0, 1, len(self.times_ms)):
+            raise InputError(f"tr_ms must be one value, or one for each of the {len(self.times_ms)} times_ms.")
+        if self.times_ms:
+            model_class(self.sequence)(tau=self.times_ms, **({"tr": self.tr_ms} if self.tr_ms else {}))  # checks them
         if not self.anatomies:
             raise InputError('anatomies is empty. Give files, folders, or "builtin".')
 
@@ -188,6 +192,8 @@ _RANGES = tuple(f.name for f in fields(PatchRecipe) if f.type in ("Range", "tupl
 
 def paper(sequence: str = "ir", times_ms: tuple[float, ...] | None = None) -> PatchRecipe:
     """Return the paper's recipe, and nothing that it does not have.
+
+    The times are those of IV_T1 or IV_T2 if left out.
 
     Deviations
     ----------
@@ -288,6 +294,10 @@ def recipe_from(table: Mapping[str, Any]) -> PatchRecipe:
         model = PROTOCOLS[protocol]
         table = {"sequence": model.name, "times_ms": [float(t) for t in model.times]} | table
     values = {key: _converted(valid[key].type, key, value) for key, value in table.items()}
+    if values.get("times_ms"):  # a given protocol: its polarity is known, and so is its TR or not
+        values = (
+            {"signed_share": 0.0, "tr_share": 0.0} | ({"tr_unknown_share": 0.0} if values.get("tr_ms") else {}) | values
+        )
     sequence = str(values.get("sequence", "ir"))
     model_class(sequence)
     return replace(PRESETS[preset](sequence), **values)
@@ -344,6 +354,7 @@ def _converted(kind: Any, key: str, value: Any) -> Any:
                 raise wrong("a list of texts")
             return tuple(items)
     whole = "int" in str(kind)
+    value = [value] if number(value) and "..." in str(kind) else value
     if not isinstance(value, (list, tuple)) or not all(number(x) and (not whole or isinstance(x, int)) for x in value):
         raise wrong(f"a list of {'whole ' if whole else ''}numbers")
     return tuple(value) if whole else tuple(float(x) for x in value)

@@ -11,43 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.likelihood import Noise
+from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.series import WeightedSeries
 from rimap.signals.base import SignalModel
-from rimap.simulation.tissues import FLOOR, table
+from rimap.simulation.acquisitions import draw_acquisition, effective, stream
+from rimap.simulation.fields import smooth_field
+from rimap.simulation.recipe import PatchRecipe
+from rimap.simulation.tissues import BACKGROUND_T, FLOOR, table
 
 #: Parameters of a quantity, where no model is at hand.
 QUANTITIES = {"T1": ("A", "B", "T1"), "T2": ("A", "T2")}
 #: The paper's voxelwise standard deviation in the ground truth (found in the authors' code): A in units of CSF, ms.
 WHITE_SD = {"A": 0.05, "T1": 100.0, "T2": 10.0}
-#: T of the background, where A = 0: any finite value.
-BACKGROUND_T = 1000.0
-
-
-def smooth_field(shape: tuple[int, ...], length: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return a Gaussian random field (*shape) with zero mean and unit variance.
-
-    Parameters
-    ----------
-    length
-        Standard deviation of the Gaussian kernel, voxels: how far neighbours are alike.
-    """
-    kernels = [smooth_kernel(n, length) for n in shape]
-    field = rng.standard_normal([k.shape[1] for k in kernels])
-    for k in kernels:  # the first axis is consumed, its smooth version appended: after all axes the order is back
-        field = np.tensordot(field, k, axes=(0, 1))
-    return np.asarray((field - field.mean()) / field.std() if field.size > 1 else field)
-
-
-def smooth_kernel(n: int, length: float) -> NDArray[np.float64]:
-    """Return the matrix (n, m) that turns m white values into a smooth random line of n, unit variance.
-
-    Gaussians of standard deviation `length` (voxels), one each 0.8 `length`, reaching 3 `length` beyond the ends.
-    """
-    step = max(0.8 * length, 1e-3)
-    centre = np.arange(-3 * length, n - 1 + 3 * length + step, step) if n > 1 else np.zeros(1)
-    K = np.exp(-0.5 * ((np.arange(n)[:, None] - centre) / max(length, 1e-3)) ** 2)
-    return np.asarray(K / np.sqrt((K**2).sum(1, keepdims=True)))
 
 
 def simulate_subject(
@@ -149,6 +124,37 @@ def simulate_series(
     mask
         (*X); where A > 0 if left out.
     """
-    images = noise.sample(model.signal(kappa), rng).astype(np.float32)
-    mask = np.asarray(kappa[0]) > 0 if mask is None else mask
+    kappa = np.asarray(kappa)
+    if kappa.ndim == 4 and np.ndim(noise.sigma) == 0:  # slice by slice: a volume's signal in float64 is large
+        images = np.empty((model.n_images, *kappa.shape[1:]), np.float32)
+        for z in range(kappa.shape[3]):
+            images[..., z] = noise.sample(model.signal(kappa[..., z]), rng)
+    else:
+        images = noise.sample(model.signal(kappa), rng).astype(np.float32)
+    mask = kappa[0] > 0 if mask is None else mask
     return WeightedSeries(images=images, model=model, noise=noise, mask=mask, affine=affine, source="simulated")
+
+
+def simulate_acquisition(
+    recipe: PatchRecipe, labels: NDArray[Any], subject: int, *, affine: NDArray[Any] | None = None
+) -> tuple[WeightedSeries, NDArray[np.float64]]:
+    """Return the series and the truth κ (Q, *X) of one subject under a recipe's protocol and noise.
+
+    The subject is that of `simulate_subject`. Times, TR, kind of noise and σ are the recipe's, drawn where it
+    leaves them open. The same recipe and subject number give the same data.
+
+    Parameters
+    ----------
+    labels
+        (*X), a slice or a volume.
+    subject
+        A number.
+    """
+    rng = stream(recipe.seed, 3, subject)
+    acquisition = draw_acquisition(recipe, rng)
+    kappa = simulate_subject(labels, acquisition.model, rng)
+    if acquisition.hidden_tr is not None:
+        kappa = effective(kappa, acquisition.hidden_tr)
+    sigma = float(np.exp(rng.uniform(*np.log(recipe.sigma))))
+    noise = Rician(sigma=sigma) if acquisition.rician else Gaussian(sigma=sigma)
+    return simulate_series(kappa, acquisition.model, noise, rng, affine=affine), kappa

@@ -116,6 +116,8 @@ TISSUES: MappingProxyType[int, Tissue] = MappingProxyType(
 
 #: A draw is never below this fraction of its tissue's mean: the normal tail reaches below zero.
 FLOOR = 0.1
+#: T of the background (ms), where A = 0: any finite value.
+BACKGROUND_T = 1000.0
 
 
 def table(parameter: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
