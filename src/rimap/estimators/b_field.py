@@ -1,0 +1,258 @@
+"""A smooth field in a box: the penalty λ/2·‖ΔB‖² and the minimisation of a sum over voxels plus that penalty.
+
+The field B lives on a box around the voxels with data, somewhat larger than they are. Its Laplacian is taken over
+the whole box, with mirrored (Neumann) edges, so the edges of a mask, its holes and the gaps between its components
+are places without data and nothing else: there B is what the penalty makes of its surroundings. The box diagonalises
+the penalty by the cosine transform, which is what makes the solver fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+Array = NDArray[np.float64]
+
+#: How far the box reaches beyond the data, in units of the finest voxel edge: B then need not level out at their edge.
+MARGIN = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """The box of a field.
+
+    Parameters
+    ----------
+    shape
+        Of the box.
+    corner
+        Of the images' first voxel in the box: negative where the box begins inside the images.
+    data
+        (V) flat indices in the box of the voxels with data.
+    mu
+        (*shape) eigenvalues of −Δ.
+    spacing
+        Of the axes, in units of the finest one.
+    """
+
+    shape: tuple[int, ...]
+    window: tuple[slice, ...]
+    inner: tuple[slice, ...]
+    data: NDArray[np.intp]
+    mu: Array
+    spacing: tuple[float, ...]
+
+    @classmethod
+    def around(cls, voxels: NDArray[np.bool_], voxel_size: tuple[float, ...]) -> Box:
+        """Return the box around the true voxels of a mask (*X), whose edges are `voxel_size` long."""
+        size = np.asarray(voxel_size) / min(voxel_size)
+        shape, window, inner = [], [], []
+        for axis, n in enumerate(voxels.shape):
+            line = np.flatnonzero(voxels.any(axis=tuple(a for a in range(voxels.ndim) if a != axis)))
+            lo, hi = int(line[0]), int(line[-1]) + 1
+            margin = 0 if n == 1 else max(int(round(MARGIN / size[axis])), 1)
+            full = fft.next_fast_len(hi - lo + 2 * margin, real=True) if n > 1 else 1
+            before = (full - (hi - lo)) // 2
+            shape.append(full)
+            window.append(slice(lo, hi))
+            inner.append(slice(before, before + hi - lo))
+        boxed = np.zeros(shape, bool)
+        boxed[tuple(inner)] = voxels[tuple(window)]
+        mu = np.zeros(shape)
+        for axis, (n, h) in enumerate(zip(shape, size)):
+            line = (2 - 2 * np.cos(np.pi * np.arange(n) / n)) / h**2
+            mu += line.reshape((-1,) + (1,) * (len(shape) - 1 - axis))
+        return cls(tuple(shape), tuple(window), tuple(inner), np.flatnonzero(boxed), mu, tuple(float(s) for s in size))
+
+    @property
+    def size(self) -> int:
+        """Number of voxels of the box."""
+        return int(np.prod(self.shape))
+
+    def laplacian(self, B: Array) -> Array:
+        """Return ΔB (*shape): mirrored at the edges."""
+        out = np.zeros_like(B)
+        for axis, h in enumerate(self.spacing):
+            if B.shape[axis] > 1:
+                d = np.diff(B, axis=axis) / h**2
+                ahead = [slice(None)] * B.ndim
+                behind = [slice(None)] * B.ndim
+                ahead[axis], behind[axis] = slice(None, -1), slice(1, None)
+                out[tuple(ahead)] += d
+                out[tuple(behind)] -= d
+        return out
+
+    def scatter(self, values: Array) -> Array:
+        """Return the field (*shape) that has `values` (V) at the data and zero elsewhere."""
+        out = np.zeros(self.size)
+        out[self.data] = values
+        return out.reshape(self.shape)
+
+    def crop(self, B: Array, shape: tuple[int, ...]) -> Array:
+        """Return B (*shape) on the images, the values at its edges beyond the box."""
+        pads = []
+        for n, full, window, inner in zip(shape, self.shape, self.window, self.inner):
+            offset = inner.start - window.start  # position in the box = position in the image + offset
+            pads.append(np.clip(np.arange(n) + offset, 0, full - 1))
+        return np.asarray(B[np.ix_(*pads)])
+
+    def variance(self, w: Array, lambda_B: float) -> Array:
+        """Return how much the solution varies with the noise at the data (V), for information w (V) on B.
+
+        That of a field with the information around the voxel everywhere: the mean over the modes of w/(w + λμ²)².
+        """
+        W = np.maximum(w, 0.0)
+        mean = float(W.mean())
+        if mean == 0:
+            return np.full(len(w), np.inf)
+        penalty = lambda_B * self.mu**2
+        near = self.filter(self.scatter(W), mean / (mean + penalty)).reshape(-1)[self.data]
+        near = np.maximum(near, 1e-3 * mean)
+        levels = np.geomspace(near.min() * 0.999, near.max() * 1.001, 12)
+        spread = np.array([(level / (level + penalty) ** 2).mean() for level in levels])
+        return np.asarray(np.exp(np.interp(np.log(near), np.log(levels), np.log(spread))))
+
+    def filter(self, field: Array, gain: Array) -> Array:
+        """Return `field` with each cosine mode multiplied by `gain` (*shape)."""
+        return np.asarray(
+            fft.idctn(fft.dctn(field, norm="ortho") * gain, norm="ortho", overwrite_x=True), dtype=np.float64
+        )
+
+
+def solve_linear(
+    box: Box,
+    W: Array,
+    lambda_: float,
+    rhs: Array,
+    *,
+    free: NDArray[np.bool_] | None = None,
+    rtol: float = 1e-2,
+    max_iterations: int = 500,
+) -> tuple[Array, int]:
+    """Solve (W + λΔ²) x = rhs on the box by conjugate gradients, preconditioned by (w̄ + λμ²)⁻¹; x = 0 off `free`."""
+    w = float(W.sum() / max((W > 0).sum(), 1))
+    gain = 1 / (w + lambda_ * box.mu**2)
+    x = np.zeros(box.shape)
+    r = rhs if free is None else np.where(free, rhs, 0.0)
+    r = r.copy()
+    p = q = None
+    rho = first = 0.0
+    for iteration in range(max_iterations):
+        z = box.filter(r, gain)
+        Kz = r - w * z  # λΔ²z: the preconditioner inverts w̄ + λΔ²
+        if free is not None:
+            z = np.where(free, z, 0.0)
+            Kz = lambda_ * box.laplacian(box.laplacian(z))
+        Az = W * z + Kz
+        if free is not None:
+            Az = np.where(free, Az, 0.0)
+        new = float((r * z).sum())
+        if iteration == 0:
+            first = new
+            if first == 0:
+                return x, 0
+        elif new < rtol**2 * first:
+            return x, iteration
+        if p is None or q is None:
+            p, q = z, Az
+        else:
+            p = z + (new / rho) * p
+            q = Az + (new / rho) * q
+        rho = new
+        step = rho / float((p * q).sum())
+        x += step * p
+        r -= step * q
+    return x, max_iterations
+
+
+class State(Protocol):
+    """Where a fit of the voxels stands: what `minimise` reads of it."""
+
+    @property
+    def g(self) -> Array:
+        """(V) derivatives in B."""
+
+    @property
+    def w(self) -> Array:
+        """(V) second derivatives."""
+
+    @property
+    def total(self) -> float:
+        """Sum over the voxels."""
+
+
+S = TypeVar("S", bound=State)
+
+
+def minimise(
+    box: Box,
+    fit: Callable[[Array, S | None, bool], S],
+    start: Array,
+    lambda_B: float,
+    bounds: tuple[float, float],
+    *,
+    tolerance: float = 0.05,
+    max_iterations: int = 100,
+    watch: Callable[[float, float], None] | None = None,
+) -> tuple[Array, S, bool]:
+    """Minimise Σ f(B) + λ/2·‖ΔB‖² over fields B within `bounds`, by Newton's method.
+
+    It has converged when a Newton step, from a fit that was searched anew, brings less than `tolerance` or nothing.
+    (f has kinks, where T or a polarity jumps: the gradient alone would not tell.)
+
+    Parameters
+    ----------
+    fit
+        (B at the data (V), the state that is near or none, whether to search over all T) -> state.
+    start
+        (*shape) of the box.
+    watch
+        Called with the objective and what the next step promises.
+
+    Returns
+    -------
+    B (*shape), the state there, and whether it converged.
+    """
+    lo, hi = bounds
+    B = np.clip(start, lo, hi)
+
+    def at(B: Array) -> Array:
+        return B.reshape(-1)[box.data]
+
+    def penalty(B: Array) -> float:
+        return 0.5 * lambda_B * float((box.laplacian(B) ** 2).sum())
+
+    state = fit(at(B), None, True)
+    J, searched, t = state.total + penalty(B), True, 1.0
+    for _ in range(max_iterations):
+        G = box.scatter(state.g) + lambda_B * box.laplacian(box.laplacian(B))
+        stuck = ((B <= lo) & (G > 0)) | ((B >= hi) & (G < 0))
+        free = ~stuck if stuck.any() else None
+        step, _ = solve_linear(box, box.scatter(np.maximum(state.w, 0.0)), lambda_B, -G, free=free, rtol=0.03)
+        promise = -0.5 * float((G * step).sum())
+        if watch is not None:
+            watch(J, promise)
+        gain = 0.0
+        if promise > tolerance:
+            t = min(1.0, 2.5 * t)
+            for _ in range(6):
+                trial = np.clip(B + t * step, lo, hi)
+                new = fit(at(trial), state, False)
+                gain = J - new.total - penalty(trial)
+                if gain > 0:
+                    B, J, state = trial, J - gain, new
+                    break
+                t *= 0.4
+        if gain < tolerance:
+            if searched:
+                return B, state, True
+            state = fit(at(B), state, True)
+            J, searched = state.total + penalty(B), True
+        else:
+            searched = False
+    return B, state, False
