@@ -6,7 +6,9 @@ Verbs import what they need when they run, so that `rimap --help` needs neither 
 from __future__ import annotations
 
 import importlib
+import io
 import pkgutil
+import sys
 from typing import Annotated
 
 import typer
@@ -54,4 +56,7 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Run the command line (the entry point `rimap`)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # σ on a terminal that knows ASCII alone
     build()(prog_name="rimap")

@@ -6,6 +6,7 @@ import errno
 import functools
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import ParamSpec
 
@@ -26,7 +27,10 @@ def guarded(verb: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(verb)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            verb(*args, **kwargs)
+            with warnings.catch_warnings():
+                if os.environ.get("RIMAP_DEBUG") != "1":
+                    warnings.simplefilter("ignore")  # those of libraries; ours are part of the results
+                verb(*args, **kwargs)
         except InputError as error:
             _stop(2, f"error: {error}")
         except KeyboardInterrupt:
