@@ -62,7 +62,8 @@ def write_together(files: Mapping[Path, bytes | Callable[[], bytes]], remove: It
                 path.unlink(missing_ok=True)
         for path, old in backup.items():
             if old.exists():
-                old.replace(path)
+                old.replace(path)  # does nothing where both are names of one file
+                old.unlink(missing_ok=True)
         _clean(temporary.values())
         for folder in reversed(folders):
             with contextlib.suppress(OSError):

@@ -81,7 +81,8 @@ class NiftiFile:
                         yield values.astype(target)
                     else:
                         yield (values * np.float64(self.slope) + np.float64(self.inter)).astype(target)
-                file.read(1)  # the checksum of a .gz is read at its end
+                while file.read(1 << 20):  # the checksum of a .gz is read at its end
+                    pass
         except _BROKEN as error:
             raise InputError(
                 f"{self.path} is truncated or damaged ({_reason(error)}). Copy or convert it again."
