@@ -34,5 +34,5 @@ def command(
             overwrite=True,
         )
     )
-    print("Regions: " + ", ".join(f"{label} {name}, simulated T1 {T1:,.0f} ms" for label, name, T1 in data.truth))
+    print("The truth:   " + ", ".join(f"{label} {name} {T1:,.0f} ms" for label, name, T1 in data.truth))
     print("Open the report in a browser; look at the maps with any NIfTI viewer.")
