@@ -55,7 +55,7 @@ class Box:
         for axis, n in enumerate(voxels.shape):
             line = np.flatnonzero(voxels.any(axis=tuple(a for a in range(voxels.ndim) if a != axis)))
             lo, hi = int(line[0]), int(line[-1]) + 1
-            margin = 0 if n == 1 else max(int(round(MARGIN / size[axis])), 1)
+            margin = 0 if n == 1 else max(round(MARGIN / size[axis]), 1)
             full = fft.next_fast_len(hi - lo + 2 * margin, real=True) if n > 1 else 1
             before = (full - (hi - lo)) // 2
             shape.append(full)
@@ -196,7 +196,7 @@ def minimise(
     lambda_B: float,
     bounds: tuple[float, float],
     *,
-    tolerance: float = 0.05,
+    tolerance: float = 0.1,
     max_iterations: int = 100,
     watch: Callable[[float, float], None] | None = None,
 ) -> tuple[Array, S, bool]:
@@ -231,7 +231,7 @@ def minimise(
     J, searched, t = state.total + penalty(B), True, 1.0
     for _ in range(max_iterations):
         G = box.scatter(state.g) + lambda_B * box.laplacian(box.laplacian(B))
-        stuck = ((B <= lo) & (G > 0)) | ((B >= hi) & (G < 0))
+        stuck = ((lo >= B) & (G > 0)) | ((hi <= B) & (G < 0))
         free = ~stuck if stuck.any() else None
         step, _ = solve_linear(box, box.scatter(np.maximum(state.w, 0.0)), lambda_B, -G, free=free, rtol=0.03)
         promise = -0.5 * float((G * step).sum())
@@ -239,15 +239,15 @@ def minimise(
             watch(J, promise)
         gain = 0.0
         if promise > tolerance:
-            t = min(1.0, 2.5 * t)
-            for _ in range(6):
+            t = min(1.0, 3 * t)
+            for _ in range(5):
                 trial = np.clip(B + t * step, lo, hi)
                 new = fit(at(trial), state, False)
                 gain = J - new.total - penalty(trial)
                 if gain > 0:
                     B, J, state = trial, J - gain, new
                     break
-                t *= 0.4
+                t *= 0.3
         if gain < tolerance:
             if searched:
                 return B, state, True

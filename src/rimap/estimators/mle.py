@@ -33,7 +33,7 @@ class MLE(Estimator):
     The likelihood is that of `series.noise`: Gaussian, where the first term is χ²/2, or Rician. Only the parameter
     that the model calls smooth (B, which belongs to the pulse and not to the tissue) is regularised. A and T are
     the best for this B in each voxel, T from a search over its whole range. Iterations end by a criterion: when a
-    Newton step brings less than 0.05 of log-likelihood for the whole volume and neither does a new search of T.
+    Newton step brings less than 0.1 of log-likelihood for the whole volume and neither does a new search of T.
 
     A model without a smooth parameter is estimated voxel by voxel. For Gaussian noise that is `NLLS`.
 
@@ -81,7 +81,7 @@ class MLE(Estimator):
 
     name: ClassVar[str] = "mle"
     title: ClassVar[str] = "Regularised maximum likelihood"
-    halo: ClassVar[int | None] = None
+    halo = None
 
     def __post_init__(self) -> None:
         if not self.lambda_B >= 0:
@@ -209,7 +209,7 @@ def _solve(
     def watch(J: float, promise: float) -> None:
         first.append(max(promise, 1.0))
         if progress:
-            done = math.log(first[0] / max(promise, 0.05)) / math.log(first[0] / 0.05)
+            done = math.log(first[0] / max(promise, 0.1)) / math.log(first[0] / 0.1)
             progress(int(min(max(100 * done, 0), 99)), 100)
 
     start = np.full(box.shape, best.B[0])
@@ -253,12 +253,12 @@ def _fill(
     known = data.information(fit, noise)
     var_A, var_u, dA, du, own, rss = known.T
     lo, hi = model.parameters[-1].bounds
-    bound = (fit.A <= 0) | (T <= lo * (1 + 1e-9)) | (T >= hi * (1 - 1e-9))
+    bound = (fit.A <= 0) | (lo * (1 + 1e-9) >= T) | (hi * (1 - 1e-9) <= T)
     var_B: Any = 0.0
     if len(kappa) == 3:
         with np.errstate(divide="ignore"):
             var_B = np.where(own > 0, 1 / own, np.inf) if np.isscalar(spread) and spread == math.inf else spread
-        at = (fit.B <= model.parameters[1].bounds[0]) | (fit.B >= model.parameters[1].bounds[1])
+        at = (model.parameters[1].bounds[0] >= fit.B) | (model.parameters[1].bounds[1] <= fit.B)
         bound |= at
         sd[1, voxels] = np.where(bound, np.nan, np.sqrt(var_B))
     with np.errstate(invalid="ignore"):

@@ -116,9 +116,9 @@ def _kinks(B, u, values, u0, du):  # type: ignore[no-untyped-def]
         M, M1 = v0 + t * (v1 - v0), (v1 - v0) / du
         if M1 != 0.0:
             r = -M / M1
-            if r <= 0.0:
+            if r < -1e-6:
                 below = max(below, r)
-            else:
+            elif r > 1e-6:
                 above = min(above, r)
     return below, above
 
@@ -161,7 +161,7 @@ def _descend(s, B, u, values, magnitude, u0, du, out):  # type: ignore[no-untype
     top = u0 + du * (values.shape[0] - 1)
     _sums(s, B, u, values, magnitude, u0, du, out)
     f = -0.5 * out[0] * out[0] / out[1] if out[0] > 0 else 0.0
-    for _ in range(30):
+    for iteration in range(30):
         c, d, cu, du_, cuu, duu, e = out[0], out[1], out[2], out[3], out[4], out[5], out[6]
         if c <= 0:
             break
@@ -179,6 +179,13 @@ def _descend(s, B, u, values, magnitude, u0, du, out):  # type: ignore[no-untype
             break
         moved = False
         for attempt in range(12):
+            if magnitude and (attempt == 1 or (attempt == 0 and iteration > 1)):
+                null, n = _negative_null(s, B, u, step if attempt == 0 else step / 0.35, values, u0, du)
+                if n >= 0 and u0 < null < top:
+                    _sums(s, B, null, values, magnitude, u0, du, out)
+                    ft = -0.5 * out[0] * out[0] / out[1] if out[0] > 0 else 0.0
+                    if ft < f + TOLERANCE and _holds(s, B, null, n, values, magnitude, u0, du, out):
+                        return null, ft, n
             trial = min(max(u + step, u0), top)
             _sums(s, B, trial, values, magnitude, u0, du, out)
             ft = -0.5 * out[0] * out[0] / out[1] if out[0] > 0 else 0.0
@@ -186,13 +193,6 @@ def _descend(s, B, u, values, magnitude, u0, du, out):  # type: ignore[no-untype
                 moved = True
                 u, f = trial, ft
                 break
-            if attempt == 0 and magnitude:
-                null, n = _negative_null(s, B, u, step, values, u0, du)
-                if n >= 0 and u0 < null < top:
-                    _sums(s, B, null, values, magnitude, u0, du, out)
-                    ft = -0.5 * out[0] * out[0] / out[1] if out[0] > 0 else 0.0
-                    if ft < f and _holds(s, B, null, n, values, magnitude, u0, du, out):
-                        return null, ft, n
             step *= 0.35
         if not moved:
             _sums(s, B, u, values, magnitude, u0, du, out)
@@ -210,13 +210,14 @@ def _negative_null(s, B, u, step, values, u0, du):  # type: ignore[no-untyped-de
     k = min(max(int(x), 0), values.shape[0] - 2)
     t = x - k
     best, at = 1.0, -1
+    slack = -1e-3 / abs(step)  # a start on a null, to the precision of a straight line between points of the table
     for n in range(s.shape[0]):
         if s[n] < 0:
             v0 = values[k, 0, n] + B * values[k, 1, n]
             v1 = values[k + 1, 0, n] + B * values[k + 1, 1, n]
             if v1 != v0:
                 r = -(v0 + t * (v1 - v0)) * du / (v1 - v0) / step
-                if 0.0 < r < best:
+                if slack < r < best:
                     best, at = r, n
     if at < 0:
         return u, -1
@@ -226,7 +227,7 @@ def _negative_null(s, B, u, step, values, u0, du):  # type: ignore[no-untyped-de
         if M1 == 0.0:
             return u, -1
         null -= M / M1
-    return null, at
+    return null + 1e-9, at  # on one side of it, so that every sum sees the same sign
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
@@ -423,7 +424,7 @@ def information(S, B, values, magnitude, u0, du, snr_step, info, u, A, out):  # 
             rss += (S[v, n] - (f if magnitude else A[v] * M)) ** 2
         out[v, 5] = rss
         D = AA * uu - Au * Au
-        if u0 < u[v] < top and D > 1e-14 * AA * uu:
+        if u0 < u[v] < top and 1e-14 * AA * uu < D:
             kA, ku = -(uu * AB - Au * uB) / D, -(AA * uB - Au * AB) / D
             out[v, 0], out[v, 1], out[v, 2], out[v, 3] = uu / D, AA / D, kA, ku
             out[v, 4] = BB + AB * kA + uB * ku
