@@ -1,0 +1,75 @@
+"""`rimap train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+NO_ARGS_IS_HELP = True
+
+
+def command(
+    recipe: Annotated[Path, typer.Argument(help="A .toml recipe: recipes/ has those of the networks that ship.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for checkpoint, log and the trained network.")],
+    anatomies: Annotated[
+        list[str] | None, typer.Option(help="Train on these label volumes or folders instead of the recipe's.")
+    ] = None,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[int, typer.Option(help="How many GPUs.")] = 1,
+    workers: Annotated[
+        int, typer.Option(help="Processes that simulate ahead; 0: a thread; -1: as the device needs.")
+    ] = -1,
+    threads: Annotated[int, typer.Option(help="Cores for the network on a CPU; 0: all.")] = 0,
+    iterations: Annotated[int, typer.Option(help="Stop after this many in all; 0: as the recipe says.")] = 0,
+    every: Annotated[int, typer.Option(help="Print a line every so many iterations.")] = 10,
+) -> None:
+    """Train a RIM or a ResNet for any protocol; goes on where an interrupted training stopped."""
+    try:
+        import torch
+
+        from rimap.training.loop import Machine, Step, train
+    except ImportError as error:
+        from rimap.errors import InputError
+
+        raise InputError(
+            f"training needs packages that mapping does not ({error.name} is missing): pip install 'rimap[train]'."
+        ) from None
+    from rimap.training.recipe import read_training_recipe
+
+    what = read_training_recipe(recipe, anatomies=tuple(anatomies or ()))
+    if threads:
+        torch.set_num_threads(threads)
+    print(f"{what.name}: {what.network}, {what.training.iterations} iterations of {what.training.batch_size} patches")
+
+    def show(step: Step) -> None:
+        if step.validation is None and step.done % every:
+            return
+        line = (
+            f"{step.done:>6}/{step.total}  loss {step.loss:<9.4g} rate {step.rate:.2e}  "
+            f"{step.seconds:.2f} s/iteration, {_duration(step.left)} left"
+        )
+        if step.validation:
+            v = step.validation
+            line += (
+                f"\n        validation: loss {v['validation_loss']:.4g}, T median error {v['error_pct']:.2f} % "
+                f"(low, mid, high noise {v['error_low_noise_pct']:.2f}, {v['error_mid_noise_pct']:.2f}, "
+                f"{v['error_high_noise_pct']:.2f} %), median bias {v['bias_pct']:+.2f} %, "
+                f"error of the first step {v['start_error_pct']:.2f} %"
+            )
+        print(line, flush=True)
+
+    machine = Machine(accelerator=accelerator, devices=devices, workers=workers)
+    network = train(what, out, machine=machine, progress=show, stop_at=iterations or None)
+    print(f"trained: {network}\nmap with it: rimap map INPUT -o OUT --estimator rim --network {network}")
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds / 3600:.1f} h"
+        if seconds > 5400
+        else f"{seconds / 60:.0f} min"
+        if seconds > 90
+        else f"{seconds:.0f} s"
+    )

@@ -1,0 +1,205 @@
+"""What the data say about κ at an estimate: residual, gradient and Gauss-Newton matrix, summed over the images.
+
+The sums are those of ½ Σₙ(Sₙ − fₙ)², without σ, taken in (A, B, log T): T is positive and its error is relative.
+`data_sums` is the definition, over NumPy and torch; `SignalTable.sums` is the same from a table, some twenty
+times as fast on a CPU, for every separable model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from rimap.arrays import Array, bessel_e, namespace
+from rimap.signals.base import SignalModel
+
+_GRID = 4096
+_CHUNK = 8192
+
+
+class Sums(NamedTuple):
+    """Sums over the images at one estimate; derivatives are in (A, B, log T).
+
+    Parameters
+    ----------
+    g
+        (Q, *X), Σ r ∂f. r = f − S, or for the Rician likelihood f − S I₁/I₀(S f/σ²).
+    H
+        (Q(Q+1)/2, *X), Σ ∂f ∂f, the upper triangle by rows.
+    sse
+        (*X), Σ (|f| − S)².
+    """
+
+    g: Array
+    H: Array
+    sse: Array
+
+
+def data_sums(model: SignalModel, S: Array, kappa: Array, sigma: Array | None = None) -> Sums:
+    """Return the sums of the images S (N, *X) at κ (Q, *X), T in ms.
+
+    Parameters
+    ----------
+    sigma
+        Standard deviation of Rician noise, broadcast against (*X); `None` for Gaussian noise.
+    """
+    xp, Q = namespace(kappa), len(model.parameters)
+    f, d = model.signal(kappa), model.partials(kappa)
+    d = [d[:, q] for q in range(Q - 1)] + [d[:, Q - 1] * kappa[Q - 1]]
+    r = f - S
+    sse = (r * r).sum(0)
+    if sigma is not None:
+        z = S * f / sigma**2
+        r = f - S * bessel_e(1, z) / bessel_e(0, z)
+    g = xp.stack([(r * d[q]).sum(0) for q in range(Q)])
+    H = xp.stack([(d[p] * d[q]).sum(0) for p in range(Q) for q in range(p, Q)])
+    return Sums(g, H, sse)
+
+
+@dataclass(frozen=True, eq=False)
+class SignalTable:
+    """φ₀, φ₁ and their derivatives in log T, on a grid of log T, for a separable model.
+
+    Parameters
+    ----------
+    model
+        |A (φ₀ + B φ₁)| or A φ₀.
+    values
+        (G, 4, N) φ₀, φ₁, ∂φ₀/∂log T, ∂φ₁/∂log T; linear between grid points (error below 1e-6).
+    low, step
+        log T of the first grid point and between two.
+    """
+
+    model: SignalModel
+    values: NDArray[np.float32]
+    low: float
+    step: float
+
+    @classmethod
+    def of(cls, model: SignalModel) -> SignalTable:
+        """Tabulate a model over the bounds of its T."""
+        low, high = np.log(model.parameters[-1].bounds)
+        grid = np.linspace(low, high, _GRID)
+        e = 1e-4
+        value = model.basis(np.exp(grid))
+        slope = (model.basis(np.exp(grid + e)) - model.basis(np.exp(grid - e))) / (2 * e)
+        values = np.zeros((_GRID, 4, model.n_images), np.float32)
+        K = value.shape[1]
+        values[:, :K] = np.moveaxis(value, 2, 0).swapaxes(1, 2)
+        values[:, 2 : 2 + K] = np.moveaxis(slope, 2, 0).swapaxes(1, 2)
+        return cls(model, values, float(low), float(grid[1] - grid[0]))
+
+    def sums(
+        self,
+        S: NDArray[np.float32],
+        kappa: NDArray[np.float32],
+        sigma: NDArray[np.float32] | None = None,
+        *,
+        executor: Executor | None = None,
+    ) -> Sums:
+        """Return `data_sums` of voxels: S (M, N) contiguous, κ (Q, M), σ (M) for Rician noise."""
+        Q, M = kappa.shape
+        full = Q == 3
+        out = np.empty((10, M), np.float32)
+        A, T = kappa[0], kappa[-1]
+        B = kappa[1] if full else np.zeros_like(A)
+        rician = sigma is not None
+        s = np.broadcast_to(np.float32(1) if sigma is None else sigma, (M,)).astype(np.float32)
+
+        def run(start: int) -> None:
+            k = slice(start, start + _CHUNK)
+            _sums(
+                self.values, self.low, self.step, S[k], A[k], B[k], T[k], s[k], rician, self.model.magnitude,
+                _ratio_table(), out[:, k],
+            )  # fmt: skip
+
+        in_chunks(run, range(0, M, _CHUNK), executor)
+        if full:
+            return Sums(out[:3], out[3:9], out[9])
+        return Sums(out[[0, 2]], out[[3, 5, 8]], out[9])
+
+
+def in_chunks(run: Callable[[int], Any], starts: range, executor: Executor | None) -> None:
+    """Call `run` for every start, on the executor where there is one."""
+    for _ in map(run, starts) if executor is None else executor.map(run, starts):
+        pass
+
+
+_RATIO: list[NDArray[np.float32]] = []
+
+
+def _ratio_table() -> NDArray[np.float32]:
+    """Return I₁/I₀(z) at z = 0, 0.01, …, 20."""
+    if not _RATIO:
+        z = np.arange(2002) * 0.01
+        _RATIO.append((bessel_e(1, z) / bessel_e(0, z)).astype(np.float32))
+    return _RATIO[0]
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _bessel_ratio(z, table):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """I₁/I₀ of z ≥ 0; its mirror image below."""
+    a = abs(z)
+    if a < 20.0:
+        x = a * 100.0
+        i = int(x)
+        value = table[i] + (x - i) * (table[i + 1] - table[i])
+    else:
+        value = 1.0 - 0.5 / a - 0.125 / (a * a) - 0.125 / (a * a * a)
+    return value if z >= 0 else -value
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+def _sums(  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    values, low, step, S, A, B, T, sigma, rician, modulus, ratio, out
+):
+    one, zero = np.float32(1), np.float32(0)
+    last = np.float32(values.shape[0] - 1.001)
+    N = S.shape[1]
+    for m in range(S.shape[0]):
+        x = np.float32((np.log(T[m]) - low) / step)
+        if not (x > zero):
+            x = zero
+        if x > last:
+            x = last
+        i = int(x)
+        w = x - np.float32(i)
+        v = one - w
+        lower, upper = values[i], values[i + 1]
+        a, b = A[m], B[m]
+        gA = gB = gT = AA = AB = AT = BB = BT = TT = sse = zero
+        inverse = one / (sigma[m] * sigma[m])
+        for n in range(N):
+            p1 = v * lower[1, n] + w * upper[1, n]
+            M = v * lower[0, n] + w * upper[0, n] + b * p1
+            dM = v * lower[2, n] + w * upper[2, n] + b * (v * lower[3, n] + w * upper[3, n])
+            f = a * M
+            sign = -one if modulus and f < zero else one
+            f *= sign
+            dA = sign * M
+            dB = sign * a * p1
+            dT = sign * a * dM
+            s = S[m, n]
+            r = f - s
+            sse += r * r
+            if rician:
+                r = f - s * np.float32(_bessel_ratio(s * f * inverse, ratio))
+            gA += r * dA
+            gB += r * dB
+            gT += r * dT
+            AA += dA * dA
+            AB += dA * dB
+            AT += dA * dT
+            BB += dB * dB
+            BT += dB * dT
+            TT += dT * dT
+        out[0, m], out[1, m], out[2, m] = gA, gB, gT
+        out[3, m], out[4, m], out[5, m] = AA, AB, AT
+        out[6, m], out[7, m], out[8, m] = BB, BT, TT
+        out[9, m] = sse

@@ -1,0 +1,86 @@
+"""The networks that ship with the package, and any other exported one: where it is, what its metadata say."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+from rimap.errors import InputError
+
+#: The key of an exported file's metadata that holds its recipe, as JSON.
+METADATA = "rimap"
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+def shipped() -> dict[str, Path]:
+    """Return the networks that ship, by name."""
+    return {p.stem: p for p in sorted(WEIGHTS.glob("*.onnx"))}
+
+
+def path_of(name: str | Path) -> Path:
+    """Return the file of a network: the name of one that ships, or a path.
+
+    Raises
+    ------
+    InputError
+        Where there is none, naming the nearest that ships.
+    """
+    found = shipped()
+    if str(name) in found:
+        return found[str(name)]
+    path = Path(name)
+    if path.suffix == ".onnx" and path.is_file():
+        return path
+    near = difflib.get_close_matches(str(name), list(found), 1, 0.3)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise InputError(
+        f"no network {str(name)!r}: expected the path of an .onnx file or one that ships "
+        f"({', '.join(found) or 'none in this installation'}).{hint}"
+    )
+
+
+def session(path: Path, threads: int = 0) -> Any:
+    """Return the ONNX Runtime session of a file; `threads` 0 takes all cores.
+
+    Raises
+    ------
+    InputError
+        Where the file is no ONNX network.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise InputError(f"{path} is no network that can be read: {' '.join(str(error).split())[:120]}.") from None
+
+
+@lru_cache(maxsize=64)
+def _metadata(path: Path, modified: float) -> str | None:
+    text: str | None = session(path, 1).get_modelmeta().custom_metadata_map.get(METADATA)
+    return text
+
+
+def metadata_of(path: Path) -> dict[str, Any]:
+    """Return what an exported network says about itself.
+
+    Raises
+    ------
+    InputError
+        Where it was not made by rimap.
+    """
+    text = _metadata(path, path.stat().st_mtime)
+    if text is None:
+        raise InputError(f"{path} was not made by `rimap train`: it has no recipe inside.")
+    return cast(dict[str, Any], json.loads(text))
+
+
+def describe(name: str) -> dict[str, Any] | None:
+    """Return the metadata of an exported network by name or path; `None` for a checkpoint."""
+    return None if name.endswith(".safetensors") else metadata_of(path_of(name))

@@ -1,0 +1,218 @@
+"""Where the iterations of a RIM begin: the constants of §4.4.4, or maximum likelihood with a smooth B.
+
+The smooth B is found in two passes. Coarse, on quietened images: for each B of a grid, the misfit of every voxel at
+its own best A and T is one matrix product, and the sum over a neighbourhood tells its B. Fine: some Gauss-Newton steps
+in which A and T are the voxel's own and B is shared by a neighbourhood; only voxels that determine B by themselves to
+about `OWN_SD` speak there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from rimap.arrays import Array, floating, namespace
+from rimap.estimators.data_term import Sums
+from rimap.signals.base import SignalModel
+
+GRID_B = tuple(1.0 + 0.1 * i for i in range(14))  # to 2.3
+N_T = 48
+WIDTH = 5.0  # pixels, SD of the neighbourhood that shares a B
+DEPARTURE = 0.1  # SD of B inside an image around its mean, and of the fine B around the coarse one
+OWN_SD = 1.0
+QUIET = 20.0
+N_STEPS = 6
+_MODEL_ERROR = 0.04  # relative to the signal: of the grid
+_CAP = 100.0  # a voxel that no B explains counts no more than ten standard deviations
+_PRIOR_LOG_T = 2.0  # SD of a weak prior of log T around 1000 ms, for voxels that say nothing
+
+#: κ (Q, n, h, w) to its `Sums`.
+SumsAt = Callable[[Array], Sums]
+
+
+def start(kind: str, model: SignalModel, S: Array, sigma: Array, sums_at: SumsAt, weight: Array | None = None) -> Array:
+    """Return κ̂₀ (Q, n, h, w): `paper_start` or `smooth_B_start` by the name in a `RIMConfig`."""
+    return paper_start(model, S) if kind == "paper" else smooth_B_start(model, S, sigma, sums_at, weight)
+
+
+def paper_start(model: SignalModel, S: Array) -> Array:
+    """Return A = maximum over the images, B = 2, T1 = 1000 ms, T2 = 100 ms (§4.4.4), (Q, *X)."""
+    return model.initial_guess(S)
+
+
+def smooth_B_start(model: SignalModel, S: Array, sigma: Array, sums_at: SumsAt, weight: Array | None = None) -> Array:
+    """Return A, B and T of maximum likelihood (Gaussian) with a B that varies slowly, (Q, n, h, w).
+
+    Parameters
+    ----------
+    S
+        (N, n, h, w): n images of one slice or patch each, treated apart.
+    sigma
+        (n, 1, 1) or (n, h, w), in the unit of S.
+    sums_at
+        Gives the `Sums` at an estimate.
+    weight
+        (n, h, w), zero for voxels that must not speak for B.
+    """
+    xp, Q = namespace(S), len(model.parameters)
+    N, n, h, w = S.shape
+    M = n * h * w
+    lo, hi = np.log(model.parameters[-1].bounds)
+    lo, hi = max(lo, np.log(2.0)), hi
+    grid = np.linspace(lo, hi, N_T)
+    phi = model.basis(np.exp(grid))  # (N, K, G)
+    s2 = sigma**2 + 0 * S[0]
+    smooth, s2_smooth = (S, s2) if Q == 2 else _quietened(S, s2)
+    values = xp.permute_dims(smooth, (1, 2, 3, 0)).reshape(M, N)
+    total = (values * values).sum(1)
+    flat_s2 = s2_smooth.reshape(M) + total * (_MODEL_ERROR**2 / N)  # the grid is coarse
+    prior = ((grid - np.log(1000.0)) / _PRIOR_LOG_T) ** 2
+    prior = floating(prior, S)
+
+    def best(B: float) -> tuple[Array, Array]:
+        """Return the misfit in χ² and the log T (grid units) of every voxel for one B."""
+        D = phi[:, 0] + B * phi[:, 1] if phi.shape[1] == 2 else phi[:, 0]  # (N, G)
+        if model.magnitude:
+            D = abs(D)
+        D = D / np.sqrt((D**2).sum(0) + 1e-12)
+        P = values @ floating(D, S)  # (M, G)
+        P = xp.where(P > 0, P, 0 * P)
+        Z = P * P / flat_s2[:, None] - prior[None]
+        k = xp.clip(xp.argmax(Z, axis=1), 1, N_T - 2)
+        z = [_take(xp, Z, k + d) for d in (-1, 0, 1)]
+        curve = z[0] - 2 * z[1] + z[2]
+        curve = xp.where(curve < -1e-6, curve, 0 * curve - 1e-6)
+        shift = xp.clip(0.5 * (z[0] - z[2]) / curve, -1.0, 1.0)
+        peak = z[1] - 0.25 * (z[0] - z[2]) * shift
+        return total / flat_s2 - peak, xp.astype(k, S.dtype) + shift
+
+    if Q == 2:
+        _, at = best(0.0)
+        return _refined(model, _solved(model, S, None, _log_T(xp, at, grid).reshape(n, h, w)), s2, sums_at, None)
+
+    speaks = 0 * s2 + 1 if weight is None else weight
+    cost, where = [], []
+    for B in GRID_B:
+        c, k = best(B)
+        cost.append(c)
+        where.append(k)
+    C = xp.stack(cost)  # (nB, M)
+    C = C - xp.min(C, axis=0)[None]
+    C = (xp.where(C < _CAP, C, 0 * C + _CAP) * speaks.reshape(1, M)).reshape(len(GRID_B), n, h, w)
+    B0 = _least(xp, C.sum((2, 3)))[:, None, None]  # one B for each image
+    steps = floating(np.asarray(GRID_B), S)[:, None, None, None]
+    near = xp.stack([_around(xp, C[i]) for i in range(len(GRID_B))]) + ((steps - B0) / DEPARTURE) ** 2
+    B = _least(xp, near.reshape(len(GRID_B), M))
+    at = xp.clip((B - GRID_B[0]) / (GRID_B[1] - GRID_B[0]), 0, len(GRID_B) - 1)
+    k = _take(xp, xp.stack(where).T, xp.astype(xp.round(at), xp.int64))
+    kappa = _solved(model, S, B.reshape(n, h, w), _log_T(xp, k, grid).reshape(n, h, w))
+    return _refined(model, kappa, s2, sums_at, speaks)
+
+
+def _quietened(S: Array, s2: Array) -> tuple[Array, Array]:
+    """Return images blurred until their SNR is about `QUIET`, and what is left of σ²: (N, n, h, w), (n, h, w).
+
+    At low SNR a B fitted beside one T for each noisy voxel is biased; beside one T for each neighbourhood it is not.
+    """
+    xp = namespace(S)
+    h, w = S.shape[2:]
+    noise = s2.mean((1, 2))
+    power = (S * S).mean((0, 2, 3)) - noise
+    power = xp.where(power > 0.01 * noise, power, 0.01 * noise)
+    width = xp.clip(QUIET * xp.sqrt(noise / power) / 3.545, 0.05, 2.5)  # Σ G² = 1/(2√π b)²
+
+    def matrix(m: int) -> Array:
+        x = floating(np.arange(m), S)
+        G = xp.exp(-0.5 * ((x[:, None] - x[None]) / width[:, None, None]) ** 2)
+        return G / G.sum(2)[..., None]
+
+    G, K = matrix(h), matrix(w)
+    left = (G * G).sum(2)[:, :, None] * (K * K).sum(2)[:, None, :]
+    return G @ S @ xp.permute_dims(K, (0, 2, 1)), s2 * left
+
+
+def _refined(model: SignalModel, kappa: Array, s2: Array, sums_at: SumsAt, speaks: Array | None) -> Array:
+    """Take Gauss-Newton steps: A and log T voxel by voxel, B over neighbourhoods."""
+    xp, Q = namespace(kappa), kappa.shape[0]
+    lo, hi = model.parameters[-1].bounds
+    coarse = kappa[1]
+    for _ in range(N_STEPS if Q == 3 else 2):
+        sums = sums_at(kappa)
+        T = kappa[Q - 1]
+        if Q == 3:
+            gA, gB, gT = (sums.g[q] for q in range(3))
+            AA, AB, AT, BB, BT, TT = (sums.H[i] for i in range(6))
+        else:
+            gA, gT = sums.g[0], sums.g[1]
+            AA, AT, TT = sums.H[0], sums.H[1], sums.H[2]
+            gB = AB = BB = BT = 0 * gA
+        ridge = s2 / _PRIOR_LOG_T**2
+        gT = gT + ridge * xp.log(T / 1000.0)
+        AA = 1.001 * AA + 1e-6 * s2
+        TT = 1.001 * TT + ridge
+        det = AA * TT - AT * AT
+
+        def solve(a: Array, t: Array, AA: Array = AA, AT: Array = AT, TT: Array = TT, det: Array = det) -> Any:
+            return (TT * a - AT * t) / det, (AA * t - AT * a) / det
+
+        dA, dT = solve(gA, gT)
+        if speaks is not None:
+            cA, cT = solve(AB, BT)
+            gP = gB - AB * dA - BT * dT  # of the misfit at the voxel's best A and T
+            hP = BB - AB * cA - BT * cT
+            hP = xp.where(hP > 0, hP, 0 * hP)
+            own = (OWN_SD**2 * hP / s2) ** 2
+            says = speaks * own / (1 + own) / (s2 + gP * gP / (9.0 * hP + 1e-9 * BB + 1e-20))
+            B = kappa[1]
+            g = _around(xp, gP * says) + (B - coarse) / DEPARTURE**2
+            dB = -g / (_around(xp, hP * says) + 1 / DEPARTURE**2)
+            dB = xp.clip(dB, -0.2, 0.2)
+            dA, dT = dA + cA * dB, dT + cT * dB
+            B = xp.clip(B + dB, 0.5, 2.5)
+        A = xp.clip(kappa[0] - dA, 0.5 * kappa[0], 2.0 * kappa[0])
+        T = xp.clip(T * xp.exp(xp.clip(-dT, -0.5, 0.5)), lo, hi)
+        kappa = xp.stack([A, T] if speaks is None else [A, B, T])
+    return kappa
+
+
+def _log_T(xp: Any, index: Array, grid: Any) -> Array:
+    return xp.exp(float(grid[0]) + index * float(grid[1] - grid[0]))
+
+
+def _solved(model: SignalModel, S: Array, B: Array | None, T: Array) -> Array:
+    """Return κ with the best A for B and T."""
+    xp = namespace(S)
+    one = 0 * T + 1
+    f = model.signal(xp.stack([one, T] if B is None else [one, B, T]))
+    A = (f * S).sum(0) / ((f * f).sum(0) + 1e-12)
+    A = xp.where(A > 0, A, 0 * A)
+    return xp.stack([A, T] if B is None else [A, B, T])
+
+
+def _take(xp: Any, Z: Array, k: Array) -> Array:
+    """Return Z[m, k[m]]."""
+    at = k + xp.arange(Z.shape[0], dtype=k.dtype, device=k.device) * Z.shape[1]
+    return xp.reshape(Z, (-1,))[at]
+
+
+def _least(xp: Any, C: Array) -> Array:
+    """Return the B of the least cost (nB, n) of each image, by a parabola between grid points."""
+    step = GRID_B[1] - GRID_B[0]
+    k = xp.clip(xp.argmin(C, axis=0), 1, len(GRID_B) - 2)
+    a, b, c = (_take(xp, C.T, k + d) for d in (-1, 0, 1))
+    curve = a - 2 * b + c
+    curve = xp.where(curve > 1e-9, curve, 0 * curve + 1e-9)
+    shift = xp.clip(0.5 * (a - c) / curve, -1.0, 1.0)
+    return GRID_B[0] + step * (xp.astype(k, C.dtype) + shift)
+
+
+def _around(xp: Any, C: Array) -> Array:
+    """Return the sum over the neighbourhood of each voxel (n, h, w), Gaussian weights with a peak of one."""
+
+    def matrix(n: int) -> Array:
+        x = np.arange(n)
+        return floating(np.exp(-0.5 * ((x[:, None] - x) / WIDTH) ** 2), C)
+
+    return matrix(C.shape[1]) @ C @ matrix(C.shape[2])

@@ -1,0 +1,92 @@
+"""The state of a training on disk: safetensors, written whole, the recipe inside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rimap.errors import InputError
+from rimap.training.recipe import TrainingRecipe
+
+CHECKPOINT, SETTINGS = "last.safetensors", "recipe.json"
+
+
+def save_checkpoint(
+    path: Path,
+    recipe: TrainingRecipe,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: dict[str, Tensor],
+    done: int,
+) -> None:
+    """Write weights, Adam's moments and the running average, whole or not at all, with the recipe inside."""
+    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in average.items()}
+    for i, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
+    tensors = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+    part = path.with_name(path.name + ".part")
+    save_file(tensors, part, metadata={"iteration": str(done), "recipe": json.dumps(recipe.as_dict())})
+    part.replace(path)
+
+
+def resume(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, Tensor]) -> int:
+    if not path.exists():
+        return 0
+    with safe_open(path, "pt") as f:
+        done = int(f.metadata()["iteration"])
+        tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a mapping
+    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
+    for k in average:
+        average[k].copy_(tensors[f"average.{k}"])
+    state: dict[int, dict[str, Tensor]] = {}
+    for k, v in tensors.items():
+        if k.startswith("adam."):
+            _, i, name = k.split(".", 2)
+            state.setdefault(int(i), {})[name] = v
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    return done
+
+
+def load_weights(network: nn.Module, recipe: TrainingRecipe) -> None:
+    """Start from a network that ships, an exported file or a checkpoint (`init`).
+
+    Raises
+    ------
+    InputError
+        Where its architecture is another.
+    """
+    from rimap.estimators.networks.restore import weights_of
+
+    wanted = network.state_dict()
+    found = weights_of(recipe.init, network)
+    if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in wanted.items()}:
+        raise InputError(
+            f"init = {recipe.init!r} is a network of another architecture than this recipe's. Leave out the [rim] "
+            "table (it is then taken over from that network), or leave out init."
+        )
+    network.load_state_dict(found)
+
+
+def claim(recipe: TrainingRecipe, out: Path) -> None:
+    """Write the recipe into the folder, or refuse a folder that belongs to another one."""
+    path = out / SETTINGS
+    text = json.dumps(recipe.as_dict(), indent=1)
+    if path.exists() and (out / CHECKPOINT).exists():
+        there, here = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
+        for recipes in (there, here):  # what may change between two parts of a training
+            for key in ("validate_every", "checkpoint_every", "validation_batches"):
+                recipes["training"].pop(key, None)
+        if there != here:
+            raise InputError(
+                f"{out} holds a training of another recipe. Give another folder with -o, or remove {CHECKPOINT} there."
+            )
+        return
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

@@ -1,0 +1,392 @@
+"""Train a RIM or a ResNet: one recipe, one loop, on a CPU, one GPU or several.
+
+The state of a training is its weights, Adam's moments and the number of iterations: batch i of a recipe is always
+the same, so a training that was killed goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from rimap import __version__
+from rimap.errors import InputError
+from rimap.estimators.networks.export import cell_to_onnx, resnet_to_onnx, save_onnx
+from rimap.estimators.networks.resnet import ResNet
+from rimap.estimators.networks.rim import RIM
+from rimap.estimators.rim_loop import from_state
+from rimap.signals import signal_models
+from rimap.simulation.anatomies import Anatomy, load_anatomies
+from rimap.simulation.patches import Batch, simulate_batch
+from rimap.simulation.recipe import PatchRecipe
+from rimap.training.checkpoint import CHECKPOINT, claim, load_weights, resume, save_checkpoint
+from rimap.training.loss import batch_loss
+from rimap.training.recipe import TrainingRecipe
+
+LOG = "log.csv"
+_COLUMNS = (
+    "iteration", "loss", "rate", "seconds", "validation_loss", "bias_pct", "error_pct", "error_low_noise_pct",
+    "error_mid_noise_pct", "error_high_noise_pct", "start_error_pct",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the progress callback gets: iterations done, of how many, loss, learning rate, seconds each, validation."""
+
+    done: int
+    total: int
+    loss: float
+    rate: float
+    seconds: float
+    validation: dict[str, float] | None = None
+
+    @property
+    def left(self) -> float:
+        """Seconds left."""
+        return self.seconds * (self.total - self.done)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where to train; changes no result but in the last digits.
+
+    Parameters
+    ----------
+    accelerator, devices
+        As lightning-fabric takes them: ``auto``, ``cpu``, ``cuda``; a number of devices.
+    workers
+        Processes that simulate ahead; 0: a thread. −1: a thread on a CPU, up to 6 processes on a GPU.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    workers: int = -1
+
+
+def build_network(recipe: TrainingRecipe) -> nn.Module:
+    """Return the untrained network of a recipe; its seed draws the weights."""
+    Q = len(signal_models()[recipe.simulation.sequence].parameters)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        if recipe.network == "rim":
+            return RIM(recipe.rim, Q)
+        return ResNet(len(recipe.simulation.times_ms), Q)
+
+
+def train(
+    recipe: TrainingRecipe,
+    out: Path,
+    *,
+    machine: Machine = Machine(),
+    progress: Callable[[Step], None] | None = None,
+    stop_at: int | None = None,
+) -> Path:
+    """Train, or go on training, in the folder `out`; return the exported network.
+
+    Parameters
+    ----------
+    recipe
+        What to train.
+    out
+        Gets the checkpoint, the log, the recipe and ``NAME.onnx`` (at each checkpoint, each written whole).
+    progress
+        Called after every iteration.
+    stop_at
+        Stop after this iteration as if killed just behind its checkpoint.
+
+    Raises
+    ------
+    InputError
+        Where `out` holds the training of another recipe, or the training diverged (with what to do).
+    """
+    o = recipe.training
+    out.mkdir(parents=True, exist_ok=True)
+    claim(recipe, out)
+    fabric = Fabric(accelerator=machine.accelerator, devices=machine.devices, precision=cast(Any, o.precision))
+    fabric.launch()
+    if o.batch_size % (fabric.world_size * recipe.simulation.noise_draws):
+        raise InputError(
+            f"batch_size {o.batch_size} must be a multiple of devices × noise_draws = "
+            f"{fabric.world_size} × {recipe.simulation.noise_draws}."
+        )
+    network = build_network(recipe)
+    if recipe.init:
+        load_weights(network, recipe)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = torch.optim.Adam(network.parameters(), lr=o.rate, weight_decay=o.weight_decay, foreach=True)
+    average = {k: v.detach().clone() for k, v in network.state_dict().items()} if o.ema else {}
+    done = resume(out / CHECKPOINT, network, optimiser, average)
+    first = done
+    wrapped, optimiser = fabric.setup(network, optimiser)
+    average = {k: v.to(fabric.device) for k, v in average.items()}
+    train_on, judge_on = _anatomies(recipe)
+    held = [simulate_batch(_judging(recipe), judge_on, i, _judging_size(recipe)) for i in range(o.validation_batches)]
+    log = _Log(out / LOG, done) if fabric.is_global_zero else None
+    recent: deque[float] = deque(maxlen=100)
+    began = time.perf_counter()
+    executor = _executor(recipe, machine, str(fabric.device.type))
+    with executor:
+        for batch in _ahead(recipe, executor, train_on, done, o.iterations, fabric.global_rank, fabric.world_size):
+            for group in optimiser.param_groups:
+                group["lr"] = o.rate_at(done)
+            loss = batch_loss(recipe, wrapped, batch, fabric.device)
+            value = float(loss.detach())
+            _check(value, recent, done, o.rate)
+            recent.append(value)
+            optimiser.zero_grad()
+            fabric.backward(loss)
+            if o.clip_gradient:
+                fabric.clip_gradients(wrapped, optimiser, max_norm=o.clip_gradient, error_if_nonfinite=False)
+            optimiser.step()
+            done += 1
+            if o.ema:
+                _average(average, network, min(o.ema, (1 + done) / (10 + done)))
+            judged = None
+            last = done in (o.iterations, stop_at)
+            if fabric.is_global_zero and (last or done % o.validate_every == 0):
+                with _averaged(network, average):
+                    judged = validate(recipe, network, held, fabric.device)
+            seconds = (time.perf_counter() - began) / (done - first)
+            step = Step(done, o.iterations, value, o.rate_at(done - 1), seconds, judged)
+            if log:
+                log.add(step)
+            if progress and fabric.is_global_zero:
+                progress(step)
+            if fabric.is_global_zero and (last or done % o.checkpoint_every == 0):
+                save_checkpoint(out / CHECKPOINT, recipe, network, optimiser, average, done)
+                with _averaged(network, average):
+                    export(recipe, network, out / f"{recipe.name}.onnx", done, judged)
+            if last:
+                break
+    if first >= o.iterations and fabric.is_global_zero:
+        with _averaged(network, average):
+            export(recipe, network, out / f"{recipe.name}.onnx", done, validate(recipe, network, held, fabric.device))
+    return out / f"{recipe.name}.onnx"
+
+
+# ---- validation ------------------------------------------------------------------------------------------------
+
+
+def validate(
+    recipe: TrainingRecipe, network: nn.Module, batches: list[Batch], device: torch.device
+) -> dict[str, float]:
+    """Return the loss and the relative errors of T in the brain (%): median bias, median absolute error.
+
+    The error is also given for three noise levels, and for the start.
+    """
+    losses, errors, starts, noise = [], [], [], []
+    was = network.training
+    network.eval()
+    with torch.no_grad():
+        for batch in batches:
+            losses.append(float(batch_loss(recipe, network, batch, device)))
+            S = torch.from_numpy(batch.images).to(device)
+            sigma = torch.from_numpy(batch.sigma).to(device)
+            if recipe.network == "rim":
+                u = network(
+                    batch.model,
+                    S,
+                    sigma,
+                    torch.from_numpy(batch.weight.astype(np.float32)).to(device),
+                    rician=batch.rician,
+                )
+                T = from_state(recipe.rim, u[-1])[-1].cpu().numpy()
+                first = from_state(recipe.rim, u[0])[-1].cpu().numpy()
+            else:
+                T = first = network(S)[:, -1].cpu().numpy() * 1000.0
+            truth = batch.kappa[:, -1]
+            inside = batch.brain & batch.weight
+            errors.append((T / truth - 1)[inside])
+            starts.append((first / truth - 1)[inside])
+            noise.append(np.broadcast_to(batch.sigma[:, None, None], T.shape)[inside])
+    network.train(was)
+    e, f, s = (np.concatenate(x) for x in (errors, starts, noise))
+    low, high = np.log(recipe.simulation.sigma)
+    third = np.clip(((np.log(s) - low) / max(high - low, 1e-9) * 3).astype(int), 0, 2)
+
+    def median(x: Any) -> float:
+        return float(100 * np.median(x)) if len(x) else math.nan
+
+    return {
+        "validation_loss": float(np.mean(losses)),
+        "bias_pct": median(e),
+        "error_pct": median(abs(e)),
+        "error_low_noise_pct": median(abs(e[third == 0])),
+        "error_mid_noise_pct": median(abs(e[third == 1])),
+        "error_high_noise_pct": median(abs(e[third == 2])),
+        "start_error_pct": median(abs(f)),
+    }
+
+
+def _judging(recipe: TrainingRecipe) -> PatchRecipe:
+    return replace(recipe.simulation, seed=recipe.simulation.seed + 1_000_003)
+
+
+def _judging_size(recipe: TrainingRecipe) -> int:
+    D = recipe.simulation.noise_draws
+    return max(recipe.training.batch_size // D, 1) * D
+
+
+def _anatomies(recipe: TrainingRecipe) -> tuple[tuple[Anatomy, ...], tuple[Anatomy, ...]]:
+    """Return what to train on and what to validate on; they never share an anatomy."""
+    found = load_anatomies(recipe.simulation.anatomies)
+    if recipe.training.validation:
+        return found, load_anatomies(recipe.training.validation)
+    if len(found) > 1:
+        return found[:-1], found[-1:]
+    return found, load_anatomies(["builtin"])
+
+
+# ---- batches ahead of the step ---------------------------------------------------------------------------------
+
+_WORKER: dict[str, Any] = {}
+
+
+def _start_worker(sources: tuple[str, ...], keep: int) -> None:
+    _WORKER["anatomies"] = load_anatomies(sources)[:keep]
+
+
+def _work(recipe: PatchRecipe, index: int, size: int) -> Batch:
+    return simulate_batch(recipe, _WORKER["anatomies"], index, size)
+
+
+def _executor(recipe: TrainingRecipe, machine: Machine, device: str) -> Executor:
+    workers = machine.workers
+    if workers < 0:
+        workers = 0 if device == "cpu" else min(6, max(1, (os.cpu_count() or 2) - 1))
+    if workers == 0:
+        return ThreadPoolExecutor(1)
+    train_on, _ = _anatomies(recipe)
+    return ProcessPoolExecutor(
+        workers, get_context("spawn"), _start_worker, (recipe.simulation.anatomies, len(train_on))
+    )
+
+
+def _ahead(
+    recipe: TrainingRecipe,
+    executor: Executor,
+    anatomies: tuple[Anatomy, ...],
+    start: int,
+    stop: int,
+    rank: int,
+    world: int,
+) -> Iterator[Batch]:
+    """Yield batches start … stop − 1, each simulated ahead of its turn; a rank gets its share of each."""
+    size = recipe.training.batch_size // world
+    depth = 3 * getattr(executor, "_max_workers", 1)
+    local = isinstance(executor, ThreadPoolExecutor)
+
+    def ask(i: int) -> Future[Batch]:
+        if local:
+            return executor.submit(simulate_batch, recipe.simulation, anatomies, i * world + rank, size)
+        return executor.submit(_work, recipe.simulation, i * world + rank, size)
+
+    waiting = deque(ask(i) for i in range(start, min(start + depth, stop)))
+    try:
+        for i in range(start, stop):
+            batch = waiting.popleft().result()
+            if i + depth < stop:
+                waiting.append(ask(i + depth))
+            yield batch
+    finally:
+        for f in waiting:
+            f.cancel()
+
+
+class _Log:
+    """The CSV log: one row for each iteration; rows after a checkpoint that was resumed from are dropped."""
+
+    def __init__(self, path: Path, done: int) -> None:
+        rows: list[list[str]] = []
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as f:
+                rows = [r for r in csv.reader(f) if r and r[0].isdigit() and int(r[0]) <= done]
+        part = path.with_name(path.name + ".part")
+        with part.open("w", newline="", encoding="utf-8") as f:
+            csv.writer(f).writerows([_COLUMNS, *rows])
+        part.replace(path)
+        self._path = path
+
+    def add(self, step: Step) -> None:
+        judged = step.validation or {}
+        values = [f"{judged[c]:.5g}" if c in judged else "" for c in _COLUMNS[4:]]
+        with self._path.open("a", newline="", encoding="utf-8") as f:
+            csv.writer(f).writerow([step.done, f"{step.loss:.6g}", f"{step.rate:.4g}", f"{step.seconds:.4g}", *values])
+
+
+def _check(value: float, recent: deque[float], done: int, rate: float) -> None:
+    if not math.isfinite(value):
+        raise InputError(
+            f"training stopped: the loss is not a number at iteration {done}. Lower the rate ({rate:g}) or set "
+            "clip_gradient; the last checkpoint is intact."
+        )
+    if len(recent) == recent.maxlen and value > 1e4 * float(np.median(recent)):
+        raise InputError(
+            f"training stopped: it diverged at iteration {done} (loss {value:.3g}, {np.median(recent):.3g} before). "
+            f"Lower the rate ({rate:g}) or set clip_gradient; the last checkpoint is intact."
+        )
+
+
+def _average(average: dict[str, Tensor], network: nn.Module, decay: float) -> None:
+    with torch.no_grad():
+        for k, v in network.state_dict().items():
+            if v.is_floating_point():
+                average[k].lerp_(v, 1 - decay)
+            else:
+                average[k].copy_(v)
+
+
+class _averaged:
+    """The network with its averaged weights, inside a `with`; as it is where there is no average."""
+
+    def __init__(self, network: nn.Module, average: dict[str, Tensor]) -> None:
+        self._network, self._average = network, average
+
+    def __enter__(self) -> None:
+        if self._average:
+            self._own = {k: v.detach().clone() for k, v in self._network.state_dict().items()}
+            self._network.load_state_dict(self._average)
+
+    def __exit__(self, *_: object) -> None:
+        if self._average:
+            self._network.load_state_dict(self._own)
+
+
+def export(
+    recipe: TrainingRecipe, network: nn.Module, path: Path, iterations: int, figures: dict[str, float] | None
+) -> None:
+    """Write the network as ONNX with its recipe, its training ranges and its figures inside."""
+    metadata = {
+        "kind": recipe.network,
+        "name": recipe.name,
+        "description": recipe.description,
+        "sequence": recipe.simulation.sequence,
+        "rim": recipe.rim.as_dict() if recipe.network == "rim" else None,
+        "trained_on": recipe.ranges(),
+        "iterations": iterations,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "figures": {k: round(v, 4) for k, v in (figures or {}).items() if math.isfinite(v)},
+        "recipe": recipe.as_dict(),
+        "rimap": __version__,
+    }
+    model = (
+        cell_to_onnx(network.cell, metadata)
+        if isinstance(network, RIM)
+        else resnet_to_onnx(cast(ResNet, network), metadata)
+    )
+    save_onnx(model, path)

@@ -1,0 +1,313 @@
+"""What to train, as a frozen dataclass read from TOML."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rimap.errors import InputError
+from rimap.estimators.rim_loop import PAPER, VARIANTS, RIMConfig
+from rimap.simulation.recipe import PatchRecipe, recipe_from
+
+T = TypeVar("T")
+
+
+def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InputError(f"{what} must be one of {', '.join(allowed)}; {value!r} came.")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How an error of the estimate is counted.
+
+    Parameters
+    ----------
+    kind
+        ``mse``: Eq. 6, in the network's coordinates (seconds in the paper's). ``crb``: in units of the Cramér-Rao
+        bound of each voxel with B known, so that every noise level counts alike; 1 is the efficient estimator.
+    weights
+        Of A, B and T.
+    floor, ceiling
+        Bounds of that unit (for log T: relative errors).
+    b_sd
+        The unit of B.
+    steps
+        ``uniform``: all J estimates count alike (Eq. 6). ``late``: as (j + 1)².
+    huber
+        Errors beyond this count linearly; 0: never.
+    bias_penalty
+        Weight of the squared bias of the mean over the noise draws of a patch (`noise_draws` > 1).
+    """
+
+    kind: str = "mse"
+    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    floor: float = 0.01
+    ceiling: float = 0.5
+    b_sd: float = 0.03
+    steps: str = "uniform"
+    huber: float = 0.0
+    bias_penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        _one_of("loss.kind", self.kind, ("mse", "crb"))
+        _one_of("loss.steps", self.steps, ("uniform", "late"))
+        if len(self.weights) != 3:
+            raise InputError(f"loss.weights must be three numbers, for A, B and T; {self.weights} came.")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to optimise.
+
+    Parameters
+    ----------
+    iterations, batch_size, rate
+        3000, 24 and 1e-3 in the paper.
+    schedule
+        ``constant``; ``cosine`` to zero; ``one_cycle``: up to `rate` over the first `warmup` of the iterations, and
+        by a cosine to zero.
+    warmup
+        Share of the iterations in which the rate rises from a tenth.
+    clip_gradient
+        Largest norm of the gradient; 0: any.
+    ema
+        Decay of the running average of the weights, which is what is exported; 0: none.
+    weight_decay
+        Of Adam.
+    precision
+        As lightning-fabric takes it: ``32-true``, ``bf16-mixed`` (GPU).
+    seed
+        Of the weights.
+    validate_every, validation_batches, checkpoint_every
+        Iterations, batches, iterations.
+    validation
+        Anatomies to validate on; by default the last of several is kept aside for it, and the built-in one serves
+        where there is only one.
+    """
+
+    iterations: int = 3000
+    batch_size: int = 24
+    rate: float = 1e-3
+    schedule: str = "constant"
+    warmup: float = 0.1
+    clip_gradient: float = 0.0
+    ema: float = 0.0
+    weight_decay: float = 0.0
+    precision: str = "32-true"
+    seed: int = 0
+    validate_every: int = 100
+    validation_batches: int = 4
+    checkpoint_every: int = 50
+    validation: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _one_of("training.schedule", self.schedule, ("constant", "cosine", "one_cycle"))
+        _one_of("training.precision", self.precision, ("32-true", "bf16-mixed", "16-mixed", "64-true"))
+        for name in ("iterations", "batch_size", "validate_every", "checkpoint_every", "validation_batches"):
+            if getattr(self, name) < 1:
+                raise InputError(f"training.{name} must be 1 or more; {getattr(self, name)} came.")
+
+    def rate_at(self, done: int) -> float:
+        """Return the learning rate of an iteration."""
+        if self.schedule == "constant":
+            return self.rate
+        rise = self.warmup * self.iterations if self.schedule == "one_cycle" else 0.0
+        if done < rise:
+            return self.rate * (0.1 + 0.9 * done / rise)
+        return self.rate * 0.5 * (1 + math.cos(math.pi * (done - rise) / max(self.iterations - rise, 1)))
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """One trained network: what it is, what it is trained on, and how.
+
+    Parameters
+    ----------
+    name
+        Of the network, and of its file.
+    description
+        One line for `rimap models`.
+    network
+        ``rim`` or ``resnet``.
+    init
+        Start from a network that ships, or from a file.
+    simulation, rim, loss, training
+        The tables of the TOML file.
+    """
+
+    name: str = "network"
+    description: str = ""
+    network: str = "rim"
+    init: str = ""
+    simulation: PatchRecipe = field(default_factory=PatchRecipe)
+    rim: RIMConfig = PAPER
+    loss: Loss = Loss()
+    training: Training = Training()
+
+    def __post_init__(self) -> None:
+        _one_of("network", self.network, ("rim", "resnet"))
+        if not self.name or any(c in self.name for c in "/\\ \t"):
+            raise InputError(f'name must be a word for a file, as in name = "t1"; {self.name!r} came.')
+        if self.network == "resnet" and not self.simulation.times_ms:
+            raise InputError('a ResNet is trained for one protocol: give its times_ms, or network = "rim".')
+        if self.network == "resnet" and self.rim.state != "linear":
+            raise InputError("a ResNet has no [rim] table: leave it out.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON can hold it; anatomies by the names of their files."""
+        d: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        d["simulation"]["anatomies"] = [_bare(a) for a in self.simulation.anatomies]
+        d["training"]["validation"] = [_bare(a) for a in self.training.validation]
+        return d
+
+    def ranges(self) -> dict[str, Any]:
+        """Return what the network has seen: times, N, σ (in units of A of CSF), T, B, noise."""
+        s = self.simulation
+        fixed = list(s.times_ms)
+        b = s.b_range if s.b_range[1] > 0 else (max(0.0, 2 - 3.3 * s.b_gamma), 2.0)
+        paper_T = (200.0, 4500.0) if s.sequence == "ir" else (20.0, 3000.0)
+        wide = s.wide_share > 0 or s.lesion_share > 0
+        return {
+            "times_ms": fixed,
+            "time_range_ms": [min(fixed), max(fixed)] if fixed else list(s.time_range_ms),
+            "n_images": [len(fixed)] * 2 if fixed else list(s.n_images),
+            "sigma": list(s.sigma),
+            "T_ms": list(s.wide_T_ms if wide else paper_T),
+            "B": list(b),
+            "noise": ["gaussian", "rician"] if s.rician_share else ["gaussian"],
+            "tr": bool(s.tr_ms or s.tr_share),
+            "signed": bool(s.signed_share),
+            "anatomies": len(s.anatomies),
+        }
+
+
+def _bare(anatomy: str) -> str:
+    return Path(anatomy).name if Path(anatomy).exists() else anatomy
+
+
+#: Keys of the simulation that may stand at the top of a file: a protocol in three lines.
+_SHORT = ("sequence", "times_ms", "tr_ms", "anatomies", "protocol", "preset")
+_TABLES = ("simulation", "rim", "loss", "training")
+_TOP = ("name", "description", "network", "variant", "init")
+
+#: What `[loss]` and `[training]` are where a file does not say, by variant.
+_LOSS = {"paper": Loss(), "general": Loss(kind="crb", weights=(0.5, 0.5, 1.0), huber=4.0)}
+_TRAINING = {
+    "paper": Training(),
+    "general": Training(iterations=6000, rate=2e-3, schedule="one_cycle", clip_gradient=1.0, ema=0.998),
+}
+
+
+def training_recipe(document: Mapping[str, Any], *, default_name: str = "network") -> TrainingRecipe:
+    """Return the recipe of a TOML document.
+
+    Parameters
+    ----------
+    document
+        ``name``, ``description``, ``network``, ``variant`` (``general``, the default, or ``paper``), ``init``; the
+        tables ``[simulation]``, ``[rim]``, ``[loss]``, ``[training]``; and at the top, for short, ``sequence``,
+        ``times_ms``, ``tr_ms``, ``protocol``, ``anatomies``.
+
+    Raises
+    ------
+    InputError
+        For an unknown key, naming the nearest valid one, or a value of the wrong kind.
+
+    Examples
+    --------
+    >>> r = training_recipe({"sequence": "ir", "times_ms": [50, 400, 1100, 2500], "anatomies": ["builtin"]})
+    >>> r.rim.start, r.loss.kind, r.simulation.b_range
+    ('smooth_B', 'crb', (1.5, 2.1))
+    """
+    document = dict(document)
+    _known(document, (*_TOP, *_TABLES, *_SHORT), "the recipe")
+    network = str(document.get("network", "rim"))
+    variant = str(document.get("variant", "paper" if network == "resnet" else "general"))
+    _one_of("variant", variant, tuple(VARIANTS))
+    simulation = {k: document[k] for k in _SHORT if k in document} | dict(document.get("simulation", {}))
+    simulation.setdefault("preset", variant)
+    return TrainingRecipe(
+        name=str(document.get("name", default_name)),
+        description=str(document.get("description", "")),
+        network=network,
+        init=str(document.get("init", "")),
+        simulation=recipe_from(simulation),
+        rim=_filled(_rim_of(document, variant), document.get("rim", {}), "[rim]"),
+        loss=_filled(_LOSS[variant], document.get("loss", {}), "[loss]"),
+        training=_filled(_TRAINING[variant], document.get("training", {}), "[training]"),
+    )
+
+
+def _rim_of(document: Mapping[str, Any], variant: str) -> RIMConfig:
+    """Return the variant's configuration, or that of the exported network to start from."""
+    if document.get("init") and document.get("network", "rim") == "rim":
+        from rimap.estimators.shipped import describe
+
+        if (found := describe(str(document["init"]))) is not None and found.get("rim"):
+            return RIMConfig.of(found["rim"])
+    return VARIANTS[variant]
+
+
+def read_training_recipe(path: str | Path, *, anatomies: tuple[str, ...] = ()) -> TrainingRecipe:
+    """Read a recipe file. Relative paths in it are taken from its folder.
+
+    Parameters
+    ----------
+    anatomies
+        Train on these instead of the file's.
+    """
+    path = Path(path)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no recipe at {path}. Give a .toml file.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}.") from None
+    recipe = training_recipe(document, default_name=path.stem)
+    simulation = replace(recipe.simulation, anatomies=anatomies or _beside(path, recipe.simulation.anatomies))
+    validation = _beside(path, recipe.training.validation)
+    init = _beside(path, (recipe.init,))[0] if recipe.init else ""
+    return replace(recipe, simulation=simulation, training=replace(recipe.training, validation=validation), init=init)
+
+
+def _beside(path: Path, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(str(path.parent / n) if (path.parent / n).exists() else n for n in names)
+
+
+def _known(table: Mapping[str, Any], valid: tuple[str, ...], where: str) -> None:
+    for key in table:
+        if key not in valid:
+            near = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)[0]
+            raise InputError(f"unknown key {key!r} in {where}. The nearest valid one is {near!r}.")
+
+
+def _filled(base: T, table: Any, where: str) -> T:
+    """Return the dataclass with the values of a TOML table, checked against the kinds of its defaults."""
+    if not isinstance(table, Mapping):
+        raise InputError(f"{where} must be a table.")
+    names = tuple(f.name for f in fields(base))  # type: ignore[arg-type]
+    _known(table, names, where)
+    values = {}
+    for key, value in table.items():
+        default = getattr(base, key)
+        if isinstance(default, tuple):
+            ok = isinstance(value, list)
+            value = tuple(value) if ok else value
+        elif isinstance(default, bool):
+            ok = isinstance(value, bool)
+        elif isinstance(default, float):
+            ok = isinstance(value, (int, float)) and not isinstance(value, bool)
+            value = float(value) if ok else value
+        else:
+            ok = isinstance(value, type(default)) and not isinstance(value, bool)
+        if not ok:
+            raise InputError(f"{where} {key} must be of the kind of {default!r}; {value!r} came.")
+        values[key] = value
+    return replace(base, **values)  # type: ignore[type-var]
