@@ -267,3 +267,23 @@ def test_masks_and_labels(tmp_path: Path, build: SimpleNamespace) -> None:
             function(build.save(tmp_path / "0.nii.gz", 0 * labels), (4, 5, 1), build.affine)
     with pytest.raises(InputError, match="whole numbers"):
         read_labels(build.save(tmp_path / "p.nii.gz", labels / 7.0), (4, 5, 1))
+
+
+def test_a_data_set_below_a_folder_named_like_a_subject(tmp_path: Path, build: SimpleNamespace) -> None:
+    root = build.irt1(tmp_path / "sub-01" / "study")
+    (series,) = find_series(root)
+    assert series.dataset == root
+
+
+def test_links_are_read_where_they_stand(tmp_path: Path, build: SimpleNamespace) -> None:
+    """git-annex keeps images as links into .git/annex; their sidecars lie beside the links."""
+    store = build.irt1(tmp_path / "store")
+    anat = tmp_path / "raw/sub-01/anat"
+    anat.mkdir(parents=True)
+    for n in range(1, 5):
+        hashed = store / f"sub-01/anat/sub-01_inv-{n}_IRT1"
+        (anat / f"{hashed.name}.nii.gz").symlink_to(f"{hashed}.nii.gz")
+        (anat / f"{hashed.name}.json").write_bytes(Path(f"{hashed}.json").read_bytes())
+    (series,) = find_series(tmp_path / "raw")
+    assert series.dataset == tmp_path / "raw"
+    assert series.load().model.tau == build.TI

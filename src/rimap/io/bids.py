@@ -72,9 +72,14 @@ def compose(entities: Mapping[str, str], suffix: str) -> str:
 
 
 @cache
+def models() -> dict[str, type[SignalModel]]:
+    """Return the signal models by name, looked up once."""
+    return signal_models()
+
+
 def model_of_suffix(suffix: str) -> type[SignalModel] | None:
     """Return the signal model of a BIDS suffix (IRT1, MESE), `None` where it has none."""
-    return next((m for m in signal_models().values() if m.bids_suffix == suffix), None)
+    return next((m for m in models().values() if m.bids_suffix == suffix), None)
 
 
 def absolute(path: Path) -> Path:
@@ -99,7 +104,7 @@ def dataset_of(path: Path) -> Path | None:
         return None
     subject = f"sub-{name.entities['sub']}"
     found = [p.parent for p in absolute(path).parents if p.name == subject]
-    return found[-1] if found else None
+    return found[0] if found else None
 
 
 def nifti_files(folder: Path, subjects: Iterable[str] = ()) -> Iterator[Path]:

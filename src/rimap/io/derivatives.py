@@ -268,7 +268,7 @@ def _nifti_bytes(values: NDArray[Any], like: Any, fill: float) -> bytes:
     for field in ("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
                   "sform_code", "srow_x", "srow_y", "srow_z"):  # fmt: skip
         header[field] = like[field]
-    header["pixdim"][: 1 + values.ndim] = like["pixdim"][: 1 + values.ndim]
+    header["pixdim"][:4] = like["pixdim"][:4]  # the slice thickness of two axes as well
     header["xyzt_units"] = like["xyzt_units"] & 7  # space; there is no time axis
     header["descrip"] = f"rimap {importlib.metadata.version('rimap')}".encode()
     image_class = nib.Nifti2Image if isinstance(like, nib.Nifti2Header) else nib.Nifti1Image

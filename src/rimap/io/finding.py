@@ -20,6 +20,7 @@ from rimap.io.bids import (
     dataset_of,
     is_nifti,
     model_of_suffix,
+    models,
     nifti_files,
     strip_nii,
 )
@@ -27,7 +28,6 @@ from rimap.io.nifti import open_nifti
 from rimap.io.series_files import SeriesFiles
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
-from rimap.signals import signal_models
 
 #: Folder, shared entities, suffix: what the files of one BIDS series have in common.
 _Key = tuple[Path, tuple[tuple[str, str], ...], str]
@@ -64,8 +64,8 @@ def find_series(
     paths = [Path(p) for p in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
     if not paths:
         raise InputError("no input: give a BIDS folder, a 4-D NIfTI file or several 3-D ones.")
-    if sequence is not None and sequence not in signal_models():
-        raise InputError(f"no sequence {sequence!r}; rimap has {', '.join(sorted(signal_models()))}.")
+    if sequence is not None and sequence not in models():
+        raise InputError(f"no sequence {sequence!r}; rimap has {', '.join(sorted(models()))}.")
     wanted = {
         "sub": [_label("sub", s) for s in participant_labels],
         "ses": [_label("ses", s) for s in sessions],
@@ -180,7 +180,7 @@ def _numbering(path: Path, sequence: str | None) -> str | None:
         return None
     model = model_of_suffix(name.suffix)
     if model is None and sequence is not None:
-        model = signal_models()[sequence]
+        model = models()[sequence]
         if NUMBERED_BY.get(model.bids_time) not in name.entities:
             return None
     return None if model is None else NUMBERED_BY.get(model.bids_time, "inv")
@@ -208,7 +208,7 @@ def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> l
         raise InputError(
             f"{folder} {what}. Give a BIDS folder, or NIfTI files (DICOM: convert it with dcm2niix first)."
         )
-    known = " or ".join(sorted(m.bids_suffix for m in signal_models().values()))
+    known = " or ".join(sorted(m.bids_suffix for m in models().values()))
     suffixes = sorted({getattr(BidsName.parse(f.name), "suffix", f.name) for f in files})
     raise InputError(
         f"{folder} holds no {known} series (found: {', '.join(suffixes[:6])}{' …' if len(suffixes) > 6 else ''}). "
@@ -267,7 +267,7 @@ def _bids_series(files: Sequence[Path], sequence: str | None) -> SeriesFiles:
         raise InputError(
             f"{label} has only {' and '.join(f'part-{p}' for p in parts)}. Add the magnitude or the real part."
         )
-    model = model_of_suffix(suffix) or (signal_models()[sequence] if sequence else None)
+    model = model_of_suffix(suffix) or (models()[sequence] if sequence else None)
     if other == "phase" and not (model is not None and any(f.name == "signed" for f in fields(model))):
         other = ""
     images = parts[part]

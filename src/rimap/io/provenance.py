@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -60,6 +61,7 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return the versions of rimap and of what it computes with."""
     names = ("rimap", "numpy", "scipy", "numba", "nibabel")

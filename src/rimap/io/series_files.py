@@ -14,13 +14,14 @@ from rimap.errors import InputError
 from rimap.io.bids import (
     Sidecars,
     model_of_suffix,
+    models,
 )
 from rimap.io.nifti import NiftiFile, check_same_grid, open_nifti, read_mask, read_volumes
 from rimap.io.polarity import looks_signed, phase_circle, restore_polarity, sign_from_phase
 from rimap.io.timing import repetition_time, times_from_sidecars, times_from_user
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
-from rimap.signals import SignalModel, signal_models
+from rimap.signals import SignalModel
 
 
 @dataclass(frozen=True)
@@ -86,26 +87,26 @@ class SeriesFiles:
         InputError
             Where none of these tells, or what was asked for contradicts the suffix.
         """
-        models = signal_models()
+        known = models()
         sequence = sequence or self.sequence
         of_suffix = model_of_suffix(self.suffix)
         if sequence is not None:
-            if sequence not in models:
-                raise InputError(f"no sequence {sequence!r}; rimap has {', '.join(sorted(models))}.")
+            if sequence not in known:
+                raise InputError(f"no sequence {sequence!r}; rimap has {', '.join(sorted(known))}.")
             if of_suffix is not None and of_suffix.name != sequence:
                 raise InputError(
                     f"{self.label} is {of_suffix.title.lower()} by its suffix, and --sequence {sequence} came. "
                     f"Leave --sequence out, or rename the files."
                 )
-            return models[sequence]
+            return known[sequence]
         if of_suffix is not None:
             return of_suffix
         metadata = self.metadata()
-        fitting = [m for m in models.values() if _varies(metadata, m.bids_time)]
+        fitting = [m for m in known.values() if _varies(metadata, m.bids_time)]
         if len(fitting) != 1:
             why = "both InversionTime and EchoTime vary" if fitting else "neither name nor sidecars tell"
-            flags = " or ".join(f"--sequence {m}" for m in sorted(models))
-            no_times = not any(m.bids_time in meta for m in models.values() for meta in metadata)
+            flags = " or ".join(f"--sequence {m}" for m in sorted(known))
+            no_times = not any(m.bids_time in meta for m in known.values() for meta in metadata)
             raise InputError(
                 f"{self.label}: which kind of series is this, and at which times? {why.capitalize()}. "
                 f"Give {flags}{', and the times in ms with --times-ms' if no_times else ''}."
