@@ -11,14 +11,18 @@ from numpy.typing import NDArray
 
 from rimap.estimators.base import Estimator
 from rimap.evaluation.metrics import coefficient_of_variation, relative_bias, relative_rmse, slope
+from rimap.evaluation.structures import STRUCTURES, place, with_structures
 from rimap.likelihood import Gaussian
 from rimap.signals.base import SignalModel
 from rimap.simulation.subjects import simulate_series, simulate_subject
-from rimap.simulation.tissues import GM, WM
+from rimap.simulation.tissues import BRAIN_LABELS, GM, WM
 
 #: The paper's definition of SNR: σ = 0.65 / SNR, with 0.65 the proton density of white matter (Table 1).
 REFERENCE_SIGNAL = 0.65
 TISSUES = {"GM": GM, "WM": WM}
+
+Texture = Literal["smooth", "white", "none"]
+BMap = Literal["smooth", "constant"]
 
 
 @dataclass(frozen=True)
@@ -28,13 +32,13 @@ class Accuracy:
     Attributes
     ----------
     bias
-        |median over voxels of the signed relative bias of the mean map|, %.
+        Median over voxels of the signed relative bias of the mean map, %.
     cv, rmse
         Medians over voxels, %.
     slope
         Of the mean estimate on the truth inside the tissue.
     nan
-        Fraction of values inside the tissue without an answer.
+        Fraction of values inside the brain mask (not the tissue alone) without an answer.
     """
 
     estimator: str
@@ -48,6 +52,69 @@ class Accuracy:
     nan: float
 
 
+def crop(labels: NDArray[Any], margin: int = 4) -> NDArray[Any]:
+    """Return a slice or volume of labels (*X) cut to the box of its brain and `margin` voxels around it."""
+    brain = np.isin(labels, BRAIN_LABELS)
+    box = []
+    for axis in range(labels.ndim):
+        found = np.flatnonzero(brain.any(axis=tuple(set(range(labels.ndim)) - {axis})))
+        box.append(slice(max(0, int(found[0]) - margin), int(found[-1]) + 1 + margin))
+    return np.ascontiguousarray(labels[tuple(box)])
+
+
+def measure(
+    name: str,
+    estimator: Estimator,
+    labels: NDArray[Any],
+    model: SignalModel,
+    *,
+    subject: int,
+    snr: float,
+    n_repeats: int = 20,
+    seed: int = 0,
+    texture: Texture = "smooth",
+    b_map: BMap = "smooth",
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[dict[str, Any]]:
+    """Return the rows (one a tissue) of one estimator on one subject at one SNR.
+
+    Subject and noise draws follow from the numbers alone: they are the same for every estimator.
+    """
+    brain = np.isin(labels, BRAIN_LABELS)
+    kappa = simulate_subject(
+        np.where(brain, labels, 0), model, np.random.default_rng([seed, subject]), texture=texture, b_map=b_map
+    )
+    noise = Gaussian(REFERENCE_SIGNAL / snr)
+    maps = []
+    for c in range(n_repeats):
+        rng = np.random.default_rng([seed, subject, round(snr * 1000), c])
+        series = simulate_series(kappa, model, noise, rng, mask=brain)
+        maps.append(estimator.estimate(series).kappa[-1][brain])
+        progress(f"{name}: subject {subject}, SNR {snr:g}, draw {c + 1}/{n_repeats}")
+    estimates, truth, tissues = np.stack(maps), kappa[-1][brain], labels[brain]
+    nan = float((~np.isfinite(estimates)).mean())
+    rows = []
+    for tissue, label in TISSUES.items():
+        where = (tissues == label) & np.isfinite(estimates).all(0)
+        e, t = estimates[:, where].astype(float), truth[where]
+        rows.append(
+            asdict(
+                Accuracy(
+                    estimator=name,
+                    subject=subject,
+                    snr=float(snr),
+                    tissue=tissue,
+                    bias=float(np.median(relative_bias(e, t))),
+                    cv=float(np.median(coefficient_of_variation(e))),
+                    rmse=float(np.median(relative_rmse(e, t))),
+                    slope=slope(e, t),
+                    nan=nan,
+                )
+            )
+        )
+    return rows
+
+
 def accuracy(
     estimators: Mapping[str, Estimator],
     labels: NDArray[Any],
@@ -57,8 +124,8 @@ def accuracy(
     n_subjects: int = 3,
     n_repeats: int = 20,
     seed: int = 0,
-    texture: Literal["smooth", "white", "none"] = "smooth",
-    b_map: Literal["smooth", "constant"] = "smooth",
+    texture: Texture = "smooth",
+    b_map: BMap = "smooth",
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """Return one row for each estimator, subject, SNR and tissue; the noise draws are the same for all.
@@ -72,44 +139,105 @@ def accuracy(
     n_repeats
         C, noise draws.
     """
-    rows: list[dict[str, Any]] = []
-    brain = np.isin(labels, (1, 2, 3, 8))
-    for subject in range(n_subjects):
-        kappa = simulate_subject(
-            np.where(brain, labels, 0), model, np.random.default_rng([seed, subject]), texture=texture, b_map=b_map
+    return [
+        row
+        for subject in range(n_subjects)
+        for snr in snrs
+        for name, estimator in estimators.items()
+        for row in measure(
+            name, estimator, labels, model, subject=subject, snr=snr, n_repeats=n_repeats, seed=seed,
+            texture=texture, b_map=b_map, progress=progress,
         )
-        for snr in snrs:
-            noise = Gaussian(REFERENCE_SIGNAL / snr)
-            maps: dict[str, list[NDArray[Any]]] = {name: [] for name in estimators}
-            for c in range(n_repeats):
-                rng = np.random.default_rng([seed, subject, round(snr * 1000), c])
-                series = simulate_series(kappa, model, noise, rng, mask=brain)
-                for name, estimator in estimators.items():
-                    maps[name].append(estimator.estimate(series).kappa[-1])
-                progress(f"subject {subject + 1}/{n_subjects}, SNR {snr:g}, draw {c + 1}/{n_repeats}")
-            for tissue, label in TISSUES.items():
-                where = labels == label
-                truth = kappa[-1][where]
-                for name in estimators:
-                    e = np.stack([m[where] for m in maps[name]])
-                    ok = np.isfinite(e).all(0)
-                    rows.append(
-                        asdict(_row(name, subject, snr, tissue, e[:, ok], truth[ok], float((~np.isfinite(e)).mean())))
-                    )
+    ]  # fmt: skip
+
+
+def structure_bias(
+    name: str,
+    estimator: Estimator,
+    labels: NDArray[Any],
+    model: SignalModel,
+    *,
+    subject: int,
+    snr: float = 10,
+    n_repeats: int = 20,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Return one row a kind of structure (Fig. 3): median over their pixels of the relative bias, %, and of the CV.
+
+    Each kind is placed at several sites, so that few draws are enough; the paper has one of each.
+    """
+    brain = np.isin(labels, BRAIN_LABELS)
+    flat = np.where(brain, labels, 0)
+    kappa = simulate_subject(flat, model, np.random.default_rng([seed, subject]))
+    placed = place(flat, np.random.default_rng([seed, subject, 1]))
+    kappa = with_structures(kappa, placed)
+    noise = Gaussian(REFERENCE_SIGNAL / snr)
+    maps = []
+    for c in range(n_repeats):
+        rng = np.random.default_rng([seed, subject, round(snr * 1000), c])
+        maps.append(estimator.estimate(simulate_series(kappa, model, noise, rng, mask=brain)).kappa[-1])
+    e = np.stack(maps).astype(float)
+    rows = []
+    for s in STRUCTURES:
+        where = placed.inside[s.name] > 0
+        inside = e[:, where]
+        rows.append(
+            {
+                "estimator": name,
+                "subject": subject,
+                "snr": float(snr),
+                "structure": s.name,
+                "bias": float(np.median(relative_bias(inside, s.T1))),
+                "cv": float(np.median(coefficient_of_variation(inside))),
+                "count": placed.count(s.name),
+            }
+        )
     return rows
 
 
-def _row(
-    name: str, subject: int, snr: float, tissue: str, e: NDArray[Any], truth: NDArray[Any], nan: float
-) -> Accuracy:
-    return Accuracy(
-        estimator=name,
-        subject=subject,
-        snr=float(snr),
-        tissue=tissue,
-        bias=float(abs(np.median(relative_bias(e, truth)))),
-        cv=float(np.median(coefficient_of_variation(e))),
-        rmse=float(np.median(relative_rmse(e, truth))),
-        slope=slope(e, truth),
-        nan=nan,
-    )
+def tile_bias(
+    name: str,
+    estimator: Estimator,
+    model: SignalModel,
+    values: Sequence[float],
+    *,
+    snr: float = 30,
+    n_repeats: int = 20,
+    seed: int = 0,
+    size: int = 16,
+) -> list[dict[str, Any]]:
+    """Return one row a value of T: the median over a uniform square of it of the relative bias, and of CV and RMSE, %.
+
+    The squares of `size` pixels lie in random order beside each other; A = 0.85 and B = 1.9 everywhere.
+    """
+    columns = int(np.ceil(np.sqrt(len(values))))
+    rows_n = int(np.ceil(len(values) / columns))
+    order = np.random.default_rng([seed, 7]).permutation(len(values))
+    T = np.full((rows_n * size, columns * size), np.median(values))
+    where = {}
+    for place_, k in enumerate(order):
+        x, y = (place_ // columns) * size, (place_ % columns) * size
+        T[x : x + size, y : y + size] = values[k]
+        where[int(k)] = (slice(x, x + size), slice(y, y + size))
+    known = {"A": 0.85, "B": 1.9}
+    kappa = np.stack([*(np.full(T.shape, known[p.name]) for p in model.parameters[:-1]), T])
+    noise = Gaussian(REFERENCE_SIGNAL / snr)
+    maps = []
+    for c in range(n_repeats):
+        rng = np.random.default_rng([seed, round(snr * 1000), c])
+        maps.append(estimator.estimate(simulate_series(kappa, model, noise, rng)).kappa[-1])
+    e = np.stack(maps).astype(float)
+    out = []
+    for k, value in enumerate(values):
+        box = e[(slice(None), *where[k])]
+        out.append(
+            {
+                "estimator": name,
+                "snr": float(snr),
+                "T": float(value),
+                "bias": float(np.median(relative_bias(box, value))),
+                "cv": float(np.median(coefficient_of_variation(box))),
+                "rmse": float(np.median(relative_rmse(box, value))),
+            }
+        )
+    return out

@@ -1,0 +1,129 @@
+"""The small structures of Fig. 3: single pixels and lines whose T1 differs from the tissue around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
+
+from rimap.simulation.tissues import GM, WM
+
+#: Pixels of a line; the paper does not say.
+LINE = 9
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One kind of structure.
+
+    Parameters
+    ----------
+    name
+        Ω's index in the paper.
+    T1
+        Its value, ms.
+    tissue
+        Label of what it lies in.
+    shape
+        Pixels along the two axes.
+    """
+
+    name: str
+    title: str
+    T1: float
+    tissue: int
+    shape: tuple[int, int]
+
+
+#: §5.1.2. The first axis of a slice runs left to right, the second upwards.
+STRUCTURES = (
+    Structure("hypo_point", "hypo-intense point in GM", 400.0, GM, (1, 1)),
+    Structure("hyper_point", "hyper-intense point in WM", 1200.0, WM, (1, 1)),
+    Structure("vertical_line", "vertical line in WM", 1200.0, WM, (1, LINE)),
+    Structure("horizontal_line", "horizontal line in WM", 1200.0, WM, (LINE, 1)),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Structures on a slice.
+
+    Parameters
+    ----------
+    inside
+        For each kind, (*X): the index (1, 2, …) of the structure that a pixel is of, else 0.
+    around
+        The same for the immediate neighbourhood, one pixel wide.
+    """
+
+    inside: dict[str, NDArray[np.int64]]
+    around: dict[str, NDArray[np.int64]]
+
+    def count(self, name: str) -> int:
+        """Return how many structures of a kind were placed."""
+        return int(self.inside[name].max())
+
+
+def place(
+    labels: NDArray[Any],
+    rng: np.random.Generator,
+    *,
+    count: int = 8,
+    distance: int = 8,
+    structures: Sequence[Structure] = STRUCTURES,
+) -> Placed:
+    """Place up to `count` structures of each kind on a slice (X, Y), nowhere nearer to each other than `distance`.
+
+    A structure and its neighbourhood lie inside their tissue.
+    """
+    free = np.ones(labels.shape, bool)
+    inside = {s.name: np.zeros(labels.shape, np.int64) for s in structures}
+    around = {s.name: np.zeros(labels.shape, np.int64) for s in structures}
+    for s in sorted(structures, key=lambda s: -max(s.shape)):  # the largest have fewest places
+        (a, b), X = s.shape, labels.shape
+        windows = np.lib.stride_tricks.sliding_window_view(labels == s.tissue, (a + 2, b + 2)).all((-2, -1))
+        sites = rng.permutation(np.argwhere(windows))
+        n = 0
+        for x, y in sites:
+            box = (slice(x, x + a + 2), slice(y, y + b + 2))
+            if n == count:
+                break
+            if not free[box].all():
+                continue
+            n += 1
+            around[s.name][box] = n
+            core = (slice(x + 1, x + 1 + a), slice(y + 1, y + 1 + b))
+            around[s.name][core] = 0
+            inside[s.name][core] = n
+            reach = (
+                slice(max(0, x - distance), min(X[0], x + a + 2 + distance)),
+                slice(max(0, y - distance), min(X[1], y + b + 2 + distance)),
+            )
+            free[reach] = False
+    return Placed(inside, around)
+
+
+def with_structures(
+    kappa: NDArray[Any], placed: Placed, structures: Sequence[Structure] = STRUCTURES
+) -> NDArray[np.float64]:
+    """Return the maps κ (Q, X, Y) with T (the last) changed inside the structures."""
+    out = np.array(kappa, float)
+    for s in structures:
+        out[-1][placed.inside[s.name] > 0] = s.T1
+    return out
+
+
+def disc(shape: tuple[int, ...], centre: Sequence[float], radius: float) -> NDArray[np.bool_]:
+    """Return the mask (*X) of a disc or ball."""
+    grids = np.ogrid[tuple(slice(n) for n in shape)]
+    return np.asarray(sum((g - c) ** 2 for g, c in zip(grids, centre)) <= radius**2)
+
+
+def ring(mask: NDArray[np.bool_], width: int = 1) -> NDArray[np.bool_]:
+    """Return the pixels around a mask, as far as `width`, diagonals included."""
+    grown = binary_dilation(mask, np.ones((3,) * mask.ndim, bool), iterations=width)
+    return np.asarray(grown & ~mask)
