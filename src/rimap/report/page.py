@@ -350,11 +350,16 @@ def _settings(maps: ParameterMaps, run: Run) -> list[tuple[str, str]]:
     sigma = sigma_number(maps)
     noise = maps.noise.name if maps.noise is not None else "–"
     rows = [("Estimator", " – ".join(x for x in (maps.estimator, run.estimator_title) if x)), ("Chosen", run.choice)]
-    rows.append(("Model", (type(maps.model).__doc__ or "").strip().splitlines()[0]))
+    rows.append(("Model", (type(maps.model).__doc__ or "").strip().splitlines()[0].replace("`", "")))
     rows.append(("Noise", noise + ("" if sigma is None else f", σ = {number(sigma)} ({maps.sigma_source})")))
-    rows += [(str(k), _plain(v)) for k, v in maps.settings.items()]
+    rows += [(k, _plain(v)) for k, v in _options(maps).items()]
     rows.append(("Bounds", "; ".join(f"{p.name} {_bounds(p)}" for p in maps.model.parameters)))
     return [(k, v) for k, v in rows if v]
+
+
+def _options(maps: ParameterMaps) -> dict[str, Any]:
+    """Return the settings that bear on the values."""
+    return {str(k): v for k, v in maps.settings.items() if v is not None and k != "threads"}
 
 
 def _bounds(p: Parameter) -> str:
@@ -388,7 +393,7 @@ def methods_text(series: WeightedSeries, maps: ParameterMaps, run: Run) -> str:
     times = ", ".join(ms(t) for t in model.times)
     kind = {"InversionTime": "inversion times", "EchoTime": "echo times"}.get(model.bids_time, "times")
     text = f"{what} maps were estimated with rimap {__version__} ({run.estimator_title or maps.estimator}"
-    options = ", ".join(f"{k} = {_plain(v)}" for k, v in maps.settings.items())
+    options = ", ".join(f"{k} = {_plain(v)}" for k, v in _options(maps).items())
     text += f"; {options})" if options else ")"
     text += f" from {model.n_images} images at {kind} of {times} ms"
     tr = getattr(model, "tr", None)
