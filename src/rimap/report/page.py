@@ -13,8 +13,7 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap import __version__
-from rimap.report import colours
+from rimap import __version__, colours
 from rimap.report.images import View, png, view_of
 from rimap.report.statistics import Statistics, counted, describe, region, statistics_of
 from rimap.series import ParameterMaps, Status, WeightedSeries

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rimap.report import colours
+from rimap import colours
 
 
 @pytest.mark.parametrize("name", ["lipari", "navia", "batlow", "lajolla"])
