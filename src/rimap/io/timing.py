@@ -143,13 +143,9 @@ def repetition_time(
             continue
         return None, (
             f"{field} is {shortest:g} ms, not longer than the inversion time: it is the time between readouts and was "
-            "not used. Give the time from inversion to inversion (--tr-ms) if it is known; without it TR must exceed "
-            "5 T1, and T1 from a Look-Locker readout is an apparent one (T1*)."
+            "not used. T1 from such a readout (Look-Locker) is an apparent one, T1*."
         )
-    return None, (
-        "no repetition time in the sidecars: TR must exceed 5 T1, or T1 and B are biased. Give the time from inversion "
-        "to inversion with --tr-ms."
-    )
+    return None, ""  # the estimator warns of a model without TR
 
 
 def _count(n: int, what: str) -> str:
