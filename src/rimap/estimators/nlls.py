@@ -21,10 +21,8 @@ from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
 
 #: Voxels that a thread takes at a time.
-CHUNK = 8192
-
-#: The search looks at every so-many-th node of the table first.
-STRIDE = 2
+CHUNK = 4096
+TALLY = np.zeros(8, np.int64)
 
 Floats = NDArray[Any]
 Bytes = NDArray[np.uint8]
@@ -147,15 +145,20 @@ def _cone_search(model: SignalModel, images: Floats, kappa: Floats, sd: Floats, 
     from rimap.estimators import nlls_kernels as kernels  # numba is slow to import: only who maps pays
 
     table = cone_table(model)
-    flips = model.n_images if table.flips else 0
+    N, J = model.n_images, len(table.t)
+    flips = N if table.flips else 0
+    order = np.concatenate([table.order, np.full((J, 4), N)], axis=1)
+    nodes = np.concatenate([table.nodes, np.zeros((J, 2, 1), np.float32)], axis=2)
 
     def work(voxels: NDArray[np.int64]) -> int:
-        rows = np.empty((len(voxels), model.n_images))
-        scale, kind = np.empty(len(voxels)), np.empty(len(voxels), np.int64)
-        kernels.load(images, voxels, rows, scale, kind)
+        n = -(-len(voxels) // kernels.LANES)
+        blocks = np.empty((n, N, kernels.LANES))
+        scale, kind = np.zeros(n * kernels.LANES), np.zeros(n * kernels.LANES, np.int64)
+        kernels.load(images, voxels, blocks, scale, kind)
         kernels.search(
-            rows, scale, kind, voxels, table.vectors, table.scalars, table.order, table.t, table.coarse,
-            table.coarse_edge, STRIDE, *table.B_bounds, int(table.has_B), flips, kappa, sd, rss, status,
+            blocks, scale, kind, voxels, table.t, table.width, table.limits, table.basis, table.scalars, order, nodes,
+            table.edge, table.upper, table.last, table.reach, *table.B_bounds, int(table.has_B), flips,
+            kappa, sd, rss, status, TALLY,
         )  # fmt: skip
         return len(voxels)
 

@@ -1,6 +1,7 @@
-"""Numba kernels of the voxelwise search; see `separable` for the geometry and `nlls` for the method.
+"""Numba kernels of the voxelwise search; `separable` has the geometry, `nlls` the method.
 
-All release the GIL and take a block of voxels, so that threads share the work. Compiled code is kept on disk.
+A block is LANES voxels side by side, so that the search over nodes and flips runs on whole vector registers. All
+release the GIL, so that threads share the work. Compiled code is kept on disk.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numba import njit
 
-_FAST = {"nnan", "ninf", "nsz", "arcp", "contract", "afn", "reassoc"}
 LANES = 64
-
 OK, AT_BOUND, NO_SIGNAL, NOT_FINITE = 0, 1, 2, 3
-_ANGLE = 1e-10  # within which an estimate counts as lying on an edge of the cone
+
+#: Where on the cone an estimate lies.
+INSIDE, LOWER, UPPER, KINK = 0, 1, 2, 3
 
 Array = Any
 F = TypeVar("F", bound=Callable[..., Any])
+
+_FAST = {"nnan", "ninf", "nsz", "arcp", "contract", "afn", "reassoc"}
 
 
 def compiled(*, fast: bool = False) -> Callable[[F], F]:
@@ -27,387 +30,473 @@ def compiled(*, fast: bool = False) -> Callable[[F], F]:
     return cast("Callable[[F], F]", njit(nogil=True, cache=True, fastmath=_FAST if fast else False))
 
 
-@compiled(fast=True)
-def _coarse(S: Array, U: Array, edge: Array, order: Array, stride: int, flips: int, best: Array, where: Array, x: Array, y: Array) -> None:  # fmt: skip
-    """Find for each lane of S (N, LANES) the node and number of flips with the longest projection.
+@compiled()
+def load(images: Array, voxels: Array, blocks: Array, scale: Array, kind: Array) -> None:
+    """Copy `voxels` of images (N, M) to `blocks` (n, N, LANES), each divided by its largest modulus `scale`.
 
-    `U` (J, 2, N), `edge` (J, 2), `order` (J, N). Writes the squared length to `best` and node·(N + 1) + flips to `where`.
+    `kind`: 0, or -1 where a value is negative, or the status of a voxel that has no estimate.
     """
-    J, N = U.shape[0], U.shape[2]
-    for v in range(LANES):
-        best[v] = np.float32(-1)
-        where[v] = 0
-    for jj in range(0, J + stride - 1, stride):
-        j = min(jj, J - 1)
-        ex, ey = edge[j, 0], edge[j, 1]
-        for v in range(LANES):
-            x[v] = np.float32(0)
-            y[v] = np.float32(0)
+    N = images.shape[0]
+    for b in range(blocks.shape[0]):
+        block = blocks[b]
+        here = voxels[b * LANES : (b + 1) * LANES]
+        high, low, finite = np.zeros(LANES), np.zeros(LANES), np.ones(LANES, np.bool_)
         for n in range(N):
-            a, b = U[j, 0, n], U[j, 1, n]
+            for v in range(here.shape[0]):
+                value = float(images[n, here[v]])
+                block[n, v] = value
+                finite[v] &= math.isfinite(value)
+                high[v] = max(high[v], value)
+                low[v] = min(low[v], value)
+            for v in range(here.shape[0], LANES):
+                block[n, v] = 0.0
+        for v in range(here.shape[0]):
+            size = max(high[v], -low[v])
+            good = finite[v] and size > 0
+            kind[b * LANES + v] = (-1 if low[v] < 0 else 0) if good else (NO_SIGNAL if finite[v] else NOT_FINITE)
+            scale[b * LANES + v] = size if good else 0.0
+            high[v] = 1 / size if good else 0.0
+        for n in range(N):
             for v in range(LANES):
-                x[v] += a * S[n, v]
-                y[v] += b * S[n, v]
-        for k in range(flips + 1):
-            if k:
-                n = order[j, k - 1]
-                a, b = np.float32(2) * U[j, 0, n], np.float32(2) * U[j, 1, n]
-            else:
-                n, a, b = 0, np.float32(0), np.float32(0)
-            code = np.int32(j * (N + 1) + k)
-            for v in range(LANES):
-                s = S[n, v]
-                xv = x[v] - a * s
-                yv = y[v] - b * s
-                x[v] = xv
-                y[v] = yv
-                d = xv * ey - yv * ex
-                e = max(max(xv, xv * ex + yv * ey), np.float32(0))
-                inside = xv * xv + yv * yv
-                score = inside if min(yv, d) >= np.float32(0) else e * e
-                better = score > best[v]
-                best[v] = score if better else best[v]
-                where[v] = code if better else where[v]
+                block[n, v] = block[n, v] * high[v] if high[v] > 0 else 0.0
 
 
 @compiled(fast=True)
-def _dots(vectors: Array, j: int, s: Array, out: Array) -> None:
-    """Write ⟨u₀, s⟩, its two derivatives and those of u₁ to `out` (6,)."""
-    a0 = a1 = a2 = b0 = b1 = b2 = 0.0
-    V = vectors[j]
-    for n in range(s.shape[0]):
-        sn = s[n]
-        a0 += V[0, n] * sn
-        a1 += V[1, n] * sn
-        a2 += V[2, n] * sn
-        b0 += V[3, n] * sn
-        b1 += V[4, n] * sn
-        b2 += V[5, n] * sn
-    out[0], out[1], out[2], out[3], out[4], out[5] = a0, a1, a2, b0, b1, b2
+def _scan(S: Array, nodes: Array, edge: Array, upper: Array, last: Array, order: Array, flips: int, W: Array, P: Array, K: Array) -> None:  # fmt: skip
+    """Write for each node and lane the longest squared projection on the cone over all flips, and their number.
 
-
-@compiled()
-def _project(x: float, x1: float, y: float, y1: float, ex: float, ex1: float, ey: float, ey1: float) -> tuple[float, float]:  # fmt: skip
-    """Return the squared length of the projection of (x, y) on the cone and half its derivative."""
-    if y >= 0 and x * ey - y * ex >= 0:
-        return x * x + y * y, x * x1 + y * y1
-    w = x * ex + y * ey
-    if x >= w:
-        return (x * x, x * x1) if x > 0 else (0.0, 0.0)
-    return (w * w, w * (x1 * ex + x * ex1 + y1 * ey + y * ey1)) if w > 0 else (0.0, 0.0)
-
-
-@compiled()
-def _hermite(h: float, f: Array, g: Array, c: Array) -> None:
-    """Write the coefficients in θ of the quintic through (f, f′, f″) and (g, g′, g″) of a cell of width h to `c`."""
-    f1, f2, g1, g2 = h * f[1], h * h * f[2] * 0.5, h * g[1], h * h * g[2] * 0.5
-    r0 = g[0] - f[0] - f1 - f2
-    r1 = g1 - f1 - 2 * f2
-    r2 = g2 - f2
-    c[0], c[1], c[2] = f[0], f1, f2
-    c[3] = 10 * r0 - 4 * r1 + r2
-    c[4] = -15 * r0 + 7 * r1 - 2 * r2
-    c[5] = 6 * r0 - 3 * r1 + r2
-
-
-@compiled()
-def _poly(c: Array, t: float) -> tuple[float, float, float]:
-    """Return value and two derivatives of the quintic `c` at θ."""
-    f = c[0] + t * (c[1] + t * (c[2] + t * (c[3] + t * (c[4] + t * c[5]))))
-    f1 = c[1] + t * (2 * c[2] + t * (3 * c[3] + t * (4 * c[4] + t * 5 * c[5])))
-    f2 = 2 * c[2] + t * (6 * c[3] + t * (12 * c[4] + t * 20 * c[5]))
-    return f, f1, f2
-
-
-@compiled()
-def _in_cell(cx: Array, cy: Array, cex: Array, cey: Array, ga: float, gb: float) -> tuple[float, float]:
-    """Return (θ, squared length) of the maximum within a cell whose half-derivatives at the ends are ga > 0 > gb.
-
-    Newton's iteration, kept inside a bracket.
+    S ((N + 1)·LANES) flat, its last row zero; nodes (J, 2, N + 1), upper (J, N), order (J, N + 4), padded with
+    zeros and N; W (4·LANES) scratch; P and K (J·LANES), flat.
     """
-    lo, hi = 0.0, 1.0
-    t = ga / (ga - gb)
-    F = 0.0
-    for _ in range(30):
-        x, x1, x2 = _poly(cx, t)
-        y, y1, y2 = _poly(cy, t)
-        ex, ex1, ex2 = _poly(cex, t)
-        ey, ey1, ey2 = _poly(cey, t)
-        if y >= 0 and x * ey - y * ex >= 0:
-            F = x * x + y * y
-            g = x * x1 + y * y1
-            g1 = x1 * x1 + x * x2 + y1 * y1 + y * y2
-        else:
-            w = x * ex + y * ey
-            if x >= w:
-                if x <= 0:
-                    return t, 0.0
-                F, g, g1 = x * x, x * x1, x1 * x1 + x * x2
-            else:
-                if w <= 0:
-                    return t, 0.0
-                w1 = x1 * ex + x * ex1 + y1 * ey + y * ey1
-                w2 = x2 * ex + 2 * x1 * ex1 + x * ex2 + y2 * ey + 2 * y1 * ey1 + y * ey2
-                F, g, g1 = w * w, w * w1, w1 * w1 + w * w2
-        if g > 0:
-            lo = t
-        else:
-            hi = t
-        step = g / g1 if g1 < 0 else -1e9 * g
-        new = t - step
-        if not lo < new < hi:
-            new = 0.5 * (lo + hi)
-        if abs(new - t) < 1e-9:
-            t = new
+    J, N = upper.shape
+    zero = np.float32(0)
+    for j in range(J):
+        ex, ey = edge[j, 0], edge[j, 1]
+        for v in range(4 * LANES):
+            W[v] = zero
+        for n in range(N):
+            a, b, e, row = nodes[j, 0, n], nodes[j, 1, n], upper[j, n], n * LANES
+            for v in range(LANES):
+                s = S[row + v]
+                W[v] += a * s
+                W[LANES + v] += b * s
+                W[2 * LANES + v] += e * s
+        k = np.float32(last[j])
+        for v in range(LANES):
+            x, y, e = W[v], W[LANES + v], max(W[2 * LANES + v], zero)
+            d = x * ey - y * ex
+            score = x * x + y * y if min(y, d) >= zero else zero
+            score = max(score, max(x, zero) * max(x, zero))
+            higher = e * e > score
+            W[2 * LANES + v] = e * e if higher else score
+            W[3 * LANES + v] = k if higher else zero
+        for g in range(0, flips, 4):
+            n0, n1, n2, n3 = order[j, g], order[j, g + 1], order[j, g + 2], order[j, g + 3]
+            a0, a1, a2, a3 = nodes[j, 0, n0], nodes[j, 0, n1], nodes[j, 0, n2], nodes[j, 0, n3]
+            b0, b1, b2, b3 = nodes[j, 1, n0], nodes[j, 1, n1], nodes[j, 1, n2], nodes[j, 1, n3]
+            n0, n1, n2, n3 = n0 * LANES, n1 * LANES, n2 * LANES, n3 * LANES
+            k0 = np.float32(g + 1)
+            k1, k2, k3 = k0 + np.float32(1), k0 + np.float32(2), k0 + np.float32(3)
+            for v in range(LANES):
+                x, y, p, q = W[v], W[LANES + v], W[2 * LANES + v], W[3 * LANES + v]
+                s = S[n0 + v] + S[n0 + v]
+                x -= a0 * s
+                y -= b0 * s
+                f = x * x + y * y if min(y, x * ey - y * ex) >= zero else zero
+                q = k0 if f > p else q
+                p = max(f, p)
+                s = S[n1 + v] + S[n1 + v]
+                x -= a1 * s
+                y -= b1 * s
+                f = x * x + y * y if min(y, x * ey - y * ex) >= zero else zero
+                q = k1 if f > p else q
+                p = max(f, p)
+                s = S[n2 + v] + S[n2 + v]
+                x -= a2 * s
+                y -= b2 * s
+                f = x * x + y * y if min(y, x * ey - y * ex) >= zero else zero
+                q = k2 if f > p else q
+                p = max(f, p)
+                s = S[n3 + v] + S[n3 + v]
+                x -= a3 * s
+                y -= b3 * s
+                f = x * x + y * y if min(y, x * ey - y * ex) >= zero else zero
+                q = k3 if f > p else q
+                p = max(f, p)
+                W[v], W[LANES + v], W[2 * LANES + v], W[3 * LANES + v] = x, y, p, q
+        row = j * LANES
+        for v in range(LANES):
+            P[row + v] = W[2 * LANES + v]
+            K[row + v] = W[3 * LANES + v]
+
+
+@compiled(fast=True)
+def _best(P: Array, K: Array, reach: Array, J: int, top: Array, flipped: Array, where: Array, rivals: Array) -> None:
+    """Write the best P (LANES), its flips and node, and how many others could surpass it between nodes."""
+    for v in range(LANES):
+        top[v] = np.float32(-1)
+        where[v] = np.int32(0)
+        rivals[v] = np.int32(0)
+    for j in range(J):
+        for v in range(LANES):
+            better = P[j * LANES + v] > top[v]
+            top[v] = P[j * LANES + v] if better else top[v]
+            flipped[v] = K[j * LANES + v] if better else flipped[v]
+            where[v] = np.int32(j) if better else where[v]
+    for j in range(J):
+        up, down = max(j - 1, 0), min(j + 1, J - 1)
+        factor = np.float32(1) + reach[j]
+        for v in range(LANES):
+            p = P[j * LANES + v]
+            peak = (p >= P[up * LANES + v]) & (p >= P[down * LANES + v])
+            rival = (p * factor > top[v]) & (peak | (K[j * LANES + v] != flipped[v]))
+            rivals[v] += np.int32(1) if rival else np.int32(0)
+
+
+@compiled(fast=True)
+def _combine(C: Array, s: Array, out: Array) -> None:
+    """Write the coefficients (16,) of x and y for the signed images s (N + pad): Σₙ sₙ C[n]; C (N, 16)."""
+    N = C.shape[0]
+    for i in range(16):
+        out[i] = 0.0
+    full = N - N % 4
+    for n in range(0, full, 4):
+        s0, s1, s2, s3 = s[n], s[n + 1], s[n + 2], s[n + 3]
+        for i in range(16):
+            out[i] += s0 * C[n, i] + s1 * C[n + 1, i] + s2 * C[n + 2, i] + s3 * C[n + 3, i]
+    for n in range(full, N):
+        s0 = s[n]
+        for i in range(16):
+            out[i] += s0 * C[n, i]
+
+
+@compiled(fast=True)
+def _poly(c: Array, i: int, t: float) -> tuple[float, float, float]:
+    """Return value and two derivatives at θ of the polynomial of degree 7 that starts at c[i]."""
+    f = c[i + 7]
+    f1 = f
+    f = f * t + c[i + 6]
+    f2 = f1
+    f1 = f1 * t + f
+    f = f * t + c[i + 5]
+    f2 = f2 * t + f1
+    f1 = f1 * t + f
+    f = f * t + c[i + 4]
+    f2 = f2 * t + f1
+    f1 = f1 * t + f
+    f = f * t + c[i + 3]
+    f2 = f2 * t + f1
+    f1 = f1 * t + f
+    f = f * t + c[i + 2]
+    f2 = f2 * t + f1
+    f1 = f1 * t + f
+    f = f * t + c[i + 1]
+    f2 = f2 * t + f1
+    f1 = f1 * t + f
+    f = f * t + c[i]
+    return f, f1, 2 * f2
+
+
+@compiled(fast=True)
+def _promise(c: Array, lo: float, hi: float) -> tuple[float, float]:
+    """Return the θ within [lo, hi] at which x² + y² is largest to second order, and that value."""
+    F = c[0] * c[0] + c[8] * c[8]
+    g = c[0] * c[1] + c[8] * c[9]
+    h = c[1] * c[1] + 2 * c[0] * c[2] + c[9] * c[9] + 2 * c[8] * c[10]
+    t = -g / h if h < 0 else (lo if g < 0 else hi)
+    t = min(max(t, lo), hi)
+    return t, F + t * (2 * g + t * h)
+
+
+@compiled(fast=True)
+def _newton(c: Array, t: float, lo: float, hi: float, ex: float) -> tuple[float, float, float, float, bool]:
+    """Return (θ, squared length, x, y, whether that is a maximum strictly within [lo, hi]), by Newton's iteration."""
+    x = y = h = 0.0
+    step = 1.0
+    for _ in range(8):
+        x, x1, x2 = _poly(c, 0, t)
+        y, y1, y2 = _poly(c, 8, t)
+        h = x1 * x1 + x * x2 + y1 * y1 + y * y2
+        if not h < 0:
+            return t, 0.0, x, y, False
+        step = -(x * x1 + y * y1) / h
+        if abs(step) < 1e-7:  # so near that this step ends it
+            x, y = x + x1 * step, y + y1 * step
+            t += step
             break
-        t = new
-    return t, F
+        t = min(max(t + step, lo), hi)
+    return t, x * x + y * y, x, y, lo < t < hi and abs(step) < 1e-7
 
 
 @compiled()
-def _climb(vectors: Array, scalars: Array, t: Array, s: Array, j: int, mid: Array, cells: Array, result: Array) -> None:
-    """Climb from node j to the maximum over T for the signed images s; `mid` (6,) are its dots there.
+def _edges(low: Array, high: Array, bound: Array, kinks: bool, t: float, e: Array) -> None:
+    """Write lower and upper edge of a sector at θ, each with its derivative, to `e` (8,).
 
-    Writes (squared length, cell, θ, x, y, edge cosine, edge sine) to `result`.
+    `low` and `high` (16,) are cosine and sine (of any length); `bound` (16,) is the edge of the box: no sector reaches
+    beyond it.
+    """
+    e[0], e[1], _ = _poly(low, 0, t)
+    e[2], e[3], _ = _poly(low, 8, t)
+    e[4], e[5], _ = _poly(high, 0, t)
+    e[6], e[7], _ = _poly(high, 8, t)
+    if kinks:
+        bx, bx1, _ = _poly(bound, 0, t)
+        by, by1, _ = _poly(bound, 8, t)
+        if e[4] * by - e[6] * bx < 0:
+            e[4], e[5], e[6], e[7] = bx, bx1, by, by1
+
+
+@compiled()
+def _value(c: Array, low: Array, high: Array, bound: Array, kinks: bool, t: float, e: Array, out: Array) -> None:
+    """Write (squared length, half its derivative, x, y, 0 inside | 1 lower | 2 upper edge) of the projection on a sector."""
+    x, x1, _ = _poly(c, 0, t)
+    y, y1, _ = _poly(c, 8, t)
+    _edges(low, high, bound, kinks, t, e)
+    out[0] = out[1] = out[2] = out[3] = 0.0
+    out[4] = 1.0
+    if kinks and e[0] * e[6] - e[2] * e[4] < 0:  # no B within its bounds makes the images change sign so
+        return
+    if e[0] * y - e[2] * x >= 0 and x * e[6] - y * e[4] >= 0:
+        out[0], out[1], out[2], out[3], out[4] = x * x + y * y, x * x1 + y * y1, x, y, 0.0
+        return
+    for i in range(0, 8, 4):
+        ux, ux1, uy, uy1 = e[i], e[i + 1], e[i + 2], e[i + 3]
+        w, q = x * ux + y * uy, ux * ux + uy * uy
+        if w > 0 and w * w > out[0] * q:
+            w1, q1 = x1 * ux + x * ux1 + y1 * uy + y * uy1, 2 * (ux * ux1 + uy * uy1)
+            out[0], out[1] = w * w / q, (w / q) * (w1 - 0.5 * w * q1 / q)
+            out[2], out[3], out[4] = w * ux / q, w * uy / q, 1.0 + i / 4
+
+
+@compiled()
+def _ascend(s: Array, j: int, n_low: int, n_high: int, basis: Array, scalars: Array, t: Array, limits: Array, bufs: Array, out: Array) -> None:  # fmt: skip
+    """Climb from node j to the maximum over T of the projection on a sector of the cone; the signs of s stay.
+
+    The sector lies between the zero crossings of the images n_low and n_high, -1 for the edges of the cone. Writes
+    (squared length, node, θ, x, y, place, whether T is at a bound) to `out`.
     """
     J = t.shape[0]
-    F, g = _project(mid[0], mid[1], mid[3], mid[4], scalars[j, 0, 0], scalars[j, 0, 1], scalars[j, 1, 0], scalars[j, 1, 1])  # fmt: skip
-    here, there = cells[4], cells[5]
-    here[:6] = mid[:6]
-    move = 1 if g > 0 else -1
-    while True:
-        i = j + move
-        if i < 0 or i >= J or g == 0.0:  # at a bound of T, or flat
-            result[0], result[1], result[2] = F, j - (1 if j == J - 1 else 0), (1.0 if j == J - 1 else 0.0)
-            result[3], result[4] = here[0], here[3]
-            result[5], result[6] = scalars[j, 0, 0], scalars[j, 1, 0]
-            return
-        _dots(vectors, i, s, there)
-        Fi, gi = _project(there[0], there[1], there[3], there[4], scalars[i, 0, 0], scalars[i, 0, 1], scalars[i, 1, 0], scalars[i, 1, 1])  # fmt: skip
-        if gi * move > 0 and Fi >= F:
-            j, F, g = i, Fi, gi
-            here[:] = there[:]
+    c, low, high, bound, e, now, then = bufs[0], bufs[1], bufs[2], bufs[3], bufs[4], bufs[5], bufs[6]
+    direction = 0
+    F_before = -1.0
+    for _ in range(2 * J):
+        _combine(basis[j], s, c)
+        bound[:8] = scalars[j, 0]
+        bound[8:] = scalars[j, 1]
+        low[:] = 0.0
+        low[0] = 1.0
+        high[:] = bound
+        if n_low >= 0:
+            low[:8] = -basis[j, n_low, 8:]
+            low[8:] = basis[j, n_low, :8]
+        if n_high >= 0:
+            high[:8] = -basis[j, n_high, 8:]
+            high[8:] = basis[j, n_high, :8]
+        kinks = n_high >= 0 or n_low >= 0
+        _value(c, low, high, bound, kinks, 0.0, e, now)
+        if now[0] < F_before:  # a step too far
+            break
+        F_before = now[0]
+        out[0], out[1], out[2], out[3], out[4], out[5], out[6] = now[0], j, 0.0, now[2], now[3], now[4], 0.0
+        g = now[1]
+        side = 1 if g > 0 else 0
+        if g == 0.0:
+            break
+        end = limits[j, side]
+        if end == 0.0:
+            out[6] = 1.0
+            break
+        _value(c, low, high, bound, kinks, end, e, then)
+        toward = 1 if side else -1
+        if then[1] * g > 0 and then[0] > now[0] and direction != -toward:
+            j += toward
+            direction = toward
             continue
+        # The maximum lies between θ = 0 and `end`: bisection and false position in turn.
+        a, b, ga, gb = 0.0, end, g, then[1]
+        if ga * gb > 0:
+            gb = -ga
+        for i in range(60):
+            mid = (a * gb - b * ga) / (gb - ga) if i % 3 else 0.5 * (a + b)
+            if not min(a, b) < mid < max(a, b):
+                mid = 0.5 * (a + b)
+            _value(c, low, high, bound, kinks, mid, e, now)
+            if now[0] > out[0]:
+                out[0], out[2], out[3], out[4], out[5] = now[0], mid, now[2], now[3], now[4]
+            if now[0] == 0.0:
+                now[1] = -1e-3 * ga
+            if now[1] == 0.0:
+                break
+            if now[1] * ga > 0:
+                a, ga = mid, now[1]
+            else:
+                b, gb = mid, now[1]
+            if abs(b - a) < 1e-9:
+                break
+            if i > 4 and abs(now[1]) < 1e-13 * now[0]:
+                break
         break
-    a = min(i, j)
-    h = t[a + 1] - t[a]
-    left, right = (here, there) if move > 0 else (there, here)
-    _hermite(h, left[:3], right[:3], cells[0])
-    _hermite(h, left[3:6], right[3:6], cells[1])
-    _hermite(h, scalars[a, 0], scalars[a + 1, 0], cells[2])
-    _hermite(h, scalars[a, 1], scalars[a + 1, 1], cells[3])
-    ga, gb = (g, gi) if move > 0 else (gi, g)
-    if not (ga > 0 and gb < 0):  # more than one maximum in the cell: near the better end
-        ga, gb = (1e-3, -1.0) if (move > 0) else (1.0, -1e-3)
-    theta, F = _in_cell(cells[0], cells[1], cells[2], cells[3], ga, gb)
-    result[0], result[1], result[2] = F, a, theta
-    result[3], result[4] = _poly(cells[0], theta)[0], _poly(cells[1], theta)[0]
-    result[5], result[6] = _poly(cells[2], theta)[0], _poly(cells[3], theta)[0]
+    if out[5] == 1.0 and n_low >= 0:
+        out[5] = KINK
+    if out[5] == 2.0 and n_high >= 0:
+        out[5] = KINK
 
 
 @compiled()
-def _profile(S: Array, u0: Array, u1: Array, order: Array, ex: float, ey: float, flips: int) -> tuple[float, float, float]:  # fmt: skip
-    """Return the best squared length over A and B for one T and images S of any sign, with its (x, y).
+def _settle(row: Array, s: Array, j: int, k: int, N: int, flips: int, exact: bool, order: Array, basis: Array, scalars: Array, t: Array, limits: Array, bufs: Array, out: Array) -> None:  # fmt: skip
+    """Climb from node j with k flips, then with one flip more or less as long as that helps."""
+    trial = bufs[7]
+    for n in range(N):
+        s[n] = row[n]
+    for m in range(k):
+        s[order[j, m]] = -s[order[j, m]]
+    _ascend(s, j, order[j, k - 1] if exact and k > 0 else -1, order[j, k] if exact and k < flips else -1, basis, scalars, t, limits, bufs, out)  # fmt: skip
+    if not flips:
+        return
+    home, tried = k, 0
+    for _ in range(2 * N):
+        moved = False
+        for side in range(-1, 2, 2):
+            k = home + side
+            if k < 0 or k > N or side == -tried:
+                continue
+            i = int(out[1])
+            for n in range(N):
+                s[n] = row[n]
+            for m in range(k):
+                s[order[i, m]] = -s[order[i, m]]
+            _ascend(s, i, order[i, k - 1] if exact and k > 0 else -1, order[i, k] if exact and k < flips else -1, basis, scalars, t, limits, bufs, trial)  # fmt: skip
+            if trial[0] > out[0] * (1 + 1e-14):
+                out[:7] = trial[:7]
+                home, tried, moved = k, side, True
+                break
+        if not moved:
+            break
+
+
+@compiled()
+def _profile(S: Array, basis: Array, theta: float, ex: float, ey: float, order: Array, perm: Array, flips: int, u0: Array, u1: Array, out: Array) -> None:  # fmt: skip
+    """Write the best (squared length, x, y, place, flips) over A and B for one T and images S of any sign.
 
     Between two flips the signs are those of the model, so each sector of the cone is a linear problem of its own.
     """
+    N = basis.shape[0]
     x = y = 0.0
-    for n in range(S.shape[0]):
+    for n in range(N):
+        u0[n] = _poly(basis[n], 0, theta)[0]
+        u1[n] = _poly(basis[n], 8, theta)[0]
         x += u0[n] * S[n]
         y += u1[n] * S[n]
-    best, bx, by = 0.0, 0.0, 0.0
-    if x > 0:  # edge B = lower bound
-        best, bx, by = x * x, x, 0.0
+        perm[n] = order[n]
+    if theta != 0.0:
+        for i in range(1, N):  # by u₁/u₀: sorted but for crossings
+            p, m = perm[i], i - 1
+            while m >= 0 and u1[perm[m]] * u0[p] > u1[p] * u0[perm[m]]:
+                perm[m + 1] = perm[m]
+                m -= 1
+            perm[m + 1] = p
+    out[:] = 0.0
+    if x > 0:
+        out[0], out[1], out[3] = x * x, x, LOWER
     lx, ly = 1.0, 0.0
     for k in range(flips + 1):
-        last = k == flips
-        n = -1 if last else order[k]
+        final = k == flips
         hx, hy = ex, ey
-        if not last:
+        if not final:
+            n = perm[k]
             norm = math.hypot(u0[n], u1[n])
             if norm > 0:
                 hx, hy = -u1[n] / norm, u0[n] / norm
-                if hx * ey - hy * ex <= 0:  # beyond the upper bound of B
-                    hx, hy, last = ex, ey, True
             else:
                 hx, hy = lx, ly
-        if lx * y - ly * x >= 0 and x * hy - y * hx >= 0:
-            F = x * x + y * y
-            if best < F:
-                best, bx, by = F, x, y
+            if hx * ey - hy * ex <= 0:  # beyond the upper bound of B
+                hx, hy, final = ex, ey, True
+        if lx * y - ly * x >= 0 and x * hy - y * hx >= 0 and x * x + y * y > out[0]:
+            out[0], out[1], out[2], out[3], out[4] = x * x + y * y, x, y, INSIDE, k
         w = x * hx + y * hy
-        if w > 0 and w * w > best:
-            best, bx, by = w * w, w * hx, w * hy
-        if last:
+        if w > 0 and w * w > out[0]:
+            out[0], out[1], out[2], out[3], out[4] = w * w, w * hx, w * hy, UPPER if final else KINK, k
+        if final:
             break
         x -= 2 * u0[n] * S[n]
         y -= 2 * u1[n] * S[n]
         lx, ly = hx, hy
-    return best, bx, by
-
-
-@compiled(fast=True)
-def _blend(vectors: Array, a: int, theta: float, h: float, u0: Array, u1: Array) -> None:
-    """Write u₀ and u₁ at θ of cell a."""
-    q, q3, q4, q5 = theta, theta**3, theta**4, theta**5
-    w0 = 1 - 10 * q3 + 15 * q4 - 6 * q5
-    w1 = h * (q - 6 * q3 + 8 * q4 - 3 * q5)
-    w2 = h * h * (q * q / 2 - 1.5 * q3 + 1.5 * q4 - 0.5 * q5)
-    w3 = 10 * q3 - 15 * q4 + 6 * q5
-    w4 = h * (-4 * q3 + 7 * q4 - 3 * q5)
-    w5 = h * h * (0.5 * q3 - q4 + 0.5 * q5)
-    V, W = vectors[a], vectors[a + 1]
-    for n in range(u0.shape[0]):
-        u0[n] = w0 * V[0, n] + w1 * V[1, n] + w2 * V[2, n] + w3 * W[0, n] + w4 * W[1, n] + w5 * W[2, n]
-        u1[n] = w0 * V[3, n] + w1 * V[4, n] + w2 * V[5, n] + w3 * W[3, n] + w4 * W[4, n] + w5 * W[5, n]
 
 
 @compiled()
-def _profile_at(S: Array, vectors: Array, scalars: Array, order: Array, t: Array, pos: float, flips: int, u0: Array, u1: Array, perm: Array, c: Array) -> tuple[float, float, float, float, float]:  # fmt: skip
-    """`_profile` at the position cell + θ."""
-    a = min(int(pos), t.shape[0] - 2)
-    theta, h = pos - a, t[a + 1] - t[a]
-    _blend(vectors, a, theta, h, u0, u1)
-    for n in range(perm.shape[0]):
-        perm[n] = order[a, n]
-    for i in range(1, perm.shape[0]):  # insertion sort by u₁/u₀: sorted but for crossings
-        p, m = perm[i], i - 1
-        while m >= 0 and u1[perm[m]] * u0[p] > u1[p] * u0[perm[m]]:
-            perm[m + 1] = perm[m]
-            m -= 1
-        perm[m + 1] = p
-    _hermite(h, scalars[a, 0], scalars[a + 1, 0], c)
-    ex = _poly(c, theta)[0]
-    _hermite(h, scalars[a, 1], scalars[a + 1, 1], c)
-    ey = _poly(c, theta)[0]
-    F, x, y = _profile(S, u0, u1, perm, ex, ey, flips)
-    return F, x, y, ex, ey
-
-
-@compiled()
-def _search_exact(S: Array, vectors: Array, scalars: Array, order: Array, t: Array, flips: int, F_node: Array, u0: Array, u1: Array, perm: Array, c: Array, result: Array) -> None:  # fmt: skip
-    """Maximise the exact profile over T for images with negative values; same `result` as `_climb`."""
-    J = t.shape[0]
-    top, mean = 0.0, 0.0
-    for j in range(J):
-        F_node[j] = _profile(S, vectors[j, 0], vectors[j, 3], order[j], scalars[j, 0, 0], scalars[j, 1, 0], flips)[0]
-        top = max(top, F_node[j])
-    for n in range(S.shape[0]):
-        mean += S[n] * S[n]
-    rest = max(mean - top, 0.0)
-    margin = 8.0 * rest / max(S.shape[0] - 3, 1) + 0.02 * rest
-    best, best_pos = -1.0, 0.0
+def _search_all(row: Array, flips: int, order: Array, basis: Array, scalars: Array, t: Array, limits: Array, u0: Array, u1: Array, perm: Array, bufs: Array, out: Array) -> None:  # fmt: skip
+    """Maximise the exact profile over T by a dense scan: the last resort, where the order of the flips changes."""
+    fine, J = 12, t.shape[0]
+    p = bufs[0]
+    out[0] = -1.0
     for j in range(J - 1):
-        if max(F_node[j], F_node[j + 1]) < top - margin:
-            continue
-        # Two inner points, then a golden section around the best of the four.
-        top_pos, top_F = float(j), F_node[j]
-        if F_node[j + 1] > top_F:
-            top_pos, top_F = j + 1.0, F_node[j + 1]
-        for i in range(1, 4):
-            pos = j + i / 4
-            F = _profile_at(S, vectors, scalars, order, t, pos, flips, u0, u1, perm, c)[0]
-            if top_F < F:
-                top_pos, top_F = pos, F
-        if top_F < max(best, top) - margin * 0.5:
-            continue
-        lo, hi = max(top_pos - 0.25, 0.0), min(top_pos + 0.25, J - 1.0)
-        p, q = lo + 0.381966 * (hi - lo), lo + 0.618034 * (hi - lo)
-        Fp = _profile_at(S, vectors, scalars, order, t, p, flips, u0, u1, perm, c)[0]
-        Fq = _profile_at(S, vectors, scalars, order, t, q, flips, u0, u1, perm, c)[0]
-        while hi - lo > 1e-8:
-            if Fp >= Fq:
-                hi, q, Fq = q, p, Fp
-                p = lo + 0.381966 * (hi - lo)
-                Fp = _profile_at(S, vectors, scalars, order, t, p, flips, u0, u1, perm, c)[0]
-            else:
-                lo, p, Fp = p, q, Fq
-                q = lo + 0.618034 * (hi - lo)
-                Fq = _profile_at(S, vectors, scalars, order, t, q, flips, u0, u1, perm, c)[0]
-        pos, F = (p, Fp) if Fp >= Fq else (q, Fq)
-        if top_F >= F:
-            pos, F = top_pos, top_F
-        if best < F:
-            best, best_pos = F, pos
-    F, x, y, ex, ey = _profile_at(S, vectors, scalars, order, t, best_pos, flips, u0, u1, perm, c)
-    a = min(int(best_pos), J - 2)
-    result[0], result[1], result[2], result[3], result[4], result[5], result[6] = F, a, best_pos - a, x, y, ex, ey
+        for i in range(fine + (j == J - 2)):
+            theta = limits[j, 1] * i / fine
+            _profile(row, basis[j], theta, _poly(scalars[j, 0], 0, theta)[0], _poly(scalars[j, 1], 0, theta)[0], order[j], perm, flips, u0, u1, p)  # fmt: skip
+            if p[0] > out[0]:
+                out[0], out[1], out[2], out[3], out[4], out[5] = p[0], j, theta, p[1], p[2], p[3]
+    j, centre, span = int(out[1]), out[2], limits[int(out[1]), 1] / fine
+    while span > 1e-9:
+        for side in range(-1, 2, 2):
+            theta = min(max(centre + side * span, limits[j, 0]), limits[j, 1])
+            _profile(row, basis[j], theta, _poly(scalars[j, 0], 0, theta)[0], _poly(scalars[j, 1], 0, theta)[0], order[j], perm, flips, u0, u1, p)  # fmt: skip
+            if p[0] > out[0]:
+                out[0], out[2], out[3], out[4], out[5] = p[0], theta, p[1], p[2], p[3]
+        if out[2] == centre:
+            span *= 0.5
+        centre = out[2]
+    theta = out[2]
+    out[6] = 1.0 if (j == 0 and theta <= 0.0) or (j == J - 2 and theta >= limits[j, 1]) else 0.0
 
 
 @compiled()
-def _finish(result: Array, scalars: Array, t: Array, b0: float, b1: float, has_B: int, scale: float, kappa: Array, sd: Array, c: Array) -> int:  # fmt: skip
+def _finish(result: Array, scalars: Array, t: Array, width: Array, b0: float, b1: float, has_B: int, scale: float, kappa: Array, sd: Array) -> int:  # fmt: skip
     """Turn a search result into κ and its standard deviations for σ = 1; return the status."""
-    a, theta, x, y, ex, ey = int(result[1]), result[2], result[3], result[4], result[5], result[6]
+    j, theta, x, y, place = int(result[1]), result[2], result[3], result[4], int(result[5])
     Q = kappa.shape[0]
+    sd[:] = np.nan
     if not result[0] > 0:
         kappa[:] = np.nan
-        sd[:] = np.nan
         return NO_SIGNAL
-    h = t[a + 1] - t[a]
-    J = t.shape[0]
-    bound = (a == 0 and theta <= 1e-9) or (a == J - 2 and theta >= 1 - 1e-9)
-    T = math.exp(t[a] + theta * h)
+    C = scalars[j]
+    at_bound = result[6] != 0.0
+    T = math.exp(t[j] + theta * width[j])
     kappa[Q - 1] = T
-    _hermite(h, scalars[a, 2], scalars[a + 1, 2], c)
-    l0, l01, _ = _poly(c, theta)
+    l0, l01, _ = _poly(C[2], 0, theta)
+    r0, l01 = math.exp(-l0), l01 / width[j]
+    alpha = _poly(C[5], 0, theta)[0]
     if not has_B:
-        A = x * math.exp(-l0) * scale
-        kappa[0] = A
-        _hermite(h, scalars[a, 5], scalars[a + 1, 5], c)
-        D = x * x * _poly(c, theta)[0]
-        if bound or D <= 0:
-            sd[:] = np.nan
-        else:
-            st = 1 / math.sqrt(D)
-            sd[Q - 1] = T * st / scale
-            sd[0] = math.exp(-l0) * math.sqrt(1 + (x * l01 / h * st) ** 2)
-        return AT_BOUND if bound else OK
-    _hermite(h, scalars[a, 3], scalars[a + 1, 3], c)
-    l1, l11, _ = _poly(c, theta)
-    _hermite(h, scalars[a, 4], scalars[a + 1, 4], c)
-    q, q1, _ = _poly(c, theta)
-    l01, l11, q1 = l01 / h, l11 / h, q1 / h
-    r0, r1 = math.exp(-l0), math.exp(-l1)
-    size = math.hypot(x, y)
-    cross = (x * ey - y * ex) / size
-    low, high = y / size <= _ANGLE, cross <= _ANGLE
-    if low or high:
-        bound = True
-        if low and x > 0 and not (high and x * ex + y * ey > x):
-            x, y, B = max(x, 0.0), 0.0, b0
-            A = x * r0
-        else:
-            w = x * ex + y * ey
-            x, y, B = w * ex, w * ey, b1
-            A = max(x * r0 - y * q * r1, 0.0)
-    else:
-        A = x * r0 - y * q * r1
-        B = b0 + y * r1 / A
-        B = min(max(B, b0), b1)
-    kappa[0], kappa[1] = A * scale, B
-    if bound or A <= 0:
-        sd[:] = np.nan
+        kappa[0] = x * r0 * scale
+        D = x * x * alpha
+        if at_bound or not D > 0:
+            return AT_BOUND
+        sd[1] = T / math.sqrt(D) / scale
+        sd[0] = r0 * math.sqrt(1 + x * x * l01 * l01 / D)
+        return OK
+    l1, l11, _ = _poly(C[3], 0, theta)
+    q, q1, _ = _poly(C[4], 0, theta)
+    l11, q1 = l11 / width[j], q1 / width[j]
+    r1 = math.exp(-l1)
+    if place == LOWER:
+        kappa[0], kappa[1] = x * r0 * scale, b0
         return AT_BOUND
-    _hermite(h, scalars[a, 5], scalars[a + 1, 5], c)
-    alpha = _poly(c, theta)[0]
-    _hermite(h, scalars[a, 6], scalars[a + 1, 6], c)
-    beta = _poly(c, theta)[0]
-    _hermite(h, scalars[a, 7], scalars[a + 1, 7], c)
-    gamma = _poly(c, theta)[0]
-    _hermite(h, scalars[a, 8], scalars[a + 1, 8], c)
-    omega = _poly(c, theta)[0]
-    D = x * x * alpha + 2 * x * y * beta + y * y * gamma
-    if not D > 0:
-        sd[:] = np.nan
+    if place == UPPER:
+        kappa[0], kappa[1] = (x * r0 / (1 + (b1 - b0) * q) if abs(x) > abs(y) else y * r1 / (b1 - b0)) * scale, b1
         return AT_BOUND
-    vt = 1 / D
-    C = B - b0
+    A = x * r0 - y * q * r1
+    B = b0 + y * r1 / A
+    kappa[0], kappa[1] = A * scale, min(max(B, b0), b1)
+    omega = _poly(C[8], 0, theta)[0]
+    D = x * x * alpha + 2 * x * y * _poly(C[6], 0, theta)[0] + y * y * _poly(C[7], 0, theta)[0]
+    if at_bound or not D > 0 or not A > 0:
+        return AT_BOUND
+    vt, B = 1 / D, B - b0
     A_t = -x * l01 * r0 - y * q1 * r1 + y * q * l11 * r1
     C_t = -y * l11 * r1
     Ax, Ay = r0, -q * r1
     At = A_t - Ax * y * omega + Ay * x * omega
-    Bx, By = -C * Ax / A, (r1 - C * Ay) / A
-    Bt = (C_t - C * A_t) / A - Bx * y * omega + By * x * omega
+    Bx, By = -B * Ax / A, (r1 - B * Ay) / A
+    Bt = (C_t - B * A_t) / A - Bx * y * omega + By * x * omega
     sd[0] = math.sqrt(Ax * Ax + Ay * Ay + At * At * vt)
     sd[1] = math.sqrt(Bx * Bx + By * By + Bt * Bt * vt) / scale
     sd[2] = T * math.sqrt(vt) / scale
@@ -415,100 +504,112 @@ def _finish(result: Array, scalars: Array, t: Array, b0: float, b1: float, has_B
 
 
 @compiled()
-def load(images: Array, voxels: Array, rows: Array, scale: Array, kind: Array) -> None:
-    """Copy `voxels` of images (N, M) to `rows` (n, N), each divided by its largest modulus `scale`.
-
-    `kind`: 0, or -1 where a value is negative, or the status of a voxel that has no estimate.
-    """
-    N = images.shape[0]
-    for v in range(voxels.shape[0]):
-        i = voxels[v]
-        high, low, finite = 0.0, 0.0, True
-        for n in range(N):
-            value = float(images[n, i])
-            finite = finite and math.isfinite(value)
-            high, low = max(high, value), min(low, value)
-            rows[v, n] = value
-        size = max(high, -low)
-        scale[v] = size
-        kind[v] = (-1 if low < 0 else 0) if finite and size > 0 else (NO_SIGNAL if finite else NOT_FINITE)
-        factor = 1 / size if kind[v] <= 0 else 0.0
-        for n in range(N):
-            rows[v, n] = rows[v, n] * factor if kind[v] <= 0 else 0.0
-
-
-@compiled()
-def search(rows: Array, scale: Array, kind: Array, voxels: Array, vectors: Array, scalars: Array, order: Array, t: Array, U: Array, edge: Array, stride: int, b0: float, b1: float, has_B: int, flips: int, kappa: Array, sd: Array, rss: Array, status: Array) -> None:  # fmt: skip
+def search(blocks: Array, scale: Array, kind: Array, voxels: Array, t: Array, width: Array, limits: Array, basis: Array, scalars: Array, order: Array, nodes: Array, edge: Array, upper: Array, last: Array, reach: Array, b0: float, b1: float, has_B: int, flips: int, kappa: Array, sd: Array, rss: Array, status: Array, tally: Array) -> None:  # fmt: skip
     """Fit what `load` loaded.
 
     Writes κ (Q, M), standard deviations for σ = 1 (Q, M), residual sums of squares (M) and status (M) at `voxels`.
+    `order` and `nodes` are padded as `_scan` wants them.
     """
-    N, J = rows.shape[1], t.shape[0]
-    S32 = np.zeros((N, LANES), np.float32)
-    best, where = np.zeros(LANES, np.float32), np.zeros(LANES, np.int32)
-    lx, ly = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
-    s, s_best = np.zeros(N), np.zeros(N)
-    mid, cells = np.zeros(6), np.zeros((6, 6))
-    result, top = np.zeros(7), np.zeros(7)
-    F_node, u0, u1, perm, c = np.zeros(J), np.zeros(N), np.zeros(N), np.zeros(N, np.int64), np.zeros(6)
-    k_out, sd_out = np.zeros(kappa.shape[0]), np.zeros(kappa.shape[0])
-    for start in range(0, voxels.shape[0], LANES):
-        n_lanes = min(LANES, voxels.shape[0] - start)
-        for v in range(n_lanes):
-            for n in range(N):
-                S32[n, v] = np.float32(rows[start + v, n])
-        _coarse(S32, U, edge, order, stride, flips, best, where, lx, ly)
-        for v in range(n_lanes):
-            i = voxels[start + v]
-            if kind[start + v] > 0:
-                status[i] = kind[start + v]
-                for q in range(kappa.shape[0]):
-                    kappa[q, i] = np.nan
-                    sd[q, i] = np.nan
-                rss[i] = np.nan
+    J, N, Q = t.shape[0], basis.shape[1], kappa.shape[0]
+    S = np.zeros((N + 1) * LANES, np.float32)
+    W = np.zeros(4 * LANES, np.float32)
+    P, K = np.zeros(J * LANES, np.float32), np.zeros(J * LANES, np.float32)
+    top, flipped = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
+    where, rivals = np.zeros(LANES, np.int32), np.zeros(LANES, np.int32)
+    row, s, u0, u1, perm = np.zeros(N), np.zeros(N), np.zeros(N), np.zeros(N), np.zeros(N, np.int64)
+    bufs, c, d, best, trial, p = np.zeros((8, 16)), np.zeros(16), np.zeros(16), np.zeros(16), np.zeros(16), np.zeros(16)
+    k_out, sd_out = np.zeros(Q), np.zeros(Q)
+    for b in range(blocks.shape[0]):
+        block = blocks[b]
+        for n in range(N):
+            for v in range(LANES):
+                S[n * LANES + v] = np.float32(max(block[n, v], 0.0) if flips else block[n, v])
+        _scan(S, nodes, edge, upper, last, order, flips, W, P, K)
+        _best(P, K, reach, J, top, flipped, where, rivals)
+        for v in range(min(LANES, voxels.shape[0] - b * LANES)):
+            i = voxels[b * LANES + v]
+            if kind[b * LANES + v] > 0:
+                status[i] = kind[b * LANES + v]
                 continue
-            row = rows[start + v]
-            total = 0.0
+            total, negative = 0.0, 0.0
             for n in range(N):
-                total += row[n] * row[n]
-            if kind[start + v] < 0 and flips:
-                _search_exact(row, vectors, scalars, order, t, flips, F_node, u0, u1, perm, c, top)
-            else:
-                j = where[v] // (N + 1)
-                k = where[v] - j * (N + 1)
-                for n in range(N):
-                    s[n] = row[n]
-                for m in range(k):
-                    s[order[j, m]] = -s[order[j, m]]
-                _dots(vectors, j, s, mid)
-                _climb(vectors, scalars, t, s, j, mid, cells, top)
-                if flips:
-                    s_best[:] = s
-                    improved = True
-                    rounds = 0
-                    while improved and rounds < N:
-                        improved = False
-                        rounds += 1
-                        j = int(top[1] + 0.5 * (top[2] > 0.5) + 0.5)
-                        k_now = k
+                value = block[n, v]
+                row[n] = value
+                total += value * value
+                negative += min(value, 0.0) * value
+            exact = flips > 0 and negative > 0
+            threshold = float(top[v])
+            if exact:
+                threshold -= 4 * negative
+            best[0] = -1.0
+            j = int(where[v])
+            first = j
+            # The best node, then any rival: the nodes are walked from the best one on.
+            for turn in range(J if rivals[v] > 1 or exact else 1):
+                j = first + turn if first + turn < J else first + turn - J
+                if turn:
+                    pj = P[j * LANES + v]
+                    if pj * (1 + reach[j]) < threshold:
+                        continue
+                    peak = (j == 0 or P[(j - 1) * LANES + v] <= pj) and (j == J - 1 or P[(j + 1) * LANES + v] <= pj)
+                    if not (peak or K[j * LANES + v] != flipped[v]):
+                        continue
+                k = int(K[j * LANES + v])
+                if exact:
+                    _profile(row, basis[j], 0.0, scalars[j, 0, 0], scalars[j, 1, 0], order[j], perm, flips, u0, u1, p)
+                    _settle(row, s, j, int(p[4]), N, flips, True, order, basis, scalars, t, limits, bufs, trial)
+                    tally[1] += 1
+                else:
+                    for n in range(N):
+                        s[n] = row[n]
+                    for m in range(k):
+                        s[order[j, m]] = -s[order[j, m]]
+                    lo, hi = limits[j, 0], limits[j, 1]
+                    _combine(basis[j], s, c)
+                    theta, promise = _promise(c, lo, hi)
+                    gain = promise - (c[0] * c[0] + c[8] * c[8])
+                    slack = 0.5 * gain + 0.02 * max(total - promise, 0.0)
+                    if promise + slack < best[0]:
+                        continue
+                    theta, length, x, y, good = _newton(c, theta, lo, hi, 0.0)
+                    if good and has_B:
+                        ex, ey = _poly(scalars[j, 0], 0, theta)[0], _poly(scalars[j, 1], 0, theta)[0]
+                        good = y > 0 and x * ey - y * ex > 0
+                    else:
+                        good = good and x > 0
+                    if good:
+                        trial[0], trial[1], trial[2], trial[3], trial[4], trial[5], trial[6] = length, j, theta, x, y, 0.0, 0.0  # fmt: skip
                         for side in range(-1, 2, 2):
-                            m = k_now - 1 if side < 0 else k_now
-                            if m < 0 or m >= N:
+                            m = k - 1 if side < 0 else k
+                            if m < 0 or m >= flips:
                                 continue
                             n = order[j, m]
-                            s[:] = s_best
-                            s[n] = -s[n]
-                            _dots(vectors, j, s, mid)
-                            _climb(vectors, scalars, t, s, j, mid, cells, result)
-                            if result[0] > top[0] * (1 + 1e-14):
-                                top[:] = result
-                                k = k_now + side
-                                improved = True
-                                u0[:] = s
-                        if improved:
-                            s_best[:] = u0
-            status[i] = _finish(top, scalars, t, b0, b1, has_B, scale[start + v], k_out, sd_out, c)
-            for q in range(kappa.shape[0]):
+                            for q in range(16):
+                                d[q] = c[q] - 2 * s[n] * basis[j, n, q]
+                            if _promise(d, lo, hi)[1] > trial[0] - slack:
+                                tally[2] += 1
+                                theta, length, x, y, _ = _newton(d, _promise(d, lo, hi)[0], lo, hi, 0.0)
+                                if length > trial[0]:
+                                    good = False
+                    if not good:
+                        tally[0] += 1
+                        _settle(row, s, j, k, N, flips, False, order, basis, scalars, t, limits, bufs, trial)
+                if trial[0] > best[0]:
+                    best[:7] = trial[:7]
+            fit = best[0]
+            if exact:  # the signs that were assumed against those of the model
+                j, theta = int(best[1]), best[2]
+                fit = total
+                for n in range(N):
+                    f = best[3] * _poly(basis[j, n], 0, theta)[0] + best[4] * _poly(basis[j, n], 8, theta)[0]
+                    fit -= (row[n] - abs(f)) ** 2
+                if fit < best[0] - 1e-9 * total:
+                    tally[3] += 1
+                    _search_all(row, flips, order, basis, scalars, t, limits, u0, u1, perm, bufs, best)
+                    fit = best[0]
+            size = scale[b * LANES + v]
+            status[i] = _finish(best, scalars, t, width, b0, b1, has_B, size, k_out, sd_out)
+            for q in range(Q):
                 kappa[q, i] = k_out[q]
                 sd[q, i] = sd_out[q]
-            rss[i] = max(total - top[0], 0.0) * scale[start + v] * scale[start + v]
+            rss[i] = max(total - fit, 0.0) * size * size
