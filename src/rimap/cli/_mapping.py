@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rimap.cli._choice import build, default_estimator, estimator_names
 from rimap.cli._options import one_of
-from rimap.cli._progress import progress_bar
+from rimap.cli._progress import compile_time, progress_bar
 from rimap.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Result:
     choice: str
     warnings: Sequence[str]
     seconds: float
+    compiling: float
     maps: Sequence[Path]
     report: Path
     rois: Sequence[Mapping[str, Any]]
@@ -152,9 +153,10 @@ def map_one(request: Request, files: SeriesFiles, position: str = "") -> Result:
     labels = None if request.rois is None else read_labels(request.rois, series.shape, series.affine)
 
     begun = time.perf_counter()
-    with progress_bar(" ".join(x for x in (position, files.label) if x), quiet=request.quiet) as progress:
+    name = " ".join(x for x in (position, files.label) if x)
+    with compile_time() as compiling, progress_bar(name, quiet=request.quiet) as progress:
         maps = estimator.estimate(series, progress=progress)
-    seconds = time.perf_counter() - begun
+    seconds = max(time.perf_counter() - begun - sum(compiling), 0.0)
 
     warnings = tuple(dict.fromkeys((*series.notes, *maps.warnings)))
     rois = [] if labels is None else report.roi_table(maps, labels)
@@ -200,6 +202,7 @@ def map_one(request: Request, files: SeriesFiles, position: str = "") -> Result:
         choice=choice,
         warnings=warnings,
         seconds=seconds,
+        compiling=sum(compiling),
         maps=written,
         report=page,
         rois=rois,

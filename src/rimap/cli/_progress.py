@@ -31,3 +31,13 @@ def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[[int, 
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def compile_time() -> Iterator[list[float]]:
+    """Yield a list that holds, afterwards, the seconds spent on compiling kernels: none once they are cached."""
+    from numba.core import event
+
+    spent: list[float] = []
+    with event.install_timer("numba:compile", spent.append):
+        yield spent

@@ -40,7 +40,8 @@ def _one(r: Result, seconds: float) -> None:
     print(_wrapped("  noise", r.noise))
     print(_wrapped("  estimator", f"{r.estimator} ({r.choice})"))
     rate = sum(n for s, n in r.count.items() if s.name != "OUTSIDE_MASK") / max(r.seconds, 1e-9)
-    print(f"  {'time':<10} {seconds:.1f} s; mapping {r.seconds:.1f} s, {rate:,.0f} voxels/s")
+    compiling = f", compiling {r.compiling:.1f} s (once for this installation)" if r.compiling > 0.1 else ""
+    print(f"  {'time':<10} {seconds:.1f} s; mapping {r.seconds:.1f} s, {rate:,.0f} voxels/s{compiling}")
     print(f"  {'maps':<10} {r.maps[0].parent}{_separator(r.maps[0].parent)}")
     for line in _columns([m.name for m in r.maps if m.name.endswith((".nii", ".nii.gz"))]):
         print(f"  {'':<10}   {line}")
