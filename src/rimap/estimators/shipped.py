@@ -42,6 +42,31 @@ def path_of(name: str | Path) -> Path:
     )
 
 
+#: The network that maps a sequence where none is named.
+_DEFAULTS = {("rim", "ir"): "t1", ("rim", "t2"): "t2", ("resnet", "ir"): "resnet_t1_31", ("resnet", "t2"): "resnet_t2"}
+
+
+def default_network(sequence: str, kind: str) -> str:
+    """Return the name of the network that maps a sequence where none is named.
+
+    Raises
+    ------
+    InputError
+        Where none ships for it.
+    """
+    name = _DEFAULTS.get((kind, sequence), "")
+    if name in (found := shipped()):
+        return name
+    for other, path in found.items():
+        about = metadata_of(path)
+        if about["kind"] == kind and about["sequence"] == sequence:
+            return other
+    raise InputError(
+        f"no {kind} for the sequence {sequence} ships with this installation. Train one with `rimap train` and give "
+        "its .onnx file as the network, or use another estimator."
+    )
+
+
 def session(path: Path, threads: int = 0) -> Any:
     """Return the ONNX Runtime session of a file; `threads` 0 takes all cores.
 

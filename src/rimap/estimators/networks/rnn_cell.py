@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from rimap.estimators.networks.voxelwise_gru import VoxelwiseGRU
+
 #: h¹ and h², each (b·h·w, features): one row a voxel.
 Memory = tuple[Tensor, Tensor]
 
@@ -37,10 +39,10 @@ class RNNCell(nn.Module):
     def __init__(self, channels: int, n_parameters: int, features: int = 36, *, zero_output: bool = False) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, features, 3, padding=1)
-        self.gru1 = nn.GRUCell(features, features)
+        self.gru1 = VoxelwiseGRU(features, features)
         self.conv2 = nn.Conv2d(features, features, 3, padding=1)
         self.conv3 = nn.Conv2d(features, features, 3, padding=1)
-        self.gru2 = nn.GRUCell(features, features)
+        self.gru2 = VoxelwiseGRU(features, features)
         self.output = nn.Conv2d(features, n_parameters, 1)
         for conv in (self.conv1, self.conv2, self.conv3, self.output):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="tanh" if conv is not self.output else "linear")

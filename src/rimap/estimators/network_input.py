@@ -1,0 +1,164 @@
+"""What a network needs of a whole series before its first slice: image scale, σ, which voxels are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.errors import InputError
+from rimap.estimators.data_term import SignalTable, Sums
+from rimap.estimators.start import smooth_B_start
+from rimap.likelihood import Gaussian, Noise
+from rimap.series import Status, WeightedSeries
+from rimap.signals.base import SignalModel
+
+F32 = NDArray[np.float32]
+#: Median of A over a head, where A of CSF is 1 (Table 1: white matter 0.65, grey matter 0.85).
+TYPICAL_A = 0.78
+_LOOK_AT = 3  # slices
+_VOXELS = 128 * 128  # of each
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Scale and noise of a series.
+
+    Parameters
+    ----------
+    scale
+        What the images are divided by.
+    noise
+        With its σ, in the unit of the images.
+    sigma_source
+        ``given``, ``residuals``, ``background``.
+    """
+
+    scale: float
+    noise: Noise
+    sigma_source: str
+
+    def sigma_of(self, k: Any) -> Any:
+        """Return σ of a slice, a number or a map."""
+        return self.noise.sigma if np.ndim(self.noise.sigma) == 0 else self.noise.sigma[k]
+
+    @property
+    def relative_sigma(self) -> float:
+        """The median of σ in units of the scale."""
+        return float(np.nanmedian(self.noise.sigma) / self.scale)
+
+    def status(self, series: WeightedSeries, kappa: F32, model: SignalModel) -> NDArray[np.uint8]:
+        """Return the status of each voxel, before what the network was trained for."""
+        status = np.full(series.shape, Status.OK, np.uint8)
+        for q, p in enumerate(model.parameters):
+            for bound in p.bounds:
+                if np.isfinite(bound) and bound > 0:
+                    status[abs(kappa[q] - bound) < 1e-3 * bound] = Status.AT_BOUND
+        size = np.zeros(series.shape)
+        finite = np.ones(series.shape, bool)
+        for image in series.images:
+            finite &= np.isfinite(image)
+            size = np.maximum(size, abs(np.where(np.isfinite(image), image, 0)))
+        status[size == 0] = Status.NO_SIGNAL
+        status[~finite] = Status.NOT_FINITE
+        if np.ndim(self.noise.sigma):
+            status[~np.isfinite(self.noise.sigma)] = Status.NOT_FINITE
+        status[~series.selected] = Status.OUTSIDE_MASK
+        return status
+
+
+def slices(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
+    """Yield the index of each plane: along the last of three axes."""
+    if len(shape) < 3:
+        yield (slice(None),) * len(shape)
+        return
+    for k in range(shape[2]):
+        yield (slice(None), slice(None), k)
+
+
+def neutral(images: NDArray[Any], scale: float) -> F32:
+    """Return images in units of the scale, zero throughout in voxels that are not finite: nothing spreads."""
+    S = images.astype(np.float32) / np.float32(scale)
+    bad = ~np.isfinite(S).all(0)
+    if bad.any():
+        S[:, bad] = 0
+    return S
+
+
+def prepared(series: WeightedSeries, scale: float | None, threads: int | None) -> Prepared:
+    """Return the scale and the noise of a series.
+
+    Raises
+    ------
+    InputError
+        Where σ is neither given nor to be found.
+    """
+    noise, source = series.noise or Gaussian(), "given"
+    if noise.sigma is None:
+        sigma, source = _sigma(series, threads)
+        if not np.isfinite(sigma):
+            raise InputError(
+                f"the noise level is not known: {series.model.n_images} images leave no residual and there is no "
+                "background. Give --sigma (or noise=Gaussian(sigma=…))."
+            )
+        noise = type(noise)(sigma=sigma)
+    if scale is None:
+        scale = image_scale(series, noise)
+    return Prepared(float(scale), noise, source)
+
+
+def _sigma(series: WeightedSeries, threads: int | None) -> tuple[float, str]:
+    from rimap.estimators.nlls import least_squares
+    from rimap.estimators.sigma import estimate_sigma
+
+    if len(series.shape) == 3 and series.shape[2] > 8:  # σ is one number: a few slices tell it
+        k = np.unique(np.linspace(0, series.shape[2] - 1, 10).round().astype(int))[1:-1]
+        if series.selected[..., k].any() and np.isfinite(series.images[..., k]).any() and series.images[..., k].any():
+            mask = None if series.mask is None else series.mask[..., k]
+            series = replace(series, images=series.images[..., k], mask=mask)
+    return estimate_sigma(series, least_squares(series, threads=threads))
+
+
+def image_scale(series: WeightedSeries, noise: Noise) -> float:
+    """Return what the images are to be divided by, so that the median of A is that of a head with A = 1 in CSF."""
+    planes = list(slices(series.shape))
+    selected = np.array([series.selected[k].sum() for k in planes])
+    order = np.flatnonzero(selected > 0.5 * selected.max())
+    chosen = order[np.unique(np.linspace(0, len(order) - 1, _LOOK_AT + 2).round().astype(int)[1:-1])]
+    values = []
+    for i in chosen:
+        k = planes[i]
+        step = max(1, int(np.ceil(np.sqrt(np.prod(series.shape[:2]) / _VOXELS))))
+        every = (slice(None, None, step),) * min(2, len(series.shape))
+        S = neutral(series.images[(slice(None), *k)], 1.0)[(slice(None), *every)]
+        inside = series.selected[k][every].reshape(-1)
+        sigma = noise.sigma if np.ndim(noise.sigma) == 0 else np.nanmedian(noise.sigma[k])
+        rms = np.sqrt((S.reshape(len(S), -1).astype(float) ** 2).mean(0))
+        if not (rms[inside] > 0).any():
+            continue
+        unit = float(np.percentile(rms[inside], 98)) or 1.0
+        flat = (S / unit).reshape(len(S), 1, S.shape[1], -1).astype(np.float32)
+        strong = inside & (rms > 0.25 * unit)
+        A = _amplitude(series.model, flat, float(sigma) / unit)
+        values.append(A[strong] * unit)
+    found = np.concatenate(values) if values else np.ones(1)
+    median = float(np.median(found)) if len(found) else 0.0
+    return median / TYPICAL_A if median > 0 else float(np.nanmax(abs(series.images))) or 1.0
+
+
+def _amplitude(model: SignalModel, S: F32, sigma: float) -> F32:
+    if not model.separable:
+        return np.asarray(abs(S).max(0).reshape(-1), np.float32)
+    table = SignalTable.of(model)
+    voxels = np.ascontiguousarray(S.reshape(len(S), -1).T)
+
+    def sums_at(kappa: Any) -> Sums:
+        found = table.sums(voxels, np.ascontiguousarray(kappa.reshape(len(kappa), -1), np.float32))
+        return Sums(*(x.reshape(x.shape[:-1] + S.shape[1:]) for x in found))
+
+    weight = (abs(S).max(0) > 0).astype(np.float32)
+    kappa = smooth_B_start(model, S, np.full((1, 1, 1), sigma, np.float32), sums_at, weight)
+    return np.asarray(kappa[0].reshape(-1), np.float32)

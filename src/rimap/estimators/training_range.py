@@ -1,0 +1,70 @@
+"""Whether a series lies inside what a network was trained for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.errors import InputError
+from rimap.likelihood import Rician
+from rimap.series import WeightedSeries
+from rimap.signals.base import SignalModel
+
+if TYPE_CHECKING:
+    from rimap.estimators.network_input import Prepared
+
+_SLACK = 1.1  # a tenth beyond the range is not worth a warning
+
+
+def fits(about: dict[str, Any], model: SignalModel) -> None:
+    """Refuse a series of another sequence.
+
+    Raises
+    ------
+    InputError
+        Saying what the network is for.
+    """
+    if about["sequence"] != model.name:
+        raise InputError(
+            f"network {about['name']!r} was trained for the sequence {about['sequence']}; this series is {model.name}. "
+            "`rimap models` lists the networks for it."
+        )
+
+
+def compare(
+    about: dict[str, Any], series: WeightedSeries, ready: Prepared, kappa: NDArray[np.float32]
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Return the voxels (*X) outside the training, and why, in plain words.
+
+    The times, N, TR, noise and polarity put the whole series outside; T only its voxels.
+    """
+    seen, model, name = about["trained_on"], series.model, about["name"]
+    reasons = []
+    low, high = seen["time_range_ms"]
+    t = model.times
+    if t.min() < low / _SLACK or t.max() > high * _SLACK:
+        reasons.append(f"times of {low:g} to {high:g} ms, and this series has {t.min():g} to {t.max():g} ms")
+    fewest, most = seen["n_images"]
+    fixed = bool(seen["times_ms"])
+    if not (fewest <= model.n_images <= most) and not fixed:
+        reasons.append(f"{fewest} to {most} images, and this series has {model.n_images}")
+    if fixed and not (0.6 * fewest <= model.n_images <= 1.7 * most):
+        reasons.append(f"{fewest} images, and this series has {model.n_images}")
+    s, (least, greatest) = ready.relative_sigma, seen["sigma"]
+    if not (least / _SLACK <= s <= greatest * _SLACK):
+        reasons.append(f"noise of {least:g} to {greatest:g} of A in CSF, and this series has {s:.2g}")
+    if getattr(model, "tr", None) is not None and not seen["tr"]:
+        reasons.append("series without a TR term, and this one has a TR")
+    if getattr(model, "signed", False) and not seen["signed"]:
+        reasons.append("magnitude images, and these are signed")
+    if isinstance(ready.noise, Rician) and "rician" not in seen["noise"]:
+        reasons.append("Gaussian noise, and this series is Rician")
+    lower, upper = seen["T_ms"]
+    T = kappa[-1]
+    outside = ~((lower / _SLACK <= T) & (upper * _SLACK >= T))
+    if reasons:
+        outside[...] = True
+    warnings = tuple(f"Network {name!r} was trained for {r}: do not rely on its maps here." for r in reasons)
+    return outside, warnings
