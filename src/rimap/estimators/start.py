@@ -1,7 +1,7 @@
 """Where the iterations of a RIM begin: the constants of §4.4.4, or maximum likelihood with a smooth B.
 
-The smooth B is found in two passes. Coarse, on quietened images: for each B of a grid, the misfit of every voxel at
-its own best A and T is one matrix product, and the sum over a neighbourhood tells its B. Fine: some Gauss-Newton steps
+The smooth B is found in two passes. Coarse, on quietened images: for each B of a grid, the misfit of some voxels at
+their own best A and T is one matrix product, and their sum tells one B for the image. Fine: some Gauss-Newton steps
 in which A and T are the voxel's own and B is shared by a neighbourhood; only voxels that determine B by themselves to
 about `OWN_SD` speak there.
 """
@@ -9,9 +9,11 @@ about `OWN_SD` speak there.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rimap.arrays import Array, floating, namespace
 from rimap.estimators.data_term import Sums
@@ -20,10 +22,12 @@ from rimap.signals.base import SignalModel
 GRID_B = tuple(1.0 + 0.1 * i for i in range(14))  # to 2.3
 N_T = 48
 WIDTH = 5.0  # pixels, SD of the neighbourhood that shares a B
-DEPARTURE = 0.1  # SD of B inside an image around its mean, and of the fine B around the coarse one
+DEPARTURE = 0.1  # SD of B inside an image around its mean
+MEAN_SD = 0.05  # of the coarse pass
+_SOME = 1024  # voxels of an image that the coarse pass looks at
 OWN_SD = 1.0
 QUIET = 20.0
-N_STEPS = 6
+N_STEPS = 8
 _MODEL_ERROR = 0.04  # relative to the signal: of the grid
 _CAP = 100.0  # a voxel that no B explains counts no more than ten standard deviations
 _PRIOR_LOG_T = 2.0  # SD of a weak prior of log T around 1000 ms, for voxels that say nothing
@@ -58,57 +62,53 @@ def smooth_B_start(model: SignalModel, S: Array, sigma: Array, sums_at: SumsAt, 
     """
     xp, Q = namespace(S), len(model.parameters)
     N, n, h, w = S.shape
-    M = n * h * w
-    lo, hi = np.log(model.parameters[-1].bounds)
-    lo, hi = max(lo, np.log(2.0)), hi
-    grid = np.linspace(lo, hi, N_T)
-    phi = model.basis(np.exp(grid))  # (N, K, G)
     s2 = sigma**2 + 0 * S[0]
     smooth, s2_smooth = (S, s2) if Q == 2 else _quietened(S, s2)
-    values = xp.permute_dims(smooth, (1, 2, 3, 0)).reshape(M, N)
-    total = (values * values).sum(1)
-    flat_s2 = s2_smooth.reshape(M) + total * (_MODEL_ERROR**2 / N)  # the grid is coarse
-    prior = ((grid - np.log(1000.0)) / _PRIOR_LOG_T) ** 2
-    prior = floating(prior, S)
-
-    def best(B: float) -> tuple[Array, Array]:
-        """Return the misfit in χ² and the log T (grid units) of every voxel for one B."""
-        D = phi[:, 0] + B * phi[:, 1] if phi.shape[1] == 2 else phi[:, 0]  # (N, G)
-        if model.magnitude:
-            D = abs(D)
-        D = D / np.sqrt((D**2).sum(0) + 1e-12)
-        P = values @ floating(D, S)  # (M, G)
-        P = xp.where(P > 0, P, 0 * P)
-        Z = P * P / flat_s2[:, None] - prior[None]
-        k = xp.clip(xp.argmax(Z, axis=1), 1, N_T - 2)
-        z = [_take(xp, Z, k + d) for d in (-1, 0, 1)]
-        curve = z[0] - 2 * z[1] + z[2]
-        curve = xp.where(curve < -1e-6, curve, 0 * curve - 1e-6)
-        shift = xp.clip(0.5 * (z[0] - z[2]) / curve, -1.0, 1.0)
-        peak = z[1] - 0.25 * (z[0] - z[2]) * shift
-        return total / flat_s2 - peak, xp.astype(k, S.dtype) + shift
-
+    values = xp.permute_dims(smooth, (1, 2, 3, 0)).reshape(n, h * w, N)
+    scale = s2_smooth.reshape(n, h * w) + (values * values).sum(2) * (_MODEL_ERROR**2 / N)
+    lo, hi = np.log(model.parameters[-1].bounds)
+    grid = np.linspace(max(lo, np.log(2.0)), hi, N_T)
+    search = _Search(xp, model, grid)
     if Q == 2:
-        _, at = best(0.0)
-        return _refined(model, _solved(model, S, None, _log_T(xp, at, grid).reshape(n, h, w)), s2, sums_at, None)
-
+        _, T = search(values, scale, None)
+        return _refined(model, _solved(model, S, None, T.reshape(n, h, w)), s2, sums_at, None)
     speaks = 0 * s2 + 1 if weight is None else weight
-    cost, where = [], []
-    for B in GRID_B:
-        c, k = best(B)
-        cost.append(c)
-        where.append(k)
-    C = xp.stack(cost)  # (nB, M)
+    some = slice(None, None, max(1, h * w // _SOME))
+    C = xp.stack([search(values[:, some], scale[:, some], floating([B] * n, S))[0] for B in GRID_B])  # (nB, n, some)
     C = C - xp.min(C, axis=0)[None]
-    C = (xp.where(C < _CAP, C, 0 * C + _CAP) * speaks.reshape(1, M)).reshape(len(GRID_B), n, h, w)
-    B0 = _least(xp, C.sum((2, 3)))[:, None, None]  # one B for each image
-    steps = floating(np.asarray(GRID_B), S)[:, None, None, None]
-    near = xp.stack([_around(xp, C[i]) for i in range(len(GRID_B))]) + ((steps - B0) / DEPARTURE) ** 2
-    B = _least(xp, near.reshape(len(GRID_B), M))
-    at = xp.clip((B - GRID_B[0]) / (GRID_B[1] - GRID_B[0]), 0, len(GRID_B) - 1)
-    k = _take(xp, xp.stack(where).T, xp.astype(xp.round(at), xp.int64))
-    kappa = _solved(model, S, B.reshape(n, h, w), _log_T(xp, k, grid).reshape(n, h, w))
+    C = xp.where(C < _CAP, C, 0 * C + _CAP) * speaks.reshape(1, n, h * w)[:, :, some]
+    B = _least(xp, C.sum(2))  # one B for each image
+    _, T = search(values, scale, B)
+    kappa = _solved(model, S, B[:, None, None] + 0 * s2, T.reshape(n, h, w))
     return _refined(model, kappa, s2, sums_at, speaks)
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """The least misfit over A and a grid of log T."""
+
+    xp: Any
+    model: SignalModel
+    grid: NDArray[np.float64]
+
+    def __call__(self, values: Array, s2: Array, B: Array | None) -> tuple[Array, Array]:
+        """Return the misfit in χ² and the T (n, P) of voxels (n, P, N) whose B is that of their image (n)."""
+        xp = self.xp
+        phi = floating(self.model.basis(np.exp(self.grid)), values)  # (N, K, G)
+        D = phi[:, 0][None] if B is None else phi[:, 0][None] + B[:, None, None] * phi[:, 1][None]  # (n, N, G)
+        D = abs(D) if self.model.magnitude else D
+        P = values @ (D / xp.sqrt((D * D).sum(1)[:, None] + 1e-12))  # (n, P, G)
+        P = xp.where(P > 0, P, 0 * P)
+        prior = floating((self.grid - np.log(1000.0)) ** 2 / _PRIOR_LOG_T**2, values)
+        Z = (P * P / s2[..., None] - prior).reshape(-1, N_T)
+        k = xp.clip(xp.argmax(Z, axis=1), 1, N_T - 2)
+        before, at, after = (_take(xp, Z, k + d) for d in (-1, 0, 1))
+        curve = before - 2 * at + after
+        curve = xp.where(curve < -1e-6, curve, 0 * curve - 1e-6)
+        shift = xp.clip(0.5 * (before - after) / curve, -1.0, 1.0)
+        peak = at - 0.25 * (before - after) * shift
+        log_T = float(self.grid[0]) + (xp.astype(k, values.dtype) + shift) * float(self.grid[1] - self.grid[0])
+        return (values * values).sum(2) / s2 - peak.reshape(s2.shape), xp.exp(log_T).reshape(s2.shape)
 
 
 def _quietened(S: Array, s2: Array) -> tuple[Array, Array]:
@@ -137,7 +137,7 @@ def _refined(model: SignalModel, kappa: Array, s2: Array, sums_at: SumsAt, speak
     """Take Gauss-Newton steps: A and log T voxel by voxel, B over neighbourhoods."""
     xp, Q = namespace(kappa), kappa.shape[0]
     lo, hi = model.parameters[-1].bounds
-    coarse = kappa[1]
+    mean = kappa[1] if Q == 3 else None
     for _ in range(N_STEPS if Q == 3 else 2):
         sums = sums_at(kappa)
         T = kappa[Q - 1]
@@ -166,7 +166,10 @@ def _refined(model: SignalModel, kappa: Array, s2: Array, sums_at: SumsAt, speak
             own = (OWN_SD**2 * hP / s2) ** 2
             says = speaks * own / (1 + own) / (s2 + gP * gP / (9.0 * hP + 1e-9 * BB + 1e-20))
             B = kappa[1]
-            g = _around(xp, gP * says) + (B - coarse) / DEPARTURE**2
+            total = (hP * says).sum((1, 2))[:, None, None] + 1 / MEAN_SD**2
+            mean = (((hP * B - gP) * says).sum((1, 2))[:, None, None] + mean / MEAN_SD**2) / total
+            mean = xp.clip(mean, GRID_B[0], GRID_B[-1])
+            g = _around(xp, gP * says) + (B - mean) / DEPARTURE**2
             dB = -g / (_around(xp, hP * says) + 1 / DEPARTURE**2)
             dB = xp.clip(dB, -0.2, 0.2)
             dA, dT = dA + cA * dB, dT + cT * dB
@@ -175,10 +178,6 @@ def _refined(model: SignalModel, kappa: Array, s2: Array, sums_at: SumsAt, speak
         T = xp.clip(T * xp.exp(xp.clip(-dT, -0.5, 0.5)), lo, hi)
         kappa = xp.stack([A, T] if speaks is None else [A, B, T])
     return kappa
-
-
-def _log_T(xp: Any, index: Array, grid: Any) -> Array:
-    return xp.exp(float(grid[0]) + index * float(grid[1] - grid[0]))
 
 
 def _solved(model: SignalModel, S: Array, B: Array | None, T: Array) -> Array:

@@ -35,7 +35,7 @@ class _GRU(torch.autograd.Function):
         return new
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         x, h, wi, wh, gates = ctx.saved_tensors
         M, F = h.shape
         dx, dh = torch.empty_like(x), torch.empty_like(h)
@@ -74,5 +74,6 @@ class VoxelwiseGRU(nn.GRUCell):
         """Return the new memory (voxels, features)."""
         if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
             return super().forward(x, h)
-        result: Tensor = _GRU.apply(x, h, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)  # type: ignore[no-untyped-call]
+        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        result: Tensor = _GRU.apply(x, h, *weights)  # type: ignore[no-untyped-call]
         return result
