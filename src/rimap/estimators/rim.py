@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +18,7 @@ from rimap.estimators.base import Estimator, Progress, model_warnings
 from rimap.estimators.data_term import SignalTable, Sums, data_sums
 from rimap.estimators.network_input import Prepared, neutral, prepared, slices
 from rimap.estimators.rim_loop import Quadratic, RIMConfig, box, cell_inputs, from_state, moved, to_state, units
-from rimap.estimators.shipped import default_network, metadata_of, path_of, session
+from rimap.estimators.shipped import cached_session, default_network, metadata_of, path_of
 from rimap.estimators.start import start
 from rimap.likelihood import Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -90,7 +89,7 @@ class RIM(Estimator):
         about = metadata_of(path)
         training_range.fits(about, model)
         ready = prepared(series, self.scale, self.threads)
-        loop = Loop(model, RIMConfig.of(about["rim"]), _session(path, self.threads or 0, path.stat().st_mtime))
+        loop = Loop(model, RIMConfig.of(about["rim"]), cached_session(path, self.threads or 0))
         kappa = np.empty((len(model.parameters), *series.shape), np.float32)
         residual = np.empty(series.shape, np.float32)
         with ThreadPoolExecutor(self.threads or os.cpu_count()) as executor:
@@ -130,11 +129,6 @@ class RIM(Estimator):
         kappa, sse = loop(flat, sigma, isinstance(ready.noise, Rician), executor)
         rms = np.sqrt(sse / len(S))
         return kappa.reshape(len(kappa), *shape), rms.reshape(shape)
-
-
-@lru_cache(maxsize=8)
-def _session(path: Path, threads: int, modified: float) -> Any:
-    return session(path, threads)
 
 
 @dataclass(frozen=True, eq=False)

@@ -86,6 +86,16 @@ def session(path: Path, threads: int = 0) -> Any:
         raise InputError(f"{path} is no network that can be read: {' '.join(str(error).split())[:120]}.") from None
 
 
+def cached_session(path: Path, threads: int = 0) -> Any:
+    """Return `session`, made once for a file."""
+    return _sessions(path, threads, path.stat().st_mtime)
+
+
+@lru_cache(maxsize=8)
+def _sessions(path: Path, threads: int, modified: float) -> Any:
+    return session(path, threads)
+
+
 @lru_cache(maxsize=64)
 def _metadata(path: Path, modified: float) -> str | None:
     text: str | None = session(path, 1).get_modelmeta().custom_metadata_map.get(METADATA)

@@ -137,7 +137,7 @@ def _refined(model: SignalModel, kappa: Array, s2: Array, sums_at: SumsAt, speak
     """Take Gauss-Newton steps: A and log T voxel by voxel, B over neighbourhoods."""
     xp, Q = namespace(kappa), kappa.shape[0]
     lo, hi = model.parameters[-1].bounds
-    mean = kappa[1] if Q == 3 else None
+    mean: Array = kappa[1]
     for _ in range(N_STEPS if Q == 3 else 2):
         sums = sums_at(kappa)
         T = kappa[Q - 1]
