@@ -48,15 +48,15 @@ class Box:
     spacing: tuple[float, ...]
 
     @classmethod
-    def around(cls, voxels: NDArray[np.bool_], voxel_size: tuple[float, ...]) -> Box:
+    def around(cls, voxels: NDArray[np.bool_], voxel_size: tuple[float, ...], *, margin: float = MARGIN) -> Box:
         """Return the box around the true voxels of a mask (*X), whose edges are `voxel_size` long."""
         size = np.asarray(voxel_size) / min(voxel_size)
         shape, window, inner = [], [], []
         for axis, n in enumerate(voxels.shape):
             line = np.flatnonzero(voxels.any(axis=tuple(a for a in range(voxels.ndim) if a != axis)))
             lo, hi = int(line[0]), int(line[-1]) + 1
-            margin = 0 if n == 1 else max(round(MARGIN / size[axis]), 1)
-            full = fft.next_fast_len(hi - lo + 2 * margin, real=True) if n > 1 else 1
+            reach = 0 if n == 1 else max(round(margin / size[axis]), 1)
+            full = fft.next_fast_len(hi - lo + 2 * reach, real=True) if n > 1 else 1
             before = (full - (hi - lo)) // 2
             shape.append(full)
             window.append(slice(lo, hi))
@@ -110,11 +110,16 @@ class Box:
         mean = float(W.mean())
         if mean == 0:
             return np.full(len(w), np.inf)
-        penalty = lambda_B * self.mu**2
-        near = self.filter(self.scatter(W), mean / (mean + penalty)).reshape(-1)[self.data]
+        near = self.filter(self.scatter(W), mean / (mean + lambda_B * self.mu**2)).reshape(-1)[self.data]
         near = np.maximum(near, 1e-3 * mean)
+        # far from the edges of the box: the modes of even order, which are those of a torus
+        penalty = lambda_B * self.mu[tuple(slice(None, None, 2) for _ in self.shape)] ** 2
+        share = np.ones(())
+        for n in penalty.shape:
+            share = np.multiply.outer(share, np.where(np.arange(n) > 0, 2.0, 1.0))
+        share /= share.sum()
         levels = np.geomspace(near.min() * 0.999, near.max() * 1.001, 12)
-        spread = np.array([(level / (level + penalty) ** 2).mean() for level in levels])
+        spread = np.array([(share * level / (level + penalty) ** 2).sum() for level in levels])
         return np.asarray(np.exp(np.interp(np.log(near), np.log(levels), np.log(spread))))
 
     def filter(self, field: Array, gain: Array) -> Array:

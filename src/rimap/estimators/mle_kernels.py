@@ -104,23 +104,29 @@ def search_T(S, B, phi, gram, magnitude, u0, du, u):  # type: ignore[no-untyped-
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
-def _kinks(B, u, values, u0, du):  # type: ignore[no-untyped-def]
-    """Return how far along u the nearest changes of polarity are, below and above (to first order)."""
+def _past_null(B, u, side, values, u0, du):  # type: ignore[no-untyped-def]
+    """Return the u just behind the nearest change of polarity below (side 0) or above u (side 1); far off if none."""
     x = (u - u0) / du
     k = min(max(int(x), 0), values.shape[0] - 2)
     t = x - k
-    below, above = -1e9, 1e9
+    sign = 1.0 if side == 1 else -1.0
+    best, at = 1e9, -1
     for n in range(values.shape[2]):
         v0 = values[k, 0, n] + B * values[k, 1, n]
         v1 = values[k + 1, 0, n] + B * values[k + 1, 1, n]
-        M, M1 = v0 + t * (v1 - v0), (v1 - v0) / du
-        if M1 != 0.0:
-            r = -M / M1
-            if r < -1e-6:
-                below = max(below, r)
-            elif r > 1e-6:
-                above = min(above, r)
-    return below, above
+        if v1 != v0:
+            r = -sign * (v0 + t * (v1 - v0)) * du / (v1 - v0)  # along a straight line
+            if 1e-6 < r < best:
+                best, at = r, n
+    null = u + sign * best
+    if at >= 0 and best < REACH:
+        top = u0 + du * (values.shape[0] - 1)
+        for _ in range(2):
+            if u0 < null < top:
+                M, M1, _, _, _ = _image(B, null, at, values, u0, du)
+                if M1 != 0.0:
+                    null -= M / M1
+    return null + sign * 2e-6
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
@@ -264,31 +270,30 @@ def _holds(s, B, null, n, values, magnitude, u0, du, out):  # type: ignore[no-un
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
-def _minimise(s, B, u, values, magnitude, u0, du, out):  # type: ignore[no-untyped-def]
-    """As `_descend`, and over the changes of polarity beside the minimum if it goes down behind them."""
+def _minimise(s, B, u, values, magnitude, u0, du, hops, out):  # type: ignore[no-untyped-def]
+    """As `_descend`, and past the next `hops` changes of polarity on either side wherever it goes down behind one."""
     u, f, held = _descend(s, B, u, values, magnitude, u0, du, out)
     if not magnitude or out[0] <= 0:
         return u, f, held
     top = u0 + du * (values.shape[0] - 1)
     for _ in range(4):
         here = u
-        below, above = _kinks(B, here, values, u0, du)
         for side in range(2):
-            gap = below if side == 0 else above
-            if abs(gap) > REACH:
-                continue
-            start = here + 1.02 * gap + (-1e-5 if side == 0 else 1e-5)
-            if start <= u0 or start >= top:
-                continue
-            _sums(s, B, start, values, magnitude, u0, du, out)
-            if out[0] <= 0:
-                continue
-            A = out[0] / out[1]
-            g = A * (A * out[3] - out[2])
-            if (g < 0) == (side == 1):
-                other, fo, n = _descend(s, B, start, values, magnitude, u0, du, out)
-                if fo < f - TOLERANCE:
-                    u, f, held = other, fo, n
+            start = here
+            for _ in range(hops):
+                start = _past_null(B, start, side, values, u0, du)
+                if abs(start - here) > REACH or start <= u0 or start >= top:
+                    break
+                _sums(s, B, start, values, magnitude, u0, du, out)
+                if out[0] <= 0:
+                    break
+                A = out[0] / out[1]
+                g = A * (A * out[3] - out[2])
+                if (g < 0) == (side == 1):
+                    other, fo, n = _descend(s, B, start, values, magnitude, u0, du, out)
+                    if fo < f - TOLERANCE:
+                        u, f, held = other, fo, n
+                        break
         if u == here:
             break
     _sums(s, B, u, values, magnitude, u0, du, out)
@@ -296,17 +301,17 @@ def _minimise(s, B, u, values, magnitude, u0, du, out):  # type: ignore[no-untyp
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
-def profile_gaussian(S, B, values, magnitude, u0, du, other_u, other, u, A, f, g, w, slope):  # type: ignore[no-untyped-def]
+def profile_gaussian(S, B, values, magnitude, u0, du, other_u, other, hops, u, A, f, g, w, slope):  # type: ignore[no-untyped-def]
     """Minimise ½Σ(s − A|M|)² over A ≥ 0 and u from u (V), for B (V); S (V, N) in units of σ.
 
-    With `other` also from `other_u`. Returns in place u, A, the minimum f, its first and second derivative g, w in B, and du/dB.
+    With `other` also from `other_u`; `hops` as in `_minimise`. Returns in place u, A, the minimum f, its first and second derivative g, w in B, and du/dB.
     """
     out = np.empty(8)
     for v in range(S.shape[0]):
         s = S[v]
-        u[v], f[v], held = _minimise(s, B[v], u[v], values, magnitude, u0, du, out)
+        u[v], f[v], held = _minimise(s, B[v], u[v], values, magnitude, u0, du, hops, out)
         if other and abs(other_u[v] - u[v]) > 2 * du:
-            u1, f1, held1 = _minimise(s, B[v], other_u[v], values, magnitude, u0, du, out)
+            u1, f1, held1 = _minimise(s, B[v], other_u[v], values, magnitude, u0, du, hops, out)
             if f1 < f[v] - TOLERANCE:
                 u[v], f[v], held = u1, f1, held1
             else:
@@ -314,7 +319,7 @@ def profile_gaussian(S, B, values, magnitude, u0, du, other_u, other, u, A, f, g
         A[v] = out[0] / out[1] if out[0] > 0 else 0.0
         e = 0.0
         for n in range(s.shape[0]):
-            e += s[n] * s[n]
+            e += s[n] * 1.0 * s[n]  # in double precision
         f[v] += 0.5 * e
         inside = u0 < u[v] < u0 + du * (values.shape[0] - 1)
         _derivatives(s, B[v], u[v], A[v], values, magnitude, u0, du, out)

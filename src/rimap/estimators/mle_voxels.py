@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 CHUNK = 4096
 #: How far the prediction of u from the last B is followed.
 _REACH = 0.5
+#: How many changes of polarity to either side a search looks past; without a search it is one.
+HOPS = 4
 #: Grid on which the information of one value is tabulated, f/σ.
 _SNR = np.linspace(0.0, 12.0, 601)
 
@@ -117,15 +119,16 @@ class Voxels:
             if search or near is None:
                 search_T(S, B[p], table.phi, table.gram, table.magnitude, u0, du, found[p])
             other = search and near is not None
+            hops = HOPS if search or near is None else 1
             out = (u[p], A[p], f[p], g[p], w[p], slope[p])
             if near is None:
                 u[p] = found[p]
             if self.rician:
                 if near is None:  # from the least squares
-                    profile_gaussian(S, B[p], table.values, table.magnitude, u0, du, found[p], False, *out)
+                    profile_gaussian(S, B[p], table.values, table.magnitude, u0, du, found[p], False, 1, *out)
                 profile_rician(S, B[p], table.values, u0, du, found[p], other, *out)
             else:
-                profile_gaussian(S, B[p], table.values, table.magnitude, u0, du, found[p], other, *out)
+                profile_gaussian(S, B[p], table.values, table.magnitude, u0, du, found[p], other, hops, *out)
 
         list(self.pool.map(work, _parts(V)))
         return Fit(B, u, A, f, g, w, slope)

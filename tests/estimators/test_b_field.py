@@ -1,0 +1,107 @@
+"""The box, its penalty and the linear solver, against dense linear algebra."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rimap.estimators.b_field import Box, minimise, solve_linear
+
+
+def _box(shape: tuple[int, ...] = (7, 5), size: tuple[float, ...] | None = None) -> Box:
+    return Box.around(np.ones(shape, bool), size or (1.0,) * len(shape), margin=3)
+
+
+def _matrix(box: Box) -> np.ndarray:
+    unit = np.eye(box.size).reshape(-1, *box.shape)
+    return np.stack([box.laplacian(e).reshape(-1) for e in unit], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((6,), (1.0,)), ((7, 5), (2.0, 1.0)), ((3, 4, 2), (1.0, 1.0, 3.0)), ((4, 1), (1.0, 9.0))]
+)
+def test_the_cosine_transform_diagonalises_the_laplacian(shape: tuple[int, ...], size: tuple[float, ...]) -> None:
+    box = _box(shape, size)
+    B = np.random.default_rng(0).standard_normal(box.shape)
+    assert box.filter(B, -box.mu) == pytest.approx(box.laplacian(B), abs=1e-10)
+
+
+def test_the_laplacian_is_symmetric_and_knows_constants() -> None:
+    box = _box((3, 2))
+    L = _matrix(box)
+    assert pytest.approx(L.T) == L
+    assert abs(L.sum(1)).max() < 1e-12
+
+
+def test_thick_slices_are_coupled_less() -> None:
+    box = _box((6, 6), (1.0, 3.0))
+    B = np.zeros(box.shape)
+    B[5, 5] = 1.0
+    L = box.laplacian(B)
+    assert L[4, 5] / L[5, 4] == pytest.approx(9.0)
+
+
+def test_solver_against_dense_algebra() -> None:
+    rng = np.random.default_rng(1)
+    box = _box((5, 4))
+    W = box.scatter(rng.uniform(0, 5, len(box.data)))
+    rhs = box.scatter(rng.standard_normal(len(box.data)))
+    L = _matrix(box)
+    for weight in (0.1, 30.0):
+        dense = np.linalg.solve(np.diag(W.reshape(-1)) + weight * L @ L, rhs.reshape(-1))
+        x, _ = solve_linear(box, W, weight, rhs, rtol=1e-10)
+        assert x.reshape(-1) == pytest.approx(dense, rel=1e-6, abs=1e-8)
+
+
+def test_solver_leaves_what_is_not_free() -> None:
+    rng = np.random.default_rng(2)
+    box = _box((5, 4))
+    W, rhs = box.scatter(rng.uniform(1, 5, len(box.data))), box.scatter(rng.standard_normal(len(box.data)))
+    free = rng.random(box.shape) > 0.3
+    x, _ = solve_linear(box, W, 2.0, rhs, free=free, rtol=1e-10)
+    H = (np.diag(W.reshape(-1)) + 2.0 * _matrix(box) @ _matrix(box))[np.ix_(free.reshape(-1), free.reshape(-1))]
+    assert not x[~free].any()
+    assert x[free] == pytest.approx(np.linalg.solve(H, rhs[free]), rel=1e-6, abs=1e-8)
+
+
+def test_crop_finds_the_images_in_the_box() -> None:
+    mask = np.zeros((60, 9), bool)
+    mask[40:43, 2:5] = True
+    box = Box.around(mask, (1.0, 1.0))
+    B = box.crop(box.scatter(np.arange(1.0, 10.0)), mask.shape)
+    assert B[mask].tolist() == list(range(1, 10))
+    assert B.shape == mask.shape
+    assert box.shape[0] < 60  # the box is around the mask, not around the images
+
+
+def test_variance_is_that_of_the_solution() -> None:
+    rng = np.random.default_rng(3)
+    box = _box((20, 20))
+    w = np.full(len(box.data), 4.0)
+    W = np.full(box.shape, 4.0)
+    W.reshape(-1)[box.data] = w
+    L = _matrix(box)
+    H = np.linalg.inv(np.diag(W.reshape(-1)) + 50.0 * L @ L)
+    exact = np.diag(H @ np.diag(W.reshape(-1)) @ H)[box.data]
+    middle = box.variance(w, 50.0).reshape(20, 20)[8:12, 8:12]
+    assert middle == pytest.approx(exact.reshape(20, 20)[8:12, 8:12], rel=0.25)
+    assert box.variance(w * 0, 1.0).min() == np.inf
+    assert box.variance(rng.uniform(1, 2, 400), 0.0).max() <= 1.0
+
+
+class _Quadratic:
+    def __init__(self, B: np.ndarray, w: np.ndarray, target: np.ndarray) -> None:
+        self.g, self.w, self.total = w * (B - target), w, float((0.5 * w * (B - target) ** 2).sum())
+
+
+def test_minimise_respects_the_bounds() -> None:
+    rng = np.random.default_rng(4)
+    box = _box((12, 12))
+    w, target = rng.uniform(0, 50, len(box.data)), rng.uniform(-1, 4, len(box.data))
+    B, state, converged = minimise(
+        box, lambda b, near, search: _Quadratic(b, w, target), np.full(box.shape, 1.5), 3.0, (0.0, 3.0), tolerance=1e-8
+    )
+    assert converged and B.min() >= 0 and B.max() <= 3
+    G = box.scatter(state.g) + 3.0 * box.laplacian(box.laplacian(B))
+    assert abs(G[(B > 0) & (B < 3)]).max() < 0.05 * abs(box.scatter(state.g)).max()
+    assert G[B == 0].min(initial=0) > -1e-6 and G[B == 3].max(initial=0) < 1e-6
