@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -134,6 +136,19 @@ def test_odd_voxels_are_no_error(bids, make, rimap, tmp_path):
     result = rimap("map", folder, "-o", tmp_path / "out", *NLLS)
     assert result.exit_code == 0 and "2 not finite" in result.stdout
     assert np.isnan(data(tmp_path / "out" / "sub-01" / "anat" / "sub-01_T1map.nii.gz")).sum() == 2
+
+
+def test_the_validator_accepts_out_with_reports_and_tables(bids, make, rimap, tmp_path):
+    validator = shutil.which("bids-validator-deno", path=str(Path(sys.executable).parent)) or pytest.skip(
+        "no validator"
+    )
+    labels = make.save(tmp_path / "l.nii.gz", np.ones(make.shape, np.int16))
+    assert rimap("map", bids, "-o", tmp_path / "out", *NLLS, "--rois", labels, "--rates").exit_code == 0
+    assert rimap("map", bids, "-o", tmp_path / "out", "--estimator", "mle", "--rois", labels).exit_code == 0
+    assert {p.name for p in (tmp_path / "out").iterdir()} >= {"sub-01_T1map.html", "sub-01_desc-mle_T1map.html"}
+    done = subprocess.run([validator, "--json", str(tmp_path / "out")], capture_output=True, text=True)
+    issues = json.loads(done.stdout)["issues"]["issues"]
+    assert [i for i in issues if i["severity"] == "error"] == []
 
 
 def run(*args, **more):

@@ -155,5 +155,7 @@ def test_without_a_mask_the_background_is_left_out_of_the_figures():
     assert (where == head).all() and words == "where there is signal"
     where, words = region(WeightedSeries(images, model, mask=~head))
     assert (where == ~head).all() and words == "in the mask"
+    tissue = np.stack([np.full((50, 50), 100.0), np.full((50, 50), 1.9), np.linspace(500, 3000, 2500).reshape(50, 50)])
+    assert region(WeightedSeries(model.signal(tissue), model))[0].all()  # tissue alone is not split
     where, words = region(WeightedSeries(np.ones((4, 6, 6)), model))
     assert where.all() and words == "of all voxels"

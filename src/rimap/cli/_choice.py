@@ -18,7 +18,7 @@ def default_estimator(sequence: str) -> tuple[str, str]:
     This is the one place that decides it. A network becomes the default where it has passed its tests for the
     sequence.
     """
-    return "mle", f"the default for {sequence}: no network has passed its tests yet"
+    return "mle", f"the default; no network has passed its tests for {sequence} yet"
 
 
 def estimator_names() -> list[str]:

@@ -57,14 +57,16 @@ def foreground(images: NDArray[Any]) -> NDArray[np.bool_]:
     """Return where (*X) the images (N, *X) are brighter than their background.
 
     Otsu's threshold on the root of the images' root mean square; everywhere where that leaves next to nothing out
-    or in. For figures and pictures only: maps are made everywhere.
+    or in, or where what it leaves out is not much darker (it would split the tissue). For figures and pictures only: maps are made everywhere.
 
     References
     ----------
     Otsu 1979, doi:10.1109/TSMC.1979.4310076.
     """
+    power = np.zeros(images.shape[1:])
     with np.errstate(invalid="ignore", over="ignore"):
-        power = np.mean(np.square(images, dtype=np.float64), axis=0)
+        for image in images:  # one at a time: the squares of a large volume would not fit
+            power += np.square(image, dtype=np.float64)
     x = np.where(np.isfinite(power), power, 0.0) ** 0.25
     counts, edges = np.histogram(x, bins=256)
     centres, n = (edges[1:] + edges[:-1]) / 2, np.cumsum(counts)
@@ -73,7 +75,8 @@ def foreground(images: NDArray[Any]) -> NDArray[np.bool_]:
     with np.errstate(divide="ignore", invalid="ignore"):
         apart = below * above * (total[:-1] / below - (total[-1] - total[:-1]) / above) ** 2
     bright = x > edges[1:-1][np.argmax(np.nan_to_num(apart))]
-    return np.asarray(bright if 0.01 < bright.mean() < 0.95 else np.ones_like(bright))
+    split = 0.01 < bright.mean() < 0.95 and np.mean(x[~bright] ** 2) < 0.35 * np.mean(x[bright] ** 2)
+    return np.asarray(bright if split else np.ones_like(bright))
 
 
 def region(series: WeightedSeries) -> tuple[NDArray[np.bool_], str]:
