@@ -52,7 +52,7 @@ def profile(model: SignalModel, S: Floats, T: Floats) -> Floats:
     with np.errstate(all="ignore"):
         a, c = (g11 * m0 - g01 * m1) / det, (g00 * m1 - g01 * m0) / det
         B = c / a
-        inside = (a > 0) & (det > 1e-12 * g00 * g11) & (B >= edges[:, :-1]) & (B <= edges[:, 1:])
+        inside = (a > 0) & (det > 1e-12 * g00 * g11) & (edges[:, :-1] <= B) & (edges[:, 1:] >= B)
         gain = np.where(inside, a * m0 + c * m1, 0.0).max(1)
         # On an edge: f = A (φ₀ + B φ₁) with the polarity on either side (there the image at the crossing is zero).
         w = m0 + edges[:, 1:] * m1

@@ -65,8 +65,8 @@ def load(images: Array, voxels: Array, blocks: Array, scale: Array, kind: Array)
 def _scan(S: Array, nodes: Array, edge: Array, upper: Array, last: Array, order: Array, flips: int, W: Array, P: Array, K: Array) -> None:  # fmt: skip
     """Write for each node and lane the longest squared projection on the cone over all flips, and their number.
 
-    S ((N + 1)·LANES) flat, its last row zero; nodes (J, 2, N + 1), upper (J, N), order (J, N + 4), padded with
-    zeros and N; W (4·LANES) scratch; P and K (J·LANES), flat.
+    S (N + 1, LANES), its last row zero; nodes (J, 2, N + 1), upper (J, N), order (J, N + 4), padded with
+    zeros and N; W (4·LANES) scratch; P and K (J, LANES).
     """
     J, N = upper.shape
     zero = np.float32(0)
@@ -75,9 +75,9 @@ def _scan(S: Array, nodes: Array, edge: Array, upper: Array, last: Array, order:
         for v in range(4 * LANES):
             W[v] = zero
         for n in range(N):
-            a, b, e, row = nodes[j, 0, n], nodes[j, 1, n], upper[j, n], n * LANES
+            a, b, e, s0 = nodes[j, 0, n], nodes[j, 1, n], upper[j, n], S[n]
             for v in range(LANES):
-                s = S[row + v]
+                s = s0[v]
                 W[v] += a * s
                 W[LANES + v] += b * s
                 W[2 * LANES + v] += e * s
@@ -94,40 +94,40 @@ def _scan(S: Array, nodes: Array, edge: Array, upper: Array, last: Array, order:
             n0, n1, n2, n3 = order[j, g], order[j, g + 1], order[j, g + 2], order[j, g + 3]
             a0, a1, a2, a3 = nodes[j, 0, n0], nodes[j, 0, n1], nodes[j, 0, n2], nodes[j, 0, n3]
             b0, b1, b2, b3 = nodes[j, 1, n0], nodes[j, 1, n1], nodes[j, 1, n2], nodes[j, 1, n3]
-            n0, n1, n2, n3 = n0 * LANES, n1 * LANES, n2 * LANES, n3 * LANES
+            s0, s1, s2, s3 = S[n0], S[n1], S[n2], S[n3]
             k0 = np.float32(g + 1)
             k1, k2, k3 = k0 + np.float32(1), k0 + np.float32(2), k0 + np.float32(3)
             for v in range(LANES):
                 x, y, p, q = W[v], W[LANES + v], W[2 * LANES + v], W[3 * LANES + v]
-                s = S[n0 + v] + S[n0 + v]
+                s = s0[v] + s0[v]
                 x -= a0 * s
                 y -= b0 * s
                 f = x * x + y * y if min(y, x * ey - y * ex) >= zero else zero
                 q = k0 if f > p else q
                 p = max(f, p)
-                s = S[n1 + v] + S[n1 + v]
+                s = s1[v] + s1[v]
                 x -= a1 * s
                 y -= b1 * s
                 f = x * x + y * y if min(y, x * ey - y * ex) >= zero else zero
                 q = k1 if f > p else q
                 p = max(f, p)
-                s = S[n2 + v] + S[n2 + v]
+                s = s2[v] + s2[v]
                 x -= a2 * s
                 y -= b2 * s
                 f = x * x + y * y if min(y, x * ey - y * ex) >= zero else zero
                 q = k2 if f > p else q
                 p = max(f, p)
-                s = S[n3 + v] + S[n3 + v]
+                s = s3[v] + s3[v]
                 x -= a3 * s
                 y -= b3 * s
                 f = x * x + y * y if min(y, x * ey - y * ex) >= zero else zero
                 q = k3 if f > p else q
                 p = max(f, p)
                 W[v], W[LANES + v], W[2 * LANES + v], W[3 * LANES + v] = x, y, p, q
-        row = j * LANES
+        p_row, k_row = P[j], K[j]
         for v in range(LANES):
-            P[row + v] = W[2 * LANES + v]
-            K[row + v] = W[3 * LANES + v]
+            p_row[v] = W[2 * LANES + v]
+            k_row[v] = W[3 * LANES + v]
 
 
 @compiled(fast=True)
@@ -138,18 +138,18 @@ def _best(P: Array, K: Array, reach: Array, J: int, top: Array, flipped: Array, 
         where[v] = np.int32(0)
         rivals[v] = np.int32(0)
     for j in range(J):
+        here, turns = P[j], K[j]
         for v in range(LANES):
-            better = P[j * LANES + v] > top[v]
-            top[v] = P[j * LANES + v] if better else top[v]
-            flipped[v] = K[j * LANES + v] if better else flipped[v]
+            better = here[v] > top[v]
+            top[v] = here[v] if better else top[v]
+            flipped[v] = turns[v] if better else flipped[v]
             where[v] = np.int32(j) if better else where[v]
     for j in range(J):
-        up, down = max(j - 1, 0), min(j + 1, J - 1)
+        before, here, after, turns = P[max(j - 1, 0)], P[j], P[min(j + 1, J - 1)], K[j]
         factor = np.float32(1) + reach[j]
         for v in range(LANES):
-            p = P[j * LANES + v]
-            peak = (p >= P[up * LANES + v]) & (p >= P[down * LANES + v])
-            rival = (p * factor > top[v]) & (peak | (K[j * LANES + v] != flipped[v]))
+            peak = (here[v] >= before[v]) & (here[v] >= after[v])
+            rival = (here[v] * factor > top[v]) & (peak | (turns[v] != flipped[v]))
             rivals[v] += np.int32(1) if rival else np.int32(0)
 
 
@@ -209,23 +209,93 @@ def _promise(c: Array, lo: float, hi: float) -> tuple[float, float]:
 
 
 @compiled(fast=True)
-def _newton(c: Array, t: float, lo: float, hi: float, ex: float) -> tuple[float, float, float, float, bool]:
-    """Return (θ, squared length, x, y, whether that is a maximum strictly within [lo, hi]), by Newton's iteration."""
-    x = y = h = 0.0
-    step = 1.0
-    for _ in range(8):
+def _newton(c: Array, t: float, lo: float, hi: float) -> tuple[float, float, float, float, int]:
+    """Return (θ, squared length, x, y, where) by Newton's iteration.
+
+    `where`: 0 at a maximum, -1 or 1 at the lower or upper limit with the maximum beyond, 2 not converged.
+    """
+    for _ in range(12):
         x, x1, x2 = _poly(c, 0, t)
         y, y1, y2 = _poly(c, 8, t)
+        g = x * x1 + y * y1
         h = x1 * x1 + x * x2 + y1 * y1 + y * y2
-        if not h < 0:
-            return t, 0.0, x, y, False
-        step = -(x * x1 + y * y1) / h
-        if abs(step) < 1e-7:  # so near that this step ends it
+        step = -g / h if h < 0 else (1.0 if g > 0 else -1.0)
+        if abs(step) < 1e-6:  # so near that this step ends it
             x, y = x + x1 * step, y + y1 * step
-            t += step
-            break
-        t = min(max(t + step, lo), hi)
-    return t, x * x + y * y, x, y, lo < t < hi and abs(step) < 1e-7
+            return t + step, x * x + y * y, x, y, 0
+        new = min(max(t + step, lo), hi)
+        if new == t:
+            return t, x * x + y * y, x, y, -1 if t == lo else 1
+        t = new
+    return t, 0.0, 0.0, 0.0, 2
+
+
+@compiled(fast=True)
+def _sign(row: Array, order: Array, k: int, s: Array) -> None:
+    """Write the images with the first k of `order` flipped to s."""
+    N = row.shape[0]
+    for m in range(k):
+        s[order[m]] = -row[order[m]]
+    for m in range(k, N):
+        s[order[m]] = row[order[m]]
+
+
+@compiled(fast=True)
+def _inside(C: Array, x: float, y: float, theta: float, has_B: int) -> bool:
+    """Tell whether (x, y) lies strictly within the cone; C (9, 8) are the scalars of the node."""
+    if not has_B:
+        return x > 0
+    return y > 0 and x * _poly(C[1], 0, theta)[0] - y * _poly(C[0], 0, theta)[0] > 0
+
+
+@compiled(fast=True)
+def _quick(row: Array, s: Array, j: int, k: int, flips: int, rest: float, goal: float, has_B: int, order: Array, basis: Array, scalars: Array, limits: Array, c: Array, d: Array, out: Array) -> int:  # fmt: skip
+    """Find the maximum near node j with about k flips, if it lies within the cone; `out` as of `_ascend`.
+
+    Returns 0 where it is found, 1 where it is not, 2 where it could not reach the squared length `goal`.
+    """
+    for attempt in range(8):
+        _sign(row, order[j], k, s)
+        _combine(basis[j], s, c)
+        lo, hi = limits[j, 0], limits[j, 1]
+        theta, promise = _promise(c, lo, hi)
+        slack = 0.5 * (promise - c[0] * c[0] - c[8] * c[8]) + 0.02 * max(rest - promise, 0.0)
+        if attempt == 0 and promise + slack < goal:
+            return 2
+        theta, length, x, y, beyond = _newton(c, theta, lo, hi)
+        if beyond == 2:
+            return 1
+        at_bound = 0.0
+        if beyond:
+            if (lo if beyond < 0 else hi) != 0.0:
+                j += beyond
+                continue
+            at_bound = 1.0
+        if not _inside(scalars[j], x, y, theta, has_B):
+            return 1
+        out[0], out[1], out[2], out[3], out[4], out[5], out[6] = length, j, theta, x, y, 0.0, at_bound
+        change = 0
+        for side in range(-1, 2, 2):
+            m = k - 1 if side < 0 else k
+            if m < 0 or m >= flips:
+                continue
+            n = order[j, m]
+            twice = 2 * s[n]
+            B = basis[j, n]
+            for i in range(16):
+                d[i] = c[i] - twice * B[i]
+            theta, promise = _promise(d, lo, hi)
+            if promise > out[0] - slack:
+                theta, length, x, y, beyond = _newton(d, theta, lo, hi)
+                if beyond == 2:
+                    return 1
+                if length > out[0] * (1 + 1e-13):
+                    change = side
+                    out[0] = length
+        if change == 0:
+            return 0
+        k += change
+    return 1
 
 
 @compiled()
@@ -316,8 +386,9 @@ def _ascend(s: Array, j: int, n_low: int, n_high: int, basis: Array, scalars: Ar
         a, b, ga, gb = 0.0, end, g, then[1]
         if ga * gb > 0:
             gb = -ga
+        kept = 0
         for i in range(60):
-            mid = (a * gb - b * ga) / (gb - ga) if i % 3 else 0.5 * (a + b)
+            mid = (a * gb - b * ga) / (gb - ga) if i < 40 else 0.5 * (a + b)
             if not min(a, b) < mid < max(a, b):
                 mid = 0.5 * (a + b)
             _value(c, low, high, bound, kinks, mid, e, now)
@@ -325,15 +396,17 @@ def _ascend(s: Array, j: int, n_low: int, n_high: int, basis: Array, scalars: Ar
                 out[0], out[2], out[3], out[4], out[5] = now[0], mid, now[2], now[3], now[4]
             if now[0] == 0.0:
                 now[1] = -1e-3 * ga
-            if now[1] == 0.0:
+            if abs(now[1]) < 1e-12 * now[0]:
                 break
-            if now[1] * ga > 0:
+            if now[1] * ga > 0:  # the end that stays counts half: the Illinois variant of false position
                 a, ga = mid, now[1]
+                gb = 0.5 * gb if kept == 1 else gb
+                kept = 1
             else:
                 b, gb = mid, now[1]
+                ga = 0.5 * ga if kept == 2 else ga
+                kept = 2
             if abs(b - a) < 1e-9:
-                break
-            if i > 4 and abs(now[1]) < 1e-13 * now[0]:
                 break
         break
     if out[5] == 1.0 and n_low >= 0:
@@ -511,9 +584,9 @@ def search(blocks: Array, scale: Array, kind: Array, voxels: Array, t: Array, wi
     `order` and `nodes` are padded as `_scan` wants them.
     """
     J, N, Q = t.shape[0], basis.shape[1], kappa.shape[0]
-    S = np.zeros((N + 1) * LANES, np.float32)
+    S = np.zeros((N + 1, LANES), np.float32)
     W = np.zeros(4 * LANES, np.float32)
-    P, K = np.zeros(J * LANES, np.float32), np.zeros(J * LANES, np.float32)
+    P, K = np.zeros((J, LANES), np.float32), np.zeros((J, LANES), np.float32)
     top, flipped = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
     where, rivals = np.zeros(LANES, np.int32), np.zeros(LANES, np.int32)
     row, s, u0, u1, perm = np.zeros(N), np.zeros(N), np.zeros(N), np.zeros(N), np.zeros(N, np.int64)
@@ -523,7 +596,7 @@ def search(blocks: Array, scale: Array, kind: Array, voxels: Array, t: Array, wi
         block = blocks[b]
         for n in range(N):
             for v in range(LANES):
-                S[n * LANES + v] = np.float32(max(block[n, v], 0.0) if flips else block[n, v])
+                S[n, v] = np.float32(max(block[n, v], 0.0) if flips else block[n, v])
         _scan(S, nodes, edge, upper, last, order, flips, W, P, K)
         _best(P, K, reach, J, top, flipped, where, rivals)
         for v in range(min(LANES, voxels.shape[0] - b * LANES)):
@@ -548,50 +621,22 @@ def search(blocks: Array, scale: Array, kind: Array, voxels: Array, t: Array, wi
             for turn in range(J if rivals[v] > 1 or exact else 1):
                 j = first + turn if first + turn < J else first + turn - J
                 if turn:
-                    pj = P[j * LANES + v]
+                    pj = P[j, v]
                     if pj * (1 + reach[j]) < threshold:
                         continue
-                    peak = (j == 0 or P[(j - 1) * LANES + v] <= pj) and (j == J - 1 or P[(j + 1) * LANES + v] <= pj)
-                    if not (peak or K[j * LANES + v] != flipped[v]):
+                    peak = (j == 0 or P[j - 1, v] <= pj) and (j == J - 1 or P[j + 1, v] <= pj)
+                    if not (peak or K[j, v] != flipped[v]):
                         continue
-                k = int(K[j * LANES + v])
+                k = int(K[j, v])
                 if exact:
                     _profile(row, basis[j], 0.0, scalars[j, 0, 0], scalars[j, 1, 0], order[j], perm, flips, u0, u1, p)
                     _settle(row, s, j, int(p[4]), N, flips, True, order, basis, scalars, t, limits, bufs, trial)
                     tally[1] += 1
                 else:
-                    for n in range(N):
-                        s[n] = row[n]
-                    for m in range(k):
-                        s[order[j, m]] = -s[order[j, m]]
-                    lo, hi = limits[j, 0], limits[j, 1]
-                    _combine(basis[j], s, c)
-                    theta, promise = _promise(c, lo, hi)
-                    gain = promise - (c[0] * c[0] + c[8] * c[8])
-                    slack = 0.5 * gain + 0.02 * max(total - promise, 0.0)
-                    if promise + slack < best[0]:
+                    found = _quick(row, s, j, k, flips, total, best[0], has_B, order, basis, scalars, limits, c, d, trial)  # fmt: skip
+                    if found == 2:
                         continue
-                    theta, length, x, y, good = _newton(c, theta, lo, hi, 0.0)
-                    if good and has_B:
-                        ex, ey = _poly(scalars[j, 0], 0, theta)[0], _poly(scalars[j, 1], 0, theta)[0]
-                        good = y > 0 and x * ey - y * ex > 0
-                    else:
-                        good = good and x > 0
-                    if good:
-                        trial[0], trial[1], trial[2], trial[3], trial[4], trial[5], trial[6] = length, j, theta, x, y, 0.0, 0.0  # fmt: skip
-                        for side in range(-1, 2, 2):
-                            m = k - 1 if side < 0 else k
-                            if m < 0 or m >= flips:
-                                continue
-                            n = order[j, m]
-                            for q in range(16):
-                                d[q] = c[q] - 2 * s[n] * basis[j, n, q]
-                            if _promise(d, lo, hi)[1] > trial[0] - slack:
-                                tally[2] += 1
-                                theta, length, x, y, _ = _newton(d, _promise(d, lo, hi)[0], lo, hi, 0.0)
-                                if length > trial[0]:
-                                    good = False
-                    if not good:
+                    if found == 1:
                         tally[0] += 1
                         _settle(row, s, j, k, N, flips, False, order, basis, scalars, t, limits, bufs, trial)
                 if trial[0] > best[0]:
