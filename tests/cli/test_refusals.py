@@ -182,6 +182,10 @@ def an_option_of_another_estimator(root, make):
     return [root, "--estimator", "nlls", "--lambda-b", "5"], "--lambda-b"
 
 
+def a_network_for_an_estimator_that_has_none(root, make):
+    return [root, "--estimator", "nlls", "--network", "t1"], "--network"
+
+
 def rician_noise_on_signed_images(root, make):
     return [root, "--signed", "--noise", "rician"], "signed"
 

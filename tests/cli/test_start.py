@@ -20,7 +20,7 @@ def python(code, *args, **environment):
     return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, env=env, timeout=120)
 
 
-@pytest.mark.parametrize("args", [["--help"], ["map", "--help"], ["demo", "--help"], ["--version"], []])
+@pytest.mark.parametrize("args", [["--help"], ["--version"], [], *([v, "--help"] for v in verbs())])
 def test_help_imports_nothing_heavy(args):
     code = f"""
 import sys
@@ -66,7 +66,7 @@ def test_every_verb_is_found_and_has_a_help(rimap):
 
 def test_models_lists_estimators_and_sequences(rimap):
     text = rimap("models").stdout
-    for word in ("nlls", "ir", "t2", "IRT1", "MESE"):
+    for word in ("nlls", "mle", "ir", "t2", "IRT1", "MESE", "Networks"):
         assert word in text
 
 

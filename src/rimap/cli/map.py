@@ -53,6 +53,10 @@ def command(
     lambda_b: Annotated[
         float | None, typer.Option("--lambda-b", metavar="X", help="Smoothness of B (mle).", show_default=False)
     ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Trained network (rim, resnet), as `rimap models` lists them."),
+    ] = None,
     participant_label: Annotated[
         list[str] | None, typer.Option(metavar="LABEL", help="Only this subject, with or without sub-. Repeatable.")
     ] = None,
@@ -90,7 +94,7 @@ def command(
         skip_first=skip_first,
         noise=noise,
         sigma=typed.sigma_or_file(sigma),
-        estimator_options={} if lambda_b is None else {"lambda_B": lambda_b},
+        estimator_options={k: v for k, v in (("lambda_B", lambda_b), ("network", network)) if v is not None},
         participant_labels=typed.labels(participant_label, "sub-"),
         sessions=typed.labels(session, "ses-"),
         runs=typed.labels(run, "run-"),
