@@ -1,0 +1,59 @@
+"""The exported ResNet."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import rimap
+from rimap.errors import InputError
+from rimap.estimators.networks.resnet import ResNet as Module
+from rimap.estimators.resnet import ResNet
+from rimap.estimators.shipped import session
+from rimap.training.loop import export
+from rimap.training.recipe import training_recipe
+
+TAU = (10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    recipe = training_recipe({"name": "small", "network": "resnet", "sequence": "t2", "times_ms": list(TAU)})
+    torch.manual_seed(0)
+    net = Module(6, 2, (8, 8, 12, 4))
+    with torch.no_grad():
+        net(torch.rand(4, 6, 9, 9))  # running statistics that are not the default
+    net.eval()
+    path = tmp_path_factory.mktemp("nets") / "small.onnx"
+    export(recipe, net, path, 1, None)
+    return net, path
+
+
+def test_onnx_is_torch(network):
+    net, path = network
+    S = np.random.default_rng(0).random((2, 6, 11, 7), np.float32)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(S)).numpy()
+    np.testing.assert_allclose(session(path, 1).run(None, {"S": S})[0], expected, atol=1e-5)
+
+
+def test_maps_of_a_series(network):
+    model = rimap.T2Decay(tau=TAU)
+    S = model.signal([np.full((8, 9, 2), 500.0), np.full((8, 9, 2), 100.0)])
+    series = rimap.WeightedSeries(images=S, model=model, noise=rimap.Gaussian(sigma=5.0))
+    maps = ResNet.load(network[1]).estimate(series)
+    assert maps["T2"].shape == (8, 9, 2) and np.isfinite(maps["T2"]).all() and maps.estimator == "resnet"
+
+
+def test_another_number_of_images_is_refused(network):
+    model = rimap.T2Decay(tau=TAU[:4])
+    series = rimap.WeightedSeries(images=np.ones((4, 5, 5)), model=model, noise=rimap.Gaussian(sigma=0.1))
+    with pytest.raises(InputError, match="was trained on 6 images; this series has 4. Use the RIM"):
+        ResNet.load(network[1]).estimate(series)
+
+
+def test_a_resnet_is_not_a_rim(network):
+    with pytest.raises(InputError, match="is a resnet, not a RIM"):
+        rimap.RIM.load(network[1])

@@ -1,0 +1,189 @@
+"""Mapping with an exported cell: the same numbers as torch, and the properties that a user relies on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import rimap
+from rimap.errors import InputError
+from rimap.estimators.networks.restore import weights_of
+from rimap.estimators.rim import RIM, Loop
+from rimap.estimators.rim_loop import from_state
+from rimap.estimators.shipped import metadata_of, path_of, session
+from rimap.series import Status
+from rimap.training.loop import build_network, export
+from rimap.training.recipe import training_recipe
+
+TAU = (100.0, 250.0, 500.0, 900.0, 1500.0, 3000.0)
+MODEL = rimap.InversionRecovery(tau=TAU)
+
+
+@pytest.fixture(scope="module", params=["paper", "general"])
+def network(request, tmp_path_factory):
+    """A network with random weights whose updates are small: (torch module, exported file)."""
+    recipe = training_recipe(
+        {"name": f"some_{request.param}", "variant": request.param, "sequence": "ir", "times_ms": list(TAU)}
+    )
+    rim = build_network(recipe)
+    torch.manual_seed(1)
+    torch.nn.init.normal_(rim.cell.output.weight, std=0.01)
+    path = tmp_path_factory.mktemp("nets") / f"{recipe.name}.onnx"
+    export(recipe, rim, path, 7, {"error_pct": 3.0})
+    return rim, path
+
+
+def series(shape=(24, 20), sigma=0.02, unit=300.0, seed=0, model=MODEL, **more):
+    rng = np.random.default_rng(seed)
+    y = np.linspace(0, 1, shape[0]).reshape(-1, *(1,) * (len(shape) - 1)) + np.zeros(shape)
+    kappa = np.stack([0.7 + 0.2 * y, 1.8 + 0.1 * y, 700 + 900 * y])
+    S = model.signal(kappa) + sigma * rng.standard_normal((model.n_images, *shape))
+    return rimap.WeightedSeries(
+        images=(unit * S).astype(np.float32), model=model, noise=rimap.Gaussian(sigma=unit * sigma), **more
+    )
+
+
+@pytest.mark.parametrize("rician", [False, True], ids=["gaussian", "rician"])
+def test_onnx_and_numpy_are_torch(network, rician):
+    rim, path = network
+    S = np.abs(series(unit=1.0).images)
+    with torch.no_grad():
+        theirs = rim(MODEL, torch.from_numpy(S[None]), torch.tensor([0.02]), rician=rician)
+    loop = Loop(MODEL, rim.config, session(path, 1))
+    ours = list(loop.steps(S[:, None], np.full((1, 1, 1), 0.02, np.float32), rician))[1:]
+    assert len(ours) == len(theirs) == 6
+    for (kappa, _), u in zip(ours, theirs):
+        np.testing.assert_allclose(kappa, from_state(rim.config, u).numpy(), rtol=2e-4, atol=1e-4)
+
+
+def test_the_cell_alone_is_torchs_to_rounding(network):
+    rim, path = network
+    F, C = rim.config.features, rim.config.channels(3)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, C, 9, 7)).astype(np.float32)
+    h = rng.uniform(-1, 1, (2, 2, F, 9, 7)).astype(np.float32)
+    delta, h1, _ = session(path, 1).run(None, {"x": x, "h1": h[0], "h2": h[1]})
+    rows = [torch.from_numpy(m).permute(0, 2, 3, 1).reshape(-1, F) for m in h]
+    with torch.no_grad():
+        expected, memory = rim.cell(torch.from_numpy(x), tuple(rows))
+    np.testing.assert_allclose(delta, expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(h1, memory[0].view(2, 9, 7, F).permute(0, 3, 1, 2).numpy(), atol=1e-5)
+
+
+def test_exported_weights_can_be_trained_on(network):
+    rim, path = network
+    other = build_network(training_recipe({"variant": "paper" if "paper" in path.name else "general"}))
+    other.load_state_dict(weights_of(str(path), other))
+    S, sigma = torch.from_numpy(series(unit=1.0).images[None]), torch.tensor([0.02])
+    with torch.no_grad():
+        assert torch.allclose(rim(MODEL, S, sigma)[-1], other(MODEL, S, sigma)[-1], atol=1e-4)
+
+
+def test_the_file_says_what_it_is(network):
+    about = metadata_of(network[1])
+    assert about["kind"] == "rim" and about["sequence"] == "ir" and about["iterations"] == 7
+    assert about["figures"] == {"error_pct": 3.0}
+    assert about["trained_on"]["times_ms"] == list(TAU)
+    assert about["parameters"] == sum(p.numel() for p in network[0].parameters())
+
+
+def test_any_image_scale(network):
+    rim = RIM.load(network[1])
+    a, b = rim.estimate(series(unit=1.0)), rim.estimate(series(unit=4000.0))
+    np.testing.assert_allclose(b["A"] / 4000, a["A"], rtol=1e-3)
+    np.testing.assert_allclose(b["T1"], a["T1"], rtol=1e-3)
+
+
+def test_any_number_of_images_and_their_order(network):
+    rim, s = RIM.load(network[1]), series()
+    a, b = rim.estimate(s), rim.estimate(s.subset([3, 0, 5, 1, 4, 2]))
+    np.testing.assert_allclose(b["T1"], a["T1"], rtol=1e-3)
+    assert np.isfinite(rim.estimate(s.subset([0, 1, 3, 5]))["T1"]).all()
+
+
+def test_slices_are_independent_and_a_slab_is_the_whole(network):
+    s = series((20, 18, 3))
+    rim, s = RIM.load(network[1]).prepare(s)
+    whole = rim.estimate(s)
+    for k in range(3):
+        flat = rim.estimate(replace(s, images=s.images[..., k]))
+        slab = rim.estimate(replace(s, images=s.images[..., k : k + 1]))
+        np.testing.assert_allclose(flat["T1"], whole["T1"][..., k], rtol=1e-5)
+        np.testing.assert_allclose(slab["T1"][..., 0], whole["T1"][..., k], rtol=1e-5)
+
+
+def test_nan_stays_where_it_is(network):
+    s = series()
+    holes = s.images.copy()
+    holes[2, 5, 5] = np.nan
+    holes[:, 10, 10] = 0
+    maps = RIM.load(network[1]).estimate(replace(s, images=holes))
+    assert maps.status[5, 5] == Status.NOT_FINITE and maps.status[10, 10] == Status.NO_SIGNAL
+    assert np.isnan(maps["T1"]).sum() == 2
+
+
+def test_mask_selects_what_is_reported(network):
+    s = series()
+    mask = np.zeros(s.shape, bool)
+    mask[4:20, 3:17] = True
+    rim, s = RIM.load(network[1]).prepare(s)
+    a, b = rim.estimate(s), rim.estimate(replace(s, mask=mask))
+    np.testing.assert_array_equal(a["T1"][mask], b["T1"][mask])
+    assert np.isnan(b["T1"][~mask]).all() and (b.status[~mask] == Status.OUTSIDE_MASK).all()
+
+
+def test_sigma_is_estimated_where_it_is_not_given(network):
+    s = series()
+    maps = RIM.load(network[1]).estimate(replace(s, noise=None))
+    assert maps.sigma_source == "residuals" and abs(maps.noise.sigma / 6.0 - 1) < 0.2
+    assert np.isfinite(maps["T1"]).all()
+
+
+def test_a_sigma_map(network):
+    rim, s = RIM.load(network[1]), series()
+    a = rim.estimate(s)
+    b = rim.estimate(s.with_noise(rimap.Gaussian(sigma=np.full(s.shape, 6.0))))
+    np.testing.assert_allclose(a["T1"], b["T1"], rtol=1e-3)
+
+
+def test_outside_the_training_is_said(network):
+    rim, s = RIM.load(network[1]), series()
+    inside = rim.estimate(s)
+    assert not any("was trained for" in w for w in inside.warnings)
+    assert (inside.status == Status.OK).mean() > 0.9
+    late = rimap.InversionRecovery(tau=np.array(TAU) * 2)
+    noisy = s.with_noise(rimap.Gaussian(sigma=150.0))
+    for bad, word in ((series(model=late), "times"), (noisy, "noise")):
+        maps = rim.estimate(bad)
+        assert any(word in w and "was trained for" in w for w in maps.warnings)
+        assert (maps.status == Status.OUTSIDE_TRAINING).mean() > 0.9 and np.isfinite(maps["T1"]).all()
+
+
+def test_another_sequence_is_refused(network):
+    T2 = rimap.T2Decay(tau=[10, 20, 40])
+    s = rimap.WeightedSeries(images=np.ones((3, 4, 4)), model=T2, noise=rimap.Gaussian(sigma=0.1))
+    with pytest.raises(InputError, match="trained for the sequence ir; this series is t2"):
+        RIM.load(network[1]).estimate(s)
+
+
+def test_an_unknown_network_is_refused():
+    with pytest.raises(InputError, match="no network 'tea1'"):
+        path_of("tea1")
+
+
+def test_mapping_needs_no_torch(network):
+    code = (
+        "import sys, numpy as np, rimap\n"
+        f"m = rimap.InversionRecovery(tau={list(TAU)})\n"
+        "S = m.signal([np.full((9, 9), 1.0), np.full((9, 9), 1.9), np.full((9, 9), 900.0)])\n"
+        "s = rimap.WeightedSeries(images=S, model=m, noise=rimap.Gaussian(sigma=0.01))\n"
+        f"rimap.RIM.load({str(network[1])!r}).estimate(s)\n"
+        "assert not {'torch', 'onnx', 'safetensors'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
