@@ -103,9 +103,9 @@ class WeightedSeries:
             )
         if not all(images.shape):
             raise InputError(f"images of shape {images.shape} hold no voxel.")
+        images = images.astype(images.dtype.newbyteorder("="), copy=False)
         if images.dtype not in (np.float32, np.float64):
             images = images.astype(np.float32 if images.dtype.itemsize <= 2 else np.float64)
-        images = images.astype(images.dtype.newbyteorder("="), copy=False)
         X = images.shape[1:]
         if not np.isfinite(images).any():
             raise InputError("no value of the images is finite (all NaN or Inf). Check the file and its scaling.")

@@ -1,0 +1,103 @@
+"""Noise: densities, scores, samples, information, and the bound that follows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from rimap import InputError, InversionRecovery, T2Decay
+from rimap.likelihood import Gaussian, Noise, Rician, cramer_rao_sd, fisher_information, gradient
+
+NOISES = [Gaussian(sigma=2.0), Rician(sigma=2.0)]
+kinds = pytest.mark.parametrize("noise", NOISES, ids=lambda n: n.name)
+
+
+def _grid(noise: Noise, f: float) -> np.ndarray:
+    low = 1e-9 if isinstance(noise, Rician) else f - 30.0
+    return np.linspace(low, f + 30.0, 200_001)
+
+
+@kinds
+@pytest.mark.parametrize("f", [0.0, 0.7, 3.0, 25.0, 300.0])
+def test_the_density_integrates_to_one_and_has_the_information_it_says(noise: Noise, f: float) -> None:
+    S = _grid(noise, f)
+    S = S[S > 0] if isinstance(noise, Rician) else S
+    p = np.exp(-noise.nll(S, np.full_like(S, f)))
+    assert np.trapezoid(p, S) == pytest.approx(1, abs=1e-6)
+    score = noise.score(S, np.full_like(S, f))
+    assert np.trapezoid(p * score, S) == pytest.approx(0, abs=1e-6)
+    information = np.trapezoid(p * score**2, S)
+    assert float(noise.information(np.array([f]))[0]) == pytest.approx(information, rel=2e-3, abs=1e-6)
+
+
+@kinds
+def test_the_score_is_the_derivative_of_the_nll(noise: Noise) -> None:
+    rng = np.random.default_rng(0)
+    S, f0 = 10 * rng.random(200) + 0.1, 20 * rng.random(200)
+    f = torch.tensor(f0, requires_grad=True)
+    nll = noise.nll(torch.tensor(S), f)
+    (derivative,) = torch.autograd.grad(nll.sum(), f)
+    np.testing.assert_allclose(derivative.numpy(), noise.score(S, f0), rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(nll.detach().numpy(), noise.nll(S, f0), rtol=1e-10)
+    np.testing.assert_allclose(noise.score(torch.tensor(S), f).detach().numpy(), noise.score(S, f0), rtol=1e-10)
+
+
+def test_samples_have_the_moments_of_their_distribution() -> None:
+    rng, n = np.random.default_rng(1), 400_000
+    for f in (0.0, 3.0, 40.0):
+        S = Gaussian(sigma=2.0).sample(np.full(n, f), rng)
+        assert S.mean() == pytest.approx(f, abs=0.02) and S.std() == pytest.approx(2.0, rel=0.01)
+        S = Rician(sigma=2.0).sample(np.full(n, f), rng)
+        assert (S >= 0).all() and (S**2).mean() == pytest.approx(f**2 + 8, rel=0.01)
+    rayleigh = Rician(sigma=2.0).sample(np.zeros(n), rng)
+    assert rayleigh.mean() == pytest.approx(2.0 * np.sqrt(np.pi / 2), rel=0.01)
+
+
+def test_rician_becomes_gaussian_at_high_snr() -> None:
+    S, f = np.array([990.0, 1000.0, 1015.0]), np.full(3, 1000.0)
+    np.testing.assert_allclose(Rician(sigma=10.0).nll(S, f), Gaussian(sigma=10.0).nll(S, f), atol=0.02)
+    assert Rician(sigma=1.0).information(np.array([1e5]))[0] == pytest.approx(1.0)
+    assert Rician(sigma=1.0).nll(np.array([0.0, -1.0]), np.ones(2)).tolist() == [np.inf, np.inf]
+
+
+@kinds
+def test_sigma_may_be_a_map(noise: Noise) -> None:
+    rng = np.random.default_rng(2)
+    sigma, f = 1 + rng.random((4, 5)), 10 * rng.random((3, 4, 5))
+    S = f + rng.random(f.shape)
+    mapped = type(noise)(sigma=sigma)
+    single = type(noise)(sigma=sigma[2, 3])
+    np.testing.assert_allclose(mapped.nll(S, f)[:, 2, 3], single.nll(S[:, 2, 3], f[:, 2, 3]))
+    np.testing.assert_allclose(mapped.information(f)[:, 2, 3], single.information(f[:, 2, 3]))
+
+
+@kinds
+def test_bad_sigma_is_refused(noise: Noise) -> None:
+    for sigma in (0.0, -1.0, np.nan, np.zeros((2, 2))):
+        with pytest.raises(InputError, match="sigma must be positive"):
+            type(noise)(sigma=sigma)
+    with pytest.raises(InputError, match="no sigma yet"):
+        type(noise)().nll(np.ones(1), np.ones(1))
+
+
+@kinds
+def test_the_gradient_is_that_of_autograd(noise: Noise) -> None:
+    model = InversionRecovery(tau=[50, 400, 1100, 2500], tr=3000)
+    kappa = np.array([[100.0, 80.0], [1.9, 1.7], [900.0, 1400.0]])
+    S = noise.sample(model.signal(kappa * 1.05), np.random.default_rng(3))
+    tensor = torch.tensor(kappa, requires_grad=True)
+    (expected,) = torch.autograd.grad(noise.nll(torch.tensor(S), model.signal(tensor)).sum(), tensor)
+    np.testing.assert_allclose(gradient(model, noise, S, kappa), expected.numpy(), rtol=1e-7)
+    F = fisher_information(model, noise, kappa)
+    assert F.shape == (3, 3, 2)
+    np.testing.assert_allclose(F, np.swapaxes(F, 0, 1))
+
+
+def test_the_bound_of_a_known_case() -> None:
+    # One exponential at two times: log(S1/S2) = (t2 − t1)/T, error propagation gives the bound.
+    model, T, A, sigma = T2Decay(tau=[10, 60]), 50.0, 100.0, 0.5
+    f = model.signal(np.array([A, T]))
+    expected = T**2 / 50 * sigma * np.hypot(1 / f[0], 1 / f[1])
+    assert cramer_rao_sd(model, Gaussian(sigma=sigma), np.array([[A], [T]]))[1, 0] == pytest.approx(expected)
+    assert np.isnan(cramer_rao_sd(model, Gaussian(sigma=sigma), np.array([[0.0], [T]]))).any()

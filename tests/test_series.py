@@ -1,0 +1,76 @@
+"""What goes in and what comes out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rimap import Gaussian, InputError, InversionRecovery, ParameterMaps, Rician, Status, T2Decay, WeightedSeries
+
+MODEL = T2Decay(tau=[10, 20, 40])
+IMAGES = np.arange(1.0, 61.0).reshape(3, 4, 5)
+
+
+def test_integers_become_floats_and_foreign_bytes_native() -> None:
+    assert WeightedSeries(images=IMAGES.astype(np.int16), model=MODEL).images.dtype == np.float32
+    assert WeightedSeries(images=IMAGES.astype(np.int32), model=MODEL).images.dtype == np.float64
+    assert WeightedSeries(images=IMAGES.astype(">f4"), model=MODEL).images.dtype == np.dtype("=f4")
+
+
+def test_the_mask_selects() -> None:
+    mask = np.zeros((4, 5))
+    mask[1, 2], mask[0, 0] = 3, np.nan
+    series = WeightedSeries(images=IMAGES, model=MODEL, mask=mask)
+    assert series.shape == (4, 5) and series.selected.sum() == 1 and series.selected[1, 2]
+    assert WeightedSeries(images=IMAGES, model=MODEL).selected.all()
+
+
+def test_the_voxel_size_comes_from_the_affine() -> None:
+    affine = np.diag([2.0, 3.0, 4.0, 1.0])
+    assert WeightedSeries(images=IMAGES, model=MODEL, affine=affine).voxel_size == (2.0, 3.0)
+    assert WeightedSeries(images=IMAGES, model=MODEL).voxel_size == (1.0, 1.0)
+
+
+def test_images_can_be_left_out() -> None:
+    part = WeightedSeries(images=IMAGES, model=MODEL).subset([2, 1])
+    assert part.model.tau == (40.0, 20.0)
+    np.testing.assert_array_equal(part.images, IMAGES[[2, 1]])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": IMAGES[:2]}, "3 times came"),
+        ({"images": IMAGES[0, 0]}, "3 times came"),
+        ({"images": IMAGES + 1j}, "real numbers"),
+        ({"images": IMAGES[:, :0]}, "no voxel"),
+        ({"images": np.full_like(IMAGES, np.nan)}, "NaN"),
+        ({"images": np.zeros_like(IMAGES)}, "zero"),
+        ({"mask": np.ones((5, 4))}, "mask has shape"),
+        ({"mask": np.zeros((4, 5))}, "mask is empty"),
+        ({"affine": np.eye(3)}, "affine must be"),
+        ({"noise": Gaussian(sigma=np.ones((2, 2)))}, "map of sigma"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        WeightedSeries(**{"images": IMAGES, "model": MODEL, **change})
+
+
+def test_rician_noise_is_refused_for_signed_images() -> None:
+    signed = InversionRecovery(tau=[10, 20, 40], signed=True)
+    with pytest.raises(InputError, match="signed"):
+        WeightedSeries(images=IMAGES, model=signed, noise=Rician(sigma=1.0))
+
+
+def test_maps_are_read_by_name() -> None:
+    kappa = np.stack([np.ones((4, 5)), np.full((4, 5), 50.0)])
+    status = np.zeros((4, 5), np.uint8)
+    status[0, 0] = Status.NO_SIGNAL
+    maps = ParameterMaps(kappa=kappa, model=MODEL, status=status, settings={"a": 1})
+    assert list(maps) == ["A", "T2"] and len(maps) == 2 and maps["T2"][1, 1] == 50
+    assert np.isnan(maps.sd["T2"]).all()
+    assert maps.count() == {Status.OK: 19, Status.NO_SIGNAL: 1}
+    with pytest.raises(KeyError, match="T2 decay has A, T2"):
+        maps["T1"]
+    assert all(s.meaning for s in Status)
