@@ -110,6 +110,6 @@ def test_the_start_finds_a_smooth_B(snr):
         found = table.sums(voxels, np.ascontiguousarray(k.reshape(3, -1), np.float32))
         return Sums(*(a.reshape(*a.shape[:-1], 1, size, size) for a in found))
 
-    A, B, T = smooth_B_start(model, S, np.full((1, 1, 1), sigma, np.float32), sums_at)[:, 0]
+    _, B, T = smooth_B_start(model, S, np.full((1, 1, 1), sigma, np.float32), sums_at)[:, 0]
     assert np.median(abs(B - kappa[1])) < {10: 0.06, 30: 0.03, 100: 0.02}[snr]
     assert np.median(abs(T / kappa[2] - 1)) < {10: 0.07, 30: 0.03, 100: 0.02}[snr]

@@ -1,5 +1,6 @@
 """Mapping with an exported cell: the same numbers as torch, and the properties that a user relies on."""
 
+# ruff: noqa: E402 - torch is asked for first
 from __future__ import annotations
 
 import subprocess

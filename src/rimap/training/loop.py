@@ -170,12 +170,13 @@ def train(
             if fabric.is_global_zero and (last or done % o.checkpoint_every == 0):
                 save_checkpoint(out / CHECKPOINT, recipe, network, optimiser, average, done)
                 with _averaged(network, average):
-                    export(recipe, network, out / f"{recipe.name}.onnx", done, judged)
+                    export(recipe, network, out / f"{recipe.name}.onnx", done, judged, len(train_on))
             if last:
                 break
     if first >= o.iterations and fabric.is_global_zero:
         with _averaged(network, average):
-            export(recipe, network, out / f"{recipe.name}.onnx", done, validate(recipe, network, held, fabric.device))
+            figures = validate(recipe, network, held, fabric.device)
+            export(recipe, network, out / f"{recipe.name}.onnx", done, figures, len(train_on))
     return out / f"{recipe.name}.onnx"
 
 
@@ -368,7 +369,12 @@ class _averaged:
 
 
 def export(
-    recipe: TrainingRecipe, network: nn.Module, path: Path, iterations: int, figures: dict[str, float] | None
+    recipe: TrainingRecipe,
+    network: nn.Module,
+    path: Path,
+    iterations: int,
+    figures: dict[str, float] | None,
+    anatomies: int = 0,
 ) -> None:
     """Write the network as ONNX with its recipe, its training ranges and its figures inside."""
     metadata = {
@@ -377,7 +383,7 @@ def export(
         "description": recipe.description,
         "sequence": recipe.simulation.sequence,
         "rim": recipe.rim.as_dict() if recipe.network == "rim" else None,
-        "trained_on": recipe.ranges(),
+        "trained_on": recipe.ranges(anatomies),
         "iterations": iterations,
         "parameters": sum(p.numel() for p in network.parameters()),
         "figures": {k: round(v, 4) for k, v in (figures or {}).items() if math.isfinite(v)},

@@ -167,8 +167,8 @@ class TrainingRecipe:
         d["training"]["validation"] = [_bare(a) for a in self.training.validation]
         return d
 
-    def ranges(self) -> dict[str, Any]:
-        """Return what the network has seen: times, N, σ (in units of A of CSF), T, B, noise."""
+    def ranges(self, anatomies: int = 0) -> dict[str, Any]:
+        """Return what the network has seen: times, N, σ (in units of A of CSF), T, B, noise, how many anatomies."""
         s = self.simulation
         fixed = list(s.times_ms)
         b = s.b_range if s.b_range[1] > 0 else (max(0.0, 2 - 3.3 * s.b_gamma), 2.0)
@@ -184,7 +184,7 @@ class TrainingRecipe:
             "noise": ["gaussian", "rician"] if s.rician_share else ["gaussian"],
             "tr": bool(s.tr_ms or s.tr_share),
             "signed": bool(s.signed_share),
-            "anatomies": len(s.anatomies),
+            "anatomies": anatomies or len(s.anatomies),
         }
 
 

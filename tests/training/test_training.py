@@ -1,0 +1,225 @@
+"""The training loop: exact resumption, recipes, what stops it, losses with known values."""
+
+# ruff: noqa: E402 - torch is asked for first
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from safetensors.torch import load_file
+
+from rimap.errors import InputError
+from rimap.estimators.rim_loop import GENERAL
+from rimap.estimators.shipped import metadata_of
+from rimap.simulation.anatomies import Anatomy, digital_brain
+from rimap.simulation.patches import simulate_batch
+from rimap.training import loop
+from rimap.training.checkpoint import CHECKPOINT
+from rimap.training.loop import Machine, build_network, train
+from rimap.training.loss import batch_loss
+from rimap.training.recipe import Training, read_training_recipe, training_recipe
+
+CPU = Machine(accelerator="cpu", workers=0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_anatomy():
+    """A small head instead of the built-in one at 1 mm."""
+    small = Anatomy.of(digital_brain((48, 54, 36)), "small")
+    original = loop.load_anatomies
+    loop.load_anatomies = lambda sources: tuple(small for _ in sources)
+    yield small
+    loop.load_anatomies = original
+
+
+def tiny(variant="general", **tables):
+    document = {
+        "name": "tiny",
+        "variant": variant,
+        "anatomies": ["a", "b"],
+        "simulation": {"patch_size": 12, **tables.pop("simulation", {})},
+        "training": {
+            "iterations": 6,
+            "batch_size": 4,
+            "validate_every": 3,
+            "validation_batches": 1,
+            "checkpoint_every": 2,
+            "ema": 0.9,
+            **tables.pop("training", {}),
+        },
+    } | tables
+    return training_recipe(document)
+
+
+@pytest.mark.parametrize("variant", ["paper", "general"])
+def test_killed_and_resumed_is_uninterrupted(tmp_path, variant):
+    recipe = tiny(variant)
+    train(recipe, tmp_path / "whole", machine=CPU)
+    train(recipe, tmp_path / "killed", machine=CPU, stop_at=4)
+    with (tmp_path / "killed" / "log.csv").open("a") as log:  # a line after the checkpoint, as a kill leaves it
+        log.write("5,99\n")
+    seen = []
+    train(recipe, tmp_path / "killed", machine=CPU, progress=seen.append)
+    assert [s.done for s in seen] == [5, 6]
+    a, b = (load_file(tmp_path / d / CHECKPOINT) for d in ("whole", "killed"))
+    assert a.keys() == b.keys() and any(k.startswith("adam.") for k in a)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    rows = [
+        [r.split(",")[:2] for r in (tmp_path / d / "log.csv").read_text().splitlines()] for d in ("whole", "killed")
+    ]
+    assert rows[0] == rows[1] and len(rows[0]) == 7
+    assert (tmp_path / "whole" / "tiny.onnx").read_bytes() == (tmp_path / "killed" / "tiny.onnx").read_bytes()
+    about = metadata_of(tmp_path / "whole" / "tiny.onnx")
+    assert about["iterations"] == 6 and about["trained_on"]["anatomies"] == 1 and about["figures"]["error_pct"] > 0
+
+
+def test_resnet_trains_and_exports(tmp_path):
+    recipe = tiny("paper", network="resnet", simulation={"times_ms": [100, 300, 900, 2000]}, training={"iterations": 1})
+    about = metadata_of(train(recipe, tmp_path, machine=CPU))
+    assert about["kind"] == "resnet" and about["trained_on"]["n_images"] == [4, 4]
+
+
+def test_a_folder_belongs_to_one_recipe(tmp_path):
+    recipe = tiny(training={"iterations": 2})
+    train(recipe, tmp_path, machine=CPU)
+    with pytest.raises(InputError, match="another recipe"):
+        train(replace(recipe, training=replace(recipe.training, rate=1e-2)), tmp_path, machine=CPU)
+
+
+def test_it_stops_at_nan_and_says_why(tmp_path):
+    with pytest.raises(InputError, match="not a number at iteration 1.*Lower the rate"):
+        train(tiny("paper", training={"rate": 1e30, "ema": 0.0}), tmp_path, machine=CPU)
+
+
+def test_it_learns(tmp_path):
+    """A few iterations on one batch: the loss falls."""
+    recipe = tiny("paper", training={"rate": 3e-3})
+    batch = simulate_batch(recipe.simulation, loop.load_anatomies(["a"]), 0, 4)
+    net = build_network(recipe)
+    adam = torch.optim.Adam(net.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(15):
+        loss = batch_loss(recipe, net, batch, torch.device("cpu"))
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_fine_tuning_starts_from_the_network(tmp_path):
+    first = train(tiny(training={"iterations": 2, "ema": 0.0}), tmp_path / "first", machine=CPU)
+    checkpoint = load_file(tmp_path / "first" / CHECKPOINT)
+    for init in (str(first), str(tmp_path / "first" / CHECKPOINT)):
+        recipe = tiny(init=init, simulation={"times_ms": [50, 400, 1100, 2500]})
+        assert recipe.rim == GENERAL
+        net = build_network(recipe)
+        loop.load_weights(net, recipe)
+        torch.testing.assert_close(net.cell.conv2.weight, checkpoint["network.cell.conv2.weight"])
+    other = tiny("paper", init=str(tmp_path / "first" / CHECKPOINT))
+    with pytest.raises(InputError, match="another architecture"):
+        loop.load_weights(build_network(other), other)
+
+
+def test_three_lines_are_a_recipe(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('sequence = "ir"\ntimes_ms = [50, 400, 1100, 2500]\nanatomies = ["builtin"]\n')
+    recipe = read_training_recipe(path)
+    assert recipe.name == "mine" and recipe.network == "rim" and recipe.rim == GENERAL
+    assert recipe.simulation.times_ms == (50, 400, 1100, 2500) and recipe.loss.kind == "crb"
+    assert recipe.ranges()["n_images"] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"iteration": 3}, "unknown key 'iteration'"),
+        ({"training": {"itertions": 3}}, "nearest valid one is 'iterations'"),
+        ({"rim": {"n_step": 3}}, "nearest valid one is 'n_steps'"),
+        ({"loss": {"kind": "mae"}}, "must be one of mse, crb"),
+        ({"training": {"iterations": "many"}}, "of the kind of"),
+        ({"training": {"iterations": 0}}, "1 or more"),
+        ({"network": "resnet", "sequence": "ir", "simulation": {"times_ms": []}}, "one protocol"),
+        ({"variant": "papers"}, "must be one of paper, general"),
+        ({"simulation": {"b_gama": 1.0}}, "nearest valid one is 'b_gamma'"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(document, message):
+    with pytest.raises(InputError, match=message):
+        if document.get("network") == "resnet":
+            document = {**document, "variant": "general"}
+        training_recipe(document)
+
+
+def test_rates():
+    assert Training(rate=1.0).rate_at(2999) == 1.0
+    one = Training(rate=1.0, schedule="one_cycle", iterations=100, warmup=0.1)
+    assert one.rate_at(0) == pytest.approx(0.1) and one.rate_at(10) == 1.0 and one.rate_at(99) < 0.01
+    assert Training(rate=1.0, schedule="cosine", iterations=100).rate_at(50) == pytest.approx(0.5)
+
+
+class Fixed(torch.nn.Module):
+    """A network that returns given estimates."""
+
+    def __init__(self, u):
+        super().__init__()
+        self.u = u
+
+    def forward(self, *_, **__):
+        return self.u
+
+
+def test_eq_6_is_the_mean_over_steps_and_tissue(small_anatomy):
+    recipe = tiny("paper")
+    batch = simulate_batch(recipe.simulation, [small_anatomy], 0, 4)
+    truth = torch.from_numpy(batch.kappa.swapaxes(0, 1).copy())
+    truth[2] /= 1000
+    net = Fixed([truth + 1.0, truth + 3.0])
+    assert float(batch_loss(recipe, net, batch, torch.device("cpu"))) == pytest.approx((1 + 9) / 2, rel=1e-5)
+
+
+def test_the_bias_penalty_sees_bias_and_not_noise(small_anatomy):
+    """Errors of zero mean over the draws cost nothing on average; a common one does."""
+    recipe = tiny(
+        "paper", simulation={"noise_draws": 4, "patch_size": 24}, loss={"bias_penalty": 1.0}, training={"batch_size": 8}
+    )
+    plain = replace(recipe, loss=replace(recipe.loss, bias_penalty=0.0))
+    batch = simulate_batch(recipe.simulation, [small_anatomy], 0, 8)
+    truth = torch.from_numpy(batch.kappa.swapaxes(0, 1).copy())
+    truth[2] /= 1000
+    rng = torch.Generator().manual_seed(0)
+    noise = torch.randn(truth.shape, generator=rng)
+
+    def penalty(u):
+        cpu = torch.device("cpu")
+        return float(batch_loss(recipe, Fixed([u]), batch, cpu) - batch_loss(plain, Fixed([u]), batch, cpu))
+
+    assert abs(penalty(truth + noise)) < 0.05
+    assert penalty(truth + 0.5) == pytest.approx(0.25, rel=1e-4)
+
+
+def test_units_of_the_bound_make_noise_levels_alike(small_anatomy):
+    """An estimator that errs by its Cramér-Rao bound with B known costs about 1, whatever σ."""
+    costs = []
+    for sigma in (0.01, 0.1):
+        recipe = tiny(simulation={"sigma": [sigma, sigma], "wide_share": 0.0, "rician_share": 0.0})
+        recipe = replace(recipe, loss=replace(recipe.loss, huber=0.0, floor=1e-4, ceiling=1e3, weights=(0.0, 0.0, 3.0)))
+        batch = simulate_batch(recipe.simulation, [small_anatomy], 0, 4)
+        truth = torch.from_numpy(batch.kappa.swapaxes(0, 1).copy())
+        from rimap.estimators.rim_loop import to_state
+        from rimap.training.loss import _error_scale
+
+        u, s = (
+            to_state(recipe.rim, truth),
+            _error_scale(recipe.loss, recipe, batch, truth, torch.from_numpy(batch.sigma)),
+        )
+        noise = torch.randn(u.shape, generator=torch.Generator().manual_seed(0))
+        costs.append(float(batch_loss(recipe, Fixed([u + s * noise]), batch, torch.device("cpu"))))
+        median = float(s[2][torch.from_numpy(batch.brain)].median())
+        assert math.isfinite(median) and 0.1 * sigma < median < 10 * sigma
+    assert np.allclose(costs, 1.0, atol=0.1)
