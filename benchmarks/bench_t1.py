@@ -28,7 +28,7 @@ import rimap.estimators
 import rimap.simulation
 from rimap.estimators.base import Estimator
 from rimap.evaluation import accuracy
-from rimap.evaluation.choice import named
+from rimap.evaluation.choice import fitting, named
 from rimap.signals.base import SignalModel
 from rimap.signals.inversion_recovery import InversionRecovery
 from rimap.signals.protocols import PROTOCOLS
@@ -316,7 +316,7 @@ def main() -> None:
         print(
             f"\n=== {spec}: slice {k} {labels.shape}, {len(args.subjects)} subjects, {args.draws} draws, seed {args.seed}"
         )
-        t2 = getattr(net[1], "sequence", None) == "t2" or "t2" in Path(spec).stem
+        t2 = not fitting([spec], PROTOCOLS["IV_T1"])
         parts = (args.parts or ("t2" if t2 else "main,unseen,structures")).split(",")
         if "main" in parts:
             main_part(net, base, labels, args, cache)

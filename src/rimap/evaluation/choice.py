@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import math
@@ -14,9 +15,12 @@ import numpy as np
 
 from rimap.errors import InputError
 from rimap.estimators import estimators as registered
+from rimap.estimators import training_range
 from rimap.estimators.base import Estimator, Progress
+from rimap.estimators.shipped import metadata_of, path_of
 from rimap.likelihood import Rician
 from rimap.series import ParameterMaps, WeightedSeries
+from rimap.signals.base import SignalModel
 
 #: Estimators whose weights come from a file or ship by name: ``rim:t1``, ``resnet:path/to/file.onnx``.
 NETWORKS = {"rim": ("rimap.estimators.rim", "RIM"), "resnet": ("rimap.estimators.resnet", "ResNet")}
@@ -55,7 +59,7 @@ def named(spec: str, *, threads: int | None = None) -> Estimator:
             raise NotAvailable(f"{spec}: MP-PCA comes from dipy, which is not installed. pip install dipy.")
         return Denoised(inner=named(spec.removeprefix(DENOISED), threads=threads), name=spec)
     if kind in NETWORKS:
-        return _network(kind, rest, spec)
+        return _network(kind, rest, spec, threads)
     found = registered()
     if kind == "global_b":
         return found["mle"](lambda_B=math.inf, threads=threads)  # type: ignore[call-arg]
@@ -75,7 +79,7 @@ def named(spec: str, *, threads: int | None = None) -> Estimator:
     return found[kind](**options)
 
 
-def _network(kind: str, what: str, spec: str) -> Estimator:
+def _network(kind: str, what: str, spec: str, threads: int | None) -> Estimator:
     if not what:
         raise InputError(f"{spec!r}: which network? Give {kind}:NAME (see rimap models) or {kind}:FILE.onnx.")
     module, cls = NETWORKS[kind]
@@ -87,7 +91,9 @@ def _network(kind: str, what: str, spec: str) -> Estimator:
     if is_file and not Path(what).is_file():
         raise NotAvailable(f"{spec}: there is no such file.")
     try:
-        return loader.load(what)  # type: ignore[no-any-return]
+        network = loader.load(what)
+        known = threads is not None and "threads" in getattr(network, "__dataclass_fields__", {})
+        return replace(network, threads=threads) if known else network  # type: ignore[no-any-return]
     except (InputError, FileNotFoundError) as error:
         if is_file:
             raise
@@ -104,6 +110,45 @@ def available(specs: Sequence[str], *, threads: int | None = None) -> tuple[dict
         except NotAvailable as reason:
             skipped.append(f"skipped {reason}")
     return found, skipped
+
+
+def fingerprint(spec: str) -> str:
+    """Return a hash of the network's file behind a name; empty for an estimator without one."""
+    kind, _, what = spec.rpartition("+")[2].partition(":")
+    if kind not in NETWORKS or not what:
+        return ""
+    try:
+        return hashlib.sha256(path_of(what).read_bytes()).hexdigest()[:12]
+    except InputError:
+        return ""
+
+
+def fitting(specs: Sequence[str], model: SignalModel) -> tuple[str, ...]:
+    """Return the estimators that are for a model: networks of its sequence, a ResNet of its number of images.
+
+    Without a parameter that is smooth, the MLE with one B and the NLLS are the MLE: of the three that one is kept.
+
+    >>> from rimap import PROTOCOLS
+    >>> fitting(["nlls", "mle", "global_b"], PROTOCOLS["IV_T2"])
+    ('mle',)
+    """
+    kept = []
+    smooth = any(p.smooth for p in model.parameters)
+    for spec in specs:
+        kind, _, what = spec.rpartition("+")[2].partition(":")
+        if not smooth and (kind == "global_b" or (spec == "nlls" and "mle" in specs)):
+            continue
+        if kind in NETWORKS:
+            about = metadata_of(path_of(what))
+            try:
+                training_range.fits(about, model)
+            except InputError:
+                continue
+            least, most = about["trained_on"]["n_images"]
+            if kind == "resnet" and not least <= model.n_images <= most:
+                continue
+        kept.append(spec)
+    return tuple(kept)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,132 @@
+"""`rimap evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rimap.evaluation.experiment import Experiment
+
+NO_ARGS_IS_HELP = True
+
+
+def command(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A name, `all`, or `list`.")],
+    out: Annotated[Path | None, typer.Option("--output", "-o", metavar="OUT", help="Folder for the results.")] = None,
+    estimators: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="nlls, mle, global_b (one B), mle:1e4 (a λ_B), rim:NAME or rim:FILE.onnx, resnet:..., mppca+nlls.",
+        ),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A small version, in seconds.")] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Holds anatomies/test, brain_in_vivo, nist_phantom, as far as they are needed."
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
+    repeats: Annotated[
+        int | None, typer.Option(metavar="C", min=2, help="Noise draws; the experiment's own number if left out.")
+    ] = None,
+    scans: Annotated[
+        list[Path] | None, typer.Option(metavar="PATH", help="A repeated scan (repeatability). Give it once a scan.")
+    ] = None,
+    noise_level: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Added noise that stands for a repeat, over the median signal (repeatability)."),
+    ] = None,
+    lines: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CSV with x0,y0,x1,y1 in voxels (sharpness, in vivo).")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Cores of each estimator.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute again what is there.")] = False,
+    redraw: Annotated[bool, typer.Option("--redraw", help="Figures and summary from the table that is there.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Run an experiment of the paper: a table, figures and our numbers beside the paper's.
+
+    What is finished is kept: the same command goes on where it stopped.
+
+    \b
+    rimap evaluate list
+    rimap evaluate monte-carlo -o results --data DIR --workers 2
+    rimap evaluate blurriness -o results --estimators mle,rim:t1,rim:runs/mine.onnx
+    """
+    from rimap.cli._options import one_of
+    from rimap.errors import InputError
+    from rimap.evaluation.experiment import experiments
+
+    found = experiments()
+    if experiment.strip().lower() == "list":
+        for name, e in found.items():
+            print(f"{name:<20} {e.title} ({e.paper})")
+        return
+    if out is None:
+        raise InputError("-o OUT: a folder for the results was expected.")
+    typed = experiment.strip().lower().replace("_", "-")
+    chosen = list(found) if typed == "all" else [one_of(typed, [*found, "all", "list"], "EXPERIMENT")]
+    if data is not None and not data.is_dir():
+        raise InputError(f"--data {data}: there is no such folder.")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"-o {out}: a folder was expected; this is a file.")
+    if noise_level is not None and not noise_level > 0:
+        raise InputError(f"--noise-level must be above 0; {noise_level:g} came.")
+    for path in (*(scans or ()), *([lines] if lines else ())):
+        if not path.exists():
+            raise InputError(f"{path}: there is no such file or folder.")
+    options = {
+        "estimators": tuple(s.strip() for s in (estimators or "").split(",") if s.strip()),
+        "quick": quick, "seed": seed, "data": data, "repeats": repeats, "scans": tuple(scans or ()), "lines": lines,
+        "noise_level": noise_level, "threads": threads if threads or workers == 1 else 1,
+    }  # fmt: skip
+    refused = []
+    for name in chosen:
+        try:
+            _run(found[name], out, options, workers, fresh=fresh, redraw=redraw, quiet=quiet)
+        except InputError as error:
+            if len(chosen) == 1:
+                raise
+            refused.append(f"{name}: {error}")
+            print(f"{name}: skipped, {error}\n")
+    if refused and len(refused) == len(chosen):
+        raise InputError("no experiment could be run, for the reasons above.")
+
+
+def _run(
+    experiment: Experiment,
+    out: Path,
+    options: dict[str, object],
+    workers: int,
+    *,
+    fresh: bool,
+    redraw: bool,
+    quiet: bool,
+) -> None:
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from contextlib import nullcontext
+
+    from rimap.cli._progress import progress_bar
+    from rimap.evaluation.experiment import Settings, draw, run
+
+    print(f"{experiment.title} ({experiment.paper})")
+    if redraw:
+        print(draw(experiment, out / experiment.name), f"\nDrawn again: {out / experiment.name}\n", sep="\n")
+        return
+    pool = (
+        ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) if workers > 1 else nullcontext()
+    )
+    with pool as executor, progress_bar(experiment.name, quiet=quiet) as progress:
+        result = run(
+            experiment, Settings(**options), out, executor=executor, progress=progress, fresh=fresh  # type: ignore[arg-type]
+        )  # fmt: skip
+    for reason in result.skipped:
+        print(reason)
+    print(result.summary, f"\nTable and figures: {result.folder}\n", sep="\n")

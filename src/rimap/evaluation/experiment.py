@@ -1,0 +1,314 @@
+"""What an experiment is, and how one is run: in pieces that are kept, on any executor.
+
+A file of this folder with a subclass of `Experiment` is an experiment of `rimap evaluate`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+import json
+import platform
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, as_completed
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+import rimap
+from rimap.discovery import classes_in
+from rimap.errors import InputError
+from rimap.estimators.base import Estimator
+from rimap.evaluation.choice import available, fingerprint, named
+from rimap.evaluation.tables import Row, read_table, write_table
+from rimap.io.atomic import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: A piece of an experiment; one of its entries may be an estimator.
+Unit = tuple[str | int | float, ...]
+#: What a piece gives.
+Part = dict[str, NDArray[Any]]
+#: Called with (pieces done, of how many).
+Progress = Callable[[int, int], None]
+
+#: The question of every reader is answered by all of these, as far as they are to be had.
+SIDE_BY_SIDE = (
+    "nlls", "mle", "global_b", "mppca+nlls", "resnet:resnet_t1_31", "rim:rim_t1_31", "rim:t1",
+    "resnet:resnet_t2", "rim:rim_t2", "rim:t2",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What an experiment may be told.
+
+    Parameters
+    ----------
+    estimators
+        By the names of `rimap.evaluation.choice.named`.
+    quick
+        A small version: to see that it works.
+    data
+        Folder with `anatomies/test`, `brain_in_vivo` and `nist_phantom`; simulated experiments do without.
+    repeats
+        C, how many noise draws; the experiment's own number if left out.
+    scans
+        Repeated scans of one object, files or folders, for the experiments that take them.
+    lines
+        File with lines across a border, for `sharpness`.
+    noise_level
+        Standard deviation of the noise that stands for a repeated scan, as a fraction of the median signal.
+    threads
+        Of each estimator.
+    """
+
+    estimators: tuple[str, ...] = ()
+    quick: bool = False
+    seed: int = 0
+    data: Path | None = None
+    repeats: int | None = None
+    scans: tuple[Path, ...] = ()
+    lines: Path | None = None
+    noise_level: float | None = None
+    threads: int | None = None
+
+    def recipe(self) -> dict[str, Any]:
+        """Return what decides the numbers, as JSON: files by their names, not where they lie."""
+        out = asdict(self)
+        del out["estimators"], out["threads"]
+        out["data"] = self.data.name if self.data else None
+        out["scans"] = [s.name for s in self.scans]
+        out["lines"] = self.lines.name if self.lines else None
+        return out
+
+    def data_folder(self, what: str) -> Path:
+        """Return a folder of the data.
+
+        Raises
+        ------
+        InputError
+            Where it is not there.
+        """
+        if self.data is None or not (self.data / what).is_dir():
+            where = "--data was not given" if self.data is None else f"{self.data} has none"
+            raise InputError(f"this experiment needs the folder {what} of the real data; {where}. Give --data DIR.")
+        return self.data / what
+
+
+class Experiment(ABC):
+    """One experiment: its pieces, the table that they make, and figures and summary of that table alone."""
+
+    name: ClassVar[str]
+    """What `rimap evaluate` takes."""
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    """Section and figure."""
+    default_estimators: ClassVar[tuple[str, ...]] = SIDE_BY_SIDE
+    parallel: ClassVar[bool] = True
+    """Whether pieces may run at the same time (not where time is what is measured)."""
+
+    @abstractmethod
+    def units(self, settings: Settings) -> list[Unit]:
+        """Return the pieces, in the order in which they should be done."""
+
+    @abstractmethod
+    def compute(self, settings: Settings, unit: Unit) -> Part:
+        """Return the numbers of one piece. It must depend on its arguments alone."""
+
+    @abstractmethod
+    def rows(self, settings: Settings, parts: Mapping[Unit, Part]) -> list[Row]:
+        """Return the tidy table of all pieces."""
+
+    def pictures(self, settings: Settings, parts: Mapping[Unit, Part]) -> dict[str, NDArray[Any]]:
+        """Return the maps that figures show beside the table."""
+        return {}
+
+    @abstractmethod
+    def figures(self, table: Sequence[Row], pictures: Mapping[str, NDArray[Any]]) -> dict[str, Figure]:
+        """Return the figures by file name, drawn from the table (and the pictures) alone."""
+
+    @abstractmethod
+    def summary(self, table: Sequence[Row]) -> str:
+        """Return a short table: our numbers beside the paper's."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run left.
+
+    Parameters
+    ----------
+    skipped
+        Why estimators were left out.
+    computed
+        How many pieces were computed now; the others were there.
+    """
+
+    folder: Path
+    table: list[Row]
+    summary: str
+    skipped: tuple[str, ...]
+    computed: int
+
+
+def experiments() -> dict[str, Experiment]:
+    """Return every experiment by name."""
+    found = classes_in("rimap.evaluation", Experiment)  # type: ignore[type-abstract]
+    return {name: found[name]() for name in sorted(found)}
+
+
+@lru_cache(maxsize=16)
+def estimator_of(spec: str, threads: int | None = None) -> Estimator:
+    """Return an estimator by name, built once in each process."""
+    return named(spec, threads=threads)
+
+
+def run(
+    experiment: Experiment,
+    settings: Settings,
+    out: Path,
+    *,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+    fresh: bool = False,
+) -> Result:
+    """Run an experiment and write OUT/<name>: table.csv, recipe.json, summary.txt, figures; finished pieces are kept.
+
+    Parameters
+    ----------
+    executor
+        Any of `concurrent.futures`; one piece after the other if left out.
+    fresh
+        Compute finished pieces again.
+
+    Raises
+    ------
+    InputError
+        Where no estimator is to be had, or data are missing.
+    """
+    found, skipped = available(settings.estimators or experiment.default_estimators, threads=settings.threads)
+    if not found:
+        raise InputError("none of the estimators is to be had:\n" + "\n".join(skipped))
+    settings = replace(settings, estimators=tuple(found))
+    folder = out / experiment.name
+    cache = folder / "parts" / _key(experiment, settings)
+    if fresh:
+        shutil.rmtree(cache, ignore_errors=True)
+    units = experiment.units(settings)
+    if not units:
+        raise InputError(f"{experiment.name}: none of {', '.join(found)} fits this experiment.")
+    paths = {unit: cache / f"{_slug(unit)}.npz" for unit in units}
+    missing = [unit for unit in units if not paths[unit].is_file()]
+    done = len(units) - len(missing)
+    if progress:
+        progress(done, len(units))
+
+    def keep(unit: Unit, part: Part) -> None:
+        nonlocal done
+        buffer = io.BytesIO()
+        np.savez(buffer, **part)  # type: ignore[arg-type]
+        write_whole(paths[unit], buffer.getvalue())
+        done += 1
+        if progress:
+            progress(done, len(units))
+
+    if executor is None or not experiment.parallel:
+        for unit in missing:
+            keep(unit, experiment.compute(settings, unit))
+    else:
+        futures = {executor.submit(_compute, experiment, settings, unit): unit for unit in missing}
+        try:
+            for future in as_completed(futures):
+                keep(futures[future], future.result())
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+    parts = {unit: _load(paths[unit]) for unit in units}
+    table = experiment.rows(settings, parts)
+    pictures = experiment.pictures(settings, parts)
+    write_table(folder / "table.csv", table)
+    if pictures:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **pictures)  # type: ignore[arg-type]
+        write_whole(folder / "pictures.npz", buffer.getvalue())
+    write_whole(folder / "recipe.json", json.dumps(_recipe(experiment, settings, skipped), indent=2) + "\n")
+    summary = draw(experiment, folder)
+    return Result(folder, table, summary, tuple(skipped), len(missing))
+
+
+def draw(experiment: Experiment, folder: Path) -> str:
+    """Draw the figures of a folder from its table, write the summary and return it.
+
+    Raises
+    ------
+    InputError
+        Where there is no table.
+    """
+    table = read_table(folder / "table.csv")
+    pictures = _load(folder / "pictures.npz") if (folder / "pictures.npz").is_file() else {}
+    for name, figure in experiment.figures(table, pictures).items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+        write_whole(folder / f"{name}.png", buffer.getvalue())
+    summary = experiment.summary(table)
+    write_whole(folder / "summary.txt", summary + "\n")
+    return summary
+
+
+def _compute(experiment: Experiment, settings: Settings, unit: Unit) -> Part:
+    return experiment.compute(settings, unit)
+
+
+def _load(path: Path) -> Part:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _slug(unit: Unit) -> str:
+    """Return a file name of a unit: readable, and its own where names repeat."""
+    text = "_".join(str(u) for u in unit)
+    marks = "|".join(fingerprint(u) if isinstance(u, str) else "" for u in unit)
+    plain = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in text)[-80:]
+    return f"{plain}_{hashlib.sha256(f'{text}|{marks}'.encode()).hexdigest()[:8]}"
+
+
+def _key(experiment: Experiment, settings: Settings) -> str:
+    """Return what the pieces of a run share: another seed or another code of the estimators has pieces of its own."""
+    places = [str(p.resolve()) for p in (settings.data, settings.lines, *settings.scans) if p]
+    text = json.dumps([experiment.name, settings.recipe(), places, source_fingerprint()], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@lru_cache(maxsize=1)
+def source_fingerprint() -> str:
+    """Return a hash of the code that the numbers depend on: signals, likelihood, estimators, simulation."""
+    root = Path(rimap.__file__).parent
+    files = [root / "likelihood.py", root / "series.py"]
+    for folder in ("signals", "estimators", "simulation"):
+        files += sorted((root / folder).glob("*.py"))
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:12]
+
+
+def _recipe(experiment: Experiment, settings: Settings, skipped: Sequence[str]) -> dict[str, Any]:
+    packages = ("numpy", "scipy", "numba", "onnxruntime", "matplotlib")
+    return {
+        "experiment": experiment.name,
+        "paper": experiment.paper,
+        "settings": settings.recipe(),
+        "estimators": {spec: fingerprint(spec) for spec in settings.estimators},
+        "skipped": list(skipped),
+        "rimap": rimap.__version__,
+        "source": source_fingerprint(),
+        "python": platform.python_version(),
+        "packages": {p: importlib.metadata.version(p) for p in packages},
+    }

@@ -1,0 +1,171 @@
+"""Real scans: the phantom with its reference values, a brain, and repeats where a site has one scan."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from rimap.errors import InputError
+from rimap.estimators.base import Estimator
+from rimap.estimators.nlls import NLLS
+from rimap.evaluation.experiment import Settings
+from rimap.evaluation.repeats import Repeats
+from rimap.io import read, read_labels
+from rimap.likelihood import Gaussian, Rician
+from rimap.series import WeightedSeries
+
+
+@dataclass(frozen=True)
+class PhantomScan:
+    """One scan of the NIST phantom.
+
+    Parameters
+    ----------
+    spheres
+        Which array the values are of: ``T1`` or ``T2`` reference.
+    skip_first
+        Echoes left out (the first echo of a MESE is too bright).
+    """
+
+    name: str
+    subject: str
+    sequence: str
+    spheres: str
+    skip_first: int = 0
+
+
+PHANTOM = (
+    PhantomScan("T1, 3 T", "sub-philips3TplateT1", "ir", "T1"),
+    PhantomScan("T1, 1.5 T", "sub-siemens1p5TplateT1", "ir", "T1"),
+    PhantomScan("T2, 3 T, T1 array", "sub-philips3TplateT1", "t2", "T2", 1),
+    PhantomScan("T2, 3 T, T2 array", "sub-philips3TplateT2", "t2", "T2", 1),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """A series with regions of known T.
+
+    Parameters
+    ----------
+    labels
+        (*X), 0 outside.
+    reference
+        T in ms by label.
+    """
+
+    series: WeightedSeries
+    labels: NDArray[np.int64]
+    reference: dict[int, float]
+
+
+@lru_cache(maxsize=4)
+def phantom(folder: Path, scan: PhantomScan) -> Regions:
+    """Return a scan of the phantom, cut to its spheres, with its own σ as noise."""
+    rois = folder / "derivatives" / "rois" / scan.subject / "anat"
+    stem = f"{scan.subject}_desc-spheres{scan.spheres}"
+    with (rois / f"{stem}_reference.tsv").open() as file:
+        reference = {int(r["sphere"]): float(r["reference_ms"]) for r in csv.DictReader(file, delimiter="\t")}
+    series = read(folder / scan.subject, sequence=scan.sequence, skip_first=scan.skip_first)
+    labels = read_labels(rois / f"{stem}_dseg.nii.gz", series.shape, series.affine)
+    values = np.asarray(labels, np.int64)
+    values = np.where(np.isin(values, list(reference)), values, 0)
+    return Regions(*_cut(series, values), reference)
+
+
+def _cut(series: WeightedSeries, labels: NDArray[np.int64]) -> tuple[WeightedSeries, NDArray[np.int64]]:
+    """Return series and labels cut to the labels and 20 voxels around, the labels as the mask, σ estimated."""
+    box = []
+    for axis, n in enumerate(labels.shape):
+        at = np.flatnonzero((labels > 0).any(axis=tuple(set(range(labels.ndim)) - {axis})))
+        box.append(slice(max(0, int(at[0]) - 20), min(n, int(at[-1]) + 21)))
+    labels = labels[tuple(box)]
+    images = np.ascontiguousarray(series.images[(slice(None), *box)])
+    return with_sigma(replace(series, images=images, mask=labels > 0, affine=None)), labels
+
+
+def with_sigma(series: WeightedSeries) -> WeightedSeries:
+    """Return the series with Gaussian noise of the σ that the least-squares residuals tell."""
+    if series.noise is not None and series.noise.sigma is not None:
+        return series
+    noise = NLLS().estimate(series).noise
+    if noise is None or noise.sigma is None:
+        raise InputError(f"{series.source}: σ cannot be told from {series.model.n_images} images.")
+    return series.with_noise(Gaussian(sigma=noise.sigma))
+
+
+def read_scan(path: Path, sequence: str) -> WeightedSeries:
+    """Return a series of a brain or phantom with a mask of what gives signal, and σ."""
+    series = read(path, sequence=sequence)
+    return with_sigma(replace(series, mask=head(series)))
+
+
+@lru_cache(maxsize=4)
+def brain(folder: Path, sequence: str) -> WeightedSeries:
+    """Return the series of `brain_in_vivo`."""
+    return read_scan(folder, sequence)
+
+
+def head(series: WeightedSeries) -> NDArray[np.bool_]:
+    """Return where there is signal: the largest piece, its holes filled."""
+    power = np.sqrt((np.asarray(series.images, float) ** 2).mean(0))
+    found, n = ndimage.label(power > 0.15 * np.percentile(power, 99))
+    if n == 0:
+        return np.ones(series.shape, bool)
+    largest = found == 1 + np.argmax(np.bincount(found.ravel())[1:])
+    if 1 in series.shape:
+        flat = np.squeeze(largest)
+        return np.asarray(ndimage.binary_fill_holes(flat)).reshape(series.shape)
+    return np.asarray(ndimage.binary_fill_holes(largest))
+
+
+def noisier(series: WeightedSeries, sigma: float, rng: np.random.Generator) -> WeightedSeries:
+    """Return the series with noise of `sigma` added, and the σ of both together.
+
+    To magnitude images complex noise is added, and the modulus taken.
+    """
+    model = series.model
+    kind = Rician if getattr(model, "magnitude", False) or model.name == "t2" else Gaussian
+    images = kind(sigma=sigma).sample(series.images, rng).astype(np.float32)
+    own = 0.0 if series.noise is None or series.noise.sigma is None else np.asarray(series.noise.sigma)
+    total = np.sqrt(np.asarray(own) ** 2 + sigma**2)
+    return replace(series, images=images, noise=Gaussian(sigma=float(total) if total.ndim == 0 else total))
+
+
+def repeat_scan(
+    estimator: Estimator, series: WeightedSeries, sigma: float, draws: Iterable[int], key: tuple[int, ...]
+) -> Repeats:
+    """Return the estimates inside the mask of a scan with noise added, once a draw; the same draws for all."""
+    maps = []
+    for c in draws:
+        maps.append(
+            estimator.estimate(noisier(series, sigma, np.random.default_rng([*key, c]))).kappa[:, series.selected]
+        )
+    return Repeats.of(np.stack(maps))
+
+
+def given_scans(settings: Settings, sequence: str) -> list[WeightedSeries]:
+    """Return the repeated scans that were given, the mask of the first for all.
+
+    Raises
+    ------
+    InputError
+        Where they do not lie on the same grid.
+    """
+    scans = [read_scan(path, sequence) for path in settings.scans]
+    for path, scan in zip(settings.scans, scans):
+        if scan.shape != scans[0].shape:
+            raise InputError(f"{path} has shape {scan.shape}, {settings.scans[0]} has {scans[0].shape}. Register them.")
+    return [replace(s, mask=scans[0].selected) for s in scans]
+
+
+def repeat_given(estimator: Estimator, scans: list[WeightedSeries]) -> Repeats:
+    """Return the estimates of repeated scans, inside the mask."""
+    return Repeats.of(np.stack([estimator.estimate(s).kappa[:, s.selected] for s in scans]))
