@@ -80,6 +80,7 @@ def test_options_reach_the_maps(bids, make, rimap, tmp_path):
     mask[2:9, 2:8] = 1
     labels = np.zeros(make.shape, np.int16)
     labels[2:5, 2:8], labels[6:9, 2:8] = 4, 9
+    (tmp_path / "l.tsv").write_text("index\tname\n4\tputamen\n")
     out = tmp_path / "out"
     result = rimap(
         "map", bids, "-o", out, *NLLS, "--mask", make.save(tmp_path / "m.nii.gz", mask), "--fill", "0", "--rates",
@@ -96,8 +97,9 @@ def test_options_reach_the_maps(bids, make, rimap, tmp_path):
     lines = (out / "sub-01_T1map_rois.tsv").read_text().splitlines()
     header, first = lines[0].split("\t"), lines[1].split("\t")
     row = dict(zip(header, first))
-    assert len(lines) == 3 and row["label"] == "4" and row["unit"] == "ms"
+    assert len(lines) == 3 and (row["label"], row["name"]) == ("4", "putamen") and row["unit"] == "ms"
     assert float(row["median"]) == pytest.approx(1000 * np.median(T1[labels == 4]), rel=1e-4)
+    assert dict(zip(header, lines[2].split("\t")))["name"] == "n/a" and "putamen" in result.stdout
     assert int(row["n"]) == (labels == 4).sum()
     assert "1.50 (given)" in result.stdout and "in the mask" in result.stdout
 

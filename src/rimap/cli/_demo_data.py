@@ -62,8 +62,11 @@ def write_demo(folder: Path, seed: int = 0) -> Demo:
     files = dataset.description_files(NAME) | dataset.series_files(series, "01")
     files |= dataset.truth_files(kappa, labels, series, "01", {"seed": seed})
     files[labelled] = dataset.nifti_bytes(regions, affine)
+    present = [int(k) for k in np.unique(regions) if k]
+    lines = ["index\tname", *(f"{k}\t{LABELS[k]}" for k in present)]
+    files[labelled.replace(".nii.gz", ".tsv")] = ("\n".join(lines) + "\n").encode()
     write_together({root / name: content for name, content in files.items()})
-    truth = tuple((int(k), LABELS[k], float(np.median(kappa[-1][regions == k]))) for k in np.unique(regions) if k)
+    truth = tuple((int(k), LABELS[k], float(np.median(kappa[-1][regions == k]))) for k in present)
     return Demo(root, root / anat / "sub-01_desc-brain_mask.nii.gz", root / labelled, folder / "maps", truth)
 
 

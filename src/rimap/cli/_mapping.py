@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import os
 import shlex
@@ -159,7 +160,7 @@ def map_one(request: Request, files: SeriesFiles, position: str = "") -> Result:
     seconds = max(time.perf_counter() - begun - sum(compiling), 0.0)
 
     warnings = tuple(dict.fromkeys((*series.notes, *maps.warnings)))
-    rois = [] if labels is None else report.roi_table(maps, labels)
+    rois = [] if labels is None else report.roi_table(maps, labels, label_names(request.rois))
     written = write_maps(
         maps,
         files,
@@ -289,6 +290,22 @@ def _places(main: Path, files: SeriesFiles, out: Path) -> tuple[Path, Path]:
     """Return where the report and the table of regions go: named like the main map, at the top of OUT."""
     stem = main.name.removesuffix(".nii.gz")
     return out / (f"{stem}.html" if files.dataset else f"{stem}_report.html"), out / f"{stem}_rois.tsv"
+
+
+def label_names(image: Path | None) -> dict[int, str]:
+    """Return the names in the table beside a label image (BIDS: the same stem, ``.tsv``, index and name), if any."""
+    if image is None:
+        return {}
+    table = image.with_name(f"{image.name.removesuffix('.gz').removesuffix('.nii')}.tsv")
+    names = {}
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            for row in csv.DictReader(file, delimiter="\t"):
+                if (row.get("index") or "").strip().isdigit():
+                    names[int(row["index"])] = (row.get("name") or "").strip()
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return {}
+    return names
 
 
 def tsv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -92,7 +92,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> None:
         figures = (
             f"{number(row['median'], 4):>9}{number(row['iqr']):>8}{number(row['mean'], 4):>9}{number(row['sd']):>8}"
         )
-        print(f"    {row['label']:>6} {row['map']:<4}{row['n']:>9,}{figures}")
+        print(f"    {row['label']:>6} {row['map']:<4}{row['n']:>9,}{figures}   {row['name']}".rstrip())
     if len(rows) > _MOST_ROWS:
         print(f"    … and {len(rows) - _MOST_ROWS} more in the table")
 

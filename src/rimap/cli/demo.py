@@ -34,5 +34,5 @@ def command(
             overwrite=True,
         )
     )
-    print("The truth:   " + ", ".join(f"{label} {name} {T1:,.0f} ms" for label, name, T1 in data.truth))
+    print("The simulated medians: " + ", ".join(f"{name} {T1:,.0f} ms" for _, name, T1 in data.truth))
     print("Open the report in a browser; look at the maps with any NIfTI viewer.")
