@@ -46,6 +46,7 @@ class Request:
     participant_labels: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
+    series: tuple[str, ...] = ()
     rois: Path | None = None
     rates: bool = False
     fill: float | None = None
@@ -102,6 +103,7 @@ def map_all(request: Request) -> list[Result]:
         sessions=request.sessions,
         runs=request.runs,
         sequence=sequence,
+        series=request.series,
     )
     _check(request, found)
     _check_output(request, found)
@@ -176,9 +178,9 @@ def map_one(request: Request, files: SeriesFiles, position: str = "") -> Result:
         title=files.label,
         estimator_title=estimator.title,
         choice=choice,
-        inputs=[_shown(f) for f in files.sources],
+        inputs=list(files.origin) or [_shown(f) for f in files.sources],
         outputs=[_shown(f) for f in written],
-        command=shlex.join(["rimap", *sys.argv[1:]]),
+        command=_command(request, hide_inputs=bool(files.origin)),
         seconds=seconds,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         warnings=warnings,
@@ -318,6 +320,12 @@ def tsv(rows: Sequence[Mapping[str, Any]]) -> str:
 
     lines = ["\t".join(rows[0]), *("\t".join(cell(v) for v in row.values()) for row in rows)]
     return "\n".join(lines) + "\n"
+
+
+def _command(request: Request, *, hide_inputs: bool) -> str:
+    """Return what was typed; without the paths of DICOM, which may be named after the patient."""
+    hidden = request.inputs if hide_inputs else ()
+    return shlex.join(["rimap", *("DICOM" if Path(a) in hidden else a for a in sys.argv[1:])])
 
 
 def _shown(path: Path) -> str:

@@ -15,7 +15,9 @@ _SELECT, _SERIES, _ESTIMATE, _OUTPUT = "Which series", "What they are", "How to 
 def command(
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="INPUT...", help="A BIDS folder, a 4-D NIfTI file, or several 3-D NIfTI files."),
+        typer.Argument(
+            metavar="INPUT...", help="A BIDS folder, a folder of DICOM, a 4-D NIfTI file, or several 3-D ones."
+        ),
     ],
     out: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder for maps and reports.")],
     estimator: Annotated[
@@ -56,6 +58,10 @@ def command(
     network: Annotated[
         str | None,
         typer.Option(metavar="NAME|FILE", help="Trained network (rim, resnet), as `rimap models` lists them."),
+    ] = None,
+    series: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NUMBER", help="DICOM series; 5,6,7 for one made of several. Repeatable."),
     ] = None,
     participant_label: Annotated[
         list[str] | None, typer.Option(metavar="LABEL", help="Only this subject, with or without sub-. Repeatable.")
@@ -98,6 +104,7 @@ def command(
         participant_labels=typed.labels(participant_label, "sub-"),
         sessions=typed.labels(session, "ses-"),
         runs=typed.labels(run, "run-"),
+        series=tuple(series or ()),
         rois=rois,
         rates=rates,
         fill=fill,

@@ -43,18 +43,21 @@ def find_series(
     sessions: Sequence[str] = (),
     runs: Sequence[str] = (),
     sequence: str | None = None,
+    series: Sequence[str] = (),
 ) -> list[SeriesFiles]:
     """Return every series that the inputs hold.
 
     Parameters
     ----------
     inputs
-        Folders (a BIDS data set, a part of one, or loose files), 4-D NIfTI files, or the 3-D NIfTI files of a series. One file of
-        a BIDS series stands for all of it; several stand for themselves.
+        Folders (a BIDS data set, a part of one, loose files, or DICOM), 4-D NIfTI files, the 3-D NIfTI files of a series, or
+        DICOM files. One file of a BIDS series stands for all of it; several stand for themselves.
     participant_labels, sessions, runs
         Only these, with or without ``sub-``, ``ses-``, ``run-``; all if empty.
     sequence
         ``ir`` or ``t2``: only those series; for loose files, what they are.
+    series
+        Of DICOM: numbers of the series to map, several joined by commas for one made of several. The only one if empty.
 
     Raises
     ------
@@ -74,13 +77,20 @@ def find_series(
     found: list[SeriesFiles] = []
     loose: list[Path] = []
     named: list[Path] = []
-    for path in paths:
+    dicom, others = _apart(paths, always=bool(series))
+    if dicom:
+        from rimap.io.dicom import find_dicom
+
+        found += find_dicom(dicom, series=series, sequence=sequence)
+    elif series:
+        raise InputError("--series is for DICOM; there is none. Leave it out.")
+    for path in others:
         if path.is_dir():
             found += _in_folder(path, wanted["sub"], sequence)
         elif not path.exists():
             raise InputError(f"{path}: there is no such file or folder.")
         elif not is_nifti(path):
-            raise InputError(f"{path} is not NIfTI (.nii or .nii.gz). Convert it, DICOM for example with dcm2niix.")
+            raise InputError(f"{path} is neither NIfTI (.nii or .nii.gz) nor DICOM.")
         elif _numbering(path, sequence) is not None:
             named.append(path)
         else:
@@ -120,17 +130,20 @@ def read(
     times_ms: Iterable[float] | None = None,
     tr_ms: float | Iterable[float] | None = None,
     sequence: str | None = None,
+    series: str | None = None,
     mask: Path | str | NDArray[Any] | None = None,
     noise: Noise | None = None,
     skip_first: int = 0,
     signed: bool | None = None,
 ) -> WeightedSeries:
-    """Read one series: a BIDS folder or one file of its series, a 4-D NIfTI, or a list of 3-D NIfTIs.
+    """Read one series: a BIDS folder or one file of its series, a 4-D NIfTI, a list of 3-D NIfTIs, or DICOM.
 
     Parameters
     ----------
     path
         What to read. Where it holds several series, give a file of the one that is meant, or its `sequence`.
+    series
+        Number of the DICOM series, or several joined by commas.
     times_ms, tr_ms, sequence, mask, noise, skip_first, signed
         As in `SeriesFiles.load`.
 
@@ -144,14 +157,14 @@ def read(
     InputError
         Where there is not exactly one series, or its files do not fit together.
     """
-    series = find_series(path, sequence=sequence)
-    if len(series) > 1:
-        first = series[0].images[0]
+    found = find_series(path, sequence=sequence, series=() if series is None else (series,))
+    if len(found) > 1:
+        first = found[0].images[0]
         raise InputError(
-            f"{len(series)} series in {path}: {_listing(series)}. Choose one by any file of it, as in "
+            f"{len(found)} series in {path}: {_listing(found)}. Choose one by any file of it, as in "
             f"read({str(first)!r}), or take all with find_series."
         )
-    return series[0].load(
+    return found[0].load(
         times_ms=times_ms, tr_ms=tr_ms, sequence=sequence, mask=mask, noise=noise, skip_first=skip_first, signed=signed
     )
 
@@ -193,6 +206,26 @@ def _key(path: Path, numbering: str) -> _Key:
     return (absolute(path.parent), shared, name.suffix)
 
 
+def _apart(paths: Sequence[Path], *, always: bool) -> tuple[list[Path], list[Path]]:
+    """Return the DICOM files of the inputs, and the other inputs.
+
+    A folder that holds NIfTI is one of DICOM only where DICOM is asked for (`always`).
+    """
+    from rimap.io.dicom_headers import dicom_files
+
+    dicom: list[Path] = []
+    others: list[Path] = []
+    for path in paths:
+        may_be = path.exists() and not is_nifti(path)
+        if may_be and path.is_dir() and not always:
+            may_be = next(nifti_files(absolute(path)), None) is None
+        files = dicom_files(path) if may_be else []
+        dicom += files
+        if not files:
+            others.append(path)
+    return list(dict.fromkeys(dicom)), others
+
+
 def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> list[SeriesFiles]:
     root = absolute(folder)
     files = list(nifti_files(root, subjects)) or list(nifti_files(root))
@@ -204,10 +237,8 @@ def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> l
         return _loose(sorted(here, key=lambda f: _natural(f.name)), sequence)
     if not files:
         entries = [e for e in root.iterdir() if not e.name.startswith(".")]
-        what = "holds no NIfTI file" if entries else "is empty"
-        raise InputError(
-            f"{folder} {what}. Give a BIDS folder, or NIfTI files (DICOM: convert it with dcm2niix first)."
-        )
+        what = "holds no NIfTI file and no DICOM" if entries else "is empty"
+        raise InputError(f"{folder} {what}. Give a BIDS folder, NIfTI files or a folder of DICOM.")
     known = " or ".join(sorted(m.bids_suffix for m in models().values()))
     suffixes = sorted({getattr(BidsName.parse(f.name), "suffix", f.name) for f in files})
     raise InputError(

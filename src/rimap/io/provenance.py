@@ -114,6 +114,8 @@ def _seconds(ms: float) -> float:
 
 
 def _sources(series_files: SeriesFiles, out: Path) -> list[str]:
+    if series_files.origin:
+        return list(series_files.origin)
     if series_files.dataset is None:
         return [_relative(f, out) for f in series_files.sources]
     link = _link_name(_description(out), _relative(series_files.dataset, out))

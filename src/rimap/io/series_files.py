@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,12 @@ class SeriesFiles:
         Name of the signal model where the user gave one.
     siblings
         Suffixes of the other series with the same entities: maps must not get each other's names.
+    origin
+        What outputs call the sources, where `images` are temporary; else their paths are said.
+    notes
+        What the user should know of how the files were found, in plain words.
+    holder
+        Keeps temporary files alive.
     """
 
     images: tuple[Path, ...]
@@ -62,6 +68,9 @@ class SeriesFiles:
     companions: tuple[Path, ...] = ()
     sequence: str | None = None
     siblings: tuple[str, ...] = ()
+    origin: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    holder: object = field(default=None, repr=False, compare=False)
 
     @property
     def sources(self) -> tuple[Path, ...]:
@@ -167,7 +176,7 @@ class SeriesFiles:
         try:
             images, kept, more = self._polarity(images, kept, files, keep, signed)
             return WeightedSeries(
-                images, kept, noise=noise, mask=mask, affine=files[0].affine, source=self.label, notes=(*notes, *more)
+                images, kept, noise=noise, mask=mask, affine=files[0].affine, source=self.label, notes=(*self.notes, *notes, *more)
             )
         except InputError as error:
             raise error if self.label in str(error) else InputError(f"{self.label}: {error}") from None

@@ -1,0 +1,179 @@
+"""DICOM in: find the series of inversion or echo times in a folder, and convert the one that is wanted."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rimap.errors import InputError
+from rimap.io.bids import models
+from rimap.io.dicom_convert import PrivateFolder, convert, require
+from rimap.io.dicom_grouping import FIELDS, Candidate, Volume, candidates, check_complete, together, volumes_of
+from rimap.io.dicom_headers import read_headers
+from rimap.io.series_files import SeriesFiles
+
+_PART_WORDS = {"phase": "phase", "real": "real part", "imag": "imaginary part"}
+
+
+def find_dicom(files: Sequence[Path], *, series: Sequence[str] = (), sequence: str | None = None) -> list[SeriesFiles]:
+    """Return the series that DICOM files hold, converted to NIfTI in a folder that is removed with them.
+
+    Parameters
+    ----------
+    series
+        What to map: numbers as the list of series has them; several joined by commas are one series together. The
+        only series there is if left out.
+    sequence
+        ``ir`` or ``t2``: only those.
+
+    Raises
+    ------
+    InputError
+        Where there is no series, or several and `series` does not choose; where files are missing or damaged; where
+        dcm2niix or pydicom is not installed.
+    """
+    require()
+    units = volumes_of(read_headers(files))
+    found = candidates(units)
+    if sequence is not None:
+        found = [c for c in found if _sequence(c) == sequence]
+    chosen = [_chosen(text, found, units) for text in series] if series else _only(found, units, sequence)
+    for candidate in chosen:
+        check_complete(candidate)
+    return [_converted(c, sequence) for c in chosen]
+
+
+def _only(found: Sequence[Candidate], units: Sequence[Sequence[Volume]], sequence: str | None) -> list[Candidate]:
+    if len(found) == 1:
+        return list(found)
+    if found:
+        raise InputError(
+            f"the DICOM files hold {len(found)} series that can be mapped. Choose with --series, which may be given several times:\n"
+            + "\n".join(_row(c) for c in found)
+        )
+    what = f" for --sequence {sequence}" if sequence else ""
+    rows = [_row(Candidate("", tuple(u), str(max(u[0].number, 0)))) for u in units if u]
+    more = f"\n  … and {len(rows) - 20} more" if len(rows) > 20 else ""
+    raise InputError(
+        f"the DICOM files hold no series of three or more inversion or echo times{what}. If the headers lack the times, say "
+        "which series it is, with --series (numbers separated by commas are one series), --sequence and --times-ms:\n"
+        + "\n".join(rows[:20])
+        + more
+    )
+
+
+def _chosen(text: str, found: Sequence[Candidate], units: Sequence[Sequence[Volume]]) -> Candidate:
+    """Return what one ``--series`` asks for."""
+    words = [w for w in re.split(r"[,\s]+", text.strip()) if w]
+    if len(words) == 1:
+        exact = [c for c in found if c.key == words[0].lower()]
+        holding = [c for c in found if words[0].isdigit() and int(words[0]) in c.numbers]
+        if exact or len(holding) == 1:
+            return (exact or holding)[0]
+        if holding:
+            raise InputError(f"--series {words[0]} is not one series. Choose from:\n" + "\n".join(map(_row, holding)))
+    if not words or not all(w.isdigit() for w in words):
+        known = f"; there {'is' if len(found) == 1 else 'are'} {', '.join(c.key for c in found)}" if found else ""
+        raise InputError(
+            f"--series: a number as in the list of series, or numbers separated by commas, was expected{known}."
+        )
+    return together(units, [int(w) for w in words])
+
+
+def _row(c: Candidate) -> str:
+    """Return a line of the list of series. It alone has a description, and that without words of the patient."""
+    times = c.times
+    shown = ", ".join(f"{t:g}" for t in times) if len(times) <= 8 else f"{times[0]:g}, {times[1]:g} … {times[-1]:g}"
+    time = f"{c.kind.upper()} {shown} ms" if c.kind else "times differ not"
+    if not c.kind:
+        known = [f"{k.upper()} {', '.join(f'{t:g}' for t in ts[:4])}{' …' if len(ts) > 4 else ''} ms"
+                 for k in FIELDS if (ts := sorted({t for v in c.volumes if (t := v.time(k)) is not None}))]  # fmt: skip
+        time = ", ".join(known) or "no times"
+    part = {"phase": ", phase", "real": ", real part", "imag": ", imaginary part"}.get(c.part, "")
+    with_part = f" with {_PART_WORDS[c.companion]}" if c.companion else ""
+    numbers = f" (series {_numbers(c)})" if len(c.numbers) > 1 else ""
+    source = c.volumes[0].first.source
+    return (
+        f"  --series {c.key:<6} {_count(len(c.volumes), 'image')}{with_part}{part}, {time}, "
+        f"{_described(source.description, source.secrets)}{numbers}"
+    )
+
+
+def _described(description: str, secrets: Iterable[str]) -> str:
+    text = "".join(x if x.isprintable() else " " for x in description)
+    for word in sorted(secrets, key=len, reverse=True):
+        text = re.sub(re.escape(word), "…", text, flags=re.IGNORECASE)
+    return f"“{text[:40]}{'…' if len(text) > 40 else ''}”" if text else "no description"
+
+
+def _numbers(c: Candidate) -> str:
+    numbers = [str(max(n, 0)) for n in c.numbers]
+    return ", ".join(numbers) if len(numbers) <= 8 else f"{numbers[0]}, {numbers[1]} … {numbers[-1]}"
+
+
+def _sequence(c: Candidate) -> str:
+    return next((name for name, m in models().items() if m.bids_time == FIELDS.get(c.kind)), "")
+
+
+def _converted(c: Candidate, sequence: str | None) -> SeriesFiles:
+    """Convert a candidate; sidecars have its times and its scanner, and nothing else of the headers."""
+    folder = PrivateFolder()
+    try:
+        names = [f"image-{n:03}" for n in range(1, len(c.volumes) + 1)]
+        beside = [f"{name}_{c.companion}" for name in names] if c.companions else []
+        made = convert((*c.volumes, *c.companions), [*names, *beside], folder.path)
+        images, companions = made[: len(names)], made[len(names) :]
+        for path, volume in zip(images, c.volumes):
+            path.with_suffix(".json").write_text(json.dumps(_sidecar(volume)))
+        if c.companion == "real":
+            for path in companions:
+                _sign_as_phase(path)
+    except BaseException:
+        folder.remove()
+        raise
+    numbers = c.numbers
+    together_with = sorted({v.number for v in c.companions} - set(numbers))
+    stem = f"series-{c.key}" + (f"to{numbers[-1]}" if len(numbers) > 1 and "-" not in c.key else "")
+    notes = list(c.notes)
+    if together_with:
+        notes.append(f"{_PART_WORDS[c.companion]} from series {', '.join(map(str, together_with))}")
+    return SeriesFiles(
+        images=tuple(images),
+        entities={},
+        suffix="",
+        stem=stem,
+        dataset=None,
+        label=f"DICOM series {_numbers(c)}",
+        part="mag" if c.part == "" and c.companions else c.part,
+        companions=tuple(companions),
+        sequence=_sequence(c) or sequence,
+        origin=tuple(f"dicom:series-{max(n, 0)}" for n in sorted({*numbers, *together_with})),
+        notes=tuple(notes),
+        holder=folder,
+    )
+
+
+def _sidecar(volume: Volume) -> dict[str, Any]:
+    times = {"InversionTime": volume.ti, "EchoTime": volume.te, "RepetitionTime": volume.tr}
+    seconds = {k: float(f"{t / 1000:.12g}") for k, t in times.items() if t is not None}
+    return seconds | dict(volume.first.source.scanner)
+
+
+def _sign_as_phase(path: Path) -> None:
+    """Turn a real part into a phase of 0 or π: it gives the polarity, the magnitude image gives the size."""
+    import nibabel as nib
+
+    image: Any = nib.load(path)
+    phase = np.where(np.asarray(image.dataobj) < 0, np.float32(np.pi), np.float32(0))
+    new = nib.Nifti1Image(phase, image.affine)
+    path.unlink()
+    nib.save(new, path)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"

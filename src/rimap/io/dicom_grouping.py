@@ -1,0 +1,394 @@
+"""Which images of DICOM files make a series of inversion or echo times."""
+
+from __future__ import annotations
+
+import string
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
+
+from rimap.errors import InputError
+from rimap.io.dicom_headers import Frame
+
+#: Fewer distinct times make no series by themselves; ask for them with --series.
+_FEWEST = 3
+#: Field of the times of a series, by the field of `Frame`.
+FIELDS = {"ti": "InversionTime", "te": "EchoTime"}
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """One image: all slices of one time, sorted along their normal."""
+
+    frames: tuple[Frame, ...]
+    ti: float | None
+    te: float | None
+    tr: float | None
+
+    @property
+    def first(self) -> Frame:
+        """Its lowest slice."""
+        return self.frames[0]
+
+    @property
+    def number(self) -> int:
+        """Series number."""
+        return self.first.source.number
+
+    def time(self, kind: str) -> float | None:
+        """Return TI or TE, ms."""
+        return self.ti if kind == "ti" else self.te
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """Images that can be mapped together.
+
+    Parameters
+    ----------
+    kind
+        ``ti``, ``te``, or "" where no time differs.
+    key
+        What `--series` takes.
+    companions
+        Phase of each magnitude image, or imaginary part of each real one, or real part of each magnitude image; may be
+        empty.
+    companion
+        ``phase``, ``imag`` or ``real``.
+    """
+
+    kind: str
+    volumes: tuple[Volume, ...]
+    key: str = ""
+    companions: tuple[Volume, ...] = ()
+    companion: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def part(self) -> str:
+        """Part of the volumes."""
+        return self.volumes[0].first.part
+
+    @property
+    def numbers(self) -> list[int]:
+        """Series numbers in ascending order."""
+        return sorted({v.number for v in self.volumes})
+
+    @property
+    def times(self) -> list[float]:
+        """Distinct times, ms, ascending."""
+        return sorted({t for v in self.volumes if (t := v.time(self.kind or "ti")) is not None})
+
+    @property
+    def sources(self) -> list[Frame]:
+        """All slices that are read."""
+        return [f for v in (*self.volumes, *self.companions) for f in v.frames]
+
+
+def volumes_of(frames: Sequence[Frame]) -> list[list[Volume]]:
+    """Return the images of each scanner series, apart by part, variant and plane (a unit), in order of number.
+
+    Raises
+    ------
+    InputError
+        Where images of one series have different slices: some are missing.
+    """
+    units: list[list[Frame]] = []
+    for frame in sorted(frames, key=lambda f: (f.source.number, f.source.series, f.order)):
+        for unit in reversed(units):
+            if _one_unit(unit[0], frame):
+                unit.append(frame)
+                break
+        else:
+            units.append([frame])
+    return [_volumes(unit) for unit in units]
+
+
+def candidates(units: Sequence[Sequence[Volume]]) -> list[Candidate]:
+    """Return the images that go together, each set with its own key: those in one series, then one series per time."""
+    found: list[Candidate] = []
+    single: list[list[Volume]] = []
+    for unit in units:
+        if len({(v.ti, v.te) for v in unit}) == 1:
+            single.append(list(unit))
+        else:
+            found += _in_one(unit)
+    for kind in FIELDS:
+        found += _across(single, kind)
+    main = [c for c in found if c.part in ("", "mag")]
+    # a real part, with or without the imaginary one, stands for itself only where there is no magnitude
+    main += [c for c in found if c.part == "real" and not any(_same_images(c, m) for m in main)]
+    pool = [v for unit in units for v in unit]
+    return with_keys([with_companions(c, pool) for c in main])
+
+
+def with_companions(candidate: Candidate, pool: Iterable[Volume]) -> Candidate:
+    """Add the phase, or else the real part, of magnitude images, and the imaginary one of real ones."""
+    wanted = {"real": ("imag",)}.get(candidate.part, () if candidate.kind == "te" else ("phase", "real"))
+    pool = list(pool)
+    notes = candidate.notes
+    for part in wanted:
+        there = [v for v in pool if v.first.part == part]
+        chosen: list[Volume] = []
+        for v in candidate.volumes:
+            fitting = [o for o in there if _companion(v, o) and o not in chosen]
+            if not fitting:
+                break
+            chosen.append(min(fitting, key=lambda o: (abs(o.number - v.number), o.number < v.number)))
+        if len(chosen) == len(candidate.volumes):
+            return replace(candidate, companions=tuple(chosen), companion=part, notes=notes)
+        if chosen and candidate.kind == "ti":
+            notes = (
+                *notes,
+                f"only {len(chosen)} of {len(candidate.volumes)} images have their {_WORDS[part]}: it was not used",
+            )
+    return replace(candidate, notes=notes)
+
+
+_WORDS = {"phase": "phase", "real": "real part", "imag": "imaginary part"}
+
+
+def together(units: Sequence[Sequence[Volume]], numbers: Sequence[int]) -> Candidate:
+    """Return the images of these scanner series as one series, in order of time, or as given where no time differs.
+
+    Raises
+    ------
+    InputError
+        Where a number is not there, or the images differ in both times.
+    """
+    chosen: list[Volume] = []
+    for n in numbers:
+        of_number = [u for u in units if u and u[0].number == n and u[0].first.part not in ("phase", "imag")]
+        if not of_number:
+            there = sorted({u[0].number for u in units if u})
+            raise InputError(f"--series {n}: no such series; there are {', '.join(map(str, there))}.")
+        best = next((u for part in ("mag", "", "real") for u in of_number if u[0].first.part == part), of_number[0])
+        chosen += best
+    varied = [kind for kind in FIELDS if len({v.time(kind) for v in chosen} - {None}) > 1]
+    text = ",".join(map(str, numbers))
+    if len(varied) > 1:
+        raise InputError(
+            f"--series {text}: inversion and echo time both differ. Choose series that differ in one of them."
+        )
+    kind = varied[0] if varied else ""
+    if kind and any(v.time(kind) is None for v in chosen):
+        raise InputError(f"--series {text}: some of the images have no {FIELDS[kind]}. Leave out their series.")
+    if kind:
+        chosen.sort(key=lambda v: v.time(kind) or 0.0)
+    candidate = Candidate(kind, tuple(chosen), "-".join(map(str, dict.fromkeys(numbers))))
+    return with_companions(candidate, [v for u in units for v in u])
+
+
+def with_keys(found: Sequence[Candidate]) -> list[Candidate]:
+    """Give each candidate its lowest series number, with a letter where several have it."""
+    ordered = sorted(found, key=lambda c: (c.numbers, c.times))
+    count = Counter(c.numbers[0] for c in ordered)
+    keyed = []
+    for number, same in groupby(ordered, key=lambda c: c.numbers[0]):
+        name = str(max(number, 0))
+        for n, c in enumerate(same):
+            keyed.append(replace(c, key=name if count[number] == 1 else name + _letters(n)))
+    return keyed
+
+
+def _letters(n: int) -> str:
+    return (_letters(n // 26 - 1) if n >= 26 else "") + string.ascii_lowercase[n % 26]
+
+
+def _one_unit(a: Frame, b: Frame) -> bool:
+    return (
+        (a.source.study, a.source.series, a.source.number, a.part, a.variant, a.shape, a.sequence)
+        == (b.source.study, b.source.series, b.source.number, b.part, b.variant, b.shape, b.sequence)
+        and _close(a.orientation, b.orientation, 1e-3)
+        and _close(a.spacing, b.spacing, 1e-3)
+    )
+
+
+def _volumes(frames: Sequence[Frame]) -> list[Volume]:
+    """Split the frames of a unit into images; the same time again is a repeat."""
+    ti, te, tr = (_steps([getattr(f, name) for f in frames]) for name in ("ti", "te", "tr"))
+    heights = _steps([f.height for f in frames], absolute=0.02)
+
+    def split(by: Callable[[Frame], object]) -> list[list[Frame]]:
+        groups: dict[object, dict[float | None, list[Frame]]] = {}
+        for f in frames:
+            groups.setdefault(by(f), {}).setdefault(heights[f.height], []).append(f)
+        images: list[list[Frame]] = []
+        for slices in groups.values():
+            for repeat in range(max(map(len, slices.values()))):
+                images.append([s[repeat] for s in slices.values() if repeat < len(s)])
+        return images
+
+    images = split(lambda f: (ti[f.ti], te[f.te], tr[f.tr]))
+    if len({len(i) for i in images}) > 1:  # a TR that follows the heart, say
+        images = split(lambda f: (ti[f.ti], te[f.te]))
+    volumes = []
+    for image in images:
+        first = image[0]
+        known = sorted(t for f in image if (t := tr[f.tr]) is not None)
+        middle = known[len(known) // 2] if known else None
+        volumes.append(Volume(tuple(sorted(image, key=lambda f: f.height)), ti[first.ti], te[first.te], middle))
+    return volumes
+
+
+def check_complete(candidate: Candidate) -> None:
+    """Refuse a series whose images have different slices, or slices at uneven distances.
+
+    Raises
+    ------
+    InputError
+        Saying which image lacks some.
+    """
+    both = (*candidate.volumes, *candidate.companions)
+    most = max(both, key=lambda v: len(v.frames))
+    for v in both:
+        if len(v.frames) != len(most.frames):
+            time = f" at {t:g} ms" if candidate.kind and (t := v.time(candidate.kind)) is not None else ""
+            raise InputError(
+                f"series {v.number}: the image{time} has {len(v.frames)} of {len(most.frames)} slices. Files are missing, or each "
+                "slice has times of its own, which rimap cannot map. Export the whole series."
+            )
+        if not _same_slices(v, most):
+            raise InputError(
+                f"series {v.number} and {most.number} have slices at different places. Choose with --series."
+            )
+    heights = [f.height for f in most.frames]
+    steps = [b - a for a, b in pairwise(heights)]
+    if steps and max(steps) > 1.1 * min(steps) + 0.02:
+        raise InputError(
+            f"series {most.number}: the distance between slices varies from {min(steps):.4g} to {max(steps):.4g} mm. "
+            "A slice is missing: export the whole series."
+        )
+
+
+def _steps(values: Sequence[float | None], absolute: float = 0.005) -> dict[float | None, float | None]:
+    """Return one value for those that differ by rounding only."""
+    known = sorted({v for v in values if v is not None})
+    table: dict[float | None, float | None] = {None: None}
+    last: float | None = None
+    for v in known:
+        if last is None or v - last > absolute + 2e-4 * abs(v):
+            last = v
+        table[v] = last
+    return table
+
+
+def _in_one(unit: Sequence[Volume]) -> list[Candidate]:
+    """Return the series of times within one scanner series: over TI for each TE, and over TE for each TI."""
+    found = []
+    for kind, other in (("ti", "te"), ("te", "ti")):
+        for fixed in dict.fromkeys(v.time(other) for v in unit):
+            volumes = [v for v in unit if v.time(other) == fixed and v.time(kind) is not None]
+            if kind == "te" and any(v.first.gradient for v in volumes):
+                continue  # T2*, not T2
+            for tr in dict.fromkeys(v.tr for v in volumes) if kind == "te" else [None]:
+                same_tr = [v for v in volumes if kind == "ti" or v.tr == tr]
+                found += _candidate(kind, same_tr)
+    return found
+
+
+def _candidate(kind: str, volumes: Sequence[Volume]) -> list[Candidate]:
+    if len({v.time(kind) for v in volumes}) < _FEWEST:
+        return []
+    ordered = sorted(volumes, key=lambda v: v.time(kind) or 0.0)
+    repeated = [t for t, n in Counter(v.time(kind) for v in ordered).items() if n > 1]
+    across = len({v.number for v in ordered}) > 1
+    notes: tuple[str, ...] = ()
+    if repeated and across:
+        which = sorted({v.number for v in ordered if v.time(kind) in repeated})
+        notes = (
+            f"several series have the same time ({', '.join(map(str, which))}) and all are used; choose with --series, "
+            "the numbers separated by commas",
+        )
+    return [Candidate(kind, tuple(ordered), notes=notes)]
+
+
+def _across(single: Sequence[Sequence[Volume]], kind: str) -> list[Candidate]:
+    """Return the series of times in scanner series of one time each."""
+    groups: list[list[Sequence[Volume]]] = []
+    for unit in single:
+        if unit[0].time(kind) is None or (kind == "te" and unit[0].first.gradient):
+            continue
+        group = next((g for g in groups if _alike(g[0][0], unit[0], kind)), None)
+        if group is None:
+            groups.append([unit])
+        else:
+            group.append(unit)
+    found = []
+    for group in groups:
+        count = Counter(unit[0].time(kind) for unit in group)
+        repeats = set(count.values())
+        if len(repeats) == 1 and max(repeats) > 1:  # the whole protocol, run again
+            seen: Counter[float | None] = Counter()
+            runs: dict[int, list[Volume]] = {}
+            for unit in group:
+                time = unit[0].time(kind)
+                runs.setdefault(seen[time], []).extend(unit)
+                seen[time] += 1
+            for run in runs.values():
+                found += _candidate(kind, run)
+        else:
+            found += _candidate(kind, [v for unit in group for v in unit])
+    return found
+
+
+def _alike(a: Volume, b: Volume, kind: str) -> bool:
+    """Tell whether images of different scanner series can differ in this time alone."""
+    x, y = a.first, b.first
+    other = "te" if kind == "ti" else "ti"
+    return (
+        (x.source.study, x.part, x.variant, x.sequence) == (y.source.study, y.part, y.variant, y.sequence)
+        and _same_time(a.time(other), b.time(other))
+        and (kind == "ti" or _same_time(a.tr, b.tr))
+        and _overlap(a, b)
+    )
+
+
+def _companion(a: Volume, b: Volume) -> bool:
+    same_times = _same_time(a.ti, b.ti) and _same_time(a.te, b.te)
+    return a.first.source.study == b.first.source.study and same_times and _same_slices(a, b)
+
+
+def _same_images(a: Candidate, b: Candidate) -> bool:
+    return len(a.volumes) == len(b.volumes) and all(_companion(v, w) for v, w in zip(a.volumes, b.volumes))
+
+
+def _same_time(a: float | None, b: float | None) -> bool:
+    return a is b is None or (a is not None and b is not None and abs(a - b) <= 0.01 + 1e-3 * abs(a))
+
+
+def _same_slices(a: Volume, b: Volume) -> bool:
+    near = _near(a)
+    return (
+        _same_grid(a.first, b.first)
+        and len(a.frames) == len(b.frames)
+        and all(_close(f.position, g.position, near) for f, g in zip(a.frames, b.frames))
+    )
+
+
+def _overlap(a: Volume, b: Volume) -> bool:
+    """Tell whether most slices are the same; if not all are, files are missing, which is for `check_complete` to say."""
+    if not _same_grid(a.first, b.first):
+        return False
+    few, many = sorted((a.frames, b.frames), key=len)
+    near = _near(a)
+    shared = sum(any(_close(f.position, g.position, near) for g in many) for f in few)
+    return 2 * shared > len(few)
+
+
+def _same_grid(x: Frame, y: Frame) -> bool:
+    return (
+        x.shape == y.shape
+        and _close(x.orientation, y.orientation, 1e-3)
+        and _close(x.spacing, y.spacing, 1e-3)
+        and abs(x.thickness - y.thickness) < 0.01
+    )
+
+
+def _near(volume: Volume) -> float:
+    return 0.05 * min(volume.first.spacing)
+
+
+def _close(a: Sequence[float], b: Sequence[float], tolerance: float) -> bool:
+    return len(a) == len(b) and all(abs(x - y) <= tolerance for x, y in zip(a, b))

@@ -1,0 +1,455 @@
+"""What DICOM headers say of their images: times, geometry, part. Nothing that identifies a patient is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import re
+import struct
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rimap.errors import InputError
+
+#: Longer times are no times: some Philips files have 1.8e308 (ms).
+_LONGEST_MS = {"ti": 30_000.0, "te": 5_000.0, "tr": 100_000.0}
+_MR_CLASSES = ("1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4")
+_NO_IMAGES = ("1.2.840.10008.1.3.10", "1.2.840.10008.5.1.4.1.1.4.2", "1.2.840.10008.5.1.4.1.1.66")
+#: Read besides the private ones: no other tag of a header is looked at.
+_READ = (
+    *("ImageType", "FrameType", "SOPClassUID", "SOPInstanceUID", "Modality", "Manufacturer", "ManufacturerModelName"),
+    *("SeriesDescription", "ComplexImageComponent", "MagneticFieldStrength", "ScanningSequence", "MRAcquisitionType"),
+    *("EchoPulseSequence", "RepetitionTime", "EchoTime", "EffectiveEchoTime", "InversionTime", "InversionTimes"),
+    *("FlipAngle", "SliceThickness", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "AcquisitionNumber"),
+    *(
+        "InstanceNumber",
+        "ImagePositionPatient",
+        "ImageOrientationPatient",
+        "SliceLocation",
+        "TemporalPositionIdentifier",
+    ),
+    *("NumberOfFrames", "Rows", "Columns", "PixelSpacing", "BitsAllocated", "SamplesPerPixel"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+)
+#: Read to take their words out of descriptions.
+_IDENTIFYING = (
+    *("PatientName", "PatientID", "PatientBirthDate", "OtherPatientIDs", "OtherPatientNames", "AccessionNumber"),
+    *("StudyDate", "StudyID", "ReferringPhysicianName"),
+)
+_PRIVATE = (0x20010010, 0x2001101B, 0x2001101C, 0x20011084, 0x00430010, 0x0043102F)
+_PARTS = {"MAGNITUDE": "mag", "PHASE": "phase", "REAL": "real", "IMAGINARY": "imag"}
+_SHORT = {"M": "mag", "P": "phase", "R": "real", "I": "imag"}
+_MAP = re.compile(r"(T1|T2|T2\*|T2_STAR|R1|R2|R2\*|PD|B0|B1|ADC|FA|M0)[ _]?MAP|UNI|ADC|MOSAIC|MIP|MPR|PROJECTION IMAGE")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A DICOM file: what all of its frames share.
+
+    Parameters
+    ----------
+    number
+        Series number, -1 where there is none.
+    secrets
+        Words of the header that identify somebody, in lower case, to be kept out of descriptions.
+    """
+
+    path: Path
+    where: str
+    study: str
+    series: str
+    number: int
+    description: str
+    scanner: tuple[tuple[str, Any], ...]
+    secrets: frozenset[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One slice of one image.
+
+    Parameters
+    ----------
+    index
+        Position in its file.
+    part
+        ``mag``, ``phase``, ``real``, ``imag``, or "" where the header does not say.
+    variant
+        What else the image type says: unlike variants (filtered, distortion corrected) make no series together.
+    ti, te, tr
+        ms; `None` where the header has none.
+    order
+        Acquisition order among frames with the same times and position.
+    position, orientation, spacing, thickness
+        As in DICOM, mm.
+    sequence
+        What else must agree: scanning sequence, acquisition type, flip angle.
+    gradient
+        Whether the echoes are gradient echoes.
+    """
+
+    source: Source
+    index: int
+    part: str
+    variant: tuple[str, ...]
+    ti: float | None
+    te: float | None
+    tr: float | None
+    order: tuple[int, ...]
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
+    spacing: tuple[float, ...]
+    thickness: float
+    shape: tuple[int, int]
+    sequence: tuple[str, ...]
+    gradient: bool
+
+    @property
+    def height(self) -> float:
+        """Position along the normal of the slice, mm."""
+        r, c, p = self.orientation[:3], self.orientation[3:], self.position
+        normal = (r[1] * c[2] - r[2] * c[1], r[2] * c[0] - r[0] * c[2], r[0] * c[1] - r[1] * c[0])
+        return sum(n * x for n, x in zip(normal, p))
+
+
+def looks_like_dicom(path: Path) -> bool:
+    """Tell by its first bytes whether a file is DICOM, with or without the preamble."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(132)
+    except OSError:
+        return False
+    if head[128:132] == b"DICM":
+        return True
+    if len(head) < 16 or head[1] or head[0] not in (2, 8) or head[3]:  # no preamble: the first group is 0002 or 0008
+        return False
+    length = struct.unpack("<I", head[4:8])[0]
+    return head[4:6] in (b"UL", b"UI", b"CS", b"SH", b"LO", b"DA", b"TM") or length < 256
+
+
+def dicom_files(path: Path) -> list[Path]:
+    """Return the DICOM files in a folder and below it, or the file itself, in order of name.
+
+    A DICOMDIR stands for its folder. Hidden files and what is no DICOM are left out.
+
+    Raises
+    ------
+    InputError
+        For empty files among DICOM files.
+    """
+    if path.name.upper() == "DICOMDIR":
+        path = path.parent
+    if path.is_file():
+        return [path] if looks_like_dicom(path) else []
+    found: list[Path] = []
+    empty = 0
+    for where, folders, files in os.walk(path):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for name in sorted(files):
+            file = Path(where) / name
+            if name.startswith(".") or name.upper() == "DICOMDIR" or not file.is_file():
+                continue
+            if file.stat().st_size == 0:
+                empty += file.suffix.lower() in ("", ".dcm", ".ima", ".dicom") or file.suffix[1:].isdigit()
+            elif looks_like_dicom(file):
+                found.append(file)
+    if found and empty:
+        raise InputError(
+            f"{empty} of the files among the DICOM files {'is' if empty == 1 else 'are'} empty. Export or copy them again."
+        )
+    return found
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Keep pydicom from telling what it read: its warnings quote values."""
+    logger = logging.getLogger("pydicom")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
+
+
+def read_headers(paths: Sequence[Path]) -> list[Frame]:
+    """Return the MR images of DICOM files, but for maps, mosaics and screen captures.
+
+    Raises
+    ------
+    InputError
+        Where a file is damaged or cut short, or none holds MR images.
+    """
+    frames: list[Frame] = []
+    seen: set[str] = set()
+    others: set[str] = set()
+    with quietly():
+        for n, path in enumerate(paths, 1):
+            where = _place(path, n, len(paths))
+            try:
+                header = _read(path, where)
+                if header is None:
+                    continue
+                modality = str(header.get("Modality", "") or "")
+                if modality != "MR" and not (modality == "" and header.get("SOPClassUID") in _MR_CLASSES):
+                    others.add(modality if re.fullmatch("[A-Z]{2,6}", modality) else "another kind")
+                    continue
+                unique = str(header.get("SOPInstanceUID", "") or "")
+                if unique and unique in seen:  # the same image copied twice
+                    continue
+                seen.add(unique)
+                frames += _frames(header, path, where)
+            except InputError:
+                raise
+            except Exception:  # whatever a parser meets in a broken file; its message may quote the file
+                raise InputError(f"{where} is damaged: its header cannot be read. Export it again.") from None
+    if not frames:
+        kinds = f" (there: {', '.join(sorted(others))})" if others else ""
+        raise InputError(
+            f"the DICOM files hold no MR image that could be of a series{kinds}. Give the weighted images."
+        )
+    return frames
+
+
+def _place(path: Path, n: int, total: int) -> str:
+    """Return what messages call a file: its name may be that of the patient, or a number that identifies."""
+    plain = re.fullmatch(
+        r"(im|img|image|mr|dicom|slice|file|frame|i|e|s)?([-_. ]?\d{1,5}){1,3}(\.dcm|\.ima|\.dicom)?", path.name, re.I
+    )
+    at = f"file {n} of {total} in order of name"
+    return f"{path.name} ({at})" if plain and total > 1 else at if total > 1 else "the DICOM file"
+
+
+def _read(path: Path, where: str) -> Any | None:
+    """Return the header of an image, `None` for what is no image."""
+    import pydicom
+
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        wanted: list[Any] = [*_READ, *_IDENTIFYING, *_PRIVATE]
+        header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=wanted)
+        kind = str(header.get("SOPClassUID", "") or getattr(header.file_meta, "MediaStorageSOPClassUID", ""))
+        syntax = str(getattr(header.file_meta, "TransferSyntaxUID", ""))
+        deflated = syntax == "1.2.840.10008.1.2.1.99"
+        at = file.tell()
+        tag = b"" if deflated else file.read(12)
+    if kind.startswith(_NO_IMAGES) and kind not in _MR_CLASSES:
+        return None
+    big = syntax == "1.2.840.10008.1.2.2"
+    order = ">" if big else "<"
+    if not deflated and len(tag) < 12:
+        if kind and kind not in _MR_CLASSES and "Rows" not in header:
+            return None
+        raise _cut_short(where)
+    if not deflated:
+        group, element = struct.unpack(f"{order}HH", tag[:4])
+        if group != 0x7FE0:
+            raise _cut_short(where)
+        if element == 0x0010:
+            explicit = tag[4:6] in (b"OW", b"OB", b"UN")
+            length, start = (
+                struct.unpack(f"{order}I", tag[8:12] if explicit else tag[4:8])[0],
+                at + (12 if explicit else 8),
+            )
+            if length != 0xFFFFFFFF and start + length > size:
+                raise _cut_short(where)
+    if _whole(header.get("SamplesPerPixel")) not in (None, 1) or not _whole(header.get("Rows")):
+        return None
+    return header
+
+
+def _cut_short(where: str) -> InputError:
+    return InputError(f"{where} is cut short or damaged. Export or copy it again.")
+
+
+def _frames(header: Any, path: Path, where: str) -> Iterator[Frame]:
+    scanner = {
+        "MagneticFieldStrength": _number(header, "MagneticFieldStrength"),
+        "Manufacturer": _text(header, "Manufacturer"),
+        "ManufacturersModelName": _text(header, "ManufacturerModelName"),
+    }
+    number = _whole(header.get("SeriesNumber"))
+    source = Source(
+        path=path,
+        where=where,
+        study=_text(header, "StudyInstanceUID"),
+        series=_text(header, "SeriesInstanceUID"),
+        number=-1 if number is None else number,
+        description=_text(header, "SeriesDescription"),
+        scanner=tuple((k, v) for k, v in scanner.items() if v),
+        secrets=_secrets(header),
+    )
+    shared = _first(header, "SharedFunctionalGroupsSequence")
+    per_frame = list(header.get("PerFrameFunctionalGroupsSequence") or [])
+    count = _whole(header.get("NumberOfFrames")) or 1
+    if per_frame and len(per_frame) != count:
+        raise InputError(f"{where} is damaged: {count} frames, and headers of {len(per_frame)}. Export it again.")
+    if count > 1 and not per_frame:
+        return  # several frames and nothing that tells them apart
+    for index in range(count):
+        frame = _frame(header, source, shared, per_frame[index] if per_frame else None, index)
+        if frame is not None:
+            yield frame
+
+
+def _frame(header: Any, source: Source, shared: Any, own: Any, index: int) -> Frame | None:
+    def group(name: str) -> Any:
+        return _first(own, name) or _first(shared, name) or header
+
+    private = _first(own, (0x2005, 0x140F)) or _first(shared, (0x2005, 0x140F))
+    kind = group("MRImageFrameTypeSequence")
+    tokens = [str(t).upper() for t in _list(kind.get("FrameType") or header.get("ImageType"))]
+    if any(_MAP.fullmatch(t) for t in tokens[2:]):
+        return None
+    component = str(kind.get("ComplexImageComponent") or header.get("ComplexImageComponent") or "").upper()
+    part = _PARTS.get(component) or _part(tokens[2:]) or _part_ge(header, source)
+    echo, modifier, timing = (
+        group("MREchoSequence"),
+        group("MRModifierSequence"),
+        group("MRTimingAndRelatedParametersSequence"),
+    )
+    plane, measures = group("PlaneOrientationSequence"), group("PixelMeasuresSequence")
+    content = group("FrameContentSequence")
+    position = _numbers(group("PlanePositionSequence").get("ImagePositionPatient"), 3)
+    if position is None:
+        position = (0.0, 0.0, _number(header, "SliceLocation") or 0.0)
+    sequence = [str(t).upper() for t in _list(header.get("ScanningSequence"))]
+    pulse = str(header.get("EchoPulseSequence") or "").upper()
+    flip = _number(timing, "FlipAngle")
+    return Frame(
+        source=source,
+        index=index,
+        part=part,
+        variant=tuple(sorted({t for t in tokens[2:] if _part([t]) == "" and t not in ("NONE", "OTHER", "MIXED")})),
+        ti=_inversion_time(modifier, header, private),
+        te=_time("te", _number(echo, "EffectiveEchoTime"), _number(header, "EchoTime"), _number(private, "EchoTime"),
+                 _number(header, "EffectiveEchoTime")),
+        tr=_time("tr", _number(timing, "RepetitionTime"), _number(header, "RepetitionTime"), _number(private, "RepetitionTime")),
+        order=(
+            _whole(content.get("TemporalPositionIndex")) or _whole(header.get("TemporalPositionIdentifier")) or 0,
+            _whole(content.get("FrameAcquisitionNumber")) or _whole(header.get("AcquisitionNumber")) or 0,
+            _whole(header.get("InstanceNumber")) or 0,
+            index,
+        ),
+        position=position,
+        orientation=_numbers(plane.get("ImageOrientationPatient"), 6) or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+        spacing=_numbers(measures.get("PixelSpacing"), 2) or (1.0, 1.0),
+        thickness=_number(measures, "SliceThickness") or 0.0,
+        shape=(_whole(header.get("Rows")) or 0, _whole(header.get("Columns")) or 0),
+        sequence=(*sorted(sequence), pulse, _text(header, "MRAcquisitionType"), "" if flip is None else f"{flip:.0f}"),
+        gradient=pulse == "GRADIENT" or ("GR" in sequence and "SE" not in sequence),
+    )  # fmt: skip
+
+
+def _inversion_time(modifier: Any, header: Any, private: Any) -> float | None:
+    """Return TI, ms: of several InversionTimes (0018,9079) the one that is a time, if it is one."""
+    for group in (modifier, header):
+        times = {t for x in _list(group.get("InversionTimes")) if (t := _time("ti", _float(x))) is not None}
+        if len(times) == 1:
+            return times.pop()
+    found = _time("ti", _number(header, "InversionTime"), _number(modifier, "InversionTime"), _number(private, "InversionTime"),
+                  _number(header, (0x2001, 0x1084)))  # fmt: skip
+    if found is None and str(_value(header, (0x2001, 0x101C)) or "").strip().upper() == "INV":
+        found = _time("ti", _number(header, (0x2001, 0x101B)))  # Philips: delay of the prepulse
+    return found
+
+
+def _time(what: str, *candidates: float | None) -> float | None:
+    """Return the first that is a time, to the microsecond."""
+    for t in candidates:
+        if t is not None and 0 < t <= _LONGEST_MS[what]:
+            return round(t, 3)
+    return None
+
+
+def _part(tokens: Sequence[str]) -> str:
+    for t in tokens:
+        if t in _SHORT or t in _PARTS:
+            return _SHORT.get(t) or _PARTS[t]
+    for t in tokens:
+        for word, part in _PARTS.items():
+            if t.startswith((f"{word[0]}_", f"{word} ", f"{word}_")):
+                return part
+    return ""
+
+
+def _part_ge(header: Any, source: Source) -> str:
+    if not str(dict(source.scanner).get("Manufacturer", "")).upper().startswith("GE"):
+        return ""
+    values = _list(_value(header, (0x0043, 0x102F)))
+    code = (
+        int.from_bytes(values[0][:2], "little")
+        if values and isinstance(values[0], bytes)
+        else _whole(next(iter(values), None))
+    )
+    return {0: "mag", 1: "phase", 2: "real", 3: "imag"}.get(-1 if code is None else code, "")
+
+
+def _secrets(header: Any) -> frozenset[str]:
+    words: set[str] = set()
+    for name in _IDENTIFYING:
+        for value in _list(header.get(name)):
+            text = str(value).lower()
+            words |= {w for w in (text, *re.split(r"[\^\s=,;._\-]+", text)) if len(w) > 2}
+    return frozenset(words)
+
+
+def _first(group: Any, name: Any) -> Any:
+    """Return the first item of a sequence, `None` where there is none."""
+    if group is None:
+        return None
+    items = _value(group, name) if isinstance(name, tuple) else group.get(name)
+    try:
+        return items[0] if items else None
+    except (TypeError, IndexError, KeyError):
+        return None
+
+
+def _value(group: Any, name: Any) -> Any:
+    element = group.get(name)
+    return getattr(element, "value", element) if isinstance(name, tuple) else element
+
+
+def _list(value: Any) -> list[Any]:
+    if value is None or value == "":
+        return []
+    return [value] if isinstance(value, (str, bytes, int, float)) or not hasattr(value, "__iter__") else list(value)
+
+
+def _text(group: Any, name: str) -> str:
+    return str(group.get(name) or "").strip()
+
+
+def _float(value: Any) -> float | None:
+    try:
+        x = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return x if math.isfinite(x) else None
+
+
+def _number(group: Any, name: Any) -> float | None:
+    if group is None:
+        return None
+    try:
+        values = _list(_value(group, name))
+    except Exception:  # a value that is no number
+        return None
+    return _float(values[0]) if values else None
+
+
+def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
+    found = [_float(x) for x in _list(value)]
+    numbers = tuple(x for x in found if x is not None)
+    return numbers if len(numbers) == len(found) == count else None
+
+
+def _whole(value: Any) -> int | None:
+    x = _float(value)
+    return None if x is None else int(x)
