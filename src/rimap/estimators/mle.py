@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+#: No image is trusted to less than this share of the root mean square of all: real scans are not known that well, and
+#: noise-free ones would make the problem endlessly stiff.
+PRECISION = 5e-4
+
 #: Chosen on the training anatomies: docs/lambda.md.
 DEFAULT_LAMBDA_B = 1e6
 
@@ -130,11 +134,13 @@ def _maximise(
     converged = True
     if len(voxels):
         with ThreadPoolExecutor(options.threads or _cores()) as pool:
-            data = Voxels.of(series.images, voxels, noise.sigma, model, noise, pool)
+            sigma = _at(noise.sigma, voxels)
+            unit = np.maximum(sigma, PRECISION * _rms(series, voxels))
+            data = Voxels.of(series.images, voxels, unit, model, noise, pool)
             field, fit, spread, converged = _solve(options, series, data, voxels, progress, steps)
             if field is not None:
                 kappa[1] = np.where(status != Status.OUTSIDE_MASK, field.reshape(-1), np.nan)
-            _fill(series, data, fit, spread, noise, voxels, kappa, sd, residual, status, quick=steps is not None)
+            _fill(data, fit, spread, series, noise, voxels, unit, sigma, (kappa, sd, residual, status), steps is None)
     if not converged:
         status[status == Status.OK] = Status.NOT_CONVERGED
     X = series.shape
@@ -239,31 +245,41 @@ def _each_its_own(
     return fit, True
 
 
+def _at(sigma: Any, voxels: NDArray[np.intp]) -> Any:
+    return sigma if np.ndim(sigma) == 0 else np.asarray(sigma, dtype=float).reshape(-1)[voxels]
+
+
+def _rms(series: WeightedSeries, voxels: NDArray[np.intp]) -> float:
+    """Return the root mean square of the images over (some of) the voxels."""
+    some = voxels[:: max(1, len(voxels) // 20_000)]
+    where = np.unravel_index(some, series.shape)
+    return float(np.sqrt(np.mean([np.mean(np.square(image[where], dtype=np.float64)) for image in series.images])))
+
+
 def _fill(
-    series: WeightedSeries, data: Voxels, fit: Fit, spread: Array | float, noise: Noise, voxels: NDArray[np.intp],
-    kappa: Array, sd: Array, residual: Array, status: NDArray[np.uint8], *, quick: bool,
+    data: Voxels, fit: Fit, spread: Array | float, series: WeightedSeries, noise: Noise, voxels: NDArray[np.intp],
+    unit: Any, sigma: Any, maps: tuple[Array, Array, Array, NDArray[np.uint8]], all_maps: bool,
 ) -> None:  # fmt: skip
-    """Write the maps of the voxels: values, standard deviations, residual and status."""
+    """Write the maps of the voxels: values and, with `all_maps`, standard deviations, residual and status."""
+    kappa, sd, residual, status = maps
     model = series.model
-    sigma = noise.sigma if np.ndim(noise.sigma) == 0 else np.asarray(noise.sigma).reshape(-1)[voxels]
-    T = np.exp(fit.u)
-    kappa[0, voxels], kappa[-1, voxels] = fit.A * sigma, np.clip(T, *model.parameters[-1].bounds)
-    if quick:
-        return
-    known = data.information(fit, noise)
-    var_A, var_u, dA, du, own, rss = known.T
     lo, hi = model.parameters[-1].bounds
+    T = np.clip(np.exp(fit.u), lo, hi)
+    kappa[0, voxels], kappa[-1, voxels] = fit.A * unit, T
+    if not all_maps:
+        return
+    var_A, var_u, dA, du, own, rss = data.information(fit, noise).T
     bound = (fit.A <= 0) | (lo * (1 + 1e-9) >= T) | (hi * (1 - 1e-9) <= T)
     var_B: Any = 0.0
     if len(kappa) == 3:
         with np.errstate(divide="ignore"):
             var_B = np.where(own > 0, 1 / own, np.inf) if np.isscalar(spread) and spread == math.inf else spread
-        at = (model.parameters[1].bounds[0] >= fit.B) | (model.parameters[1].bounds[1] <= fit.B)
-        bound |= at
-        sd[1, voxels] = np.where(bound, np.nan, np.sqrt(var_B))
+        b0, b1 = model.parameters[1].bounds
+        bound |= (b0 >= fit.B) | (b1 <= fit.B)
+        sd[1, voxels] = np.sqrt(var_B) * (sigma / unit)
     with np.errstate(invalid="ignore"):
-        sd[0, voxels] = np.where(bound, np.nan, np.sqrt(var_A + dA**2 * var_B) * sigma)
-        sd[-1, voxels] = np.where(bound, np.nan, np.sqrt(var_u + du**2 * var_B) * T)
-    sd[:, voxels] = np.where(np.isfinite(sd[:, voxels]), sd[:, voxels], np.nan)
-    residual[voxels] = np.sqrt(rss / model.n_images) * sigma
+        sd[0, voxels] = np.sqrt(var_A + dA**2 * var_B) * sigma
+        sd[-1, voxels] = np.sqrt(var_u + du**2 * var_B) * (sigma / unit) * T
+    sd[:, voxels] = np.where(bound | ~np.isfinite(sd[:, voxels]), np.nan, sd[:, voxels])
+    residual[voxels] = np.sqrt(rss / model.n_images) * unit
     status[voxels[bound]] = Status.AT_BOUND

@@ -85,12 +85,12 @@ class Voxels:
         cls, images: NDArray[Any], voxels: NDArray[np.intp], sigma: Any, model: SignalModel, noise: Noise,
         pool: ThreadPoolExecutor,
     ) -> Voxels:  # fmt: skip
-        """Take the voxels (V, flat indices) of the images (N, *X)."""
+        """Take the voxels (V, flat indices) of the images (N, *X); sigma is a number or (V)."""
         flat = images.reshape(len(images), -1)
         S = np.empty((len(voxels), len(images)), np.float32)
 
         def take(part: slice) -> None:
-            unit = sigma if np.ndim(sigma) == 0 else np.asarray(sigma).reshape(-1)[voxels[part]]
+            unit = sigma if np.ndim(sigma) == 0 else sigma[part]
             S[part] = (flat[:, voxels[part]] / unit).T
 
         list(pool.map(take, _parts(len(voxels))))
