@@ -128,5 +128,5 @@ def _run(
             experiment, Settings(**options), out, executor=executor, progress=progress, fresh=fresh  # type: ignore[arg-type]
         )  # fmt: skip
     for reason in result.skipped:
-        print(reason)
+        print(f"skipped {reason}")
     print(result.summary, f"\nTable and figures: {result.folder}\n", sep="\n")

@@ -131,6 +131,8 @@ def find_lines(
         if min(a.min(), b.min()) < 0 or (np.maximum(a, b) > np.array(T.shape) - 1).any():
             continue
         line = Line(*map(float, (*a, *b)))
+        if np.isnan(line.profile(T)[1]).any():
+            continue
         at, y_ = line.profile(smooth)
         left, right = y_[at < -2.5], y_[at > 2.5]
         if not (low[0] < left.mean() < low[1] and high[0] < right.mean() < high[1]):

@@ -94,10 +94,10 @@ def _network(kind: str, what: str, spec: str, threads: int | None) -> Estimator:
         network = loader.load(what)
         known = threads is not None and "threads" in getattr(network, "__dataclass_fields__", {})
         return replace(network, threads=threads) if known else network  # type: ignore[no-any-return]
-    except (InputError, FileNotFoundError) as error:
+    except (InputError, FileNotFoundError):
         if is_file:
             raise
-        raise NotAvailable(f"{spec}: no network of this name ships ({error})") from None
+        raise NotAvailable(f"{spec}: no network {what!r} ships with this version.") from None
 
 
 def available(specs: Sequence[str], *, threads: int | None = None) -> tuple[dict[str, Estimator], list[str]]:
@@ -108,7 +108,7 @@ def available(specs: Sequence[str], *, threads: int | None = None) -> tuple[dict
         try:
             found[spec] = named(spec, threads=threads)
         except NotAvailable as reason:
-            skipped.append(f"skipped {reason}")
+            skipped.append(str(reason))
     return found, skipped
 
 

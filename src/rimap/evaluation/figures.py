@@ -142,11 +142,12 @@ def legend(figure: Figure, estimators: Sequence[str], *, extra: Sequence[tuple[s
 
 def symlog(ax: Axes, linear: float) -> None:
     """Make the y axis logarithmic beyond ±`linear`, with round ticks."""
-    from matplotlib.ticker import FuncFormatter, NullLocator, SymmetricalLogLocator
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     ax.set_yscale("symlog", linthresh=linear, linscale=1.0)
-    ax.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=linear))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    marks = [linear * m for m in (0.5, 1, 2, 5, 10, 20, 50, 100, 1000)]
+    ax.yaxis.set_major_locator(FixedLocator([-m for m in reversed(marks)] + [0.0] + marks))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}".replace("-", "−")))
     ax.yaxis.set_minor_locator(NullLocator())
 
 

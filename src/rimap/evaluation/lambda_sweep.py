@@ -125,12 +125,15 @@ class LambdaSweep(Experiment):
             if DEFAULT_LAMBDA_B in lambdas:
                 ax.axvline(lambdas.index(DEFAULT_LAMBDA_B), color="#999999", linestyle=":", linewidth=1)
             ax.set_xticks(range(len(names)), names, rotation=60, fontsize=7)
-            ax.set_yscale("symlog", linthresh=0.1) if column == "outliers" else ax.set_yscale("log")
-            if column != "outliers":
+            if column == "outliers":
+                draw.symlog(ax, 0.1)
+                ax.set_ylim(0, 100)
+            else:
+                ax.set_yscale("log")
                 draw.log_ticks(ax.yaxis)
             ax.set_xlabel("λ_B (dotted: the default)")
             draw.titled(ax, title)
-        axes[0, 0].legend()
+        axes[0, 0].legend(fontsize=7.5, frameon=False)
         return {"sweep": figure}
 
     def summary(self, table: Sequence[Row]) -> str:

@@ -141,7 +141,7 @@ class OutOfDistribution(Experiment):
                         ax.plot([r["q25"], r["q75"]], [at, at], color=draw.colour(spec), linewidth=1.2, alpha=0.6)
                         ax.plot(r["q50"], at, marker="o", markersize=3.5, color=draw.colour(spec), linestyle="none")
             ax.set_ylim(len(cases) - 0.5, -0.5)
-            ax.set_xlabel(f"{title} of T1 [%], median and quartiles over voxels")
+            ax.set_xlabel(f"{title} of T1 [%]: median and quartiles")
             ax.set_yticks(range(len(cases)), cases if metric == "bias" else [""] * len(cases))
             if metric == "bias":
                 ax.set_xscale("symlog", linthresh=10)

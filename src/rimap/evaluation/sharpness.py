@@ -116,7 +116,7 @@ def _scene(settings: Settings, scene: str) -> tuple[WeightedSeries, NDArray[np.f
     model, kappa = truth(settings, "T1")
     labels = brain_slice(settings)
     rng = np.random.default_rng([settings.seed, 8])
-    return simulate_series(kappa, model, at_snr(SNR), rng, mask=labels > 0), kappa[-1]
+    return simulate_series(kappa, model, at_snr(SNR), rng, mask=labels > 0), np.where(labels > 0, kappa[-1], np.nan)
 
 
 def _lines(settings: Settings, scene: str, guide: NDArray[Any]) -> list[Line]:

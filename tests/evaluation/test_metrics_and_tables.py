@@ -1,0 +1,52 @@
+"""Metrics, repeats in pieces, tables that are read as they were written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rimap.errors import InputError
+from rimap.evaluation.metrics import coefficient_of_variation, relative_bias, relative_rmse
+from rimap.evaluation.repeats import Repeats
+from rimap.evaluation.tables import read_table, spread, write_table
+
+
+@given(st.integers(2, 12), st.integers(1, 11), st.integers(0, 1000))
+def test_repeats_in_pieces_are_the_metrics_of_all(n: int, cut: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    e = 800 + 50 * rng.standard_normal((n, 3, 7))
+    truth = 800 + 100 * rng.random((3, 7))
+    k = min(cut, n - 1)
+    r = Repeats.merge([Repeats.of(e[:k]), Repeats.of(e[k:])])
+    np.testing.assert_allclose(r.bias(truth), relative_bias(e, truth), atol=1e-9)
+    np.testing.assert_allclose(r.cv, coefficient_of_variation(e), rtol=1e-9)
+    np.testing.assert_allclose(r.rmse(truth), relative_rmse(e, truth), rtol=1e-9)
+    back = Repeats.from_arrays(r.arrays())
+    np.testing.assert_allclose(back.cv, r.cv, rtol=1e-5)
+    assert back.n == n
+
+
+def test_a_voxel_without_an_answer_once_has_none() -> None:
+    e = np.ones((4, 1, 2))
+    e[2, 0, 1] = np.nan
+    r = Repeats.of(e)
+    assert np.isfinite(r.mean[0, 0]) and np.isnan(r.mean[0, 1])
+    assert r.nan.tolist() == [0, 1]
+
+
+def test_spread_counts_what_is_missing() -> None:
+    s = spread([np.nan, 1, 2, 3])
+    assert (s["q0"], s["q50"], s["q100"], s["n"], s["nan"]) == (1, 2, 3, 4, 0.25)
+    assert np.isnan(spread([])["q50"])
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    rows = [{"estimator": "rim:a, b", "snr": 3.0, "q50": 1.25}, {"estimator": "mle", "snr": 5.0, "p": float("inf")}]
+    write_table(tmp_path / "t.csv", rows)
+    assert read_table(tmp_path / "t.csv") == rows
+    with pytest.raises(InputError, match="no table"):
+        read_table(tmp_path / "other.csv")
