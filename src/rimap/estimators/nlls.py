@@ -22,7 +22,6 @@ from rimap.signals.base import SignalModel
 
 #: Voxels that a thread takes at a time.
 CHUNK = 4096
-TALLY = np.zeros(8, np.int64)
 
 Floats = NDArray[Any]
 Bytes = NDArray[np.uint8]
@@ -147,6 +146,8 @@ def _cone_search(model: SignalModel, images: Floats, kappa: Floats, sd: Floats, 
     table = cone_table(model)
     N, J = model.n_images, len(table.t)
     flips = N if table.flips else 0
+    # Images at one time change sign together.
+    span = max(2, int(np.unique(model.times, return_counts=True)[1].max()))
     order = np.concatenate([table.order, np.full((J, 4), N)], axis=1)
     nodes = np.concatenate([table.nodes, np.zeros((J, 2, 1), np.float32)], axis=2)
 
@@ -157,8 +158,8 @@ def _cone_search(model: SignalModel, images: Floats, kappa: Floats, sd: Floats, 
         kernels.load(images, voxels, blocks, scale, kind)
         kernels.search(
             blocks, scale, kind, voxels, table.t, table.width, table.limits, table.basis, table.scalars, order, nodes,
-            table.edge, table.upper, table.last, table.reach, *table.B_bounds, int(table.has_B), flips,
-            kappa, sd, rss, status, TALLY,
+            table.edge, table.upper, table.last, table.reach, *table.B_bounds, int(table.has_B), flips, span,
+            kappa, sd, rss, status,
         )  # fmt: skip
         return len(voxels)
 

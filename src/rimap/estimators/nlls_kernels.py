@@ -249,8 +249,10 @@ def _inside(C: Array, x: float, y: float, theta: float, has_B: int) -> bool:
 
 
 @compiled(fast=True)
-def _quick(row: Array, s: Array, j: int, k: int, flips: int, rest: float, goal: float, has_B: int, order: Array, basis: Array, scalars: Array, limits: Array, c: Array, d: Array, out: Array) -> int:  # fmt: skip
-    """Find the maximum near node j with about k flips, if it lies within the cone; `out` as of `_ascend`.
+def _quick(row: Array, s: Array, j: int, k: int, flips: int, span: int, rest: float, goal: float, has_B: int, order: Array, basis: Array, scalars: Array, limits: Array, c: Array, d: Array, out: Array) -> int:  # fmt: skip
+    """Find the maximum near node j with k flips, or up to `span` more or fewer as long as that helps, within the cone.
+
+    `out` as of `_ascend`.
 
     Returns 0 where it is found, 1 where it is not, 2 where it could not reach the squared length `goal`.
     """
@@ -276,22 +278,23 @@ def _quick(row: Array, s: Array, j: int, k: int, flips: int, rest: float, goal: 
         out[0], out[1], out[2], out[3], out[4], out[5], out[6] = length, j, theta, x, y, 0.0, at_bound
         change = 0
         for side in range(-1, 2, 2):
-            m = k - 1 if side < 0 else k
-            if m < 0 or m >= flips:
-                continue
-            n = order[j, m]
-            twice = 2 * s[n]
-            B = basis[j, n]
             for i in range(16):
-                d[i] = c[i] - twice * B[i]
-            theta, promise = _promise(d, lo, hi)
-            if promise > out[0] - slack:
-                theta, length, x, y, beyond = _newton(d, theta, lo, hi)
-                if beyond == 2:
-                    return 1
-                if length > out[0] * (1 + 1e-13):
-                    change = side
-                    out[0] = length
+                d[i] = c[i]
+            for r in range(span):
+                m = k - 1 - r if side < 0 else k + r
+                if m < 0 or m >= flips:
+                    break
+                n = order[j, m]
+                twice = 2 * s[n]
+                B = basis[j, n]
+                for i in range(16):
+                    d[i] -= twice * B[i]
+                theta, promise = _promise(d, lo, hi)
+                if promise > out[0] - slack:
+                    theta, length, x, y, beyond = _newton(d, theta, lo, hi)
+                    if length > out[0] * (1 + 1e-13):
+                        change = side * (r + 1)
+                        out[0] = length
         if change == 0:
             return 0
         k += change
@@ -416,32 +419,47 @@ def _ascend(s: Array, j: int, n_low: int, n_high: int, basis: Array, scalars: Ar
 
 
 @compiled()
-def _settle(row: Array, s: Array, j: int, k: int, N: int, flips: int, exact: bool, order: Array, basis: Array, scalars: Array, t: Array, limits: Array, bufs: Array, out: Array) -> None:  # fmt: skip
-    """Climb from node j with k flips, then with one flip more or less as long as that helps."""
+def _could_surpass(out: Array, s: Array, j: int, basis: Array, scalars: Array, limits: Array, bufs: Array) -> bool:
+    """Tell whether the signs s, at the T of `out`, come near enough to its squared length to be worth a climb."""
+    c, low, high, e, now = bufs[0], bufs[1], bufs[2], bufs[4], bufs[5]
+    _combine(basis[j], s, c)
+    low[:] = 0.0
+    low[0] = 1.0
+    high[:8] = scalars[j, 0]
+    high[8:] = scalars[j, 1]
+    _value(c, low, high, high, False, out[2], e, now)
+    best = worst = now[0]
+    for side in range(2):  # its value at the ends of the node's range, and halfway
+        for part in range(1, 3):
+            _value(c, low, high, high, False, limits[j, side] * part / 2, e, now)
+            best, worst = max(best, now[0]), min(worst, now[0])
+    return best + 0.1 * (best - worst) > out[0]
+
+
+@compiled()
+def _settle(row: Array, s: Array, j: int, k: int, N: int, flips: int, span: int, exact: bool, order: Array, basis: Array, scalars: Array, t: Array, limits: Array, bufs: Array, out: Array) -> None:  # fmt: skip
+    """Climb from node j with k flips, then with up to `span` more or fewer as long as that helps."""
     trial = bufs[7]
-    for n in range(N):
-        s[n] = row[n]
-    for m in range(k):
-        s[order[j, m]] = -s[order[j, m]]
+    _sign(row, order[j], k, s)
     _ascend(s, j, order[j, k - 1] if exact and k > 0 else -1, order[j, k] if exact and k < flips else -1, basis, scalars, t, limits, bufs, out)  # fmt: skip
     if not flips:
         return
     home, tried = k, 0
     for _ in range(2 * N):
         moved = False
-        for side in range(-1, 2, 2):
-            k = home + side
-            if k < 0 or k > N or side == -tried:
+        for step in range(2 * span):
+            change = -1 - step // 2 if step % 2 else 1 + step // 2
+            k = home + change
+            if k < 0 or k > N or change == -tried:
                 continue
             i = int(out[1])
-            for n in range(N):
-                s[n] = row[n]
-            for m in range(k):
-                s[order[i, m]] = -s[order[i, m]]
+            _sign(row, order[i], k, s)
+            if not exact and not _could_surpass(out, s, i, basis, scalars, limits, bufs):
+                continue
             _ascend(s, i, order[i, k - 1] if exact and k > 0 else -1, order[i, k] if exact and k < flips else -1, basis, scalars, t, limits, bufs, trial)  # fmt: skip
             if trial[0] > out[0] * (1 + 1e-14):
                 out[:7] = trial[:7]
-                home, tried, moved = k, side, True
+                home, tried, moved = k, change, True
                 break
         if not moved:
             break
@@ -577,7 +595,7 @@ def _finish(result: Array, scalars: Array, t: Array, width: Array, b0: float, b1
 
 
 @compiled()
-def search(blocks: Array, scale: Array, kind: Array, voxels: Array, t: Array, width: Array, limits: Array, basis: Array, scalars: Array, order: Array, nodes: Array, edge: Array, upper: Array, last: Array, reach: Array, b0: float, b1: float, has_B: int, flips: int, kappa: Array, sd: Array, rss: Array, status: Array, tally: Array) -> None:  # fmt: skip
+def search(blocks: Array, scale: Array, kind: Array, voxels: Array, t: Array, width: Array, limits: Array, basis: Array, scalars: Array, order: Array, nodes: Array, edge: Array, upper: Array, last: Array, reach: Array, b0: float, b1: float, has_B: int, flips: int, span: int, kappa: Array, sd: Array, rss: Array, status: Array) -> None:  # fmt: skip
     """Fit what `load` loaded.
 
     Writes κ (Q, M), standard deviations for σ = 1 (Q, M), residual sums of squares (M) and status (M) at `voxels`.
@@ -630,15 +648,13 @@ def search(blocks: Array, scale: Array, kind: Array, voxels: Array, t: Array, wi
                 k = int(K[j, v])
                 if exact:
                     _profile(row, basis[j], 0.0, scalars[j, 0, 0], scalars[j, 1, 0], order[j], perm, flips, u0, u1, p)
-                    _settle(row, s, j, int(p[4]), N, flips, True, order, basis, scalars, t, limits, bufs, trial)
-                    tally[1] += 1
+                    _settle(row, s, j, int(p[4]), N, flips, span, True, order, basis, scalars, t, limits, bufs, trial)
                 else:
-                    found = _quick(row, s, j, k, flips, total, best[0], has_B, order, basis, scalars, limits, c, d, trial)  # fmt: skip
+                    found = _quick(row, s, j, k, flips, span, total, best[0], has_B, order, basis, scalars, limits, c, d, trial)  # fmt: skip
                     if found == 2:
                         continue
                     if found == 1:
-                        tally[0] += 1
-                        _settle(row, s, j, k, N, flips, False, order, basis, scalars, t, limits, bufs, trial)
+                        _settle(row, s, j, k, N, flips, span, False, order, basis, scalars, t, limits, bufs, trial)
                 if trial[0] > best[0]:
                     best[:7] = trial[:7]
             fit = best[0]
@@ -649,7 +665,6 @@ def search(blocks: Array, scale: Array, kind: Array, voxels: Array, t: Array, wi
                     f = best[3] * _poly(basis[j, n], 0, theta)[0] + best[4] * _poly(basis[j, n], 8, theta)[0]
                     fit -= (row[n] - abs(f)) ** 2
                 if fit < best[0] - 1e-9 * total:
-                    tally[3] += 1
                     _search_all(row, flips, order, basis, scalars, t, limits, u0, u1, perm, bufs, best)
                     fit = best[0]
             size = scale[b * LANES + v]

@@ -90,15 +90,16 @@ def sigma_from_background(series: WeightedSeries) -> float:
             return float("nan")
         sigma2 = float(np.median(power[air])) / middle
         air = power < sigma2 * limit
-    mean, sd = S[:, air].mean(), S[:, air].std()
+    values = S[:, air]
+    mean, sd = values.mean(), values.std()
     if signed:
         fits = abs(mean) < 0.2 * sd
     else:
-        zeros = (S[:, air] == 0).mean()
-        fits = abs(sd / mean - _RAYLEIGH_CV) < 0.1 and zeros < 0.2
-    # The voxels must spread as chance alone spreads them: structure spreads more.
-    expected = np.sqrt(2 / (channels * N))
-    fits = fits and power[air].std() / power[air].mean() < 1.5 * expected
+        fits = abs(sd / mean - _RAYLEIGH_CV) < 0.1 and (values == 0).mean() < 0.2
+    # Air is the same in every image, and its voxels differ as chance alone makes them differ.
+    fits &= values.mean(1).std() < 0.1 * sd
+    spread = power[air].std() / power[air].mean() / np.sqrt(2 / (channels * N))
+    fits &= 0.6 < spread < 1.5
     return float(np.sqrt(sigma2)) if fits else float("nan")
 
 
