@@ -241,7 +241,9 @@ def run(
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **pictures)  # type: ignore[arg-type]
         write_whole(folder / "pictures.npz", buffer.getvalue())
-    write_whole(folder / "recipe.json", json.dumps(_recipe(experiment, settings, skipped), indent=2, ensure_ascii=False) + "\n")
+    write_whole(
+        folder / "recipe.json", json.dumps(_recipe(experiment, settings, skipped), indent=2, ensure_ascii=False) + "\n"
+    )
     summary = draw(experiment, folder)
     return Result(folder, table, summary, tuple(skipped), len(missing))
 

@@ -101,10 +101,30 @@ class Phantom(Experiment):
                     ]
                 )  # fmt: skip
         C = int(table[0]["repeats"])
-        return f"Means over all pixels of the spheres within the times' range, C = {C}, %\n\n" + text_table(
-            ["scan", "estimator", "bias", "abs. bias of spheres", "paper's bias", "CV", "paper's CV", "spatial SD"],
-            body,
+        return (
+            f"Means over all pixels of the spheres within the times' range, C = {C}, %\n\n"
+            + text_table(
+                ["scan", "estimator", "bias", "abs. bias of spheres", "paper's bias", "CV", "paper's CV", "spatial SD"],
+                body,
+            )
+            + _judged(table)
         )
+
+
+def _judged(table: Sequence[Row]) -> str:
+    """Return what is asked of a network: the spheres of 80 to 710 ms of the T1 array at 3 T."""
+    rows = [r for r in select(table, scan=PHANTOM[0].name) if 80 <= r["nominal"] <= 710]
+    body: list[list[Any]] = []
+    mle = select(rows, estimator="mle", metric="cv")
+    for spec in distinct(rows, "estimator"):
+        bias, cv = (select(rows, estimator=spec, metric=m) for m in ("bias", "cv"))
+        size = _mean([r | {"a": abs(r["mean"])} for r in bias], "a")
+        ratio = _mean(cv, "mean") / _mean(mle, "mean") if mle else float("nan")
+        body.append([draw.label(spec), _mean(bias, "mean"), size, _mean(cv, "mean"), ratio, _mean(cv, "spatial")])
+    if not body:
+        return ""
+    head = ["estimator", "bias", "abs. bias of spheres", "CV", "CV / MLE's", "spatial SD"]
+    return f"\n\n{PHANTOM[0].name}, spheres of 80 to 710 ms alone, %\n\n" + text_table(head, body)
 
 
 def _regions(settings: Settings, name: str) -> Regions:

@@ -161,7 +161,9 @@ def _maps(quantity: str, specs: Sequence[str], maps: NDArray[Any], cv: NDArray[A
     both = _cropped(np.concatenate([maps, cv]))
     maps, cv = both[: len(specs)], both[len(specs) :]
     ratio = maps.shape[2] / maps.shape[1]
-    figure, axes = draw.canvas(2, len(specs), height=min(3.2, 6.3 / len(specs) * ratio + 0.1))
+    width = min(draw.WIDTH, 2.4 * len(specs) + 0.9)
+    height = min(3.2, (width - 0.9) / len(specs) * ratio + 0.1)
+    figure, axes = draw.canvas(2, len(specs), height=height, width=width)
     palette, top = colours.of_parameter(quantity), TOP[quantity]
     for j, spec in enumerate(specs):
         draw.show_map(axes[0, j], maps[j], 0, top, palette, logarithmic=True)
