@@ -13,7 +13,6 @@ Philips).
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import importlib
 import math
@@ -109,9 +108,6 @@ def _stopped(number: int, _: FrameType | None) -> None:
     os.kill(os.getpid(), number)
 
 
-atexit.register(_remove_all)
-
-
 def require() -> str:
     """Return where dcm2niix is.
 
@@ -195,7 +191,10 @@ def _open(source: Source, frames: Sequence[int]) -> tuple[Any, str, Iterator[byt
     from pydicom.encaps import generate_frames
     from pydicom.uid import UID
 
-    whole = pydicom.dcmread(source.path, force=True)
+    try:
+        whole = pydicom.dcmread(source.path, force=True)
+    except OSError as error:  # without its path, which may be named after the patient
+        raise InputError(f"{source.where} cannot be read: {error.strerror}.") from None
     if "PixelData" not in whole:
         raise InputError(f"{source.where} has no pixels of whole numbers. Export it again.")
     syntax = UID(getattr(whole.file_meta, "TransferSyntaxUID", "") or _IMPLICIT)

@@ -133,9 +133,8 @@ def with_companions(candidate: Candidate, pool: Iterable[Volume]) -> Candidate:
         chosen: list[Volume] = []
         for v in candidate.volumes:
             fitting = [o for o in there if _companion(v, o) and o not in chosen]
-            if not fitting:
-                break
-            chosen.append(min(fitting, key=lambda o: (abs(o.number - v.number), o.number < v.number)))
+            if fitting:
+                chosen.append(min(fitting, key=lambda o: (abs(o.number - v.number), o.number < v.number)))
         if len(chosen) == len(candidate.volumes):
             return replace(candidate, companions=tuple(chosen), companion=part, notes=notes)
         if chosen and candidate.kind == "ti":

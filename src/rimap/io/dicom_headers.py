@@ -394,9 +394,8 @@ def _part_ge(header: Any, source: Source) -> str:
 def _secrets(header: Any) -> frozenset[str]:
     words: set[str] = set()
     for name in _IDENTIFYING:
-        for value in _list(header.get(name)):
-            text = str(value).lower()
-            words |= {w for w in (text, *re.split(r"[\^\s=,;._\-]+", text)) if len(w) > 2}
+        text = str(header.get(name) or "").lower()
+        words |= {w for w in (text, *re.split(r"[^\w]+|_+", text), *re.findall(r"\d{4,}", text)) if len(w) > 2}
     return frozenset(words)
 
 
