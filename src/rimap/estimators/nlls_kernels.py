@@ -85,7 +85,7 @@ def _scan(S: Array, nodes: Array, edge: Array, upper: Array, last: Array, order:
         for v in range(LANES):
             x, y, e = W[v], W[LANES + v], max(W[2 * LANES + v], zero)
             d = x * ey - y * ex
-            score = x * x + y * y if min(y, d) >= zero else zero
+            score = x * x + y * y if min(y, d) > zero else zero
             score = max(score, max(x, zero) * max(x, zero))
             higher = e * e > score
             W[2 * LANES + v] = e * e if higher else score
@@ -102,25 +102,25 @@ def _scan(S: Array, nodes: Array, edge: Array, upper: Array, last: Array, order:
                 s = s0[v] + s0[v]
                 x -= a0 * s
                 y -= b0 * s
-                f = x * x + y * y if min(y, x * ey - y * ex) >= zero else zero
+                f = x * x + y * y if min(y, x * ey - y * ex) > zero else zero
                 q = k0 if f > p else q
                 p = max(f, p)
                 s = s1[v] + s1[v]
                 x -= a1 * s
                 y -= b1 * s
-                f = x * x + y * y if min(y, x * ey - y * ex) >= zero else zero
+                f = x * x + y * y if min(y, x * ey - y * ex) > zero else zero
                 q = k1 if f > p else q
                 p = max(f, p)
                 s = s2[v] + s2[v]
                 x -= a2 * s
                 y -= b2 * s
-                f = x * x + y * y if min(y, x * ey - y * ex) >= zero else zero
+                f = x * x + y * y if min(y, x * ey - y * ex) > zero else zero
                 q = k2 if f > p else q
                 p = max(f, p)
                 s = s3[v] + s3[v]
                 x -= a3 * s
                 y -= b3 * s
-                f = x * x + y * y if min(y, x * ey - y * ex) >= zero else zero
+                f = x * x + y * y if min(y, x * ey - y * ex) > zero else zero
                 q = k3 if f > p else q
                 p = max(f, p)
                 W[v], W[LANES + v], W[2 * LANES + v], W[3 * LANES + v] = x, y, p, q
@@ -329,7 +329,7 @@ def _value(c: Array, low: Array, high: Array, bound: Array, kinks: bool, t: floa
     out[4] = 1.0
     if kinks and e[0] * e[6] - e[2] * e[4] < 0:  # no B within its bounds makes the images change sign so
         return
-    if e[0] * y - e[2] * x >= 0 and x * e[6] - y * e[4] >= 0:
+    if e[0] * y - e[2] * x > 0 and x * e[6] - y * e[4] > 0:
         out[0], out[1], out[2], out[3], out[4] = x * x + y * y, x * x1 + y * y1, x, y, 0.0
         return
     for i in range(0, 8, 4):
@@ -433,7 +433,7 @@ def _could_surpass(out: Array, s: Array, j: int, basis: Array, scalars: Array, l
         for part in range(1, 3):
             _value(c, low, high, high, False, limits[j, side] * part / 2, e, now)
             best, worst = max(best, now[0]), min(worst, now[0])
-    return best + 0.1 * (best - worst) > out[0]
+    return bool(best + 0.1 * (best - worst) > out[0])
 
 
 @compiled()
@@ -502,7 +502,7 @@ def _profile(S: Array, basis: Array, theta: float, ex: float, ey: float, order: 
                 hx, hy = lx, ly
             if hx * ey - hy * ex <= 0:  # beyond the upper bound of B
                 hx, hy, final = ex, ey, True
-        if lx * y - ly * x >= 0 and x * hy - y * hx >= 0 and x * x + y * y > out[0]:
+        if lx * y - ly * x > 0 and x * hy - y * hx > 0 and x * x + y * y > out[0]:
             out[0], out[1], out[2], out[3], out[4] = x * x + y * y, x, y, INSIDE, k
         w = x * hx + y * hy
         if w > 0 and w * w > out[0]:
