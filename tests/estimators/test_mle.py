@@ -311,7 +311,7 @@ def test_objective_against_a_slow_solver(monkeypatch: pytest.MonkeyPatch) -> Non
 
         start = np.pad(truth[1], [(i.start, n - i.stop) for i, n in zip(box.inner, box.shape)], mode="edge")
         slow = [
-            lbfgs(objective, coordinates(B), jac=True, method="L-BFGS-B", options={"maxiter": 25, "ftol": 1e-9}).fun
+            lbfgs(objective, coordinates(B), jac=True, method="L-BFGS-B", options={"maxiter": 25, "ftol": 5e-8}).fun
             for B in (np.full(box.shape, 1.7), start)
         ]
         found = objective(coordinates(kept[0][0]))[0]

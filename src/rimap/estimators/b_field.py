@@ -232,8 +232,8 @@ def minimise(
     def penalty(B: Array) -> float:
         return 0.5 * lambda_B * float((box.laplacian(B) ** 2).sum())
 
-    state = fit(at(B), None, True)
-    J, searched, t = state.total + penalty(B), True, 1.0
+    state = fit(at(B), None, False)
+    J, searched, t = state.total + penalty(B), False, 1.0
     for _ in range(max_iterations):
         G = box.scatter(state.g) + lambda_B * box.laplacian(box.laplacian(B))
         stuck = ((lo >= B) & (G > 0)) | ((hi <= B) & (G < 0))

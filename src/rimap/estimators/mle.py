@@ -195,7 +195,7 @@ def _solve(
 ) -> tuple[Array | None, Fit, Array | float, bool]:  # fmt: skip
     """Return B (*X) or nothing, the fit at the voxels, the variance of B there, and whether it converged."""
     if len(series.model.parameters) == 2:
-        return None, data.fit(np.zeros(len(data))), 0.0, True
+        return None, data.fit(np.zeros(len(data)), None, True), 0.0, True
     p = series.model.parameters[1]
     lambda_B = options.lambda_B if p.smooth else 0.0
     if lambda_B == 0:

@@ -25,6 +25,9 @@ MAX_STEP = 0.25
 #: The largest decrease of χ²/2 by another step that the voxel forgoes.
 TOLERANCE = 1e-7
 
+#: How much higher χ²/2 may be there.
+RIDGE = 6.0
+
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 Array = NDArray[np.float64]
 
@@ -285,7 +288,7 @@ def _minimise(s, B, u, values, magnitude, u0, du, hops, out):  # type: ignore[no
                 if abs(start - here) > REACH or start <= u0 or start >= top:
                     break
                 _sums(s, B, start, values, magnitude, u0, du, out)
-                if out[0] <= 0:
+                if out[0] <= 0 or -0.5 * out[0] * out[0] / out[1] > f + RIDGE:
                     break
                 A = out[0] / out[1]
                 g = A * (A * out[3] - out[2])

@@ -119,7 +119,7 @@ class Voxels:
             if search or near is None:
                 search_T(S, B[p], table.phi, table.gram, table.magnitude, u0, du, found[p])
             other = search and near is not None
-            hops = HOPS if search or near is None else 1
+            hops = HOPS if search else 1
             out = (u[p], A[p], f[p], g[p], w[p], slope[p])
             if near is None:
                 u[p] = found[p]
@@ -159,7 +159,7 @@ class Voxels:
         grid = np.clip(np.linspace(centre - step, centre + step, 5), lo, hi)
         b = float(grid[int(np.argmin([few.fit(np.full(len(few), x)).total for x in grid]))])
         fit = own.fit(np.full(len(own), b))
-        searched = True
+        searched = False
         for _ in range(40):
             g, w = float(fit.g.sum()), max(float(fit.w.sum()), 1e-3 * float(np.abs(fit.w).sum()) + 1e-12)
             move = float(np.clip(b - g / w, lo, hi)) - b
