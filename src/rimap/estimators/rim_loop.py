@@ -19,9 +19,12 @@ import numpy as np
 from rimap.arrays import Array, namespace
 from rimap.errors import InputError
 from rimap.estimators.data_term import Sums
+from rimap.estimators.neighbours import gaussian_sum
 from rimap.signals.base import SignalModel
 
-INPUTS = ("state", "gradient", "step", "step_known_B", "score", "sd", "log_sigma", "misfit")
+INPUTS = ("state", "gradient", "step", "step_known_B", "score", "sd", "log_sigma", "misfit", "contrast")
+#: Standard deviations (pixels) of the means that ``contrast`` compares a voxel with.
+CONTRAST = {"A": (1.0, 2.0), "T": (0.7, 1.4, 2.8)}
 _A0 = 0.1  # below a tenth of the image scale, A is carried on a linear scale
 _CENTRE = {"A": 2.7, "B": 1.9, "T": 0.0}
 _SPREAD = {"A": 0.5, "B": 0.2, "T": 0.7}
@@ -39,7 +42,9 @@ class RIMConfig:
         ``step`` (Q) the damped Gauss-Newton step; ``step_known_B`` (1) its T at fixed B;
         ``score`` (Q) the gradient in units of its own standard deviation;
         ``sd`` (1, or 3 where there is a B) logarithm of the Cramér-Rao bound of log T with B known, with B free,
-        and of B; ``log_sigma`` (1); ``misfit`` (1) log χ²/N.
+        and of B; ``log_sigma`` (1); ``misfit`` (1) log χ²/N;
+        ``contrast`` (5) how far the precision-weighted means of A and T over neighbourhoods of several sizes are
+        from the voxel, in units of its Cramér-Rao bound: what a smoother would do, for the cell to weigh.
     state
         ``linear``: A, B, T/1000 ms. ``log``: asinh(10 A), B, log(T/1000 ms).
     start
@@ -92,6 +97,7 @@ class RIMConfig:
     def channels(self, Q: int) -> int:
         """Return the number of input channels of the cell."""
         one = {"step_known_B": 1, "log_sigma": 1, "misfit": 1, "sd": 3 if Q == 3 else 1}
+        one["contrast"] = sum(len(widths) for widths in CONTRAST.values())
         return sum(one.get(i, Q) for i in self.inputs)
 
     @classmethod
@@ -242,7 +248,9 @@ def cell_inputs(config: RIMConfig, u: Array, sums: Sums, quadratic: Quadratic, n
     every = list(range(Q))
     known_B = [0, Q - 1]
     step, variance = quadratic.solve(every) if {"step", "sd"} & set(config.inputs) else ([], [])
-    step_B, variance_B = quadratic.solve(known_B) if {"step_known_B", "sd"} & set(config.inputs) else ([], [])
+    step_B, variance_B = (
+        quadratic.solve(known_B) if {"step_known_B", "sd", "contrast"} & set(config.inputs) else ([], [])
+    )
 
     def soft(x: Array, at: float) -> Array:
         return xp.tanh(x / at) * at
@@ -270,6 +278,12 @@ def cell_inputs(config: RIMConfig, u: Array, sums: Sums, quadratic: Quadratic, n
                 out += [log_sd(variance[-1]), log_sd(variance[1])]
         elif name == "log_sigma":
             out += [xp.log(quadratic.sigma + 0 * u[0]) / 1.5 + 2.0]
+        elif name == "contrast":
+            for q, kind in ((0, "A"), (Q - 1, "T")):
+                v = variance_B[min(q, 1)] + config.floor**2
+                for width in CONTRAST[kind]:
+                    mean = gaussian_sum(u[q] / v, width) / (gaussian_sum(1 / v, width) + 1e-12)
+                    out += [soft((mean - u[q]) / xp.sqrt(v), 4.0) / 2]
         elif name == "misfit":
             out += [soft(xp.log(sums.sse / (n_images * quadratic.sigma**2) + 0.1), 3.0)]
     return out

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from rimap.arrays import Array, floating, namespace
 from rimap.estimators.data_term import Sums
+from rimap.estimators.neighbours import gaussian_sum
 from rimap.signals.base import SignalModel
 
 GRID_B = tuple(1.0 + 0.1 * i for i in range(14))  # to 2.3
@@ -28,6 +29,7 @@ _SOME = 1024  # voxels of an image that the coarse pass looks at
 OWN_SD = 1.0
 QUIET = 20.0
 N_STEPS = 8
+N_STEPS_KNOWN_B = 5
 _MODEL_ERROR = 0.04  # relative to the signal: of the grid
 _CAP = 100.0  # a voxel that no B explains counts no more than ten standard deviations
 _PRIOR_LOG_T = 2.0  # SD of a weak prior of log T around 1000 ms, for voxels that say nothing
@@ -133,12 +135,18 @@ def _quietened(S: Array, s2: Array) -> tuple[Array, Array]:
     return G @ S @ xp.permute_dims(K, (0, 2, 1)), s2 * left
 
 
+def at_B(model: SignalModel, kappa: Array, B: Array, sigma: Array, sums_at: SumsAt) -> Array:
+    """Return κ (3, n, h, w) with A and T of maximum likelihood for the given B (n, h, w), from a κ nearby."""
+    xp = namespace(kappa)
+    return _refined(model, xp.stack([kappa[0], B, kappa[2]]), sigma**2 + 0 * B, sums_at, None)
+
+
 def _refined(model: SignalModel, kappa: Array, s2: Array, sums_at: SumsAt, speaks: Array | None) -> Array:
-    """Take Gauss-Newton steps: A and log T voxel by voxel, B over neighbourhoods."""
+    """Take Gauss-Newton steps: A and log T voxel by voxel, B over neighbourhoods, or not at all (`speaks` is `None`)."""
     xp, Q = namespace(kappa), kappa.shape[0]
     lo, hi = model.parameters[-1].bounds
     mean: Array = kappa[1]
-    for _ in range(N_STEPS if Q == 3 else 2):
+    for _ in range(N_STEPS if speaks is not None else N_STEPS_KNOWN_B if Q == 3 else 2):
         sums = sums_at(kappa)
         T = kappa[Q - 1]
         if Q == 3:
@@ -169,14 +177,14 @@ def _refined(model: SignalModel, kappa: Array, s2: Array, sums_at: SumsAt, speak
             total = (hP * says).sum((1, 2))[:, None, None] + 1 / MEAN_SD**2
             mean = (((hP * B - gP) * says).sum((1, 2))[:, None, None] + mean / MEAN_SD**2) / total
             mean = xp.clip(mean, GRID_B[0], GRID_B[-1])
-            g = _around(xp, gP * says) + (B - mean) / DEPARTURE**2
-            dB = -g / (_around(xp, hP * says) + 1 / DEPARTURE**2)
+            g = gaussian_sum(gP * says, WIDTH) + (B - mean) / DEPARTURE**2
+            dB = -g / (gaussian_sum(hP * says, WIDTH) + 1 / DEPARTURE**2)
             dB = xp.clip(dB, -0.2, 0.2)
             dA, dT = dA + cA * dB, dT + cT * dB
             B = xp.clip(B + dB, 0.5, 2.5)
         A = xp.clip(kappa[0] - dA, 0.5 * kappa[0], 2.0 * kappa[0])
         T = xp.clip(T * xp.exp(xp.clip(-dT, -0.5, 0.5)), lo, hi)
-        kappa = xp.stack([A, T] if speaks is None else [A, B, T])
+        kappa = xp.stack([A, T] if Q == 2 else [A, kappa[1] if speaks is None else B, T])
     return kappa
 
 
@@ -205,13 +213,3 @@ def _least(xp: Any, C: Array) -> Array:
     curve = xp.where(curve > 1e-9, curve, 0 * curve + 1e-9)
     shift = xp.clip(0.5 * (a - c) / curve, -1.0, 1.0)
     return GRID_B[0] + step * (xp.astype(k, C.dtype) + shift)
-
-
-def _around(xp: Any, C: Array) -> Array:
-    """Return the sum over the neighbourhood of each voxel (n, h, w), Gaussian weights with a peak of one."""
-
-    def matrix(n: int) -> Array:
-        x = np.arange(n)
-        return floating(np.exp(-0.5 * ((x[:, None] - x) / WIDTH) ** 2), C)
-
-    return matrix(C.shape[1]) @ C @ matrix(C.shape[2])

@@ -57,6 +57,10 @@ class Batch:
         (b, h, w) uint8, BrainWeb.
     structures
         (b, h, w) uint8, `Structure`.
+    index
+        Which batch it is.
+    hidden_tr
+        Whether the images have a TR that the model does not know.
     """
 
     images: F32
@@ -66,6 +70,8 @@ class Batch:
     rician: bool
     labels: NDArray[np.uint8]
     structures: NDArray[np.uint8]
+    index: int = 0
+    hidden_tr: bool = False
 
     @property
     def weight(self) -> NDArray[np.bool_]:
@@ -117,6 +123,8 @@ def simulate_batch(recipe: PatchRecipe, anatomies: Sequence[Anatomy], index: int
         rician=acquisition.rician,
         labels=np.repeat(np.stack([t.labels for t in truth]), draws, axis=0),
         structures=np.repeat(np.stack([t.structures for t in truth]), draws, axis=0),
+        index=index,
+        hidden_tr=acquisition.hidden_tr is not None,
     )
 
 

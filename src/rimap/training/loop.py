@@ -34,7 +34,7 @@ from rimap.simulation.anatomies import Anatomy, load_anatomies
 from rimap.simulation.patches import Batch, simulate_batch
 from rimap.simulation.recipe import PatchRecipe
 from rimap.training.checkpoint import CHECKPOINT, claim, load_weights, resume, save_checkpoint
-from rimap.training.loss import batch_loss
+from rimap.training.loss import batch_loss, nearer_B
 from rimap.training.recipe import TrainingRecipe
 
 LOG = "log.csv"
@@ -198,6 +198,7 @@ def validate(
             losses.append(float(batch_loss(recipe, network, batch, device)))
             S = torch.from_numpy(batch.images).to(device)
             sigma = torch.from_numpy(batch.sigma).to(device)
+            kappa = torch.from_numpy(np.ascontiguousarray(batch.kappa.swapaxes(0, 1))).to(device)
             if recipe.network == "rim":
                 u = network(
                     batch.model,
@@ -205,6 +206,7 @@ def validate(
                     sigma,
                     torch.from_numpy(batch.weight.astype(np.float32)).to(device),
                     rician=batch.rician,
+                    nearer_B=nearer_B(recipe, batch, kappa),
                 )
                 T = from_state(recipe.rim, u[-1])[-1].cpu().numpy()
                 first = from_state(recipe.rim, u[0])[-1].cpu().numpy()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ def batch_loss(recipe: TrainingRecipe, network: nn.Module, batch: Batch, device:
     )
     config = recipe.rim
     if recipe.network == "rim":
-        estimates = network(batch.model, S, sigma, weight, rician=batch.rician)
+        estimates = network(batch.model, S, sigma, weight, rician=batch.rician, nearer_B=nearer_B(recipe, batch, truth))
     else:
         estimates = [network(S).movedim(1, 0)]
     target = to_state(config, truth)
@@ -50,6 +52,18 @@ def batch_loss(recipe: TrainingRecipe, network: nn.Module, batch: Batch, device:
             weight.sum().clamp(min=1) * len(cost)
         )
     return total
+
+
+def nearer_B(recipe: TrainingRecipe, batch: Batch, truth: Tensor) -> Callable[[Tensor], Tensor] | None:
+    """Return what moves the B of the start towards the truth (Q, b, h, w): a slice tells B better than a patch."""
+    low, high = recipe.training.b_error_left
+    if len(truth) != 3 or low >= 1 or batch.hidden_tr or recipe.rim.start == "paper":
+        return None
+    draw = np.random.default_rng([recipe.simulation.seed, batch.index, 3]).uniform(
+        np.log(low), np.log(high), len(truth[1])
+    )
+    share = torch.as_tensor(np.exp(draw), dtype=truth.dtype, device=truth.device)[:, None, None]
+    return lambda found: truth[1] + share * (found - truth[1])
 
 
 def _parameter_weights(loss: Loss, cost: Tensor) -> Tensor:

@@ -83,6 +83,9 @@ class Training:
         Of Adam.
     precision
         As lightning-fabric takes it: ``32-true``, ``bf16-mixed`` (GPU).
+    b_error_left
+        How much of the start's error in B is left, log-uniform for each patch: a whole slice tells B better than a
+        patch does. [1, 1]: all of it.
     seed
         Of the weights.
     validate_every, validation_batches, checkpoint_every
@@ -101,6 +104,7 @@ class Training:
     ema: float = 0.0
     weight_decay: float = 0.0
     precision: str = "32-true"
+    b_error_left: tuple[float, float] = (1.0, 1.0)
     seed: int = 0
     validate_every: int = 100
     validation_batches: int = 4

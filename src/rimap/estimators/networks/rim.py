@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rimap.estimators.data_term import SignalTable, Sums, data_sums
 from rimap.estimators.networks.rnn_cell import RNNCell
 from rimap.estimators.rim_loop import Quadratic, RIMConfig, box, cell_inputs, from_state, moved, to_state, units
-from rimap.estimators.start import start
+from rimap.estimators.start import at_B, start
 from rimap.signals.base import SignalModel
 
 
@@ -39,7 +39,14 @@ class RIM(nn.Module):
         )
 
     def forward(
-        self, model: SignalModel, S: Tensor, sigma: Tensor, weight: Tensor | None = None, *, rician: bool = False
+        self,
+        model: SignalModel,
+        S: Tensor,
+        sigma: Tensor,
+        weight: Tensor | None = None,
+        *,
+        rician: bool = False,
+        nearer_B: Callable[[Tensor], Tensor] | None = None,
     ) -> list[Tensor]:
         """Return u after every step, J tensors (Q, b, h, w); `from_state` turns them into κ.
 
@@ -55,6 +62,8 @@ class RIM(nn.Module):
             (b, h, w), zero where there is no tissue (for the start alone).
         rician
             Whether the likelihood is Rician.
+        nearer_B
+            Returns the B (b, h, w) to start from, given the one that was found.
         """
         config = self.config
         images = S.detach().movedim(1, 0)  # (N, b, h, w)
@@ -62,6 +71,8 @@ class RIM(nn.Module):
         sums_at = data_term(model, images, s if rician else None)
         with torch.no_grad():
             kappa = start(config.start, model, images, s, sums_at, weight)
+            if nearer_B is not None:
+                kappa = at_B(model, kappa, nearer_B(kappa[1]), s, sums_at)
         u = to_state(config, kappa)
         bounds = box(config, model)
         h, steps = None, []
