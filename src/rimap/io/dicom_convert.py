@@ -227,7 +227,7 @@ def _slice(whole: Any, syntax: str, frame: Frame, data: bytes, n: int, k: int, g
     ds.StudyInstanceUID, ds.SeriesInstanceUID = UID(_ROOT), UID(f"{_ROOT}.{n}")
     ds.Modality, ds.ImageType, ds.MRAcquisitionType = "MR", ["ORIGINAL", "PRIMARY", "M"], "2D"
     ds.SeriesNumber, ds.InstanceNumber, ds.AcquisitionNumber, ds.PatientPosition = n, k, 1, "HFS"
-    ds.ImagePositionPatient = [_decimal(x) for x in frame.position]
+    ds.ImagePositionPatient = [_decimal(x) for x in frame.position or (0.0, 0.0, 0.0)]
     ds.ImageOrientationPatient = [_decimal(x) for x in frame.orientation]
     ds.PixelSpacing = [_decimal(x) for x in frame.spacing]
     ds.SliceThickness, ds.SpacingBetweenSlices = _decimal(frame.thickness or gap or 1.0), _decimal(gap or 1.0)

@@ -241,6 +241,12 @@ def check_complete(candidate: Candidate) -> None:
     """
     both = (*candidate.volumes, *candidate.companions)
     most = max(both, key=lambda v: len(v.frames))
+    if not most.first.position and len({v.time(candidate.kind or "ti") for v in candidate.volumes}) < len(
+        candidate.volumes
+    ):
+        raise InputError(
+            f"series {most.number}: its headers do not say where the slices are. Export the original images."
+        )
     for v in both:
         if len(v.frames) != len(most.frames):
             time = f" at {t:g} ms" if candidate.kind and (t := v.time(candidate.kind)) is not None else ""

@@ -86,7 +86,7 @@ class Frame:
     order
         Acquisition order among frames with the same times and position.
     position, orientation, spacing, thickness
-        As in DICOM, mm.
+        As in DICOM, mm. The position is () where the header has none.
     sequence
         What else must agree: scanning sequence, acquisition type, flip angle.
     gradient
@@ -117,6 +117,11 @@ class Frame:
         return sum(n * x for n, x in zip(normal, p))
 
 
+def _like_dicom_name(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    return suffix in (".dcm", ".ima", ".dicom") or (not suffix[1:].isalpha() and any(c.isdigit() for c in path.name))
+
+
 def looks_like_dicom(path: Path) -> bool:
     """Tell by its first bytes whether a file is DICOM, with or without the preamble."""
     try:
@@ -140,27 +145,27 @@ def dicom_files(path: Path) -> list[Path]:
     Raises
     ------
     InputError
-        For empty files among DICOM files.
+        For empty files among DICOM files that are named like one.
     """
     if path.name.upper() == "DICOMDIR":
         path = path.parent
     if path.is_file():
         return [path] if looks_like_dicom(path) else []
     found: list[Path] = []
-    empty = 0
+    short = 0
     for where, folders, files in os.walk(path):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in sorted(files):
             file = Path(where) / name
             if name.startswith(".") or name.upper() == "DICOMDIR" or not file.is_file():
                 continue
-            if file.stat().st_size == 0:
-                empty += file.suffix.lower() in ("", ".dcm", ".ima", ".dicom") or file.suffix[1:].isdigit()
+            if file.stat().st_size < 132:  # no DICOM, but perhaps what is left of one
+                short += _like_dicom_name(file)
             elif looks_like_dicom(file):
                 found.append(file)
-    if found and empty:
+    if found and short:
         raise InputError(
-            f"{empty} of the files among the DICOM files {'is' if empty == 1 else 'are'} empty. Export or copy them again."
+            f"{short} of the files among the DICOM files {'is' if short == 1 else 'are'} empty or cut short. Export or copy again."
         )
     return found
 
@@ -317,8 +322,9 @@ def _frame(header: Any, source: Source, shared: Any, own: Any, index: int) -> Fr
     plane, measures = group("PlaneOrientationSequence"), group("PixelMeasuresSequence")
     content = group("FrameContentSequence")
     position = _numbers(group("PlanePositionSequence").get("ImagePositionPatient"), 3)
+    location = _number(header, "SliceLocation")
     if position is None:
-        position = (0.0, 0.0, _number(header, "SliceLocation") or 0.0)
+        position = () if location is None else (0.0, 0.0, location)
     sequence = [str(t).upper() for t in _list(header.get("ScanningSequence"))]
     pulse = str(header.get("EchoPulseSequence") or "").upper()
     flip = _number(timing, "FlipAngle")
