@@ -292,3 +292,23 @@ def test_other_series_and_other_files_beside(tmp_path: Path) -> None:
     assert [f.sequence for f in find_series(tmp_path, series=["8", "77"])] == ["ir", "t2"]
     assert the_only(find_series(tmp_path, sequence="ir")).load().images.shape == (6, COLUMNS, ROWS, K)
     assert the_only(find_series(tmp_path, sequence="t2")).load().images.shape == (4, COLUMNS, ROWS, K)
+
+
+def test_one_series_for_each_echo_time_of_the_same_repetition_time(tmp_path: Path) -> None:
+    common = {"ScanningSequence": "SE", "ImageType": ["ORIGINAL", "PRIMARY", "M", "ND"], "Manufacturer": "CANON_MEC"}
+    for n, te in enumerate(TE):
+        make.classic(tmp_path, stored(decay(te)), series=20 + n, EchoTime=te, RepetitionTime=3000, **common)
+    make.classic(tmp_path, stored(decay(5)), series=30, EchoTime=5, RepetitionTime=600, **common)  # T1-weighted
+    series = read(tmp_path)
+    assert series.model == rimap.T2Decay(tau=TE)
+    np.testing.assert_array_equal(series.images[3], as_nifti(stored(decay(TE[3]))))
+
+
+def test_one_time_that_was_scanned_again_is_said(tmp_path: Path) -> None:
+    siemens(tmp_path)
+    make.classic(tmp_path, stored(signed(400)), series=31, ImageType=["ORIGINAL", "PRIMARY", "M", "NORM", "ND"], InversionTime=400,
+                 EchoTime=12, RepetitionTime=9000, ScanningSequence=["SE", "IR"])  # fmt: skip
+    series = read(tmp_path)
+    assert series.model.times.tolist() == sorted([*TI, 400])
+    assert any("same time (7, 31)" in n and "--series" in n for n in series.notes)
+    assert len(read(tmp_path, series="5,6,31,8,9,10").model.times) == 6
