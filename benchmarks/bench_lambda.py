@@ -38,7 +38,7 @@ def slices(folder: Path) -> list[NDArray[Any]]:
     out = []
     for name in ANATOMIES:
         labels = load_anatomy(folder / f"{name}.nii.gz")
-        plane = labels[:, :, int(0.62 * labels.shape[2])]
+        plane = labels[:, :, int(0.72 * labels.shape[2])]
         inside = np.argwhere(brain_mask(plane))
         (a, b), (c, d) = inside.min(0), inside.max(0) + 1
         out.append(plane[a:c, b:d])
@@ -70,10 +70,10 @@ def best_single_B(images: NDArray[Any], sigma: float, truth: NDArray[Any], label
     return min(rows, key=lambda row: row[2])
 
 
-def sweep(folder: Path) -> list[list[Any]]:
+def sweep(folder: Path, n: int) -> list[list[Any]]:
     """Return the rows of the table: means over the slices."""
     rows: list[list[Any]] = []
-    planes = slices(folder)
+    planes = slices(folder)[:n]
     for kind in KINDS:
         for snr in SNRS:
             found: dict[Any, list[list[float]]] = {x: [] for x in (*LAMBDAS, "best single B")}
@@ -125,13 +125,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = Path(__file__).resolve().parents[2] / "shared" / "data" / "anatomies" / "train"
     parser.add_argument("--anatomies", type=Path, default=data)
+    parser.add_argument("--slices", type=int, default=len(ANATOMIES), help="how many of the slices")
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "docs" / "lambda")
     options = parser.parse_args()
     if not options.anatomies.is_dir():
         print(f"skipped: no anatomies at {options.anatomies}")
         return
     print("  ".join(f"{c:>12}" for c in COLUMNS))
-    rows = sweep(options.anatomies)
+    rows = sweep(options.anatomies, options.slices)
     options.out.mkdir(parents=True, exist_ok=True)
     with (options.out / "lambda.csv").open("w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, *rows])

@@ -122,6 +122,10 @@ class Box:
         spread = np.array([(share * level / (level + penalty) ** 2).sum() for level in levels])
         return np.asarray(np.exp(np.interp(np.log(near), np.log(levels), np.log(spread))))
 
+    def degrees_of_freedom(self, w: float, lambda_B: float) -> float:
+        """Return how many values B is free to take at the data, if the information on it is `w` everywhere."""
+        return len(self.data) * float((w / (w + lambda_B * self.mu**2 + 1e-300)).mean())
+
     def filter(self, field: Array, gain: Array) -> Array:
         """Return `field` with each cosine mode multiplied by `gain` (*shape)."""
         return np.asarray(

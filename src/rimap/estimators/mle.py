@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+#: The least gain in log-likelihood, over the whole volume, for which the iterations go on: this and 3e-4 for each
+#: degree of freedom of B (some 100 in a slice of 256 × 256 at the default λ_B).
+TOLERANCE = 0.1
+
 #: No image is trusted to less than this share of the root mean square of all: real scans are not known that well, and
 #: noise-free ones would make the problem endlessly stiff.
 PRECISION = 5e-4
@@ -37,7 +41,7 @@ class MLE(Estimator):
     The likelihood is that of `series.noise`: Gaussian, where the first term is χ²/2, or Rician. Only the parameter
     that the model calls smooth (B, which belongs to the pulse and not to the tissue) is regularised. A and T are
     the best for this B in each voxel, T from a search over its whole range. Iterations end by a criterion: when a
-    Newton step brings less than 0.1 of log-likelihood for the whole volume and neither does a new search of T.
+    Newton step brings less than some 0.1 of log-likelihood for the whole volume and neither does a new search of T.
 
     A model without a smooth parameter is estimated voxel by voxel. For Gaussian noise that is `NLLS`.
 
@@ -215,11 +219,14 @@ def _solve(
     def watch(J: float, promise: float) -> None:
         first.append(max(promise, 1.0))
         if progress:
-            done = math.log(first[0] / max(promise, 0.1)) / math.log(first[0] / 0.1)
+            done = math.log(first[0] / max(promise, TOLERANCE)) / math.log(first[0] / TOLERANCE)
             progress(int(min(max(100 * done, 0), 99)), 100)
 
     start = np.full(box.shape, best.B[0])
-    B, fit, converged = minimise(box, data.fit, start, lambda_B, p.bounds, watch=watch, max_iterations=steps or 100)
+    tolerance = TOLERANCE + 3e-4 * box.degrees_of_freedom(float(np.maximum(best.w, 0).mean()), lambda_B)
+    B, fit, converged = minimise(
+        box, data.fit, start, lambda_B, p.bounds, tolerance=tolerance, watch=watch, max_iterations=steps or 100
+    )
     if progress:
         progress(100, 100)
     return box.crop(B, series.shape), fit, box.variance(fit.w, lambda_B), converged or steps is not None
