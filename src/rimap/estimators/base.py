@@ -46,12 +46,15 @@ def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: fl
     if maps.sd_kappa is None or maps.residual is None or noise is None or noise.sigma is None:
         return ()
     p, T, A = series.model.parameters[-1], maps.kappa[-1], maps.kappa[0]
-    sigma = np.broadcast_to(np.asarray(noise.sigma, dtype=float), series.shape)
+    step = -(-maps.status.size // 50_000)  # a median needs no more voxels
+    flat = slice(None, None, step)
+    sigma = np.broadcast_to(np.reshape(noise.sigma, -1), maps.status.size)[flat]
+    sd, T, A, status = (a.reshape(-1)[flat] for a in (maps.sd_kappa[-1], T, A, maps.status))
     with np.errstate(invalid="ignore"):
-        use = (maps.status == Status.OK) & np.isfinite(maps.sd_kappa[-1]) & (3 * sigma < A)
+        use = (status == Status.OK) & np.isfinite(sd) & (3 * sigma < A)
     if not use.any():
         return ()
-    relative = float(np.median(maps.sd_kappa[-1][use] / T[use]))
+    relative = float(np.median(sd[use] / T[use]))
     if relative <= limit:
         return ()
     tau, middle = series.model.times, float(np.median(T[use]))

@@ -131,7 +131,54 @@ def _scan(S: Array, nodes: Array, edge: Array, upper: Array, last: Array, order:
 
 
 @compiled(fast=True)
-def _best(P: Array, K: Array, reach: Array, J: int, top: Array, flipped: Array, where: Array, rivals: Array) -> None:
+def _scan_line(S: Array, nodes: Array, W: Array, where: Array) -> bool:
+    """Write the node of the longest projection for a model without B; tell whether all lanes rise to one maximum."""
+    J, N = nodes.shape[0], S.shape[0] - 1
+    zero, one = np.float32(0), np.float32(1)
+    for v in range(LANES):
+        W[v] = W[3 * LANES + v] = zero  # before, maxima
+        W[LANES + v] = -one  # the best
+        W[2 * LANES + v] = one  # rising
+        where[v] = 0
+    x = np.empty(LANES, np.float32)
+    for jj in range(0, J + 1, 2):
+        j = min(jj, J - 1)
+        for v in range(LANES):
+            x[v] = zero
+        for n in range(0, N, 3):
+            m, r = min(n + 1, N), min(n + 2, N)  # row N is zero
+            a, b, c = nodes[j, 0, n], nodes[j, 0, m], nodes[j, 0, r]
+            s0, s1, s2 = S[n], S[m], S[r]
+            for v in range(LANES):
+                x[v] += a * s0[v] + b * s1[v] + c * s2[v]
+        for v in range(LANES):
+            p = max(x[v], zero)
+            rising = one if p > W[v] else zero
+            W[3 * LANES + v] += max(W[2 * LANES + v] - rising, zero)
+            W[2 * LANES + v] = rising
+            W[v] = p
+            better = p > W[LANES + v]
+            W[LANES + v] = p if better else W[LANES + v]
+            where[v] = np.int32(j) if better else where[v]
+    most = zero
+    for v in range(LANES):
+        most = max(most, W[3 * LANES + v] + W[2 * LANES + v])
+    return bool(most <= one)
+
+
+@compiled(fast=True)
+def _best(
+    P: Array,
+    K: Array,
+    reach: Array,
+    J: int,
+    power: Array,
+    free: float,
+    top: Array,
+    flipped: Array,
+    where: Array,
+    rivals: Array,
+) -> None:
     """Write the best P (LANES), its flips and node, and how many others could surpass it between nodes."""
     for v in range(LANES):
         top[v] = np.float32(-1)
@@ -144,12 +191,14 @@ def _best(P: Array, K: Array, reach: Array, J: int, top: Array, flipped: Array, 
             top[v] = here[v] if better else top[v]
             flipped[v] = turns[v] if better else flipped[v]
             where[v] = np.int32(j) if better else where[v]
+    for v in range(LANES):  # what a node must come up to: three σ² below the best
+        power[v] = top[v] - np.float32(3 / free) * max(power[v] - top[v], np.float32(0))
     for j in range(J):
         before, here, after, turns = P[max(j - 1, 0)], P[j], P[min(j + 1, J - 1)], K[j]
-        factor = np.float32(1) + reach[j]
+        factor = np.float32(1) + np.float32(4) * reach[j]
         for v in range(LANES):
             peak = (here[v] >= before[v]) & (here[v] >= after[v])
-            rival = (here[v] * factor > top[v]) & (peak | (turns[v] != flipped[v]))
+            rival = (here[v] * factor > power[v]) & (peak | (turns[v] != flipped[v]))
             rivals[v] += np.int32(1) if rival else np.int32(0)
 
 
@@ -231,6 +280,52 @@ def _newton(c: Array, t: float, lo: float, hi: float) -> tuple[float, float, flo
 
 
 @compiled(fast=True)
+def _quick_line(block: Array, v: int, j: int, basis: Array, limits: Array, out: Array) -> bool:
+    """Find the maximum near node j for a model without B, for lane v of a block; `out` as of `_ascend`."""
+    N = basis.shape[1]
+    for _ in range(4):
+        C = basis[j]
+        c0 = c1 = c2 = c3 = c4 = c5 = c6 = c7 = 0.0
+        for n in range(N):
+            s = block[n, v]
+            c0 += s * C[n, 0]
+            c1 += s * C[n, 1]
+            c2 += s * C[n, 2]
+            c3 += s * C[n, 3]
+            c4 += s * C[n, 4]
+            c5 += s * C[n, 5]
+            c6 += s * C[n, 6]
+            c7 += s * C[n, 7]
+        lo, hi = limits[j, 0], limits[j, 1]
+        t = min(max(-0.5 * c1 / c2 if c2 < 0 else (1.0 if c1 > 0 else -1.0), lo), hi)
+        beyond = 2
+        for _ in range(8):
+            x1 = c1 + t * (2 * c2 + t * (3 * c3 + t * (4 * c4 + t * (5 * c5 + t * (6 * c6 + t * 7 * c7)))))
+            x2 = 2 * c2 + t * (6 * c3 + t * (12 * c4 + t * (20 * c5 + t * (30 * c6 + t * 42 * c7))))
+            step = -x1 / x2 if x2 < 0 else (1.0 if x1 > 0 else -1.0)
+            new = min(max(t + step, lo), hi)
+            if abs(step) < 1e-5:  # so near that this step ends it
+                t, beyond = new, 0
+                break
+            if new == t:
+                beyond = -1 if t == lo else 1
+                break
+            t = new
+        if beyond == 2:
+            return False
+        at_bound = 0.0
+        if beyond:
+            if (lo if beyond < 0 else hi) != 0.0:
+                j += beyond
+                continue
+            at_bound = 1.0
+        x = c0 + t * (c1 + t * (c2 + t * (c3 + t * (c4 + t * (c5 + t * (c6 + t * c7))))))
+        out[0], out[1], out[2], out[3], out[4], out[5], out[6] = x * x, j, t, x, 0.0, 0.0, at_bound
+        return bool(x > 0)
+    return False
+
+
+@compiled(fast=True)
 def _sign(row: Array, order: Array, k: int, s: Array) -> None:
     """Write the images with the first k of `order` flipped to s."""
     N = row.shape[0]
@@ -270,6 +365,8 @@ def _quick(row: Array, s: Array, j: int, k: int, flips: int, span: int, rest: fl
         at_bound = 0.0
         if beyond:
             if (lo if beyond < 0 else hi) != 0.0:
+                if goal > 0:  # that is for the node beside it, unless an edge of the cone comes first
+                    return 2 if _inside(scalars[j], x, y, theta, has_B) else 1
                 j += beyond
                 continue
             at_bound = 1.0
@@ -605,7 +702,7 @@ def search(blocks: Array, scale: Array, kind: Array, voxels: Array, t: Array, wi
     S = np.zeros((N + 1, LANES), np.float32)
     W = np.zeros(4 * LANES, np.float32)
     P, K = np.zeros((J, LANES), np.float32), np.zeros((J, LANES), np.float32)
-    top, flipped = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
+    power, top, flipped = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
     where, rivals = np.zeros(LANES, np.int32), np.zeros(LANES, np.int32)
     row, s, u0, u1, perm = np.zeros(N), np.zeros(N), np.zeros(N), np.zeros(N), np.zeros(N, np.int64)
     bufs, c, d, best, trial, p = np.zeros((8, 16)), np.zeros(16), np.zeros(16), np.zeros(16), np.zeros(16), np.zeros(16)
@@ -614,9 +711,15 @@ def search(blocks: Array, scale: Array, kind: Array, voxels: Array, t: Array, wi
         block = blocks[b]
         for n in range(N):
             for v in range(LANES):
-                S[n, v] = np.float32(max(block[n, v], 0.0) if flips else block[n, v])
-        _scan(S, nodes, edge, upper, last, order, flips, W, P, K)
-        _best(P, K, reach, J, top, flipped, where, rivals)
+                value = np.float32(max(block[n, v], 0.0) if flips else block[n, v])
+                S[n, v] = value
+                power[v] = value * value if n == 0 else power[v] + value * value
+        one_peak = not has_B and _scan_line(S, nodes, W, where)
+        if one_peak:
+            rivals[:] = 1
+        else:
+            _scan(S, nodes, edge, upper, last, order, flips, W, P, K)
+            _best(P, K, reach, J, power, max(N - Q, 1), top, flipped, where, rivals)
         for v in range(min(LANES, voxels.shape[0] - b * LANES)):
             i = voxels[b * LANES + v]
             if kind[b * LANES + v] > 0:
@@ -629,7 +732,7 @@ def search(blocks: Array, scale: Array, kind: Array, voxels: Array, t: Array, wi
                 total += value * value
                 negative += min(value, 0.0) * value
             exact = flips > 0 and negative > 0
-            threshold = float(top[v])
+            threshold = float(power[v])
             if exact:
                 threshold -= 4 * negative
             best[0] = -1.0
@@ -640,7 +743,7 @@ def search(blocks: Array, scale: Array, kind: Array, voxels: Array, t: Array, wi
                 j = first + turn if first + turn < J else first + turn - J
                 if turn:
                     pj = P[j, v]
-                    if pj * (1 + reach[j]) < threshold:
+                    if pj * (1 + 4 * reach[j]) < threshold:
                         continue
                     peak = (j == 0 or P[j - 1, v] <= pj) and (j == J - 1 or P[j + 1, v] <= pj)
                     if not (peak or K[j, v] != flipped[v]):
@@ -650,7 +753,9 @@ def search(blocks: Array, scale: Array, kind: Array, voxels: Array, t: Array, wi
                     _profile(row, basis[j], 0.0, scalars[j, 0, 0], scalars[j, 1, 0], order[j], perm, flips, u0, u1, p)
                     _settle(row, s, j, int(p[4]), N, flips, span, True, order, basis, scalars, t, limits, bufs, trial)
                 else:
-                    found = _quick(row, s, j, k, flips, span, total, best[0], has_B, order, basis, scalars, limits, c, d, trial)  # fmt: skip
+                    found = 0
+                    if has_B or turn or not _quick_line(block, v, j, basis, limits, trial):
+                        found = _quick(row, s, j, k, flips, span, total, best[0], has_B, order, basis, scalars, limits, c, d, trial)  # fmt: skip
                     if found == 2:
                         continue
                     if found == 1:

@@ -9,7 +9,7 @@ from scipy.special import gammaincinv
 from rimap.series import ParameterMaps, Status, WeightedSeries
 
 #: Images are looked at in at most this many voxels.
-_SAMPLE = 200_000
+_SAMPLE = 50_000
 #: Voxels whose root mean square exceeds this many σ have signal.
 _SIGNAL = 4.0
 #: Standard deviation over mean of a Rayleigh distribution.
@@ -104,7 +104,7 @@ def sigma_from_background(series: WeightedSeries) -> float:
 
 
 def _thin(voxels: NDArray[np.intp]) -> NDArray[np.intp]:
-    return voxels[:: max(1, len(voxels) // _SAMPLE)]
+    return voxels[:: -(-len(voxels) // _SAMPLE) or 1]
 
 
 def _values(series: WeightedSeries, voxels: NDArray[np.intp]) -> NDArray[np.float64]:
