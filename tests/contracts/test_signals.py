@@ -45,7 +45,8 @@ def test_partials_are_those_of_autograd_and_torch_gives_what_numpy_gives(model: 
     kappa = draw(model, (2, 3), seed)
     tensor = torch.tensor(kappa, requires_grad=True)
     f = model.signal(tensor)
-    np.testing.assert_allclose(f.detach().numpy(), model.signal(kappa), rtol=1e-12, atol=1e-300)
+    unit = abs(kappa[0]).max()  # near a zero crossing the rounding is that of A
+    np.testing.assert_allclose(f.detach().numpy(), model.signal(kappa), rtol=1e-12, atol=1e-14 * unit)
     np.testing.assert_allclose(model.partials(tensor).detach().numpy(), model.partials(kappa), rtol=1e-10, atol=1e-14)
     np.testing.assert_allclose(model.initial_guess(f).detach().numpy(), model.initial_guess(model.signal(kappa)))
     for n in range(len(f)):

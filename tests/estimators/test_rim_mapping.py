@@ -113,8 +113,8 @@ def test_slices_are_independent_and_a_slab_is_the_whole(network):
     rim, s = RIM.load(network[1]).prepare(s)
     whole = rim.estimate(s)
     for k in range(3):
-        flat = rim.estimate(replace(s, images=s.images[..., k]))
-        slab = rim.estimate(replace(s, images=s.images[..., k : k + 1]))
+        flat = rim.slab(np.s_[..., k]).estimate(replace(s, images=s.images[..., k]))
+        slab = rim.slab(np.s_[..., k : k + 1]).estimate(replace(s, images=s.images[..., k : k + 1]))
         np.testing.assert_allclose(flat["T1"], whole["T1"][..., k], rtol=1e-5)
         np.testing.assert_allclose(slab["T1"][..., 0], whole["T1"][..., k], rtol=1e-5)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,12 +19,20 @@ from rimap.estimators.data_term import SignalTable, Sums, data_sums
 from rimap.estimators.network_input import Prepared, neutral, prepared, slices
 from rimap.estimators.rim_loop import Quadratic, RIMConfig, box, cell_inputs, from_state, moved, to_state, units
 from rimap.estimators.shipped import cached_session, default_network, metadata_of, path_of
-from rimap.estimators.start import start
+from rimap.estimators.start import at_B, start
+from rimap.estimators.whole_B import smooth_B, smooth_B_of_alike
 from rimap.likelihood import Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
 
 F32 = NDArray[np.float32]
+#: σ in units of the image scale above which B is found a second time, on images averaged over alike voxels.
+REFINE_ABOVE = 0.01
+
+
+def _part(progress: Progress | None, i: int, n: int) -> Progress | None:
+    """Return the progress of part i of n."""
+    return progress and (lambda done, total: progress(i * total + done, n * total))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +40,9 @@ class RIM(Estimator):
     """A trained recurrent inference machine: J times, a small network reads the estimate and the gradient of the
     likelihood and returns an update (Eqs. 4–5).
 
-    Slices (along the last of three axes) are mapped one by one. Image scale, σ and start are those of the whole
-    series; `prepare` fixes the first two for who maps a volume in slabs.
+    Image scale, σ and, where the network begins at a smooth B, that B are found once for the whole series; then slices
+    (along the last of three axes) are mapped one by one. Who maps a volume in slabs calls `prepare` with the whole and
+    `slab` for each, and gets the map of the whole.
 
     Parameters
     ----------
@@ -43,6 +52,8 @@ class RIM(Estimator):
         What the images are divided by, so that A of CSF is about 1; found from the images if left out.
     threads
         How many cores; all if left out.
+    B
+        (*X), the B to begin at; found if left out.
 
     References
     ----------
@@ -52,10 +63,11 @@ class RIM(Estimator):
     network: str = ""
     scale: float | None = None
     threads: int | None = None
+    B: Any = field(default=None, repr=False, compare=False)
 
     name: ClassVar[str] = "rim"
     title: ClassVar[str] = "Recurrent inference machine"
-    halo: int | None = 0
+    halo: int | None = None
 
     @classmethod
     def load(cls, name: str | Path) -> RIM:
@@ -72,9 +84,30 @@ class RIM(Estimator):
         return cls(network=str(name))
 
     def prepare(self, series: WeightedSeries) -> tuple[RIM, WeightedSeries]:
-        """Return the estimator and the series with the scale and σ of this series, for mapping slabs of it."""
-        ready = prepared(series, self.scale, self.threads)
-        return replace(self, scale=ready.scale), series.with_noise(ready.noise)
+        """Return the estimator with the scale and B of this series, and the series with its σ."""
+        loop, ready = self._loop(series.model), prepared(series, self.scale, self.threads)
+        series = series.with_noise(ready.noise)
+        return replace(self, scale=ready.scale, B=self._smooth_B(loop, series, ready, None)), series
+
+    def slab(self, index: Any) -> RIM:
+        """Return the estimator for ``series[index]`` of the series that it was prepared for."""
+        return self if self.B is None else replace(self, B=self.B[index])
+
+    def _loop(self, model: SignalModel) -> Loop:
+        path = path_of(self.network or default_network(model.name, "rim"))
+        about = metadata_of(path)
+        training_range.fits(about, model)
+        return Loop(model, RIMConfig.of(about["rim"]), cached_session(path, self.threads or 0), about)
+
+    def _smooth_B(self, loop: Loop, series: WeightedSeries, ready: Prepared, progress: Progress | None) -> F32 | None:
+        """Return the B (*X) of the start; above `REFINE_ABOVE` from images averaged over what a first pass found alike."""
+        if self.B is not None or len(loop.model.parameters) != 3 or loop.config.start != "smooth_B":
+            return None if self.B is None else np.asarray(self.B, np.float32)
+        B = smooth_B(series, threads=self.threads)
+        if ready.relative_sigma > REFINE_ABOVE:
+            first, _ = self._pass(loop, series, ready, B, progress)
+            B = smooth_B_of_alike(series, first, threads=self.threads)
+        return B
 
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series.
@@ -85,19 +118,10 @@ class RIM(Estimator):
             Where the network was trained for another sequence, or σ is neither given nor to be found.
         """
         model = series.model
-        path = path_of(self.network or default_network(model.name, "rim"))
-        about = metadata_of(path)
-        training_range.fits(about, model)
-        ready = prepared(series, self.scale, self.threads)
-        loop = Loop(model, RIMConfig.of(about["rim"]), cached_session(path, self.threads or 0))
-        kappa = np.empty((len(model.parameters), *series.shape), np.float32)
-        residual = np.empty(series.shape, np.float32)
-        with ThreadPoolExecutor(self.threads or os.cpu_count()) as executor:
-            planes = list(slices(series.shape))
-            for i, k in enumerate(planes):
-                kappa[(slice(None), *k)], residual[k] = self._plane(loop, series, ready, k, executor)
-                if progress:
-                    progress(i + 1, len(planes))
+        loop, ready = self._loop(model), prepared(series, self.scale, self.threads)
+        about = loop.about
+        B = self._smooth_B(loop, series.with_noise(ready.noise), ready, _part(progress, 0, 2))
+        kappa, residual = self._pass(loop, series, ready, B, _part(progress, 1, 2))
         kappa[0] *= ready.scale
         status = ready.status(series, kappa, model)
         outside, warnings = training_range.compare(about, series, ready, kappa)
@@ -113,20 +137,42 @@ class RIM(Estimator):
             noise=ready.noise,
             sigma_source=ready.sigma_source,
             estimator=self.name,
-            settings={**asdict(self), "network": about["name"], "scale": ready.scale},
+            settings={"network": about["name"], "scale": ready.scale, "threads": self.threads},
             warnings=(*model_warnings(model), *warnings),
             affine=series.affine,
         )
 
+    def _pass(
+        self, loop: Loop, series: WeightedSeries, ready: Prepared, B: F32 | None, progress: Progress | None
+    ) -> tuple[F32, F32]:
+        """Return κ (Q, *X), A in units of the scale, and the residual (*X), from a start at B (*X)."""
+        kappa = np.empty((len(loop.model.parameters), *series.shape), np.float32)
+        residual = np.empty(series.shape, np.float32)
+        with ThreadPoolExecutor(self.threads or os.cpu_count()) as executor:
+            planes = list(slices(series.shape))
+            for i, k in enumerate(planes):
+                here = None if B is None else B[k]
+                kappa[(slice(None), *k)], residual[k] = self._plane(loop, series, ready, k, here, executor)
+                if progress:
+                    progress(i + 1, len(planes))
+        return kappa, residual
+
     def _plane(
-        self, loop: Loop, series: WeightedSeries, ready: Prepared, k: Any, executor: ThreadPoolExecutor
+        self,
+        loop: Loop,
+        series: WeightedSeries,
+        ready: Prepared,
+        k: Any,
+        B: F32 | None,
+        executor: ThreadPoolExecutor,
     ) -> tuple[F32, F32]:
         S = neutral(series.images[(slice(None), *k)], ready.scale)
         shape = S.shape[1:]
         flat = S.reshape(len(S), 1, shape[0], -1)
         sigma = np.asarray(ready.sigma_of(k), np.float32) / np.float32(ready.scale)
         sigma = np.where(sigma > 0, sigma, np.float32(1)).reshape(1, *((1, 1) if sigma.ndim == 0 else flat.shape[2:]))
-        kappa, sse = loop(flat, sigma, isinstance(ready.noise, Rician), executor)
+        start_B = None if B is None else B.reshape(flat.shape[1:])
+        kappa, sse = loop(flat, sigma, isinstance(ready.noise, Rician), executor, start_B)
         rms = np.sqrt(sse / len(S))
         return kappa.reshape(len(kappa), *shape), rms.reshape(shape)
 
@@ -138,21 +184,26 @@ class Loop:
     model: SignalModel
     config: RIMConfig
     cell: Any
+    about: dict[str, Any] = field(default_factory=dict)
 
-    def __call__(self, S: F32, sigma: F32, rician: bool, executor: ThreadPoolExecutor | None = None) -> tuple[F32, F32]:
+    def __call__(
+        self, S: F32, sigma: F32, rician: bool, executor: ThreadPoolExecutor | None = None, B: F32 | None = None
+    ) -> tuple[F32, F32]:
         """Return κ̂_J (Q, 1, h, w) and Σ(S − f)² of images (N, 1, h, w) in units of the image scale."""
-        *_, (kappa, sse) = self.steps(S, sigma, rician, executor)
+        *_, (kappa, sse) = self.steps(S, sigma, rician, executor, B)
         return kappa, sse
 
     def steps(
-        self, S: F32, sigma: F32, rician: bool, executor: ThreadPoolExecutor | None = None
+        self, S: F32, sigma: F32, rician: bool, executor: ThreadPoolExecutor | None = None, B: F32 | None = None
     ) -> Iterator[tuple[F32, F32]]:
-        """Yield the start and the estimate after each step, with Σ(S − f)²."""
+        """Yield the start (at B (1, h, w) where it is given) and the estimate after each step, with Σ(S − f)²."""
         config, model = self.config, self.model
         h, w = S.shape[2:]
         sums_at = data_term(model, S, sigma if rician else None, executor)
         weight = (abs(S).max(0) > 0).astype(np.float32)
         kappa = start(config.start, model, S, sigma, sums_at, weight).astype(np.float32)
+        if B is not None:
+            kappa = at_B(model, kappa, B, sigma, sums_at).astype(np.float32)
         bounds = box(config, model)
         u = to_state(config, kappa)
         u = np.stack([np.clip(x, lo, hi) for x, (lo, hi) in zip(u, bounds)])
