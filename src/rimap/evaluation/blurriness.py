@@ -160,7 +160,7 @@ def _boxes(table: Sequence[Row]) -> Figure:
             else:
                 ax.set_yscale("log")
                 draw.log_ticks(ax.yaxis)
-            draw.titled(ax, f"{title}, {region}")
+            ax.set_title(f"{title}, {region}", fontsize=8.5, pad=9)
             if j == 0:
                 ax.set_ylabel(f"{title} of T1 [%]")
     draw.legend(figure, specs)
@@ -175,8 +175,8 @@ def _stars(ax: Any, rows: Sequence[Row], specs: Sequence[str], names: Sequence[s
             p = next((r["p"] for r in rows if r["estimator"] == spec and r["structure"] == n), 1.0)
             if p < 0.05:
                 ax.text(
-                    2 * k + 1 + (i - (len(specs) - 1) / 2) * width, 0.97, "**" if p < 0.01 else "*", ha="center",
-                    va="top", fontsize=8, color=draw.colour(spec), transform=ax.get_xaxis_transform(),
+                    2 * k + 1 + (i - (len(specs) - 1) / 2) * width, 0.985, "**" if p < 0.01 else "*", ha="center",
+                    va="bottom", fontsize=8, color=draw.colour(spec), transform=ax.get_xaxis_transform(),
                 )  # fmt: skip
 
 

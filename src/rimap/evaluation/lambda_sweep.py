@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LAMBDAS = (0.0, 1e2, 5e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, float("inf"))
 SNRS = (5, 10, 30, 100)
 #: A T1 that is off by more than this fraction is an outlier.
-OUTLIER = 0.3
+OUTLIER = 0.5
 
 
 def sweep(
