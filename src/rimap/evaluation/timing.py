@@ -95,6 +95,7 @@ class Timing(Experiment):
         ax.set_yticks(range(len(table)), [draw.label(r["estimator"]) for r in table])
         ax.invert_yaxis()
         ax.set_xscale("log")
+        ax.set_xlim(left=min(r["seconds"] for r in table) / 10)
         draw.log_ticks(ax.xaxis)
         size = int(table[0]["size"])
         ax.set_xlabel(f"seconds a slice of {size}×{size}×31 (diamonds: the paper's)")
