@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from scipy import fft
 
 Array = NDArray[np.float64]
 
+#: Number of voxels of a box above which a Newton step is solved for in single precision (its gradient is not).
+LARGE = 2_000_000
 #: How far the box reaches beyond the data, in units of the finest voxel edge: B then need not level out at their edge.
 MARGIN = 16
 
@@ -128,9 +130,9 @@ class Box:
 
     def filter(self, field: Array, gain: Array) -> Array:
         """Return `field` with each cosine mode multiplied by `gain` (*shape)."""
-        return np.asarray(
-            fft.idctn(fft.dctn(field, norm="ortho") * gain, norm="ortho", overwrite_x=True), dtype=np.float64
-        )
+        modes = fft.dctn(field, norm="ortho")
+        modes *= gain
+        return np.asarray(fft.idctn(modes, norm="ortho", overwrite_x=True))
 
 
 def solve_linear(
@@ -145,14 +147,17 @@ def solve_linear(
 ) -> tuple[Array, int]:
     """Solve (W + λΔ²) x = rhs on the box by conjugate gradients, preconditioned by (w̄ + λμ²)⁻¹; x = 0 off `free`."""
     w = float(W.sum() / max((W > 0).sum(), 1))
-    gain = 1 / (w + lambda_ * box.mu**2)
-    x = np.zeros(box.shape)
-    r = rhs if free is None else np.where(free, rhs, 0.0)
-    r = r.copy()
-    p = q = None
+    dtype: Any = np.float32 if box.size > LARGE else np.float64
+    W, gain = W.astype(dtype, copy=False), (1 / (w + lambda_ * box.mu**2)).astype(dtype, copy=False)
+    x: Any = np.zeros(box.shape, dtype)
+    r: Any = rhs.astype(dtype)
+    if free is not None:
+        r[~free] = 0
+    p: Any = None
+    q: Any = None
     rho = first = 0.0
     for iteration in range(max_iterations):
-        z = box.filter(r, gain)
+        z: Any = box.filter(r, gain)
         Kz = r - w * z  # λΔ²z: the preconditioner inverts w̄ + λΔ²
         if free is not None:
             z = np.where(free, z, 0.0)
@@ -160,7 +165,7 @@ def solve_linear(
         Az = W * z + Kz
         if free is not None:
             Az = np.where(free, Az, 0.0)
-        new = float((r * z).sum())
+        new = float(np.vdot(r, z))
         if iteration == 0:
             first = new
             if first == 0:
@@ -170,10 +175,12 @@ def solve_linear(
         if p is None or q is None:
             p, q = z, Az
         else:
-            p = z + (new / rho) * p
-            q = Az + (new / rho) * q
+            p *= new / rho
+            p += z
+            q *= new / rho
+            q += Az
         rho = new
-        step = rho / float((p * q).sum())
+        step = rho / float(np.vdot(p, q))
         x += step * p
         r -= step * q
     return x, max_iterations

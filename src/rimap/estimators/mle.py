@@ -134,7 +134,7 @@ def _maximise(
     status = _usable(series, noise)
     voxels = np.flatnonzero(status == Status.OK)
     Q, M = len(names), status.size
-    kappa, sd, residual = np.full((Q, M), np.nan), np.full((Q, M), np.nan), np.full(M, np.nan)
+    found_maps = None
     converged = True
     if len(voxels):
         with ThreadPoolExecutor(options.threads or _cores()) as pool:
@@ -142,9 +142,11 @@ def _maximise(
             unit = np.maximum(sigma, PRECISION * _rms(series, voxels))
             data = Voxels.of(series.images, voxels, unit, model, noise, pool)
             field, fit, spread, converged = _solve(options, series, data, voxels, progress, steps)
+            kappa, sd, residual = found_maps = _empty(Q, M)
             if field is not None:
                 kappa[1] = np.where(status != Status.OUTSIDE_MASK, field.reshape(-1), np.nan)
             _fill(data, fit, spread, series, noise, voxels, unit, sigma, (kappa, sd, residual, status), steps is None)
+    kappa, sd, residual = found_maps or _empty(Q, M)
     if not converged:
         status[status == Status.OK] = Status.NOT_CONVERGED
     X = series.shape
@@ -156,6 +158,10 @@ def _maximise(
     if steps is not None:
         return maps
     return replace(maps, warnings=(*model_warnings(model), *found, *conditioning_warnings(series, maps)))
+
+
+def _empty(Q: int, M: int) -> tuple[Array, Array, Array]:
+    return np.full((Q, M), np.nan), np.full((Q, M), np.nan), np.full(M, np.nan)
 
 
 def _cores() -> int:

@@ -108,8 +108,7 @@ class Voxels:
         table, V = self.table, len(self)
         u0, du = float(table.u[0]), float(table.u[1] - table.u[0])
         B = np.ascontiguousarray(B, dtype=np.float64)
-        found = np.zeros(V)
-        u, A, f, g, w, slope = (np.zeros(V) for _ in range(6))
+        found, u, A, f, g, w, slope = np.zeros((7, V))  # one block: given back whole when a fit is dropped
         if near is not None:
             u[:] = np.clip(near.u + np.clip(near.slope * (B - near.B), -_REACH, _REACH), u0, table.u[-1])
             A[:] = near.A
