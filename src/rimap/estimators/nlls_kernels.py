@@ -247,6 +247,14 @@ def _poly(c: Array, i: int, t: float) -> tuple[float, float, float]:
 
 
 @compiled(fast=True)
+def _poly1(c: Array, i: int, t: float) -> tuple[float, float]:
+    """Return value and derivative at θ of the polynomial of degree 7 that starts at c[i]."""
+    f = c[i] + t * (c[i + 1] + t * (c[i + 2] + t * (c[i + 3] + t * (c[i + 4] + t * (c[i + 5] + t * (c[i + 6] + t * c[i + 7]))))))  # fmt: skip
+    f1 = c[i + 1] + t * (2 * c[i + 2] + t * (3 * c[i + 3] + t * (4 * c[i + 4] + t * (5 * c[i + 5] + t * (6 * c[i + 6] + t * 7 * c[i + 7])))))  # fmt: skip
+    return f, f1
+
+
+@compiled(fast=True)
 def _promise(c: Array, lo: float, hi: float) -> tuple[float, float]:
     """Return the θ within [lo, hi] at which x² + y² is largest to second order, and that value."""
     F = c[0] * c[0] + c[8] * c[8]
@@ -340,7 +348,7 @@ def _inside(C: Array, x: float, y: float, theta: float, has_B: int) -> bool:
     """Tell whether (x, y) lies strictly within the cone; C (9, 8) are the scalars of the node."""
     if not has_B:
         return x > 0
-    return y > 0 and x * _poly(C[1], 0, theta)[0] - y * _poly(C[0], 0, theta)[0] > 0
+    return y > 0 and x * _poly1(C[1], 0, theta)[0] - y * _poly1(C[0], 0, theta)[0] > 0
 
 
 @compiled(fast=True)
@@ -356,7 +364,8 @@ def _quick(row: Array, s: Array, j: int, k: int, flips: int, span: int, rest: fl
         _combine(basis[j], s, c)
         lo, hi = limits[j, 0], limits[j, 1]
         theta, promise = _promise(c, lo, hi)
-        slack = 0.5 * (promise - c[0] * c[0] - c[8] * c[8]) + 0.02 * max(rest - promise, 0.0)
+        spare = 0.005 * max(rest - promise, 0.0)
+        slack = 0.5 * (promise - c[0] * c[0] - c[8] * c[8]) + 0.05 * max(rest - promise, 0.0)
         if attempt == 0 and promise + slack < goal:
             return 2
         theta, length, x, y, beyond = _newton(c, theta, lo, hi)
@@ -386,9 +395,13 @@ def _quick(row: Array, s: Array, j: int, k: int, flips: int, span: int, rest: fl
                 B = basis[j, n]
                 for i in range(16):
                     d[i] -= twice * B[i]
-                theta, promise = _promise(d, lo, hi)
-                if promise > out[0] - slack:
-                    theta, length, x, y, beyond = _newton(d, theta, lo, hi)
+                x, x1, x2 = _poly(d, 0, out[2])
+                y, y1, y2 = _poly(d, 8, out[2])
+                g, h = x * x1 + y * y1, x1 * x1 + x * x2 + y1 * y1 + y * y2
+                gain = g * g / -h if h < 0 else rest  # to second order, from where the first maximum is
+                if x * x + y * y + 1.5 * gain + spare > out[0]:
+                    start = min(max(out[2] - g / h, lo), hi) if h < 0 else (hi if g > 0 else lo)
+                    theta, length, x, y, beyond = _newton(d, start, lo, hi)
                     if length > out[0] * (1 + 1e-13):
                         change = side * (r + 1)
                         out[0] = length
@@ -398,6 +411,33 @@ def _quick(row: Array, s: Array, j: int, k: int, flips: int, span: int, rest: fl
     return 1
 
 
+@compiled(fast=True)
+def _other_flips(row: Array, j: int, k: int, flips: int, need: float, basis: Array, C: Array, order: Array, found: Array) -> int:  # fmt: skip
+    """Write to `found` the numbers of flips, other than k, whose x² + y² at node j is a maximum over them and ≥ `need`.
+
+    Returns how many. C (9, 8) are the scalars of the node.
+    """
+    x = y = 0.0
+    for n in range(row.shape[0]):
+        x += basis[n, 0] * row[n]
+        y += basis[n, 8] * row[n]
+    ex, ey = C[0, 0], C[1, 0]
+    count, before, here = 0, -1.0, -1.0
+    for m in range(flips + 2):
+        after = -1.0
+        if m <= flips:
+            after = x * x + y * y if y > 0 and x * ey - y * ex > 0 else -1.0
+            if m < flips:
+                n = order[m]
+                x -= 2 * basis[n, 0] * row[n]
+                y -= 2 * basis[n, 8] * row[n]
+        if here >= need and here >= before and here >= after and m - 1 != k and m > 0:
+            found[count] = m - 1
+            count += 1
+        before, here = here, after
+    return count
+
+
 @compiled()
 def _edges(low: Array, high: Array, bound: Array, kinks: bool, t: float, e: Array) -> None:
     """Write lower and upper edge of a sector at θ, each with its derivative, to `e` (8,).
@@ -405,22 +445,26 @@ def _edges(low: Array, high: Array, bound: Array, kinks: bool, t: float, e: Arra
     `low` and `high` (16,) are cosine and sine (of any length); `bound` (16,) is the edge of the box: no sector reaches
     beyond it.
     """
-    e[0], e[1], _ = _poly(low, 0, t)
-    e[2], e[3], _ = _poly(low, 8, t)
-    e[4], e[5], _ = _poly(high, 0, t)
-    e[6], e[7], _ = _poly(high, 8, t)
-    if kinks:
-        bx, bx1, _ = _poly(bound, 0, t)
-        by, by1, _ = _poly(bound, 8, t)
-        if e[4] * by - e[6] * bx < 0:
-            e[4], e[5], e[6], e[7] = bx, bx1, by, by1
+    if not kinks:
+        e[0], e[1], e[2], e[3] = 1.0, 0.0, 0.0, 0.0
+        e[4], e[5] = _poly1(bound, 0, t)
+        e[6], e[7] = _poly1(bound, 8, t)
+        return
+    e[0], e[1] = _poly1(low, 0, t)
+    e[2], e[3] = _poly1(low, 8, t)
+    e[4], e[5] = _poly1(high, 0, t)
+    e[6], e[7] = _poly1(high, 8, t)
+    bx, bx1 = _poly1(bound, 0, t)
+    by, by1 = _poly1(bound, 8, t)
+    if e[4] * by - e[6] * bx < 0:
+        e[4], e[5], e[6], e[7] = bx, bx1, by, by1
 
 
 @compiled()
 def _value(c: Array, low: Array, high: Array, bound: Array, kinks: bool, t: float, e: Array, out: Array) -> None:
     """Write (squared length, half its derivative, x, y, 0 inside | 1 lower | 2 upper edge) of the projection on a sector."""
-    x, x1, _ = _poly(c, 0, t)
-    y, y1, _ = _poly(c, 8, t)
+    x, x1 = _poly1(c, 0, t)
+    y, y1 = _poly1(c, 8, t)
     _edges(low, high, bound, kinks, t, e)
     out[0] = out[1] = out[2] = out[3] = 0.0
     out[4] = 1.0
@@ -571,8 +615,8 @@ def _profile(S: Array, basis: Array, theta: float, ex: float, ey: float, order: 
     N = basis.shape[0]
     x = y = 0.0
     for n in range(N):
-        u0[n] = _poly(basis[n], 0, theta)[0]
-        u1[n] = _poly(basis[n], 8, theta)[0]
+        u0[n] = _poly1(basis[n], 0, theta)[0]
+        u1[n] = _poly1(basis[n], 8, theta)[0]
         x += u0[n] * S[n]
         y += u1[n] * S[n]
         perm[n] = order[n]
@@ -650,9 +694,9 @@ def _finish(result: Array, scalars: Array, t: Array, width: Array, b0: float, b1
     at_bound = result[6] != 0.0
     T = math.exp(t[j] + theta * width[j])
     kappa[Q - 1] = T
-    l0, l01, _ = _poly(C[2], 0, theta)
+    l0, l01 = _poly1(C[2], 0, theta)
     r0, l01 = math.exp(-l0), l01 / width[j]
-    alpha = _poly(C[5], 0, theta)[0]
+    alpha = _poly1(C[5], 0, theta)[0]
     if not has_B:
         kappa[0] = x * r0 * scale
         D = x * x * alpha
@@ -661,8 +705,8 @@ def _finish(result: Array, scalars: Array, t: Array, width: Array, b0: float, b1
         sd[1] = T / math.sqrt(D) / scale
         sd[0] = r0 * math.sqrt(1 + x * x * l01 * l01 / D)
         return OK
-    l1, l11, _ = _poly(C[3], 0, theta)
-    q, q1, _ = _poly(C[4], 0, theta)
+    l1, l11 = _poly1(C[3], 0, theta)
+    q, q1 = _poly1(C[4], 0, theta)
     l11, q1 = l11 / width[j], q1 / width[j]
     r1 = math.exp(-l1)
     if place == LOWER:
@@ -674,8 +718,8 @@ def _finish(result: Array, scalars: Array, t: Array, width: Array, b0: float, b1
     A = x * r0 - y * q * r1
     B = b0 + y * r1 / A
     kappa[0], kappa[1] = A * scale, min(max(B, b0), b1)
-    omega = _poly(C[8], 0, theta)[0]
-    D = x * x * alpha + 2 * x * y * _poly(C[6], 0, theta)[0] + y * y * _poly(C[7], 0, theta)[0]
+    omega = _poly1(C[8], 0, theta)[0]
+    D = x * x * alpha + 2 * x * y * _poly1(C[6], 0, theta)[0] + y * y * _poly1(C[7], 0, theta)[0]
     if at_bound or not D > 0 or not A > 0:
         return AT_BOUND
     vt, B = 1 / D, B - b0
@@ -746,10 +790,12 @@ def search(blocks: Array, scale: Array, kind: Array, voxels: Array, t: Array, wi
                     if pj * (1 + 4 * reach[j]) < threshold:
                         continue
                     peak = (j == 0 or P[j - 1, v] <= pj) and (j == J - 1 or P[j + 1, v] <= pj)
-                    if not (peak or K[j, v] != flipped[v]):
+                    if not (peak or K[j, v] != flipped[v] or exact):
                         continue
                 k = int(K[j, v])
                 if exact:
+                    if P[j, v] * (1 + 4 * reach[j]) < best[0]:  # what is clipped at zero fits no worse
+                        continue
                     _profile(row, basis[j], 0.0, scalars[j, 0, 0], scalars[j, 1, 0], order[j], perm, flips, u0, u1, p)
                     _settle(row, s, j, int(p[4]), N, flips, span, True, order, basis, scalars, t, limits, bufs, trial)
                 else:
@@ -757,9 +803,23 @@ def search(blocks: Array, scale: Array, kind: Array, voxels: Array, t: Array, wi
                     if has_B or turn or not _quick_line(block, v, j, basis, limits, trial):
                         found = _quick(row, s, j, k, flips, span, total, best[0], has_B, order, basis, scalars, limits, c, d, trial)  # fmt: skip
                     if found == 2:
-                        continue
+                        trial[0] = -1.0
                     if found == 1:
                         _settle(row, s, j, k, N, flips, span, False, order, basis, scalars, t, limits, bufs, trial)
+                    if flips and rivals[v] > 1:  # flips that are far apart may do nearly as well
+                        if trial[0] > best[0]:
+                            best[:7] = trial[:7]
+                        need = threshold / (1 + 4 * reach[j])
+                        for i_other in range(
+                            _other_flips(row, j, k, flips, need, basis[j], scalars[j], order[j], perm)
+                        ):
+                            m = perm[i_other]
+                            found = _quick(row, s, j, m, flips, span, total, best[0], has_B, order, basis, scalars, limits, c, d, trial)  # fmt: skip
+                            if found == 1:
+                                _settle(row, s, j, m, N, flips, span, False, order, basis, scalars, t, limits, bufs, trial)  # fmt: skip
+                            if found < 2 and trial[0] > best[0]:
+                                best[:7] = trial[:7]
+                        continue
                 if trial[0] > best[0]:
                     best[:7] = trial[:7]
             fit = best[0]
