@@ -102,11 +102,11 @@ def find_series(
         for label in labels:
             if not any(_same(entity, s.entities.get(entity), label) for s in found):
                 there = sorted({s.entities[entity] for s in found if entity in s.entities})
-                raise InputError(
-                    f"no series with {entity}-{label} in {paths[0]}; there {'is' if len(there) == 1 else 'are'} "
-                    f"{', '.join(f'{entity}-{t}' for t in there[:12]) or f'none with {entity}-'}"
-                    f"{' …' if len(there) > 12 else ''}."
+                having = (
+                    ", ".join(f"{entity}-{x}" for x in there[:12]) + " …" * (len(there) > 12)
+                    or f"no {entity}- in any name: leave that option out"
                 )
+                raise InputError(f"no series with {entity}-{label} in {paths[0]}; there is {having}.")
     matching = [
         s
         for s in found
