@@ -147,7 +147,8 @@ def _cone_search(model: SignalModel, images: Floats, kappa: Floats, sd: Floats, 
     N, J = model.n_images, len(table.t)
     flips = N if table.flips else 0
     # Images at one time change sign together.
-    span = max(2, int(np.unique(model.times, return_counts=True)[1].max()))
+    repeats = int(np.unique(model.times, return_counts=True)[1].max())
+    span = 2 if repeats == 1 else repeats + 1
     order = np.concatenate([table.order, np.full((J, 4), N)], axis=1)
     nodes = np.concatenate([table.nodes, np.zeros((J, 2, 1), np.float32)], axis=2)
 

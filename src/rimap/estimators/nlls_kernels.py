@@ -205,18 +205,28 @@ def _best(
 @compiled(fast=True)
 def _combine(C: Array, s: Array, out: Array) -> None:
     """Write the coefficients (16,) of x and y for the signed images s (N + pad): Σₙ sₙ C[n]; C (N, 16)."""
-    N = C.shape[0]
-    for i in range(16):
-        out[i] = 0.0
-    full = N - N % 4
-    for n in range(0, full, 4):
-        s0, s1, s2, s3 = s[n], s[n + 1], s[n + 2], s[n + 3]
-        for i in range(16):
-            out[i] += s0 * C[n, i] + s1 * C[n + 1, i] + s2 * C[n + 2, i] + s3 * C[n + 3, i]
-    for n in range(full, N):
-        s0 = s[n]
-        for i in range(16):
-            out[i] += s0 * C[n, i]
+    a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = 0.0  # scalars stay in vector registers, an array would not
+    b0 = b1 = b2 = b3 = b4 = b5 = b6 = b7 = 0.0
+    for n in range(C.shape[0]):
+        v = s[n]
+        a0 += v * C[n, 0]
+        a1 += v * C[n, 1]
+        a2 += v * C[n, 2]
+        a3 += v * C[n, 3]
+        a4 += v * C[n, 4]
+        a5 += v * C[n, 5]
+        a6 += v * C[n, 6]
+        a7 += v * C[n, 7]
+        b0 += v * C[n, 8]
+        b1 += v * C[n, 9]
+        b2 += v * C[n, 10]
+        b3 += v * C[n, 11]
+        b4 += v * C[n, 12]
+        b5 += v * C[n, 13]
+        b6 += v * C[n, 14]
+        b7 += v * C[n, 15]
+    out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7] = a0, a1, a2, a3, a4, a5, a6, a7
+    out[8], out[9], out[10], out[11], out[12], out[13], out[14], out[15] = b0, b1, b2, b3, b4, b5, b6, b7
 
 
 @compiled(fast=True)
@@ -399,7 +409,10 @@ def _quick(row: Array, s: Array, j: int, k: int, flips: int, span: int, rest: fl
                 y, y1, y2 = _poly(d, 8, out[2])
                 g, h = x * x1 + y * y1, x1 * x1 + x * x2 + y1 * y1 + y * y2
                 gain = g * g / -h if h < 0 else rest  # to second order, from where the first maximum is
-                if x * x + y * y + 1.5 * gain + spare > out[0]:
+                reached = x * x + y * y + 1.5 * gain
+                if span == 2 and flips > 12 and reached + 0.3 * (rest - promise) < out[0]:
+                    break  # far below: one more flip will not make up for it
+                if reached + spare > out[0]:
                     start = min(max(out[2] - g / h, lo), hi) if h < 0 else (hi if g > 0 else lo)
                     theta, length, x, y, beyond = _newton(d, start, lo, hi)
                     if length > out[0] * (1 + 1e-13):
