@@ -344,6 +344,75 @@ def _quick_line(block: Array, v: int, j: int, basis: Array, limits: Array, out: 
 
 
 @compiled(fast=True)
+def _line_lanes(block: Array, where: Array, limits: Array, basis: Array, scalars: Array, t: Array, width: Array, G: Array, out: Array) -> None:  # fmt: skip
+    """Do what `_quick_line` and `_finish` do for a model without B, on all lanes at once.
+
+    `out` (8, LANES): 1 where it is found strictly between the bounds, squared length, A, T, their standard deviations,
+    sum of squares; for scale 1. G (32, LANES) is scratch.
+    """
+    N = basis.shape[1]
+    for v in range(LANES):
+        j = where[v]
+        C, L0, L1 = basis[j], scalars[j, 2], scalars[j, 5]
+        c0 = c1 = c2 = c3 = c4 = c5 = c6 = c7 = 0.0
+        for n in range(N):
+            s = block[n, v]
+            c0 += s * C[n, 0]
+            c1 += s * C[n, 1]
+            c2 += s * C[n, 2]
+            c3 += s * C[n, 3]
+            c4 += s * C[n, 4]
+            c5 += s * C[n, 5]
+            c6 += s * C[n, 6]
+            c7 += s * C[n, 7]
+        G[0, v], G[1, v], G[2, v], G[3, v], G[4, v], G[5, v], G[6, v], G[7, v] = c0, c1, c2, c3, c4, c5, c6, c7
+        for i in range(8):
+            G[8 + i, v] = L0[i]
+            G[16 + i, v] = L1[i]
+        G[24, v], G[25, v], G[26, v], G[27, v] = limits[j, 0], limits[j, 1], t[j], width[j]
+    for v in range(LANES):
+        out[6, v] = 0.0
+    for n in range(N):
+        for v in range(LANES):
+            out[6, v] += block[n, v] * block[n, v]
+    for v in range(LANES):
+        lo, hi = G[24, v], G[25, v]
+        c1, c2, c3, c4, c5, c6, c7 = G[1, v], G[2, v], G[3, v], G[4, v], G[5, v], G[6, v], G[7, v]
+        x = min(max(-0.5 * c1 / c2 if c2 < 0 else 0.0, lo), hi)
+        step, curve = 1.0, -1.0
+        for _ in range(4):
+            f1 = c1 + x * (2 * c2 + x * (3 * c3 + x * (4 * c4 + x * (5 * c5 + x * (6 * c6 + x * 7 * c7)))))
+            curve = 2 * c2 + x * (6 * c3 + x * (12 * c4 + x * (20 * c5 + x * (30 * c6 + x * 42 * c7))))
+            step = -f1 / curve if curve < 0 else 1.0
+            x = min(max(x + step, lo), hi)
+        y = G[0, v] + x * (c1 + x * (c2 + x * (c3 + x * (c4 + x * (c5 + x * (c6 + x * c7))))))
+        found = (abs(step) < 1e-5) & (x > lo) & (x < hi) & (curve < 0) & (y > 0)
+        out[0, v] = 1.0 if found else 0.0
+        G[28, v], G[29, v] = x, y
+    for v in range(LANES):
+        x = G[28, v]
+        b0, b1, b2, b3, b4, b5, b6, b7 = G[8, v], G[9, v], G[10, v], G[11, v], G[12, v], G[13, v], G[14, v], G[15, v]
+        G[30, v] = -(b0 + x * (b1 + x * (b2 + x * (b3 + x * (b4 + x * (b5 + x * (b6 + x * b7)))))))
+        slope = b1 + x * (2 * b2 + x * (3 * b3 + x * (4 * b4 + x * (5 * b5 + x * (6 * b6 + x * 7 * b7)))))
+        G[31, v] = slope / G[27, v]
+        out[3, v] = G[26, v] + x * G[27, v]
+    for v in range(LANES):
+        G[30, v] = math.exp(G[30, v])
+        out[3, v] = math.exp(out[3, v])
+    for v in range(LANES):
+        x, y, r0, slope = G[28, v], G[29, v], G[30, v], G[31, v]
+        b0, b1, b2, b3, b4, b5, b6, b7 = G[16, v], G[17, v], G[18, v], G[19, v], G[20, v], G[21, v], G[22, v], G[23, v]
+        D = y * y * (b0 + x * (b1 + x * (b2 + x * (b3 + x * (b4 + x * (b5 + x * (b6 + x * b7)))))))
+        positive = D > 0
+        D = D if positive else 1.0
+        out[0, v] = out[0, v] if positive else 0.0
+        out[1, v] = y * y
+        out[2, v] = y * r0
+        out[4, v] = r0 * math.sqrt(1 + y * y * slope * slope / D)
+        out[5, v] = out[3, v] / math.sqrt(D)
+
+
+@compiled(fast=True)
 def _sign(row: Array, order: Array, k: int, s: Array) -> None:
     """Write the images with the first k of `order` flipped to s."""
     N = row.shape[0]
@@ -764,6 +833,7 @@ def search(blocks: Array, scale: Array, kind: Array, voxels: Array, t: Array, wi
     row, s, u0, u1, perm = np.zeros(N), np.zeros(N), np.zeros(N), np.zeros(N), np.zeros(N, np.int64)
     bufs, c, d, best, trial, p = np.zeros((8, 16)), np.zeros(16), np.zeros(16), np.zeros(16), np.zeros(16), np.zeros(16)
     k_out, sd_out = np.zeros(Q), np.zeros(Q)
+    G, lanes = np.zeros((32, LANES)), np.zeros((8, LANES))
     for b in range(blocks.shape[0]):
         block = blocks[b]
         for n in range(N):
@@ -774,6 +844,7 @@ def search(blocks: Array, scale: Array, kind: Array, voxels: Array, t: Array, wi
         one_peak = not has_B and _scan_line(S, nodes, W, where)
         if one_peak:
             rivals[:] = 1
+            _line_lanes(block, where, limits, basis, scalars, t, width, G, lanes)
         else:
             _scan(S, nodes, edge, upper, last, order, flips, W, P, K)
             _best(P, K, reach, J, power, max(N - Q, 1), top, flipped, where, rivals)
@@ -781,6 +852,13 @@ def search(blocks: Array, scale: Array, kind: Array, voxels: Array, t: Array, wi
             i = voxels[b * LANES + v]
             if kind[b * LANES + v] > 0:
                 status[i] = kind[b * LANES + v]
+                continue
+            if one_peak and lanes[0, v] > 0:
+                size = scale[b * LANES + v]
+                kappa[0, i], kappa[1, i] = lanes[2, v] * size, lanes[3, v]
+                sd[0, i], sd[1, i] = lanes[4, v], lanes[5, v] / size
+                rss[i] = max(lanes[6, v] - lanes[1, v], 0.0) * size * size
+                status[i] = OK
                 continue
             total, negative = 0.0, 0.0
             for n in range(N):
