@@ -77,7 +77,7 @@ def window(values: NDArray[Any], low: float | None = 0.0, upper: float = 0.98) -
     high = float(np.quantile(x, upper))
     start = float(np.quantile(x, 1 - upper)) if low is None else low
     if not high - start > max(1e-9 * max(abs(high), abs(start)), 1e-290):  # one value, as good as
-        high = start + (abs(start) or 1.0)
+        high = start + (abs(start) if abs(start) > 1e-280 else 1.0)
     step = _round_step(high - start, 8)
     return (float(np.floor(start / step + 1e-9) * step), float(np.ceil(high / step - 1e-9) * step))
 
