@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.estimators import training_range
-from rimap.estimators.base import Estimator, Progress, model_warnings
+from rimap.estimators.base import Estimator, Progress
 from rimap.estimators.network_input import neutral, prepared, slices
 from rimap.estimators.shipped import cached_session, default_network, metadata_of, path_of
-from rimap.series import ParameterMaps, Status, WeightedSeries
+from rimap.series import ParameterMaps, WeightedSeries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,24 +94,8 @@ class ResNet(Estimator):
             np.clip(kappa[q], *p.bounds, out=kappa[q])
         residual = _residual(series, kappa, ready.scale)
         kappa[0] *= ready.scale
-        status = ready.status(series, kappa, model)
-        outside, warnings = training_range.compare(about, series, ready, kappa)
-        status[outside & (status == Status.OK)] = Status.OUTSIDE_TRAINING
-        gone = np.isin(status, (Status.NO_SIGNAL, Status.NOT_FINITE, Status.OUTSIDE_MASK))
-        kappa[:, gone] = np.nan
-        residual[gone] = np.nan
-        return ParameterMaps(
-            kappa=kappa,
-            model=model,
-            status=status,
-            residual=residual,
-            noise=ready.noise,
-            sigma_source=ready.sigma_source,
-            estimator=self.name,
-            settings={**asdict(self), "network": about["name"], "scale": ready.scale},
-            warnings=(*model_warnings(model), *warnings),
-            affine=series.affine,
-        )
+        settings = {**asdict(self), "network": about["name"], "scale": ready.scale}
+        return training_range.checked_maps(about, series, ready, kappa, residual, self.name, settings)
 
 
 def _residual(series: WeightedSeries, kappa: NDArray[np.float32], scale: float) -> NDArray[np.float32]:

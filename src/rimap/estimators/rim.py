@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.estimators import training_range
-from rimap.estimators.base import Estimator, Progress, model_warnings
+from rimap.estimators.base import Estimator, Progress
 from rimap.estimators.data_term import SignalTable, Sums, data_sums
 from rimap.estimators.network_input import Prepared, neutral, prepared, slices
 from rimap.estimators.rim_loop import Quadratic, RIMConfig, box, cell_inputs, from_state, moved, to_state, units
@@ -22,7 +22,7 @@ from rimap.estimators.shipped import cached_session, default_network, metadata_o
 from rimap.estimators.start import at_B, start
 from rimap.estimators.whole_B import smooth_B, smooth_B_of_alike
 from rimap.likelihood import Rician
-from rimap.series import ParameterMaps, Status, WeightedSeries
+from rimap.series import ParameterMaps, WeightedSeries
 from rimap.signals.base import SignalModel
 
 F32 = NDArray[np.float32]
@@ -123,23 +123,9 @@ class RIM(Estimator):
         B = self._smooth_B(loop, series.with_noise(ready.noise), ready, _part(progress, 0, 2))
         kappa, residual = self._pass(loop, series, ready, B, _part(progress, 1, 2))
         kappa[0] *= ready.scale
-        status = ready.status(series, kappa, model)
-        outside, warnings = training_range.compare(about, series, ready, kappa)
-        status[outside & (status == Status.OK)] = Status.OUTSIDE_TRAINING
-        gone = np.isin(status, (Status.NO_SIGNAL, Status.NOT_FINITE, Status.OUTSIDE_MASK))
-        kappa[:, gone] = np.nan
-        residual[gone] = np.nan
-        return ParameterMaps(
-            kappa=kappa,
-            model=model,
-            status=status,
-            residual=residual * np.float32(ready.scale),
-            noise=ready.noise,
-            sigma_source=ready.sigma_source,
-            estimator=self.name,
-            settings={"network": about["name"], "scale": ready.scale, "threads": self.threads},
-            warnings=(*model_warnings(model), *warnings),
-            affine=series.affine,
+        settings = {"network": about["name"], "scale": ready.scale, "threads": self.threads}
+        return training_range.checked_maps(
+            about, series, ready, kappa, residual * np.float32(ready.scale), self.name, settings
         )
 
     def _pass(

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
+from rimap.estimators.base import model_warnings
 from rimap.likelihood import Rician
-from rimap.series import WeightedSeries
+from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
 
 if TYPE_CHECKING:
@@ -68,3 +69,39 @@ def compare(
         outside[...] = True
     warnings = tuple(f"Network {name!r} was trained for {r}: do not rely on its maps here." for r in reasons)
     return outside, warnings
+
+
+def checked_maps(
+    about: dict[str, Any],
+    series: WeightedSeries,
+    ready: Prepared,
+    kappa: NDArray[np.float32],
+    residual: NDArray[np.float32],
+    estimator: str,
+    settings: dict[str, Any],
+) -> ParameterMaps:
+    """Return the maps of a network, with the status of each voxel; κ and residual become NaN where there is no answer.
+
+    Parameters
+    ----------
+    kappa, residual
+        (Q, *X) and (*X), in the unit of the images.
+    """
+    status = ready.status(series, kappa, series.model)
+    outside, warnings = compare(about, series, ready, kappa)
+    status[outside & (status == Status.OK)] = Status.OUTSIDE_TRAINING
+    gone = np.isin(status, (Status.NO_SIGNAL, Status.NOT_FINITE, Status.OUTSIDE_MASK))
+    kappa[:, gone] = np.nan
+    residual[gone] = np.nan
+    return ParameterMaps(
+        kappa=kappa,
+        model=series.model,
+        status=status,
+        residual=residual,
+        noise=ready.noise,
+        sigma_source=ready.sigma_source,
+        estimator=estimator,
+        settings=settings,
+        warnings=(*model_warnings(series.model), *warnings),
+        affine=series.affine,
+    )
