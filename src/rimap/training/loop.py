@@ -84,7 +84,7 @@ def build_network(recipe: TrainingRecipe) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         if recipe.network == "rim":
-            return RIM(recipe.rim, Q)
+            return RIM(recipe.rim, Q, mixed=recipe.training.precision == "bf16-mixed")
         return ResNet(len(recipe.simulation.times_ms), Q)
 
 
@@ -117,7 +117,9 @@ def train(
     o = recipe.training
     out.mkdir(parents=True, exist_ok=True)
     claim(recipe, out)
-    fabric = Fabric(accelerator=machine.accelerator, devices=machine.devices, precision=cast(Any, o.precision))
+    inside = recipe.network == "rim" and o.precision == "bf16-mixed"  # the cell alone, not the data term
+    precision = cast(Any, "32-true" if inside else o.precision)
+    fabric = Fabric(accelerator=machine.accelerator, devices=machine.devices, precision=precision)
     fabric.launch()
     if o.batch_size % (fabric.world_size * recipe.simulation.noise_draws):
         raise InputError(

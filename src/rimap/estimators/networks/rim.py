@@ -24,6 +24,8 @@ class RIM(nn.Module):
         What the loop feeds and how an update is applied.
     n_parameters
         Q.
+    mixed
+        Compute the cell in bfloat16 in training (weights and all else stay single precision).
 
     Notes
     -----
@@ -31,9 +33,10 @@ class RIM(nn.Module):
     estimates and the memory, not through ∇L.
     """
 
-    def __init__(self, config: RIMConfig, n_parameters: int) -> None:
+    def __init__(self, config: RIMConfig, n_parameters: int, *, mixed: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.mixed = mixed
         self.cell = RNNCell(
             config.channels(n_parameters), n_parameters, config.features, zero_output=config.zero_output
         )
@@ -86,8 +89,9 @@ class RIM(nn.Module):
                 inputs = cell_inputs(config, here, sums, quadratic, model.n_images)
             if config.inputs[0] == "state":  # the estimate itself stays in the graph
                 inputs[: len(u)] = cell_inputs(_STATE_OF[config.state], u, sums, quadratic, model.n_images)
-            delta, h = self.cell(torch.stack(inputs, 1), h)  # Eq. 4
-            u = moved(config, u, delta.movedim(1, 0), unit, bounds)  # Eq. 5
+            with torch.autocast(S.device.type, torch.bfloat16, enabled=self.mixed and self.training):
+                delta, h = self.cell(torch.stack(inputs, 1), h)  # Eq. 4
+            u = moved(config, u, delta.movedim(1, 0).to(u.dtype), unit, bounds)  # Eq. 5
             steps.append(u)
         return steps
 
