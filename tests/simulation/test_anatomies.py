@@ -1,6 +1,7 @@
 """The built-in head, label files, BrainWeb from a folder."""
 
 import gzip
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -133,10 +134,35 @@ def test_brainweb_without_its_package_says_what_to_do(tmp_path, monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(brainweb.importlib, "import_module", missing)
-    with pytest.raises(InputError, match="pip install brainweb-dl"):
+    with pytest.raises(InputError, match=r"pip install 'rimap\[brainweb\]'"):
         brainweb.load_brainweb(6, tmp_path)
     with pytest.raises(InputError, match="subjects are 04"):
         brainweb.load_brainweb(7, tmp_path)
+
+
+def test_brainweb_through_its_package(tmp_path, monkeypatch):
+    """As brainweb-dl 0.4 does it: the file is written into the folder, at 0.5 mm, and its path returned."""
+    asked = []
+
+    def get_brainweb20(s, brainweb_dir=None, force=False, segmentation=None):
+        asked.append((s, segmentation))
+        if s == 6:
+            raise OSError("no connection")
+        labels = digital_brain((32, 36, 24)).repeat(2, 0).repeat(2, 1).repeat(2, 2)
+        path = brainweb_dir / f"brainweb_s{s:02d}_crisp.nii.gz"
+        nib.save(nib.Nifti1Image(np.ascontiguousarray(labels.T), np.eye(4)), path)
+        return path
+
+    package = SimpleNamespace(get_brainweb20=get_brainweb20, Segmentation=SimpleNamespace(CRISP="crisp"))
+    monkeypatch.setattr(brainweb.importlib, "import_module", lambda name: package)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (found,) = load_anatomies(["brainweb:04"])
+    np.testing.assert_array_equal(found.labels, digital_brain((32, 36, 24)))
+    (again,) = load_anatomies(["brainweb:4"])
+    np.testing.assert_array_equal(again.labels, found.labels)
+    assert asked == [(4, "crisp")]
+    with pytest.raises(InputError, match=r"could not be downloaded \(no connection\)"):
+        load_anatomies(["brainweb:06"])
 
 
 def test_real_anatomies_load(shared_data):

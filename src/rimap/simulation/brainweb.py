@@ -99,7 +99,7 @@ def _download(number: int, folder: Path) -> NDArray[Any]:
     except ImportError:
         raise InputError(
             f"BrainWeb subject {number:02d} is not in {folder}, and the package that downloads it is not installed. "
-            "Run `pip install brainweb-dl`, put the file there, or use `builtin`."
+            "Run pip install 'rimap[brainweb]', put the file there, or use `builtin`."
         ) from None
     folder.mkdir(parents=True, exist_ok=True)
     try:
