@@ -1,0 +1,159 @@
+"""What became of each series, kept in OUT: which are finished, with which settings, and which failed and why.
+
+One small file for a series and an estimator, ``OUT/.rimap/<series>_<estimator>.json``. It says "begun" before the first
+output of a series is written and "finished" after the last, so that a run that was killed at any moment leaves no doubt
+about which outputs are whole. Validators pass over names that begin with a dot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rimap.errors import InputError
+from rimap.io.atomic import write_whole
+from rimap.io.bids import absolute, read_json
+from rimap.io.provenance import to_json
+from rimap.io.series_files import SeriesFiles
+
+FOLDER = ".rimap"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of one series in OUT.
+
+    Parameters
+    ----------
+    path
+        The file of the record.
+    out
+        The folder of the outputs.
+    label
+        The series, for messages.
+    wanted
+        All that bears on the outputs: settings, sources with size and time, version. See `record_of`.
+    """
+
+    path: Path
+    out: Path
+    label: str
+    wanted: Mapping[str, Any]
+
+    def read(self) -> dict[str, Any]:
+        """Return what was written last, {} where nothing readable is there."""
+        try:
+            return read_json(self.path) if self.path.is_file() else {}
+        except InputError:
+            return {}
+
+    def state(self) -> str:
+        """Return ``finished``, ``begun``, ``failed``, ``different`` or ``none``.
+
+        ``finished``: all outputs are there, in the size they were written, made with what is wanted now.
+        ``different``: they are whole, but made with other settings or from other files (see `differences`).
+        ``begun``: what is there may be half written, and is ours to replace.
+        """
+        found = self.read()
+        state = found.get("state")
+        if state not in ("begun", "failed", "finished"):
+            return "none"
+        if state != "finished":
+            return str(state)
+        if not _whole(self.out, found.get("outputs")):
+            return "begun"
+        return "different" if self.differences() else "finished"
+
+    def differences(self) -> list[str]:
+        """Return in words how what is wanted differs from what was made."""
+        before, now = self.read().get("wanted") or {}, _plain(self.wanted)
+        keys = [k for k in {**before, **now} if before.get(k) != now.get(k)]
+        return [
+            f"{k}: {before.get(k)!r}, now {now.get(k)!r}" if k != "sources" else "the source files have changed"
+            for k in keys
+        ]
+
+    def begin(self) -> None:
+        """Write that outputs may be half written from here on."""
+        self._write("begun")
+
+    def finish(self, outputs: Iterable[Path], **more: Any) -> None:
+        """Write that all outputs are there."""
+        sizes = {_name(path, self.out): path.stat().st_size for path in outputs}
+        self._write("finished", outputs=sizes, **more)
+
+    def fail(self, message: str) -> None:
+        """Write why there is no output."""
+        self._write("failed", message=message)
+
+    def _write(self, state: str, **more: Any) -> None:
+        content = {"label": self.label, "state": state, "wanted": dict(self.wanted), **more}
+        write_whole(self.path, to_json(content))
+
+
+def record_of(files: SeriesFiles, out: Path, estimator: str, settings: Mapping[str, Any]) -> Record:
+    """Return the record of a series in OUT.
+
+    Parameters
+    ----------
+    estimator
+        Its name.
+    settings
+        What was asked for, by name: all that bears on the values. A path stands for its file, with size and time.
+    """
+    out = Path(out)
+    start = files.dataset or out
+    metadata = hashlib.sha256(to_json({"sidecars": files.metadata()})).hexdigest()[:16]
+    wanted = {
+        **{k: _stamp(v, start) if isinstance(v, Path) else v for k, v in settings.items()},
+        "estimator": estimator,
+        "sources": list(files.origin) or [*(_stamp(f, start) for f in files.sources), f"sidecars {metadata}"],
+    }
+    parts = (files.stem, files.suffix, estimator)
+    return Record(out / FOLDER / f"{'_'.join(p for p in parts if p)}.json", out, files.label, wanted)
+
+
+def records(out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (name, content) of every record in OUT, in order of name; those that cannot be read are left out."""
+    for path in sorted((Path(out) / FOLDER).glob("*.json")):
+        try:
+            yield path.stem, read_json(path)
+        except InputError:
+            continue
+
+
+def _whole(out: Path, outputs: Any) -> bool:
+    if not isinstance(outputs, dict) or not outputs:
+        return False
+    return all((out / name).is_file() and (out / name).stat().st_size == size for name, size in outputs.items())
+
+
+def _stamp(path: Path, start: Path) -> str:
+    try:
+        about = Path(path).stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
+    return f"{_name(path, start)} {about.st_size} {about.st_mtime_ns}"
+
+
+def _name(path: Path, start: Path) -> str:
+    try:
+        return absolute(Path(path)).relative_to(absolute(start)).as_posix()
+    except ValueError:
+        return str(absolute(Path(path)))
+
+
+def _plain(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is wanted as it comes back from a file."""
+    plain: dict[str, Any] = json.loads(to_json(wanted))
+    return plain
+
+
+def outputs_of(images: Sequence[Path], *others: Path | None) -> list[Path]:
+    """Return every file of a series: its images, their sidecars and what else was written."""
+    sidecars = [p.with_name(p.name.removesuffix(".nii.gz") + ".json") for p in images]
+    return [*images, *sidecars, *(p for p in others if p is not None)]
