@@ -8,6 +8,7 @@ from typing import Any
 
 import array_api_compat
 import numpy as np
+from numpy.typing import NDArray
 
 #: A NumPy array or a torch tensor.
 Array = Any
@@ -17,6 +18,14 @@ def is_torch(x: object) -> bool:
     """Tell whether `x` is a torch tensor, without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor)
+
+
+def to_numpy(x: Any) -> NDArray[Any]:
+    """Return an array or a torch tensor (of any device) as a NumPy array."""
+    if is_torch(x):
+        x = x.detach().cpu()
+        return np.asarray((x.float() if str(x.dtype) == "torch.bfloat16" else x).numpy())
+    return np.asarray(x)
 
 
 def namespace(*arrays: Any) -> Any:

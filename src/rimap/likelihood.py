@@ -25,8 +25,8 @@ class Noise(ABC):
     Parameters
     ----------
     sigma
-        Standard deviation of the noise, in the unit of the images: a number, a map (*X), or `None` where it
-        is to be estimated from the series.
+        Standard deviation of the noise, in the unit of the images: a number, a map (*X) as an array, tensor or
+        nibabel image, or `None` where it is to be estimated from the series.
 
     Raises
     ------
@@ -39,7 +39,7 @@ class Noise(ABC):
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
-        if self.sigma is None or is_torch(self.sigma):
+        if self.sigma is None or is_torch(self.sigma) or hasattr(self.sigma, "dataobj"):  # WeightedSeries reads it
             return
         sigma = np.asarray(self.sigma, dtype=float)
         if not np.any(sigma > 0) or np.any(sigma <= 0) or (sigma.ndim == 0 and not np.isfinite(sigma)):

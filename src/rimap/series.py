@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.arrays import is_torch
 from rimap.errors import InputError
+from rimap.foreign import images_and_affine, volume
 from rimap.likelihood import Noise, Rician
 from rimap.signals.base import SignalModel
 
@@ -45,15 +45,6 @@ _MEANING = {
 }
 
 
-def to_numpy(x: Any) -> NDArray[Any]:
-    """Return NumPy, torch and nibabel data as a NumPy array."""
-    if is_torch(x):
-        return np.asarray(x.detach().cpu().numpy())
-    if hasattr(x, "dataobj"):  # nibabel image
-        return np.asanyarray(x.dataobj)
-    return np.asarray(x)
-
-
 @dataclass(frozen=True, eq=False)
 class WeightedSeries:
     """A series of weighted images with all that an estimator needs to know of them.
@@ -61,15 +52,17 @@ class WeightedSeries:
     Parameters
     ----------
     images
-        (N, *X), one, two or three spatial axes. Integers become float32. A few NaN or Inf voxels are allowed.
+        (N, *X), one, two or three spatial axes: a NumPy array, a torch tensor, a list of N of them, or of N nibabel
+        images; also one nibabel image (X, Y, Z, N), which brings its affine. Kept as a NumPy array. Integers become
+        float32. A few NaN or Inf voxels are allowed.
     model
         The signal model with its N times.
     noise
         `Gaussian(…)` (the default) or `Rician(…)`, with σ in the unit of the images or without.
     mask
-        (*X), non-zero where maps are wanted; everywhere if left out.
+        (*X), non-zero where maps are wanted; everywhere if left out. An array, a tensor or a nibabel image.
     affine
-        (4, 4), voxel to world, mm.
+        (4, 4), voxel to world, mm; or a nibabel image that has it.
     source
         What it was read from, for messages and sidecars.
     notes
@@ -78,8 +71,8 @@ class WeightedSeries:
     Raises
     ------
     InputError
-        Where the shapes do not fit the model, nothing is finite or nothing differs from zero, the mask is empty,
-        or the Rician likelihood meets signed data.
+        Where the shapes do not fit the model, nothing is finite or nothing differs from zero, the mask is empty, a
+        nibabel mask lies elsewhere, or the Rician likelihood meets signed data.
     """
 
     images: Any
@@ -91,7 +84,11 @@ class WeightedSeries:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        images, N = to_numpy(self.images), self.model.n_images
+        (images, own), N = images_and_affine(self.images), self.model.n_images
+        affine = getattr(self.affine, "affine", self.affine)
+        affine = own if affine is None else np.asarray(affine, dtype=float)
+        if affine is not None and affine.shape != (4, 4):
+            raise InputError(f"the affine must be 4×4; its shape is {affine.shape}.")
         if images.dtype.kind not in "fiub":
             raise InputError(
                 f"images must be real numbers; their type is {images.dtype}. Take the magnitude or the real part."
@@ -113,7 +110,7 @@ class WeightedSeries:
             raise InputError("all images are zero. Check the file and its scaling.")
         mask = None
         if self.mask is not None:
-            mask = to_numpy(self.mask)
+            mask = volume(self.mask, affine, "the mask")
             if mask.shape != X:
                 raise InputError(
                     f"the mask has shape {mask.shape} and the images {X}. Resample the mask to the images."
@@ -121,18 +118,18 @@ class WeightedSeries:
             mask = np.nan_to_num(mask) != 0 if mask.dtype.kind == "f" else mask != 0
             if not mask.any():
                 raise InputError("the mask is empty: no voxel is selected.")
-        if self.noise is not None:
-            if isinstance(self.noise, Rician) and getattr(self.model, "signed", False):
+        noise = self.noise
+        if noise is not None:
+            if isinstance(noise, Rician) and getattr(self.model, "signed", False):
                 raise InputError(
                     "the Rician likelihood is for magnitude images; these are signed (part-real). Use Gaussian noise, "
                     "or the modulus of the images with signed=False."
                 )
-            if np.ndim(self.noise.sigma) and np.shape(self.noise.sigma) != X:
-                raise InputError(f"the map of sigma has shape {np.shape(self.noise.sigma)} and the images {X}.")
-        affine = None if self.affine is None else np.asarray(self.affine, dtype=float)
-        if affine is not None and affine.shape != (4, 4):
-            raise InputError(f"the affine must be 4×4; its shape is {affine.shape}.")
-        for name, value in (("images", images), ("mask", mask), ("affine", affine)):
+            if noise.sigma is not None and not isinstance(noise.sigma, (float, np.ndarray)):
+                noise = type(noise)(sigma=volume(noise.sigma, affine, "the map of sigma"))
+            if np.ndim(noise.sigma) and np.shape(noise.sigma) != X:
+                raise InputError(f"the map of sigma has shape {np.shape(noise.sigma)} and the images {X}.")
+        for name, value in (("images", images), ("mask", mask), ("affine", affine), ("noise", noise)):
             object.__setattr__(self, name, value)
 
     @property

@@ -1,0 +1,87 @@
+"""What users have their images in: NumPy arrays, torch tensors, nibabel images, or lists of them. Neither is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.arrays import to_numpy
+from rimap.errors import InputError
+
+#: Affines that differ by less (mm) are the same.
+_SAME_MM = 1e-3
+
+
+def is_nibabel(x: object) -> bool:
+    """Tell whether `x` is a spatial image of nibabel."""
+    return hasattr(x, "dataobj") and hasattr(x, "affine")
+
+
+def images_and_affine(images: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return images (N, *X), and the affine of nibabel images.
+
+    Parameters
+    ----------
+    images
+        An array or tensor (N, *X), a nibabel image (X, Y, Z, N), or a list of N of either without the axis N.
+
+    Raises
+    ------
+    InputError
+        For a path, or images of different shape or place.
+    """
+    if isinstance(images, (str, Path)):
+        raise InputError(f"images must be an array (N, *X); a path came ({images}). Read files with rimap.read.")
+    if is_nibabel(images):
+        if len(images.shape) < 4:
+            raise InputError(
+                f"a nibabel image with N images must have four axes, (X, Y, Z, N); its shape is {images.shape}. "
+                "Give several such volumes as a list."
+            )
+        return np.moveaxis(_data(images, 4), -1, 0), _affine(images)
+    if not isinstance(images, (list, tuple)):
+        return to_numpy(images), None
+    affines = [_affine(x) for x in images if is_nibabel(x)]
+    volumes = [_data(x, 3) if is_nibabel(x) else to_numpy(x) for x in images]
+    if len(shapes := {v.shape for v in volumes}) > 1:
+        raise InputError(f"the images of a list must have one shape; {' and '.join(map(str, sorted(shapes)))} came.")
+    if any(abs(a - affines[0]).max() > _SAME_MM for a in affines):
+        raise InputError("the images of a list lie in different places (affines). Resample them to one grid.")
+    return np.stack(volumes) if volumes else np.empty(0), affines[0] if affines else None
+
+
+def volume(x: Any, affine: Any, what: str) -> NDArray[Any]:
+    """Return a map (*X), from an array, a tensor or a nibabel image.
+
+    Parameters
+    ----------
+    affine
+        Of the series, or `None`.
+    what
+        What to call it, as in "the mask".
+
+    Raises
+    ------
+    InputError
+        Where a nibabel image lies elsewhere than the series.
+    """
+    if not is_nibabel(x):
+        return to_numpy(x)
+    if affine is not None and abs(_affine(x) - affine).max() > _SAME_MM:
+        raise InputError(f"{what} lies elsewhere than the images (affine). Resample {what} to the images.")
+    return _data(x, 3)
+
+
+def _affine(image: Any) -> NDArray[Any]:
+    return np.asarray(image.affine, dtype=float)
+
+
+def _data(image: Any, axes: int) -> NDArray[Any]:
+    """Return the values, without trailing axes of length one beyond `axes`."""
+    values: NDArray[Any] = np.asanyarray(image.dataobj)
+    while values.ndim > axes and values.shape[-1] == 1:
+        values = values[..., 0]
+    return values
