@@ -187,9 +187,10 @@ class Loop:
         h, w = S.shape[2:]
         sums_at = data_term(model, S, sigma if rician else None, executor)
         weight = (abs(S).max(0) > 0).astype(np.float32)
-        kappa = start(config.start, model, S, sigma, sums_at, weight).astype(np.float32)
-        if B is not None:
-            kappa = at_B(model, kappa, B, sigma, sums_at).astype(np.float32)
+        if B is None:
+            kappa = start(config.start, model, S, sigma, sums_at, weight).astype(np.float32)
+        else:
+            kappa = at_B(model, S, B, sigma, sums_at).astype(np.float32)
         bounds = box(config, model)
         u = to_state(config, kappa)
         u = np.stack([np.clip(x, lo, hi) for x, (lo, hi) in zip(u, bounds)])

@@ -30,6 +30,8 @@ OWN_SD = 1.0
 QUIET = 20.0
 N_STEPS = 8
 N_STEPS_KNOWN_B = 5
+B_STEP = 0.02  # of the B that `at_B` searches T for
+ODD = 9.0  # χ², three standard deviations
 _MODEL_ERROR = 0.04  # relative to the signal: of the grid
 _CAP = 100.0  # a voxel that no B explains counts no more than ten standard deviations
 _PRIOR_LOG_T = 2.0  # SD of a weak prior of log T around 1000 ms, for voxels that say nothing
@@ -103,13 +105,7 @@ class _Search:
         P = xp.where(P > 0, P, 0 * P)
         prior = floating((self.grid - np.log(1000.0)) ** 2 / _PRIOR_LOG_T**2, values)
         Z = (P * P / s2[..., None] - prior).reshape(-1, N_T)
-        k = xp.clip(xp.argmax(Z, axis=1), 1, N_T - 2)
-        before, at, after = (_take(xp, Z, k + d) for d in (-1, 0, 1))
-        curve = before - 2 * at + after
-        curve = xp.where(curve < -1e-6, curve, 0 * curve - 1e-6)
-        shift = xp.clip(0.5 * (before - after) / curve, -1.0, 1.0)
-        peak = at - 0.25 * (before - after) * shift
-        log_T = float(self.grid[0]) + (xp.astype(k, values.dtype) + shift) * float(self.grid[1] - self.grid[0])
+        log_T, peak = _peak(xp, Z, xp.argmax(Z, axis=1), self.grid)
         return (values * values).sum(2) / s2 - peak.reshape(s2.shape), xp.exp(log_T).reshape(s2.shape)
 
 
@@ -135,10 +131,48 @@ def _quietened(S: Array, s2: Array) -> tuple[Array, Array]:
     return G @ S @ xp.permute_dims(K, (0, 2, 1)), s2 * left
 
 
-def at_B(model: SignalModel, kappa: Array, B: Array, sigma: Array, sums_at: SumsAt) -> Array:
-    """Return κ (3, n, h, w) with A and T of maximum likelihood for the given B (n, h, w), from a κ nearby."""
-    xp = namespace(kappa)
-    return _refined(model, xp.stack([kappa[0], B, kappa[2]]), sigma**2 + 0 * B, sums_at, None)
+def at_B(model: SignalModel, S: Array, B: Array, sigma: Array, sums_at: SumsAt) -> Array:
+    """Return κ (3, n, h, w) with A and T of maximum likelihood, over all T, for the given B (n, h, w).
+
+    Where noise leaves several T, the one that the neighbourhood has as well: a voxel leaves it if its data ask for it
+    (by `ODD` of χ²), as a single odd voxel does.
+    """
+    xp = namespace(S)
+    N = S.shape[0]
+    s2 = sigma**2 + 0 * S[0]
+    lo, hi = np.log(model.parameters[-1].bounds)
+    grid = np.linspace(max(lo, np.log(2.0)), hi, N_T)
+    smooth, s2_smooth = _quietened(S, s2)
+    own, around = (xp.permute_dims(x, (1, 2, 3, 0)).reshape(-1, N) for x in (S, smooth))
+    s2_own, s2_around = s2.reshape(-1), (s2_smooth + 0 * s2).reshape(-1)
+    of_B = xp.round(B / B_STEP).reshape(-1)
+    log_T = 0 * s2_own
+    for b in xp.unique_values(of_B):
+        here = xp.nonzero(of_B == b)[0]
+        phi = floating(model.basis(np.exp(grid)), S)
+        D = phi[:, 0] + float(b) * B_STEP * phi[:, 1]  # (N, G)
+        D = abs(D) if model.magnitude else D
+        D = D / xp.sqrt((D * D).sum(0) + 1e-12)
+        prior = floating((grid - np.log(1000.0)) ** 2 / _PRIOR_LOG_T**2, S)
+        Z, Y = (
+            xp.clip(x[here] @ D, 0.0) ** 2 / v[here][:, None] - prior for x, v in ((own, s2_own), (around, s2_around))
+        )
+        best, near = xp.argmax(Z, axis=1), xp.argmax(Y, axis=1)
+        k = xp.where(_take(xp, Z, best) > _take(xp, Z, near) + ODD, best, near)
+        log_T[here] = _peak(xp, Z, k, grid)[0]
+    T = xp.clip(xp.exp(log_T), *model.parameters[-1].bounds).reshape(B.shape)
+    return _refined(model, _solved(model, S, B, T), s2, sums_at, None)
+
+
+def _peak(xp: Any, Z: Array, k: Array, grid: NDArray[np.float64]) -> tuple[Array, Array]:
+    """Return log T and the value of the parabola's peak around grid point k (M) of the curves Z (M, G)."""
+    k = xp.clip(k, 1, N_T - 2)
+    before, at, after = (_take(xp, Z, k + d) for d in (-1, 0, 1))
+    curve = before - 2 * at + after
+    curve = xp.where(curve < -1e-6, curve, 0 * curve - 1e-6)
+    shift = xp.clip(0.5 * (before - after) / curve, -1.0, 1.0)
+    log_T = float(grid[0]) + (xp.astype(k, Z.dtype) + shift) * float(grid[1] - grid[0])
+    return log_T, at - 0.25 * (before - after) * shift
 
 
 def _refined(model: SignalModel, kappa: Array, s2: Array, sums_at: SumsAt, speaks: Array | None) -> Array:

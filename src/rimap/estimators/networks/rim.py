@@ -75,7 +75,7 @@ class RIM(nn.Module):
         with torch.no_grad():
             kappa = start(config.start, model, images, s, sums_at, weight)
             if nearer_B is not None:
-                kappa = at_B(model, kappa, nearer_B(kappa[1]), s, sums_at)
+                kappa = at_B(model, images, nearer_B(kappa[1]), s, sums_at)
         u = to_state(config, kappa)
         bounds = box(config, model)
         h, steps = None, []
