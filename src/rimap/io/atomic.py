@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -11,13 +12,16 @@ from pathlib import Path
 
 from rimap.errors import InputError
 
+#: Bytes, or a function that gives them, whole or piece by piece.
+Content = bytes | Callable[[], bytes | Iterable[bytes]]
+
 
 def write_whole(path: Path, data: bytes | str) -> None:
     """Write one file whole or not at all, through a temporary name in the same folder."""
     write_together({path: data.encode() if isinstance(data, str) else data})
 
 
-def write_together(files: Mapping[Path, bytes | Callable[[], bytes]], remove: Iterable[Path] = ()) -> None:
+def write_together(files: Mapping[Path, Content], remove: Iterable[Path] = ()) -> None:
     """Write several files, all or none, in their order; then remove others.
 
     All are written under temporary names and synced to disk before the first gets its own. If a renaming fails, those
@@ -26,7 +30,7 @@ def write_together(files: Mapping[Path, bytes | Callable[[], bytes]], remove: It
     Parameters
     ----------
     files
-        Content by path, or a function that gives it when it is needed.
+        Content by path, or a function that gives it when it is needed, in one piece or in several.
     remove
         Files that the new ones make out of date.
 
@@ -41,10 +45,12 @@ def write_together(files: Mapping[Path, bytes | Callable[[], bytes]], remove: It
     done: list[Path] = []
     try:
         for path, data in files.items():
-            folders += _make(path.parent)
+            folders += make_folder(path.parent)
             temporary[path] = _beside(path, "tmp")
+            pieces = data() if callable(data) else data
             with temporary[path].open("xb") as file:
-                file.write(data() if callable(data) else data)
+                for piece in (pieces,) if isinstance(pieces, bytes) else pieces:
+                    file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
         gone = [path for path in remove if path.exists() and path not in files]
@@ -77,14 +83,28 @@ def write_together(files: Mapping[Path, bytes | Callable[[], bytes]], remove: It
         _sync(folder)
 
 
-def _make(folder: Path) -> list[Path]:
+def make_folder(folder: Path) -> list[Path]:
+    """Make a folder and those above it; return the new ones, the outermost first."""
     missing = []
     while not folder.exists():
         missing.append(folder)
         folder = folder.parent
-    for new in reversed(missing):
-        new.mkdir(exist_ok=True)
-    return missing[::-1]
+    made: list[Path] = []
+    try:
+        for new in reversed(missing):
+            new.mkdir(exist_ok=True)
+            made.append(new)
+    except OSError:
+        for new in reversed(made):
+            with contextlib.suppress(OSError):
+                new.rmdir()
+        raise
+    return made
+
+
+def is_temporary(name: str) -> bool:
+    """Tell by its name whether a file is one that a killed process left behind."""
+    return re.fullmatch(r"\..+\.[0-9a-f]{8}\.(tmp|old)", name) is not None
 
 
 def _beside(path: Path, what: str) -> Path:

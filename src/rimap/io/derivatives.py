@@ -33,7 +33,7 @@ import gzip
 import importlib.metadata
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.io.atomic import write_together
+from rimap.io.atomic import Content, write_together
 from rimap.io.bids import OF_MAPS, absolute, compose, read_json
 from rimap.io.nifti import open_nifti
 from rimap.io.provenance import dataset_files, dataset_problem, map_metadata, to_json
@@ -148,8 +148,8 @@ def write_maps(
         raise InputError(f"the maps have shape {maps.status.shape} and {first.path.name} {first.shape}.")
     naming = _Naming(series_files, out, type(maps.model), maps.estimator)
     common = map_metadata(maps, series_files, out) | dict(extra_metadata or {})
-    images: dict[Path, Callable[[], bytes]] = {}
-    sidecars: dict[Path, bytes] = {}
+    images: dict[Path, Content] = {}
+    sidecars: dict[Path, Content] = {}
 
     def add(path: Path, values: NDArray[Any], units: str | None, about: str, **more: Any) -> None:
         images[path] = partial(_nifti_bytes, values, first.header, fill)
@@ -174,7 +174,7 @@ def write_maps(
         add(naming.extra("residual"), maps.residual, "arbitrary", about)
     levels = {str(int(s)): s.meaning for s in Status}
     add(naming.extra("status"), maps.status.astype(np.uint8), None, "What became of each voxel", Levels=levels)
-    files: dict[Path, bytes | Callable[[], bytes]] = {}
+    files: dict[Path, Content] = {}
     if series_files.dataset is not None:
         files |= dataset_files(out, series_files.dataset)
     stale = [f for path in naming.all_files() for f in (path, _sidecar(path))] if overwrite else []

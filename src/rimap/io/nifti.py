@@ -27,6 +27,40 @@ _LARGEST_RATIO = 1032
 _BROKEN = (OSError, EOFError, zlib.error, ValueError, OverflowError, HeaderDataError, HeaderTypeError)
 
 
+@dataclass(frozen=True)
+class Stamp:
+    """Size and time of change of a file: whether it is still the one that was looked at."""
+
+    size: int
+    modified_ns: int
+
+    def check(self, path: Path) -> None:
+        """Refuse a file that has changed since.
+
+        Raises
+        ------
+        InputError
+            Naming the file.
+        """
+        if stamp(path) != self:
+            raise InputError(f"{path} changed while it was read. Run again when nothing writes to it any more.")
+
+
+def stamp(path: Path) -> Stamp:
+    """Return size and time of change of a file.
+
+    Raises
+    ------
+    InputError
+        Where it is not there (any more).
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
+    return Stamp(status.st_size, status.st_mtime_ns)
+
+
 @dataclass(frozen=True, eq=False)
 class NiftiFile:
     """What the header of a file says.

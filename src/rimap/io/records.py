@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,26 @@ class Record:
 
     def finish(self, outputs: Iterable[Path], **more: Any) -> None:
         """Write that all outputs are there."""
-        sizes = {_name(path, self.out): path.stat().st_size for path in outputs}
+        sizes = {_name(p, self.out): None if p.suffix == ".html" else p.stat().st_size for p in outputs}
         self._write("finished", outputs=sizes, **more)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Mark the outputs as half written until `finish`; where writing fails and is taken back, so is the mark."""
+        before = self.path.read_bytes() if self.path.is_file() else None
+        made = not self.path.parent.exists()
+        self.begin()
+        try:
+            yield
+        except BaseException:
+            if before is not None:
+                write_whole(self.path, before)
+            else:
+                self.path.unlink(missing_ok=True)
+                if made:
+                    with suppress(OSError):
+                        self.path.parent.rmdir()
+            raise
 
     def fail(self, message: str) -> None:
         """Write why there is no output."""
@@ -129,7 +148,7 @@ def records(out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _whole(out: Path, outputs: Any) -> bool:
     if not isinstance(outputs, dict) or not outputs:
         return False
-    return all((out / name).is_file() and (out / name).stat().st_size == size for name, size in outputs.items())
+    return all((out / name).is_file() and size in (None, (out / name).stat().st_size) for name, size in outputs.items())
 
 
 def _stamp(path: Path, start: Path) -> str:

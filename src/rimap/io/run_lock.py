@@ -1,0 +1,250 @@
+"""One run at a time writes into an OUT; what a killed run left behind is removed by the next."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rimap.errors import InputError
+from rimap.io.atomic import is_temporary, make_folder
+from rimap.io.records import FOLDER
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+#: Of more subjects than this, all of OUT is locked.
+_MOST_PARTS = 64
+#: A claim without `flock` is renewed this often, and is dead after this long (s).
+_BEAT, _DEAD = 20.0, 180.0
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+
+
+@contextlib.contextmanager
+def locked(out: Path, parts: Sequence[str] = ()) -> Iterator[None]:
+    """Hold OUT, so that a second run is told of this one; first remove the temporaries of a run that was killed.
+
+    The lock is an advisory one of the operating system (`flock`), which ends with its process, however that ends. Where
+    the file system has none, it is a file that its owner touches; one not touched for three minutes is dead.
+
+    Parameters
+    ----------
+    out
+        Made where it is missing; removed at the end if it is empty.
+    parts
+        Only what belongs to these (``sub-01``) will be written, so that jobs of an array may share OUT; all if empty.
+
+    Raises
+    ------
+    InputError
+        Where another run holds OUT, or one of the parts; where OUT cannot be written.
+
+    Notes
+    -----
+    A forked child holds the lock as long as it lives; start workers by spawn.
+    """
+    parts = () if len(set(parts)) > _MOST_PARTS else tuple(dict.fromkeys(parts))
+    folder = Path(out) / FOLDER
+    made: list[Path] = []
+    held: list[_Held] = []
+    try:
+        try:
+            made = make_folder(folder)
+            before = _left_behind(folder, parts)
+            if parts:
+                held.append(_take(folder / "lock", out, shared=True))
+            for name in [f"lock-{p}" for p in parts] or ["lock"]:
+                held.append(_take(folder / name, out))
+            if before:
+                remove_leftovers(Path(out), parts)
+        except OSError as error:
+            raise InputError(
+                f"cannot write to {error.filename or out}: {error.strerror or error}. Nothing was written."
+            ) from None
+        yield
+    finally:
+        for lock in reversed(held):
+            lock.release()
+        for new in reversed(made if Path(out).exists() else []):
+            with contextlib.suppress(OSError):
+                new.rmdir()
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def remove_leftovers(out: Path, parts: Sequence[str] = ()) -> None:
+    """Remove the temporary files and slabs in OUT, those of `parts` alone where they are given. Hold the lock."""
+
+    def mine(name: str) -> bool:
+        return not parts or any(re.match(rf"(\.|slabs-){re.escape(p)}(_|\.|$)", name) for p in parts)
+
+    inside = [out / p for p in parts] if parts else [f for f in out.iterdir() if f.is_dir() and f.name != FOLDER]
+    found = [f for f in (*out.iterdir(), *(out / FOLDER).iterdir()) if mine(f.name)]
+    for folder in inside:
+        for where, _, names in os.walk(folder):
+            found += [Path(where) / n for n in names if n.startswith(".")]
+    for path in found:
+        with contextlib.suppress(OSError):
+            if is_temporary(path.name):
+                path.unlink()
+            elif path.name.startswith("slabs-") and path.parent.name == FOLDER:
+                shutil.rmtree(path)
+    if not parts:
+        for path in (out / FOLDER).glob("lock-*"):
+            path.unlink(missing_ok=True)
+
+
+def _left_behind(folder: Path, parts: Sequence[str]) -> bool:
+    """Tell whether a lock lies there that nobody took away. (It may still be held: taking it will tell.)"""
+    names = [f"lock-{p}" for p in parts] if parts else ["lock", *(f.name for f in folder.glob("lock-*"))]
+    return any((folder / n).exists() or (folder / f"{n}.held").exists() for n in names)
+
+
+@dataclass
+class _Held:
+    path: Path
+    handle: int | None
+    stop: threading.Event | None = None
+
+    def release(self) -> None:
+        with contextlib.suppress(OSError):
+            if self.stop is not None:
+                self.stop.set()
+                self.path.unlink(missing_ok=True)
+            elif self.handle is not None:
+                # The last one out takes the file away, but not the trace of a run that was killed.
+                fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                text = _holder(self.path)
+                if not text or text.get("pid") == os.getpid():
+                    self.path.unlink(missing_ok=True)
+        if self.handle is not None:
+            os.close(self.handle)
+
+
+def _take(path: Path, out: Path, *, shared: bool = False) -> _Held:
+    if fcntl is None:
+        return _claim(path, out, shared=shared)
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            if os.fstat(handle).st_ino != path.stat().st_ino:
+                raise FileNotFoundError(path)  # its last owner took it away meanwhile
+            if not shared:
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, _me(), 0)
+            return _Held(path, handle)
+        except FileNotFoundError:
+            os.close(handle)
+        except OSError as error:
+            os.close(handle)
+            if error.errno in _NO_LOCKS:
+                return _claim(path, out, shared=shared)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
+                raise
+            raise _told(out, path) from None
+        except BaseException:
+            os.close(handle)
+            raise
+
+
+def _claim(path: Path, out: Path, *, shared: bool) -> _Held:
+    """Hold a lock by the file ``<path>.held`` where the file system has no locks."""
+    whole = path.name == "lock"
+    held = path.with_name(f"{path.name}.held")
+    rivals = [held] if not whole else list(path.parent.glob("lock*.held"))
+    if shared:  # nobody may hold the whole; the parts claim for themselves
+        if held.exists() and _alive(held):
+            raise _told(out, path)
+        return _Held(path, None)
+    for rival in rivals:
+        if rival.exists():
+            if _alive(rival):
+                raise _told(out, rival.with_suffix(""))
+            rival.unlink(missing_ok=True)
+    try:
+        handle = os.open(held, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        raise _told(out, path) from None
+    os.write(handle, _me())
+    os.close(handle)
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(_BEAT):
+            with contextlib.suppress(OSError):
+                os.utime(held)
+
+    threading.Thread(target=beat, daemon=True).start()
+    return _Held(held, None, stop)
+
+
+def _alive(held: Path) -> bool:
+    who = _holder(held)
+    pid = who.get("pid")
+    if who.get("host") == socket.gethostname() and isinstance(pid, int):
+        return _runs(pid)
+    probe = held.with_name(f".{held.name}.{os.getpid():08x}.tmp")
+    try:
+        probe.touch()  # the clock of the file server, not ours
+        age = probe.stat().st_mtime - held.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    finally:
+        probe.unlink(missing_ok=True)
+    return age < _DEAD
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _me() -> bytes:
+    since = time.strftime("%Y-%m-%d %H:%M")
+    return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode()
+
+
+def _holder(path: Path) -> dict[str, object]:
+    with contextlib.suppress(OSError, ValueError):
+        data = json.loads(path.read_bytes())
+        return data if isinstance(data, dict) else {}
+    return {}
+
+
+def _told(out: Path, path: Path) -> InputError:
+    """Return what the second run is told: who holds OUT."""
+    who: dict[str, object] = {}
+    for _ in range(5):  # its owner may just be writing it
+        parts = sorted(path.parent.glob("lock-*")) if path.name == "lock" else []
+        places = [*parts, path, path.with_name(f"{path.name}.held")]
+        who = next((w for w in map(_holder, places) if w), {})
+        if who:
+            break
+        time.sleep(0.05)
+    by = (
+        f"process {who['pid']} on {who['host']}, since {who['since']}"
+        if {"pid", "host", "since"} <= who.keys()
+        else "a process that gives no name"
+    )
+    part = f" for {path.name.removeprefix('lock-')}" if path.name.startswith("lock-") else ""
+    return InputError(f"another run writes into {out}{part}: {by}. Wait until it has ended, or give another -o OUT.")
