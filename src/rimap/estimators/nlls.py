@@ -70,7 +70,14 @@ class NLLS(Estimator):
 
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series, with standard deviations, residual and σ."""
-        maps = least_squares(series, threads=self.threads, progress=progress)
+        return self.finish(series, self.piece(series, progress=progress))
+
+    def piece(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
+        """Return the maps of a slab: those of the whole, cut, up to `finish`."""
+        return least_squares(series, threads=self.threads, progress=progress)
+
+    def finish(self, series: WeightedSeries, maps: ParameterMaps) -> ParameterMaps:
+        """Return the maps of the whole with what needs the whole: σ, the standard deviations, warnings."""
         noise, source, found = _noise(series, maps)
         maps = replace(
             maps,
