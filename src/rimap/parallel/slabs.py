@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from concurrent.futures import Executor, as_completed
 from dataclasses import replace
@@ -50,7 +51,7 @@ def estimate(
     """
     size, n_planes = series.images.nbytes, series.shape[-1]
     starts = boundaries(series, min(n_planes, max(pieces, -(-size // _LARGEST))))
-    slabs = [cut(series, a, b) for a, b in zip(starts, starts[1:])]
+    slabs = [cut(series, a, b) for a, b in itertools.pairwise(starts)]
     futures = [executor.submit(_piece, estimator, slab) for slab in slabs]
     try:
         for future in as_completed(futures):

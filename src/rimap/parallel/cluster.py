@@ -1,0 +1,223 @@
+"""Workers on other machines: a Dask cluster that is there, or jobs of SLURM that make one."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import logging
+import tomllib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import rimap
+from rimap.errors import InputError
+
+#: What `--cluster` takes.
+KINDS = ("local", "slurm")
+#: Seconds to wait for the scheduler that the user names.
+_CONNECT = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterOptions:
+    """What a job is to be, from a TOML file; the names are those of dask-jobqueue.
+
+    Parameters
+    ----------
+    jobs
+        How many jobs are to run at once; one that ends before the work does is replaced.
+    cores, memory
+        Of a job: ``8``, ``"32GB"``.
+    processes
+        Workers in a job, each doing one series at a time; one for each core if left out.
+    walltime
+        ``"04:00:00"``. A job that it ends costs the time of what it was doing.
+    queue, account
+        Where the jobs go, and on whose budget.
+    interface
+        Network interface over which scheduler and workers talk, ``"ib0"``.
+    job_extra_directives
+        More lines for SLURM: ``["--exclusive"]``.
+    job_script_prologue
+        Lines of shell before the worker starts: ``["module load apptainer"]``.
+    python
+        What starts a worker; the Python of this process if left out.
+    local_directory, log_directory
+        For what Dask spills, and for the logs of the jobs.
+    """
+
+    jobs: int = 1
+    cores: int = 1
+    memory: str = "4GB"
+    processes: int | None = None
+    walltime: str = "01:00:00"
+    queue: str | None = None
+    account: str | None = None
+    interface: str | None = None
+    job_extra_directives: tuple[str, ...] = ()
+    job_script_prologue: tuple[str, ...] = ()
+    python: str | None = None
+    local_directory: str | None = None
+    log_directory: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("jobs", "cores", "processes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} of the cluster must be 1 or more; {value} came.")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who does the work.
+
+    Parameters
+    ----------
+    executor
+        Takes it.
+    slots
+        How many pieces at once, when it was opened.
+    """
+
+    executor: Executor
+    slots: int
+
+
+def read_options(path: Path) -> ClusterOptions:
+    """Return the options of a TOML file.
+
+    Raises
+    ------
+    InputError
+        For a file that cannot be read, an unknown key (naming the nearest valid one), or a value of the wrong kind.
+    """
+    try:
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}.") from None
+    kinds = get_type_hints(ClusterOptions)
+    valid = [f.name for f in fields(ClusterOptions)]
+    values: dict[str, Any] = {}
+    for key, value in document.items():
+        if key not in valid:
+            near = difflib.get_close_matches(key, valid, 1, 0.0)[0]
+            raise InputError(f"{path}: unknown key {key!r}. The nearest valid one is {near!r}.")
+        is_list = kinds[key] == tuple[str, ...]
+        kind, title = (list, "a list of texts") if is_list else (int, "a whole number")
+        if not is_list and kinds[key] not in (int, int | None):
+            kind, title = str, "a text"
+        fits = isinstance(value, kind) and not isinstance(value, bool)
+        if not fits or (is_list and not all(isinstance(v, str) for v in value)):
+            raise InputError(f"{path}: {key} must be {title}; {value!r} came.")
+        values[key] = tuple(value) if is_list else value
+    return ClusterOptions(**values)
+
+
+def slurm_options(options: ClusterOptions) -> dict[str, Any]:
+    """Return what `dask_jobqueue.SLURMCluster` is given; what is left out it takes from Dask's own configuration."""
+    given = {k: v for k, v in asdict(options).items() if v not in (None, ()) and k != "jobs"}
+    for name in ("job_extra_directives", "job_script_prologue"):
+        if name in given:
+            given[name] = list(given[name])
+    given.setdefault("processes", options.cores)
+    return given | {"job_name": "rimap", "scheduler_options": {"dashboard": False}}
+
+
+@contextlib.contextmanager
+def dask_workers(
+    *,
+    scheduler: str | None = None,
+    kind: str | None = None,
+    options: ClusterOptions | None = None,
+    n: int = 1,
+    folder: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[Workers]:
+    """Open the workers of a Dask cluster, and close what was opened.
+
+    Parameters
+    ----------
+    scheduler
+        Address of one that runs already, ``tcp://host:8786``.
+    kind
+        Else ``local`` (`n` processes of this machine) or ``slurm`` (jobs with `options`).
+    folder
+        For what Dask spills, where the options name none.
+    say
+        Told in plain words what is waited for.
+
+    Raises
+    ------
+    InputError
+        Where Dask is not installed, no scheduler answers, or the workers have another rimap than this process.
+    """
+    try:
+        import dask
+        import distributed
+    except ImportError:
+        raise InputError('a cluster needs the extra of that name: pip install "rimap[cluster]".') from None
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what is lost is said once, by us
+    quiet = {"distributed.admin.low-level-log-length": 100, "distributed.logging.distributed": "critical"}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(dask.config.set(quiet))
+        address: Any = scheduler
+        if scheduler is None:
+            address = stack.enter_context(_cluster(kind or "local", options or ClusterOptions(), n, folder))
+        try:
+            client = stack.enter_context(distributed.Client(address, timeout=_CONNECT, set_as_default=False))
+        except (OSError, TimeoutError, ValueError) as error:
+            why = " ".join(str(error).split())[:160]
+            raise InputError(f"--scheduler {scheduler}: no Dask scheduler answers there ({why}).") from None
+        if not client.ncores():
+            say("waiting for the first worker")
+            client.wait_for_workers(1)
+        _check_versions(client)
+        yield Workers(client.get_executor(pure=False), max(1, sum(client.ncores().values())))
+
+
+@contextlib.contextmanager
+def _cluster(kind: str, options: ClusterOptions, n: int, folder: Path | None) -> Iterator[Any]:
+    if kind == "slurm":
+        from dask_jobqueue import SLURMCluster
+
+        if folder is not None and options.local_directory is None:
+            options = ClusterOptions(**asdict(options) | {"local_directory": str(folder)})
+        with SLURMCluster(**slurm_options(options)) as cluster:
+            cluster.adapt(minimum_jobs=options.jobs, maximum_jobs=options.jobs)
+            yield cluster
+        return
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=n,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address=None,
+        local_directory=None if folder is None else str(folder),
+        silence_logs=logging.CRITICAL,
+    ) as cluster:
+        yield cluster
+
+
+def _check_versions(client: Any) -> None:
+    try:
+        found = client.run(_version)
+    except Exception as error:
+        raise InputError(
+            f"the workers cannot run rimap ({' '.join(str(error).split())[:160]}). Install it there."
+        ) from None
+    others = sorted({v for v in found.values() if v != rimap.__version__})
+    if others:
+        raise InputError(
+            f"this is rimap {rimap.__version__}, and the workers have {', '.join(others)}. Install the same."
+        )
+
+
+def _version() -> str:
+    return rimap.__version__
