@@ -1,0 +1,99 @@
+"""What mkdocs lacks: equations as MathML (no script, no font), and pages from the notebooks, with what they draw."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import html
+import io
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+from latex2mathml.converter import convert
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parents[1]
+_EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+#: Set it to leave the notebooks' code unrun.
+UNRUN = "RIMAP_DOCS_UNRUN"
+
+
+def on_page_content(content: str, **_: object) -> str:
+    """Turn the equations of a page into MathML."""
+
+    def mathml(found: re.Match[str]) -> str:
+        block = found[1] == "div"
+        tex = html.unescape(found[2]).strip()
+        return f"<{found[1]} class='equation'>{convert(tex, display='block' if block else 'inline')}</{found[1]}>"
+
+    return _EQUATION.sub(mathml, content)
+
+
+def on_files(files: Files, config) -> Files:  # noqa: ANN001 - mkdocs' own
+    """Add a page for each notebook."""
+    for path in sorted((ROOT / "notebooks").glob("*.py")):
+        page = page_of(path.read_text(encoding="utf-8"), path.name, run=not os.environ.get(UNRUN))
+        files.append(File.generated(config, f"tutorials/{path.stem}.md", content=page))
+    return files
+
+
+def cells(source: str) -> list[tuple[str, str]]:
+    """Return the cells of a percent script, each ``markdown`` or ``code`` and its text."""
+    found = []
+    for part in re.split(r"^# %%", source, flags=re.MULTILINE)[1:]:
+        head, _, body = part.partition("\n")
+        if "[markdown]" in head:
+            found.append(("markdown", re.sub(r"^# ?", "", body, flags=re.MULTILINE).strip()))
+        elif body.strip():
+            found.append(("code", body.strip()))
+    return found
+
+
+def page_of(source: str, name: str, *, run: bool) -> str:
+    """Return a percent script as Markdown, each code cell followed by what it prints, draws and returns."""
+    names: dict[str, object] = {"__name__": "__main__"}
+    text = []
+    here, path = Path.cwd(), list(sys.path)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            for kind, cell in cells(source):
+                text.append(cell if kind == "markdown" else f"```python\n{cell}\n```")
+                if kind == "code" and run:
+                    text += _outputs(cell, names, name)
+        finally:
+            os.chdir(here)
+            sys.path[:] = path
+    text.append(f"*This page is `notebooks/{name}`; Jupyter opens it with jupytext, and `python {name}` runs it.*")
+    return "\n\n".join(text)
+
+
+def _outputs(cell: str, names: dict[str, object], name: str) -> list[str]:
+    import ast
+
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    tree = ast.parse(cell)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+        exec(compile(tree, name, "exec"), names)
+        value = None if last is None else eval(compile(ast.Expression(last.value), name, "eval"), names)
+    found = [f'```text title="out"\n{printed.getvalue().rstrip()}\n```'] if printed.getvalue().strip() else []
+    if hasattr(value, "_repr_html_"):
+        found.append(value._repr_html_())
+    elif value is not None and type(value).__module__ != "matplotlib.figure":
+        found.append(f'```text title="out"\n{value!r}\n```')
+    for number in plt.get_fignums():
+        picture = io.BytesIO()
+        plt.figure(number).savefig(picture, format="png", dpi=110, bbox_inches="tight")
+        code = base64.b64encode(picture.getvalue()).decode("ascii")
+        found.append(f'<img class="drawn" alt="what the cell draws" src="data:image/png;base64,{code}">')
+    plt.close("all")
+    return found
