@@ -32,7 +32,7 @@ def on_page_content(content: str, **_: object) -> str:
     return _EQUATION.sub(mathml, content)
 
 
-def on_files(files: Files, config) -> Files:  # noqa: ANN001 - mkdocs' own
+def on_files(files: Files, config) -> Files:
     """Add a page for each notebook."""
     for path in sorted((ROOT / "notebooks").glob("*.py")):
         page = page_of(path.read_text(encoding="utf-8"), path.name, run=not os.environ.get(UNRUN))

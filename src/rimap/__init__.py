@@ -33,6 +33,7 @@ _NAMES = {
     "MLE": "rimap.estimators.mle",
     "RIM": "rimap.estimators.rim",
     "ResNet": "rimap.estimators.resnet",
+    "plot": "rimap.plotting",
     "InputError": "rimap.errors",
 }
 __all__ = ["__version__", *sorted(_NAMES)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from types import MappingProxyType
@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap import card, colours
 from rimap.errors import InputError
 from rimap.foreign import images_and_affine, volume
 from rimap.likelihood import Noise, Rician
 from rimap.signals.base import SignalModel
+from rimap.slices import view_of
 
 
 class Status(IntEnum):
@@ -159,6 +161,44 @@ class WeightedSeries:
         keep = np.asarray(keep, dtype=int)
         return replace(self, images=self.images[keep], model=self.model.subset(keep))
 
+    def _facts(self) -> list[str]:
+        """Return what is worth saying of it, in words."""
+        t, unit = self.model.times, "" if self.affine is None else f", {_by(self.voxel_size)} mm"
+        return [
+            f"{self.model.n_images} images of {_by(self.shape)} voxels{unit}",
+            f"{self.model.title}, {t.min():g} to {t.max():g} ms",
+            "noise not said" if self.noise is None else _noise_words(self.noise),
+            "no mask" if self.mask is None else f"mask of {int(self.mask.sum()):,} voxels",
+        ]
+
+    def __repr__(self) -> str:
+        """Return a line for people."""
+        return f"WeightedSeries({'; '.join([*self._facts(), *([self.source] if self.source else [])])})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the first, a middle and the last image, and the facts."""
+        view = view_of(self.affine, self.selected, limit=3)
+        order = np.argsort(self.model.times, kind="stable")
+        chosen = order[np.unique(np.linspace(0, len(order) - 1, 4).astype(int))]
+        values = np.stack([view.picture(self.images[n], view.middle) for n in chosen])
+        low = None if (values[np.isfinite(values)] < 0).any() else 0.0
+        window = colours.window(values, low=low, upper=0.995)
+        pictures = [
+            card.picture(self.images[n], view, view.middle, window, "grey", f"{self.model.times[n]:g} ms", edge=130)
+            for n in chosen
+        ]
+        return card.card("WeightedSeries", self.source, pictures, [], [*self._facts(), *self.notes])
+
+
+def _by(sizes: Sequence[float]) -> str:
+    return " × ".join(f"{s:.3g}" if isinstance(s, float) else str(s) for s in sizes)
+
+
+def _noise_words(noise: Noise) -> str:
+    if noise.sigma is None:
+        return f"{type(noise).__name__} noise"
+    return f"{type(noise).__name__} noise, σ {card.significant(float(np.nanmedian(noise.sigma)))}"
+
 
 class _Named(Mapping[str, NDArray[Any]]):
     """Maps (Q, *X) by parameter name."""
@@ -239,3 +279,69 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
         """Return the number of voxels of each status that occurs."""
         values, counts = np.unique(self.status, return_counts=True)
         return {Status(int(v)): int(c) for v, c in zip(values, counts)}
+
+    def figured(self) -> NDArray[np.bool_]:
+        """Return the voxels (*X) whose values count in figures: estimated or at a bound, A above 3σ where σ is known."""
+        use = np.isin(self.status, (Status.OK, Status.AT_BOUND))
+        if self.noise is not None and self.noise.sigma is not None:
+            with np.errstate(invalid="ignore"):
+                bright = use & (self.kappa[0] > 3 * self.noise.sigma)
+            use = bright if bright.any() else use
+        return np.asarray(use)
+
+    def window(self, name: str) -> tuple[float, float]:
+        """Return least and greatest value to show a map with: contrast for tissue rather than for fluid."""
+        p, values = self.model.parameters[self.model.index(name)], self[name][self.figured()]
+        low, high = colours.window(values, low=None if p.unit == "1" else 0.0)
+        if p.unit != "ms" or not np.isfinite(values).any():
+            return low, high
+        most = 2.5 * float(np.nanquantile(values, 0.75))
+        return low, min(colours.window(np.array([most]))[1] if most < high else high, p.bounds[1])
+
+    def _rows(self) -> list[tuple[str, str, str, str]]:
+        """Return name, median, quartiles and median standard deviation of each map, with units."""
+        use, rows = self.figured(), []
+        for p in self.model.parameters:
+            values, sd = (x[p.name][use] for x in (self, self.sd))
+            n = card.significant
+            unit = "" if p.unit == "1" else f" {p.unit}"
+            if not np.isfinite(values).any():
+                rows.append((p.name, "–", "–", "–"))
+                continue
+            low, middle, high = (float(q) for q in np.nanquantile(values, (0.25, 0.5, 0.75)))
+            median_sd = float(np.nanmedian(sd)) if np.isfinite(sd).any() else float("nan")
+            rows.append((p.name, f"{n(middle)}{unit}", f"{n(low)} to {n(high)}", n(median_sd)))
+        return rows
+
+    def _counts(self) -> str:
+        return ", ".join(f"{s.name.lower().replace('_', ' ')} {n:,}" for s, n in self.count().items())
+
+    def __repr__(self) -> str:
+        """Return a line for people: medians with units, and how many voxels have which status."""
+        medians = ", ".join(f"{name} {median}" for name, median, *_ in self._rows())
+        return f"ParameterMaps({self.estimator}; {_by(self.status.shape)} voxels; medians {medians}; {self._counts()})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a slice of the relaxation time, medians, statuses, warnings."""
+        p = self.model.parameters[-1]
+        pictures, shown = [], np.isfinite(self.kappa).all(0)
+        if shown.any():
+            view = view_of(self.affine, shown & self.figured() if (shown & self.figured()).any() else shown, limit=3)
+            pictures = [
+                card.picture(
+                    self[p.name],
+                    view,
+                    k,
+                    self.window(p.name),
+                    colours.of_parameter(p.name),
+                    f"{p.name} in {p.unit}, slice {k}",
+                    log=True,
+                    bar=True,
+                )
+                for k in view.slices
+            ]
+        rows = [("", "median", "quartiles", "median SD"), *self._rows()]
+        noise = [] if self.noise is None else [f"{_noise_words(self.noise)} ({self.sigma_source})"]
+        notes = [f"Voxels: {self._counts()}", *noise, *(f"Warning: {w}" for w in self.warnings)]
+        about = f"{self.estimator}, {_by(self.status.shape)} voxels"
+        return card.card("ParameterMaps", about, pictures, rows, notes)
