@@ -21,6 +21,7 @@ from rimap.signals.base import SignalModel
 
 _GRID = 4096
 _CHUNK = 8192
+_LANES = 8  # images of a voxel are filled up with zeros to a multiple of this: whole registers, three times as fast
 
 
 class Sums(NamedTuple):
@@ -71,7 +72,7 @@ class SignalTable:
     model
         |A (φ₀ + B φ₁)| or A φ₀.
     values
-        (G, 4, N) φ₀, φ₁, ∂φ₀/∂log T, ∂φ₁/∂log T; linear between grid points (error below 1e-6).
+        (G, 4, ≥ N) φ₀, φ₁, ∂φ₀/∂log T, ∂φ₁/∂log T; linear between grid points (error below 1e-6); then zeros.
     low, step
         log T of the first grid point and between two.
     """
@@ -89,11 +90,18 @@ class SignalTable:
         e = 1e-4
         value = model.basis(np.exp(grid))
         slope = (model.basis(np.exp(grid + e)) - model.basis(np.exp(grid - e))) / (2 * e)
-        values = np.zeros((_GRID, 4, model.n_images), np.float32)
-        K = value.shape[1]
-        values[:, :K] = np.moveaxis(value, 2, 0).swapaxes(1, 2)
-        values[:, 2 : 2 + K] = np.moveaxis(slope, 2, 0).swapaxes(1, 2)
+        N, K = value.shape[:2]
+        values = np.zeros((_GRID, 4, N + -N % _LANES), np.float32)
+        values[:, :K, :N] = np.moveaxis(value, 2, 0).swapaxes(1, 2)
+        values[:, 2 : 2 + K, :N] = np.moveaxis(slope, 2, 0).swapaxes(1, 2)
         return cls(model, values, float(low), float(grid[1] - grid[0]))
+
+    def voxels(self, S: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the images (N, *X) voxel by voxel (M, ≥ N), filled up with zeros as `values` are."""
+        flat = S.reshape(len(S), -1)
+        out = np.zeros((flat.shape[1], self.values.shape[2]), np.float32)
+        out[:, : len(S)] = flat.T
+        return out
 
     def sums(
         self,
@@ -103,7 +111,7 @@ class SignalTable:
         *,
         executor: Executor | None = None,
     ) -> Sums:
-        """Return `data_sums` of voxels: S (M, N) contiguous, κ (Q, M), σ (M) for Rician noise."""
+        """Return `data_sums` of voxels: S as `voxels` gives it, κ (Q, M), σ (M) for Rician noise."""
         Q, M = kappa.shape
         full = Q == 3
         out = np.empty((10, M), np.float32)
@@ -155,51 +163,69 @@ def _bessel_ratio(z, table):  # type: ignore[no-untyped-def]  # pragma: no cover
     return value if z >= 0 else -value
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
-def _sums(  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    values, low, step, S, A, B, T, sigma, rician, modulus, ratio, out
-):
+_FAST = {"reassoc", "contract", "nsz", "arcp"}
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def place(T, low, step, last):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Return the grid point below log T and how far T is past it."""
+    x = np.float32((np.log(T) - low) / step)
+    if not (x > np.float32(0)):
+        x = np.float32(0)
+    if x > last:
+        x = last
+    i = int(x)
+    return i, x - np.float32(i)
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, inline="always")
+def sums_of_voxel(values, i, w, a, b, s, inverse, rician, modulus, ratio):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Return g and H in (A, B, log T) and Σ(|f| − S)² of one voxel s (≥ N)."""
     one, zero = np.float32(1), np.float32(0)
-    last = np.float32(values.shape[0] - 1.001)
-    N = S.shape[1]
-    for m in range(S.shape[0]):
-        x = np.float32((np.log(T[m]) - low) / step)
-        if not (x > zero):
-            x = zero
-        if x > last:
-            x = last
-        i = int(x)
-        w = x - np.float32(i)
-        v = one - w
-        lower, upper = values[i], values[i + 1]
-        a, b = A[m], B[m]
-        gA = gB = gT = AA = AB = AT = BB = BT = TT = sse = zero
-        inverse = one / (sigma[m] * sigma[m])
-        for n in range(N):
-            p1 = v * lower[1, n] + w * upper[1, n]
-            M = v * lower[0, n] + w * upper[0, n] + b * p1
-            dM = v * lower[2, n] + w * upper[2, n] + b * (v * lower[3, n] + w * upper[3, n])
+    v = one - w
+    gA = gB = gT = AA = AB = AT = BB = BT = TT = sse = zero
+    for n in range(s.shape[0]):
+        p1 = v * values[i, 1, n] + w * values[i + 1, 1, n]
+        M = v * values[i, 0, n] + w * values[i + 1, 0, n] + b * p1
+        dM = v * values[i, 2, n] + w * values[i + 1, 2, n] + b * (v * values[i, 3, n] + w * values[i + 1, 3, n])
+        f = a * M
+        r = f - (-s[n] if (modulus and f < zero) else s[n])
+        sse += r * r
+        gA += r * M
+        gB += r * p1
+        gT += r * dM
+        AA += M * M
+        AB += M * p1
+        AT += M * dM
+        BB += p1 * p1
+        BT += p1 * dM
+        TT += dM * dM
+    if rician:
+        gA = gB = gT = zero
+        for n in range(s.shape[0]):
+            p1 = v * values[i, 1, n] + w * values[i + 1, 1, n]
+            M = v * values[i, 0, n] + w * values[i + 1, 0, n] + b * p1
+            dM = v * values[i, 2, n] + w * values[i + 1, 2, n] + b * (v * values[i, 3, n] + w * values[i + 1, 3, n])
             f = a * M
-            sign = -one if modulus and f < zero else one
-            f *= sign
-            dA = sign * M
-            dB = sign * a * p1
-            dT = sign * a * dM
-            s = S[m, n]
-            r = f - s
-            sse += r * r
-            if rician:
-                r = f - s * np.float32(_bessel_ratio(s * f * inverse, ratio))
-            gA += r * dA
-            gB += r * dB
-            gT += r * dT
-            AA += dA * dA
-            AB += dA * dB
-            AT += dA * dT
-            BB += dB * dB
-            BT += dB * dT
-            TT += dT * dT
-        out[0, m], out[1, m], out[2, m] = gA, gB, gT
-        out[3, m], out[4, m], out[5, m] = AA, AB, AT
-        out[6, m], out[7, m], out[8, m] = BB, BT, TT
+            y = -s[n] if (modulus and f < zero) else s[n]
+            r = f - y * np.float32(_bessel_ratio(y * f * inverse, ratio))
+            gA += r * M
+            gB += r * p1
+            gT += r * dM
+    a2 = a * a
+    return gA, a * gB, a * gT, AA, a * AB, a * AT, a2 * BB, a2 * BT, a2 * TT, sse
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST)
+def _sums(values, low, step, S, A, B, T, sigma, rician, modulus, ratio, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    last = np.float32(values.shape[0] - 1.001)
+    for m in range(S.shape[0]):
+        i, w = place(T[m], low, step, last)
+        inverse = np.float32(1) / (sigma[m] * sigma[m])
+        g0, g1, g2, h0, h1, h2, h3, h4, h5, sse = sums_of_voxel(
+            values, i, w, A[m], B[m], S[m], inverse, rician, modulus, ratio
+        )
+        out[0, m], out[1, m], out[2, m] = g0, g1, g2
+        out[3, m], out[4, m], out[5, m] = h0, h1, h2
+        out[6, m], out[7, m], out[8, m] = h3, h4, h5
         out[9, m] = sse

@@ -153,7 +153,7 @@ def _amplitude(model: SignalModel, S: F32, sigma: float) -> F32:
     if not model.separable:
         return np.asarray(abs(S).max(0).reshape(-1), np.float32)
     table = SignalTable.of(model)
-    voxels = np.ascontiguousarray(S.reshape(len(S), -1).T)
+    voxels = table.voxels(S)
 
     def sums_at(kappa: Any) -> Sums:
         found = table.sums(voxels, np.ascontiguousarray(kappa.reshape(len(kappa), -1), np.float32))

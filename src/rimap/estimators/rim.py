@@ -216,7 +216,7 @@ def data_term(
         return lambda kappa: data_sums(model, S, kappa, rician_sigma)
     table = SignalTable.of(model)
     X = S.shape[1:]
-    voxels = np.ascontiguousarray(S.reshape(len(S), -1).T, np.float32)
+    voxels = table.voxels(S)
     s = None if rician_sigma is None else np.broadcast_to(rician_sigma, X).reshape(-1)
 
     def sums(kappa: F32) -> Sums:

@@ -105,7 +105,7 @@ def data_term(model: SignalModel, images: Tensor, rician_sigma: Tensor | None) -
         return lambda kappa: data_sums(model, images, kappa, rician_sigma)
     table = SignalTable.of(model)
     X = images.shape[1:]
-    S = np.ascontiguousarray(images.movedim(0, -1).reshape(-1, images.shape[0]).numpy())
+    S = table.voxels(images.numpy())
     s = None if rician_sigma is None else (rician_sigma + torch.zeros(X)).reshape(-1).numpy()
 
     def sums(kappa: Tensor) -> Sums:
