@@ -107,14 +107,16 @@ def read_options(path: Path) -> ClusterOptions:
         if key not in valid:
             near = difflib.get_close_matches(key, valid, 1, 0.0)[0]
             raise InputError(f"{path}: unknown key {key!r}. The nearest valid one is {near!r}.")
-        is_list = kinds[key] == tuple[str, ...]
-        kind, title = (list, "a list of texts") if is_list else (int, "a whole number")
-        if not is_list and kinds[key] not in (int, int | None):
-            kind, title = str, "a text"
-        fits = isinstance(value, kind) and not isinstance(value, bool)
-        if not fits or (is_list and not all(isinstance(v, str) for v in value)):
+        wanted = kinds[key]
+        if wanted == tuple[str, ...]:
+            fits, title = isinstance(value, list) and all(isinstance(v, str) for v in value), "a list of texts"
+        elif wanted in (int, int | None):
+            fits, title = isinstance(value, int) and not isinstance(value, bool), "a whole number"
+        else:
+            fits, title = isinstance(value, str), "a text"
+        if not fits:
             raise InputError(f"{path}: {key} must be {title}; {value!r} came.")
-        values[key] = tuple(value) if is_list else value
+        values[key] = tuple(value) if isinstance(value, list) else value
     return ClusterOptions(**values)
 
 

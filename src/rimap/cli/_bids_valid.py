@@ -1,0 +1,48 @@
+"""Whether a folder is a BIDS data set, by the official validator where that is installed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+from rimap.errors import InputError
+
+_VALIDATORS = ("bids-validator-deno", "bids-validator")
+_SKIP = "Correct it, or go on with --skip-bids-validation."
+
+
+def check_dataset(folder: Path) -> None:
+    """Refuse what is no BIDS data set.
+
+    Raises
+    ------
+    InputError
+        Where dataset_description.json is missing or says too little, or the validator finds errors.
+    """
+    from rimap.io.bids import read_json
+
+    path = folder / "dataset_description.json"
+    if not path.is_file():
+        raise InputError(f"{folder} has no dataset_description.json, as a BIDS data set must. {_SKIP}")
+    missing = [k for k in ("Name", "BIDSVersion") if not read_json(path).get(k)]
+    if missing:
+        raise InputError(f"{path} lacks {' and '.join(missing)}. {_SKIP}")
+    for name in _VALIDATORS:
+        if (program := shutil.which(name)) is not None:
+            _validate(program, folder)
+            return
+
+
+def _validate(program: str, folder: Path) -> None:
+    command = [program, str(folder), "--ignoreWarnings", "--ignoreNiftiHeaders", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    try:
+        issues = json.loads(done.stdout)["issues"]["issues"]
+    except (ValueError, KeyError, TypeError):
+        return  # another validator, or it could not start: it has no say
+    errors = [i for i in issues if i.get("severity") == "error"]
+    if errors:
+        shown = "; ".join(f"{i.get('code')} {str(i.get('location', '')).lstrip('/')}".strip() for i in errors[:3])
+        raise InputError(f"{folder} is not valid BIDS: {len(errors)} errors ({shown}). {_SKIP}")

@@ -1,0 +1,139 @@
+"""`rimap bids`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+NO_ARGS_IS_HELP = True
+
+
+def command(
+    bids_dir: Annotated[Path, typer.Argument(metavar="BIDS_DIR", help="The data set.")],
+    output_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="The derivative: made, or gone on with.")],
+    level: Annotated[
+        str,
+        typer.Argument(
+            metavar="participant|group", help="Map every series, or make one page and table of what is mapped."
+        ),
+    ],
+    participant_label: Annotated[
+        list[str] | None,
+        typer.Option("--participant-label", "--participant_label", metavar="LABEL", help="Only these. Repeatable."),
+    ] = None,
+    session_label: Annotated[
+        list[str] | None,
+        typer.Option("--session-label", "--session_label", metavar="LABEL", help="Only these. Repeatable."),
+    ] = None,
+    run: Annotated[list[str] | None, typer.Option(metavar="LABEL", help="Only these runs. Repeatable.")] = None,
+    nprocs: Annotated[
+        int | None,
+        typer.Option("--nprocs", "--n-procs", metavar="N", min=1, help="Cores to use: as many series at once."),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Cores for each series; what --nprocs leaves it.")
+    ] = None,
+    work_dir: Annotated[
+        Path | None,
+        typer.Option("--work-dir", "-w", metavar="DIR", help="For temporary files and compiled code; may be deleted."),
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="tcp://HOST:PORT", help="Run on the Dask cluster of this scheduler.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="slurm|local", help="Start a Dask cluster, and run on it.")
+    ] = None,
+    cluster_options: Annotated[
+        Path | None, typer.Option(metavar="TOML", help="What its jobs are: jobs, cores, memory, walltime, queue …")
+    ] = None,
+    skip_bids_validation: Annotated[
+        bool,
+        typer.Option("--skip-bids-validation", "--skip_bids_validation", help="Do not look whether BIDS_DIR is valid."),
+    ] = False,
+    estimator: Annotated[
+        str | None, typer.Option(metavar="NAME", help="nlls, mle, rim or resnet; chosen if left out.")
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(metavar="WHERE", help="Masks: a file, a pattern (m/sub-{sub}_mask.nii.gz) or a BIDS folder."),
+    ] = None,
+    rois: Annotated[
+        str | None, typer.Option(metavar="WHERE", help="Label images, likewise; a folder is searched for _dseg.")
+    ] = None,
+    tr_ms: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Time from inversion to inversion in ms; else from the sidecars.")
+    ] = None,
+    sequence: Annotated[str | None, typer.Option(metavar="ir|t2", help="Only the series of this kind.")] = None,
+    signed: Annotated[
+        bool | None, typer.Option("--signed/--magnitude", help="Images keep their polarity, or are a modulus.")
+    ] = None,
+    skip_first: Annotated[int, typer.Option(metavar="N", help="Leave out the N images of shortest time.")] = 0,
+    noise: Annotated[
+        str | None, typer.Option(metavar="gaussian|rician", help="Likelihood; gaussian if left out.")
+    ] = None,
+    sigma: Annotated[
+        str | None, typer.Option(metavar="NUMBER", help="Noise SD in the unit of the images; estimated if left out.")
+    ] = None,
+    lambda_b: Annotated[
+        float | None, typer.Option("--lambda-b", metavar="X", help="Smoothness of B (mle).", show_default=False)
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Trained network (rim, resnet), as `rimap models` lists them."),
+    ] = None,
+    rates: Annotated[bool, typer.Option("--rates", help="Write R1 or R2 as well.")] = False,
+    fill: Annotated[float | None, typer.Option(metavar="0", help="Write this instead of NaN.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Map again what is finished.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and failures only.")] = False,
+) -> None:
+    """The BIDS App: map a data set, on all cores or a cluster, going on where an earlier run ended.
+
+    \b
+    rimap bids bids/ out/ participant --nprocs 8
+    rimap bids bids/ out/ group --rois derivatives/segmentation
+    rimap bids bids/ out/ participant --cluster slurm --cluster-options slurm.toml
+    """
+    from rimap.cli import _options as typed
+    from rimap.cli._bids_app import App, participant
+    from rimap.cli._bids_group import group
+    from rimap.cli._mapping import Request
+
+    request = Request(
+        inputs=(bids_dir,),
+        out=output_dir,
+        estimator=estimator,
+        tr_ms=typed.numbers(tr_ms, "--tr-ms"),
+        sequence=sequence,
+        signed=signed,
+        skip_first=skip_first,
+        noise=noise,
+        sigma=typed.sigma_or_file(sigma),
+        estimator_options={k: v for k, v in (("lambda_B", lambda_b), ("network", network)) if v is not None},
+        participant_labels=typed.labels(participant_label, "sub-"),
+        sessions=typed.labels(session_label, "ses-"),
+        runs=typed.labels(run, "run-"),
+        rates=rates,
+        fill=fill,
+        overwrite=overwrite,
+        threads=threads,
+        quiet=quiet,
+        command=tuple(sys.argv[1:]),
+    )
+    app = App(
+        request=request,
+        masks=None if mask is None else Path(mask),
+        rois=None if rois is None else Path(rois),
+        nprocs=nprocs,
+        work_dir=work_dir,
+        scheduler=scheduler,
+        cluster=None if cluster is None else cluster.strip().lower(),
+        cluster_options=cluster_options,
+        validate=not skip_bids_validation,
+    )
+    if typed.one_of(level, ("participant", "group"), "the level of analysis") == "participant":
+        participant(app)
+    else:
+        group(app)
