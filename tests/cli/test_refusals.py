@@ -239,7 +239,9 @@ def test_earlier_results_are_kept_unless_overwrite(bids, rimap, tmp_path):
     assert rimap("map", bids, "-o", out, "--estimator", "nlls").exit_code == 0
     before = {f: f.read_bytes() for f in out.rglob("*") if f.is_file()}
     result = rimap("map", bids, "-o", out, "--estimator", "nlls")
-    assert result.exit_code == 2 and "--overwrite" in result.stderr
+    assert result.exit_code == 0 and "kept sub-01 IRT1" in result.stdout
+    result = rimap("map", bids, "-o", out, "--estimator", "nlls", "--rates")
+    assert result.exit_code == 2 and "--overwrite" in result.stderr and "rates" in result.stderr
     assert {f: f.read_bytes() for f in out.rglob("*") if f.is_file()} == before
     assert rimap("map", bids, "-o", out, "--estimator", "nlls", "--overwrite").exit_code == 0
 

@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -21,10 +21,12 @@ from rimap.errors import InputError
 
 if TYPE_CHECKING:
     from rimap.estimators import Estimator
+    from rimap.estimators.base import Progress
     from rimap.io import SeriesFiles
+    from rimap.io.records import Record
     from rimap.likelihood import Noise
     from rimap.report import Statistics
-    from rimap.series import ParameterMaps, Status
+    from rimap.series import ParameterMaps, Status, WeightedSeries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,11 @@ class Request:
     overwrite: bool = False
     threads: int | None = None
     quiet: bool = False
+    command: tuple[str, ...] = ()  # what was typed, where a worker is told
+
+
+#: Estimates in another way than `Estimator.estimate`: in slabs on a cluster, say.
+Spread = Callable[["Estimator", "WeightedSeries", "Progress | None"], "ParameterMaps"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +99,7 @@ def map_all(request: Request) -> list[Result]:
     """
     from rimap.cli._summary import print_summary
     from rimap.io import find_series
+    from rimap.io.run_lock import locked
 
     started = time.perf_counter()
     if request.threads is not None:
@@ -105,23 +113,43 @@ def map_all(request: Request) -> list[Result]:
         sequence=sequence,
         series=request.series,
     )
-    _check(request, found)
-    _check_output(request, found)
-    results: list[Result] = []
-    refused = 0
-    for n, files in enumerate(found):
-        try:
-            results.append(map_one(request, files, f"{n + 1}/{len(found)}" if len(found) > 1 else ""))
-        except InputError as error:
-            if len(found) == 1:
-                raise
-            refused += 1
-            text = str(error)
-            print(f"rimap: error: {text if files.label in text else f'{files.label}: {text}'}", file=sys.stderr)
+    check_request(request, found)
+    with locked(request.out, subjects(request, found)):
+        todo = [files for files in found if not finished(request, files)]
+        results, refused = _map_each(request, todo)
     print_summary(results, request, time.perf_counter() - started)
+    _say_kept([files.label for files in found if files not in todo], request)
+    if refused and len(found) == 1:
+        raise refused[0]
     if refused:
-        raise InputError(f"{refused} of {len(found)} series could not be mapped, for the reasons above.")
+        raise InputError(f"{len(refused)} of {len(found)} series could not be mapped, for the reasons above.")
     return results
+
+
+def _map_each(request: Request, todo: Sequence[SeriesFiles]) -> tuple[list[Result], list[InputError]]:
+    results, refused = [], []
+    for n, files in enumerate(todo):
+        try:
+            results.append(map_one(request, files, f"{n + 1}/{len(todo)}" if len(todo) > 1 else ""))
+        except InputError as error:
+            refused.append(error)
+            text = str(error)
+            if len(todo) > 1:
+                print(f"rimap: error: {text if files.label in text else f'{files.label}: {text}'}", file=sys.stderr)
+    return results, refused
+
+
+def _say_kept(kept: Sequence[str], request: Request) -> None:
+    if kept and not request.quiet:
+        shown = ", ".join(kept[:4]) + (f" and {len(kept) - 4} more" if len(kept) > 4 else "")
+        print(f"kept {shown}: same settings and inputs as before (--overwrite computes again)")
+
+
+def subjects(request: Request, found: Sequence[SeriesFiles]) -> list[str]:
+    """Return the subjects that a run writes where it was asked for some alone: others may run beside it."""
+    if not request.participant_labels or any(files.dataset is None for files in found):
+        return []
+    return sorted({f"sub-{files.entities['sub']}" for files in found})
 
 
 def sequences() -> list[str]:
@@ -131,7 +159,7 @@ def sequences() -> list[str]:
     return sorted(signal_models())
 
 
-def map_one(request: Request, files: SeriesFiles, position: str = "") -> Result:
+def map_one(request: Request, files: SeriesFiles, position: str = "", spread: Spread | None = None) -> Result:
     """Map one series and write what comes out of it: all of it, or nothing.
 
     Raises
@@ -140,10 +168,13 @@ def map_one(request: Request, files: SeriesFiles, position: str = "") -> Result:
         For whatever does not fit together.
     """
     from rimap import report
-    from rimap.io import read_labels, write_maps, write_whole
+    from rimap.io import map_files, read_labels
+    from rimap.io.atomic import write_together
 
     model = files.model_class(request.sequence)
     estimator, choice = chosen(request, model.name)
+    record = record_for(request, files)
+    overwrite = request.overwrite or record.state() == "begun"
     series = files.load(
         times_ms=request.times_ms,
         tr_ms=request.tr_ms if request.tr_ms is None or len(request.tr_ms) > 1 else request.tr_ms[0],
@@ -158,37 +189,38 @@ def map_one(request: Request, files: SeriesFiles, position: str = "") -> Result:
     begun = time.perf_counter()
     name = " ".join(x for x in (position, files.label) if x)
     with compile_time() as compiling, progress_bar(name, quiet=request.quiet) as progress:
-        maps = estimator.estimate(series, progress=progress)
+        maps = spread(estimator, series, progress) if spread else estimator.estimate(series, progress=progress)
     seconds = max(time.perf_counter() - begun - sum(compiling), 0.0)
 
     warnings = tuple(dict.fromkeys((*series.notes, *maps.warnings)))
     rois = [] if labels is None else report.roi_table(maps, labels, label_names(request.rois))
-    written = write_maps(
+    new = map_files(
         maps,
         files,
         request.out,
-        overwrite=request.overwrite,
         fill=math.nan if request.fill is None else request.fill,
         rates=request.rates,
         extra_metadata={"Warnings": list(warnings)},
-        sequence=request.sequence,
     )
-    page, table = _places(written[0], files, request.out)
+    page, table = _places(new.images[0], files, request.out)
     run = report.Run(
         title=files.label,
         estimator_title=estimator.title,
         choice=choice,
         inputs=list(files.origin) or [_shown(f) for f in files.sources],
-        outputs=[_shown(f) for f in written],
+        outputs=[_shown(f) for f in new.images],
         command=_command(request, hide_inputs=bool(files.origin)),
         seconds=seconds,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         warnings=warnings,
         rois=rois,
     )
-    write_whole(page, report.page(series, maps, run))
+    contents = {**new.contents, page: report.page(series, maps, run).encode()}
     if rois:
-        write_whole(table, tsv(rois))
+        contents[table] = tsv(rois).encode()
+    with record.writing():
+        write_together(contents, remove=new.stale if overwrite else ())
+    record.finish(path for path in contents if path not in new.dataset_files)
     inside, where = report.region(series)
     return Result(
         label=files.label,
@@ -206,7 +238,7 @@ def map_one(request: Request, files: SeriesFiles, position: str = "") -> Result:
         warnings=warnings,
         seconds=seconds,
         compiling=sum(compiling),
-        maps=written,
+        maps=new.images,
         report=page,
         rois=rois,
         roi_file=table if rois else None,
@@ -222,8 +254,13 @@ def chosen(request: Request, sequence: str) -> tuple[Estimator, str]:
     return build(name, dict(request.estimator_options), threads=request.threads), why
 
 
-def _check(request: Request, found: Sequence[SeriesFiles]) -> None:
-    """Refuse options that no series can take, before any work."""
+def check_request(request: Request, found: Sequence[SeriesFiles]) -> None:
+    """Refuse options that no series can take, and an OUT that cannot take the maps, before any work."""
+    _check_options(request, found)
+    _check_output(request, found)
+
+
+def _check_options(request: Request, found: Sequence[SeriesFiles]) -> None:
     models = {f.model_class(request.sequence) for f in found}
     for model in models:
         chosen(request, model.name)
@@ -249,14 +286,68 @@ def _check(request: Request, found: Sequence[SeriesFiles]) -> None:
 
 
 def _check_output(request: Request, found: Sequence[SeriesFiles]) -> None:
-    """Refuse an OUT that cannot take the maps, before any work."""
     from rimap.io import check_output
 
     by_estimator: dict[str, list[SeriesFiles]] = {}
     for f in found:
         by_estimator.setdefault(chosen(request, f.model_class(request.sequence).name)[0].name, []).append(f)
     for name, files in by_estimator.items():
-        check_output(files, request.out, estimator=name, overwrite=request.overwrite, sequence=request.sequence)
+        check_output(files, request.out, estimator=name, overwrite=True, sequence=request.sequence)
+
+
+def finished(request: Request, files: SeriesFiles) -> bool:
+    """Tell whether the maps of a series are all there, made of the same files with the same settings.
+
+    Raises
+    ------
+    InputError
+        Where other maps are there and `overwrite` is false.
+    """
+    from rimap.io import check_output
+
+    if request.overwrite:
+        return False
+    record = record_for(request, files)
+    state = record.state()
+    if state in ("finished", "begun"):
+        return state == "finished"
+    if state == "different":
+        what = "; ".join(record.differences())
+        raise InputError(
+            f"{files.label}: maps are there already in {request.out}, made otherwise ({what[:200]}). Replace them with "
+            "--overwrite, or give another -o OUT."
+        )
+    estimator, _ = chosen(request, files.model_class(request.sequence).name)
+    check_output([files], request.out, estimator=estimator.name, sequence=request.sequence)
+    return False
+
+
+#: What the maps do not depend on, or what `record_for` says in another way.
+_NOT_RECORDED = {
+    "inputs", "out", "estimator", "estimator_options", "participant_labels", "sessions", "runs", "series", "overwrite",
+    "threads", "memory", "quiet", "command",
+}  # fmt: skip
+
+
+def record_for(request: Request, files: SeriesFiles) -> Record:
+    """Return the record of a series in OUT: what the maps depend on, and what became of them."""
+    from rimap import __version__
+    from rimap.estimators.shipped import default_network, path_of
+    from rimap.io.records import checksum, record_of
+
+    model = files.model_class(request.sequence)
+    estimator, _ = chosen(request, model.name)
+    known = getattr(estimator, "__dataclass_fields__", {}).values()
+    options = {f.name: getattr(estimator, f.name) for f in known if f.repr and f.name != "threads"}
+    if "network" in options:
+        network = path_of(options["network"] or default_network(model.name, estimator.name))
+        options["network"] = f"{network.stem} {checksum(network)}"
+    asked = {f.name: getattr(request, f.name) for f in fields(request) if f.name not in _NOT_RECORDED}
+    if request.rois is not None and (table := label_table(request.rois)).is_file():
+        asked["roi_names"] = table
+    settings = {"rimap": __version__, **options, **asked}
+    given = {k: v for k, v in settings.items() if v is not None and v is not False and v != ()}
+    return record_of(files, request.out, estimator.name, given)
 
 
 def _noise(request: Request) -> Noise | None:
@@ -298,16 +389,20 @@ def label_names(image: Path | None) -> dict[int, str]:
     """Return the names in the table beside a label image (BIDS: the same stem, ``.tsv``, index and name), if any."""
     if image is None:
         return {}
-    table = image.with_name(f"{image.name.removesuffix('.gz').removesuffix('.nii')}.tsv")
     names = {}
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
+        with label_table(image).open(encoding="utf-8-sig", newline="") as file:
             for row in csv.DictReader(file, delimiter="\t"):
                 if (row.get("index") or "").strip().isdigit():
                     names[int(row["index"])] = (row.get("name") or "").strip()
     except (OSError, UnicodeDecodeError, csv.Error):
         return {}
     return names
+
+
+def label_table(image: Path) -> Path:
+    """Return where the names of the labels of an image are, if anywhere."""
+    return image.with_name(f"{image.name.removesuffix('.gz').removesuffix('.nii')}.tsv")
 
 
 def tsv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -325,7 +420,7 @@ def tsv(rows: Sequence[Mapping[str, Any]]) -> str:
 def _command(request: Request, *, hide_inputs: bool) -> str:
     """Return what was typed; without the paths of DICOM, which may be named after the patient."""
     hidden = request.inputs if hide_inputs else ()
-    return shlex.join(["rimap", *("DICOM" if Path(a) in hidden else a for a in sys.argv[1:])])
+    return shlex.join(["rimap", *("DICOM" if Path(a) in hidden else a for a in request.command or sys.argv[1:])])
 
 
 def _shown(path: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rimap.io.atomic import write_whole
-from rimap.io.derivatives import check_output, planned_outputs, write_maps
+from rimap.io.derivatives import check_output, map_files, planned_outputs, write_maps
 from rimap.io.finding import find_series, read
 from rimap.io.nifti import read_labels, read_mask
 from rimap.io.series_files import SeriesFiles
@@ -12,6 +12,7 @@ __all__ = [
     "SeriesFiles",
     "check_output",
     "find_series",
+    "map_files",
     "planned_outputs",
     "read",
     "read_labels",

@@ -34,6 +34,7 @@ import importlib.metadata
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -141,8 +142,45 @@ def write_maps(
     InputError
         As `check_output`; where the shape of the maps is not that of the files; where OUT cannot be written.
     """
+    check_output([series_files], Path(out), estimator=maps.estimator, overwrite=overwrite, sequence=sequence)
+    new = map_files(maps, series_files, out, fill=fill, rates=rates, extra_metadata=extra_metadata)
+    write_together(new.contents, remove=new.stale if overwrite else ())
+    return list(new.images)
+
+
+@dataclass(frozen=True)
+class MapFiles:
+    """What `write_maps` writes.
+
+    Parameters
+    ----------
+    contents
+        By path, in the order in which they are to be written.
+    images
+        The images among them, the main map first.
+    stale
+        What an earlier result may have left that these do not replace.
+    dataset_files
+        Those that all series share.
+    """
+
+    contents: Mapping[Path, Content]
+    images: tuple[Path, ...]
+    stale: tuple[Path, ...]
+    dataset_files: tuple[Path, ...]
+
+
+def map_files(
+    maps: ParameterMaps,
+    series_files: SeriesFiles,
+    out: Path,
+    *,
+    fill: float = np.nan,
+    rates: bool = False,
+    extra_metadata: Mapping[str, Any] | None = None,
+) -> MapFiles:
+    """Return the files of the maps of a series, unwritten; the parameters are those of `write_maps`."""
     out = Path(out)
-    check_output([series_files], out, estimator=maps.estimator, overwrite=overwrite, sequence=sequence)
     first = open_nifti(series_files.images[0])
     if maps.status.shape != first.shape:
         raise InputError(f"the maps have shape {maps.status.shape} and {first.path.name} {first.shape}.")
@@ -177,9 +215,8 @@ def write_maps(
     files: dict[Path, Content] = {}
     if series_files.dataset is not None:
         files |= dataset_files(out, series_files.dataset)
-    stale = [f for path in naming.all_files() for f in (path, _sidecar(path))] if overwrite else []
-    write_together(files | sidecars | images, remove=stale)
-    return list(images)
+    stale = [f for path in naming.all_files() for f in (path, _sidecar(path))]
+    return MapFiles(files | sidecars | images, tuple(images), tuple(stale), tuple(files))
 
 
 class _Naming:

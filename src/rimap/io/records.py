@@ -7,11 +7,13 @@ about which outputs are whole. Validators pass over names that begin with a dot.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +40,15 @@ class Record:
         The series, for messages.
     wanted
         All that bears on the outputs: settings, sources with size and time, version. See `record_of`.
+    files
+        The sources, where they last.
     """
 
     path: Path
     out: Path
     label: str
     wanted: Mapping[str, Any]
+    files: tuple[Path, ...] = ()
 
     def read(self) -> dict[str, Any]:
         """Return what was written last, {} where nothing readable is there."""
@@ -65,18 +70,33 @@ class Record:
             return "none"
         if state != "finished":
             return str(state)
-        if not _whole(self.out, found.get("outputs")):
+        if _broken(self.out, found.get("outputs")):
             return "begun"
         return "different" if self.differences() else "finished"
 
     def differences(self) -> list[str]:
         """Return in words how what is wanted differs from what was made."""
-        before, now = self.read().get("wanted") or {}, _plain(self.wanted)
+        found = self.read()
+        before, now = _mapping(found.get("wanted")), _plain(self.wanted)
         keys = [k for k in {**before, **now} if before.get(k) != now.get(k)]
-        return [
+        if "sources" in keys and self._same_content(before.get("sources"), found.get("checksums")):
+            keys.remove("sources")
+        texts = [
             f"{k}: {before.get(k)!r}, now {now.get(k)!r}" if k != "sources" else "the source files have changed"
             for k in keys
         ]
+        sizes = _mapping(found.get("outputs"))
+        return texts + [
+            f"{name} has been changed since" for name, size in sizes.items() if _other(self.out / name, size)
+        ]
+
+    def _same_content(self, before: Any, checksums: Any) -> bool:
+        """Tell whether the source files differ in their times alone, as those of a copy do."""
+        now = list(self.wanted["sources"])
+        if not (self.files and isinstance(before, list) and before[-1:] == now[-1:]):
+            return False
+        names = [[str(x).rsplit(" ", 1)[0] for x in sources] for sources in (before, now)]
+        return names[0] == names[1] and checksums == [checksum(f) for f in self.files]
 
     def begin(self) -> None:
         """Write that outputs may be half written from here on."""
@@ -85,7 +105,8 @@ class Record:
     def finish(self, outputs: Iterable[Path], **more: Any) -> None:
         """Write that all outputs are there."""
         sizes = {_name(p, self.out): None if p.suffix == ".html" else p.stat().st_size for p in outputs}
-        self._write("finished", outputs=sizes, **more)
+        checksums = [checksum(f) for f in self.files]
+        self._write("finished", outputs=sizes, checksums=checksums, **more)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -106,8 +127,15 @@ class Record:
             raise
 
     def fail(self, message: str) -> None:
-        """Write why there is no output."""
-        self._write("failed", message=message)
+        """Add why the last attempt gave no output; what is said of outputs of earlier ones stays."""
+        before = self.read() or {"label": self.label, "state": "failed", "wanted": dict(self.wanted)}
+        write_whole(self.path, to_json(before | {"message": message}))
+
+    def forgive(self) -> None:
+        """Take back what `fail` added: the outputs are those that are wanted."""
+        content = self.read()
+        if content.pop("message", None) is not None:
+            write_whole(self.path, to_json(content))
 
     def _write(self, state: str, **more: Any) -> None:
         content = {"label": self.label, "state": state, "wanted": dict(self.wanted), **more}
@@ -130,10 +158,20 @@ def record_of(files: SeriesFiles, out: Path, estimator: str, settings: Mapping[s
     wanted = {
         **{k: _stamp(v, start) if isinstance(v, Path) else v for k, v in settings.items()},
         "estimator": estimator,
-        "sources": list(files.origin) or [*(_stamp(f, start) for f in files.sources), f"sidecars {metadata}"],
+        "sources": [
+            *(files.origin or (_stamp(f, start) for f in files.sources)),
+            *(checksum(f) for f in files.sources if files.origin),  # temporary files, whose time says nothing
+            f"sidecars {metadata}",
+        ],
     }
-    parts = (files.stem, files.suffix, estimator)
-    return Record(out / FOLDER / f"{'_'.join(p for p in parts if p)}.json", out, files.label, wanted)
+    return replace(blank_record(files, out, estimator), wanted=wanted)
+
+
+def blank_record(files: SeriesFiles, out: Path, estimator: str) -> Record:
+    """Return the record of a series whose settings cannot be known, since its sidecars cannot be read."""
+    name = "_".join(p for p in (files.stem, files.suffix, estimator) if p)
+    lasting = () if files.origin else files.sources
+    return Record(Path(out) / FOLDER / f"{name}.json", Path(out), files.label, {}, lasting)
 
 
 def records(out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -145,10 +183,44 @@ def records(out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
 
 
-def _whole(out: Path, outputs: Any) -> bool:
-    if not isinstance(outputs, dict) or not outputs:
-        return False
-    return all((out / name).is_file() and size in (None, (out / name).stat().st_size) for name, size in outputs.items())
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _broken(out: Path, outputs: Any) -> bool:
+    """Tell whether an output is missing or damaged."""
+    sizes = _mapping(outputs)
+    return not sizes or any(not (out / n).is_file() or _damaged(out / n, size) for n, size in sizes.items())
+
+
+def _damaged(path: Path, size: int | None) -> bool:
+    """Tell whether a file is cut off or unreadable: not where somebody has put another, whole one in its place."""
+    now = path.stat().st_size
+    if not now or now == size or size is None:
+        return not now
+    try:
+        if path.name.endswith(".gz"):
+            with gzip.open(path) as file:
+                while file.read(1 << 20):
+                    pass
+        elif path.suffix == ".json":
+            read_json(path)
+    except (OSError, EOFError, zlib.error, InputError):
+        return True
+    return False
+
+
+def _other(path: Path, size: int | None) -> bool:
+    return size is not None and path.is_file() and path.stat().st_size != size
+
+
+def checksum(path: Path) -> str:
+    """Return the first digits of the SHA-256 of a file."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
 def _stamp(path: Path, start: Path) -> str:

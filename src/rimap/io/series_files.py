@@ -176,7 +176,13 @@ class SeriesFiles:
         try:
             images, kept, more = self._polarity(images, kept, files, keep, signed)
             return WeightedSeries(
-                images, kept, noise=noise, mask=mask, affine=files[0].affine, source=self.label, notes=(*self.notes, *notes, *more)
+                images,
+                kept,
+                noise=noise,
+                mask=mask,
+                affine=files[0].affine,
+                source=self.label,
+                notes=(*self.notes, *notes, *more),
             )
         except InputError as error:
             raise error if self.label in str(error) else InputError(f"{self.label}: {error}") from None
