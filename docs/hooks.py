@@ -86,8 +86,9 @@ def _outputs(cell: str, names: dict[str, object], name: str) -> list[str]:
         exec(compile(tree, name, "exec"), names)
         value = None if last is None else eval(compile(ast.Expression(last.value), name, "eval"), names)
     found = [f'```text title="out"\n{printed.getvalue().rstrip()}\n```'] if printed.getvalue().strip() else []
-    if hasattr(value, "_repr_html_"):
-        found.append(value._repr_html_())
+    shown = value._repr_html_() if hasattr(value, "_repr_html_") else None
+    if shown:
+        found.append(shown)
     elif value is not None and type(value).__module__ != "matplotlib.figure":
         found.append(f'```text title="out"\n{value!r}\n```')
     for number in plt.get_fignums():
