@@ -258,6 +258,7 @@ def _run(app: App, options: ClusterOptions | None, todo: Sequence[Task]) -> Gene
 
     if not todo:
         return
+    _describe(app.request.out, todo)
     with team(app, options, len(todo)) as crew:
         tasks = [replace(t, request=replace(t.request, threads=crew.threads)) for t in todo]
         if crew.executor is None:
@@ -270,6 +271,16 @@ def _run(app: App, options: ClusterOptions | None, todo: Sequence[Task]) -> Gene
             yield t.files, attempt(t.files.label, partial(work, t, crew))
         for future in as_completed(futures):
             yield futures[future], attempt(futures[future].label, future.result)
+
+
+def _describe(out: Path, todo: Sequence[Task]) -> None:
+    """Write what says that OUT is a data set, before several processes find that it is missing."""
+    from rimap.io.atomic import write_together
+    from rimap.io.provenance import dataset_files
+
+    for dataset in {t.files.dataset for t in todo}:
+        if dataset is not None:
+            write_together(dataset_files(out, dataset))
 
 
 @contextlib.contextmanager

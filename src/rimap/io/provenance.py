@@ -28,7 +28,7 @@ _OF_SCANNER = (
     "MagneticFieldStrength", "Manufacturer", "ManufacturersModelName", "DeviceSerialNumber", "PulseSequenceType",
     "PulseSequenceDetails", "SequenceName", "ReceiveCoilName", "BodyPart",
 )  # fmt: skip
-_IGNORE = "*.html\n*_rois.tsv\n*_rois.json\n"
+_IGNORE = "*.html\n*_rois.tsv\n*_rois.json\ngroup.*\nfailed.tsv\n"
 _README = """Parameter maps made by rimap from the data set named in dataset_description.json.
 
 _T1map, _T2map   relaxation times, s
@@ -78,7 +78,7 @@ def map_metadata(maps: ParameterMaps, series_files: SeriesFiles, out: Path) -> d
         "EstimationReference": _PAPER,
         "SkullStripped": False,
         "Estimator": maps.estimator,
-        "EstimatorSettings": dict(maps.settings),
+        "EstimatorSettings": {k: v for k, v in maps.settings.items() if k != "threads"},  # no value depends on it
         "SignalModel": model.name,
         _times_field(model): [_seconds(t) for t in model.times],
     }
