@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import math
+import secrets
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -24,6 +26,8 @@ from rimap.io.bids import is_nifti
 TOLERANCE = 0.05
 #: deflate cannot do better.
 _LARGEST_RATIO = 1032
+#: Bytes after the data that are let pass.
+_MOST_AFTER = 64 << 20
 _BROKEN = (OSError, EOFError, zlib.error, ValueError, OverflowError, HeaderDataError, HeaderTypeError)
 
 
@@ -77,6 +81,10 @@ class NiftiFile:
         Whether qform or sform gives the affine; otherwise it is a guess of the reader.
     header
         The header, to be copied into the maps.
+    stamp
+        What the file was when the header was read: it must not change.
+    data
+        Where the data are, if not in `path`.
     """
 
     path: Path
@@ -89,6 +97,8 @@ class NiftiFile:
     offset: int
     slope: float
     inter: float
+    stamp: Stamp | None = None
+    data: Path | None = None
 
     def volumes(self, keep: Sequence[bool] | None = None) -> Iterator[NDArray[Any]]:
         """Yield the volumes (*X) that are to be kept, scaled, as float32 (float64 for files of float64).
@@ -96,31 +106,92 @@ class NiftiFile:
         Raises
         ------
         InputError
-            Where the data end early or are damaged.
+            Where the data end early, are damaged, or change meanwhile.
         """
         n_bytes = math.prod(self.shape) * self.dtype.itemsize
-        target = np.float64 if self.dtype.kind == "f" and self.dtype.itemsize >= 8 else np.float32
+        with self._reading() as file:
+            file.seek(self.offset)
+            for n in range(self.n_volumes):
+                if keep is not None and not keep[n]:
+                    file.seek(n_bytes, 1)
+                else:
+                    yield self._scaled(self._read(file, n_bytes, n), self.shape)
+            _drain(file)
+
+    def planes(self, a: int, b: int, keep: Sequence[bool] | None = None) -> Iterator[NDArray[Any]]:
+        """Yield planes `a` to `b` of the last axis of the volumes that are to be kept, as `volumes` does.
+
+        Quick only for a file that is not compressed, or was `unpacked`.
+        """
+        shape = (*self.shape[:-1], b - a)
+        plane = math.prod(self.shape[:-1]) * self.dtype.itemsize
+        with self._reading() as file:
+            for n in range(self.n_volumes):
+                if keep is None or keep[n]:
+                    file.seek(self.offset + plane * (n * self.shape[-1] + a))
+                    yield self._scaled(self._read(file, plane * (b - a), n), shape)
+
+    def unpacked(self, folder: Path) -> NiftiFile:
+        """Return the file with its data uncompressed in `folder`, if they are not so already; the checksum is checked.
+
+        Raises
+        ------
+        InputError
+            Where the data end early or are damaged, or `folder` cannot take them.
+        """
+        with self.path.open("rb") as file:
+            if file.read(2) != b"\x1f\x8b":
+                return self
+        left, n = math.prod(self.shape) * self.n_volumes * self.dtype.itemsize, 0
+        raw = folder / f"{secrets.token_hex(4)}.raw"
+        with self._reading() as file, raw.open("xb") as to:
+            file.seek(self.offset)
+            while left:
+                data = self._read(file, min(left, 1 << 22), n)
+                try:
+                    to.write(data)
+                except OSError as error:
+                    raise InputError(f"cannot write to {folder}: {error.strerror or error}.") from None
+                left -= len(data)
+            _drain(file)
+        return replace(self, data=raw, offset=0)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[IO[bytes]]:
         try:
-            with _open(self.path) as file:
-                file.seek(self.offset)
-                for n in range(self.n_volumes):
-                    if keep is not None and not keep[n]:
-                        file.seek(n_bytes, 1)
-                        continue
-                    data = file.read(n_bytes)
-                    if len(data) < n_bytes:
-                        raise EOFError(f"it ends within volume {n + 1} of {self.n_volumes}")
-                    values = np.frombuffer(data, self.dtype).reshape(self.shape, order="F")
-                    if (self.slope, self.inter) == (1.0, 0.0):
-                        yield values.astype(target)
-                    else:
-                        yield (values * np.float64(self.slope) + np.float64(self.inter)).astype(target)
-                while file.read(1 << 20):  # the checksum of a .gz is read at its end
-                    pass
+            with _open(self.data or self.path) as file:
+                yield file
         except _BROKEN as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise InputError(f"{self.path} cannot be read: {error.strerror or error}.") from None
             raise InputError(
                 f"{self.path} is truncated or damaged ({_reason(error)}). Copy or convert it again."
             ) from None
+        finally:
+            if self.stamp is not None:
+                self.stamp.check(self.path)
+
+    def _read(self, file: IO[bytes], n_bytes: int, n: int) -> bytes:
+        data = file.read(n_bytes)
+        if len(data) < n_bytes:
+            raise EOFError(f"it ends within volume {n + 1} of {self.n_volumes}")
+        return data
+
+    def _scaled(self, data: bytes, shape: tuple[int, ...]) -> NDArray[Any]:
+        target = np.float64 if self.dtype.kind == "f" and self.dtype.itemsize >= 8 else np.float32
+        values = np.frombuffer(data, self.dtype).reshape(shape, order="F")
+        with np.errstate(over="ignore", invalid="ignore"):
+            if (self.slope, self.inter) == (1.0, 0.0):
+                return values.astype(target)
+            return (values * np.float64(self.slope) + np.float64(self.inter)).astype(target)
+
+
+def _drain(file: IO[bytes]) -> None:
+    """Read to the end, where a .gz has its checksum; refuse much more than the header tells of."""
+    for _ in range(_MOST_AFTER >> 20):
+        if not file.read(1 << 20):
+            return
+    raise ValueError("it holds far more than its header says")
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -146,6 +217,7 @@ def open_nifti(path: Path) -> NiftiFile:
         raise InputError(f"{path}: there is no such file.")
     if not is_nifti(path):
         raise InputError(f"{path} is not a NIfTI file (.nii or .nii.gz). Convert it, DICOM for example with dcm2niix.")
+    before = stamp(path)
     try:
         with LoggingOutputSuppressor():
             image: Any = nib.load(path)
@@ -172,7 +244,7 @@ def open_nifti(path: Path) -> NiftiFile:
         )
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise InputError(f"{path}: its affine is singular or not finite. Repair the orientation in the header.")
-    return NiftiFile(path, shape, n_volumes, affine, oriented, header, dtype, offset, slope, inter)
+    return NiftiFile(path, shape, n_volumes, affine, oriented, header, dtype, offset, slope, inter, before)
 
 
 def _split(path: Path, full: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
@@ -216,28 +288,34 @@ def check_same_grid(files: Sequence[NiftiFile]) -> None:
             )
 
 
-def read_volumes(files: Sequence[NiftiFile], keep: Sequence[bool] | None = None) -> NDArray[Any]:
+def read_volumes(
+    files: Sequence[NiftiFile], keep: Sequence[bool] | None = None, planes: tuple[int, int] | None = None
+) -> NDArray[Any]:
     """Read the volumes of the files, one after the other, into one array (N, *X).
 
     Parameters
     ----------
     keep
         Which of all the volumes to read; all if left out.
+    planes
+        Of the last axis, from and to; all if left out.
     """
     total = sum(f.n_volumes for f in files)
     keep = [True] * total if keep is None else list(keep)
     wide = any(f.dtype.kind == "f" and f.dtype.itemsize >= 8 for f in files)
-    images = np.empty((sum(keep), *files[0].shape), np.float64 if wide else np.float32)
+    shape = files[0].shape if planes is None else (*files[0].shape[:-1], planes[1] - planes[0])
+    images = np.empty((sum(keep), *shape), np.float64 if wide else np.float32)
     start, n = 0, 0
     for f in files:
-        for volume in f.volumes(keep[start : start + f.n_volumes]):
+        kept = keep[start : start + f.n_volumes]
+        for volume in f.volumes(kept) if planes is None else f.planes(*planes, kept):
             images[n] = volume
             n += 1
         start += f.n_volumes
     return images
 
 
-def _read_on_grid(path: Path, shape: tuple[int, ...], affine: Any, what: str) -> NDArray[Any]:
+def _open_on_grid(path: Path, shape: tuple[int, ...], affine: Any, what: str) -> NiftiFile:
     file = open_nifti(Path(path))
     squeezed = [tuple(s for s in (*x, 1)[:3] if s != 1) for x in (file.shape, tuple(shape))]
     if file.n_volumes != 1 or (file.shape != tuple(shape) and squeezed[0] != squeezed[1]):
@@ -249,8 +327,47 @@ def _read_on_grid(path: Path, shape: tuple[int, ...], affine: Any, what: str) ->
         raise InputError(
             f"{path}: the {what} has the shape of the images but another affine: it lies elsewhere. Resample it to them."
         )
-    (values,) = file.volumes()
-    return np.asarray(values.reshape(shape))
+    # Axes of one voxel, which one file may have and the other not, say nothing.
+    return replace(file, shape=tuple(shape))
+
+
+@dataclass(frozen=True, eq=False)
+class MaskFile:
+    """A mask on the grid of the images: true where the file is neither zero nor NaN."""
+
+    file: NiftiFile
+
+    @classmethod
+    def of(cls, path: Path, shape: tuple[int, ...], affine: Any = None) -> MaskFile:
+        """Open a mask.
+
+        Raises
+        ------
+        InputError
+            For another shape or affine.
+        """
+        return cls(_open_on_grid(path, shape, affine, "mask"))
+
+    def read(self, planes: tuple[int, int] | None = None) -> NDArray[np.bool_]:
+        """Read the mask (*X), or planes of its last axis.
+
+        Raises
+        ------
+        InputError
+            Where the whole of it selects nothing.
+        """
+        if planes is not None:
+            (values,) = self.file.planes(*planes)
+            return np.asarray(np.nan_to_num(values) != 0)
+        (values,) = self.file.volumes()
+        mask = np.nan_to_num(values) != 0
+        if not mask.any():
+            raise InputError(f"{self.file.path}: the mask is empty, it selects no voxel.")
+        return np.asarray(mask)
+
+    def unpacked(self, folder: Path) -> MaskFile:
+        """Return the mask, uncompressed in `folder`."""
+        return MaskFile(self.file.unpacked(folder))
 
 
 def read_mask(path: Path | str, shape: tuple[int, ...], affine: Any = None) -> NDArray[np.bool_]:
@@ -266,10 +383,49 @@ def read_mask(path: Path | str, shape: tuple[int, ...], affine: Any = None) -> N
     InputError
         For another shape or affine, or a mask that selects nothing.
     """
-    mask = np.nan_to_num(_read_on_grid(Path(path), shape, affine, "mask")) != 0
-    if not mask.any():
-        raise InputError(f"{path}: the mask is empty, it selects no voxel.")
-    return np.asarray(mask)
+    return MaskFile.of(Path(path), shape, affine).read()
+
+
+@dataclass(frozen=True, eq=False)
+class LabelFile:
+    """A label image on the grid of the images: whole numbers, 0 is background."""
+
+    file: NiftiFile
+
+    @classmethod
+    def of(cls, path: Path, shape: tuple[int, ...], affine: Any = None) -> LabelFile:
+        """Open a label image.
+
+        Raises
+        ------
+        InputError
+            For another shape or affine.
+        """
+        return cls(_open_on_grid(path, shape, affine, "label image"))
+
+    def read(self, planes: tuple[int, int] | None = None) -> NDArray[np.int64]:
+        """Read the labels (*X), or planes of its last axis.
+
+        Raises
+        ------
+        InputError
+            For values that are not whole numbers, and where the whole of it has no label.
+        """
+        path = self.file.path
+        (values,) = self.file.volumes() if planes is None else self.file.planes(*planes)
+        values = np.nan_to_num(values)
+        if np.abs(values).max() > 2.0**53:
+            raise InputError(f"{path}: labels are whole numbers; this image holds {np.abs(values).max():g}.")
+        labels: NDArray[np.int64] = np.rint(values).astype(np.int64)
+        if np.abs(values - labels).max() > 1e-3:
+            raise InputError(f"{path}: labels are whole numbers; this image holds others. Is it a probability map?")
+        if planes is None and not labels.any():
+            raise InputError(f"{path}: no label differs from 0.")
+        return labels
+
+    def unpacked(self, folder: Path) -> LabelFile:
+        """Return the labels, uncompressed in `folder`."""
+        return LabelFile(self.file.unpacked(folder))
 
 
 def read_labels(path: Path | str, shape: tuple[int, ...], affine: Any = None) -> NDArray[np.int64]:
@@ -280,10 +436,4 @@ def read_labels(path: Path | str, shape: tuple[int, ...], affine: Any = None) ->
     InputError
         For another shape or affine, values that are not whole numbers, or no label at all.
     """
-    values = np.nan_to_num(_read_on_grid(Path(path), shape, affine, "label image"))
-    labels: NDArray[np.int64] = np.rint(values).astype(np.int64)
-    if np.abs(values - labels).max() > 1e-3:
-        raise InputError(f"{path}: labels are whole numbers; this image holds others. Is it a probability map?")
-    if not labels.any():
-        raise InputError(f"{path}: no label differs from 0.")
-    return labels
+    return LabelFile.of(Path(path), shape, affine).read()

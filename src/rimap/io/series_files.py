@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from rimap.io.bids import (
     model_of_suffix,
     models,
 )
-from rimap.io.nifti import NiftiFile, check_same_grid, open_nifti, read_mask, read_volumes
-from rimap.io.polarity import looks_signed, phase_circle, restore_polarity, sign_from_phase
+from rimap.io.nifti import MaskFile, check_same_grid, open_nifti
+from rimap.io.opened import OpenSeries, check_companions
 from rimap.io.timing import repetition_time, times_from_sidecars, times_from_user
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
@@ -133,7 +133,36 @@ class SeriesFiles:
         skip_first: int = 0,
         signed: bool | None = None,
     ) -> WeightedSeries:
-        """Read the series.
+        """Read the series; the parameters are those of `open`.
+
+        Raises
+        ------
+        InputError
+            For whatever does not fit together, naming the files.
+        """
+        opened = self.open(
+            times_ms=times_ms,
+            tr_ms=tr_ms,
+            sequence=sequence,
+            mask=mask,
+            noise=noise,
+            skip_first=skip_first,
+            signed=signed,
+        )
+        return opened.read()
+
+    def open(
+        self,
+        *,
+        times_ms: Iterable[float] | None = None,
+        tr_ms: float | Iterable[float] | None = None,
+        sequence: str | None = None,
+        mask: Path | str | NDArray[Any] | None = None,
+        noise: Noise | None = None,
+        skip_first: int = 0,
+        signed: bool | None = None,
+    ) -> OpenSeries:
+        """Read the headers and sidecars of the series; its images are read by what is returned.
 
         Parameters
         ----------
@@ -169,23 +198,25 @@ class SeriesFiles:
         options, notes = self._options(model, counts, metadata, tau, tr_ms, signed)
         keep = _without_first(tau, skip_first, self.label)
         whole = model(tau=tau, **options)
-        kept = whole.subset(np.flatnonzero(keep))
-        if mask is not None and isinstance(mask, (str, Path)):
-            mask = read_mask(mask, files[0].shape, files[0].affine)
-        images = read_volumes(files, keep)
-        try:
-            images, kept, more = self._polarity(images, kept, files, keep, signed)
-            return WeightedSeries(
-                images,
-                kept,
-                noise=noise,
-                mask=mask,
-                affine=files[0].affine,
-                source=self.label,
-                notes=(*self.notes, *notes, *more),
-            )
-        except InputError as error:
-            raise error if self.label in str(error) else InputError(f"{self.label}: {error}") from None
+        companions = [open_nifti(f) for f in self.companions]
+        if companions:
+            check_same_grid([files[0], *companions])
+            check_companions(files, companions)
+        where: Any = mask
+        if isinstance(mask, (str, Path)):
+            where = MaskFile.of(Path(mask), files[0].shape, files[0].affine)
+        return OpenSeries(
+            label=self.label,
+            files=tuple(files),
+            companions=tuple(companions),
+            keep=tuple(keep),
+            model=whole.subset(np.flatnonzero(keep)),
+            part=self.part,
+            signed=signed,
+            mask=where,
+            noise=noise,
+            notes=(*self.notes, *notes),
+        )
 
     def _options(
         self,
@@ -215,51 +246,6 @@ class SeriesFiles:
                 )
         return options, notes
 
-    def _polarity(
-        self,
-        images: NDArray[Any],
-        model: SignalModel,
-        files: Sequence[NiftiFile],
-        keep: Sequence[bool],
-        signed: bool | None,
-    ) -> tuple[NDArray[Any], SignalModel, list[str]]:
-        """Return the images, signed where the companions give the polarity or they look it, and the model."""
-        complex_parts = self.part == "real" and self.companions
-        if not hasattr(model, "signed"):  # a decay has no polarity
-            if complex_parts:
-                images = np.hypot(images, read_volumes(self._companions(files), keep))
-            return images, model, []
-        if signed is False:
-            if complex_parts:
-                images = np.hypot(images, read_volumes(self._companions(files), keep))
-            return np.abs(images, out=images), _signed(model, False), []
-        if not self.companions:
-            if signed is None and not self.part and looks_signed(images):
-                note = "bright voxels are negative at some times: taken as signed images (real part), not magnitude"
-                return images, _signed(model, True), [note]
-            return images, model, []
-        latest = int(np.argmax(model.times))
-        other = read_volumes(self._companions(files), keep)
-        if complex_parts:
-            phase, circle = np.arctan2(other, images), 2 * np.pi
-            images = np.hypot(images, other)
-        else:
-            phase, circle = other, phase_circle(float(np.nanmin(other)), float(np.nanmax(other)))
-        for image, angle in zip(images, phase):
-            image *= sign_from_phase(angle, phase[latest], circle)
-        restore_polarity(images, model.times)
-        source = "imaginary part" if complex_parts else "phase"
-        note = f"polarity from the {source}, relative to the image with the longest inversion time"
-        return images, _signed(model, True), [note]
-
-    def _companions(self, files: Sequence[NiftiFile]) -> list[NiftiFile]:
-        found = [open_nifti(f) for f in self.companions]
-        check_same_grid([files[0], *found])
-        for a, b in zip(files, found):
-            if a.n_volumes != b.n_volumes:
-                raise InputError(f"{a.path.name} has {a.n_volumes} volumes, {b.path.name} {b.n_volumes}.")
-        return found
-
 
 def _varies(metadata: Sequence[dict[str, Any]], field: str) -> bool:
     values = [m.get(field) for m in metadata]
@@ -276,8 +262,3 @@ def _without_first(tau: Sequence[float], skip_first: int, label: str) -> list[bo
     keep = np.ones(len(tau), bool)
     keep[np.argsort(tau, kind="stable")[:skip_first]] = False
     return [bool(k) for k in keep]
-
-
-def _signed(model: SignalModel, signed: bool) -> SignalModel:
-    option: dict[str, Any] = {"signed": signed}
-    return replace(model, **option)

@@ -1,0 +1,224 @@
+"""A series whose headers and sidecars have been read, and whose images are read whole or plane by plane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.errors import InputError
+from rimap.io.nifti import MaskFile, NiftiFile, read_volumes
+from rimap.io.polarity import looks_signed, phase_circle, restore_polarity, sign_from_phase
+from rimap.likelihood import Noise
+from rimap.series import WeightedSeries
+from rimap.signals import SignalModel
+
+_LOOK_AT = 24  # planes
+
+#: From and to, of the last axis.
+Planes = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class OpenSeries:
+    """What `SeriesFiles.open` gives.
+
+    Parameters
+    ----------
+    label
+        For messages.
+    files, companions
+        The images, and the phase or imaginary part of each, if there is any.
+    keep
+        Which of all their volumes are the series.
+    model
+        The signal model of those, before their polarity is known.
+    part
+        ``""``, ``mag`` or ``real``.
+    signed
+        What the user says of the polarity.
+    mask
+        Where maps are wanted, a file or an array (*X).
+    noise
+        As the user gave it.
+    notes
+        What the user should know.
+    looks, circle
+        Whether the images look signed and what a full turn of their phase is, once that is `settled`.
+    """
+
+    label: str
+    files: tuple[NiftiFile, ...]
+    companions: tuple[NiftiFile, ...]
+    keep: tuple[bool, ...]
+    model: SignalModel
+    part: str
+    signed: bool | None
+    mask: MaskFile | NDArray[Any] | None
+    noise: Noise | None
+    notes: tuple[str, ...]
+    looks: bool | None = None
+    circle: float | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """X, the spatial shape."""
+        return self.files[0].shape
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """(4, 4), voxel to world, mm."""
+        return self.files[0].affine
+
+    def read(self) -> WeightedSeries:
+        """Return the whole series.
+
+        Raises
+        ------
+        InputError
+            For damaged files, and images that are no series.
+        """
+        images, model, mask, notes = self._arrays(None)
+        try:
+            return WeightedSeries(
+                images,
+                model,
+                noise=self.noise,
+                mask=mask,
+                affine=self.affine,
+                source=self.label,
+                notes=(*self.notes, *notes),
+            )
+        except InputError as error:
+            raise self._named(error) from None
+
+    def read_planes(self, a: int, b: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Return the images (N, *X) and the mask (*X) of planes `a` to `b` of the last axis, of a `settled` series."""
+        images, _, mask, _ = self._arrays((a, b))
+        return images, mask
+
+    def settled(self) -> OpenSeries:
+        """Return the series with what depends on all of its images found out, without holding them: plane by plane."""
+        n = self.shape[-1]
+        looks, circle = self.looks, self.circle
+        if self._asks_looks():
+            some = np.unique(np.linspace(0, n - 1, min(n, _LOOK_AT)).round().astype(int))
+            sample = np.concatenate([read_volumes(self.files, self.keep, (int(k), int(k) + 1)) for k in some], -1)
+            looks = looks_signed(sample)
+        if self.companions and self.part != "real" and hasattr(self.model, "signed") and self.signed is not False:
+            low, high = np.inf, -np.inf
+            for k in range(n):
+                phase = read_volumes(self.companions, self.keep, (k, k + 1))
+                if np.isfinite(phase).any():
+                    low, high = min(low, float(np.nanmin(phase))), max(high, float(np.nanmax(phase)))
+            circle = self._circle(low, high)
+        opened = replace(self, looks=looks, circle=circle)
+        _, model, _, notes = opened._arrays((0, 1))
+        return replace(opened, model=model, notes=(*self.notes, *notes))
+
+    def unpacked(self, folder: Path) -> OpenSeries:
+        """Return the series with its compressed files uncompressed in `folder`."""
+        mask = self.mask.unpacked(folder) if isinstance(self.mask, MaskFile) else self.mask
+        files, companions = (tuple(f.unpacked(folder) for f in x) for x in (self.files, self.companions))
+        return replace(self, files=files, companions=companions, mask=mask)
+
+    def check(self) -> None:
+        """Refuse files that have changed since they were opened.
+
+        Raises
+        ------
+        InputError
+            Naming the file.
+        """
+        mask = [self.mask.file] if isinstance(self.mask, MaskFile) else []
+        for f in (*self.files, *self.companions, *mask):
+            if f.stamp is not None:
+                f.stamp.check(f.path)
+
+    def _arrays(self, planes: Planes | None) -> tuple[NDArray[Any], SignalModel, NDArray[np.bool_] | None, list[str]]:
+        mask = self.mask
+        if isinstance(mask, MaskFile):
+            mask = mask.read(planes)
+        elif mask is not None and planes is not None:
+            mask = mask[..., planes[0] : planes[1]]
+        images = read_volumes(self.files, self.keep, planes)
+        try:
+            images, model, notes = self._polarity(images, planes)
+        except InputError as error:
+            raise self._named(error) from None
+        return images, model, mask, notes
+
+    def _named(self, error: InputError) -> InputError:
+        return error if self.label in str(error) else InputError(f"{self.label}: {error}")
+
+    def _asks_looks(self) -> bool:
+        return hasattr(self.model, "signed") and self.signed is None and not self.companions and not self.part
+
+    def _circle(self, low: float, high: float) -> float:
+        if not np.isfinite([low, high]).all():
+            raise InputError(f"{self.label}: the phase images hold no finite value. Convert them again.")
+        return phase_circle(low, high)
+
+    def _polarity(self, images: NDArray[Any], planes: Planes | None) -> tuple[NDArray[Any], SignalModel, list[str]]:
+        """Return the images, signed where the companions give the polarity or they look it, and the model."""
+        model, signed = self.model, self.signed
+
+        def other() -> NDArray[Any]:
+            return read_volumes(self.companions, self.keep, planes)
+
+        complex_parts = self.part == "real" and bool(self.companions)
+        if not hasattr(model, "signed"):  # a decay has no polarity
+            return (np.hypot(images, other()) if complex_parts else images), model, []
+        if signed is False:
+            if complex_parts:
+                images = np.hypot(images, other())
+            return np.abs(images, out=images), _signed(model, False), []
+        if not self.companions:
+            if self._asks_looks() and (looks_signed(images) if self.looks is None else self.looks):
+                note = "bright voxels are negative at some times: taken as signed images (real part), not magnitude"
+                return images, _signed(model, True), [note]
+            return images, model, []
+        latest = int(np.argmax(model.times))
+        second = other()
+        if complex_parts:
+            phase, circle = np.arctan2(second, images), 2 * np.pi
+            images = np.hypot(images, second)
+        else:
+            phase = second
+            if self.circle is not None:
+                circle = self.circle
+            else:
+                finite = np.isfinite(phase)
+                some = finite.any()
+                circle = self._circle(
+                    float(phase.min(where=finite, initial=np.inf)) if some else np.nan,
+                    float(phase.max(where=finite, initial=-np.inf)) if some else np.nan,
+                )
+        for image, angle in zip(images, phase):
+            image *= sign_from_phase(angle, phase[latest], circle)
+        restore_polarity(images, model.times)
+        source = "imaginary part" if complex_parts else "phase"
+        note = f"polarity from the {source}, relative to the image with the longest inversion time"
+        return images, _signed(model, True), [note]
+
+
+def _signed(model: SignalModel, signed: bool) -> SignalModel:
+    option: dict[str, Any] = {"signed": signed}
+    return replace(model, **option)
+
+
+def check_companions(files: Sequence[NiftiFile], companions: Sequence[NiftiFile]) -> None:
+    """Refuse companions with other numbers of volumes than their images.
+
+    Raises
+    ------
+    InputError
+        Naming the two files.
+    """
+    for a, b in zip(files, companions):
+        if a.n_volumes != b.n_volumes:
+            raise InputError(f"{a.path.name} has {a.n_volumes} volumes, {b.path.name} {b.n_volumes}.")
