@@ -124,7 +124,7 @@ class SignalTable:
             k = slice(start, start + _CHUNK)
             _sums(
                 self.values, self.low, self.step, S[k], A[k], B[k], T[k], s[k], rician, self.model.magnitude,
-                _ratio_table(), out[:, k],
+                bessel_ratio_table(), out[:, k],
             )  # fmt: skip
 
         in_chunks(run, range(0, M, _CHUNK), executor)
@@ -142,7 +142,7 @@ def in_chunks(run: Callable[[int], Any], starts: range, executor: Executor | Non
 _RATIO: list[NDArray[np.float32]] = []
 
 
-def _ratio_table() -> NDArray[np.float32]:
+def bessel_ratio_table() -> NDArray[np.float32]:
     """Return I₁/I₀(z) at z = 0, 0.01, …, 20."""
     if not _RATIO:
         z = np.arange(2002) * 0.01
@@ -167,9 +167,9 @@ _FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
-def place(T, low, step, last):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def place(log_T, low, step, last):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """Return the grid point below log T and how far T is past it."""
-    x = np.float32((np.log(T) - low) / step)
+    x = np.float32((log_T - low) / step)
     if not (x > np.float32(0)):
         x = np.float32(0)
     if x > last:
@@ -220,7 +220,7 @@ def sums_of_voxel(values, i, w, a, b, s, inverse, rician, modulus, ratio):  # ty
 def _sums(values, low, step, S, A, B, T, sigma, rician, modulus, ratio, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     last = np.float32(values.shape[0] - 1.001)
     for m in range(S.shape[0]):
-        i, w = place(T[m], low, step, last)
+        i, w = place(np.log(T[m]), low, step, last)
         inverse = np.float32(1) / (sigma[m] * sigma[m])
         g0, g1, g2, h0, h1, h2, h3, h4, h5, sse = sums_of_voxel(
             values, i, w, A[m], B[m], S[m], inverse, rician, modulus, ratio

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from rimap.arrays import Array, floating
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from rimap.arrays import Array, floating, is_torch
 
 _REACH = 3.0  # standard deviations
 
 
 def gaussian_sum(C: Array, width: float) -> Array:
     """Return Σ G(|x − y|) C(y) over the last two axes (…, h, w), G(0) = 1, of standard deviation `width` (pixels)."""
+    if not is_torch(C) and C.dtype == np.float32:
+        return convolved(C, np.exp(-0.5 * (np.arange(int(_REACH * width) + 1) / width) ** 2))
 
     def matrix(n: int) -> Array:
         d = (np.arange(n)[:, None] - np.arange(n)) / width
@@ -18,3 +24,41 @@ def gaussian_sum(C: Array, width: float) -> Array:
 
     G, K = matrix(C.shape[-2]), matrix(C.shape[-1])
     return G @ C @ K
+
+
+def convolved(C: NDArray[np.float32], half: NDArray[Any]) -> NDArray[np.float32]:
+    """Return C (…, h, w) convolved along its last two axes with `half` (r + 1) and its mirror image; zero beyond."""
+    out = np.empty(C.shape, np.float32)
+    _convolve(
+        np.ascontiguousarray(C).reshape(-1, *C.shape[-2:]), half.astype(np.float32), out.reshape(-1, *C.shape[-2:])
+    )
+    return out
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+def _convolve(C, half, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    K, h, w = C.shape
+    r = half.shape[0] - 1
+    row = np.zeros(w + 2 * r, np.float32)
+    for k in range(K):
+        for y in range(h):
+            middle = row[r : r + w]
+            for x in range(w):
+                middle[x] = half[0] * C[k, y, x]
+            for d in range(1, r + 1):
+                g = half[d]
+                if d <= y < h - d:
+                    for x in range(w):
+                        middle[x] += g * (C[k, y - d, x] + C[k, y + d, x])
+                elif y >= d:
+                    for x in range(w):
+                        middle[x] += g * C[k, y - d, x]
+                elif y + d < h:
+                    for x in range(w):
+                        middle[x] += g * C[k, y + d, x]
+            for x in range(w):
+                out[k, y, x] = half[0] * row[r + x]
+            for d in range(1, r + 1):
+                g = half[d]
+                for x in range(w):
+                    out[k, y, x] += g * (row[r + x - d] + row[r + x + d])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from rimap.errors import InputError
 from rimap.estimators import training_range
 from rimap.estimators.base import Estimator, Progress
 from rimap.estimators.data_term import SignalTable, Sums, data_sums
+from rimap.estimators.known_B import at_known_B
 from rimap.estimators.network_input import Prepared, neutral, prepared, slices
 from rimap.estimators.rim_loop import Quadratic, RIMConfig, box, cell_inputs, from_state, moved, to_state, units
 from rimap.estimators.shipped import cached_session, default_network, metadata_of, path_of
@@ -185,17 +186,17 @@ class Loop:
         """Yield the start (at B (1, h, w) where it is given) and the estimate after each step, with Σ(S − f)²."""
         config, model = self.config, self.model
         h, w = S.shape[2:]
-        sums_at = data_term(model, S, sigma if rician else None, executor)
-        weight = (abs(S).max(0) > 0).astype(np.float32)
+        data = DataTerm(model, S, sigma, rician, executor)
         if B is None:
-            kappa = start(config.start, model, S, sigma, sums_at, weight).astype(np.float32)
+            weight = (abs(S).max(0) > 0).astype(np.float32)
+            kappa = start(config.start, model, S, sigma, data, weight).astype(np.float32)
         else:
-            kappa = at_B(model, S, B, sigma, sums_at).astype(np.float32)
+            kappa = data.at_B(B)
         bounds = box(config, model)
         u = to_state(config, kappa)
         u = np.stack([np.clip(x, lo, hi) for x, (lo, hi) in zip(u, bounds)])
         memory = [np.zeros((1, config.features, h, w), np.float32)] * 2
-        sums = sums_at(kappa)
+        sums = data(kappa)
         yield kappa, sums.sse
         for _ in range(config.n_steps):
             quadratic = Quadratic.of(config, kappa, sums, sigma)
@@ -204,23 +205,31 @@ class Loop:
             delta, *memory = self.cell.run(("delta", "h1_next", "h2_next"), feed)  # Eq. 4
             u = moved(config, u, np.moveaxis(delta, 1, 0), units(config, quadratic), bounds)  # Eq. 5
             kappa = from_state(config, u).astype(np.float32)
-            sums = sums_at(kappa)
+            sums = data(kappa)
             yield kappa, sums.sse
 
 
-def data_term(
-    model: SignalModel, S: F32, rician_sigma: F32 | None, executor: ThreadPoolExecutor | None = None
-) -> Callable[[F32], Sums]:
-    """Return the function κ (Q, n, h, w) → `Sums` of images (N, n, h, w)."""
-    if not model.separable:
-        return lambda kappa: data_sums(model, S, kappa, rician_sigma)
-    table = SignalTable.of(model)
-    X = S.shape[1:]
-    voxels = table.voxels(S)
-    s = None if rician_sigma is None else np.broadcast_to(rician_sigma, X).reshape(-1)
+class DataTerm:
+    """The `Sums` of images (N, 1, h, w) at any κ (3, 1, h, w): from a table, where the model has one."""
 
-    def sums(kappa: F32) -> Sums:
+    def __init__(
+        self, model: SignalModel, S: F32, sigma: F32, rician: bool, executor: ThreadPoolExecutor | None = None
+    ) -> None:
+        self.model, self.S, self.sigma, self.rician, self.executor = model, S, sigma, rician, executor
+        if model.separable:
+            self.table = SignalTable.of(model)
+            self.voxels = self.table.voxels(S)
+            self.sigmas = np.broadcast_to(sigma, S.shape[1:]).reshape(-1) if rician else None
+
+    def __call__(self, kappa: F32) -> Sums:
+        if not self.model.separable:
+            return data_sums(self.model, self.S, kappa, self.sigma if self.rician else None)
         flat = np.ascontiguousarray(kappa.reshape(len(kappa), -1), np.float32)
-        return Sums(*(x.reshape(x.shape[:-1] + X) for x in table.sums(voxels, flat, s, executor=executor)))
+        found = self.table.sums(self.voxels, flat, self.sigmas, executor=self.executor)
+        return Sums(*(x.reshape(x.shape[:-1] + self.S.shape[1:]) for x in found))
 
-    return sums
+    def at_B(self, B: F32) -> F32:
+        """Return κ (3, 1, h, w) of maximum likelihood for B (1, h, w)."""
+        if not self.model.separable:
+            return np.asarray(at_B(self.model, self.S, B, self.sigma, self), np.float32)
+        return at_known_B(self.table, self.S, self.voxels, B, self.sigma, self.rician, self.executor)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.arrays import Array, floating, namespace
+from rimap.arrays import Array, floating, is_torch, namespace
 from rimap.estimators.data_term import Sums
-from rimap.estimators.neighbours import gaussian_sum
+from rimap.estimators.neighbours import convolved, gaussian_sum
 from rimap.signals.base import SignalModel
 
 GRID_B = tuple(1.0 + 0.1 * i for i in range(14))  # to 2.3
@@ -34,7 +34,7 @@ B_STEP = 0.02  # of the B that `at_B` searches T for
 ODD = 9.0  # χ², three standard deviations
 _MODEL_ERROR = 0.04  # relative to the signal: of the grid
 _CAP = 100.0  # a voxel that no B explains counts no more than ten standard deviations
-_PRIOR_LOG_T = 2.0  # SD of a weak prior of log T around 1000 ms, for voxels that say nothing
+PRIOR_LOG_T = 2.0  # SD of a weak prior of log T around 1000 ms, for voxels that say nothing
 
 #: κ (Q, n, h, w) to its `Sums`.
 SumsAt = Callable[[Array], Sums]
@@ -67,7 +67,7 @@ def smooth_B_start(model: SignalModel, S: Array, sigma: Array, sums_at: SumsAt, 
     xp, Q = namespace(S), len(model.parameters)
     N, n, h, w = S.shape
     s2 = sigma**2 + 0 * S[0]
-    smooth, s2_smooth = (S, s2) if Q == 2 else _quietened(S, s2)
+    smooth, s2_smooth = (S, s2) if Q == 2 else quietened(S, s2)
     values = xp.permute_dims(smooth, (1, 2, 3, 0)).reshape(n, h * w, N)
     scale = s2_smooth.reshape(n, h * w) + (values * values).sum(2) * (_MODEL_ERROR**2 / N)
     lo, hi = np.log(model.parameters[-1].bounds)
@@ -103,23 +103,25 @@ class _Search:
         D = abs(D) if self.model.magnitude else D
         P = values @ (D / xp.sqrt((D * D).sum(1)[:, None] + 1e-12))  # (n, P, G)
         P = xp.where(P > 0, P, 0 * P)
-        prior = floating((self.grid - np.log(1000.0)) ** 2 / _PRIOR_LOG_T**2, values)
+        prior = floating((self.grid - np.log(1000.0)) ** 2 / PRIOR_LOG_T**2, values)
         Z = (P * P / s2[..., None] - prior).reshape(-1, N_T)
         log_T, peak = _peak(xp, Z, xp.argmax(Z, axis=1), self.grid)
         return (values * values).sum(2) / s2 - peak.reshape(s2.shape), xp.exp(log_T).reshape(s2.shape)
 
 
-def _quietened(S: Array, s2: Array) -> tuple[Array, Array]:
+def quietened(S: Array, s2: Array) -> tuple[Array, Array]:
     """Return images blurred until their SNR is about `QUIET`, and what is left of σ²: (N, n, h, w), (n, h, w).
 
     At low SNR a B fitted beside one T for each noisy voxel is biased; beside one T for each neighbourhood it is not.
     """
     xp = namespace(S)
-    h, w = S.shape[2:]
+    n, h, w = S.shape[1:]
     noise = s2.mean((1, 2))
     power = (S * S).mean((0, 2, 3)) - noise
     power = xp.where(power > 0.01 * noise, power, 0.01 * noise)
     width = xp.clip(QUIET * xp.sqrt(noise / power) / 3.545, 0.05, 2.5)  # Σ G² = 1/(2√π b)²
+    if not is_torch(S) and S.dtype == np.float32 and n == 1:
+        return _quietened(S, s2, float(width[0]))
 
     def matrix(m: int) -> Array:
         x = floating(np.arange(m), S)
@@ -129,6 +131,20 @@ def _quietened(S: Array, s2: Array) -> tuple[Array, Array]:
     G, K = matrix(h), matrix(w)
     left = (G * G).sum(2)[:, :, None] * (K * K).sum(2)[:, None, :]
     return G @ S @ xp.permute_dims(K, (0, 2, 1)), s2 * left
+
+
+def _quietened(S: NDArray[np.float32], s2: NDArray[Any], width: float) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """Return `quietened` of one slice."""
+    if width < 0.2:  # a neighbour would weigh less than 4e-6
+        return S, s2
+    half = np.exp(-0.5 * (np.arange(int(4.8 * width) + 2) / width) ** 2)
+    band = np.concatenate([half[:0:-1], half])
+    sums, squares = (
+        [np.convolve(np.ones(m), band**power)[len(half) - 1 :][:m] for m in S.shape[2:]] for power in (1, 2)
+    )
+    smooth = convolved(S, half)
+    smooth /= np.multiply.outer(*sums).astype(np.float32)
+    return smooth, s2 * np.multiply.outer(squares[0] / sums[0] ** 2, squares[1] / sums[1] ** 2).astype(np.float32)
 
 
 def at_B(model: SignalModel, S: Array, B: Array, sigma: Array, sums_at: SumsAt) -> Array:
@@ -142,7 +158,7 @@ def at_B(model: SignalModel, S: Array, B: Array, sigma: Array, sums_at: SumsAt) 
     s2 = sigma**2 + 0 * S[0]
     lo, hi = np.log(model.parameters[-1].bounds)
     grid = np.linspace(max(lo, np.log(2.0)), hi, N_T)
-    smooth, s2_smooth = _quietened(S, s2)
+    smooth, s2_smooth = quietened(S, s2)
     own, around = (xp.permute_dims(x, (1, 2, 3, 0)).reshape(-1, N) for x in (S, smooth))
     s2_own, s2_around = s2.reshape(-1), (s2_smooth + 0 * s2).reshape(-1)
     of_B = xp.round(B / B_STEP).reshape(-1)
@@ -153,7 +169,7 @@ def at_B(model: SignalModel, S: Array, B: Array, sigma: Array, sums_at: SumsAt) 
         D = phi[:, 0] + float(b) * B_STEP * phi[:, 1]  # (N, G)
         D = abs(D) if model.magnitude else D
         D = D / xp.sqrt((D * D).sum(0) + 1e-12)
-        prior = floating((grid - np.log(1000.0)) ** 2 / _PRIOR_LOG_T**2, S)
+        prior = floating((grid - np.log(1000.0)) ** 2 / PRIOR_LOG_T**2, S)
         Z, Y = (
             xp.clip(x[here] @ D, 0.0) ** 2 / v[here][:, None] - prior for x, v in ((own, s2_own), (around, s2_around))
         )
@@ -190,7 +206,7 @@ def _refined(model: SignalModel, kappa: Array, s2: Array, sums_at: SumsAt, speak
             gA, gT = sums.g[0], sums.g[1]
             AA, AT, TT = sums.H[0], sums.H[1], sums.H[2]
             gB = AB = BB = BT = 0 * gA
-        ridge = s2 / _PRIOR_LOG_T**2
+        ridge = s2 / PRIOR_LOG_T**2
         gT = gT + ridge * xp.log(T / 1000.0)
         AA = 1.001 * AA + 1e-6 * s2
         TT = 1.001 * TT + ridge
