@@ -1,13 +1,19 @@
 """The HTML page: whole, self-contained, and true to the maps."""
 
+import base64
+import hashlib
+import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
-from rimap.likelihood import Gaussian
+from rimap.likelihood import Gaussian, Rician, cramer_rao_sd
 from rimap.report import Run, page, region, roi_table
+from rimap.report.charts import precision
+from rimap.report.methods import methods
 from rimap.report.page import STATUS_COLOURS, number
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.inversion_recovery import InversionRecovery
@@ -33,10 +39,15 @@ def example(shape, model=None, *, mask=True, affine=None):
     return series, maps
 
 
+def without_data(html):
+    """The page without its blocks of base64, in which any four letters occur."""
+    return re.sub(r'(<script type="text/plain"[^>]*>)[^<]*|(data:image/png;base64,)[^"]*', r"\1\2", html)
+
+
 class Checker(HTMLParser):
     """Every tag is closed, and nothing is fetched."""
 
-    void = frozenset(("meta", "img", "br", "rect", "line"))
+    void = frozenset(("meta", "img", "br", "rect", "line", "input", "circle", "polyline"))
 
     def __init__(self):
         super().__init__()
@@ -65,8 +76,11 @@ def test_page_is_whole_and_self_contained(shape, model, mask):
     checker.close()
     assert checker.open == []
     assert checker.sources and all(s.startswith("data:image/png;base64,") for s in checker.sources)
-    assert "http" not in html.replace("http-equiv", "") and "<script" not in html and "@import" not in html
-    assert "url(" not in html
+    text = without_data(html).replace("http-equiv", "")
+    assert not [word for word in ("http", "@import", "url(", "import(") if word in text]
+    script = re.search(r"<script>(.*?)</script>", html, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html and "default-src 'none'" in html
 
 
 def test_page_says_what_was_found_and_how():
@@ -75,6 +89,7 @@ def test_page_says_what_was_found_and_how():
     text = re.sub(r"<[^>]+>", " ", html)
     for word in (
         "sub-01", "Regularised MLE", "the default", "rimap map x -o y", "TR is short.", "lambda_B", "50, 400, 1100, 2500",
+        "Cramér-Rao bound of T1", "10.1002/mrm.30290", "10.1038/s41597-022-01571-4", "10.1002/mrm.22497", "unbiased",
         "6000", "10.1016/j.media.2021.102220", "outside the mask", "300 of 300 voxels", "at inversion times of",
     ):  # fmt: skip
         assert word in text, word
@@ -85,7 +100,9 @@ def test_page_says_what_was_found_and_how():
 def test_names_from_files_cannot_become_markup():
     series, maps = example((20, 20))
     html = page(series, maps, Run("<script>alert(1)</script>", inputs=['"><img src=http://x>'], warnings=["<b>&"]))
-    assert "<script" not in html and "<img src=http" not in html and "&lt;b&gt;&amp;" in html
+    assert "<script>alert" not in html and "<img src=http" not in html and "&lt;b&gt;&amp;" in html
+    run = re.search(r'<script type="application/json" id="run">(.*?)</script>', html)[1]
+    assert json.loads(run)["title"] == "<script>alert(1)</script>"
 
 
 def test_page_of_maps_without_any_value():
@@ -95,8 +112,46 @@ def test_page_of_maps_without_any_value():
 
 
 def test_a_volume_of_many_slices_stays_small():
-    html = page(*example((210, 210, 10), affine=np.diag([1.0, 1.0, 4.0, 1.0])), Run("x"))
-    assert len(html) < 10e6
+    """210 × 210 × 10 voxels of noise without a mask, which is the most that such a series can take."""
+    n_images = 31
+    model = InversionRecovery(tau=np.linspace(40, 3000, n_images), tr=6000)
+    rng, shape = np.random.default_rng(0), (210, 210, 10)
+    kappa = np.array([500.0, 1.9, 900.0], np.float32)[:, None, None, None] * (
+        1 + 0.1 * rng.random((3, *shape), np.float32)
+    )
+    images = model.signal(kappa) + 5 * rng.standard_normal((n_images, *shape), np.float32)
+    noisy = [0.02 * kappa * (1 + rng.random(kappa.shape, np.float32)), 5 + rng.random(shape, np.float32)]
+    maps = ParameterMaps(kappa, model, np.zeros(shape, np.uint8), *noisy, Gaussian(5.0), "residuals", "mle")
+    html = page(WeightedSeries(images, model, affine=np.diag([1.0, 1.0, 4.0, 1.0])), maps, Run("x"))
+    assert len(html.encode()) < 10e6
+    about = json.loads(re.search(r'id="viewer-data">(.*?)</script>', html)[1])
+    assert about["images"] and (about["images"]["every"] > 1) == ("one slice in" in html)
+
+
+def test_methods_cite_what_was_used():
+    _, maps = example((20, 20))
+    for name, doi in (("nlls", "mrm.22497"), ("rim", "1706.04008"), ("resnet", "CVPR.2016.90"), ("other", "j.media")):
+        text, books = methods(replace(maps, estimator=name), name)
+        assert any(doi in b for b in books) and "10.1016/j.media.2021.102220" in books[0]
+        cited = {int(n) for group in re.findall(r"\[([\d, ]+)\]", text) for n in group.split(",")}
+        assert cited == set(range(1, len(books) + 1))
+    text, books = methods(replace(maps, noise=Rician(2.0)), "MLE")
+    assert "Rician" in text and any("mrm.1910340618" in b for b in books)
+    assert "e^(−TR/T1)" in text and "6000 ms" in text
+    _, decay = example((20, 20), T2Decay(tau=[10, 40, 80]))
+    text, _ = methods(decay, "MLE")
+    assert "S = A e^(−τ/T2)." in text.replace(" [2]", "") and "echo times" in text
+
+
+def test_the_bound_is_that_of_the_likelihood():
+    _, maps = example((40, 40))
+    chart = precision(maps, maps.status == Status.OK)
+    middle = np.median(maps.kappa[:, maps.status == 0], axis=1)
+    sd = cramer_rao_sd(maps.model, Gaussian(2.0), middle[:, None])[-1, 0] / middle[-1] * 100
+    assert f"{sd:.1f} %" in chart["words"] and len(chart["curves"]) == 2
+    free, known = ([float(p.split(",")[1]) for p in c["points"].split()] for c in chart["curves"])
+    assert min(known) >= min(free) - 1  # lower in percent is lower on the page: a larger y
+    assert precision(replace(maps, noise=None), maps.status == 0) is None
 
 
 def test_every_status_has_a_colour_and_a_meaning_on_the_page():

@@ -1,0 +1,43 @@
+"""`rimap report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+NO_ARGS_IS_HELP = True
+
+
+def command(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="What was -o OUT of `rimap map`, a folder in it, or one T1 or T2 map."),
+    ],
+) -> None:
+    """Make the reports of maps again, from the maps, their sidecars and, if still there, the images.
+
+    The pages are written where `rimap map` put them. Nothing is estimated.
+    """
+    import sys
+
+    from rimap.errors import InputError
+    from rimap.io.results import find_results
+    from rimap.report.again import page_again
+
+    found, failed = find_results(folder), 0
+    for result in found:
+        try:
+            again = page_again(result)
+        except InputError as error:
+            if len(found) == 1:
+                raise
+            failed += 1
+            print(f"rimap: error: {result.main.name}: {error}", file=sys.stderr)
+            continue
+        print(f"{again.page}")
+        if again.problem:
+            print(f"  without measured signal: {again.problem}")
+    if failed:
+        raise InputError(f"{failed} of {len(found)} reports could not be made, for the reasons above.")

@@ -1,0 +1,346 @@
+"""Maps that rimap wrote, read back with all that their sidecars say: `find_results` for all of a folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.errors import InputError
+from rimap.io.bids import absolute, is_nifti, models, read_json
+from rimap.io.finding import find_series
+from rimap.io.nifti import open_nifti, same_grid
+from rimap.likelihood import Gaussian, Noise, Rician
+from rimap.series import ParameterMaps, Status, WeightedSeries
+from rimap.signals import SignalModel
+
+_NAME = re.compile(r"(?P<stem>.+?)(_desc-(?P<desc>[A-Za-z0-9]+))?_(?P<suffix>[A-Za-z0-9]+)\.json")
+_WITHOUT_VALUE = (Status.NO_SIGNAL, Status.NOT_FINITE, Status.OUTSIDE_MASK)
+
+
+@dataclass(frozen=True)
+class ResultFiles:
+    """The maps of one series by one estimator.
+
+    Parameters
+    ----------
+    main
+        The image of T1 or T2.
+    stem
+        What the names start with.
+    prefix
+        The estimator's in ``desc-``, "" for the first one in the folder.
+    suffix
+        T1map, T2map.
+    metadata
+        The sidecar of `main`.
+    """
+
+    main: Path
+    stem: str
+    prefix: str
+    suffix: str
+    metadata: Mapping[str, Any]
+
+    @property
+    def dataset(self) -> Path | None:
+        """The derivative data set, `None` for loose files."""
+        subject = self.stem.split("_")[0]
+        found = [p.parent for p in absolute(self.main).parents if p.name == subject and subject.startswith("sub-")]
+        return found[0] if found else None
+
+    @property
+    def label(self) -> str:
+        """What to call the series: ``sub-01 ses-1 IRT1``, or the name of a loose file."""
+        if self.dataset is None:
+            return self.stem
+        return f"{self.stem} {self.model_class().bids_suffix}".replace("_", " ")
+
+    def images(self) -> list[Path]:
+        """Return the images that are there, the main one first."""
+        names = [self._path(what, suffix) for what, suffix in self._wanted().values()]
+        return [p for p in dict.fromkeys([self.main, *names]) if p.is_file()]
+
+    def model_class(self) -> type[SignalModel]:
+        """Return the signal model.
+
+        Raises
+        ------
+        InputError
+            Where the sidecar names none that is known.
+        """
+        name = self.metadata.get("SignalModel")
+        if name not in models():
+            raise InputError(
+                f"{_sidecar(self.main)}: SignalModel is {name!r}; rimap has {', '.join(sorted(models()))}. "
+                "Map the series again."
+            )
+        return models()[name]
+
+    def model(self) -> SignalModel:
+        """Return the signal model with its times, ms.
+
+        Raises
+        ------
+        InputError
+            Where the sidecar lacks the times, or they cannot be.
+        """
+        cls, about = self.model_class(), self.metadata
+        times = about.get(cls.bids_time, about.get(f"{cls.bids_time}s"))
+        options: dict[str, Any] = {"tau": self._ms(times, cls.bids_time)}
+        known = {f.name for f in fields(cls)}
+        tr = about.get("RepetitionTimePreparation", about.get("RepetitionTimesPreparation"))
+        if "tr" in known and tr is not None:
+            options["tr"] = self._ms(tr, "RepetitionTimePreparation")
+        if "signed" in known:
+            options["signed"] = about.get("SignedImages") is True
+        return cls(**options)
+
+    def load(self) -> ParameterMaps:
+        """Return the maps, T in ms, NaN where a voxel has no value.
+
+        σ is one number, also where it was a map.
+
+        Raises
+        ------
+        InputError
+            Where a map is missing or damaged, or the sidecar does not say what it must.
+        """
+        model, about = self.model(), self.metadata
+        header = open_nifti(self.main)
+        wanted = self._wanted()
+
+        def read(what: str) -> NDArray[Any] | None:
+            path = self._path(*wanted[what])
+            if not path.is_file():
+                return None
+            file = open_nifti(path)
+            if file.shape != header.shape or file.n_volumes != 1:
+                raise InputError(f"{path} has another shape than {self.main.name}. Map the series again.")
+            return next(iter(file.volumes()))
+
+        status = read("status")
+        kappa = [read(p.name) for p in model.parameters]
+        read_so_far = {"status": status} | {p.name: k for p, k in zip(model.parameters, kappa)}
+        missing = [self._path(*wanted[name]).name for name, x in read_so_far.items() if x is None]
+        if status is None or missing:
+            raise InputError(f"{self.main.parent} lacks {', '.join(missing)}. Map the series again.")
+        codes = np.rint(np.nan_to_num(status, nan=-1)).astype(int)
+        if not np.isin(codes, [int(s) for s in Status]).all():
+            raise InputError(f"{self._path(*wanted['status'])} holds values that are no status. Map the series again.")
+        no_value = np.isin(codes, _WITHOUT_VALUE)
+        scale = [1000.0 if p.unit == "ms" else 1.0 for p in model.parameters]
+        values = np.stack(
+            [np.where(no_value, np.nan, np.asarray(k, float) * s) for k, s in zip(kappa, scale) if k is not None]
+        )
+        sd = [read(f"sd {p.name}") for p in model.parameters]
+        sds = np.stack(
+            [np.full(codes.shape, np.nan) if x is None else np.asarray(x, float) * s for x, s in zip(sd, scale)]
+        )
+        residual = read("residual")
+        settings = about.get("EstimatorSettings")
+        return ParameterMaps(
+            kappa=values,
+            model=model,
+            status=codes.astype(np.uint8),
+            sd_kappa=None if all(x is None for x in sd) else np.where(no_value | ~(sds > 0), np.nan, sds),
+            residual=None if residual is None else np.where(no_value, np.nan, residual),
+            noise=self._noise(),
+            sigma_source=str(about.get("NoiseSigmaSource") or "given"),
+            estimator=str(about.get("Estimator") or ""),
+            settings=settings if isinstance(settings, dict) else {},
+            warnings=tuple(str(w) for w in about.get("Warnings") or () if isinstance(w, str)),
+            affine=header.affine,
+        )
+
+    def sources(self) -> list[Path]:
+        """Return the images that were mapped.
+
+        Raises
+        ------
+        InputError
+            Where the sidecar does not name files, one is not there, or a name leads out of its data set.
+        """
+        named = self.metadata.get("Sources")
+        if not isinstance(named, list) or not named or not all(isinstance(s, str) for s in named):
+            raise InputError("the sidecar names no sources")
+        found = [self._source(s) for s in named]
+        for path in found:
+            if not is_nifti(path) or not path.is_file():
+                raise InputError(
+                    f"{path.name} is not there any more" if is_nifti(path) else "the sources are not NIfTI"
+                )
+        return found
+
+    def series(self, maps: ParameterMaps) -> WeightedSeries:
+        """Return the images that were mapped, from the sources.
+
+        Raises
+        ------
+        InputError
+            Where they are not at hand, or are not those that gave the maps.
+        """
+        model, mask = maps.model, maps.status != Status.OUTSIDE_MASK
+        found = find_series(self.sources(), sequence=model.name)
+        if len(found) != 1:
+            raise InputError("the sources are not one series")
+        files = found[0]
+        grids = [open_nifti(f) for f in files.images]
+        if grids[0].shape != maps.status.shape or not same_grid(
+            grids[0].affine, np.asarray(maps.affine), grids[0].shape
+        ):
+            raise InputError("the sources lie on another grid than the maps")
+        more = sum(g.n_volumes for g in grids) - model.n_images
+        tr = getattr(model, "tr", None)
+        series = files.load(
+            times_ms=tuple(model.times) if more == 0 else None,
+            tr_ms=tr if more == 0 else None,
+            sequence=model.name,
+            mask=None if mask.all() else mask,
+            noise=maps.noise,
+            skip_first=max(more, 0),
+            signed=getattr(model, "signed", None),
+        )
+        if series.model.n_images != model.n_images or not np.allclose(series.model.times, model.times, rtol=1e-6):
+            raise InputError("the sources have other times than the maps")
+        if not _same_images(series, maps):
+            raise InputError("the sources have changed since: they do not give the residual of these maps")
+        return series
+
+    def _source(self, name: str) -> Path:
+        out = self.dataset or self.main.parent
+        if not name.startswith("bids:"):
+            parts = urlsplit(name)
+            return absolute(Path(unquote(parts.path)) if parts.scheme == "file" else out / unquote(name))
+        _, link, inside = (*name.split(":", 2), "", "")[:3]
+        description = (
+            read_json(out / "dataset_description.json") if (out / "dataset_description.json").is_file() else {}
+        )
+        links = description.get("DatasetLinks")
+        target = links.get(link) if isinstance(links, dict) else None
+        if not isinstance(target, str):
+            raise InputError(f"dataset_description.json does not say where the data set {link!r} is")
+        parts = urlsplit(target)
+        if parts.scheme not in ("", "file"):
+            raise InputError(f"the data set {link!r} is not on this machine")
+        root = absolute(Path(unquote(parts.path)) if parts.scheme else out / unquote(target))
+        path = absolute(root / inside)
+        if not path.is_relative_to(root):
+            raise InputError(f"the source {name!r} leads out of its data set")
+        return path
+
+    def _noise(self) -> Noise | None:
+        kind = {"gaussian": Gaussian, "rician": Rician}.get(str(self.metadata.get("NoiseModel")))
+        sigma = self.metadata.get("NoiseSigma")
+        if kind is None:
+            return None
+        good = isinstance(sigma, (int, float)) and not isinstance(sigma, bool) and 0 < sigma < np.inf
+        return kind(float(sigma) if good and sigma is not None else None)
+
+    def _ms(self, value: Any, field: str) -> tuple[float, ...]:
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
+            raise InputError(f"{_sidecar(self.main)}: {field} must be numbers in seconds. Map the series again.")
+        return tuple(float(f"{1000 * v:.12g}") for v in values)
+
+    def _wanted(self) -> dict[str, tuple[str, str]]:
+        """Return (desc, suffix) of each image: of parameters, their deviations, residual and status."""
+        cls = self.model_class()
+        wanted = {"status": ("status", self.suffix), "residual": ("residual", self.suffix)}
+        for p in cls.parameters:
+            own = p.suffix or self.suffix
+            wanted[p.name] = ("" if p.suffix else p.name, own)
+            wanted[f"sd {p.name}"] = ("sd" if p.suffix else f"sd{p.name}", own)
+            if p.suffix and p.suffix != self.suffix:
+                named = cls.bids_suffix  # where the names without it are those of another series
+                apart = self._path(named, own)
+                if apart.is_file() and self._of_this_series(apart):
+                    wanted[p.name], wanted[f"sd {p.name}"] = (named, own), (f"sd{named}", own)
+        return wanted
+
+    def _of_this_series(self, image: Path) -> bool:
+        try:
+            return read_json(_sidecar(image)).get("Sources") == self.metadata.get("Sources")
+        except InputError:
+            return False
+
+    def _path(self, what: str, suffix: str) -> Path:
+        desc = self.prefix + (what[:1].upper() + what[1:] if self.prefix else what)
+        return self.main.with_name(f"{self.stem}{f'_desc-{desc}' if desc else ''}_{suffix}.nii.gz")
+
+
+def find_results(folder: Path | str) -> list[ResultFiles]:
+    """Return the maps in a folder that `rimap map` wrote, one for each series and estimator.
+
+    Parameters
+    ----------
+    folder
+        A derivative data set, a part of one, a folder of loose maps, or one map of T1 or T2.
+
+    Raises
+    ------
+    InputError
+        Where there are none.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise InputError(f"{folder}: there is no such folder.")
+    found = [r for path in _sidecars(folder) if (r := _result(path)) is not None]
+    if not found:
+        raise InputError(
+            f"{folder} holds no maps of rimap. Give the folder that was -o OUT of `rimap map`, or its T1 or T2 map."
+        )
+    return found
+
+
+def _sidecars(folder: Path) -> Iterator[Path]:
+    if folder.is_file():
+        yield _sidecar(folder)
+        return
+    for path in sorted(folder.rglob("*.json")):
+        below = path.relative_to(folder).parts
+        if not any(p.startswith(".") for p in below):
+            yield path
+
+
+def _result(sidecar: Path) -> ResultFiles | None:
+    """Return the result whose main map has this sidecar; `None` where it is another file's."""
+    name = _NAME.fullmatch(sidecar.name)
+    main = sidecar.with_name(sidecar.name.removesuffix(".json") + ".nii.gz")
+    if name is None or not sidecar.is_file() or not main.is_file():
+        return None
+    suffixes = {m.name: m.parameters[-1].suffix for m in models().values()}
+    if name["suffix"] not in suffixes.values():
+        return None
+    about = read_json(sidecar)
+    model, estimator = about.get("SignalModel"), about.get("Estimator")
+    if not isinstance(model, str) or not isinstance(estimator, str) or suffixes.get(model) != name["suffix"]:
+        return None
+    prefix = name["desc"] or ""
+    if prefix and prefix != re.sub(r"[^a-zA-Z0-9]", "", estimator):
+        return None  # desc-sd, desc-status
+    return ResultFiles(main, name["stem"], prefix, name["suffix"], about)
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(re.sub(r"(\.nii)?(\.gz)?$", "", path.name) + ".json")
+
+
+def _same_images(series: WeightedSeries, maps: ParameterMaps, most: int = 2000) -> bool:
+    """Tell whether the images minus the signal of the maps have the residual of the maps."""
+    if maps.residual is None:
+        return True
+    use = np.flatnonzero((maps.status == Status.OK) & np.isfinite(maps.residual) & np.isfinite(maps.kappa).all(0))
+    use = use[:: max(1, len(use) // most)]
+    if not len(use):
+        return True
+    S = series.images.reshape(len(series.images), -1)[:, use].astype(float)
+    f = np.asarray(series.model.signal(maps.kappa.reshape(len(maps.kappa), -1)[:, use]))
+    found, told = np.sqrt(np.mean((S - f) ** 2, axis=0)), maps.residual.reshape(-1)[use]
+    return bool(np.median(np.abs(found - told)) <= 0.02 * np.median(told) + 1e-5 * np.median(np.abs(f).max(0)))

@@ -1,0 +1,119 @@
+"""The page made again from what lies in a folder of results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rimap.errors import InputError
+from rimap.estimators import estimators
+from rimap.io.atomic import write_whole
+from rimap.io.results import ResultFiles
+from rimap.report.page import RUN_BLOCK, Run, page
+
+#: Columns of a table of regions that hold numbers.
+_NUMBERS = {"label": int, "voxels": int, "n": int, "median": float, "iqr": float, "mean": float, "sd": float}
+
+
+@dataclass(frozen=True)
+class Again:
+    """A page that was made again.
+
+    Parameters
+    ----------
+    page
+        Where it is.
+    problem
+        Why it has no measured points, "" where it has.
+    """
+
+    page: Path
+    problem: str
+
+
+def page_again(result: ResultFiles) -> Again:
+    """Write the page of a result anew, where `rimap map` put it.
+
+    The images come from the sources that the sidecars name, if they still give these maps. What only the run knew (its
+    command, how long it took) is taken from the earlier page, where there is one.
+
+    Raises
+    ------
+    InputError
+        Where the maps cannot be read, or the page cannot be written.
+    """
+    maps = result.load()
+    stem = result.main.name.removesuffix(".nii.gz")
+    path = result.dataset / f"{stem}.html" if result.dataset else result.main.parent / f"{stem}_report.html"
+    series, problem = None, ""
+    try:
+        series = result.series(maps)
+    except InputError as error:
+        problem = str(error)
+    run = _run(result, path)
+    if problem:
+        run = replace(run, warnings=(*run.warnings, f"This page has no measured signal: {problem}."))
+    write_whole(path, page(series, maps, run))
+    return Again(path, problem)
+
+
+def _run(result: ResultFiles, path: Path) -> Run:
+    before, about = _block(path), result.metadata
+    cls = estimators().get(str(about.get("Estimator")))
+
+    def text(name: str, otherwise: str = "") -> str:
+        value = before.get(name)
+        return value if isinstance(value, str) and value else otherwise
+
+    def texts(name: str, otherwise: list[str]) -> list[str]:
+        value = before.get(name)
+        return [v for v in value if isinstance(v, str)] if isinstance(value, list) and value else otherwise
+
+    seconds = before.get("seconds")
+    written = datetime.fromtimestamp(result.main.stat().st_mtime).astimezone()
+    sources, versions = about.get("Sources"), about.get("EstimationSoftwareVersions")
+    return Run(
+        title=text("title", result.label),
+        estimator_title=cls.title if cls is not None else text("estimator_title"),
+        choice=text("choice"),
+        inputs=texts("inputs", [str(s) for s in sources] if isinstance(sources, list) else []),
+        outputs=texts("outputs", [p.name for p in result.images()]),
+        command=text("command"),
+        seconds=float(seconds) if isinstance(seconds, (int, float)) and 0 < seconds < 1e9 else 0.0,
+        made=text("made", written.strftime("%Y-%m-%d %H:%M")),
+        rois=_table(path.parent / f"{result.main.name.removesuffix('.nii.gz')}_rois.tsv"),
+        versions={str(k): str(v) for k, v in versions.items()} if isinstance(versions, Mapping) else {},
+    )
+
+
+def _block(path: Path) -> dict[str, Any]:
+    """Return what the earlier page says of its run, {} where there is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        block = text[text.index(RUN_BLOCK) + len(RUN_BLOCK) :]
+        data = json.loads(block[: block.index("</script>")])
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _table(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a table of regions, [] where there is none that can be read."""
+    try:
+        header, *lines = path.read_text(encoding="utf-8").splitlines()
+        rows = [dict(zip(header.split("\t"), line.split("\t"), strict=True)) for line in lines]
+        return [
+            {k: _cell(k, v) for k, v in row.items()} for row in rows if {*_NUMBERS, "name", "map", "unit"} <= row.keys()
+        ]
+    except (OSError, ValueError):
+        return []
+
+
+def _cell(column: str, text: str) -> Any:
+    if column in _NUMBERS:
+        return _NUMBERS[column]("nan" if text == "n/a" else text)
+    return "" if text == "n/a" else text

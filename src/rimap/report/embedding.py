@@ -1,0 +1,256 @@
+"""Maps and images as the viewer of the page reads them: coded in whole numbers, compressed, within a budget.
+
+A value is stored as a code of 16 bits whose step is far below its standard deviation; low and high bytes lie apart,
+which compresses well. Images are stored as their difference from the fitted signal, in steps well below the noise:
+a third of what they take themselves, in a step that fits the room there is (a quarter of the noise to all of it). Only voxels that are shown are stored, in the order of the array.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap import colours
+from rimap.report.curves import SignalTable, signal_table
+from rimap.report.images import edges_mm, extent, planes_of, volume
+from rimap.series import ParameterMaps, WeightedSeries
+
+#: Characters of base64 that a voxel's maps take at most, measured on noise.
+_PER_VOXEL = 11
+NOT_SHOWN = 255
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """What goes into the page.
+
+    Parameters
+    ----------
+    blocks
+        Compressed bytes by name, in base64.
+    about
+        How to read them: plain numbers and texts, for JSON.
+    notes
+        What was left out, in plain words.
+    """
+
+    blocks: dict[str, str]
+    about: dict[str, Any]
+    notes: list[str]
+
+    @property
+    def size(self) -> int:
+        """Characters of all blocks."""
+        return sum(len(b) for b in self.blocks.values())
+
+
+def embed(
+    maps: ParameterMaps,
+    series: WeightedSeries | None,
+    inside: NDArray[np.bool_],
+    affine: NDArray[Any] | None,
+    room: int,
+) -> Embedded:
+    """Return maps and images for the viewer, in at most about `room` characters.
+
+    Parameters
+    ----------
+    series
+        Its images are embedded; without it there are none.
+    inside
+        (*X), what is shown.
+    """
+    shown = volume(inside)
+    box, notes = _box(shown, affine, int(0.7 * room / _PER_VOXEL)), []
+    stride = [b.step for b in box]
+    if max(stride) > 1:
+        notes.append(
+            f"The volume is large: this page shows one voxel in {math.prod(stride)}, in steps of "
+            f"{' × '.join(map(str, stride))}. The files hold all."
+        )
+    shown = shown[box]
+    status = np.where(shown, volume(maps.status)[box], NOT_SHOWN).astype(np.uint8)
+    blocks = {"status": _base64(status.tobytes(), noise=False)}
+    coded: dict[str, dict[str, Any]] = {}
+    kappa = np.stack([volume(m)[box][shown] for m in maps.kappa]) if maps.kappa.size else maps.kappa
+
+    def add(name: str, values: NDArray[Any], step: float, *, log: bool = True) -> NDArray[np.float64]:
+        codes, coded[name] = encode(values, step, logarithmic=log)
+        blocks[name] = _base64(_planes(codes))
+        return decode(codes, coded[name])
+
+    for q, p in enumerate(maps.model.parameters):
+        kappa[q] = add(p.name, kappa[q], 2e-4 if p.unit == "ms" else 1e-3, log=p.unit != "1")
+        if p.unit == "ms":
+            add(f"sd {p.name}", volume(maps.sd[p.name])[box][shown], 0.01)
+    if maps.residual is not None:
+        add("residual", volume(maps.residual)[box][shown], 0.01)
+
+    table = signal_table(maps.model, kappa[-1])
+    planes = planes_of(affine, inside.shape)
+    about: dict[str, Any] = {
+        "shape": list(shown.shape),
+        "origin": [b.start for b in box],
+        "stride": stride,
+        "full": list(volume(inside).shape),
+        "axes": inside.ndim,
+        "affine": None if affine is None else affine.tolist(),
+        "edges": edges_mm(affine).tolist(),
+        "planes": [
+            {"name": p.name, "axes": list(p.axes), "flips": list(p.flips), "letters": list(p.letters)} for p in planes
+        ],
+        "codes": coded,
+        "table": None,
+        "images": None,
+    }
+    if table is not None:
+        blocks["table"] = _base64(_planes(table.entries.view(np.uint16).ravel()), noise=False)
+        about["table"] = {
+            "shape": list(table.entries.shape),
+            "scale": table.scale,
+            "low": table.low,
+            "step": table.step,
+            "times": table.times.tolist(),
+            "at": table.at.tolist(),
+            "magnitude": table.magnitude,
+        }
+    if series is not None:
+        left = room - sum(len(b) for b in blocks.values())
+        images = _images(series, box, shown, kappa, table, planes[0].axes[2], left)
+        if images is None:
+            notes.append("The images are too many for this page: it shows the fitted curves without measured points.")
+        else:
+            blocks["images"], about["images"] = images
+            if (every := about["images"]["every"]) > 1:
+                notes.append(
+                    f"To keep the page small, the measured points are there for one slice in {every}; the curves for all."
+                )
+    return Embedded(blocks, about, notes)
+
+
+def encode(values: NDArray[Any], step: float, *, logarithmic: bool) -> tuple[NDArray[np.uint16], dict[str, Any]]:
+    """Return 16-bit codes of values: 0 where there is none, else 1 and up in steps of `step`, coarser if need be.
+
+    With `logarithmic`, 1 stands for zero and below, and a step is a share of the value.
+
+    >>> codes, how = encode(np.array([np.nan, 0.0, 10.0, 1000.0]), 0.01, logarithmic=True)
+    >>> decode(codes, how).round(1).tolist()
+    [nan, 0.0, 10.0, 1000.0]
+    """
+    x = np.asarray(values, dtype=float)
+    finite = np.isfinite(x)
+    usable = x[finite & (x > 0)] if logarithmic else x[finite]
+    low, high = (float(usable.min()), float(usable.max())) if usable.size else (1.0, 1.0)
+    span = np.log(high / low) if logarithmic else high - low
+    step = float(max(step, span / 65_000))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        place = np.log(x / low) / step if logarithmic else (x - low) / step
+    codes = 2 + np.rint(np.clip(np.nan_to_num(place, neginf=0.0), 0, 65_500))
+    codes = np.where(finite, np.where(x > 0, codes, 1) if logarithmic else codes, 0)
+    return codes.astype(np.uint16), {"log": logarithmic, "low": low, "step": step}
+
+
+def decode(codes: NDArray[np.uint16], how: dict[str, Any]) -> NDArray[np.float64]:
+    """Return the values of codes, as the page does it."""
+    place = (codes.astype(float) - 2) * how["step"]
+    values = how["low"] * np.exp(place) if how["log"] else how["low"] + place
+    if how["log"]:
+        values = np.where(codes == 1, 0.0, values)
+    return np.asarray(np.where(codes == 0, np.nan, values))
+
+
+def _box(shown: NDArray[np.bool_], affine: NDArray[Any] | None, most: int) -> tuple[slice, slice, slice]:
+    """Return which voxels are kept: a box around what is shown, thinned out along the finest axes to `most` voxels."""
+    ranges, step = [extent(shown, a) for a in range(3)], [1, 1, 1]
+    size = edges_mm(affine)
+
+    def box() -> tuple[slice, slice, slice]:
+        x, y, z = (slice(low, high, s) for (low, high), s in zip(ranges, step))
+        return x, y, z
+
+    while int(shown[box()].sum()) > most:
+        wide = [a for a in range(3) if (ranges[a][1] - ranges[a][0]) // step[a] > 1]
+        finest = min(wide, key=lambda a: size[a] * step[a])
+        step[finest] += 1
+    return box()
+
+
+def _images(
+    series: WeightedSeries,
+    box: tuple[slice, slice, slice],
+    shown: NDArray[np.bool_],
+    kappa: NDArray[np.float64],
+    table: SignalTable | None,
+    through: int,
+    room: int,
+) -> tuple[str, dict[str, Any]] | None:
+    """Return the images minus the fitted signal, coded, and how to read them; `None` where there is no room."""
+    N, place = series.model.n_images, np.argwhere(shown)[:, through]  # the slice of each stored voxel
+    if not place.size:
+        return None
+    r = np.empty((N, place.size), np.float32)
+    for n in range(N):
+        r[n] = volume(series.images[n])[box][shown]
+        if table is not None:
+            r[n] -= table.signal(n, kappa)
+    sample = r.reshape(-1)[:: max(1, r.size // 200_000)]
+    sample = sample[np.isfinite(sample)]
+    if not sample.size:
+        return None
+    rms = float(np.sqrt(np.median(sample.astype(float) ** 2) / 0.455))
+    finest = max(
+        rms / 4, float(np.quantile(np.abs(sample), 0.9999)) / 32_000, float(np.abs(sample).max()) * 1e-7, 1e-30
+    )
+    n_slices = shown.shape[through]
+    for every in range(1, n_slices + 1):
+        first = (every // 2) % n_slices
+        keep = place % every == first
+        room_bits = 6 * room / max(int(keep.sum()) * N, 1)
+        step = next((s for s in finest * 2.0 ** np.arange(0, 2.2, 0.2) if _bits(sample / s) <= room_bits), None)
+        if step is None or not keep.any():
+            continue
+        text = _base64(b"".join(_planes(_zigzag(row[keep] / step)) for row in r))
+        if len(text) <= room:
+            how = {"step": float(step), "every": every, "first": first, "through": through}
+            return text, how | window_of(series)
+    return None
+
+
+def _bits(x: NDArray[Any]) -> float:
+    """Return how many bits a value takes when compressed: the entropy of its two bytes, and what Huffman's code adds."""
+    codes, total = _zigzag(x), 0.1
+    for bytes_ in (codes & 255, codes >> 8):
+        p = np.bincount(bytes_, minlength=256) / max(codes.size, 1)
+        total -= float((p[p > 0] * np.log2(p[p > 0])).sum())
+    return total
+
+
+def window_of(series: WeightedSeries) -> dict[str, float]:
+    """Return the grey window of the images, from a share of their values."""
+    values = series.images.reshape(-1)[:: max(1, series.images.size // 200_000)]
+    values = values[np.isfinite(values)]
+    low, high = colours.window(values, low=None if (values < 0).any() else 0.0, upper=0.995)
+    return {"low": low, "high": high}
+
+
+def _zigzag(x: NDArray[np.float64]) -> NDArray[np.uint16]:
+    """Return signed numbers as 0, −1, 1, −2, … → 0, 1, 2, 3, …; 65535 for what is not finite or too large."""
+    good = np.isfinite(x) & (np.abs(x) < 32_700)
+    n = np.rint(np.where(good, x, 0.0)).astype(np.int32)
+    return np.where(good, np.where(n < 0, -2 * n - 1, 2 * n), 65_535).astype(np.uint16)
+
+
+def _planes(codes: NDArray[np.uint16]) -> bytes:
+    return (codes & 255).astype(np.uint8).tobytes() + (codes >> 8).astype(np.uint8).tobytes()
+
+
+def _base64(data: bytes, *, noise: bool = True) -> str:
+    """Return data compressed; noise has no repetitions to look for, only runs."""
+    packer = zlib.compressobj(6, zlib.DEFLATED, 15, 9, zlib.Z_RLE if noise else zlib.Z_DEFAULT_STRATEGY)
+    return base64.b64encode(packer.compress(data) + packer.flush()).decode("ascii")

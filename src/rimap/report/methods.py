@@ -1,0 +1,111 @@
+"""What to paste into a methods section, and what to cite: according to what was done."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rimap import __version__
+from rimap.report.numbers import ms, number, plain, sigma_number
+from rimap.series import ParameterMaps
+
+SABIDUSSI = (
+    "Sabidussi ER, Klein S, Caan MWA, Bazrafkan S, den Dekker AJ, Sijbers J, Niessen WJ, Poot DHJ. Recurrent inference "
+    "machines as inverse problem solvers for MR relaxometry. Medical Image Analysis 74:102220, 2021. "
+    "doi:10.1016/j.media.2021.102220"
+)
+BARRAL = (
+    "Barral JK, Gudmundson E, Stikov N, Etezadi-Amoli M, Stoica P, Nishimura DG. A robust methodology for in vivo T1 "
+    "mapping. Magnetic Resonance in Medicine 64:1057-1067, 2010. doi:10.1002/mrm.22497"
+)
+PUTZKY = "Putzky P, Welling M. Recurrent inference machines for solving inverse problems. arXiv:1706.04008, 2017"
+HE = (
+    "He K, Zhang X, Ren S, Sun J. Deep residual learning for image recognition. IEEE Conference on Computer Vision and "
+    "Pattern Recognition, 2016. doi:10.1109/CVPR.2016.90"
+)
+RICE = (
+    "Gudbjartsson H, Patz S. The Rician distribution of noisy MRI data. Magnetic Resonance in Medicine 34:910-914, "
+    "1995. doi:10.1002/mrm.1910340618"
+)
+BIDS = (
+    "Karakuzu A, Appelhoff S, Auer T, Boudreau M, et al. qMRI-BIDS: an extension to the Brain Imaging Data Structure "
+    "for quantitative magnetic resonance imaging data. Scientific Data 9:517, 2022. doi:10.1038/s41597-022-01571-4"
+)
+COLOURS = (
+    "Fuderer M, Wichtmann B, Crameri F, et al. Color-map recommendation for MR relaxometry maps. Magnetic Resonance in "
+    "Medicine 93:490, 2025. doi:10.1002/mrm.30290"
+)
+
+#: What an estimator of the house does, in a sentence, and what it rests on.
+_ESTIMATORS = {
+    "nlls": ("Each voxel was fitted by itself by least squares, with a search for the global optimum", (BARRAL,)),
+    "mle": ("All voxels were fitted together by regularised maximum likelihood (Eq. 2 there)", (SABIDUSSI,)),
+    "rim": ("The maps are those of a recurrent inference machine", (SABIDUSSI, PUTZKY)),
+    "resnet": ("The maps are those of a residual network", (SABIDUSSI, HE)),
+}
+
+
+def options_of(maps: ParameterMaps) -> dict[str, str]:
+    """Return the settings that bear on the values."""
+    return {str(k): plain(v) for k, v in maps.settings.items() if v is not None and k != "threads"}
+
+
+def methods(maps: ParameterMaps, title: str, version: str = __version__) -> tuple[str, list[str]]:
+    """Return the sentences, with numbers in brackets, and the references in that order.
+
+    Parameters
+    ----------
+    title
+        The estimator in words.
+    version
+        Of the rimap that made the maps.
+    """
+    cited: list[str] = []
+
+    def cite(*books: str) -> str:
+        cited.extend(b for b in books if b not in cited)
+        return "[" + ", ".join(str(cited.index(b) + 1) for b in books) + "]"
+
+    model, sigma = maps.model, sigma_number(maps)
+    what = " and ".join(p.name for p in model.parameters if p.unit == "ms")
+    kind = {"InversionTime": "inversion times", "EchoTime": "echo times"}.get(model.bids_time, "times")
+    text = f"{what} maps were estimated with rimap {version} {cite(SABIDUSSI)} "
+    text += f"from {model.n_images} images at {kind} of {', '.join(ms(t) for t in model.times)} ms"
+    tr = getattr(model, "tr", None)
+    if tr is not None:
+        text += f" and TR {', '.join(ms(t) for t in sorted(set(np.atleast_1d(tr).tolist())))} ms"
+    if hasattr(model, "signed"):
+        text += " (signed images)" if model.signed else " (magnitude images)"
+    options = "; ".join(f"{k} = {v}" for k, v in options_of(maps).items())
+    text += f". Estimator: {(title or maps.estimator).lower()}{f' ({options})' if options else ''}. "
+    said, books = _ESTIMATORS.get(maps.estimator, ("", ()))
+    if maps.estimator == "nlls" and model.bids_time != "InversionTime":
+        books = ()
+    if said:
+        text += said + (f" {cite(*books)}" if books else "") + ". "
+    formula = formula_of(maps)
+    if formula:
+        text += f"The signal was modelled as {formula}" + (f" {cite(BARRAL)}" if tr is not None else "") + ". "
+    if maps.noise is not None:
+        text += f"The likelihood was {maps.noise.name.capitalize()}"
+        text += f" {cite(RICE)}" if maps.noise.name == "rician" else ""
+        if sigma is not None:
+            text += f" with σ = {number(sigma)} ({'given' if maps.sigma_source == 'given' else f'from the {maps.sigma_source}'})"
+        text += ". "
+    if maps.sd_kappa is not None:
+        text += "Standard deviations are Cramér-Rao bounds at the estimate. "
+    text += (
+        f"Files are named after qMRI-BIDS {cite(BIDS)}; colours follow the recommendation of the ISMRM {cite(COLOURS)}."
+    )
+    return text, cited
+
+
+def formula_of(maps: ParameterMaps) -> str:
+    """Return the model's formula, as its documentation begins."""
+    line = (type(maps.model).__doc__ or "").strip().splitlines()
+    first = line[0].split(";")[0].split(". ")[0].strip().rstrip(".") if line else ""
+    first = first.replace("`", "")
+    if getattr(maps.model, "tr", 0) is None:
+        first = first.replace(" + (B − 1) e^(−TR/T1)", "")
+    if getattr(maps.model, "signed", False):
+        first = first.replace("|", "")
+    return first if "=" in first else ""

@@ -1,0 +1,47 @@
+"""Numbers for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rimap.series import ParameterMaps
+
+
+def number(x: float, digits: int = 3) -> str:
+    """Return a number for people: 3 significant digits, all digits of the whole part.
+
+    >>> [number(x) for x in (1234.5, 64.23, 0.01234, 1.5e-7, float("nan"))]
+    ['1,234', '64.2', '0.0123', '1.5e-07', '–']
+    """
+    if not np.isfinite(x):
+        return "–"
+    if x == 0:
+        return "0"
+    if abs(x) >= 10 ** (digits - 1):
+        return f"{x:,.0f}"
+    if abs(x) < 1e-4:
+        return f"{x:.{digits}g}"
+    return f"{x:.{digits - 1 - int(np.floor(np.log10(abs(x))))}f}"
+
+
+def ms(t: float) -> str:
+    """Return a time in ms as it was given, without digits that say nothing."""
+    return f"{t:.6g}"
+
+
+def plain(value: Any) -> str:
+    """Return a setting as text."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(plain(v) for v in value)
+    return str(value)
+
+
+def sigma_number(maps: ParameterMaps) -> float | None:
+    """Return σ, the median of it where it is a map, `None` where there is none."""
+    if maps.noise is None or maps.noise.sigma is None:
+        return None
+    return float(np.nanmedian(maps.noise.sigma))

@@ -1,0 +1,574 @@
+"use strict";
+// The viewer of a report: reads the blocks of the page, draws slices on canvases and the signal as SVG. No dependency.
+(async () => {
+  const $ = (id) => document.getElementById(id);
+  const viewer = $("viewer"), about = JSON.parse($("viewer-data").textContent);
+  const svgSpace = $("curve").namespaceURI;
+
+  // ---- reading the blocks ---------------------------------------------------------------------------------------
+  async function block(name) {
+    const text = atob($("block-" + name.replaceAll(" ", "-")).textContent.trim());
+    const bytes = new Uint8Array(text.length);
+    for (let i = 0; i < bytes.length; i++) bytes[i] = text.charCodeAt(i);
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return new Uint8Array(await new Response(stream).arrayBuffer());
+  }
+
+  function whole(bytes, start, n) { // low bytes, then high bytes
+    const codes = new Uint16Array(n);
+    for (let i = 0; i < n; i++) codes[i] = bytes[start + i] | (bytes[start + n + i] << 8);
+    return codes;
+  }
+
+  function decoded(codes, how) {
+    const values = new Float32Array(codes.length);
+    for (let i = 0; i < codes.length; i++) {
+      const c = codes[i], place = (c - 2) * how.step;
+      values[i] = c === 0 ? NaN : !how.log ? how.low + place : c === 1 ? 0 : how.low * Math.exp(place);
+    }
+    return values;
+  }
+
+  if (typeof DecompressionStream === "undefined") {
+    $("too-old").hidden = false;
+    return;
+  }
+  const shape = about.shape, steps = [shape[1] * shape[2], shape[2], 1];
+  const status = await block("status");
+  const stored = new Int32Array(status.length).fill(-1); // the place of a voxel among those that are stored
+  let n = 0;
+  for (let g = 0; g < status.length; g++) if (status[g] !== 255) stored[g] = n++;
+  const maps = {};
+  for (const [name, how] of Object.entries(about.codes)) {
+    const bytes = await block(name);
+    maps[name] = decoded(whole(bytes, 0, bytes.length / 2), how);
+  }
+  const table = about.table;
+  if (table) {
+    const bytes = await block("table");
+    table.entries = new Int16Array(whole(bytes, 0, bytes.length / 2).buffer);
+  }
+  const images = about.images;
+  let imageBytes = null, kept = null, nKept = 0;
+
+  async function readImages() {
+    const bytes = await block("images");
+    kept = new Int32Array(n).fill(-1);
+    for (let g = 0; g < status.length; g++) {
+      if (stored[g] < 0) continue;
+      const k = Math.floor(g / steps[images.through]) % shape[images.through];
+      if (k % images.every === images.first || images.every === 1) kept[stored[g]] = nKept++;
+    }
+    imageBytes = bytes;
+  }
+
+  // ---- values ---------------------------------------------------------------------------------------------------
+  const parameters = about.parameters.map((p) => p.name), T = parameters[parameters.length - 1];
+
+  function fitted(t, p) { // the signal at time `t` of the table, in the stored voxel `p`
+    if (!table) return NaN;
+    const [, K, M] = table.shape;
+    const place = Math.min(Math.max(Math.log(maps[T][p] / table.low) / table.step, 0), M - 1);
+    const i = Math.min(Math.floor(place), M - 2), share = place - i;
+    let sum = 0;
+    for (let k = 0; k < K; k++) {
+      const at = (t * K + k) * M + i;
+      const phi = table.entries[at] * (1 - share) + table.entries[at + 1] * share;
+      sum += (k === 0 ? 1 : maps[parameters[k]][p]) * phi * table.scale;
+    }
+    return maps[parameters[0]][p] * sum;
+  }
+  const modulus = (x) => (table && table.magnitude ? Math.abs(x) : x);
+
+  function measured(image, p) {
+    if (!imageBytes || p < 0 || kept[p] < 0) return NaN;
+    const at = image * 2 * nKept + kept[p];
+    const code = imageBytes[at] | (imageBytes[at + nKept] << 8);
+    if (code === 65535) return NaN;
+    const base = modulus(table ? fitted(table.at[image], p) : NaN);
+    return (Number.isFinite(base) ? base : 0) + (code & 1 ? -(code + 1) / 2 : code / 2) * images.step;
+  }
+
+  function relative(name, p) {
+    const value = maps[name][p];
+    return value > 0 ? (100 * maps["sd " + name][p]) / value : NaN;
+  }
+
+  // ---- numbers for people ---------------------------------------------------------------------------------------
+  const grouped = (x, decimals) =>
+    x.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+  function num(x, digits = 3) {
+    if (!Number.isFinite(x)) return "–";
+    if (x === 0) return "0";
+    const size = Math.floor(Math.log10(Math.abs(x)) + 1e-9);
+    if (size < -4) return x.toPrecision(digits);
+    return grouped(x, Math.max(0, digits - 1 - size));
+  }
+  function withSd(x, sd) {
+    if (!Number.isFinite(x)) return "–";
+    if (!Number.isFinite(sd) || sd <= 0) return num(x, 4);
+    const size = Math.floor(Math.log10(Math.abs(x) || 1));
+    const decimals = Math.max(0, Math.min(1 - Math.floor(Math.log10(sd)), 4 - size));
+    return `${grouped(x, decimals)} ± ${grouped(sd, decimals)}`;
+  }
+  const time = (t) => String(Number(t.toPrecision(6)));
+
+  function ticks(low, high, count) {
+    const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
+    const step = power * [1, 2, 2.5, 5, 10].find((s) => s * power >= raw * 0.999);
+    const out = [];
+    for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) out.push(k * step + 0);
+    return out;
+  }
+
+  // ---- colours (rimap/colours.py) -------------------------------------------------------------------------------
+  const opaque = (r, g, b) => (0xff000000 | (b << 16) | (g << 8) | r) >>> 0;
+  const palettes = Object.fromEntries(
+    Object.entries(about.palettes).map(([name, text]) => {
+      const raw = atob(text);
+      return [name, Uint32Array.from({ length: 256 }, (_, i) => opaque(...[0, 1, 2].map((c) => raw.charCodeAt(3 * i + c))))];
+    })
+  );
+  const statusColours = new Uint32Array(256).fill(opaque(0, 0, 0));
+  for (const [code, s] of Object.entries(about.statuses))
+    statusColours[code] = opaque(...[1, 3, 5].map((i) => parseInt(s.colour.slice(i, i + 2), 16)));
+
+  function entry(x, panel) { // 0 for no value, else 1 to 255
+    if (!Number.isFinite(x)) return 0;
+    const { low, high } = panel;
+    x = Math.min(Math.max(x, low), high);
+    let f = (x - low) / (high - low);
+    if (panel.log) { // linear up to high/e, logarithmic above
+      const knee = high / Math.E, middle = Math.max(knee, low);
+      const share = knee > low ? (knee - low) / (2 * knee - low) : 0;
+      if (x > middle) f = share + ((1 - share) * Math.log(x / middle)) / Math.log(high / middle);
+      else f = knee > low ? (share * (x - low)) / (knee - low) : 0;
+    }
+    return Math.min(Math.max(1 + Math.floor(f * 254 + 0.5), 1), 255);
+  }
+
+  // ---- state ----------------------------------------------------------------------------------------------------
+  const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
+  const voxel = about.start.map((v, a) => clamp(Math.round((v - about.origin[a]) / about.stride[a]), 0, shape[a] - 1));
+  const state = { plane: about.planes[0], three: false, image: 0, main: about.panels[0].key };
+  const full = (a) => about.origin[a] + voxel[a] * about.stride[a];
+  const index = () => voxel.reduce((sum, v, a) => sum + v * steps[a], 0);
+  const nSlices = () => shape[state.plane.axes[2]];
+
+  // ---- panels ---------------------------------------------------------------------------------------------------
+  const panels = about.panels.map((p) => ({
+    ...p,
+    window: [p.low, p.high],
+    value: p.key.startsWith("sd ") ? (at) => relative(p.key.slice(3), at) : (at) => maps[p.key][at],
+    colours: palettes[p.palette],
+  }));
+  panels.push({ key: "status", title: "Status", unit: "", colours: statusColours });
+  if (images) {
+    panels.push({
+      key: "image", title: "Image", unit: "a.u.", low: images.low, high: images.high, window: [images.low, images.high],
+      value: (at) => measured(state.image, at), colours: palettes.grey,
+    });
+  }
+
+  function make(tag, attributes = {}, ...children) {
+    const element = document.createElement(tag);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    element.append(...children);
+    return element;
+  }
+  function svg(parent, tag, attributes, text) {
+    const element = document.createElementNS(svgSpace, tag);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    if (text !== undefined) element.textContent = text;
+    parent.append(element);
+    return element;
+  }
+
+  for (const panel of panels) {
+    panel.name = make("button", { type: "button", class: "name", title: "Show large" }, panel.title);
+    panel.now = make("span", { class: "now" });
+    panel.area = make("div", { class: "area" });
+    panel.foot = make("div", { class: "foot" });
+    panel.box = make("div", { class: "panel", "data-key": panel.key }, make("div", { class: "head" }, panel.name, panel.now), panel.area, panel.foot);
+    panel.name.addEventListener("click", () => {
+      state.main = panel.key;
+      arrange();
+    });
+    if (panel.key === "status") {
+      const there = new Set(status);
+      for (const [code, s] of Object.entries(about.statuses)) {
+        if (!there.has(Number(code))) continue;
+        const swatch = make("i", { class: "swatch" });
+        swatch.style.background = s.colour;
+        panel.foot.append(make("span", { class: "key" }, swatch, s.name));
+      }
+    } else {
+      panel.bar = make("canvas", { width: 256, height: 1, class: "scale", "aria-hidden": "true" });
+      panel.marks = make("div", { class: "marks", "aria-hidden": "true" });
+      panel.foot.append(panel.bar, panel.marks);
+    }
+    if (panel.key === "image") {
+      panel.slider = make("input", { type: "range", min: 0, max: about.times.length - 1, step: 1, "aria-label": `Image by its ${about.axis}` });
+      panel.slider.addEventListener("input", () => {
+        state.image = Number(panel.slider.value);
+        draw();
+      });
+      panel.foot.append(panel.slider);
+    }
+  }
+
+  let views = []; // a canvas with a panel and a plane each
+  function view(panel, plane, holder) {
+    const canvas = make("canvas", { role: "img", "data-key": panel.key, "data-plane": plane.name });
+    const frame = make("div", { class: "frame" }, canvas);
+    const [right, down] = plane.axes;
+    const edge = (a) => shape[a] * about.stride[a] * about.edges[a];
+    frame.style.aspectRatio = String(clamp(edge(right) / edge(down), 0.4, 6));
+    holder.append(frame);
+    const v = { panel, plane, canvas, hidden: document.createElement("canvas") };
+    v.hidden.width = shape[right];
+    v.hidden.height = shape[down];
+    canvas.addEventListener("pointerdown", (e) => {
+      if (e.button) return;
+      canvas.setPointerCapture(e.pointerId);
+      $("stage").focus({ preventScroll: true });
+      pick(v, e);
+    });
+    canvas.addEventListener("pointermove", (e) => {
+      if (canvas.hasPointerCapture(e.pointerId)) pick(v, e);
+    });
+    let turned = 0;
+    canvas.addEventListener("wheel", (e) => {
+      if (e.ctrlKey || shape[plane.axes[2]] < 2) return;
+      e.preventDefault();
+      turned += e.deltaY * (e.deltaMode ? 40 : 1);
+      const by = Math.trunc(turned / 40);
+      turned -= by * 40;
+      if (by) move(plane.axes[2], clamp(by, -3, 3));
+    }, { passive: false });
+    views.push(v);
+  }
+
+  function arrange() {
+    views = [];
+    const hero = panels.find((p) => p.key === state.main) || panels[0];
+    $("hero").replaceChildren(hero.box);
+    $("row").replaceChildren(...panels.filter((p) => p !== hero).map((p) => p.box));
+    for (const panel of panels) {
+      const planes = state.three && panel === hero ? about.planes : [state.plane];
+      panel.area.replaceChildren();
+      panel.area.classList.toggle("three", planes.length > 1);
+      for (const plane of planes) view(panel, plane, panel.area);
+    }
+    const slider = $("slice");
+    slider.max = nSlices() - 1;
+    $("slices").hidden = nSlices() < 2;
+    $("window").hidden = hero.low === undefined;
+    if (hero.low !== undefined) {
+      $("low").value = hero.low;
+      $("high").value = hero.high;
+      $("window-unit").textContent = hero.unit;
+    }
+    watch.disconnect();
+    views.forEach((v) => watch.observe(v.canvas.parentElement));
+    scales();
+    draw();
+  }
+
+  function scales() {
+    for (const panel of panels.filter((p) => p.bar)) {
+      const context = panel.bar.getContext("2d"), row = context.createImageData(256, 1), pixels = new Uint32Array(row.data.buffer);
+      for (let i = 0; i < 256; i++) pixels[i] = panel.colours[entry(panel.low + ((panel.high - panel.low) * i) / 255, panel)];
+      context.putImageData(row, 0, 0);
+      panel.marks.replaceChildren(
+        ...ticks(panel.low, panel.high, panel.key === state.main ? 6 : 3).map((t) => {
+          const mark = make("span", {}, Number(t.toPrecision(6)).toLocaleString("en-US"));
+          mark.style.left = `${(100 * (t - panel.low)) / (panel.high - panel.low)}%`;
+          return mark;
+        })
+      );
+    }
+  }
+
+  // ---- drawing --------------------------------------------------------------------------------------------------
+  function draw() {
+    for (const v of views) paint(v);
+    card();
+    const slice = full(state.plane.axes[2]);
+    $("slice").value = voxel[state.plane.axes[2]];
+    $("slice-at").textContent = `${slice} of ${about.full[state.plane.axes[2]] - 1}`;
+    viewer.dataset.voxel = [0, 1, 2].map(full).join(" ");
+    viewer.dataset.slice = slice;
+  }
+
+  function paint(v) {
+    const { panel, plane, canvas } = v, [right, down, through] = plane.axes, [flipX, flipY] = plane.flips;
+    const W = shape[right], H = shape[down], context = v.hidden.getContext("2d");
+    const picture = context.createImageData(W, H), pixels = new Uint32Array(picture.data.buffer);
+    const start = voxel[through] * steps[through];
+    for (let y = 0; y < H; y++) {
+      for (let x = 0; x < W; x++) {
+        const g = start + (flipX ? W - 1 - x : x) * steps[right] + (flipY ? H - 1 - y : y) * steps[down];
+        const p = stored[g];
+        pixels[y * W + x] = panel.key === "status" ? panel.colours[status[g]] : panel.colours[p < 0 ? 0 : entry(panel.value(p), panel)];
+      }
+    }
+    context.putImageData(picture, 0, 0);
+    const box = canvas.getBoundingClientRect(), density = window.devicePixelRatio || 1;
+    if (!box.width) return;
+    canvas.width = Math.round(box.width * density);
+    canvas.height = Math.round(box.height * density);
+    const c = canvas.getContext("2d");
+    c.scale(density, density);
+    c.imageSmoothingEnabled = false;
+    const mmX = about.edges[right] * about.stride[right], mmY = about.edges[down] * about.stride[down];
+    const scale = Math.min(box.width / (W * mmX), box.height / (H * mmY));
+    const w = W * mmX * scale, h = H * mmY * scale, left = (box.width - w) / 2, top = (box.height - h) / 2;
+    Object.assign(v, { left, top, w, h });
+    c.drawImage(v.hidden, left, top, w, h);
+    const x = 0.5 + Math.floor(left + ((flipX ? W - 1 - voxel[right] : voxel[right]) + 0.5) * mmX * scale);
+    const y = 0.5 + Math.floor(top + ((flipY ? H - 1 - voxel[down] : voxel[down]) + 0.5) * mmY * scale);
+    const gap = Math.max(6, 1.5 * Math.max(mmX, mmY) * scale);
+    for (const [colour, width] of [["rgba(0,0,0,0.55)", 3], ["rgba(255,255,255,0.9)", 1]]) {
+      c.strokeStyle = colour;
+      c.lineWidth = width;
+      c.beginPath();
+      for (const [a, b, ax, ay] of [[left, x - gap, 1, 0], [x + gap, left + w, 1, 0], [top, y - gap, 0, 1], [y + gap, top + h, 0, 1]]) {
+        if (b <= a) continue;
+        c.moveTo(ax ? a : x, ax ? y : a);
+        c.lineTo(ax ? b : x, ax ? y : b);
+      }
+      c.stroke();
+    }
+    c.font = "600 12px system-ui, sans-serif";
+    c.fillStyle = "#f2f5f7";
+    c.shadowColor = "#000";
+    c.shadowBlur = 4;
+    const letters = [[5, box.height / 2, "left", "middle"], [box.width - 5, box.height / 2, "right", "middle"], [box.width / 2, 4, "center", "top"], [box.width / 2, box.height - 4, "center", "bottom"]];
+    if (panel.key === state.main) letters.forEach(([lx, ly, align, base], i) => {
+      c.textAlign = align;
+      c.textBaseline = base;
+      for (let again = 0; again < 3; again++) c.fillText(plane.letters[i], lx, ly);
+    });
+    canvas.setAttribute("aria-label", `${panel.title}, ${plane.name || "slice"} ${full(through)}`);
+  }
+
+  function pick(v, event) {
+    const box = v.canvas.getBoundingClientRect(), [right, down] = v.plane.axes;
+    const place = [(event.clientX - box.left - v.left) / v.w, (event.clientY - box.top - v.top) / v.h];
+    [right, down].forEach((a, i) => {
+      const at = clamp(Math.floor(place[i] * shape[a]), 0, shape[a] - 1);
+      voxel[a] = v.plane.flips[i] ? shape[a] - 1 - at : at;
+    });
+    draw();
+  }
+
+  function move(axis, by) {
+    voxel[axis] = clamp(voxel[axis] + by, 0, shape[axis] - 1);
+    draw();
+  }
+
+  // ---- the voxel ------------------------------------------------------------------------------------------------
+  let saying = 0;
+  function card() {
+    const g = index(), p = stored[g], s = about.statuses[status[g]];
+    const words = p < 0 ? about.outside : s.name === s.meaning ? s.name : `${s.name}: ${s.meaning}`;
+    $("voxel-name").textContent = `Voxel ${[0, 1, 2].slice(0, Math.max(about.axes, 2)).map(full).join(", ")}`;
+    $("voxel-mm").textContent = about.affine
+      ? about.affine.slice(0, 3).map((row, a) => {
+          const mm = row[0] * full(0) + row[1] * full(1) + row[2] * full(2) + row[3];
+          return `${Math.abs(mm).toFixed(1)} mm ${["LR", "PA", "IS"][a][mm >= 0 ? 1 : 0]}`;
+        }).join(", ")
+      : "";
+    const rows = [];
+    for (const { name, unit } of [...about.parameters].reverse()) {
+      const value = p < 0 ? NaN : maps[name][p], sd = maps["sd " + name] && p >= 0 ? maps["sd " + name][p] : NaN;
+      rows.push([name, `${withSd(value, sd)}${unit && Number.isFinite(value) ? " " + unit : ""}`]);
+    }
+    if (maps.residual) {
+      const r = p < 0 ? NaN : maps.residual[p];
+      rows.push(["Residual", Number.isFinite(r) ? `${num(r)} a.u.${about.sigma ? ` (${num(r / about.sigma, 2)} σ)` : ""}` : "–"]);
+    }
+    if (about.sigma && parameters.includes("A")) rows.push(["A/σ", p < 0 ? "–" : num(maps.A[p] / about.sigma, 2)]);
+    rows.push(["Status", words]);
+    $("numbers").replaceChildren(...rows.map(([k, v]) => make("tr", {}, make("th", { scope: "row" }, k), make("td", {}, v))));
+    for (const panel of panels) {
+      if (panel.key === "status") panel.now.textContent = p < 0 ? "" : s.name;
+      else panel.now.textContent = p < 0 ? "" : `${num(panel.value(p))} ${panel.unit.startsWith("%") ? "%" : panel.unit === "a.u." ? "" : panel.unit}`;
+      if (panel.key === "image") {
+        panel.name.textContent = `Image at ${time(about.times[state.image])} ms`;
+        panel.slider.value = state.image;
+      }
+    }
+    curve(p);
+    marks(p);
+    clearTimeout(saying);
+    saying = setTimeout(() => ($("say").textContent = rows.map((r) => r.join(" ")).join(", ")), 400);
+  }
+
+  function curve(p) {
+    const chart = $("curve"), W = 560, H = 300, L = 62, R = 548, U = 14, D = 252;
+    chart.replaceChildren();
+    const line = [], points = [];
+    if (p >= 0 && table) table.times.forEach((t, i) => line.push([t, fitted(i, p)]));
+    if (p >= 0) about.times.forEach((t, i) => points.push([t, measured(i, p), i]));
+    const good = points.filter(([, v]) => Number.isFinite(v)), drawn = line.filter(([, v]) => Number.isFinite(v));
+    const values = [...good.map((q) => q[1]), ...drawn.map((q) => modulus(q[1]))];
+    const note = $("curve-note");
+    note.textContent =
+      p < 0 ? "No curve here." :
+      images && !imageBytes ? "Reading the images …" :
+      images && !good.length ? "The measured points of this slice are not in this page." :
+      !images ? "The images are not in this page: the fitted curve alone." : "";
+    if (!values.length) {
+      svg(chart, "text", { x: W / 2, y: H / 2, "text-anchor": "middle" }, "no signal to show");
+      return;
+    }
+    let low = Math.min(0, ...values), high = Math.max(0, ...values);
+    if (high === low) high = low + 1;
+    const pad = 0.06 * (high - low);
+    high += pad;
+    if (low < 0) low -= pad;
+    const end = Math.max(...about.times, ...(table ? table.times : []));
+    const X = (t) => L + ((R - L) * t) / end, Y = (v) => D - ((D - U) * (v - low)) / (high - low);
+    for (const v of ticks(low, high, 5)) {
+      svg(chart, "line", { class: "grid", x1: L, x2: R, y1: Y(v), y2: Y(v) });
+      svg(chart, "text", { x: L - 7, y: Y(v) + 4, "text-anchor": "end" }, num(v, Math.abs(v) < 10 ? 2 : 3));
+    }
+    for (const t of ticks(0, end, 6)) {
+      svg(chart, "line", { class: "axis", x1: X(t), x2: X(t), y1: D, y2: D + 5 });
+      svg(chart, "text", { x: X(t), y: D + 20, "text-anchor": "middle" }, grouped(t, 0));
+    }
+    svg(chart, "line", { class: "axis", x1: L, x2: R, y1: D, y2: D });
+    if (low < 0) svg(chart, "line", { class: "axis", x1: L, x2: R, y1: Y(0), y2: Y(0) });
+    svg(chart, "text", { x: (L + R) / 2, y: H - 8, "text-anchor": "middle" }, `${about.axis}, ms`);
+    if (drawn.length) {
+      let path = "";
+      drawn.forEach(([t, v], i) => {
+        const before = i ? drawn[i - 1] : null; // the corner where the modulus folds
+        if (before && table.magnitude && before[1] * v < 0)
+          path += `L${X(before[0] + ((t - before[0]) * before[1]) / (before[1] - v)).toFixed(1)} ${Y(0).toFixed(1)}`;
+        path += `${i ? "L" : "M"}${X(t).toFixed(1)} ${Y(modulus(v)).toFixed(1)}`;
+      });
+      svg(chart, "path", { class: "fit", d: path });
+    }
+    for (const [t, v, i] of good) {
+      if (about.sigma) svg(chart, "line", { class: "whisker", x1: X(t), x2: X(t), y1: Y(v - about.sigma), y2: Y(v + about.sigma) });
+      const dot = svg(chart, "circle", { class: i === state.image ? "point current" : "point", cx: X(t), cy: Y(v), r: i === state.image ? 5.5 : 4 });
+      svg(dot, "title", {}, `${time(t)} ms: ${num(v, 4)}`);
+      dot.addEventListener("click", () => {
+        state.image = i;
+        draw();
+      });
+    }
+    const T1 = withSd(maps[T][p], maps["sd " + T] ? maps["sd " + T][p] : NaN);
+    chart.setAttribute("aria-label", `Signal over ${about.axis}: ${good.length} measured points${drawn.length ? " and the fitted curve" : ""}; ${T} ${T1} ms`);
+  }
+
+  function marks(p) { // where this voxel is in the charts below
+    for (const chart of document.querySelectorAll("svg[data-of]")) {
+      let mark = chart.querySelector(".here");
+      if (!mark) mark = svg(chart, chart.dataset.y0 ? "circle" : "line", { class: "here" });
+      const d = chart.dataset, value = p < 0 ? NaN : maps[d.of][p], sd = p < 0 || !maps["sd " + d.of] ? NaN : relative(d.of, p);
+      const share = d.y0 ? Math.log(value / d.x0) / Math.log(d.x1 / d.x0) : (value - d.x0) / (d.x1 - d.x0);
+      const up = d.y0 ? Math.log(sd / d.y0) / Math.log(d.y1 / d.y0) : 0;
+      const visible = share >= 0 && share <= 1 && up >= 0 && up <= 1;
+      mark.style.display = visible ? "" : "none";
+      if (!visible) continue;
+      const x = share * d.width;
+      if (d.y0) Object.entries({ cx: x, cy: d.height * (1 - up), r: 5 }).forEach(([k, v]) => mark.setAttribute(k, v));
+      else Object.entries({ x1: x, x2: x, y1: 0, y2: d.height }).forEach(([k, v]) => mark.setAttribute(k, v));
+    }
+  }
+
+  // ---- controls -------------------------------------------------------------------------------------------------
+  const watch = new ResizeObserver((entries) => {
+    const changed = new Set(entries.map((e) => e.target.firstChild));
+    requestAnimationFrame(() => views.filter((v) => changed.has(v.canvas)).forEach(paint));
+  });
+  const choice = $("planes");
+  const choose = (label, on, act) => {
+    const radio = make("input", { type: "radio", name: "plane" });
+    radio.checked = on;
+    radio.addEventListener("change", act);
+    choice.append(make("label", {}, radio, make("span", {}, label)));
+  };
+  about.planes.forEach((plane, i) =>
+    choose(plane.name || "slices", i === 0, () => {
+      Object.assign(state, { plane, three: false });
+      arrange();
+    })
+  );
+  if (about.planes.length > 1) {
+    choose("all three", false, () => {
+      Object.assign(state, { plane: about.planes[0], three: true });
+      arrange();
+    });
+  } else choice.hidden = true;
+  $("slice").addEventListener("input", (e) => {
+    voxel[state.plane.axes[2]] = Number(e.target.value);
+    draw();
+  });
+  function rewindow() {
+    const hero = panels.find((p) => p.key === state.main), low = $("low").valueAsNumber, high = $("high").valueAsNumber;
+    const fits = high > low && (!hero.log || (low >= 0 && high > 0));
+    $("high").setCustomValidity(fits ? "" : "The upper end must exceed the lower one.");
+    if (!fits) return $("high").reportValidity();
+    Object.assign(hero, { low, high });
+    scales();
+    draw();
+  }
+  $("low").addEventListener("change", rewindow);
+  $("high").addEventListener("change", rewindow);
+  $("reset").addEventListener("click", () => {
+    const hero = panels.find((p) => p.key === state.main);
+    [hero.low, hero.high] = hero.window;
+    $("high").setCustomValidity("");
+    arrange();
+  });
+  viewer.addEventListener("keydown", (e) => {
+    if (e.target.matches("input, button") || e.ctrlKey || e.metaKey || e.altKey) return;
+    const [right, down, through] = state.plane.axes, [flipX, flipY] = state.plane.flips;
+    const x = flipX ? -1 : 1, y = flipY ? -1 : 1, last = nSlices() - 1;
+    const aside = { ArrowLeft: [right, -x], ArrowRight: [right, x], ArrowUp: [down, -y], ArrowDown: [down, y] };
+    const slices = { ArrowUp: 1, ArrowDown: -1, PageUp: 1, PageDown: -1, Home: -last, End: last };
+    const later = { ArrowLeft: -1, ArrowRight: 1 };
+    if (e.shiftKey && aside[e.key]) move(...aside[e.key]);
+    else if (!e.shiftKey && slices[e.key] && last > 0) move(through, slices[e.key]);
+    else if (!e.shiftKey && later[e.key] && images) {
+      state.image = clamp(state.image + later[e.key], 0, about.times.length - 1);
+      draw();
+    } else return;
+    e.preventDefault();
+  });
+  $("help-slices").hidden = Math.max(...about.planes.map((p) => shape[p.axes[2]])) < 2;
+  $("help-images").hidden = !images;
+
+  document.documentElement.classList.add("live");
+  viewer.hidden = false;
+  arrange();
+  if (images) {
+    await readImages();
+    draw();
+  }
+  viewer.dataset.ready = "1";
+})().catch((error) => {
+  document.documentElement.classList.remove("live");
+  document.getElementById("viewer").hidden = true;
+  document.getElementById("too-old").hidden = false;
+  throw error;
+});
+
+for (const button of document.querySelectorAll("button[data-copy]")) {
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    const source = document.getElementById(button.dataset.copy);
+    try {
+      await navigator.clipboard.writeText(source.innerText.trim());
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(source); // where the clipboard is not to be had: Ctrl+C
+      button.textContent = "Selected: press Ctrl+C";
+    }
+  });
+}
