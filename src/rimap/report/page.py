@@ -8,6 +8,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from typing import Any
@@ -87,6 +88,18 @@ def page(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> str:
     run
         What else to say.
     """
+    environment = _environment()
+    script = _source(environment, "viewer.js")
+    return environment.get_template("report.html").render(
+        **_content(series, maps, run),
+        css=_source(environment, "report.css"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+    )
+
+
+@cache
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rimap.report", "templates"),
         autoescape=True,
@@ -95,13 +108,7 @@ def page(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> str:
         lstrip_blocks=True,
     )
     environment.filters["g"] = number
-    script = _source(environment, "viewer.js")
-    return environment.get_template("report.html").render(
-        **_content(series, maps, run),
-        css=_source(environment, "report.css"),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
-    )
+    return environment
 
 
 def _source(environment: jinja2.Environment, name: str) -> str:
