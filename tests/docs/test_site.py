@@ -1,0 +1,80 @@
+"""The site builds without a warning, its notebooks run, and it needs no network."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+
+
+def test_the_site(tmp_path: Path) -> None:
+    """One test, so that it is built once however the tests are spread."""
+    site = build(tmp_path / "site")
+    needs_no_network(site)
+    has_equations_as_mathml(site)
+    shows_what_notebooks_draw(site)
+    names_the_whole_package(site)
+
+
+def build(out: Path) -> Path:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)]
+    env = os.environ | {"NO_MKDOCS_2_WARNING": "1", "MPLBACKEND": "Agg"}
+    env.pop("RIMAP_DOCS_UNRUN", None)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
+    assert done.returncode == 0 and not done.stdout + done.stderr, done.stdout + done.stderr
+    return out
+
+
+def needs_no_network(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert not re.findall(r"<(?:script|img|iframe|source)[^>]*src=[\"'](?:https?:)?//[^\"']*", text), page.name
+        links = re.findall(r"<link[^>]*>", text)
+        assert not [k for k in links if re.search(r"href=[\"'](?:https?:)?//", k) and "canonical" not in k], page.name
+    for sheet in site.rglob("*.css"):
+        assert not re.findall(r"(?:url\(|@import )[\"']?(?:https?:)?//[^)\"']*", sheet.read_text(encoding="utf-8")), (
+            sheet
+        )
+
+
+def has_equations_as_mathml(site: Path) -> None:
+    text = (site / "physics.html").read_text(encoding="utf-8")
+    assert text.count("<math") > 20
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert "arithmatex" not in text, page.name
+        inside = " ".join(re.findall(r"<math.*?</math>", text, re.DOTALL))
+        assert "\\" not in inside, f"{page.name}: a command that latex2mathml does not know"
+
+
+def shows_what_notebooks_draw(site: Path) -> None:
+    notebooks = sorted((ROOT / "notebooks").glob("*.py"))
+    assert len(notebooks) == 4 and all(p.stem[0].isdigit() for p in notebooks)
+    for path in notebooks:
+        text = (site / "tutorials" / f"{path.stem}.html").read_text(encoding="utf-8")
+        assert 'class="drawn"' in text, path.name
+        assert text.count("data:image/png") >= 1 and len(text) < 3_000_000
+
+
+def names_the_whole_package(site: Path) -> None:
+    import rimap
+
+    text = (site / "api.html").read_text(encoding="utf-8")
+    for name in rimap.__all__:
+        assert name == "__version__" or f">{name}<" in text or f".{name}" in text, name
+
+
+def test_links_into_the_repository_exist() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            generated = page.parent.name == "docs" and target.startswith("tutorials/")
+            generated |= page.parent.name == "notebooks"
+            assert generated or (page.parent / target).exists(), f"{page.name}: {target}"
