@@ -29,11 +29,11 @@ Loose files get the same names with their own stem, ``<stem>_T1map``, in OUT its
 
 from __future__ import annotations
 
-import gzip
 import importlib.metadata
 import os
 import re
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,8 +49,12 @@ from rimap.io.bids import OF_MAPS, absolute, compose, read_json
 from rimap.io.nifti import open_nifti
 from rimap.io.provenance import dataset_files, dataset_problem, map_metadata, to_json
 from rimap.io.series_files import SeriesFiles
+from rimap.io.slabs import MapsOnDisk, pieces_of
 from rimap.series import ParameterMaps, Status
 from rimap.signals import Parameter, SignalModel
+
+#: Bytes that are compressed at a time.
+_BLOCK = 1 << 20
 
 
 def planned_outputs(series_files: SeriesFiles, out: Path, *, estimator: str, sequence: str | None = None) -> list[Path]:
@@ -171,7 +175,7 @@ class MapFiles:
 
 
 def map_files(
-    maps: ParameterMaps,
+    maps: ParameterMaps | MapsOnDisk,
     series_files: SeriesFiles,
     out: Path,
     *,
@@ -182,41 +186,72 @@ def map_files(
     """Return the files of the maps of a series, unwritten; the parameters are those of `write_maps`."""
     out = Path(out)
     first = open_nifti(series_files.images[0])
-    if maps.status.shape != first.shape:
-        raise InputError(f"the maps have shape {maps.status.shape} and {first.path.name} {first.shape}.")
-    naming = _Naming(series_files, out, type(maps.model), maps.estimator)
-    common = map_metadata(maps, series_files, out) | dict(extra_metadata or {})
+    head, shape = (maps.head, maps.shape) if isinstance(maps, MapsOnDisk) else (maps, maps.status.shape)
+    if shape != first.shape:
+        raise InputError(f"the maps have shape {shape} and {first.path.name} {first.shape}.")
+    naming = _Naming(series_files, out, type(head.model), head.estimator)
+    common = map_metadata(head, series_files, out) | dict(extra_metadata or {})
     images: dict[Path, Content] = {}
     sidecars: dict[Path, Content] = {}
 
-    def add(path: Path, values: NDArray[Any], units: str | None, about: str, **more: Any) -> None:
-        images[path] = partial(_nifti_bytes, values, first.header, fill)
+    def add(path: Path, values: Values, units: str | None, about: str, **more: Any) -> None:
+        images[path] = partial(_nifti, maps, values, first.header, shape, fill)
         metadata = {"Description": about, **({"Units": units} if units else {}), **more, **common}
         sidecars[_sidecar(path)] = to_json(metadata)
 
-    for p in reversed(maps.model.parameters):  # the time first: it is the main map
+    for p in reversed(head.model.parameters):  # the time first: it is the main map
         unit, scale = ("s", 1e-3) if p.unit == "ms" else ("arbitrary" if p.unit == "a.u." else p.unit, 1.0)
-        title = f"{p.name} of {maps.model.title.lower()}"
-        add(naming.main(p), maps[p.name] * scale, unit, title)
-        if maps.sd_kappa is not None:
-            add(naming.sd(p), maps.sd[p.name] * scale, unit, f"Standard deviation of {title} (Cramér-Rao bound)")
+        title = f"{p.name} of {head.model.title.lower()}"
+        add(naming.main(p), partial(_value, p.name, scale), unit, title)
+        if head.sd_kappa is not None:
+            add(naming.sd(p), partial(_sd, p.name, scale), unit, f"Standard deviation of {title} (Cramér-Rao bound)")
         if rates and naming.rate(p):
-            with np.errstate(divide="ignore"):
-                rate = 1000.0 / maps[p.name]
-                add(naming.main(p, rate=True), rate, "1/s", f"1/{p.name} of {maps.model.title.lower()}")
-                if maps.sd_kappa is not None:
-                    sd = rate * maps.sd[p.name] / maps[p.name]
-                    add(naming.sd(p, rate=True), sd, "1/s", f"Standard deviation of 1/{p.name} (Cramér-Rao bound)")
-    if maps.residual is not None:
+            about = f"1/{p.name} of {head.model.title.lower()}"
+            add(naming.main(p, rate=True), partial(_rate, p.name), "1/s", about)
+            if head.sd_kappa is not None:
+                about = f"Standard deviation of 1/{p.name} (Cramér-Rao bound)"
+                add(naming.sd(p, rate=True), partial(_rate_sd, p.name), "1/s", about)
+    if head.residual is not None:
         about = "Root mean square of image minus model over the images"
-        add(naming.extra("residual"), maps.residual, "arbitrary", about)
+        add(naming.extra("residual"), _residual, "arbitrary", about)
     levels = {str(int(s)): s.meaning for s in Status}
-    add(naming.extra("status"), maps.status.astype(np.uint8), None, "What became of each voxel", Levels=levels)
+    add(naming.extra("status"), _status, None, "What became of each voxel", Levels=levels)
     files: dict[Path, Content] = {}
     if series_files.dataset is not None:
         files |= dataset_files(out, series_files.dataset)
     stale = [f for path in naming.all_files() for f in (path, _sidecar(path))]
     return MapFiles(files | sidecars | images, tuple(images), tuple(stale), tuple(files))
+
+
+#: From the maps of a slab to what is written of it.
+Values = Callable[[ParameterMaps], NDArray[Any]]
+
+
+def _value(name: str, scale: float, maps: ParameterMaps) -> NDArray[Any]:
+    return np.asarray(maps[name] * scale)
+
+
+def _sd(name: str, scale: float, maps: ParameterMaps) -> NDArray[Any]:
+    return np.asarray(maps.sd[name] * scale)
+
+
+def _rate(name: str, maps: ParameterMaps) -> NDArray[Any]:
+    with np.errstate(divide="ignore"):
+        return np.asarray(1000.0 / maps[name])
+
+
+def _rate_sd(name: str, maps: ParameterMaps) -> NDArray[Any]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(1000.0 / maps[name] * maps.sd[name] / maps[name])
+
+
+def _residual(maps: ParameterMaps) -> NDArray[Any]:
+    assert maps.residual is not None
+    return maps.residual
+
+
+def _status(maps: ParameterMaps) -> NDArray[Any]:
+    return maps.status.astype(np.uint8)
 
 
 class _Naming:
@@ -294,28 +329,68 @@ def _sidecar(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".nii.gz") + ".json")
 
 
-def _nifti_bytes(values: NDArray[Any], like: Any, fill: float) -> bytes:
-    """Return a compressed NIfTI file with the geometry of the header `like`, to the bit."""
+def _nifti(
+    maps: ParameterMaps | MapsOnDisk, values: Values, like: Any, shape: tuple[int, ...], fill: float
+) -> Iterator[bytes]:
+    """Yield a compressed NIfTI file with the geometry of the header `like`, to the bit, from maps in slabs."""
+    dtype = _dtype(map(values, pieces_of(maps)))
+
+    def raw() -> Iterator[bytes]:
+        yield _header_bytes(like, shape, dtype)
+        for piece in pieces_of(maps):
+            x = values(piece)
+            if dtype != np.uint8:
+                x = np.where(np.isfinite(x), x, fill)
+            yield x.astype(dtype).tobytes(order="F")
+
+    return _gzipped(raw())
+
+
+def _gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the pieces compressed; the outcome depends on neither time nor how they were cut."""
+    packer, left = zlib.compressobj(1, zlib.DEFLATED, 31), bytearray()
+    for piece in pieces:
+        left += piece
+        whole = len(left) - len(left) % _BLOCK
+        for i in range(0, whole, _BLOCK):
+            yield packer.compress(bytes(left[i : i + _BLOCK]))
+        del left[:whole]
+    yield packer.compress(bytes(left))
+    yield packer.flush()
+
+
+def _header_bytes(like: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     header = type(like)()
-    if values.dtype != np.uint8:
-        values = np.where(np.isfinite(values), values, fill)
-        values = values.astype(np.float32 if _fits_float32(values) else np.float64)
-    header.set_data_dtype(values.dtype)
-    header.set_data_shape(values.shape)
+    header.set_data_dtype(dtype)
+    header.set_data_shape((1,) * len(shape))
     for field in ("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
                   "sform_code", "srow_x", "srow_y", "srow_z"):  # fmt: skip
         header[field] = like[field]
-    header["pixdim"][:4] = like["pixdim"][:4]  # the slice thickness of two axes as well
+    header["pixdim"][:4] = like["pixdim"][:4]
     header["xyzt_units"] = like["xyzt_units"] & 7  # space; there is no time axis
     header["descrip"] = f"rimap {importlib.metadata.version('rimap')}".encode()
-    image_class = nib.Nifti2Image if isinstance(like, nib.Nifti2Header) else nib.Nifti1Image
-    image = image_class(values, None, header)
+    two = isinstance(like, nib.Nifti2Header)
+    image = (nib.Nifti2Image if two else nib.Nifti1Image)(np.zeros((1,) * len(shape), dtype), None, header)
     for field in ("qform_code", "sform_code"):
         image.header[field] = like[field]
-    return gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)
+    start = image.to_bytes()[: -dtype.itemsize]
+    whole = type(like)(start[: 540 if two else 348])
+    whole.set_data_shape(shape)
+    whole["pixdim"][:4] = like["pixdim"][:4]  # the slice thickness of two axes as well
+    block = bytes(whole.binaryblock)
+    return block + bytes(start[len(block) :])
 
 
-def _fits_float32(values: NDArray[Any]) -> bool:
-    size = np.abs(values[np.isfinite(values) & (values != 0)])
-    limits = np.finfo(np.float32)
-    return not size.size or bool(size.max() < limits.max and np.median(size) > limits.tiny)
+def _dtype(pieces: Iterable[NDArray[Any]]) -> np.dtype[Any]:
+    """Return float32 where the values fit it, else float64; whole numbers stay."""
+    largest, small, n = 0.0, 0, 0
+    tiny, most = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+    for values in pieces:
+        if values.dtype == np.uint8:
+            return values.dtype
+        size = np.abs(values[np.isfinite(values) & (values != 0)])
+        n += size.size
+        small += int((size <= tiny).sum())
+        largest = max(largest, float(size.max(initial=0.0)))
+    fits = not n or (largest < most and 2 * small < n)
+    return np.dtype(np.float32 if fits else np.float64)
