@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from rimap import colours
 from rimap.report.curves import SignalTable, signal_table
-from rimap.report.images import edges_mm, extent, planes_of, volume
 from rimap.series import ParameterMaps, WeightedSeries
+from rimap.slices import edges_mm, extent, planes_of, volume
 
 #: Characters of base64 that a voxel's maps take at most, measured on noise.
 _PER_VOXEL = 11

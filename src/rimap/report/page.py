@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from rimap import __version__, colours
 from rimap.report.charts import histogram, precision
 from rimap.report.embedding import Embedded, embed, window_of
-from rimap.report.images import View, edges_mm, png, view_of
 from rimap.report.methods import methods, options_of
 from rimap.report.numbers import ms, number, sigma_number
 from rimap.report.panels import STATUS_COLOURS, palettes, panels_of, status_pictures
 from rimap.report.statistics import Statistics, counted, describe, foreground, region, statistics_of
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import Parameter
+from rimap.slices import View, edges_mm, png, view_of
 
 __all__ = ["STATUS_COLOURS", "Run", "number", "page", "sigma_number"]
 
@@ -150,7 +150,7 @@ def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> di
         "precision": precision(maps, figured),
         "statuses": _statuses(maps.status if masked else maps.status[inside]),
         "n_background": 0 if masked else int((~inside).sum()),
-        "status_pictures": status_pictures(maps.status, view, (view.middle,)),
+        "status_pictures": status_pictures(np.where(inside, maps.status, np.uint8(255)), view, (view.middle,)),
         "stats": [
             {"parameter": p, "s": stats[p.name], "sd": describe(maps.sd[p.name][figured]).median}
             for p in model.parameters

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap import colours
-from rimap.report.images import View, png
 from rimap.report.statistics import describe
 from rimap.series import ParameterMaps, Status
 from rimap.signals.base import Parameter
+from rimap.slices import View, png
 
 #: Colour of each status in the status map, and in its legend. Distinct also for the colour-blind.
 STATUS_COLOURS: Mapping[Status, str] = {

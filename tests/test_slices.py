@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from rimap.report.images import view_of
+from rimap.slices import view_of
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
