@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -52,7 +53,10 @@ def test_help_is_fast():
 def test_python_m_and_version():
     for module in ("rimap", "rimap.cli"):
         done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)
-        assert done.stdout == f"rimap {__version__}\n"
+        first, python, base, extras = done.stdout.splitlines()
+        assert first == f"rimap {__version__}" and python.startswith("Python 3.")
+        assert re.fullmatch(r"numpy \d[\w.+]*, scipy \d.*, numba \d.*, nibabel \d.*, onnxruntime \d.*", base)
+        assert re.search(r"(no )?torch( \d|,)", extras)
 
 
 def test_every_verb_is_found_and_has_a_help(rimap):

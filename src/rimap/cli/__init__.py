@@ -15,18 +15,45 @@ import typer
 
 from rimap.cli._guard import guarded
 
+#: Packages whose version a report of a defect needs: those of the base, and those of the extras.
+_VERSIONS = (
+    ("numpy", "scipy", "numba", "nibabel", "onnxruntime", "matplotlib"),
+    ("torch", "dcm2niix", "pydicom", "itk-elastix", "distributed"),
+)
+
+
+def versions() -> list[str]:
+    """Return lines with the versions that matter, of rimap first; nothing of the user or the machine's name."""
+    import platform
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as version_of
+
+    from rimap import __version__
+
+    lines = [f"rimap {__version__}", f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"]
+    for names in _VERSIONS:
+        found = []
+        for name in names:
+            try:
+                found.append(f"{name} {version_of(name)}")
+            except PackageNotFoundError:
+                found.append(f"no {name}")
+        lines.append(", ".join(found))
+    return lines
+
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from rimap import __version__
-
-        print(f"rimap {__version__}")
+        print("\n".join(versions()))
         raise typer.Exit
 
 
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version, and those of what it uses."
+        ),
     ] = False,
 ) -> None:
     """T1 and T2 maps from a series of MR images."""
