@@ -439,25 +439,21 @@ def say_failures(failures: Sequence[Failure], n: int, table: Path | None = None)
 
 @contextlib.contextmanager
 def _scratch(folder: Path | None) -> Iterator[None]:
-    """Keep temporary files and compiled kernels in a folder, for this process and those it starts."""
+    """Keep temporary files in a folder, for this process and those it starts."""
     if folder is None:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    names = {"TMPDIR": str(folder), "NUMBA_CACHE_DIR": str(folder / "numba")}
-    new = {k: v for k, v in names.items() if k == "TMPDIR" or k not in os.environ}
-    before = {k: os.environ.get(k) for k in new}
-    os.environ.update(new)
-    tempfile.tempdir = None
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
     try:
         yield
     finally:
         tempfile.tempdir = None
-        for k, v in before.items():
-            if v is None:
-                os.environ.pop(k, None)
-            else:
-                os.environ[k] = v
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before
 
 
 def _note(text: str) -> None:

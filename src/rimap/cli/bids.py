@@ -38,7 +38,7 @@ def command(
     ] = None,
     work_dir: Annotated[
         Path | None,
-        typer.Option("--work-dir", "-w", metavar="DIR", help="For temporary files and compiled code; may be deleted."),
+        typer.Option("--work-dir", "-w", metavar="DIR", help="For temporary files; may be deleted."),
     ] = None,
     scheduler: Annotated[
         str | None, typer.Option(metavar="tcp://HOST:PORT", help="Run on the Dask cluster of this scheduler.")

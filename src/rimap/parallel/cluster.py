@@ -127,7 +127,7 @@ def slurm_options(options: ClusterOptions) -> dict[str, Any]:
         if name in given:
             given[name] = list(given[name])
     given.setdefault("processes", options.cores)
-    return given | {"job_name": "rimap", "scheduler_options": {"dashboard": False}}
+    return given | {"job_name": "rimap", "scheduler_options": {"dashboard": False, "dashboard_address": ":0"}}
 
 
 @contextlib.contextmanager
@@ -200,7 +200,7 @@ def _cluster(kind: str, options: ClusterOptions, n: int, folder: Path | None) ->
         threads_per_worker=1,
         processes=True,
         host="127.0.0.1",
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         local_directory=None if folder is None else str(folder),
         silence_logs=logging.CRITICAL,
     ) as cluster:

@@ -1,0 +1,30 @@
+# rimap as a BIDS App: docker run --rm -v DATA:/data:ro -v OUT:/out rimap /data /out participant
+# Built from the lock file; runs as nobody in particular (--user "$(id -u):$(id -g)" works as well), needs no network.
+FROM python:3.11-slim
+
+LABEL org.opencontainers.image.title="rimap" \
+      org.opencontainers.image.description="T1 and T2 maps from a series of MR images" \
+      org.opencontainers.image.licenses="Apache-2.0"
+
+ENV PYTHONDONTWRITEBYTECODE=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1
+
+# The lock comes first: it changes seldom, and so does this layer.
+COPY requirements.lock /tmp/requirements.lock
+RUN pip install -r /tmp/requirements.lock && rm /tmp/requirements.lock
+
+COPY pyproject.toml README.md LICENSE /src/
+COPY src /src/src
+# The lock is what constrains the extra too; "cluster" lets the same image be a Dask worker.
+COPY requirements-dev.lock /tmp/constraints.txt
+RUN grep -v '^torch==' /tmp/constraints.txt > /tmp/c.txt \
+    && pip install --constraint /tmp/c.txt "/src[cluster]" \
+    && rm -rf /src /tmp/c.txt /tmp/constraints.txt \
+    && useradd --create-home --uid 1000 rimap
+
+# Kernels are compiled once for a processor; where the home is read-only they go below TMPDIR (--work-dir).
+USER rimap
+WORKDIR /home/rimap
+ENTRYPOINT ["rimap", "bids"]
+CMD ["--help"]
