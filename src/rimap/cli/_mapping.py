@@ -9,6 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from rimap.estimators import Estimator
     from rimap.estimators.base import Progress
     from rimap.io import SeriesFiles
+    from rimap.io.opened import OpenSeries
     from rimap.io.records import Record
+    from rimap.io.slabs import MapsOnDisk
     from rimap.likelihood import Noise
     from rimap.report import Statistics
     from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -54,6 +57,7 @@ class Request:
     fill: float | None = None
     overwrite: bool = False
     threads: int | None = None
+    memory: int | None = None
     quiet: bool = False
     command: tuple[str, ...] = ()  # what was typed, where a worker is told
 
@@ -167,15 +171,11 @@ def map_one(request: Request, files: SeriesFiles, position: str = "", spread: Sp
     InputError
         For whatever does not fit together.
     """
-    from rimap import report
-    from rimap.io import map_files, read_labels
-    from rimap.io.atomic import write_together
-
     model = files.model_class(request.sequence)
     estimator, choice = chosen(request, model.name)
     record = record_for(request, files)
     overwrite = request.overwrite or record.state() == "begun"
-    series = files.load(
+    opened = files.open(
         times_ms=request.times_ms,
         tr_ms=request.tr_ms if request.tr_ms is None or len(request.tr_ms) > 1 else request.tr_ms[0],
         sequence=request.sequence,
@@ -184,18 +184,144 @@ def map_one(request: Request, files: SeriesFiles, position: str = "", spread: Sp
         skip_first=request.skip_first,
         signed=request.signed,
     )
-    labels = None if request.rois is None else read_labels(request.rois, series.shape, series.affine)
-
-    begun = time.perf_counter()
     name = " ".join(x for x in (position, files.label) if x)
+    with ExitStack() as stack:
+        slabs = slabs_for(request, estimator, opened)
+        if slabs is None:
+            mapped = _whole(request, estimator, opened, name, spread)
+        else:
+            mapped = _in_slabs(request, estimator, opened, name, stack, slabs)
+        return _written(request, files, estimator, choice, mapped, record, overwrite)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Mapped:
+    """A series and its maps.
+
+    Parameters
+    ----------
+    shown, shown_maps
+        What the report and the summary see: all, or planes of it.
+    maps
+        What is written.
+    count
+        Voxels by status, all of them.
+    note
+        How the shown differs from all, "" where it does not.
+    """
+
+    shown: WeightedSeries
+    shown_maps: ParameterMaps
+    maps: ParameterMaps | MapsOnDisk
+    shape: tuple[int, ...]
+    count: Mapping[Status, int]
+    rois: Sequence[Mapping[str, Any]]
+    seconds: float
+    compiling: float
+    check: Callable[[], None]
+    note: str = ""
+
+
+def slabs_for(request: Request, estimator: Estimator, opened: OpenSeries) -> int | None:
+    """Return of how many voxels slabs must be for the memory at hand; `None` where the whole may be mapped at once.
+
+    Raises
+    ------
+    InputError
+        Where the whole does not fit and the estimator needs it.
+    """
+    from rimap.cli import _memory as memory
+    from rimap.cli._slabwise import voxelwise
+
+    limit = request.memory or int(0.8 * memory.available())
+    voxels, N = math.prod(opened.shape), sum(opened.keep)
+    need = memory.needed(estimator.name, voxels, N)
+    if need <= limit:
+        return None
+    have = f"it may take {memory.shown(limit)} ({'--memory' if request.memory else 'of what is free'})"
+    if voxelwise(estimator, opened.model, opened.noise) is None:
+        raise InputError(
+            f"{opened.label}: {estimator.name} needs the whole volume in memory, about {memory.shown(need)}; {have}. Take "
+            f"--estimator nlls, which maps slab by slab, or a machine with more memory, or give --memory {memory.shown(need).replace(' ', '')}."
+        )
+    slab = memory.slab_voxels(limit, voxels, N) // 2  # the report's planes are the other half
+    if slab < math.prod(opened.shape[:-1]):
+        least = memory.needed("nlls", 2 * math.prod(opened.shape[:-1]), N) + 2 * voxels
+        raise InputError(
+            f"{opened.label}: a single slice needs about {memory.shown(least)} of memory; {have}. Give more with --memory."
+        )
+    return slab
+
+
+def _whole(request: Request, estimator: Estimator, opened: OpenSeries, name: str, spread: Spread | None) -> _Mapped:
+    from rimap import report
+    from rimap.io import read_labels
+
+    series = opened.read()
+    labels = None if request.rois is None else read_labels(request.rois, series.shape, series.affine)
+    begun = time.perf_counter()
     with compile_time() as compiling, progress_bar(name, quiet=request.quiet) as progress:
         maps = spread(estimator, series, progress) if spread else estimator.estimate(series, progress=progress)
-    seconds = max(time.perf_counter() - begun - sum(compiling), 0.0)
+    return _Mapped(
+        shown=series,
+        shown_maps=maps,
+        maps=maps,
+        shape=series.shape,
+        count=maps.count(),
+        rois=[] if labels is None else report.roi_table(maps, labels, label_names(request.rois)),
+        seconds=max(time.perf_counter() - begun - sum(compiling), 0.0),
+        compiling=sum(compiling),
+        check=opened.check,
+    )
 
+
+def _in_slabs(
+    request: Request, estimator: Estimator, opened: OpenSeries, name: str, stack: ExitStack, voxels: int
+) -> _Mapped:
+    from rimap import report
+    from rimap.cli._slabwise import estimate
+    from rimap.io.nifti import LabelFile
+    from rimap.io.slabs import slab_folder
+
+    labels = None if request.rois is None else LabelFile.of(request.rois, opened.shape, opened.affine)
+    folder = stack.enter_context(slab_folder(request.out, opened.label.split()[0]))
+    begun = time.perf_counter()
+    with compile_time() as compiling, progress_bar(name, quiet=request.quiet) as progress:
+        done = estimate(estimator, opened, folder, voxels, progress)
+    seconds = max(time.perf_counter() - begun - sum(compiling), 0.0)
+    rois: list[dict[str, Any]] = []
+    if labels is not None:
+        maps, values = done.labelled(labels.unpacked(folder))
+        rois = report.roi_table(maps, values, label_names(request.rois))
+    shown, shown_maps, n = done.some(voxels)
+    all_planes = opened.shape[-1]
+    return _Mapped(
+        shown=shown,
+        shown_maps=shown_maps,
+        maps=done.maps,
+        shape=opened.shape,
+        count=done.count(),
+        rois=rois,
+        seconds=seconds,
+        compiling=sum(compiling),
+        check=opened.check,
+        note="" if n == all_planes else f"in {n} of {all_planes} slices",
+    )
+
+
+def _written(
+    request: Request, files: SeriesFiles, estimator: Estimator, choice: str, mapped: _Mapped, record: Record,
+    overwrite: bool,
+) -> Result:  # fmt: skip
+    """Write maps, sidecars, report and table, all or none."""
+    from rimap import report
+    from rimap.io import map_files
+    from rimap.io.atomic import write_together
+
+    series, maps, rois = mapped.shown, mapped.shown_maps, mapped.rois
     warnings = tuple(dict.fromkeys((*series.notes, *maps.warnings)))
-    rois = [] if labels is None else report.roi_table(maps, labels, label_names(request.rois))
     new = map_files(
-        maps,
+        mapped.maps,
         files,
         request.out,
         fill=math.nan if request.fill is None else request.fill,
@@ -210,14 +336,17 @@ def map_one(request: Request, files: SeriesFiles, position: str = "", spread: Sp
         inputs=list(files.origin) or [_shown(f) for f in files.sources],
         outputs=[_shown(f) for f in new.images],
         command=_command(request, hide_inputs=bool(files.origin)),
-        seconds=seconds,
+        seconds=mapped.seconds,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        warnings=warnings,
+        warnings=(*warnings, f"Mapped in slabs; figures and pictures are of the voxels {mapped.note}.")
+        if mapped.note
+        else warnings,
         rois=rois,
     )
     contents = {**new.contents, page: report.page(series, maps, run).encode()}
     if rois:
         contents[table] = tsv(rois).encode()
+    mapped.check()
     with record.writing():
         write_together(contents, remove=new.stale if overwrite else ())
     record.finish(path for path in contents if path not in new.dataset_files)
@@ -225,19 +354,19 @@ def map_one(request: Request, files: SeriesFiles, position: str = "", spread: Sp
     return Result(
         label=files.label,
         title=series.model.title,
-        shape=series.shape,
+        shape=mapped.shape,
         n_images=series.model.n_images,
-        where=where,
+        where=" ".join(x for x in (where, mapped.note) if x),
         share_ok=float((maps.status[inside] == 0).mean()),
         statistics=report.statistics_of(maps, inside),
         units={p.name: p.unit for p in maps.model.parameters},
-        count=maps.count(),
+        count=mapped.count,
         noise=_noise_text(maps),
         estimator=f"{maps.estimator} – {estimator.title}",
         choice=choice,
         warnings=warnings,
-        seconds=seconds,
-        compiling=sum(compiling),
+        seconds=mapped.seconds,
+        compiling=mapped.compiling,
         maps=new.images,
         report=page,
         rois=rois,

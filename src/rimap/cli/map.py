@@ -77,6 +77,13 @@ def command(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Cores to use; all if left out.")] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Memory to take at most (2GiB): a larger volume is mapped slab by slab (nlls). Of what is free, if left out.",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary; warnings only.")] = False,
 ) -> None:
     """Map T1 or T2: a series of images in, maps, sidecars and a report out.
@@ -87,6 +94,7 @@ def command(
     """
     from rimap.cli import _options as typed
     from rimap.cli._mapping import Request, map_all
+    from rimap.cli._memory import size
 
     request = Request(
         inputs=tuple(inputs),
@@ -110,6 +118,7 @@ def command(
         fill=fill,
         overwrite=overwrite,
         threads=threads,
+        memory=None if memory is None else size(memory, "--memory"),
         quiet=quiet,
     )
     map_all(request)

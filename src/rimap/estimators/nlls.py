@@ -78,10 +78,10 @@ class NLLS(Estimator):
 
     def finish(self, series: WeightedSeries, maps: ParameterMaps) -> ParameterMaps:
         """Return the maps of the whole with what needs the whole: σ, the standard deviations, warnings."""
-        noise, source, found = _noise(series, maps)
+        noise, source, found = noise_of(series, maps)
         maps = replace(
             maps,
-            sd_kappa=_sd(series, maps, noise),
+            sd_kappa=sd_for(series.model, maps, noise),
             noise=noise,
             sigma_source=source,
             estimator=self.name,
@@ -197,7 +197,7 @@ def _any_model(model: SignalModel, images: Floats, kappa: Floats, sd: Floats, rs
     return work
 
 
-def _noise(series: WeightedSeries, maps: ParameterMaps) -> tuple[Noise, str, tuple[str, ...]]:
+def noise_of(series: WeightedSeries, maps: ParameterMaps) -> tuple[Noise, str, tuple[str, ...]]:
     """Return the noise with its σ, where that came from, and warnings."""
     noise = series.noise or Gaussian()
     if noise.sigma is not None:
@@ -211,7 +211,7 @@ def _noise(series: WeightedSeries, maps: ParameterMaps) -> tuple[Noise, str, tup
     )  # fmt: skip
 
 
-def _sd(series: WeightedSeries, maps: ParameterMaps, noise: Noise) -> NDArray[np.float64]:
+def sd_for(model: SignalModel, maps: ParameterMaps, noise: Noise) -> NDArray[np.float64]:
     """Return the standard deviations for the noise at hand from those for Gaussian noise of σ = 1."""
     assert maps.sd_kappa is not None
     if noise.sigma is None:
@@ -223,5 +223,5 @@ def _sd(series: WeightedSeries, maps: ParameterMaps, noise: Noise) -> NDArray[np
     ok = np.flatnonzero(maps.status == Status.OK)
     for voxels in np.array_split(ok, len(ok) // CHUNK + 1):
         sigma = noise.sigma if np.ndim(noise.sigma) == 0 else noise.sigma.reshape(-1)[voxels]
-        flat[:, voxels] = cramer_rao_sd(series.model, type(noise)(sigma=sigma), kappa[:, voxels])
+        flat[:, voxels] = cramer_rao_sd(model, type(noise)(sigma=sigma), kappa[:, voxels])
     return flat.reshape(sd.shape)

@@ -1,0 +1,85 @@
+"""How much memory a series takes, and how much there is."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from rimap.errors import InputError
+
+#: Of Python and the libraries, and what threads and buffers take.
+BASE = 400 << 20
+#: Bytes for each voxel: of its own, and for each image. Measured: docs/memory.md.
+_NEEDS = {"nlls": (260, 8), "mle": (520, 24), "rim": (560, 28), "resnet": (400, 16)}
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def needed(estimator: str, voxels: int, images: int) -> int:
+    """Return the bytes that a series takes when it is mapped whole, with its report: an upper estimate."""
+    own, each = _NEEDS.get(estimator, _NEEDS["mle"])
+    return BASE + voxels * (own + each * images)
+
+
+def slab_voxels(limit: int, voxels: int, images: int) -> int:
+    """Return how many voxels a slab (and what the report shows) may have for the whole to stay within a limit.
+
+    A byte for each voxel of the volume is in memory as well.
+    """
+    own, each = _NEEDS["nlls"]
+    return max(0, limit - BASE - 2 * voxels) // (own + each * images)
+
+
+def available() -> int:
+    """Return the bytes that this process may take: free memory, or less where a group or job has a limit."""
+    free = [1 << 62]
+    with suppress(OSError, ValueError, IndexError):
+        text = Path("/proc/meminfo").read_text()
+        free.append(int(re.findall(r"^MemAvailable:\s*(\d+) kB", text, re.M)[0]) << 10)
+    for most, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        with suppress(OSError, ValueError):
+            free.append(max(0, int(Path(most).read_text()) - int(Path(used).read_text())))
+    with suppress(ImportError, OSError, ValueError, IndexError):
+        import resource
+
+        soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if soft != resource.RLIM_INFINITY:
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            free.append(max(0, soft - pages * os.sysconf("SC_PAGE_SIZE")))
+    if len(free) == 1:
+        with suppress(ValueError, OSError, AttributeError):
+            free.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(free)
+
+
+def size(text: str, option: str) -> int:
+    """Return a number of bytes.
+
+    >>> size("1.5 GiB", "--memory")
+    1610612736
+
+    Raises
+    ------
+    InputError
+        For anything else than a number with K, M, G or T.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    bytes_ = float(found[1]) * _UNITS[found[2].upper()] if found else 0.0
+    if not 0 < bytes_ < 1 << 62:
+        raise InputError(f"{option} {text}: a size was expected, such as 2GiB or 800M.")
+    return int(bytes_)
+
+
+def shown(n: int) -> str:
+    """Return a size for people.
+
+    >>> shown(1610612736)
+    '1.5 GiB'
+    """
+    unit = min(int(math.log2(max(n, 1)) // 10), 4)
+    return f"{n / (1 << (10 * unit)):.{0 if unit < 3 else 1}f} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[unit]}"

@@ -1,0 +1,275 @@
+"""A volume larger than memory: its maps are made slab by slab from disk to disk, and are those of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.errors import InputError
+from rimap.estimators.base import conditioning_warnings, model_warnings
+from rimap.estimators.mle import MLE
+from rimap.estimators.nlls import NLLS, noise_of, sd_for
+from rimap.io.slabs import MapsOnDisk, Planes, cuts
+from rimap.likelihood import Gaussian, Noise
+from rimap.series import ParameterMaps, Status, WeightedSeries
+
+if TYPE_CHECKING:
+    from rimap.estimators import Estimator
+    from rimap.io.nifti import LabelFile
+    from rimap.io.opened import OpenSeries
+    from rimap.signals import SignalModel
+
+#: As many voxels as `rimap.estimators.sigma` and `conditioning_warnings` look at.
+_SAMPLE = 50_000
+_BLOCK = 1 << 20
+
+
+def voxelwise(estimator: Estimator, model: SignalModel, noise: Noise | None) -> NLLS | None:
+    """Return the least squares that an estimator comes down to, voxel by voxel; `None` where it needs the whole."""
+    if isinstance(estimator, NLLS):
+        return estimator
+    if isinstance(estimator, MLE) and isinstance(noise or Gaussian(), Gaussian):
+        smooth = any(p.smooth for p in model.parameters)
+        if not (smooth and estimator.lambda_B > 0):
+            return NLLS(threads=estimator.threads)
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Slabwise:
+    """A series on disk, its maps on disk, and what is known of all voxels.
+
+    Parameters
+    ----------
+    opened
+        Uncompressed and settled.
+    maps
+        In files.
+    status
+        (*X), in memory: a byte for each voxel.
+    planes
+        The slabs.
+    """
+
+    opened: OpenSeries
+    maps: MapsOnDisk
+    status: NDArray[np.uint8]
+    planes: Sequence[Planes]
+
+    def count(self) -> dict[Status, int]:
+        """Return the number of voxels of each status that occurs."""
+        counts = np.bincount(self.status.reshape(-1, order="A"), minlength=len(Status))
+        return {s: int(counts[s]) for s in Status if counts[s]}
+
+    def some(self, voxels: int) -> tuple[WeightedSeries, ParameterMaps, int]:
+        """Return planes evenly apart, of about so many voxels: series, maps, and how many planes there are of them."""
+        axes = tuple(range(self.status.ndim - 1))
+        good = np.flatnonzero((self.status <= Status.AT_BOUND).any(axes))
+        used = good if len(good) else np.flatnonzero((self.status < Status.NOT_FINITE).any(axes))
+        n = max(1, min(len(used), voxels * self.status.shape[-1] // self.status.size))
+        chosen = [int(k) for k in used[np.unique(np.linspace(0, len(used) - 1, n).round().astype(int))]]
+        read = [self.opened.read_planes(k, k + 1) for k in chosen]
+        affine = self.opened.affine.copy()
+        axis = min(self.status.ndim, 3) - 1
+        affine[:3, 3] += affine[:3, axis] * chosen[0]
+        if len(chosen) > 1:
+            affine[:3, axis] *= (chosen[-1] - chosen[0]) / (len(chosen) - 1)
+        series = WeightedSeries(
+            np.concatenate([images for images, _ in read], -1),
+            self.opened.model,
+            noise=_noise_at(self.maps.head.noise, (..., chosen)),
+            mask=None if read[0][1] is None else np.concatenate([m for _, m in read if m is not None], -1),
+            affine=affine,
+            source=self.opened.label,
+            notes=self.opened.notes,
+        )
+        parts = [self.maps.read((k, k + 1)) for k in chosen]
+        maps = replace(
+            self.maps.head,
+            kappa=np.concatenate([p.kappa for p in parts], -1),
+            sd_kappa=np.concatenate([p.sd_kappa for p in parts if p.sd_kappa is not None], -1),
+            residual=np.concatenate([p.residual for p in parts if p.residual is not None], -1),
+            status=np.concatenate([p.status for p in parts], -1),
+            noise=series.noise,
+            affine=affine,
+        )
+        return series, maps, len(chosen)
+
+    def labelled(self, labels: LabelFile) -> tuple[ParameterMaps, NDArray[np.int64]]:
+        """Return the maps (Q, n) and the labels (n) of the voxels that have one.
+
+        Raises
+        ------
+        InputError
+            Where there is none.
+        """
+        found: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
+        for a, b in self.planes:
+            here = labels.read((a, b))
+            where = here != 0
+            maps = self.maps.read((a, b))
+            found.append((maps.kappa[:, where], maps.status[where], here[where]))
+        kappa, status, values = (np.concatenate(x, -1) for x in zip(*found))
+        if not values.size:
+            raise InputError(f"{labels.file.path}: no label differs from 0.")
+        return replace(self.maps.head, kappa=kappa, status=status), values
+
+
+def estimate(
+    estimator: Estimator,
+    opened: OpenSeries,
+    folder: Path,
+    voxels: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Slabwise:
+    """Return the maps of a series, in files, from slabs of about so many voxels.
+
+    Parameters
+    ----------
+    estimator
+        One that is `voxelwise`.
+    folder
+        For the maps, and the images if they are compressed.
+
+    Raises
+    ------
+    InputError
+        For what the whole would be refused for as well.
+    """
+    opened = opened.unpacked(folder).settled()
+    model, Q = opened.model, len(opened.model.parameters)
+    squares = voxelwise(estimator, model, opened.noise)
+    assert squares is not None
+    slabs = cuts(opened.shape, voxels)
+    empty = np.empty(0)
+    settings: dict[str, Any] = asdict(estimator)  # type: ignore[call-overload]
+    head = ParameterMaps(
+        kappa=np.empty((Q, 0)), model=model, status=np.empty(0, np.uint8), sd_kappa=np.empty((Q, 0)), residual=empty,
+        affine=opened.affine, estimator=estimator.name, settings=settings,
+    )  # fmt: skip
+    done = Slabwise(opened, MapsOnDisk(folder, opened.shape, head), np.empty(opened.shape, np.uint8), slabs)
+    selected = finite = signal = False
+    for n, (a, b) in enumerate(slabs):
+        images, mask = opened.read_planes(a, b)
+        here = mask is None or bool(mask.any()), bool(np.isfinite(images).any()), bool(images.any())
+        selected, finite, signal = selected | here[0], finite | here[1], signal | here[2]
+        if all(here):
+            maps = squares.piece(WeightedSeries(images, model, mask=mask))
+        else:
+            maps = _nothing(head, mask, images.shape[1:], Status.NO_SIGNAL if here[1] else Status.NOT_FINITE)
+        done.maps.write((a, b), maps)
+        done.status[..., a:b] = maps.status
+        if progress:
+            progress(n + 1, len(slabs))
+    if not selected:
+        raise InputError(f"{opened.label}: the mask is empty, it selects no voxel.")
+    if not (finite and signal):
+        _one_voxel(model, 0.0 if finite else np.nan)  # says why
+    noise, source, found = _noise(done)
+    for a, b in slabs:
+        maps = done.maps.read((a, b))
+        sd = sd_for(model, maps, _noise_at(noise, (..., slice(a, b))))
+        done.maps.write((a, b), replace(maps, sd_kappa=sd))
+    head = replace(head, noise=noise, sigma_source=source)
+    every = np.arange(0, done.status.size, -(-done.status.size // _SAMPLE))
+    where = np.unravel_index(every, done.status.shape)
+    thin = _maps_at(done, where)
+    thin = replace(thin, noise=_noise_at(noise, where))
+    warnings = (*model_warnings(model), *found, *conditioning_warnings(_one_voxel(model, 1.0), thin))
+    return replace(done, maps=replace(done.maps, head=replace(head, warnings=warnings)))
+
+
+def _one_voxel(model: SignalModel, value: float) -> WeightedSeries:
+    return WeightedSeries(np.full((model.n_images, 1), value), model)
+
+
+def _nothing(head: ParameterMaps, mask: Any, shape: tuple[int, ...], why: Status) -> ParameterMaps:
+    """Return the maps of a slab in which there is nothing to estimate."""
+    status = np.full(shape, why, np.uint8)
+    if mask is not None:
+        status[~mask] = Status.OUTSIDE_MASK
+    nan = np.full((len(head.model.parameters), *shape), np.nan)
+    return replace(head, kappa=nan, sd_kappa=nan, residual=nan[0], status=status)
+
+
+def _noise(done: Slabwise) -> tuple[Noise, str, tuple[str, ...]]:
+    """Return the noise with its σ, from the very voxels that the whole would be asked for it."""
+    noise, model = done.opened.noise, done.opened.model
+    if noise is not None and noise.sigma is not None:
+        return noise, "given", ()
+    fitted = _thinned(lambda status: status <= Status.AT_BOUND, done.status)
+    series, maps = _series_at(done, fitted)
+    if series is not None:
+        found = noise_of(series, maps)
+        if found[1] == "residuals":
+            return found
+    masked = done.opened.mask is not None
+    air = _thinned((lambda s: s == Status.OUTSIDE_MASK) if masked else (lambda s: s < 255), done.status)
+    series, maps = _series_at(done, air)
+    return noise_of(series or _one_voxel(model, 1.0), replace(maps, residual=None))
+
+
+def _thinned(wanted: Callable[[NDArray[np.uint8]], NDArray[np.bool_]], status: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Return every so many'th of the voxels that are wanted: `_thin(np.flatnonzero(…))`, in little memory."""
+    flat = status.reshape(-1)
+
+    def blocks() -> Iterator[tuple[int, NDArray[np.bool_]]]:
+        for i in range(0, flat.size, _BLOCK):
+            yield i, wanted(flat[i : i + _BLOCK])
+
+    total = sum(int(w.sum()) for _, w in blocks())
+    step, before, found = -(-total // _SAMPLE) or 1, 0, [np.empty(0, np.intp)]
+    for i, w in blocks():
+        here = np.flatnonzero(w)
+        found.append(here[(-before) % step :: step] + i)
+        before += len(here)
+    return np.concatenate(found)
+
+
+def _series_at(done: Slabwise, voxels: NDArray[np.intp]) -> tuple[WeightedSeries | None, ParameterMaps]:
+    """Return images (N, n) and maps (Q, n) of voxels; no series where there is nothing in them."""
+    where = np.unravel_index(voxels, done.status.shape)
+    images: NDArray[Any] | None = None
+    for a, b in done.planes:
+        here = (where[-1] >= a) & (where[-1] < b)
+        if here.any():
+            slab, _ = done.opened.read_planes(a, b)
+            if images is None:
+                images = np.empty((len(slab), len(voxels)), slab.dtype)
+            images[:, here] = slab[_at(where, here, a)]
+    maps = _maps_at(done, where)
+    if images is None or not np.isfinite(images).any() or not images.any():
+        return None, maps
+    return WeightedSeries(images, done.opened.model, noise=done.opened.noise), maps
+
+
+def _maps_at(done: Slabwise, where: tuple[NDArray[np.intp], ...]) -> ParameterMaps:
+    n = len(where[0])
+    Q = len(done.opened.model.parameters)
+    kappa, sd, residual = np.empty((Q, n)), np.empty((Q, n)), np.empty(n)
+    for a, b in done.planes:
+        here = (where[-1] >= a) & (where[-1] < b)
+        if not here.any():
+            continue
+        maps = done.maps.read((a, b))
+        at = _at(where, here, a)
+        assert maps.sd_kappa is not None and maps.residual is not None
+        kappa[:, here], sd[:, here], residual[here] = maps.kappa[at], maps.sd_kappa[at], maps.residual[at[1:]]
+    return replace(done.maps.head, kappa=kappa, sd_kappa=sd, residual=residual, status=done.status[where])
+
+
+def _at(where: tuple[NDArray[np.intp], ...], here: NDArray[np.bool_], a: int) -> tuple[Any, ...]:
+    """Return the index of voxels in the maps or images of a slab that begins at plane `a`."""
+    return (slice(None), *(w[here] for w in where[:-1]), where[-1][here] - a)
+
+
+def _noise_at(noise: Any, where: Any) -> Any:
+    """Return the noise of some voxels."""
+    if noise is None or np.ndim(noise.sigma) == 0:
+        return noise
+    return type(noise)(sigma=np.asarray(noise.sigma)[where])
