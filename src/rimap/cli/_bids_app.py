@@ -124,7 +124,7 @@ def participant(app: App) -> None:
                     _record(app, files).fail(outcome.reason)
                 _say(outcome, n, len(todo) + len(outcomes), request)
         if todo:
-            remove_leftovers(request.out, subjects)  # of processes that were killed
+            remove_leftovers(request.out, subjects if request.participant_labels else ())  # of killed processes
         write_failed(request.out)
     _say_all(request, results, kept, time.perf_counter() - started)
     say_failures(failures, len(found), request.out / FAILED)

@@ -186,7 +186,8 @@ def dataset_files(out: Path, dataset: Path) -> dict[Path, bytes]:
         description["DatasetLinks"][link] = target
         origin = {"URL": target} | ({"DOI": source["DatasetDOI"]} if "DatasetDOI" in source else {})
         description["SourceDatasets"] = [*(description.get("SourceDatasets") or []), origin]
-    files = {out / "dataset_description.json": to_json(description)}
+    place, content = out / "dataset_description.json", to_json(description)
+    files = {} if place.is_file() and place.read_bytes() == content else {place: content}
     for name, text in (("README", _README), (".bidsignore", _IGNORE)):
         if not (out / name).exists():
             files[out / name] = text.encode()
