@@ -1,7 +1,8 @@
 """Write a trained network as ONNX, with its recipe inside.
 
 The graphs are written node by node: they are small, and so they need no tracing and hold nothing but the network,
-with the gates of a GRU fused and BatchNorm folded into the convolutions.
+with BatchNorm folded into the convolutions. A sum of two convolutions (a gate of a GRU) is fused by ONNX Runtime, with
+the activation that follows; their concatenated inputs would be copied.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from rimap.estimators.shipped import METADATA
 
 OPSET = 17
 _IR_VERSION = 8
+#: Channels that ONNX Runtime computes at a time. What is over is a convolution of its own, not filled up with zeros.
+_BLOCK = 16
 
 
 class _Graph:
@@ -46,11 +49,14 @@ class _Graph:
         self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
-    def conv(self, name: str, x: str, weight: NDArray[np.float32], bias: NDArray[np.float32], out: str = "") -> str:
+    def conv(
+        self, name: str, x: str, weight: NDArray[np.float32], bias: NDArray[np.float32] | None = None, out: str = ""
+    ) -> str:
         k = weight.shape[-1]
-        w, b = self.weight(f"{name}.weight", weight), self.weight(f"{name}.bias", bias)
-        result: str = self.op("Conv", x, w, b, out=out, kernel_shape=[k, k], pads=[k // 2] * 4)
-        return result
+        inputs = [x, self.weight(f"{name}.weight", weight)]
+        if bias is not None:
+            inputs.append(self.weight(f"{name}.bias", bias))
+        return str(self.op("Conv", *inputs, out=out, kernel_shape=[k, k], pads=[k // 2] * 4))
 
     def model(self, inputs: Mapping[str, int], outputs: Mapping[str, int], metadata: Mapping[str, Any]) -> Any:
         def values(of: Mapping[str, int]) -> list[Any]:
@@ -72,34 +78,46 @@ def _array(tensor: Any) -> NDArray[np.float32]:
 def cell_to_onnx(cell: RNNCell, metadata: Mapping[str, Any]) -> Any:
     """Return the ONNX model of a cell: x, h1, h2 → delta, h1_next, h2_next, all (b, ·, h, w)."""
     g = _Graph()
-    F = cell.gru1.hidden_size
+    F, C = cell.gru1.hidden_size, cell.conv1.in_channels
 
     def conv(name: str, x: str, out: str = "") -> str:
         module = getattr(cell, name)
         return g.conv(name, x, _array(module.weight), _array(module.bias), out)
 
+    def first() -> str:
+        whole, rest = C - C % _BLOCK, C % _BLOCK
+        if not whole or not rest:
+            return conv("conv1", "x")
+        g.weights.append(numpy_helper.from_array(np.array([whole, rest]), "parts"))
+        x, y = g.op("Split", "x", "parts", n_out=2, axis=1)
+        weight, bias = _array(cell.conv1.weight), _array(cell.conv1.bias)
+        some = g.conv("conv1.rest", y, weight[:, whole:])
+        return str(g.op("Add", some, g.conv("conv1", x, weight[:, :whole], bias)))
+
     def gru(name: str, x: str, h: str, out: str) -> str:
         module = getattr(cell, name)
         wi, wh = _array(module.weight_ih)[..., None, None], _array(module.weight_hh)[..., None, None]
         bi, bh = _array(module.bias_ih), _array(module.bias_hh)
-        r, z, n = (slice(i * F, (i + 1) * F) for i in range(3))
-        both = g.op("Concat", x, h, axis=1)
-        reset = g.op("Sigmoid", g.conv(f"{name}.r", both, np.concatenate([wi[r], wh[r]], 1), bi[r] + bh[r]))
-        keep = g.op("Sigmoid", g.conv(f"{name}.z", both, np.concatenate([wi[z], wh[z]], 1), bi[z] + bh[z]))
-        past = g.op("Mul", reset, g.conv(f"{name}.hn", h, wh[n], bh[n]))
-        new = g.op("Tanh", g.op("Add", g.conv(f"{name}.xn", x, wi[n], bi[n]), past))
-        # h' = n + z (h − n)
-        result: str = g.op("Add", new, g.op("Mul", keep, g.op("Sub", h, new)), out=out)
-        return result
 
-    y = g.op("Tanh", conv("conv1", "x"))
+        def gate(k: str, i: int) -> str:
+            part = slice(i * F, (i + 1) * F)
+            past = g.conv(f"{name}.{k}h", h, wh[part])
+            return str(g.op("Sigmoid", g.op("Add", past, g.conv(f"{name}.{k}x", x, wi[part], bi[part] + bh[part]))))
+
+        n = slice(2 * F, 3 * F)
+        past = g.op("Mul", gate("r", 0), g.conv(f"{name}.hn", h, wh[n], bh[n]))
+        new = g.op("Tanh", g.op("Add", past, g.conv(f"{name}.xn", x, wi[n], bi[n])))
+        # h' = n + z (h − n)
+        return str(g.op("Add", new, g.op("Mul", gate("z", 1), g.op("Sub", h, new)), out=out))
+
+    y = g.op("Tanh", first())
     h1 = gru("gru1", y, "h1", "h1_next")
     y = g.op("Tanh", conv("conv2", h1))
     y = g.op("Tanh", conv("conv3", y))
     h2 = gru("gru2", y, "h2", "h2_next")
     conv("output", h2, "delta")
     Q = cell.output.out_channels
-    return g.model({"x": cell.conv1.in_channels, "h1": F, "h2": F}, {"delta": Q, "h1_next": F, "h2_next": F}, metadata)
+    return g.model({"x": C, "h1": F, "h2": F}, {"delta": Q, "h1_next": F, "h2_next": F}, metadata)
 
 
 def resnet_to_onnx(network: ResNet, metadata: Mapping[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,8 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rimap.errors import InputError
+from rimap.estimators.networks.export import cell_to_onnx
 from rimap.estimators.networks.rim import RIM
-from rimap.estimators.shipped import path_of
+from rimap.estimators.networks.rnn_cell import RNNCell
+from rimap.estimators.shipped import metadata_of, path_of
 
 
 def weights_of(source: str, network: nn.Module) -> dict[str, Tensor]:
@@ -33,19 +36,39 @@ def weights_of(source: str, network: nn.Module) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     if not isinstance(network, RIM):
         raise InputError("a ResNet goes on from a checkpoint (.safetensors), not from an exported file.")
+    return {f"cell.{k}": torch.from_numpy(np.ascontiguousarray(v)) for k, v in _cell(_values(source)).items()}
+
+
+def written_anew(source: str) -> Any:
+    """Return the ONNX model of an exported RIM as this version writes it: the same network, perhaps faster."""
+    about = metadata_of(path_of(source))
+    values = _values(source)
+    cell = _cell(values)
+    Q, features, channels = len(cell["output.bias"]), len(cell["conv1.bias"]), cell["conv1.weight"].shape[1]
+    module = RNNCell(channels, Q, features)
+    module.load_state_dict({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in cell.items()})
+    return cell_to_onnx(module, about)
+
+
+def _values(source: str) -> dict[str, NDArray[np.float32]]:
     graph = onnx.load(str(path_of(source))).graph
-    values = {i.name: np.array(numpy_helper.to_array(i)) for i in graph.initializer}
-    return {f"cell.{k}": torch.from_numpy(np.ascontiguousarray(v)) for k, v in _cell(values).items()}
+    return {i.name: np.array(numpy_helper.to_array(i)) for i in graph.initializer}
 
 
 def _cell(v: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    """Return the weights of a cell from those of its fused graph (the biases of r and z are one there)."""
+    """Return the weights of a cell from those of its graph (the biases of r and z are one there)."""
     out = {f"{c}.{k}": v[f"{c}.{k}"] for c in ("conv1", "conv2", "conv3", "output") for k in ("weight", "bias")}
+    if "conv1.rest.weight" in v:
+        out["conv1.weight"] = np.concatenate([out["conv1.weight"], v["conv1.rest.weight"]], 1)
     for g in ("gru1", "gru2"):
         F = len(v[f"{g}.xn.bias"])
-        r, z, xn, hn = (v[f"{g}.{k}.weight"][..., 0, 0] for k in ("r", "z", "xn", "hn"))
-        out[f"{g}.weight_ih"] = np.concatenate([r[:, :F], z[:, :F], xn])
-        out[f"{g}.weight_hh"] = np.concatenate([r[:, F:], z[:, F:], hn])
-        out[f"{g}.bias_ih"] = np.concatenate([v[f"{g}.{k}.bias"] for k in ("r", "z", "xn")])
+        if f"{g}.r.weight" in v:  # of both inputs at once, as it was written at first
+            for k in "rz":
+                both = v[f"{g}.{k}.weight"]
+                v[f"{g}.{k}x.weight"], v[f"{g}.{k}h.weight"] = both[:, :F], both[:, F:]
+                v[f"{g}.{k}x.bias"] = v[f"{g}.{k}.bias"]
+        out[f"{g}.weight_ih"] = np.concatenate([v[f"{g}.{k}.weight"][..., 0, 0] for k in ("rx", "zx", "xn")])
+        out[f"{g}.weight_hh"] = np.concatenate([v[f"{g}.{k}.weight"][..., 0, 0] for k in ("rh", "zh", "hn")])
+        out[f"{g}.bias_ih"] = np.concatenate([v[f"{g}.{k}.bias"] for k in ("rx", "zx", "xn")])
         out[f"{g}.bias_hh"] = np.concatenate([np.zeros(2 * F, np.float32), v[f"{g}.hn.bias"]])
     return out
