@@ -21,7 +21,7 @@ from rimap.estimators.network_input import Prepared, neutral, prepared, slices
 from rimap.estimators.rim_loop import Quadratic, RIMConfig, box, cell_inputs, from_state, moved, to_state, units
 from rimap.estimators.shipped import cached_session, default_network, metadata_of, path_of
 from rimap.estimators.start import at_B, start
-from rimap.estimators.whole_B import smooth_B, smooth_B_of_alike
+from rimap.estimators.whole_B import folds, smooth_B, smooth_B_of_alike
 from rimap.likelihood import Rician
 from rimap.series import ParameterMaps, WeightedSeries
 from rimap.signals.base import SignalModel
@@ -29,6 +29,8 @@ from rimap.signals.base import SignalModel
 F32 = NDArray[np.float32]
 #: σ in units of the image scale above which B is found a second time, on images averaged over alike voxels.
 REFINE_ABOVE = 0.01
+#: Above this, the voxels that are alike in a part of the images are told by the others, in so many parts.
+CROSS_ABOVE, FOLDS = 0.04, 4
 
 
 def _part(progress: Progress | None, i: int, n: int) -> Progress | None:
@@ -86,7 +88,7 @@ class RIM(Estimator):
 
     def prepare(self, series: WeightedSeries) -> tuple[RIM, WeightedSeries]:
         """Return the estimator with the scale and B of this series, and the series with its σ."""
-        loop, ready = self._loop(series.model), prepared(series, self.scale, self.threads)
+        loop, ready = self._loop(series), prepared(series, self.scale, self.threads)
         series = series.with_noise(ready.noise)
         return replace(self, scale=ready.scale, B=self._smooth_B(loop, series, ready, None)), series
 
@@ -94,11 +96,12 @@ class RIM(Estimator):
         """Return the estimator for ``series[index]`` of the series that it was prepared for."""
         return self if self.B is None else replace(self, B=self.B[index])
 
-    def _loop(self, model: SignalModel) -> Loop:
+    def _loop(self, series: WeightedSeries) -> Loop:
+        model, plane = series.model, (series.shape[0], (*series.shape, 1)[1])
         path = path_of(self.network or default_network(model.name, "rim"))
         about = metadata_of(path)
         training_range.fits(about, model)
-        return Loop(model, RIMConfig.of(about["rim"]), cached_session(path, self.threads or 0), about)
+        return Loop(model, RIMConfig.of(about["rim"]), cached_session(path, self.threads or 0, plane), about)
 
     def _smooth_B(self, loop: Loop, series: WeightedSeries, ready: Prepared, progress: Progress | None) -> F32 | None:
         """Return the B (*X) of the start; above `REFINE_ABOVE` from images averaged over what a first pass found alike."""
@@ -106,8 +109,14 @@ class RIM(Estimator):
             return None if self.B is None else np.asarray(self.B, np.float32)
         B = smooth_B(series, threads=self.threads)
         if ready.relative_sigma > REFINE_ABOVE:
-            first, _ = self._pass(loop, series, ready, B, progress)
-            B = smooth_B_of_alike(series, first, threads=self.threads)
+            n = FOLDS if ready.relative_sigma > CROSS_ABOVE else 1
+            pairs = folds(series.model.times, n, len(loop.model.parameters))
+            guides = []
+            for i, (part, others) in enumerate(pairs):
+                some = series.subset(others) if len(pairs) > 1 else series
+                kappa, _ = self._pass(self._loop(some), some, ready, B, _part(progress, i, len(pairs)))
+                guides.append((part, kappa))
+            B = smooth_B_of_alike(series, guides, threads=self.threads)
         return B
 
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
@@ -119,7 +128,7 @@ class RIM(Estimator):
             Where the network was trained for another sequence, or σ is neither given nor to be found.
         """
         model = series.model
-        loop, ready = self._loop(model), prepared(series, self.scale, self.threads)
+        loop, ready = self._loop(series), prepared(series, self.scale, self.threads)
         about = loop.about
         B = self._smooth_B(loop, series.with_noise(ready.noise), ready, _part(progress, 0, 2))
         kappa, residual = self._pass(loop, series, ready, B, _part(progress, 1, 2))
