@@ -155,11 +155,13 @@ def test_what_is_missing_is_said(bids, tmp_path, rimap):
     image = bids / "sub-01" / "anat" / "sub-01_inv-2_IRT1.nii.gz"
     kept = image.read_bytes()
     save(image, np.full(SHAPE, 55.0))
+    before = (out / "sub-01_T1map.html").read_bytes()
     result = rimap("report", out)
-    assert result.exit_code == 0 and "the sources have changed since" in result.stdout
+    assert result.exit_code == 0 and "left as it is" in result.stdout and "the sources have changed" in result.stdout
+    assert (out / "sub-01_T1map.html").read_bytes() == before
     image.write_bytes(kept)
     image.unlink()
-    result = rimap("report", out)
+    result = rimap("report", out, "--overwrite")
     assert result.exit_code == 0 and "sub-01_inv-2_IRT1.nii.gz is not there any more" in result.stdout
     html = (out / "sub-01_T1map.html").read_text(encoding="utf-8")
     assert block(html, "viewer-data")["images"] is None and "This page has no measured signal" in html

@@ -15,6 +15,10 @@ def command(
         Path,
         typer.Argument(metavar="FOLDER", help="What was -o OUT of `rimap map`, a folder in it, or one T1 or T2 map."),
     ],
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace a page also where the images are gone, and with them its signal."),
+    ] = False,
 ) -> None:
     """Make the reports of maps again, from the maps, their sidecars and, if still there, the images.
 
@@ -29,15 +33,17 @@ def command(
     found, failed = find_results(folder), 0
     for result in found:
         try:
-            again = page_again(result)
+            again = page_again(result, overwrite=overwrite)
         except InputError as error:
             if len(found) == 1:
                 raise
             failed += 1
             print(f"rimap: error: {result.main.name}: {error}", file=sys.stderr)
             continue
-        print(f"{again.page}")
-        if again.problem:
+        print(again.page)
+        if again.kept:
+            print(f"  left as it is, with the measured signal, since {again.problem}; --overwrite replaces it")
+        elif again.problem:
             print(f"  without measured signal: {again.problem}")
     if failed:
         raise InputError(f"{failed} of {len(found)} reports could not be made, for the reasons above.")

@@ -174,7 +174,9 @@ class ResultFiles:
         for path in found:
             if not is_nifti(path) or not path.is_file():
                 raise InputError(
-                    f"{path.name} is not there any more" if is_nifti(path) else "the sources are not NIfTI"
+                    f"{path.name} is not there any more"
+                    if is_nifti(path)
+                    else "the sources are no NIfTI files, but DICOM for instance"
                 )
         return found
 

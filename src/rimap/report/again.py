@@ -29,14 +29,22 @@ class Again:
         Where it is.
     problem
         Why it has no measured points, "" where it has.
+    kept
+        Whether the earlier page was left as it is, since it has points and the new one would not.
     """
 
     page: Path
     problem: str
+    kept: bool = False
 
 
-def page_again(result: ResultFiles) -> Again:
+def page_again(result: ResultFiles, *, overwrite: bool = False) -> Again:
     """Write the page of a result anew, where `rimap map` put it.
+
+    Parameters
+    ----------
+    overwrite
+        Replace an earlier page by a poorer one, without measured signal, if the images are gone.
 
     The images come from the sources that the sidecars name, if they still give these maps. What only the run knew (its
     command, how long it took) is taken from the earlier page, where there is one.
@@ -54,15 +62,18 @@ def page_again(result: ResultFiles) -> Again:
         series = result.series(maps)
     except InputError as error:
         problem = str(error)
-    run = _run(result, path)
+    text = _text(path)
+    if problem and '"images":{' in text and not overwrite:
+        return Again(path, problem, kept=True)
+    run = _run(result, path, text)
     if problem:
         run = replace(run, warnings=(*run.warnings, f"This page has no measured signal: {problem}."))
     write_whole(path, page(series, maps, run))
     return Again(path, problem)
 
 
-def _run(result: ResultFiles, path: Path) -> Run:
-    before, about = _block(path), result.metadata
+def _run(result: ResultFiles, path: Path, text_before: str) -> Run:
+    before, about = _block(text_before), result.metadata
     cls = estimators().get(str(about.get("Estimator")))
 
     def text(name: str, otherwise: str = "") -> str:
@@ -90,13 +101,20 @@ def _run(result: ResultFiles, path: Path) -> Run:
     )
 
 
-def _block(path: Path) -> dict[str, Any]:
-    """Return what the earlier page says of its run, {} where there is none."""
+def _text(path: Path) -> str:
+    """Return the earlier page, "" where there is none."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _block(text: str) -> dict[str, Any]:
+    """Return what the earlier page says of its run, {} where it does not."""
+    try:
         block = text[text.index(RUN_BLOCK) + len(RUN_BLOCK) :]
         data = json.loads(block[: block.index("</script>")])
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
 

@@ -305,7 +305,7 @@ def _tiles(rows: Sequence[Row], failed: Sequence[Any]) -> list[dict[str, str]]:
             "value": f"{len({r['participant_id'] for r in rows}):,}",
             "note": f"{len(series):,} maps",
         },
-        {"label": "regions", "value": f"{len(_by_region(rows)):,}", "note": "of which the table has the figures"},
+        {"label": "regions", "value": f"{len(_by_region(rows)):,}", "note": "figures of each in group.tsv"},
         {"label": "outliers", "value": f"{len(lying_out):,}", "note": "maps with a region that lies out"},
         {"label": "failed", "value": f"{len(failed):,}", "note": "series without a map"},
     ]

@@ -168,6 +168,7 @@ def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> di
         "version": __version__,
         "rois": run.rois,
         "has_affine": affine is not None,
+        "files": [("Read", _by_folder(run.inputs)), ("Written", _by_folder(run.outputs))],
     }
 
 
@@ -331,6 +332,15 @@ def _bounds(p: Parameter) -> str:
     low, high = p.bounds
     unit = "" if p.unit == "1" else f" {p.unit}"
     return f"≥ {low:g}{unit}" if np.isinf(high) else f"{low:g}–{high:,g}{unit}"
+
+
+def _by_folder(files: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Return the names of files by their folder, in the order that they come in."""
+    found: dict[str, list[str]] = {}
+    for f in files:
+        folder, slash, name = f.rpartition("/")
+        found.setdefault(folder if slash else "", []).append(name)
+    return list(found.items())
 
 
 def _versions() -> list[tuple[str, str]]:

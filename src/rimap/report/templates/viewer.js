@@ -185,7 +185,7 @@
   }
 
   for (const panel of panels) {
-    panel.name = make("button", { type: "button", class: "name", title: "Show large" }, panel.title);
+    panel.name = make("button", { type: "button", class: "name", title: "Show large" }, panel.title + (panel.unit && panel.key !== "image" ? `, ${panel.unit[0] === "%" ? "%" : panel.unit}` : ""));
     panel.now = make("span", { class: "now" });
     panel.area = make("div", { class: "area" });
     panel.foot = make("div", { class: "foot" });
@@ -329,7 +329,8 @@
     const x = 0.5 + Math.floor(left + ((flipX ? W - 1 - voxel[right] : voxel[right]) + 0.5) * mmX * scale);
     const y = 0.5 + Math.floor(top + ((flipY ? H - 1 - voxel[down] : voxel[down]) + 0.5) * mmY * scale);
     const gap = Math.max(6, 1.5 * Math.max(mmX, mmY) * scale);
-    for (const [colour, width] of [["rgba(0,0,0,0.55)", 3], ["rgba(255,255,255,0.9)", 1]]) {
+    const large = panel.key === state.main;
+    for (const [colour, width] of large ? [["rgba(0,0,0,0.55)", 3], ["rgba(255,255,255,0.9)", 1]] : [["rgba(255,255,255,0.75)", 1]]) {
       c.strokeStyle = colour;
       c.lineWidth = width;
       c.beginPath();
@@ -345,7 +346,7 @@
     c.shadowColor = "#000";
     c.shadowBlur = 4;
     const letters = [[5, box.height / 2, "left", "middle"], [box.width - 5, box.height / 2, "right", "middle"], [box.width / 2, 4, "center", "top"], [box.width / 2, box.height - 4, "center", "bottom"]];
-    if (panel.key === state.main) letters.forEach(([lx, ly, align, base], i) => {
+    if (large) letters.forEach(([lx, ly, align, base], i) => {
       c.textAlign = align;
       c.textBaseline = base;
       for (let again = 0; again < 3; again++) c.fillText(plane.letters[i], lx, ly);
@@ -394,7 +395,7 @@
     $("numbers").replaceChildren(...rows.map(([k, v]) => make("tr", {}, make("th", { scope: "row" }, k), make("td", {}, v))));
     for (const panel of panels) {
       if (panel.key === "status") panel.now.textContent = p < 0 ? "" : s.name;
-      else panel.now.textContent = p < 0 ? "" : `${num(panel.value(p))} ${panel.unit.startsWith("%") ? "%" : panel.unit === "a.u." ? "" : panel.unit}`;
+      else panel.now.textContent = p < 0 ? "" : num(panel.value(p));
       if (panel.key === "image") {
         panel.name.textContent = `Image at ${time(about.times[state.image])} ms`;
         panel.slider.value = state.image;
@@ -407,7 +408,7 @@
   }
 
   function curve(p) {
-    const chart = $("curve"), W = 560, H = 300, L = 62, R = 548, U = 14, D = 252;
+    const chart = $("curve"), W = 560, H = 350, L = 62, R = 548, U = 14, D = 302;
     chart.replaceChildren();
     const line = [], points = [];
     if (p >= 0 && table) table.times.forEach((t, i) => line.push([t, fitted(i, p)]));
