@@ -122,6 +122,12 @@ def test_one_subject_that_fails_stops_no_other(rimap, study, tmp_path, harm):
     assert len(list(out.glob("*.html"))) == 3
 
 
+def test_no_more_series_at_once_than_memory_holds(rimap, study):
+    args = ("bids", study, "out", "participant", "--estimator", "nlls", "--nprocs", 3)
+    done = rimap(*args, "--memory", "900M")
+    assert done.exit_code == 0 and "2 at once, not 3" in done.output, done.output
+
+
 def test_labels_choose(rimap, study, tmp_path):
     args = ("participant", "--estimator", "nlls", "--nprocs", 1)
     done = rimap("bids", study, "out", *args, "--participant-label", "sub-01", "--participant_label", "03")

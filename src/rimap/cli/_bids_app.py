@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import sys
 import tempfile
@@ -259,8 +260,10 @@ def _run(app: App, options: ClusterOptions | None, todo: Sequence[Task]) -> Gene
     if not todo:
         return
     _describe(app.request.out, todo)
-    with team(app, options, len(todo)) as crew:
-        tasks = [replace(t, request=replace(t.request, threads=crew.threads)) for t in todo]
+    fit, limit = _fit(app, todo)
+    with team(app, options, min(fit, len(todo))) as crew:
+        memory = app.request.memory if crew.cluster else limit // crew.slots
+        tasks = [replace(t, request=replace(t.request, threads=crew.threads, memory=memory)) for t in todo]
         if crew.executor is None:
             yield from ((t.files, attempt(t.files.label, partial(work, t))) for t in tasks)
             return
@@ -271,6 +274,25 @@ def _run(app: App, options: ClusterOptions | None, todo: Sequence[Task]) -> Gene
             yield t.files, attempt(t.files.label, partial(work, t, crew))
         for future in as_completed(futures):
             yield futures[future], attempt(futures[future].label, future.result)
+
+
+def _fit(app: App, todo: Sequence[Task]) -> tuple[int, int]:
+    """Return how many of these series fit into memory at once, and how many bytes there are for them."""
+    from rimap.cli import _memory
+    from rimap.io.nifti import open_nifti
+
+    limit, need = app.request.memory or int(0.8 * _memory.available()), 1
+    if app.scheduler is not None or app.cluster is not None:
+        return len(todo), limit
+    for t in todo:
+        with contextlib.suppress(InputError):
+            first = open_nifti(t.files.images[0])
+            n_images = max(first.n_volumes, len(t.files.images))
+            need = max(need, _memory.needed(_estimator(t.request, t.files).name, math.prod(first.shape), n_images))
+    fit = max(1, limit // need)
+    if fit < min(app.nprocs or 1, len(todo)):
+        _note(f"{fit} at once, not {app.nprocs}: a series may take {_memory.shown(need)} of {_memory.shown(limit)}")
+    return fit, limit
 
 
 def _describe(out: Path, todo: Sequence[Task]) -> None:

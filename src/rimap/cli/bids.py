@@ -36,6 +36,10 @@ def command(
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Cores for each series; what --nprocs leaves it.")
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Memory to take at most, all series together (16GiB); of what is free."),
+    ] = None,
     work_dir: Annotated[
         Path | None,
         typer.Option("--work-dir", "-w", metavar="DIR", help="For temporary files; may be deleted."),
@@ -100,6 +104,7 @@ def command(
     from rimap.cli._bids_app import App, participant
     from rimap.cli._bids_group import group
     from rimap.cli._mapping import Request
+    from rimap.cli._memory import size
 
     request = Request(
         inputs=(bids_dir,),
@@ -119,6 +124,7 @@ def command(
         fill=fill,
         overwrite=overwrite,
         threads=threads,
+        memory=None if memory is None else size(memory, "--memory"),
         quiet=quiet,
         command=tuple(sys.argv[1:]),
     )
