@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from rimap.cli._options import one_of
@@ -23,9 +24,15 @@ def default_estimator(sequence: str) -> tuple[str, str]:
 
 def estimator_names() -> list[str]:
     """Return the names that `--estimator` takes."""
+    return sorted(_known())
+
+
+@cache
+def _known() -> dict[str, type[Estimator]]:
+    """Return the estimators, looked up once: a data set has many series."""
     from rimap.estimators import estimators
 
-    return sorted(estimators())
+    return estimators()
 
 
 def build(name: str, options: dict[str, Any], *, threads: int | None = None) -> Estimator:
@@ -36,9 +43,7 @@ def build(name: str, options: dict[str, Any], *, threads: int | None = None) -> 
     InputError
         For an option that this estimator does not have.
     """
-    from rimap.estimators import estimators
-
-    found = estimators()
+    found = _known()
     cls = found[one_of(name, sorted(found), "--estimator")]
     known = inspect.signature(cls).parameters
     for option in options:
