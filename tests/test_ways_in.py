@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import rimap
 from rimap import NLLS, Gaussian, InputError, Rician, T2Decay, WeightedSeries
 
 TAU = [10, 20, 40, 80]
@@ -95,6 +96,19 @@ def test_an_affine_may_be_said_or_be_that_of_an_image() -> None:
 def test_what_does_not_fit_is_refused(change: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         WeightedSeries(**{"images": FORMS["nibabel 4-D"], "model": MODEL, **change})
+
+
+@pytest.mark.parametrize("image", [FORMS["nibabel 4-D"], IMAGES, list(IMAGES), torch.tensor(IMAGES), 3])
+def test_read_takes_paths_and_says_where_images_go(image: object) -> None:
+    with pytest.raises(InputError, match=r"rimap\.WeightedSeries"):
+        rimap.read(image)  # type: ignore[arg-type]
+
+
+def test_read_takes_a_mask_in_any_form(tmp_path) -> None:
+    nib.save(FORMS["nibabel 4-D"], tmp_path / "x.nii.gz")
+    for mask in (MASK, nifti(MASK.astype(np.uint8)), torch.tensor(MASK)):
+        series = rimap.read(tmp_path / "x.nii.gz", sequence="t2", times_ms=TAU, mask=mask)
+        np.testing.assert_array_equal(series.selected, MASK)
 
 
 def test_neither_torch_nor_nibabel_is_imported_for_arrays() -> None:

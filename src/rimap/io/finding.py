@@ -9,8 +9,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from rimap.errors import InputError
 from rimap.io.bids import (
     NUMBERED_BY,
@@ -131,7 +129,7 @@ def read(
     tr_ms: float | Iterable[float] | None = None,
     sequence: str | None = None,
     series: str | None = None,
-    mask: Path | str | NDArray[Any] | None = None,
+    mask: Any = None,
     noise: Noise | None = None,
     skip_first: int = 0,
     signed: bool | None = None,
@@ -144,8 +142,21 @@ def read(
         What to read. Where it holds several series, give a file of the one that is meant, or its `sequence`.
     series
         Number of the DICOM series, or several joined by commas.
-    times_ms, tr_ms, sequence, mask, noise, skip_first, signed
-        As in `SeriesFiles.load`.
+    times_ms
+        Times in the order of the images, ms; from the sidecars if left out.
+    tr_ms
+        Repetition time from inversion to inversion, one or one per image, ms; from the sidecars if left out.
+    sequence
+        ``ir`` or ``t2``, where suffix and sidecars do not tell.
+    mask
+        A file, an array (*X), a tensor or a nibabel image.
+    noise
+        `Gaussian(…)` or `Rician(…)`.
+    skip_first
+        Leave out this many images with the shortest times (1 for the first echo of a MESE).
+    signed
+        Whether inversion recovery images keep their polarity. Left out: as ``part-`` says, and without it as the
+        images look. `False` takes the modulus.
 
     Returns
     -------
@@ -157,7 +168,12 @@ def read(
     InputError
         Where there is not exactly one series, or its files do not fit together.
     """
-    found = find_series(path, sequence=sequence, series=() if series is None else (series,))
+    given = [path] if isinstance(path, (str, Path)) else path
+    if not isinstance(given, Sequence) or not all(isinstance(p, (str, Path)) for p in given):
+        raise InputError(
+            f"read takes paths; {type(path).__name__} came. Give images in memory to rimap.WeightedSeries, with their model."
+        )
+    found = find_series(given, sequence=sequence, series=() if series is None else (series,))
     if len(found) > 1:
         first = found[0].images[0]
         raise InputError(
