@@ -26,7 +26,7 @@ from rimap.report.panels import STATUS_COLOURS, palettes, panels_of, status_pict
 from rimap.report.statistics import Statistics, counted, describe, foreground, region, statistics_of
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import Parameter
-from rimap.slices import View, edges_mm, png, view_of
+from rimap.slices import View, edges_mm, png, view_of, volume
 
 __all__ = ["STATUS_COLOURS", "Run", "number", "page", "sigma_number"]
 
@@ -211,23 +211,29 @@ def _viewer(
         "times": model.times.tolist(),
         "axis": {"InversionTime": "inversion time", "EchoTime": "echo time"}.get(model.bids_time, "time"),
         "sigma": sigma if sigma is not None and np.isfinite(sigma) else None,
-        "start": _start(maps, view, figured),
+        "start": _start(maps, view, figured, embedded.about["origin"], embedded.about["stride"]),
         "outside": "outside the mask" if masked else "background, left out of this page",
     }
 
 
-def _start(maps: ParameterMaps, view: View, figured: NDArray[np.bool_]) -> list[int]:
-    """Return the voxel that is shown first: in the middle slice, of a typical T, not far from the centre."""
-    T, through = maps.kappa[-1], view.plane.axes[2]
-    good = (figured & (maps.status == Status.OK)).reshape((*T.shape, 1, 1)[:3])
-    here = good.copy()
-    here[tuple(slice(None) if a != through else np.arange(good.shape[a]) != view.middle for a in range(3))] = False
+def _start(
+    maps: ParameterMaps, view: View, figured: NDArray[np.bool_], origin: Sequence[int], stride: Sequence[int]
+) -> list[int]:
+    """Return the voxel that is shown first: in the middle slice, of a typical T, not far from the centre.
+
+    Of those that the page holds: each `stride` from `origin`.
+    """
+    T, through = volume(maps.kappa[-1]), view.plane.axes[2]
+    held = np.zeros(T.shape, bool)
+    held[tuple(slice(o, None, s) for o, s in zip(origin, stride))] = True
+    good = volume(figured & (maps.status == Status.OK)) & held
+    middle = origin[through] + round((view.middle - origin[through]) / stride[through]) * stride[through]
+    here = good & (np.indices(T.shape, sparse=True)[through] == middle)
     good = here if here.any() else good
     if not good.any():
-        size = (*T.shape, 1, 1)[:3]
-        return [view.middle if a == through else n // 2 for a, n in enumerate(size)]
+        return [middle if a == through else n // 2 for a, n in enumerate(T.shape)]
     where = np.argwhere(good)
-    values = T.reshape(good.shape)[good]
+    values = T[good]
     typical = np.abs(np.log(values / np.median(values)))
     near = np.linalg.norm((where - where.mean(0)) / np.maximum(np.ptp(where, axis=0), 1), axis=1)
     return [int(i) for i in where[int(np.argmin(typical + near))]]

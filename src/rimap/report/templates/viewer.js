@@ -291,8 +291,14 @@
   }
 
   // ---- drawing --------------------------------------------------------------------------------------------------
+  let waiting = 0;
   function draw() {
-    for (const v of views) paint(v);
+    if (!waiting) {
+      waiting = requestAnimationFrame(() => {
+        waiting = 0;
+        views.forEach(paint);
+      });
+    }
     card();
     const slice = full(state.plane.axes[2]);
     $("slice").value = voxel[state.plane.axes[2]];
@@ -355,6 +361,7 @@
   }
 
   function pick(v, event) {
+    if (!v.w) paint(v);
     const box = v.canvas.getBoundingClientRect(), [right, down] = v.plane.axes;
     const place = [(event.clientX - box.left - v.left) / v.w, (event.clientY - box.top - v.top) / v.h];
     [right, down].forEach((a, i) => {
