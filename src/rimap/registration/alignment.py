@@ -1,0 +1,297 @@
+r"""How far the images of a series are out of register, found with the signal model.
+
+The contrast of the images changes from time to time: tissues pass zero, bright turns dark. The model says how. With
+the fit f of the images W as they lie, and small shifts d of the images against it,
+
+    W_n − f_n ≈ Σ_m (1 − P)_nm (−∇f_m · d_m),
+
+where P projects on what the fit takes up, voxel by voxel: the tangent space of the model. All d are found together by
+least squares (Gauss–Newton on the residual from which A and T have been eliminated), the images moved, and so on, from
+coarse to fine. It starts where the edges of the images say (`edges`), to a few voxels. B, which belongs to the pulse, is held smooth: free in each voxel it would take up most of a shift.
+
+References
+----------
+Golub & Pereyra 2003, doi:10.1088/0266-5611/19/2/201 (variable projection).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from rimap.estimators.nlls import least_squares
+from rimap.registration.edges import rough_shifts
+from rimap.registration.motion import Floats, Motion
+from rimap.registration.resampling import moved, padded
+from rimap.series import Status, WeightedSeries
+from rimap.signals import SignalModel
+
+#: An axis takes part where it has as many voxels.
+_FEWEST = 8
+#: Values (images times voxels) and voxels of the finest level: for a look, and to align.
+_LOOK, _ALIGN = (250_000, 25_000), (6_000_000, 600_000)
+#: Error of the model as a part of A: a bright voxel counts no more than σ and this together allow.
+_MISFIT = 0.02
+#: SD of the smoothing of B, voxels of the level; edge of the blocks of voxels whose errors go together.
+_B_WIDTH, _BLOCK = 6.0, 8
+#: A step is at most so long (voxels of the level) and so wide (rad); below `_SHORT` voxels it is the last.
+_LONGEST, _WIDEST, _SHORT = 1.5, 0.05, 0.03
+#: Steps that are shorter than so many standard deviations are not made.
+_SURE = 3.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Level:
+    """Images at one resolution.
+
+    Parameters
+    ----------
+    images
+        (N, X, Y, Z), means over blocks of voxels.
+    voxel
+        (3,), mm.
+    origin
+        Place of the first voxel in the coordinates of the series, mm.
+    axes
+        Those along which images may move.
+    """
+
+    images: Floats
+    voxel: Floats
+    origin: Floats
+    axes: tuple[int, ...]
+
+
+def find_motion(series: WeightedSeries, *, precise: bool = False, threads: int | None = None) -> Motion | None:
+    """Return where the images of a series lie, `None` where that cannot be told.
+
+    Images may move along and about the axes that have eight voxels or more: in the plane for a slice or a few.
+
+    Parameters
+    ----------
+    precise
+        As good as the voxels allow, to align; else a quick look at coarser images.
+    threads
+        For the fits.
+
+    Raises
+    ------
+    InputError
+        Never for what the series holds.
+    """
+    images = padded(series.images)
+    voxel = np.array((*series.voxel_size, 1.0, 1.0)[:3])
+    axes = tuple(a for a in range(3) if images.shape[1 + a] >= _FEWEST)
+    free = [p for p in series.model.parameters if not p.smooth]
+    if len(axes) < 2 or len(set(series.model.times)) <= len(free) or not np.isfinite(voxel).all() or voxel.min() <= 0:
+        return None
+    centre = (np.array(images.shape[1:]) - 1) / 2 * voxel
+    motion = Motion.none(len(images), centre, float(np.exp(np.log(voxel[list(axes)]).mean())))
+    blocks = tuple(max(1, images.shape[1 + a] // 48) if a in axes else 1 for a in range(3))
+    rough = _level(images, voxel, blocks, axes)
+    u = rough_shifts(rough.images, axes) * rough.voxel
+    motion = motion.after(u, np.zeros_like(u)).about_median()
+    sizes = _sizes(images.shape, voxel, axes, _ALIGN if precise else _LOOK)
+    found = False
+    for n, factors in enumerate(sizes):
+        level = _level(images, voxel, factors, axes)
+        last = n == len(sizes) - 1
+        for _ in range(4 if last else 10):
+            step = _step(level, series.model, motion, threads)
+            if step is None:
+                break
+            u, w, sd, x = step
+            found = True
+            moving = np.linalg.norm(np.concatenate([u, w * _radius(x, motion.centre)], axis=1), axis=1) > _SURE * sd
+            if not moving.any():  # noise would make images wander: interpolated, it fits better
+                motion = replace(motion, shift=motion.displacement(x), sd=sd, converged=True)
+                break
+            if not precise:
+                u, w = u * moving[:, None], w * moving[:, None]
+            motion = motion.after(u, w).about_median()
+            longest = np.abs(np.stack([u, w * _radius(x, motion.centre)])).max() / level.voxel[list(axes)].min()
+            motion = replace(motion, shift=motion.displacement(x), sd=sd, converged=bool(longest < 10 * _SHORT))
+            if longest < _SHORT:
+                break
+    return motion if found else None
+
+
+def _sizes(
+    shape: tuple[int, ...], voxel: Floats, axes: tuple[int, ...], most: tuple[int, int]
+) -> list[tuple[int, ...]]:
+    """Return how many voxels are taken together along each axis, coarse to fine."""
+
+    def factors(edge: float) -> tuple[int, ...]:
+        return tuple(max(1, int(edge / v + 1e-6)) if a in axes else 1 for a, v in enumerate(voxel))
+
+    def too_many(f: tuple[int, ...]) -> bool:
+        voxels = float(np.prod([n // k for n, k in zip(shape[1:], f)]))
+        return shape[0] * voxels > most[0] or voxels > most[1]
+
+    unit = float(min(voxel[list(axes)]))
+    finest = 1
+    while too_many(factors(finest * unit)):
+        finest += 1
+    coarser = [finest * k for k in (4, 2) if min(shape[1 + a] // factors(finest * k * unit)[a] for a in axes) >= _FEWEST
+               and sorted(shape[1 + a] // factors(finest * k * unit)[a] for a in axes)[-2] >= 24]  # fmt: skip
+    return list(dict.fromkeys(factors(k * unit) for k in (*coarser, finest)))
+
+
+def _level(images: Floats, voxel: Floats, factors: tuple[int, ...], axes: tuple[int, ...]) -> _Level:
+    shape = [n // f for n, f in zip(images.shape[1:], factors)]
+    within = tuple(slice(0, n * f) for n, f in zip(shape, factors))
+    split = [x for n, f in zip(shape, factors) for x in (n, f)]
+    f = np.array(factors)
+    blocks = np.empty((len(images), *shape))
+    for n, image in enumerate(images):
+        cut = np.nan_to_num(image[within], nan=0.0, posinf=0.0, neginf=0.0)
+        blocks[n] = cut.reshape(split).mean(axis=(1, 3, 5), dtype=float)
+    return _Level(blocks, voxel * f, (f - 1) / 2 * voxel, axes)
+
+
+def _object(images: Floats) -> NDArray[np.bool_]:
+    """Return where there is an object: above half of Otsu's threshold of the root mean square over the images."""
+    size = np.sqrt((images**2).mean(axis=0))
+    count, edge = np.histogram(size, 256)
+    middle = (edge[1:] + edge[:-1]) / 2
+    below, weight = np.cumsum(count), np.cumsum(count * middle)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = (weight[-1] * below / below[-1] - weight) ** 2 / (below * (below[-1] - below).astype(float))
+    return np.asarray(size > middle[int(np.nanargmax(between))] / 2)
+
+
+def _step(
+    level: _Level, model: SignalModel, motion: Motion, threads: int | None
+) -> tuple[Floats, Floats, Floats, Floats] | None:
+    """Return the step: translations and rotation vectors (N, 3), the SD of each shift (N,), and the points (V, 3)."""
+    here = replace(motion, centre=motion.centre - level.origin)  # in the coordinates of the level
+    W = moved(level.images, here, level.voxel, order=1)
+    mask = _object(W)
+    fit = _fit(W, model, mask, threads)
+    if fit is None:
+        return None
+    kappa, ok, free = fit
+    N, X = len(W), W.shape[1:]
+    f = np.where(ok, model.signal(kappa), W)
+    for a in level.axes:  # no neighbour, no gradient
+        edge: list[Any] = [slice(None)] * 3
+        edge[a] = [0, -1]
+        ok[tuple(edge)] = False
+    at = np.flatnonzero(ok)
+    if len(at) < 50:
+        return None
+    middle = (f + W) / 2
+    gradient = np.zeros((3, N, len(at)))
+    for a in level.axes:
+        gradient[a] = np.gradient(middle, level.voxel[a], axis=1 + a).reshape(N, -1)[:, at]
+    index = np.stack(np.unravel_index(at, X), axis=-1)
+    x = index * level.voxel - here.centre
+    D, rotations = _derivatives(gradient, x, level.axes)
+    p = D.shape[2]
+    kappa, residual = kappa.reshape(len(kappa), -1)[:, at], (W - f).reshape(N, -1)[:, at].T
+    J = np.moveaxis(model.partials(kappa)[:, free], 2, 0)
+    Q, _ = np.linalg.qr(J / np.maximum(np.linalg.norm(J, axis=1, keepdims=True), 1e-30))
+    size = (residual**2).sum(axis=1) / (N - len(free))
+    expected = np.median(size) + (_MISFIT * kappa[0]) ** 2 + 1e-30
+    weight = 1 / expected / (1 + size / (9 * expected))
+    residual = residual - np.einsum("vnq,vq->vn", Q, np.einsum("vnq,vn->vq", Q, residual))
+    radius = _radius(x, np.zeros(3))
+    unit = np.tile([*[1.0] * len(level.axes), *[1 / radius] * len(rotations)], N)  # so that all are lengths in mm
+    score = -(D * (residual * weight[:, None])[:, :, None]).reshape(len(at), -1) * unit
+    H = _hessian(D, Q, weight) * unit[:, None] * unit
+    # Those p directions in which all images move alike are not seen at all; others, hardly: a drift with the time, say.
+    value, vector = np.linalg.eigh(H)
+    value[:p], value[p:] = np.inf, np.maximum(value[p:], 1e-30) + 1e-6 * value[-1]
+    inverse = (vector / value) @ vector.T
+    theta = (inverse @ score.sum(axis=0)).reshape(N, p)
+    covariance = inverse @ _spread(score, index) @ inverse
+    sd = np.sqrt(np.diag(covariance).reshape(N, p).sum(axis=1))
+    theta = theta * unit.reshape(N, p)
+    u, w = np.zeros((N, 3)), np.zeros((N, 3))
+    u[:, list(level.axes)], w[:, list(rotations)] = np.split(theta, [len(level.axes)], axis=1)
+    longest = _LONGEST * level.voxel[list(level.axes)].min()
+    u *= np.minimum(1, longest / np.maximum(np.linalg.norm(u, axis=1, keepdims=True), 1e-30))
+    w *= np.minimum(1, _WIDEST / np.maximum(np.linalg.norm(w, axis=1, keepdims=True), 1e-30))
+    return u, w, sd, x + motion.centre
+
+
+def _fit(
+    W: Floats, model: SignalModel, mask: NDArray[np.bool_], threads: int | None
+) -> tuple[Floats, NDArray[np.bool_], list[int]] | None:
+    """Return κ (Q, *X) with smooth B, where it is an estimate (*X), and which parameters are free in each voxel."""
+    if not mask.any():
+        return None
+    maps = least_squares(WeightedSeries(W, model, mask=mask), threads=threads)
+    ok = np.asarray(maps.status == Status.OK)
+    kappa = np.where(ok, maps.kappa, 1.0)
+    free = [q for q, p in enumerate(model.parameters) if not p.smooth]
+    if not ok.any() or len(free) == len(kappa):
+        return (kappa, ok, free) if ok.any() else None
+    weight = np.where(ok, np.minimum(kappa[0], np.median(kappa[0][ok])) ** 2, 0.0)
+    width = [_B_WIDTH if n >= _FEWEST else 0.0 for n in W.shape[1:]]
+    floor = 1e-3 * weight.mean()
+    below = ndimage.gaussian_filter(weight, width, mode="nearest") + floor
+    for q in set(range(len(kappa))) - set(free):
+        mean = np.average(kappa[q], weights=weight)
+        kappa[q] = (ndimage.gaussian_filter(weight * kappa[q], width, mode="nearest") + floor * mean) / below
+    at = np.flatnonzero(ok)
+    flat = kappa.reshape(len(kappa), -1)
+    flat[:, at] = _refit(W.reshape(len(W), -1)[:, at], model, flat[:, at], free)
+    return kappa, ok, free
+
+
+def _refit(S: Floats, model: SignalModel, kappa: Floats, free: list[int], steps: int = 3) -> Floats:
+    """Return κ (Q, V) with the free parameters, A and T, fitted again: Gauss–Newton in their logarithms."""
+    first, last = free[0], free[-1]
+    kappa, low, high = kappa.copy(), *model.parameters[last].bounds
+    for _ in range(steps):
+        J = model.partials(kappa)
+        a, b, r = J[:, first] * kappa[first], J[:, last] * kappa[last], S - model.signal(kappa)
+        aa, ab, bb = (a * a).sum(axis=0) * 1.001, (a * b).sum(axis=0), (b * b).sum(axis=0) * 1.001
+        ar, br = (a * r).sum(axis=0), (b * r).sum(axis=0)
+        det = np.maximum(aa * bb - ab**2, 1e-30)
+        for q, by in ((first, (bb * ar - ab * br) / det), (last, (aa * br - ab * ar) / det)):
+            kappa[q] = kappa[q] * np.exp(np.clip(by, -0.4, 0.4))
+        kappa[last] = np.clip(kappa[last], low, high)
+    return kappa
+
+
+def _derivatives(gradient: Floats, x: Floats, axes: tuple[int, ...]) -> tuple[Floats, tuple[int, ...]]:
+    """Return ∇f · d for each way in which an image may move, (V, N, p), and the axes about which it may turn."""
+    columns = [gradient[a] for a in axes]
+    rotations = tuple(a for a in range(3) if all(b in axes for b in range(3) if b != a))
+    for a in rotations:  # d = e × x
+        b, c = (a + 1) % 3, (a + 2) % 3
+        columns.append(gradient[c] * x[:, b] - gradient[b] * x[:, c])
+    return np.moveaxis(np.stack(columns, axis=1), 2, 0), rotations
+
+
+def _hessian(D: Floats, Q: Floats, weight: Floats) -> Floats:
+    """Return Σ w Dᵀ (1 − Q Qᵀ) D, (N p, N p)."""
+    V, N, p = D.shape
+    root = np.sqrt(weight)
+    D = D * root[:, None, None]
+    H = np.zeros((N, p, N, p))
+    for n in range(N):
+        H[n, :, n] = D[:, n].T @ D[:, n]
+    for q in range(Q.shape[2]):
+        B = (Q[:, :, q, None] * D).reshape(V, N * p)
+        H -= (B.T @ B).reshape(N, p, N, p)
+    return H.reshape(N * p, N * p)
+
+
+def _spread(score: Floats, index: NDArray[np.int64]) -> Floats:
+    """Return the covariance of the sum of scores (V, M), alike in blocks of neighbours."""
+    block = index // _BLOCK
+    _, group = np.unique(block @ [1, 1 << 10, 1 << 20], return_inverse=True)
+    total = np.zeros((int(group.max()) + 1, score.shape[1]))
+    np.add.at(total, group, score)
+    return total.T @ total
+
+
+def _radius(x: Floats, centre: Floats) -> float:
+    return max(float(np.sqrt(((x - centre) ** 2).sum(axis=1).mean())), 1e-6)

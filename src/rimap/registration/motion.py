@@ -1,0 +1,83 @@
+"""Where each image of a series lies: a rigid transform for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """A rigid transform for each image: what lies at x in the maps lies at R (x − c) + c + t in the image.
+
+    Coordinates are voxel indices times voxel size, mm. The position that counts as unmoved is the median over the images.
+
+    Parameters
+    ----------
+    rotation
+        R, (N, 3, 3).
+    translation
+        t, (N, 3), mm.
+    centre
+        c, (3,), mm.
+    shift
+        (N,) root mean square over the object of how far its points have moved, mm.
+    sd
+        (N,) standard deviation of `shift`, mm.
+    voxel
+        Edge of a voxel along the axes in which images may move, mm: their geometric mean.
+    converged
+        Whether the last step was short.
+    """
+
+    rotation: Floats
+    translation: Floats
+    centre: Floats
+    shift: Floats
+    sd: Floats
+    voxel: float
+    converged: bool = True
+
+    @classmethod
+    def none(cls, n: int, centre: Floats, voxel: float) -> Motion:
+        """Return that of n images in register."""
+        return cls(np.tile(np.eye(3), (n, 1, 1)), np.zeros((n, 3)), centre, np.zeros(n), np.zeros(n), voxel)
+
+    @property
+    def angle(self) -> Floats:
+        """Angle of each rotation, degrees (N,)."""
+        return np.asarray(np.degrees(Rotation.from_matrix(self.rotation).magnitude()))
+
+    def where(self, n: int, x: Floats) -> Floats:
+        """Return where points (V, 3) of the maps lie in image n, mm."""
+        return np.asarray((x - self.centre) @ self.rotation[n].T + self.centre + self.translation[n])
+
+    def after(self, u: Floats, w: Floats) -> Motion:
+        """Return the motion after a small step in the space of the maps: translations u, rotation vectors w (N, 3)."""
+        t = self.translation + np.einsum("nij,nj->ni", self.rotation, u)
+        return replace(self, rotation=self.rotation @ Rotation.from_rotvec(w).as_matrix(), translation=t)
+
+    def about_median(self) -> Motion:
+        """Return the motion without what the images have in common."""
+        w = np.median(Rotation.from_matrix(self.rotation).as_rotvec(), axis=0)
+        back = Rotation.from_rotvec(-w).as_matrix()
+        u = back @ -np.median(self.translation, axis=0)
+        return replace(self, rotation=self.rotation @ back, translation=self.translation + self.rotation @ u)
+
+    def displacement(self, x: Floats) -> Floats:
+        """Return how far each image moves points (V, 3): root mean square over them, mm (N,)."""
+        d = np.stack([self.where(n, x) - x for n in range(len(self.translation))])
+        return np.asarray(np.sqrt((d**2).sum(axis=-1).mean(axis=-1)))
+
+    def world(self, affine: Floats, voxel_size: tuple[float, ...]) -> Floats:
+        """Return the transforms (N, 4, 4) between world coordinates, mm: from the maps to the image."""
+        to_grid = np.diag([*voxel_size, 1.0]) @ np.linalg.inv(affine)
+        T = np.tile(np.eye(4), (len(self.translation), 1, 1))
+        T[:, :3, :3] = self.rotation
+        T[:, :3, 3] = self.translation + self.centre - np.einsum("nij,j->ni", self.rotation, self.centre)
+        return np.asarray(np.linalg.inv(to_grid) @ T @ to_grid)
