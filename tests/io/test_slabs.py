@@ -1,0 +1,165 @@
+"""A volume larger than memory: slab by slab it gives the maps of the whole, and stays within the memory it was given."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import rimap
+from rimap.cli import _memory, build
+from rimap.io.slabs import cuts
+
+SHAPE = (20, 18, 9)
+TI = (50.0, 200.0, 700.0, 1500.0, 3000.0)
+
+
+def series(path: Path, *, kind: str = "ir", shape: tuple[int, ...] = SHAPE, dtype: Any = np.int16, n: int = 5) -> Path:
+    """Write a 4-D series with noise, air, slices of zeros and of NaN."""
+    rng = np.random.default_rng(1)
+    T = np.broadcast_to(np.linspace(1, 2, shape[-1]), shape) * (500 if kind == "ir" else 60)
+    tau = TI[:n] if kind == "ir" else tuple(t / 10 for t in TI[:n])
+    model = rimap.InversionRecovery(tau=tau, tr=9000.0) if kind == "ir" else rimap.T2Decay(tau=tau)
+    kappa = [np.full(shape, 800.0), np.full(shape, 1.9), T] if kind == "ir" else [np.full(shape, 800.0), T]
+    S = model.signal(np.stack(kappa))
+    S[:, :5] *= 0
+    S = np.abs(S + 4 * (rng.standard_normal(S.shape) + 1j * rng.standard_normal(S.shape)))
+    S[..., 3] = 0
+    if np.dtype(dtype).kind == "f":
+        S[..., 5] = np.nan
+        S[0, 7, 7, 1] = np.inf
+    nib.save(nib.Nifti1Image(np.moveaxis(S, 0, -1).astype(dtype), np.diag([1.0, 1.0, 2.0, 1.0])), path)
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
+    """Map whole, or with the memory of a few slices."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(out: str, *args: Any, small: bool = False, voxels: int = 2 * 20 * 18) -> Any:
+        with monkeypatch.context() as m:
+            if small:
+                m.setattr(_memory, "needed", lambda *a: 1 << 61)
+                m.setattr(_memory, "slab_voxels", lambda *a: 2 * voxels)
+            return CliRunner().invoke(build(), ["map", *map(str, args), "-o", out, "--threads", "1"], prog_name="rimap")
+
+    return call
+
+
+def maps_of(folder: Path) -> dict[str, bytes]:
+    files = [p for p in folder.rglob("*") if p.name.endswith((".nii.gz", ".json", ".tsv"))]
+    return {p.name: p.read_bytes() for p in files if p.parent.name != ".rimap"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "dtype", "more"),
+    [
+        ("ir", "x.nii.gz", np.int16, ()),
+        ("ir", "x.nii", np.float32, ("--noise", "rician", "--rates")),
+        (
+            "ir",
+            "x.nii.gz",
+            ">f8",
+            ("--skip-first", "1", "--sigma", "s.nii.gz", "--mask", "m.nii.gz", "--rois", "l.nii.gz"),
+        ),
+        ("t2", "x.nii.gz", np.float32, ("--estimator", "mle", "--mask", "m.nii.gz")),
+        ("t2", "x.nii", np.int16, ("--skip-first", "3", "--fill", "0")),  # no residual: σ from the air
+    ],
+)
+def test_slabs_give_the_maps_of_the_whole(
+    run: Callable[..., Any], tmp_path: Path, kind: str, name: str, dtype: Any, more: tuple[str, ...]
+) -> None:
+    file = series(tmp_path / name, kind=kind, dtype=dtype)
+    rng = np.random.default_rng(2)
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    nib.save(nib.Nifti1Image((3 + rng.random(SHAPE)).astype(np.float32), affine), tmp_path / "s.nii.gz")
+    mask = rng.random(SHAPE) < 0.6
+    mask[..., 6] = False
+    nib.save(nib.Nifti1Image(mask.astype(np.uint8), affine), tmp_path / "m.nii.gz")
+    nib.save(nib.Nifti1Image((mask * rng.integers(0, 4, SHAPE)).astype(np.int16), affine), tmp_path / "l.nii.gz")
+    scale = 1 if kind == "ir" else 10
+    args = [file, "--sequence", kind, "--times-ms", " ".join(f"{t / scale:g}" for t in TI)]
+    args += [*(() if "mle" in more else ("--estimator", "nlls")), *more, *(("--tr-ms", "9000") if kind == "ir" else ())]
+    whole, parts = run("whole", *args), run("parts", *args, small=True)
+    assert whole.exit_code == 0 and parts.exit_code == 0, whole.output + parts.output
+    expected, found = maps_of(tmp_path / "whole"), maps_of(tmp_path / "parts")
+    assert expected.keys() == found.keys() and len(found) > 6
+    for name in expected:
+        if name.startswith("x_desc-residual_T2map.nii"):  # rounded otherwise where other voxels share the registers
+            images = (np.asarray(nib.load(next(Path(d).rglob(name))).dataobj) for d in ("whole", "parts"))
+            np.testing.assert_allclose(*images, rtol=1e-6)
+        else:
+            assert expected[name] == found[name], name
+    counts = [[line for line in r.stdout.splitlines() if line.startswith("  voxels")] for r in (whole, parts)]
+    assert counts[0] == counts[1] and "slices" in parts.stdout
+    assert not list((tmp_path / "parts" / ".rimap").glob("slabs-*"))
+
+
+def test_what_is_refused_whole_is_refused_in_slabs(run: Callable[..., Any], tmp_path: Path) -> None:
+    file = series(tmp_path / "x.nii.gz")
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.uint8), affine), tmp_path / "empty.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros((*SHAPE, 5), np.int16), affine), tmp_path / "zero.nii.gz")
+    options = ["--sequence", "ir", "--times-ms", "50 200 700 1500 3000", "--estimator", "nlls"]
+    packed = file.read_bytes()
+    (tmp_path / "cut.nii.gz").write_bytes(packed[:-500])
+    for args, word in (
+        ((file, "--mask", "empty.nii.gz"), "empty"),
+        (("zero.nii.gz",), "zero"),
+        (("cut.nii.gz",), "truncated"),
+        ((file, "--rois", "empty.nii.gz"), "label"),
+    ):
+        for small in (False, True):
+            result = run("out", *args, *options, small=small)
+            assert result.exit_code == 2 and word in result.stderr, result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_estimator_that_needs_the_whole_says_so(run: Callable[..., Any], tmp_path: Path) -> None:
+    file = series(tmp_path / "x.nii.gz")
+    result = run("out", file, "--sequence", "ir", "--times-ms", "50 200 700 1500 3000", "--memory", "50M")
+    assert (
+        result.exit_code == 2 and "mle needs the whole volume" in result.stderr and "--estimator nlls" in result.stderr
+    )
+    result = run(
+        "out", file, "--sequence", "ir", "--times-ms", "50 200 700 1500 3000", "--estimator", "nlls", "--memory", "50M"
+    )
+    assert result.exit_code == 2 and "a single slice needs" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_cuts_cover_the_axis() -> None:
+    for shape in ((3, 4, 17), (5, 7), (1, 1, 1)):
+        for voxels in (1, 20, 10**9):
+            slabs = cuts(shape, voxels)
+            assert [a for a, _ in slabs] == [0, *(b for _, b in slabs[:-1])] and slabs[-1][1] == shape[-1]
+
+
+def test_peak_memory_stays_within_what_was_given(tmp_path: Path) -> None:
+    """The whole of it takes more: it has a million voxels."""
+    shape, limit = (128, 128, 64), 360
+    data = np.empty((*shape, 4), np.int16, order="F")
+    T = np.linspace(30, 120, shape[0] * shape[1]).reshape(shape[:2])
+    model = rimap.T2Decay(tau=(10.0, 30.0, 60.0, 120.0))
+    S = model.signal(np.stack([np.full(shape[:2], 900.0), T]))
+    noise = np.random.default_rng(0).integers(-6, 7, (*S.shape, 1))
+    data[...] = np.moveaxis(S[..., None] + noise, 0, -1).round().astype(np.int16)
+    nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "big.nii")
+    code = "import sys; sys.argv[0] = 'rimap'; from rimap.cli import main; main()"
+    args = ["map", "big.nii", "-o", "out", "--sequence", "t2", "--times-ms", "10 30 60 120", "--estimator", "nlls"]
+    command = [sys.executable, "-c", code, *args, "--threads", "1", "--memory", f"{limit}M", "-q"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    assert peak <= max(limit, before / 1024), f"{peak:.0f} MiB"
+    T2 = np.asarray(nib.load(tmp_path / "out" / "big_T2map.nii.gz").dataobj)
+    assert np.nanmedian(np.abs(T2 * 1000 / T[..., None] - 1)) < 0.05
