@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import stat
 import sys
@@ -18,17 +20,41 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from typer.testing import CliRunner
+
+from rimap.cli import _memory
 
 SUBJECTS = ("01", "02", "03")
 
 
-@pytest.fixture
-def study(tmp_path, make):
+@pytest.fixture(scope="module")
+def original(tmp_path_factory, make):
     """A data set of three subjects whose T1 differ."""
+    root = tmp_path_factory.mktemp("study") / "bids"
     for n, subject in enumerate(SUBJECTS):
-        images = np.roll(make.images(shape=(12, 10, 4)), n, axis=1)
-        make.bids(tmp_path / "bids", images=images, subject=subject)
-    return tmp_path / "bids"
+        make.bids(root, images=np.roll(make.images(shape=(12, 10, 4)), n, axis=1), subject=subject)
+    return root
+
+
+@pytest.fixture
+def study(original, tmp_path):
+    """A copy of it that a test may harm."""
+    return Path(shutil.copytree(original, tmp_path / "bids"))
+
+
+@pytest.fixture(scope="module")
+def whole(original, app, tmp_path_factory):
+    """What `rimap map` makes of it with one process, by name of estimator."""
+
+    @functools.cache
+    def of(estimator):
+        out = tmp_path_factory.mktemp("whole")
+        args = ["map", original, "-o", out, "--quiet", "--estimator", estimator, "--threads", 1]
+        done = CliRunner().invoke(app, [str(a) for a in args], prog_name="rimap")
+        assert done.exit_code == 0, done.output
+        return images(out)
+
+    return of
 
 
 def images(out):
@@ -45,21 +71,14 @@ def table(path):
         return list(csv.DictReader(file, delimiter="\t"))
 
 
-def one_process(rimap, study, out, *args):
-    done = rimap("map", study, "-o", out, "--quiet", *args)
-    assert done.exit_code == 0, done.output
-    return images(out)
-
-
 # -- participant ----------------------------------------------------------------------------------
 
 
-def test_two_processes_give_the_files_of_one(rimap, study, tmp_path, monkeypatch):
-    whole = one_process(rimap, study, tmp_path / "one", "--estimator", "nlls", "--threads", 1)
+def test_two_processes_give_the_files_of_one(rimap, study, tmp_path, monkeypatch, whole):
     monkeypatch.setattr(sys, "argv", ["rimap", "bids", "as", "typed"])
     done = rimap("bids", study, tmp_path / "out", "participant", "--nprocs", 2, "--estimator", "nlls")
     assert done.exit_code == 0, done.output
-    assert images(tmp_path / "out") == whole and len(whole) > 3 * 10
+    assert images(tmp_path / "out") == whole("nlls") and len(whole("nlls")) > 3 * 10
     assert done.output.count("% ok") == 3 and "3 series mapped" in done.output
     assert "rimap bids as typed" in (tmp_path / "out" / "sub-01_T1map.html").read_text()
 
@@ -123,9 +142,10 @@ def test_one_subject_that_fails_stops_no_other(rimap, study, tmp_path, harm):
 
 
 def test_no_more_series_at_once_than_memory_holds(rimap, study):
-    args = ("bids", study, "out", "participant", "--estimator", "nlls", "--nprocs", 3)
-    done = rimap(*args, "--memory", "900M")
-    assert done.exit_code == 0 and "2 at once, not 3" in done.output, done.output
+    each = _memory.needed("nlls", 12 * 10 * 4, 4) >> 20
+    args = ("bids", study, "out", "participant", "--estimator", "nlls", "--nprocs", 3, "--participant-label", "01,02")
+    done = rimap(*args, "--memory", f"{int(1.5 * each)}M")
+    assert done.exit_code == 0 and "1 at once, not 3" in done.output, done.output
 
 
 def test_labels_choose(rimap, study, tmp_path):
@@ -220,14 +240,13 @@ def killing(victims, until):
         thread.join()
 
 
-def test_a_process_that_is_killed_costs_no_result(rimap, study, tmp_path):
-    whole = one_process(rimap, study, tmp_path / "one", "--estimator", "nlls", "--threads", 1)
+def test_a_process_that_is_killed_costs_no_result(rimap, study, tmp_path, whole):
     out = tmp_path / "out"
     victims = lambda: [p.pid for p in multiprocessing.active_children()]  # noqa: E731
     with killing(victims, lambda: any(out.glob("*.html"))) as killed:
         done = rimap("bids", study, out, "participant", "--nprocs", 2, "--estimator", "nlls")
     assert done.exit_code == 0 and killed, done.output
-    assert images(out) == whole and not [p for p in out.rglob(".*") if p.suffix in (".tmp", ".old")]
+    assert images(out) == whole("nlls") and not [p for p in out.rglob(".*") if p.suffix in (".tmp", ".old")]
 
 
 @pytest.fixture(scope="module")
@@ -244,20 +263,19 @@ def pids(cluster):
     return [nanny.process.pid for nanny in cluster.workers.values() if nanny.process and nanny.process.pid]
 
 
-def test_a_worker_of_a_cluster_that_is_killed_costs_no_result(rimap, study, tmp_path, workers):
-    whole = one_process(rimap, study, tmp_path / "one", "--threads", 1)
+def test_a_worker_of_a_cluster_that_is_killed_costs_no_result(rimap, study, tmp_path, workers, whole):
     out = tmp_path / "out"
     with killing(lambda: pids(workers), lambda: any(out.glob("*.html"))) as killed:
         done = rimap("bids", study, out, "participant", "--scheduler", workers.scheduler_address)
     assert done.exit_code == 0 and killed and "3 series mapped" in done.output, done.output
-    assert images(out) == whole
+    assert images(out) == whole("mle")
 
 
-def test_with_more_workers_than_series_a_series_is_cut(rimap, study, tmp_path, workers):
+def test_with_more_workers_than_series_a_series_is_cut(rimap, study, tmp_path, workers, whole):
     one = ("--participant-label", "01", "--estimator", "nlls")
-    whole = one_process(rimap, study, tmp_path / "one", *one, "--threads", 1)
     done = rimap("bids", study, tmp_path / "out", "participant", *one, "--scheduler", workers.scheduler_address)
-    assert done.exit_code == 0 and images(tmp_path / "out") == whole, done.output
+    first = {name: data for name, data in whole("nlls").items() if name.startswith("sub-01")}
+    assert done.exit_code == 0 and images(tmp_path / "out") == first, done.output
 
 
 def test_a_scheduler_that_is_not_there_is_named(rimap, study, monkeypatch):
@@ -292,7 +310,7 @@ def test_the_job_script_is_that_of_the_toml(tmp_path):
     assert "module load python" in lines and re.search(r"--nthreads 1 .*--nworkers 4", lines[-1])
 
 
-def test_jobs_of_slurm_do_the_work(rimap, study, tmp_path, monkeypatch):
+def test_jobs_of_slurm_do_the_work(rimap, study, tmp_path, monkeypatch, whole):
     """With an `sbatch` that runs the job script here."""
     pytest.importorskip("dask_jobqueue")
     (tmp_path / "bin").mkdir()
@@ -305,12 +323,11 @@ def test_jobs_of_slurm_do_the_work(rimap, study, tmp_path, monkeypatch):
         (tmp_path / "bin" / name).chmod(stat.S_IRWXU)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     (tmp_path / "slurm.toml").write_text('cores = 2\nmemory = "8GB"\ninterface = "lo"\n')
-    whole = one_process(rimap, study, tmp_path / "one", "--estimator", "nlls", "--threads", 1)
     done = rimap(
         "bids", study, tmp_path / "out", "participant", "--estimator", "nlls", "--cluster", "slurm",
         "--cluster-options", tmp_path / "slurm.toml", "--work-dir", tmp_path / "work",
     )  # fmt: skip
-    assert done.exit_code == 0 and images(tmp_path / "out") == whole, done.output
+    assert done.exit_code == 0 and images(tmp_path / "out") == whole("nlls"), done.output
     assert "waiting for the first worker" in done.output and list(tmp_path.glob("job-*.sh"))
 
 
