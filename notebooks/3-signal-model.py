@@ -52,7 +52,8 @@ class T2OnPedestal(rimap.SignalModel):
     def basis(self, T):
         T = floating(T)
         E = namespace(T).exp(-column(self.tau, T) / T)
-        return namespace(T).stack([E, 0 * E + 1], axis=1)  # linear in A and A·B: the global optimum will be found
+        # Linear in A and A·B: the global optimum will be found.
+        return namespace(T).stack([E, 0 * E + 1], axis=1)
 
 
 # %% [markdown]
@@ -77,19 +78,19 @@ for i, value in enumerate((20.0, 40.0, 60.0, 90.0, 130.0, 200.0)):
     where = (x - 15 - 30 * (i // 3)) ** 2 + (y - 10 - 20 * (i % 3)) ** 2 < 64
     T2[where], tubes = value, tubes | where
 truth = np.stack([np.full_like(T2, 100.0), np.full_like(T2, 0.08), T2])
-images = model.signal(truth) + 0.5 * np.random.default_rng(0).standard_normal((model.n_images, 60, 60))
+rng = np.random.default_rng(0)
+images = model.signal(truth) + 0.5 * rng.standard_normal((model.n_images, 60, 60))
 
-right = rimap.NLLS().estimate(rimap.WeightedSeries(images, model, mask=tubes))
-wrong = rimap.NLLS().estimate(rimap.WeightedSeries(images, rimap.T2Decay(tau=model.tau), mask=tubes))
+series = rimap.WeightedSeries(images, model, mask=tubes)
+plain = rimap.WeightedSeries(images, rimap.T2Decay(tau=model.tau), mask=tubes)
+right, wrong = rimap.NLLS().estimate(series), rimap.NLLS().estimate(plain)
 right
 
 # %%
 for value in np.unique(T2[tubes]):
     where = tubes & (value == T2)
-    a, b = (np.median(m["T2"][where]) for m in (right, wrong))
-    print(
-        f"T2 {value:5.0f} ms: with the pedestal {a:6.1f}, without {b:6.1f}, residual {np.median(wrong.residual[where]):.1f}"
-    )
+    a, b, rms = (np.median(x[where]) for x in (right["T2"], wrong["T2"], wrong.residual))
+    print(f"T2 {value:3.0f} ms: with the pedestal {a:5.1f}, without {b:5.1f}, residual {rms:.1f}")
 
 # %% [markdown]
 # The residual map had told: without the pedestal it is several times σ = 0.5. What the third parameter costs is told by the
@@ -98,8 +99,8 @@ for value in np.unique(T2[tubes]):
 # %%
 noise = rimap.Gaussian(sigma=0.5)
 free = rimap.cramer_rao_sd(model, noise, kappa)[-1]
-plain = rimap.cramer_rao_sd(rimap.T2Decay(tau=model.tau), noise, kappa[[0, 2]])[-1]
-print(f"SD of T2 = 70 ms: {free[0]:.2f} ms with the pedestal, {plain[0]:.2f} ms without")
+fixed = rimap.cramer_rao_sd(plain.model, noise, kappa[[0, 2]])[-1]
+print(f"SD of T2 = 70 ms: {free[0]:.2f} ms with the pedestal, {fixed[0]:.2f} ms without")
 
 # %%
 rimap.plot(right, sd=True)
