@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rimap.cli._choice import build, default_estimator, estimator_names
 from rimap.cli._options import one_of
 from rimap.cli._progress import compile_time, progress_bar
+from rimap.cli._register import in_register
 from rimap.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Request:
     overwrite: bool = False
     threads: int | None = None
     memory: int | None = None
+    register: bool = False
     quiet: bool = False
     command: tuple[str, ...] = ()  # what was typed, where a worker is told
 
@@ -208,6 +210,8 @@ class _Mapped:
         Voxels by status, all of them.
     note
         How the shown differs from all, "" where it does not.
+    metadata
+        For the sidecars.
     """
 
     shown: WeightedSeries
@@ -220,6 +224,7 @@ class _Mapped:
     compiling: float
     check: Callable[[], None]
     note: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 def slabs_for(request: Request, estimator: Estimator, opened: OpenSeries) -> int | None:
@@ -239,6 +244,11 @@ def slabs_for(request: Request, estimator: Estimator, opened: OpenSeries) -> int
     if need <= limit:
         return None
     have = f"it may take {memory.shown(limit)} ({'--memory' if request.memory else 'of what is free'})"
+    if request.register:
+        raise InputError(
+            f"{opened.label}: --register needs the whole volume in memory, about {memory.shown(need)}; {have}. Take a machine "
+            "with more memory, or leave --register out."
+        )
     if voxelwise(estimator, opened.model, opened.noise) is None:
         raise InputError(
             f"{opened.label}: {estimator.name} needs the whole volume in memory, about {memory.shown(need)}; {have}. Take "
@@ -257,7 +267,7 @@ def _whole(request: Request, estimator: Estimator, opened: OpenSeries, name: str
     from rimap import report
     from rimap.io import read_labels
 
-    series = opened.read()
+    series, about_register = in_register(opened.read(), align=request.register, threads=request.threads)
     labels = None if request.rois is None else read_labels(request.rois, series.shape, series.affine)
     begun = time.perf_counter()
     with compile_time() as compiling, progress_bar(name, quiet=request.quiet) as progress:
@@ -272,6 +282,7 @@ def _whole(request: Request, estimator: Estimator, opened: OpenSeries, name: str
         seconds=max(time.perf_counter() - begun - sum(compiling), 0.0),
         compiling=sum(compiling),
         check=opened.check,
+        metadata=about_register,
     )
 
 
@@ -294,6 +305,7 @@ def _in_slabs(
         maps, values = done.labelled(labels.unpacked(folder))
         rois = report.roi_table(maps, values, label_names(request.rois))
     shown, shown_maps, n = done.some(voxels)
+    shown, _ = in_register(shown, align=False, threads=request.threads)
     all_planes = opened.shape[-1]
     return _Mapped(
         shown=shown,
@@ -326,7 +338,7 @@ def _written(
         request.out,
         fill=math.nan if request.fill is None else request.fill,
         rates=request.rates,
-        extra_metadata={"Warnings": list(warnings)},
+        extra_metadata={**mapped.metadata, "Warnings": list(warnings)},
     )
     page, table = _places(new.images[0], files, request.out)
     run = report.Run(

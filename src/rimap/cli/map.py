@@ -68,6 +68,7 @@ def command(
     ] = None,
     session: Annotated[list[str] | None, typer.Option(metavar="LABEL", help="Only this session. Repeatable.")] = None,
     run: Annotated[list[str] | None, typer.Option(metavar="LABEL", help="Only this run. Repeatable.")] = None,
+    register: Annotated[bool, typer.Option("--register", help="Align the images before they are mapped.")] = False,
     rois: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Label image: print and write a table of the values per label.")
     ] = None,
@@ -119,6 +120,7 @@ def command(
         overwrite=overwrite,
         threads=threads,
         memory=None if memory is None else size(memory, "--memory"),
+        register=register,
         quiet=quiet,
     )
     map_all(request)

@@ -144,7 +144,7 @@ class ResultFiles:
             [np.full(codes.shape, np.nan) if x is None else np.asarray(x, float) * s for x, s in zip(sd, scale)]
         )
         residual = read("residual")
-        settings = about.get("EstimatorSettings")
+        settings, warnings = about.get("EstimatorSettings"), about.get("Warnings")
         return ParameterMaps(
             kappa=values,
             model=model,
@@ -155,7 +155,7 @@ class ResultFiles:
             sigma_source=str(about.get("NoiseSigmaSource") or "given"),
             estimator=str(about.get("Estimator") or ""),
             settings=settings if isinstance(settings, dict) else {},
-            warnings=tuple(str(w) for w in about.get("Warnings") or () if isinstance(w, str)),
+            warnings=tuple(w for w in warnings if isinstance(w, str)) if isinstance(warnings, list) else (),
             affine=header.affine,
         )
 
@@ -188,6 +188,8 @@ class ResultFiles:
         InputError
             Where they are not at hand, or are not those that gave the maps.
         """
+        if "Registration" in self.metadata:
+            raise InputError("the images were aligned (--register) before they were mapped")
         model, mask = maps.model, maps.status != Status.OUTSIDE_MASK
         found = find_series(self.sources(), sequence=model.name)
         if len(found) != 1:

@@ -32,12 +32,12 @@ from rimap.signals import SignalModel
 
 #: An axis takes part where it has as many voxels.
 _FEWEST = 8
-#: Values (images times voxels) and voxels of the finest level: for a look, and to align.
-_LOOK, _ALIGN = (250_000, 25_000), (6_000_000, 600_000)
+#: Values (images times voxels) and voxels of the finest level: for a look at a slice, at a volume, and to align.
+_SLICE, _VOLUME, _ALIGN = (250_000, 25_000), (800_000, 100_000), (6_000_000, 600_000)
 #: Error of the model as a part of A: a bright voxel counts no more than σ and this together allow.
 _MISFIT = 0.02
 #: SD of the smoothing of B, voxels of the level; edge of the blocks of voxels whose errors go together.
-_B_WIDTH, _BLOCK = 6.0, 8
+_B_WIDTH, _BLOCK = 6.0, 4
 #: A step is at most so long (voxels of the level) and so wide (rad); below `_SHORT` voxels it is the last.
 _LONGEST, _WIDEST, _SHORT = 1.5, 0.05, 0.03
 #: Steps that are shorter than so many standard deviations are not made.
@@ -95,7 +95,7 @@ def find_motion(series: WeightedSeries, *, precise: bool = False, threads: int |
     rough = _level(images, voxel, blocks, axes)
     u = rough_shifts(rough.images, axes) * rough.voxel
     motion = motion.after(u, np.zeros_like(u)).about_median()
-    sizes = _sizes(images.shape, voxel, axes, _ALIGN if precise else _LOOK)
+    sizes = _sizes(images.shape, voxel, axes, _ALIGN if precise else _SLICE if len(axes) == 2 else _VOLUME)
     found = False
     for n, factors in enumerate(sizes):
         level = _level(images, voxel, factors, axes)

@@ -104,7 +104,7 @@ def motion_metadata(series: WeightedSeries, motion: Motion) -> dict[str, Any]:
             "from world coordinates (mm) of the maps to those of the image.",
             "Images": [
                 {
-                    "Time": float(t),
+                    series.model.bids_time: float(f"{t / 1000:.12g}"),
                     "Resampled": bool(not near[n]),
                     "ShiftMillimetres": round(float(motion.shift[n]), 3),
                     "ShiftStandardDeviation": round(float(motion.sd[n]), 3),
