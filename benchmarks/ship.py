@@ -1,0 +1,46 @@
+"""Put a trained network among those that ship, with its description and measured figures.
+
+python -m benchmarks.ship runs/t1/t1.onnx --description "T1, any protocol" --figures runs/bench_t1.json
+
+The file is written anew by this version (the same weights); no path of the machine that trained it is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import onnx
+
+from rimap.estimators.networks.export import save_onnx
+from rimap.estimators.networks.restore import written_anew
+from rimap.estimators.shipped import METADATA, WEIGHTS, metadata_of
+
+
+def main() -> None:
+    """Write the network."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", type=Path)
+    parser.add_argument("--description", default=None)
+    parser.add_argument("--figures", type=Path, default=None, help="JSON of bench_t1 --json")
+    args = parser.parse_args()
+    about = metadata_of(args.network)
+    about["description"] = args.description or about["description"]
+    if args.figures:
+        about["figures"] = json.loads(args.figures.read_text())
+    for of in (about["recipe"]["simulation"], about["recipe"]["training"]):
+        for key in ("anatomies", "validation"):
+            if key in of:
+                of[key] = [Path(a).name for a in of[key]]
+    model = written_anew(str(args.network)) if about["kind"] == "rim" else onnx.load(str(args.network))
+    for prop in model.metadata_props:
+        if prop.key == METADATA:
+            prop.value = json.dumps(about)
+    out = WEIGHTS / f"{about['name']}.onnx"
+    save_onnx(model, out)
+    print(f"{out}: {out.stat().st_size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
