@@ -159,3 +159,14 @@ series._repr_html_()
 assert not {"matplotlib", "cmcrameri"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_air_sets_neither_window_nor_medians():
+    maps = maps_of()
+    kappa = np.array(maps.kappa)
+    kappa[0, 1:5], kappa[2, 1:5] = 1.0, 9000.0  # σ is 2
+    aired = ParameterMaps(kappa, MODEL, maps.status, noise=maps.noise, estimator="nlls")
+    assert aired.window("T1") == maps.window("T1") == (0.0, 1000.0)
+    assert "T1 9" in repr(aired) and "9,000" not in repr(aired)
+    of_map = ParameterMaps(kappa, MODEL, maps.status, noise=Gaussian(sigma=np.full(SHAPE, 2.0)))
+    assert of_map.window("T1") == (0.0, 1000.0)

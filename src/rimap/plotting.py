@@ -73,7 +73,7 @@ def plot(
     if sd:
         share = 100 * maps.sd[p.name] / maps[p.name] if p.unit == "ms" else maps.sd[p.name]
         unit = f"% of {p.name}" if p.unit == "ms" else p.unit.replace("1", "")
-        top = colours.window(share[np.isfinite(share)], upper=0.95)
+        top = colours.window(share.reshape(-1)[maps.typical()], upper=0.95)
         rows.append((f"SD of {p.name}" + (f" ({unit})" if unit else ""), share, top, False, "lajolla"))
     low, high = rows[0][2]
     if not low < high:

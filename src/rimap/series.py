@@ -280,18 +280,24 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
         values, counts = np.unique(self.status, return_counts=True)
         return {Status(int(v)): int(c) for v, c in zip(values, counts)}
 
-    def figured(self) -> NDArray[np.bool_]:
-        """Return the voxels (*X) whose values count in figures: estimated or at a bound, A above 3σ where σ is known."""
-        use = np.isin(self.status, (Status.OK, Status.AT_BOUND))
-        if self.noise is not None and self.noise.sigma is not None:
-            with np.errstate(invalid="ignore"):
-                bright = use & (self.kappa[0] > 3 * self.noise.sigma)
-            use = bright if bright.any() else use
-        return np.asarray(use)
+    def typical(self) -> NDArray[np.intp]:
+        """Return flat indices of voxels that figures are about, at most 100,000, evenly over the volume.
+
+        Those that are estimated or at a bound, and where σ is known have a signal above 3σ (root mean square over the
+        images): air has values too, and would set window and medians.
+        """
+        use = np.flatnonzero(np.isin(self.status, (Status.OK, Status.AT_BOUND)))
+        use = use[:: -(-len(use) // 100_000) or 1]
+        if not len(use) or self.noise is None or self.noise.sigma is None:
+            return use
+        sigma = self.noise.sigma if np.ndim(self.noise.sigma) == 0 else np.asarray(self.noise.sigma).reshape(-1)[use]
+        f = self.model.signal(np.asarray(self.kappa.reshape(len(self.kappa), -1)[:, use], dtype=float))
+        bright = np.sqrt((f**2).mean(0)) > 3 * sigma
+        return use[bright] if bright.any() else use
 
     def window(self, name: str) -> tuple[float, float]:
         """Return least and greatest value to show a map with: contrast for tissue rather than for fluid."""
-        p, values = self.model.parameters[self.model.index(name)], self[name][self.figured()]
+        p, values = self.model.parameters[self.model.index(name)], self[name].reshape(-1)[self.typical()]
         low, high = colours.window(values, low=None if p.unit == "1" else 0.0)
         if p.unit != "ms" or not np.isfinite(values).any():
             return low, high
@@ -300,9 +306,9 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
 
     def _rows(self) -> list[tuple[str, str, str, str]]:
         """Return name, median, quartiles and median standard deviation of each map, with units."""
-        use, rows = self.figured(), []
+        use, rows = self.typical(), []
         for p in self.model.parameters:
-            values, sd = (x[p.name][use] for x in (self, self.sd))
+            values, sd = (x[p.name].reshape(-1)[use] for x in (self, self.sd))
             n = card.significant
             unit = "" if p.unit == "1" else f" {p.unit}"
             if not np.isfinite(values).any():
@@ -326,7 +332,7 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
         p = self.model.parameters[-1]
         pictures, shown = [], np.isfinite(self.kappa).all(0)
         if shown.any():
-            view = view_of(self.affine, shown & self.figured() if (shown & self.figured()).any() else shown, limit=3)
+            view = view_of(self.affine, shown, limit=3)
             pictures = [
                 card.picture(
                     self[p.name],
