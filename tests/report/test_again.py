@@ -7,6 +7,8 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from rimap.cli import build
@@ -15,6 +17,7 @@ from rimap.io import find_series, write_maps
 from rimap.io.results import find_results
 from rimap.likelihood import Gaussian, Rician
 from rimap.report import Run, page
+from rimap.report.again import page_again
 from rimap.series import ParameterMaps, Status
 
 SHAPE, TI, TE = (14, 12, 3), (50, 400, 1100, 2500), (10, 20, 40, 80)
@@ -243,3 +246,34 @@ def test_broken_sidecars_are_named(bids, tmp_path, rimap, field, value):
 def test_folders_without_maps(tmp_path, rimap):
     assert "no maps of rimap" in rimap("report", tmp_path).stderr
     assert "no such folder" in rimap("report", tmp_path / "x").stderr
+
+
+_JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-(10**20), 10**20), st.floats(), st.text(max_size=8)),
+    lambda inner: st.one_of(st.lists(inner, max_size=5), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    max_leaves=6,
+)
+_FIELDS = (
+    "Sources", "EstimatorSettings", "InversionTimes", "RepetitionTimePreparation", "RepetitionTimesPreparation",
+    "SignedImages", "NoiseModel", "NoiseSigma", "NoiseSigmaSource", "Warnings", "EstimationSoftwareVersions",
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(_FIELDS), _JSON, min_size=1, max_size=3))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_whatever_a_sidecar_says_it_is_an_error_or_a_page(made, changes):
+    result = find_results(made / "sub-01" / "anat" / "sub-01_T1map.nii.gz")[0]
+    result = replace(result, metadata=result.metadata | changes)
+    try:
+        again = page_again(result, overwrite=True)
+    except InputError:
+        return
+    html = again.page.read_text(encoding="utf-8")
+    assert "</html>" in html and block(html, "viewer-data")["codes"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    map_folder(write_bids(folder / "bids"), folder / "out")
+    return folder / "out"

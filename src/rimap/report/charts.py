@@ -65,7 +65,7 @@ def precision(maps: ParameterMaps, counts: NDArray[np.bool_]) -> dict[str, Any] 
         return None
     sigma = float(np.nanmedian(np.broadcast_to(noise.sigma, counts.shape)[counts]))
     noise, middle = type(noise)(sigma), np.nanmedian(maps.kappa[:, counts], axis=1)
-    if not (np.isfinite(middle).all() and sigma > 0 and middle[0] > 0 and middle[-1] > 0):
+    if not (np.isfinite(middle).all() and middle[-1] > 0 and 1e-6 < middle[0] / sigma < 1e9):
         return None
     p, T_data = model.parameters[-1], maps.kappa[-1][counts]
     low, q25, q75, high = (float(q) for q in np.nanquantile(T_data, [0.02, 0.25, 0.75, 0.98]))
@@ -82,7 +82,7 @@ def precision(maps: ParameterMaps, counts: NDArray[np.bool_]) -> dict[str, Any] 
     if not finite.size:
         return None
     y_low = float(10 ** np.floor(np.log10(finite.min() / 1.3)))
-    y_high = float(np.clip(10 ** np.ceil(np.log10(np.quantile(finite, 0.97))), 10 * y_low, 1000.0))
+    y_high = float(np.clip(10 ** np.ceil(np.log10(np.quantile(finite, 0.97))), 10 * y_low, max(1000.0, 100 * y_low)))
 
     def x(t: Any) -> Any:
         return np.clip(WIDTH * np.log(t / span[0]) / np.log(span[1] / span[0]), 0, WIDTH)
