@@ -274,7 +274,10 @@ class _Naming:
             if first is None:
                 return False
             own = first
-        return read_json(own).get("Estimator") not in (None, estimator)
+        try:
+            return read_json(own).get("Estimator") not in (None, estimator)
+        except InputError:
+            return False  # damaged: there is nothing of another's to keep
 
     def main(self, p: Parameter, *, rate: bool = False) -> Path:
         if p.suffix is None:

@@ -153,6 +153,7 @@ def _take(path: Path, out: Path, *, shared: bool = False) -> _Held:
         except OSError as error:
             os.close(handle)
             if error.errno in _NO_LOCKS:
+                path.unlink(missing_ok=True)
                 return _claim(path, out, shared=shared)
             if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
                 raise
