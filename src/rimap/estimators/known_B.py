@@ -1,4 +1,7 @@
-"""A and T of maximum likelihood for a given B, voxel by voxel: `start.at_B` compiled, for mapping."""
+"""What the data of a slice say, for mapping: the sums at any estimate, and A and T of maximum likelihood for a given B.
+
+The second is `start.at_B`, compiled.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,44 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from rimap.estimators.data_term import SignalTable, bessel_ratio_table, in_chunks, place, sums_of_voxel
-from rimap.estimators.start import N_STEPS_KNOWN_B, N_T, ODD, PRIOR_LOG_T, quietened
+from rimap.estimators.data_term import (
+    SignalTable,
+    Sums,
+    bessel_ratio_table,
+    data_sums,
+    in_chunks,
+    place,
+    sums_of_voxel,
+)
+from rimap.estimators.start import N_STEPS_KNOWN_B, N_T, ODD, PRIOR_LOG_T, at_B, quietened
+from rimap.signals.base import SignalModel
 
 F32 = NDArray[np.float32]
 _CHUNK = 4096
+
+
+class DataTerm:
+    """The `Sums` of images (N, 1, h, w) at any κ (3, 1, h, w): from a table, where the model has one."""
+
+    def __init__(self, model: SignalModel, S: F32, sigma: F32, rician: bool, executor: Executor | None = None) -> None:
+        self.model, self.S, self.sigma, self.rician, self.executor = model, S, sigma, rician, executor
+        if model.separable:
+            self.table = SignalTable.of(model)
+            self.voxels = self.table.voxels(S)
+            self.sigmas = np.broadcast_to(sigma, S.shape[1:]).reshape(-1) if rician else None
+
+    def __call__(self, kappa: F32) -> Sums:
+        if not self.model.separable:
+            return data_sums(self.model, self.S, kappa, self.sigma if self.rician else None)
+        flat = np.ascontiguousarray(kappa.reshape(len(kappa), -1), np.float32)
+        found = self.table.sums(self.voxels, flat, self.sigmas, executor=self.executor)
+        return Sums(*(x.reshape(x.shape[:-1] + self.S.shape[1:]) for x in found))
+
+    def at_B(self, B: F32, *, alone: bool = False) -> F32:
+        """Return κ (3, 1, h, w) of maximum likelihood for B (1, h, w); `alone`, whatever T the neighbourhood has."""
+        if not self.model.separable:
+            return np.asarray(at_B(self.model, self.S, B, self.sigma, self), np.float32)
+        return at_known_B(self.table, self.S, self.voxels, B, self.sigma, self.rician, alone, self.executor)
 
 
 def at_known_B(
@@ -22,6 +58,7 @@ def at_known_B(
     B: F32,
     sigma: F32,
     rician: bool,
+    alone: bool = False,
     executor: Executor | None = None,
 ) -> F32:
     """Return κ (3, 1, h, w), as `start.at_B` does.
@@ -38,7 +75,7 @@ def at_known_B(
         Broadcast against B.
     """
     s2 = np.asarray(sigma**2 + 0 * S[0], np.float32)
-    smooth, s2_smooth = quietened(S, s2)
+    smooth, s2_smooth = (S, s2) if alone else quietened(S, s2)
     around = voxels if smooth is S else table.voxels(smooth)
     lo, hi = np.log(table.model.parameters[-1].bounds)
     grid = np.linspace(max(lo, np.log(2.0)), hi, N_T)

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.estimators import training_range
 from rimap.estimators.base import Estimator, Progress
-from rimap.estimators.data_term import SignalTable, Sums, data_sums
-from rimap.estimators.known_B import at_known_B
+from rimap.estimators.known_B import DataTerm
 from rimap.estimators.network_input import Prepared, neutral, prepared, slices
 from rimap.estimators.rim_loop import Quadratic, RIMConfig, box, cell_inputs, from_state, moved, to_state, units
 from rimap.estimators.shipped import cached_session, default_network, metadata_of, path_of
-from rimap.estimators.start import at_B, start
+from rimap.estimators.start import start
 from rimap.estimators.whole_B import folds, smooth_B, smooth_B_of_alike
 from rimap.likelihood import Rician
 from rimap.series import ParameterMaps, WeightedSeries
@@ -30,7 +29,9 @@ F32 = NDArray[np.float32]
 #: σ in units of the image scale above which B is found a second time, on images averaged over alike voxels.
 REFINE_ABOVE = 0.01
 #: Above this, the voxels that are alike in a part of the images are told by the others, in so many parts.
-CROSS_ABOVE, FOLDS = 0.04, 4
+CROSS_ABOVE, FOLDS = 0.04, 2
+#: Steps that are enough to see which voxels are alike.
+FIRST_STEPS = 2
 
 
 def _part(progress: Progress | None, i: int, n: int) -> Progress | None:
@@ -107,16 +108,18 @@ class RIM(Estimator):
         """Return the B (*X) of the start; above `REFINE_ABOVE` from images averaged over what a first pass found alike."""
         if self.B is not None or len(loop.model.parameters) != 3 or loop.config.start != "smooth_B":
             return None if self.B is None else np.asarray(self.B, np.float32)
-        B = smooth_B(series, threads=self.threads)
-        if ready.relative_sigma > REFINE_ABOVE:
+        refine = ready.relative_sigma > REFINE_ABOVE
+        B = smooth_B(series, threads=self.threads, rough=refine)
+        if refine:
             n = FOLDS if ready.relative_sigma > CROSS_ABOVE else 1
             pairs = folds(series.model.times, n, len(loop.model.parameters))
             guides = []
             for i, (part, others) in enumerate(pairs):
                 some = series.subset(others) if len(pairs) > 1 else series
-                kappa, _ = self._pass(self._loop(some), some, ready, B, _part(progress, i, len(pairs)))
+                first = self._loop(some).shortened(FIRST_STEPS)
+                kappa, _ = self._pass(first, some, ready, B, _part(progress, i, len(pairs)))
                 guides.append((part, kappa))
-            B = smooth_B_of_alike(series, guides, threads=self.threads)
+            B = smooth_B_of_alike(series, guides, B, threads=self.threads)
         return B
 
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
@@ -127,7 +130,6 @@ class RIM(Estimator):
         InputError
             Where the network was trained for another sequence, or σ is neither given nor to be found.
         """
-        model = series.model
         loop, ready = self._loop(series), prepared(series, self.scale, self.threads)
         about = loop.about
         B = self._smooth_B(loop, series.with_noise(ready.noise), ready, _part(progress, 0, 2))
@@ -182,6 +184,10 @@ class Loop:
     cell: Any
     about: dict[str, Any] = field(default_factory=dict)
 
+    def shortened(self, n_steps: int) -> Loop:
+        """Return the loop with no more than so many steps."""
+        return replace(self, config=replace(self.config, n_steps=min(n_steps, self.config.n_steps)))
+
     def __call__(
         self, S: F32, sigma: F32, rician: bool, executor: ThreadPoolExecutor | None = None, B: F32 | None = None
     ) -> tuple[F32, F32]:
@@ -216,29 +222,3 @@ class Loop:
             kappa = from_state(config, u).astype(np.float32)
             sums = data(kappa)
             yield kappa, sums.sse
-
-
-class DataTerm:
-    """The `Sums` of images (N, 1, h, w) at any κ (3, 1, h, w): from a table, where the model has one."""
-
-    def __init__(
-        self, model: SignalModel, S: F32, sigma: F32, rician: bool, executor: ThreadPoolExecutor | None = None
-    ) -> None:
-        self.model, self.S, self.sigma, self.rician, self.executor = model, S, sigma, rician, executor
-        if model.separable:
-            self.table = SignalTable.of(model)
-            self.voxels = self.table.voxels(S)
-            self.sigmas = np.broadcast_to(sigma, S.shape[1:]).reshape(-1) if rician else None
-
-    def __call__(self, kappa: F32) -> Sums:
-        if not self.model.separable:
-            return data_sums(self.model, self.S, kappa, self.sigma if self.rician else None)
-        flat = np.ascontiguousarray(kappa.reshape(len(kappa), -1), np.float32)
-        found = self.table.sums(self.voxels, flat, self.sigmas, executor=self.executor)
-        return Sums(*(x.reshape(x.shape[:-1] + self.S.shape[1:]) for x in found))
-
-    def at_B(self, B: F32) -> F32:
-        """Return κ (3, 1, h, w) of maximum likelihood for B (1, h, w)."""
-        if not self.model.separable:
-            return np.asarray(at_B(self.model, self.S, B, self.sigma, self), np.float32)
-        return at_known_B(self.table, self.S, self.voxels, B, self.sigma, self.rician, self.executor)
