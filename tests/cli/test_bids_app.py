@@ -414,6 +414,39 @@ def test_without_labels_the_group_has_one_region(rimap, study, tmp_path):
     assert [r["region"] for r in rows] == ["signal"] * 3 and all(1000 < float(r["median"]) < 1200 for r in rows)
 
 
-def test_the_verb_is_the_entry_point_of_the_container():
-    recipe = (Path(__file__).parents[2] / "Dockerfile").read_text()
-    assert 'ENTRYPOINT ["rimap", "bids"]' in recipe and sys.version_info >= (3, 11)
+# -- container -------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_dockerfile_is_sound():
+    text = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text())
+    steps = [line.split(maxsplit=1) for line in text.splitlines() if line and not line.startswith("#")]
+    assert {name for name, _ in steps} <= {
+        "FROM",
+        "LABEL",
+        "ENV",
+        "COPY",
+        "RUN",
+        "USER",
+        "WORKDIR",
+        "ENTRYPOINT",
+        "CMD",
+    }
+    last = dict(steps)
+    assert json.loads(last["ENTRYPOINT"]) == ["rimap", "bids"] and last["USER"] not in ("root", "0")
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = {name for step, args in steps if step == "COPY" for name in args.split()[:-1]}
+    assert copied == allowed and all((ROOT / name).exists() for name in copied)
+    assert steps[-1][0] == "CMD" and "requirements.lock" in text
+
+
+def test_the_apptainer_definition_is_sound():
+    text = (ROOT / "apptainer.def").read_text()
+    sections = re.split(r"^%(\w+)\n", text, flags=re.M)
+    parts = dict(zip(sections[1::2], sections[2::2]))
+    assert set(parts) <= {"labels", "help", "files", "post", "environment", "runscript", "test"}
+    assert "Bootstrap: docker" in sections[0] and parts["runscript"].strip() == 'exec rimap bids "$@"'
+    assert all((ROOT / line.split()[0]).exists() for line in parts["files"].splitlines() if line.strip())
+    docker = (ROOT / "Dockerfile").read_text()
+    assert re.search(r"^FROM (\S+)", docker, re.M)[1] == re.search(r"^From: (\S+)", text, re.M)[1]
