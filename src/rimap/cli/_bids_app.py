@@ -77,6 +77,9 @@ class Failure:
     reason: str
     defect: bool = False
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", self.reason.removeprefix(f"{self.label}: "))
+
 
 @dataclass(frozen=True)
 class Team:
@@ -191,10 +194,9 @@ def own_request(app: App, files: SeriesFiles) -> Request:
     """Return the request of one series, with its mask and its labels."""
     from rimap.io.beside import image_for
 
+    entities = {**files.entities, "map": files.model_class(app.request.sequence).parameters[-1].name}
     mask, rois = (
-        None
-        if where is None
-        else image_for(where, files.entities, suffixes, option=option, label=files.label, prefer=d)
+        None if where is None else image_for(where, entities, suffixes, option=option, label=files.label, prefer=d)
         for where, suffixes, option, d in (
             (app.masks, ("mask",), "--mask", "brain"),
             (app.rois, ("dseg",), "--rois", ""),

@@ -102,7 +102,7 @@ def figures(masks: Path | None, rois: Path | None, main: MainMap) -> Figures:
     from rimap.io.beside import image_for
     from rimap.report.group import rows_of
 
-    where = partial(image_for, entities=main.entities, label=main.label)
+    where = partial(image_for, entities={**main.entities, "map": main.name}, label=main.label)
     labels = mask = None
     if rois is not None:
         labels = where(rois, suffixes=("dseg",), option="--rois")

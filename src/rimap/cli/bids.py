@@ -62,7 +62,10 @@ def command(
     ] = None,
     mask: Annotated[
         str | None,
-        typer.Option(metavar="WHERE", help="Masks: a file, a pattern (m/sub-{sub}_mask.nii.gz) or a BIDS folder."),
+        typer.Option(
+            metavar="WHERE",
+            help="Masks: a file, a pattern (m/sub-{sub}_mask.nii.gz; {ses}, {run}, {map}) or a BIDS folder.",
+        ),
     ] = None,
     rois: Annotated[
         str | None, typer.Option(metavar="WHERE", help="Label images, likewise; a folder is searched for _dseg.")

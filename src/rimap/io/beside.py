@@ -22,7 +22,7 @@ def image_for(
     where
         A NIfTI file for all; a pattern, ``seg/sub-{sub}_dseg.nii.gz``; or a folder in which images have BIDS names.
     entities
-        Of the series.
+        Of the series; what a pattern may have besides (``map``, T1 or T2) can be added.
     suffixes
         Of the images that are looked for in a folder: ``("dseg",)``.
     option, label
@@ -40,7 +40,7 @@ def image_for(
             path = Path(str(where).format_map(dict(entities)))
         except (KeyError, ValueError, IndexError) as error:
             raise InputError(
-                f"{label}: {option} {where}: a pattern with {{sub}}, {{ses}} or {{run}} was expected; no {error} here."
+                f"{label}: {option} {where}: a pattern with {{sub}}, {{ses}}, {{run}} or {{map}} was expected; no {error} here."
             ) from None
         if not path.is_file():
             raise InputError(f"{label}: {option}: there is no {path}.")
@@ -66,6 +66,6 @@ def image_for(
     if len(best) > 1:
         raise InputError(
             f"{label}: {option}: {len(best)} images in {where} fit: {', '.join(p.name for p in best[:4])}. Give a "
-            "pattern, as in 'sub-{sub}/anat/sub-{sub}_dseg.nii.gz'."
+            "pattern, as in 'sub-{sub}/anat/sub-{sub}_desc-{map}_dseg.nii.gz'; {map} is T1 or T2."
         )
     return best[0]
