@@ -61,7 +61,8 @@ def _only(found: Sequence[Candidate], units: Sequence[Sequence[Volume]], sequenc
     more = f"\n  … and {len(rows) - 20} more" if len(rows) > 20 else ""
     raise InputError(
         f"the DICOM files hold no series of three or more inversion or echo times{what}. If the headers lack the times, say "
-        "which series it is, with --series (numbers separated by commas are one series), --sequence and --times-ms:\n"
+        "which series it is, with --series (numbers separated by commas are one series), --sequence and --times-ms; the times "
+        "are then those of the images in the order of --series, and within a series in that of acquisition:\n"
         + "\n".join(rows[:20])
         + more
     )
@@ -94,7 +95,8 @@ def _row(c: Candidate) -> str:
         known = [f"{k.upper()} {', '.join(f'{t:g}' for t in ts[:4])}{' …' if len(ts) > 4 else ''} ms"
                  for k in FIELDS if (ts := sorted({t for v in c.volumes if (t := v.time(k)) is not None}))]  # fmt: skip
         time = ", ".join(known) or "no times"
-    part = {"phase": ", phase", "real": ", real part", "imag": ", imaginary part"}.get(c.part, "")
+    derived = ", derived" if "DERIVED" in c.volumes[0].first.variant else ""
+    part = derived + {"phase": ", phase", "real": ", real part", "imag": ", imaginary part"}.get(c.part, "")
     with_part = f" with {_PART_WORDS[c.companion]}" if c.companion else ""
     numbers = f" (series {_numbers(c)})" if len(c.numbers) > 1 else ""
     source = c.volumes[0].first.source

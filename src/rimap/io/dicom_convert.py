@@ -152,8 +152,12 @@ def convert(volumes: Sequence[Volume], names: Sequence[str], to: Path) -> list[P
         for n, (volume, name) in enumerate(zip(volumes, names), 1):
             made = images / f"{n}.nii"
             if not made.is_file() or len(list(images.glob(f"{n}[!0-9.]*.nii"))):
+                packed = _compression(slices, n)
                 raise InputError(
-                    f"dcm2niix could not convert series {volume.number} to one image for each time (its exit status was "
+                    f"dcm2niix could not read the pixels of series {volume.number}, compressed as {packed}. Export it "
+                    "uncompressed, or convert it by hand and give the NIfTI files."
+                    if packed
+                    else f"dcm2niix could not convert series {volume.number} to one image for each time (its exit status was "
                     f"{done.returncode}). Convert the series by hand and give the NIfTI files."
                 )
             paths.append(made.replace(to / f"{name}.nii"))
@@ -161,6 +165,16 @@ def convert(volumes: Sequence[Volume], names: Sequence[str], to: Path) -> list[P
     finally:
         shutil.rmtree(slices, ignore_errors=True)
         shutil.rmtree(images, ignore_errors=True)
+
+
+def _compression(slices: Path, n: int) -> str:
+    """Return the name of the compression of image n, "" where it has none."""
+    import pydicom
+
+    with quietly():
+        first = pydicom.dcmread(slices / f"{n}_1.dcm", stop_before_pixels=True)
+    syntax = first.file_meta.TransferSyntaxUID
+    return str(syntax.name) if syntax.is_encapsulated else ""
 
 
 def _write_slices(volumes: Sequence[Volume], folder: Path) -> None:

@@ -158,9 +158,9 @@ def together(units: Sequence[Sequence[Volume]], numbers: Sequence[int]) -> Candi
     """
     chosen: list[Volume] = []
     for n in numbers:
-        of_number = [u for u in units if u and u[0].number == n and u[0].first.part not in ("phase", "imag")]
+        of_number = [u for u in units if u and max(u[0].number, 0) == n and u[0].first.part not in ("phase", "imag")]
         if not of_number:
-            there = sorted({u[0].number for u in units if u})
+            there = sorted({max(u[0].number, 0) for u in units if u})
             raise InputError(f"--series {n}: no such series; there are {', '.join(map(str, there))}.")
         best = next((u for part in ("mag", "", "real") for u in of_number if u[0].first.part == part), of_number[0])
         chosen += best
@@ -305,6 +305,12 @@ def _candidate(kind: str, volumes: Sequence[Volume]) -> list[Candidate]:
         notes = (
             f"several series have the same time ({', '.join(map(str, which))}) and all are used; choose with --series, "
             "the numbers separated by commas",
+        )
+    elsewhere = sorted({v.first.ti_from for v in ordered} - {""}) if kind == "ti" else []
+    if elsewhere:
+        notes = (
+            *notes,
+            f"no field of the headers has the inversion times; they are from {' and '.join(elsewhere)}: check them",
         )
     return [Candidate(kind, tuple(ordered), notes=notes)]
 

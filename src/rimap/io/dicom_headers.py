@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import re
 import struct
@@ -15,15 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from rimap.errors import InputError
+from rimap.io.dicom_times import inversion_time, inversion_time_elsewhere, plausible
+from rimap.io.dicom_values import as_list, first_item, number_of, numbers_of, text_of, value_of, whole
 
-#: Longer times are no times: some Philips files have 1.8e308 (ms).
-_LONGEST_MS = {"ti": 30_000.0, "te": 5_000.0, "tr": 100_000.0}
 _MR_CLASSES = ("1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4")
 _NO_IMAGES = ("1.2.840.10008.1.3.10", "1.2.840.10008.5.1.4.1.1.4.2", "1.2.840.10008.5.1.4.1.1.66")
 #: Read besides the private ones: no other tag of a header is looked at.
 _READ = (
     *("ImageType", "FrameType", "SOPClassUID", "SOPInstanceUID", "Modality", "Manufacturer", "ManufacturerModelName"),
-    *("SeriesDescription", "ComplexImageComponent", "MagneticFieldStrength", "ScanningSequence", "MRAcquisitionType"),
+    *(
+        "SeriesDescription",
+        "ProtocolName",
+        "ComplexImageComponent",
+        "MagneticFieldStrength",
+        "ScanningSequence",
+        "MRAcquisitionType",
+    ),
     *("EchoPulseSequence", "RepetitionTime", "EchoTime", "EffectiveEchoTime", "InversionTime", "InversionTimes"),
     *("FlipAngle", "SliceThickness", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "AcquisitionNumber"),
     *(
@@ -41,10 +47,11 @@ _IDENTIFYING = (
     *("PatientName", "PatientID", "PatientBirthDate", "OtherPatientIDs", "OtherPatientNames", "AccessionNumber"),
     *("StudyDate", "StudyID", "ReferringPhysicianName"),
 )
-_PRIVATE = (0x20010010, 0x2001101B, 0x2001101C, 0x20011084, 0x00430010, 0x0043102F)
+_PRIVATE = (0x20010010, 0x2001101B, 0x2001101C, 0x20011084, 0x00430010, 0x0043102F, 0x00291020, 0x00211019)
 _PARTS = {"MAGNITUDE": "mag", "PHASE": "phase", "REAL": "real", "IMAGINARY": "imag"}
+_SAYS_NOTHING = ("ORIGINAL", "MIXED", "NONE", "OTHER", "")
 _SHORT = {"M": "mag", "P": "phase", "R": "real", "I": "imag"}
-_MAP = re.compile(r"(T1|T2|T2\*|T2_STAR|R1|R2|R2\*|PD|B0|B1|ADC|FA|M0)[ _]?MAP|UNI|ADC|MOSAIC|MIP|MPR|PROJECTION IMAGE")
+_MAP = re.compile(r"(T1|T2|T2\*|T2_STAR|R1|R2|R2\*|PD|B0|B1|ADC|FA|M0)[ _]?MAP|UNI|ADC|MIP|MPR|PROJECTION IMAGE")
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,8 @@ class Frame:
         What else must agree: scanning sequence, acquisition type, flip angle.
     gradient
         Whether the echoes are gradient echoes.
+    ti_from
+        Where TI comes from if not from a field for it: ``the names of the series``, ``the Siemens protocol``.
     """
 
     source: Source
@@ -108,6 +117,7 @@ class Frame:
     shape: tuple[int, int]
     sequence: tuple[str, ...]
     gradient: bool
+    ti_from: str = ""
 
     @property
     def height(self) -> float:
@@ -192,7 +202,7 @@ def read_headers(paths: Sequence[Path]) -> list[Frame]:
         Where a file is damaged or cut short, or none holds MR images.
     """
     frames: list[Frame] = []
-    seen: set[str] = set()
+    seen: set[object] = set()
     others: set[str] = set()
     with quietly():
         for n, path in enumerate(paths, 1):
@@ -209,7 +219,12 @@ def read_headers(paths: Sequence[Path]) -> list[Frame]:
                 if unique and unique in seen:  # the same image copied twice
                     continue
                 seen.add(unique)
-                frames += _frames(header, path, where)
+                for frame in _frames(header, path, where):
+                    if "MOSAIC" in frame.variant:
+                        others.add("Siemens mosaics, which rimap cannot map: send the images of each slice")
+                    elif (same := _again(header, frame)) is None or same not in seen:
+                        seen.add(same)
+                        frames.append(frame)
             except InputError:
                 raise
             except Exception:  # whatever a parser meets in a broken file; its message may quote the file
@@ -220,6 +235,16 @@ def read_headers(paths: Sequence[Path]) -> list[Frame]:
             f"the DICOM files hold no MR image that could be of a series{kinds}. Give the weighted images."
         )
     return frames
+
+
+def _again(header: Any, frame: Frame) -> object:
+    """Return what two exports of an image have in common, whatever their UIDs; `None` where the header has no number."""
+    number = whole(header.get("InstanceNumber"))
+    times = (frame.ti, frame.te, frame.tr)
+    source = frame.source
+    return None if number is None else (
+        source.study, source.series, source.number, frame.order, number, frame.index, frame.part, frame.variant, frame.position, times,
+    )  # fmt: skip
 
 
 def _place(path: Path, n: int, total: int) -> str:
@@ -264,7 +289,7 @@ def _read(path: Path, where: str) -> Any | None:
             )
             if length != 0xFFFFFFFF and start + length > size:
                 raise _cut_short(where)
-    if _whole(header.get("SamplesPerPixel")) not in (None, 1) or not _whole(header.get("Rows")):
+    if whole(header.get("SamplesPerPixel")) not in (None, 1) or not whole(header.get("Rows")):
         return None
     return header
 
@@ -275,24 +300,24 @@ def _cut_short(where: str) -> InputError:
 
 def _frames(header: Any, path: Path, where: str) -> Iterator[Frame]:
     scanner = {
-        "MagneticFieldStrength": _number(header, "MagneticFieldStrength"),
-        "Manufacturer": _text(header, "Manufacturer"),
-        "ManufacturersModelName": _text(header, "ManufacturerModelName"),
+        "MagneticFieldStrength": number_of(header, "MagneticFieldStrength"),
+        "Manufacturer": text_of(header, "Manufacturer"),
+        "ManufacturersModelName": text_of(header, "ManufacturerModelName"),
     }
-    number = _whole(header.get("SeriesNumber"))
+    number = whole(header.get("SeriesNumber"))
     source = Source(
         path=path,
         where=where,
-        study=_text(header, "StudyInstanceUID"),
-        series=_text(header, "SeriesInstanceUID"),
+        study=text_of(header, "StudyInstanceUID"),
+        series=text_of(header, "SeriesInstanceUID"),
         number=-1 if number is None else number,
-        description=_text(header, "SeriesDescription"),
+        description=text_of(header, "SeriesDescription"),
         scanner=tuple((k, v) for k, v in scanner.items() if v),
         secrets=_secrets(header),
     )
-    shared = _first(header, "SharedFunctionalGroupsSequence")
+    shared = first_item(header, "SharedFunctionalGroupsSequence")
     per_frame = list(header.get("PerFrameFunctionalGroupsSequence") or [])
-    count = _whole(header.get("NumberOfFrames")) or 1
+    count = whole(header.get("NumberOfFrames")) or 1
     if per_frame and len(per_frame) != count:
         raise InputError(f"{where} is damaged: {count} frames, and headers of {len(per_frame)}. Export it again.")
     if count > 1 and not per_frame:
@@ -305,11 +330,11 @@ def _frames(header: Any, path: Path, where: str) -> Iterator[Frame]:
 
 def _frame(header: Any, source: Source, shared: Any, own: Any, index: int) -> Frame | None:
     def group(name: str) -> Any:
-        return _first(own, name) or _first(shared, name) or header
+        return first_item(own, name) or first_item(shared, name) or header
 
-    private = _first(own, (0x2005, 0x140F)) or _first(shared, (0x2005, 0x140F))
+    private = first_item(own, (0x2005, 0x140F)) or first_item(shared, (0x2005, 0x140F))
     kind = group("MRImageFrameTypeSequence")
-    tokens = [str(t).upper() for t in _list(kind.get("FrameType") or header.get("ImageType"))]
+    tokens = [str(t).upper() for t in as_list(kind.get("FrameType") or header.get("ImageType"))]
     if any(_MAP.fullmatch(t) for t in tokens[2:]):
         return None
     component = str(kind.get("ComplexImageComponent") or header.get("ComplexImageComponent") or "").upper()
@@ -321,57 +346,40 @@ def _frame(header: Any, source: Source, shared: Any, own: Any, index: int) -> Fr
     )
     plane, measures = group("PlaneOrientationSequence"), group("PixelMeasuresSequence")
     content = group("FrameContentSequence")
-    position = _numbers(group("PlanePositionSequence").get("ImagePositionPatient"), 3)
-    location = _number(header, "SliceLocation")
+    position = numbers_of(group("PlanePositionSequence").get("ImagePositionPatient"), 3)
+    location = number_of(header, "SliceLocation")
     if position is None:
         position = () if location is None else (0.0, 0.0, location)
-    sequence = [str(t).upper() for t in _list(header.get("ScanningSequence"))]
+    sequence = [str(t).upper() for t in as_list(header.get("ScanningSequence"))]
     pulse = str(header.get("EchoPulseSequence") or "").upper()
-    flip = _number(timing, "FlipAngle")
+    flip = number_of(timing, "FlipAngle")
+    ti, ti_from = inversion_time(modifier, header, private), ""
+    if ti is None:
+        ti, ti_from = inversion_time_elsewhere(header, source.description)
     return Frame(
         source=source,
         index=index,
         part=part,
-        variant=tuple(sorted({t for t in tokens[2:] if _part([t]) == "" and t not in ("NONE", "OTHER", "MIXED")})),
-        ti=_inversion_time(modifier, header, private),
-        te=_time("te", _number(echo, "EffectiveEchoTime"), _number(header, "EchoTime"), _number(private, "EchoTime"),
-                 _number(header, "EffectiveEchoTime")),
-        tr=_time("tr", _number(timing, "RepetitionTime"), _number(header, "RepetitionTime"), _number(private, "RepetitionTime")),
+        variant=tuple(sorted({t for t in (*tokens[:1], *tokens[2:]) if _part([t]) == "" and t not in _SAYS_NOTHING})),
+        ti=ti,
+        ti_from=ti_from,
+        te=plausible("te", number_of(echo, "EffectiveEchoTime"), number_of(header, "EchoTime"), number_of(private, "EchoTime"),
+                 number_of(header, "EffectiveEchoTime")),
+        tr=plausible("tr", number_of(timing, "RepetitionTime"), number_of(header, "RepetitionTime"), number_of(private, "RepetitionTime")),
         order=(
-            _whole(content.get("TemporalPositionIndex")) or _whole(header.get("TemporalPositionIdentifier")) or 0,
-            _whole(content.get("FrameAcquisitionNumber")) or _whole(header.get("AcquisitionNumber")) or 0,
-            _whole(header.get("InstanceNumber")) or 0,
+            whole(content.get("TemporalPositionIndex")) or whole(header.get("TemporalPositionIdentifier")) or 0,
+            whole(content.get("FrameAcquisitionNumber")) or whole(header.get("AcquisitionNumber")) or 0,
+            whole(header.get("InstanceNumber")) or 0,
             index,
         ),
         position=position,
-        orientation=_numbers(plane.get("ImageOrientationPatient"), 6) or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
-        spacing=_numbers(measures.get("PixelSpacing"), 2) or (1.0, 1.0),
-        thickness=_number(measures, "SliceThickness") or 0.0,
-        shape=(_whole(header.get("Rows")) or 0, _whole(header.get("Columns")) or 0),
-        sequence=(*sorted(sequence), pulse, _text(header, "MRAcquisitionType"), "" if flip is None else f"{flip:.0f}"),
+        orientation=numbers_of(plane.get("ImageOrientationPatient"), 6) or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+        spacing=numbers_of(measures.get("PixelSpacing"), 2) or (1.0, 1.0),
+        thickness=number_of(measures, "SliceThickness") or 0.0,
+        shape=(whole(header.get("Rows")) or 0, whole(header.get("Columns")) or 0),
+        sequence=(*sorted(sequence), pulse, text_of(header, "MRAcquisitionType"), "" if flip is None else f"{flip:.0f}"),
         gradient=pulse == "GRADIENT" or ("GR" in sequence and "SE" not in sequence),
     )  # fmt: skip
-
-
-def _inversion_time(modifier: Any, header: Any, private: Any) -> float | None:
-    """Return TI, ms: of several InversionTimes (0018,9079) the one that is a time, if it is one."""
-    for group in (modifier, header):
-        times = {t for x in _list(group.get("InversionTimes")) if (t := _time("ti", _float(x))) is not None}
-        if len(times) == 1:
-            return times.pop()
-    found = _time("ti", _number(header, "InversionTime"), _number(modifier, "InversionTime"), _number(private, "InversionTime"),
-                  _number(header, (0x2001, 0x1084)))  # fmt: skip
-    if found is None and str(_value(header, (0x2001, 0x101C)) or "").strip().upper() == "INV":
-        found = _time("ti", _number(header, (0x2001, 0x101B)))  # Philips: delay of the prepulse
-    return found
-
-
-def _time(what: str, *candidates: float | None) -> float | None:
-    """Return the first that is a time, to the microsecond."""
-    for t in candidates:
-        if t is not None and 0 < t <= _LONGEST_MS[what]:
-            return round(t, 3)
-    return None
 
 
 def _part(tokens: Sequence[str]) -> str:
@@ -388,11 +396,11 @@ def _part(tokens: Sequence[str]) -> str:
 def _part_ge(header: Any, source: Source) -> str:
     if not str(dict(source.scanner).get("Manufacturer", "")).upper().startswith("GE"):
         return ""
-    values = _list(_value(header, (0x0043, 0x102F)))
+    values = as_list(value_of(header, (0x0043, 0x102F)))
     code = (
         int.from_bytes(values[0][:2], "little")
         if values and isinstance(values[0], bytes)
-        else _whole(next(iter(values), None))
+        else whole(next(iter(values), None))
     )
     return {0: "mag", 1: "phase", 2: "real", 3: "imag"}.get(-1 if code is None else code, "")
 
@@ -403,58 +411,3 @@ def _secrets(header: Any) -> frozenset[str]:
         text = str(header.get(name) or "").lower()
         words |= {w for w in (text, *re.split(r"[^\w]+|_+", text), *re.findall(r"\d{4,}", text)) if len(w) > 2}
     return frozenset(words)
-
-
-def _first(group: Any, name: Any) -> Any:
-    """Return the first item of a sequence, `None` where there is none."""
-    if group is None:
-        return None
-    items = _value(group, name) if isinstance(name, tuple) else group.get(name)
-    try:
-        return items[0] if items else None
-    except (TypeError, IndexError, KeyError):
-        return None
-
-
-def _value(group: Any, name: Any) -> Any:
-    element = group.get(name)
-    return getattr(element, "value", element) if isinstance(name, tuple) else element
-
-
-def _list(value: Any) -> list[Any]:
-    if value is None or value == "":
-        return []
-    return [value] if isinstance(value, (str, bytes, int, float)) or not hasattr(value, "__iter__") else list(value)
-
-
-def _text(group: Any, name: str) -> str:
-    return str(group.get(name) or "").strip()
-
-
-def _float(value: Any) -> float | None:
-    try:
-        x = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return x if math.isfinite(x) else None
-
-
-def _number(group: Any, name: Any) -> float | None:
-    if group is None:
-        return None
-    try:
-        values = _list(_value(group, name))
-    except Exception:  # a value that is no number
-        return None
-    return _float(values[0]) if values else None
-
-
-def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
-    found = [_float(x) for x in _list(value)]
-    numbers = tuple(x for x in found if x is not None)
-    return numbers if len(numbers) == len(found) == count else None
-
-
-def _whole(value: Any) -> int | None:
-    x = _float(value)
-    return None if x is None else int(x)

@@ -1,0 +1,61 @@
+"""Values of DICOM headers, whatever is wrong with them: a number, a text, a list, or nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def first_item(group: Any, name: Any) -> Any:
+    """Return the first item of a sequence, `None` where there is none."""
+    if group is None:
+        return None
+    items = value_of(group, name) if isinstance(name, tuple) else group.get(name)
+    try:
+        return items[0] if items else None
+    except (TypeError, IndexError, KeyError):
+        return None
+
+
+def value_of(group: Any, name: Any) -> Any:
+    element = group.get(name)
+    return getattr(element, "value", element) if isinstance(name, tuple) else element
+
+
+def as_list(value: Any) -> list[Any]:
+    if value is None or value == "":
+        return []
+    return [value] if isinstance(value, (str, bytes, int, float)) or not hasattr(value, "__iter__") else list(value)
+
+
+def text_of(group: Any, name: str) -> str:
+    return str(group.get(name) or "").strip()
+
+
+def as_float(value: Any) -> float | None:
+    try:
+        x = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return x if math.isfinite(x) else None
+
+
+def number_of(group: Any, name: Any) -> float | None:
+    if group is None:
+        return None
+    try:
+        values = as_list(value_of(group, name))
+    except Exception:  # a value that is no number
+        return None
+    return as_float(values[0]) if values else None
+
+
+def numbers_of(value: Any, count: int) -> tuple[float, ...] | None:
+    found = [as_float(x) for x in as_list(value)]
+    numbers = tuple(x for x in found if x is not None)
+    return numbers if len(numbers) == len(found) == count else None
+
+
+def whole(value: Any) -> int | None:
+    x = as_float(value)
+    return None if x is None else int(x)
