@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.io.bids import models
-from rimap.io.dicom_convert import PrivateFolder, convert, require
+from rimap.io.dicom_convert import PrivateFolder, convert, phase_turn, require
 from rimap.io.dicom_grouping import FIELDS, Candidate, Volume, candidates, check_complete, together, volumes_of
 from rimap.io.dicom_headers import read_headers
 from rimap.io.series_files import SeriesFiles
@@ -128,18 +130,26 @@ def _converted(c: Candidate, sequence: str | None) -> SeriesFiles:
     try:
         names = [f"image-{n:03}" for n in range(1, len(c.volumes) + 1)]
         beside = [f"{name}_{c.companion}" for name in names] if c.companions else []
-        made = convert((*c.volumes, *c.companions), [*names, *beside], folder.path)
-        images, companions = made[: len(names)], made[len(names) :]
+        third = [f"{name}_imag" for name in names] if c.imaginary else []
+        made = convert((*c.volumes, *c.companions, *c.imaginary), [*names, *beside, *third], folder.path)
+        images, companions, imaginary = made[: len(names)], made[len(names) : 2 * len(names)], made[2 * len(names) :]
         for path, volume in zip(images, c.volumes):
             path.with_suffix(".json").write_text(json.dumps(_sidecar(volume)))
-        if c.companion == "real":
+        if imaginary:
+            for real, path in zip(companions, imaginary):
+                _rewrite(real, partial(np.arctan2, _values(path)))
+        elif c.companion == "real" and c.part != "real":
             for path in companions:
                 _sign_as_phase(path)
+        elif c.companion == "phase":
+            for path, volume in zip(companions, c.companions):
+                if turn := phase_turn(volume.first):
+                    _rewrite(path, partial(np.multiply, np.float32(2 * np.pi / turn)))
     except BaseException:
         folder.remove()
         raise
     numbers = c.numbers
-    together_with = sorted({v.number for v in c.companions} - set(numbers))
+    together_with = sorted({v.number for v in (*c.companions, *c.imaginary)} - set(numbers))
     stem = f"series-{c.key}" + (f"to{numbers[-1]}" if len(numbers) > 1 and "-" not in c.key else "")
     notes = list(c.notes)
     if together_with:
@@ -168,11 +178,21 @@ def _sidecar(volume: Volume) -> dict[str, Any]:
 
 def _sign_as_phase(path: Path) -> None:
     """Turn a real part into a phase of 0 or π: it gives the polarity, the magnitude image gives the size."""
+    _rewrite(path, lambda real: np.where(real < 0, np.float32(np.pi), np.float32(0)))
+
+
+def _values(path: Path) -> NDArray[Any]:
     import nibabel as nib
 
     image: Any = nib.load(path)
-    phase = np.where(np.asarray(image.dataobj) < 0, np.float32(np.pi), np.float32(0))
-    new = nib.Nifti1Image(phase, image.affine)
+    return np.asarray(image.dataobj)
+
+
+def _rewrite(path: Path, change: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
+    import nibabel as nib
+
+    image: Any = nib.load(path)
+    new = nib.Nifti1Image(change(_values(path)).astype(np.float32), image.affine)
     path.unlink()
     nib.save(new, path)
 

@@ -259,6 +259,19 @@ def _slice(whole: Any, syntax: str, frame: Frame, data: bytes, n: int, k: int, g
     return ds
 
 
+def phase_turn(frame: Frame) -> float | None:
+    """Return what a full turn is in the values of a phase image, if its scaling says so: the least value is −π."""
+    import pydicom
+
+    with quietly(), contextlib.suppress(Exception):  # what is wrong with it, its conversion has said
+        whole: Any = pydicom.dcmread(frame.source.path, stop_before_pixels=True, force=True)
+        slope, inter = _scaling(whole, frame.index)
+        highest = slope * (2 ** int(whole.BitsStored) - 1) + inter
+        if inter < 0 and highest >= -inter - 2 * slope:
+            return -2 * inter
+    return None
+
+
 def _scaling(whole: Any, index: int) -> tuple[float, float]:
     """Return slope and intercept of a frame; for Philips those to the values that images have in common.
 

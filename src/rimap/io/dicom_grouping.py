@@ -56,6 +56,8 @@ class Candidate:
         empty.
     companion
         ``phase``, ``imag`` or ``real``.
+    imaginary
+        Imaginary parts of companions that are real; may be empty.
     """
 
     kind: str
@@ -63,6 +65,7 @@ class Candidate:
     key: str = ""
     companions: tuple[Volume, ...] = ()
     companion: str = ""
+    imaginary: tuple[Volume, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -83,7 +86,7 @@ class Candidate:
     @property
     def sources(self) -> list[Frame]:
         """All slices that are read."""
-        return [f for v in (*self.volumes, *self.companions) for f in v.frames]
+        return [f for v in (*self.volumes, *self.companions, *self.imaginary) for f in v.frames]
 
 
 def volumes_of(frames: Sequence[Frame]) -> list[list[Volume]]:
@@ -129,20 +132,27 @@ def with_companions(candidate: Candidate, pool: Iterable[Volume]) -> Candidate:
     pool = list(pool)
     notes = candidate.notes
     for part in wanted:
-        there = [v for v in pool if v.first.part == part]
-        chosen: list[Volume] = []
-        for v in candidate.volumes:
-            fitting = [o for o in there if _companion(v, o) and o not in chosen]
-            if fitting:
-                chosen.append(min(fitting, key=lambda o: (abs(o.number - v.number), o.number < v.number)))
+        chosen = _beside(candidate, pool, part)
         if len(chosen) == len(candidate.volumes):
-            return replace(candidate, companions=tuple(chosen), companion=part, notes=notes)
+            imaginary = _beside(candidate, pool, "imag") if candidate.part != "real" and part == "real" else []
+            whole = imaginary if len(imaginary) == len(chosen) else []
+            return replace(candidate, companions=tuple(chosen), companion=part, imaginary=tuple(whole), notes=notes)
         if chosen and candidate.kind == "ti":
             notes = (
                 *notes,
                 f"only {len(chosen)} of {len(candidate.volumes)} images have their {_WORDS[part]}: it was not used",
             )
     return replace(candidate, notes=notes)
+
+
+def _beside(candidate: Candidate, pool: Sequence[Volume], part: str) -> list[Volume]:
+    """Return what of a part belongs to each image, the nearest series first; fewer where some have none."""
+    chosen: list[Volume] = []
+    for v in candidate.volumes:
+        fitting = [o for o in pool if o.first.part == part and _companion(v, o) and o not in chosen]
+        if fitting:
+            chosen.append(min(fitting, key=lambda o: (abs(o.number - v.number), o.number < v.number)))
+    return chosen
 
 
 _WORDS = {"phase": "phase", "real": "real part", "imag": "imaginary part"}
@@ -239,7 +249,7 @@ def check_complete(candidate: Candidate) -> None:
     InputError
         Saying which image lacks some.
     """
-    both = (*candidate.volumes, *candidate.companions)
+    both = (*candidate.volumes, *candidate.companions, *candidate.imaginary)
     most = max(both, key=lambda v: len(v.frames))
     if not most.first.position and len({v.time(candidate.kind or "ti") for v in candidate.volumes}) < len(
         candidate.volumes
