@@ -111,6 +111,12 @@ def test_what_is_not_there_is_refused(options, message):
         rimap.plot(maps_of(), **options)
 
 
+def test_only_maps_are_drawn():
+    for x in (None, np.ones(SHAPE), WeightedSeries(np.ones((4, 3, 3)), MODEL)):
+        with pytest.raises(InputError, match="maps of an estimator"):
+            rimap.plot(x)
+
+
 def test_without_matplotlib_it_says_so_and_the_card_needs_none(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(InputError, match="pip install matplotlib"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -118,3 +120,10 @@ rimap.WeightedSeries(np.ones((3, 4)), rimap.T2Decay(tau=[1, 2, 3]), mask=np.ones
 assert not {"torch", "nibabel", "matplotlib", "PIL"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_type_checkers_see_every_public_name() -> None:
+    tree = ast.parse(Path(rimap.__file__).read_text(encoding="utf-8"))
+    (block,) = [n for n in tree.body if isinstance(n, ast.If) and getattr(n.test, "id", "") == "TYPE_CHECKING"]
+    seen = {alias.asname: node.module for node in block.body for alias in node.names}  # type: ignore[attr-defined]
+    assert seen == rimap._NAMES

@@ -38,13 +38,19 @@ _NAMES = {
 }
 __all__ = ["__version__", *sorted(_NAMES)]
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what type checkers see; tests/test_ways_in.py holds it to _NAMES
     from rimap.errors import InputError as InputError
+    from rimap.estimators.mle import MLE as MLE
+    from rimap.estimators.nlls import NLLS as NLLS
+    from rimap.estimators.resnet import ResNet as ResNet
+    from rimap.estimators.rim import RIM as RIM
+    from rimap.io import read as read
     from rimap.likelihood import Gaussian as Gaussian
     from rimap.likelihood import Rician as Rician
     from rimap.likelihood import cramer_rao_sd as cramer_rao_sd
     from rimap.likelihood import fisher_information as fisher_information
     from rimap.likelihood import gradient as gradient
+    from rimap.plotting import plot as plot
     from rimap.series import ParameterMaps as ParameterMaps
     from rimap.series import Status as Status
     from rimap.series import WeightedSeries as WeightedSeries

@@ -56,12 +56,14 @@ def plot(
     Raises
     ------
     InputError
-        For a map or a slice that is not there, a window upside down, or where matplotlib is missing.
+        For anything but maps, for a map or a slice that is not there, a window upside down, or where matplotlib is missing.
 
     References
     ----------
     Fuderer et al. 2025, doi:10.1002/mrm.30290.
     """
+    if not isinstance(maps, ParameterMaps):
+        raise InputError(f"rimap.plot draws the maps of an estimator; {type(maps).__name__} came.")
     try:
         import matplotlib as mpl
         from matplotlib import pyplot as plt
