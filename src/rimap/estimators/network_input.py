@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.estimators.data_term import SignalTable, Sums
 from rimap.estimators.start import smooth_B_start
-from rimap.likelihood import Gaussian, Noise
+from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.series import Status, WeightedSeries
 from rimap.signals.base import SignalModel
 
@@ -141,24 +141,26 @@ def image_scale(series: WeightedSeries, noise: Noise) -> float:
             continue
         unit = float(np.percentile(rms[inside], 98)) or 1.0
         flat = (S / unit).reshape(len(S), 1, S.shape[1], -1).astype(np.float32)
-        strong = inside & (rms > 0.25 * unit)
-        A = _amplitude(series.model, flat, float(sigma) / unit)
+        rician = isinstance(noise, Rician)
+        power = np.maximum(rms**2 - (2 if rician else 1) * float(sigma) ** 2, 0)
+        strong = inside & (power > 0.25**2 * np.percentile(power[inside], 98))
+        A = _amplitude(series.model, flat, float(sigma) / unit, rician, strong.reshape(flat.shape[1:]))
         values.append(A[strong] * unit)
     found = np.concatenate(values) if values else np.ones(1)
     median = float(np.median(found)) if len(found) else 0.0
     return median / TYPICAL_A if median > 0 else float(np.nanmax(abs(series.images))) or 1.0
 
 
-def _amplitude(model: SignalModel, S: F32, sigma: float) -> F32:
+def _amplitude(model: SignalModel, S: F32, sigma: float, rician: bool, strong: NDArray[np.bool_]) -> F32:
     if not model.separable:
         return np.asarray(abs(S).max(0).reshape(-1), np.float32)
     table = SignalTable.of(model)
     voxels = table.voxels(S)
+    sigmas = np.full(len(voxels), sigma, np.float32) if rician else None
 
     def sums_at(kappa: Any) -> Sums:
-        found = table.sums(voxels, np.ascontiguousarray(kappa.reshape(len(kappa), -1), np.float32))
+        found = table.sums(voxels, np.ascontiguousarray(kappa.reshape(len(kappa), -1), np.float32), sigmas)
         return Sums(*(x.reshape(x.shape[:-1] + S.shape[1:]) for x in found))
 
-    weight = (abs(S).max(0) > 0).astype(np.float32)
-    kappa = smooth_B_start(model, S, np.full((1, 1, 1), sigma, np.float32), sums_at, weight)
+    kappa = smooth_B_start(model, S, np.full((1, 1, 1), sigma, np.float32), sums_at, strong.astype(np.float32))
     return np.asarray(kappa[0].reshape(-1), np.float32)
