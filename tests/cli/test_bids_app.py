@@ -150,7 +150,7 @@ def test_no_more_series_at_once_than_memory_holds(rimap, study):
 
 def test_labels_choose(rimap, study, tmp_path):
     args = ("participant", "--estimator", "nlls", "--nprocs", 1)
-    done = rimap("bids", study, "out", *args, "--participant-label", "sub-01", "--participant_label", "03")
+    done = rimap("bids", study, "out", *args, "--participant-label", "sub-01", "03")  # as other BIDS Apps have it
     assert done.exit_code == 0 and {p.name[:6] for p in Path("out").glob("*.html")} == {"sub-01", "sub-03"}
     missing = rimap("bids", study, "out", *args, "--participant-label", "09")
     assert missing.exit_code == 2 and "sub-09" in missing.output and "sub-01" in missing.output
@@ -160,6 +160,7 @@ def test_labels_choose(rimap, study, tmp_path):
     ("args", "words"),
     [
         (("study", "out", "session"), ("level of analysis", "participant, group")),
+        (("study", "out", "participant", "01"), ("whose labels", "--participant-label 01,02")),
         (("nothing", "out", "participant"), ("BIDS folder was expected",)),
         (("study", "out", "participant", "--scheduler", "tcp://a:1", "--cluster", "local"), ("one of them",)),
         (("study", "out", "participant", "--cluster", "slumr"), ("slurm",)),
@@ -295,6 +296,14 @@ account = "mri"
 job_extra_directives = ["--exclusive"]
 job_script_prologue = ["module load python"]
 """
+
+
+def test_the_toml_of_the_documentation_is_valid(tmp_path):
+    from rimap.parallel.cluster import read_options
+
+    (text,) = re.findall(r"```toml[^\n]*\n(.*?)```", (ROOT / "docs" / "cluster.md").read_text(), re.S)
+    (tmp_path / "slurm.toml").write_text(text)
+    assert read_options(tmp_path / "slurm.toml").cores == 8
 
 
 def test_the_job_script_is_that_of_the_toml(tmp_path):

@@ -15,14 +15,16 @@ def command(
     bids_dir: Annotated[Path, typer.Argument(metavar="BIDS_DIR", help="The data set.")],
     output_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="The derivative: made, or gone on with.")],
     level: Annotated[
-        str,
+        list[str],
         typer.Argument(
             metavar="participant|group", help="Map every series, or make one page and table of what is mapped."
         ),
     ],
     participant_label: Annotated[
         list[str] | None,
-        typer.Option("--participant-label", "--participant_label", metavar="LABEL", help="Only these. Repeatable."),
+        typer.Option(
+            "--participant-label", "--participant_label", metavar="LABEL", help="Only these: 01 02 03, or 01,02,03."
+        ),
     ] = None,
     session_label: Annotated[
         list[str] | None,
@@ -109,6 +111,7 @@ def command(
     from rimap.cli._mapping import Request
     from rimap.cli._memory import size
 
+    subjects, sessions = _lists(participant_label, session_label, level[1:])
     request = Request(
         inputs=(bids_dir,),
         out=output_dir,
@@ -120,8 +123,8 @@ def command(
         noise=noise,
         sigma=typed.sigma_or_file(sigma),
         estimator_options={k: v for k, v in (("lambda_B", lambda_b), ("network", network)) if v is not None},
-        participant_labels=typed.labels(participant_label, "sub-"),
-        sessions=typed.labels(session_label, "ses-"),
+        participant_labels=typed.labels(subjects, "sub-"),
+        sessions=typed.labels(sessions, "ses-"),
         runs=typed.labels(run, "run-"),
         rates=rates,
         fill=fill,
@@ -142,7 +145,22 @@ def command(
         cluster_options=cluster_options,
         validate=not skip_bids_validation,
     )
-    if typed.one_of(level, ("participant", "group"), "the level of analysis") == "participant":
+    if typed.one_of(level[0], ("participant", "group"), "the level of analysis") == "participant":
         participant(app)
     else:
         group(app)
+
+
+def _lists(
+    subjects: list[str] | None, sessions: list[str] | None, more: list[str]
+) -> tuple[list[str] | None, list[str] | None]:
+    """Return the labels with those that follow without an option of their own: ``--participant-label 01 02 03``."""
+    if not more:
+        return subjects, sessions
+    if (subjects is None) == (sessions is None):
+        from rimap.errors import InputError
+
+        raise InputError(
+            f"{' '.join(more)}: whose labels are these? Write them with commas, --participant-label 01,02."
+        )
+    return (subjects and [*subjects, *more]), (sessions and [*sessions, *more])
