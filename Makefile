@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint typecheck bench docs lock clean
+.PHONY: demo test fuzz lint typecheck bench docs lock clean
 
 .venv/base: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -20,6 +20,10 @@ demo: .venv/base
 
 test: .venv/dev lint typecheck
 	$(BIN)/python -m pytest -n 2
+
+# Every night: other cases each time. `make test` tries a few hundred, always the same.
+fuzz: .venv/dev
+	RIMAP_FUZZ=$${RIMAP_FUZZ:-10000} $(BIN)/python -m pytest -n 2 tests/fuzz
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -35,6 +35,7 @@ NUMBERED_BY = {"InversionTime": "inv", "EchoTime": "echo"}
 #: Folders of a data set that hold no input.
 NOT_INPUT = {"derivatives", "sourcedata", "code", "stimuli", "phenotype"}
 
+_LARGEST_JSON = 16 << 20
 _ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+.]+)")
 
 
@@ -133,14 +134,22 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        For broken JSON (with the line), an unreadable file, or JSON that is no object.
+        For broken JSON (with the line), an unreadable file, JSON that is no object, or a key that stands there twice.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
+        with path.open("rb") as file:
+            raw = file.read(_LARGEST_JSON + 1)
+        if len(raw) > _LARGEST_JSON:
+            raise InputError(f"{path} is larger than {_LARGEST_JSON >> 20} MiB: not a sidecar. Remove or replace it.")
+        data = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}). Correct the file.") from None
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8 text, as JSON must be. Correct the file.") from None
+    except _TwiceError as error:
+        raise InputError(f"{path} has {str(error)[:60]!r} twice, with different values. Correct the file.") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise InputError(f"{path}: not a sidecar ({str(error)[:60]}). Correct the file.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
     except RecursionError:
@@ -148,6 +157,19 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InputError(f"{path}: a sidecar is a JSON object {{…}}; this is a {type(data).__name__}.")
     return data
+
+
+class _TwiceError(ValueError):
+    """A key that stands twice in one object, with different values: which one is meant?"""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found and found[key] != value:
+            raise _TwiceError(key)
+        found[key] = value
+    return found
 
 
 class Sidecars:

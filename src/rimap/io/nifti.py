@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import math
 import secrets
+import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ from rimap.io.bids import is_nifti
 TOLERANCE = 0.05
 #: deflate cannot do better.
 _LARGEST_RATIO = 1032
+#: Data begin before this byte.
+_LATEST_START = 64 << 20
 #: Bytes after the data that are let pass.
 _MOST_AFTER = 64 << 20
 _BROKEN = (OSError, EOFError, zlib.error, ValueError, OverflowError, HeaderDataError, HeaderTypeError)
@@ -218,6 +221,7 @@ def open_nifti(path: Path) -> NiftiFile:
     if not is_nifti(path):
         raise InputError(f"{path} is not a NIfTI file (.nii or .nii.gz). Convert it, DICOM for example with dcm2niix.")
     before = stamp(path)
+    _check_start(path)
     try:
         with LoggingOutputSuppressor():
             image: Any = nib.load(path)
@@ -245,6 +249,29 @@ def open_nifti(path: Path) -> NiftiFile:
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise InputError(f"{path}: its affine is singular or not finite. Repair the orientation in the header.")
     return NiftiFile(path, shape, n_volumes, affine, oriented, header, dtype, offset, slope, inter, before)
+
+
+def _check_start(path: Path) -> None:
+    """Refuse a header after which the data begin absurdly late: what lies between would be read into memory."""
+    try:
+        with _open(path) as file:
+            start = file.read(352)
+    except _BROKEN as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
+        raise InputError(f"{path} is not a readable NIfTI file ({_reason(error)}). Copy or convert it again.") from None
+    if len(start) < 348:
+        raise InputError(f"{path} is not a readable NIfTI file (it ends within its header). Copy or convert it again.")
+    for order in "<>":
+        (size,) = struct.unpack_from(f"{order}i", start)
+        if size in (348, 540):
+            (at,) = (
+                struct.unpack_from(f"{order}f", start, 108)
+                if size == 348
+                else struct.unpack_from(f"{order}q", start, 168)
+            )
+            if not -1 < at <= _LATEST_START:
+                raise InputError(f"{path}: its header is wrong, the data would begin at byte {at:g}. Convert it again.")
 
 
 def _split(path: Path, full: tuple[int, ...]) -> tuple[tuple[int, ...], int]:

@@ -45,8 +45,8 @@ estimator, its settings, the noise level and the versions of the software. A vox
 
 
 def to_json(data: Mapping[str, Any]) -> bytes:
-    """Return JSON text; NaN and infinity become null, arrays lists."""
-    return (json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    """Return JSON text; NaN and infinity become null, arrays lists, half characters question marks."""
+    return (json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(errors="replace")
 
 
 def _plain(value: Any) -> Any:

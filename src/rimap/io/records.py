@@ -190,6 +190,8 @@ def _mapping(value: Any) -> dict[str, Any]:
 def _broken(out: Path, outputs: Any) -> bool:
     """Tell whether an output is missing or damaged."""
     sizes = _mapping(outputs)
+    if any(Path(n).is_absolute() or ".." in Path(n).parts for n in sizes):
+        return True  # no record of ours
     return not sizes or any(not (out / n).is_file() or _damaged(out / n, size) for n, size in sizes.items())
 
 

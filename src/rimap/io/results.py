@@ -235,7 +235,7 @@ class ResultFiles:
             raise InputError(f"the data set {link!r} is not on this machine")
         root = absolute(Path(unquote(parts.path)) if parts.scheme else out / unquote(target))
         path = absolute(root / inside)
-        if not path.is_relative_to(root):
+        if not (path.is_relative_to(root) and path.resolve().is_relative_to(root.resolve())):
             raise InputError(f"the source {name!r} leads out of its data set")
         return path
 

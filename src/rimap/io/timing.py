@@ -27,8 +27,8 @@ def numbers(value: Any, field: str, path: Path) -> list[float]:
     """
     values = value if isinstance(value, list) else [value]
     for v in values:
-        if isinstance(v, bool) or not isinstance(v, (int, float)) or not math.isfinite(v):
-            raise InputError(f"{path.name}: its sidecar has {field} {v!r}; a number in seconds was expected.")
+        if isinstance(v, bool) or not isinstance(v, (int, float)) or not abs(v) < 1e300:
+            raise InputError(f"{path.name}: its sidecar has {field} {_short(v)}; a number in seconds was expected.")
         if v < 0:
             raise InputError(f"{path.name}: its sidecar has {field} {v:g} s; times cannot be negative.")
     return [float(v) for v in values]
@@ -150,6 +150,11 @@ def repetition_time(
 
 def _count(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _short(value: Any) -> str:
+    text = repr(value) if not isinstance(value, int) or abs(value) < 1 << 64 else "of more than 20 digits"
+    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def _tidy(ms: float) -> float:

@@ -1,0 +1,132 @@
+"""`rimap map` in this process on a series that is broken in some way, and what must hold of every end."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import typer
+from hypothesis import HealthCheck, Phase, settings
+
+import rimap
+from rimap.cli._guard import guarded
+from rimap.cli._mapping import Request, map_all
+
+#: How many cases all of the tests here try together: `make fuzz` sets it.
+CASES = int(os.environ.get("RIMAP_FUZZ", "300"))
+TI = (50.0, 400.0, 1100.0, 2500.0)
+SHAPE = (3, 2, 2)
+AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
+MODEL = rimap.InversionRecovery(tau=TI, tr=9000.0)
+#: The longest that a case may take (s): a hang, not a slow machine.
+LONGEST = 60.0
+
+
+def cases(share: float) -> Any:
+    """Return the settings of a test that takes this share of all cases."""
+    return settings(
+        max_examples=max(10, int(share * CASES)),
+        deadline=None,
+        database=None,
+        derandomize="RIMAP_FUZZ" not in os.environ,
+        print_blob=True,
+        phases=[Phase.explicit, Phase.generate],  # shrinking takes minutes; the case is printed as it is
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def images() -> Any:
+    """Return a small series (N, *X)."""
+    T1 = np.linspace(400, 1800, int(np.prod(SHAPE))).reshape(SHAPE)
+    S = MODEL.signal(np.stack([np.full(SHAPE, 1000.0), np.full(SHAPE, 1.9), T1]))
+    return np.round(S + np.random.default_rng(0).normal(0, 3, S.shape)).clip(0)
+
+
+def reference(path: Path) -> Any:
+    """Return the images (N, *X) of a 4-D file as nibabel reads them."""
+    data = np.asanyarray(nib.load(path).dataobj)
+    return np.moveaxis(data if data.ndim < 5 else data[:, :, :, 0], -1, 0)
+
+
+class Ground:
+    """A folder with a good series in it, to be broken."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.out = root, root / "out"
+        data = np.moveaxis(images(), 0, -1).astype(np.int16)
+        self.good = nib.Nifti1Image(data, AFFINE).to_bytes()
+
+    def clear(self) -> Path:
+        """Return the folder, emptied."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        self.root.mkdir(parents=True)
+        return self.root
+
+    def map(self, *inputs: Path, **options: Any) -> tuple[int, str]:
+        """Return exit status and message of `rimap map`; hold it to what must be true of every end."""
+        before = {p: p.read_bytes() for p in self.root.rglob("*") if p.is_file() and p.stat().st_size < 1 << 20}
+        request = Request(inputs=inputs, out=self.out, **({"estimator": "nlls", "threads": 1, "quiet": True} | options))
+        said, status, begun = io.StringIO(), 0, time.perf_counter()
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            try:
+                guarded(lambda: map_all(request) and None)()
+            except typer.Exit as end:
+                status = end.exit_code
+        message = said.getvalue()
+        assert time.perf_counter() - begun < LONGEST
+        assert status in (0, 2), message
+        for path, data in before.items():
+            assert path.read_bytes() == data, path
+        if status == 2:
+            errors = [line for line in message.splitlines() if line.startswith("rimap: error: ")]
+            assert errors and len(message) < 1500 and "Traceback" not in message, message
+            assert not self.out.exists(), sorted(self.out.rglob("*"))
+        return status, message
+
+    def loose(self, path: Path, **options: Any) -> tuple[int, str]:
+        """Map a 4-D file at the times of the good series."""
+        return self.map(path, **({"sequence": "ir", "times_ms": TI, "tr_ms": (9000.0,)} | options))
+
+    def T1(self) -> Any:
+        """Return the map that was written, ms."""
+        (path,) = (p for p in self.out.rglob("*_T1map.nii.gz") if "desc-" not in p.name)
+        return np.asarray(nib.load(path).dataobj, dtype=float) * 1000
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the sidecar of that map."""
+        (path,) = (p for p in self.out.rglob("*_T1map.json") if "desc-" not in p.name and p.parent.name != ".rimap")
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
+
+@pytest.fixture(scope="session")
+def tools() -> SimpleNamespace:
+    """Give the functions above to the tests."""
+    return SimpleNamespace(images=images, reference=reference, TI=TI, SHAPE=SHAPE, AFFINE=AFFINE, MODEL=MODEL)
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """The folder; a page is not made and nothing is synced to disk: that is tested elsewhere, and takes longest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rimap.cli._guard._defect", _traceback)
+        patch.setattr("rimap.report.page", lambda series, maps, run: "<html></html>")
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield Ground(tmp_path_factory.mktemp("fuzz") / "ground")
+
+
+def _traceback(error: Exception) -> None:
+    traceback.print_exception(error)
+    raise typer.Exit(1)
