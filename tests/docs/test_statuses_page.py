@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,7 @@ def _sentences(path: Path) -> Iterator[tuple[str, str]]:
                 yield text, ast.get_source_segment(source, statement) or ""
 
 
+@cache
 def warnings_in_code() -> list[tuple[str, str]]:
     """Return every sentence that can become a warning, and its file."""
     found = []
