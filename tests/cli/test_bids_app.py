@@ -74,15 +74,6 @@ def table(path):
 # -- participant ----------------------------------------------------------------------------------
 
 
-def test_two_processes_give_the_files_of_one(rimap, study, tmp_path, monkeypatch, whole):
-    monkeypatch.setattr(sys, "argv", ["rimap", "bids", "as", "typed"])
-    done = rimap("bids", study, tmp_path / "out", "participant", "--nprocs", 2, "--estimator", "nlls")
-    assert done.exit_code == 0, done.output
-    assert images(tmp_path / "out") == whole("nlls") and len(whole("nlls")) > 3 * 10
-    assert done.output.count("% ok") == 3 and "3 series mapped" in done.output
-    assert "rimap bids as typed" in (tmp_path / "out" / "sub-01_T1map.html").read_text()
-
-
 def test_finished_series_are_kept_and_half_written_ones_done_again(rimap, study, tmp_path):
     out = tmp_path / "out"
     args = ("bids", study, out, "participant", "--nprocs", 1, "--estimator", "nlls")
@@ -241,13 +232,20 @@ def killing(victims, until):
         thread.join()
 
 
-def test_a_process_that_is_killed_costs_no_result(rimap, study, tmp_path, whole):
+def test_two_processes_give_the_files_of_one_also_where_one_is_killed(rimap, study, tmp_path, monkeypatch, whole):
+    monkeypatch.setattr(sys, "argv", ["rimap", "bids", "as", "typed"])
     out = tmp_path / "out"
     victims = lambda: [p.pid for p in multiprocessing.active_children()]  # noqa: E731
     with killing(victims, lambda: any(out.glob("*.html"))) as killed:
         done = rimap("bids", study, out, "participant", "--nprocs", 2, "--estimator", "nlls")
     assert done.exit_code == 0 and killed, done.output
-    assert images(out) == whole("nlls") and not [p for p in out.rglob(".*") if p.suffix in (".tmp", ".old")]
+    assert done.output.count("% ok") == 3 and "3 series mapped" in done.output
+    assert "rimap bids as typed" in (out / "sub-01_T1map.html").read_text()
+    assert (
+        images(out) == whole("nlls")
+        and len(whole("nlls")) > 3 * 10
+        and not [p for p in out.rglob(".*") if p.suffix in (".tmp", ".old")]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +268,8 @@ def test_a_worker_of_a_cluster_that_is_killed_costs_no_result(rimap, study, tmp_
         done = rimap("bids", study, out, "participant", "--scheduler", workers.scheduler_address)
     assert done.exit_code == 0 and killed and "3 series mapped" in done.output, done.output
     assert images(out) == whole("mle")
+    done = rimap("bids", study, out, "group", "--scheduler", workers.scheduler_address)
+    assert done.exit_code == 0 and len(table(out / "group.tsv")) == 3, done.output
 
 
 def test_with_more_workers_than_series_a_series_is_cut(rimap, study, tmp_path, workers, whole):
@@ -389,7 +389,7 @@ def derivative(out, make, medians, *, labels=True):
 def test_the_group_has_the_figures_of_every_region(rimap, make, tmp_path):
     medians = [800, 805, 810, 815, 820, 1200]
     out = derivative(tmp_path / "out", make, medians)
-    done = rimap("bids", tmp_path, out, "group", "--skip-bids-validation", "--nprocs", 2)
+    done = rimap("bids", tmp_path, out, "group", "--skip-bids-validation")
     assert done.exit_code == 0, done.output
     rows = table(out / "group.tsv")
     assert len(rows) == 12 and rows[0]["participant_id"] == "sub-01" and rows[0]["session_id"] == "n/a"
