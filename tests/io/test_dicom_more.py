@@ -269,3 +269,12 @@ def test_jpeg_2000_is_read_and_what_cannot_be_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"compressed as JPEG-LS Lossless.*Export it uncompressed"):
         find_series(edit(tmp_path, mislabel))
+
+
+def test_one_image_and_the_wrong_kind_are_said_to_be_so(tmp_path: Path) -> None:
+    by_time(tmp_path / "all")
+    make.classic(tmp_path / "one", stored(A[:1]), series=1, InversionTime=50, **IR)
+    with pytest.raises(InputError, match=r"one image alone makes no map. Give the folder"):
+        find_series(tmp_path / "one")
+    with pytest.raises(InputError, match=r"no series for --sequence t2; leave it out for\n  --series 5 "):
+        find_series(tmp_path / "all", sequence="t2")

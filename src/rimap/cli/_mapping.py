@@ -560,8 +560,13 @@ def tsv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _command(request: Request, *, hide_inputs: bool) -> str:
     """Return what was typed; without the paths of DICOM, which may be named after the patient."""
-    hidden = request.inputs if hide_inputs else ()
-    return shlex.join(["rimap", *("DICOM" if Path(a) in hidden else a for a in request.command or sys.argv[1:])])
+    hidden = set(request.inputs) if hide_inputs else set()
+
+    def said(word: str) -> str:
+        path = Path(word)
+        return "DICOM" if path in hidden else f"DICOM/{path.name}" if hidden & set(path.parents) - {Path()} else word
+
+    return shlex.join(["rimap", *map(said, request.command or sys.argv[1:])])
 
 
 def _shown(path: Path) -> str:

@@ -56,6 +56,20 @@ def one_of(value: str, valid: Sequence[str], option: str) -> str:
     raise InputError(f"{option}: one of {', '.join(valid)} was expected; {value!r} came.{hint}")
 
 
+def sequence(text: str | None) -> str | None:
+    """Return the name that rimap has for what users call a sequence; others are left to `one_of`.
+
+    >>> sequence("T1"), sequence("MESE"), sequence("flair")
+    ('ir', 't2', 'flair')
+    """
+    if text is None:
+        return None
+    low = text.strip().lower()
+    return {"t1": "ir", "irt1": "ir", "t1map": "ir", "inversion-recovery": "ir", "mese": "t2", "t2map": "t2"}.get(
+        low, low
+    )
+
+
 def sigma_or_file(text: str | None) -> float | Path | None:
     """Return σ as a number, or the file that holds a map of it."""
     if text is None:

@@ -104,7 +104,7 @@ def command(
         mask=mask,
         times_ms=typed.numbers(times_ms, "--times-ms"),
         tr_ms=typed.numbers(tr_ms, "--tr-ms"),
-        sequence=sequence,
+        sequence=typed.sequence(sequence),
         signed=signed,
         skip_first=skip_first,
         noise=noise,

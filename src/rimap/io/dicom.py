@@ -43,7 +43,13 @@ def find_dicom(files: Sequence[Path], *, series: Sequence[str] = (), sequence: s
     units = volumes_of(read_headers(files))
     found = candidates(units)
     if sequence is not None:
-        found = [c for c in found if _sequence(c) == sequence]
+        wanted = [c for c in found if _sequence(c) == sequence]
+        if found and not wanted and not series:
+            raise InputError(
+                f"the DICOM files hold no series for --sequence {sequence}; leave it out for\n"
+                + "\n".join(map(_row, found))
+            )
+        found = wanted
     chosen = [_chosen(text, found, units) for text in series] if series else _only(found, units, sequence)
     for candidate in chosen:
         check_complete(candidate)
@@ -59,6 +65,10 @@ def _only(found: Sequence[Candidate], units: Sequence[Sequence[Volume]], sequenc
             + "\n".join(_row(c) for c in found)
         )
     what = f" for --sequence {sequence}" if sequence else ""
+    if sum(len(u) for u in units) == 1:
+        raise InputError(
+            "one image alone makes no map. Give the folder that holds those of all inversion or echo times."
+        )
     rows = [_row(Candidate("", tuple(u), str(max(u[0].number, 0)))) for u in units if u]
     more = f"\n  … and {len(rows) - 20} more" if len(rows) > 20 else ""
     raise InputError(

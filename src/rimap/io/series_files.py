@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,11 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.io.bids import (
-    Sidecars,
-    model_of_suffix,
-    models,
-)
+from rimap.io.bids import Sidecars, model_of_suffix, models, strip_nii
 from rimap.io.nifti import MaskFile, check_same_grid, open_nifti
 from rimap.io.opened import OpenSeries, check_companions
 from rimap.io.timing import repetition_time, times_from_sidecars, times_from_user
@@ -195,6 +192,7 @@ class SeriesFiles:
             tau = times_from_sidecars(self.images, counts, metadata, model)
         else:
             tau = times_from_user(times_ms, sum(counts), model, self.label)
+            _check_names(self.images, tau)
         options, notes = self._options(model, counts, metadata, tau, tr_ms, signed)
         keep = _without_first(tau, skip_first, self.label)
         whole = model(tau=tau, **options)
@@ -252,6 +250,27 @@ def _varies(metadata: Sequence[dict[str, Any]], field: str) -> bool:
     if any(v is None for v in values) or not values:
         return False
     return any(isinstance(v, list) for v in values) or len({str(v) for v in values}) > 1
+
+
+def _check_names(images: Sequence[Path], tau: Sequence[float]) -> None:
+    """Refuse times that the names of the files contradict: TI_1000.nii comes before TI_50.nii where a shell lists them.
+
+    Raises
+    ------
+    InputError
+        Where a name has the time of another file and not its own.
+    """
+    if len(images) != len(tau) or len(set(tau)) < 2:
+        return
+    named = [{float(x) for x in re.findall(r"\d+(?:\.\d+)?", strip_nii(f))} & set(tau) for f in images]
+    if len({frozenset(n) for n in named}) < len(images) or not all(len(n) == 1 for n in named):
+        return
+    wrong = next((k for k, (n, t) in enumerate(zip(named, tau)) if t not in n), None)
+    if wrong is not None:
+        raise InputError(
+            f"--times-ms gives {tau[wrong]:g} ms to {images[wrong].name}: times go in the order of the files, which is "
+            f"{', '.join(f.name for f in images[:4])}{' …' if len(images) > 4 else ''}. Give the times, or the files, in the other's order."
+        )
 
 
 def _without_first(tau: Sequence[float], skip_first: int, label: str) -> list[bool]:
