@@ -34,10 +34,10 @@ MODEL = rimap.InversionRecovery(tau=TI, tr=9000.0)
 LONGEST = 60.0
 
 
-def cases(share: float) -> Any:
+def cases(share: float, least: int = 10) -> Any:
     """Return the settings of a test that takes this share of all cases."""
     return settings(
-        max_examples=max(10, int(share * CASES)),
+        max_examples=max(least, int(share * CASES)),
         deadline=None,
         database=None,
         derandomize="RIMAP_FUZZ" not in os.environ,
@@ -125,6 +125,15 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
         patch.setattr("rimap.report.page", lambda series, maps, run: "<html></html>")
         patch.setattr(os, "fsync", lambda handle: None)
         yield Ground(tmp_path_factory.mktemp("fuzz") / "ground")
+
+
+@pytest.fixture(scope="module")
+def paged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """The folder, for runs that end with a report."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rimap.cli._guard._defect", _traceback)
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield Ground(tmp_path_factory.mktemp("paged") / "ground")
 
 
 def _traceback(error: Exception) -> None:

@@ -198,6 +198,15 @@ def test_odd_values(ground: Ground, values: list[float], wide: bool) -> None:
         assert ((T1[np.isfinite(T1)] >= 0.99) & (T1[np.isfinite(T1)] <= 10_001)).all()
 
 
+@cases(0.02, least=3)
+@given(case=headers(), wide=st.sampled_from([0.0, 1e-30, 1e18, np.nan]))
+def test_pages_of_odd_series(paged: Ground, case: tuple[bytes, bool], wide: float) -> None:
+    """With the report, which is left out elsewhere."""
+    path = paged.clear() / "x.nii"
+    path.write_bytes(case[0])
+    paged.loose(path, fill=wide)
+
+
 @pytest.mark.parametrize("name", ["x.hdr", "x.img", "x.mgz", "x.nii.bz2", "x.txt"])
 def test_files_of_other_kinds(ground: Ground, name: str) -> None:
     path = ground.clear() / name

@@ -239,7 +239,7 @@ def slabs_for(request: Request, estimator: Estimator, opened: OpenSeries) -> int
     from rimap.cli._slabwise import voxelwise
 
     limit = request.memory or int(0.8 * memory.available())
-    voxels, N = math.prod(opened.shape), sum(opened.keep)
+    voxels, N = math.prod(opened.shape), sum(opened.keep) * (2 if any(f.wide for f in opened.files) else 1)
     need = memory.needed(estimator.name, voxels, N)
     if need <= limit:
         return None

@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.imageglobals import logger
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from numpy.typing import NDArray
 
@@ -104,7 +104,7 @@ class NiftiFile:
     data: Path | None = None
 
     def volumes(self, keep: Sequence[bool] | None = None) -> Iterator[NDArray[Any]]:
-        """Yield the volumes (*X) that are to be kept, scaled, as float32 (float64 for files of float64).
+        """Yield the volumes (*X) that are to be kept, scaled, as float32, or float64 for `wide` files.
 
         Raises
         ------
@@ -180,8 +180,15 @@ class NiftiFile:
             raise EOFError(f"it ends within volume {n + 1} of {self.n_volumes}")
         return data
 
+    @property
+    def wide(self) -> bool:
+        """Whether float32 would lose what the file holds: doubles, long whole numbers, a small signal on an offset."""
+        if self.dtype.itemsize >= 8:
+            return True
+        return abs(self.inter) > 1e4 * abs(self.slope)
+
     def _scaled(self, data: bytes, shape: tuple[int, ...]) -> NDArray[Any]:
-        target = np.float64 if self.dtype.kind == "f" and self.dtype.itemsize >= 8 else np.float32
+        target = np.float64 if self.wide else np.float32
         values = np.frombuffer(data, self.dtype).reshape(shape, order="F")
         with np.errstate(over="ignore", invalid="ignore"):
             if (self.slope, self.inter) == (1.0, 0.0):
@@ -223,7 +230,7 @@ def open_nifti(path: Path) -> NiftiFile:
     before = stamp(path)
     _check_start(path)
     try:
-        with LoggingOutputSuppressor():
+        with _quiet():
             image: Any = nib.load(path)
             proxy, header = image.dataobj, image.header
             dtype, full = np.dtype(proxy.dtype), tuple(int(s) for s in image.shape)
@@ -249,6 +256,16 @@ def open_nifti(path: Path) -> NiftiFile:
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise InputError(f"{path}: its affine is singular or not finite. Repair the orientation in the header.")
     return NiftiFile(path, shape, n_volumes, affine, oriented, header, dtype, offset, slope, inter, before)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep nibabel from saying on standard error what it repairs in a header."""
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _check_start(path: Path) -> None:
@@ -329,7 +346,7 @@ def read_volumes(
     """
     total = sum(f.n_volumes for f in files)
     keep = [True] * total if keep is None else list(keep)
-    wide = any(f.dtype.kind == "f" and f.dtype.itemsize >= 8 for f in files)
+    wide = any(f.wide for f in files)
     shape = files[0].shape if planes is None else (*files[0].shape[:-1], planes[1] - planes[0])
     images = np.empty((sum(keep), *shape), np.float64 if wide else np.float32)
     start, n = 0, 0

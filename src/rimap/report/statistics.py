@@ -68,6 +68,8 @@ def foreground(images: NDArray[Any]) -> NDArray[np.bool_]:
         for image in images:  # one at a time: the squares of a large volume would not fit
             power += np.square(image, dtype=np.float64)
     x = np.where(np.isfinite(power), power, 0.0) ** 0.25
+    if not np.ptp(x) > 1e-6 * x.max():
+        return np.ones(x.shape, bool)  # the same everywhere
     counts, edges = np.histogram(x, bins=256)
     centres, n = (edges[1:] + edges[:-1]) / 2, np.cumsum(counts)
     total = np.cumsum(counts * centres)
