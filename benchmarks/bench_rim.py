@@ -40,7 +40,7 @@ SIZE = 256
 
 
 def series(model: rimap.SignalModel, snr: float, slices: int = 0) -> rimap.WeightedSeries:
-    """Return a slice of the built-in head with noise (σ = 0.65/SNR), or so many with noise of their own."""
+    """Return a slice of the built-in head, magnitude, with noise (σ = 0.65/SNR), or so many with noise of their own."""
     rng = np.random.default_rng(0)
     volume = digital_brain((192, 216, 144))
     labels = volume[:, :, int(np.isin(volume, (1, 2, 3, 8)).sum((0, 1)).argmax())]
@@ -49,7 +49,8 @@ def series(model: rimap.SignalModel, snr: float, slices: int = 0) -> rimap.Weigh
     sigma = 0.65 / snr
     images = np.empty((*signal.shape, max(slices, 1)), np.float32)
     for z in range(images.shape[-1]):
-        images[..., z] = signal + np.float32(sigma) * rng.standard_normal(signal.shape, np.float32)
+        real, imaginary = np.float32(sigma) * rng.standard_normal((2, *signal.shape), np.float32)
+        images[..., z] = np.hypot(signal + real, imaginary)
     return rimap.WeightedSeries(
         images=images if slices else images[..., 0], model=model, noise=rimap.Gaussian(sigma=sigma)
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,7 +85,14 @@ class SignalTable:
 
     @classmethod
     def of(cls, model: SignalModel) -> SignalTable:
-        """Tabulate a model over the bounds of its T."""
+        """Tabulate a model over the bounds of its T; the last few tables are kept."""
+        try:
+            return _kept(model)
+        except TypeError:  # a model that has no hash
+            return cls._of(model)
+
+    @classmethod
+    def _of(cls, model: SignalModel) -> SignalTable:
         low, high = np.log(model.parameters[-1].bounds)
         grid = np.linspace(low, high, _GRID)
         e = 1e-4
@@ -131,6 +139,11 @@ class SignalTable:
         if full:
             return Sums(out[:3], out[3:9], out[9])
         return Sums(out[[0, 2]], out[[3, 5, 8]], out[9])
+
+
+@lru_cache(maxsize=6)
+def _kept(model: SignalModel) -> SignalTable:
+    return SignalTable._of(model)
 
 
 def in_chunks(run: Callable[[int], Any], starts: range, executor: Executor | None) -> None:

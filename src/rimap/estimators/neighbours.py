@@ -45,20 +45,39 @@ def _convolve(C, half, out):  # type: ignore[no-untyped-def]  # pragma: no cover
             middle = row[r : r + w]
             for x in range(w):
                 middle[x] = half[0] * C[k, y, x]
-            for d in range(1, r + 1):
-                g = half[d]
-                if d <= y < h - d:
+            d = 1
+            while d <= r:
+                g, up, down = half[d], y >= d, y + d < h
+                if d < r and d + 1 <= y < h - d - 1:  # two at a time
+                    g2 = half[d + 1]
+                    for x in range(w):
+                        middle[x] += g * (C[k, y - d, x] + C[k, y + d, x]) + g2 * (
+                            C[k, y - d - 1, x] + C[k, y + d + 1, x]
+                        )
+                    d += 1
+                elif up and down:
                     for x in range(w):
                         middle[x] += g * (C[k, y - d, x] + C[k, y + d, x])
-                elif y >= d:
+                elif up:
                     for x in range(w):
                         middle[x] += g * C[k, y - d, x]
-                elif y + d < h:
+                elif down:
                     for x in range(w):
                         middle[x] += g * C[k, y + d, x]
+                d += 1
             for x in range(w):
                 out[k, y, x] = half[0] * row[r + x]
-            for d in range(1, r + 1):
+            d = 1
+            while d <= r:
                 g = half[d]
-                for x in range(w):
-                    out[k, y, x] += g * (row[r + x - d] + row[r + x + d])
+                if d < r:
+                    g2 = half[d + 1]
+                    for x in range(w):
+                        out[k, y, x] += g * (row[r + x - d] + row[r + x + d]) + g2 * (
+                            row[r + x - d - 1] + row[r + x + d + 1]
+                        )
+                    d += 1
+                else:
+                    for x in range(w):
+                        out[k, y, x] += g * (row[r + x - d] + row[r + x + d])
+                d += 1

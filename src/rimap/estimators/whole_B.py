@@ -34,6 +34,7 @@ COARSER = 2
 _LARGE_ENOUGH = 64  # voxels along an axis
 _STEPS = 3  # on every fourth voxel
 _LARGEST = 0.2  # change of B in a step
+_CLOSE = 3e-3  # the step after such a one would be far smaller
 _GRID = np.arange(1.0, 2.31, 0.1)
 _SOME = 500  # voxels that tell the one B to begin with
 _WHERE_NOTHING_TELLS = 1.9
@@ -103,7 +104,7 @@ def _newton(
         change, _ = solve_linear(box, box.scatter(w.reshape(-1)), penalty, rhs, rtol=0.03)
         change = np.clip(change, -_LARGEST, _LARGEST)
         field = np.clip(field + change, *series.model.parameters[1].bounds)
-        if abs(change).max() < 1e-3:
+        if abs(change).max() < _CLOSE:
             break
     return box.crop(field, grid.shape)
 
