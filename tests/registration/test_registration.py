@@ -193,3 +193,19 @@ def test_a_phantom_lies_still(shared_data: Path, subject: str) -> None:
             )
             noisy = replace(series, images=np.hypot(series.images + noise[0], noise[1]))
         assert motion_warnings(noisy, find_motion(noisy, threads=1)) == ()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e12])
+def test_the_unit_of_the_images_does_not_matter(scale: float) -> None:
+    series = disturbed(brain(snr=40), known(brain()))
+    found = find_motion(series, threads=1)
+    scaled = find_motion(replace(series, images=series.images * scale), threads=1)
+    np.testing.assert_allclose(scaled.shift, found.shift, atol=0.05)
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, np.nan])
+def test_images_without_an_object_say_nothing(value: float) -> None:
+    images = np.full((6, 20, 30), value)
+    images[:, 0, 0] = 1.0
+    series = rimap.WeightedSeries(images, rimap.InversionRecovery(tau=TI))
+    assert motion_warnings(series, find_motion(series)) == ()

@@ -30,6 +30,10 @@ from rimap.registration.resampling import moved, padded
 from rimap.series import Status, WeightedSeries
 from rimap.signals import SignalModel
 
+#: The largest value of the images, whatever their unit, and an A that is no estimate.
+_FULL, _HUGE = 1000.0, 1e6
+#: Fewer voxels of an object tell nothing.
+_LEAST_VOXELS = 200
 #: An axis takes part where it has as many voxels.
 _FEWEST = 8
 #: Values (images times voxels) and voxels of the finest level: for a look at a slice, at a volume, and to align.
@@ -91,14 +95,17 @@ def find_motion(series: WeightedSeries, *, precise: bool = False, threads: int |
         return None
     centre = (np.array(images.shape[1:]) - 1) / 2 * voxel
     motion = Motion.none(len(images), centre, float(np.exp(np.log(voxel[list(axes)]).mean())))
+    largest = float(np.abs(images[np.isfinite(images)]).max(initial=0.0))
+    if not largest > 0:
+        return None
     blocks = tuple(max(1, images.shape[1 + a] // 48) if a in axes else 1 for a in range(3))
-    rough = _level(images, voxel, blocks, axes)
+    rough = _level(images, voxel, blocks, axes, _FULL / largest)
     u = rough_shifts(rough.images, axes) * rough.voxel
     motion = motion.after(u, np.zeros_like(u)).about_median()
     sizes = _sizes(images.shape, voxel, axes, _ALIGN if precise else _SLICE if len(axes) == 2 else _VOLUME)
     found = False
     for n, factors in enumerate(sizes):
-        level = _level(images, voxel, factors, axes)
+        level = _level(images, voxel, factors, axes, _FULL / largest)
         last = n == len(sizes) - 1
         for _ in range(4 if last else 10):
             step = _step(level, series.model, motion, threads)
@@ -141,7 +148,8 @@ def _sizes(
     return list(dict.fromkeys(factors(k * unit) for k in (*coarser, finest)))
 
 
-def _level(images: Floats, voxel: Floats, factors: tuple[int, ...], axes: tuple[int, ...]) -> _Level:
+def _level(images: Floats, voxel: Floats, factors: tuple[int, ...], axes: tuple[int, ...], scale: float) -> _Level:
+    """Return means over blocks of voxels, times `scale`: units of the images may be anything."""
     shape = [n // f for n, f in zip(images.shape[1:], factors)]
     within = tuple(slice(0, n * f) for n, f in zip(shape, factors))
     split = [x for n, f in zip(shape, factors) for x in (n, f)]
@@ -149,13 +157,15 @@ def _level(images: Floats, voxel: Floats, factors: tuple[int, ...], axes: tuple[
     blocks = np.empty((len(images), *shape))
     for n, image in enumerate(images):
         cut = np.nan_to_num(image[within], nan=0.0, posinf=0.0, neginf=0.0)
-        blocks[n] = cut.reshape(split).mean(axis=(1, 3, 5), dtype=float)
+        blocks[n] = cut.reshape(split).mean(axis=(1, 3, 5), dtype=float) * scale
     return _Level(blocks, voxel * f, (f - 1) / 2 * voxel, axes)
 
 
 def _object(images: Floats) -> NDArray[np.bool_]:
     """Return where there is an object: above half of Otsu's threshold of the root mean square over the images."""
     size = np.sqrt((images**2).mean(axis=0))
+    if not np.ptp(size) > 1e-9 * size.max():
+        return np.zeros(size.shape, bool)
     count, edge = np.histogram(size, 256)
     middle = (edge[1:] + edge[:-1]) / 2
     below, weight = np.cumsum(count), np.cumsum(count * middle)
@@ -182,7 +192,7 @@ def _step(
         edge[a] = [0, -1]
         ok[tuple(edge)] = False
     at = np.flatnonzero(ok)
-    if len(at) < 50:
+    if len(at) < _LEAST_VOXELS:
         return None
     middle = (f + W) / 2
     gradient = np.zeros((3, N, len(at)))
@@ -226,7 +236,7 @@ def _fit(
     if not mask.any():
         return None
     maps = least_squares(WeightedSeries(W, model, mask=mask), threads=threads)
-    ok = np.asarray(maps.status == Status.OK)
+    ok = np.asarray((maps.status == Status.OK) & np.isfinite(maps.kappa).all(axis=0) & (maps.kappa[0] < _HUGE))
     kappa = np.where(ok, maps.kappa, 1.0)
     free = [q for q, p in enumerate(model.parameters) if not p.smooth]
     if not ok.any() or len(free) == len(kappa):
