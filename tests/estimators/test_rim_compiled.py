@@ -7,8 +7,10 @@ import pytest
 
 import rimap
 from rimap.estimators import start
+from rimap.estimators.alike import average_of_alike
+from rimap.estimators.known_B import DataTerm
 from rimap.estimators.neighbours import gaussian_sum
-from rimap.estimators.rim import DataTerm
+from rimap.estimators.whole_B import smooth_B, smooth_B_of_alike
 
 MODELS = {
     "ir": rimap.InversionRecovery(tau=[100, 300, 600, 1200, 2500]),
@@ -54,3 +56,30 @@ def test_the_start_at_a_known_B_is_that_of_training(name, rician):
         off = abs(fast[q] / slow[q] - 1)
         assert np.median(off) < 1e-4
         assert (off > 1e-2).mean() < 0.01  # B is rounded in the search of the other: some voxels fall into another T
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_B_of_a_whole_series_on_its_coarser_grid(masked):
+    model, sigma = rimap.PROTOCOLS["IV_T1"], 0.005
+    y, x = np.mgrid[:72, :67] / 70
+    kappa = np.stack([0.7 + 0.2 * x, 1.75 + 0.15 * y - 0.05 * x, np.where((6 * x).astype(int) % 2, 1300.0, 700.0)])
+    S = model.signal(kappa) + sigma * np.random.default_rng(0).standard_normal((31, *y.shape))
+    mask = np.hypot(x - 0.5, y - 0.5) < 0.4 if masked else None
+    series = rimap.WeightedSeries(
+        images=300 * S.astype(np.float32), model=model, noise=rimap.Gaussian(sigma=300 * sigma), mask=mask
+    )
+    for rough in (False, True):
+        B = smooth_B(series, threads=1, rough=rough)
+        assert np.median(abs(B - kappa[1])[mask if masked else ...]) < (0.02 if rough else 0.012)
+    once_more = smooth_B_of_alike(series, [(np.arange(31), kappa)], B, threads=1)
+    assert np.median(abs(once_more - kappa[1])[mask if masked else ...]) < 0.012
+
+
+def test_averages_of_every_other_voxel_are_those_of_all():
+    rng = np.random.default_rng(0)
+    T, A = np.exp(6 + 0.05 * rng.standard_normal((2, 21, 18)))
+    images, where = rng.standard_normal((4, 21, 18)).astype(np.float32), rng.random((21, 18)) > 0.2
+    full, some = (average_of_alike(images, T, A, where, every=n) for n in (1, 2))
+    np.testing.assert_array_equal(full[0][:, ::2, ::2], some[0])
+    np.testing.assert_array_equal(full[1][::2, ::2], some[1])
+    assert (full[1][where] < 1).all() and (full[1][~where] == 1).all()

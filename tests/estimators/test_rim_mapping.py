@@ -188,3 +188,23 @@ def test_mapping_needs_no_torch(network):
         "assert not {'torch', 'onnx', 'safetensors'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_slice_without_mask_is_left_out(network):
+    s = series((20, 18, 3))
+    mask = np.ones(s.shape, bool)
+    mask[..., 1] = False
+    rim, s = RIM.load(network[1]).prepare(s)
+    a, b = rim.estimate(s), rim.estimate(replace(s, mask=mask))
+    np.testing.assert_array_equal(a["T1"][mask], b["T1"][mask])
+    assert np.isnan(b["T1"][..., 1]).all() and (b.status[..., 1] == Status.OUTSIDE_MASK).all()
+
+
+def test_a_network_written_anew_is_the_same(network, tmp_path):
+    from rimap.estimators.networks.export import save_onnx
+    from rimap.estimators.networks.restore import written_anew
+
+    save_onnx(written_anew(str(network[1])), tmp_path / "anew.onnx")
+    assert metadata_of(tmp_path / "anew.onnx") == metadata_of(network[1])
+    a, b = (RIM.load(path).estimate(series()) for path in (network[1], tmp_path / "anew.onnx"))
+    np.testing.assert_allclose(a["T1"], b["T1"], rtol=1e-4)
