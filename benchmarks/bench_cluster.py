@@ -83,7 +83,9 @@ def main() -> None:
         read = size(root, "sub-*_IRT1.*") / N
         shape = " × ".join(map(str, wanted.shape))
         print(f"{N} subjects of {shape} × {len(TIMES)}; read per subject {read / 1e6:.1f} MB (int16, gzip)\n")
-        print("| estimator | mask | core s per subject | start-up, core s | written per subject, MB | memory, MB | cores for 1,000 in a night |")
+        print(
+            "| estimator | mask | core s per subject | start-up, core s | written per subject, MB | memory, MB | cores for 1,000 in a night |"
+        )
         print("|---|---|---:|---:|---:|---:|---:|")
         for estimator in wanted.estimators:
             for mask in ("no", "brain"):
