@@ -207,6 +207,27 @@ def test_pages_of_odd_series(paged: Ground, case: tuple[bytes, bool], wide: floa
     paged.loose(path, fill=wide)
 
 
+@cases(0.03, least=4)
+@given(
+    values=st.lists(
+        st.one_of(st.floats(0, 1e4, width=32), st.sampled_from([0.0, np.nan, np.inf, 3e38, 1e-45, -5.0])),
+        min_size=48,
+        max_size=48,
+    ),
+    estimator=st.sampled_from(["mle", "rim"]),
+    noise=st.sampled_from([None, "rician"]),
+)
+def test_odd_values_by_other_estimators(ground: Ground, values: list[float], estimator: str, noise: str | None) -> None:
+    path = ground.clear() / "x.nii"
+    data = np.array(values, np.float32).reshape(*SHAPE, 4)
+    nib.save(nib.Nifti1Image(data, AFFINE), path)
+    status, _ = ground.loose(path, estimator=estimator, noise=noise)
+    if status == 0:
+        T1 = ground.T1()
+        assert not np.isfinite(T1[~np.isfinite(data).all(-1)]).any()
+        assert ((T1[np.isfinite(T1)] >= 0.99) & (T1[np.isfinite(T1)] <= 10_001)).all()
+
+
 @pytest.mark.parametrize("name", ["x.hdr", "x.img", "x.mgz", "x.nii.bz2", "x.txt"])
 def test_files_of_other_kinds(ground: Ground, name: str) -> None:
     path = ground.clear() / name

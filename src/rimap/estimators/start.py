@@ -135,7 +135,7 @@ def quietened(S: Array, s2: Array) -> tuple[Array, Array]:
 
 def _quietened(S: NDArray[np.float32], s2: NDArray[Any], width: float) -> tuple[NDArray[np.float32], NDArray[Any]]:
     """Return `quietened` of one slice."""
-    if width < 0.2:  # a neighbour would weigh less than 4e-6
+    if not width >= 0.2:  # a neighbour would weigh less than 4e-6, or the squares are beyond all numbers
         return S, s2
     half = np.exp(-0.5 * (np.arange(int(4.8 * width) + 2) / width) ** 2)
     band = np.concatenate([half[:0:-1], half])
