@@ -278,3 +278,18 @@ def test_one_image_and_the_wrong_kind_are_said_to_be_so(tmp_path: Path) -> None:
         find_series(tmp_path / "one")
     with pytest.raises(InputError, match=r"no series for --sequence t2; leave it out for\n  --series 5 "):
         find_series(tmp_path / "all", sequence="t2")
+
+
+def test_a_mask_beside_dicom(tmp_path: Path) -> None:
+    import nibabel as nib
+
+    by_time(tmp_path)
+    nib.save(nib.Nifti1Image(np.ones((COLUMNS, ROWS, K), np.uint8), np.eye(4)), tmp_path / "mask.nii.gz")
+    with pytest.raises(InputError, match="the folder holds DICOM, and NIfTI files that are no series") as error:
+        find_series(tmp_path)
+    assert str(tmp_path) not in str(error.value)
+    assert the_times(find_series(tmp_path, series=["5"])[0].load()) == list(TI)
+
+
+def the_times(series: Any) -> list[float]:
+    return [float(t) for t in series.model.times]

@@ -255,6 +255,13 @@ def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> l
         entries = [e for e in root.iterdir() if not e.name.startswith(".")]
         what = "holds no NIfTI file and no DICOM" if entries else "is empty"
         raise InputError(f"{folder} {what}. Give a BIDS folder, NIfTI files or a folder of DICOM.")
+    from rimap.io.dicom_headers import dicom_files
+
+    if dicom_files(root):  # whose folder may be named after the patient
+        raise InputError(
+            "the folder holds DICOM, and NIfTI files that are no series. Name the series of DICOM with --series, or move the NIfTI "
+            "files away."
+        )
     known = " or ".join(sorted(m.bids_suffix for m in models().values()))
     suffixes = sorted({getattr(BidsName.parse(f.name), "suffix", f.name) for f in files})
     raise InputError(
