@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
@@ -20,8 +21,10 @@ from rimap.likelihood import Gaussian, Noise, cramer_rao_sd
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
 
-#: Voxels that a thread takes at a time.
+#: Voxels that a thread takes at a time, for 31 images: what its cache holds.
 CHUNK = 4096
+#: How often a climb may continue elsewhere.
+ROUNDS = 5
 
 Floats = NDArray[Any]
 Bytes = NDArray[np.uint8]
@@ -70,18 +73,11 @@ class NLLS(Estimator):
 
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series, with standard deviations, residual and σ."""
-        return self.finish(series, self.piece(series, progress=progress))
-
-    def piece(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
-        """Return the maps of a slab: those of the whole, cut, up to `finish`."""
-        return least_squares(series, threads=self.threads, progress=progress)
-
-    def finish(self, series: WeightedSeries, maps: ParameterMaps) -> ParameterMaps:
-        """Return the maps of the whole with what needs the whole: σ, the standard deviations, warnings."""
-        noise, source, found = noise_of(series, maps)
+        maps = least_squares(series, threads=self.threads, progress=progress)
+        noise, source, found = _noise(series, maps)
         maps = replace(
             maps,
-            sd_kappa=sd_for(series.model, maps, noise),
+            sd_kappa=_sd(series, maps, noise),
             noise=noise,
             sigma_source=source,
             estimator=self.name,
@@ -99,16 +95,16 @@ def least_squares(
     voxels = np.flatnonzero(mask)
     Q, M = len(model.parameters), images.shape[1]
     kappa, sd = np.full((Q, M), np.nan), np.full((Q, M), np.nan)
-    rss, status = np.full(M, np.nan), np.full(M, Status.OUTSIDE_MASK, np.uint8)
-    work = (_cone_search if suits(model) else _any_model)(model, images, kappa, sd, rss, status)
-    size = CHUNK if suits(model) else multistart.CHUNK
+    residual, status = np.full(M, np.nan), np.full(M, Status.OUTSIDE_MASK, np.uint8)
+    work = (_cone_search if suits(model) else _any_model)(model, images, kappa, sd, residual, status)
+    size = _chunk(model.n_images) if suits(model) else multistart.CHUNK
     _share(work, [voxels[i : i + size] for i in range(0, len(voxels), size)], threads, progress)
     return ParameterMaps(
         kappa=unflatten(kappa),
         model=model,
         status=unflatten(status),
         sd_kappa=unflatten(sd),
-        residual=unflatten(np.sqrt(rss / model.n_images)),
+        residual=unflatten(residual),
         affine=series.affine,
         estimator=NLLS.name,
     )
@@ -142,39 +138,107 @@ def _share(work: Work, chunks: list[NDArray[np.int64]], threads: int | None, pro
                 progress(done, total)
 
 
+def _chunk(N: int) -> int:
+    return CHUNK * min(max(32 // (N + 2), 1), 4)
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _cone_search(model: SignalModel, images: Floats, kappa: Floats, sd: Floats, rss: Floats, status: Bytes) -> Work:
+def _cone_search(
+    model: SignalModel, images: Floats, kappa: Floats, sd: Floats, residual: Floats, status: Bytes
+) -> Work:
     """Return the work on a chunk of voxels for a separable model."""
-    from rimap.estimators import nlls_kernels as kernels  # numba is slow to import: only who maps pays
+    from rimap.estimators import nlls_climb, nlls_finish, nlls_kernels, nlls_line, nlls_scan  # numba is slow to import
+    from rimap.estimators.nlls_polynomials import LANES
 
     table = cone_table(model)
-    N, J = model.n_images, len(table.t)
-    flips = N if table.flips else 0
+    N, J, free = model.n_images, len(table.t), max(model.n_images - len(model.parameters), 1)
+    flips, has_B = N if table.flips else 0, int(table.has_B)
     # Images at one time change sign together.
     repeats = int(np.unique(model.times, return_counts=True)[1].max())
     span = 2 if repeats == 1 else repeats + 1
+    # Padded as the kernels want them.
     order = np.concatenate([table.order, np.full((J, 4), N)], axis=1)
-    nodes = np.concatenate([table.nodes, np.zeros((J, 2, 1), np.float32)], axis=2)
+    rank = np.argsort(table.order, axis=1)
+    nodes = np.concatenate([table.nodes, np.zeros((J, 3, 1), np.float32)], axis=2)
+    upper = np.concatenate([table.upper, np.zeros((J, 1), np.float32)], axis=1)
+    basis = np.concatenate([table.basis, np.zeros((J, -N % 4, 16))], axis=1)
+    cones = (nodes, table.edge, upper, table.last, table.reach)
+    out = (kappa, sd, residual, status)
+    spaces = threading.local()
 
     def work(voxels: NDArray[np.int64]) -> int:
-        n = -(-len(voxels) // kernels.LANES)
-        blocks = np.empty((n, N, kernels.LANES))
-        scale, kind = np.zeros(n * kernels.LANES), np.zeros(n * kernels.LANES, np.int64)
-        kernels.load(images, voxels, blocks, scale, kind)
-        kernels.search(
-            blocks, scale, kind, voxels, table.t, table.width, table.limits, table.basis, table.scalars, order, nodes,
-            table.edge, table.upper, table.last, table.reach, *table.B_bounds, int(table.has_B), flips, span,
-            kappa, sd, rss, status,
+        m = len(voxels)
+        w: _Space = spaces.__dict__.setdefault("one", None) or _Space(N, LANES)
+        spaces.one = w
+        blocks = w.blocks[: -(-m // LANES)]
+        nlls_scan.load(images, voxels, blocks, w.rows, w.scale, w.total, w.kind)
+        ids = w.everywhere[: len(blocks) * LANES]
+        if not has_B:
+            count = nlls_line.fit_line(
+                blocks, w.kind, w.scale, w.total, voxels, nodes, table.limits, table.basis, table.scalars, table.t,
+                table.width, *out, w.again,
+            )  # fmt: skip
+            if not count:
+                return m
+            ids = w.again[: -(-count // LANES) * LANES]
+            ids[count:] = -1
+            blocks = w.blocks[: len(ids) // LANES]
+            for b in range(len(blocks)):
+                nlls_scan.gather(w.rows, ids[b * LANES : (b + 1) * LANES], False, blocks[b])
+        w.left[:], w.best[:, 0] = 0, -1.0
+        now, then, mains, rivals, odd = w.tasks
+        count, c, r = nlls_scan.scan(
+            blocks, ids, w.kind, *cones, order, flips, table.drift, free, w.goal, w.low, now, mains, rivals, w.left
+        )
+        now[count : count + c] = mains[:c]
+        count, odds = count + c, 0
+        for turn in range(ROUNDS):
+            count, odds = nlls_climb.climb(
+                now, count, w.index, w.rows, w.total, table.limits, basis, table.scalars, order, rank, table.lean, flips,
+                has_B, span, nodes, table.edge, table.last, table.reach, w.goal, w.low, w.best, w.left, then, odd, odds,
+            )  # fmt: skip
+            if turn == 0:
+                count = nlls_scan.weed(rivals, r, w.best, w.total, free, span, then, count)
+            now, then = then, now
+        for tasks, many in ((odd, odds), (now, count)):
+            nlls_kernels.settle(
+                tasks, many, w.rows, flips, span, order, table.basis, table.scalars, table.t, table.limits, w.best
+            )
+        bounds = (*table.B_bounds, has_B)
+        ids = ids[ids >= 0][:m] if has_B else ids[ids >= 0]
+        nlls_finish.finish(
+            ids, w.best, w.left, w.kind, w.scale, w.total, voxels, w.rows, flips, table.t, table.width, table.basis,
+            table.scalars, *bounds, *out,
         )  # fmt: skip
-        return len(voxels)
+        ids = ids[w.left[ids] > 0]
+        if len(ids):
+            nlls_kernels.search(
+                w.rows, ids, w.kind, w.scale, voxels, table.t, table.width, table.limits, table.basis, table.scalars,
+                order, *cones, *bounds, flips, span, *out,
+            )  # fmt: skip
+        return m
 
     return work
 
 
-def _any_model(model: SignalModel, images: Floats, kappa: Floats, sd: Floats, rss: Floats, status: Bytes) -> Work:
+class _Space:
+    """What a thread needs for a chunk of voxels, to be used again and again."""
+
+    def __init__(self, N: int, lanes: int) -> None:
+        M = -(-_chunk(N) // lanes) * lanes
+        self.blocks, self.rows = np.empty((M // lanes, N + 1, lanes), np.float32), np.empty((M, N), np.float32)
+        self.scale, self.total = np.empty(M), np.empty(M)
+        self.goal, self.low = np.empty(M, np.float32), np.empty(M, np.float32)
+        self.kind, self.left, self.best = np.empty(M, np.int64), np.empty(M, np.uint8), np.empty((M, 8))
+        self.tasks = [np.empty((most * M, 8), np.int32) for most in (60, 60, 1, 48, 60)]
+        self.index = np.empty(60 * M, np.int32)
+        self.everywhere, self.again = np.arange(M), np.empty(M + lanes, np.int64)
+
+
+def _any_model(model: SignalModel, images: Floats, kappa: Floats, sd: Floats, residual: Floats, status: Bytes) -> Work:
     """Return the work on a chunk of voxels for a model that is not separable."""
 
     def work(voxels: NDArray[np.int64]) -> int:
@@ -186,7 +250,7 @@ def _any_model(model: SignalModel, images: Floats, kappa: Floats, sd: Floats, rs
         if good.any():
             v, unit = voxels[good], size[good]
             kappa[:, v], sd[:, v], cost, status[v] = multistart.fit_block(model, S[:, good] / unit)
-            rss[v] = cost * unit**2
+            residual[v] = np.sqrt(cost / model.n_images) * unit
             for q, p in enumerate(model.parameters):
                 if p.unit == "a.u.":
                     kappa[q, v] *= unit
@@ -197,7 +261,7 @@ def _any_model(model: SignalModel, images: Floats, kappa: Floats, sd: Floats, rs
     return work
 
 
-def noise_of(series: WeightedSeries, maps: ParameterMaps) -> tuple[Noise, str, tuple[str, ...]]:
+def _noise(series: WeightedSeries, maps: ParameterMaps) -> tuple[Noise, str, tuple[str, ...]]:
     """Return the noise with its σ, where that came from, and warnings."""
     noise = series.noise or Gaussian()
     if noise.sigma is not None:
@@ -211,17 +275,17 @@ def noise_of(series: WeightedSeries, maps: ParameterMaps) -> tuple[Noise, str, t
     )  # fmt: skip
 
 
-def sd_for(model: SignalModel, maps: ParameterMaps, noise: Noise) -> NDArray[np.float64]:
+def _sd(series: WeightedSeries, maps: ParameterMaps, noise: Noise) -> NDArray[np.float64]:
     """Return the standard deviations for the noise at hand from those for Gaussian noise of σ = 1."""
     assert maps.sd_kappa is not None
     if noise.sigma is None:
         return np.full_like(maps.kappa, np.nan)
     if isinstance(noise, Gaussian):
-        return np.asarray(maps.sd_kappa * noise.sigma)
+        return np.asarray(np.multiply(maps.sd_kappa, noise.sigma, out=maps.sd_kappa))  # nobody else has it
     sd = np.full(maps.kappa.shape, np.nan)
     flat, kappa = sd.reshape(len(sd), -1), maps.kappa.reshape(len(sd), -1)
     ok = np.flatnonzero(maps.status == Status.OK)
     for voxels in np.array_split(ok, len(ok) // CHUNK + 1):
         sigma = noise.sigma if np.ndim(noise.sigma) == 0 else noise.sigma.reshape(-1)[voxels]
-        flat[:, voxels] = cramer_rao_sd(model, type(noise)(sigma=sigma), kappa[:, voxels])
+        flat[:, voxels] = cramer_rao_sd(series.model, type(noise)(sigma=sigma), kappa[:, voxels])
     return flat.reshape(sd.shape)

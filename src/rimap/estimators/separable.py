@@ -56,16 +56,21 @@ class ConeTable:
     order
         (J, N) images in the order in which they change sign as B grows, `fixed` if that is so for all T.
     nodes
-        (J, 2, N) u₀ and u₁ at the nodes.
+        (J, 3, N) u₀ and u₁ at the nodes, and u₀ sin − u₁ cos of the upper edge: how far inside of it.
     edge
         (J, 2) the upper edge at the nodes.
     upper
         (J, N) the signal at the upper bound of B, of unit length, as the images see it (its modulus where `flips`).
     last
         (J,) how many images have changed sign at the upper bound of B.
+    lean
+        (J, N) how far an image can pull the model towards itself: the root of its leverage, at its largest between the
+        nodes beside this one (with a reserve for T).
     reach
         (J,) by how much x² + y² may grow between nodes, relative: the largest eigenvalue of (α β; β γ) times the
         squared half step.
+    drift
+        (J,) likewise by how much x² may grow.
     B_bounds
         Of the model, (0, 0) without B.
     flips
@@ -83,7 +88,9 @@ class ConeTable:
     edge: NDArray[np.float32]
     upper: NDArray[np.float32]
     last: NDArray[np.int64]
+    lean: Floats
     reach: NDArray[np.float32]
+    drift: NDArray[np.float32]
     B_bounds: tuple[float, float]
     has_B: bool
     flips: bool
@@ -151,13 +158,29 @@ def _derivative(model: SignalModel, t: Floats) -> Floats:
     return np.asarray(_frame(model, stencil)[0] @ _D1 / _STEP)
 
 
-def _inner(model: SignalModel, t: Floats) -> Floats:
-    """Return α, β, γ and ω (4, *t.shape)."""
+def _off_plane(model: SignalModel, t: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return Pu₀′ and Pu₁′ (N, *t.shape) and ω."""
     (u0, u1), _ = _frame(model, t)
     d0, d1 = _derivative(model, t)
     omega = (u0 * d1).sum(0)
-    p0, p1 = d0 + omega * u1, d1 - omega * u0  # ⟨u₁, u₀′⟩ = −⟨u₀, u₁′⟩, ⟨u, u′⟩ = 0
+    return d0 + omega * u1, d1 - omega * u0, omega  # ⟨u₁, u₀′⟩ = −⟨u₀, u₁′⟩, ⟨u, u′⟩ = 0
+
+
+def _inner(model: SignalModel, t: Floats) -> Floats:
+    """Return α, β, γ and ω (4, *t.shape)."""
+    p0, p1, omega = _off_plane(model, t)
     return np.stack([(p0 * p0).sum(0), (p0 * p1).sum(0), (p1 * p1).sum(0), omega])
+
+
+def _lean(model: SignalModel, t: Floats) -> Floats:
+    """Return the root of the leverage of each image (N, *t.shape), that on T at its largest over all A and B."""
+    (u0, u1), _ = _frame(model, t)
+    p0, p1, _ = _off_plane(model, t)
+    a, b, c = (p0 * p0).sum(0), (p0 * p1).sum(0), (p1 * p1).sum(0)
+    tiny = 1e-9 * (a + c) + 1e-30
+    a, c = a + tiny, c + tiny
+    on_T = (c * p0**2 - 2 * b * p0 * p1 + a * p1**2) / (a * c - b * b)
+    return np.asarray(np.sqrt(np.clip(u0**2 + u1**2 + 1.5 * on_T, 0, 1)))
 
 
 def _speed(model: SignalModel, t: Floats) -> Floats:
@@ -196,7 +219,10 @@ def _table(model: SignalModel, t: Floats) -> ConeTable:
     has_B = len(model.parameters) == 3
     known = ~narrow
     flips = has_B and model.magnitude
+    around = t[:, None] + np.stack([-left, -left / 2, 0 * t, right / 2, right], axis=1)  # (J, 5)
+    lean = _lean(model, around).max(-1).T if flips else np.ones((len(t), u.shape[1]))
     upper = edges[EDGE_X] * at_nodes[0] + edges[EDGE_Y] * at_nodes[1]  # (N, J)
+    depth = at_nodes[0] * edges[EDGE_Y] - at_nodes[1] * edges[EDGE_X]
     return ConeTable(
         t=t,
         width=width,
@@ -205,11 +231,13 @@ def _table(model: SignalModel, t: Floats) -> ConeTable:
         scalars=np.ascontiguousarray(scalars),
         order=np.ascontiguousarray(order),
         fixed=bool((order[known] == order[known][:1]).all()),
-        nodes=np.ascontiguousarray(np.moveaxis(at_nodes, -1, 0), dtype=np.float32),
+        nodes=np.ascontiguousarray(np.moveaxis(np.stack([*at_nodes, depth]), -1, 0), dtype=np.float32),
         edge=np.ascontiguousarray(edges[[EDGE_X, EDGE_Y]].T, dtype=np.float32),
         upper=np.ascontiguousarray((abs(upper) if flips else upper).T, dtype=np.float32),
         last=(upper < 0).sum(0) if flips else np.zeros(len(t), np.int64),
+        lean=np.ascontiguousarray(lean),
         reach=(largest * (width / 2) ** 2).astype(np.float32),
+        drift=((alpha + scalars[:, OMEGA, 0] ** 2) * (width / 2) ** 2).astype(np.float32),
         B_bounds=model.parameters[1].bounds if has_B else (0.0, 0.0),
         has_B=has_B,
         flips=flips,

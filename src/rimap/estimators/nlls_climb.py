@@ -1,0 +1,300 @@
+"""Numba kernels that climb: from tasks (voxel, node of T, flips) to maxima over T, on many lanes at once.
+
+Tasks are sorted by node, so that all lanes of a group share its polynomials. What turns out to continue elsewhere (at
+the node beside it, on the edge of the cone, with another number of flips) becomes a task of the next round; what fits
+no pattern is odd, for `nlls_kernels`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rimap.estimators.nlls_polynomials import INSIDE, UPPER, Array, compiled, lane, poly, poly0
+from rimap.estimators.nlls_scan import FINE, FIRST, FLIPS, FRESH, HINT, KEY, SEEN, VOXEL, other_flips, push
+
+#: Tasks that are done side by side.
+GROUP = 64
+#: Rows of what a climb gives: θ (and where to begin, 0 for any), squared length, x, y, the last step, x·e_y − y·e_x of the unconstrained maximum, and
+#: to second order from the node: how far up, and from where.
+THETA, LENGTH, X, Y, STEP, DEPTH, PROMISE, START = range(8)
+#: Columns of `best`.
+FIT, NODE, BEST_THETA, BEST_X, BEST_Y, PLACE, T_BOUND, BEST_FLIPS = range(8)
+
+
+@compiled(fast=True)
+def _combine(C: Array, S: Array, G: Array) -> None:
+    """Write the coefficients (16, GROUP) of x and y for signed images S (N, GROUP), C (N, 16); N is a multiple of 4.
+
+    Four by four: numba checks at each inner loop whether the rows overlap, which must be worth its while.
+    """
+    for o in range(0, 16, 4):
+        g0, g1, g2, g3 = G[o], G[o + 1], G[o + 2], G[o + 3]
+        for v in range(GROUP):
+            g0[v] = g1[v] = g2[v] = g3[v] = 0.0
+        for n in range(0, C.shape[0], 4):
+            a0, a1, a2, a3 = C[n, o], C[n + 1, o], C[n + 2, o], C[n + 3, o]
+            b0, b1, b2, b3 = C[n, o + 1], C[n + 1, o + 1], C[n + 2, o + 1], C[n + 3, o + 1]
+            c0, c1, c2, c3 = C[n, o + 2], C[n + 1, o + 2], C[n + 2, o + 2], C[n + 3, o + 2]
+            d0, d1, d2, d3 = C[n, o + 3], C[n + 1, o + 3], C[n + 2, o + 3], C[n + 3, o + 3]
+            s0, s1, s2, s3 = S[n], S[n + 1], S[n + 2], S[n + 3]
+            for v in range(GROUP):
+                t0, t1, t2, t3 = s0[v], s1[v], s2[v], s3[v]
+                g0[v] += a0 * t0 + a1 * t1 + a2 * t2 + a3 * t3
+                g1[v] += b0 * t0 + b1 * t1 + b2 * t2 + b3 * t3
+                g2[v] += c0 * t0 + c1 * t1 + c2 * t2 + c3 * t3
+                g3[v] += d0 * t0 + d1 * t1 + d2 * t2 + d3 * t3
+
+
+@compiled(fast=True)
+def _open(R: Array) -> bool:
+    """Tell whether a lane has not come to rest. (Within the loop of the steps, this would keep it from vectors.)"""
+    count = 0.0
+    for v in range(GROUP):
+        count += 1.0 if abs(R[STEP, v]) >= 1e-5 else 0.0
+    return count > 0
+
+
+@compiled(fast=True)
+def _inside(G: Array, E: Array, lo: float, hi: float, R: Array) -> None:
+    """Climb x² + y² by Newton's iteration in every lane; G (16, GROUP) are its coefficients, E those of the edge."""
+    for v in range(GROUP):
+        c0, c1, c2, d0, d1, d2 = G[0, v], G[1, v], G[2, v], G[8, v], G[9, v], G[10, v]
+        f, g = c0 * c0 + d0 * d0, c0 * c1 + d0 * d1
+        h = c1 * c1 + 2 * c0 * c2 + d1 * d1 + 2 * d0 * d2
+        t = -g / min(h, -1e-300)
+        t = min(max(t if h < 0 else (lo if g < 0 else hi), lo), hi)
+        R[PROMISE, v], R[START, v] = f + t * (2 * g + t * h), f
+        R[THETA, v] = R[THETA, v] if R[THETA, v] != 0 else t
+    for _ in range(8):
+        for v in range(GROUP):
+            t = R[THETA, v]
+            x, x1, x2 = lane(G, 0, v, t)
+            y, y1, y2 = lane(G, 8, v, t)
+            g, h = x * x1 + y * y1, x1 * x1 + x * x2 + y1 * y1 + y * y2
+            step = -g / min(h, -1e-300)
+            step = step if h < 0 else (1.0 if g > 0 else -1.0)
+            new = min(max(t + step, lo), hi)
+            dt = new - t
+            x, y = x + dt * (x1 + 0.5 * dt * x2), y + dt * (y1 + 0.5 * dt * y2)
+            R[THETA, v], R[STEP, v] = new, dt
+            R[X, v], R[Y, v], R[LENGTH, v] = x, y, x * x + y * y
+        if not _open(R):
+            break
+    for v in range(GROUP):
+        R[DEPTH, v] = R[X, v] * poly0(E, 8, R[THETA, v]) - R[Y, v] * poly0(E, 0, R[THETA, v])
+
+
+@compiled(fast=True)
+def _along(G: Array, E: Array, lo: float, hi: float, R: Array) -> None:
+    """Climb the projection on the upper edge of the cone likewise."""
+    e0, e1, e2, u0, u1, u2 = E[0], E[1], E[2], E[8], E[9], E[10]
+    for v in range(GROUP):
+        c0, c1, c2, d0, d1, d2 = G[0, v], G[1, v], G[2, v], G[8, v], G[9, v], G[10, v]
+        w = c0 * e0 + d0 * u0
+        g = c1 * e0 + c0 * e1 + d1 * u0 + d0 * u1
+        h = 2 * (c2 * e0 + c1 * e1 + c0 * e2 + d2 * u0 + d1 * u1 + d0 * u2)
+        t = -g / min(h, -1e-300)
+        t = min(max(t if h < 0 else (lo if g < 0 else hi), lo), hi)
+        p = max(w + t * (g + 0.5 * t * h), 0.0)
+        R[PROMISE, v], R[START, v] = p * p, max(w, 0.0) * max(w, 0.0)
+        R[THETA, v] = R[THETA, v] if R[THETA, v] != 0 else t
+    for _ in range(8):
+        for v in range(GROUP):
+            t = R[THETA, v]
+            x, x1, x2 = lane(G, 0, v, t)
+            y, y1, y2 = lane(G, 8, v, t)
+            a, a1, a2 = poly(E, 0, t)
+            b, b1, b2 = poly(E, 8, t)
+            g = x1 * a + x * a1 + y1 * b + y * b1
+            h = x2 * a + 2 * x1 * a1 + x * a2 + y2 * b + 2 * y1 * b1 + y * b2
+            step = -g / min(h, -1e-300)
+            step = step if h < 0 else (1.0 if g > 0 else -1.0)
+            new = min(max(t + step, lo), hi)
+            dt = new - t
+            R[THETA, v], R[STEP, v] = new, dt
+        if not _open(R):
+            break
+    for v in range(GROUP):
+        t = R[THETA, v]
+        x, x1, x2 = lane(G, 0, v, t)
+        y, y1, y2 = lane(G, 8, v, t)
+        a, b = poly0(E, 0, t), poly0(E, 8, t)
+        w, q = x * a + y * b, a * a + b * b
+        R[DEPTH, v] = x * b - y * a
+        w = max(w, 0.0)
+        R[LENGTH, v], R[X, v], R[Y, v] = w * w / q, w * a / q, w * b / q
+
+
+@compiled(fast=True)
+def _far_flips(S: Array, nodes: Array, edge: Array, order: Array, flips: int, need: Array, T: Array, W: Array) -> None:
+    """Count for each lane over how many numbers of flips x² + y² at a node is a maximum and ≥ `need`.
+
+    S (N + pad, GROUP) images of any sign, whose modulus is taken; T (N + pad, GROUP) and W (6, GROUP) scratch in single
+    precision, the last row of W the counts.
+    """
+    N = nodes.shape[1] - 1
+    zero, one, two = np.float32(0), np.float32(1), np.float32(2)
+    ex, ey = edge[0], edge[1]
+    for n in range(S.shape[0]):
+        for v in range(GROUP):
+            T[n, v] = np.float32(abs(S[n, v]))
+    for v in range(GROUP):
+        W[0, v] = W[1, v] = W[3, v] = W[5, v] = zero
+    for n in range(0, N, 4):
+        n1, n2, n3 = min(n + 1, N), min(n + 2, N), min(n + 3, N)
+        a0, a1, a2, a3 = nodes[0, n], nodes[0, n1], nodes[0, n2], nodes[0, n3]
+        b0, b1, b2, b3 = nodes[1, n], nodes[1, n1], nodes[1, n2], nodes[1, n3]
+        t0, t1, t2, t3 = T[n], T[min(n1, N - 1)], T[min(n2, N - 1)], T[min(n3, N - 1)]
+        for v in range(GROUP):
+            s0, s1, s2, s3 = t0[v], t1[v], t2[v], t3[v]
+            W[0, v] += a0 * s0 + a1 * s1 + a2 * s2 + a3 * s3
+            W[1, v] += b0 * s0 + b1 * s1 + b2 * s2 + b3 * s3
+    for v in range(GROUP):
+        x, y = W[0, v], W[1, v]
+        W[4, v] = x * x + y * y if min(y, x * ey - y * ex) > zero else zero
+    for m in range(flips + 1):
+        n = order[min(m, flips - 1)]
+        a, b = two * nodes[0, n], two * nodes[1, n]
+        t, last = T[n], zero if m == flips else one
+        for v in range(GROUP):
+            s = t[v]
+            x, y, before, here = W[0, v] - a * s, W[1, v] - b * s, W[3, v], W[4, v]
+            after = last * (x * x + y * y) if min(y, x * ey - y * ex) > zero else zero
+            W[5, v] += one if here >= max(need[v], max(before, after)) else zero
+            W[0, v], W[1, v], W[3, v], W[4, v] = x, y, here, after
+
+
+@compiled()
+def sort(tasks: Array, n: int, keys: int, begin: Array, index: Array) -> None:
+    """Write to `index` the tasks in the order of their keys; those of key i begin at begin[i]."""
+    for i in range(keys + 2):
+        begin[i] = 0
+    for i in range(n):
+        begin[tasks[i, KEY] + 2] += 1
+    for i in range(keys + 1):
+        begin[i + 1] += begin[i]
+    for i in range(n):
+        key = tasks[i, KEY] + 1
+        index[begin[key]] = i
+        begin[key] += 1
+
+
+@compiled()
+def climb(tasks: Array, n: int, index: Array, rows: Array, total: Array, limits: Array, basis: Array, scalars: Array, order: Array, rank: Array, lean: Array, flips: int, has_B: int, span: int, nodes: Array, edge: Array, last: Array, reach: Array, goal: Array, low: Array, best: Array, left: Array, then: Array, odd: Array, odds: int) -> tuple[int, int]:  # fmt: skip
+    """Do n tasks: keep what is better than `best` (M, 8), write to `then` what is to be done next, to `odd` what fits no pattern.
+
+    Returns how many of either.
+
+    `basis` (J, N + pad, 16) has a multiple of four rows. `rank` (J, N) is the place of each image in `order`. `lean` (J, N): by how much, squared, an image can pull the
+    model towards itself. Of fresh tasks, flips that are far apart are looked for too, up to `goal` (M); `low` (M) bounds what the lower edge gives. Voxels that this cannot do are marked in `left`.
+    """
+    J, N = rank.shape
+    begin = np.zeros(2 * J + 2, np.int64)
+    sort(tasks, n, 2 * J, begin, index)
+    T, W = np.zeros((basis.shape[1], GROUP), np.float32), np.zeros((6, GROUP), np.float32)
+    who, turned = np.zeros(GROUP, np.int64), np.zeros(GROUP, np.int64)
+    power, record = np.zeros(GROUP), np.zeros(GROUP)
+    need, found = np.zeros(GROUP, np.float32), np.zeros(N + 2, np.int64)
+    G, R, E = np.zeros((16, GROUP)), np.zeros((8, GROUP)), np.zeros(16)
+    S, around = np.zeros((basis.shape[1], GROUP)), np.zeros(2 * span, np.int64)
+    more = 0
+    for key in range(2 * J):
+        j, on_edge = key // 2, key % 2
+        C, lo, hi = basis[j], limits[j, 0], limits[j, 1]
+        E[:8], E[8:] = scalars[j, 0], scalars[j, 1]
+        for group in range(begin[key], begin[key + 1], GROUP):
+            m = min(GROUP, begin[key + 1] - group)
+            for v in range(GROUP):
+                i = index[group + min(v, m - 1)]
+                who[v], turned[v], R[THETA, v] = tasks[i, VOXEL], tasks[i, FLIPS], tasks[i, HINT] / FINE
+                power[v], record[v] = total[who[v]], best[who[v], FIT]  # here many can be under way at once
+            for v in range(0, m, 4):
+                r0, r1, r2, r3 = rows[who[v]], rows[who[v + 1]], rows[who[v + 2]], rows[who[v + 3]]
+                for o in range(N):
+                    S[o, v], S[o, v + 1], S[o, v + 2], S[o, v + 3] = r0[o], r1[o], r2[o], r3[o]
+            for o in range(N):
+                place, s = rank[j, o], S[o]
+                for v in range(GROUP):
+                    s[v] = -s[v] if place < turned[v] else s[v]
+            _combine(C, S, G)
+            if on_edge:
+                _along(G, E, lo, hi, R)
+            else:
+                _inside(G, E, lo, hi, R)
+            fresh = False
+            for v in range(m):
+                fresh |= tasks[index[group + v], FIRST] >= FRESH
+            if fresh and flips:
+                factor = np.float32(1) / (np.float32(1) + np.float32(4) * reach[j])
+                for v in range(GROUP):
+                    need[v] = goal[tasks[index[group + min(v, m - 1)], VOXEL]] * factor
+                _far_flips(S, nodes[j], edge[j], order[j], last[j], need, T, W)
+                for v in range(m):
+                    i = index[group + v]
+                    if W[5, v] > 1 and tasks[i, FIRST] >= FRESH:
+                        voxel = tasks[i, VOXEL]
+                        for o in range(other_flips(rows[voxel], j, tasks[i, FLIPS], last[j], need[v], nodes, edge, order, found)):  # fmt: skip
+                            more = push(then, more, 2 * j, voxel, found[o], 0, 1 << (found[o] % 31), 0.0, left)
+            for v in range(m):
+                i = index[group + v]
+                voxel, k, first, seen = tasks[i, VOXEL], tasks[i, FLIPS], tasks[i, FIRST] % FRESH, tasks[i, SEEN]
+                if left[voxel]:
+                    continue
+                rest = max(power[v] - R[PROMISE, v], 0.0)
+                if not first and R[PROMISE, v] + 0.5 * (R[PROMISE, v] - R[START, v]) + 0.05 * rest < record[v]:
+                    continue
+                theta, x, y, fit, depth = R[THETA, v], R[X, v], R[Y, v], R[LENGTH, v], R[DEPTH, v]
+                beyond = theta <= lo or theta >= hi
+                if not (beyond or abs(R[STEP, v]) < 1e-5) or (on_edge and not fit > 0):
+                    odds = push(odd, odds, key, voxel, k, first, seen, theta, left)
+                    continue
+                if on_edge:
+                    if depth > 1e-9:  # rather inside
+                        more = push(then, more, key - 1, voxel, k, first, seen, theta, left)
+                        continue
+                elif has_B and not (y > 0 and depth > 0):
+                    if y <= 0 and low[voxel] < record[v]:  # B beyond its lower bound, where no better fit lies
+                        continue
+                    if y > 0:
+                        more = push(then, more, key + 1, voxel, k, first, seen, theta, left)
+                    else:
+                        odds = push(odd, odds, key, voxel, k, first, seen, theta, left)
+                    continue
+                elif not (has_B or x > 0):
+                    odds = push(odd, odds, key, voxel, k, first, seen, theta, left)
+                    continue
+                if beyond and theta != 0.0:  # that is for the node beside it
+                    if first or fit > record[v]:
+                        more = push(then, more, key + (2 if theta > 0 else -2), voxel, k, first, seen, 0.0, left)
+                    continue
+                if fit > record[v] and fit > best[voxel, FIT]:  # a lane before may have been better
+                    best[voxel, FIT], best[voxel, NODE], best[voxel, BEST_THETA] = fit, j, theta
+                    best[voxel, BEST_X], best[voxel, BEST_Y], best[voxel, BEST_FLIPS] = x, y, k
+                    best[voxel, PLACE], best[voxel, T_BOUND] = UPPER if on_edge else INSIDE, 1.0 if beyond else 0.0
+                if not flips:
+                    continue
+                spare = 0.005 * max(power[v] - fit, 0.0)
+                row = rows[voxel]
+                count = 0
+                for side in range(2):
+                    change = pull = f = 0.0
+                    for r in range(span):
+                        place = k + r if side else k - 1 - r
+                        if place < 0 or place >= flips:
+                            break
+                        o = order[j, place]
+                        pull += row[o] * lean[j, o]
+                        if f > 0 and 4 * (change - f * row[o] + pull * pull) + spare <= 0:
+                            break  # the model is further from zero there than at the image before
+                        f = x * poly0(C[o], 0, theta) + y * poly0(C[o], 8, theta)
+                        f = f if side else -f
+                        change -= f * row[o]
+                        turns = k + r + 1 if side else k - 1 - r
+                        bit = 1 << (turns % 31)
+                        if 4 * (change + pull * pull) + spare > 0 and not seen & bit:
+                            seen |= bit
+                            around[count] = turns
+                            count += 1
+                for r in range(count):
+                    more = push(then, more, key, voxel, around[r], 0, seen, theta, left)
+    return more, odds

@@ -1,0 +1,138 @@
+"""Numba kernels for models without B: one maximum over T, found on all lanes of a block at once."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from rimap.estimators.nlls_finish import small_exp
+from rimap.estimators.nlls_polynomials import LANES, OK, Array, compiled
+
+
+@compiled(fast=True)
+def _scan_line(S: Array, nodes: Array, W: Array, x: Array, where: Array, peaks: Array) -> None:
+    """Write the node of the longest projection (LANES) and how many maxima there are; W (4·LANES), x (LANES) scratch."""
+    J, N = nodes.shape[0], S.shape[0] - 1
+    zero, one = np.float32(0), np.float32(1)
+    for v in range(LANES):
+        W[v] = W[3 * LANES + v] = zero  # before, maxima
+        W[LANES + v] = -one  # the best
+        W[2 * LANES + v] = one  # rising
+        where[v] = 0
+    for jj in range(0, J + 1, 2):
+        j = min(jj, J - 1)
+        for v in range(LANES):
+            x[v] = zero
+        for n in range(0, N, 3):
+            m, r = min(n + 1, N), min(n + 2, N)  # row N is zero
+            a, b, c = nodes[j, 0, n], nodes[j, 0, m], nodes[j, 0, r]
+            s0, s1, s2 = S[n], S[m], S[r]
+            for v in range(LANES):
+                x[v] += a * s0[v] + b * s1[v] + c * s2[v]
+        for v in range(LANES):
+            p = max(x[v], zero)
+            rising = one if p > W[v] else zero
+            W[3 * LANES + v] += max(W[2 * LANES + v] - rising, zero)
+            W[2 * LANES + v] = rising
+            W[v] = p
+            better = p > W[LANES + v]
+            W[LANES + v] = p if better else W[LANES + v]
+            where[v] = np.int32(j) if better else where[v]
+    for v in range(LANES):
+        peaks[v] = W[3 * LANES + v] + W[2 * LANES + v]
+
+
+@compiled(fast=True)
+def _climb_lanes(S: Array, where: Array, limits: Array, basis: Array, scalars: Array, at: Array, width: Array, G: Array, out: Array) -> None:  # fmt: skip
+    """Find the maximum near the node `where` in every lane, with T and its standard deviation.
+
+    `at` (J, 2) are T and 1/r₀₀ at the nodes. Writes 1 where it is found strictly between the bounds, squared length,
+    A, T, their standard deviations to `out` (8, LANES); for scale 1. G (32, LANES) is scratch.
+    """
+    N = basis.shape[1]
+    for v in range(LANES):
+        j = where[v]
+        C, L0, L1 = basis[j], scalars[j, 2], scalars[j, 5]
+        c0 = c1 = c2 = c3 = c4 = c5 = c6 = c7 = 0.0
+        for n in range(N):
+            s = float(S[n, v])
+            c0 += s * C[n, 0]
+            c1 += s * C[n, 1]
+            c2 += s * C[n, 2]
+            c3 += s * C[n, 3]
+            c4 += s * C[n, 4]
+            c5 += s * C[n, 5]
+            c6 += s * C[n, 6]
+            c7 += s * C[n, 7]
+        G[0, v], G[1, v], G[2, v], G[3, v], G[4, v], G[5, v], G[6, v], G[7, v] = c0, c1, c2, c3, c4, c5, c6, c7
+        for i in range(1, 8):
+            G[8 + i, v] = L0[i]
+        for i in range(8):
+            G[16 + i, v] = L1[i]
+        G[24, v], G[25, v], G[26, v], G[27, v], G[8, v] = limits[j, 0], limits[j, 1], at[j, 0], width[j], at[j, 1]
+    for v in range(LANES):
+        lo, hi = G[24, v], G[25, v]
+        c1, c2, c3, c4, c5, c6, c7 = G[1, v], G[2, v], G[3, v], G[4, v], G[5, v], G[6, v], G[7, v]
+        x = min(max(-0.5 * c1 / c2 if c2 < 0 else 0.0, lo), hi)
+        step, curve = 1.0, -1.0
+        for _ in range(5):
+            f1 = c1 + x * (2 * c2 + x * (3 * c3 + x * (4 * c4 + x * (5 * c5 + x * (6 * c6 + x * 7 * c7)))))
+            curve = 2 * c2 + x * (6 * c3 + x * (12 * c4 + x * (20 * c5 + x * (30 * c6 + x * 42 * c7))))
+            step = -f1 / curve if curve < 0 else 1.0
+            x = min(max(x + step, lo), hi)
+        y = G[0, v] + x * (c1 + x * (c2 + x * (c3 + x * (c4 + x * (c5 + x * (c6 + x * c7))))))
+        found = (abs(step) < 1e-5) & (x > lo) & (x < hi) & (curve < 0) & (y > 0)
+        out[0, v] = 1.0 if found else 0.0
+        G[28, v], G[29, v] = x, y
+    for v in range(LANES):
+        x, y, width_v = G[28, v], G[29, v], G[27, v]
+        b1, b2, b3, b4, b5, b6, b7 = G[9, v], G[10, v], G[11, v], G[12, v], G[13, v], G[14, v], G[15, v]
+        log_r = x * (b1 + x * (b2 + x * (b3 + x * (b4 + x * (b5 + x * (b6 + x * b7))))))
+        slope = b1 + x * (2 * b2 + x * (3 * b3 + x * (4 * b4 + x * (5 * b5 + x * (6 * b6 + x * 7 * b7)))))
+        slope = slope / width_v
+        T, r0 = G[26, v] * small_exp(x * width_v), G[8, v] * small_exp(-log_r)
+        b0, b1, b2, b3, b4, b5, b6, b7 = G[16, v], G[17, v], G[18, v], G[19, v], G[20, v], G[21, v], G[22, v], G[23, v]
+        D = y * y * (b0 + x * (b1 + x * (b2 + x * (b3 + x * (b4 + x * (b5 + x * (b6 + x * b7)))))))
+        good = (D > 0) & (max(abs(log_r), abs(x * width_v)) < 1)
+        D = 1 / max(D, 1e-300)
+        out[0, v] = out[0, v] if good else 0.0
+        out[1, v], out[2, v], out[3, v] = y * y, y * r0, T
+        out[4, v] = r0 * math.sqrt(1 + y * y * slope * slope * D)
+        out[5, v] = T * math.sqrt(D)
+
+
+@compiled()
+def fit_line(blocks: Array, kind: Array, scale: Array, total: Array, voxels: Array, nodes: Array, limits: Array, basis: Array, scalars: Array, t: Array, width: Array, kappa: Array, sd: Array, residual: Array, status: Array, again: Array) -> int:  # fmt: skip
+    """Write what `finish` writes for voxels with one maximum between the bounds of T; the others to `again`.
+
+    Returns how many those are.
+    """
+    J, N = basis.shape[0], basis.shape[1]
+    W, x = np.zeros(4 * LANES, np.float32), np.zeros(LANES, np.float32)
+    where, peaks = np.zeros(LANES, np.int32), np.zeros(LANES, np.float32)
+    G, lanes, at = np.zeros((32, LANES)), np.zeros((8, LANES)), np.zeros((J, 2))
+    for j in range(J):
+        at[j, 0], at[j, 1] = math.exp(t[j]), math.exp(-scalars[j, 2, 0])
+    count = 0
+    for b in range(blocks.shape[0]):
+        S, first = blocks[b], b * LANES
+        _scan_line(S, nodes, W, x, where, peaks)
+        _climb_lanes(S, where, limits, basis, scalars, at, width, G, lanes)
+        for v in range(LANES):
+            rss = total[first + v] - lanes[1, v]
+            lanes[6, v] = math.sqrt(max(rss, 0.0) / N) * scale[first + v]
+            lanes[0, v] = lanes[0, v] if rss > 1e-6 * total[first + v] else 0.0  # too few digits: for `finish`
+            lanes[7, v] = 1 / scale[first + v] if scale[first + v] > 0 else 0.0
+        for v in range(min(LANES, voxels.shape[0] - first)):
+            i = first + v
+            if kind[i] <= 0 and peaks[v] <= 1 and lanes[0, v] > 0:
+                o = voxels[i]
+                kappa[0, o], kappa[1, o] = lanes[2, v] * scale[i], lanes[3, v]
+                sd[0, o], sd[1, o] = lanes[4, v], lanes[5, v] * lanes[7, v]
+                residual[o] = lanes[6, v]
+                status[o] = OK
+            else:
+                again[count] = i
+                count += 1
+    return count

@@ -1,0 +1,129 @@
+"""What the kernels of the voxelwise search share: how they are compiled, and polynomials in θ.
+
+Numba keeps compiled code beside each file and compiles anew when that file changes, not when one that it imports
+does: whoever changes this file touches the other `nlls_*` too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from numba import njit
+
+#: Voxels side by side in a block.
+LANES = 64
+OK, AT_BOUND, NO_SIGNAL, NOT_FINITE = 0, 1, 2, 3
+
+#: Where on the cone an estimate lies.
+INSIDE, LOWER, UPPER, KINK = 0, 1, 2, 3
+
+Array = Any
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FAST = {"nnan", "ninf", "nsz", "arcp", "contract", "afn", "reassoc"}
+
+
+def compiled(*, fast: bool = False) -> Callable[[F], F]:
+    """Compile a kernel; `fast` lets it reorder sums (its images must be finite).
+
+    Python's check for division by zero is off: it would keep loops from being vectorised.
+    """
+    return cast(
+        "Callable[[F], F]", njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST if fast else False)
+    )
+
+
+@compiled(fast=True)
+def poly(c: Array, i: int, t: float) -> tuple[float, float, float]:
+    """Return value and two derivatives at θ of the polynomial of degree 7 that starts at c[i]."""
+    f = c[i + 7]
+    f1 = f
+    f = f * t + c[i + 6]
+    f2 = f1
+    f1 = f1 * t + f
+    f = f * t + c[i + 5]
+    f2 = f2 * t + f1
+    f1 = f1 * t + f
+    f = f * t + c[i + 4]
+    f2 = f2 * t + f1
+    f1 = f1 * t + f
+    f = f * t + c[i + 3]
+    f2 = f2 * t + f1
+    f1 = f1 * t + f
+    f = f * t + c[i + 2]
+    f2 = f2 * t + f1
+    f1 = f1 * t + f
+    f = f * t + c[i + 1]
+    f2 = f2 * t + f1
+    f1 = f1 * t + f
+    f = f * t + c[i]
+    return f, f1, 2 * f2
+
+
+@compiled(fast=True)
+def poly1(c: Array, i: int, t: float) -> tuple[float, float]:
+    """Return value and derivative at θ of the polynomial of degree 7 that starts at c[i]."""
+    f = c[i] + t * (c[i + 1] + t * (c[i + 2] + t * (c[i + 3] + t * (c[i + 4] + t * (c[i + 5] + t * (c[i + 6] + t * c[i + 7]))))))  # fmt: skip
+    f1 = c[i + 1] + t * (2 * c[i + 2] + t * (3 * c[i + 3] + t * (4 * c[i + 4] + t * (5 * c[i + 5] + t * (6 * c[i + 6] + t * 7 * c[i + 7])))))  # fmt: skip
+    return f, f1
+
+
+@compiled(fast=True)
+def poly0(c: Array, i: int, t: float) -> float:
+    """Return the value at θ of the polynomial of degree 7 that starts at c[i]."""
+    return float(c[i] + t * (c[i + 1] + t * (c[i + 2] + t * (c[i + 3] + t * (c[i + 4] + t * (c[i + 5] + t * (c[i + 6] + t * c[i + 7])))))))  # fmt: skip
+
+
+@compiled(fast=True)
+def lane(G: Array, i: int, v: int, t: float) -> tuple[float, float, float]:
+    """Return what `poly` does for the polynomial of lane v that starts at row i of G."""
+    f = G[i + 7, v]
+    f1 = f
+    f = f * t + G[i + 6, v]
+    f2 = f1
+    f1 = f1 * t + f
+    f = f * t + G[i + 5, v]
+    f2 = f2 * t + f1
+    f1 = f1 * t + f
+    f = f * t + G[i + 4, v]
+    f2 = f2 * t + f1
+    f1 = f1 * t + f
+    f = f * t + G[i + 3, v]
+    f2 = f2 * t + f1
+    f1 = f1 * t + f
+    f = f * t + G[i + 2, v]
+    f2 = f2 * t + f1
+    f1 = f1 * t + f
+    f = f * t + G[i + 1, v]
+    f2 = f2 * t + f1
+    f1 = f1 * t + f
+    f = f * t + G[i, v]
+    return f, f1, 2 * f2
+
+
+@compiled(fast=True)
+def combine(C: Array, s: Array, out: Array) -> None:
+    """Write the coefficients (16,) of x and y for the signed images s (N + pad): Σₙ sₙ C[n]; C (N, 16)."""
+    a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = 0.0  # scalars stay in vector registers, an array would not
+    b0 = b1 = b2 = b3 = b4 = b5 = b6 = b7 = 0.0
+    for n in range(C.shape[0]):
+        v = s[n]
+        a0 += v * C[n, 0]
+        a1 += v * C[n, 1]
+        a2 += v * C[n, 2]
+        a3 += v * C[n, 3]
+        a4 += v * C[n, 4]
+        a5 += v * C[n, 5]
+        a6 += v * C[n, 6]
+        a7 += v * C[n, 7]
+        b0 += v * C[n, 8]
+        b1 += v * C[n, 9]
+        b2 += v * C[n, 10]
+        b3 += v * C[n, 11]
+        b4 += v * C[n, 12]
+        b5 += v * C[n, 13]
+        b6 += v * C[n, 14]
+        b7 += v * C[n, 15]
+    out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7] = a0, a1, a2, a3, a4, a5, a6, a7
+    out[8], out[9], out[10], out[11], out[12], out[13], out[14], out[15] = b0, b1, b2, b3, b4, b5, b6, b7
