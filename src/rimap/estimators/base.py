@@ -46,7 +46,7 @@ def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: fl
     if maps.sd_kappa is None or maps.residual is None or noise is None or noise.sigma is None:
         return ()
     p, T, A = series.model.parameters[-1], maps.kappa[-1], maps.kappa[0]
-    step = -(-maps.status.size // 20_000)  # a median needs no more voxels
+    step = -(-maps.status.size // 50_000)  # a median needs no more voxels
     flat = slice(None, None, step)
     sigma = np.broadcast_to(np.reshape(noise.sigma, -1), maps.status.size)[flat]
     sd, T, A, status = (a.reshape(-1)[flat] for a in (maps.sd_kappa[-1], T, A, maps.status))

@@ -73,11 +73,18 @@ class NLLS(Estimator):
 
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series, with standard deviations, residual and σ."""
-        maps = least_squares(series, threads=self.threads, progress=progress)
-        noise, source, found = _noise(series, maps)
+        return self.finish(series, self.piece(series, progress=progress))
+
+    def piece(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
+        """Return the maps of a slab: those of the whole, cut, up to `finish`."""
+        return least_squares(series, threads=self.threads, progress=progress)
+
+    def finish(self, series: WeightedSeries, maps: ParameterMaps) -> ParameterMaps:
+        """Return the maps of the whole with what needs the whole: σ, the standard deviations, warnings."""
+        noise, source, found = noise_of(series, maps)
         maps = replace(
             maps,
-            sd_kappa=_sd(series, maps, noise),
+            sd_kappa=sd_for(series.model, maps, noise),
             noise=noise,
             sigma_source=source,
             estimator=self.name,
@@ -261,7 +268,7 @@ def _any_model(model: SignalModel, images: Floats, kappa: Floats, sd: Floats, re
     return work
 
 
-def _noise(series: WeightedSeries, maps: ParameterMaps) -> tuple[Noise, str, tuple[str, ...]]:
+def noise_of(series: WeightedSeries, maps: ParameterMaps) -> tuple[Noise, str, tuple[str, ...]]:
     """Return the noise with its σ, where that came from, and warnings."""
     noise = series.noise or Gaussian()
     if noise.sigma is not None:
@@ -275,17 +282,17 @@ def _noise(series: WeightedSeries, maps: ParameterMaps) -> tuple[Noise, str, tup
     )  # fmt: skip
 
 
-def _sd(series: WeightedSeries, maps: ParameterMaps, noise: Noise) -> NDArray[np.float64]:
+def sd_for(model: SignalModel, maps: ParameterMaps, noise: Noise) -> NDArray[np.float64]:
     """Return the standard deviations for the noise at hand from those for Gaussian noise of σ = 1."""
     assert maps.sd_kappa is not None
     if noise.sigma is None:
         return np.full_like(maps.kappa, np.nan)
     if isinstance(noise, Gaussian):
-        return np.asarray(np.multiply(maps.sd_kappa, noise.sigma, out=maps.sd_kappa))  # nobody else has it
+        return np.asarray(maps.sd_kappa * noise.sigma)
     sd = np.full(maps.kappa.shape, np.nan)
     flat, kappa = sd.reshape(len(sd), -1), maps.kappa.reshape(len(sd), -1)
     ok = np.flatnonzero(maps.status == Status.OK)
     for voxels in np.array_split(ok, len(ok) // CHUNK + 1):
         sigma = noise.sigma if np.ndim(noise.sigma) == 0 else noise.sigma.reshape(-1)[voxels]
-        flat[:, voxels] = cramer_rao_sd(series.model, type(noise)(sigma=sigma), kappa[:, voxels])
+        flat[:, voxels] = cramer_rao_sd(model, type(noise)(sigma=sigma), kappa[:, voxels])
     return flat.reshape(sd.shape)
