@@ -163,7 +163,7 @@ def an_unknown_estimator(root, make):
 
 
 def an_unknown_sequence(root, make):
-    return [root, "--sequence", "t1"], "ir"
+    return [root, "--sequence", "flair"], "ir"
 
 
 def an_unknown_noise(root, make):
