@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
+from rimap.estimators import sigma
 from rimap.estimators.base import conditioning_warnings, model_warnings
 from rimap.estimators.mle import MLE
 from rimap.estimators.nlls import NLLS, noise_of, sd_for
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from rimap.io.opened import OpenSeries
     from rimap.signals import SignalModel
 
-#: As many voxels as `rimap.estimators.sigma` and `conditioning_warnings` look at.
+#: As many voxels as `conditioning_warnings` looks at.
 _SAMPLE = 50_000
 _BLOCK = 1 << 20
 
@@ -223,7 +224,7 @@ def _thinned(wanted: Callable[[NDArray[np.uint8]], NDArray[np.bool_]], status: N
             yield i, wanted(flat[i : i + _BLOCK])
 
     total = sum(int(w.sum()) for _, w in blocks())
-    step, before, found = -(-total // _SAMPLE) or 1, 0, [np.empty(0, np.intp)]
+    step, before, found = -(-total // sigma._SAMPLE) or 1, 0, [np.empty(0, np.intp)]
     for i, w in blocks():
         here = np.flatnonzero(w)
         found.append(here[(-before) % step :: step] + i)
