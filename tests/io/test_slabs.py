@@ -92,6 +92,7 @@ def test_slabs_give_the_maps_of_the_whole(
     nib.save(nib.Nifti1Image((3 + rng.random(SHAPE)).astype(np.float32), affine), tmp_path / "s.nii.gz")
     mask = rng.random(SHAPE) < 0.6
     mask[..., 6] = False
+    mask[:, :6] = False  # air, where two solutions may be as good as each other
     nib.save(nib.Nifti1Image(mask.astype(np.uint8), affine), tmp_path / "m.nii.gz")
     nib.save(nib.Nifti1Image((mask * rng.integers(0, 4, SHAPE)).astype(np.int16), affine), tmp_path / "l.nii.gz")
     scale = 1 if kind == "ir" else 10
@@ -139,9 +140,7 @@ def test_what_is_refused_whole_is_refused_in_slabs(run: Callable[..., Any], tmp_
 def test_an_estimator_that_needs_the_whole_says_so(run: Callable[..., Any], tmp_path: Path) -> None:
     file = series(tmp_path / "x.nii.gz")
     result = run("out", file, "--sequence", "ir", "--times-ms", "50 200 700 1500 3000", "--memory", "50M")
-    assert (
-        result.exit_code == 2 and "mle needs the whole volume" in result.stderr and "--estimator nlls" in result.stderr
-    )
+    assert result.exit_code == 2 and "needs the whole volume" in result.stderr and "--estimator nlls" in result.stderr
     result = run(
         "out", file, "--sequence", "ir", "--times-ms", "50 200 700 1500 3000", "--estimator", "nlls", "--memory", "50M"
     )
