@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rimap.cli._options import one_of
@@ -13,12 +15,29 @@ if TYPE_CHECKING:
     from rimap.estimators import Estimator
 
 
-def default_estimator(sequence: str) -> tuple[str, str]:
+#: The networks that have passed their tests, by sequence.
+_PASSED = {"ir": "t1"}
+
+
+def default_estimator(sequence: str, options: Mapping[str, Any] = MappingProxyType({})) -> tuple[str, str]:
     """Return the estimator that maps a sequence where none is named, and why.
 
+    An option that belongs to one estimator names it.
+
     This is the one place that decides it. A network becomes the default where it has passed its tests for the
-    sequence.
+    sequence: for T1, bias at every SNR and small structures (`python -m benchmarks.bench_t1 rim:t1`).
     """
+    if "network" in options:
+        from rimap.estimators.shipped import metadata_of, path_of
+
+        return metadata_of(path_of(options["network"]))["kind"], "what --network is"
+    if "lambda_B" in options:
+        return "mle", "what --lambda-b belongs to"
+    if sequence in _PASSED:
+        return (
+            "rim",
+            f"the default: network {_PASSED[sequence]} has passed its tests; --estimator mle or nlls for others",
+        )
     return "mle", f"the default; no network has passed its tests for {sequence} yet"
 
 

@@ -389,7 +389,7 @@ def _written(
 def chosen(request: Request, sequence: str) -> tuple[Estimator, str]:
     """Return the estimator of a request for a sequence, and why it is that one."""
     if request.estimator is None:
-        name, why = default_estimator(sequence)
+        name, why = default_estimator(sequence, request.estimator_options)
     else:
         name, why = one_of(request.estimator, estimator_names(), "--estimator"), "as asked for"
     return build(name, dict(request.estimator_options), threads=request.threads), why

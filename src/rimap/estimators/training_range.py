@@ -16,6 +16,9 @@ from rimap.signals.base import SignalModel
 if TYPE_CHECKING:
     from rimap.estimators.network_input import Prepared
 
+#: A, in σ, below which a voxel is taken for air: tissue at SNR 3 is above 2.5 σ. A network paints air with what it knows
+#: of tissue. Not all of it is caught: the mean magnitude of noise alone is 1.25 σ, and A of such a fit up to 3 σ.
+FAINT = 1.5
 _SLACK = 1.1  # a tenth beyond the range is not worth a warning
 
 
@@ -88,6 +91,9 @@ def checked_maps(
         (Q, *X) and (*X), in the unit of the images.
     """
     status = ready.status(series, kappa, series.model)
+    if about["kind"] == "rim":
+        faint = kappa[0] < FAINT * np.asarray(ready.noise.sigma)
+        status[faint & np.isin(status, (Status.OK, Status.AT_BOUND))] = Status.NO_SIGNAL
     outside, warnings = compare(about, series, ready, kappa)
     status[outside & (status == Status.OK)] = Status.OUTSIDE_TRAINING
     gone = np.isin(status, (Status.NO_SIGNAL, Status.NOT_FINITE, Status.OUTSIDE_MASK))
