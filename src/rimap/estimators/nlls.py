@@ -214,6 +214,7 @@ def _cone_search(
             nlls_kernels.settle(
                 tasks, many, w.rows, flips, span, order, table.basis, table.scalars, table.t, table.limits, w.best
             )
+        w.left[(w.best[:, 0] <= 0) & (w.kind <= 0)] = 1  # not found: the last resort
         bounds = (*table.B_bounds, has_B)
         ids = ids[ids >= 0][:m] if has_B else ids[ids >= 0]
         nlls_finish.finish(
@@ -239,7 +240,11 @@ class _Space:
         self.blocks, self.rows = np.empty((M // lanes, N + 1, lanes), np.float32), np.empty((M, N), np.float32)
         self.scale, self.total = np.empty(M), np.empty(M)
         self.goal, self.low = np.empty(M, np.float32), np.empty(M, np.float32)
-        self.kind, self.left, self.best = np.empty(M, np.int64), np.empty(M, np.uint8), np.empty((M, 8))
+        self.kind, self.left, self.best = (
+            np.full(M, Status.NO_SIGNAL, np.int64),
+            np.empty(M, np.uint8),
+            np.zeros((M, 8)),
+        )
         self.tasks = [np.empty((most * M, 8), np.int32) for most in (60, 60, 1, 48, 60)]
         self.index = np.empty(60 * M, np.int32)
         self.everywhere, self.again = np.arange(M), np.empty(M + lanes, np.int64)

@@ -14,6 +14,8 @@ from rimap.estimators.nlls_scan import FINE, FIRST, FLIPS, FRESH, HINT, KEY, SEE
 
 #: Tasks that are done side by side.
 GROUP = 64
+#: A step so small that it is the last.
+REST = 1e-5
 #: Rows of what a climb gives: θ (and where to begin, 0 for any), squared length, x, y, the last step, x·e_y − y·e_x of the unconstrained maximum, and
 #: to second order from the node: how far up, and from where.
 THETA, LENGTH, X, Y, STEP, DEPTH, PROMISE, START = range(8)
@@ -50,7 +52,7 @@ def _open(R: Array) -> bool:
     """Tell whether a lane has not come to rest. (Within the loop of the steps, this would keep it from vectors.)"""
     count = 0.0
     for v in range(GROUP):
-        count += 1.0 if abs(R[STEP, v]) >= 1e-5 else 0.0
+        count += 1.0 if abs(R[STEP, v]) >= REST else 0.0
     return count > 0
 
 
@@ -65,6 +67,8 @@ def _inside(G: Array, E: Array, lo: float, hi: float, R: Array) -> None:
         t = min(max(t if h < 0 else (lo if g < 0 else hi), lo), hi)
         R[PROMISE, v], R[START, v] = f + t * (2 * g + t * h), f
         R[THETA, v] = R[THETA, v] if R[THETA, v] != 0 else t
+    for v in range(GROUP):
+        R[STEP, v] = 1.0
     for _ in range(8):
         for v in range(GROUP):
             t = R[THETA, v]
@@ -76,11 +80,13 @@ def _inside(G: Array, E: Array, lo: float, hi: float, R: Array) -> None:
             new = min(max(t + step, lo), hi)
             dt = new - t
             x, y = x + dt * (x1 + 0.5 * dt * x2), y + dt * (y1 + 0.5 * dt * y2)
-            R[THETA, v], R[STEP, v] = new, dt
-            R[X, v], R[Y, v], R[LENGTH, v] = x, y, x * x + y * y
+            going = abs(R[STEP, v]) >= REST  # what is at rest stays so, whatever the other lanes do
+            R[THETA, v], R[STEP, v] = new if going else t, dt if going else 0.0
+            R[X, v], R[Y, v] = x if going else R[X, v], y if going else R[Y, v]
         if not _open(R):
             break
     for v in range(GROUP):
+        R[LENGTH, v] = R[X, v] * R[X, v] + R[Y, v] * R[Y, v]
         R[DEPTH, v] = R[X, v] * poly0(E, 8, R[THETA, v]) - R[Y, v] * poly0(E, 0, R[THETA, v])
 
 
@@ -98,6 +104,8 @@ def _along(G: Array, E: Array, lo: float, hi: float, R: Array) -> None:
         p = max(w + t * (g + 0.5 * t * h), 0.0)
         R[PROMISE, v], R[START, v] = p * p, max(w, 0.0) * max(w, 0.0)
         R[THETA, v] = R[THETA, v] if R[THETA, v] != 0 else t
+    for v in range(GROUP):
+        R[STEP, v] = 1.0
     for _ in range(8):
         for v in range(GROUP):
             t = R[THETA, v]
@@ -110,8 +118,8 @@ def _along(G: Array, E: Array, lo: float, hi: float, R: Array) -> None:
             step = -g / min(h, -1e-300)
             step = step if h < 0 else (1.0 if g > 0 else -1.0)
             new = min(max(t + step, lo), hi)
-            dt = new - t
-            R[THETA, v], R[STEP, v] = new, dt
+            going = abs(R[STEP, v]) >= REST
+            R[THETA, v], R[STEP, v] = new if going else t, new - t if going else 0.0
         if not _open(R):
             break
     for v in range(GROUP):
@@ -193,6 +201,7 @@ def climb(tasks: Array, n: int, index: Array, rows: Array, total: Array, limits:
     sort(tasks, n, 2 * J, begin, index)
     T, W = np.zeros((basis.shape[1], GROUP), np.float32), np.zeros((6, GROUP), np.float32)
     who, turned = np.zeros(GROUP, np.int64), np.zeros(GROUP, np.int64)
+    was = best[:, FIT].copy()  # what this round finds makes no difference to it, so that the order does not
     power, record = np.zeros(GROUP), np.zeros(GROUP)
     need, found = np.zeros(GROUP, np.float32), np.zeros(N + 2, np.int64)
     G, R, E = np.zeros((16, GROUP)), np.zeros((8, GROUP)), np.zeros(16)
@@ -207,7 +216,7 @@ def climb(tasks: Array, n: int, index: Array, rows: Array, total: Array, limits:
             for v in range(GROUP):
                 i = index[group + min(v, m - 1)]
                 who[v], turned[v], R[THETA, v] = tasks[i, VOXEL], tasks[i, FLIPS], tasks[i, HINT] / FINE
-                power[v], record[v] = total[who[v]], best[who[v], FIT]  # here many can be under way at once
+                power[v], record[v] = total[who[v]], was[who[v]]  # here many can be under way at once
             for v in range(0, m, 4):
                 r0, r1, r2, r3 = rows[who[v]], rows[who[v + 1]], rows[who[v + 2]], rows[who[v + 3]]
                 for o in range(N):
@@ -224,7 +233,7 @@ def climb(tasks: Array, n: int, index: Array, rows: Array, total: Array, limits:
             fresh = False
             for v in range(m):
                 fresh |= tasks[index[group + v], FIRST] >= FRESH
-            if fresh and flips:
+            if fresh and flips and last[j] > 0:
                 factor = np.float32(1) / (np.float32(1) + np.float32(4) * reach[j])
                 for v in range(GROUP):
                     need[v] = goal[tasks[index[group + min(v, m - 1)], VOXEL]] * factor
@@ -245,13 +254,13 @@ def climb(tasks: Array, n: int, index: Array, rows: Array, total: Array, limits:
                     continue
                 theta, x, y, fit, depth = R[THETA, v], R[X, v], R[Y, v], R[LENGTH, v], R[DEPTH, v]
                 beyond = theta <= lo or theta >= hi
-                if not (beyond or abs(R[STEP, v]) < 1e-5) or (on_edge and not fit > 0):
+                if not (beyond or abs(R[STEP, v]) < REST) or (on_edge and not fit > 0):
                     odds = push(odd, odds, key, voxel, k, first, seen, theta, left)
                     continue
+                astray = on_edge and depth > 1e-9
                 if on_edge:
-                    if depth > 1e-9:  # rather inside
+                    if astray:  # rather inside; but another number of flips may keep to the edge
                         more = push(then, more, key - 1, voxel, k, first, seen, theta, left)
-                        continue
                 elif has_B and not (y > 0 and depth > 0):
                     if y <= 0 and low[voxel] < record[v]:  # B beyond its lower bound, where no better fit lies
                         continue
@@ -267,7 +276,7 @@ def climb(tasks: Array, n: int, index: Array, rows: Array, total: Array, limits:
                     if first or fit > record[v]:
                         more = push(then, more, key + (2 if theta > 0 else -2), voxel, k, first, seen, 0.0, left)
                     continue
-                if fit > record[v] and fit > best[voxel, FIT]:  # a lane before may have been better
+                if fit > record[v] and fit > best[voxel, FIT] and not astray:  # a lane before may have been better
                     best[voxel, FIT], best[voxel, NODE], best[voxel, BEST_THETA] = fit, j, theta
                     best[voxel, BEST_X], best[voxel, BEST_Y], best[voxel, BEST_FLIPS] = x, y, k
                     best[voxel, PLACE], best[voxel, T_BOUND] = UPPER if on_edge else INSIDE, 1.0 if beyond else 0.0
