@@ -77,17 +77,16 @@ def _inside(G: Array, E: Array, lo: float, hi: float, R: Array) -> None:
             g, h = x * x1 + y * y1, x1 * x1 + x * x2 + y1 * y1 + y * y2
             step = -g / min(h, -1e-300)
             step = step if h < 0 else (1.0 if g > 0 else -1.0)
-            new = min(max(t + step, lo), hi)
-            dt = new - t
-            x, y = x + dt * (x1 + 0.5 * dt * x2), y + dt * (y1 + 0.5 * dt * y2)
-            going = abs(R[STEP, v]) >= REST  # what is at rest stays so, whatever the other lanes do
-            R[THETA, v], R[STEP, v] = new if going else t, dt if going else 0.0
-            R[X, v], R[Y, v] = x if going else R[X, v], y if going else R[Y, v]
+            going = 1.0 if abs(R[STEP, v]) >= REST else 0.0  # what is at rest stays so, whatever the other lanes do
+            dt = going * (min(max(t + step, lo), hi) - t)
+            R[THETA, v], R[STEP, v] = t + dt, dt
         if not _open(R):
             break
     for v in range(GROUP):
-        R[LENGTH, v] = R[X, v] * R[X, v] + R[Y, v] * R[Y, v]
-        R[DEPTH, v] = R[X, v] * poly0(E, 8, R[THETA, v]) - R[Y, v] * poly0(E, 0, R[THETA, v])
+        t = R[THETA, v]
+        x, y = lane(G, 0, v, t)[0], lane(G, 8, v, t)[0]
+        R[X, v], R[Y, v], R[LENGTH, v] = x, y, x * x + y * y
+        R[DEPTH, v] = x * poly0(E, 8, t) - y * poly0(E, 0, t)
 
 
 @compiled(fast=True)
@@ -117,9 +116,9 @@ def _along(G: Array, E: Array, lo: float, hi: float, R: Array) -> None:
             h = x2 * a + 2 * x1 * a1 + x * a2 + y2 * b + 2 * y1 * b1 + y * b2
             step = -g / min(h, -1e-300)
             step = step if h < 0 else (1.0 if g > 0 else -1.0)
-            new = min(max(t + step, lo), hi)
-            going = abs(R[STEP, v]) >= REST
-            R[THETA, v], R[STEP, v] = new if going else t, new - t if going else 0.0
+            going = 1.0 if abs(R[STEP, v]) >= REST else 0.0
+            dt = going * (min(max(t + step, lo), hi) - t)
+            R[THETA, v], R[STEP, v] = t + dt, dt
         if not _open(R):
             break
     for v in range(GROUP):
@@ -253,7 +252,7 @@ def climb(tasks: Array, n: int, index: Array, rows: Array, total: Array, limits:
                 if not first and R[PROMISE, v] + 0.5 * (R[PROMISE, v] - R[START, v]) + 0.05 * rest < record[v]:
                     continue
                 theta, x, y, fit, depth = R[THETA, v], R[X, v], R[Y, v], R[LENGTH, v], R[DEPTH, v]
-                beyond = theta <= lo or theta >= hi
+                beyond = theta <= lo + 1e-12 or theta >= hi - 1e-12
                 if not (beyond or abs(R[STEP, v]) < REST) or (on_edge and not fit > 0):
                     odds = push(odd, odds, key, voxel, k, first, seen, theta, left)
                     continue
@@ -272,7 +271,7 @@ def climb(tasks: Array, n: int, index: Array, rows: Array, total: Array, limits:
                 elif not (has_B or x > 0):
                     odds = push(odd, odds, key, voxel, k, first, seen, theta, left)
                     continue
-                if beyond and theta != 0.0:  # that is for the node beside it
+                if beyond and abs(theta) > 1e-9:  # that is for the node beside it
                     if first or fit > record[v]:
                         more = push(then, more, key + (2 if theta > 0 else -2), voxel, k, first, seen, 0.0, left)
                     continue

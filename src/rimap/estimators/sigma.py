@@ -108,6 +108,8 @@ def _thin(voxels: NDArray[np.intp]) -> NDArray[np.intp]:
 
 
 def _values(series: WeightedSeries, voxels: NDArray[np.intp]) -> NDArray[np.float64]:
+    if series.images.flags.c_contiguous:
+        return np.stack([image.reshape(-1)[voxels] for image in series.images]).astype(np.float64)
     where = np.unravel_index(voxels, series.shape)
     return np.stack([image[where] for image in series.images]).astype(np.float64)
 
