@@ -121,7 +121,9 @@ def _aligned(series: WeightedSeries, motion: Motion) -> str:
     out = np.flatnonzero(~still(motion))
     if not len(out):
         n = int(motion.shift.argmax())
-        return f"--register: no image was moved; the largest shift found is {motion.shift[n]:.2g} ± {motion.sd[n]:.2g} mm"
+        return (
+            f"--register: no image was moved; the largest shift found is {motion.shift[n]:.2g} ± {motion.sd[n]:.2g} mm"
+        )
     text = f"--register aligned the images: {_named(series, out, motion)}"
     return text + ("" if motion.converged else ". It came to no end: look at the residual")
 
