@@ -89,46 +89,47 @@ def small_exp(x: float) -> float:
 
 
 @compiled(fast=True)
-def _line_lanes(C: Array, t: float, width: float, L: Array, R: Array) -> None:
+def _line_lanes(C: Array, t: float, width: float, Z: Array) -> None:
     """Do what `_lanes` does for a model without B."""
-    T0, g0 = math.exp(t), math.exp(-C[2, 0])
+    T0, g0 = math.exp(t), math.exp(-C[16])
     for v in range(GROUP):
-        theta, x, size = L[0, v], L[1, v], L[5, v]
-        l0, l01 = poly1(C[2], 0, theta)
-        l01, l0 = l01 / width, l0 - C[2, 0]
+        theta, x, size = Z[v], Z[GROUP + v], Z[5 * GROUP + v]
+        l0, l01 = poly1(C, 16, theta)
+        l01, l0 = l01 / width, l0 - C[16]
         T, r0 = T0 * small_exp(width * theta), g0 * small_exp(-l0)
-        D = x * x * poly0(C[5], 0, theta)
-        bound = (L[4, v] != 0) | (not D > 0)
+        D = x * x * poly0(C, 40, theta)
+        bound = (Z[4 * GROUP + v] != 0) | (not D > 0)
         vt = 1 / max(D, 1e-300)
-        R[0, v], R[2, v] = x * r0 * size, T
-        R[3, v], R[5, v] = r0 * math.sqrt(1 + x * x * l01 * l01 * vt), T * math.sqrt(vt) / size
-        R[6, v], R[7, v] = 1.0 if bound else 0.0, max(abs(l0), abs(width * theta))
+        Z[6 * GROUP + v], Z[8 * GROUP + v] = x * r0 * size, T
+        Z[9 * GROUP + v], Z[11 * GROUP + v] = r0 * math.sqrt(1 + x * x * l01 * l01 * vt), T * math.sqrt(vt) / size
+        Z[12 * GROUP + v], Z[13 * GROUP + v] = 1.0 if bound else 0.0, max(abs(l0), abs(width * theta))
 
 
 @compiled(fast=True)
-def _lanes(C: Array, t: float, width: float, b0: float, b1: float, L: Array, R: Array) -> None:
-    """Do what `finish_one` does for lanes of one node, inside the cone or on its upper edge; C (9, 8) its scalars.
+def _lanes(C: Array, t: float, width: float, b0: float, b1: float, Z: Array) -> None:
+    """Do what `finish_one` does for lanes of one node, inside the cone or on its upper edge; C (9·8) its scalars.
 
-    L (6, GROUP): θ, x, y, 1 on the upper edge, 1 at a bound of T, scale. Writes A, B, T, their standard deviations, 1
-    at a bound, the largest exponent that was taken to R (8, GROUP).
+    The rows of Z (14·GROUP): θ, x, y, 1 on the upper edge, 1 at a bound of T, scale; then what is written: A, B, T,
+    their standard deviations, 1 at a bound, the largest exponent that was taken. (Z is flat: the distances of its rows
+    are then known, and nothing has to be checked before vectors are used.)
     """
-    T0, g0, g1, per, per_B = math.exp(t), math.exp(-C[2, 0]), math.exp(-C[3, 0]), 1 / width, 1 / (b1 - b0)
+    T0, g0, g1, per, per_B = math.exp(t), math.exp(-C[16]), math.exp(-C[24]), 1 / width, 1 / (b1 - b0)
     for v in range(GROUP):
-        theta, x, y, size = L[0, v], L[1, v], L[2, v], L[5, v]
-        l0, l01 = poly1(C[2], 0, theta)
-        l1, l11 = poly1(C[3], 0, theta)
-        q, q1 = poly1(C[4], 0, theta)
-        l0, l1, l01, l11, q1 = l0 - C[2, 0], l1 - C[3, 0], l01 * per, l11 * per, q1 * per
+        theta, x, y, size = Z[v], Z[GROUP + v], Z[2 * GROUP + v], Z[5 * GROUP + v]
+        l0, l01 = poly1(C, 16, theta)
+        l1, l11 = poly1(C, 24, theta)
+        q, q1 = poly1(C, 32, theta)
+        l0, l1, l01, l11, q1 = l0 - C[16], l1 - C[24], l01 * per, l11 * per, q1 * per
         T, r0, r1 = T0 * small_exp(width * theta), g0 * small_exp(-l0), g1 * small_exp(-l1)
-        R[7, v] = max(abs(l0), max(abs(l1), abs(width * theta)))
+        Z[13 * GROUP + v] = max(abs(l0), max(abs(l1), abs(width * theta)))
         low = y < DIM * abs(x)
         A = x * r0 - (0.0 if low else y) * q * r1
         safe = 1 / max(A, 1e-300)  # (to divide by a choice of two would keep the loop from vectors)
         B = y * r1 * safe  # above its lower bound
-        D = x * x * poly0(C[5], 0, theta) + 2 * x * y * poly0(C[6], 0, theta) + y * y * poly0(C[7], 0, theta)
-        edge = L[3, v] != 0
-        bound = edge | (L[4, v] != 0) | (not D > 0) | (not A > 0) | low
-        omega, vt = poly0(C[8], 0, theta), 1 / max(D, 1e-300)
+        D = x * x * poly0(C, 40, theta) + 2 * x * y * poly0(C, 48, theta) + y * y * poly0(C, 56, theta)
+        edge = Z[3 * GROUP + v] != 0
+        bound = edge | (Z[4 * GROUP + v] != 0) | (not D > 0) | (not A > 0) | low
+        omega, vt = poly0(C, 64, theta), 1 / max(D, 1e-300)
         A_t = -x * l01 * r0 - y * q1 * r1 + y * q * l11 * r1
         C_t = -y * l11 * r1
         Ax, Ay = r0, -q * r1
@@ -138,13 +139,13 @@ def _lanes(C: Array, t: float, width: float, b0: float, b1: float, L: Array, R: 
         by_x, by_y = x * r0 / (1 + (b1 - b0) * q), y * r1 * per_B
         on_edge = by_x if abs(x) > abs(y) else by_y
         per_size = 1 / size
-        R[0, v] = (on_edge if edge else A) * size
-        R[1, v] = b1 if edge else (b0 if low else min(b0 + B, b1))
-        R[2, v] = T
-        R[3, v] = math.sqrt(Ax * Ax + Ay * Ay + At * At * vt)
-        R[4, v] = math.sqrt(Bx * Bx + By * By + Bt * Bt * vt) * per_size
-        R[5, v] = T * math.sqrt(vt) * per_size
-        R[6, v] = 1.0 if bound else 0.0
+        Z[6 * GROUP + v] = (on_edge if edge else A) * size
+        Z[7 * GROUP + v] = b1 if edge else (b0 if low else min(b0 + B, b1))
+        Z[8 * GROUP + v] = T
+        Z[9 * GROUP + v] = math.sqrt(Ax * Ax + Ay * Ay + At * At * vt)
+        Z[10 * GROUP + v] = math.sqrt(Bx * Bx + By * By + Bt * Bt * vt) * per_size
+        Z[11 * GROUP + v] = T * math.sqrt(vt) * per_size
+        Z[12 * GROUP + v] = 1.0 if bound else 0.0
 
 
 @compiled()
@@ -168,7 +169,8 @@ def finish(ids: Array, best: Array, left: Array, kind: Array, scale: Array, tota
     """
     J, Q, m = t.shape[0], kappa.shape[0], ids.shape[0]
     begin, index = np.zeros(J + 2, np.int64), np.zeros(m, np.int64)
-    L, R = np.zeros((6, GROUP)), np.zeros((8, GROUP))
+    Z = np.zeros(14 * GROUP)
+    L, R = Z[: 6 * GROUP].reshape(6, GROUP), Z[6 * GROUP :].reshape(8, GROUP)
     result, k_out, sd_out = np.zeros(8), np.zeros(Q), np.zeros(Q)
     for i in ids:
         if kind[i] > 0:
@@ -193,9 +195,9 @@ def finish(ids: Array, best: Array, left: Array, kind: Array, scale: Array, tota
                 L[0, v], L[1, v], L[2, v] = best[i, BEST_THETA], best[i, BEST_X], best[i, BEST_Y]
                 L[3, v], L[4, v], L[5, v] = 1.0 if best[i, PLACE] == UPPER else 0.0, best[i, T_BOUND], scale[i]
             if has_B:
-                _lanes(scalars[j], t[j], width[j], b0, b1, L, R)
+                _lanes(scalars[j].reshape(-1), t[j], width[j], b0, b1, Z)
             else:
-                _line_lanes(scalars[j], t[j], width[j], L, R)
+                _line_lanes(scalars[j].reshape(-1), t[j], width[j], Z)
             for v in range(many):
                 i = index[group + v]
                 o, size = voxels[i], scale[i]

@@ -9,6 +9,9 @@ import numpy as np
 from rimap.estimators.nlls_finish import small_exp
 from rimap.estimators.nlls_polynomials import LANES, OK, Array, compiled
 
+#: The first of the rows in which `_climb_lanes` leaves what it finds.
+OUT = 32
+
 
 @compiled(fast=True)
 def _scan_line(S: Array, nodes: Array, W: Array, x: Array, where: Array, peaks: Array) -> None:
@@ -44,11 +47,12 @@ def _scan_line(S: Array, nodes: Array, W: Array, x: Array, where: Array, peaks: 
 
 
 @compiled(fast=True)
-def _climb_lanes(S: Array, where: Array, limits: Array, basis: Array, scalars: Array, at: Array, width: Array, G: Array, out: Array) -> None:  # fmt: skip
+def _climb_lanes(S: Array, where: Array, limits: Array, basis: Array, scalars: Array, at: Array, width: Array, Z: Array) -> None:  # fmt: skip
     """Find the maximum near the node `where` in every lane, with T and its standard deviation.
 
     `at` (J, 2) are T and 1/r₀₀ at the nodes. Writes 1 where it is found strictly between the bounds, squared length,
-    A, T, their standard deviations to `out` (8, LANES); for scale 1. G (32, LANES) is scratch.
+    A, T, their standard deviations to rows OUT and following of Z (40·LANES), the rest of which is scratch; for scale 1.
+    (Z is flat: the distances of its rows are then known, and nothing has to be checked before vectors are used.)
     """
     N = basis.shape[1]
     for v in range(LANES):
@@ -65,15 +69,38 @@ def _climb_lanes(S: Array, where: Array, limits: Array, basis: Array, scalars: A
             c5 += s * C[n, 5]
             c6 += s * C[n, 6]
             c7 += s * C[n, 7]
-        G[0, v], G[1, v], G[2, v], G[3, v], G[4, v], G[5, v], G[6, v], G[7, v] = c0, c1, c2, c3, c4, c5, c6, c7
+        (
+            Z[v],
+            Z[LANES + v],
+            Z[2 * LANES + v],
+            Z[3 * LANES + v],
+            Z[4 * LANES + v],
+            Z[5 * LANES + v],
+            Z[6 * LANES + v],
+            Z[7 * LANES + v],
+        ) = c0, c1, c2, c3, c4, c5, c6, c7
         for i in range(1, 8):
-            G[8 + i, v] = L0[i]
+            Z[(8 + i) * LANES + v] = L0[i]
         for i in range(8):
-            G[16 + i, v] = L1[i]
-        G[24, v], G[25, v], G[26, v], G[27, v], G[8, v] = limits[j, 0], limits[j, 1], at[j, 0], width[j], at[j, 1]
+            Z[(16 + i) * LANES + v] = L1[i]
+        Z[24 * LANES + v], Z[25 * LANES + v], Z[26 * LANES + v], Z[27 * LANES + v], Z[8 * LANES + v] = (
+            limits[j, 0],
+            limits[j, 1],
+            at[j, 0],
+            width[j],
+            at[j, 1],
+        )
     for v in range(LANES):
-        lo, hi = G[24, v], G[25, v]
-        c1, c2, c3, c4, c5, c6, c7 = G[1, v], G[2, v], G[3, v], G[4, v], G[5, v], G[6, v], G[7, v]
+        lo, hi = Z[24 * LANES + v], Z[25 * LANES + v]
+        c1, c2, c3, c4, c5, c6, c7 = (
+            Z[LANES + v],
+            Z[2 * LANES + v],
+            Z[3 * LANES + v],
+            Z[4 * LANES + v],
+            Z[5 * LANES + v],
+            Z[6 * LANES + v],
+            Z[7 * LANES + v],
+        )
         x = min(max(-0.5 * c1 / c2 if c2 < 0 else 0.0, lo), hi)
         step, curve = 1.0, -1.0
         for _ in range(5):
@@ -81,25 +108,42 @@ def _climb_lanes(S: Array, where: Array, limits: Array, basis: Array, scalars: A
             curve = 2 * c2 + x * (6 * c3 + x * (12 * c4 + x * (20 * c5 + x * (30 * c6 + x * 42 * c7))))
             step = -f1 / curve if curve < 0 else 1.0
             x = min(max(x + step, lo), hi)
-        y = G[0, v] + x * (c1 + x * (c2 + x * (c3 + x * (c4 + x * (c5 + x * (c6 + x * c7))))))
+        y = Z[v] + x * (c1 + x * (c2 + x * (c3 + x * (c4 + x * (c5 + x * (c6 + x * c7))))))
         found = (abs(step) < 1e-5) & (x > lo) & (x < hi) & (curve < 0) & (y > 0)
-        out[0, v] = 1.0 if found else 0.0
-        G[28, v], G[29, v] = x, y
+        Z[(OUT + 0) * LANES + v] = 1.0 if found else 0.0
+        Z[28 * LANES + v], Z[29 * LANES + v] = x, y
     for v in range(LANES):
-        x, y, width_v = G[28, v], G[29, v], G[27, v]
-        b1, b2, b3, b4, b5, b6, b7 = G[9, v], G[10, v], G[11, v], G[12, v], G[13, v], G[14, v], G[15, v]
+        x, y, width_v = Z[28 * LANES + v], Z[29 * LANES + v], Z[27 * LANES + v]
+        b1, b2, b3, b4, b5, b6, b7 = (
+            Z[9 * LANES + v],
+            Z[10 * LANES + v],
+            Z[11 * LANES + v],
+            Z[12 * LANES + v],
+            Z[13 * LANES + v],
+            Z[14 * LANES + v],
+            Z[15 * LANES + v],
+        )
         log_r = x * (b1 + x * (b2 + x * (b3 + x * (b4 + x * (b5 + x * (b6 + x * b7))))))
         slope = b1 + x * (2 * b2 + x * (3 * b3 + x * (4 * b4 + x * (5 * b5 + x * (6 * b6 + x * 7 * b7)))))
         slope = slope / width_v
-        T, r0 = G[26, v] * small_exp(x * width_v), G[8, v] * small_exp(-log_r)
-        b0, b1, b2, b3, b4, b5, b6, b7 = G[16, v], G[17, v], G[18, v], G[19, v], G[20, v], G[21, v], G[22, v], G[23, v]
+        T, r0 = Z[26 * LANES + v] * small_exp(x * width_v), Z[8 * LANES + v] * small_exp(-log_r)
+        b0, b1, b2, b3, b4, b5, b6, b7 = (
+            Z[16 * LANES + v],
+            Z[17 * LANES + v],
+            Z[18 * LANES + v],
+            Z[19 * LANES + v],
+            Z[20 * LANES + v],
+            Z[21 * LANES + v],
+            Z[22 * LANES + v],
+            Z[23 * LANES + v],
+        )
         D = y * y * (b0 + x * (b1 + x * (b2 + x * (b3 + x * (b4 + x * (b5 + x * (b6 + x * b7)))))))
-        good = (D > 0) & (max(abs(log_r), abs(x * width_v)) < 1)
+        good = 1.0 if min(D, 1 - max(abs(log_r), abs(x * width_v))) > 0 else 0.0
         D = 1 / max(D, 1e-300)
-        out[0, v] = out[0, v] if good else 0.0
-        out[1, v], out[2, v], out[3, v] = y * y, y * r0, T
-        out[4, v] = r0 * math.sqrt(1 + y * y * slope * slope * D)
-        out[5, v] = T * math.sqrt(D)
+        Z[(OUT + 0) * LANES + v] *= good
+        Z[(OUT + 1) * LANES + v], Z[(OUT + 2) * LANES + v], Z[(OUT + 3) * LANES + v] = y * y, y * r0, T
+        Z[(OUT + 4) * LANES + v] = r0 * math.sqrt(1 + y * y * slope * slope * D)
+        Z[(OUT + 5) * LANES + v] = T * math.sqrt(D)
 
 
 @compiled()
@@ -111,14 +155,15 @@ def fit_line(blocks: Array, kind: Array, scale: Array, total: Array, voxels: Arr
     J, N = basis.shape[0], basis.shape[1]
     W, x = np.zeros(4 * LANES, np.float32), np.zeros(LANES, np.float32)
     where, peaks = np.zeros(LANES, np.int32), np.zeros(LANES, np.float32)
-    G, lanes, at = np.zeros((32, LANES)), np.zeros((8, LANES)), np.zeros((J, 2))
+    Z, at = np.zeros(40 * LANES), np.zeros((J, 2))
+    lanes = Z[OUT * LANES :].reshape(8, LANES)
     for j in range(J):
         at[j, 0], at[j, 1] = math.exp(t[j]), math.exp(-scalars[j, 2, 0])
     count = 0
     for b in range(blocks.shape[0]):
         S, first = blocks[b], b * LANES
         _scan_line(S, nodes, W, x, where, peaks)
-        _climb_lanes(S, where, limits, basis, scalars, at, width, G, lanes)
+        _climb_lanes(S, where, limits, basis, scalars, at, width, Z)
         for v in range(LANES):
             rss = total[first + v] - lanes[1, v]
             lanes[6, v] = math.sqrt(max(rss, 0.0) / N) * scale[first + v]

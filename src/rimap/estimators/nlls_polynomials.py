@@ -76,33 +76,6 @@ def poly0(c: Array, i: int, t: float) -> float:
 
 
 @compiled(fast=True)
-def lane(G: Array, i: int, v: int, t: float) -> tuple[float, float, float]:
-    """Return what `poly` does for the polynomial of lane v that starts at row i of G."""
-    f = G[i + 7, v]
-    f1 = f
-    f = f * t + G[i + 6, v]
-    f2 = f1
-    f1 = f1 * t + f
-    f = f * t + G[i + 5, v]
-    f2 = f2 * t + f1
-    f1 = f1 * t + f
-    f = f * t + G[i + 4, v]
-    f2 = f2 * t + f1
-    f1 = f1 * t + f
-    f = f * t + G[i + 3, v]
-    f2 = f2 * t + f1
-    f1 = f1 * t + f
-    f = f * t + G[i + 2, v]
-    f2 = f2 * t + f1
-    f1 = f1 * t + f
-    f = f * t + G[i + 1, v]
-    f2 = f2 * t + f1
-    f1 = f1 * t + f
-    f = f * t + G[i, v]
-    return f, f1, 2 * f2
-
-
-@compiled(fast=True)
 def combine(C: Array, s: Array, out: Array) -> None:
     """Write the coefficients (16,) of x and y for the signed images s (N + pad): Σₙ sₙ C[n]; C (N, 16)."""
     a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = 0.0  # scalars stay in vector registers, an array would not
