@@ -11,7 +11,7 @@ from pathlib import Path
 from rimap.errors import InputError
 
 #: Of Python and the libraries, and what threads and buffers take.
-BASE = 300 << 20
+BASE = 312 << 20
 #: Bytes for each voxel: of its own, and for each image. Measured: docs/files.md.
 _NEEDS = {"nlls": (180, 8), "mle": (450, 10), "rim": (600, 20), "resnet": (300, 16)}
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}

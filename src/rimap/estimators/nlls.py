@@ -146,7 +146,7 @@ def _share(work: Work, chunks: list[NDArray[np.int64]], threads: int | None, pro
 
 
 def _chunk(N: int) -> int:
-    return CHUNK * min(max(32 // (N + 2), 1), 4)
+    return CHUNK * min(max(32 // (N + 2), 1), 2)
 
 
 def _cores() -> int:
@@ -207,13 +207,16 @@ def _cone_search(
                 now, count, w.index, w.rows, w.total, table.limits, basis, table.scalars, order, rank, table.lean, flips,
                 has_B, span, nodes, table.edge, table.last, table.reach, w.goal, w.low, w.best, w.left, then, odd, odds,
             )  # fmt: skip
-            if turn == 0:
+            if turn == 0 and r:
                 count = nlls_scan.weed(rivals, r, w.best, w.total, free, span, then, count)
             now, then = then, now
+            if not count:
+                break
         for tasks, many in ((odd, odds), (now, count)):
-            nlls_kernels.settle(
-                tasks, many, w.rows, flips, span, order, table.basis, table.scalars, table.t, table.limits, w.best
-            )
+            if many:
+                nlls_kernels.settle(
+                    tasks, many, w.rows, flips, span, order, table.basis, table.scalars, table.t, table.limits, w.best
+                )
         w.left[(w.best[:, 0] <= 0) & (w.kind <= 0)] = 1  # not found: the last resort
         bounds = (*table.B_bounds, has_B)
         ids = ids[ids >= 0][:m] if has_B else ids[ids >= 0]
