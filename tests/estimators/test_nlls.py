@@ -155,6 +155,27 @@ def test_threads_change_nothing() -> None:
         NLLS(threads=0)
 
 
+@pytest.mark.parametrize("name", ["paper", "T2"])
+def test_the_order_of_voxels_changes_nothing(name: str) -> None:
+    _, S = _simulate(MODELS[name], 3000, 0.05, modulus=True)
+    order = np.random.default_rng(1).permutation(3000)
+    maps, turned = (
+        NLLS().estimate(WeightedSeries(images=images, model=MODELS[name], noise=Gaussian(sigma=0.05)))
+        for images in (S, S[:, order])
+    )
+    np.testing.assert_array_equal(maps.kappa[:, order], turned.kappa)
+    np.testing.assert_array_equal(maps.sd_kappa[:, order], turned.sd_kappa)
+
+
+@pytest.mark.parametrize("name", ["paper", "short TR", "T2"])
+def test_pure_noise_has_a_global_optimum_too(name: str) -> None:
+    model, rng = MODELS[name], np.random.default_rng(0)
+    S = np.hypot(*rng.standard_normal((2, model.n_images, 300)))
+    maps = NLLS().estimate(WeightedSeries(images=S, model=model, noise=Gaussian(sigma=1.0)))
+    rss = ((S - model.signal(maps.kappa)) ** 2).sum(0)
+    assert (rss - dense_search(model, S, n_T=250)).max() < 1
+
+
 @dataclass(frozen=True)
 class Offset(SignalModel):
     """A e^(−τ/T) + C: what a contributor might add, with no basis."""
