@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import resource
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -168,9 +168,16 @@ def test_peak_memory_stays_within_what_was_given(tmp_path: Path) -> None:
     code = "import sys; sys.argv[0] = 'rimap'; from rimap.cli import main; main()"
     args = ["map", "big.nii", "-o", "out", "--sequence", "t2", "--times-ms", "10 30 60 120", "--estimator", "nlls"]
     command = [sys.executable, "-c", code, *args, "--threads", "1", "--memory", f"{limit}M", "-q"]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    assert peak <= max(limit, before / 1024), f"{peak:.0f} MiB"
+    (tmp_path / "warm").mkdir()
+    nib.save(nib.Nifti1Image(data[:16, :16, :4], np.eye(4)), tmp_path / "warm" / "big.nii")
+    subprocess.run(
+        command, cwd=tmp_path / "warm", check=True, timeout=300
+    )  # what is compiled once, takes its memory once
+    child = subprocess.Popen(command, cwd=tmp_path)
+    _, exit_code, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(exit_code)
+    assert child.returncode == 0
+    peak = used.ru_maxrss / 1024
+    assert peak <= limit, f"{peak:.0f} MiB"
     T2 = np.asarray(nib.load(tmp_path / "out" / "big_T2map.nii.gz").dataobj)
     assert np.nanmedian(np.abs(T2 * 1000 / T[..., None] - 1)) < 0.05
