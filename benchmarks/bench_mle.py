@@ -24,8 +24,9 @@ from scipy.optimize import minimize as lbfgs
 from rimap import MLE, NLLS, PROTOCOLS, Gaussian, Rician, WeightedSeries
 from rimap.estimators import mle
 from rimap.estimators.b_field import Box, minimise
-from rimap.estimators.mle import DEFAULT_LAMBDA_B, smooth_B_start
+from rimap.estimators.mle import DEFAULT_LAMBDA_B
 from rimap.estimators.mle_voxels import Voxels
+from rimap.estimators.whole_B import smooth_B
 from rimap.simulation.anatomies import digital_brain
 from rimap.simulation.subjects import simulate_series, simulate_subject
 
@@ -114,7 +115,7 @@ def main() -> None:
         "MLE, Gaussian (target 3 s, goal 1 s)": lambda: MLE(threads=1).estimate(series),
         "MLE, Rician": lambda: MLE(threads=1).estimate(rician),
         "MLE with one B (lambda_B = inf)": lambda: MLE(threads=1, lambda_B=math.inf).estimate(series),
-        "smooth_B_start": lambda: smooth_B_start(series, threads=1),
+        "smooth_B, with which the RIM begins": lambda: smooth_B(series, threads=1),
         "NLLS, for comparison": lambda: NLLS(threads=1).estimate(series),
     }.items():
         print(f"{name:<44}{seconds(work):8.2f} s", flush=True)

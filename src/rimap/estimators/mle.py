@@ -107,20 +107,7 @@ class MLE(Estimator):
         return _maximise(self, series, progress)
 
 
-def smooth_B_start(series: WeightedSeries, *, lambda_B: float = DEFAULT_LAMBDA_B, threads: int | None = None) -> Array:
-    """Return κ (Q, *X) of the MLE after one Newton step from the best single B: quick, and close to the end.
-
-    Parameters
-    ----------
-    series
-        Its noise must have a σ. Voxels outside of its mask, and those without data, are NaN (B is not).
-    """
-    return np.asarray(_maximise(MLE(lambda_B=lambda_B, threads=threads), series, None, steps=1).kappa)
-
-
-def _maximise(
-    options: MLE, series: WeightedSeries, progress: Progress | None, *, steps: int | None = None
-) -> ParameterMaps:
+def _maximise(options: MLE, series: WeightedSeries, progress: Progress | None) -> ParameterMaps:
     from rimap.estimators.mle_voxels import Voxels  # numba is slow to import: only who maps pays
 
     model = series.model
@@ -141,11 +128,11 @@ def _maximise(
             sigma = _at(noise.sigma, voxels)
             unit = np.maximum(sigma, PRECISION * _rms(series, voxels))
             data = Voxels.of(series.images, voxels, unit, model, noise, pool)
-            field, fit, spread, converged = _solve(options, series, data, voxels, progress, steps)
+            field, fit, spread, converged = _solve(options, series, data, voxels, progress)
             kappa, sd, residual = found_maps = _empty(Q, M)
             if field is not None:
                 kappa[1] = np.where(status != Status.OUTSIDE_MASK, field.reshape(-1), np.nan)
-            _fill(data, fit, spread, series, noise, voxels, unit, sigma, (kappa, sd, residual, status), steps is None)
+            _fill(data, fit, spread, series, noise, voxels, unit, sigma, (kappa, sd, residual, status))
     kappa, sd, residual = found_maps or _empty(Q, M)
     if not converged:
         status[status == Status.OK] = Status.NOT_CONVERGED
@@ -155,8 +142,6 @@ def _maximise(
         residual=residual.reshape(X), noise=noise, sigma_source=source, estimator=MLE.name, settings=asdict(options),
         affine=series.affine,
     )  # fmt: skip
-    if steps is not None:
-        return maps
     return replace(maps, warnings=(*model_warnings(model), *found, *conditioning_warnings(series, maps)))
 
 
@@ -200,9 +185,8 @@ def _usable(series: WeightedSeries, noise: Noise) -> NDArray[np.uint8]:
 
 
 def _solve(
-    options: MLE, series: WeightedSeries, data: Voxels, voxels: NDArray[np.intp], progress: Progress | None,
-    steps: int | None,
-) -> tuple[Array | None, Fit, Array | float, bool]:  # fmt: skip
+    options: MLE, series: WeightedSeries, data: Voxels, voxels: NDArray[np.intp], progress: Progress | None
+) -> tuple[Array | None, Fit, Array | float, bool]:
     """Return B (*X) or nothing, the fit at the voxels, the variance of B there, and whether it converged."""
     if len(series.model.parameters) == 2:
         return None, data.fit(np.zeros(len(data)), None, True), 0.0, True
@@ -230,12 +214,10 @@ def _solve(
 
     start = np.full(box.shape, best.B[0])
     tolerance = TOLERANCE + 3e-4 * box.degrees_of_freedom(float(np.maximum(best.w, 0).mean()), lambda_B)
-    B, fit, converged = minimise(
-        box, data.fit, start, lambda_B, p.bounds, tolerance=tolerance, watch=watch, max_iterations=steps or 100
-    )
+    B, fit, converged = minimise(box, data.fit, start, lambda_B, p.bounds, tolerance=tolerance, watch=watch)
     if progress:
         progress(100, 100)
-    return box.crop(B, series.shape), fit, box.variance(fit.w, lambda_B), converged or steps is not None
+    return box.crop(B, series.shape), fit, box.variance(fit.w, lambda_B), converged
 
 
 def _each_its_own(
@@ -271,16 +253,14 @@ def _rms(series: WeightedSeries, voxels: NDArray[np.intp]) -> float:
 
 def _fill(
     data: Voxels, fit: Fit, spread: Array | float, series: WeightedSeries, noise: Noise, voxels: NDArray[np.intp],
-    unit: Any, sigma: Any, maps: tuple[Array, Array, Array, NDArray[np.uint8]], all_maps: bool,
+    unit: Any, sigma: Any, maps: tuple[Array, Array, Array, NDArray[np.uint8]],
 ) -> None:  # fmt: skip
-    """Write the maps of the voxels: values and, with `all_maps`, standard deviations, residual and status."""
+    """Write the maps of the voxels: values, standard deviations, residual and status."""
     kappa, sd, residual, status = maps
     model = series.model
     lo, hi = model.parameters[-1].bounds
     T = np.clip(np.exp(fit.u), lo, hi)
     kappa[0, voxels], kappa[-1, voxels] = fit.A * unit, T
-    if not all_maps:
-        return
     var_A, var_u, dA, du, own, rss = data.information(fit, noise).T
     bound = (fit.A <= 0) | (lo * (1 + 1e-9) >= T) | (hi * (1 - 1e-9) <= T)
     var_B: Any = 0.0
