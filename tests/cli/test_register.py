@@ -64,3 +64,15 @@ def test_register_where_nothing_can_be_told(bids, rimap, tmp_path):
     )
     sidecar = json.loads((tmp_path / "out/sub-01/anat/sub-01_T1map.json").read_text())
     assert "Registration" not in sidecar
+
+
+def test_the_bids_app_registers_as_map_does(moved, rimap, tmp_path):
+    options = ("--estimator", "nlls", "--register")
+    assert rimap("map", moved[0], "-o", tmp_path / "map", *options).exit_code == 0
+    done = rimap("bids", moved[0], tmp_path / "app", "participant", "--nprocs", 1, *options)
+    assert done.exit_code == 0, done.output
+    assert "--register aligned the images: image 3 (TI 500 ms)" in done.stderr
+    for name in ("sub-01_T1map.nii.gz", "sub-01_desc-status_T1map.nii.gz", "sub-01_T1map.json"):
+        assert (tmp_path / "app/sub-01/anat" / name).read_bytes() == (tmp_path / "map/sub-01/anat" / name).read_bytes()
+    left = rimap("bids", moved[0], tmp_path / "app", "participant", "--nprocs", 1, *options[:2])
+    assert left.exit_code == 2 and "register" in left.output, left.output

@@ -93,6 +93,7 @@ def command(
         str | None,
         typer.Option(metavar="NAME|FILE", help="Trained network (rim, resnet), as `rimap models` lists them."),
     ] = None,
+    register: Annotated[bool, typer.Option("--register", help="Align the images before they are mapped.")] = False,
     rates: Annotated[bool, typer.Option("--rates", help="Write R1 or R2 as well.")] = False,
     fill: Annotated[float | None, typer.Option(metavar="0", help="Write this instead of NaN.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Map again what is finished.")] = False,
@@ -131,6 +132,7 @@ def command(
         overwrite=overwrite,
         threads=threads,
         memory=None if memory is None else size(memory, "--memory"),
+        register=register,
         quiet=quiet,
         command=tuple(sys.argv[1:]),
     )
