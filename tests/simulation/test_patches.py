@@ -231,3 +231,20 @@ def test_no_network(head, monkeypatch):
 
     monkeypatch.setattr(socket, "socket", refuse)
     simulate_batch(general_t1(), [head], 0, 2)
+
+
+def test_amount_of_texture_is_uniform_from_zero_and_log_uniform_from_more(head):
+    """The spread inside white matter is the amount that was drawn."""
+    for low, median in ((0.0, 0.05), (0.001, 0.01)):
+        recipe = clean(general_t1(), white_relative=(low, 0.1), white_share=1.0, smooth_share=0.0, lesion_share=0.0)
+        recipe = replace(recipe, odd_share=0.0, line_share=0.0, shading=(0.0, 0.0), zoom=(1.0, 1.0))
+        found = []
+        for i in range(150):
+            patch = draw_patch(recipe, head, i)
+            T = patch.kappa[-1][patch.labels == WM]
+            if len(T) > 200:
+                found.append(T.std() / T.mean())
+        assert len(found) > 60
+        drawn = stats.loguniform(low, 0.1) if low else stats.uniform(0, 0.1)
+        assert stats.kstest(found, drawn.cdf).pvalue > 1e-3
+        assert np.median(found) == pytest.approx(median, rel=0.5)

@@ -161,8 +161,8 @@ def draw_patch(recipe: PatchRecipe, anatomy: Anatomy, number: int) -> Truth:
     labels, centre, axis = cut_labels(recipe, anatomy, rng)
     tissue = labels > 0
     has_white = rng.random() < recipe.white_share
-    white = _uniform(rng, recipe.white_relative) if has_white else 0.0
-    smooth = _uniform(rng, recipe.smooth_relative) if rng.random() < recipe.smooth_share else 0.0
+    white = _amount(rng, recipe.white_relative) if has_white else 0.0
+    smooth = _amount(rng, recipe.smooth_relative) if rng.random() < recipe.smooth_share else 0.0
     blur = _blur_matrix(labels.shape[0], _uniform(rng, recipe.blur))
     parameters = model_class(recipe.sequence).parameters
     maps = []
@@ -304,6 +304,11 @@ def _replace(
 
 def _uniform(rng: np.random.Generator, between: Range) -> float:
     return float(rng.uniform(*between)) if between[0] != between[1] else float(between[0])
+
+
+def _amount(rng: np.random.Generator, between: Range) -> float:
+    """Return how much texture: uniform from 0, or log-uniform, so that each noise level sees texture below and above."""
+    return _log_uniform(rng, between) if between[0] > 0 else _uniform(rng, between)
 
 
 def _log_uniform(rng: np.random.Generator, between: Range) -> float:

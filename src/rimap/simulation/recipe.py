@@ -73,12 +73,13 @@ class PatchRecipe:
         Standard deviation of the voxelwise variation, A and ms; the authors' code has 0.05 and 100 (T1) or 10 (T2).
     white_relative
         Standard deviation of a voxelwise variation relative to the value. White texture teaches a network to
-        keep noise, none teaches it to paint tissue means: a distribution leaves the choice to the data.
+        keep noise, none teaches it to paint tissue means: a distribution leaves the choice to the data. From 0:
+        uniform; from more: log-uniform, so that there is as much texture below as above the noise at every level.
     white_share
         Share of patches that have either.
     smooth_relative, smooth_length, smooth_share
-        Relative standard deviation, kernel (pixels) and share of a smooth variation inside tissues, which is
-        what real maps show.
+        Relative standard deviation (uniform or log-uniform, likewise), kernel (pixels) and share of a smooth
+        variation inside tissues, which is what real maps show.
     blur
         Standard deviation (pixels) of the Gaussian that smooths the maps of A and T, textures included; the
         authors' code has 0.4. It is also the partial volume at borders: the maps are mixed and not the signals,
