@@ -28,7 +28,7 @@ _CHUNK = 4096
 
 
 class DataTerm:
-    """The `Sums` of images (N, 1, h, w) at any κ (3, 1, h, w): from a table, where the model has one."""
+    """The `Sums` of images (N, b, h, w) at any κ (Q, b, h, w): from a table, where the model has one."""
 
     def __init__(self, model: SignalModel, S: F32, sigma: F32, rician: bool, executor: Executor | None = None) -> None:
         self.model, self.S, self.sigma, self.rician, self.executor = model, S, sigma, rician, executor

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.estimators.data_term import SignalTable, Sums
+from rimap.estimators.known_B import DataTerm
 from rimap.estimators.start import smooth_B_start
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.series import Status, WeightedSeries
@@ -154,13 +154,6 @@ def image_scale(series: WeightedSeries, noise: Noise) -> float:
 def _amplitude(model: SignalModel, S: F32, sigma: float, rician: bool, strong: NDArray[np.bool_]) -> F32:
     if not model.separable:
         return np.asarray(abs(S).max(0).reshape(-1), np.float32)
-    table = SignalTable.of(model)
-    voxels = table.voxels(S)
-    sigmas = np.full(len(voxels), sigma, np.float32) if rician else None
-
-    def sums_at(kappa: Any) -> Sums:
-        found = table.sums(voxels, np.ascontiguousarray(kappa.reshape(len(kappa), -1), np.float32), sigmas)
-        return Sums(*(x.reshape(x.shape[:-1] + S.shape[1:]) for x in found))
-
-    kappa = smooth_B_start(model, S, np.full((1, 1, 1), sigma, np.float32), sums_at, strong.astype(np.float32))
+    s = np.full((1, 1, 1), sigma, np.float32)
+    kappa = smooth_B_start(model, S, s, DataTerm(model, S, s, rician), strong.astype(np.float32))
     return np.asarray(kappa[0].reshape(-1), np.float32)

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rimap.estimators.data_term import SignalTable, Sums, data_sums
+from rimap.estimators.data_term import Sums, data_sums
+from rimap.estimators.known_B import DataTerm
 from rimap.estimators.networks.rnn_cell import RNNCell
 from rimap.estimators.rim_loop import Quadratic, RIMConfig, box, cell_inputs, from_state, moved, to_state, units
 from rimap.estimators.start import at_B, start
@@ -103,13 +104,6 @@ def data_term(model: SignalModel, images: Tensor, rician_sigma: Tensor | None) -
     """Return the function κ (Q, b, h, w) → `Sums`: from a table on the CPU, by its definition elsewhere."""
     if images.device.type != "cpu" or not model.separable or images.dtype != torch.float32:
         return lambda kappa: data_sums(model, images, kappa, rician_sigma)
-    table = SignalTable.of(model)
-    X = images.shape[1:]
-    S = table.voxels(images.numpy())
-    s = None if rician_sigma is None else (rician_sigma + torch.zeros(X)).reshape(-1).numpy()
-
-    def sums(kappa: Tensor) -> Sums:
-        found = table.sums(S, np.ascontiguousarray(kappa.reshape(len(kappa), -1).numpy()), s)
-        return Sums(*(torch.from_numpy(np.ascontiguousarray(x)).reshape(x.shape[:-1] + X) for x in found))
-
-    return sums
+    sigma = np.ones((1, 1, 1), np.float32) if rician_sigma is None else rician_sigma.numpy()
+    term = DataTerm(model, images.numpy(), sigma, rician_sigma is not None)
+    return lambda kappa: Sums(*(torch.from_numpy(np.ascontiguousarray(x)) for x in term(kappa.numpy())))
