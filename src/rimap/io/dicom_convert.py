@@ -34,6 +34,7 @@ from typing import Any
 from rimap.errors import InputError
 from rimap.io.dicom_grouping import Volume
 from rimap.io.dicom_headers import Frame, Source, quietly
+from rimap.io.run_lock import runs
 
 _EXTRA = "pip install 'rimap[dicom]'"
 _PHILIPS = "Philips MR Imaging DD 001"
@@ -79,18 +80,8 @@ def _remove_orphans() -> None:
     for path in Path(tempfile.gettempdir()).glob(f"{_prefix()}*"):
         pid = path.name.removeprefix(_prefix()).split("-")[0]
         with contextlib.suppress(OSError):
-            if pid.isdigit() and path.lstat().st_uid == os.getuid() and not path.is_symlink() and not _alive(int(pid)):
+            if pid.isdigit() and path.lstat().st_uid == os.getuid() and not path.is_symlink() and not runs(int(pid)):
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _watch_signals() -> None:

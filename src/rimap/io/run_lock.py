@@ -198,7 +198,7 @@ def _alive(held: Path) -> bool:
     who = _holder(held)
     pid = who.get("pid")
     if who.get("host") == socket.gethostname() and isinstance(pid, int):
-        return _runs(pid)
+        return runs(pid)
     probe = held.with_name(f".{held.name}.{os.getpid():08x}.tmp")
     try:
         probe.touch()  # the clock of the file server, not ours
@@ -210,7 +210,8 @@ def _alive(held: Path) -> bool:
     return age < _DEAD
 
 
-def _runs(pid: int) -> bool:
+def runs(pid: int) -> bool:
+    """Tell whether a process of this machine runs, whoever owns it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
