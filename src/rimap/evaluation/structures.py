@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation
 
 from rimap.simulation.tissues import GM, WM
 
@@ -121,9 +120,3 @@ def disc(shape: tuple[int, ...], centre: Sequence[float], radius: float) -> NDAr
     """Return the mask (*X) of a disc or ball."""
     grids = np.ogrid[tuple(slice(n) for n in shape)]
     return np.asarray(sum((g - c) ** 2 for g, c in zip(grids, centre)) <= radius**2)
-
-
-def ring(mask: NDArray[np.bool_], width: int = 1) -> NDArray[np.bool_]:
-    """Return the pixels around a mask, as far as `width`, diagonals included."""
-    grown = binary_dilation(mask, np.ones((3,) * mask.ndim, bool), iterations=width)
-    return np.asarray(grown & ~mask)

@@ -11,7 +11,7 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -244,9 +244,3 @@ def _plain(wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is wanted as it comes back from a file."""
     plain: dict[str, Any] = json.loads(to_json(wanted))
     return plain
-
-
-def outputs_of(images: Sequence[Path], *others: Path | None) -> list[Path]:
-    """Return every file of a series: its images, their sidecars and what else was written."""
-    sidecars = [p.with_name(p.name.removesuffix(".nii.gz") + ".json") for p in images]
-    return [*images, *sidecars, *(p for p in others if p is not None)]
