@@ -15,6 +15,7 @@ import stat
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel as nib
@@ -22,7 +23,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from rimap.cli import _memory
+from rimap.cli import _bids_app, _memory
+from rimap.errors import InputError
 
 SUBJECTS = ("01", "02", "03")
 
@@ -260,6 +262,38 @@ def workers():
 
 def pids(cluster):
     return [nanny.process.pid for nanny in cluster.workers.values() if nanny.process and nanny.process.pid]
+
+
+@pytest.mark.parametrize("cluster", [False, True])
+@pytest.mark.parametrize("limit", [None, 6 << 30])
+def test_series_at_once_share_the_memory(rimap, study, tmp_path, monkeypatch, cluster, limit):
+    told = []
+
+    @contextlib.contextmanager
+    def three(app, options, n):
+        with ThreadPoolExecutor(3) as executor:
+            yield _bids_app.Team(executor, 3, 1, cluster)
+
+    def work(task, crew=None):
+        told.append(task.request.memory)
+        raise InputError("not mapped")
+
+    monkeypatch.setattr(_bids_app, "team", three)
+    monkeypatch.setattr(_bids_app, "work", work)
+    monkeypatch.setattr(_memory, "available", lambda: 3 << 30)
+    more = () if limit is None else ("--memory", f"{limit >> 30}GiB")
+    rimap("bids", study, tmp_path / "out", "participant", "--estimator", "nlls", "--nprocs", 3, *more)
+    # a worker of a cluster is on another machine, maybe: it finds out what is free there
+    share = 2 << 30 if limit else None if cluster else int(0.8 * (3 << 30)) // 3
+    assert told == [share] * 3
+
+
+def test_a_worker_of_a_cluster_takes_of_its_own_memory(workers):
+    distributed = pytest.importorskip("distributed")
+    with distributed.Client(workers, set_as_default=False) as client:
+        (limit, *_) = (w["memory_limit"] for w in client.scheduler_info()["workers"].values())
+        assert 0 < client.submit(_memory.available, pure=False).result() < limit
+    assert _memory._of_a_dask_worker() == []
 
 
 def test_a_worker_of_a_cluster_that_is_killed_costs_no_result(rimap, study, tmp_path, workers, whole):

@@ -264,7 +264,8 @@ def _run(app: App, options: ClusterOptions | None, todo: Sequence[Task]) -> Gene
     _describe(app.request.out, todo)
     fit, limit = _fit(app, todo)
     with team(app, options, min(fit, len(todo))) as crew:
-        memory = app.request.memory if crew.cluster else limit // crew.slots
+        given = app.request.memory or (None if crew.cluster else limit)  # else each worker knows its own
+        memory = None if given is None else given // crew.slots
         tasks = [replace(t, request=replace(t.request, threads=crew.threads, memory=memory)) for t in todo]
         if crew.executor is None:
             yield from ((t.files, attempt(t.files.label, partial(work, t))) for t in tasks)

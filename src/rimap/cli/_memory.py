@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,10 +52,24 @@ def available() -> int:
         if soft != resource.RLIM_INFINITY:
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             free.append(max(0, soft - pages * os.sysconf("SC_PAGE_SIZE")))
+    free += _of_a_dask_worker()
     if len(free) == 1:
         with suppress(ValueError, OSError, AttributeError):
             free.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(free)
+
+
+def _of_a_dask_worker() -> list[int]:
+    """Return what a task may take where this is one, on a worker with a limit: others on its machine have theirs."""
+    if "distributed" not in sys.modules:
+        return []
+    from distributed import get_worker
+
+    with suppress(ValueError, AttributeError):
+        worker = get_worker()
+        if limit := worker.memory_manager.memory_limit:
+            return [max(0, int(limit) - int(worker.monitor.get_process_memory())) // max(1, worker.state.nthreads)]
+    return []
 
 
 def size(text: str, option: str) -> int:

@@ -79,7 +79,7 @@ class Workers:
     executor
         Takes it.
     slots
-        How many pieces at once, when it was opened.
+        How many pieces at once: now, or when all jobs that were asked for run.
     """
 
     executor: Executor
@@ -179,7 +179,8 @@ def dask_workers(
             say("waiting for the first worker")
             client.wait_for_workers(1)
         _check_versions(client)
-        yield Workers(client.get_executor(pure=False), max(1, sum(client.ncores().values())))
+        planned = options.jobs * (options.processes or options.cores) if kind == "slurm" and options else 1
+        yield Workers(client.get_executor(pure=False), max(planned, sum(client.ncores().values())))
 
 
 @contextlib.contextmanager
@@ -198,6 +199,7 @@ def _cluster(kind: str, options: ClusterOptions, n: int, folder: Path | None) ->
     with LocalCluster(
         n_workers=n,
         threads_per_worker=1,
+        memory_limit=1.0 / n,
         processes=True,
         host="127.0.0.1",
         dashboard_address="127.0.0.1:0",
