@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +17,7 @@ from rimap.errors import InputError
 from rimap.io.bids import BidsName, compose, read_json
 from rimap.io.nifti import open_nifti, read_labels, read_mask
 from rimap.report.statistics import COUNTED, describe, foreground
+from rimap.report.templating import render, source
 from rimap.series import Status
 
 #: From so many series on, one can lie out.
@@ -254,16 +254,11 @@ def page(
     failed
         ``participant_id``, ``series`` and ``reason`` of what has no map.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rimap.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     regions = _by_region(rows)
     shown = dict(list(regions.items())[:_MOST_REGIONS])
-    return environment.get_template("group.html").render(
+    return render(
+        "group.html",
+        css=source("base.css"),
         title=title,
         made=made,
         command=command,

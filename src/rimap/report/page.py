@@ -8,12 +8,10 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from typing import Any
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,6 +22,7 @@ from rimap.report.methods import methods, options_of
 from rimap.report.numbers import ms, number, sigma_number
 from rimap.report.panels import STATUS_COLOURS, palettes, panels_of, status_pictures
 from rimap.report.statistics import Statistics, counted, describe, foreground, region, statistics_of
+from rimap.report.templating import render, source
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import Parameter
 from rimap.slices import View, edges_mm, png, view_of, volume
@@ -88,32 +87,14 @@ def page(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> str:
     run
         What else to say.
     """
-    environment = _environment()
-    script = _source(environment, "viewer.js")
-    return environment.get_template("report.html").render(
+    script = source("viewer.js")
+    return render(
+        "report.html",
         **_content(series, maps, run),
-        css=_source(environment, "report.css"),
+        css=source("base.css", "report.css"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rimap.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["g"] = number
-    return environment
-
-
-def _source(environment: jinja2.Environment, name: str) -> str:
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0].replace("\r\n", "\n").strip()
 
 
 def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> dict[str, Any]:

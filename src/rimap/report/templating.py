@@ -1,0 +1,36 @@
+"""The pages from their templates."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import jinja2
+
+from rimap.report.numbers import number
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page: values are escaped unless the template says ``safe``, and a missing one is an error."""
+    return _environment().get_template(template).render(**values)
+
+
+def source(*names: str) -> str:
+    """Return the text of style sheets or scripts, one after the other."""
+    environment = _environment()
+    assert environment.loader is not None
+    texts = (environment.loader.get_source(environment, name)[0] for name in names)
+    return "\n".join(text.replace("\r\n", "\n").strip() for text in texts)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("rimap.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["g"] = number
+    return environment
