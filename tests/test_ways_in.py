@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import nibabel as nib
@@ -127,3 +129,30 @@ def test_type_checkers_see_every_public_name() -> None:
     (block,) = [n for n in tree.body if isinstance(n, ast.If) and getattr(n.test, "id", "") == "TYPE_CHECKING"]
     seen = {alias.asname: node.module for node in block.body for alias in node.names}  # type: ignore[attr-defined]
     assert seen == rimap._NAMES
+
+
+def test_a_path_may_be_text(tmp_path) -> None:
+    """In every function that a user calls with one."""
+    from rimap import io
+    from rimap.estimators.networks import export
+    from rimap.evaluation import border, experiment, scans, tables
+    from rimap.simulation import anatomies, recipe
+    from rimap.training import loop
+    from rimap.training import recipe as training_recipe
+
+    modules = (io, export, border, experiment, scans, tables, anatomies, recipe, loop, training_recipe)
+    looked_at = 0
+    for module in modules:
+        for name, function in vars(module).items():
+            own = getattr(function, "__module__", "").startswith(module.__name__)
+            if name.startswith("_") or not own or not inspect.isfunction(inspect.unwrap(function)):
+                continue
+            hints = typing.get_type_hints(inspect.unwrap(function))
+            for argument in {"path", "out", "folder", "inputs"} & set(hints):
+                looked_at += 1
+                assert str in typing.get_args(hints[argument]), f"{module.__name__}.{name}({argument})"
+    assert looked_at > 15
+    settings = experiment.Settings(data=str(tmp_path), scans=(str(tmp_path),), lines=str(tmp_path))
+    assert settings.data == settings.lines == settings.scans[0] == tmp_path and isinstance(settings.data, Path)
+    tables.write_table(str(tmp_path / "t.csv"), [{"a": 1.0}])
+    assert tables.read_table(str(tmp_path / "t.csv")) == [{"a": 1.0}]

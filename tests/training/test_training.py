@@ -78,6 +78,11 @@ def test_killed_and_resumed_is_uninterrupted(tmp_path, variant):
     assert about["iterations"] == 6 and about["trained_on"]["anatomies"] == 1 and about["figures"]["error_pct"] > 0
 
 
+def test_a_folder_may_be_text(tmp_path):
+    recipe = tiny("general", training={"iterations": 1, "checkpoint_every": 1})
+    assert train(recipe, str(tmp_path / "text"), machine=CPU) == tmp_path / "text" / "tiny.onnx"
+
+
 def test_resnet_trains_and_exports(tmp_path):
     recipe = tiny("paper", network="resnet", simulation={"times_ms": [100, 300, 900, 2000]}, training={"iterations": 1})
     about = metadata_of(train(recipe, tmp_path, machine=CPU))

@@ -151,7 +151,7 @@ def find_lines(
     return chosen
 
 
-def read_lines(path: Path) -> list[Line]:
+def read_lines(path: Path | str) -> list[Line]:
     """Read lines from a CSV file with the columns x0, y0, x1, y1 (voxels, from white to grey matter).
 
     Raises
@@ -160,7 +160,7 @@ def read_lines(path: Path) -> list[Line]:
         Where it has not these columns.
     """
     try:
-        with path.open(newline="") as file:
+        with Path(path).open(newline="") as file:
             rows = list(csv.DictReader(file))
         return [Line(*(float(r[c]) for c in ("x0", "y0", "x1", "y1"))) for r in rows]
     except (OSError, KeyError, ValueError, TypeError):

@@ -81,6 +81,12 @@ class Settings:
     noise_level: float | None = None
     threads: int | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("data", "lines"):  # text is taken as well
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(path))
+        object.__setattr__(self, "scans", tuple(Path(s) for s in self.scans))
+
     def recipe(self) -> dict[str, Any]:
         """Return what decides the numbers, as JSON: files by their names, not where they lie."""
         out = asdict(self)
@@ -175,7 +181,7 @@ def estimator_of(spec: str, threads: int | None = None) -> Estimator:
 def run(
     experiment: Experiment,
     settings: Settings,
-    out: Path,
+    out: Path | str,
     *,
     executor: Executor | None = None,
     progress: Progress | None = None,
@@ -199,7 +205,7 @@ def run(
     if not found:
         raise InputError("none of the estimators is to be had:\n" + "\n".join(skipped))
     settings = replace(settings, estimators=tuple(found))
-    folder = out / experiment.name
+    folder = Path(out) / experiment.name
     cache = folder / "parts" / _key(experiment, settings)
     if fresh:
         shutil.rmtree(cache, ignore_errors=True)
@@ -248,7 +254,7 @@ def run(
     return Result(folder, table, summary, tuple(skipped), len(missing))
 
 
-def draw(experiment: Experiment, folder: Path) -> str:
+def draw(experiment: Experiment, folder: Path | str) -> str:
     """Draw the figures of a folder from its table, write the summary and return it.
 
     Raises
@@ -256,6 +262,7 @@ def draw(experiment: Experiment, folder: Path) -> str:
     InputError
         Where there is no table.
     """
+    folder = Path(folder)
     table = read_table(folder / "table.csv")
     pictures = _load(folder / "pictures.npz") if (folder / "pictures.npz").is_file() else {}
     for name, figure in experiment.figures(table, pictures).items():

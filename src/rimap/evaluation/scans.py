@@ -67,8 +67,9 @@ class Regions:
 
 
 @lru_cache(maxsize=4)
-def phantom(folder: Path, scan: PhantomScan) -> Regions:
+def phantom(folder: Path | str, scan: PhantomScan) -> Regions:
     """Return a scan of the phantom, cut to its spheres, with its own σ as noise."""
+    folder = Path(folder)
     rois = folder / "derivatives" / "rois" / scan.subject / "anat"
     stem = f"{scan.subject}_desc-spheres{scan.spheres}"
     with (rois / f"{stem}_reference.tsv").open() as file:
@@ -101,14 +102,14 @@ def with_sigma(series: WeightedSeries) -> WeightedSeries:
     return series.with_noise(Gaussian(sigma=noise.sigma))
 
 
-def read_scan(path: Path, sequence: str) -> WeightedSeries:
+def read_scan(path: Path | str, sequence: str) -> WeightedSeries:
     """Return a series of a brain or phantom with a mask of what gives signal, and σ."""
     series = read(path, sequence=sequence)
     return with_sigma(replace(series, mask=head(series)))
 
 
 @lru_cache(maxsize=4)
-def brain(folder: Path, sequence: str) -> WeightedSeries:
+def brain(folder: Path | str, sequence: str) -> WeightedSeries:
     """Return the series of `brain_in_vivo`."""
     return read_scan(folder, sequence)
 

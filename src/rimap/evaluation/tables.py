@@ -37,7 +37,7 @@ def spread(values: Any) -> dict[str, float]:
     }
 
 
-def write_table(path: Path, rows: Sequence[Row]) -> None:
+def write_table(path: Path | str, rows: Sequence[Row]) -> None:
     """Write rows as CSV, whole or not at all; columns in the order in which they first occur."""
     columns = list(dict.fromkeys(c for row in rows for c in row))
     buffer = io.StringIO(newline="")
@@ -52,7 +52,7 @@ def _cell(value: Any) -> str:
     return f"{value:.7g}" if isinstance(value, float | np.floating) else str(value)
 
 
-def read_table(path: Path) -> list[Row]:
+def read_table(path: Path | str) -> list[Row]:
     """Read a table: what is a number becomes one, what is empty is left out.
 
     Raises
@@ -60,6 +60,7 @@ def read_table(path: Path) -> list[Row]:
     InputError
         Where there is none.
     """
+    path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: there is no table. Run the experiment first, without --redraw.")
     with path.open(newline="") as file:

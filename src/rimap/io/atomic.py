@@ -16,9 +16,9 @@ from rimap.errors import InputError
 Content = bytes | Callable[[], bytes | Iterable[bytes]]
 
 
-def write_whole(path: Path, data: bytes | str) -> None:
+def write_whole(path: Path | str, data: bytes | str) -> None:
     """Write one file whole or not at all, through a temporary name in the same folder."""
-    write_together({path: data.encode() if isinstance(data, str) else data})
+    write_together({Path(path): data.encode() if isinstance(data, str) else data})
 
 
 def write_together(files: Mapping[Path, Content], remove: Iterable[Path] = ()) -> None:

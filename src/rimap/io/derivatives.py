@@ -57,7 +57,9 @@ from rimap.signals import Parameter, SignalModel
 _BLOCK = 1 << 20
 
 
-def planned_outputs(series_files: SeriesFiles, out: Path, *, estimator: str, sequence: str | None = None) -> list[Path]:
+def planned_outputs(
+    series_files: SeriesFiles, out: Path | str, *, estimator: str, sequence: str | None = None
+) -> list[Path]:
     """Return every map file that `write_maps` may write for a series, with R1 or R2.
 
     Parameters
@@ -73,7 +75,7 @@ def planned_outputs(series_files: SeriesFiles, out: Path, *, estimator: str, seq
 
 def check_output(
     series: Sequence[SeriesFiles],
-    out: Path,
+    out: Path | str,
     *,
     estimator: str,
     overwrite: bool = False,
@@ -111,7 +113,7 @@ def check_output(
 def write_maps(
     maps: ParameterMaps,
     series_files: SeriesFiles,
-    out: Path,
+    out: Path | str,
     *,
     overwrite: bool = False,
     fill: float = np.nan,
@@ -177,7 +179,7 @@ class MapFiles:
 def map_files(
     maps: ParameterMaps | MapsOnDisk,
     series_files: SeriesFiles,
-    out: Path,
+    out: Path | str,
     *,
     fill: float = np.nan,
     rates: bool = False,

@@ -86,7 +86,7 @@ class Workers:
     slots: int
 
 
-def read_options(path: Path) -> ClusterOptions:
+def read_options(path: Path | str) -> ClusterOptions:
     """Return the options of a TOML file.
 
     Raises

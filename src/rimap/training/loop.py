@@ -90,7 +90,7 @@ def build_network(recipe: TrainingRecipe) -> nn.Module:
 
 def train(
     recipe: TrainingRecipe,
-    out: Path,
+    out: Path | str,
     *,
     machine: Machine = Machine(),
     progress: Callable[[Step], None] | None = None,
@@ -114,7 +114,7 @@ def train(
     InputError
         Where `out` holds the training of another recipe, or the training diverged (with what to do).
     """
-    o = recipe.training
+    o, out = recipe.training, Path(out)
     out.mkdir(parents=True, exist_ok=True)
     claim(recipe, out)
     inside = recipe.network == "rim" and o.precision == "bf16-mixed"  # the cell alone, not the data term
@@ -375,7 +375,7 @@ class _averaged:
 def export(
     recipe: TrainingRecipe,
     network: nn.Module,
-    path: Path,
+    path: Path | str,
     iterations: int,
     figures: dict[str, float] | None,
     anatomies: int = 0,

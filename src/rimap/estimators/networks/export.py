@@ -141,8 +141,9 @@ def resnet_to_onnx(network: ResNet, metadata: Mapping[str, Any]) -> Any:
     return g.model({"S": network.first.in_channels}, {"kappa": network.output.out_channels}, metadata)
 
 
-def save_onnx(model: Any, path: Path) -> None:
+def save_onnx(model: Any, path: Path | str) -> None:
     """Write an ONNX model whole or not at all."""
+    path = Path(path)
     part = path.with_name(path.name + ".part")
     part.write_bytes(model.SerializeToString())
     part.replace(path)
