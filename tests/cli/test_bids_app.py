@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from rimap.cli import _bids_app, _memory
+from rimap.cli import _bids_work, _memory
 from rimap.errors import InputError
 
 SUBJECTS = ("01", "02", "03")
@@ -272,14 +272,14 @@ def test_series_at_once_share_the_memory(rimap, study, tmp_path, monkeypatch, cl
     @contextlib.contextmanager
     def three(app, options, n):
         with ThreadPoolExecutor(3) as executor:
-            yield _bids_app.Team(executor, 3, 1, cluster)
+            yield _bids_work.Team(executor, 3, 1, cluster)
 
     def work(task, crew=None):
         told.append(task.request.memory)
         raise InputError("not mapped")
 
-    monkeypatch.setattr(_bids_app, "team", three)
-    monkeypatch.setattr(_bids_app, "work", work)
+    monkeypatch.setattr(_bids_work, "team", three)
+    monkeypatch.setattr(_bids_work, "work", work)
     monkeypatch.setattr(_memory, "available", lambda: 3 << 30)
     more = () if limit is None else ("--memory", f"{limit >> 30}GiB")
     rimap("bids", study, tmp_path / "out", "participant", "--estimator", "nlls", "--nprocs", 3, *more)

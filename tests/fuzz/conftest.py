@@ -22,7 +22,8 @@ from hypothesis import HealthCheck, Phase, settings
 
 import rimap
 from rimap.cli._guard import guarded
-from rimap.cli._mapping import Request, map_all
+from rimap.cli._mapping import map_all
+from rimap.cli._request import Request
 
 #: How many cases all of the tests here try together: `make fuzz` sets it.
 CASES = int(os.environ.get("RIMAP_FUZZ", "300"))

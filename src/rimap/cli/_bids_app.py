@@ -1,40 +1,31 @@
-"""What `rimap bids` does: every series of a data set, on processes or on a cluster; then one page over all."""
+"""What `rimap bids` does: every series of a data set, those that are finished left out; then what failed."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import os
 import sys
 import tempfile
 import time
-import traceback
-import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from concurrent.futures import CancelledError, Executor, as_completed
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import typer
 
-from rimap.cli import _mapping
-from rimap.cli._mapping import Request, Result
+from rimap.cli._bids_work import Failure, Outcome, Task, line, run
 from rimap.cli._options import one_of
+from rimap.cli._request import Request, check_request, estimator_of, record_for, sequences
+from rimap.cli._written import Result, tsv
 from rimap.errors import InputError
 
 if TYPE_CHECKING:
-    from rimap.estimators import Estimator
-    from rimap.estimators.base import Progress
     from rimap.io import SeriesFiles
     from rimap.io.records import Record
     from rimap.parallel.cluster import ClusterOptions
-    from rimap.series import ParameterMaps, WeightedSeries
-
-T = TypeVar("T")
 
 #: What failed and why, in OUT.
 FAILED = "failed.tsv"
@@ -60,44 +51,6 @@ class App:
         return self.request.inputs[0]
 
 
-@dataclass(frozen=True)
-class Task:
-    """One series to be mapped, as it travels to a worker."""
-
-    request: Request
-    files: SeriesFiles
-    version: str
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A series, or a subject, without a map, and why."""
-
-    label: str
-    reason: str
-    defect: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "reason", self.reason.removeprefix(f"{self.label}: "))
-
-
-@dataclass(frozen=True)
-class Team:
-    """Who does the work: an executor (`None`: this process), `slots` pieces at once, each with `threads`."""
-
-    executor: Executor | None
-    slots: int
-    threads: int
-    cluster: bool = False
-
-    def spread(self, estimator: Estimator, series: WeightedSeries, progress: Progress | None) -> ParameterMaps:
-        """Return the maps of a series, its slabs mapped by the executor."""
-        from rimap.parallel import Cuttable, estimate
-
-        assert isinstance(estimator, Cuttable) and self.executor is not None
-        return estimate(estimator, series, self.executor, 2 * self.slots, progress=progress)
-
-
 def participant(app: App) -> None:
     """Map every series that is not finished; one that fails does not stop the others.
 
@@ -111,7 +64,7 @@ def participant(app: App) -> None:
     started, request = time.perf_counter(), app.request
     options = check(app)
     found, failures = _find(request)
-    _mapping.check_request(request, found)
+    check_request(request, found)
     subjects = sorted({f"sub-{f.entities['sub']}" for f in found} | {f.label for f in failures})
     with locked(request.out, subjects if request.participant_labels else ()), _scratch(app.work_dir):
         todo, kept, outcomes = _sorted(app, found)
@@ -119,7 +72,7 @@ def participant(app: App) -> None:
         for failure in failures:
             subject_record(request.out, failure.label).fail(failure.reason)
         results: list[Result] = []
-        with contextlib.closing(_run(app, options, todo)) as coming:
+        with contextlib.closing(run(app, options, todo)) as coming:
             for n, (files, outcome) in enumerate(itertools.chain(outcomes, coming), start=1):
                 if isinstance(outcome, Result):
                     results.append(outcome)
@@ -159,7 +112,7 @@ def _find(request: Request) -> tuple[list[SeriesFiles], list[Failure]]:
 
     root, sequence = request.inputs[0], request.sequence
     if sequence is not None:
-        sequence = one_of(sequence, _mapping.sequences(), "--sequence")
+        sequence = one_of(sequence, sequences(), "--sequence")
     try:
         return find_series(
             root,
@@ -182,7 +135,7 @@ def _find(request: Request) -> tuple[list[SeriesFiles], list[Failure]]:
         try:
             found += find_series(root, participant_labels=(s,), sequence=sequence)
         except InputError as error:
-            failures.append(Failure(f"sub-{s}", _line(error)))
+            failures.append(Failure(f"sub-{s}", line(error)))
     for entity, labels in (("ses", request.sessions), ("run", request.runs)):
         found = [f for f in found if not labels or f.entities.get(entity) in labels]
     if not found:
@@ -205,14 +158,7 @@ def own_request(app: App, files: SeriesFiles) -> Request:
     return replace(app.request, mask=mask, rois=rois)
 
 
-def _estimator(request: Request, files: SeriesFiles) -> Estimator:
-    return _mapping.chosen(request, files.model_class(request.sequence).name)[0]
-
-
-_Outcome = tuple["SeriesFiles", Result | Failure]
-
-
-def _sorted(app: App, found: Sequence[SeriesFiles]) -> tuple[list[Task], list[str], list[_Outcome]]:
+def _sorted(app: App, found: Sequence[SeriesFiles]) -> tuple[list[Task], list[str], list[Outcome]]:
     """Return what is to be done, the labels of what is finished, and what cannot be done.
 
     Raises
@@ -226,14 +172,14 @@ def _sorted(app: App, found: Sequence[SeriesFiles]) -> tuple[list[Task], list[st
     todo: list[Task] = []
     kept: list[str] = []
     other: list[str] = []
-    unfit: list[_Outcome] = []
+    unfit: list[Outcome] = []
     for files in found:
         try:
             request = own_request(app, files)
-            record = _mapping.record_for(request, files)
+            record = record_for(request, files)
             state = "overwrite" if request.overwrite else record.state()
         except InputError as error:
-            unfit.append((files, Failure(files.label, _line(error))))
+            unfit.append((files, Failure(files.label, line(error))))
             continue
         if state == "finished":
             kept.append(files.label)
@@ -243,9 +189,11 @@ def _sorted(app: App, found: Sequence[SeriesFiles]) -> tuple[list[Task], list[st
             other.append(f"{files.label}: {'; '.join(record.differences())[:200]}")
         elif state in ("none", "failed"):
             try:
-                check_output([files], request.out, estimator=_estimator(request, files).name, sequence=request.sequence)
+                check_output(
+                    [files], request.out, estimator=estimator_of(request, files).name, sequence=request.sequence
+                )
             except InputError as error:
-                other.append(_line(error))
+                other.append(line(error))
         todo.append(Task(replace(request, quiet=True), files, __version__))
     if other:
         raise InputError(
@@ -255,140 +203,14 @@ def _sorted(app: App, found: Sequence[SeriesFiles]) -> tuple[list[Task], list[st
     return todo, kept, unfit
 
 
-def _run(app: App, options: ClusterOptions | None, todo: Sequence[Task]) -> Generator[_Outcome, None, None]:
-    """Yield the outcome of every task, as they come."""
-    from rimap.parallel import Cuttable
-
-    if not todo:
-        return
-    _describe(app.request.out, todo)
-    fit, limit = _fit(app, todo)
-    with team(app, options, min(fit, len(todo))) as crew:
-        given = app.request.memory or (None if crew.cluster else limit)  # else each worker knows its own
-        memory = None if given is None else given // crew.slots
-        tasks = [replace(t, request=replace(t.request, threads=crew.threads, memory=memory)) for t in todo]
-        if crew.executor is None:
-            yield from ((t.files, attempt(t.files.label, partial(work, t))) for t in tasks)
-            return
-        few = crew.cluster and len(tasks) < crew.slots
-        cut = [t for t in tasks if few and isinstance(_estimator(t.request, t.files), Cuttable)]
-        futures = {crew.executor.submit(work, t): t.files for t in tasks if t not in cut}
-        for t in cut:
-            yield t.files, attempt(t.files.label, partial(work, t, crew))
-        for future in as_completed(futures):
-            yield futures[future], attempt(futures[future].label, future.result)
-
-
-def _fit(app: App, todo: Sequence[Task]) -> tuple[int, int]:
-    """Return how many of these series fit into memory at once, and how many bytes there are for them."""
-    from rimap.cli import _memory
-    from rimap.io.nifti import open_nifti
-
-    limit, need = app.request.memory or int(0.8 * _memory.available()), 1
-    if app.scheduler is not None or app.cluster is not None:
-        return len(todo), limit
-    for t in todo:
-        with contextlib.suppress(InputError):
-            first = open_nifti(t.files.images[0])
-            n_images = max(first.n_volumes, len(t.files.images))
-            need = max(need, _memory.needed(_estimator(t.request, t.files).name, math.prod(first.shape), n_images))
-    fit = max(1, limit // need)
-    if fit < min(app.nprocs or 1, len(todo)):
-        _note(f"{fit} at once, not {app.nprocs}: a series may take {_memory.shown(need)} of {_memory.shown(limit)}")
-    return fit, limit
-
-
-def _describe(out: Path, todo: Sequence[Task]) -> None:
-    """Write what says that OUT is a data set, before several processes find that it is missing."""
-    from rimap.io.atomic import write_together
-    from rimap.io.provenance import dataset_files
-
-    for dataset in {t.files.dataset for t in todo}:
-        if dataset is not None:
-            write_together(dataset_files(out, dataset))
-
-
-@contextlib.contextmanager
-def team(app: App, options: ClusterOptions | None, n: int) -> Iterator[Team]:
-    """Open who does `n` pieces of work, and close it; at once where the work is broken off."""
-    from rimap.parallel import Processes, cores
-
-    nprocs, threads = app.nprocs or cores(), app.request.threads
-    if app.scheduler is not None or app.cluster is not None:
-        from rimap.parallel.cluster import dask_workers
-
-        with dask_workers(
-            scheduler=app.scheduler, kind=app.cluster, options=options, n=nprocs, folder=app.work_dir, say=_note
-        ) as workers:
-            yield Team(workers.executor, workers.slots, threads or 1, cluster=True)
-        return
-    processes = min(nprocs, n)
-    threads = threads or max(1, nprocs // processes)
-    if processes == 1:
-        yield Team(None, 1, threads)
-        return
-    pool = Processes(processes, threads=threads)
-    try:
-        yield Team(pool, processes, threads)
-    except BaseException:
-        pool.kill()
-        raise
-    pool.shutdown()
-
-
-def work(task: Task, crew: Team | None = None) -> Result:
-    """Map one series, its slabs on a crew where one is given; in whichever process this is.
-
-    Raises
-    ------
-    InputError
-        For whatever the user can mend.
-    """
-    from rimap import __version__
-
-    if task.version != __version__:
-        raise InputError(
-            f"this worker has rimap {__version__}; the run was started by {task.version}. Install the same."
-        )
-    with warnings.catch_warnings():
-        if os.environ.get("RIMAP_DEBUG") != "1":
-            warnings.simplefilter("ignore")  # those of libraries; ours are part of the results
-        try:
-            return _mapping.map_one(task.request, task.files, spread=crew.spread if crew else None)
-        except MemoryError:
-            raise InputError("not enough memory for this series. Use fewer processes (--nprocs).") from None
-        except OSError as error:
-            if error.strerror is None:
-                raise
-            raise InputError(f"{error.strerror}{f' ({error.filename})' if error.filename else ''}.") from None
-
-
-def attempt(label: str, result: Callable[[], T]) -> T | Failure:
-    """Return what became of a series."""
-    from rimap.parallel import ProcessLost
-
-    try:
-        return result()
-    except (InputError, ProcessLost) as error:
-        return Failure(label, _line(error))
-    except CancelledError:
-        return Failure(label, "the cluster went away before this was done.")
-    except Exception as error:
-        if type(error).__name__ == "KilledWorker":  # of distributed, which need not be installed
-            return Failure(label, "its worker was killed several times over: out of memory?")
-        if os.environ.get("RIMAP_DEBUG") == "1":
-            traceback.print_exception(error)
-        return Failure(label, f"defect of rimap: {type(error).__name__}: {_line(error)[:200]}", defect=True)
-
-
 def _record(app: App, files: SeriesFiles) -> Record:
     """Return the record of a series, as much as can be known of it."""
     from rimap.io.records import blank_record
 
     try:
-        return _mapping.record_for(own_request(app, files), files)
+        return record_for(own_request(app, files), files)
     except InputError:
-        return blank_record(files, app.request.out, _estimator(app.request, files).name)
+        return blank_record(files, app.request.out, estimator_of(app.request, files).name)
 
 
 def subject_record(out: Path, label: str) -> Record:
@@ -418,7 +240,7 @@ def write_failed(out: Path) -> None:
         if content.get("message")
     ]
     if rows:
-        write_whole(out / FAILED, _mapping.tsv(rows))
+        write_whole(out / FAILED, tsv(rows))
     else:
         (out / FAILED).unlink(missing_ok=True)
 
@@ -479,11 +301,3 @@ def _scratch(folder: Path | None) -> Iterator[None]:
             del os.environ["TMPDIR"]
         else:
             os.environ["TMPDIR"] = before
-
-
-def _note(text: str) -> None:
-    print(f"rimap: {text}", file=sys.stderr)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rimap.cli._bids_app import FAILED, App, Failure, attempt, check, say_failures, team
-from rimap.cli._mapping import label_names, tsv
+from rimap.cli._bids_app import FAILED, App, check, say_failures
+from rimap.cli._bids_work import Failure, attempt, team
+from rimap.cli._written import label_names, tsv
 from rimap.errors import InputError
 
 if TYPE_CHECKING:

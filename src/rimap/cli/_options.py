@@ -1,4 +1,4 @@
-"""Turn what was typed into values, with messages that say what was expected."""
+"""The options that several verbs have, and what was typed turned into values or into what was expected."""
 
 from __future__ import annotations
 
@@ -7,8 +7,43 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from rimap.errors import InputError
+
+EstimatorName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="nlls, mle, rim or resnet, as `rimap models` lists them; chosen if left out."),
+]
+TrMs = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST", help="Time from inversion to inversion in ms, one or one per image. Else from the sidecars."
+    ),
+]
+Signed = Annotated[
+    bool | None,
+    typer.Option("--signed/--magnitude", help="Images keep their polarity (real part), or are a modulus."),
+]
+SkipFirst = Annotated[
+    int, typer.Option(metavar="N", help="Leave out the N images of shortest time (the first echo of a MESE).")
+]
+NoiseName = Annotated[str | None, typer.Option(metavar="gaussian|rician", help="Likelihood; gaussian if left out.")]
+LambdaB = Annotated[
+    float | None, typer.Option("--lambda-b", metavar="X", help="Smoothness of B (mle).", show_default=False)
+]
+Network = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|FILE", help="Trained network (rim, resnet), as `rimap models` lists them."),
+]
+Run = Annotated[list[str] | None, typer.Option(metavar="LABEL", help="Only this run. Repeatable.")]
+Register = Annotated[bool, typer.Option("--register", help="Align the images before they are mapped.")]
+Rates = Annotated[bool, typer.Option("--rates", help="Write R1 or R2 as well.")]
+Fill = Annotated[
+    float | None, typer.Option(metavar="0", help="Write this instead of NaN, for tools that cannot read NaN.")
+]
 
 
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:

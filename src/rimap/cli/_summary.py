@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rimap.cli._mapping import Request, Result
+    from rimap.cli._request import Request
+    from rimap.cli._written import Result
 
 _MOST_ROWS = 40
 

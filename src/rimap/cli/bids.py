@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from rimap.cli import _options as typed
+
 NO_ARGS_IS_HELP = True
 
 
@@ -30,7 +32,7 @@ def command(
         list[str] | None,
         typer.Option("--session-label", "--session_label", metavar="LABEL", help="Only these. Repeatable."),
     ] = None,
-    run: Annotated[list[str] | None, typer.Option(metavar="LABEL", help="Only these runs. Repeatable.")] = None,
+    run: typed.Run = None,
     nprocs: Annotated[
         int | None,
         typer.Option("--nprocs", "--n-procs", metavar="N", min=1, help="Cores to use: as many series at once."),
@@ -59,9 +61,7 @@ def command(
         bool,
         typer.Option("--skip-bids-validation", "--skip_bids_validation", help="Do not look whether BIDS_DIR is valid."),
     ] = False,
-    estimator: Annotated[
-        str | None, typer.Option(metavar="NAME", help="nlls, mle, rim or resnet; chosen if left out.")
-    ] = None,
+    estimator: typed.EstimatorName = None,
     mask: Annotated[
         str | None,
         typer.Option(
@@ -72,30 +72,19 @@ def command(
     rois: Annotated[
         str | None, typer.Option(metavar="WHERE", help="Label images, likewise; a folder is searched for _dseg.")
     ] = None,
-    tr_ms: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Time from inversion to inversion in ms; else from the sidecars.")
-    ] = None,
+    tr_ms: typed.TrMs = None,
     sequence: Annotated[str | None, typer.Option(metavar="ir|t2", help="Only the series of this kind.")] = None,
-    signed: Annotated[
-        bool | None, typer.Option("--signed/--magnitude", help="Images keep their polarity, or are a modulus.")
-    ] = None,
-    skip_first: Annotated[int, typer.Option(metavar="N", help="Leave out the N images of shortest time.")] = 0,
-    noise: Annotated[
-        str | None, typer.Option(metavar="gaussian|rician", help="Likelihood; gaussian if left out.")
-    ] = None,
+    signed: typed.Signed = None,
+    skip_first: typed.SkipFirst = 0,
+    noise: typed.NoiseName = None,
     sigma: Annotated[
         str | None, typer.Option(metavar="NUMBER", help="Noise SD in the unit of the images; estimated if left out.")
     ] = None,
-    lambda_b: Annotated[
-        float | None, typer.Option("--lambda-b", metavar="X", help="Smoothness of B (mle).", show_default=False)
-    ] = None,
-    network: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FILE", help="Trained network (rim, resnet), as `rimap models` lists them."),
-    ] = None,
-    register: Annotated[bool, typer.Option("--register", help="Align the images before they are mapped.")] = False,
-    rates: Annotated[bool, typer.Option("--rates", help="Write R1 or R2 as well.")] = False,
-    fill: Annotated[float | None, typer.Option(metavar="0", help="Write this instead of NaN.")] = None,
+    lambda_b: typed.LambdaB = None,
+    network: typed.Network = None,
+    register: typed.Register = False,
+    rates: typed.Rates = False,
+    fill: typed.Fill = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Map again what is finished.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and failures only.")] = False,
 ) -> None:
@@ -106,11 +95,10 @@ def command(
     rimap bids bids/ out/ group --rois derivatives/segmentation
     rimap bids bids/ out/ participant --cluster slurm --cluster-options slurm.toml
     """
-    from rimap.cli import _options as typed
     from rimap.cli._bids_app import App, participant
     from rimap.cli._bids_group import group
-    from rimap.cli._mapping import Request
     from rimap.cli._memory import size
+    from rimap.cli._request import Request
 
     subjects, sessions = _lists(participant_label, session_label, level[1:])
     request = Request(
@@ -118,7 +106,7 @@ def command(
         out=output_dir,
         estimator=estimator,
         tr_ms=typed.numbers(tr_ms, "--tr-ms"),
-        sequence=sequence,
+        sequence=typed.sequence(sequence),
         signed=signed,
         skip_first=skip_first,
         noise=noise,

@@ -17,7 +17,8 @@ def command(
 ) -> None:
     """Write a small inversion-recovery series of a drawn brain, and map it."""
     from rimap.cli._demo_data import write_demo
-    from rimap.cli._mapping import Request, map_all
+    from rimap.cli._mapping import map_all
+    from rimap.cli._request import Request
 
     data = write_demo(folder)
     options = ["--mask", str(data.mask), "--rois", str(data.labels), "--overwrite"]
