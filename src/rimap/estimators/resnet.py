@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.estimators import training_range
+from rimap.estimators import bootstrap, training_range
 from rimap.estimators.base import Estimator, Progress
 from rimap.estimators.network_input import neutral, prepared, slices
 from rimap.estimators.shipped import cached_session, default_network, metadata_of, path_of
@@ -29,6 +30,10 @@ class ResNet(Estimator):
         What the images are divided by, so that A of CSF is about 1; found from the images if left out.
     threads
         How many cores; all if left out.
+    sd_draws
+        How often the series is drawn again for standard deviations, each as costly as mapping it; 0: none are given.
+    planes
+        (*X), which plane of the whole a voxel is in; `prepare` and `slab` set it.
 
     References
     ----------
@@ -38,13 +43,18 @@ class ResNet(Estimator):
     network: str = ""
     scale: float | None = None
     threads: int | None = None
+    sd_draws: int = 0
+    planes: Any = field(default=None, repr=False, compare=False)
 
     name: ClassVar[str] = "resnet"
     title: ClassVar[str] = "Residual network"
     halo: int | None = 0
 
+    def __post_init__(self) -> None:
+        bootstrap.checked(self.sd_draws)
+
     @classmethod
-    def load(cls, name: str | Path) -> ResNet:
+    def load(cls, name: str | Path, *, sd_draws: int = 0) -> ResNet:
         """Return the ResNet of a network by its name or path.
 
         Raises
@@ -54,12 +64,17 @@ class ResNet(Estimator):
         """
         if (kind := metadata_of(path_of(name))["kind"]) != "resnet":
             raise InputError(f"{name} is a {kind}, not a ResNet. Load it with rimap.RIM.load.")
-        return cls(network=str(name))
+        return cls(network=str(name), sd_draws=sd_draws)
 
     def prepare(self, series: WeightedSeries) -> tuple[ResNet, WeightedSeries]:
         """Return the estimator and the series with the scale and σ of this series, for mapping slabs of it."""
         ready = prepared(series, self.scale, self.threads)
-        return replace(self, scale=ready.scale), series.with_noise(ready.noise)
+        planes = bootstrap.numbered(series.shape)
+        return replace(self, scale=ready.scale, planes=planes), series.with_noise(ready.noise)
+
+    def slab(self, index: Any) -> ResNet:
+        """Return the estimator for ``series[index]`` of the series that it was prepared for."""
+        return self if self.planes is None else replace(self, planes=self.planes[index])
 
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series.
@@ -81,21 +96,43 @@ class ResNet(Estimator):
             )
         ready = prepared(series, self.scale, self.threads)
         run = cached_session(path, self.threads or 0).run
-        kappa = np.empty((len(model.parameters), *series.shape), np.float32)
-        planes = list(slices(series.shape))
-        for i, k in enumerate(planes):
-            S = neutral(series.images[(slice(None), *k)], ready.scale)
-            (found,) = run(("kappa",), {"S": S.reshape(1, len(S), S.shape[1], -1)})
-            kappa[(slice(None), *k)] = found.reshape(len(kappa), *S.shape[1:])
-            if progress:
-                progress(i + 1, len(planes))
-        kappa[-1] *= 1000.0
-        for q, p in enumerate(model.parameters):
-            np.clip(kappa[q], *p.bounds, out=kappa[q])
+        first = progress and (lambda done, total: progress(done, (1 + self.sd_draws) * total))
+        kappa = _found(run, series, ready.scale, first)
+        alone = kappa.copy() if self.sd_draws else kappa
+        settings = {"network": about["name"], "scale": ready.scale, "threads": self.threads}
         residual = _residual(series, kappa, ready.scale)
-        kappa[0] *= ready.scale
-        settings = {**asdict(self), "network": about["name"], "scale": ready.scale}
-        return training_range.checked_maps(about, series, ready, kappa, residual, self.name, settings)
+        maps = training_range.checked_maps(about, series, ready, kappa, residual, self.name, settings)
+        if not self.sd_draws:
+            return maps
+        return bootstrap.with_sd(
+            maps,
+            series,
+            alone,
+            self.sd_draws,
+            lambda drawn, part: _found(run, drawn, ready.scale, part),
+            planes=self.planes,
+            progress=progress,
+        )
+
+
+def _found(
+    run: Callable[..., Any], series: WeightedSeries, scale: float, progress: Progress | None
+) -> NDArray[np.float32]:
+    """Return κ (Q, *X) in the unit of the images, in the box."""
+    parameters = series.model.parameters
+    kappa = np.empty((len(parameters), *series.shape), np.float32)
+    planes = list(slices(series.shape))
+    for i, k in enumerate(planes):
+        S = neutral(series.images[(slice(None), *k)], scale)
+        (found,) = run(("kappa",), {"S": S.reshape(1, len(S), S.shape[1], -1)})
+        kappa[(slice(None), *k)] = found.reshape(len(kappa), *S.shape[1:])
+        if progress:
+            progress(i + 1, len(planes))
+    kappa[-1] *= 1000.0
+    for q, p in enumerate(parameters):
+        np.clip(kappa[q], *p.bounds, out=kappa[q])
+    kappa[0] *= np.float32(scale)
+    return kappa
 
 
 def _residual(series: WeightedSeries, kappa: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
@@ -103,6 +140,6 @@ def _residual(series: WeightedSeries, kappa: NDArray[np.float32], scale: float) 
     out = np.empty(series.shape, np.float32)
     for k in slices(series.shape):
         S = neutral(series.images[(slice(None), *k)], scale)
-        f = series.model.signal(kappa[(slice(None), *k)])
+        f = series.model.signal(kappa[(slice(None), *k)]) / np.float32(scale)
         out[k] = scale * np.sqrt(((S - f) ** 2).mean(0))
     return out
