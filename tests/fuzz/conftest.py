@@ -55,6 +55,18 @@ def images() -> Any:
     return np.round(S + np.random.default_rng(0).normal(0, 3, S.shape)).clip(0)
 
 
+def data_set(root: Path, **more: Any) -> Path:
+    """Write an IRT1 series in a data set, whose sidecars have more fields."""
+    anat = root / "sub-01" / "anat"
+    anat.mkdir(parents=True)
+    (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    for n, (ti, image) in enumerate(zip(TI, images()), 1):
+        stem = anat / f"sub-01_inv-{n}_IRT1"
+        nib.save(nib.Nifti1Image(image.astype(np.float32), AFFINE), f"{stem}.nii")
+        stem.with_name(stem.name + ".json").write_text(json.dumps({"InversionTime": ti / 1000, **more}))
+    return root
+
+
 def reference(path: Path) -> Any:
     """Return the images (N, *X) of a 4-D file as nibabel reads them."""
     data = np.asanyarray(nib.load(path).dataobj)

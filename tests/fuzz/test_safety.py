@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-import numpy as np
 import pytest
 
 import rimap
@@ -17,7 +15,7 @@ from rimap.errors import InputError
 from rimap.io.records import Record
 from rimap.io.results import find_results
 
-from .conftest import AFFINE, TI, Ground, images
+from .conftest import Ground, data_set
 
 SOURCE = Path(rimap.__file__).parent
 UNSAFE = (
@@ -42,18 +40,6 @@ def test_the_source_has_nothing_that_runs_what_it_reads(pattern: str) -> None:
         if re.search(pattern, line)
     ]
     assert found == []
-
-
-def data_set(root: Path, **more: Any) -> Path:
-    """Write an IRT1 series whose sidecars have more fields."""
-    anat = root / "sub-01" / "anat"
-    anat.mkdir(parents=True)
-    (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
-    for n, (ti, image) in enumerate(zip(TI, images()), 1):
-        stem = anat / f"sub-01_inv-{n}_IRT1"
-        nib.save(nib.Nifti1Image(image.astype(np.float32), AFFINE), f"{stem}.nii")
-        stem.with_name(stem.name + ".json").write_text(json.dumps({"InversionTime": ti / 1000, **more}))
-    return root
 
 
 def test_paths_in_sidecars_are_not_followed(ground: Ground) -> None:

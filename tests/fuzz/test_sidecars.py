@@ -6,12 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .conftest import AFFINE, TI, Ground, cases, images
+from .conftest import Ground, cases, data_set
 
 NUMBERS = st.one_of(
     st.floats(0.001, 5),
@@ -31,15 +29,8 @@ KEYS = ["InversionTime", "EchoTime", "RepetitionTime", "RepetitionTimePreparatio
 
 def series(ground: Ground) -> list[Path]:
     """Write a good IRT1 data set and return its sidecars."""
-    root = ground.clear() / "raw"
-    anat = root / "sub-01" / "anat"
-    anat.mkdir(parents=True)
-    (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
-    for n, (ti, image) in enumerate(zip(TI, images()), 1):
-        stem = anat / f"sub-01_inv-{n}_IRT1"
-        nib.save(nib.Nifti1Image(image.astype(np.float32), AFFINE), f"{stem}.nii")
-        stem.with_name(stem.name + ".json").write_text(json.dumps({"InversionTime": ti / 1000, "RepetitionTime": 9}))
-    return sorted(anat.glob("*.json"))
+    root = data_set(ground.clear() / "raw", RepetitionTime=9)
+    return sorted((root / "sub-01" / "anat").glob("*.json"))
 
 
 def check(ground: Ground, sidecars: list[Path], status: int) -> None:
