@@ -232,7 +232,7 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
     status
         (*X), values of `Status`.
     sd_kappa
-        (Q, *X) standard deviations (Cramér-Rao bound at the estimate); NaN where unknown.
+        (Q, *X) standard deviations, of which `sd_source` says what they are; NaN where unknown.
     residual
         (*X) root mean square of S − f over the images, in their unit.
     noise
@@ -274,6 +274,12 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
         """Standard deviations by parameter name; NaN throughout where the estimator gives none."""
         values = np.full_like(self.kappa, np.nan) if self.sd_kappa is None else self.sd_kappa
         return _Named(self.model, values)
+
+    @property
+    def sd_source(self) -> str:
+        """What the standard deviations are: the Cramér-Rao bound at the estimate, or a network's bootstrap."""
+        draws = self.settings.get("sd_draws")
+        return f"parametric bootstrap, {draws} draws" if draws else "Cramér-Rao bound"
 
     def count(self) -> dict[Status, int]:
         """Return the number of voxels of each status that occurs."""

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,6 +38,16 @@ Network = Annotated[
     str | None,
     typer.Option(metavar="NAME|FILE", help="Trained network (rim, resnet), as `rimap models` lists them."),
 ]
+SdDraws = Annotated[
+    int | None,
+    typer.Option(
+        "--sd-draws",
+        metavar="K",
+        min=0,
+        help="Standard deviations of a network's maps from K draws of the noise, each as long as mapping (rim, resnet).",
+        show_default=False,
+    ),
+]
 Run = Annotated[list[str] | None, typer.Option(metavar="LABEL", help="Only this run. Repeatable.")]
 Register = Annotated[bool, typer.Option("--register", help="Align the images before they are mapped.")]
 Rates = Annotated[bool, typer.Option("--rates", help="Write R1 or R2 as well.")]
@@ -66,6 +76,15 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     if not all(math.isfinite(v) for v in values):
         raise InputError(f"{option}: finite numbers in ms were expected; {text!r} came.")
     return values
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Return the options that were typed.
+
+    >>> given(network="t1", sd_draws=None)
+    {'network': 't1'}
+    """
+    return {k: v for k, v in options.items() if v is not None}
 
 
 def labels(values: Iterable[str] | None, prefix: str) -> tuple[str, ...]:

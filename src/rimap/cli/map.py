@@ -39,6 +39,7 @@ def command(
     ] = None,
     lambda_b: typed.LambdaB = None,
     network: typed.Network = None,
+    sd_draws: typed.SdDraws = None,
     series: Annotated[
         list[str] | None,
         typer.Option(metavar="NUMBER", help="DICOM series; 5,6,7 for one made of several. Repeatable."),
@@ -87,7 +88,7 @@ def command(
         skip_first=skip_first,
         noise=noise,
         sigma=typed.sigma_or_file(sigma),
-        estimator_options={k: v for k, v in (("lambda_B", lambda_b), ("network", network)) if v is not None},
+        estimator_options=typed.given(lambda_B=lambda_b, network=network, sd_draws=sd_draws),
         participant_labels=typed.labels(participant_label, "sub-"),
         sessions=typed.labels(session, "ses-"),
         runs=typed.labels(run, "run-"),

@@ -38,7 +38,7 @@ def checked(n_draws: int) -> None:
         For 1 or less than 0.
     """
     if n_draws < 0 or n_draws == 1:
-        raise InputError(f"sd_draws must be 0 (no standard deviations) or 2 and more; {n_draws} came.")
+        raise InputError(f"sd_draws: 2 or more draws tell a standard deviation, 0 gives none; {n_draws} came.")
 
 
 def with_sd(

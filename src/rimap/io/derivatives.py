@@ -206,12 +206,12 @@ def map_files(
         title = f"{p.name} of {head.model.title.lower()}"
         add(naming.main(p), partial(_value, p.name, scale), unit, title)
         if head.sd_kappa is not None:
-            add(naming.sd(p), partial(_sd, p.name, scale), unit, f"Standard deviation of {title} (Cramér-Rao bound)")
+            add(naming.sd(p), partial(_sd, p.name, scale), unit, f"Standard deviation of {title} ({head.sd_source})")
         if rates and naming.rate(p):
             about = f"1/{p.name} of {head.model.title.lower()}"
             add(naming.main(p, rate=True), partial(_rate, p.name), "1/s", about)
             if head.sd_kappa is not None:
-                about = f"Standard deviation of 1/{p.name} (Cramér-Rao bound)"
+                about = f"Standard deviation of 1/{p.name} ({head.sd_source})"
                 add(naming.sd(p, rate=True), partial(_rate_sd, p.name), "1/s", about)
     if head.residual is not None:
         about = "Root mean square of image minus model over the images"

@@ -92,7 +92,11 @@ def methods(maps: ParameterMaps, title: str, version: str = __version__) -> tupl
             text += f" with σ = {number(sigma)} ({'given' if maps.sigma_source == 'given' else f'from the {maps.sigma_source}'})"
         text += ". "
     if maps.sd_kappa is not None:
-        text += "Standard deviations are Cramér-Rao bounds at the estimate. "
+        text += (
+            f"Standard deviations are those over {maps.settings['sd_draws']} draws of the noise around the maps. "
+            if maps.settings.get("sd_draws")
+            else "Standard deviations are Cramér-Rao bounds at the estimate. "
+        )
     text += (
         f"Files are named after qMRI-BIDS {cite(BIDS)}; colours follow the recommendation of the ISMRM {cite(COLOURS)}."
     )

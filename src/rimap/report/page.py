@@ -142,6 +142,7 @@ def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> di
         "where": where,
         "images": images,
         "acquisition": _acquisition(maps, affine),
+        "sd_source": maps.sd_source,
         "settings": _settings(maps, run),
         "versions": list(run.versions.items()) or _versions(),
         "methods": text,
