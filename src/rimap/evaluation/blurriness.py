@@ -154,12 +154,7 @@ def _boxes(table: Sequence[Row]) -> Figure:
                 if k:
                     ax.axvline(2 * k - 0.5, color="#bbbbbb", linewidth=0.6)
             _stars(ax, rows, specs, names)
-            if metric == "bias":
-                draw.symlog(ax, 10)
-                ax.axhline(0, color="black", linewidth=0.6)
-            else:
-                ax.set_yscale("log")
-                draw.log_ticks(ax.yaxis)
+            draw.error_axis(ax, signed=metric == "bias")
             ax.set_title(f"{title}, {region}", fontsize=8.5, pad=9)
             if j == 0:
                 ax.set_ylabel(f"{title} of T1 [%]")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rimap.evaluation import figures as draw
 from rimap.evaluation.accuracy import tile_bias
 from rimap.evaluation.choice import fitting
-from rimap.evaluation.experiment import Experiment, Part, Settings, Unit, estimator_of
+from rimap.evaluation.experiment import OF_T1, Experiment, Part, Settings, Unit, estimator_of
 from rimap.evaluation.scenes import at_snr, repeats_of
 from rimap.evaluation.tables import Row, columns_of, distinct, select, text_table
 from rimap.likelihood import cramer_rao_sd, fisher_information
@@ -36,9 +36,7 @@ class CramerRao(Experiment):
     name: ClassVar[str] = "crlb"
     title: ClassVar[str] = "Bias and RMSE of T1 against the Cramér-Rao bound"
     paper: ClassVar[str] = "not in the paper"
-    default_estimators: ClassVar[tuple[str, ...]] = (
-        "nlls", "mle", "global_b", "mppca+nlls", "resnet:resnet_t1_31", "rim:rim_t1_31", "rim:t1",
-    )  # fmt: skip
+    default_estimators: ClassVar[tuple[str, ...]] = OF_T1
 
     def units(self, settings: Settings) -> list[Unit]:
         """Return (protocol, SNR, estimator)."""
@@ -124,11 +122,8 @@ def _figure(rows: Sequence[Row], protocol: str) -> Figure:
             axes[1, j].plot(T, rmse, **style)
         axes[1, j].plot(T, free, color="black", linestyle="--", linewidth=1)
         axes[1, j].plot(T, known, color="black", linestyle=":", linewidth=1.2)
-        axes[0, j].axhline(0, color="black", linewidth=0.6)
-        draw.symlog(axes[0, j], 10)
-        axes[1, j].set_yscale("log")
-        draw.log_ticks(axes[1, j].yaxis)
         for i in (0, 1):
+            draw.error_axis(axes[i, j], signed=i == 0)
             axes[i, j].set_xscale("log")
             draw.log_ticks(axes[i, j].xaxis)
         axes[1, j].set_xlabel("true T1 [ms]")

@@ -41,10 +41,8 @@ Part = dict[str, NDArray[Any]]
 Progress = Callable[[int, int], None]
 
 #: The question of every reader is answered by all of these, as far as they are to be had.
-SIDE_BY_SIDE = (
-    "nlls", "mle", "global_b", "mppca+nlls", "resnet:resnet_t1_31", "rim:rim_t1_31", "rim:t1",
-    "resnet:resnet_t2", "rim:rim_t2", "rim:t2",
-)  # fmt: skip
+OF_T1 = ("nlls", "mle", "global_b", "mppca+nlls", "resnet:resnet_t1_31", "rim:rim_t1_31", "rim:t1")
+SIDE_BY_SIDE = (*OF_T1, "resnet:resnet_t2", "rim:rim_t2", "rim:t2")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -151,6 +151,16 @@ def symlog(ax: Axes, linear: float) -> None:
     ax.yaxis.set_minor_locator(NullLocator())
 
 
+def error_axis(ax: Axes, *, signed: bool) -> None:
+    """Make the y axis that of an error in %: logarithmic; that of a `signed` one (a bias) linear within ±10, with its zero."""
+    if signed:
+        symlog(ax, 10)
+        ax.axhline(0, color="black", linewidth=0.6)
+    else:
+        ax.set_yscale("log")
+        log_ticks(ax.yaxis)
+
+
 def log_ticks(axis: Any) -> None:
     """Write round numbers on a logarithmic axis."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter

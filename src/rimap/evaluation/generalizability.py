@@ -89,12 +89,9 @@ class Generalizability(Experiment):
         for ax, (metric, title) in zip(axes[:, 0], (("cv", "CV"), ("bias", "Relative bias"))):
             draw.boxes(ax, cases, select(table, metric=metric), "protocol", specs)
             ax.set_ylabel(f"{title} of T1 [%]")
+            draw.error_axis(ax, signed=metric == "bias")
         names = [f"{c}\nSNR {select(table, protocol=c)[0]['snr']:g}" for c in cases]
         axes[1, 0].set_xticks(range(len(cases)), names)
-        axes[0, 0].set_yscale("log")
-        draw.log_ticks(axes[0, 0].yaxis)
-        draw.symlog(axes[1, 0], 10)
-        axes[1, 0].axhline(0, color="black", linewidth=0.6)
         draw.legend(figure, specs)
         return {"matrix": figure}
 

@@ -124,12 +124,7 @@ def _figure(rows: Sequence[Row]) -> Figure:
         for i, (metric, title) in enumerate((("bias", "Relative bias"), ("cv", "CV"))):
             ax = axes[i, j]
             draw.boxes(ax, snrs, select(rows, parameter=parameter, metric=metric), "snr", specs)
-            if metric == "bias":
-                draw.symlog(ax, 10)
-                ax.axhline(0, color="black", linewidth=0.6)
-            else:
-                ax.set_yscale("log")
-                draw.log_ticks(ax.yaxis)
+            draw.error_axis(ax, signed=metric == "bias")
             draw.titled(ax, f"{title} of {parameter}")
             if j == 0:
                 ax.set_ylabel(f"{title} [%]")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rimap.evaluation import figures as draw
 from rimap.evaluation.choice import fitting
-from rimap.evaluation.experiment import Experiment, Part, Settings, Unit, estimator_of
+from rimap.evaluation.experiment import OF_T1, Experiment, Part, Settings, Unit, estimator_of
 from rimap.evaluation.monte_carlo import truth
 from rimap.evaluation.repeats import Repeats
 from rimap.evaluation.scenes import at_snr, brain_slice, repeats_of
@@ -80,9 +80,7 @@ class OutOfDistribution(Experiment):
     name: ClassVar[str] = "out-of-distribution"
     title: ClassVar[str] = "Tissue, noise, motion and B that no training has"
     paper: ClassVar[str] = "left open by the paper"
-    default_estimators: ClassVar[tuple[str, ...]] = (
-        "nlls", "mle", "global_b", "mppca+nlls", "resnet:resnet_t1_31", "rim:rim_t1_31", "rim:t1",
-    )  # fmt: skip
+    default_estimators: ClassVar[tuple[str, ...]] = OF_T1
 
     def units(self, settings: Settings) -> list[Unit]:
         """Return (case, estimator)."""

@@ -149,12 +149,7 @@ def _figure(rows: Sequence[Row], scan: str) -> Figure:
         for k, s in enumerate(spheres):
             if s not in inside:
                 ax.axvspan(k - 0.5, k + 0.5, color="#f1f1f1", zorder=0)
-        if metric == "bias":
-            draw.symlog(ax, 10)
-            ax.axhline(0, color="black", linewidth=0.6)
-        else:
-            ax.set_yscale("log")
-            draw.log_ticks(ax.yaxis)
+        draw.error_axis(ax, signed=metric == "bias")
     axes[1, 0].set_xlabel(f"nominal {quantity} of the sphere [ms] (grey: outside the range of the times)")
     draw.titled(axes[0, 0], scan)
     draw.legend(figure, specs)
