@@ -152,6 +152,17 @@ def test_without_an_earlier_page_the_sidecars_tell(bids, tmp_path, rimap):
         assert words in html, words
 
 
+def test_the_median_of_a_map_of_sigma_is_called_that(bids, tmp_path, rimap):
+    sigma = np.full(SHAPE, 0.5)
+    sigma[0] = 5.0
+    map_folder(bids, tmp_path / "out", noise=Gaussian(sigma))
+    path = tmp_path / "out" / "sub-01_T1map.html"
+    before = path.read_text(encoding="utf-8")
+    assert rimap("report", tmp_path / "out").exit_code == 0
+    for html in (before, path.read_text(encoding="utf-8")):
+        assert html.count("from the residuals, median of a map") == 3  # tile, settings, methods
+
+
 def test_what_is_missing_is_said(bids, tmp_path, rimap):
     out = tmp_path / "out"
     map_folder(bids, out)

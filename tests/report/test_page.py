@@ -14,7 +14,8 @@ from rimap.likelihood import Gaussian, Rician, cramer_rao_sd
 from rimap.report import Run, page, region, roi_table
 from rimap.report.charts import precision
 from rimap.report.methods import methods
-from rimap.report.page import STATUS_COLOURS, number
+from rimap.report.numbers import number
+from rimap.report.panels import STATUS_COLOURS
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.inversion_recovery import InversionRecovery
 from rimap.signals.t2_decay import T2Decay

@@ -143,7 +143,7 @@ def _ignore(out: Path) -> None:
 def _say(rows: Sequence[Row], out: Path, seconds: float) -> None:
     import numpy as np
 
-    from rimap.report.page import number
+    from rimap.report.numbers import number
 
     regions: dict[tuple[str, Any, str], list[Row]] = {}
     for r in rows:

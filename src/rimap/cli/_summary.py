@@ -31,7 +31,7 @@ def print_summary(results: Sequence[Result], request: Request, seconds: float) -
 
 
 def _one(r: Result, seconds: float) -> None:
-    from rimap.report.page import number
+    from rimap.report.numbers import number
 
     print(f"{r.label}: {r.title.lower()}, {r.n_images} images of {' × '.join(map(str, r.shape))}")
     for name, s in reversed(list(r.statistics.items())):
@@ -53,7 +53,7 @@ def _one(r: Result, seconds: float) -> None:
 
 
 def _several(results: Sequence[Result], request: Request, seconds: float) -> None:
-    from rimap.report.page import number
+    from rimap.report.numbers import number
 
     width = max(len(r.label) for r in results)
     shown = results if len(results) <= _MOST_ROWS else results[: _MOST_ROWS - 1]
@@ -86,7 +86,7 @@ def voxels(r: Result) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> None:
-    from rimap.report.page import number
+    from rimap.report.numbers import number
 
     print(f"    {'label':>6} {'map':<4}{'n':>9}{'median':>9}{'IQR':>8}{'mean':>9}{'SD':>8}   ms")
     for row in rows[:_MOST_ROWS]:

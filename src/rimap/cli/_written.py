@@ -145,7 +145,7 @@ def written(
 
 
 def _noise_text(maps: ParameterMaps) -> str:
-    from rimap.report.page import number, sigma_number
+    from rimap.report.numbers import number, sigma_number, sigma_origin
 
     if maps.noise is None:
         return "not used"
@@ -153,8 +153,7 @@ def _noise_text(maps: ParameterMaps) -> str:
     text = maps.noise.name
     if sigma is None:
         return text
-    source = "given" if maps.sigma_source == "given" else f"estimated from the {maps.sigma_source}"
-    return f"{text}, σ = {number(sigma)} ({source})"
+    return f"{text}, σ = {number(sigma)} ({sigma_origin(maps)})"
 
 
 def _places(main: Path, files: SeriesFiles, out: Path) -> tuple[Path, Path]:

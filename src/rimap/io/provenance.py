@@ -23,6 +23,8 @@ from rimap.signals import SignalModel
 
 BIDS_VERSION = "1.10.0"
 _PAPER = "Sabidussi et al. 2021, Medical Image Analysis 74:102220, https://doi.org/10.1016/j.media.2021.102220"
+#: What the source of σ ends with where σ was a map: sidecars have one number.
+MEDIAN_OF_MAP = " (median of a map)"
 #: Of the scanner, copied where all sidecars agree.
 _OF_SCANNER = (
     "MagneticFieldStrength", "Manufacturer", "ManufacturersModelName", "DeviceSerialNumber", "PulseSequenceType",
@@ -93,7 +95,7 @@ def map_metadata(maps: ParameterMaps, series_files: SeriesFiles, out: Path) -> d
     metadata |= {
         "NoiseModel": None if noise is None else noise.name,
         "NoiseSigma": None if sigma is None else float(sigma) if sigma.ndim == 0 else float(np.nanmedian(sigma)),
-        "NoiseSigmaSource": maps.sigma_source + (" (median of a map)" if sigma is not None and sigma.ndim else ""),
+        "NoiseSigmaSource": maps.sigma_source + (MEDIAN_OF_MAP if sigma is not None and sigma.ndim else ""),
         "Warnings": list(maps.warnings),
     }
     sidecars = series_files.metadata()
@@ -149,11 +151,11 @@ def _made_by_rimap(description: Mapping[str, Any]) -> bool:
 def dataset_problem(out: Path, dataset: Path) -> str:
     """Return why OUT cannot hold the derivative of `dataset`, "" where it can."""
     if absolute(out) == dataset:
-        return f"OUT is the input data set itself, {out}. Give another folder, {out / 'derivatives' / 'rimap'} for example."
+        return f"the output folder is the input data set itself, {out}. Give another folder, {out / 'derivatives' / 'rimap'} for example."
     description = _description(out)
     if description and not _made_by_rimap(description):
         name = description.get("Name", "unnamed")
-        return f"{out} is a data set that rimap did not make ({name}). Give another -o OUT."
+        return f"{out} is a data set that rimap did not make ({name}). Give another output folder."
     return ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rimap import __version__
-from rimap.report.numbers import ms, number, plain, sigma_number
+from rimap.report.numbers import ms, number, plain, sigma_number, sigma_origin
 from rimap.series import ParameterMaps
 
 SABIDUSSI = (
@@ -89,7 +89,7 @@ def methods(maps: ParameterMaps, title: str, version: str = __version__) -> tupl
         text += f"The likelihood was {maps.noise.name.capitalize()}"
         text += f" {cite(RICE)}" if maps.noise.name == "rician" else ""
         if sigma is not None:
-            text += f" with σ = {number(sigma)} ({'given' if maps.sigma_source == 'given' else f'from the {maps.sigma_source}'})"
+            text += f" with σ = {number(sigma)} ({sigma_origin(maps)})"
         text += ". "
     if maps.sd_kappa is not None:
         text += (

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from rimap.io.provenance import MEDIAN_OF_MAP
 from rimap.series import ParameterMaps
 
 
@@ -45,3 +46,10 @@ def sigma_number(maps: ParameterMaps) -> float | None:
     if maps.noise is None or maps.noise.sigma is None:
         return None
     return float(np.nanmedian(maps.noise.sigma))
+
+
+def sigma_origin(maps: ParameterMaps) -> str:
+    """Return where σ comes from: ``given`` or ``from the residuals``; and, where it was a map, that this is its median."""
+    source = maps.sigma_source.removesuffix(MEDIAN_OF_MAP)
+    is_map = source != maps.sigma_source or (maps.noise is not None and np.ndim(maps.noise.sigma) > 0)
+    return ("given" if source == "given" else f"from the {source}") + (", median of a map" if is_map else "")

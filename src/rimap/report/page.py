@@ -19,15 +19,13 @@ from rimap import __version__, colours
 from rimap.report.charts import histogram, precision
 from rimap.report.embedding import Embedded, embed, window_of
 from rimap.report.methods import methods, options_of
-from rimap.report.numbers import ms, number, sigma_number
+from rimap.report.numbers import ms, number, sigma_number, sigma_origin
 from rimap.report.panels import STATUS_COLOURS, palettes, panels_of, status_pictures
 from rimap.report.statistics import Statistics, counted, describe, foreground, region, statistics_of
 from rimap.report.templating import render, source
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import Parameter
 from rimap.slices import View, edges_mm, png, view_of, volume
-
-__all__ = ["STATUS_COLOURS", "Run", "number", "page", "sigma_number"]
 
 #: A page stays below this many characters: 10 MB with some to spare.
 LIMIT = 9_600_000
@@ -275,9 +273,8 @@ def _tiles(
     )
     if (sigma := sigma_number(maps)) is not None:
         A = stats.get("A")
-        note = f"from {maps.sigma_source}" if maps.sigma_source != "given" else "given"
         snr = f", median A/σ {number(A.median / sigma, 2)}" if A is not None and A.n else ""
-        tiles.append({"label": "noise σ", "value": number(sigma), "note": note + snr})
+        tiles.append({"label": "noise σ", "value": number(sigma), "note": sigma_origin(maps) + snr})
     took = f"{number(run.seconds, 2)} s" if run.seconds > 0 else run.estimator_title
     tiles.append({"label": "estimator", "value": maps.estimator.upper(), "note": took})
     return tiles
@@ -306,7 +303,7 @@ def _settings(maps: ParameterMaps, run: Run) -> list[tuple[str, str]]:
     noise = maps.noise.name if maps.noise is not None else "–"
     rows = [("Estimator", " – ".join(x for x in (maps.estimator, run.estimator_title) if x)), ("Chosen", run.choice)]
     rows.append(("Model", (type(maps.model).__doc__ or "").strip().splitlines()[0].replace("`", "")))
-    rows.append(("Noise", noise + ("" if sigma is None else f", σ = {number(sigma)} ({maps.sigma_source})")))
+    rows.append(("Noise", noise + ("" if sigma is None else f", σ = {number(sigma)} ({sigma_origin(maps)})")))
     rows += list(options_of(maps).items())
     rows.append(("Bounds", "; ".join(f"{p.name} {_bounds(p)}" for p in maps.model.parameters)))
     if run.made:
