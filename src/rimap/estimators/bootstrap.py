@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.estimators.base import Progress, conditioning_warnings
 from rimap.estimators.network_input import slices
-from rimap.likelihood import Noise
+from rimap.likelihood import Noise, fisher_information
 from rimap.series import ParameterMaps, Status, WeightedSeries
+from rimap.signals.base import SignalModel
 
 F32 = NDArray[np.float32]
 #: From so many draws on a voxel speaks for itself.
@@ -53,8 +54,9 @@ def with_sd(
 ) -> ParameterMaps:
     """Return the maps with the standard deviations over draws of the noise.
 
-    NaN where there is no value and where it is at a bound. Below `ENOUGH` draws the relative variances are averaged
-    over the voxels that have one among the 3 × 3 in the plane: 8 draws then tell a standard deviation to 19 %, 16 to 13 %.
+    NaN where there is no value and where it is at a bound. Below `ENOUGH` draws the variances, in units of the
+    Cramér-Rao bound with B known, are averaged over those of the 3 × 3 voxels in the plane that have one: 8 draws then
+    tell a standard deviation to 19 %, 16 to 13 %.
 
     Parameters
     ----------
@@ -83,7 +85,8 @@ def with_sd(
     has = np.isfinite(maps.kappa).all(0) & (kappa != 0).all(0) & (maps.status != Status.AT_BOUND)
     variance = squares / (n_draws - 1)
     if n_draws < ENOUGH:
-        variance = np.stack([_averaged(v, has) for v in variance])
+        bound = _bound(series.model, noise, unit)
+        variance = np.stack([b * _averaged(v / b, has) for v, b in zip(variance, bound)])
     sd = np.where(has, np.sqrt(variance) * abs(kappa), np.nan).astype(kappa.dtype)
     maps = replace(maps, sd_kappa=sd, settings={**maps.settings, "sd_draws": n_draws})
     return replace(maps, warnings=(*maps.warnings, *conditioning_warnings(series, maps)))
@@ -105,8 +108,7 @@ def drawn(series: WeightedSeries, kappa: F32, noise: Noise, draw: int, planes: A
     for i, k in enumerate(slices(series.shape)):
         number = i if planes is None else int(np.asarray(planes)[k].flat[0])
         rng = np.random.default_rng([_SEED, draw, number])
-        sigma = np.asarray(noise.sigma if np.ndim(noise.sigma) == 0 else noise.sigma[k])
-        at = type(noise)(sigma=np.where(np.isfinite(sigma), sigma, 1.0))
+        at, sigma = _of_plane(noise, k)
         S = series.images[(slice(None), *k)]
         new = at.sample(series.model.signal(kappa[(slice(None), *k)])[order], rng)[rank]
         usable = np.isfinite(S).all(0) & (S != 0).any(0) & np.isfinite(new).all(0) & np.isfinite(sigma)
@@ -119,11 +121,28 @@ def numbered(shape: tuple[int, ...]) -> NDArray[np.intp]:
     return np.broadcast_to(np.arange(shape[2]) if len(shape) == 3 else 0, shape)
 
 
+def _bound(model: SignalModel, noise: Noise, kappa: F32) -> F32:
+    """Return the relative variances (Q, *X) that the bound allows with what is smooth known, 1 for that and at most."""
+    out = np.ones_like(kappa)
+    free = [q for q, p in enumerate(model.parameters) if not p.smooth]
+    for k in slices(kappa.shape[1:]):
+        here = kappa[(slice(None), *k)]
+        F = fisher_information(model, _of_plane(noise, k)[0], here)[np.ix_(free, free)]
+        F = np.moveaxis(F * here[free, None] * here[None, free], (0, 1), (-2, -1)) + np.eye(len(free))
+        out[(free, *k)] = np.moveaxis(np.diagonal(np.linalg.inv(F), axis1=-2, axis2=-1), -1, 0)
+    return out
+
+
+def _of_plane(noise: Noise, k: Any) -> tuple[Noise, NDArray[Any]]:
+    """Return the noise of a plane, and its σ as it is: NaN where it is not known."""
+    sigma = np.asarray(noise.sigma if np.ndim(noise.sigma) == 0 else noise.sigma[k])
+    return type(noise)(sigma=np.where(np.isfinite(sigma), sigma, 1.0)), sigma
+
+
 def _averaged(values: F32, has: NDArray[np.bool_]) -> F32:
     """Return means over those of the 3 × 3 voxels in the plane that have a value."""
-    from scipy.ndimage import uniform_filter
+    from scipy.ndimage import correlate
 
-    size = (3, 3, 1)[: values.ndim]
-    total = uniform_filter(np.where(has, values, 0).astype(float), size, mode="constant")
-    share = uniform_filter(has.astype(float), size, mode="constant")
-    return np.asarray(total / np.where(has, share, 1), np.float32)
+    square = np.ones((3, 3, 1)[: has.ndim])
+    total, n = (correlate(x.astype(float), square, mode="constant") for x in (np.where(has, values, 0), has))
+    return np.asarray(total / np.maximum(n, 1), np.float32)
