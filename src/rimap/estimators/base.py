@@ -52,13 +52,16 @@ def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: fl
     sd, T, A, status = (a.reshape(-1)[flat] for a in (maps.sd_kappa[-1], T, A, maps.status))
     with np.errstate(invalid="ignore"):
         use = (status == Status.OK) & np.isfinite(sd) & (3 * sigma < A)
-    if not use.any():
+        poor = use & (sd > limit * T)
+    if 2 * poor.sum() < max(use.sum(), 1):
         return ()
-    relative = float(np.median(sd[use] / T[use]))
+    from rimap.estimators.sigma import quantile  # scipy is slow to import
+
+    relative = quantile(sd[use] / T[use], 0.5)
     if relative <= limit:
         return ()
-    tau, middle = series.model.times, float(np.median(T[use]))
-    snr = float(np.median(A[use] / sigma[use]))
+    tau, middle = series.model.times, quantile(T[use], 0.5)
+    snr = quantile(A[use] / sigma[use], 0.5)
     reasons = [f"the SNR is {snr:.3g}"]
     if tau.max() < 2 * middle:
         reasons.append(f"the longest time, {tau.max():g} ms, is only {tau.max() / middle:.2g} of the median {p.name}")

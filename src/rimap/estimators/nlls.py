@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.estimators import multistart
 from rimap.estimators.base import Estimator, Progress, conditioning_warnings, model_warnings
-from rimap.estimators.separable import cone_table, suits
+from rimap.estimators.separable import LineTable, cone_table, line_table, suits
 from rimap.estimators.sigma import estimate_sigma
 from rimap.likelihood import Gaussian, Noise, cramer_rao_sd
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -28,7 +28,7 @@ ROUNDS = 5
 
 Floats = NDArray[Any]
 Bytes = NDArray[np.uint8]
-Work = Callable[[NDArray[np.int64]], int]
+Work = Callable[[NDArray[np.int64]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,8 @@ class NLLS(Estimator):
 
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series, with standard deviations, residual and σ."""
-        return self.finish(series, self.piece(series, progress=progress))
+        maps, rms = _fit(series, self.threads, progress)
+        return self._finish(series, maps, rms)
 
     def piece(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a slab: those of the whole, cut, up to `finish`."""
@@ -81,7 +82,10 @@ class NLLS(Estimator):
 
     def finish(self, series: WeightedSeries, maps: ParameterMaps) -> ParameterMaps:
         """Return the maps of the whole with what needs the whole: σ, the standard deviations, warnings."""
-        noise, source, found = noise_of(series, maps)
+        return self._finish(series, maps)
+
+    def _finish(self, series: WeightedSeries, maps: ParameterMaps, rms: Floats | None = None) -> ParameterMaps:
+        noise, source, found = noise_of(series, maps, rms)
         maps = replace(
             maps,
             sd_kappa=sd_for(series.model, maps, noise),
@@ -97,16 +101,30 @@ def least_squares(
     series: WeightedSeries, *, threads: int | None = None, progress: Progress | None = None
 ) -> ParameterMaps:
     """Return the least-squares maps of a series; their `sd_kappa` are for σ = 1."""
-    model = series.model
+    return _fit(series, threads, progress)[0]
+
+
+def _fit(series: WeightedSeries, threads: int | None, progress: Progress | None) -> tuple[ParameterMaps, Floats | None]:
+    """Return the maps, and the root mean square of the images (*X) where it is known."""
+    model, fast = series.model, suits(series.model)
     images, mask, unflatten = _flat(series)
-    voxels = np.flatnonzero(mask)
+    voxels = np.arange(len(mask)) if mask.all() else np.flatnonzero(mask)
     Q, M = len(model.parameters), images.shape[1]
-    kappa, sd = np.full((Q, M), np.nan), np.full((Q, M), np.nan)
-    residual, status = np.full(M, np.nan), np.full(M, Status.OUTSIDE_MASK, np.uint8)
-    work = (_cone_search if suits(model) else _any_model)(model, images, kappa, sd, residual, status)
-    size = _chunk(model.n_images) if suits(model) else multistart.CHUNK
-    _share(work, [voxels[i : i + size] for i in range(0, len(voxels), size)], threads, progress)
-    return ParameterMaps(
+    kappa, sd, residual = (
+        np.empty(shape) if len(voxels) == M else np.full(shape, np.nan) for shape in ((Q, M), (Q, M), M)
+    )
+    status, rms = np.full(M, Status.OUTSIDE_MASK, np.uint8), np.zeros(M, images.dtype)
+    out = (kappa, sd, residual, status)
+    fit = _cone_search(model, images, rms, *out) if fast else _any_model(model, images, *out)
+
+    def work(chunk: NDArray[np.int64]) -> None:
+        where = slice(chunk[0], chunk[-1] + 1) if chunk[-1] - chunk[0] == len(chunk) - 1 else chunk
+        kappa[:, where] = sd[:, where] = residual[where] = np.nan
+        fit(chunk)
+
+    size = _chunk(model.n_images) if fast else multistart.CHUNK
+    _share(work, [voxels[i : i + size] for i in range(0, len(voxels), size)], threads or _cores(), progress)
+    maps = ParameterMaps(
         kappa=unflatten(kappa),
         model=model,
         status=unflatten(status),
@@ -115,6 +133,7 @@ def least_squares(
         affine=series.affine,
         estimator=NLLS.name,
     )
+    return maps, unflatten(rms) if fast else None
 
 
 def _flat(series: WeightedSeries) -> tuple[Floats, NDArray[np.bool_], Callable[[NDArray[Any]], NDArray[Any]]]:
@@ -135,14 +154,38 @@ def _flat(series: WeightedSeries) -> tuple[Floats, NDArray[np.bool_], Callable[[
     return np.ascontiguousarray(images).reshape(len(images), -1), mask.reshape(-1), unflatten
 
 
-def _share(work: Work, chunks: list[NDArray[np.int64]], threads: int | None, progress: Progress | None) -> None:
-    """Do the chunks on threads: the kernels release the GIL."""
-    total, done = sum(map(len, chunks)), 0
-    with ThreadPoolExecutor(threads or _cores()) as pool:
-        for future in as_completed([pool.submit(work, chunk) for chunk in chunks]):
-            done += future.result()
+def _share(work: Work, chunks: list[NDArray[np.int64]], threads: int, progress: Progress | None) -> None:
+    """Do the chunks on this thread and others: the kernels release the GIL."""
+    total, done, lock = sum(map(len, chunks)), 0, threading.Lock()
+    rest = iter(chunks)
+
+    def drain(progress: Progress | None = None) -> None:
+        nonlocal done
+        while True:
+            with lock:
+                chunk = next(rest, None)
+            if chunk is None:
+                return
+            work(chunk)
+            with lock:
+                done += len(chunk)
             if progress:
                 progress(done, total)
+
+    others = min(threads, len(chunks)) - 1
+    if others < 1:
+        drain(progress)
+        return
+    with ThreadPoolExecutor(others) as pool:
+        futures = [pool.submit(drain) for _ in range(others)]
+        try:
+            drain(progress)
+            for future in futures:
+                future.result()
+        finally:  # after an interrupt there is nothing more to do
+            rest = iter(())
+    if progress:
+        progress(done, total)
 
 
 def _chunk(N: int) -> int:
@@ -154,7 +197,7 @@ def _cores() -> int:
 
 
 def _cone_search(
-    model: SignalModel, images: Floats, kappa: Floats, sd: Floats, residual: Floats, status: Bytes
+    model: SignalModel, images: Floats, rms: Floats, kappa: Floats, sd: Floats, residual: Floats, status: Bytes
 ) -> Work:
     """Return the work on a chunk of voxels for a separable model."""
     from rimap.estimators import nlls_climb, nlls_finish, nlls_kernels, nlls_line, nlls_scan  # numba is slow to import
@@ -174,22 +217,22 @@ def _cone_search(
     basis = np.concatenate([table.basis, np.zeros((J, -N % 4, 16))], axis=1)
     cones = (nodes, table.edge, upper, table.last, table.reach)
     out = (kappa, sd, residual, status)
+    line = None if has_B else _padded(line_table(model))
     spaces = threading.local()
 
-    def work(voxels: NDArray[np.int64]) -> int:
+    def work(voxels: NDArray[np.int64]) -> None:
         m = len(voxels)
         w: _Space = spaces.__dict__.setdefault("one", None) or _Space(N, LANES)
         spaces.one = w
-        blocks = w.blocks[: -(-m // LANES)]
-        nlls_scan.load(images, voxels, blocks, w.rows, w.scale, w.total, w.kind)
-        ids = w.everywhere[: len(blocks) * LANES]
-        if not has_B:
+        blocks, ids = w.blocks[: -(-m // LANES)], w.everywhere[: -(-m // LANES) * LANES]
+        if line is None:
+            nlls_scan.load(images, voxels, blocks, w.rows, w.scale, w.total, w.kind, rms)
+        else:
             count = nlls_line.fit_line(
-                blocks, w.kind, w.scale, w.total, voxels, nodes, table.limits, table.basis, table.scalars, table.t,
-                table.width, *out, w.again,
-            )  # fmt: skip
+                images, voxels, blocks, w.rows, w.scale, w.total, w.kind, rms, *line, *out, w.again
+            )
             if not count:
-                return m
+                return
             ids = w.again[: -(-count // LANES) * LANES]
             ids[count:] = -1
             blocks = w.blocks[: len(ids) // LANES]
@@ -230,9 +273,16 @@ def _cone_search(
                 w.rows, ids, w.kind, w.scale, voxels, table.t, table.width, table.limits, table.basis, table.scalars,
                 order, *cones, *bounds, flips, span, *out,
             )  # fmt: skip
-        return m
 
     return work
+
+
+def _padded(table: LineTable) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return slopes, basis, maps and exact of a table, as the kernels want them: N a multiple of three."""
+    pad = -table.basis.shape[1] % 3
+    slopes = np.concatenate([table.slopes, np.zeros((len(table.slopes), pad), np.float32)], axis=1)
+    basis = np.concatenate([table.basis, np.zeros((len(table.basis), pad, 8))], axis=1)
+    return slopes, basis, table.maps, table.exact
 
 
 class _Space:
@@ -256,7 +306,7 @@ class _Space:
 def _any_model(model: SignalModel, images: Floats, kappa: Floats, sd: Floats, residual: Floats, status: Bytes) -> Work:
     """Return the work on a chunk of voxels for a model that is not separable."""
 
-    def work(voxels: NDArray[np.int64]) -> int:
+    def work(voxels: NDArray[np.int64]) -> None:
         S = images[:, voxels].astype(np.float64)
         finite = np.isfinite(S).all(0)
         size = np.where(finite, abs(S).max(0), 0.0)
@@ -271,17 +321,18 @@ def _any_model(model: SignalModel, images: Floats, kappa: Floats, sd: Floats, re
                     kappa[q, v] *= unit
                 else:
                     sd[q, v] /= unit
-        return len(voxels)
 
     return work
 
 
-def noise_of(series: WeightedSeries, maps: ParameterMaps) -> tuple[Noise, str, tuple[str, ...]]:
-    """Return the noise with its σ, where that came from, and warnings."""
+def noise_of(
+    series: WeightedSeries, maps: ParameterMaps, rms: Floats | None = None
+) -> tuple[Noise, str, tuple[str, ...]]:
+    """Return the noise with its σ, where that came from, and warnings; `rms` as of `estimate_sigma`."""
     noise = series.noise or Gaussian()
     if noise.sigma is not None:
         return noise, "given", ()
-    sigma, source = estimate_sigma(series, maps)
+    sigma, source = estimate_sigma(series, maps, rms)
     if np.isfinite(sigma):
         return type(noise)(sigma=sigma), source, ()
     return noise, source, (

@@ -1,4 +1,7 @@
-"""Numba kernels for models without B: one maximum over T, found on all lanes of a block at once."""
+"""Numba kernels for models without B: one maximum over T, from the change of sign of its slope.
+
+Voxels whose maximum lies in the same interval of T are climbed side by side: they share its polynomials.
+"""
 
 from __future__ import annotations
 
@@ -6,178 +9,207 @@ import math
 
 import numpy as np
 
-from rimap.estimators.nlls_finish import small_exp
 from rimap.estimators.nlls_polynomials import LANES, OK, Array, compiled
+from rimap.estimators.nlls_scan import PIECE, load
 
-#: The first of the rows in which `_climb_lanes` leaves what it finds.
-OUT = 32
+#: Voxels that are climbed side by side.
+GROUP = 64
+#: The rows of a group: 8 coefficients, then total, scale, θ, whether the maximum is found, and the maps.
+TOTAL, SCALE, THETA, FOUND, A, T, SD_A, SD_T, RESIDUAL = range(8, 17)
 
 
 @compiled(fast=True)
-def _scan_line(S: Array, nodes: Array, W: Array, x: Array, where: Array, peaks: Array) -> None:
-    """Write the node of the longest projection (LANES) and how many maxima there are; W (4·LANES), x (LANES) scratch."""
-    J, N = nodes.shape[0], S.shape[0] - 1
+def _bracket(S: Array, slopes: Array, X: Array, W: Array, where: Array) -> None:
+    """Write the interval in which the slope of ⟨S, u⟩ turns from positive to negative, -1 if it turns more than once.
+
+    S (N + 1, LANES), its last row zero; slopes (K, N + 2), K a multiple of four, padded with zeros; X (4·LANES) and W
+    (3·LANES) scratch.
+    """
+    K, N = slopes.shape[0], S.shape[0] - 1
     zero, one = np.float32(0), np.float32(1)
     for v in range(LANES):
-        W[v] = W[3 * LANES + v] = zero  # before, maxima
-        W[LANES + v] = -one  # the best
-        W[2 * LANES + v] = one  # rising
-        where[v] = 0
-    for jj in range(0, J + 1, 2):
-        j = min(jj, J - 1)
-        for v in range(LANES):
-            x[v] = zero
+        W[v] = one  # rising
+        W[LANES + v] = W[2 * LANES + v] = zero  # how often: it rises, it turns
+    for k in range(0, K, 4):
         for n in range(0, N, 3):
-            m, r = min(n + 1, N), min(n + 2, N)  # row N is zero
-            a, b, c = nodes[j, 0, n], nodes[j, 0, m], nodes[j, 0, r]
-            s0, s1, s2 = S[n], S[m], S[r]
+            keep = zero if n == 0 else one
+            a0, a1, a2 = slopes[k, n], slopes[k, n + 1], slopes[k, n + 2]
+            b0, b1, b2 = slopes[k + 1, n], slopes[k + 1, n + 1], slopes[k + 1, n + 2]
+            c0, c1, c2 = slopes[k + 2, n], slopes[k + 2, n + 1], slopes[k + 2, n + 2]
+            d0, d1, d2 = slopes[k + 3, n], slopes[k + 3, n + 1], slopes[k + 3, n + 2]
+            s0, s1, s2 = S[n], S[min(n + 1, N)], S[min(n + 2, N)]
             for v in range(LANES):
-                x[v] += a * s0[v] + b * s1[v] + c * s2[v]
+                t0, t1, t2 = s0[v], s1[v], s2[v]
+                X[v] = keep * X[v] + a0 * t0 + a1 * t1 + a2 * t2
+                X[LANES + v] = keep * X[LANES + v] + b0 * t0 + b1 * t1 + b2 * t2
+                X[2 * LANES + v] = keep * X[2 * LANES + v] + c0 * t0 + c1 * t1 + c2 * t2
+                X[3 * LANES + v] = keep * X[3 * LANES + v] + d0 * t0 + d1 * t1 + d2 * t2
         for v in range(LANES):
-            p = max(x[v], zero)
-            rising = one if p > W[v] else zero
-            W[3 * LANES + v] += max(W[2 * LANES + v] - rising, zero)
-            W[2 * LANES + v] = rising
-            W[v] = p
-            better = p > W[LANES + v]
-            W[LANES + v] = p if better else W[LANES + v]
-            where[v] = np.int32(j) if better else where[v]
+            p = one if X[v] > zero else zero
+            q = one if X[LANES + v] > zero else zero
+            r = one if X[2 * LANES + v] > zero else zero
+            s = one if X[3 * LANES + v] > zero else zero
+            W[2 * LANES + v] += abs(p - W[v]) + abs(q - p) + abs(r - q) + abs(s - r)
+            W[LANES + v] += p + q + r + s
+            W[v] = s
     for v in range(LANES):
-        peaks[v] = W[3 * LANES + v] + W[2 * LANES + v]
+        once = one if W[2 * LANES + v] == one else zero
+        where[v] = np.int32(once * W[LANES + v] - one)
 
 
 @compiled(fast=True)
-def _climb_lanes(S: Array, where: Array, limits: Array, basis: Array, scalars: Array, at: Array, width: Array, Z: Array) -> None:  # fmt: skip
-    """Find the maximum near the node `where` in every lane, with T and its standard deviation.
+def _peaks(C: Array, M: Array, S: Array, N: float, Z: Array) -> None:
+    """Find the maximum in every lane of an interval, and what it makes of the maps, in rows of Z (17·GROUP).
 
-    `at` (J, 2) are T and 1/r₀₀ at the nodes. Writes 1 where it is found strictly between the bounds, squared length,
-    A, T, their standard deviations to rows OUT and following of Z (40·LANES), the rest of which is scratch; for scale 1.
-    (Z is flat: the distances of its rows are then known, and nothing has to be checked before vectors are used.)
+    C (N + pad, 8), N + pad a multiple of three, are the coefficients of u and M (4, 8) those of the maps; S
+    ((N + pad)·GROUP) images. (Z is flat: the distances of its rows are then known, and nothing has to be checked before
+    vectors are used.)
     """
-    N = basis.shape[1]
-    for v in range(LANES):
-        j = where[v]
-        C, L0, L1 = basis[j], scalars[j, 2], scalars[j, 5]
-        c0 = c1 = c2 = c3 = c4 = c5 = c6 = c7 = 0.0
-        for n in range(N):
-            s = float(S[n, v])
-            c0 += s * C[n, 0]
-            c1 += s * C[n, 1]
-            c2 += s * C[n, 2]
-            c3 += s * C[n, 3]
-            c4 += s * C[n, 4]
-            c5 += s * C[n, 5]
-            c6 += s * C[n, 6]
-            c7 += s * C[n, 7]
-        (
-            Z[v],
-            Z[LANES + v],
-            Z[2 * LANES + v],
-            Z[3 * LANES + v],
-            Z[4 * LANES + v],
-            Z[5 * LANES + v],
-            Z[6 * LANES + v],
-            Z[7 * LANES + v],
-        ) = c0, c1, c2, c3, c4, c5, c6, c7
-        for i in range(1, 8):
-            Z[(8 + i) * LANES + v] = L0[i]
-        for i in range(8):
-            Z[(16 + i) * LANES + v] = L1[i]
-        Z[24 * LANES + v], Z[25 * LANES + v], Z[26 * LANES + v], Z[27 * LANES + v], Z[8 * LANES + v] = (
-            limits[j, 0],
-            limits[j, 1],
-            at[j, 0],
-            width[j],
-            at[j, 1],
-        )
-    for v in range(LANES):
-        lo, hi = Z[24 * LANES + v], Z[25 * LANES + v]
+    for o in range(0, 8, 4):
+        g = Z[o * GROUP : (o + 4) * GROUP]
+        for v in range(4 * GROUP):
+            g[v] = 0.0
+        for n in range(0, C.shape[0], 3):
+            a0, a1, a2 = C[n, o], C[n + 1, o], C[n + 2, o]
+            b0, b1, b2 = C[n, o + 1], C[n + 1, o + 1], C[n + 2, o + 1]
+            c0, c1, c2 = C[n, o + 2], C[n + 1, o + 2], C[n + 2, o + 2]
+            d0, d1, d2 = C[n, o + 3], C[n + 1, o + 3], C[n + 2, o + 3]
+            s = S[n * GROUP : (n + 3) * GROUP]
+            for v in range(GROUP):
+                t0, t1, t2 = float(s[v]), float(s[GROUP + v]), float(s[2 * GROUP + v])
+                g[v] += a0 * t0 + a1 * t1 + a2 * t2
+                g[GROUP + v] += b0 * t0 + b1 * t1 + b2 * t2
+                g[2 * GROUP + v] += c0 * t0 + c1 * t1 + c2 * t2
+                g[3 * GROUP + v] += d0 * t0 + d1 * t1 + d2 * t2
+    for v in range(GROUP):
         c1, c2, c3, c4, c5, c6, c7 = (
-            Z[LANES + v],
-            Z[2 * LANES + v],
-            Z[3 * LANES + v],
-            Z[4 * LANES + v],
-            Z[5 * LANES + v],
-            Z[6 * LANES + v],
-            Z[7 * LANES + v],
+            Z[GROUP + v],
+            2 * Z[2 * GROUP + v],
+            3 * Z[3 * GROUP + v],
+            4 * Z[4 * GROUP + v],
+            5 * Z[5 * GROUP + v],
+            6 * Z[6 * GROUP + v],
+            7 * Z[7 * GROUP + v],
         )
-        x = min(max(-0.5 * c1 / c2 if c2 < 0 else 0.0, lo), hi)
+        # The slope at both ends and in the middle: where a parabola through them, on its side, crosses zero.
+        even, uneven = c1 + c3 + c5 + c7, c2 + c4 + c6
+        before, after = even - uneven, even + uneven
+        left, right = before - c1, after - c1
+        ratio = (after * right + before * left) / ((before - after) * left * right)
+        x = min(max(-c1 * ratio if min(left, -right) > 0 else 0.0, -1.0), 1.0)
         step, curve = 1.0, -1.0
-        for _ in range(5):
-            f1 = c1 + x * (2 * c2 + x * (3 * c3 + x * (4 * c4 + x * (5 * c5 + x * (6 * c6 + x * 7 * c7)))))
-            curve = 2 * c2 + x * (6 * c3 + x * (12 * c4 + x * (20 * c5 + x * (30 * c6 + x * 42 * c7))))
-            step = -f1 / curve if curve < 0 else 1.0
-            x = min(max(x + step, lo), hi)
-        y = Z[v] + x * (c1 + x * (c2 + x * (c3 + x * (c4 + x * (c5 + x * (c6 + x * c7))))))
-        found = (abs(step) < 1e-5) & (x > lo) & (x < hi) & (curve < 0) & (y > 0)
-        Z[(OUT + 0) * LANES + v] = 1.0 if found else 0.0
-        Z[28 * LANES + v], Z[29 * LANES + v] = x, y
-    for v in range(LANES):
-        x, y, width_v = Z[28 * LANES + v], Z[29 * LANES + v], Z[27 * LANES + v]
-        b1, b2, b3, b4, b5, b6, b7 = (
-            Z[9 * LANES + v],
-            Z[10 * LANES + v],
-            Z[11 * LANES + v],
-            Z[12 * LANES + v],
-            Z[13 * LANES + v],
-            Z[14 * LANES + v],
-            Z[15 * LANES + v],
-        )
-        log_r = x * (b1 + x * (b2 + x * (b3 + x * (b4 + x * (b5 + x * (b6 + x * b7))))))
-        slope = b1 + x * (2 * b2 + x * (3 * b3 + x * (4 * b4 + x * (5 * b5 + x * (6 * b6 + x * 7 * b7)))))
-        slope = slope / width_v
-        T, r0 = Z[26 * LANES + v] * small_exp(x * width_v), Z[8 * LANES + v] * small_exp(-log_r)
-        b0, b1, b2, b3, b4, b5, b6, b7 = (
-            Z[16 * LANES + v],
-            Z[17 * LANES + v],
-            Z[18 * LANES + v],
-            Z[19 * LANES + v],
-            Z[20 * LANES + v],
-            Z[21 * LANES + v],
-            Z[22 * LANES + v],
-            Z[23 * LANES + v],
-        )
-        D = y * y * (b0 + x * (b1 + x * (b2 + x * (b3 + x * (b4 + x * (b5 + x * (b6 + x * b7)))))))
-        good = 1.0 if min(D, 1 - max(abs(log_r), abs(x * width_v))) > 0 else 0.0
-        D = 1 / max(D, 1e-300)
-        Z[(OUT + 0) * LANES + v] *= good
-        Z[(OUT + 1) * LANES + v], Z[(OUT + 2) * LANES + v], Z[(OUT + 3) * LANES + v] = y * y, y * r0, T
-        Z[(OUT + 4) * LANES + v] = r0 * math.sqrt(1 + y * y * slope * slope * D)
-        Z[(OUT + 5) * LANES + v] = T * math.sqrt(D)
+        for _ in range(3):
+            f = c7
+            curve = f
+            f = f * x + c6
+            curve = curve * x + f
+            f = f * x + c5
+            curve = curve * x + f
+            f = f * x + c4
+            curve = curve * x + f
+            f = f * x + c3
+            curve = curve * x + f
+            f = f * x + c2
+            curve = curve * x + f
+            f = f * x + c1
+            step = -f / curve if curve < 0 else 1.0
+            x = min(max(x + step, -1.0), 1.0)
+        Z[THETA * GROUP + v] = x
+        Z[FOUND * GROUP + v] = 1.0 if (abs(step) < 1e-5) & (abs(x) < 1) & (curve < 0) else 0.0
+    t0, t1, t2, t3, t4, t5, t6, t7 = M[0, 0], M[0, 1], M[0, 2], M[0, 3], M[0, 4], M[0, 5], M[0, 6], M[0, 7]
+    a0, a1, a2, a3, a4, a5, a6, a7 = M[1, 0], M[1, 1], M[1, 2], M[1, 3], M[1, 4], M[1, 5], M[1, 6], M[1, 7]
+    for v in range(GROUP):
+        x = Z[THETA * GROUP + v]
+        y = Z[v] + x * (
+            Z[GROUP + v]
+            + x * (Z[2 * GROUP + v] + x * (Z[3 * GROUP + v] + x * (Z[4 * GROUP + v] + x * (Z[5 * GROUP + v] + x * (Z[6 * GROUP + v] + x * Z[7 * GROUP + v])))))
+        )  # fmt: skip
+        size, rss = Z[SCALE * GROUP + v], Z[TOTAL * GROUP + v] - y * y
+        Z[T * GROUP + v] = t0 + x * (t1 + x * (t2 + x * (t3 + x * (t4 + x * (t5 + x * (t6 + x * t7))))))
+        Z[A * GROUP + v] = y * size * (a0 + x * (a1 + x * (a2 + x * (a3 + x * (a4 + x * (a5 + x * (a6 + x * a7)))))))
+        Z[SD_T * GROUP + v] = 1 / (y * size)
+        Z[RESIDUAL * GROUP + v] = math.sqrt(max(rss, 0.0) / N) * size
+        exact = (rss > 1e-6 * Z[TOTAL * GROUP + v]) & (y > 0)  # else too few digits
+        Z[FOUND * GROUP + v] = Z[FOUND * GROUP + v] if exact else 0.0
+    t0, t1, t2, t3, t4, t5, t6, t7 = M[2, 0], M[2, 1], M[2, 2], M[2, 3], M[2, 4], M[2, 5], M[2, 6], M[2, 7]
+    a0, a1, a2, a3, a4, a5, a6, a7 = M[3, 0], M[3, 1], M[3, 2], M[3, 3], M[3, 4], M[3, 5], M[3, 6], M[3, 7]
+    for v in range(GROUP):
+        x = Z[THETA * GROUP + v]
+        Z[SD_A * GROUP + v] = t0 + x * (t1 + x * (t2 + x * (t3 + x * (t4 + x * (t5 + x * (t6 + x * t7))))))
+        Z[SD_T * GROUP + v] *= a0 + x * (a1 + x * (a2 + x * (a3 + x * (a4 + x * (a5 + x * (a6 + x * a7))))))
 
 
 @compiled()
-def fit_line(blocks: Array, kind: Array, scale: Array, total: Array, voxels: Array, nodes: Array, limits: Array, basis: Array, scalars: Array, t: Array, width: Array, kappa: Array, sd: Array, residual: Array, status: Array, again: Array) -> int:  # fmt: skip
-    """Write what `finish` writes for voxels with one maximum between the bounds of T; the others to `again`.
+def _write(C: Array, M: Array, S: Array, who: Array, many: int, scale: Array, total: Array, voxels: Array, Z: Array, kappa: Array, sd: Array, residual: Array, status: Array, rows: Array, again: Array, count: int) -> int:  # fmt: skip
+    """Climb the group of the voxels `who` and write their maps; those without a maximum go to `again`, now `count`."""
+    N = rows.shape[1]
+    for v in range(GROUP):
+        i = who[v] if v < many else who[0]
+        Z[TOTAL * GROUP + v], Z[SCALE * GROUP + v] = total[i], scale[i]
+    _peaks(C, M, S, float(N), Z)
+    for v in range(many):
+        i = who[v]
+        if Z[FOUND * GROUP + v] > 0:
+            o = voxels[i]
+            kappa[0, o], kappa[1, o] = Z[A * GROUP + v], Z[T * GROUP + v]
+            sd[0, o], sd[1, o] = Z[SD_A * GROUP + v], Z[SD_T * GROUP + v]
+            residual[o] = Z[RESIDUAL * GROUP + v]
+            status[o] = OK
+        else:
+            for n in range(N):
+                rows[i, n] = S[n * GROUP + v]
+            again[count] = i
+            count += 1
+    return count
 
-    Returns how many those are.
+
+@compiled()
+def fit_line(images: Array, voxels: Array, blocks: Array, rows: Array, scale: Array, total: Array, kind: Array, rms: Array, slopes: Array, basis: Array, maps: Array, exact: Array, kappa: Array, sd: Array, residual: Array, status: Array, again: Array) -> int:  # fmt: skip
+    """Load `voxels` and write what `finish` writes where one maximum lies between the bounds of T; the others to `again`.
+
+    Returns how many those are; `rows` holds them alone. `load` has the first arguments (`blocks` need hold no more than
+    PIECE voxels); `slopes`, `basis` and `maps` are of a `LineTable`, padded.
     """
-    J, N = basis.shape[0], basis.shape[1]
-    W, x = np.zeros(4 * LANES, np.float32), np.zeros(LANES, np.float32)
-    where, peaks = np.zeros(LANES, np.int32), np.zeros(LANES, np.float32)
-    Z, at = np.zeros(40 * LANES), np.zeros((J, 2))
-    lanes = Z[OUT * LANES :].reshape(8, LANES)
-    for j in range(J):
-        at[j, 0], at[j, 1] = math.exp(t[j]), math.exp(-scalars[j, 2, 0])
+    N, K, m = images.shape[0], basis.shape[0], voxels.shape[0]
+    X, W, here = np.zeros(4 * LANES, np.float32), np.zeros(3 * LANES, np.float32), np.zeros(LANES, np.int32)
+    # What lies in each interval is kept until the group is full.
+    groups, who, full = (
+        np.zeros((K, basis.shape[1] * GROUP), np.float32),
+        np.zeros((K, GROUP), np.int64),
+        np.zeros(K, np.int64),
+    )
+    Z = np.zeros(17 * GROUP)
     count = 0
-    for b in range(blocks.shape[0]):
-        S, first = blocks[b], b * LANES
-        _scan_line(S, nodes, W, x, where, peaks)
-        _climb_lanes(S, where, limits, basis, scalars, at, width, Z)
-        for v in range(LANES):
-            rss = total[first + v] - lanes[1, v]
-            lanes[6, v] = math.sqrt(max(rss, 0.0) / N) * scale[first + v]
-            lanes[0, v] = lanes[0, v] if rss > 1e-6 * total[first + v] else 0.0  # too few digits: for `finish`
-            lanes[7, v] = 1 / scale[first + v] if scale[first + v] > 0 else 0.0
-        for v in range(min(LANES, voxels.shape[0] - first)):
-            i = first + v
-            if kind[i] <= 0 and peaks[v] <= 1 and lanes[0, v] > 0:
-                o = voxels[i]
-                kappa[0, o], kappa[1, o] = lanes[2, v] * scale[i], lanes[3, v]
-                sd[0, o], sd[1, o] = lanes[4, v], lanes[5, v] * lanes[7, v]
-                residual[o] = lanes[6, v]
-                status[o] = OK
-            else:
-                again[count] = i
-                count += 1
+    for piece in range(0, m, PIECE):
+        end = min(piece + PIECE, m)
+        load(images, voxels[piece:end], blocks, rows[:0], scale[piece:], total[piece:], kind[piece:], rms)
+        for first in range(piece, end, LANES):
+            S = blocks[(first - piece) // LANES]
+            _bracket(S, slopes, X, W, here)
+            for v in range(min(LANES, m - first)):
+                i, k = first + v, here[v]
+                if kind[i] > 0:
+                    status[voxels[i]] = kind[i]
+                elif k < 0 or not exact[k]:
+                    for n in range(N):
+                        rows[i, n] = S[n, v]
+                    again[count] = i
+                    count += 1
+                else:
+                    group, place = groups[k], full[k]
+                    for n in range(0, N, 3):
+                        s0, s1, s2 = S[n, v], S[min(n + 1, N), v], S[min(n + 2, N), v]
+                        group[n * GROUP + place], group[(n + 1) * GROUP + place], group[(n + 2) * GROUP + place] = (
+                            s0,
+                            s1,
+                            s2,
+                        )
+                    who[k, place] = i
+                    full[k] = place + 1
+                    if place + 1 == GROUP:
+                        count = _write(basis[k], maps[k], group, who[k], GROUP, scale, total, voxels, Z, kappa, sd, residual, status, rows, again, count)  # fmt: skip
+                        full[k] = 0
+    for k in range(K):
+        if full[k] > 0:
+            count = _write(basis[k], maps[k], groups[k], who[k], full[k], scale, total, voxels, Z, kappa, sd, residual, status, rows, again, count)  # fmt: skip
     return count

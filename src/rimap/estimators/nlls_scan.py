@@ -6,6 +6,8 @@ finds are tasks for `nlls_climb`.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from rimap.estimators.nlls_polynomials import LANES, NO_SIGNAL, NOT_FINITE, Array, compiled
@@ -18,82 +20,91 @@ KEY, VOXEL, FLIPS, FIRST, SEEN, MOST, HINT = range(7)
 FINE = 2.0**22
 #: Added to FIRST where flips that are far apart are to be looked for too.
 FRESH = 2
+#: Voxels that are read at a time.
+PIECE = 8 * LANES
 #: What tells the upper edge of the cone from its inside among numbers of flips.
 ON_EDGE = np.float32(0.25)
 
 
 @compiled()
-def load(images: Array, voxels: Array, blocks: Array, rows: Array, scale: Array, total: Array, kind: Array) -> None:
+def load(
+    images: Array, voxels: Array, blocks: Array, rows: Array, scale: Array, total: Array, kind: Array, rms: Array
+) -> None:
     """Copy `voxels` (sorted) of images (N, M), each divided by its largest modulus `scale`.
 
-    They come twice: `blocks` (n, N + 1, LANES), whose last row is zero, and `rows` (n·LANES, N). `total` is their sum
-    of squares, after rounding. `kind`: 0, or -1 where a value is negative, or the status of a voxel that has no estimate.
+    They come twice: `blocks` (n, N + 1, LANES), whose last row is zero, and `rows` (n·LANES, N), which may be empty. `total` is their sum
+    of squares, after rounding. `kind`: 0, or -1 where a value is negative, or the status of a voxel that has no estimate. `rms` (M) is the root mean square of the images, or 0.
     """
     N, M = images.shape[0], voxels.shape[0]
     start = voxels[0]
     straight = voxels[M - 1] - start == M - 1
-    raw = np.zeros((N, LANES))
-    high, low, odd, sum2 = np.zeros(M), np.zeros(M), np.zeros(M), np.zeros(LANES)
-    for n in range(N):  # image by image: memory likes to be read in long runs
-        image = images[n]
-        if straight:
-            here = image[start : start + M]
-            for v in range(M):
-                value = float(here[v])
-                odd[v] += value * 0.0  # NaN once a value is not finite
-                high[v] = value if value > high[v] else high[v]
-                low[v] = value if value < low[v] else low[v]
-        else:
-            for v in range(M):
-                value = float(image[voxels[v]])
-                odd[v] += value * 0.0
-                high[v] = value if value > high[v] else high[v]
-                low[v] = value if value < low[v] else low[v]
-    for b in range(blocks.shape[0]):
-        block, first = blocks[b], b * LANES
-        m = min(LANES, M - first)
-        if m < LANES:
-            raw[:] = 0.0
-        for n in range(N):
-            here, target = images[n], raw[n]
+    high, low, odd = np.zeros(PIECE, images.dtype), np.zeros(PIECE, images.dtype), np.zeros(PIECE, images.dtype)
+    per, sum2, share = np.zeros(LANES), np.zeros(LANES), 1 / N
+    for piece in range(0, M, PIECE):  # what the cache keeps until it is read again
+        many = min(PIECE, M - piece)
+        for v in range(many):
+            high[v] = low[v] = odd[v] = 0
+        for n in range(N):  # image by image: memory likes to be read in long runs
+            image = images[n]
             if straight:
-                here = here[start + first : start + first + m]
+                here = image[start + piece : start + piece + many]
+                for v in range(many):
+                    value = here[v]
+                    odd[v] += value - value  # NaN once a value is not finite
+                    high[v] = value if value > high[v] else high[v]
+                    low[v] = value if value < low[v] else low[v]
+            else:
+                for v in range(many):
+                    value = image[voxels[piece + v]]
+                    odd[v] += value - value
+                    high[v] = value if value > high[v] else high[v]
+                    low[v] = value if value < low[v] else low[v]
+        for part in range(0, many, LANES):
+            first = piece + part
+            block, m = blocks[first // LANES], min(LANES, M - first)
+            sizes, kinds = scale[first : first + LANES], kind[first : first + LANES]
+            for v in range(LANES):
+                sum2[v] = per[v] = sizes[v] = 0.0
+                kinds[v] = NO_SIGNAL
+            up, down, off = high[part : part + m], low[part : part + m], odd[part : part + m]
+            for v in range(m):
+                size = max(float(up[v]), -float(down[v]))
+                finite = off[v] == 0
+                good = finite and size > 0
+                kinds[v] = (-1 if down[v] < 0 else 0) if good else (NO_SIGNAL if finite else NOT_FINITE)
+                sizes[v] = size if good else 0.0
+                per[v] = (1.0 if good else 0.0) / (size if good else 1.0)
+            for n in range(N):
+                target, image = block[n], images[n]
+                if straight:
+                    here = image[start + first : start + first + m]
+                    for v in range(m):
+                        rounded = np.float32(float(here[v]) * per[v]) if per[v] > 0 else np.float32(0)
+                        target[v] = rounded
+                        sum2[v] += float(rounded) * float(rounded)
+                else:
+                    for v in range(m):
+                        rounded = np.float32(float(image[voxels[first + v]]) * per[v]) if per[v] > 0 else np.float32(0)
+                        target[v] = rounded
+                        sum2[v] += float(rounded) * float(rounded)
+                for v in range(m, LANES):
+                    target[v] = np.float32(0)
+            for v in range(LANES):
+                block[N, v] = np.float32(0)
+            powers, lengths = total[first : first + LANES], per
+            for v in range(LANES):
+                powers[v], lengths[v] = sum2[v], math.sqrt(sum2[v] * share) * sizes[v]
+            if straight:
+                here = rms[start + first : start + first + m]
                 for v in range(m):
-                    target[v] = here[v]
+                    here[v] = lengths[v]
             else:
                 for v in range(m):
-                    target[v] = here[voxels[first + v]]
-        for v in range(LANES):
-            sum2[v] = 0.0
-            if v >= m:
-                kind[first + v], scale[first + v], total[first + v] = NO_SIGNAL, 0.0, 0.0
-                continue
-            size = max(high[first + v], -low[first + v])
-            finite = odd[first + v] == 0.0
-            good = finite and size > 0
-            kind[first + v] = (-1 if low[first + v] < 0 else 0) if good else (NO_SIGNAL if finite else NOT_FINITE)
-            scale[first + v] = size if good else 0.0
-            if not good:
+                    rms[voxels[first + v]] = lengths[v]
+            for v in range(m if rows.shape[0] > 0 else 0):
+                row = rows[first + v]
                 for n in range(N):
-                    raw[n, v] = 0.0
-        for v in range(m):
-            high[first + v] = 1 / scale[first + v] if scale[first + v] > 0 else 0.0
-        per = high[first : first + m]
-        for n in range(N):
-            target, here = block[n], raw[n]
-            for v in range(m):
-                rounded = np.float32(here[v] * per[v])
-                target[v] = rounded
-                sum2[v] += float(rounded) * float(rounded)
-            for v in range(m, LANES):
-                target[v] = np.float32(0)
-        for v in range(LANES):
-            block[N, v] = np.float32(0)
-        for v in range(m):
-            total[first + v] = sum2[v]
-            row = rows[first + v]
-            for n in range(N):
-                row[n] = block[n, v]
+                    row[n] = block[n, v]
 
 
 @compiled()

@@ -96,6 +96,30 @@ class ConeTable:
     flips: bool
 
 
+@dataclass(frozen=True, eq=False)
+class LineTable:
+    """A separable model without B between K + 1 values of log T: a curve of unit vectors u, as polynomials.
+
+    In θ, which runs from −1 to 1 between neighbouring values.
+
+    Parameters
+    ----------
+    slopes
+        (≥ K + 1, N) the direction of du/dt at those values; the last one comes again up to a multiple of four.
+    basis
+        (K, N, 8) coefficients of u, in ascending order.
+    maps
+        (K, 4, 8) coefficients of T, and where ⟨S, u⟩ = 1 of A, the standard deviation of A, and that of T, for σ = 1.
+    exact
+        (K,) whether the polynomials `maps` are good to the tolerance.
+    """
+
+    slopes: NDArray[np.float32]
+    basis: Floats
+    maps: Floats
+    exact: NDArray[np.bool_]
+
+
 def suits(model: SignalModel) -> bool:
     """Tell whether `cone_table` can describe the model: (A, T) or (A, B, T), A ≥ 0, T within positive bounds."""
     if not model.separable or len(model.parameters) not in (2, 3):
@@ -113,17 +137,63 @@ def suits(model: SignalModel) -> bool:
 @lru_cache(maxsize=16)
 def cone_table(model: SignalModel, tolerance: float = 1e-6) -> ConeTable:
     """Return the table of a model, with as many nodes as polynomials exact to `tolerance` take."""
+    for J in NODES:
+        table = _table(model, _nodes(model, J))
+        if _error(model, table) < tolerance:
+            break
+    return table
+
+
+@lru_cache(maxsize=16)
+def line_table(model: SignalModel, tolerance: float = 1e-6) -> LineTable:
+    """Return the table of a model without B, with as many intervals as polynomials exact to `tolerance` take."""
+    for J in NODES:
+        table, error = _line(model, _nodes(model, J), tolerance)
+        if error < tolerance:
+            break
+    return table
+
+
+def _line(model: SignalModel, t: Floats, tolerance: float) -> tuple[LineTable, float]:
+    """Return the table between the values t of log T, and the largest error of u."""
+    half, near = np.diff(t)[:, None] / 2, np.linspace(-1, 1, 9)
+    theta = chebyshev.chebpts1(TERMS)
+    powers = np.linalg.inv(np.vander(theta, increasing=True))
+    middle, test = (t[1:, None] + t[:-1, None]) / 2, np.vander(near, TERMS, increasing=True)
+    basis = np.einsum("pc,njc->jnp", powers, _frame(model, middle + half * theta)[0][0])
+    error = abs(np.einsum("jnp,cp->njc", basis, test) - _frame(model, middle + half * near)[0][0]).max()
+    with np.errstate(all="ignore"):
+        maps = np.einsum("pc,jqc->jqp", powers, _line_maps(model, middle + half * theta))
+        true = _line_maps(model, middle + half * near)
+        exact = (abs(np.einsum("jqp,cp->jqc", maps, test) - true) < tolerance * abs(true)).all((1, 2))
+    slopes = _derivative(model, t)[0].T
+    length = np.linalg.norm(slopes, axis=1)
+    seen = np.flatnonzero(length > 1e-5 * length.max())  # where u stands still, the nearest that does not
+    nearest = seen[abs(np.arange(len(t))[:, None] - seen).argmin(1)]
+    slopes = slopes[nearest] / length[nearest, None]
+    slopes = np.pad(slopes, ((0, -len(t) % 4), (0, 0)), mode="edge")
+    maps[~exact] = 0.0
+    return LineTable(
+        np.ascontiguousarray(slopes, dtype=np.float32), np.ascontiguousarray(basis), np.ascontiguousarray(maps), exact
+    ), float(error)
+
+
+def _line_maps(model: SignalModel, t: Floats) -> Floats:
+    """Return T, 1/r₀₀, the standard deviation of A, and that of T where ⟨S, u⟩ = 1 (K, 4, C) at t (K, C)."""
+    log_r, alpha, T = _frame(model, t)[1][LOG_R0], _inner(model, t)[0], np.exp(t)
+    slope = _frame(model, t[..., None] + _STEP * _OFFSETS)[1][LOG_R0] @ _D1 / _STEP
+    return np.stack([T, np.exp(-log_r), np.exp(-log_r) * np.sqrt(1 + slope**2 / alpha), T / np.sqrt(alpha)], axis=1)
+
+
+def _nodes(model: SignalModel, J: int) -> Floats:
+    """Return J values of log T between its bounds, denser where the cone turns fast."""
     lo, hi = np.log(model.parameters[-1].bounds)
     dense = np.linspace(lo, hi, 513)
     speed = _speed(model, dense)
     length = np.concatenate([[0.0], np.cumsum((speed[1:] + speed[:-1]) / 2)])
-    for J in NODES:
-        t = np.interp(np.linspace(0, length[-1], J), length, dense)
-        t[0], t[-1] = lo, hi
-        table = _table(model, t)
-        if _error(model, table) < tolerance:
-            break
-    return table
+    t = np.interp(np.linspace(0, length[-1], J), length, dense)
+    t[0], t[-1] = lo, hi
+    return np.asarray(t)
 
 
 def _frame(model: SignalModel, t: Floats) -> tuple[Floats, Floats]:
@@ -236,8 +306,8 @@ def _table(model: SignalModel, t: Floats) -> ConeTable:
         upper=np.ascontiguousarray((abs(upper) if flips else upper).T, dtype=np.float32),
         last=(upper < 0).sum(0) if flips else np.zeros(len(t), np.int64),
         lean=np.ascontiguousarray(lean),
-        reach=(largest * (width / 2) ** 2).astype(np.float32),
-        drift=((alpha + scalars[:, OMEGA, 0] ** 2) * (width / 2) ** 2).astype(np.float32),
+        reach=np.minimum(largest * (width / 2) ** 2, 1e30).astype(np.float32),
+        drift=np.minimum((alpha + scalars[:, OMEGA, 0] ** 2) * (width / 2) ** 2, 1e30).astype(np.float32),
         B_bounds=model.parameters[1].bounds if has_B else (0.0, 0.0),
         has_B=has_B,
         flips=flips,
