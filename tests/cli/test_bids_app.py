@@ -23,7 +23,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from rimap.cli import _bids_work, _memory
+from rimap.cli import _bids_app, _bids_work, _memory
+from rimap.cli._request import Request
 from rimap.errors import InputError
 
 SUBJECTS = ("01", "02", "03")
@@ -161,6 +162,8 @@ def test_labels_choose(rimap, study, tmp_path):
         (("study", "out", "participant", "--cluster", "slurm", "--cluster-options", "x.toml"), ("x.toml",)),
         (("study", "out", "participant", "--estimator", "mel"), ("mle",)),
         (("study", "study", "participant"), ("input data set itself",)),
+        (("study", "out", "participant", "--sequence", "MESE"), ("--sequence t2", "sub-01 IRT1")),
+        (("study", "out", "participant", "--mask", "nowhere"), ("--mask nowhere", "no such file or folder")),
         (("study", "out", "group"), ("holds no T1 or T2 map", "participant")),
     ],
 )
@@ -169,6 +172,22 @@ def test_refusals(rimap, study, args, words):
     done = rimap("bids", *args)
     assert done.exit_code == 2 and all(w in done.output for w in words), done.output
     assert not Path("out").exists()
+
+
+def test_what_belongs_to_no_subject_is_refused(rimap, nifti):
+    nifti.parent.joinpath("loose").mkdir()
+    nifti.rename(nifti.parent / "loose" / nifti.name)
+    done = rimap("bids", "loose", "out", "participant", "--skip-bids-validation", "--sequence", "ir")
+    assert done.exit_code == 2 and "no subject" in done.output and "rimap map" in done.output, done.output
+
+
+def test_beside_a_broken_subject_the_labels_mean_the_same(make, tmp_path):
+    for subject, kind in (("01", "IRT1"), ("02", "IRT1"), ("03", "MESE")):
+        make.bids(tmp_path, subject=subject, entities="_run-01", suffix=kind)
+    broken = tmp_path / "sub-02" / "anat" / "sub-02_run-01_inv-1_IRT1.nii"
+    broken.write_bytes(b"")  # the same image twice
+    found, failures = _bids_app._find(Request(inputs=(tmp_path,), out=tmp_path, runs=("1",), sequence="ir"))
+    assert [f.label for f in found] == ["sub-01 run-01 IRT1"] and [f.label for f in failures] == ["sub-02"]
 
 
 def test_what_is_no_data_set_is_refused_unless_told_not_to_look(rimap, study, monkeypatch, tmp_path):

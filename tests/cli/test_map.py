@@ -13,6 +13,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from rimap.cli._request import Request, record_for
+from rimap.io import find_series
+
 NLLS = ("--estimator", "nlls")
 
 
@@ -202,3 +205,9 @@ def test_a_closed_pipe_is_no_defect(bids, tmp_path):
     command = f'"{sys.executable}" -m rimap map "{bids}" -o "{tmp_path / "out"}" --estimator nlls | head -1'
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert "defect" not in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_polarity_that_is_told_is_another_setting(bids, tmp_path):
+    (files,) = find_series(bids)
+    asked = (Request(inputs=(bids,), out=tmp_path / "out", estimator="nlls", signed=s) for s in (None, False, True))
+    assert len({json.dumps(record_for(request, files).wanted, default=str) for request in asked}) == 3

@@ -100,6 +100,9 @@ def check(app: App) -> ClusterOptions | None:
         one_of(app.cluster, KINDS, "--cluster")
     if app.cluster_options is not None and app.cluster != "slurm":
         raise InputError("--cluster-options is for --cluster slurm. Leave it out.")
+    for where, option in ((app.masks, "--mask"), (app.rois, "--rois")):
+        if where is not None and "{" not in str(where) and not where.exists():
+            raise InputError(f"{option} {where}: there is no such file or folder.")
     if app.validate:
         check_dataset(app.data)
     return None if app.cluster_options is None else read_options(app.cluster_options)
@@ -109,35 +112,40 @@ def _find(request: Request) -> tuple[list[SeriesFiles], list[Failure]]:
     """Return every series, and the subjects whose files make none."""
     from rimap.io import find_series
     from rimap.io.bids import BidsName, model_of_suffix, nifti_files
+    from rimap.io.finding import same_label
 
     root, sequence = request.inputs[0], request.sequence
     if sequence is not None:
         sequence = one_of(sequence, sequences(), "--sequence")
     try:
-        return find_series(
+        found = find_series(
             root,
             participant_labels=request.participant_labels,
             sessions=request.sessions,
             runs=request.runs,
             sequence=sequence,
-        ), []
+        )
     except InputError as error:
         whole = error
+    else:
+        if loose := [f.label for f in found if "sub" not in f.entities]:
+            raise InputError(f"{root}: {loose[0]} belongs to no subject (sub-…). Map it with `rimap map`.")
+        return found, []
     subjects = request.participant_labels or tuple(sorted(p.name.removeprefix("sub-") for p in root.glob("sub-*")))
     if len(subjects) < 2 or not all((root / f"sub-{s}").is_dir() for s in subjects):
         raise whole
-    found: list[SeriesFiles] = []
-    failures = []
+    found, failures = [], []
     for s in subjects:
         names = (BidsName.parse(f.name) for f in nifti_files(root, [s]))
-        if not any(name is not None and model_of_suffix(name.suffix) for name in names):
+        kinds = {m.name for name in names if name is not None and (m := model_of_suffix(name.suffix))}
+        if not (kinds if sequence is None else kinds & {sequence}):
             continue
         try:
             found += find_series(root, participant_labels=(s,), sequence=sequence)
         except InputError as error:
             failures.append(Failure(f"sub-{s}", line(error)))
     for entity, labels in (("ses", request.sessions), ("run", request.runs)):
-        found = [f for f in found if not labels or f.entities.get(entity) in labels]
+        found = [f for f in found if not labels or any(same_label(entity, f.entities.get(entity), x) for x in labels)]
     if not found:
         raise whole
     return found, failures
@@ -246,7 +254,7 @@ def write_failed(out: Path) -> None:
 
 
 def _say(outcome: Result | Failure, n: int, total: int, request: Request) -> None:
-    from rimap.report.page import number
+    from rimap.report.numbers import number
 
     if isinstance(outcome, Failure):
         print(f"[{n}/{total}] {outcome.label} failed: {outcome.reason}", file=sys.stderr)

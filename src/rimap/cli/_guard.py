@@ -43,7 +43,9 @@ def guarded(verb: Callable[P, None]) -> Callable[P, None]:
             where = f" ({error.filename})" if error.filename else ""
             _stop(2, f"error: {error.strerror}{where}.")
         except MemoryError:
-            _stop(2, "error: not enough memory for this series. Map fewer slices at a time.")
+            _stop(
+                2, "error: not enough memory. Take a machine with more, or --estimator nlls, which maps slab by slab."
+            )
         except Exception as error:
             if isinstance(error, (typer.Exit, typer.Abort)):
                 raise

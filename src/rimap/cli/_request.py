@@ -103,8 +103,6 @@ def _check_options(request: Request, found: Sequence[SeriesFiles]) -> None:
     for path, option in ((request.mask, "--mask"), (request.rois, "--rois")):
         if path is not None and not path.is_file():
             raise InputError(f"{option} {path}: there is no such file.")
-    if request.out.exists() and not request.out.is_dir():
-        raise InputError(f"-o {request.out}: a folder was expected; this is a file.")
 
 
 def _check_output(request: Request, found: Sequence[SeriesFiles]) -> None:
@@ -137,7 +135,7 @@ def finished(request: Request, files: SeriesFiles) -> bool:
         what = "; ".join(record.differences())
         raise InputError(
             f"{files.label}: maps are there already in {request.out}, made otherwise ({what[:200]}). Replace them with "
-            "--overwrite, or give another -o OUT."
+            "--overwrite, or give another output folder."
         )
     check_output([files], request.out, estimator=estimator_of(request, files).name, sequence=request.sequence)
     return False
@@ -167,7 +165,7 @@ def record_for(request: Request, files: SeriesFiles) -> Record:
     if request.rois is not None and (table := label_table(request.rois)).is_file():
         asked["roi_names"] = table
     settings = {"rimap": __version__, **options, **asked}
-    given = {k: v for k, v in settings.items() if v is not None and v is not False and v != ()}
+    given = {k: v for k, v in settings.items() if v is not None and v != () and (v is not False or k == "signed")}
     return record_of(files, request.out, estimator.name, given)
 
 

@@ -13,7 +13,9 @@ NO_ARGS_IS_HELP = True
 def command(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="FOLDER", help="What was -o OUT of `rimap map`, a folder in it, or one T1 or T2 map."),
+        typer.Argument(
+            metavar="FOLDER", help="Output of `rimap map` or `rimap bids`, a folder in it, or one T1 or T2 map."
+        ),
     ],
     overwrite: Annotated[
         bool,
@@ -22,7 +24,7 @@ def command(
 ) -> None:
     """Make the reports of maps again, from the maps, their sidecars and, if still there, the images.
 
-    The pages are written where `rimap map` put them. Nothing is estimated.
+    The pages are written where they were, or would have been. Nothing is estimated.
     """
     import sys
 

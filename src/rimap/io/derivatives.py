@@ -91,10 +91,10 @@ def check_output(
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; a folder was expected. Give another -o OUT.")
+        raise InputError(f"{out} is a file; a folder was expected. Give another output folder.")
     nearest = next(p for p in [out, *absolute(out).parents] if p.exists())
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise InputError(f"{nearest}: no permission to write. Give another -o OUT.")
+        raise InputError(f"{nearest}: no permission to write. Give another output folder.")
     owner: dict[Path, SeriesFiles] = {}
     for s in series:
         if s.dataset is not None and (problem := dataset_problem(out, s.dataset)):
@@ -103,11 +103,13 @@ def check_output(
             if path in owner:
                 raise InputError(
                     f"{owner[path].label} and {s.label} would both be written as {path.name}. Map them one at a time, "
-                    "each into its own OUT."
+                    "each into its own folder."
                 )
             owner[path] = s
             if path.exists() and not overwrite:
-                raise InputError(f"{path} is there already. Replace it with --overwrite, or give another -o OUT.")
+                raise InputError(
+                    f"{path} is there already. Replace it with --overwrite, or give another output folder."
+                )
 
 
 def write_maps(

@@ -98,7 +98,7 @@ def find_series(
     found = _unique(found)
     for entity, labels in wanted.items():
         for label in labels:
-            if not any(_same(entity, s.entities.get(entity), label) for s in found):
+            if not any(same_label(entity, s.entities.get(entity), label) for s in found):
                 there = sorted({s.entities[entity] for s in found if entity in s.entities})
                 having = (
                     ", ".join(f"{entity}-{x}" for x in there[:12]) + " …" * (len(there) > 12)
@@ -108,7 +108,7 @@ def find_series(
     matching = [
         s
         for s in found
-        if all(not labels or any(_same(e, s.entities.get(e), x) for x in labels) for e, labels in wanted.items())
+        if all(not labels or any(same_label(e, s.entities.get(e), x) for x in labels) for e, labels in wanted.items())
     ]
     if sequence is not None:
         of_sequence = [s for s in matching if s.model_class().name == sequence]
@@ -194,7 +194,8 @@ def _label(entity: str, label: str) -> str:
     return str(label).removeprefix(f"{entity}-")
 
 
-def _same(entity: str, value: str | None, label: str) -> bool:
+def same_label(entity: str, value: str | None, label: str) -> bool:
+    """Tell whether the value of an entity is the label that was asked for: run-1 is run-01."""
     if value is None:
         return False
     if entity == "run" and value.isdigit() and label.isdigit():

@@ -298,7 +298,7 @@ def find_results(folder: Path | str) -> list[ResultFiles]:
     found = [r for path in _sidecars(folder) if (r := _result(path)) is not None]
     if not found:
         raise InputError(
-            f"{folder} holds no maps of rimap. Give the folder that was -o OUT of `rimap map`, or its T1 or T2 map."
+            f"{folder} holds no maps of rimap. Give the output folder of `rimap map` or `rimap bids`, or a T1 or T2 map in it."
         )
     return found
 

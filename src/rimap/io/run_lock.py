@@ -249,4 +249,6 @@ def _told(out: Path, path: Path) -> InputError:
         else "a process that gives no name"
     )
     part = f" for {path.name.removeprefix('lock-')}" if path.name.startswith("lock-") else ""
-    return InputError(f"another run writes into {out}{part}: {by}. Wait until it has ended, or give another -o OUT.")
+    return InputError(
+        f"another run writes into {out}{part}: {by}. Wait until it has ended, or give another output folder."
+    )

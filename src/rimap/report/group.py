@@ -321,16 +321,24 @@ def _strip_of_shares(rows: Sequence[Row]) -> dict[str, Any]:
         for rs in of_map.values()
     ]
     firsts = [rs[0] | {"outlier": ""} for rs in of_map.values()]
-    return {"title": "Voxels estimated", "unit": "%", **_box(values, firsts)}
+    return {"title": "Voxels estimated", "unit": "%", **_box(values, firsts, most=100.0)}
 
 
-def _box(values: Sequence[float], members: Sequence[Row], width: float = 720.0) -> dict[str, Any]:
-    """Return a strip of dots over a box: quartiles, median, whiskers to the last value within the fences."""
+def _box(
+    values: Sequence[float], members: Sequence[Row], *, most: float = math.inf, width: float = 720.0
+) -> dict[str, Any]:
+    """Return a strip of dots over a box: quartiles, median, whiskers to the last value within the fences.
+
+    Parameters
+    ----------
+    most
+        Where the axis ends at the latest.
+    """
     finite = np.array([v for v in values if math.isfinite(v)])
     if not finite.size:
         return {"n": 0, "dots": [], "ticks": [], "named": []}
     spread = float(np.ptp(finite)) or 0.1 * abs(float(finite[0])) or 1.0
-    low, high = float(finite.min()) - 0.06 * spread, float(finite.max()) + 0.06 * spread
+    low, high = float(finite.min()) - 0.06 * spread, min(float(finite.max()) + 0.06 * spread, most)
     q25, median, q75 = (float(q) for q in np.quantile(finite, [0.25, 0.5, 0.75]))
     fence = fences(values)
     within = finite[(finite >= fence[0]) & (finite <= fence[1])]
