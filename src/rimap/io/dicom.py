@@ -15,11 +15,18 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.io.bids import models
 from rimap.io.dicom_convert import PrivateFolder, convert, phase_turn, require
-from rimap.io.dicom_grouping import FIELDS, Candidate, Volume, candidates, check_complete, together, volumes_of
+from rimap.io.dicom_grouping import (
+    FIELDS,
+    PART_WORDS,
+    Candidate,
+    Volume,
+    candidates,
+    check_complete,
+    together,
+    volumes_of,
+)
 from rimap.io.dicom_headers import read_headers
 from rimap.io.series_files import SeriesFiles
-
-_PART_WORDS = {"phase": "phase", "real": "real part", "imag": "imaginary part"}
 
 
 def find_dicom(files: Sequence[Path], *, series: Sequence[str] = (), sequence: str | None = None) -> list[SeriesFiles]:
@@ -102,14 +109,14 @@ def _row(c: Candidate) -> str:
     """Return a line of the list of series. It alone has a description, and that without words of the patient."""
     times = c.times
     shown = ", ".join(f"{t:g}" for t in times) if len(times) <= 8 else f"{times[0]:g}, {times[1]:g} … {times[-1]:g}"
-    time = f"{c.kind.upper()} {shown} ms" if c.kind else "times differ not"
+    time = f"{c.kind.upper()} {shown} ms" if c.kind else "no time differs"
     if not c.kind:
         known = [f"{k.upper()} {', '.join(f'{t:g}' for t in ts[:4])}{' …' if len(ts) > 4 else ''} ms"
                  for k in FIELDS if (ts := sorted({t for v in c.volumes if (t := v.time(k)) is not None}))]  # fmt: skip
         time = ", ".join(known) or "no times"
     derived = ", derived" if "DERIVED" in c.volumes[0].first.variant else ""
-    part = derived + {"phase": ", phase", "real": ", real part", "imag": ", imaginary part"}.get(c.part, "")
-    with_part = f" with {_PART_WORDS[c.companion]}" if c.companion else ""
+    part = derived + (f", {PART_WORDS[c.part]}" if c.part in PART_WORDS else "")
+    with_part = f" with {PART_WORDS[c.companion]}" if c.companion else ""
     numbers = f" (series {_numbers(c)})" if len(c.numbers) > 1 else ""
     source = c.volumes[0].first.source
     return (
@@ -163,7 +170,7 @@ def _converted(c: Candidate, sequence: str | None) -> SeriesFiles:
     stem = f"series-{c.key}" + (f"to{numbers[-1]}" if len(numbers) > 1 and "-" not in c.key else "")
     notes = list(c.notes)
     if together_with:
-        notes.append(f"{_PART_WORDS[c.companion]} from series {', '.join(map(str, together_with))}")
+        notes.append(f"{PART_WORDS[c.companion]} from series {', '.join(map(str, together_with))}")
     return SeriesFiles(
         images=tuple(images),
         entities={},

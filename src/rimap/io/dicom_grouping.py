@@ -15,6 +15,8 @@ from rimap.io.dicom_headers import Frame
 _FEWEST = 3
 #: Field of the times of a series, by the field of `Frame`.
 FIELDS = {"ti": "InversionTime", "te": "EchoTime"}
+#: What images that are no magnitude are called.
+PART_WORDS = {"phase": "phase", "real": "real part", "imag": "imaginary part"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +142,7 @@ def with_companions(candidate: Candidate, pool: Iterable[Volume]) -> Candidate:
         if chosen and candidate.kind == "ti":
             notes = (
                 *notes,
-                f"only {len(chosen)} of {len(candidate.volumes)} images have their {_WORDS[part]}: it was not used",
+                f"only {len(chosen)} of {len(candidate.volumes)} images have their {PART_WORDS[part]}: it was not used",
             )
     return replace(candidate, notes=notes)
 
@@ -153,9 +155,6 @@ def _beside(candidate: Candidate, pool: Sequence[Volume], part: str) -> list[Vol
         if fitting:
             chosen.append(min(fitting, key=lambda o: (abs(o.number - v.number), o.number < v.number)))
     return chosen
-
-
-_WORDS = {"phase": "phase", "real": "real part", "imag": "imaginary part"}
 
 
 def together(units: Sequence[Sequence[Volume]], numbers: Sequence[int]) -> Candidate:
