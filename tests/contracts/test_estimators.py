@@ -11,7 +11,7 @@ from rimap.signals import SignalModel
 
 from .cases import MODELS, draw
 
-#: What has a `load` needs a trained network, and is tested where one is at hand.
+#: What has a `load` needs a trained network: test_networks.py.
 READY = {name: cls for name, cls in sorted(estimators().items()) if not hasattr(cls, "load")}
 SIGMA = 0.02
 

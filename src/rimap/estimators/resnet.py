@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +20,8 @@ from rimap.series import ParameterMaps, WeightedSeries
 
 @dataclass(frozen=True, kw_only=True)
 class ResNet(Estimator):
-    """A trained residual network: κ̂ = Λ_φ(S) (§2.2.2, §4.4.3). It knows neither the times nor the noise.
+    """A trained residual network: κ̂ = Λ_φ(S) (§2.2.2, §4.4.3). It knows neither the times nor the noise:
+    images go in by their rank in time.
 
     Parameters
     ----------
@@ -96,8 +97,9 @@ class ResNet(Estimator):
             )
         ready = prepared(series, self.scale, self.threads)
         run = cached_session(path, self.threads or 0).run
+        order = _order(about["trained_on"]["times_ms"], model.times)
         first = progress and (lambda done, total: progress(done, (1 + self.sd_draws) * total))
-        kappa = _found(run, series, ready.scale, first)
+        kappa = _found(run, series, order, ready.scale, first)
         alone = kappa.copy() if self.sd_draws else kappa
         settings = {"network": about["name"], "scale": ready.scale, "threads": self.threads}
         residual = _residual(series, kappa, ready.scale)
@@ -109,22 +111,31 @@ class ResNet(Estimator):
             series,
             alone,
             self.sd_draws,
-            lambda drawn, part: _found(run, drawn, ready.scale, part),
+            lambda drawn, part: _found(run, drawn, order, ready.scale, part),
             planes=self.planes,
             progress=progress,
         )
 
 
+def _order(trained: Sequence[float], times: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return which image of a series goes where the network had the one of that rank in time."""
+    return np.argsort(times, kind="stable")[np.argsort(np.argsort(trained, kind="stable"))]
+
+
 def _found(
-    run: Callable[..., Any], series: WeightedSeries, scale: float, progress: Progress | None
+    run: Callable[..., Any],
+    series: WeightedSeries,
+    order: NDArray[np.intp],
+    scale: float,
+    progress: Progress | None,
 ) -> NDArray[np.float32]:
-    """Return κ (Q, *X) in the unit of the images, in the box."""
+    """Return κ (Q, *X) in the unit of the images, in the box, of the images in this order."""
     parameters = series.model.parameters
     kappa = np.empty((len(parameters), *series.shape), np.float32)
     planes = list(slices(series.shape))
     for i, k in enumerate(planes):
         S = neutral(series.images[(slice(None), *k)], scale)
-        (found,) = run(("kappa",), {"S": S.reshape(1, len(S), S.shape[1], -1)})
+        (found,) = run(("kappa",), {"S": S[order].reshape(1, len(S), S.shape[1], -1)})
         kappa[(slice(None), *k)] = found.reshape(len(kappa), *S.shape[1:])
         if progress:
             progress(i + 1, len(planes))
