@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend."""
+"""The one exception for what a user can mend, and a word for its messages."""
 
 from __future__ import annotations
 
@@ -8,3 +8,12 @@ class InputError(ValueError):
 
     The command line prints it and exits with status 2; anything else that is raised is a defect of rimap.
     """
+
+
+def count_of(n: int, what: str) -> str:
+    """Return a number of things in words.
+
+    >>> count_of(1, "image"), count_of(31, "image")
+    ('1 image', '31 images')
+    """
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"

@@ -273,7 +273,7 @@ def _say_all(request: Request, results: Sequence[Result], kept: Sequence[str], s
     if request.quiet:
         return
     if kept:
-        print(f"{len(kept)} series were finished before (--overwrite maps them again)")
+        print(f"{len(kept)} series {'was' if len(kept) == 1 else 'were'} finished before (--overwrite maps them again)")
     if results:
         print(f"{len(results)} series mapped in {seconds:.1f} s by {results[0].estimator}: {request.out}")
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rimap.cli._bids_app import FAILED, App, check, say_failures
 from rimap.cli._bids_work import Failure, attempt, team
 from rimap.cli._written import label_names, tsv
-from rimap.errors import InputError
+from rimap.errors import InputError, count_of
 
 if TYPE_CHECKING:
     from rimap.report.group import MainMap, Row
@@ -154,7 +154,7 @@ def _say(rows: Sequence[Row], out: Path, seconds: float) -> None:
         q = np.quantile(values, [0.25, 0.5, 0.75]) if values.size else np.full(3, np.nan)
         print(
             f"{name} {region} {title}".rstrip(),
-            f" median {number(q[1])} ms (quartiles {number(q[0])}–{number(q[2])} of {len(values)} maps)",
+            f" median {number(q[1])} ms (quartiles {number(q[0])}–{number(q[2])} of {count_of(len(values), 'map')})",
         )
     if len(regions) > 40:
         print(f"… and {len(regions) - 40} more regions")
@@ -162,4 +162,6 @@ def _say(rows: Sequence[Row], out: Path, seconds: float) -> None:
     if out_of:
         shown = ", ".join(list(out_of)[:8]) + (f" and {len(out_of) - 8} more" if len(out_of) > 8 else "")
         print(f"outliers  {shown}")
-    print(f"{len({r['series'] for r in rows})} maps in {seconds:.1f} s: {out / STEM}.html, {STEM}.tsv, {STEM}.json")
+    print(
+        f"{count_of(len({r['series'] for r in rows}), 'map')} in {seconds:.1f} s: {out / STEM}.html, {STEM}.tsv, {STEM}.json"
+    )

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from rimap.errors import InputError
+from rimap.errors import InputError, count_of
 
 _VALIDATORS = ("bids-validator-deno", "bids-validator")
 _SKIP = "Correct it, or go on with --skip-bids-validation."
@@ -45,4 +45,4 @@ def _validate(program: str, folder: Path) -> None:
     errors = [i for i in issues if i.get("severity") == "error"]
     if errors:
         shown = "; ".join(f"{i.get('code')} {str(i.get('location', '')).lstrip('/')}".strip() for i in errors[:3])
-        raise InputError(f"{folder} is not valid BIDS: {len(errors)} errors ({shown}). {_SKIP}")
+        raise InputError(f"{folder} is not valid BIDS: {count_of(len(errors), 'error')} ({shown}). {_SKIP}")

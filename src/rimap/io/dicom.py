@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.errors import InputError
+from rimap.errors import InputError, count_of
 from rimap.io.bids import models
 from rimap.io.dicom_convert import PrivateFolder, convert, phase_turn, require
 from rimap.io.dicom_grouping import (
@@ -120,7 +120,7 @@ def _row(c: Candidate) -> str:
     numbers = f" (series {_numbers(c)})" if len(c.numbers) > 1 else ""
     source = c.volumes[0].first.source
     return (
-        f"  --series {c.key:<6} {_count(len(c.volumes), 'image')}{with_part}{part}, {time}, "
+        f"  --series {c.key:<6} {count_of(len(c.volumes), 'image')}{with_part}{part}, {time}, "
         f"{_described(source.description, source.secrets)}{numbers}"
     )
 
@@ -212,7 +212,3 @@ def _rewrite(path: Path, change: Callable[[NDArray[Any]], NDArray[Any]]) -> None
     new = nib.Nifti1Image(change(_values(path)).astype(np.float32), image.affine)
     path.unlink()
     nib.save(new, path)
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"

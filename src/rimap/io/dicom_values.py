@@ -18,21 +18,25 @@ def first_item(group: Any, name: Any) -> Any:
 
 
 def value_of(group: Any, name: Any) -> Any:
+    """Return the value of an element by its keyword or tag, `None` where it is missing."""
     element = group.get(name)
     return getattr(element, "value", element) if isinstance(name, tuple) else element
 
 
 def as_list(value: Any) -> list[Any]:
+    """Return the values of an element of one or several."""
     if value is None or value == "":
         return []
     return [value] if isinstance(value, (str, bytes, int, float)) or not hasattr(value, "__iter__") else list(value)
 
 
 def text_of(group: Any, name: str) -> str:
+    """Return the text of an element, "" where it is missing."""
     return str(group.get(name) or "").strip()
 
 
 def as_float(value: Any) -> float | None:
+    """Return a finite number, `None` for anything else."""
     try:
         x = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -41,6 +45,7 @@ def as_float(value: Any) -> float | None:
 
 
 def number_of(group: Any, name: Any) -> float | None:
+    """Return the first number of an element, `None` where there is none."""
     if group is None:
         return None
     try:
@@ -51,11 +56,13 @@ def number_of(group: Any, name: Any) -> float | None:
 
 
 def numbers_of(value: Any, count: int) -> tuple[float, ...] | None:
+    """Return so many numbers, `None` where there are fewer, more, or others."""
     found = [as_float(x) for x in as_list(value)]
     numbers = tuple(x for x in found if x is not None)
     return numbers if len(numbers) == len(found) == count else None
 
 
 def whole(value: Any) -> int | None:
+    """Return a whole number, `None` for what is no number."""
     x = as_float(value)
     return None if x is None else int(x)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -82,8 +83,7 @@ class Record:
         if "sources" in keys and self._same_content(before.get("sources"), found.get("checksums")):
             keys.remove("sources")
         texts = [
-            f"{k}: {before.get(k)!r}, now {now.get(k)!r}" if k != "sources" else "the source files have changed"
-            for k in keys
+            _change(k, before.get(k), now.get(k)) if k != "sources" else "the source files have changed" for k in keys
         ]
         sizes = _mapping(found.get("outputs"))
         return texts + [
@@ -231,6 +231,17 @@ def _stamp(path: Path, start: Path) -> str:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
     return f"{_name(path, start)} {about.st_size} {about.st_mtime_ns}"
+
+
+def _change(what: str, before: Any, now: Any) -> str:
+    """Return in words how a setting was and is; of a file without its size and time."""
+
+    def told(value: Any) -> str:
+        return "not given" if value is None else re.sub(r" \d+ \d+$", "", str(value))
+
+    if told(before) == told(now):
+        return f"{what}: {told(now)} has changed"
+    return f"{what}: {told(before)}, now {told(now)}"
 
 
 def _name(path: Path, start: Path) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rimap.errors import InputError
+from rimap.errors import InputError, count_of
 from rimap.signals import SignalModel
 
 #: Above these, a field in seconds holds milliseconds (s).
@@ -68,7 +68,7 @@ def times_from_sidecars(
             values = values * count
         if len(values) != count:
             raise InputError(
-                f"{_count(len(values), 'time')}, {_count(count, 'image')}: {field} in the sidecar of {path.name} must have one value for "
+                f"{count_of(len(values), 'time')}, {count_of(count, 'image')}: {field} in the sidecar of {path.name} must have one value for "
                 f"each of its {count} volumes. Correct the sidecar, or give --times-ms."
             )
         tau += [v * 1000 for v in values]
@@ -91,7 +91,7 @@ def times_from_user(times_ms: Iterable[float], n_images: int, model: type[Signal
         raise InputError("no times: --times-ms is empty. Give one time in milliseconds for each image.")
     if len(tau) != n_images:
         raise InputError(
-            f"{_count(len(tau), 'time')}, {_count(n_images, 'image')}: --times-ms must have one value for each image of "
+            f"{count_of(len(tau), 'time')}, {count_of(n_images, 'image')}: --times-ms must have one value for each image of "
             f"{label}, in the order of the images. Check that no time or image is missing."
         )
     for t in tau:
@@ -146,10 +146,6 @@ def repetition_time(
             "not used. T1 from such a readout (Look-Locker) is an apparent one, T1*."
         )
     return None, ""  # the estimator warns of a model without TR
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _short(value: Any) -> str:

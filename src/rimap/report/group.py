@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap import __version__, colours
-from rimap.errors import InputError
+from rimap.errors import InputError, count_of
 from rimap.io.bids import BidsName, compose, read_json
 from rimap.io.nifti import open_nifti, read_labels, read_mask
 from rimap.report.statistics import COUNTED, describe, foreground
@@ -298,7 +298,7 @@ def _tiles(rows: Sequence[Row], failed: Sequence[Any]) -> list[dict[str, str]]:
         {
             "label": "subjects",
             "value": f"{len({r['participant_id'] for r in rows}):,}",
-            "note": f"{len(series):,} maps",
+            "note": count_of(len(series), "map"),
         },
         {"label": "regions", "value": f"{len(_by_region(rows)):,}", "note": "figures of each in group.tsv"},
         {"label": "outliers", "value": f"{len(lying_out):,}", "note": "maps with a region that lies out"},
