@@ -221,3 +221,22 @@ def test_a_network_written_anew_is_the_same(network, tmp_path):
     assert metadata_of(tmp_path / "anew.onnx") == metadata_of(network[1])
     a, b = (RIM.load(path).estimate(series()) for path in (network[1], tmp_path / "anew.onnx"))
     np.testing.assert_allclose(a["T1"], b["T1"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("sigma_map", [False, True])
+def test_no_estimate_denies_the_data(network, sigma_map):
+    """A network that goes astray is held where χ² has risen by 16 over its start, the maximum of the likelihood."""
+    rim, path = network
+    if rim.config.start != "smooth_B":
+        pytest.skip("the paper's start is no maximum of the likelihood")
+    s = series(unit=1.0)
+    loop = Loop(MODEL, replace(rim.config, gain=(30.0, 0.5, 30.0)), session(path, 1))
+    S, sigma = s.images[:, None], np.full((1, *(s.shape if sigma_map else (1, 1))), 0.02, np.float32)
+    (_, least), *_, (astray, sse) = loop.steps(S, sigma, False)
+    kappa, held = loop(S, sigma, False)
+    far = sse - least > 16 * sigma**2
+    assert far.mean() > 0.02
+    np.testing.assert_array_equal(kappa[:, ~far], astray[:, ~far])
+    assert ((held - least)[far] / 0.02**2).max() < 80  # 16, as far as χ² is a parabola
+    assert np.median((held - least)[far]) / 0.02**2 == pytest.approx(16, rel=0.3)
+    np.testing.assert_allclose(held, ((S - MODEL.signal(kappa)) ** 2).sum(0), rtol=2e-3)

@@ -12,7 +12,7 @@ from rimap.errors import InputError
 from rimap.signals.inversion_recovery import InversionRecovery
 from rimap.simulation.acquisitions import draw_acquisition, effective, stream
 from rimap.simulation.anatomies import Anatomy, brain_mask, digital_brain
-from rimap.simulation.patches import Structure, draw_patch, simulate_batch
+from rimap.simulation.patches import Structure, _rung, draw_patch, simulate_batch
 from rimap.simulation.recipe import general_t1, general_t2, paper
 from rimap.simulation.tissues import CSF, GM, SKULL, TISSUES, WM
 
@@ -248,3 +248,30 @@ def test_amount_of_texture_is_uniform_from_zero_and_log_uniform_from_more(head):
         drawn = stats.loguniform(low, 0.1) if low else stats.uniform(0, 0.1)
         assert stats.kstest(found, drawn.cdf).pvalue > 1e-3
         assert np.median(found) == pytest.approx(median, rel=0.5)
+
+
+def test_ringing_is_what_sampling_with_the_end_of_k_space_gives(head):
+    """Pixels of constant value, cut off in k-space on a fine grid and sampled: the same images, inside the patch."""
+    recipe = clean(general_t1(), ringing_share=1.0, smooth_share=0.0, patch_size=24, b_smooth=(0.0, 0.0))
+    recipe = replace(recipe, times_ms=(100.0, 700.0, 3000.0), shading=(0.0, 0.0), lesion_share=0.0)
+    fine, pad = 20, 24
+    for i in range(6):
+        patch = draw_patch(recipe, head, i)
+        model = InversionRecovery(tau=recipe.times_ms, signed=True)
+        S = np.pad(model.signal(patch.kappa), ((0, 0), (pad, pad), (pad, pad)), mode="edge")
+        K = np.fft.fft2(S.repeat(fine, 1).repeat(fine, 2))
+        n, m = S.shape[1], S.shape[1] * fine
+        f = np.fft.fftfreq(m, 1 / fine)  # cycles per pixel
+        centre = (fine - 1) / 2 / fine  # of the first pixel, from the first fine one
+        y, x = (np.where(abs(f) < 0.5, np.exp(2j * np.pi * f * (centre - d)), 0) for d in patch.ringing)
+        expected = np.fft.ifft2(K * y[:, None] * x)[:, ::fine, ::fine].real[:, pad : n - pad, pad : n - pad]
+        found = _rung(InversionRecovery(tau=recipe.times_ms), patch.kappa, patch.ringing)
+        np.testing.assert_allclose(found[:, 4:-4, 4:-4], abs(expected)[:, 4:-4, 4:-4], atol=0.04)
+        assert abs(found - abs(model.signal(patch.kappa))).max() > 0.01
+
+
+def test_ringing_leaves_other_patches_as_they_are(head):
+    some, none = (replace(general_t1(), ringing_share=s, patch_size=16) for s in (0.3, 0.0))
+    a, b = (simulate_batch(r, [head], 0, 24) for r in (some, none))
+    same = [np.array_equal(x, y) for x, y in zip(a.images, b.images)]
+    assert 10 <= sum(same) < 24

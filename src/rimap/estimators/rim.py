@@ -32,6 +32,13 @@ REFINE_ABOVE = 0.01
 CROSS_ABOVE, FOLDS = 0.04, 2
 #: Steps that are enough to see which voxels are alike (with two, B is found no better down to SNR 5).
 FIRST_STEPS = 1
+#: By how much an estimate may raise χ² over the start's, which is the maximum of the likelihood: four standard deviations.
+FARTHEST = 16.0
+
+
+def _at(sigma: F32, where: NDArray[np.bool_]) -> F32:
+    """Return σ (1, 1, ·) of the voxels `where`."""
+    return np.ascontiguousarray(np.broadcast_to(sigma, where.shape)[where][None, None])
 
 
 def _part(progress: Progress | None, i: int, n: int) -> Progress | None:
@@ -227,8 +234,18 @@ class Loop:
         self, S: F32, sigma: F32, rician: bool, executor: ThreadPoolExecutor | None = None, B: F32 | None = None
     ) -> tuple[F32, F32]:
         """Return κ̂_J (Q, 1, h, w) and Σ(S − f)² of images (N, 1, h, w) in units of the image scale."""
-        *_, (kappa, sse) = self.steps(S, sigma, rician, executor, B)
+        begun, *_, (kappa, sse) = self.steps(S, sigma, rician, executor, B)
+        rise = (sse - begun[1]) / sigma**2
+        if self.config.start == "smooth_B" and (far := rise > FARTHEST).any():
+            kappa[:, far] = self._drawn_back(begun[0][:, far], kappa[:, far], rise[far])
+            here, held = (np.ascontiguousarray(x[:, far][:, None, None]) for x in (S, kappa))
+            sse[far] = DataTerm(self.model, here, _at(sigma, far), rician, executor)(held).sse[0, 0]
         return kappa, sse
+
+    def _drawn_back(self, begun: F32, kappa: F32, rise: F32) -> F32:
+        """Return κ (Q, n) where χ² has risen by `FARTHEST`, on the line to the start: nothing denies the data."""
+        u, u0 = to_state(self.config, kappa), to_state(self.config, begun)
+        return np.asarray(from_state(self.config, u0 + np.sqrt(FARTHEST / rise) * (u - u0)), np.float32)
 
     def steps(
         self, S: F32, sigma: F32, rician: bool, executor: ThreadPoolExecutor | None = None, B: F32 | None = None

@@ -9,11 +9,12 @@ NumPy may change its samplers).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import sici
 
 from rimap.errors import InputError
 from rimap.signals.base import Parameter, SignalModel
@@ -25,6 +26,7 @@ from rimap.simulation.tissues import BACKGROUND_T, BRAIN_LABELS, FLOOR, LABELS, 
 
 F32 = NDArray[np.float32]
 _MARGIN = 2  # pixels around a patch, so that its blur does not see its edge
+_LARGEST_SHIFT = 0.35  # pixels
 _IS_BRAIN = np.isin(np.arange(len(LABELS)), BRAIN_LABELS)
 
 
@@ -110,6 +112,9 @@ def simulate_batch(recipe: PatchRecipe, anatomies: Sequence[Anatomy], index: int
     if acquisition.hidden_tr is not None:
         kappa = np.moveaxis(effective(np.moveaxis(kappa, 1, 0), acquisition.hidden_tr), 0, 1)
     clean = acquisition.model.signal(np.moveaxis(kappa, 1, 0))  # (N, b, h, w)
+    for i, t in enumerate(truth):
+        if t.ringing is not None:
+            clean[:, i] = _rung(acquisition.model, kappa[i], t.ringing)
     images = _noisy(clean.swapaxes(0, 1), recipe, acquisition, numbers, np.array([t.sigma for t in truth], np.float32))
 
     def repeat(x: list[object]) -> NDArray[np.generic]:
@@ -145,7 +150,7 @@ def _noisy(clean: F32, recipe: PatchRecipe, how: Acquisition, numbers: NDArray[n
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """One patch before its signal: κ (Q, h, w), labels and structures (h, w), σ, and where it was cut."""
+    """One patch before its signal: κ (Q, h, w), labels and structures (h, w), σ, where it was cut, Gibbs ringing."""
 
     kappa: F32
     labels: NDArray[np.uint8]
@@ -153,11 +158,15 @@ class Truth:
     sigma: float
     centre: tuple[int, int, int]
     axis: int
+    ringing: Range | None = None
 
 
 def draw_patch(recipe: PatchRecipe, anatomy: Anatomy, number: int) -> Truth:
     """Return the truth of patch `number`."""
     rng = stream(recipe.seed, 0, number)
+    ringing = _draw_ringing(recipe, number)
+    if ringing is not None:  # what is as small as a pixel has no sharp truth between pixels
+        recipe = replace(recipe, white_share=0.0, odd_share=0.0, line_share=0.0)
     labels, centre, axis = cut_labels(recipe, anatomy, rng)
     tissue = labels > 0
     has_white = rng.random() < recipe.white_share
@@ -194,7 +203,35 @@ def draw_patch(recipe: PatchRecipe, anatomy: Anatomy, number: int) -> Truth:
         np.clip(kappa[q], *p.bounds, out=kappa[q])
         if not p.smooth:
             kappa[q][background] = 0.0 if p.name == "A" else BACKGROUND_T
-    return Truth(kappa, np.ascontiguousarray(labels), structures, _log_uniform(rng, recipe.sigma), centre, axis)
+    sigma = _log_uniform(rng, recipe.sigma)
+    return Truth(kappa, np.ascontiguousarray(labels), structures, sigma, centre, axis, ringing)
+
+
+def _draw_ringing(recipe: PatchRecipe, number: int) -> Range | None:
+    """Return where the samples lie between the edges of the pixels (y, x), or `None`; from a stream of its own."""
+    if recipe.ringing_share == 0:
+        return None
+    draw, y, x = stream(recipe.seed, 3, number).random(3)
+    return (_LARGEST_SHIFT * (2 * y - 1), _LARGEST_SHIFT * (2 * x - 1)) if draw < recipe.ringing_share else None
+
+
+def _rung(model: SignalModel, kappa: F32, shift: Range) -> F32:
+    """Return the images (N, h, w) of pixels of constant κ as a scanner samples them: k-space ends at ±½ per pixel."""
+    signed = replace(model, signed=True) if "signed" in model.__dataclass_fields__ else model  # type: ignore[call-arg]
+    S = signed.signal(kappa)
+    y, x = (_truncation(n, d) for n, d in zip(S.shape[1:], shift))
+    S = y @ S @ x.T
+    return np.asarray(S if getattr(model, "signed", False) else abs(S), np.float32)
+
+
+def _truncation(n: int, shift: float) -> F32:
+    """Return the matrix (n, n) from pixels, moved by `shift`, to samples: sinc, integrated over each pixel."""
+    wide = np.arange(-n, 2 * n)  # beyond the patch its edge goes on
+    edges = np.append(wide, 2 * n) - 0.5 + shift - np.arange(n)[:, None]
+    weights = np.diff(sici(np.pi * edges)[0] / np.pi, axis=1)
+    out = np.zeros((n, n))
+    np.add.at(out.T, np.clip(wide, 0, n - 1), weights.T)
+    return np.asarray(out / out.sum(1, keepdims=True), np.float32)
 
 
 def cut_labels(

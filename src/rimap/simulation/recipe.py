@@ -98,6 +98,10 @@ class PatchRecipe:
         Share of patches with single voxels of another T, and how many (up to): small structures must survive.
     line_share, lines
         Likewise for lines of one pixel's width.
+    ringing_share
+        Share of patches with Gibbs ringing: images are sampled as a scanner does, whose k-space ends. In the spheres of
+        the NIST phantom it is twice the noise, with a period of two pixels. Such patches have no white texture, odd
+        voxels or lines.
     sigma
         Noise, log-uniform; A of CSF is 1.
     rician_share
@@ -149,6 +153,7 @@ class PatchRecipe:
     odd_voxels: int = 8
     line_share: float = 0.0
     lines: int = 2
+    ringing_share: float = 0.0
     sigma: Range = (0.0065, 0.255)
     rician_share: float = 0.0
     noise_draws: int = 1
