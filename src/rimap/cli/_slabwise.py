@@ -15,6 +15,7 @@ from rimap.estimators import sigma
 from rimap.estimators.base import conditioning_warnings, model_warnings
 from rimap.estimators.mle import MLE
 from rimap.estimators.nlls import NLLS, noise_of, sd_for
+from rimap.estimators.noise_floor import noise_floor_warnings
 from rimap.io.slabs import MapsOnDisk, Planes, cuts
 from rimap.likelihood import Gaussian, Noise
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -180,8 +181,13 @@ def estimate(
     every = np.arange(0, done.status.size, -(-done.status.size // _SAMPLE))
     where = np.unravel_index(every, done.status.shape)
     thin = _maps_at(done, where)
-    thin = replace(thin, noise=_noise_at(noise, where))
-    warnings = (*model_warnings(model), *found, *conditioning_warnings(_one_voxel(model, 1.0), thin))
+    thin = replace(thin, noise=_noise_at(noise, where), estimator=squares.name)
+    some = None if hasattr(model, "signed") else _series_at(done, every)[0]  # whether images are signed, a model knows
+    doubts = (
+        *conditioning_warnings(_one_voxel(model, 1.0), thin),
+        *noise_floor_warnings(some or _one_voxel(model, 1.0), thin),
+    )
+    warnings = (*model_warnings(model), *found, *doubts)
     return replace(done, maps=replace(done.maps, head=replace(head, warnings=warnings)))
 
 

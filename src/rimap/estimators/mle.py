@@ -14,6 +14,7 @@ from rimap.errors import InputError
 from rimap.estimators.b_field import Box, minimise
 from rimap.estimators.base import Estimator, Progress, conditioning_warnings, model_warnings
 from rimap.estimators.nlls import NLLS
+from rimap.estimators.noise_floor import noise_floor_warnings
 from rimap.likelihood import Gaussian, Noise
 from rimap.series import ParameterMaps, Status, WeightedSeries
 
@@ -142,7 +143,8 @@ def _maximise(options: MLE, series: WeightedSeries, progress: Progress | None) -
         residual=residual.reshape(X), noise=noise, sigma_source=source, estimator=MLE.name, settings=asdict(options),
         affine=series.affine,
     )  # fmt: skip
-    return replace(maps, warnings=(*model_warnings(model), *found, *conditioning_warnings(series, maps)))
+    doubts = (*conditioning_warnings(series, maps), *noise_floor_warnings(series, maps))
+    return replace(maps, warnings=(*model_warnings(model), *found, *doubts))
 
 
 def _empty(Q: int, M: int) -> tuple[Array, Array, Array]:

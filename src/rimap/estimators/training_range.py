@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.estimators.base import model_warnings
+from rimap.estimators.noise_floor import noise_floor_warnings
 from rimap.likelihood import Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
@@ -99,7 +101,7 @@ def checked_maps(
     gone = np.isin(status, (Status.NO_SIGNAL, Status.NOT_FINITE, Status.OUTSIDE_MASK))
     kappa[:, gone] = np.nan
     residual[gone] = np.nan
-    return ParameterMaps(
+    maps = ParameterMaps(
         kappa=kappa,
         model=series.model,
         status=status,
@@ -108,6 +110,7 @@ def checked_maps(
         sigma_source=ready.sigma_source,
         estimator=estimator,
         settings=settings,
-        warnings=(*model_warnings(series.model), *warnings),
         affine=series.affine,
     )
+    warnings = (*model_warnings(series.model), *warnings, *noise_floor_warnings(series, maps))
+    return replace(maps, warnings=warnings)

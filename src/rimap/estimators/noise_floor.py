@@ -1,0 +1,102 @@
+"""Magnitude images under the noise floor: how far they bias T where the noise is taken for Gaussian."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.arrays import bessel_e
+from rimap.likelihood import Gaussian
+from rimap.series import ParameterMaps, Status, WeightedSeries
+from rimap.signals.base import SignalModel
+
+#: So many voxels tell a median.
+_SAMPLE = 4_000
+#: So many tell whether it is worth while to look closely.
+_FEW = 200
+#: Voxels are looked at whose brightest image, as it is fitted, exceeds this part of that of the brightest (98th percentile).
+_BRIGHT = 0.4
+_WITH_VALUE = (Status.OK, Status.AT_BOUND, Status.OUTSIDE_TRAINING)
+#: An image below so many σ is mostly noise.
+_FAINT = 3.0
+
+
+def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: float = 0.05) -> tuple[str, ...]:
+    """Return a warning where T of half of the voxels is off by more than 5 %, because magnitudes cannot be below noise.
+
+    The mean of a magnitude exceeds its signal f by σ h(f/σ), at most 1.25 σ. What least squares makes of that, to
+    first order, is (JᵀJ)⁻¹Jᵀ σh. The fit has taken up a part of the floor already: in truth T is off by more.
+
+    Parameters
+    ----------
+    series
+        Of `maps`. Signed images have no floor; of a model that does not know, images with a negative value are.
+    maps
+        With σ, found as if the noise were Gaussian.
+
+    References
+    ----------
+    Gudbjartsson & Patz 1995, doi:10.1002/mrm.1910340618.
+    """
+    model, noise = series.model, maps.noise
+    least_squares = maps.estimator == "nlls"
+    if noise is None or noise.sigma is None or not (least_squares or isinstance(noise, Gaussian)):
+        return ()
+    if getattr(model, "signed", False):
+        return ()
+    sigma = np.broadcast_to(np.asarray(noise.sigma, float), maps.status.shape).reshape(-1)
+    at = np.flatnonzero(np.isin(maps.status, _WITH_VALUE).reshape(-1) & np.isfinite(sigma))
+    at = at[:: -(-len(at) // _SAMPLE) or 1]
+    few = at[:: -(-len(at) // _FEW) or 1]
+    off = _seen(model, maps, sigma[few], few)[3]
+    lower, middle, upper = np.quantile(off, (0.25, 0.5, 0.75))
+    if not middle + 3 * (upper - lower) / len(off) ** 0.5 > limit:  # a few tell that the median is below
+        return ()
+    kappa, sigma, f, off = _seen(model, maps, sigma[at], at)
+    if not np.median(off) > limit or (not hasattr(model, "signed") and _any_negative(series, at)):
+        return ()
+    T, faint = model.parameters[-1].name, int(np.median((f < _FAINT * sigma).sum(axis=0)))
+    also = " --estimator mle" if least_squares else ""
+    return (
+        f"The noise floor biases {T}: a magnitude is about 1.25 σ where there is no signal, and the noise is taken for "
+        f"Gaussian. {T} is off by about {100 * np.median(off):.2g} % in the median voxel with signal: at an SNR of "
+        f"{np.median(kappa[0] / sigma):.2g} (σ = {np.median(sigma):.3g}), {faint} of {model.n_images} images are below "
+        f"3 σ. Take --noise rician{also}.",
+    )
+
+
+def _seen(
+    model: SignalModel, maps: ParameterMaps, sigma: NDArray[np.float64], at: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], ...]:
+    """Return κ, σ, the signal, and by which part T is off, of the bright ones among the voxels `at`."""
+    kappa = np.asarray(maps.kappa.reshape(len(maps.kappa), -1)[:, at], float)
+    with np.errstate(all="ignore"):
+        f = abs(model.signal(kappa))
+        peak = f.max(axis=0)
+        bright = peak > _BRIGHT * np.percentile(peak, 98) if (peak > 0).any() else peak > 0
+        kappa, sigma, f = kappa[:, bright], sigma[bright], f[:, bright]
+        return kappa, sigma, f, abs(_bias(model, kappa, sigma)) if bright.any() else np.zeros(1)
+
+
+def _bias(model: SignalModel, kappa: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return by which part T (V,) is off, to first order."""
+    f = model.signal(kappa)
+    J = np.moveaxis(model.partials(kappa), 2, 0)
+    size = np.maximum(np.linalg.norm(J, axis=1), 1e-30)
+    J = J / size[:, None]
+    normal = np.einsum("vnq,vnp->vqp", J, J) + 1e-6 * np.eye(J.shape[2])
+    excess = (sigma * _excess(f / sigma)).T
+    step = np.linalg.solve(normal, np.einsum("vnq,vn->vq", J, excess)[..., None])[..., 0] / size
+    return np.asarray(step[:, -1] / kappa[-1])
+
+
+def _any_negative(series: WeightedSeries, voxels: NDArray[np.intp]) -> bool:
+    where = np.unravel_index(voxels, series.shape)
+    return any(bool((image[where] < 0).any()) for image in series.images)
+
+
+def _excess(m: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean of a Rician magnitude less its signal m; σ = 1."""
+    m = np.minimum(abs(m), 1e3)
+    z = m * m / 4
+    return np.asarray(np.sqrt(np.pi / 2) * ((1 + 2 * z) * bessel_e(0, z) + 2 * z * bessel_e(1, z)) - m)
