@@ -132,10 +132,9 @@ def train(
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.Adam(network.parameters(), lr=o.rate, weight_decay=o.weight_decay, foreach=True)
     average = {k: v.detach().clone() for k, v in network.state_dict().items()} if o.ema else {}
-    done = resume(out / CHECKPOINT, network, optimiser, average)
-    first = done
     wrapped, optimiser = fabric.setup(network, optimiser)
     average = {k: v.to(fabric.device) for k, v in average.items()}
+    done = first = resume(out / CHECKPOINT, network, optimiser, average)  # where the weights are: so are the moments
     train_on, judge_on = _anatomies(recipe)
     held = [simulate_batch(_judging(recipe), judge_on, i, _judging_size(recipe)) for i in range(o.validation_batches)]
     log = _Log(out / LOG, done) if fabric.is_global_zero else None

@@ -72,9 +72,9 @@ class VoxelwiseGRU(nn.GRUCell):
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
         """Return the new memory (voxels, features)."""
-        if x.device.type != "cpu":
-            return super().forward(x, h)
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-        with torch.autocast("cpu", enabled=False):  # the memory is kept in single precision
+        with torch.autocast(x.device.type, enabled=False):  # the memory is kept in single precision
+            if x.device.type != "cpu":
+                return super().forward(x.to(h.dtype), h)
             result: Tensor = _GRU.apply(x.to(h.dtype), h, *weights)  # type: ignore[no-untyped-call]
         return result
