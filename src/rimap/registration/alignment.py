@@ -40,6 +40,8 @@ _FEWEST = 8
 _SLICE, _VOLUME, _ALIGN = (250_000, 25_000), (800_000, 100_000), (6_000_000, 600_000)
 #: Error of the model as a part of A: a bright voxel counts no more than σ and this together allow.
 _MISFIT = 0.02
+#: Points of the object over which a shift is averaged.
+_POINTS = 2000
 #: SD of the smoothing of B, voxels of the level; edge of the blocks of voxels whose errors go together.
 _B_WIDTH, _BLOCK = 6.0, 4
 #: A step is at most so long (voxels of the level) and so wide (rad); below `_SHORT` voxels it is the last.
@@ -150,15 +152,24 @@ def _sizes(
 
 def _level(images: Floats, voxel: Floats, factors: tuple[int, ...], axes: tuple[int, ...], scale: float) -> _Level:
     """Return means over blocks of voxels, times `scale`: units of the images may be anything."""
-    shape = [n // f for n, f in zip(images.shape[1:], factors)]
-    within = tuple(slice(0, n * f) for n, f in zip(shape, factors))
-    split = [x for n, f in zip(shape, factors) for x in (n, f)]
     f = np.array(factors)
-    blocks = np.empty((len(images), *shape))
+    blocks = np.empty((len(images), *(n // k for n, k in zip(images.shape[1:], factors))))
     for n, image in enumerate(images):
-        cut = np.nan_to_num(image[within], nan=0.0, posinf=0.0, neginf=0.0)
-        blocks[n] = cut.reshape(split).mean(axis=(1, 3, 5), dtype=float) * scale
+        with np.errstate(invalid="ignore"):
+            block = _sums(image, factors)
+        if not np.isfinite(block).all():
+            block = _sums(np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0), factors)
+        blocks[n] = block * (scale / f.prod())
     return _Level(blocks, voxel * f, (f - 1) / 2 * voxel, axes)
+
+
+def _sums(image: NDArray[Any], factors: tuple[int, ...]) -> Floats:
+    """Return sums over blocks of voxels, of `factors` along each axis; what is left over at the end is left out."""
+    for axis, k in enumerate(factors):
+        end = image.shape[axis] // k * k
+        parts = [image[(slice(None),) * axis + (slice(i, end, k),)] for i in range(k)]
+        image = np.sum(parts, axis=0, dtype=float) if k > 1 else np.asarray(parts[0], float)
+    return image
 
 
 def _object(images: Floats) -> NDArray[np.bool_]:
@@ -177,7 +188,7 @@ def _object(images: Floats) -> NDArray[np.bool_]:
 def _step(
     level: _Level, model: SignalModel, motion: Motion, threads: int | None
 ) -> tuple[Floats, Floats, Floats, Floats] | None:
-    """Return the step: translations and rotation vectors (N, 3), the SD of each shift (N,), and the points (V, 3)."""
+    """Return the step: translations and rotation vectors (N, 3), the SD of each shift (N,), and points of the object (V, 3)."""
     here = replace(motion, centre=motion.centre - level.origin)  # in the coordinates of the level
     W = moved(level.images, here, level.voxel, order=1)
     mask = _object(W)
@@ -226,7 +237,7 @@ def _step(
     longest = _LONGEST * level.voxel[list(level.axes)].min()
     u *= np.minimum(1, longest / np.maximum(np.linalg.norm(u, axis=1, keepdims=True), 1e-30))
     w *= np.minimum(1, _WIDEST / np.maximum(np.linalg.norm(w, axis=1, keepdims=True), 1e-30))
-    return u, w, sd, x + motion.centre
+    return u, w, sd, x[:: -(-len(x) // _POINTS)] + motion.centre
 
 
 def _fit(
@@ -296,11 +307,10 @@ def _hessian(D: Floats, Q: Floats, weight: Floats) -> Floats:
 
 def _spread(score: Floats, index: NDArray[np.int64]) -> Floats:
     """Return the covariance of the sum of scores (V, M), alike in blocks of neighbours."""
-    block = index // _BLOCK
-    _, group = np.unique(block @ [1, 1 << 10, 1 << 20], return_inverse=True)
-    total = np.zeros((int(group.max()) + 1, score.shape[1]))
-    np.add.at(total, group, score)
-    return total.T @ total
+    block = (index // _BLOCK) @ [1, 1 << 10, 1 << 20]
+    order = np.argsort(block, kind="stable")
+    total = np.add.reduceat(score[order], np.flatnonzero(np.diff(block[order], prepend=-1)), axis=0)
+    return np.asarray(total.T @ total)
 
 
 def _radius(x: Floats, centre: Floats) -> float:
