@@ -33,6 +33,7 @@ Array = NDArray[np.float64]
 COARSER = 2
 _LARGE_ENOUGH = 64  # voxels along an axis
 _STEPS = 3  # on every fourth voxel
+_STEPS_OF_ALL = 2
 _LARGEST = 0.2  # change of B in a step
 _CLOSE = 3e-3  # the step after such a one would be far smaller
 _GRID = np.arange(1.0, 2.31, 0.1)
@@ -53,7 +54,7 @@ def smooth_B(series: WeightedSeries, *, threads: int | None, rough: bool = False
         some = _every(series, coarser)
         B = _newton(some, _one_B(some, pool), coarser, DEFAULT_LAMBDA_B, _STEPS, 1, pool)
         if coarser > 1 and not rough:
-            B = _newton(series, B, coarser, DEFAULT_LAMBDA_B, 1, coarser, pool)
+            B = _newton(series, B, coarser, DEFAULT_LAMBDA_B, _STEPS_OF_ALL, coarser, pool)
     return _fine(B, series.shape, coarser)
 
 
