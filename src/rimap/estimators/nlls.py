@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
@@ -75,7 +75,7 @@ class NLLS(Estimator):
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series, with standard deviations, residual and σ."""
         maps, rms = _fit(series, self.threads, progress)
-        return self._finish(series, maps, rms)
+        return self._finish(series, maps, rms, out=maps.sd_kappa)
 
     def piece(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a slab: those of the whole, cut, up to `finish`."""
@@ -85,11 +85,13 @@ class NLLS(Estimator):
         """Return the maps of the whole with what needs the whole: σ, the standard deviations, warnings."""
         return self._finish(series, maps)
 
-    def _finish(self, series: WeightedSeries, maps: ParameterMaps, rms: Floats | None = None) -> ParameterMaps:
+    def _finish(
+        self, series: WeightedSeries, maps: ParameterMaps, rms: Floats | None = None, out: Floats | None = None
+    ) -> ParameterMaps:
         noise, source, found = noise_of(series, maps, rms)
         maps = replace(
             maps,
-            sd_kappa=sd_for(series.model, maps, noise),
+            sd_kappa=sd_for(series.model, maps, noise, out),
             noise=noise,
             sigma_source=source,
             estimator=self.name,
@@ -110,22 +112,24 @@ def _fit(series: WeightedSeries, threads: int | None, progress: Progress | None)
     """Return the maps, and the root mean square of the images (*X) where it is known."""
     model, fast = series.model, suits(series.model)
     images, mask, unflatten = _flat(series)
-    voxels = np.arange(len(mask)) if mask.all() else np.flatnonzero(mask)
-    Q, M = len(model.parameters), images.shape[1]
-    kappa, sd, residual = (
-        np.empty(shape) if len(voxels) == M else np.full(shape, np.nan) for shape in ((Q, M), (Q, M), M)
-    )
+    Q, M, size = len(model.parameters), images.shape[1], _chunk(model.n_images) if fast else multistart.CHUNK
+    everywhere = bool(mask.all())
+    voxels = None if everywhere else np.flatnonzero(mask)
+    many = M if voxels is None else len(voxels)
+    chunks = (np.arange(i, min(i + size, M)) if voxels is None else voxels[i : i + size] for i in range(0, many, size))
+    values = np.empty((2 * Q + 1, M)) if everywhere else np.full((2 * Q + 1, M), np.nan)  # new memory costs time
     status, rms = np.full(M, Status.OUTSIDE_MASK, np.uint8), np.zeros(M, images.dtype)
+    kappa, sd, residual = values[:Q], values[Q : 2 * Q], values[2 * Q]
+    writes_all = fast and Q == 2
     out = (kappa, sd, residual, status)
     fit = _cone_search(model, images, rms, *out) if fast else _any_model(model, images, *out)
 
     def work(chunk: NDArray[np.int64]) -> None:
-        where = slice(chunk[0], chunk[-1] + 1) if chunk[-1] - chunk[0] == len(chunk) - 1 else chunk
-        kappa[:, where] = sd[:, where] = residual[where] = np.nan
+        if everywhere and not writes_all:
+            values[:, chunk[0] : chunk[-1] + 1] = np.nan
         fit(chunk)
 
-    size = _chunk(model.n_images) if fast else multistart.CHUNK
-    _share(work, [voxels[i : i + size] for i in range(0, len(voxels), size)], threads or _cores(), progress)
+    _share(work, chunks, many, min(threads or _cores(), -(-many // size)), progress)
     maps = ParameterMaps(
         kappa=unflatten(kappa),
         model=model,
@@ -156,16 +160,17 @@ def _flat(series: WeightedSeries) -> tuple[Floats, NDArray[np.bool_], Callable[[
     return np.ascontiguousarray(images).reshape(len(images), -1), mask.reshape(-1), unflatten
 
 
-def _share(work: Work, chunks: list[NDArray[np.int64]], threads: int, progress: Progress | None) -> None:
+def _share(
+    work: Work, chunks: Iterator[NDArray[np.int64]], total: int, threads: int, progress: Progress | None
+) -> None:
     """Do the chunks on this thread and others: the kernels release the GIL."""
-    total, done, lock = sum(map(len, chunks)), 0, threading.Lock()
-    rest = iter(chunks)
+    done, lock = 0, threading.Lock()
 
     def drain(progress: Progress | None = None) -> None:
         nonlocal done
         while True:
             with lock:
-                chunk = next(rest, None)
+                chunk = next(chunks, None)
             if chunk is None:
                 return
             work(chunk)
@@ -174,18 +179,17 @@ def _share(work: Work, chunks: list[NDArray[np.int64]], threads: int, progress: 
             if progress:
                 progress(done, total)
 
-    others = min(threads, len(chunks)) - 1
-    if others < 1:
+    if threads == 1:
         drain(progress)
         return
-    with ThreadPoolExecutor(others) as pool:
-        futures = [pool.submit(drain) for _ in range(others)]
+    with ThreadPoolExecutor(threads - 1) as pool:
+        futures = [pool.submit(drain) for _ in range(threads - 1)]
         try:
             drain(progress)
             for future in futures:
                 future.result()
         finally:  # after an interrupt there is nothing more to do
-            rest = iter(())
+            chunks = iter(())
     if progress:
         progress(done, total)
 
@@ -220,12 +224,14 @@ def _cone_search(
     cones = (nodes, table.edge, upper, table.last, table.reach)
     out = (kappa, sd, residual, status)
     line = None if has_B else _padded(line_table(model))
-    spaces = threading.local()
 
     def work(voxels: NDArray[np.int64]) -> None:
+        w = _take(N, LANES)
+        fit(voxels, w)
+        _SPACES.append(w)
+
+    def fit(voxels: NDArray[np.int64], w: _Space) -> None:
         m = len(voxels)
-        w: _Space = spaces.__dict__.setdefault("one", None) or _Space(N, LANES)
-        spaces.one = w
         blocks, ids = w.blocks[: -(-m // LANES)], w.everywhere[: -(-m // LANES) * LANES]
         if line is None:
             nlls_scan.load(images, voxels, blocks, w.rows, w.scale, w.total, w.kind, rms)
@@ -240,7 +246,7 @@ def _cone_search(
             blocks = w.blocks[: len(ids) // LANES]
             for b in range(len(blocks)):
                 nlls_scan.gather(w.rows, ids[b * LANES : (b + 1) * LANES], False, blocks[b])
-        w.left[:], w.best[:, 0] = 0, -1.0
+        w.left[:], w.best[:], w.best[:, 0] = 0, 0.0, -1.0
         now, then, mains, rivals, odd = w.tasks
         count, c, r = nlls_scan.scan(
             blocks, ids, w.kind, *cones, order, flips, table.drift, free, w.goal, w.low, now, mains, rivals, w.left
@@ -288,9 +294,10 @@ def _padded(table: LineTable) -> tuple[Floats, Floats, Floats, Floats]:
 
 
 class _Space:
-    """What a thread needs for a chunk of voxels, to be used again and again."""
+    """What a thread needs for a chunk of voxels, to be used again and again: new memory costs time."""
 
     def __init__(self, N: int, lanes: int) -> None:
+        self.N = N
         M = -(-_chunk(N) // lanes) * lanes
         self.blocks, self.rows = np.empty((M // lanes, N + 1, lanes), np.float32), np.empty((M, N), np.float32)
         self.scale, self.total = np.empty(M), np.empty(M)
@@ -303,6 +310,21 @@ class _Space:
         self.tasks = [np.empty((most * M, 8), np.int32) for most in (60, 60, 1, 48, 60)]
         self.index = np.empty(60 * M, np.int32)
         self.everywhere, self.again = np.arange(M), np.empty(M + lanes, np.int64)
+
+
+#: Those that no thread is using.
+_SPACES: list[_Space] = []
+
+
+def _take(N: int, lanes: int) -> _Space:
+    """Return a space for N images; those for another number are let go."""
+    while True:
+        try:
+            space = _SPACES.pop()
+        except IndexError:
+            return _Space(N, lanes)
+        if space.N == N:
+            return space
 
 
 def _any_model(model: SignalModel, images: Floats, kappa: Floats, sd: Floats, residual: Floats, status: Bytes) -> Work:
@@ -343,13 +365,13 @@ def noise_of(
     )  # fmt: skip
 
 
-def sd_for(model: SignalModel, maps: ParameterMaps, noise: Noise) -> NDArray[np.float64]:
-    """Return the standard deviations for the noise at hand from those for Gaussian noise of σ = 1."""
+def sd_for(model: SignalModel, maps: ParameterMaps, noise: Noise, out: Floats | None = None) -> NDArray[np.float64]:
+    """Return the standard deviations for the noise at hand from those for Gaussian noise of σ = 1, in `out` if it may be."""
     assert maps.sd_kappa is not None
     if noise.sigma is None:
         return np.full_like(maps.kappa, np.nan)
     if isinstance(noise, Gaussian):
-        return np.asarray(maps.sd_kappa * noise.sigma)
+        return np.asarray(np.multiply(maps.sd_kappa, noise.sigma, out=out))
     sd = np.full(maps.kappa.shape, np.nan)
     flat, kappa = sd.reshape(len(sd), -1), maps.kappa.reshape(len(sd), -1)
     ok = np.flatnonzero(maps.status == Status.OK)

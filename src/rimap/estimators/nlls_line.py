@@ -189,7 +189,9 @@ def fit_line(images: Array, voxels: Array, blocks: Array, rows: Array, scale: Ar
             for v in range(min(LANES, m - first)):
                 i, k = first + v, here[v]
                 if kind[i] > 0:
-                    status[voxels[i]] = kind[i]
+                    o = voxels[i]
+                    status[o], residual[o] = kind[i], np.nan
+                    kappa[0, o] = kappa[1, o] = sd[0, o] = sd[1, o] = np.nan
                 elif k < 0 or not exact[k]:
                     for n in range(N):
                         rows[i, n] = S[n, v]

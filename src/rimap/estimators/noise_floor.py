@@ -11,7 +11,7 @@ from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
 
 #: So many voxels tell a median.
-_SAMPLE = 4_000
+_SAMPLE = 1_000
 #: So many tell whether it is worth while to look closely.
 _FEW = 200
 #: Voxels are looked at whose brightest image, as it is fitted, exceeds this part of that of the brightest (98th percentile).

@@ -47,18 +47,19 @@ def sigma_from_residuals(series: WeightedSeries, maps: ParameterMaps, rms: Float
     free = series.model.n_images - len(series.model.parameters)
     if free < 1 or maps.residual is None:
         return float("nan")
-    voxels = _thin(np.flatnonzero((maps.status == Status.OK) | (maps.status == Status.AT_BOUND)))
+    known = (maps.status == Status.OK) | (maps.status == Status.AT_BOUND)
+    voxels = _thin(np.arange(known.size) if known.all() else np.flatnonzero(known))
     if not len(voxels):
         return float("nan")
     rms = np.sqrt((_values(series, voxels) ** 2).mean(0)) if rms is None else rms.reshape(-1)[voxels]
     rss = np.asarray(maps.residual, dtype=float).reshape(-1)[voxels] ** 2 * series.model.n_images
     interior = maps.status.reshape(-1)[voxels] == Status.OK
     chosen = rms > 0.1 * quantile(rms, 0.98)
-    if (chosen & interior).sum() > 0.2 * chosen.sum() and not interior.all():
+    if not interior.all() and (chosen & interior).sum() > 0.2 * chosen.sum():
         rms, rss, chosen = rms[interior], rss[interior], chosen[interior]
     sigma = 0.0
     for _ in range(4):
-        sigma = float(np.sqrt(quantile(rss[chosen], 0.5) / _chi2(0.5, free)))
+        sigma = float(np.sqrt(quantile(rss if chosen.all() else rss[chosen], 0.5) / _chi2(0.5, free)))
         stronger = rms > _SIGNAL * sigma
         if not stronger.any() or np.array_equal(chosen, stronger):
             break
@@ -113,7 +114,7 @@ def quantile(x: Floats, q: float) -> float:
     place = q * (len(x) - 1)
     k, few = int(place), np.sort(x[:: len(x) // 1000 + 1])
     low, high = (few[int(np.clip(q * len(few) + side * 70, 0, len(few) - 1))] for side in (-1, 1))
-    below, near = int((x < low).sum()), x[(x >= low) & (x <= high)]
+    below, near = np.count_nonzero(x < low), x[(x >= low) & (x <= high)]
     if not below <= k < below + len(near) - 1:
         return float(np.quantile(x, q))
     pair = np.partition(near, (k - below, k - below + 1))[k - below : k - below + 2]
