@@ -268,6 +268,19 @@ def test_masks_and_labels(tmp_path: Path, build: SimpleNamespace) -> None:
         read_labels(build.save(tmp_path / "p.nii.gz", labels / 7.0), (4, 5, 1))
 
 
+@pytest.mark.parametrize(("dtype", "slope"), [("u1", 1e37), ("i2", 1e36), ("i2", 1e-43), ("f4", 1e30), ("f4", 1e-30)])
+def test_odd_scales_leave_no_value_behind(tmp_path: Path, dtype: str, slope: float) -> None:
+    """Nothing becomes infinite, or zero, because float32 ends there."""
+    values = np.linspace(1, 120, 64).reshape(4, 4, 1, 4).astype(dtype) * (1e10 if dtype == "f4" and slope > 1 else 1)
+    raw = bytearray(nib.Nifti2Image(values.astype(dtype), np.eye(4)).to_bytes())
+    raw[176:184] = np.float64(slope).tobytes()
+    (tmp_path / "x.nii").write_bytes(raw)
+    series = read(tmp_path / "x.nii", times_ms=(50, 400, 1100, 2500), sequence="ir")
+    expected = np.moveaxis(np.asarray(nib.load(tmp_path / "x.nii").dataobj, dtype=np.float64), -1, 0)
+    np.testing.assert_allclose(series.images, expected, rtol=1e-6)
+    assert (series.images > 0).all()
+
+
 def test_a_data_set_below_a_folder_named_like_a_subject(tmp_path: Path, build: SimpleNamespace) -> None:
     root = build.irt1(tmp_path / "sub-01" / "study")
     (series,) = find_series(root)

@@ -182,8 +182,11 @@ class NiftiFile:
 
     @property
     def wide(self) -> bool:
-        """Whether float32 would lose what the file holds: doubles, long whole numbers, a small signal on an offset."""
+        """Whether float32 would lose what the file holds: doubles, long whole numbers, a small signal on an offset, odd scales."""
         if self.dtype.itemsize >= 8:
+            return True
+        least, largest = (1.0, float(np.iinfo(self.dtype).max)) if self.dtype.kind in "iu" else (1e-18, 1e18)
+        if not (1e-37 <= abs(self.slope) * least and abs(self.slope) * largest <= 1e38):
             return True
         return abs(self.inter) > 1e4 * abs(self.slope)
 
