@@ -186,7 +186,7 @@ class NiftiFile:
         if self.dtype.itemsize >= 8:
             return True
         least, largest = (1.0, float(np.iinfo(self.dtype).max)) if self.dtype.kind in "iu" else (1e-18, 1e18)
-        if not (1e-37 <= abs(self.slope) * least and abs(self.slope) * largest <= 1e38):
+        if not (abs(self.slope) * least >= 1e-37 and abs(self.slope) * largest <= 1e38):
             return True
         return abs(self.inter) > 1e4 * abs(self.slope)
 
