@@ -45,8 +45,10 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
     if getattr(model, "signed", False):
         return ()
     sigma = np.broadcast_to(np.asarray(noise.sigma, float), maps.status.shape).reshape(-1)
-    at = np.flatnonzero(np.isin(maps.status, _WITH_VALUE).reshape(-1) & np.isfinite(sigma))
-    at = at[:: -(-len(at) // _SAMPLE) or 1]
+    known = np.isfinite(sigma) if np.ndim(noise.sigma) else np.ones(1, bool)
+    known = known & np.logical_or.reduce([maps.status.reshape(-1) == s for s in _WITH_VALUE])
+    step = -(-int(known.sum()) // _SAMPLE) or 1
+    at = np.arange(0, known.size, step) if known.all() else np.flatnonzero(known)[::step]
     few = at[:: -(-len(at) // _FEW) or 1]
     off = _seen(model, maps, sigma[few], few)[3]
     lower, middle, upper = np.quantile(off, (0.25, 0.5, 0.75))

@@ -48,7 +48,7 @@ def sigma_from_residuals(series: WeightedSeries, maps: ParameterMaps, rms: Float
     if free < 1 or maps.residual is None:
         return float("nan")
     known = (maps.status == Status.OK) | (maps.status == Status.AT_BOUND)
-    voxels = _thin(np.arange(known.size) if known.all() else np.flatnonzero(known))
+    voxels = np.arange(0, known.size, _step(known.size)) if known.all() else _thin(np.flatnonzero(known))
     if not len(voxels):
         return float("nan")
     rms = np.sqrt((_values(series, voxels) ** 2).mean(0)) if rms is None else rms.reshape(-1)[voxels]
@@ -122,7 +122,11 @@ def quantile(x: Floats, q: float) -> float:
 
 
 def _thin(voxels: NDArray[np.intp]) -> NDArray[np.intp]:
-    return voxels[:: -(-len(voxels) // _SAMPLE) or 1]
+    return voxels[:: _step(len(voxels))]
+
+
+def _step(voxels: int) -> int:
+    return -(-voxels // _SAMPLE) or 1
 
 
 def _values(series: WeightedSeries, voxels: NDArray[np.intp]) -> NDArray[np.float64]:
