@@ -50,11 +50,14 @@ class Request:
 
 def chosen(request: Request, sequence: str) -> tuple[Estimator, str]:
     """Return the estimator of a request for a sequence, and why it is that one."""
+    options = dict(request.estimator_options)
     if request.estimator is None:
-        name, why = default_estimator(sequence, request.estimator_options)
+        name, why = default_estimator(sequence, options)
+        if name in ("mle", "nlls"):
+            options.pop("sd_draws", None)  # they give the bound: T2 beside T1 in one data set is no reason to refuse
     else:
         name, why = one_of(request.estimator, estimator_names(), "--estimator"), "as asked for"
-    return build(name, dict(request.estimator_options), threads=request.threads), why
+    return build(name, options, threads=request.threads), why
 
 
 def estimator_of(request: Request, files: SeriesFiles) -> Estimator:

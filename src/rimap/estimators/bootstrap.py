@@ -151,4 +151,5 @@ def _averaged(values: F32, has: NDArray[np.bool_], freedom: int) -> F32:
     weight = weight[..., None] if has.ndim > 2 else weight
     log = np.log(np.where(has, np.maximum(values, 1e-12), 1.0).astype(float))
     total, n = (correlate(x.astype(float), weight, mode="constant") for x in (log, has))
-    return np.exp(total / np.maximum(n, 1) + np.log(freedom / 2) - digamma(freedom / 2)).astype(np.float32)
+    mean = total / np.maximum(n, 1) + np.log(freedom / 2) - digamma(freedom / 2)
+    return np.asarray(np.exp(mean), np.float32)
