@@ -28,10 +28,10 @@ from rimap.signals.base import SignalModel
 F32 = NDArray[np.float32]
 #: σ in units of the image scale above which B is found a second time, on images averaged over alike voxels.
 REFINE_ABOVE = 0.01
-#: Above this, the voxels that are alike in a part of the images are told by the others, in so many parts.
-CROSS_ABOVE, FOLDS = 0.04, 3
-#: Steps that tell which voxels are alike. With two, B is better by a tenth to a quarter, and CV of T1 at SNR 5 by 2 %; a
-#: third part of the images, which costs less, gains as much.
+#: Above so much noise, the voxels that are alike in one of so many parts of the images are told by the others.
+FOLDS = ((0.1, 4), (0.04, 3))
+#: Steps that tell which voxels are alike. With two, B is better by a tenth to a quarter and CV of T1 at SNR 5 by 2 %;
+#: another part of the images costs as much and gains more.
 FIRST_STEPS = 1
 #: By how much an estimate may raise χ² over the start's, which is the maximum of the likelihood: four standard deviations.
 FARTHEST = 16.0
@@ -131,7 +131,7 @@ class RIM(Estimator):
         refine = ready.relative_sigma > REFINE_ABOVE
         B = smooth_B(series, threads=self.threads, rough=refine)
         if refine:
-            n = FOLDS if ready.relative_sigma > CROSS_ABOVE else 1
+            n = next((n for above, n in FOLDS if ready.relative_sigma > above), 1)
             pairs = folds(series.model.times, n, len(loop.model.parameters))
             guides = []
             for i, (part, others) in enumerate(pairs):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
 
 from rimap.errors import InputError
 from rimap.estimators.base import model_warnings
@@ -18,9 +19,10 @@ from rimap.signals.base import SignalModel
 if TYPE_CHECKING:
     from rimap.estimators.network_input import Prepared
 
-#: A, in σ, below which a voxel is taken for air: tissue at SNR 3 is above 2.5 σ. A network paints air with what it knows
-#: of tissue. Not all of it is caught: the mean magnitude of noise alone is 1.25 σ, and A of such a fit up to 3 σ. The
-#: paper's RIMs are not asked: at SNR 3 their A scatters by as much as that.
+#: A, in σ, below which a voxel is taken for air, if the mean of the nine around it in its slice is so too: in tissue at
+#: SNR 3 one voxel of a thousand is that low, but not its neighbours. A network paints air with what it knows of tissue.
+#: Not all of it is caught: the mean magnitude of noise alone is 1.25 σ, and A of such a fit up to 3 σ. The paper's RIMs
+#: are not asked: at SNR 3 their A scatters by as much as that.
 FAINT = 1.5
 _SLACK = 1.1  # a tenth beyond the range is not worth a warning
 
@@ -77,6 +79,14 @@ def compare(
     return outside, warnings
 
 
+def _faint(ratio: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which voxels (*X) have an A, in σ, that air has too."""
+    size = [3 if i < 2 else 1 for i in range(ratio.ndim)]
+    known = np.isfinite(ratio)
+    total, share = (uniform_filter(x.astype(float), size) for x in (np.where(known, ratio, 0), known))
+    return np.asarray((ratio < FAINT) & (total < FAINT * share))
+
+
 def checked_maps(
     about: dict[str, Any],
     series: WeightedSeries,
@@ -95,7 +105,7 @@ def checked_maps(
     """
     status = ready.status(series, kappa, series.model)
     if about["kind"] == "rim" and about["rim"]["start"] != "paper":
-        faint = kappa[0] < FAINT * np.asarray(ready.noise.sigma)
+        faint = _faint(kappa[0] / np.asarray(ready.noise.sigma))
         status[faint & np.isin(status, (Status.OK, Status.AT_BOUND))] = Status.NO_SIGNAL
     outside, warnings = compare(about, series, ready, kappa)
     status[outside & (status == Status.OK)] = Status.OUTSIDE_TRAINING
