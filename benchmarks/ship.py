@@ -33,6 +33,8 @@ def main() -> None:
         for key in ("anatomies", "validation"):
             if key in of:
                 of[key] = [Path(a).name for a in of[key]]
+    if init := about["recipe"].get("init"):
+        about["recipe"]["init"] = "/".join(Path(init).parts[-2:])
     model = written_anew(str(args.network)) if about["kind"] == "rim" else onnx.load(str(args.network))
     for prop in model.metadata_props:
         if prop.key == METADATA:
