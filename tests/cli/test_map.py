@@ -110,7 +110,7 @@ def test_options_reach_the_maps(bids, make, rimap, tmp_path):
 def test_sigma_from_a_file(bids, make, rimap, tmp_path):
     sigma = make.save(tmp_path / "s.nii.gz", np.full(make.shape, 2.0, np.float32))
     result = rimap("map", bids, "-o", tmp_path / "out", *NLLS, "--sigma", sigma)
-    assert result.exit_code == 0 and "σ = 2.00 (given)" in result.stdout
+    assert result.exit_code == 0 and "σ = 2.00 (given, median of a map)" in result.stdout
 
 
 def test_several_series_a_line_each(bids, make, rimap, tmp_path):
