@@ -19,11 +19,10 @@ from rimap.signals.base import SignalModel
 if TYPE_CHECKING:
     from rimap.estimators.network_input import Prepared
 
-#: A, in σ, below which a voxel is taken for air, if the mean of the nine around it in its slice is so too: in tissue at
-#: SNR 3 one voxel of a thousand is that low, but not its neighbours. A network paints air with what it knows of tissue.
-#: Not all of it is caught: the mean magnitude of noise alone is 1.25 σ, and A of such a fit up to 3 σ. The paper's RIMs
-#: are not asked: at SNR 3 their A scatters by as much as that.
-FAINT = 1.5
+#: A, in σ, of a voxel and, on average, of the nine around it in its slice, below which it is taken for air: in tissue at
+#: SNR 3 one voxel of a thousand is below 1.5, but not its neighbours. A network paints air with what it knows of tissue.
+#: The mean magnitude of noise alone is 1.25 σ. The paper's RIMs are not asked: at SNR 3 their A scatters by as much.
+FAINT, FAINT_AROUND = 2.0, 1.35
 _SLACK = 1.1  # a tenth beyond the range is not worth a warning
 
 
@@ -84,7 +83,7 @@ def _faint(ratio: NDArray[Any]) -> NDArray[np.bool_]:
     size = [3 if i < 2 else 1 for i in range(ratio.ndim)]
     known = np.isfinite(ratio)
     total, share = (uniform_filter(x.astype(float), size) for x in (np.where(known, ratio, 0), known))
-    return np.asarray((ratio < FAINT) & (total < FAINT * share))
+    return np.asarray((ratio < FAINT) & (total < FAINT_AROUND * share))
 
 
 def checked_maps(
