@@ -240,3 +240,10 @@ def test_no_estimate_denies_the_data(network, sigma_map):
     assert ((held - least)[far] / 0.02**2).max() < 80  # 16, as far as χ² is a parabola
     assert np.median((held - least)[far]) / 0.02**2 == pytest.approx(16, rel=0.3)
     np.testing.assert_allclose(held, ((S - MODEL.signal(kappa)) ** 2).sum(0), rtol=2e-3)
+
+
+def test_less_noise_than_in_training_goes_towards_maximum_likelihood():
+    s = series(sigma=0.0004)
+    maps, mle = RIM.load("t1").estimate(s), rimap.MLE().estimate(s)
+    assert (maps.status == Status.OK).all() and not any("was trained for" in w for w in maps.warnings)
+    assert np.percentile(abs(maps["T1"] / mle["T1"] - 1), 95) < 0.004

@@ -236,12 +236,17 @@ class Loop:
     ) -> tuple[F32, F32]:
         """Return κ̂_J (Q, 1, h, w) and Σ(S − f)² of images (N, 1, h, w) in units of the image scale."""
         begun, *_, (kappa, sse) = self.steps(S, sigma, rician, executor, B)
-        rise = (sse - begun[1]) / sigma**2
+        rise = (sse - begun[1]) / sigma**2 / self._share_of_farthest(sigma)
         if self.config.start == "smooth_B" and (far := rise > FARTHEST).any():
             kappa[:, far] = self._drawn_back(begun[0][:, far], kappa[:, far], rise[far])
             here, held = (np.ascontiguousarray(x[:, far][:, None, None]) for x in (S, kappa))
             sse[far] = DataTerm(self.model, here, _at(sigma, far), rician, executor)(held).sse[0, 0]
         return kappa, sse
+
+    def _share_of_farthest(self, sigma: F32) -> F32:
+        """Return 1, and less where noise is below that of the training: towards maximum likelihood, which is then best."""
+        least = self.about.get("trained_on", {}).get("sigma", (0.0,))[0]
+        return np.minimum(sigma / least, 1) ** 2 if least else np.ones_like(sigma)
 
     def _drawn_back(self, begun: F32, kappa: F32, rise: F32) -> F32:
         """Return κ (Q, n) where χ² has risen by `FARTHEST`, on the line to the start: nothing denies the data."""

@@ -61,7 +61,8 @@ def compare(
     if fixed and not (0.6 * fewest <= model.n_images <= 1.7 * most):
         reasons.append(f"{fewest} images, and this series has {model.n_images}")
     s, (least, greatest) = ready.relative_sigma, seen["sigma"]
-    if not (least / _SLACK <= s <= greatest * _SLACK):
+    held = about["kind"] == "rim" and about["rim"]["start"] != "paper"  # less noise: towards maximum likelihood
+    if not (held or least / _SLACK <= s) or s > greatest * _SLACK:
         reasons.append(f"noise of {least:g} to {greatest:g} of A in CSF, and this series has {s:.2g}")
     if getattr(model, "tr", None) is not None and not seen["tr"]:
         reasons.append("series without a TR term, and this one has a TR")
