@@ -39,9 +39,7 @@ def average(first: str, second: str, share: float) -> onnx.ModelProto:
         "iterations": sum(m["iterations"] for m in about),
         "figures": {},
     }
-    for prop in a.metadata_props:
-        if prop.key == METADATA:
-            prop.value = json.dumps(mixed)
+    onnx.helper.set_model_props(a, {METADATA: json.dumps(mixed)})
     return a
 
 

@@ -36,9 +36,7 @@ def main() -> None:
     if init := about["recipe"].get("init"):
         about["recipe"]["init"] = "/".join(Path(init).parts[-2:])
     model = written_anew(str(args.network)) if about["kind"] == "rim" else onnx.load(str(args.network))
-    for prop in model.metadata_props:
-        if prop.key == METADATA:
-            prop.value = json.dumps(about)
+    onnx.helper.set_model_props(model, {METADATA: json.dumps(about)})
     out = WEIGHTS / f"{about['name']}.onnx"
     save_onnx(model, out)
     print(f"{out}: {out.stat().st_size / 1e3:.0f} kB")

@@ -15,6 +15,11 @@ from rimap.signals.base import SignalModel
 Progress = Callable[[int, int], None]
 
 
+def part_of(progress: Progress | None, i: int, n: int) -> Progress | None:
+    """Return the progress of part i of n."""
+    return progress and (lambda done, total: progress(i * total + done, n * total))
+
+
 class Estimator(ABC):
     """From a `WeightedSeries` to `ParameterMaps`. A subclass is one file of this folder."""
 

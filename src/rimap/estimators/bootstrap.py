@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.estimators.base import Progress, conditioning_warnings
+from rimap.estimators.base import Progress, conditioning_warnings, part_of
 from rimap.estimators.network_input import slices
 from rimap.likelihood import Noise, fisher_information
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -78,7 +78,7 @@ def with_sd(
     unit = np.where(np.isfinite(kappa) & (kappa != 0), kappa, 1)
     mean, squares = np.zeros_like(kappa), np.zeros_like(kappa)
     for d in range(n_draws):
-        off = again(drawn(series, kappa, noise, d, planes), _part(progress, 1 + d, 1 + n_draws)) / unit - 1
+        off = again(drawn(series, kappa, noise, d, planes), part_of(progress, 1 + d, 1 + n_draws)) / unit - 1
         step = off - mean
         mean += step / (d + 1)
         squares += step * (off - mean)
@@ -90,10 +90,6 @@ def with_sd(
     sd = np.where(has, np.sqrt(variance) * abs(kappa), np.nan).astype(kappa.dtype)
     maps = replace(maps, sd_kappa=sd, settings={**maps.settings, "sd_draws": n_draws})
     return replace(maps, warnings=(*maps.warnings, *conditioning_warnings(series, maps)))
-
-
-def _part(progress: Progress | None, i: int, n: int) -> Progress | None:
-    return progress and (lambda done, total: progress(i * total + done, n * total))
 
 
 def drawn(series: WeightedSeries, kappa: F32, noise: Noise, draw: int, planes: Any = None) -> WeightedSeries:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.estimators import bootstrap, training_range
-from rimap.estimators.base import Estimator, Progress
+from rimap.estimators.base import Estimator, Progress, part_of
 from rimap.estimators.known_B import DataTerm
 from rimap.estimators.network_input import Prepared, neutral, prepared, slices
 from rimap.estimators.rim_loop import Quadratic, RIMConfig, box, cell_inputs, from_state, moved, to_state, units
@@ -40,11 +40,6 @@ FARTHEST = 16.0
 def _at(sigma: F32, where: NDArray[np.bool_]) -> F32:
     """Return σ (1, 1, ·) of the voxels `where`."""
     return np.ascontiguousarray(np.broadcast_to(sigma, where.shape)[where][None, None])
-
-
-def _part(progress: Progress | None, i: int, n: int) -> Progress | None:
-    """Return the progress of part i of n."""
-    return progress and (lambda done, total: progress(i * total + done, n * total))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +132,7 @@ class RIM(Estimator):
             for i, (part, others) in enumerate(pairs):
                 some = series.subset(others) if len(pairs) > 1 else series
                 first = self._loop(some).shortened(FIRST_STEPS)
-                kappa, _ = self._pass(first, some, ready, B, _part(progress, i, len(pairs)))
+                kappa, _ = self._pass(first, some, ready, B, part_of(progress, i, len(pairs)))
                 guides.append((part, kappa))
             B = smooth_B_of_alike(series, guides, B, threads=self.threads)
         return B
@@ -152,7 +147,7 @@ class RIM(Estimator):
         """
         loop, ready = self._loop(series), prepared(series, self.scale, self.threads)
         about = loop.about
-        kappa, residual = self._found(loop, series, ready, _part(progress, 0, 1 + self.sd_draws))
+        kappa, residual = self._found(loop, series, ready, part_of(progress, 0, 1 + self.sd_draws))
         alone = kappa.copy() if self.sd_draws else kappa
         settings = {"network": about["name"], "scale": ready.scale, "threads": self.threads}
         maps = training_range.checked_maps(
@@ -175,8 +170,8 @@ class RIM(Estimator):
 
     def _found(self, loop: Loop, series: WeightedSeries, ready: Prepared, progress: Progress | None) -> tuple[F32, F32]:
         """Return κ (Q, *X), A in the unit of the images, and the residual (*X) in that of the scale."""
-        B = self._smooth_B(loop, series.with_noise(ready.noise), ready, _part(progress, 0, 2))
-        kappa, residual = self._pass(loop, series, ready, B, _part(progress, 1, 2))
+        B = self._smooth_B(loop, series.with_noise(ready.noise), ready, part_of(progress, 0, 2))
+        kappa, residual = self._pass(loop, series, ready, B, part_of(progress, 1, 2))
         kappa[0] *= np.float32(ready.scale)
         return kappa, residual
 

@@ -61,8 +61,8 @@ def compare(
     if fixed and not (0.6 * fewest <= model.n_images <= 1.7 * most):
         reasons.append(f"{fewest} images, and this series has {model.n_images}")
     s, (least, greatest) = ready.relative_sigma, seen["sigma"]
-    held = about["kind"] == "rim" and about["rim"]["start"] != "paper"  # less noise: towards maximum likelihood
-    if not (held or least / _SLACK <= s) or s > greatest * _SLACK:
+    # with less noise, a RIM that begins at maximum likelihood goes towards it
+    if not (s <= greatest * _SLACK and (s >= least / _SLACK or _begins_at_likelihood(about))):
         reasons.append(f"noise of {least:g} to {greatest:g} of A in CSF, and this series has {s:.2g}")
     if getattr(model, "tr", None) is not None and not seen["tr"]:
         reasons.append("series without a TR term, and this one has a TR")
@@ -77,6 +77,10 @@ def compare(
         outside[...] = True
     warnings = tuple(f"Network {name!r} was trained for {r}: do not rely on its maps here." for r in reasons)
     return outside, warnings
+
+
+def _begins_at_likelihood(about: dict[str, Any]) -> bool:
+    return bool(about["kind"] == "rim" and about["rim"]["start"] != "paper")
 
 
 def _faint(ratio: NDArray[Any]) -> NDArray[np.bool_]:
@@ -104,7 +108,7 @@ def checked_maps(
         (Q, *X) and (*X), in the unit of the images.
     """
     status = ready.status(series, kappa, series.model)
-    if about["kind"] == "rim" and about["rim"]["start"] != "paper":
+    if _begins_at_likelihood(about):
         faint = _faint(kappa[0] / np.asarray(ready.noise.sigma))
         status[faint & np.isin(status, (Status.OK, Status.AT_BOUND))] = Status.NO_SIGNAL
     outside, warnings = compare(about, series, ready, kappa)
