@@ -3,6 +3,7 @@
 # ruff: noqa: E402 - torch is asked for first
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -92,8 +93,22 @@ def test_resnet_trains_and_exports(tmp_path):
 def test_a_folder_belongs_to_one_recipe(tmp_path):
     recipe = tiny(training={"iterations": 2})
     train(recipe, tmp_path, machine=CPU)
-    with pytest.raises(InputError, match="another recipe"):
+    with pytest.raises(InputError, match=r"another recipe: training.rate is 0.002 there and 0.01 in yours"):
         train(replace(recipe, training=replace(recipe.training, rate=1e-2)), tmp_path, machine=CPU)
+
+
+def test_a_training_of_an_earlier_release_goes_on(tmp_path):
+    """What it could not name yet has its default; any other value of it is another recipe."""
+    recipe = tiny(training={"iterations": 2})
+    train(recipe, tmp_path, machine=CPU, stop_at=1)
+    settings = tmp_path / "recipe.json"
+    earlier = json.loads(settings.read_text())
+    del earlier["loss"]["structure_weight"], earlier["simulation"]["ringing_share"]
+    settings.write_text(json.dumps(earlier))
+    with pytest.raises(InputError, match=r"loss\.structure_weight is None there and 2\.0 in yours"):
+        train(replace(recipe, loss=replace(recipe.loss, structure_weight=2.0)), tmp_path, machine=CPU)
+    train(recipe, tmp_path, machine=CPU)
+    assert metadata_of(tmp_path / "tiny.onnx")["iterations"] == 2
 
 
 def test_it_stops_at_nan_and_says_why(tmp_path):
@@ -204,6 +219,25 @@ def test_the_bias_penalty_sees_bias_and_not_noise(small_anatomy):
 
     assert abs(penalty(truth + noise)) < 0.05
     assert penalty(truth + 0.5) == pytest.approx(0.25, rel=1e-4)
+
+
+def test_single_voxels_and_lines_may_count_more(small_anatomy):
+    """Their errors count as often as `structure_weight` says, relative to the other voxels'."""
+    recipe = tiny("paper", simulation={"odd_share": 1.0, "line_share": 1.0, "patch_size": 24})
+    batch = simulate_batch(recipe.simulation, [small_anatomy], 0, 4)
+    truth = torch.from_numpy(batch.kappa.swapaxes(0, 1).copy())
+    truth[2] /= 1000
+    alone = torch.from_numpy((batch.structures >= 2) & batch.weight)
+    assert 0 < int(alone.sum()) < batch.weight.sum() / 4
+
+    def cost(where, weight):
+        heavier = replace(recipe, loss=replace(recipe.loss, structure_weight=weight))
+        return float(batch_loss(heavier, Fixed([truth + where]), batch, torch.device("cpu")))
+
+    n, m = batch.weight.sum(), int(alone.sum())
+    assert cost(alone, 1.0) == pytest.approx(m / n, rel=1e-4)
+    assert cost(alone, 4.0) == pytest.approx(4 * m / (n + 3 * m), rel=1e-4)
+    assert cost(~alone, 4.0) == pytest.approx((n - m) / (n + 3 * m), rel=1e-4)
 
 
 def test_units_of_the_bound_make_noise_levels_alike(small_anatomy):

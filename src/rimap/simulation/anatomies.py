@@ -212,6 +212,40 @@ def _head(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     return labels
 
 
+@lru_cache(maxsize=2)
+def spheres(size: int = 160, count: int = 600) -> NDArray[np.uint8]:
+    """Return balls of 4 to 13 voxels' radius in a bath, as in a phantom for relaxometry; always the same.
+
+    Parameters
+    ----------
+    size
+        Voxels along each axis.
+    count
+        Balls that are tried; one that would touch another is left out.
+
+    Returns
+    -------
+    labels
+        (size, size, size), read-only. Each ball is CSF, grey or white matter or vessels, of which a patch draws the
+        values and where it has its centre; three quarters of the bath are skin, one is air.
+    """
+    rng = np.random.Generator(np.random.PCG64(4))
+    grid = np.arange(size, dtype=np.float32)
+    labels = np.full((size,) * 3, SKIN, np.uint8)
+    labels[: size // 4] = 0
+    placed: list[tuple[NDArray[np.float64], float]] = []
+    for _ in range(count):
+        radius, centre = float(rng.uniform(4, 13)), rng.uniform(0, size, 3)
+        if any(np.linalg.norm(centre - c) < radius + r + 2 for c, r in placed):
+            continue
+        placed.append((centre, radius))
+        x, y, z = (grid - c for c in centre)
+        inside = x[:, None, None] ** 2 + y[None, :, None] ** 2 + z**2 < radius**2
+        labels[inside] = rng.choice((CSF, GM, WM, VESSELS))
+    labels.setflags(write=False)
+    return labels
+
+
 def load_anatomy(path: str | Path) -> NDArray[np.uint8]:
     """Read a label volume.
 
@@ -273,7 +307,7 @@ def load_anatomies(sources: Sequence[str | Path]) -> tuple[Anatomy, ...]:
     Parameters
     ----------
     sources
-        ``builtin`` (`digital_brain` at 1 mm), ``brainweb:04`` (`rimap.simulation.brainweb.load_brainweb`), NIfTI files
+        ``builtin`` (`digital_brain` at 1 mm), ``spheres`` (`spheres`, a phantom), ``brainweb:04`` (`rimap.simulation.brainweb.load_brainweb`), NIfTI files
         of labels, or folders of them (in the order of their names).
 
     Raises
@@ -286,6 +320,8 @@ def load_anatomies(sources: Sequence[str | Path]) -> tuple[Anatomy, ...]:
         text, path = str(source), Path(source)
         if text == "builtin":
             found.append(Anatomy.of(digital_brain(ONE_MM), text, digital_affine(ONE_MM)))
+        elif text == "spheres":
+            found.append(Anatomy.of(spheres(), text))
         elif text.startswith("brainweb:"):
             from rimap.simulation.brainweb import load_brainweb
 

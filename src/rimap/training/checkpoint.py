@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -73,20 +74,35 @@ def load_weights(network: nn.Module, recipe: TrainingRecipe) -> None:
     network.load_state_dict(found)
 
 
+_MAY_CHANGE = {f"training.{key}" for key in ("validate_every", "checkpoint_every", "validation_batches")}
+
+
 def claim(recipe: TrainingRecipe, out: Path) -> None:
-    """Write the recipe into the folder, or refuse a folder that belongs to another one."""
+    """Write the recipe into the folder, or refuse a folder that belongs to another one.
+
+    What a recipe of an earlier release does not name has to have its default.
+    """
     path = out / SETTINGS
     text = json.dumps(recipe.as_dict(), indent=1)
     if path.exists() and (out / CHECKPOINT).exists():
-        there, here = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
-        for recipes in (there, here):  # what may change between two parts of a training
-            for key in ("validate_every", "checkpoint_every", "validation_batches"):
-                recipes["training"].pop(key, None)
-        if there != here:
+        there, here = (_flat(json.loads(t)) for t in (path.read_text(encoding="utf-8"), text))
+        default = _flat(json.loads(json.dumps(type(recipe)().as_dict())))
+        other = [key for key in here if here[key] != there.get(key, default.get(key)) and key not in _MAY_CHANGE]
+        other += [key for key in there if key not in here]
+        if other:
             raise InputError(
-                f"{out} holds a training of another recipe. Give another folder with -o, or remove {CHECKPOINT} there."
+                f"{out} holds a training of another recipe: {other[0]} is {there.get(other[0])!r} there and "
+                f"{here.get(other[0])!r} in yours{f', and {len(other) - 1} more differ' if other[1:] else ''}. "
+                f"Give another folder with -o, or remove {CHECKPOINT} there."
             )
         return
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rimap.estimators.data_term import data_sums
 from rimap.estimators.rim_loop import Quadratic, to_state
-from rimap.simulation.patches import Batch
+from rimap.simulation.patches import Batch, Structure
 from rimap.training.recipe import Loss, TrainingRecipe
 
 
@@ -34,6 +34,7 @@ def batch_loss(recipe: TrainingRecipe, network: nn.Module, batch: Batch, device:
         else [6 * (j + 1) ** 2 / (J * (J + 1) * (2 * J + 1)) for j in range(J)]
     )
     D = recipe.simulation.noise_draws
+    weight = weight * structure_weights(recipe.loss, batch).to(device)
     total = S.new_zeros(())
     for part, u in zip(share, estimates):
         e = (u - target) / scale
@@ -64,6 +65,12 @@ def nearer_B(recipe: TrainingRecipe, batch: Batch, truth: Tensor) -> Callable[[T
     )
     share = torch.as_tensor(np.exp(draw), dtype=truth.dtype, device=truth.device)[:, None, None]
     return lambda found: truth[1] + share * (found - truth[1])
+
+
+def structure_weights(loss: Loss, batch: Batch) -> Tensor:
+    """Return how often each voxel counts, (b, h, w): single voxels and lines `structure_weight` times."""
+    alone = np.isin(batch.structures, (Structure.VOXEL, Structure.LINE))
+    return torch.from_numpy(np.where(alone, np.float32(loss.structure_weight), np.float32(1)))
 
 
 def _parameter_weights(loss: Loss, cost: Tensor) -> Tensor:

@@ -44,6 +44,9 @@ class Loss:
         Errors beyond this count linearly; 0: never.
     bias_penalty
         Weight of the squared bias of the mean over the noise draws of a patch (`noise_draws` > 1).
+    structure_weight
+        How often a single odd voxel or a voxel of a line counts: they are rare, and a network that takes them for noise
+        or ringing loses little by it.
     """
 
     kind: str = "mse"
@@ -54,6 +57,7 @@ class Loss:
     steps: str = "uniform"
     huber: float = 0.0
     bias_penalty: float = 0.0
+    structure_weight: float = 1.0
 
     def __post_init__(self) -> None:
         _one_of("loss.kind", self.kind, ("mse", "crb"))
