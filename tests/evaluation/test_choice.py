@@ -40,8 +40,8 @@ def test_a_name_that_nothing_has_is_refused(spec: str) -> None:
     assert not isinstance(error.value, NotAvailable)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("dipy") is not None, reason="dipy is installed")
-def test_denoising_without_dipy_says_what_is_missing() -> None:
+def test_denoising_without_dipy_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(NotAvailable, match="dipy"):
         named("mppca+nlls")
 
@@ -84,3 +84,15 @@ def test_a_slice_is_denoised_as_a_slice(monkeypatch: pytest.MonkeyPatch) -> None
     same = choice.Denoised(inner=NLLS(), name="mppca+nlls").estimate(series)
     np.testing.assert_array_equal(same["T2"], NLLS().estimate(series)["T2"])
     assert fake.seen == [(12, 9, 3, 6)]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("dipy") is None, reason="dipy is not installed")
+def test_mppca_halves_the_scatter_where_tissue_is_uniform() -> None:
+    from rimap import Gaussian
+    from rimap.simulation.subjects import simulate_series
+
+    model = PROTOCOLS["IV_T1"]
+    kappa = np.stack([np.full((20, 16), v) for v in (1.0, 1.9, 900.0)])
+    series = simulate_series(kappa, model, Gaussian(sigma=0.1), np.random.default_rng(0))
+    plain, denoised = (named(n, threads=1).estimate(series)["T1"] for n in ("nlls", "mppca+nlls"))
+    assert np.nanstd(denoised) < 0.5 * np.nanstd(plain) and abs(np.nanmedian(denoised) / 900 - 1) < 0.03

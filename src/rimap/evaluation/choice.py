@@ -56,7 +56,7 @@ def named(spec: str, *, threads: int | None = None) -> Estimator:
     kind, _, rest = spec.partition(":")
     if spec.startswith(DENOISED):
         if importlib.util.find_spec("dipy") is None:
-            raise NotAvailable(f"{spec}: MP-PCA comes from dipy, which is not installed. pip install dipy.")
+            raise NotAvailable(f'{spec}: MP-PCA comes from dipy, which is not installed. pip install "rimap[mppca]".')
         return Denoised(inner=named(spec.removeprefix(DENOISED), threads=threads), name=spec)
     if kind in NETWORKS:
         return _network(kind, rest, spec, threads)
