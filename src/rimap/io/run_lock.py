@@ -197,7 +197,7 @@ def _claim(path: Path, out: Path, *, shared: bool) -> _Held:
 def _alive(held: Path) -> bool:
     who = _holder(held)
     pid = who.get("pid")
-    if who.get("host") == socket.gethostname() and isinstance(pid, int):
+    if who.get("host") == socket.gethostname() and isinstance(pid, int) and os.name != "nt":  # there, kill kills
         return runs(pid)
     probe = held.with_name(f".{held.name}.{os.getpid():08x}.tmp")
     try:
