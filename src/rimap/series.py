@@ -106,9 +106,9 @@ class WeightedSeries:
         if images.dtype not in (np.float32, np.float64):
             images = images.astype(np.float32 if images.dtype.itemsize <= 2 else np.float64)
         X = images.shape[1:]
-        if not np.isfinite(images).any():
+        if not any(np.isfinite(image).any() for image in images):
             raise InputError("no value of the images is finite (all NaN or Inf). Check the file and its scaling.")
-        if not images.any():
+        if not any(image.any() for image in images):
             raise InputError("all images are zero. Check the file and its scaling.")
         mask = None
         if self.mask is not None:

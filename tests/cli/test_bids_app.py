@@ -136,7 +136,7 @@ def test_one_subject_that_fails_stops_no_other(rimap, study, tmp_path, harm):
 
 
 def test_no_more_series_at_once_than_memory_holds(rimap, study):
-    each = _memory.needed("nlls", 12 * 10 * 4, 4) >> 20
+    each = _memory.needed("nlls", (12, 10, 4), 4) >> 20
     args = ("bids", study, "out", "participant", "--estimator", "nlls", "--nprocs", 3, "--participant-label", "01,02")
     done = rimap(*args, "--memory", f"{int(1.5 * each)}M")
     assert done.exit_code == 0 and "1 at once, not 3" in done.output, done.output

@@ -132,7 +132,7 @@ def slabs_for(request: Request, estimator: Estimator, opened: OpenSeries) -> int
 
     limit = request.memory or int(0.8 * memory.available())
     voxels, N = math.prod(opened.shape), sum(opened.keep) * (2 if any(f.wide for f in opened.files) else 1)
-    need = memory.needed(estimator.name, voxels, N)
+    need = memory.needed(estimator.name, opened.shape, N, draws=getattr(estimator, "sd_draws", 0) > 0)
     if need <= limit:
         return None
     have = f"it may take {memory.shown(limit)} ({'--memory' if request.memory else 'of what is free'})"
@@ -148,7 +148,7 @@ def slabs_for(request: Request, estimator: Estimator, opened: OpenSeries) -> int
         )
     slab = memory.slab_voxels(limit, voxels, N) // 2  # the report's planes are the other half
     if slab < math.prod(opened.shape[:-1]):
-        least = memory.needed("nlls", 2 * math.prod(opened.shape[:-1]), N) + 2 * voxels
+        least = memory.needed("nlls", (*opened.shape[:-1], 2), N) + 2 * voxels
         raise InputError(
             f"{opened.label}: a single slice needs about {memory.shown(least)} of memory; {have}. Give more with --memory."
         )

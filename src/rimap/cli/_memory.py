@@ -6,6 +6,7 @@ import math
 import os
 import re
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,15 +14,25 @@ from rimap.errors import InputError
 
 #: Of Python and the libraries, and what threads and buffers take.
 BASE = 312 << 20
-#: Bytes for each voxel: of its own, and for each image. Measured: docs/files.md.
-_NEEDS = {"nlls": (180, 8), "mle": (450, 10), "rim": (600, 20), "resnet": (300, 16)}
+#: Bytes for each voxel: of its own, and for each image; and those for each voxel of a plane. Measured: docs/files.md.
+_NEEDS = {"nlls": (180, 8), "mle": (320, 12), "rim": (120, 12), "resnet": (300, 16)}
+_PLANE = {"rim": (1500, 20), "resnet": (1500, 20)}
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
-def needed(estimator: str, voxels: int, images: int) -> int:
-    """Return the bytes that a series takes when it is mapped whole, with its report: an upper estimate."""
+def needed(estimator: str, shape: Sequence[int], images: int, *, draws: bool = False) -> int:
+    """Return the bytes that a series of this shape takes when it is mapped whole, with its report: an upper estimate.
+
+    Parameters
+    ----------
+    draws
+        Whether the series is drawn again for standard deviations (`--sd-draws`).
+    """
+
     own, each = _NEEDS.get(estimator, _NEEDS["mle"])
-    return BASE + voxels * (own + each * images)
+    plane, each_of_plane = _PLANE.get(estimator, (0, 0))
+    whole = math.prod(shape) * (own + each * images + (60 + 6 * images) * draws)
+    return BASE + whole + math.prod(shape[:2]) * (plane + each_of_plane * images)
 
 
 def slab_voxels(limit: int, voxels: int, images: int) -> int:

@@ -128,12 +128,12 @@ class RIM(Estimator):
         if refine:
             n = next((n for above, n in FOLDS if ready.relative_sigma > above), 1)
             pairs = folds(series.model.times, n, len(loop.model.parameters))
-            guides = []
-            for i, (part, others) in enumerate(pairs):
+
+            def guide(others: NDArray[np.intp], part: Progress | None) -> F32:
                 some = series.subset(others) if len(pairs) > 1 else series
-                first = self._loop(some).shortened(FIRST_STEPS)
-                kappa, _ = self._pass(first, some, ready, B, part_of(progress, i, len(pairs)))
-                guides.append((part, kappa))
+                return self._pass(self._loop(some).shortened(FIRST_STEPS), some, ready, B, part)[0]
+
+            guides = [(part, guide(others, part_of(progress, i, len(pairs)))) for i, (part, others) in enumerate(pairs)]
             B = smooth_B_of_alike(series, guides, B, threads=self.threads)
         return B
 

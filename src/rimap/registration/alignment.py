@@ -97,7 +97,7 @@ def find_motion(series: WeightedSeries, *, precise: bool = False, threads: int |
         return None
     centre = (np.array(images.shape[1:]) - 1) / 2 * voxel
     motion = Motion.none(len(images), centre, float(np.exp(np.log(voxel[list(axes)]).mean())))
-    largest = float(np.abs(images[np.isfinite(images)]).max(initial=0.0))
+    largest = max(float(np.abs(i).max(where=np.isfinite(i), initial=0.0)) for i in images)
     if not largest > 0:
         return None
     blocks = tuple(max(1, images.shape[1 + a] // 48) if a in axes else 1 for a in range(3))
