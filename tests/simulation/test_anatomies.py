@@ -173,16 +173,16 @@ def test_real_anatomies_load(shared_data):
 
 
 def test_spheres_are_round_apart_and_always_the_same():
-    labels = spheres(80, 60)
-    assert np.array_equal(labels, spheres.__wrapped__(80, 60)) and not labels.flags.writeable
+    labels = spheres(64, 90)
+    assert np.array_equal(labels, spheres.__wrapped__(64, 90)) and not labels.flags.writeable
     balls, n = ndimage.label(brain_mask(labels))
     assert n > 5 and set(np.unique(labels)) >= {0, CSF, GM, WM}
     for k in range(1, n + 1):
         ball = balls == k
         assert len(np.unique(labels[ball])) == 1
         inside = np.argwhere(ball)
-        if inside.min() > 0 and inside.max() < 79:  # not cut by the border
+        if inside.min() > 0 and inside.max() < 63:  # not cut by the border
             radius = (3 * len(inside) / (4 * np.pi)) ** (1 / 3)
             far = np.linalg.norm(inside - inside.mean(0), axis=1).max()
-            assert 3.5 < radius < 13.5 and far < radius + 1
+            assert 2.5 < radius < 9.5 and far < radius + 1
     assert load_anatomies(["spheres"])[0].name == "spheres"

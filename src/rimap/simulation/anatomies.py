@@ -213,8 +213,8 @@ def _head(shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 
 @lru_cache(maxsize=2)
-def spheres(size: int = 160, count: int = 600) -> NDArray[np.uint8]:
-    """Return balls of 4 to 13 voxels' radius in a bath, as in a phantom for relaxometry; always the same.
+def spheres(size: int = 128, count: int = 900) -> NDArray[np.uint8]:
+    """Return balls of 3 to 9 voxels' radius in a bath, as in a phantom for relaxometry; always the same.
 
     Parameters
     ----------
@@ -235,7 +235,7 @@ def spheres(size: int = 160, count: int = 600) -> NDArray[np.uint8]:
     labels[: size // 4] = 0
     placed: list[tuple[NDArray[np.float64], float]] = []
     for _ in range(count):
-        radius, centre = float(rng.uniform(4, 13)), rng.uniform(0, size, 3)
+        radius, centre = float(rng.uniform(3, 9)), rng.uniform(0, size, 3)
         if any(np.linalg.norm(centre - c) < radius + r + 2 for c, r in placed):
             continue
         placed.append((centre, radius))
