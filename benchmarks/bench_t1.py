@@ -3,6 +3,7 @@
 python -m benchmarks.bench_t1 rim:t1                         all parts, 3 subjects, 20 draws
 python -m benchmarks.bench_t1 rim:runs/a.onnx --quick        1 subject, 4 draws, SNR 3, 10, 100
 python -m benchmarks.bench_t1 rim:t2 --parts t2
+python -m benchmarks.bench_t1 rim:a.onnx rim:b.onnx          and how far their figures are apart, of several seeds, say
 
 Parts: `main` (31 TIs of IV_T1, smooth and white texture), `unseen` (4 to 12 TIs that no recipe names), `structures`
 (Fig. 3), `t2` (T2 of 20 to 2000 ms). "MLE" is, for each figure, the better of the regularised MLE and the MLE with one
@@ -157,12 +158,16 @@ def main_part(net: tuple[str, Estimator], base: dict[str, Estimator], labels: An
         columns = [(f"SNR {s:g}", s, {f: nearest(limit, s) for f, limit in LIMITS.items()}) for s in args.snrs]
         args.verdicts[f"main, {texture}"] = table(rows, net[0], columns)
         if texture == "smooth":
-            args.worst |= {
-                f"worst {f} at SNR {s:g}": round(
-                    float((min if f == "slope" else max)(figures(rows, net[0], s)[f].values())), 2
-                )
-                for f in ("CV / MLE's", "|bias| %")
+            every = {
+                (f, s): float((min if f == "slope" else max)(figures(rows, net[0], s)[f].values()))
+                for f in LIMITS
                 for s in args.snrs
+            }
+            args.seen |= {f"{f}, SNR {s:g}": value for (f, s), value in every.items()}
+            args.worst |= {
+                f"worst {f} at SNR {s:g}": round(value, 2)
+                for (f, s), value in every.items()
+                if f in ("CV / MLE's", "|bias| %")
             }
         if args.absolute:
             absolute(rows)
@@ -256,7 +261,7 @@ def structures_part(
         print(
             f"{s.name:<16} n = {mine[0]['count']:<3} " + "   ".join(parts) + f"  {'PASS' if verdicts[-1] else 'FAIL'}"
         )
-        args.worst[f"bias % of a {s.title} at SNR 10"] = round(bias, 2)
+        args.worst[f"bias % of a {s.title} at SNR 10"] = args.seen[f"{s.name}, bias %"] = round(bias, 2)
     args.verdicts["structures"] = verdicts
 
 
@@ -276,6 +281,15 @@ def t2_part(net: tuple[str, Estimator], args: Any) -> None:
     worst = max(abs(r["bias"]) for r in by_name[net[0]])
     args.worst["worst |bias| %, T2 20 to 2000 ms at SNR 30"] = round(worst, 2)
     args.verdicts["t2"] = verdicts
+
+
+def spread(seen: dict[str, dict[str, float]]) -> None:
+    """Print each figure, the worst of its cells, of several networks: of one recipe and other seeds, say."""
+    print(f"\nEach figure's worst cell over {len(seen)} networks: {', '.join(seen)}")
+    for figure in next(iter(seen.values())):
+        values = np.array([s[figure] for s in seen.values()])
+        each = "  ".join(f"{v:6.2f}" for v in values)
+        print(f"{figure:<28} {each}   mean {values.mean():6.2f}, from {values.min():6.2f} to {values.max():6.2f}")
 
 
 def arguments() -> argparse.Namespace:
@@ -322,8 +336,10 @@ def main() -> None:
     labels = labels if args.full else accuracy.crop(labels)
     cache = Cache(args.cache)
     base = {name: named(name, threads=args.threads) for name in BASELINES}
+    seen: dict[str, dict[str, float]] = {}
     for spec in args.networks:
         started, args.verdicts, args.worst = time.perf_counter(), {}, {}
+        args.seen = seen[spec] = {}
         net = (spec, named(spec, threads=args.threads))
         print(
             f"\n=== {spec}: slice {k} {labels.shape}, {len(args.subjects)} subjects, {args.draws} draws, seed {args.seed}"
@@ -343,6 +359,8 @@ def main() -> None:
             print(f"  {part:<20} {sum(verdicts)}/{len(verdicts)}")
         if args.json:
             args.json.write_text(json.dumps(args.worst, indent=1))
+    if len(seen) > 1:
+        spread(seen)
 
 
 if __name__ == "__main__":
