@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -266,6 +266,14 @@ PRESETS = {"paper": paper, "general": general}
 EXTRA_KEYS = ("preset", "protocol")
 
 
+def refuse_unknown(table: Mapping[str, Any], valid: Sequence[str], where: str) -> None:
+    """Refuse a key that a table of a recipe does not have, and name the nearest."""
+    for key in table:
+        if key not in valid:
+            near = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)[0]
+            raise InputError(f"unknown key {key!r} in {where}. The nearest valid one is {near!r}.")
+
+
 def recipe_from(table: Mapping[str, Any]) -> PatchRecipe:
     """Return the recipe of a TOML table: a preset, and what the table changes in it.
 
@@ -287,10 +295,7 @@ def recipe_from(table: Mapping[str, Any]) -> PatchRecipe:
     """
     table = dict(table)
     valid = {f.name: f for f in fields(PatchRecipe)}
-    for key in table:
-        if key not in valid and key not in EXTRA_KEYS:
-            near = difflib.get_close_matches(key, [*valid, *EXTRA_KEYS], n=1, cutoff=0.0)[0]
-            raise InputError(f"unknown key {key!r} in the simulation recipe. The nearest valid one is {near!r}.")
+    refuse_unknown(table, (*valid, *EXTRA_KEYS), "the simulation recipe")
     preset, protocol = table.pop("preset", "general"), table.pop("protocol", None)
     if preset not in PRESETS:
         raise InputError(f"preset must be one of {', '.join(PRESETS)}; {preset!r} came.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import tomllib
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 
 from rimap.errors import InputError
 from rimap.estimators.rim_loop import PAPER, VARIANTS, RIMConfig
-from rimap.simulation.recipe import PatchRecipe, recipe_from
+from rimap.simulation.recipe import PatchRecipe, recipe_from, refuse_unknown
 
 T = TypeVar("T")
 
@@ -236,7 +235,7 @@ def training_recipe(document: Mapping[str, Any], *, default_name: str = "network
     ('smooth_B', 'crb', (1.5, 2.1))
     """
     document = dict(document)
-    _known(document, (*_TOP, *_TABLES, *_SHORT), "the recipe")
+    refuse_unknown(document, (*_TOP, *_TABLES, *_SHORT), "the recipe")
     network = str(document.get("network", "rim"))
     variant = str(document.get("variant", "paper" if network == "resnet" else "general"))
     _one_of("variant", variant, tuple(VARIANTS))
@@ -290,19 +289,12 @@ def _beside(path: Path, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(str(path.parent / n) if (path.parent / n).exists() else n for n in names)
 
 
-def _known(table: Mapping[str, Any], valid: tuple[str, ...], where: str) -> None:
-    for key in table:
-        if key not in valid:
-            near = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)[0]
-            raise InputError(f"unknown key {key!r} in {where}. The nearest valid one is {near!r}.")
-
-
 def _filled(base: T, table: Any, where: str) -> T:
     """Return the dataclass with the values of a TOML table, checked against the kinds of its defaults."""
     if not isinstance(table, Mapping):
         raise InputError(f"{where} must be a table.")
     names = tuple(f.name for f in fields(base))  # type: ignore[arg-type]
-    _known(table, names, where)
+    refuse_unknown(table, names, where)
     values = {}
     for key, value in table.items():
         default = getattr(base, key)
