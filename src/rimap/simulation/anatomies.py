@@ -216,6 +216,9 @@ def _head(shape: tuple[int, ...]) -> NDArray[np.uint8]:
 def spheres(size: int = 128, count: int = 900) -> NDArray[np.uint8]:
     """Return balls of 3 to 9 voxels' radius in a bath, as in a phantom for relaxometry; always the same.
 
+    Each is in a shell of up to 2.5 voxels without signal. What rings in such a phantom are its shells: the ringing of
+    the ball's own edge goes into A alone, that of the bath's edge into T too.
+
     Parameters
     ----------
     size
@@ -227,7 +230,7 @@ def spheres(size: int = 128, count: int = 900) -> NDArray[np.uint8]:
     -------
     labels
         (size, size, size), read-only. Each ball is CSF, grey or white matter or vessels, of which a patch draws the
-        values and where it has its centre; three quarters of the bath are skin, one is air.
+        values and which hold its centre; three quarters of the bath are skin, one is air.
     """
     rng = np.random.Generator(np.random.PCG64(4))
     grid = np.arange(size, dtype=np.float32)
@@ -236,12 +239,13 @@ def spheres(size: int = 128, count: int = 900) -> NDArray[np.uint8]:
     placed: list[tuple[NDArray[np.float64], float]] = []
     for _ in range(count):
         radius, centre = float(rng.uniform(3, 9)), rng.uniform(0, size, 3)
-        if any(np.linalg.norm(centre - c) < radius + r + 2 for c, r in placed):
+        if any(np.linalg.norm(centre - c) < radius + r + 5 for c, r in placed):
             continue
         placed.append((centre, radius))
         x, y, z = (grid - c for c in centre)
-        inside = x[:, None, None] ** 2 + y[None, :, None] ** 2 + z**2 < radius**2
-        labels[inside] = rng.choice((CSF, GM, WM, VESSELS))
+        from_centre = np.sqrt(x[:, None, None] ** 2 + y[None, :, None] ** 2 + z**2)
+        labels[from_centre < radius + rng.uniform(0, 2.5)] = 0
+        labels[from_centre < radius] = rng.choice((CSF, GM, WM, VESSELS))
     labels.setflags(write=False)
     return labels
 
