@@ -62,7 +62,7 @@ def command(
 
     machine = Machine(accelerator=accelerator, devices=devices, workers=workers)
     network = train(what, out, machine=machine, progress=show, stop_at=iterations or None)
-    print(f"trained: {network}\nmap with it: rimap map INPUT -o OUT --estimator rim --network {network}")
+    print(f"trained: {network}\nmap with it: rimap map INPUT -o OUT --estimator {what.network} --network {network}")
 
 
 def _duration(seconds: float) -> str:

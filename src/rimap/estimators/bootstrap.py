@@ -145,7 +145,7 @@ def _averaged(values: F32, has: NDArray[np.bool_], freedom: int) -> F32:
 
     weight = np.multiply.outer((1.0, 2.0, 1.0), (1.0, 2.0, 1.0)) if has.ndim > 1 else np.array((1.0, 2.0, 1.0))
     weight = weight[..., None] if has.ndim > 2 else weight
-    log = np.log(np.where(has, np.maximum(values, 1e-12), 1.0).astype(float))
+    log = np.log(np.where(has, np.maximum(values, 1e-6), 1.0).astype(float))  # less is a matter of rounding
     total, n = (correlate(x.astype(float), weight, mode="constant") for x in (log, has))
     mean = total / np.maximum(n, 1) + np.log(freedom / 2) - digamma(freedom / 2)
     return np.asarray(np.exp(mean), np.float32)
