@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy import ndimage
 
 from rimap.errors import InputError
 from rimap.estimators import estimators as registered
@@ -182,11 +183,16 @@ class Denoised(Estimator):
         finite = np.isfinite(images).all(0)
         volume = np.moveaxis(np.where(finite, images, 0), 0, -1)
         flat = series.shape + (1,) * (3 - len(series.shape))
-        # dipy wants a volume: a slice is repeated, so that its patches hold one slice alone.
-        thick = np.repeat(volume.reshape(*flat, -1), 3, axis=2) if flat[2] == 1 else volume
-        clean = mppca(thick, patch_radius=[self.radius, self.radius, 0], suppress_warning=True)
-        clean = clean[:, :, 1:2] if flat[2] == 1 else clean
-        out = np.moveaxis(np.asarray(clean).reshape(volume.shape), -1, 0).astype(np.float32)
+        # dipy wants a volume: a slice is repeated, so that its patches hold one slice alone, and only the middle is done.
+        copies = 3 if flat[2] == 1 else 1
+        thick = np.repeat(volume.reshape(*flat, -1), copies, axis=2)
+        near = ndimage.maximum_filter(series.selected.reshape(flat), [2 * self.radius + 1, 2 * self.radius + 1, 1])
+        where = np.zeros(thick.shape[:3], bool)
+        where[:, :, copies // 2 :: copies] = near
+        with np.errstate(invalid="ignore"):  # 0/0 where nothing was asked for
+            clean = mppca(thick, mask=where, patch_radius=[self.radius, self.radius, 0], suppress_warning=True)
+        clean = np.where(near[..., None], clean[:, :, copies // 2 :: copies], thick[:, :, copies // 2 :: copies])
+        out = np.moveaxis(clean.reshape(volume.shape), -1, 0).astype(np.float32)
         if isinstance(series.noise, Rician):
             out = abs(out)
         return self.inner.estimate(replace(series, images=np.where(finite, out, images)), progress=progress)
