@@ -180,8 +180,9 @@ def show_map(
 
 
 def titled(ax: Axes, text: str) -> None:
-    """Give axes their title."""
-    ax.set_title(text, fontsize=8.5)
+    """Give axes their title, in two lines where they are narrow."""
+    inches = ax.get_position().width * ax.figure.get_figwidth()  # type: ignore[union-attr]
+    ax.set_title(text.replace(" ", "\n", 1) if len(text) > 11 * inches else text, fontsize=8.5)
 
 
 def bare(ax: Axes) -> None:
