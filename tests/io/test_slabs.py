@@ -48,7 +48,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
     def call(out: str, *args: Any, small: bool = False, voxels: int = 2 * 20 * 18) -> Any:
         with monkeypatch.context() as m:
             if small:
-                m.setattr(_memory, "needed", lambda *a: 1 << 61)
+                m.setattr(_memory, "needed", lambda *a, **k: 1 << 61)
                 m.setattr(_memory, "slab_voxels", lambda *a: 2 * voxels)
             return CliRunner().invoke(build(), ["map", *map(str, args), "-o", out, "--threads", "1"], prog_name="rimap")
 
