@@ -189,13 +189,11 @@ class Denoised(Estimator):
         near = ndimage.maximum_filter(series.selected.reshape(flat), [2 * self.radius + 1, 2 * self.radius + 1, 1])
         where = np.zeros(thick.shape[:3], bool)
         where[:, :, copies // 2 :: copies] = near
-        low = min(
-            0.0, 2 * float(thick.min())
-        )  # dipy cuts what is negative, as signed images are; a patch's mean is taken off
+        # dipy cuts what is negative, as signed images are; the mean of a patch is taken off, so that a shift does nothing
+        low = np.float32(min(0.0, 2 * float(thick.min())))
+        radius = [self.radius, self.radius, 0]
         with np.errstate(invalid="ignore"):  # 0/0 where nothing was asked for
-            clean = low + mppca(
-                thick - np.float32(low), mask=where, patch_radius=[self.radius, self.radius, 0], suppress_warning=True
-            )
+            clean = low + mppca(thick - low, mask=where, patch_radius=radius, suppress_warning=True)
         clean = np.where(near[..., None], clean[:, :, copies // 2 :: copies], thick[:, :, copies // 2 :: copies])
         out = np.moveaxis(clean.reshape(volume.shape), -1, 0).astype(np.float32)
         if isinstance(series.noise, Rician):

@@ -83,10 +83,9 @@ def claim(recipe: TrainingRecipe, out: Path) -> None:
     What a recipe of an earlier release does not name has to have its default.
     """
     path = out / SETTINGS
-    text = json.dumps(recipe.as_dict(), indent=1)
     if path.exists() and (out / CHECKPOINT).exists():
-        there, here = (_flat(json.loads(t)) for t in (path.read_text(encoding="utf-8"), text))
-        default = _flat(json.loads(json.dumps(type(recipe)().as_dict())))
+        there, here = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(recipe.as_dict())
+        default = _flat(TrainingRecipe().as_dict())
         other = [key for key in here if here[key] != there.get(key, default.get(key)) and key not in _MAY_CHANGE]
         other += [key for key in there if key not in here]
         if other:
@@ -97,7 +96,7 @@ def claim(recipe: TrainingRecipe, out: Path) -> None:
             )
         return
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
+    part.write_text(json.dumps(recipe.as_dict(), indent=1), encoding="utf-8")
     part.replace(path)
 
 
