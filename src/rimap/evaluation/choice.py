@@ -183,19 +183,15 @@ class Denoised(Estimator):
         finite = np.isfinite(images).all(0)
         volume = np.moveaxis(np.where(finite, images, 0), 0, -1)
         flat = series.shape + (1,) * (3 - len(series.shape))
-        # dipy wants a volume: a slice is repeated, so that its patches hold one slice alone, and only the middle is done.
-        copies = 3 if flat[2] == 1 else 1
-        thick = np.repeat(volume.reshape(*flat, -1), copies, axis=2)
+        volume = volume.reshape(*flat, -1)
         near = ndimage.maximum_filter(series.selected.reshape(flat), [2 * self.radius + 1, 2 * self.radius + 1, 1])
-        where = np.zeros(thick.shape[:3], bool)
-        where[:, :, copies // 2 :: copies] = near
         # dipy cuts what is negative, as signed images are; the mean of a patch is taken off, so that a shift does nothing
-        low = np.float32(min(0.0, 2 * float(thick.min())))
-        radius = [self.radius, self.radius, 0]
+        low = np.float32(min(0.0, 2 * float(volume.min())))
+        radius = [self.radius, self.radius, 0]  # a patch holds voxels of one slice
         with np.errstate(invalid="ignore"):  # 0/0 where nothing was asked for
-            clean = low + mppca(thick - low, mask=where, patch_radius=radius, suppress_warning=True)
-        clean = np.where(near[..., None], clean[:, :, copies // 2 :: copies], thick[:, :, copies // 2 :: copies])
-        out = np.moveaxis(clean.reshape(volume.shape), -1, 0).astype(np.float32)
+            clean = low + mppca(volume - low, mask=near, patch_radius=radius, suppress_warning=True)
+        clean = np.where(near[..., None], clean, volume).reshape(*series.shape, -1)
+        out = np.moveaxis(clean, -1, 0).astype(np.float32)
         if isinstance(series.noise, Rician):
             out = abs(out)
         return self.inner.estimate(replace(series, images=np.where(finite, out, images)), progress=progress)
