@@ -12,12 +12,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import rimap
 
-from .conftest import AFFINE, MODEL, SHAPE, Ground, cases, images
+from .conftest import AFFINE, MODEL, SHAPE, TI, Ground, cases, images
 
 #: Of the fields of a header: name, type.
 FIELDS = [(name, nib.Nifti1Header().structarr.dtype[name]) for name in nib.Nifti1Header().structarr.dtype.names]
@@ -187,6 +187,8 @@ def test_odd_masks_labels_and_sigma(ground: Ground, data: Any, what: str) -> Non
 @cases(0.1)
 @given(values=st.lists(st.one_of(st.floats(width=32), st.sampled_from([0.0, np.nan, np.inf, -np.inf, 3e38, 1e-45, -5.0])),
                        min_size=48, max_size=48), wide=st.booleans())  # fmt: skip
+@example(values=[1e-45] + 47 * [0.0], wide=False)  # its square is 0
+@example(values=[3e38] * 48, wide=False)
 def test_odd_values(ground: Ground, values: list[float], wide: bool) -> None:
     path = ground.clear() / "x.nii"
     data = np.array(values, np.float64 if wide else np.float32).reshape(*SHAPE, 4)
@@ -233,6 +235,16 @@ def test_files_of_other_kinds(ground: Ground, name: str) -> None:
     path = ground.clear() / name
     path.write_bytes(ground.good)
     assert ground.loose(path)[0] == 2
+
+
+def test_a_scale_cuts_nothing_off_the_smallest_numbers(ground: Ground) -> None:
+    path, data = ground.clear() / "x.nii", np.array([9, 70, 500, 9000], np.float32) * np.float32(1e-45)
+    raw = bytearray(nib.Nifti1Image(np.broadcast_to(data, (*SHAPE, 4)), AFFINE).to_bytes())
+    struct.pack_into("<ff", raw, 112, 1.1, 0.0)
+    path.write_bytes(bytes(raw))
+    (series,) = rimap.io.find_series(path, sequence="ir")
+    found = series.load(times_ms=TI, signed=False).images[:, 0, 0, 0]
+    np.testing.assert_allclose(found / found[-1], data.astype(float) / float(data[-1]), rtol=1e-6)
 
 
 def test_every_way_to_scale_is_read_as_nibabel_does(ground: Ground, tools: SimpleNamespace) -> None:

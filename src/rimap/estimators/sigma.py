@@ -55,6 +55,8 @@ def sigma_from_residuals(series: WeightedSeries, maps: ParameterMaps, rms: Float
     rss = np.asarray(maps.residual, dtype=float).reshape(-1)[voxels] ** 2 * series.model.n_images
     interior = maps.status.reshape(-1)[voxels] == Status.OK
     chosen = rms > 0.1 * quantile(rms, 0.98)
+    if not chosen.any():  # squares below or beyond what a float can hold
+        return float("nan")
     if not interior.all() and (chosen & interior).sum() > 0.2 * chosen.sum():
         rms, rss, chosen = rms[interior], rss[interior], chosen[interior]
     sigma = 0.0

@@ -185,8 +185,9 @@ class NiftiFile:
         """Whether float32 would lose what the file holds: doubles, long whole numbers, a small signal on an offset, odd scales."""
         if self.dtype.itemsize >= 8:
             return True
-        least, largest = (1.0, float(np.iinfo(self.dtype).max)) if self.dtype.kind in "iu" else (1e-18, 1e18)
-        if not (abs(self.slope) * least >= 1e-37 and abs(self.slope) * largest <= 1e38):
+        if self.dtype.kind == "f":  # scaled, the smallest ones would be cut
+            return (self.slope, self.inter) != (1.0, 0.0)
+        if not 1e-37 <= abs(self.slope) <= 1e38 / float(np.iinfo(self.dtype).max):
             return True
         return abs(self.inter) > 1e4 * abs(self.slope)
 
