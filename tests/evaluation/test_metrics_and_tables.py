@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rimap.errors import InputError
+from rimap.evaluation.experiment import Settings
 from rimap.evaluation.metrics import coefficient_of_variation, relative_bias, relative_rmse
 from rimap.evaluation.repeats import Repeats
-from rimap.evaluation.tables import read_table, spread, write_table
+from rimap.evaluation.scenes import repeats_of, repeats_said
+from rimap.evaluation.tables import Row, read_table, spread, write_table
 
 
 @given(st.integers(2, 12), st.integers(1, 11), st.integers(0, 1000))
@@ -50,3 +52,12 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_table(tmp_path / "t.csv") == rows
     with pytest.raises(InputError, match="no table"):
         read_table(tmp_path / "other.csv")
+
+
+def test_mppca_has_a_quarter_of_many_draws_and_tables_say_so() -> None:
+    settings = Settings()
+    assert [repeats_of(settings, 100, 3, spec) for spec in ("nlls", "mppca+nlls")] == [100, 25]
+    assert repeats_of(Settings(repeats=10), 100, 3, "mppca+nlls") == 10
+    rows: list[Row] = [{"estimator": "nlls", "repeats": 100}, {"estimator": "mppca+nlls", "repeats": 25}]
+    assert repeats_said(rows) == "C = 100 (MP-PCA, NLLS: 25)"
+    assert repeats_said(rows[:1]) == "C = 100"

@@ -14,7 +14,7 @@ from rimap.evaluation.choice import fitting
 from rimap.evaluation.experiment import Experiment, Part, Settings, Unit, estimator_of
 from rimap.evaluation.monte_carlo import truth
 from rimap.evaluation.repeats import Repeats, repeat
-from rimap.evaluation.scenes import at_snr, brain_slice, chunks, repeats_of
+from rimap.evaluation.scenes import at_snr, brain_slice, chunks, repeats_of, repeats_said
 from rimap.evaluation.structures import STRUCTURES, Placed, place, with_structures
 from rimap.evaluation.tables import Row, distinct, select, spread, text_table
 from rimap.signals.protocols import PROTOCOLS
@@ -43,9 +43,13 @@ class Blurriness(Experiment):
 
     def units(self, settings: Settings) -> list[Unit]:
         """Return (scenario, estimator, first draw, one past the last)."""
-        C = repeats_of(settings, 100, 4)
         specs = fitting(settings.estimators, PROTOCOLS["IV_T1"])
-        return [(scenario, spec, *piece) for spec in specs for scenario in ("E1", "E2") for piece in chunks(C)]
+        return [
+            (scenario, spec, *piece)
+            for spec in specs
+            for scenario in ("E1", "E2")
+            for piece in chunks(repeats_of(settings, 100, 4, spec))
+        ]
 
     def compute(self, settings: Settings, unit: Unit) -> Part:
         """Return the sums of some draws; the noise of E1 and of E2 is not the same."""
@@ -104,9 +108,8 @@ class Blurriness(Experiment):
                         at["cv", "E1"]["q50"], at["cv", "E2"]["q50"], next(r["q50"] for r in near if r["scenario"] == "E2"),
                     ]
                 )  # fmt: skip
-        C = int(table[0]["repeats"])
         return (
-            f"SNR {SNR:g}, C = {C}; medians over the pixels, %. Paper: bias of the RIM's hypo-intense point "
+            f"SNR {SNR:g}, {repeats_said(table)}; medians over the pixels, %. Paper: bias of the RIM's hypo-intense point "
             f"{PAPER[0]} → {PAPER[1]} %\n\n"
             + text_table(
                 ["estimator", "structure", "bias E1", "bias E2", "p", "CV E1", "CV E2", "bias beside, E2"], body

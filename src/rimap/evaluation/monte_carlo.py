@@ -12,7 +12,7 @@ from rimap.evaluation import figures as draw
 from rimap.evaluation.choice import fitting
 from rimap.evaluation.experiment import Experiment, Part, Settings, Unit, estimator_of
 from rimap.evaluation.repeats import Repeats, repeat
-from rimap.evaluation.scenes import at_snr, brain_slice, chunks, repeats_of
+from rimap.evaluation.scenes import at_snr, brain_slice, chunks, repeats_of, repeats_said
 from rimap.evaluation.tables import Row, distinct, select, spread, text_table
 from rimap.signals.base import SignalModel
 from rimap.signals.protocols import PROTOCOLS
@@ -43,14 +43,13 @@ class MonteCarlo(Experiment):
 
     def units(self, settings: Settings) -> list[Unit]:
         """Return (quantity, SNR, estimator, first draw, one past the last)."""
-        C = repeats_of(settings, 100, 3)
         snrs = QUICK_SNRS if settings.quick else SNRS
         return [
             (quantity, snr, spec, *piece)
             for quantity in MODELS
             for snr in snrs
             for spec in fitting(settings.estimators, PROTOCOLS[MODELS[quantity]])
-            for piece in chunks(C)
+            for piece in chunks(repeats_of(settings, 100, 3, spec))
         ]
 
     def compute(self, settings: Settings, unit: Unit) -> Part:
@@ -103,9 +102,8 @@ class MonteCarlo(Experiment):
                 for metric, what in (("bias", "median bias, %"), ("cv", "median CV, %"), ("rmse", "median RMSE, %")):
                     found = [select(rows, estimator=spec, metric=metric, snr=s)[0]["q50"] for s in snrs]
                     body.append([draw.label(spec), what, *found])
-            C = int(rows[0]["repeats"])
             out.append(
-                f"{quantity}, brain mask, C = {C} (paper, Fig. 2: RIM has the lowest CV at every SNR; no numbers printed)\n\n"
+                f"{quantity}, brain mask, {repeats_said(rows)} (paper, Fig. 2: RIM has the lowest CV at every SNR; no numbers printed)\n\n"
                 + text_table(["estimator", quantity, *(f"SNR {s:g}" for s in snrs)], body)
             )
         return "\n\n".join(out)
