@@ -55,6 +55,22 @@ def test_another_number_of_images_is_refused(network):
         ResNet.load(network[1]).estimate(series)
 
 
+def test_where_one_for_so_many_images_ships_it_is_named(network):
+    model = rimap.InversionRecovery(tau=np.linspace(100, 900, 31))
+    series = rimap.WeightedSeries(images=np.ones((31, 5, 5)), model=model, noise=rimap.Gaussian(sigma=0.1))
+    with pytest.raises(InputError, match=r"was trained on \d+ images; this series has 31.*--network resnet_t1_31"):
+        ResNet.load("resnet_t1_23").estimate(series)
+
+
+@pytest.mark.parametrize(("tau", "told"), [(TAU, False), (TAU[::-1], False), ((10, 20, 40, 80, 160, 300), True)])
+def test_a_resnet_says_where_the_times_are_not_its_own(network, tau, told):
+    model = rimap.T2Decay(tau=tau)
+    S = model.signal([np.full((9, 9), 500.0), np.full((9, 9), 100.0)])
+    maps = ResNet.load(network[1]).estimate(rimap.WeightedSeries(S, model, noise=rimap.Gaussian(sigma=5.0)))
+    assert told == any("is not told the times" in w for w in maps.warnings)
+    assert not told or not (maps.status == rimap.Status.OK).any()
+
+
 def test_a_resnet_is_not_a_rim(network):
     with pytest.raises(InputError, match="is a resnet, not a RIM"):
         rimap.RIM.load(network[1])

@@ -14,8 +14,9 @@ from rimap.errors import InputError
 from rimap.estimators import bootstrap, training_range
 from rimap.estimators.base import Estimator, Progress
 from rimap.estimators.network_input import neutral, prepared, slices
-from rimap.estimators.shipped import cached_session, default_network, metadata_of, path_of
+from rimap.estimators.shipped import cached_session, default_network, metadata_of, path_of, shipped
 from rimap.series import ParameterMaps, WeightedSeries
+from rimap.signals.base import SignalModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ class ResNet(Estimator):
         if n != model.n_images:
             raise InputError(
                 f"ResNet {about['name']!r} was trained on {n} images; this series has {model.n_images}. Use the RIM, "
-                "which takes any number, or train one with `rimap train`."
+                f"which takes any number, {_other(model)}or train one with `rimap train`."
             )
         ready = prepared(series, self.scale, self.threads)
         run = cached_session(path, self.threads or 0).run
@@ -115,6 +116,16 @@ class ResNet(Estimator):
             planes=self.planes,
             progress=progress,
         )
+
+
+def _other(model: SignalModel) -> str:
+    """Return which ResNet that ships is for so many images, as a piece of advice; nothing where none is."""
+    for name, path in shipped().items():
+        about = metadata_of(path)
+        seen = about["kind"], about["sequence"], about["trained_on"]["n_images"][0]
+        if seen == ("resnet", model.name, model.n_images):
+            return f"--network {name}, "
+    return ""
 
 
 def _order(trained: Sequence[float], times: NDArray[np.float64]) -> NDArray[np.intp]:

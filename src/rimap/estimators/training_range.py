@@ -60,6 +60,9 @@ def compare(
         reasons.append(f"{fewest} to {most} images, and this series has {model.n_images}")
     if fixed and not (0.6 * fewest <= model.n_images <= 1.7 * most):
         reasons.append(f"{fewest} images, and this series has {model.n_images}")
+    if about["kind"] == "resnet" and not np.allclose(np.sort(t), np.sort(seen["times_ms"]), rtol=0.02, atol=1):
+        own = ", ".join(f"{x:g}" for x in sorted(seen["times_ms"]))
+        reasons.append(f"images at {own} ms, and this series has others; a ResNet is not told the times")
     s, (least, greatest) = ready.relative_sigma, seen["sigma"]
     # with less noise, a RIM that begins at maximum likelihood goes towards it
     if not (s <= greatest * _SLACK and (s >= least / _SLACK or _begins_at_likelihood(about))):
