@@ -144,6 +144,23 @@ def test_methods_cite_what_was_used():
     assert "S = A e^(−τ/T2)." in text.replace(" [2]", "") and "echo times" in text
 
 
+def test_methods_of_a_model_without_a_smooth_parameter():
+    """There is nothing to regularise: `mle` is least squares, or maximum likelihood, in each voxel."""
+    series, decay = example((20, 20), T2Decay(tau=[10, 40, 80]))
+    for noise, by in ((Gaussian(2.0), "least squares"), (Rician(2.0), "maximum likelihood")):
+        maps = replace(decay, noise=noise)
+        text, books = methods(maps, "Regularised maximum likelihood")
+        assert f"Each voxel was fitted by itself by {by}" in text and not any("Barral" in b for b in books)
+        html = page(series, maps, Run("x", "Regularised maximum likelihood"))
+        assert not [word for word in ("together", "egularised", "Eq. 2", "lambda_B") if word in html]
+    _, maps = example((20, 20))
+    assert "fitted together by regularised" in methods(maps, "MLE")[0]
+    text, books = methods(replace(maps, settings={"lambda_B": 0.0}), "MLE")
+    assert "by itself by least squares" in text and "lambda_B = 0" in text and any("Barral" in b for b in books)
+    text, _ = methods(replace(decay, estimator="nlls", noise=Rician(2.0)), "Nonlinear least squares")
+    assert "likelihood was Rician" not in text
+
+
 def test_the_bound_is_that_of_the_likelihood():
     _, maps = example((40, 40))
     chart = precision(maps, maps.status == Status.OK)

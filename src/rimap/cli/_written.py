@@ -132,7 +132,7 @@ def written(
         units={p.name: p.unit for p in maps.model.parameters},
         count=mapped.count,
         noise=_noise_text(maps),
-        estimator=f"{maps.estimator} – {estimator.title}",
+        estimator=f"{maps.estimator} – {report.title_of(maps, estimator.title)}",
         choice=choice,
         warnings=warnings,
         seconds=mapped.seconds,

@@ -37,7 +37,6 @@ COLOURS = (
 
 #: What an estimator of the house does, in a sentence, and what it rests on.
 _ESTIMATORS = {
-    "nlls": ("Each voxel was fitted by itself by least squares, with a search for the global optimum", (BARRAL,)),
     "mle": ("All voxels were fitted together by regularised maximum likelihood (Eq. 2 there)", (SABIDUSSI,)),
     "rim": ("The maps are those of a recurrent inference machine", (SABIDUSSI, PUTZKY)),
     "resnet": ("The maps are those of a residual network", (SABIDUSSI, HE)),
@@ -46,7 +45,32 @@ _ESTIMATORS = {
 
 def options_of(maps: ParameterMaps) -> dict[str, str]:
     """Return the settings that bear on the values."""
-    return {str(k): plain(v) for k, v in maps.settings.items() if v is not None and k != "threads"}
+    without = {"threads"} if any(p.smooth for p in maps.model.parameters) else {"threads", "lambda_B"}
+    return {str(k): plain(v) for k, v in maps.settings.items() if v is not None and k not in without}
+
+
+def voxelwise(maps: ParameterMaps) -> str:
+    """Return by what each voxel was fitted by itself: ``least squares``, ``maximum likelihood``, "" where it was not."""
+    smooth = any(p.smooth for p in maps.model.parameters) and maps.settings.get("lambda_B") != 0
+    if maps.estimator == "nlls" or (maps.estimator == "mle" and not smooth):
+        rician = maps.estimator == "mle" and maps.noise is not None and maps.noise.name == "rician"
+        return "maximum likelihood" if rician else "least squares"
+    return ""
+
+
+def title_of(maps: ParameterMaps, title: str) -> str:
+    """Return the estimator in words: its title, unless that promises a smooth parameter where there is none."""
+    if maps.estimator != "mle" or not (by := voxelwise(maps)):
+        return title
+    return "Maximum likelihood in each voxel" + (", which is least squares" if by == "least squares" else "")
+
+
+def _said(maps: ParameterMaps) -> tuple[str, tuple[str, ...]]:
+    """Return what the estimator does, in a sentence, and what it rests on; nothing for one that is not of the house."""
+    if by := voxelwise(maps):
+        books = (BARRAL,) if by == "least squares" and maps.model.bids_time == "InversionTime" else ()
+        return f"Each voxel was fitted by itself by {by}, with a search for the global optimum", books
+    return _ESTIMATORS.get(maps.estimator, ("", ()))
 
 
 def methods(maps: ParameterMaps, title: str, version: str = __version__) -> tuple[str, list[str]]:
@@ -76,17 +100,18 @@ def methods(maps: ParameterMaps, title: str, version: str = __version__) -> tupl
     if hasattr(model, "signed"):
         text += " (signed images)" if model.signed else " (magnitude images)"
     options = "; ".join(f"{k} = {v}" for k, v in options_of(maps).items())
+    title = title_of(maps, title)
     text += f". Estimator: {(title or maps.estimator).lower()}{f' ({options})' if options else ''}. "
-    said, books = _ESTIMATORS.get(maps.estimator, ("", ()))
-    if maps.estimator == "nlls" and model.bids_time != "InversionTime":
-        books = ()
+    said, books = _said(maps)
     if said:
         text += said + (f" {cite(*books)}" if books else "") + ". "
     formula = formula_of(maps)
     if formula:
         text += f"The signal was modelled as {formula}" + (f" {cite(BARRAL)}" if tr is not None else "") + ". "
     if maps.noise is not None:
-        text += f"The likelihood was {maps.noise.name.capitalize()}"
+        squares = maps.estimator == "nlls" and maps.noise.name == "rician"
+        text += "For the standard deviations the noise was " if squares else "The likelihood was "
+        text += maps.noise.name.capitalize()
         text += f" {cite(RICE)}" if maps.noise.name == "rician" else ""
         if sigma is not None:
             text += f" with σ = {number(sigma)} ({sigma_origin(maps)})"

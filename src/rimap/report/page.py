@@ -7,7 +7,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from typing import Any
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rimap import __version__, colours
 from rimap.report.charts import histogram, precision
 from rimap.report.embedding import Embedded, embed, window_of
-from rimap.report.methods import methods, options_of
+from rimap.report.methods import methods, options_of, title_of
 from rimap.report.numbers import ms, number, sigma_number, sigma_origin
 from rimap.report.panels import STATUS_COLOURS, palettes, panels_of, status_pictures
 from rimap.report.statistics import Statistics, counted, describe, foreground, region, statistics_of
@@ -86,6 +86,7 @@ def page(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> str:
         What else to say.
     """
     script = source("viewer.js")
+    run = replace(run, estimator_title=title_of(maps, run.estimator_title))
     return render(
         "report.html",
         **_content(series, maps, run),
