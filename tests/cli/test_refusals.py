@@ -187,7 +187,11 @@ def a_network_for_an_estimator_that_has_none(root, make):
 
 
 def rician_noise_on_signed_images(root, make):
-    return [root, "--signed", "--noise", "rician"], "signed"
+    return [root, "--signed", "--noise", "rician", "--estimator", "mle"], "signed"
+
+
+def rician_noise_for_least_squares(root, make):
+    return [root, "--noise", "Rician", "--estimator", "nlls"], "--estimator mle"
 
 
 def a_repetition_time_below_the_inversion_time(root, make):

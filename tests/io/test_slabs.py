@@ -64,7 +64,7 @@ def maps_of(folder: Path) -> dict[str, bytes]:
     ("kind", "name", "dtype", "more"),
     [
         ("ir", "x.nii.gz", np.int16, ()),
-        ("ir", "x.nii", np.float32, ("--noise", "rician", "--rates")),
+        ("ir", "x.nii", np.float32, ("--noise", "gaussian", "--rates")),
         (
             "ir",
             "x.nii.gz",

@@ -49,7 +49,13 @@ class Request:
 
 
 def chosen(request: Request, sequence: str) -> tuple[Estimator, str]:
-    """Return the estimator of a request for a sequence, and why it is that one."""
+    """Return the estimator of a request for a sequence, and why it is that one.
+
+    Raises
+    ------
+    InputError
+        For an option that this estimator does not have, or noise that it cannot take.
+    """
     options = dict(request.estimator_options)
     if request.estimator is None:
         name, why = default_estimator(sequence, options)
@@ -57,6 +63,10 @@ def chosen(request: Request, sequence: str) -> tuple[Estimator, str]:
             options.pop("sd_draws", None)  # they give the bound: T2 beside T1 in one data set is no reason to refuse
     else:
         name, why = one_of(request.estimator, estimator_names(), "--estimator"), "as asked for"
+    if name == "nlls" and (request.noise or "").strip().lower() == "rician":
+        raise InputError(
+            "--noise rician: nlls is least squares, which is for Gaussian noise. Take --estimator mle, or leave --noise out."
+        )
     return build(name, options, threads=request.threads), why
 
 
