@@ -161,6 +161,29 @@ def test_methods_of_a_model_without_a_smooth_parameter():
     assert "likelihood was Rician" not in text
 
 
+@pytest.mark.parametrize(
+    ("estimator", "network", "own"),
+    [("rim", "t1", True), ("rim", "rim_t1_31", False), ("resnet", "resnet_t1_31", False), ("rim", "mine", False)],
+)
+def test_methods_say_which_network(estimator, network, own, monkeypatch):
+    _, maps = example((20, 20))
+    maps = replace(maps, estimator=estimator, settings={"network": network, "scale": 123.456, "sd_draws": 4})
+    text, _ = methods(maps, "Recurrent inference machine")
+    assert f", the network {network}" in text and ("does not ship" in text) == (network == "mine")
+    assert (
+        ("Its design differs from that of [1]" in text) == own == ("maximum of the likelihood with a smooth B" in text)
+    )
+    assert "scale" not in text and "4 draws" in text
+    monkeypatch.setattr("rimap.report.methods.shipped", dict)  # its file is gone
+    assert f"the network {network}, which does not ship" in methods(maps, "")[0]
+
+
+def test_methods_of_the_network_for_T2_promise_no_smooth_parameter():
+    _, maps = example((20, 20), T2Decay(tau=[10, 40, 80]))
+    text, _ = methods(replace(maps, estimator="rim", settings={"network": "t2"}), "")
+    assert "begins at the maximum of the likelihood, and" in text and "smooth" not in text
+
+
 def test_the_bound_is_that_of_the_likelihood():
     _, maps = example((40, 40))
     chart = precision(maps, maps.status == Status.OK)

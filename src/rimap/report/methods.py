@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from rimap import __version__
+from rimap.errors import InputError
+from rimap.estimators.shipped import metadata_of, shipped
 from rimap.report.numbers import ms, number, plain, sigma_number, sigma_origin
 from rimap.series import ParameterMaps
 
@@ -73,6 +75,34 @@ def _said(maps: ParameterMaps) -> tuple[str, tuple[str, ...]]:
     return _ESTIMATORS.get(maps.estimator, ("", ()))
 
 
+#: Settings of a network that the sentences have said, or that say nothing to a reader.
+_OF_NETWORKS = ("network", "scale", "sd_draws")
+
+
+def _network(maps: ParameterMaps, paper: str) -> str:
+    """Return which network it was and, of one that ships, how it differs from the paper's.
+
+    Of others the name is all that maps hold, and their file may be gone.
+    """
+    name = maps.settings.get("network")
+    if maps.estimator not in ("rim", "resnet") or not name:
+        return ""
+    if (path := shipped().get(str(name))) is None:
+        return f", the network {name}, which does not ship with rimap"
+    text = f", the network {name} that ships with rimap"
+    try:
+        loop = metadata_of(path).get("rim") or {}
+    except InputError:
+        return text
+    if maps.estimator != "rim" or loop.get("start") != "smooth_B":
+        return text
+    smooth = " and ".join(p.name for p in maps.model.parameters if p.smooth)
+    return (
+        f"{text}. Its design differs from that of {paper}: it begins at the maximum of the likelihood"
+        f"{f' with a smooth {smooth}' if smooth else ''}, and its inputs and outputs are in units of the Cramér-Rao bound"
+    )
+
+
 def methods(maps: ParameterMaps, title: str, version: str = __version__) -> tuple[str, list[str]]:
     """Return the sentences, with numbers in brackets, and the references in that order.
 
@@ -99,12 +129,13 @@ def methods(maps: ParameterMaps, title: str, version: str = __version__) -> tupl
         text += f" and TR {', '.join(ms(t) for t in sorted(set(np.atleast_1d(tr).tolist())))} ms"
     if hasattr(model, "signed"):
         text += " (signed images)" if model.signed else " (magnitude images)"
-    options = "; ".join(f"{k} = {v}" for k, v in options_of(maps).items())
+    said_below = _OF_NETWORKS if maps.estimator in ("rim", "resnet") else ()
+    options = "; ".join(f"{k} = {v}" for k, v in options_of(maps).items() if k not in said_below)
     title = title_of(maps, title)
     text += f". Estimator: {(title or maps.estimator).lower()}{f' ({options})' if options else ''}. "
     said, books = _said(maps)
     if said:
-        text += said + (f" {cite(*books)}" if books else "") + ". "
+        text += said + (f" {cite(*books)}" if books else "") + _network(maps, cite(SABIDUSSI)) + ". "
     formula = formula_of(maps)
     if formula:
         text += f"The signal was modelled as {formula}" + (f" {cite(BARRAL)}" if tr is not None else "") + ". "
