@@ -98,6 +98,23 @@ def test_page_says_what_was_found_and_how():
     assert f"{median:,.0f} ms" in text
 
 
+def test_page_without_standard_deviations_does_not_speak_of_them():
+    series, maps = example((60, 50))
+    said = ("median SD", "Dots:", "SD: what the noise makes", "Ring:", "Standard deviations are")
+    assert all(word in page(series, maps, Run("x")) for word in said)
+    for none in (None, np.full_like(maps.sd_kappa, np.nan)):
+        html = page(series, replace(maps, sd_kappa=none), Run("x"))
+        assert not [word for word in said if word in html]
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_settings_and_methods_have_one_formula(signed):
+    series, maps = example((20, 20), InversionRecovery(tau=[50, 400, 1100, 2500], signed=signed))
+    html = page(series, maps, Run("x"))
+    formula = "S = A (1 − B e^(−τ/T1))" if signed else "S = |A (1 − B e^(−τ/T1))|"
+    assert f"<td>{formula}</td>" in html and f"modelled as {formula}" in html
+
+
 def test_names_from_files_cannot_become_markup():
     series, maps = example((20, 20))
     html = page(series, maps, Run("<script>alert(1)</script>", inputs=['"><img src=http://x>'], warnings=["<b>&"]))

@@ -147,7 +147,7 @@ def methods(maps: ParameterMaps, title: str, version: str = __version__) -> tupl
         if sigma is not None:
             text += f" with σ = {number(sigma)} ({sigma_origin(maps)})"
         text += ". "
-    if maps.sd_kappa is not None:
+    if maps.sd_kappa is not None and np.isfinite(maps.sd_kappa).any():
         text += (
             f"Standard deviations are those over {maps.settings['sd_draws']} draws of the noise around the maps. "
             if maps.settings.get("sd_draws")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rimap import __version__, colours
 from rimap.report.charts import histogram, precision
 from rimap.report.embedding import Embedded, embed, window_of
-from rimap.report.methods import methods, options_of, title_of
+from rimap.report.methods import formula_of, methods, options_of, title_of
 from rimap.report.numbers import ms, number, sigma_number, sigma_origin
 from rimap.report.panels import STATUS_COLOURS, palettes, panels_of, status_pictures
 from rimap.report.statistics import Statistics, counted, describe, foreground, region, statistics_of
@@ -141,7 +141,7 @@ def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> di
         "where": where,
         "images": images,
         "acquisition": _acquisition(maps, affine),
-        "sd_source": maps.sd_source,
+        "sd_source": maps.sd_source if maps.sd_kappa is not None and np.isfinite(maps.sd_kappa).any() else "",
         "settings": _settings(maps, run),
         "versions": list(run.versions.items()) or _versions(),
         "methods": text,
@@ -303,7 +303,9 @@ def _settings(maps: ParameterMaps, run: Run) -> list[tuple[str, str]]:
     sigma = sigma_number(maps)
     noise = maps.noise.name if maps.noise is not None else "–"
     rows = [("Estimator", " – ".join(x for x in (maps.estimator, run.estimator_title) if x)), ("Chosen", run.choice)]
-    rows.append(("Model", (type(maps.model).__doc__ or "").strip().splitlines()[0].replace("`", "")))
+    rows.append(
+        ("Model", formula_of(maps) or (type(maps.model).__doc__ or "–").strip().splitlines()[0].replace("`", ""))
+    )
     rows.append(("Noise", noise + ("" if sigma is None else f", σ = {number(sigma)} ({sigma_origin(maps)})")))
     rows += list(options_of(maps).items())
     rows.append(("Bounds", "; ".join(f"{p.name} {_bounds(p)}" for p in maps.model.parameters)))
