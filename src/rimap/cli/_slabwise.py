@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.estimators import sigma
 from rimap.estimators.base import conditioning_warnings, model_warnings
+from rimap.estimators.misfit import misfit_warnings
 from rimap.estimators.mle import MLE
 from rimap.estimators.nlls import NLLS, noise_of, sd_for
 from rimap.estimators.noise_floor import noise_floor_warnings
@@ -182,10 +183,11 @@ def estimate(
     where = np.unravel_index(every, done.status.shape)
     thin = _maps_at(done, where)
     thin = replace(thin, noise=_noise_at(noise, where), estimator=squares.name)
-    some = None if hasattr(model, "signed") else _series_at(done, every)[0]  # whether images are signed, a model knows
+    some = _series_at(done, every)[0]
     doubts = (
         *conditioning_warnings(_one_voxel(model, 1.0), thin),
         *noise_floor_warnings(some or _one_voxel(model, 1.0), thin),
+        *(misfit_warnings(some, replace(thin, sigma_source=source)) if some else ()),
     )
     warnings = (*model_warnings(model), *found, *doubts)
     return replace(done, maps=replace(done.maps, head=replace(head, warnings=warnings)))
@@ -252,7 +254,7 @@ def _series_at(done: Slabwise, voxels: NDArray[np.intp]) -> tuple[WeightedSeries
     maps = _maps_at(done, where)
     if images is None or not np.isfinite(images).any() or not images.any():
         return None, maps
-    return WeightedSeries(images, done.opened.model, noise=done.opened.noise), maps
+    return WeightedSeries(images, done.opened.model, noise=_noise_at(done.opened.noise, where)), maps
 
 
 def _maps_at(done: Slabwise, where: tuple[NDArray[np.intp], ...]) -> ParameterMaps:

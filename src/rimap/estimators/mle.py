@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.estimators.b_field import Box, minimise
 from rimap.estimators.base import Estimator, Progress, conditioning_warnings, model_warnings
+from rimap.estimators.misfit import misfit_warnings
 from rimap.estimators.nlls import NLLS
 from rimap.estimators.noise_floor import noise_floor_warnings
 from rimap.likelihood import Gaussian, Noise
@@ -143,7 +144,7 @@ def _maximise(options: MLE, series: WeightedSeries, progress: Progress | None) -
         residual=residual.reshape(X), noise=noise, sigma_source=source, estimator=MLE.name, settings=asdict(options),
         affine=series.affine,
     )  # fmt: skip
-    doubts = (*conditioning_warnings(series, maps), *noise_floor_warnings(series, maps))
+    doubts = (*conditioning_warnings(series, maps), *noise_floor_warnings(series, maps), *misfit_warnings(series, maps))
     return replace(maps, warnings=(*model_warnings(model), *found, *doubts))
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.estimators import multistart
 from rimap.estimators.base import Estimator, Progress, conditioning_warnings, model_warnings
+from rimap.estimators.misfit import misfit_warnings
 from rimap.estimators.noise_floor import noise_floor_warnings
 from rimap.estimators.separable import LineTable, cone_table, line_table, suits
 from rimap.estimators.sigma import estimate_sigma
@@ -97,7 +98,11 @@ class NLLS(Estimator):
             estimator=self.name,
             settings=asdict(self),
         )
-        doubts = (*conditioning_warnings(series, maps), *noise_floor_warnings(series, maps))
+        doubts = (
+            *conditioning_warnings(series, maps),
+            *noise_floor_warnings(series, maps),
+            *misfit_warnings(series, maps),
+        )
         return replace(maps, warnings=(*model_warnings(series.model), *found, *doubts))
 
 

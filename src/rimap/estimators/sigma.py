@@ -61,7 +61,7 @@ def sigma_from_residuals(series: WeightedSeries, maps: ParameterMaps, rms: Float
         rms, rss, chosen = rms[interior], rss[interior], chosen[interior]
     sigma = 0.0
     for _ in range(4):
-        sigma = float(np.sqrt(quantile(rss if chosen.all() else rss[chosen], 0.5) / _chi2(0.5, free)))
+        sigma = float(np.sqrt(quantile(rss if chosen.all() else rss[chosen], 0.5) / chi2(0.5, free)))
         stronger = rms > _SIGNAL * sigma
         if not stronger.any() or np.array_equal(chosen, stronger):
             break
@@ -90,8 +90,8 @@ def sigma_from_background(series: WeightedSeries) -> float:
     N = S.shape[0]
     power = (S**2).mean(0)  # σ² χ²(channels·N)/N
     sigma2 = np.percentile(power, 5) / channels
-    limit = _chi2(0.999, channels * N) / N
-    middle = _chi2(0.5, channels * N) / N
+    limit = chi2(0.999, channels * N) / N
+    middle = chi2(0.5, channels * N) / N
     air = power < sigma2 * limit
     for _ in range(20):
         if air.sum() < enough:
@@ -138,6 +138,6 @@ def _values(series: WeightedSeries, voxels: NDArray[np.intp]) -> NDArray[np.floa
     return np.stack([image[where] for image in series.images]).astype(np.float64)
 
 
-def _chi2(q: float, free: int) -> float:
+def chi2(q: float, free: int) -> float:
     """Return the quantile q of χ² with `free` degrees of freedom (importing scipy.stats for it takes 0.4 s)."""
     return float(2 * gammaincinv(free / 2, q))

@@ -11,6 +11,7 @@ from scipy.ndimage import uniform_filter
 
 from rimap.errors import InputError
 from rimap.estimators.base import model_warnings
+from rimap.estimators.misfit import misfit_warnings
 from rimap.estimators.noise_floor import noise_floor_warnings
 from rimap.likelihood import Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -130,5 +131,10 @@ def checked_maps(
         settings=settings,
         affine=series.affine,
     )
-    warnings = (*model_warnings(series.model), *warnings, *noise_floor_warnings(series, maps))
+    warnings = (
+        *model_warnings(series.model),
+        *warnings,
+        *noise_floor_warnings(series, maps),
+        *misfit_warnings(series, maps),
+    )
     return replace(maps, warnings=warnings)
