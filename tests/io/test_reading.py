@@ -216,6 +216,14 @@ def test_skipping_leaves_out_the_shortest_times(bids: Path, build: SimpleNamespa
         read(bids / "sub-01", sequence="t2", skip_first=4)
 
 
+def test_skipping_counts_times_and_not_images(tmp_path: Path, build: SimpleNamespace) -> None:
+    path = build.save(tmp_path / "t2.nii", np.moveaxis(build.decay()[[0, 0, 1, 1, 2, 2]], 0, -1))
+    series = read(path, times_ms=(10, 10, 20, 20, 40, 40), sequence="t2", skip_first=1)
+    assert series.model.tau == (20, 20, 40, 40)
+    with pytest.raises(InputError, match=r"images at 3 times; a number from 0 to 2"):
+        read(path, times_ms=(10, 10, 20, 20, 40, 40), sequence="t2", skip_first=3)
+
+
 class TestRepetitionTime:
     def write(self, build: SimpleNamespace, root: Path, **fields: object) -> Path:
         for n, (ti, image) in enumerate(zip(build.TI, build.recovery()), 1):

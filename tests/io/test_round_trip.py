@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -14,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 import rimap
 from rimap.io import find_series, read, write_maps
+from rimap.io.results import find_results
 from rimap.series import ParameterMaps
 
 TI = (50.0, 400.0, 1100.0)
@@ -105,3 +107,17 @@ def test_any_scale_of_the_images_survives(scale: float) -> None:
         (found,) = find_series(path, sequence="ir")
         written = write_maps(maps, found, Path(folder) / "out")
         np.testing.assert_allclose(nib.load(written[-2]).get_fdata(), scale, rtol=1e-6)
+
+
+def test_images_left_out_by_time_are_found_again(tmp_path: Path, build: SimpleNamespace) -> None:
+    for n, (te, image) in enumerate(zip(build.TE, build.decay()), 1):  # two images of each time
+        data = np.stack([image, 1.01 * image], -1)
+        build.save(tmp_path / f"raw/sub-1/anat/sub-1_echo-{n}_MESE.nii.gz", data, {"EchoTime": te / 1000})
+    (tmp_path / "raw/dataset_description.json").write_text('{"Name": "test", "BIDSVersion": "1.10.0"}')
+    (files,) = find_series(tmp_path / "raw")
+    series = files.load(skip_first=1)
+    write_maps(rimap.NLLS().estimate(series), files, tmp_path / "out")
+    (result,) = find_results(tmp_path / "out")
+    again = result.series(result.load())
+    assert again.model.tau == series.model.tau == tuple(np.repeat(build.TE[1:], 2))
+    np.testing.assert_array_equal(again.images, series.images)

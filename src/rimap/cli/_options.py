@@ -28,7 +28,7 @@ Signed = Annotated[
     typer.Option("--signed/--magnitude", help="Images keep their polarity (real part), or are a modulus."),
 ]
 SkipFirst = Annotated[
-    int, typer.Option(metavar="N", help="Leave out the N images of shortest time (the first echo of a MESE).")
+    int, typer.Option(metavar="N", help="Leave out the images of the N shortest times (1: the first echo of a MESE).")
 ]
 NoiseName = Annotated[str | None, typer.Option(metavar="gaussian|rician", help="Likelihood; gaussian if left out.")]
 LambdaB = Annotated[

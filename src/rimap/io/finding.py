@@ -153,7 +153,7 @@ def read(
     noise
         `Gaussian(…)` or `Rician(…)`.
     skip_first
-        Leave out this many images with the shortest times (1 for the first echo of a MESE).
+        Leave out the images of this many shortest times (1 for the first echo of a MESE), repeats of them as well.
     signed
         Whether inversion recovery images keep their polarity. Left out: as ``part-`` says, and without it as the
         images look. `False` takes the modulus.

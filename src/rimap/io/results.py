@@ -201,6 +201,7 @@ class ResultFiles:
         ):
             raise InputError("the sources lie on another grid than the maps")
         more = sum(g.n_volumes for g in grids) - model.n_images
+        all_times = files.open(sequence=model.name).model.times if more > 0 else model.times
         tr = getattr(model, "tr", None)
         series = files.load(
             times_ms=tuple(model.times) if more == 0 else None,
@@ -208,7 +209,7 @@ class ResultFiles:
             sequence=model.name,
             mask=None if mask.all() else mask,
             noise=maps.noise,
-            skip_first=max(more, 0),
+            skip_first=max(len(set(all_times)) - len(set(model.times)), 0),
             signed=getattr(model, "signed", None),
         )
         if series.model.n_images != model.n_images or not np.allclose(series.model.times, model.times, rtol=1e-6):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.errors import InputError
+from rimap.errors import InputError, count_of
 from rimap.io.bids import Sidecars, model_of_suffix, models, strip_nii
 from rimap.io.nifti import MaskFile, check_same_grid, open_nifti
 from rimap.io.opened import OpenSeries, check_companions
@@ -174,7 +174,7 @@ class SeriesFiles:
         noise
             `Gaussian(…)` or `Rician(…)`.
         skip_first
-            Leave out this many images with the shortest times (1 for the first echo of a MESE).
+            Leave out the images of this many shortest times (1 for the first echo of a MESE), repeats of them as well.
         signed
             Whether inversion recovery images keep their polarity. Left out: as `part-` says, and without it as the
             images look. `False` takes the modulus.
@@ -274,10 +274,10 @@ def _check_names(images: Sequence[Path], tau: Sequence[float]) -> None:
 
 
 def _without_first(tau: Sequence[float], skip_first: int, label: str) -> list[bool]:
-    if skip_first < 0 or skip_first >= len(tau):
+    times = sorted(set(tau))
+    if skip_first < 0 or skip_first >= len(times):
         raise InputError(
-            f"--skip-first {skip_first}: {label} has {len(tau)} images; a number from 0 to {len(tau) - 1} was expected."
+            f"--skip-first {skip_first}: {label} has images at {count_of(len(times), 'time')}; a number from 0 to "
+            f"{len(times) - 1} was expected."
         )
-    keep = np.ones(len(tau), bool)
-    keep[np.argsort(tau, kind="stable")[:skip_first]] = False
-    return [bool(k) for k in keep]
+    return [t >= times[skip_first] for t in tau]
