@@ -9,11 +9,10 @@ from typing import Any
 
 from rimap.errors import InputError, count_of
 from rimap.signals import SignalModel
+from rimap.signals.units import refuse_seconds
 
 #: Above these, a field in seconds holds milliseconds (s).
 MOST_SECONDS = {"InversionTime": 30.0, "EchoTime": 5.0}
-#: Below these, times in milliseconds are seconds (ms).
-LEAST_MS = {"InversionTime": 10.0, "EchoTime": 1.0}
 _LONGEST_TR_S = 100.0
 
 
@@ -97,13 +96,7 @@ def times_from_user(times_ms: Iterable[float], n_images: int, model: type[Signal
     for t in tau:
         if not math.isfinite(t) or t < 0:
             raise InputError(f"times must be finite and not negative; --times-ms has {t:g}.")
-    least = LEAST_MS.get(model.bids_time, 0.0)
-    if 0 < max(tau) < least:
-        in_ms = " ".join(f"{t * 1000:g}" for t in tau[:3])
-        raise InputError(
-            f"the longest of --times-ms is {max(tau):g} ms, too short for {model.title.lower()}. Are these seconds? "
-            f"Then give them in milliseconds: --times-ms {in_ms}{' …' if len(tau) > 3 else ''}"
-        )
+    refuse_seconds(tau, model, "--times-ms")
     return tau
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from rimap.errors import InputError
 from rimap.signals import SignalModel, signal_models
 from rimap.signals.protocols import PROTOCOLS
+from rimap.signals.units import refuse_seconds
 
 Range = tuple[float, float]
 
@@ -183,6 +184,11 @@ class PatchRecipe:
             raise InputError(f"n_images must begin at {Q} or more for {self.sequence}; {self.n_images[0]} came.")
         if len(self.tr_ms) not in (0, 1, len(self.times_ms)):
             raise InputError(f"tr_ms must be one value, or one for each of the {len(self.times_ms)} times_ms.")
+        refuse_seconds(
+            self.times_ms or self.time_range_ms,
+            model_class(self.sequence),
+            "times_ms" if self.times_ms else "time_range_ms",
+        )
         if self.times_ms:
             model_class(self.sequence)(tau=self.times_ms, **({"tr": self.tr_ms} if self.tr_ms else {}))  # checks them
         if not self.anatomies:
