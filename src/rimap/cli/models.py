@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rimap.signals.base import SignalModel
+
+#: What the figures of a validation are, in the order in which they are said.
+_IN_WORDS = {
+    "error_pct": "median error",
+    "error_low_noise_pct": "at low noise",
+    "error_mid_noise_pct": "at mid noise",
+    "error_high_noise_pct": "at high noise",
+    "start_error_pct": "after the first step",
+    "bias_pct": "median bias",
+}
 
 
 def command() -> None:
     """List the estimators, the networks that ship, and the sequences."""
-    from rimap.cli._choice import default_estimator
     from rimap.estimators import estimators
     from rimap.estimators.shipped import metadata_of, shipped
     from rimap.signals import signal_models
 
     sequences = signal_models()
-    default = {default_estimator(name)[0] for name in sequences}
+    default = _defaults(sequences)
     print("Estimators (--estimator):")
     for name, estimator in sorted(estimators().items()):
-        print(f"  {name:<8} {estimator.title}{' (default)' if name in default else ''}")
+        print(f"  {name:<8} {estimator.title}{default.get(name, '')}")
     print("Networks (--network):")
     for name, path in shipped().items():
         about = metadata_of(path)
         print(f"  {name:<14} {about['kind']}, {about['sequence']}: {about.get('description') or about['name']}")
         print(f"  {'':<14} {_training(about)}; {about['parameters']:,} parameters, {path.stat().st_size / 1e3:,.0f} kB")
         if figures := about.get("figures"):
-            print(f"  {'':<14} {', '.join(f'{k} {v:g}' for k, v in figures.items())}")
+            print(f"  {'':<14} {_figures(figures, about['kind'], _last(about))}")
     if not shipped():
         print("  none in this installation; `rimap train` makes one")
     print("Sequences (--sequence):")
@@ -32,11 +45,46 @@ def command() -> None:
         print(f"  {name:<8} {model.title}: {parameters}; BIDS {model.bids_suffix}, times from {model.bids_time}")
 
 
-def _training(about: dict[str, Any]) -> str:
-    """Return what a network was trained on, in words."""
+def _defaults(sequences: Mapping[str, type[SignalModel]]) -> dict[str, str]:
+    """Return what each estimator is the default for, by name: the last parameter, with the sequence where two have it."""
+    from rimap.cli._choice import default_estimator
+
+    last = [model.parameters[-1].name for model in sequences.values()]
+    found: dict[str, list[str]] = {}
+    for (name, model), T in zip(sequences.items(), last):
+        words = f"{T} by {model.title.lower()}" if last.count(T) > 1 else T
+        found.setdefault(default_estimator(name)[0], []).append(words)
+    return {name: f" (default for {', '.join(words)})" for name, words in found.items()}
+
+
+def _last(about: Mapping[str, Any]) -> str:
+    """Return the relaxation time that a network maps."""
     from rimap.signals import signal_models
 
-    seen, T = about["trained_on"], signal_models()[about["sequence"]].parameters[-1].name
+    return signal_models()[about["sequence"]].parameters[-1].name
+
+
+def _figures(figures: Mapping[str, float], kind: str, T: str) -> str:
+    """Return the figures of a network: those of its validation in words, in per cent; others as they are named.
+
+    >>> _figures({"validation_loss": 0.0323, "error_pct": 8.3109, "bias_pct": -0.8692}, "rim", "T1")
+    'T1 in validation: median error 8.3 %, median bias -0.87 %'
+    >>> _figures({"worst |bias| % at SNR 3": 2.03}, "rim", "T1")
+    'worst |bias| % at SNR 3 2.03'
+    """
+    words = dict(_IN_WORDS)
+    if kind != "rim":
+        del words["start_error_pct"]  # it has no steps
+    validation = [f"{text} {figures[k]:.2g} %" for k, text in words.items() if k in figures]
+    others = [f"{k} {v:g}" for k, v in figures.items() if k not in (*_IN_WORDS, "validation_loss")]
+    return "; ".join(
+        x for x in (f"{T} in validation: " * bool(validation) + ", ".join(validation), ", ".join(others)) if x
+    )
+
+
+def _training(about: dict[str, Any]) -> str:
+    """Return what a network was trained on, in words."""
+    seen, T = about["trained_on"], _last(about)
 
     def span(values: Any, unit: str = "") -> str:
         low, high = values
