@@ -45,7 +45,8 @@ def command(
         typer.Option(metavar="NUMBER", help="DICOM series; 5,6,7 for one made of several. Repeatable."),
     ] = None,
     participant_label: Annotated[
-        list[str] | None, typer.Option(metavar="LABEL", help="Only this subject, with or without sub-. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="LABEL", help="Only this subject, with or without sub-; several as 01,02. Repeatable."),
     ] = None,
     session: Annotated[list[str] | None, typer.Option(metavar="LABEL", help="Only this session. Repeatable.")] = None,
     run: typed.Run = None,
