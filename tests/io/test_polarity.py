@@ -111,6 +111,13 @@ def test_the_unit_of_phase_is_told_by_its_range(lowest: float, highest: float, c
     assert phase_circle(lowest, highest) == pytest.approx(circle)
 
 
-def test_other_phase_is_refused() -> None:
-    with pytest.raises(InputError, match="radians"):
-        phase_circle(0, 65535)
+@pytest.mark.parametrize(("lowest", "highest"), [(0, 65535), (-1, 1), (-0.5, 0.5), (0, 1), (0, 0)])
+def test_other_phase_is_refused(lowest: float, highest: float) -> None:
+    with pytest.raises(InputError, match=f"run from {lowest:g} to {highest:g}; .* Convert them to radians"):
+        phase_circle(lowest, highest)
+
+
+def test_phase_in_units_of_pi_is_refused(tmp_path: Path, build: SimpleNamespace) -> None:
+    write_parts(tmp_path, build, "phase", 1 / math.pi, 0.0, build.TI)
+    with pytest.raises(InputError, match="units of π"):
+        read(tmp_path)

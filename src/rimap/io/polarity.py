@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 
+#: Phase that stays below this is in turns or units of π (noise in air fills the circle).
+_LEAST_RADIANS = 1.1
 #: How much of the mean magnitude the signal must fall over time before its polarity is turned round.
 _FALL = 0.1
 
@@ -22,7 +24,7 @@ def phase_circle(lowest: float, highest: float) -> float:
     Raises
     ------
     InputError
-        For a range beyond ±4096.
+        For a range beyond ±4096, or so small that it is no radians.
 
     Examples
     --------
@@ -30,6 +32,11 @@ def phase_circle(lowest: float, highest: float) -> float:
     8192.0
     """
     largest, width = max(abs(lowest), abs(highest)), highest - lowest
+    if largest <= _LEAST_RADIANS:
+        raise InputError(
+            f"the phase images run from {lowest:g} to {highest:g}; radians (−3.14…3.14) or −4096…4095 was expected. Are these "
+            "turns, or units of π? Convert them to radians."
+        )
     if largest <= 2 * math.pi + 0.01:
         return 2 * math.pi
     if largest <= 360.5:
