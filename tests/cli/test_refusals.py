@@ -178,6 +178,19 @@ def a_sigma_that_is_neither_number_nor_file(root, make):
     return [root, "--sigma", "three"], "three"
 
 
+def a_sigma_map_of_another_shape(root, make):
+    return [root, "--sigma", make.save(root / "s.nii.gz", np.ones((3, 3, 3)))], "map of sigma has shape (3, 3, 3)"
+
+
+def a_sigma_map_of_several_volumes(root, make):
+    return [root, "--sigma", make.save(root / "s.nii.gz", np.ones((*make.shape, 2)))], "map of sigma has shape"
+
+
+def a_sigma_map_elsewhere(root, make):
+    sigma = make.save(root / "s.nii.gz", np.ones(make.shape), np.diag([3.0, 3.0, 3.0, 1.0]))
+    return [root, "--sigma", sigma], "map of sigma has the shape of the images but another affine"
+
+
 def an_option_of_another_estimator(root, make):
     return [root, "--estimator", "nlls", "--lambda-b", "5"], "--lambda-b"
 

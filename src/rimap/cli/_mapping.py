@@ -105,7 +105,7 @@ def map_one(request: Request, files: SeriesFiles, position: str = "", spread: Sp
         tr_ms=request.tr_ms if request.tr_ms is None or len(request.tr_ms) > 1 else request.tr_ms[0],
         sequence=request.sequence,
         mask=request.mask,
-        noise=_noise(request),
+        noise=_noise(request, files),
         skip_first=request.skip_first,
         signed=request.signed,
     )
@@ -213,7 +213,7 @@ def _in_slabs(
     )
 
 
-def _noise(request: Request) -> Noise | None:
+def _noise(request: Request, files: SeriesFiles) -> Noise | None:
     from rimap.likelihood import Gaussian, Rician
 
     if request.noise is None and request.sigma is None:
@@ -221,12 +221,10 @@ def _noise(request: Request) -> Noise | None:
     kind = Rician if (request.noise or "gaussian").strip().lower() == "rician" else Gaussian
     if not isinstance(request.sigma, Path):
         return kind(request.sigma)
-    from rimap.io.nifti import open_nifti
+    from rimap.io.nifti import open_nifti, read_map
 
-    file = open_nifti(request.sigma)
-    if file.n_volumes != 1:
-        raise InputError(f"--sigma {request.sigma}: one volume was expected; {file.n_volumes} came.")
-    return kind(next(iter(file.volumes())))
+    images = open_nifti(files.images[0])
+    return kind(read_map(request.sigma, images.shape, images.affine, "map of sigma"))
 
 
 def _limit_threads(n: int) -> None:

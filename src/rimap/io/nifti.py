@@ -434,6 +434,24 @@ def read_mask(path: Path | str, shape: tuple[int, ...], affine: Any = None) -> N
     return MaskFile.of(Path(path), shape, affine).read()
 
 
+def read_map(path: Path | str, shape: tuple[int, ...], affine: Any, what: str) -> NDArray[Any]:
+    """Read a map (*X) of real numbers on the grid of the images.
+
+    Parameters
+    ----------
+    shape, affine
+        Those of the images. The affine is compared where both files have an orientation.
+    what
+        What messages call it.
+
+    Raises
+    ------
+    InputError
+        For another shape or affine.
+    """
+    return next(iter(_open_on_grid(Path(path), shape, affine, what).volumes()))
+
+
 @dataclass(frozen=True, eq=False)
 class LabelFile:
     """A label image on the grid of the images: whole numbers, 0 is background."""
