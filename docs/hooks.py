@@ -32,6 +32,11 @@ def on_page_content(content: str, **_: object) -> str:
     return _EQUATION.sub(mathml, content)
 
 
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Lead links to notebooks, which hold where the pages are read as files, to the pages made of them."""
+    return re.sub(r"\]\(\.\./notebooks/([\w-]+)\.py", r"](tutorials/\1.md", markdown)
+
+
 def on_files(files: Files, config) -> Files:
     """Add a page for each notebook."""
     for path in sorted((ROOT / "notebooks").glob("*.py")):
