@@ -34,3 +34,22 @@ def test_names_that_say_nothing_of_the_times_are_taken_as_they_come(tmp_path: Pa
     assert read(paths, times_ms=(400, 50, 1100, 2500), sequence="ir").model.times.tolist() == [400, 50, 1100, 2500]
     paths = files(tmp_path, ["50_400.nii", "400_50.nii", "x1100.nii", "x2500.nii"])  # two times in a name
     assert len(read(paths, times_ms=(50, 400, 1100, 2500), sequence="ir").images) == 4
+
+
+@pytest.mark.parametrize("pattern", ["ti{}.nii", "s3_ti{}_a.nii.gz"])
+def test_files_as_a_shell_sorts_them_are_refused(tmp_path: Path, pattern: str) -> None:
+    times = (50.0, 100.0, 200.0, 400.0, 700.0, 1100.0, 1600.0, 2500.0, 3000.0, 4000.0)
+    numbers = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+    paths = files(tmp_path, [pattern.format(n) for n in numbers])
+    shell = [paths[0], paths[9], *paths[1:9]]
+    with pytest.raises(
+        InputError, match=r"order .*ti1\D.*, .*ti10.*, .*ti2.* …, as a shell sorts names.*leading zeros"
+    ):
+        read(shell, times_ms=times, sequence="ir")
+    for inputs in (paths, tmp_path):
+        series = read(inputs, times_ms=times, sequence="ir")
+        assert series.model.times.tolist() == list(times) and (np.diff(series.images[:, 0, 0, 0]) > 0).all()
+    meant = (50, 4000, *times[1:9])  # in the order of the files that came
+    assert read(shell, times_ms=meant, sequence="ir").model.times.tolist() == list(meant)
+    any_order = [paths[1], paths[0], *paths[2:]]
+    assert len(read(any_order, times_ms=times, sequence="ir").images) == 10

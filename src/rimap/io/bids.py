@@ -88,6 +88,15 @@ def absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
+def natural(text: str) -> list[tuple[int, int, str]]:
+    """Return what sorts names by their numbers: echo2 before echo10.
+
+    >>> sorted(["echo10.nii", "echo2.nii"], key=natural)
+    ['echo2.nii', 'echo10.nii']
+    """
+    return [(0, int(t), "") if t.isdecimal() else (1, 0, t) for t in re.findall(r"\d+|\D+", text)]
+
+
 def strip_nii(path: Path) -> str:
     """Return a file's name without ``.nii`` or ``.nii.gz``."""
     return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)

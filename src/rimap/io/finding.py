@@ -19,6 +19,7 @@ from rimap.io.bids import (
     is_nifti,
     model_of_suffix,
     models,
+    natural,
     nifti_files,
     strip_nii,
 )
@@ -251,7 +252,7 @@ def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> l
         return _group(named, None)
     here = [f for f in files if f.parent == root and not strip_nii(f).endswith(_DERIVED)]
     if here and not any(f.is_dir() for f in root.glob("sub-*")):
-        return _loose(sorted(here, key=lambda f: _natural(f.name)), sequence)
+        return _loose(sorted(here, key=lambda f: natural(f.name)), sequence)
     if not files:
         entries = [e for e in root.iterdir() if not e.name.startswith(".")]
         what = "holds no NIfTI file and no DICOM" if entries else "is empty"
@@ -332,7 +333,7 @@ def _bids_series(files: Sequence[Path], sequence: str | None) -> SeriesFiles:
             f"{label}: {len(images)} images of {f'part-{part}' if part else 'magnitude'} and {len(parts[other])} of "
             f"part-{other}; {numbering}-{odd[0]} lacks one of them. Add or remove it."
         )
-    order = sorted(images, key=_natural)
+    order = sorted(images, key=natural)
     stem = "_".join(f"{k}-{v}" for k, v in _ordered(entities)) or suffix
     return SeriesFiles(
         images=tuple(images[n] for n in order),
@@ -372,10 +373,6 @@ def _common(files: Sequence[Path]) -> str:
         return names[0]
     shared = os.path.commonprefix(names)  # noqa: RUF071 - character by character is what is meant
     return re.sub(r"[\W_\d]+$", "", shared) or files[0].parent.resolve().name or names[0]
-
-
-def _natural(text: str) -> list[tuple[int, int, str]]:
-    return [(0, int(t), "") if t.isdigit() else (1, 0, t) for t in re.findall(r"\d+|\D+", text)]
 
 
 def _unique(series: Sequence[SeriesFiles]) -> list[SeriesFiles]:

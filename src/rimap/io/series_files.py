@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError, count_of
-from rimap.io.bids import Sidecars, model_of_suffix, models, strip_nii
+from rimap.io.bids import Sidecars, model_of_suffix, models, natural, strip_nii
 from rimap.io.nifti import MaskFile, check_same_grid, open_nifti
 from rimap.io.opened import OpenSeries, check_companions
 from rimap.io.timing import repetition_time, times_from_sidecars, times_from_user
@@ -192,7 +192,8 @@ class SeriesFiles:
             tau = times_from_sidecars(self.images, counts, metadata, model)
         else:
             tau = times_from_user(times_ms, sum(counts), model, self.label)
-            _check_names(self.images, tau)
+            if not _named_by_time(self.images, tau) and not self.origin:
+                _check_order(self.images, tau)
         options, notes = self._options(model, counts, metadata, tau, tr_ms, signed)
         keep = _without_first(tau, skip_first, self.label)
         whole = model(tau=tau, **options)
@@ -252,8 +253,8 @@ def _varies(metadata: Sequence[dict[str, Any]], field: str) -> bool:
     return any(isinstance(v, list) for v in values) or len({str(v) for v in values}) > 1
 
 
-def _check_names(images: Sequence[Path], tau: Sequence[float]) -> None:
-    """Refuse times that the names of the files contradict: TI_1000.nii comes before TI_50.nii where a shell lists them.
+def _named_by_time(images: Sequence[Path], tau: Sequence[float]) -> bool:
+    """Tell whether the names say the times, and refuse times that they contradict: a shell lists TI_1000 before TI_50.
 
     Raises
     ------
@@ -261,16 +262,41 @@ def _check_names(images: Sequence[Path], tau: Sequence[float]) -> None:
         Where a name has the time of another file and not its own.
     """
     if len(images) != len(tau) or len(set(tau)) < 2:
-        return
+        return False
     named = [{float(x) for x in re.findall(r"\d+(?:\.\d+)?", strip_nii(f))} & set(tau) for f in images]
     if len({frozenset(n) for n in named}) < len(images) or not all(len(n) == 1 for n in named):
-        return
+        return False
     wrong = next((k for k, (n, t) in enumerate(zip(named, tau)) if t not in n), None)
     if wrong is not None:
         raise InputError(
             f"--times-ms gives {tau[wrong]:g} ms to {images[wrong].name}: times go in the order of the files, which is "
             f"{', '.join(f.name for f in images[:4])}{' …' if len(images) > 4 else ''}. Give the times, or the files, in the other's order."
         )
+    return True
+
+
+def _check_order(images: Sequence[Path], tau: Sequence[float]) -> None:
+    """Refuse files in the order of a shell, ti1, ti10, ti2: times that are typed go by the numbers.
+
+    Raises
+    ------
+    InputError
+        Where names that differ in numbers alone are sorted as text and not as numbers. Times that rise by the numbers
+        of the files, and not as they came, were meant so.
+    """
+    names = [str(f) for f in images]
+    by_number = sorted(range(len(names)), key=lambda k: natural(names[k]))
+    digits = [re.findall(r"\d+", name) for name in names]
+    as_text = names == sorted(names) or digits == sorted(digits)  # some languages sort _ before digits
+    if by_number == sorted(by_number) or not as_text or len({re.sub(r"\d+", "", name) for name in names}) > 1:
+        return
+    if len(tau) == len(names) and [tau[k] for k in by_number] == sorted(tau) != list(tau):
+        return
+    raise InputError(
+        f"the files came in the order {', '.join(f.name for f in images[:3])}{' …' if len(images) > 3 else ''}, as a shell "
+        "sorts names, and --times-ms goes in the order of the files. Give the folder, names with leading zeros (01, 02), "
+        "or the files in the order of their numbers and times."
+    )
 
 
 def _without_first(tau: Sequence[float], skip_first: int, label: str) -> list[bool]:
