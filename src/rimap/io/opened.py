@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
+from rimap.io.empty import left_out
 from rimap.io.nifti import MaskFile, NiftiFile, read_volumes
 from rimap.io.polarity import looks_signed, phase_circle, restore_polarity, sign_from_phase
 from rimap.likelihood import Noise
@@ -148,6 +149,7 @@ class OpenSeries:
         images = read_volumes(self.files, self.keep, planes)
         try:
             images, model, notes = self._polarity(images, planes)
+            notes += left_out(images, model, whole=planes is None)
         except InputError as error:
             raise self._named(error) from None
         return images, model, mask, notes
