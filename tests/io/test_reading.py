@@ -139,6 +139,16 @@ def test_files_of_several_volumes_repeat_their_time(tmp_path: Path, build: Simpl
     series = read(tmp_path)
     assert series.model.tau == tuple(np.repeat(build.TE, 2))
     np.testing.assert_array_equal(series.images[2], series.images[3])
+    assert "2 volumes for each time are taken as repeats" in series.notes
+
+
+@pytest.mark.parametrize("second", [0.001, 0.5])  # phase, a later echo
+def test_volumes_that_are_no_repeats_are_refused(tmp_path: Path, build: SimpleNamespace, second: float) -> None:
+    for n, (te, image) in enumerate(zip(build.TE, build.decay()), 1):
+        data = np.stack([image, second * image], -1)
+        build.save(tmp_path / f"sub-1/anat/sub-1_echo-{n}_MESE.nii.gz", data, {"EchoTime": te / 1000})
+    with pytest.raises(InputError, match=r"echo-1_MESE.*2 volumes, which are no repeats: .* Keep one volume"):
+        read(tmp_path)
 
 
 class TestLoose:

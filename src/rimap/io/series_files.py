@@ -15,7 +15,7 @@ from rimap.errors import InputError, count_of
 from rimap.io.bids import Sidecars, model_of_suffix, models, natural, strip_nii
 from rimap.io.nifti import MaskFile, check_same_grid, open_nifti
 from rimap.io.opened import OpenSeries, check_companions
-from rimap.io.timing import repetition_time, times_from_sidecars, times_from_user
+from rimap.io.timing import about_repeats, repetition_time, times_from_sidecars, times_from_user
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
 from rimap.signals import SignalModel
@@ -190,7 +190,9 @@ class SeriesFiles:
         counts, metadata = [f.n_volumes for f in files], self.metadata()
         if times_ms is None:
             tau = times_from_sidecars(self.images, counts, metadata, model)
+            repeated = about_repeats(files, metadata, model)
         else:
+            repeated = []
             tau = times_from_user(times_ms, sum(counts), model, self.label)
             if not _named_by_time(self.images, tau) and not self.origin:
                 _check_order(self.images, tau)
@@ -214,7 +216,7 @@ class SeriesFiles:
             signed=signed,
             mask=where,
             noise=noise,
-            notes=(*self.notes, *notes),
+            notes=(*self.notes, *repeated, *notes),
         )
 
     def _options(

@@ -7,13 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rimap.errors import InputError, count_of
+from rimap.io.nifti import NiftiFile
 from rimap.signals import SignalModel
 from rimap.signals.units import refuse_seconds
 
 #: Above these, a field in seconds holds milliseconds (s).
 MOST_SECONDS = {"InversionTime": 30.0, "EchoTime": 5.0}
 _LONGEST_TR_S = 100.0
+#: Mean magnitudes of repeats of an image differ by less than this factor.
+_MOST_APART = 1.5
 
 
 def numbers(value: Any, field: str, path: Path) -> list[float]:
@@ -72,6 +77,33 @@ def times_from_sidecars(
             )
         tau += [v * 1000 for v in values]
     return [_tidy(t) for t in tau]
+
+
+def about_repeats(
+    files: Sequence[NiftiFile], metadata: Sequence[Mapping[str, Any]], model: type[SignalModel]
+) -> list[str]:
+    """Return a note where volumes of a file share the one time of its sidecar; one such file is looked at.
+
+    Raises
+    ------
+    InputError
+        Where its volumes are too different to be repeats: magnitude and phase, echoes, a noise scan.
+    """
+    if len(files) < 2:
+        return []
+    once = {k: numbers(m[model.bids_time], model.bids_time, f.path) for k, (f, m) in enumerate(zip(files, metadata))}
+    several = [k for k, times in once.items() if files[k].n_volumes > len(times) == 1]
+    if not several:
+        return []
+    file = files[min(several, key=once.__getitem__)]
+    levels = [float(np.abs(np.nan_to_num(v, posinf=0, neginf=0)).mean(dtype=float)) for v in file.volumes()]
+    if max(levels) > _MOST_APART * min(levels):
+        raise InputError(
+            f"{file.path.name}: one {model.bids_time} in its sidecar and {file.n_volumes} volumes, which are no repeats: their "
+            f"mean magnitudes go from {min(levels):.3g} to {max(levels):.3g}. Phase, echoes or a noise scan? Keep one volume in "
+            "each file, or give each its time in the sidecar."
+        )
+    return [f"{max(f.n_volumes for f in files)} volumes for each time are taken as repeats"]
 
 
 def times_from_user(times_ms: Iterable[float], n_images: int, model: type[SignalModel], label: str) -> list[float]:
