@@ -193,6 +193,7 @@ def test_methods_say_which_network(estimator, network, own, monkeypatch):
     assert "scale" not in text and "4 draws" in text
     monkeypatch.setattr("rimap.report.methods.shipped", dict)  # its file is gone
     assert f"the network {network}, which does not ship" in methods(maps, "")[0]
+    assert "Its design differs" in methods(maps, "", start="smooth_B")[0]  # its file was there when it mapped
 
 
 def test_methods_of_the_network_for_T2_promise_no_smooth_parameter():

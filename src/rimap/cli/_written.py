@@ -102,6 +102,7 @@ def written(
     run = report.Run(
         title=files.label,
         estimator_title=estimator.title,
+        network_start=report.start_of(network) if (network := str(getattr(estimator, "network", ""))) else "",
         choice=choice,
         inputs=list(files.origin) or [_shown(f) for f in files.sources],
         outputs=[_shown(f) for f in new.images],

@@ -94,6 +94,7 @@ def _run(result: ResultFiles, path: Path, text_before: str) -> Run:
         inputs=texts("inputs", [str(s) for s in sources] if isinstance(sources, list) else []),
         outputs=texts("outputs", [p.name for p in result.images()]),
         command=text("command"),
+        network_start=text("network_start"),
         seconds=float(seconds) if isinstance(seconds, (int, float)) and 0 < seconds < 1e9 else 0.0,
         made=text("made", written.strftime("%Y-%m-%d %H:%M")),
         rois=_table(path.parent / f"{result.main.name.removesuffix('.nii.gz')}_rois.tsv"),

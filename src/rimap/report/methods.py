@@ -6,7 +6,7 @@ import numpy as np
 
 from rimap import __version__
 from rimap.errors import InputError
-from rimap.estimators.shipped import metadata_of, shipped
+from rimap.estimators.shipped import metadata_of, path_of, shipped
 from rimap.report.numbers import ms, number, plain, sigma_number, sigma_origin
 from rimap.series import ParameterMaps
 
@@ -79,22 +79,22 @@ def _said(maps: ParameterMaps) -> tuple[str, tuple[str, ...]]:
 _OF_NETWORKS = ("network", "scale", "sd_draws")
 
 
-def _network(maps: ParameterMaps, paper: str) -> str:
-    """Return which network it was and, of one that ships, how it differs from the paper's.
+def start_of(network: str) -> str:
+    """Return where a RIM begins, by the name of one that ships or its file; "" where that is not to be had."""
+    try:
+        return str((metadata_of(path_of(network)).get("rim") or {}).get("start", ""))
+    except (InputError, OSError):
+        return ""
 
-    Of others the name is all that maps hold, and their file may be gone.
-    """
+
+def _network(maps: ParameterMaps, paper: str, start: str) -> str:
+    """Return which network it was and, where it is known to, how it differs from the paper's."""
     name = maps.settings.get("network")
     if maps.estimator not in ("rim", "resnet") or not name:
         return ""
-    if (path := shipped().get(str(name))) is None:
-        return f", the network {name}, which does not ship with rimap"
-    text = f", the network {name} that ships with rimap"
-    try:
-        loop = metadata_of(path).get("rim") or {}
-    except InputError:
-        return text
-    if maps.estimator != "rim" or loop.get("start") != "smooth_B":
+    ships = str(name) in shipped()
+    text = f", the network {name}{' that ships with rimap' if ships else ', which does not ship with rimap'}"
+    if (start or (start_of(str(name)) if ships else "")) != "smooth_B":
         return text
     smooth = " and ".join(p.name for p in maps.model.parameters if p.smooth)
     return (
@@ -103,7 +103,7 @@ def _network(maps: ParameterMaps, paper: str) -> str:
     )
 
 
-def methods(maps: ParameterMaps, title: str, version: str = __version__) -> tuple[str, list[str]]:
+def methods(maps: ParameterMaps, title: str, version: str = __version__, start: str = "") -> tuple[str, list[str]]:
     """Return the sentences, with numbers in brackets, and the references in that order.
 
     Parameters
@@ -112,6 +112,8 @@ def methods(maps: ParameterMaps, title: str, version: str = __version__) -> tupl
         The estimator in words.
     version
         Of the rimap that made the maps.
+    start
+        Of a network, see `start_of`; that of the one that ships under this name if left out.
     """
     cited: list[str] = []
 
@@ -135,7 +137,7 @@ def methods(maps: ParameterMaps, title: str, version: str = __version__) -> tupl
     text += f". Estimator: {(title or maps.estimator).lower()}{f' ({options})' if options else ''}. "
     said, books = _said(maps)
     if said:
-        text += said + (f" {cite(*books)}" if books else "") + _network(maps, cite(SABIDUSSI)) + ". "
+        text += said + (f" {cite(*books)}" if books else "") + _network(maps, cite(SABIDUSSI), start) + ". "
     formula = formula_of(maps)
     if formula:
         text += f"The signal was modelled as {formula}" + (f" {cite(BARRAL)}" if tr is not None else "") + ". "

@@ -57,6 +57,8 @@ class Run:
         Rows of `roi_table`.
     versions
         Of the software that made the maps; of what is installed if left out.
+    network_start
+        Where a network begins, `methods.start_of`: maps know its name alone.
     """
 
     title: str
@@ -70,6 +72,7 @@ class Run:
     warnings: Sequence[str] = ()
     rois: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     versions: Mapping[str, str] = field(default_factory=dict)
+    network_start: str = ""
 
 
 def page(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> str:
@@ -114,7 +117,7 @@ def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> di
     used = sum(len(picture["src"]) for each in (*still, {"pictures": images}) for picture in each["pictures"])
     embedded = embed(maps, series, inside, affine, LIMIT - used - 150_000)
     masked = bool((maps.status == Status.OUTSIDE_MASK).any()) if series is None else series.mask is not None
-    text, books = methods(maps, run.estimator_title, run.versions.get("rimap", __version__))
+    text, books = methods(maps, run.estimator_title, run.versions.get("rimap", __version__), run.network_start)
     return {
         "run": run,
         "run_json": _json({k: v for k, v in asdict(run).items() if k not in ("rois", "warnings", "versions")}),
