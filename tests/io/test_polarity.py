@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import rimap
 from rimap.errors import InputError
-from rimap.io import read
+from rimap.io import find_series, read
 from rimap.io.polarity import looks_signed, phase_circle
 
 
@@ -82,6 +83,43 @@ def test_loose_images_are_taken_as_what_they_look_like(tmp_path: Path, build: Si
         assert series.model.signed is signed
         assert any("signed" in note for note in series.notes) is signed
         assert not looks_signed(abs(images))
+
+
+def ring_of_fat(tau: tuple[float, ...], gain: float) -> np.ndarray:
+    """Signed images (N, 96, 96) of tissue in a ring of fat, which is brighter and never negative; air around them."""
+    y, x = np.mgrid[:96, :96] - 48
+    r = np.hypot(y, x)
+    A, T1 = np.select([r < 34, r < 44], [0.8, gain], 0.0), np.where(r < 34, 1000.0, 250.0)
+    model = rimap.InversionRecovery(tau=tau, signed=True)
+    return np.asarray(model.signal(np.stack([A, 0 * A + 1.9, T1])))
+
+
+@pytest.mark.parametrize("gain", [1.5, 3.0, 5.0])
+def test_bright_fat_does_not_hide_the_polarity(gain: float) -> None:
+    images = ring_of_fat((200.0, 600.0, 1500.0, 3000.0), gain)
+    images = images + np.random.default_rng(2).normal(0, 0.05, images.shape)
+    assert looks_signed(images) and not looks_signed(abs(images))
+
+
+@pytest.mark.parametrize("tau", [(50.0, 400.0, 1100.0, 2500.0), tuple(np.linspace(139, 937, 31))])
+@pytest.mark.parametrize("sigma", [0.0, 0.04, 0.16])  # SNR 20 and 5
+def test_noise_on_a_modulus_is_no_polarity(tau: tuple[float, ...], sigma: float) -> None:
+    rng = np.random.default_rng(3)
+    for gain in (0.8, 1.5):
+        signed = ring_of_fat(tau, gain)
+        noise = rng.normal(0, sigma, signed.shape)
+        assert looks_signed(signed + noise) and not looks_signed(abs(signed) + noise)
+
+
+def test_real_images_are_what_they_are(shared_data: Path) -> None:
+    rng = np.random.default_rng(4)
+    head = find_series(shared_data / "brain_in_vivo", sequence="ir")[0].load(signed=True).images
+    phantoms = [s.load().images for s in find_series(shared_data / "nist_phantom", sequence="ir")]
+    for images in (abs(head), *phantoms):
+        assert not looks_signed(images)
+        for sigma in (0.05, 0.2):
+            assert not looks_signed(images + rng.normal(0, sigma * np.quantile(images, 0.99), images.shape))
+    assert looks_signed(head) and looks_signed(head + rng.normal(0, 0.2 * np.quantile(head, 0.99), head.shape))
 
 
 def test_phase_without_its_magnitude_is_refused(tmp_path: Path, build: SimpleNamespace) -> None:

@@ -107,8 +107,7 @@ class OpenSeries:
         n = self.shape[-1]
         looks, circle = self.looks, self.circle
         if self._asks_looks():
-            some = np.unique(np.linspace(0, n - 1, min(n, _LOOK_AT)).round().astype(int))
-            sample = np.concatenate([read_volumes(self.files, self.keep, (int(k), int(k) + 1)) for k in some], -1)
+            sample = np.concatenate([read_volumes(self.files, self.keep, (k, k + 1)) for k in _some(n)], -1)
             looks = looks_signed(sample)
         if self.companions and self.part != "real" and hasattr(self.model, "signed") and self.signed is not False:
             low, high = np.inf, -np.inf
@@ -180,7 +179,7 @@ class OpenSeries:
                 images = np.hypot(images, other())
             return np.abs(images, out=images), _signed(model, False), []
         if not self.companions:
-            if self._asks_looks() and (looks_signed(images) if self.looks is None else self.looks):
+            if self._asks_looks() and (looks_signed(_sample(images)) if self.looks is None else self.looks):
                 note = "bright voxels are negative at some times: taken as signed images (real part), not magnitude"
                 return images, _signed(model, True), [note]
             return images, model, []
@@ -206,6 +205,16 @@ class OpenSeries:
         source = "imaginary part" if complex_parts else "phase"
         note = f"polarity from the {source}, relative to the image with the longest inversion time"
         return images, _signed(model, True), [note]
+
+
+def _some(n: int) -> list[int]:
+    """Return which of `n` planes to look at."""
+    return [int(k) for k in np.unique(np.linspace(0, n - 1, min(n, _LOOK_AT)).round())]
+
+
+def _sample(images: NDArray[Any]) -> NDArray[Any]:
+    """Return those planes of images (N, *X): what they look like must not depend on how they are read."""
+    return images[..., _some(images.shape[-1])] if images.ndim > 3 else images
 
 
 def _signed(model: SignalModel, signed: bool) -> SignalModel:
