@@ -12,7 +12,7 @@ import pytest
 import rimap
 from rimap.errors import InputError
 from rimap.io import find_series, read
-from rimap.io.polarity import looks_signed, phase_circle
+from rimap.io.polarity import looks_signed, phase_circle, refuse_reversed
 
 
 def write_parts(
@@ -111,6 +111,34 @@ def test_noise_on_a_modulus_is_no_polarity(tau: tuple[float, ...], sigma: float)
         assert looks_signed(signed + noise) and not looks_signed(abs(signed) + noise)
 
 
+@pytest.mark.parametrize("sigma", [0.0, 0.16])
+@pytest.mark.parametrize("gain", [0.8, 3.0])
+def test_a_reversed_sign_is_refused(tmp_path: Path, build: SimpleNamespace, gain: float, sigma: float) -> None:
+    signed = ring_of_fat(build.TI, gain)
+    signed = signed + np.random.default_rng(5).normal(0, sigma, signed.shape)
+    for sign in (1, -1):
+        path = build.save(tmp_path / "ir.nii", np.moveaxis(sign * signed[..., None], 0, -1))
+        for told in (None, True):
+            (files,) = find_series(path, sequence="ir")
+            opened = files.open(times_ms=build.TI, signed=told)
+            if sign == 1:
+                assert opened.read().model.signed and opened.settled().model.signed
+                continue
+            for ways in (opened.read, opened.settled):
+                with pytest.raises(InputError, match=r"these fall from 50 to 2500 ms .* Negate .* --magnitude"):
+                    ways()
+        assert not read(path, times_ms=build.TI, sequence="ir", signed=False).model.signed
+    with pytest.raises(InputError, match="the order of the times"):
+        read(build.save(path, np.moveaxis(signed[::-1, ..., None], 0, -1)), times_ms=build.TI, sequence="ir")
+
+
+@pytest.mark.parametrize("tau", [(2000.0, 3000.0, 5000.0), (20.0, 40.0, 70.0), tuple(np.linspace(139, 937, 31))])
+def test_images_that_change_little_or_rise_are_not_called_reversed(tau: tuple[float, ...]) -> None:
+    rng = np.random.default_rng(6)
+    for gain in (0.8, 3.0):
+        refuse_reversed(ring_of_fat(tau, gain) + rng.normal(0, 0.2, (len(tau), 96, 96)), np.array(tau))
+
+
 def test_real_images_are_what_they_are(shared_data: Path) -> None:
     rng = np.random.default_rng(4)
     head = find_series(shared_data / "brain_in_vivo", sequence="ir")[0].load(signed=True).images
@@ -119,6 +147,9 @@ def test_real_images_are_what_they_are(shared_data: Path) -> None:
         assert not looks_signed(images)
         for sigma in (0.05, 0.2):
             assert not looks_signed(images + rng.normal(0, sigma * np.quantile(images, 0.99), images.shape))
+    refuse_reversed(head, np.array([50, 100, 200, 500, 2000, 4000]))
+    with pytest.raises(InputError, match="Negate"):
+        refuse_reversed(-head, np.array([50, 100, 200, 500, 2000, 4000]))
     assert looks_signed(head) and looks_signed(head + rng.normal(0, 0.2 * np.quantile(head, 0.99), head.shape))
 
 

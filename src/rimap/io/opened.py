@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.io.empty import left_out
 from rimap.io.nifti import MaskFile, NiftiFile, read_volumes
-from rimap.io.polarity import looks_signed, phase_circle, restore_polarity, sign_from_phase
+from rimap.io.polarity import looks_signed, phase_circle, refuse_reversed, restore_polarity, sign_from_phase
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
 from rimap.signals import SignalModel
@@ -106,9 +106,11 @@ class OpenSeries:
         """Return the series with what depends on all of its images found out, without holding them: plane by plane."""
         n = self.shape[-1]
         looks, circle = self.looks, self.circle
-        if self._asks_looks():
-            sample = np.concatenate([read_volumes(self.files, self.keep, (k, k + 1)) for k in _some(n)], -1)
-            looks = looks_signed(sample)
+        if self._asks_looks() or self._told_signed():
+            sample = np.concatenate([read_volumes(self.files, self.keep, (k, k + 1)) for k in range(n)[_some(n)]], -1)
+            looks = looks_signed(sample) if self._asks_looks() else looks
+            if looks or self._told_signed():
+                self._refuse_reversed(sample)
         if self.companions and self.part != "real" and hasattr(self.model, "signed") and self.signed is not False:
             low, high = np.inf, -np.inf
             for k in range(n):
@@ -159,6 +161,15 @@ class OpenSeries:
     def _asks_looks(self) -> bool:
         return hasattr(self.model, "signed") and self.signed is None and not self.companions and not self.part
 
+    def _told_signed(self) -> bool:
+        return bool(getattr(self.model, "signed", False)) and not self.companions
+
+    def _refuse_reversed(self, sample: NDArray[Any]) -> None:
+        try:
+            refuse_reversed(sample, self.model.times)
+        except InputError as error:
+            raise self._named(error) from None
+
     def _circle(self, low: float, high: float) -> float:
         if not np.isfinite([low, high]).all():
             raise InputError(f"{self.label}: the phase images hold no finite value. Convert them again.")
@@ -179,7 +190,10 @@ class OpenSeries:
                 images = np.hypot(images, other())
             return np.abs(images, out=images), _signed(model, False), []
         if not self.companions:
-            if self._asks_looks() and (looks_signed(_sample(images)) if self.looks is None else self.looks):
+            looks = self._asks_looks() and (looks_signed(_sample(images)) if self.looks is None else self.looks)
+            if planes is None and (looks or self._told_signed()):
+                self._refuse_reversed(_sample(images))
+            if looks:
                 note = "bright voxels are negative at some times: taken as signed images (real part), not magnitude"
                 return images, _signed(model, True), [note]
             return images, model, []
@@ -207,9 +221,10 @@ class OpenSeries:
         return images, _signed(model, True), [note]
 
 
-def _some(n: int) -> list[int]:
+def _some(n: int) -> slice:
     """Return which of `n` planes to look at."""
-    return [int(k) for k in np.unique(np.linspace(0, n - 1, min(n, _LOOK_AT)).round())]
+    step = -(-n // _LOOK_AT)
+    return slice(step // 2, n, step)
 
 
 def _sample(images: NDArray[Any]) -> NDArray[Any]:

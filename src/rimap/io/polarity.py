@@ -14,6 +14,8 @@ from rimap.errors import InputError
 _LEAST_RADIANS = 1.1
 #: Where more than this share of what is bright is negative at some time, images are signed.
 _NEGATIVE = 0.05
+#: Where more than this share of what is bright and changes falls, signed images are reversed.
+_FALLING = 0.9
 #: How much of the mean magnitude the signal must fall over time before its polarity is turned round.
 _FALL = 0.1
 
@@ -106,6 +108,28 @@ def looks_signed(images: NDArray[Any]) -> bool:
         bright = peak >= 0.1 * np.quantile(peak, 0.99)
         negative = ((means < -0.3 * peak) & (means < -6 * errors)).any(axis=0)
     return bool((negative & bright).sum() > _NEGATIVE * bright.sum())
+
+
+def refuse_reversed(images: NDArray[Any], tau: NDArray[np.float64]) -> None:
+    """Refuse signed images (N, *X) that fall from the shortest to the longest inversion time (N), ms.
+
+    Raises
+    ------
+    InputError
+        Where nearly all that is bright and changes falls: an inversion recovery rises, for any T1, B and TR.
+    """
+    first, last = int(np.argmin(tau)), int(np.argmax(tau))
+    with np.errstate(over="ignore", invalid="ignore"):
+        a, b = (_block_means(images[n])[0] for n in (first, last))
+        peak = np.maximum(np.abs(a), np.abs(b))
+        bright = peak > 0.3 * np.quantile(peak, 0.99)
+        falls, rises = (int(np.sum(bright & (change > 0.3 * peak))) for change in (a - b, b - a))
+    if falls > _FALLING * (falls + rises) and falls > 0.2 * bright.sum():
+        raise InputError(
+            f"signed images must rise with the inversion time, and these fall from {tau[first]:g} to {tau[last]:g} ms where they "
+            "are bright. Is their sign reversed, or the order of the times? Negate the images or correct the times; "
+            "--magnitude (signed=False) takes the modulus."
+        )
 
 
 def _block_means(image: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
