@@ -112,7 +112,7 @@ def _check_options(request: Request, found: Sequence[SeriesFiles]) -> None:
     if request.noise is not None:
         one_of(request.noise, ("gaussian", "rician"), "--noise")
     if request.skip_first < 0:
-        raise InputError(f"--skip-first: a number of images was expected; {request.skip_first} came.")
+        raise InputError(f"--skip-first: a number of times was expected; {request.skip_first} came.")
     for path, option in ((request.mask, "--mask"), (request.rois, "--rois")):
         if path is not None and not path.is_file():
             raise InputError(f"{option} {path}: there is no such file.")
