@@ -11,7 +11,7 @@ import pytest
 import rimap
 from rimap.errors import InputError
 from rimap.io import find_series
-from rimap.io.empty import empty_slices
+from rimap.io.empty import empty_slices, left_out
 
 TI = [50.0, 200, 400, 800, 1500, 2500, 4000]
 IR, T2 = rimap.InversionRecovery(tau=TI, tr=9000.0), rimap.T2Decay(tau=[10.0, 20, 40, 80])
@@ -56,3 +56,9 @@ def test_what_may_be_zero() -> None:
     assert not empty_slices(S, T2).any()
     S[1, ..., 3] = 0
     assert np.argwhere(empty_slices(S, T2)).tolist() == [[1, 3]]
+
+
+def test_a_slice_by_itself_that_is_read_in_parts_is_left_out_whole() -> None:
+    S = images(IR)[..., 0]
+    S[3] = 0
+    assert len(left_out(S, IR, whole=False)) == 1 and np.isnan(S[3]).all()

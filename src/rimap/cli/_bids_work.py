@@ -111,9 +111,7 @@ def _fit(app: App, todo: Sequence[Task]) -> tuple[int, int]:
         with contextlib.suppress(InputError):
             first = open_nifti(t.files.images[0])
             n_images = max(first.n_volumes, len(t.files.images))
-            estimator = estimator_of(t.request, t.files)
-            draws = getattr(estimator, "sd_draws", 0) > 0
-            need = max(need, _memory.needed(estimator.name, first.shape, n_images, draws=draws))
+            need = max(need, _memory.needed_by(estimator_of(t.request, t.files), first.shape, n_images))
     fit = max(1, limit // need)
     if fit < min(app.nprocs or 1, len(todo)):
         note(f"{fit} at once, not {app.nprocs}: a series may take {_memory.shown(need)} of {_memory.shown(limit)}")

@@ -132,7 +132,7 @@ def slabs_for(request: Request, estimator: Estimator, opened: OpenSeries) -> int
 
     limit = request.memory or int(0.8 * memory.available())
     voxels, N = math.prod(opened.shape), sum(opened.keep) * (2 if any(f.wide for f in opened.files) else 1)
-    need = memory.needed(estimator.name, opened.shape, N, draws=getattr(estimator, "sd_draws", 0) > 0)
+    need = memory.needed_by(estimator, opened.shape, N)
     if need <= limit:
         return None
     have = f"it may take {memory.shown(limit)} ({'--memory' if request.memory else 'of what is free'})"

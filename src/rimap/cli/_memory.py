@@ -9,8 +9,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rimap.errors import InputError
+
+if TYPE_CHECKING:
+    from rimap.estimators import Estimator
 
 #: Of Python and the libraries, and what threads and buffers take.
 BASE = 312 << 20
@@ -33,6 +37,11 @@ def needed(estimator: str, shape: Sequence[int], images: int, *, draws: bool = F
     plane, each_of_plane = _PLANE.get(estimator, (0, 0))
     whole = math.prod(shape) * (own + each * images + (60 + 6 * images) * draws)
     return BASE + whole + math.prod(shape[:2]) * (plane + each_of_plane * images)
+
+
+def needed_by(estimator: Estimator, shape: Sequence[int], images: int) -> int:
+    """Return `needed` of an estimator as it is set: a network may draw the series again."""
+    return needed(estimator.name, shape, images, draws=getattr(estimator, "sd_draws", 0) > 0)
 
 
 def slab_voxels(limit: int, voxels: int, images: int) -> int:

@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.estimators.noise_floor import BRIGHT, WITH_VALUE
 from rimap.estimators.sigma import chi2
-from rimap.series import ParameterMaps, Status, WeightedSeries
+from rimap.series import ParameterMaps, WeightedSeries
 
 #: So many voxels tell, sought among so many.
 _SAMPLE, _AMONG = 2_000, 50_000
-#: Voxels are looked at whose brightest image exceeds this part of the brightest of all (98th percentile).
-_BRIGHT = 0.4
-_WITH_VALUE = (Status.OK, Status.AT_BOUND, Status.OUTSIDE_TRAINING)
 #: Noise differs from voxel to voxel, and a wrong image from the model in the same way in those of a like T: so much of the
 #: residuals' power is in the means of groups, and in one image they are as large as this part of a voxel's brightest.
 SHARE, SIZE, GROUPS = 0.25, 0.04, 8
@@ -60,15 +58,15 @@ def _bright(series: WeightedSeries, maps: ParameterMaps) -> NDArray[np.intp]:
     """Return (some of) the voxels with a value and much signal."""
     status = maps.status.reshape(-1)
     step = status.size // _AMONG | 1  # odd, so that it does not run along an edge
-    known = np.flatnonzero(np.isin(status[::step], _WITH_VALUE)) * step
+    known = np.flatnonzero(np.isin(status[::step], WITH_VALUE)) * step
     if len(known) < _SAMPLE < status.size:  # a small mask
-        known = np.flatnonzero(np.isin(status, _WITH_VALUE))
+        known = np.flatnonzero(np.isin(status, WITH_VALUE))
         known = known[:: -(-len(known) // _AMONG) or 1]
     where = np.unravel_index(known, series.shape)
     peak = np.zeros(len(known))
     for image in series.images:
         peak = np.maximum(peak, abs(image[where]))
-    bright = known[peak > _BRIGHT * np.percentile(peak, 98)] if len(known) else known
+    bright = known[peak > BRIGHT * np.percentile(peak, 98)] if len(known) else known
     return bright[:: -(-len(bright) // _SAMPLE) or 1]
 
 

@@ -15,8 +15,8 @@ _SAMPLE = 1_000
 #: So many tell whether it is worth while to look closely.
 _FEW = 200
 #: Voxels are looked at whose brightest image, as it is fitted, exceeds this part of that of the brightest (98th percentile).
-_BRIGHT = 0.4
-_WITH_VALUE = (Status.OK, Status.AT_BOUND, Status.OUTSIDE_TRAINING)
+BRIGHT = 0.4
+WITH_VALUE = (Status.OK, Status.AT_BOUND, Status.OUTSIDE_TRAINING)
 #: An image below so many σ is mostly noise.
 _FAINT = 3.0
 
@@ -46,7 +46,7 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
         return ()
     sigma = np.broadcast_to(np.asarray(noise.sigma, float), maps.status.shape).reshape(-1)
     known = np.isfinite(sigma) if np.ndim(noise.sigma) else np.ones(1, bool)
-    known = known & np.logical_or.reduce([maps.status.reshape(-1) == s for s in _WITH_VALUE])
+    known = known & np.logical_or.reduce([maps.status.reshape(-1) == s for s in WITH_VALUE])
     step = -(-int(known.sum()) // _SAMPLE) or 1
     at = np.arange(0, known.size, step) if known.all() else np.flatnonzero(known)[::step]
     few = at[:: -(-len(at) // _FEW) or 1]
@@ -75,7 +75,7 @@ def _seen(
     with np.errstate(all="ignore"):
         f = abs(model.signal(kappa))
         peak = f.max(axis=0)
-        bright = peak > _BRIGHT * np.percentile(peak, 98) if (peak > 0).any() else peak > 0
+        bright = peak > BRIGHT * np.percentile(peak, 98) if (peak > 0).any() else peak > 0
         kappa, sigma, f = kappa[:, bright], sigma[bright], f[:, bright]
         return kappa, sigma, f, abs(_bias(model, kappa, sigma)) if bright.any() else np.zeros(1)
 

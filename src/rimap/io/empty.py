@@ -15,15 +15,14 @@ _LEAST, _SHARE = 20, 0.01
 
 
 def empty_slices(images: NDArray[Any], model: SignalModel) -> NDArray[np.bool_]:
-    """Return where (N, planes of the last of three axes) an image is zero throughout and should not be.
+    """Return where (N, planes) an image of a series (N, X, Y, planes) is zero throughout and should not be.
 
     It should not where two thirds of the other images have signal in that slice; of a decay, a later one as well: its
     last images may be zero.
     """
-    S = images if images.ndim == 4 else images[..., None]
-    n = np.stack([np.count_nonzero(image, axis=(0, 1)) for image in S])
-    full = n >= max(_LEAST, _SHARE * S.shape[1] * S.shape[2])
-    expected = full.sum(0) >= 2 / 3 * (len(S) - 1)
+    n = np.stack([np.count_nonzero(image, axis=(0, 1)) for image in images])
+    full = n >= max(_LEAST, _SHARE * images.shape[1] * images.shape[2])
+    expected = full.sum(0) >= 2 / 3 * (len(images) - 1)
     if not hasattr(model, "signed"):
         later = model.times[:, None] < model.times[None, :]
         expected = expected & (later @ full.astype(int) > 0)
@@ -43,13 +42,14 @@ def left_out(images: NDArray[Any], model: SignalModel, *, whole: bool = True) ->
     InputError
         Where all of an image is empty.
     """
-    found, notes = empty_slices(images, model), []
+    S = images if images.ndim == 4 else images[..., None]  # a view: a slice has one plane
+    found, notes = empty_slices(S, model), []
     for i in np.flatnonzero(found.any(1)):
         what = f"image {i + 1} ({model.times[i]:g} ms)"
-        if whole and not images[i].any():
+        if whole and not S[i].any():
             raise InputError(f"{what} is zero throughout. Leave it out, with its time, or export it again.")
         planes = np.flatnonzero(found[i])
-        images[i][..., planes] = np.nan
+        S[i][..., planes] = np.nan
         several = ", ".join(str(k + 1) for k in planes[:5]) + (" …" if len(planes) > 5 else "")
         notes.append(f"{what} is zero where the others have signal, in slice {several}: no map is made there")
     return notes

@@ -7,7 +7,7 @@ import numpy as np
 from rimap import __version__
 from rimap.errors import InputError
 from rimap.estimators.shipped import metadata_of, path_of, shipped
-from rimap.report.numbers import ms, number, plain, sigma_number, sigma_origin
+from rimap.report.numbers import ms, number, plain, sd_origin, sigma_number, sigma_origin
 from rimap.series import ParameterMaps
 
 SABIDUSSI = (
@@ -149,7 +149,7 @@ def methods(maps: ParameterMaps, title: str, version: str = __version__, start: 
         if sigma is not None:
             text += f" with σ = {number(sigma)} ({sigma_origin(maps)})"
         text += ". "
-    if maps.sd_kappa is not None and np.isfinite(maps.sd_kappa).any():
+    if sd_origin(maps):
         text += (
             f"Standard deviations are those over {maps.settings['sd_draws']} draws of the noise around the maps. "
             if maps.settings.get("sd_draws")

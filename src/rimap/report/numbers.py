@@ -53,3 +53,8 @@ def sigma_origin(maps: ParameterMaps) -> str:
     source = maps.sigma_source.removesuffix(MEDIAN_OF_MAP)
     is_map = source != maps.sigma_source or (maps.noise is not None and np.ndim(maps.noise.sigma) > 0)
     return ("given" if source == "given" else f"from the {source}") + (", median of a map" if is_map else "")
+
+
+def sd_origin(maps: ParameterMaps) -> str:
+    """Return what the standard deviations are; "" where no voxel has one."""
+    return maps.sd_source if maps.sd_kappa is not None and np.isfinite(maps.sd_kappa).any() else ""

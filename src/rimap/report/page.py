@@ -19,7 +19,7 @@ from rimap import __version__, colours
 from rimap.report.charts import histogram, precision
 from rimap.report.embedding import Embedded, embed, window_of
 from rimap.report.methods import formula_of, methods, options_of, title_of
-from rimap.report.numbers import ms, number, sigma_number, sigma_origin
+from rimap.report.numbers import ms, number, sd_origin, sigma_number, sigma_origin
 from rimap.report.panels import STATUS_COLOURS, palettes, panels_of, status_pictures
 from rimap.report.statistics import Statistics, counted, describe, foreground, region, statistics_of
 from rimap.report.templating import render, source
@@ -144,7 +144,7 @@ def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> di
         "where": where,
         "images": images,
         "acquisition": _acquisition(maps, affine),
-        "sd_source": maps.sd_source if maps.sd_kappa is not None and np.isfinite(maps.sd_kappa).any() else "",
+        "sd_source": sd_origin(maps),
         "settings": _settings(maps, run),
         "versions": list(run.versions.items()) or _versions(),
         "methods": text,
