@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap import MLE, PROTOCOLS, Gaussian
-from rimap.estimators.mle import DEFAULT_LAMBDA_B
-from rimap.estimators.mle_voxels import Voxels
+from rimap.estimators.mle.estimator import DEFAULT_LAMBDA_B
+from rimap.estimators.mle.voxels import Voxels
 from rimap.simulation.anatomies import brain_mask, load_anatomy
 from rimap.simulation.subjects import simulate_series, simulate_subject
 

@@ -22,11 +22,11 @@ from scipy import fft
 from scipy.optimize import minimize as lbfgs
 
 from rimap import MLE, NLLS, PROTOCOLS, Gaussian, Rician, WeightedSeries
-from rimap.estimators import mle
-from rimap.estimators.b_field import Box, minimise
-from rimap.estimators.mle import DEFAULT_LAMBDA_B
-from rimap.estimators.mle_voxels import Voxels
-from rimap.estimators.whole_B import smooth_B
+from rimap.estimators.mle import estimator as mle
+from rimap.estimators.mle.estimator import DEFAULT_LAMBDA_B
+from rimap.estimators.mle.field import Box, minimise
+from rimap.estimators.mle.voxels import Voxels
+from rimap.estimators.rim.whole_field import smooth_B
 from rimap.simulation.anatomies import digital_brain
 from rimap.simulation.subjects import simulate_series, simulate_subject
 

@@ -29,10 +29,10 @@ _NAMES = {
     "gradient": "rimap.likelihood",
     "fisher_information": "rimap.likelihood",
     "cramer_rao_sd": "rimap.likelihood",
-    "NLLS": "rimap.estimators.nlls",
-    "MLE": "rimap.estimators.mle",
-    "RIM": "rimap.estimators.rim",
-    "ResNet": "rimap.estimators.resnet",
+    "NLLS": "rimap.estimators.nlls.estimator",
+    "MLE": "rimap.estimators.mle.estimator",
+    "RIM": "rimap.estimators.rim.estimator",
+    "ResNet": "rimap.estimators.resnet.estimator",
     "plot": "rimap.plotting",
     "InputError": "rimap.errors",
 }
@@ -40,10 +40,10 @@ __all__ = ["__version__", *sorted(_NAMES)]
 
 if TYPE_CHECKING:  # what type checkers see; tests/test_ways_in.py holds it to _NAMES
     from rimap.errors import InputError as InputError
-    from rimap.estimators.mle import MLE as MLE
-    from rimap.estimators.nlls import NLLS as NLLS
-    from rimap.estimators.resnet import ResNet as ResNet
-    from rimap.estimators.rim import RIM as RIM
+    from rimap.estimators.mle.estimator import MLE as MLE
+    from rimap.estimators.nlls.estimator import NLLS as NLLS
+    from rimap.estimators.resnet.estimator import ResNet as ResNet
+    from rimap.estimators.rim.estimator import RIM as RIM
     from rimap.io import read as read
     from rimap.likelihood import Gaussian as Gaussian
     from rimap.likelihood import Rician as Rician

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rimap.estimators.b_field import Box, minimise, solve_linear
+from rimap.estimators.mle.field import Box, minimise, solve_linear
 
 
 def _box(shape: tuple[int, ...] = (7, 5), size: tuple[float, ...] | None = None) -> Box:

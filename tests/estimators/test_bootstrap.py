@@ -9,8 +9,8 @@ import pytest
 
 import rimap
 from rimap.errors import InputError
-from rimap.estimators import bootstrap
-from rimap.estimators.rim import RIM
+from rimap.estimators.rim import bootstrap
+from rimap.estimators.rim.estimator import RIM
 from rimap.series import Status, WeightedSeries
 from rimap.simulation.anatomies import digital_brain
 from rimap.simulation.subjects import simulate_series, simulate_subject

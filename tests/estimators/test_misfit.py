@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import rimap
 from rimap.estimators.base import Estimator
-from rimap.estimators.misfit import misfit, misfit_warnings
+from rimap.estimators.checks.misfit import misfit, misfit_warnings
 from rimap.io import find_series
 
 TI = np.array([50, 200, 400, 800, 1500, 2500, 4000.0])

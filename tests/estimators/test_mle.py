@@ -14,12 +14,12 @@ from scipy import fft
 from scipy.optimize import minimize as lbfgs
 
 from rimap.errors import InputError
-from rimap.estimators import mle
-from rimap.estimators.b_field import Box, minimise
-from rimap.estimators.mle import DEFAULT_LAMBDA_B, MLE
-from rimap.estimators.mle_voxels import Voxels
-from rimap.estimators.nlls import NLLS
-from rimap.estimators.whole_B import smooth_B
+from rimap.estimators.mle import estimator as mle
+from rimap.estimators.mle.estimator import DEFAULT_LAMBDA_B, MLE
+from rimap.estimators.mle.field import Box, minimise
+from rimap.estimators.mle.voxels import Voxels
+from rimap.estimators.nlls.estimator import NLLS
+from rimap.estimators.rim.whole_field import smooth_B
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.inversion_recovery import InversionRecovery

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy import special
 from scipy.optimize import minimize
 
-from rimap.estimators.mle_kernels import Table
-from rimap.estimators.mle_rician import bessel
-from rimap.estimators.mle_voxels import Voxels
+from rimap.estimators.mle.profile import Table
+from rimap.estimators.mle.rician import bessel
+from rimap.estimators.mle.voxels import Voxels
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.signals.base import SignalModel
 from rimap.signals.inversion_recovery import InversionRecovery

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import rimap
-from rimap.estimators.noise_floor import _excess, noise_floor_warnings
+from rimap.estimators.checks.noise_floor import _excess, noise_floor_warnings
 from rimap.io import read
 
 IR = rimap.InversionRecovery(tau=(50, 100, 200, 500, 2000, 4000), tr=15000)

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 import rimap
 from rimap.errors import InputError
 from rimap.estimators.networks.resnet import ResNet as Module
-from rimap.estimators.resnet import ResNet
+from rimap.estimators.resnet.estimator import ResNet
 from rimap.estimators.shipped import session
 from rimap.training.loop import export
 from rimap.training.recipe import training_recipe

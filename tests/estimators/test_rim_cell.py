@@ -15,7 +15,7 @@ from rimap.estimators.networks.resnet import WIDTHS, ResNet
 from rimap.estimators.networks.rim import RIM
 from rimap.estimators.networks.rnn_cell import RNNCell
 from rimap.estimators.networks.voxelwise_gru import VoxelwiseGRU
-from rimap.estimators.rim_loop import GENERAL, PAPER, from_state, to_state
+from rimap.estimators.rim.loop import GENERAL, PAPER, from_state, to_state
 
 IR = rimap.InversionRecovery(tau=[100, 300, 600, 1200, 2500])
 T2 = rimap.T2Decay(tau=[10, 30, 60, 120])

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import rimap
-from rimap.estimators import start
-from rimap.estimators.alike import average_of_alike
-from rimap.estimators.known_B import DataTerm
-from rimap.estimators.neighbours import gaussian_sum
-from rimap.estimators.whole_B import smooth_B, smooth_B_of_alike
+from rimap.estimators.rim import start
+from rimap.estimators.rim.averaging import average_of_alike
+from rimap.estimators.rim.known_field import DataTerm
+from rimap.estimators.rim.neighbours import gaussian_sum
+from rimap.estimators.rim.whole_field import smooth_B, smooth_B_of_alike
 
 MODELS = {
     "ir": rimap.InversionRecovery(tau=[100, 300, 600, 1200, 2500]),

@@ -7,9 +7,9 @@ import pytest
 
 import rimap
 from rimap.errors import InputError
-from rimap.estimators.data_term import SignalTable, Sums, data_sums
-from rimap.estimators.rim_loop import GENERAL, PAPER, Quadratic, RIMConfig, box, from_state, moved, to_state
-from rimap.estimators.start import smooth_B_start
+from rimap.estimators.rim.data_term import SignalTable, Sums, data_sums
+from rimap.estimators.rim.loop import GENERAL, PAPER, Quadratic, RIMConfig, box, from_state, moved, to_state
+from rimap.estimators.rim.start import smooth_B_start
 
 MODELS = {
     "ir": rimap.InversionRecovery(tau=[100, 300, 600, 1200, 2500]),

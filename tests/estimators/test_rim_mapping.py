@@ -15,8 +15,8 @@ torch = pytest.importorskip("torch")
 import rimap
 from rimap.errors import InputError
 from rimap.estimators.networks.restore import weights_of
-from rimap.estimators.rim import RIM, Loop
-from rimap.estimators.rim_loop import from_state
+from rimap.estimators.rim.estimator import RIM, Loop
+from rimap.estimators.rim.loop import from_state
 from rimap.estimators.shipped import metadata_of, path_of, session
 from rimap.series import Status
 from rimap.training.loop import build_network, export

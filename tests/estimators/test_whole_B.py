@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import rimap
-from rimap.estimators.whole_B import folds, smooth_B, smooth_B_of_alike
+from rimap.estimators.rim.whole_field import folds, smooth_B, smooth_B_of_alike
 from rimap.signals.protocols import PROTOCOLS
 
 

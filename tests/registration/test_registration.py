@@ -11,7 +11,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 import rimap
-from rimap.estimators.nlls import least_squares
+from rimap.estimators.nlls.estimator import least_squares
 from rimap.io import read
 from rimap.registration import Motion, align, find_motion, motion_metadata, motion_warnings, moved
 from rimap.registration.edges import rough_shifts

@@ -14,8 +14,8 @@ torch = pytest.importorskip("torch")
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rimap.estimators import start
 from rimap.estimators.networks.voxelwise_gru import VoxelwiseGRU
+from rimap.estimators.rim import start
 from rimap.simulation.anatomies import Anatomy, digital_brain
 from rimap.simulation.patches import simulate_batch
 from rimap.training.checkpoint import resume, save_checkpoint

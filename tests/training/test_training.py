@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file
 
 from rimap.errors import InputError
-from rimap.estimators.rim_loop import GENERAL
+from rimap.estimators.rim.loop import GENERAL
 from rimap.estimators.shipped import metadata_of
 from rimap.simulation.anatomies import Anatomy, digital_brain
 from rimap.simulation.patches import simulate_batch
@@ -248,7 +248,7 @@ def test_units_of_the_bound_make_noise_levels_alike(small_anatomy):
         recipe = replace(recipe, loss=replace(recipe.loss, huber=0.0, floor=1e-4, ceiling=1e3, weights=(0.0, 0.0, 3.0)))
         batch = simulate_batch(recipe.simulation, [small_anatomy], 0, 4)
         truth = torch.from_numpy(batch.kappa.swapaxes(0, 1).copy())
-        from rimap.estimators.rim_loop import to_state
+        from rimap.estimators.rim.loop import to_state
         from rimap.training.loss import _error_scale
 
         u, s = (

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.estimators import sigma
 from rimap.estimators.base import conditioning_warnings, model_warnings
-from rimap.estimators.misfit import misfit_warnings
-from rimap.estimators.mle import MLE
-from rimap.estimators.nlls import NLLS, noise_of, sd_for
-from rimap.estimators.noise_floor import noise_floor_warnings
+from rimap.estimators.checks.misfit import misfit_warnings
+from rimap.estimators.checks.noise_floor import noise_floor_warnings
+from rimap.estimators.mle.estimator import MLE
+from rimap.estimators.nlls.estimator import NLLS, noise_of, sd_for
 from rimap.io.slabs import MapsOnDisk, Planes, cuts
 from rimap.likelihood import Gaussian, Noise
 from rimap.series import ParameterMaps, Status, WeightedSeries

@@ -16,15 +16,15 @@ from scipy import ndimage
 
 from rimap.errors import InputError
 from rimap.estimators import estimators as registered
-from rimap.estimators import training_range
 from rimap.estimators.base import Estimator, Progress
+from rimap.estimators.checks import training_range
 from rimap.estimators.shipped import metadata_of, path_of
 from rimap.likelihood import Rician
 from rimap.series import ParameterMaps, WeightedSeries
 from rimap.signals.base import SignalModel
 
 #: Estimators whose weights come from a file or ship by name: ``rim:t1``, ``resnet:path/to/file.onnx``.
-NETWORKS = {"rim": ("rimap.estimators.rim", "RIM"), "resnet": ("rimap.estimators.resnet", "ResNet")}
+NETWORKS = {"rim": ("rimap.estimators.rim.estimator", "RIM"), "resnet": ("rimap.estimators.resnet.estimator", "ResNet")}
 #: ``mppca+nlls``: images denoised first, then any estimator.
 DENOISED = "mppca+"
 

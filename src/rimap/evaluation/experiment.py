@@ -302,7 +302,7 @@ def source_fingerprint() -> str:
     root = Path(rimap.__file__).parent
     files = [root / "likelihood.py", root / "series.py"]
     for folder in ("signals", "estimators", "simulation"):
-        files += sorted((root / folder).glob("*.py"))
+        files += sorted((root / folder).rglob("*.py"))
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:12]
 
 

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from rimap.errors import InputError
 from rimap.estimators.base import Estimator
-from rimap.estimators.nlls import NLLS
+from rimap.estimators.nlls.estimator import NLLS
 from rimap.evaluation.experiment import Settings
 from rimap.evaluation.repeats import Repeats
 from rimap.io import read, read_labels

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from rimap.estimators.nlls import least_squares
+from rimap.estimators.nlls.estimator import least_squares
 from rimap.registration.edges import rough_shifts
 from rimap.registration.motion import Floats, Motion
 from rimap.registration.resampling import moved, padded

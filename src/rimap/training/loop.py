@@ -28,7 +28,7 @@ from rimap.errors import InputError
 from rimap.estimators.networks.export import cell_to_onnx, resnet_to_onnx, save_onnx
 from rimap.estimators.networks.resnet import ResNet
 from rimap.estimators.networks.rim import RIM
-from rimap.estimators.rim_loop import from_state
+from rimap.estimators.rim.loop import from_state
 from rimap.signals import signal_models
 from rimap.simulation.anatomies import Anatomy, load_anatomies
 from rimap.simulation.patches import Batch, simulate_batch

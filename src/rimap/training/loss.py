@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rimap.estimators.data_term import data_sums
-from rimap.estimators.rim_loop import Quadratic, to_state
+from rimap.estimators.rim.data_term import data_sums
+from rimap.estimators.rim.loop import Quadratic, to_state
 from rimap.simulation.patches import Batch, Structure
 from rimap.training.recipe import Loss, TrainingRecipe
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rimap.errors import InputError
-from rimap.estimators.rim_loop import PAPER, VARIANTS, RIMConfig
+from rimap.estimators.rim.loop import PAPER, VARIANTS, RIMConfig
 from rimap.simulation.recipe import PatchRecipe, recipe_from, refuse_unknown
 
 T = TypeVar("T")

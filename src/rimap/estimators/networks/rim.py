@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rimap.estimators.data_term import Sums, data_sums
-from rimap.estimators.known_B import DataTerm
 from rimap.estimators.networks.rnn_cell import RNNCell
-from rimap.estimators.rim_loop import Quadratic, RIMConfig, box, cell_inputs, from_state, moved, to_state, units
-from rimap.estimators.start import at_B, start
+from rimap.estimators.rim.data_term import Sums, data_sums
+from rimap.estimators.rim.known_field import DataTerm
+from rimap.estimators.rim.loop import Quadratic, RIMConfig, box, cell_inputs, from_state, moved, to_state, units
+from rimap.estimators.rim.start import at_B, start
 from rimap.signals.base import SignalModel
 
 

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from rimap.estimators.nlls_polynomials import LANES, NO_SIGNAL, NOT_FINITE, Array, compiled
+from rimap.estimators.nlls.conic.polynomials import LANES, NO_SIGNAL, NOT_FINITE, Array, compiled
 
 #: Columns of a task: 2 × its node (+ 1: on the upper edge of the cone), its voxel, its flips, whether it is the first
 #: of its voxel, which flips have been tried around it (bit k modulo 31), how long it may become,

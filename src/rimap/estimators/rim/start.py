@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.arrays import Array, floating, is_torch, namespace
-from rimap.estimators.data_term import Sums
-from rimap.estimators.neighbours import convolved, gaussian_sum
+from rimap.estimators.rim.data_term import Sums
+from rimap.estimators.rim.neighbours import convolved, gaussian_sum
 from rimap.signals.base import SignalModel
 
 GRID_B = tuple(1.0 + 0.1 * i for i in range(14))  # to 2.3

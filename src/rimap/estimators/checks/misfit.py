@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.estimators.noise_floor import BRIGHT, WITH_VALUE
+from rimap.estimators.checks.noise_floor import BRIGHT, WITH_VALUE
 from rimap.estimators.sigma import chi2
 from rimap.series import ParameterMaps, WeightedSeries
 

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.estimators import bootstrap, training_range
 from rimap.estimators.base import Estimator, Progress
-from rimap.estimators.network_input import neutral, prepared, slices
+from rimap.estimators.checks import training_range
+from rimap.estimators.rim import bootstrap
+from rimap.estimators.rim.network_input import neutral, prepared, slices
 from rimap.estimators.shipped import cached_session, default_network, metadata_of, path_of, shipped
 from rimap.series import ParameterMaps, WeightedSeries
 from rimap.signals.base import SignalModel

@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.estimators.b_field import Box, minimise
 from rimap.estimators.base import Estimator, Progress, conditioning_warnings, model_warnings
-from rimap.estimators.misfit import misfit_warnings
-from rimap.estimators.nlls import NLLS
-from rimap.estimators.noise_floor import noise_floor_warnings
+from rimap.estimators.checks.misfit import misfit_warnings
+from rimap.estimators.checks.noise_floor import noise_floor_warnings
+from rimap.estimators.mle.field import Box, minimise
+from rimap.estimators.nlls.estimator import NLLS
 from rimap.likelihood import Gaussian, Noise
 from rimap.series import ParameterMaps, Status, WeightedSeries
 
 if TYPE_CHECKING:
-    from rimap.estimators.mle_voxels import Fit, Voxels
+    from rimap.estimators.mle.voxels import Fit, Voxels
 
 Array = NDArray[np.float64]
 
@@ -110,7 +110,7 @@ class MLE(Estimator):
 
 
 def _maximise(options: MLE, series: WeightedSeries, progress: Progress | None) -> ParameterMaps:
-    from rimap.estimators.mle_voxels import Voxels  # numba is slow to import: only who maps pays
+    from rimap.estimators.mle.voxels import Voxels  # numba is slow to import: only who maps pays
 
     model = series.model
     names = [p.smooth for p in model.parameters]
@@ -153,7 +153,7 @@ def _empty(Q: int, M: int) -> tuple[Array, Array, Array]:
 
 
 def _cores() -> int:
-    from rimap.estimators.nlls import _cores as cores
+    from rimap.estimators.nlls.estimator import _cores as cores
 
     return cores()
 

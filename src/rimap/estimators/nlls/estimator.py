@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.estimators import multistart
 from rimap.estimators.base import Estimator, Progress, conditioning_warnings, model_warnings
-from rimap.estimators.misfit import misfit_warnings
-from rimap.estimators.noise_floor import noise_floor_warnings
-from rimap.estimators.separable import LineTable, cone_table, line_table, suits
+from rimap.estimators.checks.misfit import misfit_warnings
+from rimap.estimators.checks.noise_floor import noise_floor_warnings
+from rimap.estimators.nlls import multistart
+from rimap.estimators.nlls.conic.tables import LineTable, cone_table, line_table, suits
 from rimap.estimators.sigma import estimate_sigma
 from rimap.likelihood import Gaussian, Noise, cramer_rao_sd
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -211,8 +211,12 @@ def _cone_search(
     model: SignalModel, images: Floats, rms: Floats, kappa: Floats, sd: Floats, residual: Floats, status: Bytes
 ) -> Work:
     """Return the work on a chunk of voxels for a separable model."""
-    from rimap.estimators import nlls_climb, nlls_finish, nlls_kernels, nlls_line, nlls_scan  # numba is slow to import
-    from rimap.estimators.nlls_polynomials import LANES
+    from rimap.estimators.nlls.conic import careful as nlls_kernels
+    from rimap.estimators.nlls.conic import climb as nlls_climb
+    from rimap.estimators.nlls.conic import finish as nlls_finish
+    from rimap.estimators.nlls.conic import line as nlls_line
+    from rimap.estimators.nlls.conic import scan as nlls_scan  # numba is slow to import
+    from rimap.estimators.nlls.conic.polynomials import LANES
 
     table = cone_table(model)
     N, J, free = model.n_images, len(table.t), max(model.n_images - len(model.parameters), 1)

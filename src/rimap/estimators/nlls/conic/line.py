@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
-from rimap.estimators.nlls_polynomials import LANES, OK, Array, compiled
-from rimap.estimators.nlls_scan import PIECE, load
+from rimap.estimators.nlls.conic.polynomials import LANES, OK, Array, compiled
+from rimap.estimators.nlls.conic.scan import PIECE, load
 
 #: Voxels that are climbed side by side.
 GROUP = 64

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rimap.estimators.nlls_polynomials import INSIDE, UPPER, Array, compiled, poly, poly0
-from rimap.estimators.nlls_scan import FINE, FIRST, FLIPS, FRESH, HINT, KEY, SEEN, VOXEL, other_flips, push
+from rimap.estimators.nlls.conic.polynomials import INSIDE, UPPER, Array, compiled, poly, poly0
+from rimap.estimators.nlls.conic.scan import FINE, FIRST, FLIPS, FRESH, HINT, KEY, SEEN, VOXEL, other_flips, push
 
 #: Tasks that are done side by side.
 GROUP = 64

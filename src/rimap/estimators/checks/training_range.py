@@ -11,14 +11,14 @@ from scipy.ndimage import uniform_filter
 
 from rimap.errors import InputError
 from rimap.estimators.base import model_warnings
-from rimap.estimators.misfit import misfit_warnings
-from rimap.estimators.noise_floor import noise_floor_warnings
+from rimap.estimators.checks.misfit import misfit_warnings
+from rimap.estimators.checks.noise_floor import noise_floor_warnings
 from rimap.likelihood import Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
 
 if TYPE_CHECKING:
-    from rimap.estimators.network_input import Prepared
+    from rimap.estimators.rim.network_input import Prepared
 
 #: A, in σ, of a voxel and, on average, of the nine around it in its slice, below which it is taken for air: in tissue at
 #: SNR 3 one voxel of a thousand is below 1.5, but not its neighbours. A network paints air with what it knows of tissue.

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.estimators.alike import average_of_alike
-from rimap.estimators.b_field import Box, solve_linear
-from rimap.estimators.known_B import DataTerm
-from rimap.estimators.mle import DEFAULT_LAMBDA_B, PRECISION
-from rimap.estimators.network_input import neutral, slices
+from rimap.estimators.mle.estimator import DEFAULT_LAMBDA_B, PRECISION
+from rimap.estimators.mle.field import Box, solve_linear
+from rimap.estimators.rim.averaging import average_of_alike
+from rimap.estimators.rim.known_field import DataTerm
+from rimap.estimators.rim.network_input import neutral, slices
 from rimap.likelihood import Gaussian, Rician
 from rimap.series import WeightedSeries
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from rimap.arrays import Array, namespace
 from rimap.errors import InputError
-from rimap.estimators.data_term import Sums
-from rimap.estimators.neighbours import gaussian_sum
+from rimap.estimators.rim.data_term import Sums
+from rimap.estimators.rim.neighbours import gaussian_sum
 from rimap.signals.base import SignalModel
 
 INPUTS = ("state", "gradient", "step", "step_known_B", "score", "sd", "log_sigma", "misfit", "contrast")

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.estimators.known_B import DataTerm
-from rimap.estimators.start import smooth_B_start
+from rimap.estimators.rim.known_field import DataTerm
+from rimap.estimators.rim.start import smooth_B_start
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.series import Status, WeightedSeries
 from rimap.signals.base import SignalModel
@@ -111,7 +111,7 @@ def prepared(series: WeightedSeries, scale: float | None, threads: int | None) -
 
 
 def _sigma(series: WeightedSeries, threads: int | None) -> tuple[float, str]:
-    from rimap.estimators.nlls import least_squares
+    from rimap.estimators.nlls.estimator import least_squares
     from rimap.estimators.sigma import estimate_sigma
 
     if len(series.shape) == 3 and series.shape[2] > 8:  # σ is one number: a few slices tell it

@@ -9,9 +9,20 @@ import math
 
 import numpy as np
 
-from rimap.estimators.nlls_finish import finish_one, residual_of
-from rimap.estimators.nlls_polynomials import INSIDE, KINK, LANES, LOWER, UPPER, Array, combine, compiled, poly0, poly1
-from rimap.estimators.nlls_scan import FLIPS, KEY, VOXEL, best_of, gather, other_flips, scan_block
+from rimap.estimators.nlls.conic.finish import finish_one, residual_of
+from rimap.estimators.nlls.conic.polynomials import (
+    INSIDE,
+    KINK,
+    LANES,
+    LOWER,
+    UPPER,
+    Array,
+    combine,
+    compiled,
+    poly0,
+    poly1,
+)
+from rimap.estimators.nlls.conic.scan import FLIPS, KEY, VOXEL, best_of, gather, other_flips, scan_block
 
 
 @compiled(fast=True)

@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.estimators import bootstrap, training_range
 from rimap.estimators.base import Estimator, Progress, part_of
-from rimap.estimators.known_B import DataTerm
-from rimap.estimators.network_input import Prepared, neutral, prepared, slices
-from rimap.estimators.rim_loop import Quadratic, RIMConfig, box, cell_inputs, from_state, moved, to_state, units
+from rimap.estimators.checks import training_range
+from rimap.estimators.rim import bootstrap
+from rimap.estimators.rim.known_field import DataTerm
+from rimap.estimators.rim.loop import Quadratic, RIMConfig, box, cell_inputs, from_state, moved, to_state, units
+from rimap.estimators.rim.network_input import Prepared, neutral, prepared, slices
+from rimap.estimators.rim.start import start
+from rimap.estimators.rim.whole_field import folds, smooth_B, smooth_B_of_alike
 from rimap.estimators.shipped import cached_session, default_network, metadata_of, path_of
-from rimap.estimators.start import start
-from rimap.estimators.whole_B import folds, smooth_B, smooth_B_of_alike
 from rimap.likelihood import Rician
 from rimap.series import ParameterMaps, WeightedSeries
 from rimap.signals.base import SignalModel

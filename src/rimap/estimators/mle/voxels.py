@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.estimators.mle_kernels import Table, information, profile_gaussian, search_T
-from rimap.estimators.mle_rician import profile_rician
+from rimap.estimators.mle.profile import Table, information, profile_gaussian, search_T
+from rimap.estimators.mle.rician import profile_rician
 from rimap.likelihood import Noise, Rician
 from rimap.signals.base import SignalModel
 

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from rimap.estimators.nlls_climb import BEST_THETA, BEST_X, BEST_Y, FIT, GROUP, NODE, PLACE, T_BOUND
-from rimap.estimators.nlls_polynomials import (
+from rimap.estimators.nlls.conic.climb import BEST_THETA, BEST_X, BEST_Y, FIT, GROUP, NODE, PLACE, T_BOUND
+from rimap.estimators.nlls.conic.polynomials import (
     AT_BOUND,
     INSIDE,
     LOWER,

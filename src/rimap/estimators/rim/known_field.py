@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from rimap.estimators.data_term import (
+from rimap.estimators.rim.data_term import (
     SignalTable,
     Sums,
     bessel_ratio_table,
@@ -20,7 +20,7 @@ from rimap.estimators.data_term import (
     place,
     sums_of_voxel,
 )
-from rimap.estimators.start import N_STEPS_KNOWN_B, N_T, ODD, PRIOR_LOG_T, at_B, quietened
+from rimap.estimators.rim.start import N_STEPS_KNOWN_B, N_T, ODD, PRIOR_LOG_T, at_B, quietened
 from rimap.signals.base import SignalModel
 
 F32 = NDArray[np.float32]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.estimators.base import Progress, conditioning_warnings, part_of
-from rimap.estimators.network_input import slices
+from rimap.estimators.rim.network_input import slices
 from rimap.likelihood import Noise, fisher_information
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel

@@ -1,0 +1,1 @@
+"""The residual network of §4.4.3."""
