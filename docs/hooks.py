@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import tempfile
+import types
 from pathlib import Path
 
 from latex2mathml.converter import convert
@@ -59,7 +60,8 @@ def cells(source: str) -> list[tuple[str, str]]:
 
 def page_of(source: str, name: str, *, run: bool) -> str:
     """Return a percent script as Markdown, each code cell followed by what it prints, draws and returns."""
-    names: dict[str, object] = {"__name__": "__main__"}
+    module = sys.modules["notebook"] = types.ModuleType("notebook")  # a dataclass looks its module up
+    names: dict[str, object] = module.__dict__
     text = []
     here, path = Path.cwd(), list(sys.path)
     with tempfile.TemporaryDirectory() as folder:

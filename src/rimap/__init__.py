@@ -22,6 +22,7 @@ _NAMES = {
     "InversionRecovery": "rimap.signals.inversion_recovery",
     "T2Decay": "rimap.signals.t2_decay",
     "SignalModel": "rimap.signals.base",
+    "setting": "rimap.signals.settings",
     "Parameter": "rimap.signals.base",
     "PROTOCOLS": "rimap.signals.protocols",
     "Gaussian": "rimap.likelihood",
@@ -58,6 +59,7 @@ if TYPE_CHECKING:  # what type checkers see; tests/test_ways_in.py holds it to _
     from rimap.signals.base import SignalModel as SignalModel
     from rimap.signals.inversion_recovery import InversionRecovery as InversionRecovery
     from rimap.signals.protocols import PROTOCOLS as PROTOCOLS
+    from rimap.signals.settings import setting as setting
     from rimap.signals.t2_decay import T2Decay as T2Decay
 
 

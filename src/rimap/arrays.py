@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
+
+#: A complex step is that small: no difference is taken, so nothing cancels.
+_COMPLEX_STEP = 1e-30
 
 #: A NumPy array or a torch tensor.
 Array = Any
@@ -41,13 +45,35 @@ def floating(x: Any, like: Any = None) -> Array:
     if is_torch(x):
         return x if x.is_floating_point() else x.double()
     x = np.asarray(x)
-    return x if np.issubdtype(x.dtype, np.floating) else x.astype(np.float64)
+    return x if np.issubdtype(x.dtype, np.inexact) else x.astype(np.float64)  # complex: the step of a derivative
 
 
 def column(x: Any, like: Array) -> Array:
     """Reshape `(N,)` to `(N, 1, …)` so that it broadcasts against maps with the axes of `like` (shape X)."""
     x = np.asarray(x, dtype=float).reshape((-1,) + (1,) * like.ndim)
     return floating(x, like) if is_torch(like) else x.astype(like.dtype, copy=False)
+
+
+def derivative(function: Callable[..., Array], at: Mapping[str, Array], name: str) -> Array:
+    """Return the derivative of `function` in one of its arguments (*X), which are given by name.
+
+    Every voxel is a function of its own. NumPy takes a complex step, torch differentiates twice: both are exact, for functions
+    that are analytic (no modulus, no branch on a value).
+    """
+    x = at[name]
+    if any(is_torch(v) for v in at.values()):
+        torch = sys.modules["torch"]
+        with torch.enable_grad():  # ∂(vᵀg)/∂x is linear in v: its derivative in v is ∂g/∂x
+            x = x.detach().requires_grad_()
+            value = function(**{**{k: v.detach() for k, v in at.items()}, name: x})
+            v = torch.zeros_like(value).requires_grad_()
+            (backward,) = torch.autograd.grad(value, x, v, create_graph=True)
+            (slope,) = torch.autograd.grad(backward, v, torch.ones_like(x))
+        return slope
+    x = np.asarray(x)
+    step = _COMPLEX_STEP * max(float(np.max(np.abs(x), initial=0.0)), 1.0)
+    moved = function(**{**{k: np.asarray(v) for k, v in at.items()}, name: x + 1j * step})
+    return np.asarray(moved.imag / step, dtype=x.dtype)
 
 
 def bessel_e(order: int, x: Array) -> Array:

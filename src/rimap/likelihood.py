@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
@@ -188,12 +189,23 @@ def fisher_information(model: SignalModel, noise: Noise, kappa: Any) -> Array:
     return (info[:, None, None] * d[:, :, None] * d[:, None, :]).sum(0)
 
 
-def cramer_rao_sd(model: SignalModel, noise: Noise, kappa: Any) -> NDArray[np.float64]:
+def cramer_rao_sd(
+    model: SignalModel, noise: Noise, kappa: Any, *, held: Iterable[str] | None = None
+) -> NDArray[np.float64]:
     """Return the smallest standard deviation (Q, *X) that an unbiased estimator can have, voxel by voxel.
 
-    NaN where the information is singular (at A = 0, for instance).
+    NaN where the information is singular (at A = 0, for instance), and for what is known.
+
+    Parameters
+    ----------
+    held
+        Names of the parameters that are known; those that the model takes as given if left out.
     """
-    F = np.moveaxis(np.asarray(fisher_information(model, noise, kappa), dtype=float), (0, 1), (-2, -1))
+    known = {p.name for p in model.parameters if p.given} if held is None else set(held)
+    free = [q for q, p in enumerate(model.parameters) if p.name not in known]
+    F = np.asarray(fisher_information(model, noise, kappa), dtype=float)
+    out = np.full(F.shape[1:], np.nan)
+    F = np.moveaxis(F[np.ix_(free, free)], (0, 1), (-2, -1))
     d = np.sqrt(np.einsum("...ii->...i", F))
     with np.errstate(all="ignore"):
         scaled = F / (d[..., :, None] * d[..., None, :])  # unit diagonal: well conditioned whatever the units
@@ -201,4 +213,5 @@ def cramer_rao_sd(model: SignalModel, noise: Noise, kappa: Any) -> NDArray[np.fl
         scaled[bad] = np.eye(F.shape[-1])
         variance = np.einsum("...ii->...i", np.linalg.inv(scaled)) / d**2
         variance[bad] = np.nan
-        return np.moveaxis(np.sqrt(variance), -1, 0)
+        out[free] = np.moveaxis(np.sqrt(variance), -1, 0)
+    return out

@@ -69,6 +69,9 @@ class WeightedSeries:
         What it was read from, for messages and sidecars.
     notes
         What the user should know of how it was read, in plain words.
+    given
+        Parameters that are known and not estimated, by name: a number, or a map (*X) as an array, a tensor or a nibabel
+        image, in the unit of the parameter. A measured B1 map is the usual one.
 
     Raises
     ------
@@ -84,6 +87,7 @@ class WeightedSeries:
     affine: Any = None
     source: str = ""
     notes: tuple[str, ...] = ()
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         (images, own), N = images_and_affine(self.images), self.model.n_images
@@ -96,9 +100,15 @@ class WeightedSeries:
                 f"images must be real numbers; their type is {images.dtype}. Take the magnitude or the real part."
             )
         if images.ndim < 2 or images.shape[0] != N:
+            last = images.ndim > 1 and images.shape[-1] == N
             raise InputError(
-                f"{N} times came, and images of shape {images.shape}: the first axis must have one image for each "
-                f"time, (N, *X) with N = {N}. Check that no image or time is missing."
+                f"images: expected {N} images along the first axis, (N, *X), one for each {self.model.axis.title}, got the "
+                f"shape {images.shape}. "
+                + (
+                    "Move the last axis first: numpy.moveaxis(images, -1, 0)."
+                    if last
+                    else "Check that no image or value is missing."
+                )
             )
         if not all(images.shape):
             raise InputError(f"images of shape {images.shape} hold no voxel.")
@@ -131,7 +141,8 @@ class WeightedSeries:
                 noise = type(noise)(sigma=volume(noise.sigma, affine, "the map of sigma"))
             if np.ndim(noise.sigma) and np.shape(noise.sigma) != X:
                 raise InputError(f"the map of sigma has shape {np.shape(noise.sigma)} and the images {X}.")
-        for name, value in (("images", images), ("mask", mask), ("affine", affine), ("noise", noise)):
+        given = MappingProxyType({k: _given(self.model, k, v, affine, X) for k, v in self.given.items()})
+        for name, value in (("images", images), ("mask", mask), ("affine", affine), ("noise", noise), ("given", given)):
             object.__setattr__(self, name, value)
 
     @property
@@ -143,6 +154,12 @@ class WeightedSeries:
     def selected(self) -> NDArray[np.bool_]:
         """The mask (*X), all true where there is none."""
         return np.ones(self.shape, bool) if self.mask is None else self.mask
+
+    @property
+    def held(self) -> dict[str, float | NDArray[np.float64]]:
+        """What is known, by name of the parameter: the given maps and numbers, and the default of what a model takes as given."""
+        known = {p.name: p.start for p in self.model.parameters if p.given and p.start is not None}
+        return known | dict(self.given)
 
     @property
     def voxel_size(self) -> tuple[float, ...]:
@@ -198,6 +215,32 @@ def _noise_words(noise: Noise) -> str:
     if noise.sigma is None:
         return f"{type(noise).__name__} noise"
     return f"{type(noise).__name__} noise, σ {card.significant(float(np.nanmedian(noise.sigma)))}"
+
+
+def _given(model: SignalModel, name: str, value: Any, affine: Any, X: tuple[int, ...]) -> float | NDArray[np.float64]:
+    """Return a given parameter as a number, or as a map (*X) that is NaN where it is not known."""
+    possible = [p.name for p in model.nonlinear if p is not model.time]
+    if name not in possible:
+        raise InputError(
+            f"given: expected {' or '.join(possible) or 'nothing'} for {model.title.lower()}, got {name!r}."
+        )
+    p = model.parameters[model.index(name)]
+    found = np.asarray(value, dtype=float) if np.ndim(value) == 0 and not hasattr(value, "dataobj") else None
+    if found is None:
+        found = np.asarray(volume(value, affine, f"the map of {name}"), dtype=float)
+        if found.shape != X:
+            raise InputError(
+                f"the map of {name}: expected the shape of the images {X}, got {found.shape}. Resample it to the images."
+            )
+    low, high = p.bounds
+    inside = (low <= found) & (found <= high)
+    if not inside.any():
+        middle = float(np.nanmedian(found)) if np.isfinite(found).any() else np.nan
+        raise InputError(
+            f"given {name}: expected values of {low:g} to {high:g} {'' if p.unit == '1' else p.unit}".rstrip()
+            + f", got a median of {middle:g}. Check the unit."
+        )
+    return float(found) if found.ndim == 0 else np.where(inside, found, np.nan)
 
 
 class _Named(Mapping[str, NDArray[Any]]):

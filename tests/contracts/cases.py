@@ -34,7 +34,7 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
 }
 MODELS: dict[str, SignalModel] = {
     f"{name}{i or ''}": cls(tau=TAU, **settings)  # type: ignore[arg-type]
-    for name, cls in sorted(({"sr": _example()} | signal_models()).items())
+    for name, cls in sorted(({"my-sr": _example()} | signal_models()).items())
     for i, settings in enumerate(SETTINGS.get(name, [{}]))
 }
 

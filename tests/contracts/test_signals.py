@@ -110,8 +110,8 @@ def test_all_is_finite_in_the_whole_box(model: SignalModel, seed: int) -> None:
 def test_it_describes_itself(model: SignalModel) -> None:
     names = [p.name for p in model.parameters]
     assert len(set(names)) == len(names)
-    assert model.name and model.title and model.bids_suffix and model.bids_time
-    assert all(p.bounds[0] < p.bounds[1] and p.scale > 0 and p.unit for p in model.parameters)
+    assert model.name and model.title and model.bids_suffix and model.axis.bids
+    assert all(p.bounds[0] < p.bounds[1] and p.unit for p in model.parameters)
     assert [model.index(n) for n in names] == list(range(len(names)))
     assert model.n_images == len(TAU)
     assert dataclasses.replace(model) == model and hash(dataclasses.replace(model)) == hash(model)

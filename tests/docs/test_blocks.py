@@ -15,6 +15,7 @@ import shlex
 import shutil
 import sys
 import tomllib
+import types
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,9 @@ def test_every_block_runs(page: Path, data: Path, tmp_path: Path, app: Any, monk
     monkeypatch.syspath_prepend(str(where))
     small = Anatomy.of(digital_brain((48, 54, 36)), "small")  # the built-in head at 1 mm takes seconds to draw
     monkeypatch.setattr(loop, "load_anatomies", lambda sources: tuple(small for _ in sources))
-    names: dict[str, Any] = {"__name__": "__main__"}
+    module = types.ModuleType("page")  # a dataclass looks its module up
+    monkeypatch.setitem(sys.modules, "page", module)
+    names: dict[str, Any] = module.__dict__
     for block in blocks.blocks_of(page):
         if block.reason:
             continue

@@ -64,13 +64,15 @@ def test_it_is_listed_and_maps_files(installed: dict[str, str], tmp_path: Path) 
 
 def test_a_network_can_be_trained_for_it(installed: dict[str, str], tmp_path: Path) -> None:
     recipe = """
-sequence = "sr"
+sequence = "my-sr"
 times_ms = [100, 300, 800, 2000, 5000]
 anatomies = ["head.nii.gz"]
 simulation = {patch_size = 12}
 training = {iterations = 1, batch_size = 2, validate_every = 1, validation_batches = 1, validation = ["head.nii.gz"]}
 """
     nib.save(nib.Nifti1Image(digital_brain((48, 54, 36)), np.diag([4.0, 4, 4, 1])), tmp_path / "head.nii.gz")
-    (tmp_path / "sr.toml").write_text(recipe)
-    text = run("train", "sr.toml", "-o", "trained", "--accelerator", "cpu", "--workers", 0, env=installed, cwd=tmp_path)
-    assert "trained:" in text and (tmp_path / "trained" / "sr.onnx").is_file()
+    (tmp_path / "my-sr.toml").write_text(recipe)
+    text = run(
+        "train", "my-sr.toml", "-o", "trained", "--accelerator", "cpu", "--workers", 0, env=installed, cwd=tmp_path
+    )
+    assert "trained:" in text and (tmp_path / "trained" / "my-sr.onnx").is_file()

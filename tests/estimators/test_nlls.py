@@ -22,7 +22,9 @@ from rimap import (
     T2Decay,
     WeightedSeries,
     cramer_rao_sd,
+    setting,
 )
+from rimap.arrays import column, namespace
 
 TI = [50, 100, 200, 400, 600, 800]
 GROWING_TR = [1000, 1060, 1160, 1460, 1860, 2460]
@@ -180,32 +182,24 @@ def test_pure_noise_has_a_global_optimum_too(name: str) -> None:
 class Offset(SignalModel):
     """A e^(−τ/T) + C: what a contributor might add, with no basis."""
 
+    te: tuple[float, ...] = setting("echo time", "TE", bids="EchoTime", entity="echo")
+
     name: ClassVar[str] = "offset"
     title: ClassVar[str] = "Decay with an offset"
-    bids_suffix: ClassVar[str] = "MESE"
-    bids_time: ClassVar[str] = "EchoTime"
+    bids_suffix: ClassVar[str] = "MEGRE"
     parameters: ClassVar[tuple[Parameter, ...]] = (
-        Parameter("A", "a.u.", (0.0, np.inf)),
-        Parameter("C", "a.u.", (0.0, np.inf)),
-        Parameter("T2", "ms", (1.0, 2000.0), scale=1000.0),
+        Parameter("A", "a.u.", (0.0, np.inf), "amplitude"),
+        Parameter("C", "a.u.", (0.0, np.inf), "amplitude"),
+        Parameter("T2star", "ms", (1.0, 2000.0), "time", start=100.0),
     )
 
-    def signal(self, kappa: Any) -> Any:
-        A, C, T = kappa
-        return A * np.exp(-self.times.reshape(-1, *[1] * np.ndim(T)) / T) + C
-
-    def partials(self, kappa: Any) -> Any:
-        A, _, T = kappa
-        tau = self.times.reshape(-1, *[1] * np.ndim(T))
-        E = np.exp(-tau / T)
-        return np.stack([E, 1 + 0 * E, A * E * tau / T**2], axis=1)
-
-    def initial_guess(self, images: Any) -> Any:
-        return np.stack([images.max(0), images.min(0), 0 * images[0] + 100.0])
+    def shape(self, T2star: Any) -> Any:
+        xp, te = namespace(T2star), column(self.te, T2star)
+        return xp.stack([xp.exp(-te / T2star), 1 + 0 * te + 0 * T2star], axis=1)
 
 
 def test_a_model_without_a_basis_is_fitted_too() -> None:
-    model, rng = Offset(tau=[5, 10, 20, 40, 80, 160, 320]), np.random.default_rng(0)
+    model, rng = Offset(te=[5, 10, 20, 40, 80, 160, 320]), np.random.default_rng(0)
     truth = np.stack([rng.uniform(50, 100, (4, 5)), rng.uniform(2, 10, (4, 5)), rng.uniform(20, 120, (4, 5))])
     images = model.signal(truth)
     images[:, 0, 0], images[1, 0, 1] = 0, np.nan
@@ -220,7 +214,7 @@ def test_a_model_without_a_basis_is_fitted_too() -> None:
 def test_the_slow_road_finds_what_the_fast_one_finds() -> None:
     @dataclass(frozen=True)
     class Hidden(InversionRecovery):
-        basis = SignalModel.basis  # type: ignore[assignment]
+        linear_in_field: ClassVar[bool] = False
 
     fast, slow = MODELS["short TR"], Hidden(tau=TI, tr=1000)
     _, S = _simulate(fast, 150, 0.01, modulus=True)

@@ -23,7 +23,7 @@ def test_brain_is_signed_with_a_repetition_time(shared_data: Path) -> None:
     assert read(shared_data / "brain_in_vivo", sequence="t2").model == rimap.T2Decay(tau=(10, 25, 50, 90, 150, 250))
 
 
-def test_phantom_has_four_series_and_its_labels_lie_on_them(shared_data: Path) -> None:
+def test_phantom_has_its_series_and_its_labels_lie_on_them(shared_data: Path) -> None:
     folder = shared_data / "nist_phantom"
     series = {s.label: s for s in find_series(folder)}
     assert series.keys() == {
@@ -31,6 +31,7 @@ def test_phantom_has_four_series_and_its_labels_lie_on_them(shared_data: Path) -
         "sub-philips3TplateT1 MESE",
         "sub-philips3TplateT2 MESE",
         "sub-siemens1p5TplateT1 IRT1",
+        "sub-siemensSignedplateT1 IRT1",
     }
     siemens = series["sub-siemens1p5TplateT1 IRT1"].load()
     assert siemens.model.tr == (1000, 1000, 1000, 1260, 1860, 2460)

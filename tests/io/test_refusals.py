@@ -50,8 +50,8 @@ class TestTimes:
             ([], "no times"),
             ([-50, 400, 1100, 2500], "-50"),
             ([float("nan"), 400, 1100, 2500], "nan"),
-            ([50, 50, 400, 400], "3 or more distinct times; 2 came"),
-            ([0.05, 0.4, 1.1, 2.5], r"Are these seconds\? .* --times-ms 50 400 1100 …"),
+            ([50, 50, 400, 400], "3 or more distinct values of inversion time, got 2"),
+            ([0.05, 0.4, 1.1, 2.5], r"If these are seconds.* --times-ms 50 400 1100 …"),
         ],
     )
     def test_given(self, loose: Path, times: list[float], says: str) -> None:
@@ -61,7 +61,7 @@ class TestTimes:
     def test_echo_times_in_seconds(self, tmp_path: Path, build: SimpleNamespace) -> None:
         path = build.save(tmp_path / "t2.nii", np.moveaxis(build.decay(), 0, -1))
         text = refused(lambda: read(path, times_ms=[t / 1000 for t in build.TE], sequence="t2"))
-        assert "Are these seconds?" in text
+        assert "If these are seconds" in text
         assert read(path, times_ms=build.TE, sequence="t2").model.tau == build.TE
 
     def test_none_at_all(self, loose: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from rimap.signals.base import bids_time
+
 if TYPE_CHECKING:
     from rimap.signals.base import SignalModel
 
@@ -42,7 +44,7 @@ def command() -> None:
     print("Sequences (--sequence):")
     for name, model in sorted(sequences.items()):
         parameters = ", ".join(p.name for p in model.parameters)
-        print(f"  {name:<8} {model.title}: {parameters}; BIDS {model.bids_suffix}, times from {model.bids_time}")
+        print(f"  {name:<8} {model.title}: {parameters}; BIDS {model.bids_suffix}, times from {bids_time(model)}")
 
 
 def _defaults(sequences: Mapping[str, type[SignalModel]]) -> dict[str, str]:

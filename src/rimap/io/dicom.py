@@ -27,6 +27,7 @@ from rimap.io.dicom_grouping import (
 )
 from rimap.io.dicom_headers import read_headers
 from rimap.io.series_files import SeriesFiles
+from rimap.signals.base import bids_time
 
 
 def find_dicom(files: Sequence[Path], *, series: Sequence[str] = (), sequence: str | None = None) -> list[SeriesFiles]:
@@ -138,7 +139,7 @@ def _numbers(c: Candidate) -> str:
 
 
 def _sequence(c: Candidate) -> str:
-    return next((name for name, m in models().items() if m.bids_time == FIELDS.get(c.kind)), "")
+    return next((name for name, m in models().items() if bids_time(m) == FIELDS.get(c.kind)), "")
 
 
 def _converted(c: Candidate, sequence: str | None) -> SeriesFiles:

@@ -27,6 +27,7 @@ from rimap.io.nifti import open_nifti
 from rimap.io.series_files import SeriesFiles
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
+from rimap.signals.base import bids_time
 
 #: Folder, shared entities, suffix: what the files of one BIDS series have in common.
 _Key = tuple[Path, tuple[tuple[str, str], ...], str]
@@ -212,9 +213,9 @@ def _numbering(path: Path, sequence: str | None) -> str | None:
     model = model_of_suffix(name.suffix)
     if model is None and sequence is not None:
         model = models()[sequence]
-        if NUMBERED_BY.get(model.bids_time) not in name.entities:
+        if NUMBERED_BY.get(bids_time(model)) not in name.entities:
             return None
-    return None if model is None else NUMBERED_BY.get(model.bids_time, "inv")
+    return None if model is None else NUMBERED_BY.get(bids_time(model), "inv")
 
 
 def _key(path: Path, numbering: str) -> _Key:

@@ -20,6 +20,7 @@ from rimap.io.bids import absolute, read_json
 from rimap.io.series_files import SeriesFiles
 from rimap.series import ParameterMaps
 from rimap.signals import SignalModel
+from rimap.signals.base import bids_time
 
 BIDS_VERSION = "1.10.0"
 _PAPER = "Sabidussi et al. 2021, Medical Image Analysis 74:102220, https://doi.org/10.1016/j.media.2021.102220"
@@ -108,7 +109,7 @@ def map_metadata(maps: ParameterMaps, series_files: SeriesFiles, out: Path) -> d
 
 def _times_field(model: SignalModel) -> str:
     """Return the field for the times: BIDS takes an array for EchoTime (positive), but not for InversionTime."""
-    return "EchoTime" if model.bids_time == "EchoTime" and model.times.min() > 0 else f"{model.bids_time}s"
+    return "EchoTime" if bids_time(model) == "EchoTime" and model.times.min() > 0 else f"{bids_time(model)}s"
 
 
 def _seconds(ms: float) -> float:

@@ -19,6 +19,7 @@ from rimap.io.nifti import open_nifti, same_grid
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals import SignalModel
+from rimap.signals.base import bids_time
 
 _NAME = re.compile(r"(?P<stem>.+?)(_desc-(?P<desc>[A-Za-z0-9]+))?_(?P<suffix>[A-Za-z0-9]+)\.json")
 _WITHOUT_VALUE = (Status.NO_SIGNAL, Status.NOT_FINITE, Status.OUTSIDE_MASK)
@@ -92,8 +93,8 @@ class ResultFiles:
             Where the sidecar lacks the times, or they cannot be.
         """
         cls, about = self.model_class(), self.metadata
-        times = about.get(cls.bids_time, about.get(f"{cls.bids_time}s"))
-        options: dict[str, Any] = {"tau": self._ms(times, cls.bids_time)}
+        times = about.get(bids_time(cls), about.get(f"{bids_time(cls)}s"))
+        options: dict[str, Any] = {"tau": self._ms(times, bids_time(cls))}
         known = {f.name for f in fields(cls)}
         tr = about.get("RepetitionTimePreparation", about.get("RepetitionTimesPreparation"))
         if "tr" in known and tr is not None:

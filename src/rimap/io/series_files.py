@@ -19,6 +19,7 @@ from rimap.io.timing import about_repeats, repetition_time, times_from_sidecars,
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
 from rimap.signals import SignalModel
+from rimap.signals.base import bids_time
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,11 @@ class SeriesFiles:
         if of_suffix is not None:
             return of_suffix
         metadata = self.metadata()
-        fitting = [m for m in known.values() if _varies(metadata, m.bids_time)]
+        fitting = [m for m in known.values() if _varies(metadata, bids_time(m))]
         if len(fitting) != 1:
             why = "both InversionTime and EchoTime vary" if fitting else "neither name nor sidecars tell"
             flags = " or ".join(f"--sequence {m}" for m in sorted(known))
-            no_times = not any(m.bids_time in meta for m in known.values() for meta in metadata)
+            no_times = not any(bids_time(m) in meta for m in known.values() for meta in metadata)
             raise InputError(
                 f"{self.label}: which kind of series is this, and at which times? {why.capitalize()}. "
                 f"Give {flags}{', and the times in ms with --times-ms' if no_times else ''}."
@@ -198,7 +199,7 @@ class SeriesFiles:
                 _check_order(self.images, tau)
         options, notes = self._options(model, counts, metadata, tau, tr_ms, signed)
         keep = _without_first(tau, skip_first, self.label)
-        whole = model(tau=tau, **options)
+        whole = model.at(tau, **options)
         companions = [open_nifti(f) for f in self.companions]
         if companions:
             check_same_grid([files[0], *companions])

@@ -12,10 +12,9 @@ import numpy as np
 from rimap.errors import InputError, count_of
 from rimap.io.nifti import NiftiFile
 from rimap.signals import SignalModel
+from rimap.signals.base import axis_of, bids_time
 from rimap.signals.units import refuse_seconds
 
-#: Above these, a field in seconds holds milliseconds (s).
-MOST_SECONDS = {"InversionTime": 30.0, "EchoTime": 5.0}
 _LONGEST_TR_S = 100.0
 #: Mean magnitudes of repeats of an image differ by less than this factor.
 _MOST_APART = 1.5
@@ -54,7 +53,7 @@ def times_from_sidecars(
     InputError
         For missing, negative or surprising times, and where their number is not that of the images.
     """
-    field = model.bids_time
+    field = bids_time(model)
     tau: list[float] = []
     for path, count, meta in zip(images, counts, metadata):
         if meta.get(field) is None:
@@ -62,7 +61,8 @@ def times_from_sidecars(
                 f"{path.name}: no {field} in its sidecar, or no sidecar. Add {field} (seconds), or give --times-ms."
             )
         values = numbers(meta[field], field, path)
-        limit = MOST_SECONDS.get(field, math.inf)
+        axis = axis_of(model)
+        limit = axis.plausible[1] / axis.factor
         if max(values, default=0.0) > limit:
             raise InputError(
                 f"{path.name}: {field} is {max(values):g} in its sidecar, where BIDS has seconds. Are these "
@@ -91,7 +91,7 @@ def about_repeats(
     """
     if len(files) < 2:
         return []
-    once = {k: numbers(m[model.bids_time], model.bids_time, f.path) for k, (f, m) in enumerate(zip(files, metadata))}
+    once = {k: numbers(m[bids_time(model)], bids_time(model), f.path) for k, (f, m) in enumerate(zip(files, metadata))}
     several = [k for k, times in once.items() if files[k].n_volumes > len(times) == 1]
     if not several:
         return []
@@ -99,7 +99,7 @@ def about_repeats(
     levels = [float(np.abs(np.nan_to_num(v, posinf=0, neginf=0)).mean(dtype=float)) for v in file.volumes()]
     if max(levels) > _MOST_APART * min(levels):
         raise InputError(
-            f"{file.path.name}: one {model.bids_time} in its sidecar and {file.n_volumes} volumes, which are no repeats: their "
+            f"{file.path.name}: one {bids_time(model)} in its sidecar and {file.n_volumes} volumes, which are no repeats: their "
             f"mean magnitudes go from {min(levels):.3g} to {max(levels):.3g}. Phase, echoes or a noise scan? Keep one volume in "
             "each file, or give each its time in the sidecar."
         )

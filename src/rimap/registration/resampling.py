@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from rimap.registration.motion import Floats, Motion
 from rimap.series import WeightedSeries
+from rimap.signals.base import bids_time
 
 #: A shift is said where it exceeds so many voxels by three standard deviations.
 VISIBLE = 0.5
@@ -104,7 +105,7 @@ def motion_metadata(series: WeightedSeries, motion: Motion) -> dict[str, Any]:
             "from world coordinates (mm) of the maps to those of the image.",
             "Images": [
                 {
-                    series.model.bids_time: float(f"{t / 1000:.12g}"),
+                    bids_time(series.model): float(f"{t / 1000:.12g}"),
                     "Resampled": bool(not near[n]),
                     "ShiftMillimetres": round(float(motion.shift[n]), 3),
                     "ShiftStandardDeviation": round(float(motion.sd[n]), 3),
@@ -130,7 +131,7 @@ def _aligned(series: WeightedSeries, motion: Motion) -> str:
 
 def _named(series: WeightedSeries, which: Sequence[int] | NDArray[np.int64], motion: Motion) -> str:
     """Return which images were how far off: the six that were farthest."""
-    time = {"InversionTime": "TI", "EchoTime": "TE"}.get(series.model.bids_time, "time")
+    time = {"InversionTime": "TI", "EchoTime": "TE"}.get(bids_time(series.model), "time")
     far = sorted(sorted(which, key=lambda n: -motion.shift[n])[:6])
     parts = []
     for n in far:

@@ -9,6 +9,7 @@ from rimap.errors import InputError
 from rimap.estimators.shipped import metadata_of, path_of, shipped
 from rimap.report.numbers import ms, number, plain, sd_origin, sigma_number, sigma_origin
 from rimap.series import ParameterMaps
+from rimap.signals.base import bids_time
 
 SABIDUSSI = (
     "Sabidussi ER, Klein S, Caan MWA, Bazrafkan S, den Dekker AJ, Sijbers J, Niessen WJ, Poot DHJ. Recurrent inference "
@@ -70,7 +71,7 @@ def title_of(maps: ParameterMaps, title: str) -> str:
 def _said(maps: ParameterMaps) -> tuple[str, tuple[str, ...]]:
     """Return what the estimator does, in a sentence, and what it rests on; nothing for one that is not of the house."""
     if by := voxelwise(maps):
-        books = (BARRAL,) if by == "least squares" and maps.model.bids_time == "InversionTime" else ()
+        books = (BARRAL,) if by == "least squares" and bids_time(maps.model) == "InversionTime" else ()
         return f"Each voxel was fitted by itself by {by}, with a search for the global optimum", books
     return _ESTIMATORS.get(maps.estimator, ("", ()))
 
@@ -123,7 +124,7 @@ def methods(maps: ParameterMaps, title: str, version: str = __version__, start: 
 
     model, sigma = maps.model, sigma_number(maps)
     what = " and ".join(p.name for p in model.parameters if p.unit == "ms")
-    kind = {"InversionTime": "inversion times", "EchoTime": "echo times"}.get(model.bids_time, "times")
+    kind = {"InversionTime": "inversion times", "EchoTime": "echo times"}.get(bids_time(model), "times")
     text = f"{what} maps were estimated with rimap {version} {cite(SABIDUSSI)} "
     text += f"from {model.n_images} images at {kind} of {', '.join(ms(t) for t in model.times)} ms"
     tr = getattr(model, "tr", None)

@@ -24,7 +24,7 @@ from rimap.report.panels import STATUS_COLOURS, palettes, panels_of, status_pict
 from rimap.report.statistics import Statistics, counted, describe, foreground, region, statistics_of
 from rimap.report.templating import render, source
 from rimap.series import ParameterMaps, Status, WeightedSeries
-from rimap.signals.base import Parameter
+from rimap.signals.base import Parameter, bids_time
 from rimap.slices import View, edges_mm, png, view_of, volume
 
 #: A page stays below this many characters: 10 MB with some to spare.
@@ -193,7 +193,7 @@ def _viewer(
             str(int(s)): {"name": _name(s), "meaning": s.meaning, "colour": STATUS_COLOURS[s]} for s in Status
         },
         "times": model.times.tolist(),
-        "axis": {"InversionTime": "inversion time", "EchoTime": "echo time"}.get(model.bids_time, "time"),
+        "axis": {"InversionTime": "inversion time", "EchoTime": "echo time"}.get(bids_time(model), "time"),
         "sigma": sigma if sigma is not None and np.isfinite(sigma) else None,
         "start": _start(maps, view, figured, embedded.about["origin"], embedded.about["stride"]),
         "outside": "outside the mask" if masked else "background, left out of this page",

@@ -1,147 +1,434 @@
-"""What a signal model is: the scanner's settings are its fields, the tissue's parameters its arguments."""
+"""What a signal model is: an amplitude times a shape, S = A · g(T, F), declared in one file.
+
+A model says once what the scanner was set to (`setting` fields), what is estimated (`Parameter`), and the shape g: the
+signal for A = 1. Reading, writing, the command line, the estimators, the report and the training follow from it.
+"""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.arrays import Array, namespace
+from rimap.arrays import Array, derivative, floating, is_torch, namespace
 from rimap.errors import InputError
+from rimap.signals.settings import Setting, Values, setting, settings_of
 
-#: Times in ms: anything that iterates over numbers; kept as a tuple.
-Times = Iterable[float]
+__all__ = ["Derived", "FieldPrior", "Parameter", "Setting", "SignalModel", "Values", "setting"]
+
+AMPLITUDE, TIME, FIELD = "amplitude", "time", "field"
+SMOOTH, GIVEN, FREE = "smooth", "given", "free"
+
+
+@dataclass(frozen=True)
+class FieldPrior:
+    """What a field is like in a scan: training and simulation draw it from this.
+
+    Parameters
+    ----------
+    mean
+        The least and the greatest mean over an image.
+    spread
+        Standard deviation within an image around its mean, relative: the least and the greatest.
+    """
+
+    mean: tuple[float, float]
+    spread: tuple[float, float] = (0.0, 0.1)
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One tissue parameter, beside the formula that uses it.
+    """One parameter of a voxel.
 
     Parameters
     ----------
     name
-        The paper's letter: ``A``, ``B``, ``T1``, ``T2``.
+        The paper's letter or the field's term: ``A``, ``B``, ``T1``, ``B1``.
     unit
-        ``ms``, or ``a.u.`` (that of the images), or ``1``.
+        ``ms``, ``a.u.`` (that of the images) or ``1``.
     bounds
-        The box in which it is estimated, in `unit`; either may be infinite.
-    scale
-        The value that a network sees as 1 (1000 ms for T1 and T2).
+        The box in which it is estimated, in `unit`; the upper one of an amplitude may be infinite.
+    role
+        ``amplitude`` (linear), ``time`` (the relaxation time that is wanted), or ``field`` (a property of the scan: B, B1).
+    treatment
+        Of a field: ``smooth`` (it varies slowly in space, Eq. 2), ``given`` (a map, or `start` everywhere), or ``free``
+        (in every voxel by itself). Amplitudes and the time are free.
+    transform
+        ``log`` or ``linear``: the scale on which its errors are alike. The default is ``log`` for the time.
+    start
+        Where an iteration starts (in `unit`), and the value of a given field without a map. The default is the middle of
+        the box on the scale of `transform`.
     suffix
-        BIDS suffix of its map, or `None` where BIDS has none.
-    smooth
-        Whether it varies slowly in space whatever the tissue (B does: it belongs to the pulse).
+        BIDS suffix of its map, or `None` if BIDS has none.
+    prior
+        Of a field: what it is like in a scan.
+    meaning
+        What it is, in a few words, for the table of parameters.
     """
 
     name: str
     unit: str
     bounds: tuple[float, float]
-    scale: float = 1.0
+    role: str
+    treatment: str = FREE
+    transform: str = ""
+    start: float | None = None
     suffix: str | None = None
-    smooth: bool = False
+    prior: FieldPrior | None = None
+    meaning: str = ""
+
+    def __post_init__(self) -> None:
+        for what, value, allowed in (
+            ("role", self.role, (AMPLITUDE, TIME, FIELD)),
+            ("treatment", self.treatment, (SMOOTH, GIVEN, FREE)),
+            ("transform", self.transform, ("", "log", "linear")),
+        ):
+            if value not in allowed:
+                raise InputError(
+                    f"parameter {self.name}: expected {what} {', '.join(filter(None, allowed))}, got {value!r}."
+                )
+        if not self.bounds[0] < self.bounds[1]:
+            raise InputError(f"parameter {self.name}: expected bounds (low, high) with low < high, got {self.bounds}.")
+        if not self.transform:
+            object.__setattr__(self, "transform", "log" if self.role == TIME else "linear")
+        if self.start is None and self.role != AMPLITUDE:
+            low, high = self.bounds
+            middle = (low * high) ** 0.5 if self.transform == "log" else (low + high) / 2
+            object.__setattr__(self, "start", middle)
+
+    @property
+    def smooth(self) -> bool:
+        """Whether it varies slowly in space whatever the tissue."""
+        return self.treatment == SMOOTH
+
+    @property
+    def given(self) -> bool:
+        """Whether it is known and not estimated."""
+        return self.treatment == GIVEN
+
+    @property
+    def amplitude(self) -> bool:
+        """Whether the signal is linear in it."""
+        return self.role == AMPLITUDE
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A map that follows from the parameters: T1 from T1*, a rate. Its standard deviation follows by the delta method.
+
+    Parameters
+    ----------
+    name, unit, suffix, meaning
+        As of `Parameter`.
+    formula
+        (model, maps by name) -> the map. It is written over the array namespace and must be smooth.
+    main
+        Whether it is what the sequence is for, in place of the time parameter.
+    """
+
+    name: str
+    unit: str
+    formula: Callable[[Any, Mapping[str, Array]], Array]
+    suffix: str | None = None
+    meaning: str = ""
+    main: bool = False
 
 
 @dataclass(frozen=True)
 class SignalModel(ABC):
-    """A model of the signal of one voxel, S = |A (φ₀(T) + B φ₁(T))|, at the times `tau` (ms).
+    """A model of the signal of one voxel, S = A · g(T, F), for the settings that are its fields.
 
-    A subclass is one file: it declares its parameters and gives the signal, the partial derivatives and
-    the initial guess. All take NumPy arrays or torch tensors.
+    A subclass is one file. It declares its settings with `setting`, its `parameters`, and `shape`; all else has defaults.
 
-    A model that also gives `basis` is separable (linear in A and A·B for given T, which is its last
-    parameter): the global search of `NLLS` and `MLE` then works on it as it is.
+    Parameters
+    ----------
+    box
+        Other bounds than those of `parameters`: ((name, low, high), …). `with_bounds` sets it.
+
+    Examples
+    --------
+    >>> from rimap import T2Decay
+    >>> model = T2Decay(tau=[10, 20, 40])
+    >>> model.time.name, model.axis.title, model.n_images
+    ('T2', 'echo time', 3)
     """
 
-    tau: Times
+    box: tuple[tuple[str, float, float], ...] = field(default=(), kw_only=True, repr=False)
 
     name: ClassVar[str]
+    """What ``--sequence`` takes."""
     title: ClassVar[str]
+    formula: ClassVar[str] = ""
+    """The signal, in LaTeX, for its page and the methods text."""
+    reference: ClassVar[str] = ""
+    """Who published it, with the DOI."""
     parameters: ClassVar[tuple[Parameter, ...]]
-    bids_suffix: ClassVar[str]
-    """Suffix of the weighted images in BIDS: IRT1, MESE."""
-    bids_time: ClassVar[str]
-    """Sidecar field with the time, in seconds: InversionTime, EchoTime."""
+    derived: ClassVar[tuple[Derived, ...]] = ()
+    bids_suffix: ClassVar[str] = ""
+    """Suffix of the weighted images in BIDS that means this model: IRT1, MESE."""
+    also_reads: ClassVar[tuple[str, ...]] = ()
+    """Other suffixes that ``--sequence`` may read as this model."""
+    linear_in_field: ClassVar[bool] = False
+    """The claim that the shape is linear in the field; it is checked before it is used."""
+    changes_sign: ClassVar[bool] = False
+    """Whether the signal can be negative. The model then has a field `signed`, and takes the modulus without it."""
+
+    # What a subclass gives.
 
     @abstractmethod
-    def signal(self, kappa: Any) -> Array:
-        """Return the images (N, *X) of the maps `kappa` (Q, *X)."""
+    def shape(self, **nonlinear: Any) -> Array:
+        """Return the signal for A = 1, (N, *X), from the parameters that are no amplitudes, by name, each (*X).
 
-    @abstractmethod
-    def partials(self, kappa: Any) -> Array:
-        """Return the derivatives of the signal in each parameter, (N, Q, *X)."""
+        With K amplitudes it returns one column for each, (N, K, *X). Before any modulus.
+        """
 
-    @abstractmethod
-    def initial_guess(self, images: Any) -> Array:
-        """Return where an iteration starts, (Q, *X), from the images (N, *X) (§4.4.4)."""
+    def shape_partials(self, **nonlinear: Any) -> dict[str, Array]:
+        """Return the derivative of `shape` in each of its parameters, by name.
 
-    def basis(self, T: Any) -> Array:
-        """Return φ (N, K, *T.shape) with S = |A (φ₀(T) + B φ₁(T))|, K = Q − 1, before any modulus."""
-        raise NotImplementedError(f"{type(self).__name__} is not separable")
+        The default is the complex step (NumPy) or forward differentiation (torch); a model may give its own.
+        """
+        return {name: derivative(self.shape, nonlinear, name) for name in nonlinear}
+
+    # What follows.
+
+    def __post_init__(self) -> None:
+        N = None
+        for s in self.settings.values():
+            value = getattr(self, s.name)
+            if value is None and not s.required:
+                continue
+            values = s.checked(value)
+            if not values:
+                raise InputError(f"{s.name}: expected numbers in {s.unit}, got none.")
+            if N is None and s.per_image:
+                N = len(values)
+            if s.per_image is None and len(values) == 1 and N is not None:
+                values = values * N
+            if s.per_image is not False and N is not None and len(values) != N:
+                raise InputError(
+                    f"{s.name}: expected one value{'' if s.per_image else ', or one'} for each of the {N} images, got {len(values)}."
+                )
+            if s.per_image is False and len(values) != 1:
+                raise InputError(f"{s.name}: expected one value, got {len(values)}.")
+            object.__setattr__(self, s.name, values[0] if s.per_image is False else values)
+        if self.box:
+            object.__setattr__(self, "parameters", _boxed(type(self), self.box))
+        self._check_enough_images()
+
+    def _check_enough_images(self) -> None:
+        Q = sum(not p.given for p in self.parameters)
+        distinct = len(set(self.conditions))
+        if distinct < Q:
+            names = ", ".join(p.name for p in self.parameters if not p.given)
+            raise InputError(
+                f"{self.title} has {Q} parameters ({names}): expected images at {Q} or more distinct values of "
+                f"{self.axis.title}, got {distinct} ({self.n_images} images). Add images at others."
+            )
 
     @property
-    def separable(self) -> bool:
-        """Whether the model gives `basis`."""
-        return type(self).basis is not SignalModel.basis
+    def settings(self) -> dict[str, Setting]:
+        """The settings, by name."""
+        return _settings(type(self))
 
     @property
-    def magnitude(self) -> bool:
-        """Whether the signal is a modulus whose polarity is lost."""
-        return False
+    def axis(self) -> Setting:
+        """The setting along which the images differ: the first one that each image has for itself."""
+        return axis_of(type(self))
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """The values of `axis` (N): times in ms for most models, flip angles in degrees for some."""
+        return np.asarray(getattr(self, self.axis.name), dtype=float)
+
+    @property
+    def conditions(self) -> list[tuple[float, ...]]:
+        """The settings of each image, (N) tuples: images with the same ones are repeats."""
+        values = [getattr(self, s.name) for s in self.settings.values() if s.per_image is not False]
+        return list(zip(*(v for v in values if v is not None)))
 
     @property
     def n_images(self) -> int:
         """N, the number of images."""
-        return len(self.times)
+        return len(getattr(self, self.axis.name))
 
     @property
-    def times(self) -> NDArray[np.float64]:
-        """τ as an array (N,), ms."""
-        return np.asarray(self.tau, dtype=float)
+    def magnitude(self) -> bool:
+        """Whether the signal is a modulus whose polarity is lost."""
+        return self.changes_sign and not self.is_signed
 
-    def subset(self, keep: Any) -> SignalModel:
-        """Return the model of the images `keep` (indices)."""
-        from dataclasses import replace
+    @property
+    def is_signed(self) -> bool:
+        """Whether the images keep their polarity (real part)."""
+        return bool(getattr(self, "signed", False))
 
-        return replace(self, tau=tuple(self.times[keep]))
+    @property
+    def time(self) -> Parameter:
+        """The relaxation time that is estimated."""
+        return next(p for p in self.parameters if p.role == TIME)
+
+    @property
+    def field(self) -> Parameter | None:
+        """The field, if the model has one that is not given; else the given one, else `None`."""
+        fields = [p for p in self.parameters if p.role == FIELD]
+        return next((p for p in fields if not p.given), fields[0] if fields else None)
+
+    @property
+    def amplitudes(self) -> tuple[Parameter, ...]:
+        """The parameters in which the signal is linear."""
+        return tuple(p for p in self.parameters if p.amplitude)
+
+    @property
+    def nonlinear(self) -> tuple[Parameter, ...]:
+        """The other parameters, the arguments of `shape`."""
+        return tuple(p for p in self.parameters if not p.amplitude)
 
     def index(self, name: str) -> int:
         """Return the position of the parameter `name` in κ."""
         return [p.name for p in self.parameters].index(name)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "tau", _as_times(self.tau, "tau"))
-        if (distinct := len(set(self.times))) < (Q := len(self.parameters)):
-            raise InputError(
-                f"{self.title} has {Q} parameters ({', '.join(p.name for p in self.parameters)}) and needs images "
-                f"at {Q} or more distinct times; {distinct} came ({self.n_images} images). Add images at other times."
-            )
+    @classmethod
+    def at(cls, values: Values, **settings: Any) -> Any:
+        """Return the model with these values of its axis, and other settings by name."""
+        options: dict[str, Any] = {axis_of(cls).name: values, **settings}
+        return cls(**options)
+
+    def subset(self, keep: Any) -> Any:
+        """Return the model of the images `keep` (indices)."""
+        kept: dict[str, Any] = {}
+        for s in self.settings.values():
+            value = getattr(self, s.name)
+            if s.per_image is not False and value is not None:
+                kept[s.name] = tuple(float(v) for v in np.asarray(value)[keep])
+        return replace(self, **kept)
+
+    def with_bounds(self, bounds: Mapping[str, tuple[float, float]]) -> Any:
+        """Return the model with other bounds of some parameters, in their unit.
+
+        Raises
+        ------
+        InputError
+            For a parameter that the model does not have.
+        """
+        merged = {name: (low, high) for name, low, high in self.box} | dict(bounds)
+        return replace(self, box=tuple((n, float(lo), float(hi)) for n, (lo, hi) in merged.items())) if merged else self
+
+    def by_name(self, kappa: Any) -> dict[str, Array]:
+        """Return the maps of κ (Q, *X) by name."""
+        return dict(zip((p.name for p in self.parameters), unpack(kappa, len(self.parameters))))
+
+    def columns(self, maps: Mapping[str, Array]) -> Array:
+        """Return one column for each amplitude, (N, K, *X), from the maps of the other parameters."""
+        g = self.shape(**{p.name: maps[p.name] for p in self.nonlinear})
+        return g if len(self.amplitudes) > 1 else g[:, None]
+
+    def signal(self, kappa: Any) -> Array:
+        """Return the images (N, *X) of the maps κ (Q, *X)."""
+        f = self._before_modulus(self.by_name(kappa))
+        return abs(f) if self.magnitude else f
+
+    def _before_modulus(self, maps: Mapping[str, Array]) -> Array:
+        amplitudes = self.amplitudes
+        if len(amplitudes) == 1:
+            return maps[amplitudes[0].name] * self.shape(**{p.name: maps[p.name] for p in self.nonlinear})
+        columns = self.columns(maps)
+        f: Any = 0
+        for k, p in enumerate(amplitudes):
+            f = f + maps[p.name] * columns[:, k]
+        return f
+
+    def partials(self, kappa: Any) -> Array:
+        """Return the derivatives of the signal in each parameter, (N, Q, *X)."""
+        maps = self.by_name(kappa)
+        nonlinear = {p.name: maps[p.name] for p in self.nonlinear}
+        xp, columns = namespace(*maps.values()), self.columns(maps)
+        slopes = self.shape_partials(**nonlinear)
+        several = len(self.amplitudes) > 1
+        found: dict[str, Array] = {}
+        f: Any = 0
+        for k, p in enumerate(self.amplitudes):
+            found[p.name] = columns[:, k] + 0 * maps[p.name]
+            f = f + maps[p.name] * columns[:, k]
+            for name, slope in slopes.items():
+                found[name] = found.get(name, 0) + maps[p.name] * (slope[:, k] if several else slope)
+        d = xp.stack([found[p.name] for p in self.parameters], axis=1)
+        return xp.where((f < 0)[:, None], -d, d) if self.magnitude else d
+
+    def initial_guess(self, images: Any) -> Array:
+        """Return where an iteration starts, (Q, *X): the largest modulus of the images (N, *X), and `start` (§4.4.4)."""
+        S = floating(images)
+        xp = namespace(S)
+        peak = xp.max(abs(S), axis=0)
+        first = next(p.name for p in self.amplitudes)
+        return xp.stack(
+            [peak if p.name == first else 0 * peak + (p.start if p.start is not None else 0.0) for p in self.parameters]
+        )
+
+    @property
+    def separable(self) -> bool:
+        """Whether `basis` describes the model: one amplitude, and at most one field in which the shape is linear."""
+        if len(self.amplitudes) != 1 or len(self.nonlinear) != 1 + (self.field is not None):
+            return False
+        return self.field is None or (self.linear_in_field and self.field.treatment != GIVEN and _is_linear(self))
+
+    def basis(self, T: Any) -> Array:
+        """Return φ (N, K, *T.shape) with S = |A (φ₀(T) + F φ₁(T))|, before any modulus; K = 1 without a field."""
+        T = floating(T)
+        if self.field is None:
+            return self.shape(**{self.time.name: T})[:, None]
+        at_0, at_1 = (self.shape(**{self.time.name: T, self.field.name: 0 * T + F}) for F in (0.0, 1.0))
+        return namespace(T).stack([at_0, at_1 - at_0], axis=1)
 
 
-def _as_times(times: Any, what: str) -> tuple[float, ...]:
-    try:
-        values = tuple(float(t) for t in np.asarray(times, dtype=float).reshape(-1))
-    except (TypeError, ValueError):
-        raise InputError(f"{what} must be numbers in ms; {times!r} came.") from None
-    for t in values:
-        if not math.isfinite(t) or t < 0:
-            raise InputError(
-                f"{what} must be finite and not negative, in ms; {t:g} came. Check the sidecars or --times-ms."
-            )
-    return values
+@lru_cache(maxsize=64)
+def _settings(model: type[SignalModel]) -> dict[str, Setting]:
+    return settings_of(model)
+
+
+def axis_of(model: type[SignalModel]) -> Setting:
+    """Return the setting along which the images of a model differ."""
+    return next(s for s in _settings(model).values() if s.per_image)
+
+
+def bids_time(model: SignalModel | type[SignalModel]) -> str:
+    """Return the sidecar field of the axis of a model."""
+    return axis_of(model if isinstance(model, type) else type(model)).bids[0]
+
+
+def _boxed(model: type[SignalModel], box: tuple[tuple[str, float, float], ...]) -> tuple[Parameter, ...]:
+    known = {p.name: p for p in model.parameters}
+    for name, low, high in box:
+        if name not in known:
+            raise InputError(f"bounds: expected one of {', '.join(known)}, got {name!r}.")
+        p = known[name]
+        start = p.start if p.start is None or low <= p.start <= high else None
+        known[name] = replace(p, bounds=(low, high), start=start)
+    return tuple(known.values())
+
+
+@lru_cache(maxsize=32)
+def _is_linear(model: SignalModel) -> bool:
+    """Tell whether `basis` gives the shape: the claim of `linear_in_field`, tried at some T and F."""
+    T, F = model.time, model.field
+    assert F is not None
+    rng = np.random.default_rng(0)
+    low, high = np.log(T.bounds)
+    times = np.exp(rng.uniform(low, high, 64))
+    fields = rng.uniform(*F.bounds, 64)
+    phi = np.asarray(model.basis(times))
+    true = np.asarray(model.shape(**{T.name: times, F.name: fields}))
+    return bool(np.allclose(phi[:, 0] + fields * phi[:, 1], true, rtol=1e-9, atol=1e-9 * abs(true).max()))
 
 
 def unpack(kappa: Any, n: int) -> tuple[Array, ...]:
     """Split κ (Q, *X) into its maps, as floating-point arrays."""
-    from rimap.arrays import floating, is_torch
-
     if not is_torch(kappa) and isinstance(kappa, (tuple, list)) and any(is_torch(k) for k in kappa):
         kappa = namespace(*kappa).stack(list(kappa))
     kappa = floating(kappa)
     if kappa.shape[0] != n:
-        raise InputError(f"kappa must have {n} maps along its first axis; its shape is {tuple(kappa.shape)}.")
+        raise InputError(f"kappa: expected {n} maps along its first axis, got the shape {tuple(kappa.shape)}.")
     return tuple(kappa[q] for q in range(n))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from rimap.arrays import Array, column, floating, namespace
-from rimap.signals.base import Parameter, SignalModel, unpack
+from rimap.arrays import Array, column, namespace
+from rimap.signals.base import Parameter, SignalModel, Values, setting
 
 
 @dataclass(frozen=True)
@@ -30,36 +30,22 @@ class T2Decay(SignalModel):
     Sabidussi et al. 2021, §4.1, doi:10.1016/j.media.2021.102220.
     """
 
+    tau: Values = setting("echo time", "TE", bids="EchoTime", entity="echo", plausible=(1.0, 5_000.0))
+
     name: ClassVar[str] = "t2"
     title: ClassVar[str] = "T2 decay"
+    formula: ClassVar[str] = r"S = A\,e^{-TE/T_2}"
+    reference: ClassVar[str] = "Sabidussi et al. 2021, doi:10.1016/j.media.2021.102220"
     bids_suffix: ClassVar[str] = "MESE"
-    bids_time: ClassVar[str] = "EchoTime"
     parameters: ClassVar[tuple[Parameter, ...]] = (
-        Parameter("A", "a.u.", (0.0, np.inf), suffix="M0map"),
-        Parameter("T2", "ms", (0.5, 5000.0), scale=1000.0, suffix="T2map"),
+        Parameter("A", "a.u.", (0.0, np.inf), "amplitude", suffix="M0map", meaning="amplitude"),
+        Parameter("T2", "ms", (0.5, 5000.0), "time", start=100.0, suffix="T2map", meaning="transverse relaxation time"),
     )
 
-    def signal(self, kappa: Any) -> Array:
-        """Return the images (N, *X) of κ = (A, T2)."""
-        A, T2 = unpack(kappa, 2)
-        return A * namespace(T2).exp(-column(self.tau, T2) / T2)  # §4.1
+    def shape(self, T2: Array) -> Array:  # type: ignore[override]
+        """Return the signal for A = 1, (N, *X)."""
+        return namespace(T2).exp(-column(self.tau, T2) / T2)  # §4.1
 
-    def partials(self, kappa: Any) -> Array:
-        """Return ∂S/∂A, ∂S/∂T2, (N, 2, *X)."""
-        A, T2 = unpack(kappa, 2)
-        xp = namespace(A)
-        tau = column(self.tau, T2)
-        E = xp.exp(-tau / T2)
-        return xp.stack([E + 0 * A, A * E * tau / T2**2], axis=1)
-
-    def initial_guess(self, images: Any) -> Array:
-        """Return A = maximum over the images, T2 = 100 ms (§4.4.4)."""
-        S = floating(images)
-        xp = namespace(S)
-        A = xp.max(abs(S), axis=0)
-        return xp.stack([A, 0 * A + 100.0])
-
-    def basis(self, T: Any) -> Array:
-        """Return φ₀ = e^(−τ/T2), (N, 1, *X)."""
-        T = floating(T)
-        return namespace(T).exp(-column(self.tau, T) / T)[:, None]
+    def shape_partials(self, T2: Array) -> dict[str, Array]:  # type: ignore[override]
+        """Return its derivative in T2."""
+        return {"T2": self.shape(T2) * column(self.tau, T2) / T2**2}

@@ -67,7 +67,7 @@ def draw_acquisition(recipe: PatchRecipe, rng: np.random.Generator) -> Acquisiti
             settings |= {"tr": tuple(times + rest) if growing else float(times.max() + rest)} if known else {}
             hidden = None if known else float(times.max() + rest)
     rician = bool(u[3] < recipe.rician_share) and not settings.get("signed", False)
-    return Acquisition(kind(tau=tuple(float(t) for t in times), **settings), hidden, rician)
+    return Acquisition(kind.at(tuple(float(t) for t in times), **settings), hidden, rician)
 
 
 def draw_times(recipe: PatchRecipe, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
+from rimap.signals.base import bids_time
 
 #: Folder of the truth in a data set; readers of BIDS leave `derivatives` alone.
 TRUTH = "derivatives/truth"
@@ -21,7 +22,7 @@ _BIDS = "1.10.0"
 def series_files(series: WeightedSeries, subject: str) -> dict[str, bytes]:
     """Return the images and sidecars of a series (times in seconds), by path inside the data set."""
     model, noise = series.model, series.noise
-    suffix, field = model.bids_suffix, model.bids_time
+    suffix, field = model.bids_suffix, bids_time(model)
     signed = bool(getattr(model, "signed", False))
     tr = getattr(model, "tr", None)
     key = {"InversionTime": "inv", "EchoTime": "echo"}.get(field, "run")

@@ -190,7 +190,7 @@ class PatchRecipe:
             "times_ms" if self.times_ms else "time_range_ms",
         )
         if self.times_ms:
-            model_class(self.sequence)(tau=self.times_ms, **({"tr": self.tr_ms} if self.tr_ms else {}))  # checks them
+            model_class(self.sequence).at(self.times_ms, **({"tr": self.tr_ms} if self.tr_ms else {}))  # checks them
         if not self.anatomies:
             raise InputError('anatomies is empty. Give files, folders, or "builtin".')
 

@@ -1,0 +1,152 @@
+"""What a scanner was set to: a signal model declares each setting once, and everything else follows from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rimap.errors import InputError
+
+#: One number, or one for each image: anything that iterates over numbers; kept as a float or a tuple.
+Values = float | Iterable[float]
+
+_METADATA = "rimap.setting"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of the scanner.
+
+    Parameters
+    ----------
+    name
+        The field of the model: ``tau``, ``flip_angle``.
+    title, symbol
+        What people read: ``inversion time``, ``TI``.
+    unit
+        ``ms``, ``deg`` or ``1``: the unit inside rimap, on the command line and in the report.
+    bids
+        The sidecar fields that have it, the preferred one first; () if BIDS has none.
+    factor
+        One unit of the sidecar in `unit`: 1000 for seconds and milliseconds.
+    entity
+        The BIDS entity that numbers the images which differ in it: ``inv``, ``echo``, ``flip``; "" if there is none.
+    per_image
+        Whether each image has a value of its own. `None`: one value, or one for each image.
+    required
+        Whether the model needs it.
+    plausible
+        The least and the greatest value that a scan has (in `unit`). What exceeds them was meant in another unit and is
+        refused: if all values are below the first, if any is above the second.
+    longer_than
+        The name of a setting that this one must exceed to be used (a TR that is shorter than the inversion time is
+        the time between readouts).
+    """
+
+    name: str
+    title: str
+    symbol: str
+    unit: str
+    bids: tuple[str, ...] = ()
+    factor: float = 1.0
+    entity: str = ""
+    per_image: bool | None = True
+    required: bool = True
+    plausible: tuple[float, float] = (0.0, math.inf)
+    longer_than: str = ""
+
+    def checked(self, values: Any) -> tuple[float, ...]:
+        """Return the values as a tuple, in `unit`.
+
+        Raises
+        ------
+        InputError
+            If a value is not a number, negative or not finite, or if the values look like those of another unit.
+        """
+        try:
+            numbers = tuple(float(v) for v in np.asarray(values, dtype=float).reshape(-1))
+        except (TypeError, ValueError):
+            raise InputError(f"{self.name}: expected numbers in {self.unit}, got {values!r}.") from None
+        for v in numbers:
+            if not math.isfinite(v) or v < 0:
+                raise InputError(
+                    f"{self.name}: expected numbers in {self.unit}, finite and not negative, got {v:g}. Check the sidecars "
+                    "or the command line."
+                )
+        self.refuse_other_unit(numbers, self.name)
+        return numbers
+
+    def refuse_other_unit(self, values: Iterable[float], given_as: str) -> None:
+        """Refuse values that must have been meant in the unit of the sidecar (seconds for milliseconds).
+
+        Parameters
+        ----------
+        given_as
+            What they are called where they were given: ``--times-ms``, ``tau``.
+
+        Raises
+        ------
+        InputError
+            With the same values in `unit`.
+        """
+        numbers = list(values)
+        if self.factor == 1.0 or not numbers or not 0 < max(numbers) < self.plausible[0]:
+            return
+        converted = [f"{v * self.factor:g}" for v in numbers[:3]] + ["…"] * (len(numbers) > 3)
+        remedy = (
+            f"{given_as} {' '.join(converted)}" if given_as.startswith("-") else f"{given_as}=[{', '.join(converted)}]"
+        )
+        raise InputError(
+            f"{given_as}: expected the {self.title} in {self.unit}, got at most {max(numbers):g} {self.unit}, which is too "
+            f"short. If these are seconds, give milliseconds: {remedy}."
+        )
+
+
+def setting(
+    title: str,
+    symbol: str,
+    unit: str = "ms",
+    *,
+    default: Any = dataclasses.MISSING,
+    bids: str | tuple[str, ...] = (),
+    factor: float | None = None,
+    **options: Any,
+) -> Any:
+    """Declare a field of a signal model as a setting; the parameters are those of `Setting`.
+
+    A field without `default` is required. `factor` is 1000 for ms (BIDS has seconds) and 1 for other units.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Scan:
+    ...     te: tuple[float, ...] = setting("echo time", "TE", bids="EchoTime", entity="echo", plausible=(1, 5000))
+    >>> settings_of(Scan)["te"].unit
+    'ms'
+    """
+    if factor is None:
+        factor = 1000.0 if unit == "ms" else 1.0
+    declared = Setting(
+        name="",
+        title=title,
+        symbol=symbol,
+        unit=unit,
+        bids=(bids,) if isinstance(bids, str) else tuple(bids),
+        factor=factor,
+        required=default is dataclasses.MISSING,
+        **options,
+    )
+    return field(default=default, metadata={_METADATA: declared})
+
+
+def settings_of(model: Any) -> dict[str, Setting]:
+    """Return the settings that a signal model (class or object) declares, by name, in the order of its fields."""
+    return {
+        f.name: dataclasses.replace(f.metadata[_METADATA], name=f.name)
+        for f in dataclasses.fields(model)
+        if _METADATA in f.metadata
+    }
