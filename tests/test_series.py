@@ -40,8 +40,8 @@ def test_images_can_be_left_out() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": IMAGES[:2]}, "3 times came"),
-        ({"images": IMAGES[0, 0]}, "3 times came"),
+        ({"images": IMAGES[:2]}, "expected 3 images"),
+        ({"images": IMAGES[0, 0]}, "expected 3 images"),
         ({"images": IMAGES + 1j}, "real numbers"),
         ({"images": IMAGES[:, :0]}, "no voxel"),
         ({"images": np.full_like(IMAGES, np.nan)}, "NaN"),
