@@ -1,0 +1,291 @@
+"""The one table of a series: the shape g(T, F) and its derivatives over u = log T and the field F.
+
+Every estimator reads it, so no exponential and no extended phase graph is left in an inner loop. Along u it is cubic
+Hermite between uniform nodes. Along F it is a polynomial of each interval: of degree 0 without a field, 1 for a model that
+is linear in the field (one interval, exact), and 3 (cubic Hermite) otherwise.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import make_interp_spline
+
+from rimap.errors import InputError
+from rimap.signals.base import SignalModel
+
+Array = NDArray[np.float64]
+
+#: Rows of a node: g, and its derivative in u times the step of the table.
+VALUE, SLOPE = 0, 1
+#: Nodes along u of a model without a field or linear in it: interpolation is then exact to 1e-9.
+NODES_ALONG_U = 513
+#: Nodes along (u, F) of any other model, tried in turn until interpolation is exact to `TOLERANCE` of the largest value.
+NODES_TO_TRY = ((65, 9), (97, 17), (129, 25), (193, 33), (257, 49), (385, 65))
+TOLERANCE = 1e-6
+#: A given map of a further parameter is rounded to levels that are this far apart, relative.
+LEVEL_STEP = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class ShapeTable:
+    """g(T, F) of N images and K amplitudes on a grid.
+
+    Parameters
+    ----------
+    model
+        Whose shape it is.
+    held
+        Values of further parameters that are known and alike in all voxels.
+    low_u, step_u, n_u
+        The first node along u = log(T/ms), the step, and the number of nodes G.
+    low_F, step_F
+        Where the first interval of the field starts, and how long the intervals are; 0 and 1 without a field.
+    powers
+        P arrays (J, G, 2, K, N): in interval j of F, with x = (F − low_F)/step_F − j, node k has the row
+        Σₚ powers[p][j, k, row] xᵖ, where row is `VALUE` or `SLOPE`.
+    magnitude
+        Whether the signal is the modulus of A·g.
+    has_field
+        Whether F is an axis of the table.
+    """
+
+    model: SignalModel
+    held: Mapping[str, float]
+    low_u: float
+    step_u: float
+    n_u: int
+    low_F: float
+    step_F: float
+    powers: tuple[Array, ...]
+    magnitude: bool
+    has_field: bool
+
+    @classmethod
+    def of(cls, model: SignalModel, held: Mapping[str, float] | None = None) -> ShapeTable:
+        """Tabulate a model over the bounds of its time and its field; the last few tables are kept.
+
+        Parameters
+        ----------
+        held
+            Parameters that have one known value in all voxels. If the field is among them the table has no field axis.
+
+        Raises
+        ------
+        InputError
+            If the model has a parameter that the table cannot hold: a second field, for instance.
+        """
+        known = {
+            p.name: float(p.start) for p in model.nonlinear if p.given and p.start is not None and p != model.field
+        }
+        known |= {k: float(v) for k, v in (held or {}).items()}
+        key = tuple(sorted(known.items()))
+        try:
+            return _kept(model, key)
+        except TypeError:  # a model that has no hash
+            return _tabulated(model, key)
+
+    @property
+    def u(self) -> Array:
+        """The nodes along log(T/ms), (G,)."""
+        return np.asarray(self.low_u + self.step_u * np.arange(self.n_u), dtype=float)
+
+    @property
+    def high_u(self) -> float:
+        """The last node."""
+        return self.low_u + self.step_u * (self.n_u - 1)
+
+    @property
+    def n_intervals(self) -> int:
+        """J, the number of intervals of the field."""
+        return int(self.powers[0].shape[0])
+
+    @property
+    def linear(self) -> bool:
+        """Whether g is linear in the field (or has none)."""
+        return len(self.powers) < 3
+
+    def nodes(self, F: Any, *, stride: int = 1) -> Array:
+        """Return g at every node of u (or every `stride`-th) for fields F (M,): (M, G, K, N)."""
+        j, x = self._interval(np.asarray(F, dtype=float))
+        powers = [p[j, ::stride, VALUE] for p in self.powers]
+        return _horner(powers, x[:, None, None, None])
+
+    def evaluate(self, T: Any, F: Any = 0.0) -> tuple[Array, Array, Array]:
+        """Return g, ∂g/∂u and ∂g/∂F at T (*X) and F (*X), each (N, K, *X): the definition of what the kernels do."""
+        T, F = np.broadcast_arrays(np.asarray(T, dtype=float), np.asarray(F, dtype=float))
+        place = np.clip((np.log(T) - self.low_u) / self.step_u, 0, self.n_u - 1)
+        k = np.minimum(place.astype(int), self.n_u - 2)
+        w = hermite_weights(place - k, self.step_u)
+        j, x = self._interval(F)
+        x = x[..., None, None]
+        found, slopes = [], []
+        for row in (VALUE, SLOPE):
+            for node in (k, k + 1):
+                powers = [p[j, node, row] for p in self.powers]  # (*X, K, N)
+                found.append(_horner(powers, x))
+                slopes.append(_horner([i * p for i, p in enumerate(powers)][1:] or [0 * powers[0]], x) / self.step_F)
+        v = np.stack([np.broadcast_to(np.asarray(c), T.shape) for c in w])[..., None, None]
+        W = dict(zip(w._fields, v))
+        (v0, v1, s0, s1), (f0, f1, g0, g1) = found, slopes
+        value = W["v0"] * v0 + W["v1"] * v1 + W["s0"] * s0 + W["s1"] * s1
+        along_u = W["dv"] * (v0 - v1) + W["ds0"] * s0 + W["ds1"] * s1
+        along_F = W["v0"] * f0 + W["v1"] * f1 + W["s0"] * g0 + W["s1"] * g1
+        return tuple(np.moveaxis(a, (-1, -2), (0, 1)) for a in (value, along_u, along_F))
+
+    def _interval(self, F: Array) -> tuple[NDArray[np.intp], Array]:
+        place = (F - self.low_F) / self.step_F
+        j = np.clip(place.astype(int), 0, self.n_intervals - 1)
+        return j, place - j
+
+
+def _horner(coefficients: list[Array], x: Array) -> Array:
+    value = coefficients[-1]
+    for c in coefficients[-2::-1]:
+        value = value * x + c
+    return value
+
+
+@lru_cache(maxsize=48)
+def _kept(model: SignalModel, held: tuple[tuple[str, float], ...]) -> ShapeTable:
+    return _tabulated(model, held)
+
+
+def _tabulated(model: SignalModel, held: tuple[tuple[str, float], ...]) -> ShapeTable:
+    known = dict(held)
+    unknown = [p.name for p in model.nonlinear if p.name not in known and p != model.time and p != model.field]
+    if unknown:
+        raise InputError(f"{model.title}: expected one time and one field to estimate, got also {', '.join(unknown)}.")
+    has_field = model.field is not None and model.field.name not in known
+    low, high = np.log(model.time.bounds)
+    if not has_field or (model.linear_in_field and model.separable):
+        u = np.linspace(low, high, NODES_ALONG_U)
+        columns = _without_intervals(model, u, known, has_field)
+        return _table(model, known, u, 0.0, 1.0, columns, has_field)
+    for n_u, n_F in NODES_TO_TRY:
+        u = np.linspace(low, high, n_u)
+        assert model.field is not None
+        F = np.linspace(*model.field.bounds, n_F)
+        table = _table(model, known, u, F[0], F[1] - F[0], _with_intervals(model, u, F, known), True)
+        if _error(table, F) < TOLERANCE:
+            break
+    return table
+
+
+def _table(
+    model: SignalModel,
+    held: Mapping[str, float],
+    u: Array,
+    low_F: float,
+    step_F: float,
+    powers: list[Array],
+    has_field: bool,
+) -> ShapeTable:
+    rows = tuple(np.ascontiguousarray(p) for p in powers)
+    step = float(u[1] - u[0])
+    return ShapeTable(
+        model, dict(held), float(u[0]), step, len(u), float(low_F), float(step_F), rows, model.magnitude, has_field
+    )
+
+
+def _value_and_slope(model: SignalModel, u: Array, maps: Mapping[str, Any]) -> Array:
+    """Return g and ∂g/∂u, (2, N, K, *X), at log T u (*X)."""
+    T, several = np.exp(u), len(model.amplitudes) > 1
+    at = {k: v + 0 * T for k, v in maps.items()} | {model.time.name: T}
+    arguments = {p.name: at[p.name] for p in model.nonlinear}
+    g = np.asarray(model.shape(**arguments), dtype=float)
+    slope = np.asarray(model.shape_partials(**arguments)[model.time.name], dtype=float) * T
+    return np.stack([g, slope]) if several else np.stack([g, slope])[:, :, None]
+
+
+def _rows(two: Array, step: float) -> Array:
+    """Return (G, 2, K, N) from g and ∂g/∂u (2, N, K, G)."""
+    two = two.copy()
+    two[SLOPE] *= step
+    return np.moveaxis(two, (3, 0, 2, 1), (0, 1, 2, 3))
+
+
+def _without_intervals(model: SignalModel, u: Array, held: Mapping[str, float], has_field: bool) -> list[Array]:
+    """Return the powers of a model without a field axis, or linear in it: exact with one interval."""
+    step = float(u[1] - u[0])
+    if not has_field:
+        return [_rows(_value_and_slope(model, u, held), step)[None]]
+    assert model.field is not None
+    name = model.field.name
+    at_0, at_1 = (_value_and_slope(model, u, {**held, name: F}) for F in (0.0, 1.0))
+    return [_rows(at_0, step)[None], _rows(at_1 - at_0, step)[None]]
+
+
+def _with_intervals(model: SignalModel, u: Array, F: Array, held: Mapping[str, float]) -> list[Array]:
+    """Return the powers of cubic Hermite polynomials between the nodes F."""
+    assert model.field is not None
+    grid = np.broadcast_to(u[:, None], (len(u), len(F)))
+    two = _value_and_slope(model, grid, {**held, model.field.name: F[None] + 0 * grid})  # (2, N, K, G, nF)
+    step_F = float(F[1] - F[0])
+    spline = make_interp_spline(
+        F, two, k=5, axis=-1
+    )  # its slope at the nodes is exact to a higher order than what follows
+    slope = spline.derivative()(F) * step_F
+    g0, g1, m0, m1 = two[..., :-1], two[..., 1:], slope[..., :-1], slope[..., 1:]
+    powers = [g0, m0, -3 * g0 + 3 * g1 - 2 * m0 - m1, 2 * g0 - 2 * g1 + m0 + m1]
+    step = float(u[1] - u[0])
+    return [np.stack([_rows(p[..., j], step) for j in range(len(F) - 1)]) for p in powers]
+
+
+def _error(table: ShapeTable, F: Array) -> float:
+    """Return the largest error of g at points that are no nodes, relative to the largest g."""
+    model = table.model
+    rng = np.random.default_rng(0)
+    n = 400
+    u = rng.uniform(table.low_u, table.high_u, n)
+    f = rng.uniform(F[0], F[-1], n)
+    assert model.field is not None
+    true = _value_and_slope(model, u, {**table.held, model.field.name: f})[VALUE]
+    found = table.evaluate(np.exp(u), f)[0]
+    return float(abs(found - true).max() / max(abs(true).max(), 1e-30))
+
+
+def levels(values: NDArray[Any]) -> tuple[Array, NDArray[np.intp]]:
+    """Return the levels to which a given map of a further parameter is rounded, and the level of each voxel (−1 for NaN).
+
+    The levels are `LEVEL_STEP` apart, relative, so a value is off by at most half of that.
+    """
+    flat = np.asarray(values, dtype=float).reshape(-1)
+    known = np.isfinite(flat) & (flat > 0)
+    where = np.full(len(flat), -1, np.intp)
+    if not known.any():
+        return np.empty(0), where
+    rounded = np.round(np.log(flat[known]) / np.log1p(LEVEL_STEP)).astype(int)
+    steps, place = np.unique(rounded, return_inverse=True)
+    where[known] = place
+    middles = np.exp(steps * np.log1p(LEVEL_STEP))
+    if len(steps) == 1:  # one value everywhere need not be rounded
+        middles = np.array([float(np.median(flat[known]))])
+    return middles, where
+
+
+#: Weights of cubic Hermite interpolation at t in an interval of length `step`: of the values v0, v1 and the slopes s0, s1 (times
+#: the step) at its ends. `dv`, `ds0`, `ds1` give the derivative from v0 − v1, s0, s1; `ddv`, `dds0`, `dds1` the second one.
+Hermite = namedtuple("Hermite", "v0 v1 s0 s1 dv ds0 ds1 ddv dds0 dds1")
+
+
+def hermite_weights(t: Any, step: float) -> Hermite:
+    """Return the weights of cubic Hermite interpolation at t (0 to 1)."""
+    return Hermite(
+        (1 + 2 * t) * (1 - t) ** 2,
+        t * t * (3 - 2 * t),
+        t * (1 - t) ** 2,
+        t * t * (t - 1),
+        6 * t * (t - 1) / step,
+        (1 - t) * (1 - 3 * t) / step,
+        t * (3 * t - 2) / step,
+        (12 * t - 6) / (step * step),
+        (6 * t - 4) / (step * step),
+        (6 * t - 2) / (step * step),
+    )

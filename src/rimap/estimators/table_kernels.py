@@ -1,0 +1,76 @@
+"""What the kernels of all estimators share: where a point lies in the table of a series, and the interpolation there."""
+
+from __future__ import annotations
+
+from numba import njit
+from numba.extending import overload
+
+from rimap.estimators.table import hermite_weights
+
+#: Sums may be reordered; NaN and infinity keep their meaning.
+FAST = {"reassoc", "contract", "nsz", "arcp"}
+
+#: The weights of cubic Hermite interpolation, compiled.
+hermite = njit(nogil=True, cache=True, fastmath=FAST, inline="always")(hermite_weights)
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, inline="always")
+def interval(x, low, step, n):  # type: ignore[no-untyped-def]
+    """Return the interval of x among n intervals that begin at `low`, and how far x is past its beginning (in steps)."""
+    place = (x - low) / step
+    j = min(max(int(place), 0), n - 1)
+    return j, place - j
+
+
+def at_field(powers, x, j, k, row, column, n):  # type: ignore[no-untyped-def]
+    """Return Σₚ powers[p][j, k, row, column, n] xᵖ: for kernels, which compile it for each number of powers."""
+    raise NotImplementedError("for kernels")
+
+
+def along_field(powers, x, j, k, row, column, n):  # type: ignore[no-untyped-def]
+    """Return the derivative of `at_field` in x."""
+    raise NotImplementedError("for kernels")
+
+
+def bend_of_field(powers, x, j, k, row, column, n):  # type: ignore[no-untyped-def]
+    """Return the second derivative of `at_field` in x."""
+    raise NotImplementedError("for kernels")
+
+
+@overload(at_field, inline="always")
+def _at_field(powers, x, j, k, row, column, n):  # type: ignore[no-untyped-def]
+    if powers.count == 1:
+        return lambda powers, x, j, k, row, column, n: powers[0][j, k, row, column, n]
+    if powers.count == 2:
+        return lambda powers, x, j, k, row, column, n: (
+            powers[0][j, k, row, column, n] + x * powers[1][j, k, row, column, n]
+        )
+    return lambda powers, x, j, k, row, column, n: (
+        powers[0][j, k, row, column, n]
+        + x
+        * (
+            powers[1][j, k, row, column, n]
+            + x * (powers[2][j, k, row, column, n] + x * powers[3][j, k, row, column, n])
+        )
+    )
+
+
+@overload(along_field, inline="always")
+def _along_field(powers, x, j, k, row, column, n):  # type: ignore[no-untyped-def]
+    if powers.count == 1:
+        return lambda powers, x, j, k, row, column, n: 0.0
+    if powers.count == 2:
+        return lambda powers, x, j, k, row, column, n: powers[1][j, k, row, column, n]
+    return lambda powers, x, j, k, row, column, n: (
+        powers[1][j, k, row, column, n]
+        + x * (2 * powers[2][j, k, row, column, n] + 3 * x * powers[3][j, k, row, column, n])
+    )
+
+
+@overload(bend_of_field, inline="always")
+def _bend_of_field(powers, x, j, k, row, column, n):  # type: ignore[no-untyped-def]
+    if powers.count < 4:
+        return lambda powers, x, j, k, row, column, n: 0.0
+    return lambda powers, x, j, k, row, column, n: (
+        2 * powers[2][j, k, row, column, n] + 6 * x * powers[3][j, k, row, column, n]
+    )
