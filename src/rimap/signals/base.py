@@ -272,6 +272,11 @@ class SignalModel(ABC):
         return next(p for p in self.parameters if p.role == TIME)
 
     @property
+    def main(self) -> Parameter | Derived:
+        """The map that the sequence is for: the derived one that says so, else the relaxation time."""
+        return next((d for d in self.derived if d.main), self.time)
+
+    @property
     def field(self) -> Parameter | None:
         """The field, if the model has one that is not given; else the given one, else `None`."""
         fields = [p for p in self.parameters if p.role == FIELD]

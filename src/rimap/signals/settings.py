@@ -81,6 +81,14 @@ class Setting:
         self.refuse_other_unit(numbers, self.name)
         return numbers
 
+    def text(self, value: float) -> str:
+        """Return a value for people, with symbol and unit.
+
+        >>> Setting("flip_angle", "flip angle", "FA", "deg").text(5.0)
+        'FA 5°'
+        """
+        return f"{self.symbol} {with_unit(value, self.unit)}"
+
     def refuse_other_unit(self, values: Iterable[float], given_as: str) -> None:
         """Refuse values that must have been meant in the unit of the sidecar (seconds for milliseconds).
 
@@ -105,6 +113,21 @@ class Setting:
             f"{given_as}: expected the {self.title} in {self.unit}, got at most {max(numbers):g} {self.unit}, which is too "
             f"short. If these are seconds, give milliseconds: {remedy}."
         )
+
+
+def unit_symbol(unit: str) -> str:
+    """Return how people write a unit: ``°`` for ``deg``, nothing for ``1``."""
+    return {"1": "", "deg": "°"}.get(unit, unit)
+
+
+def with_unit(value: float, unit: str) -> str:
+    """Return a number with its unit, without digits that say nothing.
+
+    >>> with_unit(150.0, "ms"), with_unit(5.0, "deg"), with_unit(0.96, "1")
+    ('150 ms', '5°', '0.96')
+    """
+    symbol = unit_symbol(unit)
+    return f"{value:.6g}" + ("" if symbol in ("", "°") else " ") + symbol
 
 
 def setting(
