@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -225,20 +226,48 @@ def test_a_lock_without_flock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             pass
     assert not out.exists()
     (out / ".rimap").mkdir(parents=True)
-    held = out / ".rimap" / "lock.held"
-    dead = subprocess.Popen(["true"])
-    dead.wait()
+    claim = out / ".rimap" / "lock.0123456789abcdef.held"
     me = json.loads(run_lock._me())
-    held.write_text(json.dumps(me | {"pid": dead.pid}))
-    with locked(out):
-        pass
-    (out / ".rimap").mkdir(parents=True, exist_ok=True)
-    held.write_text(json.dumps(me | {"host": "elsewhere"}))
+    claim.write_text(json.dumps(me | {"host": "elsewhere"}))
     with pytest.raises(InputError, match="on elsewhere"), locked(out):
         pass
-    os.utime(held, (time.time() - 1000,) * 2)
+    assert claim.exists()
+    os.utime(claim, (time.time() - 1000,) * 2)  # a run that was killed no longer touches its claim
     with locked(out):
-        pass
+        assert not claim.exists()
+
+
+def test_of_many_runs_without_flock_one_alone_holds_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rimap.io import run_lock
+
+    def none(*args: Any) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(run_lock.fcntl, "flock", none)
+    monkeypatch.setattr(run_lock, "_LOOK_AGAIN", 0.01)
+    out, holders, most, held = tmp_path / "out", [0], [0], [0]
+    (out / ".rimap").mkdir(parents=True)
+    (out / ".rimap" / "lock.dead.held").write_text("{}")
+    os.utime(out / ".rimap" / "lock.dead.held", (1, 1))
+
+    def run() -> None:
+        for _ in range(15):
+            try:
+                with locked(out):
+                    holders[0] += 1
+                    most[0] = max(most[0], holders[0])
+                    held[0] += 1
+                    time.sleep(0.002)
+                    holders[0] -= 1
+            except InputError:
+                pass
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert most[0] == 1 and held[0] > 0
 
 
 @pytest.fixture

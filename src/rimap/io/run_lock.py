@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
 import threading
@@ -30,6 +32,8 @@ except ImportError:  # Windows
 _MOST_PARTS = 64
 #: A claim without `flock` is renewed this often, and is dead after this long (s).
 _BEAT, _DEAD = 20.0, 180.0
+#: How often a new claim looks for others, and how long it waits between (s).
+_LOOKS, _LOOK_AGAIN = 4, 0.25
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 
@@ -37,8 +41,8 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 def locked(out: Path, parts: Sequence[str] = ()) -> Iterator[None]:
     """Hold OUT, so that a second run is told of this one; first remove the temporaries of a run that was killed.
 
-    The lock is an advisory one of the operating system (`flock`), which ends with its process, however that ends. Where
-    the file system has none, it is a file that its owner touches; one not touched for three minutes is dead.
+    The lock is an advisory one of the operating system (`flock`), which ends with its process, however that ends. If the
+    file system has none, each run claims OUT with a file that it touches; a claim not touched for three minutes is dead.
 
     Parameters
     ----------
@@ -104,13 +108,14 @@ def remove_leftovers(out: Path, parts: Sequence[str] = ()) -> None:
                 shutil.rmtree(path)
     if not parts:
         for path in (out / FOLDER).glob("lock-*"):
-            path.unlink(missing_ok=True)
+            if path.suffix != ".held":  # a claim is removed by its owner, or by age
+                path.unlink(missing_ok=True)
 
 
 def _left_behind(folder: Path, parts: Sequence[str]) -> bool:
     """Tell whether a lock lies there that nobody took away. (It may still be held: taking it will tell.)"""
     names = [f"lock-{p}" for p in parts] if parts else ["lock", *(f.name for f in folder.glob("lock-*"))]
-    return any((folder / n).exists() or (folder / f"{n}.held").exists() for n in names)
+    return any((folder / n).exists() or any(folder.glob(f"{glob.escape(n)}.*.held")) for n in names)
 
 
 @dataclass
@@ -164,50 +169,67 @@ def _take(path: Path, out: Path, *, shared: bool = False) -> _Held:
 
 
 def _claim(path: Path, out: Path, *, shared: bool) -> _Held:
-    """Hold a lock by the file ``<path>.held`` where the file system has no locks."""
-    whole = path.name == "lock"
-    held = path.with_name(f"{path.name}.held")
-    rivals = [held] if not whole else list(path.parent.glob("lock*.held"))
-    if shared:  # nobody may hold the whole; the parts claim for themselves
-        if held.exists() and _alive(held):
-            raise _told(out, path)
+    """Hold a lock by a file of one's own, ``<path>.<token>.held``, where the file system has no locks.
+
+    Each run first makes its claim and then looks for others, so that of two runs at least one sees the other. No run ever
+    removes a claim that may be alive: a claim is dead by age alone, because the number of a process says nothing in a
+    container or on another machine.
+    """
+    if shared:  # the parts claim for themselves, and look for who holds the whole
         return _Held(path, None)
-    for rival in rivals:
-        if rival.exists():
-            if _alive(rival):
-                raise _told(out, rival.with_suffix(""))
-            rival.unlink(missing_ok=True)
+    mine = path.with_name(f"{path.name}.{secrets.token_hex(8)}.held")
+    _write_new(mine, _me())
     try:
-        handle = os.open(held, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    except FileExistsError:
-        raise _told(out, path) from None
-    os.write(handle, _me())
-    os.close(handle)
+        for attempt in range(_LOOKS):
+            rivals = _rivals(path, mine)
+            if not rivals:
+                break
+            # Of two runs that started together, the one with the greater token gives way; an older run does not.
+            if attempt == _LOOKS - 1 or min(r.name for r in rivals) < mine.name:
+                raise _told(out, rivals[0].with_name(rivals[0].name.rsplit(".", 2)[0]))
+            time.sleep(_LOOK_AGAIN)
+    except BaseException:
+        mine.unlink(missing_ok=True)
+        raise
     stop = threading.Event()
 
     def beat() -> None:
         while not stop.wait(_BEAT):
             with contextlib.suppress(OSError):
-                os.utime(held)
+                os.utime(mine)
 
     threading.Thread(target=beat, daemon=True).start()
-    return _Held(held, None, stop)
+    return _Held(mine, None, stop)
 
 
-def _alive(held: Path) -> bool:
-    who = _holder(held)
-    pid = who.get("pid")
-    if who.get("host") == socket.gethostname() and isinstance(pid, int) and os.name != "nt":  # there, kill kills
-        return runs(pid)
-    probe = held.with_name(f".{held.name}.{os.getpid():08x}.tmp")
+def _write_new(path: Path, content: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        probe.touch()  # the clock of the file server, not ours
-        age = probe.stat().st_mtime - held.stat().st_mtime
+        os.write(handle, content)
+    finally:
+        os.close(handle)
+
+
+def _rivals(path: Path, mine: Path) -> list[Path]:
+    """Return the living claims on the same, on the whole, or (for the whole) on any part; remove the dead ones."""
+    pattern = "lock*.held" if path.name == "lock" else f"{glob.escape(path.name)}.*.held"
+    found = {*path.parent.glob(pattern), *path.parent.glob("lock.*.held")} - {mine}
+    living = []
+    for claim in sorted(found):
+        if _alive(claim, mine):
+            living.append(claim)
+        else:
+            claim.unlink(missing_ok=True)
+    return living
+
+
+def _alive(claim: Path, mine: Path) -> bool:
+    """Tell whether a claim was touched within the last minutes, by the clock of the file server."""
+    try:
+        os.utime(mine)
+        return mine.stat().st_mtime - claim.stat().st_mtime < _DEAD
     except FileNotFoundError:
         return False
-    finally:
-        probe.unlink(missing_ok=True)
-    return age < _DEAD
 
 
 def runs(pid: int) -> bool:
@@ -238,7 +260,7 @@ def _told(out: Path, path: Path) -> InputError:
     who: dict[str, object] = {}
     for _ in range(5):  # its owner may just be writing it
         parts = sorted(path.parent.glob("lock-*")) if path.name == "lock" else []
-        places = [*parts, path, path.with_name(f"{path.name}.held")]
+        places = [*parts, path, *sorted(path.parent.glob(f"{glob.escape(path.name)}.*.held"))]
         who = next((w for w in map(_holder, places) if w), {})
         if who:
             break

@@ -149,14 +149,19 @@ def dask_workers(
     kind
         Else ``local`` (`n` processes of this machine) or ``slurm`` (jobs with `options`).
     folder
-        For what Dask spills, where the options name none.
+        For what Dask spills, and for the keys of jobs, if the options name none. The jobs must be able to read it.
     say
         Told in plain words what is waited for.
 
     Raises
     ------
     InputError
-        Where Dask is not installed, no scheduler answers, or the workers have another rimap than this process.
+        If Dask is not installed, no scheduler answers, or the workers have another rimap than this process.
+
+    Notes
+    -----
+    Whoever can talk to a Dask scheduler can run code as its owner. The clusters that are started here therefore talk over
+    TLS with keys made for this run alone. A scheduler that you name is protected as you set it up.
     """
     try:
         import dask
@@ -168,10 +173,13 @@ def dask_workers(
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(quiet))
         address: Any = scheduler
+        keys = None if scheduler is not None else _keys_of_this_run()
         if scheduler is None:
-            address = stack.enter_context(_cluster(kind or "local", options or ClusterOptions(), n, folder))
+            address = stack.enter_context(_cluster(kind or "local", options or ClusterOptions(), n, folder, keys))
         try:
-            client = stack.enter_context(distributed.Client(address, timeout=_CONNECT, set_as_default=False))
+            client = stack.enter_context(
+                distributed.Client(address, timeout=_CONNECT, set_as_default=False, security=keys)
+            )
         except (OSError, TimeoutError, ValueError) as error:
             why = " ".join(str(error).split())[:160]
             raise InputError(f"--scheduler {scheduler}: no Dask scheduler answers there ({why}).") from None
@@ -183,14 +191,26 @@ def dask_workers(
         yield Workers(client.get_executor(pure=False), max(planned, sum(client.ncores().values())))
 
 
+def _keys_of_this_run() -> Any:
+    from distributed.security import Security
+
+    try:
+        return Security.temporary()
+    except ImportError:
+        raise InputError(
+            'a cluster needs the package cryptography for its keys: pip install "rimap[cluster]".'
+        ) from None
+
+
 @contextlib.contextmanager
-def _cluster(kind: str, options: ClusterOptions, n: int, folder: Path | None) -> Iterator[Any]:
+def _cluster(kind: str, options: ClusterOptions, n: int, folder: Path | None, keys: Any) -> Iterator[Any]:
     if kind == "slurm":
         from dask_jobqueue import SLURMCluster
 
         if folder is not None and options.local_directory is None:
             options = ClusterOptions(**asdict(options) | {"local_directory": str(folder)})
-        with SLURMCluster(**slurm_options(options)) as cluster:
+        shared = options.local_directory or str(Path.cwd())
+        with SLURMCluster(**slurm_options(options), security=keys, shared_temp_directory=shared) as cluster:
             cluster.adapt(minimum_jobs=options.jobs, maximum_jobs=options.jobs)
             yield cluster
         return
@@ -205,6 +225,8 @@ def _cluster(kind: str, options: ClusterOptions, n: int, folder: Path | None) ->
         dashboard_address="127.0.0.1:0",
         local_directory=None if folder is None else str(folder),
         silence_logs=logging.CRITICAL,
+        protocol="tls",
+        security=keys,
     ) as cluster:
         yield cluster
 
