@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from rimap.discovery import classes_in
 from rimap.estimators.base import Estimator
-from rimap.estimators.cache import ensure_cache
 
 __all__ = ["Estimator", "estimators"]
-
-ensure_cache()
 
 
 def estimators() -> dict[str, type[Estimator]]:

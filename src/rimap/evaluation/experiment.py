@@ -29,6 +29,7 @@ from rimap.estimators.base import Estimator
 from rimap.evaluation.choice import available, fingerprint, named
 from rimap.evaluation.tables import Row, read_table, write_table
 from rimap.io.atomic import write_whole
+from rimap.sources import source_fingerprint, sources_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 Unit = tuple[str | int | float, ...]
 #: What a piece gives.
 Part = dict[str, NDArray[Any]]
+#: Parts of the package that numbers depend on: pieces that other code computed are not used again.
+_DECIDES_NUMBERS = ("arrays.py", "likelihood.py", "series.py", "signals", "estimators", "simulation")
 #: Called with (pieces done, of how many).
 Progress = Callable[[int, int], None]
 
@@ -292,18 +295,14 @@ def _slug(unit: Unit) -> str:
 def _key(experiment: Experiment, settings: Settings) -> str:
     """Return what the pieces of a run share: another seed or another code of the estimators has pieces of its own."""
     places = [str(p.resolve()) for p in (settings.data, settings.lines, *settings.scans) if p]
-    text = json.dumps([experiment.name, settings.recipe(), places, source_fingerprint()], sort_keys=True, default=str)
+    text = json.dumps([experiment.name, settings.recipe(), places, _source()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @lru_cache(maxsize=1)
-def source_fingerprint() -> str:
-    """Return a hash of the code that the numbers depend on: signals, likelihood, estimators, simulation."""
-    root = Path(rimap.__file__).parent
-    files = [root / "likelihood.py", root / "series.py"]
-    for folder in ("signals", "estimators", "simulation"):
-        files += sorted((root / folder).rglob("*.py"))
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:12]
+def _source() -> str:
+    """Return a hash of the code that the numbers depend on."""
+    return source_fingerprint(sources_of(_DECIDES_NUMBERS))
 
 
 def _recipe(experiment: Experiment, settings: Settings, skipped: Sequence[str]) -> dict[str, Any]:
@@ -315,7 +314,7 @@ def _recipe(experiment: Experiment, settings: Settings, skipped: Sequence[str]) 
         "estimators": {spec: fingerprint(spec) for spec in settings.estimators},
         "skipped": list(skipped),
         "rimap": rimap.__version__,
-        "source": source_fingerprint(),
+        "source": _source(),
         "python": platform.python_version(),
         "packages": {p: importlib.metadata.version(p) for p in packages},
     }

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from rimap.kernels import njit
 from rimap.signals.base import SignalModel
 
 #: Points of the table along u; cubic Hermite interpolation between them is exact to 1e-9.

@@ -7,11 +7,11 @@ The negative log-likelihood of one value, without what does not depend on f and 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy import special
 
 from rimap.estimators.mle.profile import _FAST, MAX_STEP, TOLERANCE, _schur
+from rimap.kernels import njit
 
 #: Points of the Bessel table over x = z/(z + 8): cubic Hermite interpolation is exact to 1e-10.
 _CELLS = 4096

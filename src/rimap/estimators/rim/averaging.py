@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from rimap.kernels import njit
 
 F32 = NDArray[np.float32]
 _REACH = 5  # pixels

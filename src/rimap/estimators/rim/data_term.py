@@ -14,10 +14,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from rimap.arrays import Array, bessel_e, namespace
+from rimap.kernels import njit
 from rimap.signals.base import SignalModel
 
 _GRID = 4096

@@ -8,7 +8,6 @@ from __future__ import annotations
 from concurrent.futures import Executor
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from rimap.estimators.rim.data_term import (
@@ -21,6 +20,7 @@ from rimap.estimators.rim.data_term import (
     sums_of_voxel,
 )
 from rimap.estimators.rim.start import N_STEPS_KNOWN_B, N_T, ODD, PRIOR_LOG_T, at_B, quietened
+from rimap.kernels import njit
 from rimap.signals.base import SignalModel
 
 F32 = NDArray[np.float32]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from rimap.arrays import Array, floating, is_torch
+from rimap.kernels import njit
 
 _REACH = 3.0  # standard deviations
 

@@ -1,15 +1,11 @@
-"""What the kernels of the voxelwise search share: how they are compiled, and polynomials in θ.
-
-Numba keeps compiled code beside each file and compiles anew when that file changes, not when one that it imports
-does: whoever changes this file touches the other `nlls_*` too.
-"""
+"""What the kernels of the voxelwise search share: how they are compiled, and polynomials in θ."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from numba import njit
+from rimap.kernels import njit
 
 #: Voxels side by side in a block.
 LANES = 64

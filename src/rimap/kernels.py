@@ -1,0 +1,166 @@
+"""Compiled kernels: numba's `njit`, kept on disk so that what runs is always what the source says.
+
+Numba recompiles a kernel when its own file changes, but not when a file changes that it calls or takes a constant from.
+The folder of the compiled code is therefore named after a hash of all kernel sources: other code, another folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from rimap.sources import PACKAGE, kernel_fingerprint
+
+#: Folders of other sources that are kept: those of a few branches, or of two installed versions.
+_KEPT_FOLDERS = 4
+#: Hours for which a folder is kept in any case: a run that uses it would have to compile again.
+_KEPT_HOURS = 1.0
+_FOLDER = re.compile(r"rimap-[0-9a-f]{16}")
+_lock = threading.Lock()
+
+
+def njit(
+    *,
+    nogil: bool = True,
+    cache: bool = True,
+    fastmath: bool | set[str] = False,
+    inline: str = "never",
+    error_model: str = "python",
+) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function as `numba.njit` does, and keep the compiled code in `kernel_folder`.
+
+    A folder that cannot be written, a full disk or damaged files there cost the time to compile, never the run.
+
+    Parameters
+    ----------
+    nogil, cache, fastmath, inline, error_model
+        Those of `numba.njit`. Kernels release the GIL, so that threads share a volume.
+    """
+    import numba  # slow to import, and only kernels need it
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.njit(nogil=nogil, fastmath=fastmath, inline=inline, error_model=error_model)(function)
+        folder = kernel_folder() if cache else None
+        if folder is not None:
+            with contextlib.suppress(RuntimeError), _numba_cache(folder):  # RuntimeError: numba found no place at all
+                kept = _lenient_cache()(function)
+                if folder in Path(kept.cache_path).parents:  # not one that numba chose because the folder is gone
+                    dispatcher._cache = kept
+        return dispatcher
+
+    return compiled
+
+
+@lru_cache(maxsize=1)
+def kernel_folder() -> Path | None:
+    """Return the folder in which compiled kernels are kept, `None` if none can be written.
+
+    It is named after the sources, and is in the first of these that can be written: `NUMBA_CACHE_DIR`, the
+    `__pycache__` of the package, the user's cache, a private folder among the temporary files.
+    """
+    if not (key := kernel_fingerprint()):
+        return None
+    for place in (_chosen_by_user, _beside_package, _user_cache, _private):
+        with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: a user without a home
+            if (base := place()) is not None:
+                return _usable(base / f"rimap-{key}")
+    return None
+
+
+def _chosen_by_user() -> Path | None:
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    return Path(chosen) if chosen else None
+
+
+def _beside_package() -> Path:
+    return PACKAGE / "__pycache__"
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rimap"
+
+
+def _private() -> Path:
+    """Return a folder that nobody else can write: what is cached there is run."""
+    if not hasattr(os, "getuid"):
+        return Path(tempfile.mkdtemp(prefix="rimap-"))
+    path = Path(tempfile.gettempdir()) / f"rimap-numba-{os.getuid()}"
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="rimap-"))
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+    return path if ours else Path(tempfile.mkdtemp(prefix="rimap-"))
+
+
+def _usable(folder: Path) -> Path:
+    """Return the folder, made and writable; mark it as used, and remove those of sources that are long gone.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made or written.
+    """
+    new = not folder.is_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        os.utime(folder)
+    if new:
+        _remove_old(folder.parent)
+    return folder
+
+
+def _remove_old(base: Path) -> None:
+    """Remove all but the newest folders. A process that still uses one of them compiles again and goes on."""
+    with contextlib.suppress(OSError):
+        folders = [f for f in base.iterdir() if _FOLDER.fullmatch(f.name) and f.is_dir() and not f.is_symlink()]
+        age = {f: time.time() - f.stat().st_mtime for f in folders}
+        for folder in sorted(folders, key=age.__getitem__)[_KEPT_FOLDERS + 1 :]:
+            if age[folder] > _KEPT_HOURS * 3600:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _numba_cache(folder: Path) -> Iterator[None]:
+    """Let numba choose `folder` for the caches that are made meanwhile; other code keeps its own."""
+    from numba import config
+
+    with _lock:
+        before = config.CACHE_DIR
+        config.CACHE_DIR = str(folder)
+        try:
+            yield
+        finally:
+            config.CACHE_DIR = before
+
+
+@lru_cache(maxsize=1)
+def _lenient_cache() -> type[Any]:
+    """Return numba's cache of a function, with errors of the disk and of damaged files turned into "not there"."""
+    from numba.core.caching import FunctionCache
+
+    class LenientCache(FunctionCache):  # type: ignore[misc]
+        def load_overload(self, sig: Any, target_context: Any) -> Any:
+            try:
+                return super().load_overload(sig, target_context)
+            except Exception:  # whatever a damaged pickle may raise
+                with contextlib.suppress(Exception):
+                    self.flush()  # an empty index: what is compiled now replaces the damaged file
+                return None
+
+        def save_overload(self, sig: Any, data: Any) -> None:
+            with contextlib.suppress(Exception):  # no space, no folder any more: the compiled code is in memory
+                super().save_overload(sig, data)
+
+    return LenientCache
