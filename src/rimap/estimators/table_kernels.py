@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from numba import njit
 from numba.extending import overload
 
 from rimap.estimators.table import hermite_weights
+from rimap.kernels import njit
 
 #: Sums may be reordered; NaN and infinity keep their meaning.
 FAST = {"reassoc", "contract", "nsz", "arcp"}
