@@ -5,11 +5,37 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Iterable
-from importlib.metadata import entry_points
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
+from rimap.errors import PluginWarning
+
 T = TypeVar("T")
+
+
+def classes_in(package: str, base: type[T], fault: Callable[[type[T]], str] = lambda found: "") -> dict[str, type[T]]:
+    """Return the concrete subclasses of `base` in the modules of `package`, by their `name`.
+
+    Third parties add theirs through an entry point of the group `package` (`rimap.signals`, `rimap.estimators`). A plugin
+    that is broken, or that takes the name of another class, is skipped with a `PluginWarning` that names it: it must
+    not stop the commands that have nothing to do with it.
+
+    Parameters
+    ----------
+    fault
+        Returns what is wrong with a plugin's class, "" if it can be used.
+    """
+    folder = importlib.import_module(package)
+    modules = [importlib.import_module(name) for name in _files(folder.__path__, package)]
+    own = [c for m in modules for c in vars(m).values() if isinstance(c, type) and c.__module__ == m.__name__]
+    found = {
+        c.name: c  # type: ignore[attr-defined]
+        for c in own
+        if issubclass(c, base) and c is not base and not getattr(c, "__abstractmethods__", None)
+    }
+    return found | dict(_plugins(package, base, fault, found))
 
 
 def _files(path: Iterable[str], package: str) -> list[str]:
@@ -24,18 +50,61 @@ def _files(path: Iterable[str], package: str) -> list[str]:
     return names
 
 
-def classes_in(package: str, base: type[T]) -> dict[str, type[T]]:
-    """Return the concrete subclasses of `base` in the modules of `package`, by their `name`.
+def _plugins(
+    group: str, base: type[T], fault: Callable[[type[T]], str], built_in: Iterable[str]
+) -> Iterator[tuple[str, type[T]]]:
+    """Yield name and class of each plugin that can be used, and warn about the others."""
+    usable: dict[str, dict[type[T], EntryPoint]] = {}
+    for entry in _entry_points(group):
+        found, problem = _loaded(entry, base, fault)
+        if found is None:
+            _skip(entry, f"{problem}. Update or uninstall that package.")
+        elif (name := found.name) in built_in:  # type: ignore[attr-defined]
+            _skip(entry, f"its name {name!r} is that of a class of rimap. Give it another name.")
+        else:
+            usable.setdefault(name, {}).setdefault(found, entry)
+    for name, claims in usable.items():
+        if len(claims) == 1:
+            yield name, next(iter(claims))
+        for entry in claims.values() if len(claims) > 1 else ():
+            others = " and ".join(_words(e) for e in claims.values() if e is not entry)
+            _skip(entry, f"{others} has the same name {name!r}. Uninstall one of them.")
 
-    Third parties add theirs through an entry point of the group `package` (`rimap.signals`,
-    `rimap.estimators`).
-    """
-    folder = importlib.import_module(package)
-    modules = [importlib.import_module(name) for name in _files(folder.__path__, package)]
-    found = [c for m in modules for c in vars(m).values() if isinstance(c, type) and c.__module__ == m.__name__]
-    found += [e.load() for e in entry_points(group=package)]
-    return {
-        c.name: c  # type: ignore[attr-defined]
-        for c in found
-        if issubclass(c, base) and c is not base and not getattr(c, "__abstractmethods__", None)
-    }
+
+def _entry_points(group: str) -> Iterable[EntryPoint]:
+    try:
+        return entry_points(group=group)
+    except Exception as error:  # one package whose metadata is damaged hides those of all others
+        warnings.warn(
+            f"rimap skips all plugins: reading the entry points raised {error!r}.", PluginWarning, stacklevel=1
+        )
+        return ()
+
+
+def _loaded(entry: EntryPoint, base: type[T], fault: Callable[[type[T]], str]) -> tuple[type[T] | None, str]:
+    """Return the class of a plugin, or `None` and why it cannot be used."""
+    try:
+        found = entry.load()
+        if not isinstance(found, type) or not issubclass(found, base) or found is base:
+            return None, f"expected a subclass of {base.__name__}, got {found!r}"
+        if missing := sorted(getattr(found, "__abstractmethods__", ())):
+            return None, f"it does not define {' and '.join(missing)}"
+        for attribute in ("name", "title"):
+            value = getattr(found, attribute, None)
+            if not isinstance(value, str) or not value:
+                return None, f"expected a text as its {attribute}, got {value!r}"
+        problem = fault(found)
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
+        said = " ".join(str(error).split())
+        return None, f"it raised {type(error).__name__}{': ' * bool(said)}{said}"
+    return (None, problem) if problem else (found, "")
+
+
+def _words(entry: EntryPoint) -> str:
+    package = f" of the package {entry.dist.name} {entry.dist.version}" if entry.dist else ""
+    return f"{entry.name} = {entry.value}{package}"
+
+
+def _skip(entry: EntryPoint, why: str) -> None:
+    # One line of this file warns: Python then shows each text once, however often the folder is looked into.
+    warnings.warn(f"rimap skips the plugin {_words(entry)}: {why}", PluginWarning, stacklevel=1)

@@ -17,3 +17,7 @@ def count_of(n: int, what: str) -> str:
     ('1 image', '31 images')
     """
     return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
+class PluginWarning(UserWarning):
+    """A signal model or an estimator of another package cannot be used; the text says which and why."""

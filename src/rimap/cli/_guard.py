@@ -8,11 +8,11 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import typer
 
-from rimap.errors import InputError
+from rimap.errors import InputError, PluginWarning
 
 P = ParamSpec("P")
 
@@ -30,6 +30,8 @@ def guarded(verb: Callable[P, None]) -> Callable[P, None]:
             with warnings.catch_warnings():
                 if os.environ.get("RIMAP_DEBUG") != "1":
                     warnings.simplefilter("ignore")  # those of libraries; ours are part of the results
+                    warnings.filterwarnings("default", category=PluginWarning)
+                    warnings.showwarning = _show
                 verb(*args, **kwargs)
         except InputError as error:
             _stop(2, f"error: {error}")
@@ -52,6 +54,11 @@ def guarded(verb: Callable[P, None]) -> Callable[P, None]:
             _defect(error)
 
     return run
+
+
+def _show(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Show a warning as one line, without the place in the code."""
+    print(f"rimap: warning: {message}", file=sys.stderr)
 
 
 def _defect(error: Exception) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rimap.discovery import classes_in
-from rimap.signals.base import Parameter, SignalModel
+from rimap.signals.base import AMPLITUDE, TIME, Parameter, SignalModel
+from rimap.signals.settings import settings_of
 
 __all__ = ["Parameter", "SignalModel", "signal_models"]
 
@@ -14,4 +15,19 @@ def signal_models() -> dict[str, type[SignalModel]]:
     >>> sorted(signal_models())
     ['ir', 't2']
     """
-    return classes_in("rimap.signals", SignalModel)  # type: ignore[type-abstract]
+    return classes_in("rimap.signals", SignalModel, _fault)  # type: ignore[type-abstract]
+
+
+def _fault(model: type[SignalModel]) -> str:
+    """Return what every command needs of a signal model and this one lacks, "" if nothing."""
+    parameters = getattr(model, "parameters", None)
+    if not isinstance(parameters, tuple) or not all(isinstance(p, Parameter) for p in parameters):
+        return f"expected a tuple of Parameter as its parameters, got {parameters!r}"
+    names, roles = [p.name for p in parameters], [p.role for p in parameters]
+    if len(set(names)) < len(names):
+        return f"expected a name of its own for each parameter, got {', '.join(names)}"
+    if roles.count(TIME) != 1 or AMPLITUDE not in roles:
+        return f"expected one parameter with the role time and one or more amplitudes, got {', '.join(roles)}"
+    if not any(s.per_image for s in settings_of(model).values()):
+        return "expected a setting with a value for each image (is @dataclass(frozen=True) missing?)"
+    return ""

@@ -1,0 +1,154 @@
+"""Plugins: they are found by their entry points, and a broken one stops nothing."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rimap.cli import build
+from rimap.errors import PluginWarning
+from rimap.estimators import estimators
+from rimap.signals import signal_models
+
+MODEL = """
+from dataclasses import dataclass
+import numpy as np
+from rimap import Parameter, SignalModel, setting
+from rimap.arrays import column, namespace
+
+@dataclass(frozen=True)
+class Model(SignalModel):
+    te: tuple = setting("echo time", "TE", bids="EchoTime", entity="echo", plausible=(1, 5000))
+    name = "mine"
+    title = "Decay"
+    bids_suffix = "MINE"
+    parameters = (
+        Parameter("A", "a.u.", (0.0, np.inf), "amplitude"),
+        Parameter("T2", "ms", (1.0, 4000.0), "time", suffix="T2map"),
+    )
+
+    def shape(self, T2):
+        return namespace(T2).exp(-column(self.te, T2) / T2)
+"""
+ESTIMATOR = """
+from rimap.estimators.base import Estimator
+
+class Mine(Estimator):
+    name = "mine"
+    title = "My estimator"
+
+    def estimate(self, series, *, progress=None):
+        raise NotImplementedError
+"""
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Lay out a package as an installer does: a module, and an entry point for a name in it."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def installed(module: str, code: str, value: str = "Model", group: str = "rimap.signals") -> None:
+        (tmp_path / f"{module}.py").write_text(textwrap.dedent(code))
+        info = tmp_path / f"{module}-1.5.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.5\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{module} = {module}:{value}\n")
+        monkeypatch.delitem(sys.modules, module, raising=False)
+
+    return installed
+
+
+def test_a_plugin_is_found(install: Install) -> None:
+    install("lab_model", MODEL)
+    install("lab_estimator", ESTIMATOR, "Mine", "rimap.estimators")
+    assert signal_models()["mine"].title == "Decay" and {"ir", "t2"} < set(signal_models())
+    assert estimators()["mine"].title == "My estimator" and "nlls" in estimators()
+
+
+@pytest.mark.parametrize(
+    ("code", "value", "why"),
+    [
+        (
+            "import a_package_that_is_missing",
+            "Model",
+            "ModuleNotFoundError: No module named 'a_package_that_is_missing'",
+        ),
+        ("1 / 0", "Model", "ZeroDivisionError"),
+        ("import sys; sys.exit('bye')", "Model", "SystemExit: bye"),
+        ("def x(:", "Model", "SyntaxError"),
+        (MODEL, "Other", "AttributeError"),
+        ("Model = 3", "Model", "expected a subclass of SignalModel, got 3"),
+        ("class Model: name = title = 'x'", "Model", "expected a subclass of SignalModel"),
+        ("from rimap import SignalModel as Model", "Model", "expected a subclass of SignalModel"),
+        (MODEL.replace("def shape", "def other"), "Model", "it does not define shape"),
+        (MODEL.replace('name = "mine"', ""), "Model", "expected a text as its name, got None"),
+        (MODEL.replace('"Decay"', "3"), "Model", "expected a text as its title, got 3"),
+        (MODEL.replace("parameters =", "params ="), "Model", "expected a tuple of Parameter as its parameters"),
+        (MODEL.replace('"T2", "ms"', '"A", "ms"'), "Model", "expected a name of its own for each parameter, got A, A"),
+        (MODEL.replace('"amplitude"', '"field"'), "Model", "expected one parameter with the role time"),
+        (MODEL.replace('"time"', '"tissue"'), "Model", "expected role amplitude, time, field, got 'tissue'"),
+        (MODEL.replace("@dataclass(frozen=True)", ""), "Model", "@dataclass"),
+        (MODEL.replace('"mine"', '"t2"'), "Model", "its name 't2' is that of a class of rimap"),
+    ],
+)
+def test_a_broken_plugin_is_named_and_skipped(install: Install, code: str, value: str, why: str) -> None:
+    before = signal_models()
+    install("lab_model", code, value)
+    with pytest.warns(PluginWarning) as told:
+        assert signal_models() == before
+    (text,) = [str(w.message) for w in told]
+    assert why in text and f"lab_model = lab_model:{value} of the package lab_model 1.5" in text
+
+
+def test_a_broken_estimator_is_named_and_skipped(install: Install) -> None:
+    before = estimators()
+    install("lab_estimator", ESTIMATOR.replace("def estimate", "def other"), "Mine", "rimap.estimators")
+    install("lab_nlls", ESTIMATOR.replace('"mine"', '"nlls"'), "Mine", "rimap.estimators")
+    with pytest.warns(PluginWarning) as told:
+        assert estimators() == before
+    assert sorted("estimate" in str(w.message) or "'nlls'" in str(w.message) for w in told) == [True, True]
+
+
+def test_of_two_plugins_with_one_name_neither_is_used(install: Install) -> None:
+    install("lab_a", MODEL)
+    install("lab_b", MODEL)
+    with pytest.warns(PluginWarning) as told:
+        assert "mine" not in signal_models()
+    texts = sorted(str(w.message) for w in told)
+    assert len(texts) == 2 and all("lab_a 1.5" in t and "lab_b 1.5" in t and "'mine'" in t for t in texts)
+
+
+def test_one_broken_plugin_does_not_hide_another(install: Install) -> None:
+    install("lab_broken", "1 / 0")
+    install("lab_model", MODEL)
+    with pytest.warns(PluginWarning, match="lab_broken"):
+        assert "mine" in signal_models()
+
+
+def test_a_user_reads_it_once(install: Install) -> None:
+    install("lab_broken", "1 / 0")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            signal_models()
+    assert len(told) == 1
+
+
+def test_the_command_line_shows_a_line(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("lab_broken", "1 / 0")
+    install("lab_model", MODEL)
+    monkeypatch.delenv("RIMAP_DEBUG", raising=False)
+    done = CliRunner().invoke(build(), ["models"], prog_name="rimap")
+    assert done.exit_code == 0, done.output
+    assert "mine     Decay: A, T2" in done.stdout
+    assert done.stderr.splitlines() == [
+        "rimap: warning: rimap skips the plugin lab_broken = lab_broken:Model of the package lab_broken 1.5: it raised "
+        "ZeroDivisionError: division by zero. Update or uninstall that package."
+    ]
