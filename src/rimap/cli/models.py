@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rimap.signals.base import bids_time
-
 if TYPE_CHECKING:
     from rimap.signals.base import SignalModel
 
@@ -43,15 +41,28 @@ def command() -> None:
         print("  none in this installation; `rimap train` makes one")
     print("Sequences (--sequence):")
     for name, model in sorted(sequences.items()):
-        parameters = ", ".join(p.name for p in model.parameters)
-        print(f"  {name:<8} {model.title}: {parameters}; BIDS {model.bids_suffix}, times from {bids_time(model)}")
+        print(f"  {name:<8} {_sequence(model)}")
+
+
+def _sequence(model: type[SignalModel]) -> str:
+    """Return title, parameters and where BIDS has them."""
+    from rimap.signals.base import axis_of
+
+    axis, parameters = axis_of(model), ", ".join(p.name for p in model.parameters)
+    bids = f"; BIDS {model.bids_suffix}" * bool(model.bids_suffix) + f", times from {axis.bids[0]}" * bool(axis.bids)
+    return f"{model.title}: {parameters}{bids}"
+
+
+def _time(model: type[SignalModel]) -> str:
+    """Return the name of the relaxation time."""
+    return next(p.name for p in model.parameters if p.role == "time")
 
 
 def _defaults(sequences: Mapping[str, type[SignalModel]]) -> dict[str, str]:
     """Return what each estimator is the default for, by name: the last parameter, with the sequence where two have it."""
     from rimap.cli._choice import default_estimator
 
-    last = [model.parameters[-1].name for model in sequences.values()]
+    last = [_time(model) for model in sequences.values()]
     found: dict[str, list[str]] = {}
     for (name, model), T in zip(sequences.items(), last):
         words = f"{T} by {model.title.lower()}" if last.count(T) > 1 else T
@@ -63,7 +74,7 @@ def _last(about: Mapping[str, Any]) -> str:
     """Return the relaxation time that a network maps."""
     from rimap.signals import signal_models
 
-    return signal_models()[about["sequence"]].parameters[-1].name
+    return _time(signal_models()[about["sequence"]])
 
 
 def _figures(figures: Mapping[str, float], kind: str, T: str) -> str:
