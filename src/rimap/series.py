@@ -276,6 +276,9 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
         (*X), values of `Status`.
     sd_kappa
         (Q, *X) standard deviations, of which `sd_source` says what they are; NaN where unknown.
+    covariance
+        (Q (Q + 1)/2, *X): the upper triangle of each voxel's covariance of κ, row by row (for Q = 3: AA, AB, AT, BB, BT,
+        TT); NaN where unknown. Estimators fill it for models with derived maps, whose standard deviations need it.
     residual
         (*X) root mean square of S − f over the images, in their unit.
     noise
@@ -299,6 +302,7 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
     settings: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     affine: NDArray[Any] | None = None
+    covariance: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
