@@ -100,9 +100,9 @@ def test_nothing_estimated_is_black_all_over():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "T2"}, "no map 'T2': Inversion recovery has A, B, T1"),
-        ({"slices": 6}, "slices must be 0 to 5"),
-        ({"slices": []}, "slices must be"),
+        ({"name": "T2"}, "expected one of the maps T1, B, A of inversion recovery, got 'T2'"),
+        ({"slices": 6}, "slices: expected numbers from 0 to 5, got 6"),
+        ({"slices": []}, "slices: expected"),
         ({"window": (100, 100)}, "window"),
     ],
 )
@@ -113,7 +113,7 @@ def test_what_is_not_there_is_refused(options, message):
 
 def test_only_maps_are_drawn():
     for x in (None, np.ones(SHAPE), WeightedSeries(np.ones((4, 3, 3)), MODEL)):
-        with pytest.raises(InputError, match="maps of an estimator"):
+        with pytest.raises(InputError, match="expected the maps of an estimator"):
             rimap.plot(x)
 
 
@@ -146,7 +146,7 @@ def test_the_card_of_a_series():
     images = MODEL.signal(maps_of().kappa)
     series = WeightedSeries(np.nan_to_num(images), MODEL, affine=AFFINE, source="sub-01 IRT1", mask=np.ones(SHAPE))
     assert repr(series) == (
-        "WeightedSeries(4 images of 12 × 10 × 6 voxels, 2 × 2 × 4 mm; Inversion recovery, 50 to 2500 ms; noise not said; "
+        "WeightedSeries(4 images of 12 × 10 × 6 voxels, 2 × 2 × 4 mm; Inversion recovery, TI 50 to 2500 ms; noise level not given; "
         "mask of 720 voxels; sub-01 IRT1)"
     )
     page = series._repr_html_()

@@ -1,7 +1,8 @@
 """Colours of maps, after the recommendation of the ISMRM (Fuderer et al. 2025, doi:10.1002/mrm.30290).
 
-T1 and R1 in lipari, T2 and R2 in navia, remapped along a curve that is linear at first and then logarithmic;
-the first entry is black and kept for voxels without a value, low values are clipped just above it.
+T1 and R1 are shown in lipari; T2, T2*, T1rho and their rates in navia. The tables of rates are reversed, so that a tissue
+looks alike in both. The scale is linear at first and logarithmic above. The first entry is black and reserved for voxels
+without a value; low values are clipped just above it.
 """
 
 from __future__ import annotations
@@ -15,28 +16,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 N_COLOURS = 256
+#: A table whose name ends so is read from its last colour to its first.
+REVERSED = "_r"
 
 
 @cache
 def palette(name: str) -> NDArray[np.uint8]:
-    """Return a table of Crameri's colours (256, 3), its first entry black; ``grey`` is made here.
+    """Return a table of Crameri's colours (256, 3), its first entry black; ``grey`` is computed here.
 
-    It is read from the files of `cmcrameri`: importing that package imports matplotlib, half a second for a table.
+    A name that ends in ``_r`` is that table reversed. The table is read from the files of `cmcrameri`: importing that package imports matplotlib, half a second for a table.
     """
+    if name.endswith(REVERSED):
+        colours = _table(name.removesuffix(REVERSED))[::-1].copy()
+    else:
+        colours = _table(name)
+    colours[0] = 0
+    return colours
+
+
+def _table(name: str) -> NDArray[np.uint8]:
     if name == "grey":
         table = np.repeat(np.linspace(0, 1, N_COLOURS)[:, None], 3, axis=1)
     else:
         spec = importlib.util.find_spec("cmcrameri")
         folders = (spec.submodule_search_locations if spec else None) or []
         table = np.loadtxt(next(Path(f, "cmaps", f"{name}.txt") for f in folders))
-    colours = np.round(table * 255).astype(np.uint8)
-    colours[0] = 0
-    return colours
+    return np.asarray(np.round(table * 255), dtype=np.uint8)
 
 
-def of_parameter(name: str) -> str:
-    """Return the palette of a relaxation time."""
-    return "lipari" if "1" in name else "navia"
+def of_relaxation(name: str) -> str:
+    """Return the palette of a relaxation time or rate by its name or its BIDS suffix without ``map``.
+
+    >>> [of_relaxation(n) for n in ("T1", "T1*", "T2star", "R1", "R2*", "T1rho")]
+    ['lipari', 'lipari', 'navia', 'lipari_r', 'navia_r', 'navia']
+    """
+    longitudinal = name[1:2] == "1" and not name[2:].lower().startswith(("rho", "ρ"))
+    return ("lipari" if longitudinal else "navia") + (REVERSED if name[:1] == "R" else "")
 
 
 def indices(values: Any, low: float, high: float, *, logarithmic: bool = False) -> NDArray[np.uint8]:

@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from rimap import colours
 from rimap.errors import InputError
+from rimap.quantities import Quantity, is_relaxation, label_of, name_of, palette_of, quantities_of, quantity, values_of
 from rimap.series import ParameterMaps
-from rimap.signals.base import Parameter
+from rimap.signals.settings import unit_symbol
 from rimap.slices import View, view_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Slices that are shown where none is asked for.
+#: Number of slices that are shown if none are specified.
 _SLICES = 4
 
 
@@ -32,54 +33,56 @@ def plot(
 ) -> Figure:
     """Draw a map, one panel for each slice; voxels without a value are black.
 
-    Relaxation times are in lipari (T1) or navia (T2) with a logarithmic remap, seen as a radiologist sees them where
-    the affine is known.
+    Relaxation times and rates are shown in lipari (T1, R1) or navia (T2, T2* and their rates) on a logarithmic scale. If the
+    affine is known, slices are shown in the radiological convention.
 
     Parameters
     ----------
     maps
-        What an estimator gave; X may have one to three axes.
+        The maps of an estimator; X may have one to three axes.
     name
-        Which map; the relaxation time if left out.
+        The map to draw; by default the one that the sequence is for.
     slices
-        One or several indices through the slices of the acquisition; four through the volume if left out.
+        One or several indices of slices of the acquisition; by default four through the volume.
     window
-        Least and greatest value of the colours, in the unit of the map; chosen from the values if left out.
+        Lowest and highest value of the colours, in the unit of the map; by default chosen from the values.
     sd
-        A second row with the standard deviations, in % of a relaxation time.
+        Add a second row with the standard deviations, in % of the map for relaxation times and rates.
 
     Returns
     -------
     figure
-        To show, change or save. Where figures are drawn inline it is the value of the cell that shows it, once.
+        The figure. In a notebook that draws figures inline it is shown once, as the value of the cell.
 
     Raises
     ------
     InputError
-        For anything but maps, for a map or a slice that is not there, a window upside down, or where matplotlib is missing.
+        If `maps` are not maps, the map or a slice does not exist, the window is not (low, high), or matplotlib is missing.
 
     References
     ----------
     Fuderer et al. 2025, doi:10.1002/mrm.30290.
     """
     if not isinstance(maps, ParameterMaps):
-        raise InputError(f"rimap.plot draws the maps of an estimator; {type(maps).__name__} came.")
+        raise InputError(f"rimap.plot: expected the maps of an estimator, got {type(maps).__name__}.")
     try:
         import matplotlib as mpl
         from matplotlib import pyplot as plt
     except ImportError as error:
         raise InputError(f"rimap.plot needs matplotlib ({error.name} is missing): pip install matplotlib.") from None
-    p = maps.model.parameters[-1] if name is None else _parameter(maps, name)
+    p = maps.model.main if name is None else _quantity(maps, name)
     view = _view(maps, slices)
-    rows = [(_label(p), maps[p.name], window or maps.window(p.name), p.unit == "ms", _palette(p))]
+    drawn_values, relative = values_of(p, maps.model, maps), is_relaxation(p)
+    rows = [(label_of(p), drawn_values, window or maps.window(p.name), relative, palette_of(p))]
     if sd:
-        share = 100 * maps.sd[p.name] / maps[p.name] if p.unit == "ms" else maps.sd[p.name]
-        unit = f"% of {p.name}" if p.unit == "ms" else p.unit.replace("1", "")
+        deviation = maps.sd[p.name] if p.name in maps.sd else np.full_like(drawn_values, np.nan)
+        share = 100 * deviation / drawn_values if relative else deviation
+        unit = f"% of {name_of(p)}" if relative else unit_symbol(p.unit)
         top = colours.window(share.reshape(-1)[maps.typical()], upper=0.95)
-        rows.append((f"SD of {p.name}" + (f" ({unit})" if unit else ""), share, top, False, "lajolla"))
+        rows.append((f"SD of {name_of(p)}" + (f" ({unit})" if unit else ""), share, top, False, "lajolla"))
     low, high = rows[0][2]
     if not low < high:
-        raise InputError(f"a window is (least, greatest); ({low:g}, {high:g}) came.")
+        raise InputError(f"window: expected (low, high) with low < high, got ({low:g}, {high:g}).")
 
     n = len(view.slices)
     height = 2.6 if n > 1 else 4.0
@@ -105,25 +108,18 @@ def plot(
     left = view.plane.letters[0]
     if left:
         axes[0, 0].set_ylabel(f"{view.plane.name}, {left} at the left", fontsize=8)
-    figure.suptitle(f"{p.name}, {maps.estimator.upper()}" if maps.estimator else p.name)
+    figure.suptitle(f"{name_of(p)}, {maps.estimator.upper()}" if maps.estimator else name_of(p))
     if "inline" in mpl.get_backend():
         plt.close(figure)
     return figure
 
 
-def _parameter(maps: ParameterMaps, name: str) -> Parameter:
-    for p in maps.model.parameters:
-        if p.name == name:
-            return p
-    raise InputError(f"no map {name!r}: {maps.model.title} has {', '.join(maps)}.")
-
-
-def _label(p: Parameter) -> str:
-    return p.name if p.unit == "1" else f"{p.name} ({p.unit})"
-
-
-def _palette(p: Parameter) -> str:
-    return colours.of_parameter(p.name) if p.unit == "ms" else "batlow" if p.unit == "1" else "grey"
+def _quantity(maps: ParameterMaps, name: str) -> Quantity:
+    found = quantity(maps.model, name)
+    if found is None:
+        names = ", ".join(q.name for q in quantities_of(maps.model))
+        raise InputError(f"expected one of the maps {names} of {maps.model.title.lower()}, got {name!r}.")
+    return found
 
 
 def _view(maps: ParameterMaps, slices: int | Sequence[int] | None) -> View:
@@ -134,5 +130,5 @@ def _view(maps: ParameterMaps, slices: int | Sequence[int] | None) -> View:
     chosen: Any = [slices] if isinstance(slices, (int, np.integer)) else list(slices)
     depth = (*maps.status.shape, 1, 1)[view.plane.axes[2]]
     if not chosen or not all(0 <= int(k) < depth for k in chosen):
-        raise InputError(f"slices must be 0 to {depth - 1}; {slices} came.")
+        raise InputError(f"slices: expected numbers from 0 to {depth - 1}, got {slices}.")
     return replace(view, slices=tuple(int(k) for k in chosen))

@@ -15,7 +15,9 @@ from rimap import card, colours
 from rimap.errors import InputError
 from rimap.foreign import images_and_affine, volume
 from rimap.likelihood import Noise, Rician
+from rimap.quantities import is_relaxation, name_of, palette_of, quantities_of, quantity, values_of, window_of
 from rimap.signals.base import SignalModel
+from rimap.signals.settings import unit_symbol, with_unit
 from rimap.slices import view_of
 
 
@@ -180,11 +182,12 @@ class WeightedSeries:
 
     def _facts(self) -> list[str]:
         """Return what is worth saying of it, in words."""
-        t, unit = self.model.times, "" if self.affine is None else f", {_by(self.voxel_size)} mm"
+        t, axis = self.model.times, self.model.axis
+        size = "" if self.affine is None else f", {_by(self.voxel_size)} mm"
         return [
-            f"{self.model.n_images} images of {_by(self.shape)} voxels{unit}",
-            f"{self.model.title}, {t.min():g} to {t.max():g} ms",
-            "noise not said" if self.noise is None else _noise_words(self.noise),
+            f"{self.model.n_images} images of {_by(self.shape)} voxels{size}",
+            f"{self.model.title}, {axis.symbol} {t.min():g} to {with_unit(t.max(), axis.unit)}",
+            "noise level not given" if self.noise is None else _noise_words(self.noise),
             "no mask" if self.mask is None else f"mask of {int(self.mask.sum()):,} voxels",
         ]
 
@@ -201,7 +204,9 @@ class WeightedSeries:
         low = None if (values[np.isfinite(values)] < 0).any() else 0.0
         window = colours.window(values, low=low, upper=0.995)
         pictures = [
-            card.picture(self.images[n], view, view.middle, window, "grey", f"{self.model.times[n]:g} ms", edge=130)
+            card.picture(
+                self.images[n], view, view.middle, window, "grey", self.model.axis.text(self.model.times[n]), edge=130
+            )
             for n in chosen
         ]
         return card.card("WeightedSeries", self.source, pictures, [], [*self._facts(), *self.notes])
@@ -350,26 +355,24 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
 
     def window(self, name: str) -> tuple[float, float]:
         """Return least and greatest value to show a map with: contrast for tissue rather than for fluid."""
-        p, values = self.model.parameters[self.model.index(name)], self[name].reshape(-1)[self.typical()]
-        low, high = colours.window(values, low=None if p.unit == "1" else 0.0)
-        if p.unit != "ms" or not np.isfinite(values).any():
-            return low, high
-        most = 2.5 * float(np.nanquantile(values, 0.75))
-        return low, min(colours.window(np.array([most]))[1] if most < high else high, p.bounds[1])
+        q = quantity(self.model, name)
+        if q is None:
+            raise KeyError(f"no map {name!r}: {self.model.title} has {', '.join(self)}")
+        return window_of(q, values_of(q, self.model, self).reshape(-1)[self.typical()])
 
     def _rows(self) -> list[tuple[str, str, str, str]]:
         """Return name, median, quartiles and median standard deviation of each map, with units."""
-        use, rows = self.typical(), []
-        for p in self.model.parameters:
-            values, sd = (x[p.name].reshape(-1)[use] for x in (self, self.sd))
-            n = card.significant
-            unit = "" if p.unit == "1" else f" {p.unit}"
+        use, rows, n = self.typical(), [], card.significant
+        for q in quantities_of(self.model):
+            values = values_of(q, self.model, self).reshape(-1)[use]
+            sd = self.sd[q.name].reshape(-1)[use] if q.name in self.sd else np.full_like(values, np.nan)
+            unit = unit_symbol(q.unit)
             if not np.isfinite(values).any():
-                rows.append((p.name, "–", "–", "–"))
+                rows.append((name_of(q), "–", "–", "–"))
                 continue
-            low, middle, high = (float(q) for q in np.nanquantile(values, (0.25, 0.5, 0.75)))
+            low, middle, high = (float(x) for x in np.nanquantile(values, (0.25, 0.5, 0.75)))
             median_sd = float(np.nanmedian(sd)) if np.isfinite(sd).any() else float("nan")
-            rows.append((p.name, f"{n(middle)}{unit}", f"{n(low)} to {n(high)}", n(median_sd)))
+            rows.append((name_of(q), f"{n(middle)} {unit}".rstrip(), f"{n(low)} to {n(high)}", n(median_sd)))
         return rows
 
     def _counts(self) -> str:
@@ -381,20 +384,24 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
         return f"ParameterMaps({self.estimator}; {_by(self.status.shape)} voxels; medians {medians}; {self._counts()})"
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: a slice of the relaxation time, medians, statuses, warnings."""
-        p = self.model.parameters[-1]
+        """Return what a notebook shows: slices of the main map, medians, quality flags, warnings."""
+        q = self.model.main
+        values, label = (
+            values_of(q, self.model, self),
+            f"{name_of(q)} in {unit}" if (unit := unit_symbol(q.unit)) else name_of(q),
+        )
         pictures, shown = [], np.isfinite(self.kappa).all(0)
         if shown.any():
             view = view_of(self.affine, shown, limit=3)
             pictures = [
                 card.picture(
-                    self[p.name],
+                    values,
                     view,
                     k,
-                    self.window(p.name),
-                    colours.of_parameter(p.name),
-                    f"{p.name} in {p.unit}, slice {k}",
-                    log=True,
+                    self.window(q.name),
+                    palette_of(q),
+                    f"{label}, slice {k}",
+                    log=is_relaxation(q),
                     bar=True,
                 )
                 for k in view.slices

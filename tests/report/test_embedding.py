@@ -2,6 +2,7 @@
 
 import base64
 import zlib
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -46,19 +47,33 @@ def test_the_table_is_the_model(model):
         if len(model.parameters) == 3
         else np.stack([np.full(500, 100.0), T])
     )
-    table = signal_table(model, T)
+    maps = model.by_name(kappa)
+    table = signal_table(model, maps)
+    signal = table.reader(maps)
     for n, image in enumerate(np.asarray(model.signal(kappa))):
-        np.testing.assert_allclose(table.signal(n, kappa), image, atol=0.03)  # of A = 100
-    assert table.times[0] == 0 and table.times[-1] == model.times.max()
+        np.testing.assert_allclose(signal(table.images[n]), image, atol=0.03)  # of A = 100
+    assert table.continuous and table.points[0] == 0 and table.points[-1] == model.times.max()
 
 
-def test_other_models_have_no_table():
-    class Odd(T2Decay):
-        def basis(self, T):
-            raise NotImplementedError
+def test_maps_without_a_value_have_no_table():
+    nothing = {"A": np.array([np.nan]), "T2": np.array([np.nan])}
+    assert signal_table(T2Decay(tau=[10, 20, 40]), nothing) is None
 
-    assert signal_table(Odd(tau=[10, 20, 40]), np.array([50.0])) is None
-    assert signal_table(T2Decay(tau=[10, 20, 40]), np.array([np.nan])) is None
+
+def test_a_model_that_is_known_at_its_images_only_has_no_points_between_them():
+    """An echo train with more echoes has another spacing, so other values at the same times."""
+
+    @dataclass(frozen=True)
+    class Train(T2Decay):
+        def shape(self, T2):
+            spacing = np.diff(self.times).min()
+            return super().shape(T2) * (1 + 0.1 * spacing / self.times.max())
+
+    model, maps = Train(tau=[10, 20, 40]), {"A": np.full(9, 100.0), "T2": np.geomspace(20, 200, 9)}
+    table = signal_table(model, maps)
+    assert not table.continuous and table.points.tolist() == [10, 20, 40]
+    found = np.stack([table.reader(maps)(n) for n in table.images])
+    np.testing.assert_allclose(found, model.signal([maps["A"], maps["T2"]]), atol=0.03)
 
 
 def example(shape=(40, 30, 12), sigma=2.0, n_images=4):
@@ -81,13 +96,14 @@ def test_images_come_back_well_below_the_noise():
     page = embed(maps, series, np.ones(series.shape, bool), None, 9_000_000)
     raw = np.frombuffer(zlib.decompress(base64.b64decode(page.blocks["images"])), np.uint8).reshape(4, 2, -1)
     codes = raw[:, 0].astype(int) + 256 * raw[:, 1].astype(int)
-    how, table = page.about["images"], signal_table(maps.model, read(page, "T2"))
-    kappa = np.stack([read(page, name) for name in ("A", "T2")])
+    how, found = page.about["images"], {name: read(page, name) for name in ("A", "T2")}
+    table = signal_table(maps.model, found)
+    fitted = table.reader(found)
     difference = np.where(codes & 1, -(codes + 1) // 2, codes // 2) * how["step"]
     for n in range(4):
         S, good = series.images[n].ravel(), np.isfinite(series.images[n].ravel())
         assert (codes[n] == 65535).sum() == (~good).sum()
-        np.testing.assert_allclose((table.signal(n, kappa) + difference[n])[good], S[good], atol=0.51 * how["step"])
+        np.testing.assert_allclose((fitted(table.images[n]) + difference[n])[good], S[good], atol=0.51 * how["step"])
     assert how["step"] < 2.0 / 3 and how["every"] == 1 and page.notes == []
 
 

@@ -91,7 +91,7 @@ def test_page_says_what_was_found_and_how():
     for word in (
         "sub-01", "Regularised MLE", "the default", "rimap map x -o y", "TR is short.", "lambda_B", "50, 400, 1100, 2500",
         "Cramér-Rao bound of T1", "10.1002/mrm.30290", "10.1038/s41597-022-01571-4", "10.1002/mrm.22497", "unbiased",
-        "6000", "10.1016/j.media.2021.102220", "outside the mask", "300 of 300 voxels", "at inversion times of",
+        "6000", "10.1016/j.media.2021.102220", "outside the mask", "300 of 300 voxels", "inversion times 50, 400, 1100 and 2500 ms", "Inversion time, ms",
     ):  # fmt: skip
         assert word in text, word
     median = float(np.nanmedian(maps["T1"]))
@@ -100,7 +100,7 @@ def test_page_says_what_was_found_and_how():
 
 def test_page_without_standard_deviations_does_not_speak_of_them():
     series, maps = example((60, 50))
-    said = ("median SD", "Dots:", "SD: what the noise makes", "Ring:", "Standard deviations are")
+    said = ("median SD", "Dots show", "SD is the uncertainty", "The ring marks", "Standard deviations are")
     assert all(word in page(series, maps, Run("x")) for word in said)
     for none in (None, np.full_like(maps.sd_kappa, np.nan)):
         html = page(series, replace(maps, sd_kappa=none), Run("x"))
@@ -111,8 +111,10 @@ def test_page_without_standard_deviations_does_not_speak_of_them():
 def test_settings_and_methods_have_one_formula(signed):
     series, maps = example((20, 20), InversionRecovery(tau=[50, 400, 1100, 2500], signed=signed))
     html = page(series, maps, Run("x"))
-    formula = "S = A (1 − B e^(−τ/T1))" if signed else "S = |A (1 − B e^(−τ/T1))|"
+    inner = "1 − B e^(−TI/T1) + (B−1) e^(−TR/T1)"
+    formula = f"S = A ({inner})" if signed else f"S = |A ({inner})|"
     assert f"<td>{formula}</td>" in html and f"modelled as {formula}" in html
+    assert "The repetition time was not known, and the model had no term with it." in html
 
 
 def test_names_from_files_cannot_become_markup():
@@ -155,10 +157,10 @@ def test_methods_cite_what_was_used():
         assert cited == set(range(1, len(books) + 1))
     text, books = methods(replace(maps, noise=Rician(2.0)), "MLE")
     assert "Rician" in text and any("mrm.1910340618" in b for b in books)
-    assert "e^(−TR/T1)" in text and "6000 ms" in text
+    assert "e^(−TR/T1)" in text and "repetition time 6000 ms" in text and "was not known" not in text
     _, decay = example((20, 20), T2Decay(tau=[10, 40, 80]))
     text, _ = methods(decay, "MLE")
-    assert "S = A e^(−τ/T2)." in text.replace(" [2]", "") and "echo times" in text
+    assert "S = A e^(−TE/T2)" in text and "echo times 10, 40 and 80 ms" in text
 
 
 def test_methods_of_a_model_without_a_smooth_parameter():
@@ -167,13 +169,13 @@ def test_methods_of_a_model_without_a_smooth_parameter():
     for noise, by in ((Gaussian(2.0), "least squares"), (Rician(2.0), "maximum likelihood")):
         maps = replace(decay, noise=noise)
         text, books = methods(maps, "Regularised maximum likelihood")
-        assert f"Each voxel was fitted by itself by {by}" in text and not any("Barral" in b for b in books)
+        assert f"Each voxel was fitted separately by {by}" in text and not any("Barral" in b for b in books)
         html = page(series, maps, Run("x", "Regularised maximum likelihood"))
         assert not [word for word in ("together", "egularised", "Eq. 2", "lambda_B") if word in html]
     _, maps = example((20, 20))
     assert "fitted together by regularised" in methods(maps, "MLE")[0]
     text, books = methods(replace(maps, settings={"lambda_B": 0.0}), "MLE")
-    assert "by itself by least squares" in text and "lambda_B = 0" in text and any("Barral" in b for b in books)
+    assert "separately by least squares" in text and "lambda_B = 0" in text and any("Barral" in b for b in books)
     text, _ = methods(replace(decay, estimator="nlls", noise=Rician(2.0)), "Nonlinear least squares")
     assert "likelihood was Rician" not in text
 
@@ -199,7 +201,7 @@ def test_methods_say_which_network(estimator, network, own, monkeypatch):
 def test_methods_of_the_network_for_T2_promise_no_smooth_parameter():
     _, maps = example((20, 20), T2Decay(tau=[10, 40, 80]))
     text, _ = methods(replace(maps, estimator="rim", settings={"network": "t2"}), "")
-    assert "begins at the maximum of the likelihood, and" in text and "smooth" not in text
+    assert "starts at the maximum of the likelihood, and" in text and "smooth" not in text
 
 
 def test_the_bound_is_that_of_the_likelihood():
@@ -245,7 +247,7 @@ def test_values_at_a_bound_count_and_others_do_not():
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [(np.zeros((20, 20)), "all zero"), (np.ones((19, 20)), "shape"), (np.full((20, 20), 0.5), "whole numbers")],
+    [(np.zeros((20, 20)), "zeros only"), (np.ones((19, 20)), "shape"), (np.full((20, 20), 0.5), "whole numbers")],
 )
 def test_regions_are_refused(labels, message):
     with pytest.raises(ValueError, match=message):

@@ -61,14 +61,14 @@ def numbers(browser):
 def points(browser):
     """What the points of the chart say: time and value."""
     titles = browser.js("[...document.querySelectorAll('#curve circle title')].map(t => t.textContent)")
-    return {float(t.split(" ms: ")[0]): float(t.split(": ")[1].replace(",", "")) for t in titles}
+    return {float(t.split(" ms: ")[0].split(" ")[1]): float(t.split(": ")[1].replace(",", "")) for t in titles}
 
 
 def test_it_loads_without_an_error_and_fetches_nothing(browser, volume):
     browser.open(volume[0], fresh=True)
     assert browser.log == []
     keys = browser.js("[...document.querySelectorAll('#viewer .panel')].map(p => p.dataset.key)")
-    assert keys == ["T1", "sd T1", "A", "B", "residual", "status", "image"]
+    assert keys == ["T1", "sd T1", "B", "A", "residual", "status", "image"]
     assert browser.js("getComputedStyle(document.querySelector('.paper')).display") == "none"
     assert len(points(browser)) == 6  # a curve is there from the start
 
@@ -90,7 +90,7 @@ def test_a_click_shows_the_signal_and_the_numbers(browser, volume):
     assert float(shown["B"].split(" ")[0]) == pytest.approx(1.9, abs=0.005)
     assert float(shown["A"].split(" ")[0]) == pytest.approx(200.0, rel=0.005)
     assert float(shown["Residual"].split(" ")[0]) == pytest.approx(maps.residual[at], rel=0.02)
-    assert shown["Status"] == "ok: estimated"
+    assert shown["Flag"] == "ok: estimated"
     found = points(browser)
     assert list(found) == list(series.model.times)
     np.testing.assert_allclose(list(found.values()), series.images[(slice(None), *at)], atol=SIGMA / 4)
@@ -149,7 +149,7 @@ def test_slices_scroll_by_keys_wheel_and_slider(browser, volume):
     browser.key("ArrowDown", shift=True)
     assert state(browser)[0] == [x - 1, y - 1, z]
     browser.key("ArrowRight")
-    assert browser.js("document.querySelector('.panel[data-key=image] .name').innerText") == "Image at 200 ms"
+    assert browser.js("document.querySelector('.panel[data-key=image] .name').innerText") == "Image at TI 200 ms"
 
 
 def test_the_stage_is_reached_by_the_keyboard_alone(browser, volume):
@@ -236,7 +236,7 @@ def test_without_the_images_the_curve_stays(browser, tmp_path):
     path.write_text(page(None, maps, Run("x")), encoding="utf-8")
     browser.open(path)
     assert points(browser) == {} and browser.js("document.querySelectorAll('#curve .fit').length") == 1
-    assert "images are not in this page" in browser.js("document.getElementById('curve-note').innerText")
+    assert "does not contain the images" in browser.js("document.getElementById('curve-note').innerText")
     assert browser.log == []
 
 

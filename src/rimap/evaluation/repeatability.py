@@ -164,7 +164,7 @@ def _maps(quantity: str, specs: Sequence[str], maps: NDArray[Any], cv: NDArray[A
     width = min(draw.WIDTH, 2.4 * len(specs) + 0.9)
     height = min(3.2, (width - 0.9) / len(specs) * ratio + 0.1)
     figure, axes = draw.canvas(2, len(specs), height=height, width=width)
-    palette, top = colours.of_parameter(quantity), TOP[quantity]
+    palette, top = colours.of_relaxation(quantity), TOP[quantity]
     for j, spec in enumerate(specs):
         draw.show_map(axes[0, j], maps[j], 0, top, palette, logarithmic=True)
         draw.show_map(axes[1, j], cv[j], 0, 30, "grey")

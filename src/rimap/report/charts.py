@@ -1,4 +1,4 @@
-"""The charts of the page, as numbers for its template: a histogram, and what precision the protocol allows."""
+"""The charts of the page, as numbers for its template: a histogram, and the precision that the protocol allows."""
 
 from __future__ import annotations
 
@@ -9,30 +9,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap import colours
-from rimap.likelihood import Noise, cramer_rao_sd, fisher_information
+from rimap.likelihood import cramer_rao_sd
+from rimap.quantities import Quantity, is_relaxation, name_of, palette_of
 from rimap.report.numbers import number
-from rimap.report.statistics import describe
+from rimap.report.statistics import describe, known_parameters
 from rimap.series import ParameterMaps
-from rimap.signals.base import Parameter, SignalModel
+from rimap.signals.base import Parameter
+from rimap.signals.settings import unit_symbol, with_unit
 
 #: Size of the area of a chart, in the units of its SVG.
 WIDTH, HEIGHT = 640, 220
 
 
-def histogram(values: NDArray[Any], p: Parameter, window: tuple[float, float], bins: int = 64) -> dict[str, Any]:
+def histogram(values: NDArray[Any], q: Quantity, window: tuple[float, float], bins: int = 64) -> dict[str, Any]:
     """Return the bars of a histogram in the colours of the map, whose window is given."""
-    low, high = colours.window(values)
-    high = min(high, p.bounds[1], 2 * window[1])  # a long tail would squeeze the rest
+    low, high = colours.window(values, low=0.0 if is_relaxation(q) else None)
+    high = min(high, 2 * window[1]) if window[1] > low else high  # a long tail would squeeze the rest
+    if isinstance(q, Parameter):
+        high = min(high, q.bounds[1])
     counts, edges = np.histogram(values[np.isfinite(values)], bins=bins, range=(low, high))
-    table = colours.palette(colours.of_parameter(p.name))
-    entries = colours.indices((edges[1:] + edges[:-1]) / 2, *window, logarithmic=True)
+    table = colours.palette(palette_of(q))
+    entries = colours.indices((edges[1:] + edges[:-1]) / 2, *window, logarithmic=is_relaxation(q))
     top, s = max(int(counts.max()), 1), describe(values)
 
     def at(v: float) -> float:
         return float(np.clip(WIDTH * (v - low) / (high - low), 0, WIDTH))
 
     return {
-        "name": p.name,
+        "key": q.name,
+        "name": name_of(q),
+        "unit": unit_symbol(q.unit),
         "bars": [
             {"x": WIDTH * i / bins, "h": 0.95 * HEIGHT * c / top, "fill": "#" + bytes(table[e]).hex()}
             for i, (c, e) in enumerate(zip(counts, entries))
@@ -51,33 +57,40 @@ def histogram(values: NDArray[Any], p: Parameter, window: tuple[float, float], b
 
 
 def precision(maps: ParameterMaps, counts: NDArray[np.bool_]) -> dict[str, Any] | None:
-    """Return the Cramér-Rao bound of T over T, for these times at the median A and σ of the data.
+    """Return the Cramér-Rao bound of T over T for this protocol, at the medians of the other maps and the σ of the data.
 
-    `None` where the noise, A or T is not known.
+    `None` if the noise, the amplitude or T is not known.
 
     Parameters
     ----------
     counts
-        (*X), the voxels that the data's own figures are taken from.
+        (*X), the voxels from which the medians are taken.
     """
     noise, model = maps.noise, maps.model
     if noise is None or noise.sigma is None or not counts.any():
         return None
     sigma = float(np.nanmedian(np.broadcast_to(noise.sigma, counts.shape)[counts]))
-    noise, middle = type(noise)(sigma), np.nanmedian(maps.kappa[:, counts], axis=1)
-    if not (np.isfinite(middle).all() and middle[-1] > 0 and 1e-6 < middle[0] / sigma < 1e9):
+    if not np.isfinite(maps.kappa[:, counts]).any(axis=1).all():
         return None
-    p, T_data = model.parameters[-1], maps.kappa[-1][counts]
-    low, q25, q75, high = (float(q) for q in np.nanquantile(T_data, [0.02, 0.25, 0.75, 0.98]))
+    p, noise, middle = model.time, type(noise)(sigma), np.nanmedian(maps.kappa[:, counts], axis=1)
+    q, first = model.index(p.name), model.index(model.amplitudes[0].name)
+    if not (np.isfinite(middle).all() and middle[q] > 0 and 1e-6 < middle[first] / sigma < 1e9):
+        return None
+    T_data = maps.kappa[q][counts]
+    low, q25, q75, high = (float(x) for x in np.nanquantile(T_data, [0.02, 0.25, 0.75, 0.98]))
     span = (max(low / 2, p.bounds[0]), min(max(high * 1.6, 2 * low), p.bounds[1]))
     T = np.geomspace(*span, 161)
     kappa = np.broadcast_to(middle[:, None], (len(middle), T.size)).copy()
-    kappa[-1] = T
-    bounds = [(cramer_rao_sd(model, noise, kappa)[-1] / T * 100, "" if len(middle) < 3 else "every parameter unknown")]
-    smooth = [q for q, each in enumerate(model.parameters) if each.smooth]
-    if smooth:
-        names = " and ".join(model.parameters[q].name for q in smooth)
-        bounds.append((_known(model, noise, kappa, smooth) / T * 100, f"{names} known"))
+    kappa[q] = T
+    known = known_parameters(maps)
+    fields = [f for f in model.nonlinear if f.name != p.name and f.name not in known]
+    bounds = [
+        (cramer_rao_sd(model, noise, kappa, held=known)[q] / T * 100, "every parameter unknown" if fields else "")
+    ]
+    if smooth := [f for f in fields if f.smooth]:
+        names = " and ".join(name_of(f) for f in smooth)
+        held = known | {f.name for f in smooth}
+        bounds.append((cramer_rao_sd(model, noise, kappa, held=held)[q] / T * 100, f"{names} known"))
     finite = np.concatenate([b[np.isfinite(b) & (b > 0)] for b, _ in bounds])
     if not finite.size:
         return None
@@ -96,36 +109,31 @@ def precision(maps: ParameterMaps, counts: NDArray[np.bool_]) -> dict[str, Any] 
         points = " ".join(f"{u:.1f},{v:.1f}" for u, v in zip(x(T[good]), y(b[good])))
         curves.append({"points": points, "label": label})
     free = bounds[0][0]
-    at_median = float(np.interp(np.log(middle[-1]), np.log(T), free))
+    at_median = float(np.interp(np.log(middle[q]), np.log(T), free))
     good = T[free <= 5.0]
+    same_unit = model.axis.unit == p.unit  # inversion times can be marked on an axis of T1, flip angles cannot
+    others = [f for f in model.nonlinear if f.name != p.name]
     return {
-        "name": p.name,
+        "key": p.name,
+        "name": name_of(p),
+        "unit": unit_symbol(p.unit),
         "curves": curves,
         "x_range": span,
         "y_range": (y_low, y_high),
         "dots": [{"x": float(x(t)), "y": float(y(s))} for t, s in _found(maps, counts, T_data, span) if s > y_low],
         "band": (float(x(q25)), float(x(q75))),
-        "median": float(x(middle[-1])),
+        "median": float(x(middle[q])),
         "x_ticks": [{"at": float(x(t)), "label": f"{t:,.10g}"} for t in _log_ticks(*span)],
         "y_ticks": [{"at": float(y(t)), "label": f"{t:g} %"} for t in _log_ticks(y_low, y_high)],
-        "times": [float(x(t)) for t in model.times if span[0] <= t <= span[1]],
-        "snr": number(float(middle[0]) / sigma, 2),
-        "others": ", ".join(f"{model.parameters[q].name} = {number(float(middle[q]))}" for q in smooth),
-        "words": _words(p.name, at_median, float(middle[-1]), good, T),
+        "marks": [float(x(t)) for t in model.times if span[0] <= t <= span[1]] if same_unit else [],
+        "axis": f"{model.axis.title}s",
+        "amplitude": name_of(model.amplitudes[0]),
+        "snr": number(float(middle[first]) / sigma, 2),
+        "others": ", ".join(
+            f"{name_of(f)} = {number(float(middle[model.index(f.name)]))} {unit_symbol(f.unit)}".strip() for f in others
+        ),
+        "words": _words(p, at_median, float(middle[q]), good, T),
     }
-
-
-def _known(model: SignalModel, noise: Noise, kappa: NDArray[Any], fixed: list[int]) -> NDArray[np.float64]:
-    """Return the bound of the last parameter where others are known: their partial derivatives count for nothing."""
-    F = np.asarray(fisher_information(model, noise, kappa), dtype=float)
-    keep = [q for q in range(len(kappa)) if q not in fixed]
-    F = np.moveaxis(F[np.ix_(keep, keep)], (0, 1), (-2, -1))
-    with np.errstate(all="ignore"):
-        try:
-            variance = np.linalg.inv(F)[..., -1, -1]
-        except np.linalg.LinAlgError:
-            return np.full(kappa.shape[1], np.nan)
-        return np.asarray(np.sqrt(variance))
 
 
 def _found(
@@ -135,7 +143,7 @@ def _found(
     sd = maps.sd_kappa
     if sd is None:
         return []
-    relative = 100 * sd[-1][counts] / T
+    relative = 100 * sd[maps.model.index(maps.model.time.name)][counts] / T
     edges = np.geomspace(*span, n + 1)
     out = []
     bins = np.digitize(T, edges)
@@ -146,19 +154,22 @@ def _found(
     return out
 
 
-def _words(name: str, percent: float, T: float, good: NDArray[Any], asked: NDArray[Any]) -> str:
+def _words(p: Parameter, percent: float, T: float, good: NDArray[Any], asked: NDArray[Any]) -> str:
+    name = name_of(p)
     if not np.isfinite(percent):
-        return f"These times do not determine {name} at its median."
+        return f"This protocol does not determine {name} at its median."
     text = (
-        f"At these times and this noise, no unbiased estimate from one voxel alone can have a smaller standard deviation "
-        f"than {number(percent, 2)} % at the median {name} of {number(T)} ms"
+        f"With this protocol and noise level, no unbiased estimate from a single voxel can have a standard deviation "
+        f"below {number(percent, 2)} % at the median {name} of {with_unit(float(f'{T:.3g}'), p.unit)}"
     )
     if not good.size:
-        return text + "; it is above 5 % everywhere."
+        return text + "; the bound exceeds 5 % over the whole range of the chart."
     low, high = float(good.min()), float(good.max())
     if good.size == asked.size:
         return text + "; it is below 5 % over the whole range of the chart."
-    return text + f"; it is below 5 % from {number(low, 2)} to {number(high, 2)} ms."
+    return text + f"; it is below 5 % from {number(low, 2)} to {number(high, 2)} {unit_symbol(p.unit)}.".replace(
+        " .", "."
+    )
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

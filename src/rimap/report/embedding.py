@@ -1,8 +1,9 @@
 """Maps and images as the viewer of the page reads them: coded in whole numbers, compressed, within a budget.
 
-A value is stored as a code of 16 bits whose step is far below its standard deviation; low and high bytes lie apart,
-which compresses well. Images are stored as their difference from the fitted signal, in steps well below the noise:
-a third of what they take themselves, in a step that fits the room there is (a quarter of the noise to all of it). Only voxels that are shown are stored, in the order of the array.
+A value is stored as a code of 16 bits whose step is far below its standard deviation; low and high bytes are stored
+apart, which compresses well. Images are stored as their difference from the fitted signal, which takes a third of the
+space, in steps that fit the available room (a quarter of the noise to all of it). Only voxels that are shown are stored,
+in the order of the array.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import base64
 import math
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap import colours
-from rimap.report.curves import SignalTable, signal_table
+from rimap.quantities import Quantity, is_relaxation, kind_of, quantities_of, values_of
+from rimap.report.curves import VISIBLE_ERROR, SignalTable, signal_table
 from rimap.series import ParameterMaps, WeightedSeries
+from rimap.signals.base import AMPLITUDE
 from rimap.slices import edges_mm, extent, planes_of, volume
 
-#: Characters of base64 that a voxel's maps take at most, measured on noise.
-_PER_VOXEL = 11
+#: Characters of base64 that a voxel takes in each map at most, measured on noise.
+_PER_VALUE = 2.4
 NOT_SHOWN = 255
 
 
@@ -67,32 +71,35 @@ def embed(
         (*X), what is shown.
     """
     shown = volume(inside)
-    box, notes = _box(shown, affine, int(0.7 * room / _PER_VOXEL)), []
+    shown_maps = {q.name: (q, values_of(q, maps.model, maps)) for q in quantities_of(maps.model)}
+    n_maps = len(shown_maps) + sum(is_relaxation(q) for q, _ in shown_maps.values()) + (maps.residual is not None)
+    box, notes = _box(shown, affine, int(0.7 * room / (_PER_VALUE * n_maps))), []
     stride = [b.step for b in box]
     if max(stride) > 1:
         notes.append(
             f"The volume is large: this page shows one voxel in {math.prod(stride)}, in steps of "
-            f"{' × '.join(map(str, stride))}. The files hold all."
+            f"{' × '.join(map(str, stride))}. The files contain all voxels."
         )
     shown = shown[box]
     status = np.where(shown, volume(maps.status)[box], NOT_SHOWN).astype(np.uint8)
     blocks = {"status": _base64(status.tobytes(), noise=False)}
     coded: dict[str, dict[str, Any]] = {}
-    kappa = np.stack([volume(m)[box][shown] for m in maps.kappa]) if maps.kappa.size else maps.kappa
+    read: dict[str, NDArray[np.float64]] = {}
 
-    def add(name: str, values: NDArray[Any], step: float, *, log: bool = True) -> NDArray[np.float64]:
-        codes, coded[name] = encode(values, step, logarithmic=log)
+    def add(name: str, values: NDArray[Any], step: float, *, log: bool = True) -> None:
+        codes, coded[name] = encode(volume(values)[box][shown], step, logarithmic=log)
         blocks[name] = _base64(_planes(codes))
-        return decode(codes, coded[name])
+        read[name] = decode(codes, coded[name])
 
-    for q, p in enumerate(maps.model.parameters):
-        kappa[q] = add(p.name, kappa[q], 2e-4 if p.unit == "ms" else 1e-3, log=p.unit != "1")
-        if p.unit == "ms":
-            add(f"sd {p.name}", volume(maps.sd[p.name])[box][shown], 0.01)
+    for name, (q, values) in shown_maps.items():
+        step, log = _coding(q, values)
+        add(name, values, step, log=log)
+        if is_relaxation(q) and name in maps.sd:
+            add(f"sd {name}", maps.sd[name], 0.01)
     if maps.residual is not None:
-        add("residual", volume(maps.residual)[box][shown], 0.01)
+        add("residual", maps.residual, 0.01)
 
-    table = signal_table(maps.model, kappa[-1])
+    table = signal_table(maps.model, read)
     planes = planes_of(affine, inside.shape)
     about: dict[str, Any] = {
         "shape": list(shown.shape),
@@ -111,31 +118,35 @@ def embed(
     }
     if table is not None:
         blocks["table"] = _base64(_planes(table.entries.view(np.uint16).ravel()), noise=False)
-        about["table"] = {
-            "shape": list(table.entries.shape),
-            "scale": table.scale,
-            "low": table.low,
-            "step": table.step,
-            "times": table.times.tolist(),
-            "at": table.at.tolist(),
-            "magnitude": table.magnitude,
-        }
+        about["table"] = table.about()
+        if table.error > VISIBLE_ERROR:
+            notes.append(f"The fitted curves are accurate to {100 * table.error:.1g} % of the largest signal.")
     if series is not None:
         left = room - sum(len(b) for b in blocks.values())
-        images = _images(series, box, shown, kappa, table, planes[0].axes[2], left)
+        images = _images(series, box, shown, read, table, planes[0].axes[2], left)
         if images is None:
             notes.append("The images are too many for this page: it shows the fitted curves without measured points.")
         else:
             blocks["images"], about["images"] = images
             if (every := about["images"]["every"]) > 1:
                 notes.append(
-                    f"To keep the page small, the measured points are there for one slice in {every}; the curves for all."
+                    f"To keep the page small, it contains the measured points of one slice in {every}, and the curves of all."
                 )
     return Embedded(blocks, about, notes)
 
 
+def _coding(q: Quantity, values: NDArray[Any]) -> tuple[float, bool]:
+    """Return the step of the codes of a map, and whether it is a share of the value."""
+    if is_relaxation(q):
+        return 2e-4, True
+    finite = values[np.isfinite(values)]
+    if kind_of(q) == AMPLITUDE and not (finite < 0).any():
+        return 5e-4, True
+    return 5e-4 * (1.0 if q.unit == "1" else float(np.abs(finite).max(initial=1e-30))), False
+
+
 def encode(values: NDArray[Any], step: float, *, logarithmic: bool) -> tuple[NDArray[np.uint16], dict[str, Any]]:
-    """Return 16-bit codes of values: 0 where there is none, else 1 and up in steps of `step`, coarser if need be.
+    """Return 16-bit codes of values: 0 for no value, else 1 and up in steps of `step`, or coarser ones if the range is wide.
 
     With `logarithmic`, 1 stands for zero and below, and a step is a share of the value.
 
@@ -185,20 +196,21 @@ def _images(
     series: WeightedSeries,
     box: tuple[slice, slice, slice],
     shown: NDArray[np.bool_],
-    kappa: NDArray[np.float64],
+    maps: Mapping[str, NDArray[np.float64]],
     table: SignalTable | None,
     through: int,
     room: int,
 ) -> tuple[str, dict[str, Any]] | None:
-    """Return the images minus the fitted signal, coded, and how to read them; `None` where there is no room."""
+    """Return the images minus the fitted signal, coded, and how to read them; `None` if there is no room."""
     N, place = series.model.n_images, np.argwhere(shown)[:, through]  # the slice of each stored voxel
     if not place.size:
         return None
     r = np.empty((N, place.size), np.float32)
+    fitted = None if table is None else table.reader(maps)
     for n in range(N):
         r[n] = volume(series.images[n])[box][shown]
-        if table is not None:
-            r[n] -= table.signal(n, kappa)
+        if table is not None and fitted is not None:
+            r[n] -= fitted(int(table.images[n]))
     sample = r.reshape(-1)[:: max(1, r.size // 200_000)]
     sample = sample[np.isfinite(sample)]
     if not sample.size:
@@ -218,7 +230,7 @@ def _images(
         text = _base64(b"".join(_planes(_zigzag(row[keep] / step)) for row in r))
         if len(text) <= room:
             how = {"step": float(step), "every": every, "first": first, "through": through}
-            return text, how | window_of(series)
+            return text, how | image_window(series)
     return None
 
 
@@ -231,7 +243,7 @@ def _bits(x: NDArray[Any]) -> float:
     return total
 
 
-def window_of(series: WeightedSeries) -> dict[str, float]:
+def image_window(series: WeightedSeries) -> dict[str, float]:
     """Return the grey window of the images, from a share of their values."""
     values = series.images.reshape(-1)[:: max(1, series.images.size // 200_000)]
     values = values[np.isfinite(values)]
@@ -251,6 +263,6 @@ def _planes(codes: NDArray[np.uint16]) -> bytes:
 
 
 def _base64(data: bytes, *, noise: bool = True) -> str:
-    """Return data compressed; noise has no repetitions to look for, only runs."""
+    """Return compressed data; noise has no repetitions to search for, only runs."""
     packer = zlib.compressobj(6, zlib.DEFLATED, 15, 9, zlib.Z_RLE if noise else zlib.Z_DEFAULT_STRATEGY)
     return base64.b64encode(packer.compress(data) + packer.flush()).decode("ascii")

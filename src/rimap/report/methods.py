@@ -1,15 +1,22 @@
-"""What to paste into a methods section, and what to cite: according to what was done."""
+"""A paragraph for the methods section and its references, from the declarations of the model and what was done."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from rimap import __version__
 from rimap.errors import InputError
 from rimap.estimators.shipped import metadata_of, path_of, shipped
-from rimap.report.numbers import ms, number, plain, sd_origin, sigma_number, sigma_origin
+from rimap.quantities import name_of
+from rimap.report.formula import formula_of
+from rimap.report.numbers import number, plain, sd_origin, sigma_number, sigma_origin
+from rimap.report.statistics import known_parameters
 from rimap.series import ParameterMaps
-from rimap.signals.base import bids_time
+from rimap.signals.base import Parameter, SignalModel
+from rimap.signals.settings import Setting, unit_symbol
 
 SABIDUSSI = (
     "Sabidussi ER, Klein S, Caan MWA, Bazrafkan S, den Dekker AJ, Sijbers J, Niessen WJ, Poot DHJ. Recurrent inference "
@@ -38,7 +45,12 @@ COLOURS = (
     "Medicine 93:490, 2025. doi:10.1002/mrm.30290"
 )
 
-#: What an estimator of the house does, in a sentence, and what it rests on.
+#: References that models cite by author and DOI, in full.
+_IN_FULL = (SABIDUSSI, BARRAL)
+#: More values of a setting than these are given as a range if they are equally spaced.
+_MOST_VALUES = 8
+
+#: What each of rimap's estimators does, in a sentence, and its references.
 _ESTIMATORS = {
     "mle": ("All voxels were fitted together by regularised maximum likelihood (Eq. 2 there)", (SABIDUSSI,)),
     "rim": ("The maps are those of a recurrent inference machine", (SABIDUSSI, PUTZKY)),
@@ -47,13 +59,13 @@ _ESTIMATORS = {
 
 
 def options_of(maps: ParameterMaps) -> dict[str, str]:
-    """Return the settings that bear on the values."""
+    """Return the settings of the estimator on which the maps depend."""
     without = {"threads"} if any(p.smooth for p in maps.model.parameters) else {"threads", "lambda_B"}
     return {str(k): plain(v) for k, v in maps.settings.items() if v is not None and k not in without}
 
 
 def voxelwise(maps: ParameterMaps) -> str:
-    """Return by what each voxel was fitted by itself: ``least squares``, ``maximum likelihood``, "" where it was not."""
+    """Return the method if each voxel was fitted on its own, ``least squares`` or ``maximum likelihood``; else ""."""
     smooth = any(p.smooth for p in maps.model.parameters) and maps.settings.get("lambda_B") != 0
     if maps.estimator == "nlls" or (maps.estimator == "mle" and not smooth):
         rician = maps.estimator == "mle" and maps.noise is not None and maps.noise.name == "rician"
@@ -62,26 +74,29 @@ def voxelwise(maps: ParameterMaps) -> str:
 
 
 def title_of(maps: ParameterMaps, title: str) -> str:
-    """Return the estimator in words: its title, unless that promises a smooth parameter where there is none."""
+    """Return the estimator in words: its title, unless that names a smooth parameter and the model has none."""
     if maps.estimator != "mle" or not (by := voxelwise(maps)):
         return title
     return "Maximum likelihood in each voxel" + (", which is least squares" if by == "least squares" else "")
 
 
-def _said(maps: ParameterMaps) -> tuple[str, tuple[str, ...]]:
-    """Return what the estimator does, in a sentence, and what it rests on; nothing for one that is not of the house."""
+def _estimation(maps: ParameterMaps) -> tuple[str, tuple[str, ...]]:
+    """Return what the estimator does, in a sentence, and its references; nothing for one of a third party."""
     if by := voxelwise(maps):
-        books = (BARRAL,) if by == "least squares" and bids_time(maps.model) == "InversionTime" else ()
-        return f"Each voxel was fitted by itself by {by}, with a search for the global optimum", books
-    return _ESTIMATORS.get(maps.estimator, ("", ()))
+        return f"Each voxel was fitted separately by {by}, with a search for the global optimum", ()
+    sentence, books = _ESTIMATORS.get(maps.estimator, ("", ()))
+    smooth = [name_of(p) for p in maps.model.parameters if p.smooth and p.name not in known_parameters(maps)]
+    if maps.estimator == "mle" and smooth:
+        sentence += f", with {_listed(smooth)} constrained to vary smoothly in space"
+    return sentence, books
 
 
-#: Settings of a network that the sentences have said, or that say nothing to a reader.
+#: Settings of a network that the sentences name already, or that mean nothing to a reader.
 _OF_NETWORKS = ("network", "scale", "sd_draws")
 
 
 def start_of(network: str) -> str:
-    """Return where a RIM begins, by the name of one that ships or its file; "" where that is not to be had."""
+    """Return where a RIM starts, by the name of a network that ships or of its file; "" if that is unknown."""
     try:
         return str((metadata_of(path_of(network)).get("rim") or {}).get("start", ""))
     except (InputError, OSError):
@@ -89,7 +104,7 @@ def start_of(network: str) -> str:
 
 
 def _network(maps: ParameterMaps, paper: str, start: str) -> str:
-    """Return which network it was and, where it is known to, how it differs from the paper's."""
+    """Return which network it was and, if it is known to differ from the paper's, how."""
     name = maps.settings.get("network")
     if maps.estimator not in ("rim", "resnet") or not name:
         return ""
@@ -99,22 +114,22 @@ def _network(maps: ParameterMaps, paper: str, start: str) -> str:
         return text
     smooth = " and ".join(p.name for p in maps.model.parameters if p.smooth)
     return (
-        f"{text}. Its design differs from that of {paper}: it begins at the maximum of the likelihood"
+        f"{text}. Its design differs from that of {paper}: it starts at the maximum of the likelihood"
         f"{f' with a smooth {smooth}' if smooth else ''}, and its inputs and outputs are in units of the Cramér-Rao bound"
     )
 
 
 def methods(maps: ParameterMaps, title: str, version: str = __version__, start: str = "") -> tuple[str, list[str]]:
-    """Return the sentences, with numbers in brackets, and the references in that order.
+    """Return the paragraph, with numbers in brackets, and the references in that order.
 
     Parameters
     ----------
     title
         The estimator in words.
     version
-        Of the rimap that made the maps.
+        The version of rimap that made the maps.
     start
-        Of a network, see `start_of`; that of the one that ships under this name if left out.
+        Where a network starts, see `start_of`; by default that of the network of this name that ships.
     """
     cited: list[str] = []
 
@@ -122,53 +137,120 @@ def methods(maps: ParameterMaps, title: str, version: str = __version__, start: 
         cited.extend(b for b in books if b not in cited)
         return "[" + ", ".join(str(cited.index(b) + 1) for b in books) + "]"
 
-    model, sigma = maps.model, sigma_number(maps)
-    what = " and ".join(p.name for p in model.parameters if p.unit == "ms")
-    kind = {"InversionTime": "inversion times", "EchoTime": "echo times"}.get(bids_time(model), "times")
-    text = f"{what} maps were estimated with rimap {version} {cite(SABIDUSSI)} "
-    text += f"from {model.n_images} images at {kind} of {', '.join(ms(t) for t in model.times)} ms"
-    tr = getattr(model, "tr", None)
-    if tr is not None:
-        text += f" and TR {', '.join(ms(t) for t in sorted(set(np.atleast_1d(tr).tolist())))} ms"
-    if hasattr(model, "signed"):
-        text += " (signed images)" if model.signed else " (magnitude images)"
-    said_below = _OF_NETWORKS if maps.estimator in ("rim", "resnet") else ()
-    options = "; ".join(f"{k} = {v}" for k, v in options_of(maps).items() if k not in said_below)
-    title = title_of(maps, title)
-    text += f". Estimator: {(title or maps.estimator).lower()}{f' ({options})' if options else ''}. "
-    said, books = _said(maps)
+    model = maps.model
+    kind = "" if not model.changes_sign else "signed " if model.is_signed else "magnitude "
+    sentences = [
+        f"{name_of(model.main)} maps were estimated with rimap {version} {cite(SABIDUSSI)} from {model.n_images} "
+        f"{kind}images ({_inside_a_sentence(model.title)}; {', '.join(settings_in_words(model))})"
+    ]
+    if formula := formula_of(model):
+        reference = f" {cite(in_full(model.reference))}" if model.reference else ""
+        sentences.append(f"The signal was modelled as {formula}{reference}{_where(model)}")
+        missing = [s.title for s in model.settings.values() if getattr(model, s.name) is None and _in_formula(s, model)]
+        if missing:
+            sentences.append(f"The {_listed(missing)} was not known, and the model had no term with it")
+    for p in model.parameters:
+        if p.name in known_parameters(maps):
+            sentences.append(_known(p, maps))
+    sentences.append(_estimator_sentence(maps, title))
+    said, books = _estimation(maps)
     if said:
-        text += said + (f" {cite(*books)}" if books else "") + _network(maps, cite(SABIDUSSI), start) + ". "
-    formula = formula_of(maps)
-    if formula:
-        text += f"The signal was modelled as {formula}" + (f" {cite(BARRAL)}" if tr is not None else "") + ". "
+        sentences.append(said + (f" {cite(*books)}" if books else "") + _network(maps, cite(SABIDUSSI), start))
+    sentences += [
+        f"{name_of(d)} ({d.meaning or 'a derived map'}) was computed from these parameters" for d in model.derived
+    ]
+    sentences += _noise_sentences(maps, cite)
+    sentences.append(f"Files are named according to qMRI-BIDS {cite(BIDS)}")
+    sentences.append(f"The colours of the maps follow the recommendation of the ISMRM {cite(COLOURS)}")
+    return " ".join(f"{sentence}." for sentence in sentences if sentence), cited
+
+
+def _estimator_sentence(maps: ParameterMaps, title: str) -> str:
+    named_below = _OF_NETWORKS if maps.estimator in ("rim", "resnet") else ()
+    options = "; ".join(f"{k} = {v}" for k, v in options_of(maps).items() if k not in named_below)
+    words = _inside_a_sentence(title_of(maps, title) or maps.estimator)
+    return f"The estimator was {words}{f' ({options})' if options else ''}"
+
+
+def _noise_sentences(maps: ParameterMaps, cite: Callable[..., str]) -> list[str]:
+    """Return which likelihood and which standard deviations were used."""
+    sentences, sigma = [], sigma_number(maps)
     if maps.noise is not None:
-        squares = maps.estimator == "nlls" and maps.noise.name == "rician"
-        text += "For the standard deviations the noise was " if squares else "The likelihood was "
+        only_sd = maps.estimator == "nlls" and maps.noise.name == "rician"
+        text = "For the standard deviations the noise was " if only_sd else "The likelihood was "
         text += maps.noise.name.capitalize()
         text += f" {cite(RICE)}" if maps.noise.name == "rician" else ""
-        if sigma is not None:
-            text += f" with σ = {number(sigma)} ({sigma_origin(maps)})"
-        text += ". "
+        sentences.append(text + ("" if sigma is None else f" with σ = {number(sigma)} ({sigma_origin(maps)})"))
     if sd_origin(maps):
-        text += (
-            f"Standard deviations are those over {maps.settings['sd_draws']} draws of the noise around the maps. "
-            if maps.settings.get("sd_draws")
-            else "Standard deviations are Cramér-Rao bounds at the estimate. "
+        draws = maps.settings.get("sd_draws")
+        sentences.append(
+            f"Standard deviations are those over {draws} draws of the noise around the maps"
+            if draws
+            else "Standard deviations are Cramér-Rao bounds at the estimate"
         )
-    text += (
-        f"Files are named after qMRI-BIDS {cite(BIDS)}; colours follow the recommendation of the ISMRM {cite(COLOURS)}."
-    )
-    return text, cited
+    return sentences
 
 
-def formula_of(maps: ParameterMaps) -> str:
-    """Return the model's formula, as its documentation begins."""
-    line = (type(maps.model).__doc__ or "").strip().splitlines()
-    first = line[0].split(";")[0].split(". ")[0].strip().rstrip(".") if line else ""
-    first = first.replace("`", "")
-    if getattr(maps.model, "tr", 0) is None:
-        first = first.replace(" + (B − 1) e^(−TR/T1)", "")
-    if getattr(maps.model, "signed", False):
-        first = first.replace("|", "")
-    return first if "=" in first else ""
+def _where(model: SignalModel) -> str:
+    """Return what the symbols of the formula mean, for the parameters that say it."""
+    meanings = [f"{name_of(p)} is the {p.meaning.split(';')[0]}" for p in model.parameters if p.meaning]
+    return f", where {_listed(meanings)}" if meanings else ""
+
+
+def _in_formula(setting: Setting, model: SignalModel) -> bool:
+    return bool(re.search(rf"(?<![A-Za-z]){re.escape(setting.symbol)}(?![A-Za-z])", formula_of(model)))
+
+
+def _known(p: Parameter, maps: ParameterMaps) -> str:
+    """Return where a parameter that was not estimated comes from."""
+    values = maps[p.name]
+    values = values[np.isfinite(values)]
+    if values.size and np.ptp(values) <= 1e-9 * np.abs(values).max():
+        return f"{name_of(p)} was held at {number(float(values[0]))} {unit_symbol(p.unit)}".rstrip()
+    return f"{name_of(p)} was taken from a map that was given"
+
+
+def settings_in_words(model: SignalModel) -> list[str]:
+    """Return each setting of a model with its values and unit.
+
+    >>> from rimap import T2Decay
+    >>> settings_in_words(T2Decay(tau=[10, 20, 40]))
+    ['echo times 10, 20 and 40 ms']
+    >>> settings_in_words(T2Decay(tau=range(10, 330, 10)))
+    ['32 echo times from 10 to 320 ms in steps of 10 ms']
+    """
+    words = []
+    for setting in model.settings.values():
+        value = getattr(model, setting.name)
+        if value is not None:
+            words.append(_in_words(setting, np.atleast_1d(np.asarray(value, dtype=float)).tolist()))
+    return words
+
+
+def _in_words(setting: Setting, values: list[float]) -> str:
+    unit = unit_symbol(setting.unit)
+    gap = "" if unit in ("", "°") else " "
+    if len(set(values)) == 1:
+        return f"{setting.title} {values[0]:.6g}{gap}{unit}"
+    steps = np.diff(values)
+    if len(values) > _MOST_VALUES and np.ptp(steps) < 1e-6 * abs(steps).max():
+        first, last, step = (f"{v:.6g}" for v in (values[0], values[-1], steps[0]))
+        return f"{len(values)} {setting.title}s from {first} to {last}{gap}{unit} in steps of {step}{gap}{unit}"
+    return f"{setting.title}s {_listed([f'{v:.6g}' for v in values])}{gap}{unit}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    """Return words as a list in a sentence: ``a, b and c``."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _inside_a_sentence(title: str) -> str:
+    """Return a title with a small first letter, unless its first word is an abbreviation (T2, MP2RAGE)."""
+    first = title.split(" ", 1)[0]
+    return title if any(c.isupper() or c.isdigit() for c in first[1:]) else title[:1].lower() + title[1:]
+
+
+def in_full(reference: str) -> str:
+    """Return the reference of a model in full if it is known, else as the model gives it."""
+    doi = re.search(r"doi:\s*(\S+?)[.,;]?(?:\s|$)", reference)
+    return next((full for full in _IN_FULL if doi and doi[1] in full), reference)

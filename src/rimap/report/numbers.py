@@ -27,11 +27,6 @@ def number(x: float, digits: int = 3) -> str:
     return f"{x:.{digits - 1 - int(np.floor(np.log10(abs(x))))}f}"
 
 
-def ms(t: float) -> str:
-    """Return a time in ms as it was given, without digits that say nothing."""
-    return f"{t:.6g}"
-
-
 def plain(value: Any) -> str:
     """Return a setting as text."""
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""One run as one self-contained HTML page: no network; a viewer on screen, pictures on paper; light and dark."""
+"""One run as one self-contained HTML page without network access: a viewer on screen, pictures on paper; light and dark."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from typing import Any
@@ -16,15 +16,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap import __version__, colours
+from rimap.quantities import is_relaxation, name_of, quantities_of, values_of, window_of
 from rimap.report.charts import histogram, precision
-from rimap.report.embedding import Embedded, embed, window_of
-from rimap.report.methods import formula_of, methods, options_of, title_of
-from rimap.report.numbers import ms, number, sd_origin, sigma_number, sigma_origin
+from rimap.report.embedding import Embedded, embed, image_window
+from rimap.report.formula import formula_of
+from rimap.report.methods import methods, options_of, title_of
+from rimap.report.numbers import number, plain, sd_origin, sigma_number, sigma_origin
 from rimap.report.panels import STATUS_COLOURS, palettes, panels_of, status_pictures
-from rimap.report.statistics import Statistics, counted, describe, foreground, region, statistics_of
+from rimap.report.statistics import (
+    Statistics,
+    counted,
+    describe,
+    foreground,
+    known_parameters,
+    region,
+    statistics_of,
+)
 from rimap.report.templating import render, source
 from rimap.series import ParameterMaps, Status, WeightedSeries
-from rimap.signals.base import Parameter, bids_time
+from rimap.signals.base import Parameter, SignalModel
+from rimap.signals.settings import unit_symbol, with_unit
 from rimap.slices import View, edges_mm, png, view_of, volume
 
 #: A page stays below this many characters: 10 MB with some to spare.
@@ -35,7 +46,7 @@ RUN_BLOCK = '<script type="application/json" id="run">'
 
 @dataclass(frozen=True)
 class Run:
-    """What the page says of a run beside its series and its maps.
+    """What the page says about a run, apart from its series and its maps.
 
     Parameters
     ----------
@@ -46,19 +57,19 @@ class Run:
     inputs, outputs
         Names of files.
     command
-        The command line that made it.
+        The command line of the run.
     seconds
-        Time for mapping; 0 where it is not known.
+        Time for mapping; 0 if it is unknown.
     made
-        Date and time, as it shall be shown.
+        Date and time, as the page shows it.
     warnings
-        In plain words, with those of the maps.
+        In plain words; those of the maps are added.
     rois
         Rows of `roi_table`.
     versions
-        Of the software that made the maps; of what is installed if left out.
+        Versions of the software that made the maps; by default of what is installed.
     network_start
-        Where a network begins, `methods.start_of`: maps know its name alone.
+        Where a network starts, see `methods.start_of`: maps have only its name.
     """
 
     title: str
@@ -81,12 +92,12 @@ def page(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> str:
     Parameters
     ----------
     series
-        Images (N, *X); X may have one to three axes. `None` where they are no longer at hand: then there are no
+        Images (N, *X); X may have one to three axes. `None` if they are no longer available: the page then has no
         measured points.
     maps
-        What was estimated from them.
+        The maps that were estimated from them.
     run
-        What else to say.
+        What else the page says.
     """
     script = source("viewer.js")
     run = replace(run, estimator_title=title_of(maps, run.estimator_title))
@@ -110,9 +121,10 @@ def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> di
     shown = finite if finite.any() else inside
     view = view_of(affine, shown)
     model, stats, figured = maps.model, statistics_of(maps, inside), inside & counted(maps)
-    times = [p for p in model.parameters if p.unit == "ms"]
+    main, known = model.main, known_parameters(maps)
+    main_values = values_of(main, model, maps)
     panels = panels_of(maps, inside, figured)
-    still = [p.pictures(view, view.slices if i < len(times) else (view.middle,)) for i, p in enumerate(panels)]
+    still = [p.pictures(view, view.slices if i == 0 else (view.middle,)) for i, p in enumerate(panels)]
     images = [] if series is None else _weighted(series, view)
     used = sum(len(picture["src"]) for each in (*still, {"pictures": images}) for picture in each["pictures"])
     embedded = embed(maps, series, inside, affine, LIMIT - used - 150_000)
@@ -121,22 +133,30 @@ def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> di
     return {
         "run": run,
         "run_json": _json({k: v for k, v in asdict(run).items() if k not in ("rois", "warnings", "versions")}),
-        "quantity": " and ".join(p.name for p in times),
-        "main": still[: len(times)],
-        "panels": still[len(times) :],
+        "quantity": name_of(main),
+        "unit": unit_symbol(main.unit),
+        "recommended": is_relaxation(main),
+        "main": still[:1],
+        "panels": still[1:],
         "viewer_json": _json(_viewer(maps, embedded, panels, view, figured, masked)),
         "blocks": embedded.blocks,
         "notes": embedded.notes if series is not None else [*embedded.notes, _NO_IMAGES],
         "n_slices": int(inside.shape[view.plane.axes[2]]) if inside.ndim == 3 else 1,
         "view": view,
-        "histograms": [histogram(maps[p.name][figured], p, panels[i].window) for i, p in enumerate(times)],
+        "histogram": histogram(main_values[figured], main, window_of(main, main_values[figured])),
         "precision": precision(maps, figured),
         "statuses": _statuses(maps.status if masked else maps.status[inside]),
         "n_background": 0 if masked else int((~inside).sum()),
         "status_pictures": status_pictures(np.where(inside, maps.status, np.uint8(255)), view, (view.middle,)),
         "stats": [
-            {"parameter": p, "s": stats[p.name], "sd": describe(maps.sd[p.name][figured]).median}
-            for p in model.parameters
+            {
+                "name": name_of(q),
+                "unit": unit_symbol(q.unit),
+                "known": q.name in known,
+                "s": stats[q.name],
+                "sd": describe(maps.sd[q.name][figured]).median if q.name in maps.sd else float("nan"),
+            }
+            for q in quantities_of(model)
         ],
         "tiles": _tiles(stats, inside, where, maps, run),
         "warnings": list(dict.fromkeys((*run.warnings, *maps.warnings))),
@@ -156,7 +176,7 @@ def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> di
     }
 
 
-_NO_IMAGES = "The images that were mapped are not at hand, so the page shows the fitted curves without measured points."
+_NO_IMAGES = "The images are not available, so this page shows the fitted curves without measured points."
 
 
 def _json(data: Any) -> str:
@@ -166,11 +186,12 @@ def _json(data: Any) -> str:
 
 
 def _region_of_maps(maps: ParameterMaps) -> tuple[NDArray[np.bool_], str]:
-    """Return over which voxels (*X) figures are given where there are no images: the mask, else where A is large."""
+    """Return the voxels (*X) that the figures describe if there are no images: the mask, else where the signal is large."""
     selected = maps.status != Status.OUTSIDE_MASK
     if not selected.all():
         return np.asarray(selected), "in the mask"
-    bright = foreground(np.nan_to_num(maps.kappa[:1]))
+    first = maps.model.index(maps.model.amplitudes[0].name)
+    bright = foreground(np.nan_to_num(maps.kappa[first : first + 1]))
     return bright, "where there is signal" if not bright.all() else "of all voxels"
 
 
@@ -183,34 +204,50 @@ def _viewer(
     masked: bool,
 ) -> dict[str, Any]:
     """Return what the viewer's script reads."""
-    model = maps.model
+    model, axis = maps.model, maps.model.axis
     sigma = sigma_number(maps)
     return embedded.about | {
         "panels": [p.about() for p in panels],
         "palettes": palettes(panels),
-        "parameters": [{"name": p.name, "unit": "" if p.unit == "1" else p.unit} for p in model.parameters],
+        "maps": [{"key": q.name, "name": name_of(q), "unit": unit_symbol(q.unit)} for q in quantities_of(model)],
+        "main": model.main.name,
+        "amplitude": model.amplitudes[0].name,
         "statuses": {
             str(int(s)): {"name": _name(s), "meaning": s.meaning, "colour": STATUS_COLOURS[s]} for s in Status
         },
-        "times": model.times.tolist(),
-        "axis": {"InversionTime": "inversion time", "EchoTime": "echo time"}.get(bids_time(model), "time"),
+        "values": model.times.tolist(),
+        "labels": image_labels(model),
+        "axis": {"title": axis.title, "unit": unit_symbol(axis.unit)},
         "sigma": sigma if sigma is not None and np.isfinite(sigma) else None,
         "start": _start(maps, view, figured, embedded.about["origin"], embedded.about["stride"]),
         "outside": "outside the mask" if masked else "background, left out of this page",
     }
 
 
+def image_labels(model: SignalModel) -> list[str]:
+    """Return what each image was acquired with, (N): the setting of the axis, and others that differ between images."""
+    shown = []
+    for setting in model.settings.values():
+        value = getattr(model, setting.name)
+        if value is None or setting.per_image is False:
+            continue
+        if setting.name == model.axis.name or len(set(value)) > 1:
+            shown.append([setting.text(v) for v in value])
+    return [", ".join(words) for words in zip(*shown)]
+
+
 def _start(
     maps: ParameterMaps, view: View, figured: NDArray[np.bool_], origin: Sequence[int], stride: Sequence[int]
 ) -> list[int]:
-    """Return the voxel that is shown first: in the middle slice, of a typical T, not far from the centre.
+    """Return the voxel that is shown first: in the middle slice, with a typical value of the main map, near the centre.
 
-    Of those that the page holds: each `stride` from `origin`.
+    It is one of those that the page contains: each `stride` from `origin`.
     """
-    T, through = volume(maps.kappa[-1]), view.plane.axes[2]
-    held = np.zeros(T.shape, bool)
-    held[tuple(slice(o, None, s) for o, s in zip(origin, stride))] = True
-    good = volume(figured & (maps.status == Status.OK)) & held
+    T, through = volume(values_of(maps.model.main, maps.model, maps)), view.plane.axes[2]
+    contained = np.zeros(T.shape, bool)
+    contained[tuple(slice(o, None, s) for o, s in zip(origin, stride))] = True
+    with np.errstate(invalid="ignore"):
+        good = volume(figured & (maps.status == Status.OK)) & contained & (T > 0)
     middle = origin[through] + round((view.middle - origin[through]) / stride[through]) * stride[through]
     here = good & (np.indices(T.shape, sparse=True)[through] == middle)
     good = here if here.any() else good
@@ -227,10 +264,10 @@ def _weighted(series: WeightedSeries, view: View, limit: int = 12) -> list[dict[
     N = series.model.n_images
     chosen = np.unique(np.linspace(0, N - 1, min(N, limit)).round().astype(int))
     pictures = [view.picture(series.images[n], view.middle) for n in chosen]
-    window = window_of(series)
+    window, labels = image_window(series), image_labels(series.model)
     return [
         {
-            "time": ms(series.model.times[n]),
+            "label": labels[n],
             "src": png(colours.indices(x, window["low"], window["high"]), colours.palette("grey")),
         }
         for n, x in zip(chosen, pictures)
@@ -261,23 +298,23 @@ def _statuses(status: NDArray[np.uint8]) -> list[dict[str, Any]]:
 def _tiles(
     stats: Mapping[str, Statistics], inside: NDArray[np.bool_], where: str, maps: ParameterMaps, run: Run
 ) -> list[dict[str, str]]:
-    tiles = []
-    for p in (p for p in maps.model.parameters if p.unit == "ms"):
-        s = stats[p.name]
-        tiles.append(
-            {
-                "label": f"median {p.name} {where}",
-                "value": f"{number(s.median)} {p.unit}",
-                "note": f"IQR {number(s.q25)}–{number(s.q75)} {p.unit}",
-            }
-        )
+    main = maps.model.main
+    s, unit = stats[main.name], unit_symbol(main.unit)
+    tiles = [
+        {
+            "label": f"median {name_of(main)} {where}",
+            "value": f"{number(s.median)} {unit}".rstrip(),
+            "note": f"IQR {number(s.q25)}–{number(s.q75)} {unit}".rstrip(),
+        }
+    ]
     n, ok = int(inside.sum()), int(((maps.status == Status.OK) & inside).sum())
     tiles.append(
         {"label": f"estimated {where}", "value": f"{100 * ok / max(n, 1):.1f} %", "note": f"{ok:,} of {n:,} voxels"}
     )
     if (sigma := sigma_number(maps)) is not None:
-        A = stats.get("A")
-        snr = f", median A/σ {number(A.median / sigma, 2)}" if A is not None and A.n else ""
+        first = maps.model.amplitudes[0]
+        A = stats[first.name]
+        snr = f", median {name_of(first)}/σ {number(A.median / sigma, 2)}" if A.n else ""
         tiles.append({"label": "noise σ", "value": number(sigma), "note": sigma_origin(maps) + snr})
     took = f"{number(run.seconds, 2)} s" if run.seconds > 0 else run.estimator_title
     tiles.append({"label": "estimator", "value": maps.estimator.upper(), "note": took})
@@ -287,31 +324,40 @@ def _tiles(
 def _acquisition(maps: ParameterMaps, affine: NDArray[Any] | None) -> list[tuple[str, str]]:
     model, shape = maps.model, maps.status.shape
     rows = [
-        ("Sequence", f"{model.title} ({model.bids_suffix})"),
+        ("Sequence", f"{model.title} ({model.bids_suffix})" if model.bids_suffix else model.title),
         ("Images", f"{model.n_images}, of {' × '.join(map(str, shape))} voxels"),
-        ("Times, ms", ", ".join(ms(t) for t in model.times)),
     ]
-    if hasattr(model, "tr"):
-        tr = model.tr
-        known = None if tr is None else sorted(set(np.atleast_1d(tr).tolist()))
-        rows.append(("TR, ms", "not known (taken as long)" if known is None else ", ".join(ms(t) for t in known)))
-    if hasattr(model, "signed"):
-        rows.append(("Data", "signed (real part)" if model.signed else "magnitude"))
+    for setting in model.settings.values():
+        value, unit = getattr(model, setting.name), unit_symbol(setting.unit)
+        title = setting.title[:1].upper() + setting.title[1:] + (f", {unit}" if unit else "")
+        rows.append((title, "not known" if value is None else _numbers(value)))
+    for f in fields(model):
+        if f.name not in (*model.settings, "box", "signed"):
+            rows.append((f.name.replace("_", " ").capitalize(), plain(getattr(model, f.name))))
+    if model.changes_sign:
+        rows.append(("Data", "signed (real part)" if model.is_signed else "magnitude"))
     if affine is not None:
         rows.append(("Voxel, mm", " × ".join(number(v) for v in edges_mm(affine)[: max(len(shape), 2)])))
     return rows
+
+
+def _numbers(values: Any) -> str:
+    """Return the values of a setting: one if all are alike."""
+    found = np.atleast_1d(np.asarray(values, dtype=float)).tolist()
+    return ", ".join(f"{v:.6g}" for v in (found[:1] if len(set(found)) == 1 else found))
 
 
 def _settings(maps: ParameterMaps, run: Run) -> list[tuple[str, str]]:
     sigma = sigma_number(maps)
     noise = maps.noise.name if maps.noise is not None else "–"
     rows = [("Estimator", " – ".join(x for x in (maps.estimator, run.estimator_title) if x)), ("Chosen", run.choice)]
-    rows.append(
-        ("Model", formula_of(maps) or (type(maps.model).__doc__ or "–").strip().splitlines()[0].replace("`", ""))
-    )
+    rows.append(("Model", formula_of(maps.model)))
     rows.append(("Noise", noise + ("" if sigma is None else f", σ = {number(sigma)} ({sigma_origin(maps)})")))
     rows += list(options_of(maps).items())
-    rows.append(("Bounds", "; ".join(f"{p.name} {_bounds(p)}" for p in maps.model.parameters)))
+    known = known_parameters(maps)
+    free = [p for p in maps.model.parameters if p.name not in known]
+    rows.append(("Bounds", "; ".join(f"{name_of(p)} {_bounds(p)}" for p in free)))
+    rows.append(("Given", "; ".join(_given(maps, p) for p in maps.model.parameters if p.name in known)))
     if run.made:
         rows.append(("Made", run.made))
     if run.seconds > 0:
@@ -320,13 +366,21 @@ def _settings(maps: ParameterMaps, run: Run) -> list[tuple[str, str]]:
 
 
 def _bounds(p: Parameter) -> str:
-    low, high = p.bounds
-    unit = "" if p.unit == "1" else f" {p.unit}"
-    return f"≥ {low:g}{unit}" if np.isinf(high) else f"{low:g}–{high:,g}{unit}"
+    (low, high), unit = p.bounds, unit_symbol(p.unit)
+    if np.isinf(low):
+        return f"≤ {high:g} {unit}".rstrip() if np.isfinite(high) else "any"
+    return f"≥ {low:g} {unit}".rstrip() if np.isinf(high) else f"{low:g}–{high:,g} {unit}".rstrip()
+
+
+def _given(maps: ParameterMaps, p: Parameter) -> str:
+    values = maps[p.name][np.isfinite(maps[p.name])]
+    if values.size and np.ptp(values) <= 1e-9 * np.abs(values).max():
+        return f"{name_of(p)} {with_unit(float(values[0]), p.unit)}"
+    return f"{name_of(p)}, a map"
 
 
 def _by_folder(files: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Return the names of files by their folder, in the order that they come in."""
+    """Return the names of files by their folder, in their order."""
     found: dict[str, list[str]] = {}
     for f in files:
         folder, slash, name = f.rpartition("/")

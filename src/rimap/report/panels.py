@@ -1,4 +1,4 @@
-"""The maps of a run as panels: which, in what colours and window; as pictures for paper, as numbers for the viewer."""
+"""The maps of a run as panels with their colours and windows: pictures for paper, numbers for the viewer."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap import colours
-from rimap.report.statistics import describe
+from rimap.quantities import Quantity, is_relaxation, name_of, palette_of, quantities_of, values_of, window_of
+from rimap.report.statistics import known_parameters
 from rimap.series import ParameterMaps, Status
-from rimap.signals.base import Parameter
+from rimap.signals.settings import unit_symbol
 from rimap.slices import View, png
 
-#: Colour of each status in the status map, and in its legend. Distinct also for the colour-blind.
+#: Colour of each quality flag in its map and legend. They are distinct for colour-blind readers too.
 STATUS_COLOURS: Mapping[Status, str] = {
     Status.OK: "#5b7f95",
     Status.AT_BOUND: "#e69f00",
@@ -35,17 +36,17 @@ class Panel:
     Parameters
     ----------
     key
-        What the viewer takes it from: a parameter, ``sd T1`` (shown as a share of T1), ``residual``.
+        The block that the viewer reads: a map, ``sd T1`` (shown as a share of T1), ``residual``.
     title, unit
         For people.
     values
-        (*X), NaN where nothing is shown.
+        (*X); NaN is shown black.
     palette
         A table of `colours`.
     window
-        What the ends of the palette stand for.
+        The values at the ends of the palette.
     logarithmic
-        Whether it is remapped as the ISMRM recommends for relaxation times.
+        Whether the scale is the logarithmic one that the ISMRM recommends for relaxation times.
     """
 
     key: str
@@ -91,7 +92,9 @@ class Panel:
 
 
 def panels_of(maps: ParameterMaps, inside: NDArray[np.bool_], figured: NDArray[np.bool_]) -> list[Panel]:
-    """Return the panels, relaxation times first.
+    """Return the panels: the main map first, then its standard deviation, the other maps and the residual.
+
+    A parameter that was held at one number has no panel.
 
     Parameters
     ----------
@@ -100,43 +103,39 @@ def panels_of(maps: ParameterMaps, inside: NDArray[np.bool_], figured: NDArray[n
     figured
         (*X), what the windows are taken from.
     """
-    times = [p for p in maps.model.parameters if p.unit == "ms"]
-    panels = [
-        Panel(
-            p.name, p.name, p.unit, np.where(inside, maps[p.name], np.nan), colours.of_parameter(p.name),
-            relaxation_window(maps[p.name][figured], p), True,
-        )
-        for p in times
-    ]  # fmt: skip
-
-    def add(
-        key: str, title: str, unit: str, values: NDArray[Any], palette: str, low: float | None, upper: float
-    ) -> None:
-        window = colours.window(values[figured], low=low, upper=upper)
-        panels.append(Panel(key, title, unit, np.where(inside, values, np.nan), palette, window))
-
-    for p in times:
-        values = maps[p.name]
-        sd = np.where(values > 0, 100 * maps.sd[p.name] / np.where(values > 0, values, 1), np.nan)
-        if np.isfinite(sd).any():
-            add(f"sd {p.name}", f"SD of {p.name}", f"% of {p.name}", sd, "lajolla", 0.0, 0.95)
-    for p in maps.model.parameters:
-        if p.unit == "1":
-            add(p.name, p.name, "", maps[p.name], "batlow", None, 0.98)
-        elif p.unit != "ms":
-            add(p.name, p.name, p.unit, maps[p.name], "grey", 0.0, 0.99)
+    panels: list[Panel] = []
+    known = known_parameters(maps)
+    for q in quantities_of(maps.model):
+        values = values_of(q, maps.model, maps)
+        if q.name in known and _constant(values[figured]):
+            continue
+        window = window_of(q, values[figured])
+        shown = np.where(inside, values, np.nan)
+        panels.append(Panel(q.name, name_of(q), unit_symbol(q.unit), shown, palette_of(q), window, is_relaxation(q)))
+        if q == maps.model.main and q.name in maps.sd:
+            panels += _sd_panel(q, maps, values, inside, figured)
     if maps.residual is not None:
         residual = np.where(np.isfinite(maps.kappa).all(0), maps.residual, np.nan)
-        add("residual", "Residual", "a.u.", residual, "lajolla", 0.0, 0.98)
+        window = colours.window(residual[figured], low=0.0, upper=0.98)
+        panels.append(Panel("residual", "Residual", "a.u.", np.where(inside, residual, np.nan), "lajolla", window))
     return panels
 
 
-def relaxation_window(values: NDArray[Any], p: Parameter) -> tuple[float, float]:
-    """Return the window of a relaxation time: contrast for tissue rather than for fluid."""
-    low, high = colours.window(values)
-    if (most := 2.5 * describe(values).q75) < high:
-        low, high = colours.window(np.array([most]))
-    return low, min(high, p.bounds[1])
+def _sd_panel(
+    q: Quantity, maps: ParameterMaps, values: NDArray[Any], inside: NDArray[np.bool_], figured: NDArray[np.bool_]
+) -> list[Panel]:
+    """Return the panel of the standard deviation as a share of the map, none if no voxel has one."""
+    sd = np.where(values > 0, 100 * maps.sd[q.name] / np.where(values > 0, values, 1), np.nan)
+    if not np.isfinite(sd).any():
+        return []
+    window = colours.window(sd[figured], low=0.0, upper=0.95)
+    shown = np.where(inside, sd, np.nan)
+    return [Panel(f"sd {q.name}", f"SD of {name_of(q)}", f"% of {name_of(q)}", shown, "lajolla", window)]
+
+
+def _constant(values: NDArray[Any]) -> bool:
+    finite = values[np.isfinite(values)]
+    return bool(finite.size and np.ptp(finite) <= 1e-9 * np.abs(finite).max())
 
 
 def status_pictures(status: NDArray[np.uint8], view: View, slices: Sequence[int]) -> list[dict[str, Any]]:

@@ -10,15 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
+from rimap.quantities import quantities_of, values_of
 from rimap.series import ParameterMaps, Status, WeightedSeries
 
-#: Statuses whose value counts: at a bound it is kept, since leaving it out would hide the tail it stands for.
+#: Quality flags whose values enter the statistics. Values at a bound do: leaving them out would hide a tail.
 COUNTED = (Status.OK, Status.AT_BOUND)
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of the values of one map, in its unit; NaN where no voxel counts."""
+    """Statistics of one map, in its unit; NaN if no voxel counts."""
 
     n: int
     median: float
@@ -49,15 +50,21 @@ def describe(values: NDArray[Any]) -> Statistics:
 
 
 def counted(maps: ParameterMaps) -> NDArray[np.bool_]:
-    """Return where (*X) the values count: estimated, or kept at a bound."""
+    """Return which voxels (*X) enter the statistics: those that were estimated or are at a bound."""
     return np.isin(maps.status, COUNTED)
 
 
-def foreground(images: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return where (*X) the images (N, *X) are brighter than their background.
+def known_parameters(maps: ParameterMaps) -> set[str]:
+    """Return the names of the parameters that were given and not estimated."""
+    return {p.name for p in maps.model.parameters if p.given}
 
-    Otsu's threshold on the root of the images' root mean square; everywhere where that leaves next to nothing out
-    or in, or where what it leaves out is not much darker (it would split the tissue). For figures and pictures only: maps are made everywhere.
+
+def foreground(images: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return the foreground (*X) of images (N, *X).
+
+    It is Otsu's threshold on the square root of the root mean square over the images. All voxels are foreground if the
+    threshold leaves out or keeps almost nothing, or if what it leaves out is not much darker: it would split the tissue.
+    Figures and pictures use it; maps are made everywhere.
 
     References
     ----------
@@ -82,7 +89,7 @@ def foreground(images: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def region(series: WeightedSeries) -> tuple[NDArray[np.bool_], str]:
-    """Return over which voxels (*X) figures are given, and that in words: the mask, else the foreground."""
+    """Return the voxels (*X) that the figures describe, and their name in words: the mask, else the foreground."""
     if series.mask is not None:
         return series.selected, "in the mask"
     bright = foreground(series.images)
@@ -90,49 +97,52 @@ def region(series: WeightedSeries) -> tuple[NDArray[np.bool_], str]:
 
 
 def statistics_of(maps: ParameterMaps, where: NDArray[np.bool_]) -> dict[str, Statistics]:
-    """Return the statistics of every map over the voxels that count and lie in `where` (*X), by parameter name."""
+    """Return the statistics of every map, also of derived ones, over the voxels of `where` (*X) that count, by name."""
     where = where & counted(maps)
-    return {name: describe(maps[name][where]) for name in maps}
+    return {q.name: describe(values_of(q, maps.model, maps)[where]) for q in quantities_of(maps.model)}
 
 
 def roi_table(
     maps: ParameterMaps, labels: NDArray[Any], names: Mapping[int, str] | None = None
 ) -> list[dict[str, Any]]:
-    """Return one row for each label and relaxation time: n, median, IQR, mean and SD in ms.
+    """Return one row for each label: n, median, IQR, mean and SD of the main map and of the relaxation time behind it.
 
     Parameters
     ----------
     labels
         (*X), whole numbers; 0 is no region.
     names
-        What to call them.
+        Names of the labels.
 
     Raises
     ------
     InputError
-        Where the labels have another shape than the maps, or there is none.
+        If the labels have another shape than the maps, are not whole numbers, or are all zero.
     """
     labels = np.asarray(labels)
     if labels.shape != maps.status.shape:
         raise InputError(
-            f"the labels have shape {labels.shape} and the maps {maps.status.shape}. Resample the labels to the images."
+            f"labels: expected the shape of the maps {maps.status.shape}, got {labels.shape}. Resample the labels to the images."
         )
     values = np.unique(labels[np.isfinite(labels) & (labels != 0)])
     if not values.size:
-        raise InputError("the labels are all zero: no region is marked.")
+        raise InputError("labels: expected at least one region, got zeros only.")
     if (values != np.round(values)).any():
-        raise InputError("labels must be whole numbers; fractions came. Was the label image interpolated?")
+        raise InputError(
+            "labels: expected whole numbers, got fractions. Resample label images with nearest-neighbour interpolation."
+        )
     where, rows = counted(maps), []
+    main, time = maps.model.main, maps.model.time
     for value in values:
         region = labels == value
-        for p in (p for p in maps.model.parameters if p.unit == "ms"):
-            s = describe(maps[p.name][region & where])
+        for q in (main,) if main == time else (main, time):
+            s = describe(values_of(q, maps.model, maps)[region & where])
             rows.append(
                 {
                     "label": int(value),
                     "name": (names or {}).get(int(value), ""),
-                    "map": p.name,
-                    "unit": p.unit,
+                    "map": q.name,
+                    "unit": q.unit,
                     "voxels": int(region.sum()),
                     "n": s.n,
                     "median": s.median,

@@ -1,5 +1,5 @@
 "use strict";
-// The viewer of a report: reads the blocks of the page, draws slices on canvases and the signal as SVG. No dependency.
+// The viewer of a report: it reads the blocks of the page, draws slices on canvases and the signal as SVG. No dependency.
 (async () => {
   const $ = (id) => document.getElementById(id);
   const viewer = $("viewer"), about = JSON.parse($("viewer-data").textContent);
@@ -62,21 +62,46 @@
     imageBytes = bytes;
   }
 
-  // ---- values ---------------------------------------------------------------------------------------------------
-  const parameters = about.parameters.map((p) => p.name), T = parameters[parameters.length - 1];
+  const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 
-  function fitted(t, p) { // the signal at time `t` of the table, in the stored voxel `p`
-    if (!table) return NaN;
-    const [, K, M] = table.shape;
-    const place = Math.min(Math.max(Math.log(maps[T][p] / table.low) / table.step, 0), M - 1);
-    const i = Math.min(Math.floor(place), M - 2), share = place - i;
-    let sum = 0;
-    for (let k = 0; k < K; k++) {
-      const at = (t * K + k) * M + i;
-      const phi = table.entries[at] * (1 - share) + table.entries[at + 1] * share;
-      sum += (k === 0 ? 1 : maps[parameters[k]][p]) * phi * table.scale;
+  // ---- values ---------------------------------------------------------------------------------------------------
+  const main = about.maps.find((m) => m.key === about.main);
+
+  // The nodes from which the shape of voxel `p` is interpolated, and their weights (rimap/report/curves.py).
+  let nodes = new Int32Array(0), weights = new Float64Array(0), nNodes = 0;
+  function stencil(p) {
+    if (!nodes.length) {
+      const most = table.axes.reduce((n, axis) => n * Math.min(axis.n, 4), 1);
+      nodes = new Int32Array(most);
+      weights = new Float64Array(most);
     }
-    return maps[parameters[0]][p] * sum;
+    nodes[0] = 0;
+    weights[0] = 1;
+    nNodes = 1;
+    for (const axis of table.axes) {
+      const value = maps[axis.name][p];
+      const place = clamp(((axis.log ? Math.log(value) : value) - axis.low) / axis.step, 0, axis.n - 1) || 0;
+      const first = axis.n < 4 ? 0 : clamp(Math.floor(place) - 1, 0, axis.n - 4), t = place - first;
+      const a = t - 1, b = t - 2, c = t - 3;
+      const w = axis.n === 1 ? [1] : axis.n === 2 ? [1 - t, t] : [(-a * b * c) / 6, (t * b * c) / 2, (-t * a * c) / 2, (t * a * b) / 6];
+      for (let k = w.length - 1; k >= 0; k--) // the first node last: it is written in place
+        for (let i = 0; i < nNodes; i++) {
+          nodes[k * nNodes + i] = nodes[i] * axis.n + first + k;
+          weights[k * nNodes + i] = weights[i] * w[k];
+        }
+      nNodes *= w.length;
+    }
+  }
+  function fitted(point, p) { // the signal before the modulus at a point of the curve, after `stencil(p)`
+    if (!table) return NaN;
+    const K = table.amplitudes.length, size = table.shape.slice(2).reduce((n, m) => n * m, 1);
+    let signal = 0;
+    for (let k = 0; k < K; k++) {
+      let g = 0;
+      for (let i = 0; i < nNodes; i++) g += table.entries[(point * K + k) * size + nodes[i]] * weights[i];
+      signal += maps[table.amplitudes[k]][p] * g * table.scale;
+    }
+    return table.axes.every((axis) => Number.isFinite(maps[axis.name][p])) ? signal : NaN;
   }
   const modulus = (x) => (table && table.magnitude ? Math.abs(x) : x);
 
@@ -85,7 +110,8 @@
     const at = image * 2 * nKept + kept[p];
     const code = imageBytes[at] | (imageBytes[at + nKept] << 8);
     if (code === 65535) return NaN;
-    const base = modulus(table ? fitted(table.at[image], p) : NaN);
+    if (table) stencil(p);
+    const base = modulus(table ? fitted(table.images[image], p) : NaN);
     return (Number.isFinite(base) ? base : 0) + (code & 1 ? -(code + 1) / 2 : code / 2) * images.step;
   }
 
@@ -111,7 +137,7 @@
     const decimals = Math.max(0, Math.min(1 - Math.floor(Math.log10(sd)), 4 - size));
     return `${grouped(x, decimals)} ± ${grouped(sd, decimals)}`;
   }
-  const time = (t) => String(Number(t.toPrecision(6)));
+  const axisTitle = about.axis.title + (about.axis.unit ? ` (${about.axis.unit})` : "");
 
   function ticks(low, high, count) {
     const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
@@ -148,7 +174,6 @@
   }
 
   // ---- state ----------------------------------------------------------------------------------------------------
-  const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
   const voxel = about.start.map((v, a) => clamp(Math.round((v - about.origin[a]) / about.stride[a]), 0, shape[a] - 1));
   const state = { plane: about.planes[0], three: false, image: 0, main: about.panels[0].key };
   const full = (a) => about.origin[a] + voxel[a] * about.stride[a];
@@ -162,7 +187,7 @@
     value: p.key.startsWith("sd ") ? (at) => relative(p.key.slice(3), at) : (at) => maps[p.key][at],
     colours: palettes[p.palette],
   }));
-  panels.push({ key: "status", title: "Status", unit: "", colours: statusColours });
+  panels.push({ key: "status", title: "Quality flags", unit: "", colours: statusColours });
   if (images) {
     panels.push({
       key: "image", title: "Image", unit: "a.u.", low: images.low, high: images.high, window: [images.low, images.high],
@@ -208,7 +233,7 @@
       panel.foot.append(panel.bar, panel.marks);
     }
     if (panel.key === "image") {
-      panel.slider = make("input", { type: "range", min: 0, max: about.times.length - 1, step: 1, "aria-label": `Image by its ${about.axis}` });
+      panel.slider = make("input", { type: "range", min: 0, max: about.values.length - 1, step: 1, "aria-label": `Image by its ${about.axis.title}` });
       panel.slider.addEventListener("input", () => {
         state.image = Number(panel.slider.value);
         draw();
@@ -389,22 +414,23 @@
         }).join(", ")
       : "";
     const rows = [];
-    for (const { name, unit } of [...about.parameters].reverse()) {
-      const value = p < 0 ? NaN : maps[name][p], sd = maps["sd " + name] && p >= 0 ? maps["sd " + name][p] : NaN;
+    for (const { key, name, unit } of about.maps) {
+      const value = p < 0 ? NaN : maps[key][p], sd = maps["sd " + key] && p >= 0 ? maps["sd " + key][p] : NaN;
       rows.push([name, `${withSd(value, sd)}${unit && Number.isFinite(value) ? " " + unit : ""}`]);
     }
     if (maps.residual) {
       const r = p < 0 ? NaN : maps.residual[p];
       rows.push(["Residual", Number.isFinite(r) ? `${num(r)} a.u.${about.sigma ? ` (${num(r / about.sigma, 2)} σ)` : ""}` : "–"]);
     }
-    if (about.sigma && parameters.includes("A")) rows.push(["A/σ", p < 0 ? "–" : num(maps.A[p] / about.sigma, 2)]);
-    rows.push(["Status", words]);
+    const amplitude = about.maps.find((m) => m.key === about.amplitude);
+    if (about.sigma) rows.push([`${amplitude.name}/σ`, p < 0 ? "–" : num(maps[amplitude.key][p] / about.sigma, 2)]);
+    rows.push(["Flag", words]);
     $("numbers").replaceChildren(...rows.map(([k, v]) => make("tr", {}, make("th", { scope: "row" }, k), make("td", {}, v))));
     for (const panel of panels) {
       if (panel.key === "status") panel.now.textContent = p < 0 ? "" : s.name;
       else panel.now.textContent = p < 0 ? "" : num(panel.value(p));
       if (panel.key === "image") {
-        panel.name.textContent = `Image at ${time(about.times[state.image])} ms`;
+        panel.name.textContent = `Image at ${about.labels[state.image]}`;
         panel.slider.value = state.image;
       }
     }
@@ -418,16 +444,19 @@
     const chart = $("curve"), W = 560, H = 350, L = 62, R = 548, U = 14, D = 302;
     chart.replaceChildren();
     const line = [], points = [];
-    if (p >= 0 && table) table.times.forEach((t, i) => line.push([t, fitted(i, p)]));
-    if (p >= 0) about.times.forEach((t, i) => points.push([t, measured(i, p), i]));
+    if (p >= 0) about.values.forEach((t, i) => points.push([t, measured(i, p), i]));
+    if (p >= 0 && table) {
+      stencil(p);
+      table.points.forEach((t, i) => line.push([t, fitted(i, p)]));
+    }
     const good = points.filter(([, v]) => Number.isFinite(v)), drawn = line.filter(([, v]) => Number.isFinite(v));
     const values = [...good.map((q) => q[1]), ...drawn.map((q) => modulus(q[1]))];
     const note = $("curve-note");
     note.textContent =
-      p < 0 ? "No curve here." :
-      images && !imageBytes ? "Reading the images …" :
-      images && !good.length ? "The measured points of this slice are not in this page." :
-      !images ? "The images are not in this page: the fitted curve alone." : "";
+      p < 0 ? "There is no curve at this voxel." :
+      images && !imageBytes ? "Loading the images …" :
+      images && !good.length ? "This page does not contain the measured points of this slice." :
+      !images ? "This page does not contain the images: only the fitted curve is shown." : "";
     if (!values.length) {
       svg(chart, "text", { x: W / 2, y: H / 2, "text-anchor": "middle" }, "no signal to show");
       return;
@@ -437,7 +466,7 @@
     const pad = 0.06 * (high - low);
     high += pad;
     if (low < 0) low -= pad;
-    const end = Math.max(...about.times, ...(table ? table.times : []));
+    const end = Math.max(...about.values, ...(table ? table.points : [])) || 1;
     const X = (t) => L + ((R - L) * t) / end, Y = (v) => D - ((D - U) * (v - low)) / (high - low);
     for (const v of ticks(low, high, 5)) {
       svg(chart, "line", { class: "grid", x1: L, x2: R, y1: Y(v), y2: Y(v) });
@@ -445,12 +474,17 @@
     }
     for (const t of ticks(0, end, 6)) {
       svg(chart, "line", { class: "axis", x1: X(t), x2: X(t), y1: D, y2: D + 5 });
-      svg(chart, "text", { x: X(t), y: D + 20, "text-anchor": "middle" }, grouped(t, 0));
+      svg(chart, "text", { x: X(t), y: D + 20, "text-anchor": "middle" }, Number(t.toPrecision(6)).toLocaleString("en-US"));
     }
     svg(chart, "line", { class: "axis", x1: L, x2: R, y1: D, y2: D });
     if (low < 0) svg(chart, "line", { class: "axis", x1: L, x2: R, y1: Y(0), y2: Y(0) });
-    svg(chart, "text", { x: (L + R) / 2, y: H - 8, "text-anchor": "middle" }, `${about.axis}, ms`);
-    if (drawn.length) {
+    svg(chart, "text", { x: (L + R) / 2, y: H - 8, "text-anchor": "middle" }, axisTitle);
+    $("legend-line").style.display = !table || table.continuous ? "" : "none";
+    $("legend-cross").style.display = !table || table.continuous ? "none" : "";
+    if (drawn.length && !table.continuous) { // the model is known at the images only
+      const cross = ([t, v]) => `M${(X(t) - 7).toFixed(1)} ${Y(modulus(v)).toFixed(1)}h14M${X(t).toFixed(1)} ${(Y(modulus(v)) - 7).toFixed(1)}v14`;
+      svg(chart, "path", { class: "fit", d: drawn.map(cross).join("") });
+    } else if (drawn.length) {
       let path = "";
       drawn.forEach(([t, v], i) => {
         const before = i ? drawn[i - 1] : null; // the corner where the modulus folds
@@ -463,14 +497,14 @@
     for (const [t, v, i] of good) {
       if (about.sigma) svg(chart, "line", { class: "whisker", x1: X(t), x2: X(t), y1: Y(v - about.sigma), y2: Y(v + about.sigma) });
       const dot = svg(chart, "circle", { class: i === state.image ? "point current" : "point", cx: X(t), cy: Y(v), r: i === state.image ? 5.5 : 4 });
-      svg(dot, "title", {}, `${time(t)} ms: ${num(v, 4)}`);
+      svg(dot, "title", {}, `${about.labels[i]}: ${num(v, 4)}`);
       dot.addEventListener("click", () => {
         state.image = i;
         draw();
       });
     }
-    const T1 = withSd(maps[T][p], maps["sd " + T] ? maps["sd " + T][p] : NaN);
-    chart.setAttribute("aria-label", `Signal over ${about.axis}: ${good.length} measured points${drawn.length ? " and the fitted curve" : ""}; ${T} ${T1} ms`);
+    const value = withSd(maps[main.key][p], maps["sd " + main.key] ? maps["sd " + main.key][p] : NaN);
+    chart.setAttribute("aria-label", `Signal over ${about.axis.title}: ${good.length} measured points${drawn.length ? " and the fitted curve" : ""}; ${main.name} ${value} ${main.unit}`);
   }
 
   function marks(p) { // where this voxel is in the charts below
@@ -544,7 +578,7 @@
     if (e.shiftKey && aside[e.key]) move(...aside[e.key]);
     else if (!e.shiftKey && slices[e.key] && last > 0) move(through, slices[e.key]);
     else if (!e.shiftKey && later[e.key] && images) {
-      state.image = clamp(state.image + later[e.key], 0, about.times.length - 1);
+      state.image = clamp(state.image + later[e.key], 0, about.values.length - 1);
       draw();
     } else return;
     e.preventDefault();
@@ -575,7 +609,7 @@ for (const button of document.querySelectorAll("button[data-copy]")) {
       await navigator.clipboard.writeText(source.innerText.trim());
       button.textContent = "Copied";
     } catch {
-      getSelection().selectAllChildren(source); // where the clipboard is not to be had: Ctrl+C
+      getSelection().selectAllChildren(source); // without access to the clipboard
       button.textContent = "Selected: press Ctrl+C";
     }
   });
