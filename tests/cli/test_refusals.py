@@ -70,11 +70,11 @@ def fewer_distinct_times_than_parameters(root, make):
 
 def milliseconds_in_a_seconds_field(root, make):
     edit(first_sidecar(root), InversionTime=50)
-    return [root], "milliseconds?"
+    return [root], "If these are milliseconds"
 
 
 def seconds_for_milliseconds(root, make):
-    return [root, "--times-ms", "0.05,0.4,1.1,2.5"], "seconds?"
+    return [root, "--times-ms", "0.05,0.4,1.1,2.5"], "If these are seconds"
 
 
 def an_image_of_another_shape(root, make):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,8 @@ def read(
     *,
     times_ms: Iterable[float] | None = None,
     tr_ms: float | Iterable[float] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    given: Mapping[str, Any] | None = None,
     sequence: str | None = None,
     series: str | None = None,
     mask: Any = None,
@@ -145,9 +147,16 @@ def read(
     series
         Number of the DICOM series, or several joined by commas.
     times_ms
-        Times in the order of the images, ms; from the sidecars if left out.
+        Values of the setting that differs between the images, if it is a time, in the order of the images, ms; from the
+        sidecars if left out.
     tr_ms
-        Repetition time from inversion to inversion, one or one per image, ms; from the sidecars if left out.
+        The setting ``tr``: the repetition time, one or one for each image, ms; from the sidecars if left out.
+    settings
+        Any setting of the signal model by name (``{"flip_angle": (3, 20)}``), one value or one for each image, in the unit
+        of the setting: ms, degrees. What is left out comes from the sidecars.
+    given
+        Parameters that are known, by name: a file, a number, or an array (*X). Without a file for B1, that of the data set
+        (TB1map of the same subject and session) is used if there is one.
     sequence
         ``ir`` or ``t2``, where suffix and sidecars do not tell.
     mask
@@ -170,12 +179,12 @@ def read(
     InputError
         Where there is not exactly one series, or its files do not fit together.
     """
-    given = [path] if isinstance(path, (str, Path)) else path
-    if not isinstance(given, Sequence) or not all(isinstance(p, (str, Path)) for p in given):
+    paths = [path] if isinstance(path, (str, Path)) else path
+    if not isinstance(paths, Sequence) or not all(isinstance(p, (str, Path)) for p in paths):
         raise InputError(
             f"read takes paths; {type(path).__name__} came. Give images in memory to rimap.WeightedSeries, with their model."
         )
-    found = find_series(given, sequence=sequence, series=() if series is None else (series,))
+    found = find_series(paths, sequence=sequence, series=() if series is None else (series,))
     if len(found) > 1:
         first = found[0].images[0]
         raise InputError(
@@ -183,7 +192,15 @@ def read(
             f"read({str(first)!r}), or take all with find_series."
         )
     return found[0].load(
-        times_ms=times_ms, tr_ms=tr_ms, sequence=sequence, mask=mask, noise=noise, skip_first=skip_first, signed=signed
+        times_ms=times_ms,
+        tr_ms=tr_ms,
+        settings=settings,
+        given=given,
+        sequence=sequence,
+        mask=mask,
+        noise=noise,
+        skip_first=skip_first,
+        signed=signed,
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,10 @@ class OpenSeries:
         As the user gave it.
     notes
         What the user should know.
+    given
+        Parameters that are known, by name: a number, or a map (*X), in the unit of the parameter.
+    given_from
+        Where each of them is from: a file, a number, or ``"array"``.
     looks, circle
         Whether the images look signed and what a full turn of their phase is, once that is `settled`.
     """
@@ -62,6 +66,8 @@ class OpenSeries:
     mask: MaskFile | NDArray[Any] | None
     noise: Noise | None
     notes: tuple[str, ...]
+    given: Mapping[str, float | NDArray[np.float64]] = field(default_factory=dict)
+    given_from: Mapping[str, Path | float | str] = field(default_factory=dict)
     looks: bool | None = None
     circle: float | None = None
 
@@ -93,6 +99,7 @@ class OpenSeries:
                 affine=self.affine,
                 source=self.label,
                 notes=(*self.notes, *notes),
+                given=self.given,
             )
         except InputError as error:
             raise self._named(error) from None
@@ -101,6 +108,10 @@ class OpenSeries:
         """Return the images (N, *X) and the mask (*X) of planes `a` to `b` of the last axis, of a `settled` series."""
         images, _, mask, _ = self._arrays((a, b))
         return images, mask
+
+    def given_at(self, a: int, b: int) -> dict[str, float | NDArray[np.float64]]:
+        """Return the given parameters in planes `a` to `b` of the last axis, by name."""
+        return {k: v if isinstance(v, float) else v[..., a:b] for k, v in self.given.items()}
 
     def settled(self) -> OpenSeries:
         """Return the series with what depends on all of its images found out, without holding them: plane by plane."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.errors import InputError, count_of
-from rimap.io.bids import Sidecars, model_of_suffix, models, natural, strip_nii
-from rimap.io.nifti import MaskFile, check_same_grid, open_nifti
+from rimap.errors import InputError
+from rimap.io.bids import Sidecars, model_of_suffix, models
+from rimap.io.given import given_maps
+from rimap.io.nifti import MaskFile, NiftiFile, check_same_grid, open_nifti
 from rimap.io.opened import OpenSeries, check_companions
-from rimap.io.timing import about_repeats, repetition_time, times_from_sidecars, times_from_user
+from rimap.io.order import check_order, without_first
+from rimap.io.settings import note_on_repeats, option_of, settings_from_sidecars, settings_from_user, split_settings
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
 from rimap.signals import SignalModel
-from rimap.signals.base import bids_time
+from rimap.signals.base import axis_of, bids_time
+from rimap.signals.settings import settings_of
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,8 @@ class SeriesFiles:
         *,
         times_ms: Iterable[float] | None = None,
         tr_ms: float | Iterable[float] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        given: Mapping[str, Any] | None = None,
         sequence: str | None = None,
         mask: Path | str | NDArray[Any] | None = None,
         noise: Noise | None = None,
@@ -141,6 +145,8 @@ class SeriesFiles:
         opened = self.open(
             times_ms=times_ms,
             tr_ms=tr_ms,
+            settings=settings,
+            given=given,
             sequence=sequence,
             mask=mask,
             noise=noise,
@@ -154,6 +160,8 @@ class SeriesFiles:
         *,
         times_ms: Iterable[float] | None = None,
         tr_ms: float | Iterable[float] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        given: Mapping[str, Any] | None = None,
         sequence: str | None = None,
         mask: Path | str | NDArray[Any] | None = None,
         noise: Noise | None = None,
@@ -165,9 +173,16 @@ class SeriesFiles:
         Parameters
         ----------
         times_ms
-            Times in the order of `images`, ms; from the sidecars if left out.
+            Values of the setting that differs between the images, if it is a time, in the order of `images`, ms; from the
+            sidecars if left out.
         tr_ms
-            Repetition time from inversion to inversion, one or one per image, ms; from the sidecars if left out.
+            The setting ``tr``: the repetition time, one or one for each image, ms; from the sidecars if left out.
+        settings
+            Any setting of the signal model by name (``{"flip_angle": (3, 20)}``), one value or one for each image, in the
+            unit of the setting: ms, degrees. What is left out comes from the sidecars.
+        given
+            Parameters that are known, by name: a file, a number, or an array (*X). Without a file for B1, that of the data
+            set (TB1map of the same subject and session) is used if there is one.
         sequence
             ``ir`` or ``t2``, where suffix and sidecars do not tell.
         mask
@@ -188,18 +203,13 @@ class SeriesFiles:
         model = self.model_class(sequence)
         files = [open_nifti(f) for f in self.images]
         check_same_grid(files)
-        counts, metadata = [f.n_volumes for f in files], self.metadata()
-        if times_ms is None:
-            tau = times_from_sidecars(self.images, counts, metadata, model)
-            repeated = about_repeats(files, metadata, model)
-        else:
-            repeated = []
-            tau = times_from_user(times_ms, sum(counts), model, self.label)
-            if not _named_by_time(self.images, tau) and not self.origin:
-                _check_order(self.images, tau)
-        options, notes = self._options(model, counts, metadata, tau, tr_ms, signed)
-        keep = _without_first(tau, skip_first, self.label)
-        whole = model.at(tau, **options)
+        typed, options = split_settings(settings, model, times_ms=times_ms, tr_ms=tr_ms)
+        values, notes = self._settings(model, files, typed)
+        options |= self._polarity(model, signed)
+        axis = values.pop(axis_of(model).name)
+        keep = without_first(axis, skip_first, self.label, axis_of(model))
+        whole = model.at(axis, **values, **options)
+        known, about_given = given_maps(given or {}, self, whole, files[0])
         companions = [open_nifti(f) for f in self.companions]
         if companions:
             check_same_grid([files[0], *companions])
@@ -217,36 +227,36 @@ class SeriesFiles:
             signed=signed,
             mask=where,
             noise=noise,
-            notes=(*self.notes, *repeated, *notes),
+            notes=(*self.notes, *notes, *about_given),
+            given={name: g.value for name, g in known.items()},
+            given_from={name: g.source for name, g in known.items()},
         )
 
-    def _options(
-        self,
-        model: type[SignalModel],
-        counts: Sequence[int],
-        metadata: Sequence[dict[str, Any]],
-        tau: Sequence[float],
-        tr_ms: float | Iterable[float] | None,
-        signed: bool | None,
-    ) -> tuple[dict[str, Any], list[str]]:
-        """Return TR and polarity for the models that know them, and notes."""
-        has = {f.name for f in fields(model)}
-        options: dict[str, Any] = {}
-        notes = []
-        if "tr" in has:
-            if tr_ms is not None:
-                options["tr"] = tr_ms if isinstance(tr_ms, (int, float)) else tuple(tr_ms)
-            else:
-                options["tr"], note = repetition_time(self.images, counts, metadata, tau)
-                notes += [note] if note else []
-        if "signed" in has:
-            options["signed"] = self.part == "real" if signed is None else signed
-            if signed and self.part == "mag" and not self.companions:
-                raise InputError(
-                    f"{self.label}: these are magnitude images (part-mag), whose polarity is lost. Add the phase "
-                    "(part-phase) or the real part, or leave signed out."
-                )
-        return options, notes
+    def _settings(
+        self, model: type[SignalModel], files: Sequence[NiftiFile], typed: Mapping[str, Any]
+    ) -> tuple[dict[str, Sequence[float]], list[str]]:
+        """Return all settings of the series, those that were typed and those of the sidecars, and notes."""
+        counts, metadata, axis = [f.n_volumes for f in files], self.metadata(), axis_of(model).name
+        values: dict[str, Sequence[float]] = {}
+        values |= settings_from_user(typed, sum(counts), model, self.label)
+        for name in typed:
+            setting = settings_of(model)[name]
+            if setting.per_image is not False and len(values[name]) > 1:
+                check_order(self.images, values[name], option_of(setting, model), setting, converted=bool(self.origin))
+        found, notes = settings_from_sidecars(self.images, counts, metadata, model, known=values)
+        repeats = [] if axis in typed else note_on_repeats(files, metadata, model)
+        return values | found, [*repeats, *notes]
+
+    def _polarity(self, model: type[SignalModel], signed: bool | None) -> dict[str, Any]:
+        """Return whether the images keep their polarity, for the models that ask."""
+        if not any(f.name == "signed" for f in fields(model)):
+            return {}
+        if signed and self.part == "mag" and not self.companions:
+            raise InputError(
+                f"{self.label}: these are magnitude images (part-mag), whose polarity is lost. Add the phase "
+                "(part-phase) or the real part, or leave signed out."
+            )
+        return {"signed": self.part == "real" if signed is None else signed}
 
 
 def _varies(metadata: Sequence[dict[str, Any]], field: str) -> bool:
@@ -254,59 +264,3 @@ def _varies(metadata: Sequence[dict[str, Any]], field: str) -> bool:
     if any(v is None for v in values) or not values:
         return False
     return any(isinstance(v, list) for v in values) or len({str(v) for v in values}) > 1
-
-
-def _named_by_time(images: Sequence[Path], tau: Sequence[float]) -> bool:
-    """Tell whether the names say the times, and refuse times that they contradict: a shell lists TI_1000 before TI_50.
-
-    Raises
-    ------
-    InputError
-        Where a name has the time of another file and not its own.
-    """
-    if len(images) != len(tau) or len(set(tau)) < 2:
-        return False
-    named = [{float(x) for x in re.findall(r"\d+(?:\.\d+)?", strip_nii(f))} & set(tau) for f in images]
-    if len({frozenset(n) for n in named}) < len(images) or not all(len(n) == 1 for n in named):
-        return False
-    wrong = next((k for k, (n, t) in enumerate(zip(named, tau)) if t not in n), None)
-    if wrong is not None:
-        raise InputError(
-            f"--times-ms gives {tau[wrong]:g} ms to {images[wrong].name}: times go in the order of the files, which is "
-            f"{', '.join(f.name for f in images[:4])}{' …' if len(images) > 4 else ''}. Give the times, or the files, in the other's order."
-        )
-    return True
-
-
-def _check_order(images: Sequence[Path], tau: Sequence[float]) -> None:
-    """Refuse files in the order of a shell, ti1, ti10, ti2: times that are typed go by the numbers.
-
-    Raises
-    ------
-    InputError
-        Where names that differ in numbers alone are sorted as text and not as numbers. Times that rise by the numbers
-        of the files, and not as they came, were meant so.
-    """
-    names = [str(f) for f in images]
-    by_number = sorted(range(len(names)), key=lambda k: natural(names[k]))
-    digits = [re.findall(r"\d+", name) for name in names]
-    as_text = names == sorted(names) or digits == sorted(digits)  # some languages sort _ before digits
-    if by_number == sorted(by_number) or not as_text or len({re.sub(r"\d+", "", name) for name in names}) > 1:
-        return
-    if len(tau) == len(names) and [tau[k] for k in by_number] == sorted(tau) != list(tau):
-        return
-    raise InputError(
-        f"the files came in the order {', '.join(f.name for f in images[:3])}{' …' if len(images) > 3 else ''}, as a shell "
-        "sorts names, and --times-ms goes in the order of the files. Give the folder, names with leading zeros (01, 02), "
-        "or the files in the order of their numbers and times."
-    )
-
-
-def _without_first(tau: Sequence[float], skip_first: int, label: str) -> list[bool]:
-    times = sorted(set(tau))
-    if skip_first < 0 or skip_first >= len(times):
-        raise InputError(
-            f"--skip-first {skip_first}: {label} has images at {count_of(len(times), 'time')}; a number from 0 to "
-            f"{len(times) - 1} was expected."
-        )
-    return [t >= times[skip_first] for t in tau]

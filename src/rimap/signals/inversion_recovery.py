@@ -52,6 +52,7 @@ class InversionRecovery(SignalModel):
         per_image=None,
         plausible=(100.0, 100_000.0),
         longer_than="tau",
+        if_shorter="T1 from such a readout (Look-Locker) is an apparent one, T1*.",
     )
     signed: bool = False
 

@@ -46,6 +46,8 @@ class Setting:
     longer_than
         The name of a setting that this one must exceed to be used (a TR that is shorter than the inversion time is
         the time between readouts).
+    if_shorter
+        What it means for the maps if it does not exceed it, a sentence for a note.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Setting:
     required: bool = True
     plausible: tuple[float, float] = (0.0, math.inf)
     longer_than: str = ""
+    if_shorter: str = ""
 
     def checked(self, values: Any) -> tuple[float, ...]:
         """Return the values as a tuple, in `unit`.
@@ -106,9 +109,12 @@ class Setting:
         if self.factor == 1.0 or not numbers or not 0 < max(numbers) < self.plausible[0]:
             return
         converted = [f"{v * self.factor:g}" for v in numbers[:3]] + ["…"] * (len(numbers) > 3)
-        remedy = (
-            f"{given_as} {' '.join(converted)}" if given_as.startswith("-") else f"{given_as}=[{', '.join(converted)}]"
-        )
+        if given_as.startswith("--set "):
+            remedy = f"{given_as}={','.join(converted)}"
+        elif given_as.startswith("-"):
+            remedy = f"{given_as} {' '.join(converted)}"
+        else:
+            remedy = f"{given_as}=[{', '.join(converted)}]"
         raise InputError(
             f"{given_as}: expected the {self.title} in {self.unit}, got at most {max(numbers):g} {self.unit}, which is too "
             f"short. If these are seconds, give milliseconds: {remedy}."

@@ -1,0 +1,391 @@
+"""What the scanner was set to: each setting that a signal model declares, from the sidecars or from the user.
+
+Sidecars have the units of BIDS (seconds, degrees); what is returned is in the unit of the setting (ms, degrees).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rimap.errors import InputError, count_of
+from rimap.io.nifti import NiftiFile
+from rimap.signals import SignalModel
+from rimap.signals.base import axis_of
+from rimap.signals.settings import Setting, settings_of
+
+#: Mean magnitudes of repeats of an image differ by less than this factor.
+_LARGEST_RATIO_OF_REPEATS = 1.5
+#: A setting that all images share may be written with this relative difference: some scanners round it for each image.
+_ROUNDING = 1e-3
+#: Units as messages name them, in rimap and in a sidecar.
+_IN_RIMAP = {"ms": "milliseconds", "deg": "degrees"}
+_IN_SIDECARS = {"ms": "seconds", "deg": "degrees"}
+#: Units that are mistaken for the right one: for values that are too large, and for those that are too small.
+_TOO_LARGE = {"ms": ("milliseconds", 1e-3)}
+_TOO_SMALL = {"deg": ("radians", 180 / math.pi)}
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a series, as far as settings need to know them.
+
+    Parameters
+    ----------
+    images
+        Their paths.
+    counts
+        The number of volumes of each.
+    metadata
+        The sidecar of each.
+    """
+
+    images: Sequence[Path]
+    counts: Sequence[int]
+    metadata: Sequence[Mapping[str, Any]]
+
+    @property
+    def n_images(self) -> int:
+        """N, the number of volumes of all files."""
+        return sum(self.counts)
+
+
+def settings_from_sidecars(
+    images: Sequence[Path],
+    counts: Sequence[int],
+    metadata: Sequence[Mapping[str, Any]],
+    model: type[SignalModel],
+    known: Mapping[str, Sequence[float]] | None = None,
+) -> tuple[dict[str, tuple[float, ...]], list[str]]:
+    """Return the settings of a series from its sidecars, and notes on what was not used.
+
+    Parameters
+    ----------
+    images, counts, metadata
+        The files, the number of volumes of each and its sidecar. A file of several volumes has an array of values, or
+        one value that its volumes share. (Of the axis, a value is shared only where there are several files: repeats.)
+    model
+        What declares the settings.
+    known
+        Settings that the user gave, in rimap's unit: these are not read.
+
+    Returns
+    -------
+    settings
+        By name, in the unit of the setting: a value for each image, or one value. Optional settings that the sidecars
+        lack are left out.
+    notes
+        What the user should know.
+
+    Raises
+    ------
+    InputError
+        For a required setting that a sidecar lacks, for values that are no numbers, negative or in another unit, and
+        where their number is not that of the images.
+    """
+    files, known = Files(images, counts, metadata), dict(known or {})
+    found: dict[str, tuple[float, ...]] = {}
+    notes: list[str] = []
+    for setting in settings_of(model).values():
+        if setting.name in known:
+            continue
+        values, why = _from_files(setting, files, model, {**found, **known})
+        if values is not None:
+            found[setting.name] = values
+        notes += [why] if why else []
+    return found, notes
+
+
+def settings_from_user(
+    settings: Mapping[str, Any], n_images: int, model: type[SignalModel], label: str
+) -> dict[str, tuple[float, ...]]:
+    """Return settings that the user gave, by name, checked.
+
+    Parameters
+    ----------
+    settings
+        Values by name of a setting of the model, in its unit (ms, degrees): one, or one for each image in the order of
+        the images.
+    n_images
+        N.
+    label
+        The series, for messages.
+
+    Raises
+    ------
+    InputError
+        For a name that the model does not have, values that are no numbers, negative, or in another unit, and where
+        their number is not that of the images.
+    """
+    declared = settings_of(model)
+    return {
+        name: _checked(_declared(declared, name, model), values, n_images, model, label)
+        for name, values in settings.items()
+    }
+
+
+def split_settings(
+    settings: Mapping[str, Any] | None,
+    model: type[SignalModel],
+    *,
+    times_ms: Iterable[float] | None = None,
+    tr_ms: float | Iterable[float] | None = None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what the user set, by name: settings of the model, and its other options (the profile of a pulse).
+
+    `times_ms` are those of the axis, and `tr_ms` is the setting ``tr`` where the model has one.
+
+    Raises
+    ------
+    InputError
+        For a name that the model does not have, a setting that is given twice, and times of an axis that is not one of
+        times.
+    """
+    declared, axis = settings_of(model), axis_of(model)
+    options = {f.name for f in dataclasses.fields(model)} - declared.keys() - {"box", "signed"}
+    given = dict(settings or {})
+    if times_ms is not None:
+        if axis.unit != "ms":
+            raise InputError(
+                f"--times-ms: the images of {model.title.lower()} differ in the {axis.title}, not in a time. Use --set "
+                f"{axis.name}=VALUES, in {_IN_RIMAP.get(axis.unit, axis.unit)}."
+            )
+        _add(given, axis.name, times_ms, "--times-ms")
+    if tr_ms is not None and "tr" in declared:
+        _add(given, "tr", tr_ms, "--tr-ms")
+    mine = {name: values for name, values in given.items() if name not in options}
+    for name in mine:
+        _declared(declared, name, model)
+    return mine, {name: value for name, value in given.items() if name in options}
+
+
+def option_of(setting: Setting, model: type[SignalModel]) -> str:
+    """Return the option of the command line that sets a setting: ``--times-ms``, ``--tr-ms`` or ``--set NAME``."""
+    if setting.unit == "ms":
+        if setting.name == axis_of(model).name:
+            return "--times-ms"
+        if setting.name == "tr":
+            return "--tr-ms"
+    return f"--set {setting.name}"
+
+
+def sidecar_field(setting: Setting, metadata: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the field that all sidecars have, the preferred one first; `None` if there is none."""
+    return next((f for f in setting.bids if metadata and all(m.get(f) is not None for m in metadata)), None)
+
+
+def note_on_repeats(
+    files: Sequence[NiftiFile], metadata: Sequence[Mapping[str, Any]], model: type[SignalModel]
+) -> list[str]:
+    """Return a note if volumes of a file share the one value of its sidecar; one such file is looked at.
+
+    Raises
+    ------
+    InputError
+        Where its volumes are too different to be repeats: magnitude and phase, echoes, a noise scan.
+    """
+    axis = axis_of(model)
+    field = sidecar_field(axis, metadata)
+    if len(files) < 2 or field is None:
+        return []
+    once = {k: _numbers(m[field], field, f.path, axis) for k, (f, m) in enumerate(zip(files, metadata))}
+    several = [k for k, values in once.items() if files[k].n_volumes > len(values) == 1]
+    if not several:
+        return []
+    file = files[min(several, key=once.__getitem__)]
+    levels = [float(np.abs(np.nan_to_num(v, posinf=0, neginf=0)).mean(dtype=float)) for v in file.volumes()]
+    if max(levels) > _LARGEST_RATIO_OF_REPEATS * min(levels):
+        raise InputError(
+            f"{file.path.name}: expected repeats, because its sidecar has one {field} for {file.n_volumes} volumes, got mean "
+            f"magnitudes from {min(levels):.3g} to {max(levels):.3g}: these are no repeats. Phase, echoes or a noise scan? Keep "
+            "one volume in each file, or give each its value in the sidecar."
+        )
+    what = "time" if axis.unit == "ms" else axis.title
+    return [f"{max(f.n_volumes for f in files)} volumes for each {what} are taken as repeats"]
+
+
+def _add(given: dict[str, Any], name: str, values: Any, option: str) -> None:
+    if name in given:
+        raise InputError(f"{option} and --set {name}: expected one of them, got both. Leave one out.")
+    given[name] = values
+
+
+def _declared(declared: Mapping[str, Setting], name: str, model: type[SignalModel]) -> Setting:
+    if name not in declared:
+        raise InputError(
+            f"--set {name}: expected a setting of {model.title.lower()} ({', '.join(declared)}), got {name!r}. Correct the "
+            "name, or leave it out."
+        )
+    return declared[name]
+
+
+def _checked(setting: Setting, values: Any, n_images: int, model: type[SignalModel], label: str) -> tuple[float, ...]:
+    option = option_of(setting, model)
+    what = f"numbers in {_IN_RIMAP.get(setting.unit, 'no unit')}"
+    try:
+        given = list(values) if isinstance(values, (list, tuple)) else np.asarray(values, dtype=float).reshape(-1)
+        numbers = tuple(float(v) for v in given)
+    except (TypeError, ValueError):
+        raise InputError(f"{option}: expected {what}, got {values!r}.") from None
+    if not numbers:
+        raise InputError(f"{option}: expected {what}, got no {_kind(setting)}s. Give one for each image.")
+    for v in numbers:
+        if not math.isfinite(v) or v < 0:
+            raise InputError(f"{option}: expected {what}, finite and not negative, got {v:g}.")
+    allowed = {True: (n_images,), False: (1,), None: (1, n_images)}[setting.per_image]
+    if len(numbers) not in allowed:
+        if 1 in allowed:
+            more = "" if setting.per_image is False else f", or one for each of the {n_images} images"
+            raise InputError(
+                f"{label}: {option}: expected one {setting.symbol}{more}, got {count_of(len(numbers), 'value')}."
+            )
+        raise InputError(
+            f"{count_of(len(numbers), _kind(setting))}, {count_of(n_images, 'image')}: {option} must have one value for each image "
+            f"of {label}, in the order of the images. Check that no {_kind(setting)} or image is missing."
+        )
+    setting.refuse_other_unit(numbers, option)
+    return numbers
+
+
+def _from_files(
+    setting: Setting, files: Files, model: type[SignalModel], known: Mapping[str, Sequence[float]]
+) -> tuple[tuple[float, ...] | None, str]:
+    """Return the values of a setting, `None` if it is to be left out, and a note, "" if there is nothing to say."""
+    present = [f for f in setting.bids if all(m.get(f) is not None for m in files.metadata)]
+    why = ""
+    for field in present:
+        values = _read(setting, field, files, model)
+        shorter = _not_longer(setting, values, known)
+        if shorter is None:
+            _refuse_too_small(setting, field, values, files, model)
+            return values if setting.per_image is not False else values[:1], ""
+        title = settings_of(model)[setting.longer_than].title
+        why = f"{field} is {shorter:g} {setting.unit}, not longer than the {title}: it is the time between readouts and was not used"
+        why += f". {setting.if_shorter}" if setting.if_shorter else ""
+    if setting.required:
+        raise _missing(setting, files, model)
+    some = next((f for f in setting.bids if any(m.get(f) is not None for m in files.metadata)), None)
+    if not present and some is not None:
+        lacking = next(p for p, m in zip(files.images, files.metadata) if m.get(some) is None)
+        why = f"{some} is not in all sidecars ({lacking.name} lacks it) and was not used"
+    return None, why
+
+
+def _not_longer(setting: Setting, values: Sequence[float], known: Mapping[str, Sequence[float]]) -> float | None:
+    """Return the least value where one does not exceed that of the setting it must exceed, else `None`."""
+    others = known.get(setting.longer_than)
+    if not setting.longer_than or others is None:
+        return None
+    several = values if len(values) == len(others) else list(values)[:1] * len(others)
+    return None if all(v > other for v, other in zip(several, others)) else min(values)
+
+
+def _read(setting: Setting, field: str, files: Files, model: type[SignalModel]) -> tuple[float, ...]:
+    """Return the values that the sidecars have, in the unit of the setting: one for each image."""
+    is_axis = setting.name == axis_of(model).name
+    found: list[float] = []
+    for path, count, meta in zip(files.images, files.counts, files.metadata):
+        values = _numbers(meta[field], field, path, setting)
+        _refuse_too_large(setting, field, values, path, model)
+        if len(values) == 1 and count > 1 and (len(files.images) > 1 or not is_axis):
+            values = values * count
+        if len(values) != count:
+            raise InputError(
+                f"{count_of(len(values), _kind(setting))}, {count_of(count, 'image')}: {field} in the sidecar of {path.name} must have "
+                f"one value for each of its {count} volumes. Correct the sidecar, or give {option_of(setting, model)}."
+            )
+        found += [_tidy(v * setting.factor) for v in values]
+    if setting.per_image is False:
+        odd = next((k for k, v in enumerate(found) if abs(v - found[0]) > _ROUNDING * abs(found[0])), None)
+        if odd is not None:
+            raise InputError(
+                f"{files.images[0].name}: expected one {setting.title} for all images, got {field} {found[0] / setting.factor:g} "
+                f"and {found[odd] / setting.factor:g}. Map them one at a time, or give {option_of(setting, model)}."
+            )
+    return tuple(found)
+
+
+def _numbers(value: Any, field: str, path: Path, setting: Setting) -> list[float]:
+    """Return the number, or the array of numbers, of a sidecar field.
+
+    Raises
+    ------
+    InputError
+        For anything that is not a finite number, or a negative one.
+    """
+    unit = _IN_SIDECARS.get(setting.unit, "no unit")
+    values = value if isinstance(value, list) else [value]
+    for v in values:
+        if isinstance(v, bool) or not isinstance(v, (int, float)) or not abs(v) < 1e300:
+            raise InputError(f"{path.name}: expected {field} in {unit}, a number, got {_short(v)} in its sidecar.")
+        if v < 0:
+            raise InputError(
+                f"{path.name}: expected {field} in {unit}, got {v:g} in its sidecar; it cannot be negative."
+            )
+    return [float(v) for v in values]
+
+
+def _refuse_too_large(
+    setting: Setting, field: str, values: Sequence[float], path: Path, model: type[SignalModel]
+) -> None:
+    largest = max(values, default=0.0)
+    if largest * setting.factor <= setting.plausible[1]:
+        return
+    other, factor = _TOO_LARGE.get(setting.unit, ("", 1.0))
+    remedy = f"If these are {other}, write {largest * factor:g} there, or" if other else "Correct it, or"
+    raise InputError(
+        f"{path.name}: expected {field} in {_IN_SIDECARS.get(setting.unit, 'no unit')}, got {largest:g} in its sidecar. {remedy} "
+        f"give {option_of(setting, model)}."
+    )
+
+
+def _refuse_too_small(
+    setting: Setting, field: str, values: Sequence[float], files: Files, model: type[SignalModel]
+) -> None:
+    largest = max(values, default=0.0)
+    if not 0 < largest < setting.plausible[0]:
+        return
+    other, factor = _TOO_SMALL.get(setting.unit, ("", 1.0))
+    written = largest / setting.factor
+    remedy = f"If these are {other}, write {written * factor:.3g} there, or" if other else "Correct it, or"
+    raise InputError(
+        f"{files.images[0].name}: expected {field} in {_IN_SIDECARS.get(setting.unit, 'no unit')}, got at most {written:g} in the "
+        f"sidecars, which is too small. {remedy} give {option_of(setting, model)}."
+    )
+
+
+def _missing(setting: Setting, files: Files, model: type[SignalModel]) -> InputError:
+    option = option_of(setting, model)
+    by_name = f"--set {setting.name}=VALUES"
+    remedy = f"{option} ({by_name})" if option.endswith("-ms") else by_name
+    if not setting.bids:
+        return InputError(
+            f"{files.images[0].name}: expected the {setting.title}, which BIDS has no field for. Give {remedy}."
+        )
+    most = max(setting.bids, key=lambda f: sum(m.get(f) is not None for m in files.metadata))
+    lacking = next((p for p, m in zip(files.images, files.metadata) if m.get(most) is None), files.images[0])
+    return InputError(
+        f"{lacking.name}: no {most} in its sidecar, or no sidecar. Add {most} ({_IN_SIDECARS.get(setting.unit, 'no unit')}), or give "
+        f"{remedy}."
+    )
+
+
+def _kind(setting: Setting) -> str:
+    """Return what one value is called: ``time``, ``flip angle``."""
+    return "time" if setting.unit == "ms" else setting.title
+
+
+def _short(value: Any) -> str:
+    text = repr(value) if not isinstance(value, int) or abs(value) < 1 << 64 else "a number of more than 20 digits"
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _tidy(value: float) -> float:
+    """Undo the rounding of seconds × 1000 (0.139 s gives 139 ms, not 139.00000000000003)."""
+    return float(f"{value:.12g}")
