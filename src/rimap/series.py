@@ -386,10 +386,8 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
     def _repr_html_(self) -> str:
         """Return what a notebook shows: slices of the main map, medians, quality flags, warnings."""
         q = self.model.main
-        values, label = (
-            values_of(q, self.model, self),
-            f"{name_of(q)} in {unit}" if (unit := unit_symbol(q.unit)) else name_of(q),
-        )
+        values, unit = values_of(q, self.model, self), unit_symbol(q.unit)
+        label = f"{name_of(q)} in {unit}" if unit else name_of(q)
         pictures, shown = [], np.isfinite(self.kappa).all(0)
         if shown.any():
             view = view_of(self.affine, shown, limit=3)

@@ -105,9 +105,9 @@ def test_slabs_give_the_maps_of_the_whole(
         if name.startswith("x_desc-residual_T2map.nii"):  # rounded otherwise where other voxels share the registers
             images = (np.asarray(nib.load(next(Path(d).rglob(name))).dataobj) for d in ("whole", "parts"))
             np.testing.assert_allclose(*images, rtol=1e-6, atol=1e-9)
-        elif name.endswith(".json"):  # images out of register are looked for in the slices that are shown
+        elif name.endswith(".json"):  # misaligned images are searched for in the slices that are shown
             about, other = (json.loads(d[name]) for d in (expected, found))
-            about["Warnings"] = [w for w in about["Warnings"] if "out of register" not in w]
+            about["Warnings"] = [w for w in about["Warnings"] if "misaligned" not in w]
             assert about == other
         else:
             assert expected[name] == found[name], name

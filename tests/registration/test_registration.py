@@ -70,7 +70,7 @@ def test_known_shifts_and_rotations_are_found(signed: bool) -> None:
     motion = find_motion(series, precise=True, threads=1)
     assert error(motion, applied).max() < 0.25
     (text,) = motion_warnings(series, motion)
-    assert "3 of 6 images are out of register" in text
+    assert "3 of 6 images are misaligned" in text
     assert "image 2 (TI 150 ms) by 1." in text
     assert "image 4 (TI 900 ms) by 4." in text and "turned by 2.5°" in text
     assert "image 6 (TI 4000 ms)" in text and "--register" in text
@@ -175,7 +175,7 @@ def test_a_head_in_vivo(shared_data: Path, sequence: str) -> None:
     images[3] = np.roll(images[3], 2, axis=1)
     series = replace(series, images=images)
     (text,) = motion_warnings(series, find_motion(series, threads=1))
-    assert text.startswith("An image is out of register: image 4 (")
+    assert text.startswith("An image is misaligned: image 4 (")
     assert align(series, find_motion(series, precise=True, threads=1)).images.shape == series.images.shape
     assert find_motion(series, precise=True, threads=1).shift[3] == pytest.approx(2, abs=0.25)
 

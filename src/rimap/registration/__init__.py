@@ -1,4 +1,4 @@
-"""Images of a series that are out of register: how far, and aligned before they are mapped."""
+"""Misaligned images of a series: how far they are off, and their alignment before mapping."""
 
 from __future__ import annotations
 

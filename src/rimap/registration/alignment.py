@@ -1,13 +1,15 @@
-r"""How far the images of a series are out of register, found with the signal model.
+r"""How far the images of a series are misaligned, found with the signal model.
 
-The contrast of the images changes from time to time: tissues pass zero, bright turns dark. The model says how. With
-the fit f of the images W as they lie, and small shifts d of the images against it,
+The contrast changes from image to image, which defeats a comparison of pairs. The model predicts the change. With the
+fit f of the images W at their current positions, and small shifts d of the images against it,
 
     W_n − f_n ≈ Σ_m (1 − P)_nm (−∇f_m · d_m),
 
-where P projects on what the fit takes up, voxel by voxel: the tangent space of the model. All d are found together by
-least squares (Gauss–Newton on the residual from which A and T have been eliminated), the images moved, and so on, from
-coarse to fine. It starts where the edges of the images say (`edges`), to a few voxels. B, which belongs to the pulse, is held smooth: free in each voxel it would take up most of a shift.
+where P projects on the tangent space of the model, voxel by voxel: on what the fit absorbs. All d are found together by
+least squares (Gauss–Newton on the residual from which the free parameters have been eliminated). The images are moved,
+and the next step starts there, from coarse to fine resolution. The first position comes from the edges of the images
+(`edges`), within a few voxels. A smooth field is held smooth: free in each voxel it would absorb most of a shift. What is
+given is held.
 
 References
 ----------
@@ -16,7 +18,8 @@ Golub & Pereyra 2003, doi:10.1088/0266-5611/19/2/201 (variable projection).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,20 +33,20 @@ from rimap.registration.resampling import moved, padded
 from rimap.series import Status, WeightedSeries
 from rimap.signals import SignalModel
 
-#: The largest value of the images, whatever their unit, and an A that is no estimate.
+#: The largest value of the images after scaling, and an amplitude that is no estimate.
 _FULL, _HUGE = 1000.0, 1e6
-#: Fewer voxels of an object tell nothing.
+#: An object with fewer voxels does not determine its motion.
 _LEAST_VOXELS = 200
-#: An axis takes part where it has as many voxels.
+#: Images can move along an axis that has at least so many voxels.
 _FEWEST = 8
 #: Values (images times voxels) and voxels of the finest level: for a look at a slice, at a volume, and to align.
 _SLICE, _VOLUME, _ALIGN = (250_000, 25_000), (800_000, 100_000), (6_000_000, 600_000)
-#: Error of the model as a part of A: a bright voxel counts no more than σ and this together allow.
+#: Error of the model as a share of the largest signal of a voxel: it limits the weight of bright voxels.
 _MISFIT = 0.02
 #: Points of the object over which a shift is averaged.
 _POINTS = 2000
-#: SD of the smoothing of B, voxels of the level; edge of the blocks of voxels whose errors go together.
-_B_WIDTH, _BLOCK = 6.0, 4
+#: SD of the smoothing of a field, voxels of the level; edge of the blocks of voxels whose errors are correlated.
+_FIELD_WIDTH, _BLOCK = 6.0, 4
 #: A step is at most so long (voxels of the level) and so wide (rad); below `_SHORT` voxels it is the last.
 _LONGEST, _WIDEST, _SHORT = 1.5, 0.05, 0.03
 #: Steps that are shorter than so many standard deviations are not made.
@@ -63,26 +66,29 @@ class _Level:
     origin
         Place of the first voxel in the coordinates of the series, mm.
     axes
-        Those along which images may move.
+        The axes along which images may move.
+    given
+        Known parameters by name, a number or a map (X, Y, Z) at this resolution.
     """
 
     images: Floats
     voxel: Floats
     origin: Floats
     axes: tuple[int, ...]
+    given: Mapping[str, float | Floats] = field(default_factory=dict)
 
 
 def find_motion(series: WeightedSeries, *, precise: bool = False, threads: int | None = None) -> Motion | None:
-    """Return where the images of a series lie, `None` where that cannot be told.
+    """Return the position of each image of a series, `None` if the images do not determine it.
 
     Images may move along and about the axes that have eight voxels or more: in the plane for a slice or a few.
 
     Parameters
     ----------
     precise
-        As good as the voxels allow, to align; else a quick look at coarser images.
+        Use the full resolution, to align the images; else look quickly at coarser ones.
     threads
-        For the fits.
+        Threads of the fits.
 
     Raises
     ------
@@ -92,8 +98,10 @@ def find_motion(series: WeightedSeries, *, precise: bool = False, threads: int |
     images = padded(series.images)
     voxel = np.array((*series.voxel_size, 1.0, 1.0)[:3])
     axes = tuple(a for a in range(3) if images.shape[1 + a] >= _FEWEST)
-    free = [p for p in series.model.parameters if not p.smooth]
-    if len(axes) < 2 or len(set(series.model.times)) <= len(free) or not np.isfinite(voxel).all() or voxel.min() <= 0:
+    free = _free(series.model, series.held)
+    if len(axes) < 2 or not np.isfinite(voxel).all() or voxel.min() <= 0:
+        return None
+    if len(set(series.model.conditions)) <= len(free):  # the fit would absorb every shift
         return None
     centre = (np.array(images.shape[1:]) - 1) / 2 * voxel
     motion = Motion.none(len(images), centre, float(np.exp(np.log(voxel[list(axes)]).mean())))
@@ -104,10 +112,12 @@ def find_motion(series: WeightedSeries, *, precise: bool = False, threads: int |
     rough = _level(images, voxel, blocks, axes, _FULL / largest)
     u = rough_shifts(rough.images, axes) * rough.voxel
     motion = motion.after(u, np.zeros_like(u)).about_median()
+    given = {k: _as_volume(v) for k, v in series.given.items()}
     sizes = _sizes(images.shape, voxel, axes, _ALIGN if precise else _SLICE if len(axes) == 2 else _VOLUME)
     found = False
     for n, factors in enumerate(sizes):
         level = _level(images, voxel, factors, axes, _FULL / largest)
+        level = replace(level, given={k: _coarser(v, factors) for k, v in given.items()})
         last = n == len(sizes) - 1
         for _ in range(4 if last else 10):
             step = _step(level, series.model, motion, threads)
@@ -127,6 +137,25 @@ def find_motion(series: WeightedSeries, *, precise: bool = False, threads: int |
             if longest < _SHORT:
                 break
     return motion if found else None
+
+
+def _free(model: SignalModel, held: Mapping[str, Any]) -> list[int]:
+    """Return the positions in κ of the parameters that are fitted in each voxel by itself."""
+    return [q for q, p in enumerate(model.parameters) if not p.smooth and p.name not in held]
+
+
+def _as_volume(value: Any) -> float | Floats:
+    """Return a given parameter as a number or as a map (X, Y, Z)."""
+    return float(value) if np.ndim(value) == 0 else np.asarray(value, float).reshape((*np.shape(value), 1, 1)[:3])
+
+
+def _coarser(value: float | Floats, factors: tuple[int, ...]) -> float | Floats:
+    """Return a given parameter at the resolution of a level: means over the known voxels of each block, else NaN."""
+    if isinstance(value, float):
+        return value
+    known = np.isfinite(value)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(_sums(np.where(known, value, 0.0), factors) / _sums(known.astype(float), factors))
 
 
 def _sizes(
@@ -151,7 +180,7 @@ def _sizes(
 
 
 def _level(images: Floats, voxel: Floats, factors: tuple[int, ...], axes: tuple[int, ...], scale: float) -> _Level:
-    """Return means over blocks of voxels, times `scale`: units of the images may be anything."""
+    """Return means over blocks of voxels, times `scale`, since the unit of the images is arbitrary."""
     f = np.array(factors)
     blocks = np.empty((len(images), *(n // k for n, k in zip(images.shape[1:], factors))))
     for n, image in enumerate(images):
@@ -164,7 +193,7 @@ def _level(images: Floats, voxel: Floats, factors: tuple[int, ...], axes: tuple[
 
 
 def _sums(image: NDArray[Any], factors: tuple[int, ...]) -> Floats:
-    """Return sums over blocks of voxels, of `factors` along each axis; what is left over at the end is left out."""
+    """Return sums over blocks of voxels, of `factors` along each axis; an incomplete block at the end is left out."""
     for axis, k in enumerate(factors):
         end = image.shape[axis] // k * k
         parts = [image[(slice(None),) * axis + (slice(i, end, k),)] for i in range(k)]
@@ -173,7 +202,7 @@ def _sums(image: NDArray[Any], factors: tuple[int, ...]) -> Floats:
 
 
 def _object(images: Floats) -> NDArray[np.bool_]:
-    """Return where there is an object: above half of Otsu's threshold of the root mean square over the images."""
+    """Return the voxels of the object: above half of Otsu's threshold of the root mean square over the images."""
     size = np.sqrt((images**2).mean(axis=0))
     if not np.ptp(size) > 1e-9 * size.max():
         return np.zeros(size.shape, bool)
@@ -192,12 +221,13 @@ def _step(
     here = replace(motion, centre=motion.centre - level.origin)  # in the coordinates of the level
     W = moved(level.images, here, level.voxel, order=1)
     mask = _object(W)
-    fit = _fit(W, model, mask, threads)
+    fit = _fit(WeightedSeries(W, model, mask=mask, given=level.given), threads) if mask.any() else None
     if fit is None:
         return None
     kappa, ok, free = fit
     N, X = len(W), W.shape[1:]
     f = np.where(ok, model.signal(kappa), W)
+    largest = np.abs(f).max(axis=0).reshape(-1)
     for a in level.axes:  # no neighbour, no gradient
         edge: list[Any] = [slice(None)] * 3
         edge[a] = [0, -1]
@@ -217,14 +247,14 @@ def _step(
     J = np.moveaxis(model.partials(kappa)[:, free], 2, 0)
     Q, _ = np.linalg.qr(J / np.maximum(np.linalg.norm(J, axis=1, keepdims=True), 1e-30))
     size = (residual**2).sum(axis=1) / (N - len(free))
-    expected = np.median(size) + (_MISFIT * kappa[0]) ** 2 + 1e-30
+    expected = np.median(size) + (_MISFIT * largest[at]) ** 2 + 1e-30
     weight = 1 / expected / (1 + size / (9 * expected))
     residual = residual - np.einsum("vnq,vq->vn", Q, np.einsum("vnq,vn->vq", Q, residual))
     radius = _radius(x, np.zeros(3))
     unit = np.tile([*[1.0] * len(level.axes), *[1 / radius] * len(rotations)], N)  # so that all are lengths in mm
     score = -(D * (residual * weight[:, None])[:, :, None]).reshape(len(at), -1) * unit
     H = _hessian(D, Q, weight) * unit[:, None] * unit
-    # Those p directions in which all images move alike are not seen at all; others, hardly: a drift with the time, say.
+    # The p directions in which all images move alike are not determined at all; others, such as a drift, barely.
     value, vector = np.linalg.eigh(H)
     value[:p], value[p:] = np.inf, np.maximum(value[p:], 1e-30) + 1e-6 * value[-1]
     inverse = (vector / value) @ vector.T
@@ -240,23 +270,24 @@ def _step(
     return u, w, sd, x[:: -(-len(x) // _POINTS)] + motion.centre
 
 
-def _fit(
-    W: Floats, model: SignalModel, mask: NDArray[np.bool_], threads: int | None
-) -> tuple[Floats, NDArray[np.bool_], list[int]] | None:
-    """Return κ (Q, *X) with smooth B, where it is an estimate (*X), and which parameters are free in each voxel."""
-    if not mask.any():
-        return None
-    maps = least_squares(WeightedSeries(W, model, mask=mask), threads=threads)
-    ok = np.asarray((maps.status == Status.OK) & np.isfinite(maps.kappa).all(axis=0) & (maps.kappa[0] < _HUGE))
+def _fit(series: WeightedSeries, threads: int | None) -> tuple[Floats, NDArray[np.bool_], list[int]] | None:
+    """Return κ (Q, *X) with smooth fields, where it is an estimate (*X), and which parameters are free in each voxel."""
+    model, W = series.model, series.images
+    maps = least_squares(series, threads=threads)
+    ok = np.asarray((maps.status == Status.OK) & np.isfinite(maps.kappa).all(axis=0))
+    for p in model.amplitudes:
+        ok &= np.abs(np.nan_to_num(maps[p.name], nan=np.inf)) < _HUGE
     kappa = np.where(ok, maps.kappa, 1.0)
-    free = [q for q, p in enumerate(model.parameters) if not p.smooth]
-    if not ok.any() or len(free) == len(kappa):
+    free = _free(model, series.held)
+    smooth = [q for q, p in enumerate(model.parameters) if p.smooth and p.name not in series.held]
+    if not ok.any() or not smooth:
         return (kappa, ok, free) if ok.any() else None
-    weight = np.where(ok, np.minimum(kappa[0], np.median(kappa[0][ok])) ** 2, 0.0)
-    width = [_B_WIDTH if n >= _FEWEST else 0.0 for n in W.shape[1:]]
+    largest = np.abs(model.signal(kappa)).max(axis=0)
+    weight = np.where(ok, np.minimum(largest, np.median(largest[ok])) ** 2, 0.0)
+    width = [_FIELD_WIDTH if n >= _FEWEST else 0.0 for n in W.shape[1:]]
     floor = 1e-3 * weight.mean()
     below = ndimage.gaussian_filter(weight, width, mode="nearest") + floor
-    for q in set(range(len(kappa))) - set(free):
+    for q in smooth:
         mean = np.average(kappa[q], weights=weight)
         kappa[q] = (ndimage.gaussian_filter(weight * kappa[q], width, mode="nearest") + floor * mean) / below
     at = np.flatnonzero(ok)
@@ -266,18 +297,20 @@ def _fit(
 
 
 def _refit(S: Floats, model: SignalModel, kappa: Floats, free: list[int], steps: int = 3) -> Floats:
-    """Return κ (Q, V) with the free parameters, A and T, fitted again: Gauss–Newton in their logarithms."""
-    first, last = free[0], free[-1]
-    kappa, low, high = kappa.copy(), *model.parameters[last].bounds
+    """Return κ (Q, V) with the free parameters fitted again: Gauss–Newton on the scale of each (`transform`)."""
+    kappa = kappa.copy()
+    parameters = [model.parameters[q] for q in free]
+    relative = np.array([p.transform == "log" or (p.amplitude and p.bounds[0] >= 0) for p in parameters])[:, None]
+    low, high = (np.array([p.bounds[i] for p in parameters])[:, None] for i in (0, 1))
     for _ in range(steps):
-        J = model.partials(kappa)
-        a, b, r = J[:, first] * kappa[first], J[:, last] * kappa[last], S - model.signal(kappa)
-        aa, ab, bb = (a * a).sum(axis=0) * 1.001, (a * b).sum(axis=0), (b * b).sum(axis=0) * 1.001
-        ar, br = (a * r).sum(axis=0), (b * r).sum(axis=0)
-        det = np.maximum(aa * bb - ab**2, 1e-30)
-        for q, by in ((first, (bb * ar - ab * br) / det), (last, (aa * br - ab * ar) / det)):
-            kappa[q] = kappa[q] * np.exp(np.clip(by, -0.4, 0.4))
-        kappa[last] = np.clip(kappa[last], low, high)
+        scale = np.where(relative, kappa[free], 1.0)
+        J = np.moveaxis(model.partials(kappa)[:, free] * scale, 2, 0)  # (V, N, P)
+        H = np.einsum("vnp,vnq->vpq", J, J)
+        diagonal = np.einsum("vpp->vp", H)
+        H = H + (1e-3 * diagonal + 1e-30)[:, :, None] * np.eye(len(free))
+        step = np.linalg.solve(H, np.einsum("vnp,nv->vp", J, S - model.signal(kappa))[..., None])[..., 0].T
+        moved_by = np.where(relative, kappa[free] * np.exp(np.clip(step, -0.4, 0.4)), kappa[free] + step)
+        kappa[free] = np.clip(moved_by, low, high)
     return kappa
 
 
@@ -306,7 +339,7 @@ def _hessian(D: Floats, Q: Floats, weight: Floats) -> Floats:
 
 
 def _spread(score: Floats, index: NDArray[np.int64]) -> Floats:
-    """Return the covariance of the sum of scores (V, M), alike in blocks of neighbours."""
+    """Return the covariance of the sum of scores (V, M), which are correlated in blocks of neighbours."""
     block = (index // _BLOCK) @ [1, 1 << 10, 1 << 20]
     order = np.argsort(block, kind="stable")
     total = np.add.reduceat(score[order], np.flatnonzero(np.diff(block[order], prepend=-1)), axis=0)

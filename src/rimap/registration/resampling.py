@@ -1,4 +1,4 @@
-"""Moved images, and what is said about them."""
+"""Moved images, and the warnings and metadata about them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from scipy import ndimage
 
 from rimap.registration.motion import Floats, Motion
 from rimap.series import WeightedSeries
-from rimap.signals.base import bids_time
 
-#: A shift is said where it exceeds so many voxels by three standard deviations.
+#: A shift is reported if it exceeds so many voxels by three standard deviations.
 VISIBLE = 0.5
-#: Images that lie nearer than this, in voxels, are not resampled.
+#: Images that are misaligned by less than this, in voxels, are not resampled.
 _NEAR = 0.1
 
 
@@ -26,12 +25,12 @@ def padded(images: NDArray[Any]) -> NDArray[Any]:
 
 
 def moved(images: Floats, motion: Motion, voxel: Floats, *, order: int, fill: float | None = None) -> Floats:
-    """Return images (N, X, Y, Z) brought to the place of the maps, each interpolated once by splines of this order.
+    """Return images (N, X, Y, Z) moved to the position of the maps, each interpolated once by splines of this order.
 
     Parameters
     ----------
     fill
-        What stands where the image does not reach, beyond half a voxel; its border if left out.
+        The value of voxels that the image does not cover (by more than half a voxel); by default that of its border.
     """
     shape = images.shape[1:]
     wide = [a for a in range(3) if shape[a] > 1]
@@ -52,7 +51,7 @@ def moved(images: Floats, motion: Motion, voxel: Floats, *, order: int, fill: fl
 
 
 def align(series: WeightedSeries, motion: Motion) -> WeightedSeries:
-    """Return a series with its images in register: those that are out of it, resampled once; NaN where one of them ends."""
+    """Return a series with aligned images: misaligned ones are resampled once, and are NaN where they have no data."""
     near = still(motion)
     used = replace(
         motion,
@@ -65,19 +64,19 @@ def align(series: WeightedSeries, motion: Motion) -> WeightedSeries:
     result = moved(np.where(holes, 0.0, images), used, voxel, order=3, fill=np.nan)
     if holes.any():
         result[moved(holes.astype(float), used, voxel, order=1) > 0.01] = np.nan
-    if getattr(series.model, "magnitude", False) and (series.images[np.isfinite(series.images)] >= 0).all():
+    if not series.model.is_signed and (series.images[np.isfinite(series.images)] >= 0).all():
         result = np.maximum(result, 0.0)  # splines swing below zero
     result = result.reshape(series.images.shape).astype(series.images.dtype)
     return replace(series, images=result, notes=(*series.notes, _aligned(series, motion)))
 
 
 def still(motion: Motion) -> NDArray[np.bool_]:
-    """Return which images (N,) lie where they should, as far as one can tell."""
+    """Return which images (N,) are aligned, within the accuracy of their shift."""
     return np.asarray(motion.shift < np.maximum(_NEAR * motion.voxel, 2 * motion.sd))
 
 
 def motion_warnings(series: WeightedSeries, motion: Motion | None) -> tuple[str, ...]:
-    """Return a warning where images are visibly out of register: which, and how far."""
+    """Return a warning if images are visibly misaligned: which, and how far."""
     if motion is None:
         return ()
     out = np.flatnonzero(motion.shift - 3 * motion.sd > VISIBLE * motion.voxel)
@@ -86,14 +85,15 @@ def motion_warnings(series: WeightedSeries, motion: Motion | None) -> tuple[str,
     named = _named(series, out, motion)
     many = f"{len(out)} of {len(motion.shift)} images are" if len(out) > 1 else "An image is"
     return (
-        f"{many} out of register: {named}. Edges in the maps, and voxels near them, are wrong. --register aligns the images "
+        f"{many} misaligned: {named}. Edges in the maps, and voxels near them, are wrong. --register aligns the images "
         "before they are mapped.",
     )
 
 
 def motion_metadata(series: WeightedSeries, motion: Motion) -> dict[str, Any]:
-    """Return what a sidecar says of images that were aligned."""
-    near = still(motion)
+    """Return the entries of the sidecar about images that were aligned."""
+    near, axis = still(motion), series.model.axis
+    key = axis.bids[0] if axis.bids else axis.title
     affine = np.eye(4) if series.affine is None else series.affine
     size = tuple(float(v) for v in (*series.voxel_size, 1.0, 1.0)[:3])
     if series.affine is None:
@@ -105,14 +105,14 @@ def motion_metadata(series: WeightedSeries, motion: Motion) -> dict[str, Any]:
             "from world coordinates (mm) of the maps to those of the image.",
             "Images": [
                 {
-                    bids_time(series.model): float(f"{t / 1000:.12g}"),
+                    key: float(f"{value / axis.factor:.12g}"),
                     "Resampled": bool(not near[n]),
                     "ShiftMillimetres": round(float(motion.shift[n]), 3),
                     "ShiftStandardDeviation": round(float(motion.sd[n]), 3),
                     "RotationDegrees": round(float(motion.angle[n]), 3),
                     "Matrix": np.eye(4).tolist() if near[n] else world[n].round(6).tolist(),
                 }
-                for n, t in enumerate(series.model.times)
+                for n, value in enumerate(series.model.times)
             ],
         }
     }
@@ -126,15 +126,15 @@ def _aligned(series: WeightedSeries, motion: Motion) -> str:
             f"--register: no image was moved; the largest shift found is {motion.shift[n]:.2g} ± {motion.sd[n]:.2g} mm"
         )
     text = f"--register aligned the images: {_named(series, out, motion)}"
-    return text + ("" if motion.converged else ". It came to no end: look at the residual")
+    return text + ("" if motion.converged else ". The alignment did not converge: check the residual map")
 
 
 def _named(series: WeightedSeries, which: Sequence[int] | NDArray[np.int64], motion: Motion) -> str:
-    """Return which images were how far off: the six that were farthest."""
-    time = {"InversionTime": "TI", "EchoTime": "TE"}.get(bids_time(series.model), "time")
+    """Return which images were misaligned and how far: the six that were farthest."""
     far = sorted(sorted(which, key=lambda n: -motion.shift[n])[:6])
     parts = []
     for n in far:
         turned = f" and turned by {motion.angle[n]:.1f}°" if motion.angle[n] >= 0.5 else ""
-        parts.append(f"image {n + 1} ({time} {series.model.times[n]:g} ms) by {motion.shift[n]:.1f} mm{turned}")
+        label = series.model.axis.text(series.model.times[n])
+        parts.append(f"image {n + 1} ({label}) by {motion.shift[n]:.1f} mm{turned}")
     return ", ".join(parts) + (f" and {len(which) - len(far)} more" if len(which) > len(far) else "")
