@@ -35,6 +35,7 @@ SETTINGS: dict[str, list[dict[str, object]]] = {
 MODELS: dict[str, SignalModel] = {
     f"{name}{i or ''}": cls(tau=TAU, **settings)  # type: ignore[arg-type]
     for name, cls in sorted(({"my-sr": _example()} | signal_models()).items())
+    if name in ("my-sr", "ir", "t2")  # tests/signals has the others
     for i, settings in enumerate(SETTINGS.get(name, [{}]))
 }
 

@@ -59,15 +59,13 @@ def _time(model: type[SignalModel]) -> str:
 
 
 def _defaults(sequences: Mapping[str, type[SignalModel]]) -> dict[str, str]:
-    """Return what each estimator is the default for, by name: the last parameter, with the sequence where two have it."""
+    """Return the sequences that each estimator is the default for, by the name of the estimator."""
     from rimap.cli._choice import default_estimator
 
-    last = [_time(model) for model in sequences.values()]
     found: dict[str, list[str]] = {}
-    for (name, model), T in zip(sequences.items(), last):
-        words = f"{T} by {model.title.lower()}" if last.count(T) > 1 else T
-        found.setdefault(default_estimator(name)[0], []).append(words)
-    return {name: f" (default for {', '.join(words)})" for name, words in found.items()}
+    for sequence in sequences:
+        found.setdefault(default_estimator(sequence)[0], []).append(sequence)
+    return {name: f" (default for {', '.join(sorted(names))})" for name, names in found.items()}
 
 
 def _last(about: Mapping[str, Any]) -> str:

@@ -80,7 +80,7 @@ def models() -> dict[str, type[SignalModel]]:
 
 def model_of_suffix(suffix: str) -> type[SignalModel] | None:
     """Return the signal model of a BIDS suffix (IRT1, MESE), `None` where it has none."""
-    return next((m for m in models().values() if m.bids_suffix == suffix), None)
+    return next((m for m in models().values() if suffix and m.bids_suffix == suffix), None)
 
 
 def absolute(path: Path) -> Path:

@@ -111,7 +111,10 @@ class SeriesFiles:
         if of_suffix is not None:
             return of_suffix
         metadata = self.metadata()
-        fitting = [m for m in known.values() if _varies(metadata, bids_time(m))]
+        plain = [
+            m for m in known.values() if m.bids_suffix in ("IRT1", "MESE")
+        ]  # other sequences vary the same settings
+        fitting = [m for m in plain if _varies(metadata, bids_time(m))]
         if len(fitting) != 1:
             why = "both InversionTime and EchoTime vary" if fitting else "neither name nor sidecars tell"
             flags = " or ".join(f"--sequence {m}" for m in sorted(known))

@@ -13,7 +13,7 @@ def signal_models() -> dict[str, type[SignalModel]]:
     """Return every signal model, by the name that `--sequence` takes.
 
     >>> sorted(signal_models())
-    ['ir', 't2']
+    ['ir', 'megre', 'megre-offset', 't2']
     """
     return classes_in("rimap.signals", SignalModel, _fault)  # type: ignore[type-abstract]
 
