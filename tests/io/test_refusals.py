@@ -273,7 +273,12 @@ class TestFolders:
     def test_without_a_series(self, tmp_path: Path, build: SimpleNamespace) -> None:
         build.save(tmp_path / "sub-1/anat/sub-1_T1w.nii.gz", build.recovery()[0])
         build.save(tmp_path / "sub-1/func/sub-1_task-rest_bold.nii.gz", build.recovery())
-        assert "no IRT1 or MESE series" in (text := refused(lambda: find_series(tmp_path))) and "T1w, bold" in text
+        assert (
+            " series (found" in (text := refused(lambda: find_series(tmp_path)))
+            and "IRT1" in text
+            and "MESE" in text
+            and "T1w, bold" in text
+        )
 
     def test_files_of_another_suffix_with_a_sequence(self, tmp_path: Path, build: SimpleNamespace) -> None:
         for n, (te, image) in enumerate(zip(build.TE, build.decay()), 1):

@@ -139,7 +139,8 @@ def _numbers(c: Candidate) -> str:
 
 
 def _sequence(c: Candidate) -> str:
-    return next((name for name, m in models().items() if bids_time(m) == FIELDS.get(c.kind)), "")
+    plain = {name: m for name, m in models().items() if m.bids_suffix in ("IRT1", "MESE")}
+    return next((name for name, m in plain.items() if bids_time(m) == FIELDS.get(c.kind)), "")
 
 
 def _converted(c: Candidate, sequence: str | None) -> SeriesFiles:

@@ -282,7 +282,7 @@ def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> l
             "the folder holds DICOM, and NIfTI files that are no series. Name the series of DICOM with --series, or move the NIfTI "
             "files away."
         )
-    known = " or ".join(sorted(m.bids_suffix for m in models().values()))
+    known = " or ".join(sorted(m.bids_suffix for m in models().values() if m.bids_suffix))
     suffixes = sorted({getattr(BidsName.parse(f.name), "suffix", f.name) for f in files})
     raise InputError(
         f"{folder} holds no {known} series (found: {', '.join(suffixes[:6])}{' …' if len(suffixes) > 6 else ''}). "

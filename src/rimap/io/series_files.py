@@ -117,8 +117,8 @@ class SeriesFiles:
         fitting = [m for m in plain if _varies(metadata, bids_time(m))]
         if len(fitting) != 1:
             why = "both InversionTime and EchoTime vary" if fitting else "neither name nor sidecars tell"
-            flags = " or ".join(f"--sequence {m}" for m in sorted(known))
-            no_times = not any(bids_time(m) in meta for m in known.values() for meta in metadata)
+            flags = " or ".join(f"--sequence {m}" for m in sorted(m.name for m in plain))
+            no_times = not any(bids_time(m) in meta for m in plain for meta in metadata)
             raise InputError(
                 f"{self.label}: which kind of series is this, and at which times? {why.capitalize()}. "
                 f"Give {flags}{', and the times in ms with --times-ms' if no_times else ''}."
