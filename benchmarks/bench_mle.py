@@ -26,6 +26,7 @@ from rimap.estimators.mle import estimator as mle
 from rimap.estimators.mle.estimator import DEFAULT_LAMBDA_B
 from rimap.estimators.mle.field import Box, minimise
 from rimap.estimators.mle.voxels import Voxels
+from rimap.estimators.table import ShapeTable
 from rimap.estimators.rim.whole_field import smooth_B
 from rimap.simulation.anatomies import digital_brain
 from rimap.simulation.subjects import simulate_series, simulate_subject
@@ -66,7 +67,7 @@ def slow_solver(series: WeightedSeries, truth: NDArray[np.float64]) -> tuple[flo
     box = Box.around(series.selected, series.voxel_size)
     scale = 1 / np.sqrt(150.0 + DEFAULT_LAMBDA_B * box.mu**2)
     with ThreadPoolExecutor(2) as pool:
-        data = Voxels.of(series.images, np.arange(series.selected.size), NOISE.sigma, MODEL, NOISE, pool)
+        data = Voxels.of(series.images, np.arange(series.selected.size), NOISE.sigma, ShapeTable.of(MODEL), NOISE, pool)
 
         def objective(z: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
             B = fft.idctn(z.reshape(box.shape) * scale, norm="ortho")

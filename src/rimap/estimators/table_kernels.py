@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from numba.extending import overload
 
 from rimap.estimators.table import hermite_weights
@@ -74,3 +76,30 @@ def _bend_of_field(powers, x, j, k, row, column, n):  # type: ignore[no-untyped-
     return lambda powers, x, j, k, row, column, n: (
         2 * powers[2][j, k, row, column, n] + 6 * x * powers[3][j, k, row, column, n]
     )
+
+
+class Second(NamedTuple):
+    """The second derivatives of a voxel's objective in A, u = log T and F."""
+
+    AA: float
+    Au: float
+    AF: float
+    uu: float
+    uF: float
+    FF: float
+
+
+@njit(fastmath=FAST, inline="always")
+def schur(H, u_is_free):  # type: ignore[no-untyped-def]
+    """Return the curvature that is left for F when A and u follow it (the Schur complement), and dA/dF and du/dF.
+
+    u stays where it is if it is not free (at a bound) or not at a minimum.
+    """
+    if not H.AA > 0:
+        return 0.0, 0.0, 0.0
+    uu, uF, FF = H.uu - H.Au * H.Au / H.AA, H.uF - H.Au * H.AF / H.AA, H.FF - H.AF * H.AF / H.AA
+    du = 0.0
+    if u_is_free and uu > 0:
+        du = -uF / uu
+        FF += uF * du
+    return FF, -(H.AF + H.Au * du) / H.AA, du

@@ -16,6 +16,7 @@ from rimap.estimators.checks.misfit import misfit_warnings
 from rimap.estimators.checks.noise_floor import noise_floor_warnings
 from rimap.estimators.mle.field import Box, minimise
 from rimap.estimators.nlls.estimator import NLLS
+from rimap.estimators.table import ShapeTable
 from rimap.likelihood import Gaussian, Noise
 from rimap.series import ParameterMaps, Status, WeightedSeries
 
@@ -129,7 +130,7 @@ def _maximise(options: MLE, series: WeightedSeries, progress: Progress | None) -
         with ThreadPoolExecutor(options.threads or _cores()) as pool:
             sigma = _at(noise.sigma, voxels)
             unit = np.maximum(sigma, PRECISION * _rms(series, voxels))
-            data = Voxels.of(series.images, voxels, unit, model, noise, pool)
+            data = Voxels.of(series.images, voxels, unit, ShapeTable.of(model), noise, pool)
             field, fit, spread, converged = _solve(options, series, data, voxels, progress)
             kappa, sd, residual = found_maps = _empty(Q, M)
             if field is not None:
@@ -198,12 +199,12 @@ def _solve(
     if lambda_B == 0:
         fit, converged = _each_its_own(series, data, voxels, p.bounds, options.threads)
         field = np.full(series.selected.size, np.nan)
-        field[voxels] = fit.B
+        field[voxels] = fit.F
         return field, fit, math.inf, converged
     best = data.best_constant(p.bounds, sample=None if math.isinf(lambda_B) else 1000)
     if math.isinf(lambda_B):
         total = float(np.maximum(best.w, 0).sum())
-        return np.full(series.shape, best.B[0]), best, 1 / total if total > 0 else math.inf, True
+        return np.full(series.shape, best.F[0]), best, 1 / total if total > 0 else math.inf, True
     chosen = np.zeros(series.selected.size, bool)
     chosen[voxels] = True
     box = Box.around(chosen.reshape(series.shape), series.voxel_size)
@@ -215,7 +216,7 @@ def _solve(
             done = math.log(first[0] / max(promise, TOLERANCE)) / math.log(first[0] / TOLERANCE)
             progress(int(min(max(100 * done, 0), 99)), 100)
 
-    start = np.full(box.shape, best.B[0])
+    start = np.full(box.shape, best.F[0])
     tolerance = TOLERANCE + 3e-4 * box.degrees_of_freedom(float(np.maximum(best.w, 0).mean()), lambda_B)
     B, fit, converged = minimise(box, data.fit, start, lambda_B, p.bounds, tolerance=tolerance, watch=watch)
     if progress:
@@ -232,8 +233,8 @@ def _each_its_own(
     reach = np.full(len(data), 0.1)
     for _ in range(50):
         curve = np.where(fit.w > 0, fit.w, np.abs(fit.g) / reach + 1e-12)
-        B = np.clip(fit.B + np.clip(-fit.g / curve, -reach, reach), *bounds)
-        promise = 0.5 * np.abs(fit.g * (B - fit.B))
+        B = np.clip(fit.F + np.clip(-fit.g / curve, -reach, reach), *bounds)
+        promise = 0.5 * np.abs(fit.g * (B - fit.F))
         if not (promise > 1e-4).any():
             return fit, True
         new = data.fit(B, fit)
@@ -264,14 +265,14 @@ def _fill(
     lo, hi = model.parameters[-1].bounds
     T = np.clip(np.exp(fit.u), lo, hi)
     kappa[0, voxels], kappa[-1, voxels] = fit.A * unit, T
-    var_A, var_u, dA, du, own, rss = data.information(fit, noise).T
+    var_A, var_u, _, dA, du, own, rss = data.information(fit, noise).T
     bound = (fit.A <= 0) | (lo * (1 + 1e-9) >= T) | (hi * (1 - 1e-9) <= T)
     var_B: Any = 0.0
     if len(kappa) == 3:
         with np.errstate(divide="ignore"):
             var_B = np.where(own > 0, 1 / own, np.inf) if np.isscalar(spread) and spread == math.inf else spread
         b0, b1 = model.parameters[1].bounds
-        bound |= (b0 >= fit.B) | (b1 <= fit.B)
+        bound |= (b0 >= fit.F) | (b1 <= fit.F)
         sd[1, voxels] = np.sqrt(var_B) * (sigma / unit)
     with np.errstate(invalid="ignore"):
         sd[0, voxels] = np.sqrt(var_A + dA**2 * var_B) * sigma

@@ -1,16 +1,29 @@
-"""Numba kernels of the MLE for Rician noise: as `mle_kernels`, with −log I₀ in place of the least squares.
+"""Kernels of the MLE for Rician noise: as `profile`, with −log I₀ in place of the least squares.
 
 The negative log-likelihood of one value, without what does not depend on f and in units of σ, is
-½(s − f)² − log i0e(s f), f = A|M|. It is even and smooth in M: magnitude images have no kinks here.
+½(s − f)² − log i0e(s f), f = A|g|. It is even and smooth in g: magnitude images have no kinks here.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from rimap.estimators.mle.profile import _FAST, MAX_STEP, TOLERANCE, _schur
+from rimap.estimators.mle.profile import MAX_STEP, TOLERANCE, highest_u, place_of
+from rimap.estimators.table import SLOPE, VALUE
+from rimap.estimators.table_kernels import (
+    FAST,
+    Second,
+    along_field,
+    at_field,
+    bend_of_field,
+    hermite,
+    interval,
+    schur,
+)
 from rimap.kernels import njit
 
 #: Points of the Bessel table over x = z/(z + 8): cubic Hermite interpolation is exact to 1e-10.
@@ -36,7 +49,7 @@ def _bessel_table() -> NDArray[np.float64]:
 _BESSEL = _bessel_table()
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, inline="always")
+@njit(fastmath=FAST, inline="always")
 def _bessel(z):  # type: ignore[no-untyped-def]
     """Return I₁/I₀ and log i0e at z ≥ 0."""
     x = z / (z + 8.0) * _CELLS
@@ -50,7 +63,7 @@ def _bessel(z):  # type: ignore[no-untyped-def]
     return r, level - 0.5 * np.log(1 + 2 * np.pi * z)
 
 
-@njit(nogil=True, cache=True)
+@njit()
 def bessel(z):  # type: ignore[no-untyped-def]
     """Return I₁/I₀ and log i0e at z (n,) ≥ 0: for tests."""
     out = np.empty((2, z.shape[0]))
@@ -59,113 +72,118 @@ def bessel(z):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def _rice(s, B, A, u, values, u0, du, out):  # type: ignore[no-untyped-def]
-    """Set `out` to the Hessian AA, Au, AB, uu, uB, BB, the gradient B, u, A, the value, and an upper bound AA, Au, uu."""
-    x = (u - u0) / du
-    k = min(max(int(x), 0), values.shape[0] - 2)
-    t = x - k
-    a0, a1 = (1 + 2 * t) * (1 - t) ** 2, t * t * (3 - 2 * t)
-    b0, b1 = t * (1 - t) ** 2, t * t * (t - 1)
-    ad = 6 * t * (t - 1) / du
-    b0d, b1d = (1 - t) * (1 - 3 * t) / du, t * (3 * t - 2) / du
-    add = (12 * t - 6) / (du * du)
-    b0dd, b1dd = (6 * t - 4) / (du * du), (6 * t - 2) / (du * du)
-    AA = Au = AB = uu = uB = BB = gB = gu = gA = F = mm = mu = nn = 0.0
+class Rice(NamedTuple):
+    """The negative log-likelihood of a voxel at (A, u, F), its slopes and second derivatives, and an upper bound on those."""
+
+    f: float
+    slope_A: float
+    slope_u: float
+    slope_F: float
+    H: Second
+    bound: Second
+    """That of least squares, which −log I₀ is below: positive definite."""
+
+
+@njit(fastmath=FAST)
+def _rice(s, shape, place, A, u):  # type: ignore[no-untyped-def]
+    """Return the likelihood and its derivatives."""
+    powers, j, x = shape.powers, place.j, place.x
+    k, t = interval(u, shape.low_u, shape.step_u, powers[0].shape[1] - 1)
+    h = hermite(t, shape.step_u)
+    AA = Au = AF = uu = uF = FF = slope_F = slope_u = slope_A = bend_F = f = gg = gg1 = g1g1 = 0.0
     for n in range(s.shape[0]):
-        p0, p1, q0, q1 = values[k, 1, n], values[k + 1, 1, n], values[k, 3, n], values[k + 1, 3, n]
-        v0, v1 = values[k, 0, n] + B * p0, values[k + 1, 0, n] + B * p1
-        s0, s1 = values[k, 2, n] + B * q0, values[k + 1, 2, n] + B * q1
-        M = a0 * v0 + a1 * v1 + b0 * s0 + b1 * s1
-        M1 = ad * (v0 - v1) + b0d * s0 + b1d * s1
-        M2 = add * (v0 - v1) + b0dd * s0 + b1dd * s1
-        P = a0 * p0 + a1 * p1 + b0 * q0 + b1 * q1
-        P1 = ad * (p0 - p1) + b0d * q0 + b1d * q1
+        v0, v1 = at_field(powers, x, j, k, VALUE, 0, n), at_field(powers, x, j, k + 1, VALUE, 0, n)
+        s0, s1 = at_field(powers, x, j, k, SLOPE, 0, n), at_field(powers, x, j, k + 1, SLOPE, 0, n)
+        p0, p1 = along_field(powers, x, j, k, VALUE, 0, n), along_field(powers, x, j, k + 1, VALUE, 0, n)
+        q0, q1 = along_field(powers, x, j, k, SLOPE, 0, n), along_field(powers, x, j, k + 1, SLOPE, 0, n)
+        g = h.v0 * v0 + h.v1 * v1 + h.s0 * s0 + h.s1 * s1
+        g_u = h.dv * (v0 - v1) + h.ds0 * s0 + h.ds1 * s1
+        g_uu = h.ddv * (v0 - v1) + h.dds0 * s0 + h.dds1 * s1
+        g_F = h.v0 * p0 + h.v1 * p1 + h.s0 * q0 + h.s1 * q1
+        g_uF = h.dv * (p0 - p1) + h.ds0 * q0 + h.ds1 * q1
         y = max(s[n] * 1.0, 0.0)
-        f = A * abs(M)
-        z = y * f
-        r, logi = _bessel(z)
-        e = f - y * r
-        h = 1 - y * y * ((1 - r / z - r * r) if z > 1e-6 else 0.5)
-        if M < 0:
-            e = -e
-        F += 0.5 * (y - f) * (y - f) - logi
-        gA += e * M
-        gu += e * M1
-        gB += e * P
-        AA += h * M * M
-        Au += h * A * M * M1 + e * M1
-        AB += h * A * M * P + e * P
-        uu += A * (h * A * M1 * M1 + e * M2)
-        uB += A * (h * A * M1 * P + e * P1)
-        BB += h * P * P
-        mm += M * M
-        mu += A * M * M1
-        nn += A * A * M1 * M1
-    out[0], out[1], out[2], out[3], out[4], out[5] = AA, Au, AB, uu, uB, A * A * BB
-    out[6], out[7], out[8], out[9] = A * gB, A * gu, gA, F
-    out[10], out[11], out[12] = mm, mu, nn
+        signal = A * abs(g)
+        z = y * signal
+        ratio, log_i0e = _bessel(z)
+        r = signal - y * ratio  # the derivative of the negative log-likelihood in the signal
+        c = 1 - y * y * ((1 - ratio / z - ratio * ratio) if z > 1e-6 else 0.5)  # and the second one
+        if g < 0:
+            r = -r
+        f += 0.5 * (y - signal) * (y - signal) - log_i0e
+        slope_A += r * g
+        slope_u += r * g_u
+        slope_F += r * g_F
+        AA += c * g * g
+        Au += c * A * g * g_u + r * g_u
+        AF += c * A * g * g_F + r * g_F
+        uu += A * (c * A * g_u * g_u + r * g_uu)
+        uF += A * (c * A * g_u * g_F + r * g_uF)
+        FF += c * g_F * g_F
+        gg += g * g
+        gg1 += A * g * g_u
+        g1g1 += A * A * g_u * g_u
+        if len(powers) > 2:  # known to the compiler: no cost for models that are linear in F
+            b0, b1 = bend_of_field(powers, x, j, k, VALUE, 0, n), bend_of_field(powers, x, j, k + 1, VALUE, 0, n)
+            c0, c1 = bend_of_field(powers, x, j, k, SLOPE, 0, n), bend_of_field(powers, x, j, k + 1, SLOPE, 0, n)
+            bend_F += r * (h.v0 * b0 + h.v1 * b1 + h.s0 * c0 + h.s1 * c1)
+    a, b = 1 / shape.step_F, A / shape.step_F
+    H = Second(AA, Au, AF * a, uu, uF * a, b * (b * FF + a * bend_F))
+    return Rice(f, slope_A, A * slope_u, b * slope_F, H, Second(gg, gg1, 0.0, g1g1, 0.0, 0.0))
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def _fit(s, B, A, u, values, u0, du, out):  # type: ignore[no-untyped-def]
-    """Newton in A and u; returns them, with `out` as `_rice` leaves it."""
-    top = u0 + du * (values.shape[0] - 1)
-    _rice(s, B, A, u, values, u0, du, out)
+@njit(fastmath=FAST)
+def _fit(s, shape, place, A, u):  # type: ignore[no-untyped-def]
+    """Return A, u and the likelihood where Newton's method in both ends."""
+    low, top = shape.low_u, highest_u(shape)
+    here = _rice(s, shape, place, A, u)
     for _ in range(60):
         if A <= 0.0:
             break
-        F, gA, gu = out[9], out[8], out[7]
-        fixed = (u <= u0 and gu > 0) or (u >= top and gu < 0)
-        AA, Au, uu = out[0], out[1], out[3]
-        if fixed:
-            Au, gu, uu = 0.0, 0.0, 1.0
+        at_bound = (u <= low and here.slope_u > 0) or (u >= top and here.slope_u < 0)
+        AA, Au, uu, slope_u = here.H.AA, here.H.Au, here.H.uu, here.slope_u
+        if at_bound:
+            Au, slope_u, uu = 0.0, 0.0, 1.0
         if not (AA > 0 and AA * uu - Au * Au > 1e-10 * AA * uu):
-            AA, Au, uu = out[10], out[11], out[12]  # −log I₀ is concave: the least squares bound it from above
-            if fixed:
+            AA, Au, uu = here.bound.AA, here.bound.Au, here.bound.uu
+            if at_bound:
                 Au, uu = 0.0, 1.0
             uu = uu * 1.01 + 1e-12
         D = AA * uu - Au * Au
         if not D > 0:
             break
-        sA, su = -(uu * gA - Au * gu) / D, -(AA * gu - Au * gA) / D
-        promise = -0.5 * (gA * sA + gu * su)
+        step_A, step_u = -(uu * here.slope_A - Au * slope_u) / D, -(AA * slope_u - Au * here.slope_A) / D
+        promise = -0.5 * (here.slope_A * step_A + slope_u * step_u)
         if promise < TOLERANCE:
             break
-        t = min(1.0, MAX_STEP / (abs(su) + 1e-30))
+        t = min(1.0, MAX_STEP / (abs(step_u) + 1e-30))
         moved = False
         for _ in range(14):
-            A1, u1 = max(A + t * sA, 0.0), min(max(u + t * su, u0), top)
-            _rice(s, B, A1, u1, values, u0, du, out)
-            if out[9] < F:
+            trial_A, trial_u = max(A + t * step_A, 0.0), min(max(u + t * step_u, low), top)
+            trial = _rice(s, shape, place, trial_A, trial_u)
+            if trial.f < here.f:
                 moved = True
-                A, u = A1, u1
+                A, u, here = trial_A, trial_u, trial
                 break
             t *= 0.35
         if not moved:
-            _rice(s, B, A, u, values, u0, du, out)
             break
-    return A, u
+    return A, u, here
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST)
-def profile_rician(S, B, values, u0, du, other_u, other, u, A, f, g, w, slope):  # type: ignore[no-untyped-def]
-    """Minimise −log p over A ≥ 0 and u from u and A (V), for B (V); S (V, N) in units of σ.
+@njit(fastmath=FAST)
+def profile_rician(S, F, shape, extra, found):  # type: ignore[no-untyped-def]
+    """Minimise −log p over A ≥ 0 and u from found.u and found.A (V), for F (V); S (V, N) in units of σ.
 
-    With `other` also from `other_u`. Returns in place u, A, the minimum f, its derivatives g, w in B, and du/dB.
+    Sets in place u, A, the minimum f, its first and second derivative g, w in F, and du/dF.
     """
-    out = np.empty(13)
-    top = u0 + du * (values.shape[0] - 1)
+    low, top = shape.low_u, highest_u(shape)
     for v in range(S.shape[0]):
-        s = S[v]
-        A[v], u[v] = _fit(s, B[v], A[v], u[v], values, u0, du, out)
-        if other and abs(other_u[v] - u[v]) > 2 * du:
-            F = out[9]
-            _rice(s, B[v], A[v], other_u[v], values, u0, du, out)
-            A1, u1 = _fit(s, B[v], A[v], other_u[v], values, u0, du, out)
-            if out[9] < F - TOLERANCE:
-                A[v], u[v] = A1, u1
-            else:
-                _rice(s, B[v], A[v], u[v], values, u0, du, out)
-        f[v] = out[9]
-        g[v], w[v], slope[v] = _schur(out, u0 < u[v] < top)
+        s, place = S[v], place_of(shape, F[v])
+        A, u, best = _fit(s, shape, place, found.A[v], found.u[v])
+        if extra.use_other and abs(extra.other_u[v] - u) > 2 * shape.step_u:
+            other_A, other_u, other = _fit(s, shape, place, A, extra.other_u[v])
+            if other.f < best.f - TOLERANCE:
+                A, u, best = other_A, other_u, other
+        w, _, slope = schur(best.H, low < u < top)
+        found.u[v], found.A[v], found.f[v] = u, A, best.f
+        found.g[v], found.w[v], found.slope[v] = best.slope_F, w, slope

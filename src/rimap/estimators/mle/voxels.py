@@ -1,7 +1,8 @@
-"""The voxels of a series for a given B: their A and T at the best, and what they say about B."""
+"""The voxels of a series for a given field: their A and T at the best, and what they say about the field."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any
@@ -9,38 +10,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.estimators.mle.profile import Table, information, profile_gaussian, search_T
+from rimap.estimators.mle.information import N_COLUMNS, information
+from rimap.estimators.mle.profile import Extra, Found, Shape, highest_u, profile_gaussian, search_u
 from rimap.estimators.mle.rician import profile_rician
+from rimap.estimators.table import ShapeTable
 from rimap.likelihood import Noise, Rician
-from rimap.signals.base import SignalModel
 
 Array = NDArray[np.float64]
 
 #: Voxels that a thread takes at a time.
 CHUNK = 4096
-#: How far the prediction of u from the last B is followed.
-_REACH = 0.5
+#: How far the prediction of u from the last field is followed.
+REACH = 0.5
 #: How many changes of polarity to either side a search looks past; without a search it is one.
 HOPS = 4
 #: Grid on which the information of one value is tabulated, f/σ.
-_SNR = np.linspace(0.0, 12.0, 601)
+SNR_GRID = np.linspace(0.0, 12.0, 601)
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """The best of every voxel (V) for some B.
+    """The best of every voxel (V) for some field.
 
     Parameters
     ----------
-    B, u, A
-        B, log T and A (in units of σ).
+    F, u, A
+        The field, log T and A (in units of σ).
     f, g, w
-        Negative log-likelihood (without constants), its first and second derivative in B with A and T following.
+        Negative log-likelihood (without constants), its first and second derivative in F with A and T following.
     slope
-        du/dB.
+        du/dF.
     """
 
-    B: Array
+    F: Array
     u: Array
     A: Array
     f: Array
@@ -66,8 +68,10 @@ class Voxels:
     ----------
     S
         (V, N) float32, in units of σ.
-    table
-        Of the signal model.
+    shapes
+        The table of each partition: of the voxels that have the same known values of further parameters.
+    stops
+        Where each partition ends among the voxels.
     rician
         Which likelihood.
     pool
@@ -75,16 +79,30 @@ class Voxels:
     """
 
     S: NDArray[np.float32]
-    table: Table
+    shapes: tuple[Shape, ...]
+    stops: tuple[int, ...]
     rician: bool
     pool: ThreadPoolExecutor
 
     @classmethod
     def of(
-        cls, images: NDArray[Any], voxels: NDArray[np.intp], sigma: Any, model: SignalModel, noise: Noise,
+        cls,
+        images: NDArray[Any],
+        voxels: NDArray[np.intp],
+        sigma: Any,
+        tables: ShapeTable | Sequence[tuple[ShapeTable, int]],
+        noise: Noise,
         pool: ThreadPoolExecutor,
-    ) -> Voxels:  # fmt: skip
-        """Take the voxels (V, flat indices) of the images (N, *X); sigma is a number or (V)."""
+    ) -> Voxels:
+        """Take the voxels (V, flat indices) of the images (N, *X).
+
+        Parameters
+        ----------
+        sigma
+            A number or (V).
+        tables
+            One table for all voxels, or (table, number of voxels) for one partition after the other.
+        """
         flat = images.reshape(len(images), -1)
         S = np.empty((len(voxels), len(images)), np.float32)
 
@@ -92,62 +110,72 @@ class Voxels:
             unit = sigma if np.ndim(sigma) == 0 else sigma[part]
             S[part] = (flat[:, voxels[part]] / unit).T
 
-        list(pool.map(take, _parts(len(voxels))))
-        return cls(S, Table.of(model), isinstance(noise, Rician), pool)
+        list(pool.map(take, _slices(0, len(voxels))))
+        parts = [(tables, len(voxels))] if isinstance(tables, ShapeTable) else list(tables)
+        stops = np.cumsum([count for _, count in parts])
+        shapes = tuple(Shape.of(table) for table, _ in parts)
+        return cls(S, shapes, tuple(int(stop) for stop in stops), isinstance(noise, Rician), pool)
 
     def __len__(self) -> int:
         return len(self.S)
 
-    def subset(self, keep: Any) -> Voxels:
-        """Return some of the voxels."""
-        return Voxels(np.ascontiguousarray(self.S[keep]), self.table, self.rician, self.pool)
+    def every(self, step: int) -> Voxels:
+        """Return one of `step` voxels."""
+        return self._of(np.arange(0, len(self), step))
 
-    def fit(self, B: Array, near: Fit | None = None, search: bool = False) -> Fit:
-        """Return the best A and T for B (V): from those `near`, or searched over all T, or the better of both."""
-        table, V = self.table, len(self)
-        u0, du = float(table.u[0]), float(table.u[1] - table.u[0])
-        B = np.ascontiguousarray(B, dtype=np.float64)
-        found, u, A, f, g, w, slope = np.zeros((7, V))  # one block: given back whole when a fit is dropped
+    def _of(self, keep: NDArray[np.intp]) -> Voxels:
+        stops = tuple(int(n) for n in np.searchsorted(keep, self.stops))
+        return Voxels(np.ascontiguousarray(self.S[keep]), self.shapes, stops, self.rician, self.pool)
+
+    def fit(self, F: Array, near: Fit | None = None, search: bool = False) -> Fit:
+        """Return the best A and T for F (V): from those `near`, or searched over all T, or the better of both."""
+        V = len(self)
+        low, top = self.shapes[0].low_u, highest_u(self.shapes[0])
+        F = np.ascontiguousarray(F, dtype=np.float64)
+        other_u, u, A, f, g, w, slope = np.zeros((7, V))  # one block: given back whole when a fit is dropped
         if near is not None:
-            u[:] = np.clip(near.u + np.clip(near.slope * (B - near.B), -_REACH, _REACH), u0, table.u[-1])
+            u[:] = np.clip(near.u + np.clip(near.slope * (F - near.F), -REACH, REACH), low, top)
             A[:] = near.A
+        use_other = search and near is not None
+        hops = HOPS if search else 1
 
-        def work(p: slice) -> None:
+        def work(shape: Shape, p: slice) -> None:
             S = self.S[p]
             if search or near is None:
-                search_T(S, B[p], table.phi, table.gram, table.magnitude, u0, du, found[p])
-            other = search and near is not None
-            hops = HOPS if search else 1
-            out = (u[p], A[p], f[p], g[p], w[p], slope[p])
+                search_u(S, F[p], shape, other_u[p])
+            found = Found(u[p], A[p], f[p], g[p], w[p], slope[p])
             if near is None:
-                u[p] = found[p]
+                u[p] = other_u[p]
             if self.rician:
                 if near is None:  # from the least squares
-                    profile_gaussian(S, B[p], table.values, table.magnitude, u0, du, found[p], False, 1, *out)
-                profile_rician(S, B[p], table.values, u0, du, found[p], other, *out)
+                    profile_gaussian(S, F[p], shape, Extra(other_u[p], False, 1), found)
+                profile_rician(S, F[p], shape, Extra(other_u[p], use_other, hops), found)
             else:
-                profile_gaussian(S, B[p], table.values, table.magnitude, u0, du, found[p], other, hops, *out)
+                profile_gaussian(S, F[p], shape, Extra(other_u[p], use_other, hops), found)
 
-        list(self.pool.map(work, _parts(V)))
-        return Fit(B, u, A, f, g, w, slope)
+        self._share(work)
+        return Fit(F, u, A, f, g, w, slope)
 
     def information(self, fit: Fit, noise: Noise) -> Array:
-        """Return (V, 6): variance of A and u when B is known, dA/dB, du/dB, information on B, Σ(s − f)²."""
-        table = self.table
-        info = np.ascontiguousarray(type(noise)(sigma=1.0).information(_SNR), dtype=np.float64)
-        out = np.empty((len(self), 6))
+        """Return the columns of `information`, (V, `N_COLUMNS`), for σ = 1."""
+        info = np.ascontiguousarray(type(noise)(sigma=1.0).information(SNR_GRID), dtype=np.float64)
+        out = np.empty((len(self), N_COLUMNS))
+        step = float(SNR_GRID[1])
 
-        def work(p: slice) -> None:
-            information(
-                self.S[p], fit.B[p], table.values, table.magnitude, float(table.u[0]), float(table.u[1] - table.u[0]),
-                _SNR[1], info, fit.u[p], fit.A[p], out[p],
-            )  # fmt: skip
+        def work(shape: Shape, p: slice) -> None:
+            information(self.S[p], shape, step, info, fit.F[p], fit.u[p], fit.A[p], out[p])
 
-        list(self.pool.map(work, _parts(len(self))))
+        self._share(work)
         return out
 
+    def _share(self, work: Callable[[Shape, slice], None]) -> None:
+        """Do the work on chunks of voxels that share a table."""
+        starts = (0, *self.stops[:-1])
+        parts = [(s, p) for s, a, b in zip(self.shapes, starts, self.stops) for p in _slices(a, b)]
+        list(self.pool.map(work, [s for s, _ in parts], [p for _, p in parts]))
+
     def best_constant(self, bounds: tuple[float, float], *, sample: int | None = None, tolerance: float = 0.05) -> Fit:
-        """Return the fit with the one B, between `bounds`, that is best for all voxels (or for a `sample` of them)."""
+        """Return the fit with the one F, between `bounds`, that is best for all voxels (or for a `sample` of them)."""
         few = self._sample(1000)
         lo, hi = bounds
         grid = np.linspace(lo, hi, 25)
@@ -174,7 +202,7 @@ class Voxels:
                 if searched:
                     break
                 before = fit.total
-                fit, searched = own.fit(fit.B, fit, True), True
+                fit, searched = own.fit(fit.F, fit, True), True
                 if before - fit.total < tolerance:
                     break
         return fit
@@ -184,8 +212,8 @@ class Voxels:
             return self
         power = np.einsum("vn,vn->v", self.S, self.S)
         strong = np.flatnonzero(power >= np.median(power))
-        return self.subset(strong[:: max(1, len(strong) // n)])
+        return self._of(strong[:: max(1, len(strong) // n)])
 
 
-def _parts(n: int) -> list[slice]:
-    return [slice(i, min(i + CHUNK, n)) for i in range(0, n, CHUNK)]
+def _slices(start: int, stop: int) -> list[slice]:
+    return [slice(i, min(i + CHUNK, stop)) for i in range(start, stop, CHUNK)]
