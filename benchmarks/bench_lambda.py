@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from rimap import MLE, PROTOCOLS, Gaussian
 from rimap.estimators.mle.estimator import DEFAULT_LAMBDA_B
 from rimap.estimators.mle.voxels import Voxels
+from rimap.estimators.table import ShapeTable
 from rimap.simulation.anatomies import brain_mask, load_anatomy
 from rimap.simulation.subjects import simulate_series, simulate_subject
 
@@ -62,7 +63,7 @@ def best_single_B(images: NDArray[Any], sigma: float, truth: NDArray[Any], label
     voxels = np.flatnonzero(brain_mask(labels))
     rows = []
     with ThreadPoolExecutor(1) as pool:
-        data = Voxels.of(images, voxels, sigma, MODEL, Gaussian(sigma=sigma), pool)
+        data = Voxels.of(images, voxels, sigma, ShapeTable.of(MODEL), Gaussian(sigma=sigma), pool)
         for B in np.linspace(1.75, 1.95, 11):
             T1 = np.full(labels.size, np.nan)
             T1[voxels] = np.exp(data.fit(np.full(len(voxels), B), None, True).u)

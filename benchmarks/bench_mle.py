@@ -26,8 +26,8 @@ from rimap.estimators.mle import estimator as mle
 from rimap.estimators.mle.estimator import DEFAULT_LAMBDA_B
 from rimap.estimators.mle.field import Box, minimise
 from rimap.estimators.mle.voxels import Voxels
-from rimap.estimators.table import ShapeTable
 from rimap.estimators.rim.whole_field import smooth_B
+from rimap.estimators.table import ShapeTable
 from rimap.simulation.anatomies import digital_brain
 from rimap.simulation.subjects import simulate_series, simulate_subject
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy import special
 from scipy.optimize import minimize
 
-from rimap.estimators.mle.profile import Table
 from rimap.estimators.mle.rician import bessel
 from rimap.estimators.mle.voxels import Voxels
+from rimap.estimators.table import ShapeTable
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.signals.base import SignalModel
 from rimap.signals.inversion_recovery import InversionRecovery
@@ -36,7 +36,7 @@ def _voxels(model: SignalModel, noise: Noise, seed: int = 0) -> tuple[Voxels, ND
     B = rng.uniform(1.6, 2.0, V) if ir else np.zeros(V)
     kappa = np.stack([np.ones(V), B, T] if ir else [np.ones(V), T])
     S = noise.sample(model.signal(kappa), rng)
-    return Voxels.of(S, np.arange(V), noise.sigma, model, noise, _Now()), B
+    return Voxels.of(S, np.arange(V), noise.sigma, ShapeTable.of(model), noise, _Now()), B
 
 
 class _Now(ThreadPoolExecutor):
@@ -137,7 +137,7 @@ def test_information_is_that_of_the_likelihood() -> None:
         model = MODELS["magnitude"]
         voxels, B = _voxels(model, noise)
         fit = voxels.fit(B)
-        var_A, var_u, dA, du, own, _ = voxels.information(fit, noise).T
+        var_A, var_u, _, dA, du, own, _ = voxels.information(fit, noise).T
         kappa = np.stack([fit.A, B, np.exp(fit.u)])
         sd = cramer_rao_sd(model, type(noise)(sigma=1.0), kappa)
         ok = np.isfinite(var_u) & np.isfinite(sd).all(0) & (own > 1e-3)
@@ -148,13 +148,12 @@ def test_information_is_that_of_the_likelihood() -> None:
 
 def test_table_is_exact() -> None:
     for model in MODELS.values():
-        table = Table.of(model)
-        du = table.u[1] - table.u[0]
-        middle = (table.values[:-1] + table.values[1:]) / 2
-        slope = (table.values[:-1, 2:] - table.values[1:, 2:]) / 8
-        phi = model.basis(np.exp(table.u[:-1] + du / 2))
-        for k in range(phi.shape[1]):
-            assert abs(middle[:, k] + slope[:, k] - phi[:, k].T).max() < 1e-8
+        table = ShapeTable.of(model)
+        T = np.exp(table.u[:-1] + table.step_u / 2)
+        phi = model.basis(T)
+        for F in (0.0, 1.0, 3.0):
+            true = phi[:, 0] + (F * phi[:, 1] if phi.shape[1] == 2 else 0)
+            assert abs(table.evaluate(T, F)[0][:, 0] - true).max() < 1e-8 * (1 + F)
 
 
 def test_best_constant() -> None:
@@ -162,4 +161,4 @@ def test_best_constant() -> None:
     fit = voxels.best_constant((0.0, 3.0))
     for b in np.linspace(0, 3, 61):
         assert voxels.fit(np.full(V, b)).total > fit.total - 0.2
-    assert len(np.unique(fit.B)) == 1
+    assert len(np.unique(fit.F)) == 1

@@ -38,7 +38,7 @@ def voxelwise(estimator: Estimator, model: SignalModel, noise: Noise | None) -> 
         return estimator
     if isinstance(estimator, MLE) and isinstance(noise or Gaussian(), Gaussian):
         smooth = any(p.smooth for p in model.parameters)
-        if not (smooth and estimator.lambda_B > 0):
+        if not smooth or estimator.lambda_B == 0:
             return NLLS(threads=estimator.threads)
     return None
 

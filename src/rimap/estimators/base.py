@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
+from rimap.errors import InputError
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
 
@@ -32,6 +34,37 @@ class Estimator(ABC):
     @abstractmethod
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series. The mask selects what is reported."""
+
+
+def constrained(
+    series: WeightedSeries, fixed: Mapping[str, Any] | None, bounds: Mapping[str, tuple[float, float]] | None
+) -> WeightedSeries:
+    """Return the series with parameters that an estimator was told to hold, and other bounds of those that it estimates.
+
+    Raises
+    ------
+    InputError
+        For a parameter that the model does not have, and for bounds of an amplitude: the signal is linear in it, and it is
+        what the images say.
+    """
+    for p in series.model.amplitudes:
+        if p.name in (bounds or {}):
+            others = " or ".join(q.name for q in series.model.nonlinear)
+            raise InputError(f"bounds: expected {others}, got {p.name!r}, which is an amplitude.")
+    if bounds:
+        series = replace(series, model=series.model.with_bounds(bounds))
+    return replace(series, given={**series.given, **fixed}) if fixed else series
+
+
+def settings_of_options(estimator: Any) -> dict[str, Any]:
+    """Return the options of an estimator (a dataclass) for sidecars and reports: maps are named, not copied."""
+    found = {f.name: getattr(estimator, f.name) for f in fields(estimator)}
+    for name in ("fixed", "bounds"):
+        if not found.get(name):
+            found.pop(name, None)
+    if "fixed" in found:
+        found["fixed"] = {k: float(v) if np.ndim(v) == 0 else "map" for k, v in found["fixed"].items()}
+    return found
 
 
 def model_warnings(model: SignalModel) -> tuple[str, ...]:

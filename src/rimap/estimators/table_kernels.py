@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from numba.extending import overload
 
@@ -24,17 +24,17 @@ def interval(x, low, step, n):  # type: ignore[no-untyped-def]
     return j, place - j
 
 
-def at_field(powers, x, j, k, row, column, n):  # type: ignore[no-untyped-def]
+def at_field(powers: Any, x: Any, j: Any, k: Any, row: int, column: int, n: Any) -> Any:
     """Return Σₚ powers[p][j, k, row, column, n] xᵖ: for kernels, which compile it for each number of powers."""
     raise NotImplementedError("for kernels")
 
 
-def along_field(powers, x, j, k, row, column, n):  # type: ignore[no-untyped-def]
+def along_field(powers: Any, x: Any, j: Any, k: Any, row: int, column: int, n: Any) -> Any:
     """Return the derivative of `at_field` in x."""
     raise NotImplementedError("for kernels")
 
 
-def bend_of_field(powers, x, j, k, row, column, n):  # type: ignore[no-untyped-def]
+def bend_of_field(powers: Any, x: Any, j: Any, k: Any, row: int, column: int, n: Any) -> Any:
     """Return the second derivative of `at_field` in x."""
     raise NotImplementedError("for kernels")
 

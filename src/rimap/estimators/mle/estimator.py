@@ -3,79 +3,113 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.estimators.base import Estimator, Progress, conditioning_warnings, model_warnings
+from rimap.estimators.base import (
+    Estimator,
+    Progress,
+    conditioning_warnings,
+    constrained,
+    model_warnings,
+    settings_of_options,
+)
 from rimap.estimators.checks.misfit import misfit_warnings
 from rimap.estimators.checks.noise_floor import noise_floor_warnings
 from rimap.estimators.mle.field import Box, minimise
 from rimap.estimators.nlls.estimator import NLLS
-from rimap.estimators.table import ShapeTable
 from rimap.likelihood import Gaussian, Noise
 from rimap.series import ParameterMaps, Status, WeightedSeries
+from rimap.signals.base import Parameter
 
 if TYPE_CHECKING:
+    from rimap.estimators.mle.answer import Solution
+    from rimap.estimators.mle.known import Partitions
     from rimap.estimators.mle.voxels import Fit, Voxels
 
 Array = NDArray[np.float64]
 
 #: The least gain in log-likelihood, over the whole volume, for which the iterations go on: this and 3e-4 for each
-#: degree of freedom of B (some 100 in a slice of 256 × 256 at the default λ_B).
+#: degree of freedom of the field (some 100 in a slice of 256 × 256 at the default weight).
 TOLERANCE = 0.1
 
 #: No image is trusted to less than this share of the root mean square of all: real scans are not known that well, and
 #: noise-free ones would make the problem endlessly stiff.
 PRECISION = 5e-4
 
-#: Chosen on the training anatomies: docs/lambda.md.
+#: The default weight for the B of inversion recovery, chosen on the training anatomies: docs/lambda.md.
 DEFAULT_LAMBDA_B = 1e6
+#: The standard deviation within an image for which that weight is meant: the prior of B.
+_SPREAD_OF_B = 0.1775
+
+
+def default_weight(field: Parameter) -> float:
+    """Return the default weight of the penalty for a field.
+
+    A field that varies by half as much is as smooth, relative to its spread, with four times the weight. The spread is that of
+    its prior, so the default is `DEFAULT_LAMBDA_B` for the B of inversion recovery.
+    """
+    if field.prior is not None:
+        spread = abs(sum(field.prior.mean) / 2) * max(field.prior.spread)
+    else:
+        spread = 0.1 * (abs(field.start) if field.start else max(abs(b) for b in field.bounds))
+    return float(f"{DEFAULT_LAMBDA_B * (_SPREAD_OF_B / spread) ** 2:.3g}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MLE(Estimator):
-    """Maximum likelihood with a smooth B: κ̂ = argmin Σ −log p(S | f(κ), σ) + λ_B/2·‖ΔB‖² (Eq. 2).
+    """Maximum likelihood with a smooth field: κ̂ = argmin Σ −log p(S | f(κ), σ) + λ_B/2·‖ΔB‖² (Eq. 2).
 
-    The likelihood is that of `series.noise`: Gaussian, where the first term is χ²/2, or Rician. Only the parameter
-    that the model calls smooth (B, which belongs to the pulse and not to the tissue) is regularised. A and T are
-    the best for this B in each voxel, T from a search over its whole range. Iterations end by a criterion: when a
-    Newton step brings less than some 0.1 of log-likelihood for the whole volume and neither does a new search of T.
+    The likelihood is that of `series.noise`: Gaussian, where the first term is χ²/2, or Rician. Only the field
+    that the model calls smooth is regularised: B, the efficiency of an inversion, or B1. It belongs to the pulse and not to
+    the tissue. A and T are the best for this field in each voxel, T from a search over its whole range. The signal may depend
+    on the field in any way. Iterations end by a criterion: when a Newton step brings less than some 0.1 of log-likelihood for
+    the whole volume and neither does a new search of T.
 
-    A model without a smooth parameter is estimated voxel by voxel. For Gaussian noise that is `NLLS`.
+    Without a smooth field (if the model has none, or a map of it is given) every voxel is estimated by itself. For
+    Gaussian noise that is `NLLS`.
 
     Parameters
     ----------
     lambda_B
-        Weight of the penalty. Its unit: the log-likelihood is in natural units (images over σ), B is dimensionless
+        Weight of the penalty. Its unit: the log-likelihood is in natural units (images over σ), B has its own unit (1)
         and Δ is per square voxel: Σₐ (second difference along axis a)/(hₐ/h)², where hₐ is the length of the voxel
         along the axis and h that of its finest axis. Since χ² falls as σ grows, noisier data are smoothed more; the
         scale of the images makes no difference. The distance over which B is smoothed goes as λ_B^¼.
-        0 estimates B in every voxel by itself, ``math.inf`` one B for the whole volume.
+        0 estimates B in every voxel by itself, ``math.inf`` one B for the whole volume. The default is 10⁶ for the B of
+        inversion recovery; for other fields it follows from the spread of their prior (`default_weight`).
+    fixed
+        Parameters that are known, by name: numbers, or maps (*X), as `WeightedSeries.given`. It takes precedence.
+    bounds
+        Other bounds of the time or the field than those of the model, by name, in their unit.
     threads
-        How many; as many as there are processors where it is left out.
+        How many. The default is the number of processors.
 
     Raises
     ------
     InputError
-        If λ_B is negative, or where the estimate needs a σ that is neither given nor to be had from the series.
+        If λ_B is negative, if the model has several amplitudes and a smooth field or Rician noise, or if the estimate needs a
+        σ that is neither given nor available from the series.
 
     Deviations
     ----------
     The paper gives no unit for its λ_B = 500. Here the default was chosen by the paper's own sweep (docs/lambda.md).
 
-    Where the Laplacian ends is not said either. Here B is a field in a box around the mask, 16 voxels larger on
+    The paper does not say where the Laplacian ends. Here B is a field in a box around the mask, 16 voxels larger on
     either side, with mirrored edges; the mask selects the voxels whose data count. So B needs no edge condition at
     the border of the mask, holes are filled, several components are parts of one field, and a voxel without signal
     takes B from its surroundings (and has no A and T).
 
     References
     ----------
-    Sabidussi et al. 2021, Eq. 2 and §4.4.1, doi:10.1016/j.media.2021.102220.
+    Sabidussi et al. 2021, Eq. 2 and §4.4.1, doi:10.1016/j.media.2021.102220. Profile likelihood: Murphy and van der Vaart
+    2000, doi:10.1080/01621459.2000.10474219.
 
     Examples
     --------
@@ -87,7 +121,9 @@ class MLE(Estimator):
     {'A': 100.0, 'B': 1.9, 'T1': 800.0}
     """
 
-    lambda_B: float = DEFAULT_LAMBDA_B
+    lambda_B: float | None = None
+    fixed: Mapping[str, Any] | None = None
+    bounds: Mapping[str, tuple[float, float]] | None = None
     threads: int | None = None
 
     name: ClassVar[str] = "mle"
@@ -95,62 +131,66 @@ class MLE(Estimator):
     halo = None
 
     def __post_init__(self) -> None:
-        if not self.lambda_B >= 0:
-            raise InputError(f"lambda_B must be zero or positive, or infinite for one B; {self.lambda_B} came.")
+        if self.lambda_B is not None and not self.lambda_B >= 0:
+            raise InputError(f"lambda_B: expected zero, a positive number or infinity (one B), got {self.lambda_B}.")
         if self.threads is not None and self.threads < 1:
-            raise InputError(f"threads must be 1 or more; {self.threads} came.")
+            raise InputError(f"threads: expected 1 or more, got {self.threads}.")
 
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series, with standard deviations, residual and σ."""
-        smooth = any(p.smooth for p in series.model.parameters)
-        gaussian = isinstance(series.noise or Gaussian(), Gaussian)
-        if gaussian and not (smooth and self.lambda_B > 0):
+        series = constrained(series, self.fixed, self.bounds)
+        if self.is_voxelwise(series) and isinstance(series.noise or Gaussian(), Gaussian) and not series.held:
             maps = NLLS(threads=self.threads).estimate(series, progress=progress)
-            return replace(maps, estimator=self.name, settings=asdict(self))
+            return replace(maps, estimator=self.name, settings=self._settings(None))
         return _maximise(self, series, progress)
+
+    def is_voxelwise(self, series: WeightedSeries) -> bool:
+        """Tell whether no field of the series is smoothed."""
+        field = series.model.field
+        known = {*series.held, *(self.fixed or {})}
+        return field is None or not field.smooth or field.name in known or self.lambda_B == 0
+
+    def _settings(self, weight: float | None) -> dict[str, Any]:
+        """Return the options for sidecars, with the weight that was used."""
+        options = settings_of_options(self)
+        del options["lambda_B"]
+        return options if weight is None else {"lambda_B": weight, **options}
 
 
 def _maximise(options: MLE, series: WeightedSeries, progress: Progress | None) -> ParameterMaps:
-    from rimap.estimators.mle.voxels import Voxels  # numba is slow to import: only who maps pays
+    from rimap.estimators.mle.answer import Answer, Scale, write  # numba is slow to import: only who maps pays
+    from rimap.estimators.mle.known import Partitions, usable
+    from rimap.estimators.mle.voxels import Voxels
 
-    model = series.model
-    names = [p.smooth for p in model.parameters]
-    if not model.separable or len(names) not in (2, 3) or any(names[:1] + names[2:]):
-        raise InputError(
-            f"the MLE needs a model with a basis, linear in A and A·B; {model.title} is not one. Use NLLS with Gaussian "
-            "noise."
-        )
+    model, held = series.model, series.held
+    field = None if model.field is None or model.field.name in held else model.field
+    weight = 0.0 if options.is_voxelwise(series) else _weight(options, field)
     noise, source, found = _with_sigma(series, options.threads)
-    status = _usable(series, noise)
+    status = usable(series, noise)
     voxels = np.flatnonzero(status == Status.OK)
-    Q, M = len(names), status.size
-    found_maps = None
-    converged = True
+    answer = Answer.empty(series, status)
     if len(voxels):
         with ThreadPoolExecutor(options.threads or _cores()) as pool:
-            sigma = _at(noise.sigma, voxels)
-            unit = np.maximum(sigma, PRECISION * _rms(series, voxels))
-            data = Voxels.of(series.images, voxels, unit, ShapeTable.of(model), noise, pool)
-            field, fit, spread, converged = _solve(options, series, data, voxels, progress)
-            kappa, sd, residual = found_maps = _empty(Q, M)
-            if field is not None:
-                kappa[1] = np.where(status != Status.OUTSIDE_MASK, field.reshape(-1), np.nan)
-            _fill(data, fit, spread, series, noise, voxels, unit, sigma, (kappa, sd, residual, status))
-    kappa, sd, residual = found_maps or _empty(Q, M)
-    if not converged:
-        status[status == Status.OK] = Status.NOT_CONVERGED
-    X = series.shape
+            parts = Partitions.of(series, voxels)
+            sigma = _at(noise.sigma, parts.voxels)
+            scale = Scale(parts.voxels, sigma, np.maximum(sigma, PRECISION * _rms(series, voxels)))
+            data = Voxels.of(series.images, parts.voxels, scale.unit, parts.tables, noise, pool)
+            solution = _solve(series, data, parts, field, weight, progress)
+            write(answer, series, field, data, scale, solution, noise)
+    Q, X = len(model.parameters), series.shape
     maps = ParameterMaps(
-        kappa=kappa.reshape(Q, *X), model=model, status=status.reshape(X), sd_kappa=sd.reshape(Q, *X),
-        residual=residual.reshape(X), noise=noise, sigma_source=source, estimator=MLE.name, settings=asdict(options),
-        affine=series.affine,
+        kappa=answer.kappa.reshape(Q, *X), model=model, status=status.reshape(X), sd_kappa=answer.sd.reshape(Q, *X),
+        residual=answer.residual.reshape(X), noise=noise, sigma_source=source, estimator=MLE.name,
+        settings=options._settings(weight if field is not None and field.smooth else None), affine=series.affine,
+        covariance=None if answer.covariance is None else answer.covariance.reshape(-1, *X),
     )  # fmt: skip
     doubts = (*conditioning_warnings(series, maps), *noise_floor_warnings(series, maps), *misfit_warnings(series, maps))
     return replace(maps, warnings=(*model_warnings(model), *found, *doubts))
 
 
-def _empty(Q: int, M: int) -> tuple[Array, Array, Array]:
-    return np.full((Q, M), np.nan), np.full((Q, M), np.nan), np.full(M, np.nan)
+def _weight(options: MLE, field: Parameter | None) -> float:
+    assert field is not None
+    return default_weight(field) if options.lambda_B is None else options.lambda_B
 
 
 def _cores() -> int:
@@ -160,54 +200,44 @@ def _cores() -> int:
 
 
 def _with_sigma(series: WeightedSeries, threads: int | None) -> tuple[Noise, str, tuple[str, ...]]:
-    """Return the noise with its σ, from a least-squares fit where none is given, and where it came from."""
+    """Return the noise with its σ, from a least-squares fit if none is given, and where it came from."""
     noise = series.noise or Gaussian()
     if noise.sigma is not None:
         return noise, "given", ()
     maps = NLLS(threads=threads).estimate(series)
     if maps.noise is None or maps.noise.sigma is None:
         raise InputError(
-            "the MLE weighs the images against the smoothness of B, so it must know the noise level; there are too few "
-            "images and no background to estimate it from. Give --sigma, or use NLLS."
+            "the MLE weighs the images against the smoothness of the field, so it must know the noise level; there are too "
+            "few images and no background to estimate it from. Give --sigma, or use NLLS."
         )
     return maps.noise, maps.sigma_source, ()
 
 
-def _usable(series: WeightedSeries, noise: Noise) -> NDArray[np.uint8]:
-    """Return the status (M) before anything is estimated."""
-    finite, signal = np.ones(series.shape, bool), np.zeros(series.shape, bool)
-    for image in series.images:
-        finite &= np.isfinite(image)
-        signal |= image != 0
-    if np.ndim(noise.sigma):
-        finite &= np.isfinite(noise.sigma)
-    status = np.full(series.shape, Status.OK, np.uint8)
-    status[~signal] = Status.NO_SIGNAL
-    status[~finite] = Status.NOT_FINITE
-    status[~series.selected] = Status.OUTSIDE_MASK
-    return status.reshape(-1)
-
-
 def _solve(
-    options: MLE, series: WeightedSeries, data: Voxels, voxels: NDArray[np.intp], progress: Progress | None
-) -> tuple[Array | None, Fit, Array | float, bool]:
-    """Return B (*X) or nothing, the fit at the voxels, the variance of B there, and whether it converged."""
-    if len(series.model.parameters) == 2:
-        return None, data.fit(np.zeros(len(data)), None, True), 0.0, True
-    p = series.model.parameters[1]
-    lambda_B = options.lambda_B if p.smooth else 0.0
-    if lambda_B == 0:
-        fit, converged = _each_its_own(series, data, voxels, p.bounds, options.threads)
-        field = np.full(series.selected.size, np.nan)
-        field[voxels] = fit.F
-        return field, fit, math.inf, converged
-    best = data.best_constant(p.bounds, sample=None if math.isinf(lambda_B) else 1000)
-    if math.isinf(lambda_B):
+    series: WeightedSeries, data: Voxels, parts: Partitions, field: Parameter | None, weight: float,
+    progress: Progress | None,
+) -> Solution:  # fmt: skip
+    """Return the best field and fit."""
+    from rimap.estimators.mle.answer import Solution
+
+    voxels, V = parts.voxels, len(data)
+    if field is None:
+        known = series.held.get(series.model.field.name, 0.0) if series.model.field is not None else 0.0
+        F = np.asarray(known, dtype=float).reshape(-1)[voxels] if np.ndim(known) else np.zeros(V)
+        return Solution(None, data.fit(F, None, True), 0.0, True)
+    if weight == 0:
+        fit, converged = _each_its_own(series, data, voxels, field)
+        own = np.full(series.selected.size, np.nan)
+        own[voxels] = fit.F
+        return Solution(own.reshape(series.shape), fit, math.inf, converged)
+    best = data.best_constant(field.bounds, sample=None if math.isinf(weight) else 1000)
+    if math.isinf(weight):
         total = float(np.maximum(best.w, 0).sum())
-        return np.full(series.shape, best.F[0]), best, 1 / total if total > 0 else math.inf, True
+        return Solution(np.full(series.shape, best.F[0]), best, 1 / total if total > 0 else math.inf, True)
     chosen = np.zeros(series.selected.size, bool)
     chosen[voxels] = True
     box = Box.around(chosen.reshape(series.shape), series.voxel_size)
+    box = replace(box, data=box.data[parts.order])
     first = []
 
     def watch(J: float, promise: float) -> None:
@@ -217,31 +247,33 @@ def _solve(
             progress(int(min(max(100 * done, 0), 99)), 100)
 
     start = np.full(box.shape, best.F[0])
-    tolerance = TOLERANCE + 3e-4 * box.degrees_of_freedom(float(np.maximum(best.w, 0).mean()), lambda_B)
-    B, fit, converged = minimise(box, data.fit, start, lambda_B, p.bounds, tolerance=tolerance, watch=watch)
+    tolerance = TOLERANCE + 3e-4 * box.degrees_of_freedom(float(np.maximum(best.w, 0).mean()), weight)
+    F, fit, ended = minimise(box, data.fit, start, weight, field.bounds, tolerance=tolerance, watch=watch)
     if progress:
         progress(100, 100)
-    return box.crop(B, series.shape), fit, box.variance(fit.w, lambda_B), converged
+    return Solution(box.crop(F, series.shape), fit, box.variance(fit.w, weight), ended)
 
 
 def _each_its_own(
-    series: WeightedSeries, data: Voxels, voxels: NDArray[np.intp], bounds: tuple[float, float], threads: int | None
-) -> tuple[Fit, bool]:
-    """Return the fit with a B of its own in every voxel: Newton's method in each, from least squares."""
-    start = NLLS(threads=threads).estimate(series.with_noise(Gaussian(sigma=1.0))).kappa[1].reshape(-1)[voxels]
+    series: WeightedSeries, data: Voxels, voxels: NDArray[np.intp], field: Parameter
+) -> tuple[Fit, NDArray[np.bool_]]:
+    """Return the fit with a field of its own in every voxel, and where it converged: Newton's method, from least squares."""
+    name, bounds = field.name, field.bounds
+    start = NLLS(threads=1).estimate(series.with_noise(Gaussian(sigma=1.0)))[name].reshape(-1)[voxels]
     fit = data.fit(np.clip(np.nan_to_num(start, nan=sum(bounds) / 2), *bounds))
     reach = np.full(len(data), 0.1)
+    moves: NDArray[np.bool_] = np.ones(len(data), bool)
     for _ in range(50):
         curve = np.where(fit.w > 0, fit.w, np.abs(fit.g) / reach + 1e-12)
-        B = np.clip(fit.F + np.clip(-fit.g / curve, -reach, reach), *bounds)
-        promise = 0.5 * np.abs(fit.g * (B - fit.F))
-        if not (promise > 1e-4).any():
-            return fit, True
-        new = data.fit(B, fit)
+        F = np.clip(fit.F + np.clip(-fit.g / curve, -reach, reach), *bounds)
+        moves = np.abs(fit.g * (F - fit.F)) > 2e-4
+        if not moves.any():
+            break
+        new = data.fit(F, fit)
         better = new.f < fit.f
         reach = np.where(better, np.minimum(2 * reach, 1.0), 0.3 * reach)
         fit = new.where(better, fit)
-    return fit, True
+    return fit, np.logical_not(moves)
 
 
 def _at(sigma: Any, voxels: NDArray[np.intp]) -> Any:
@@ -253,30 +285,3 @@ def _rms(series: WeightedSeries, voxels: NDArray[np.intp]) -> float:
     some = voxels[:: max(1, len(voxels) // 20_000)]
     where = np.unravel_index(some, series.shape)
     return float(np.sqrt(np.mean([np.mean(np.square(image[where], dtype=np.float64)) for image in series.images])))
-
-
-def _fill(
-    data: Voxels, fit: Fit, spread: Array | float, series: WeightedSeries, noise: Noise, voxels: NDArray[np.intp],
-    unit: Any, sigma: Any, maps: tuple[Array, Array, Array, NDArray[np.uint8]],
-) -> None:  # fmt: skip
-    """Write the maps of the voxels: values, standard deviations, residual and status."""
-    kappa, sd, residual, status = maps
-    model = series.model
-    lo, hi = model.parameters[-1].bounds
-    T = np.clip(np.exp(fit.u), lo, hi)
-    kappa[0, voxels], kappa[-1, voxels] = fit.A * unit, T
-    var_A, var_u, _, dA, du, own, rss = data.information(fit, noise).T
-    bound = (fit.A <= 0) | (lo * (1 + 1e-9) >= T) | (hi * (1 - 1e-9) <= T)
-    var_B: Any = 0.0
-    if len(kappa) == 3:
-        with np.errstate(divide="ignore"):
-            var_B = np.where(own > 0, 1 / own, np.inf) if np.isscalar(spread) and spread == math.inf else spread
-        b0, b1 = model.parameters[1].bounds
-        bound |= (b0 >= fit.F) | (b1 <= fit.F)
-        sd[1, voxels] = np.sqrt(var_B) * (sigma / unit)
-    with np.errstate(invalid="ignore"):
-        sd[0, voxels] = np.sqrt(var_A + dA**2 * var_B) * sigma
-        sd[-1, voxels] = np.sqrt(var_u + du**2 * var_B) * (sigma / unit) * T
-    sd[:, voxels] = np.where(bound | ~np.isfinite(sd[:, voxels]), np.nan, sd[:, voxels])
-    residual[voxels] = np.sqrt(rss / model.n_images) * unit
-    status[voxels[bound]] = Status.AT_BOUND

@@ -1,0 +1,83 @@
+"""What is known of the voxels of a series before anything is estimated: given maps, and the tables that follow from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.errors import InputError
+from rimap.estimators.table import ShapeTable, levels
+from rimap.likelihood import Noise
+from rimap.series import Status, WeightedSeries
+
+Array = NDArray[np.float64]
+
+
+def usable(series: WeightedSeries, noise: Noise) -> NDArray[np.uint8]:
+    """Return the status (M) before anything is estimated."""
+    finite, signal = np.ones(series.shape, bool), np.zeros(series.shape, bool)
+    for image in series.images:
+        finite &= np.isfinite(image)
+        signal |= image != 0
+    for value in (noise.sigma, *series.held.values()):
+        if np.ndim(value):
+            finite &= np.isfinite(value)
+    status = np.full(series.shape, Status.OK, np.uint8)
+    status[~signal] = Status.NO_SIGNAL
+    status[~finite] = Status.NOT_FINITE
+    status[~series.selected] = Status.OUTSIDE_MASK
+    return status.reshape(-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Partitions:
+    """The voxels in an order in which those with the same known values follow each other, and the table of each such run.
+
+    Parameters
+    ----------
+    voxels
+        (V) flat indices into the series.
+    order
+        (V) where they are among the voxels that were given.
+    tables
+        (table, number of voxels) of each run.
+    """
+
+    voxels: NDArray[np.intp]
+    order: NDArray[np.intp]
+    tables: list[tuple[ShapeTable, int]]
+
+    @classmethod
+    def of(cls, series: WeightedSeries, voxels: NDArray[np.intp]) -> Partitions:
+        """Sort voxels (V, flat indices) by the given maps of the series.
+
+        The map of the field itself needs no partition: the field is an axis of the table. Other maps are rounded to levels.
+
+        Raises
+        ------
+        InputError
+            If the model has several amplitudes, or a second field that is not known.
+        """
+        model = series.model
+        if len(model.amplitudes) != 1:
+            names = ", ".join(p.name for p in model.amplitudes)
+            raise InputError(
+                f"the MLE needs a model with one amplitude; {model.title} has {len(model.amplitudes)} ({names}). Use NLLS "
+                "with Gaussian noise."
+            )
+        numbers = {name: float(value) for name, value in series.held.items() if np.ndim(value) == 0}
+        field = model.field
+        maps = {n: v for n, v in series.held.items() if np.ndim(v) and (field is None or n != field.name)}
+        if not maps:
+            return cls(voxels, np.arange(len(voxels)), [(ShapeTable.of(model, numbers), len(voxels))])
+        middles, places = zip(*(levels(np.asarray(value).reshape(-1)[voxels]) for value in maps.values()))
+        kinds, kind = np.unique(np.stack(places), axis=1, return_inverse=True)
+        order = np.argsort(kind.reshape(-1), kind="stable")
+        counts = np.bincount(kind.reshape(-1), minlength=kinds.shape[1])
+        tables = []
+        for column, count in zip(kinds.T, counts):
+            values = {name: float(middle[i]) for name, middle, i in zip(maps, middles, column)}
+            tables.append((ShapeTable.of(model, numbers | values), int(count)))
+        return cls(voxels[order], order, tables)
