@@ -458,7 +458,7 @@ def test_the_group_has_the_figures_of_every_region(rimap, make, tmp_path):
     assert list(about) == list(rows[0]) and about["median"]["Units"] == "ms"
     page = (out / "group.html").read_text()
     assert "<script" not in page and not re.search(r"(src|href)=\"(https?:)?//", page)
-    assert page.count("<circle") == 2 * 6 + 6 and "Lying out: sub-06" in page and "white matter" in page
+    assert page.count("<circle") == 2 * 6 + 6 and "Outliers: sub-06" in page and "white matter" in page
     assert 'href="sub-06_T1map.html"' in page and "group.*" in (out / ".bidsignore").read_text().split()
 
 

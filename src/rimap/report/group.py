@@ -16,15 +16,21 @@ from rimap import __version__, colours
 from rimap.errors import InputError, count_of
 from rimap.io.bids import BidsName, compose, read_json
 from rimap.io.nifti import open_nifti, read_labels, read_mask
+from rimap.quantities import Quantity, name_of
 from rimap.report.statistics import COUNTED, describe, foreground
 from rimap.report.templating import render, source
 from rimap.series import Status
+from rimap.signals import SignalModel, signal_models
+from rimap.signals.base import TIME
+from rimap.signals.settings import unit_symbol
 
-#: From so many series on, one can lie out.
+#: Outliers are marked among so many series or more.
 _ENOUGH = 5
 #: Regions and series that the page shows; the table has all.
 _MOST_REGIONS, _MOST_ROWS = 24, 2000
-#: Shares of voxels by status: columns of the table.
+#: BIDS has times in seconds, rimap in milliseconds; other units are the same.
+_TO_MILLISECONDS = 1000.0
+#: Shares of voxels by quality flag: columns of the table.
 SHARES = tuple(s for s in Status if s is not Status.OUTSIDE_MASK)
 
 Row = dict[str, Any]
@@ -32,20 +38,22 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class MainMap:
-    """A T1 or T2 map of a derivative.
+    """The main map of a series in a derivative: a T1map, a T2starmap.
 
     Parameters
     ----------
     path
         The image.
     entities
-        Of its name, without ``desc-``.
+        The entities of its name, without ``desc-``.
     name
-        ``T1``.
+        Its suffix without ``map``: ``T1``.
     estimator
-        That made it.
+        The estimator that made it.
     prefix
-        What the ``desc-`` of the maps beside it begins with.
+        The start of the ``desc-`` of the other maps of the series.
+    model
+        The name of the signal model; "" if the sidecar has none.
     """
 
     path: Path
@@ -53,6 +61,15 @@ class MainMap:
     name: str
     estimator: str
     prefix: str
+    model: str = ""
+
+    @property
+    def quantity(self) -> Quantity:
+        """The declaration of the map in the signal model that made it, or else in the first one with such a map."""
+        known = signal_models()
+        if self.model in known and (found := main_of(known[self.model])).suffix == f"{self.name}map":
+            return found
+        return next(q for q in map(main_of, known.values()) if q.suffix == f"{self.name}map")
 
     @property
     def label(self) -> str:
@@ -60,28 +77,34 @@ class MainMap:
         return compose(self.entities, f"{self.name}map").replace("_", " ")
 
     def beside(self, what: str, suffix: str = "") -> Path:
-        """Return another map of the same series, by the end of its ``desc-``."""
+        """Return the path of another map of the same series, by the end of its ``desc-``."""
         desc = (self.prefix + what[:1].upper() + what[1:]) if self.prefix else what
         entities = {**self.entities, **({"desc": desc} if desc else {})}
         return self.path.with_name(f"{compose(entities, suffix or f'{self.name}map')}.nii.gz")
 
 
+def main_of(model: type[SignalModel]) -> Quantity:
+    """Return the declaration of the main map of a signal model."""
+    derived = next((d for d in model.derived if d.main), None)
+    return derived or next(p for p in model.parameters if p.role == TIME)
+
+
 def main_maps(
     out: Path, *, subjects: Sequence[str] = (), sessions: Sequence[str] = (), estimator: str | None = None
 ) -> list[MainMap]:
-    """Return the T1 and T2 maps in a derivative, in order of name.
+    """Return the main maps in a derivative, in order of name: those with the suffix of a signal model's main map.
 
     Parameters
     ----------
     subjects, sessions
         Only these, without ``sub-`` and ``ses-``; all if empty.
     estimator
-        Only its maps; those whose names have no ``desc-`` if left out.
+        Only the maps of this estimator; by default those whose names have no ``desc-``.
     """
-    found = []
+    found, suffixes = [], {main_of(model).suffix for model in signal_models().values()}
     for path in sorted(Path(out).glob("sub-*/**/*map.nii.gz")):
         parsed = BidsName.parse(path.name)
-        if parsed is None or not re.fullmatch(r"T\d\w*map", parsed.suffix):
+        if parsed is None or parsed.suffix not in suffixes:
             continue
         entities = dict(parsed.entities)
         desc, sidecar = entities.pop("desc", ""), path.with_name(path.name.removesuffix(".nii.gz") + ".json")
@@ -89,36 +112,37 @@ def main_maps(
             continue
         if (desc and (estimator is None or desc != re.sub(r"[^a-zA-Z0-9]", "", estimator))) or not sidecar.is_file():
             continue
-        made_by = str(read_json(sidecar).get("Estimator", ""))
+        about = read_json(sidecar)
+        made_by, model = str(about.get("Estimator", "")), str(about.get("SignalModel", ""))
         if estimator in (None, made_by):
-            found.append(MainMap(path, entities, parsed.suffix.removesuffix("map"), made_by, desc))
+            found.append(MainMap(path, entities, parsed.suffix.removesuffix("map"), made_by, desc, model))
     return found
 
 
 def rows_of(
     main: MainMap, *, labels: Path | None = None, names: Mapping[int, str] | None = None, mask: Path | None = None
 ) -> list[Row]:
-    """Return one row for each region of one map; times in ms.
+    """Return one row for each region of one map, in the unit of its declaration (ms for times).
 
-    The regions are those of a label image; else one, the mask; else what the maps were made in; else, where maps were
-    made everywhere, what is brighter in the map of A than its background.
+    The regions are those of a label image if one is given; else the mask; else the mask of the maps; else, for maps
+    without a mask, the foreground of the amplitude map.
 
     Raises
     ------
     InputError
-        Where a file cannot be read, or does not lie on the grid of the map.
+        If a file cannot be read, or is not on the grid of the map.
     """
     file = open_nifti(main.path)
-    values = 1000.0 * next(iter(file.volumes()))
+    values = (_TO_MILLISECONDS if main.quantity.unit == "ms" else 1.0) * next(iter(file.volumes()))
     status = _beside(main.beside("status"), values.shape)
     if status is None:
-        raise InputError(f"{main.label}: there is no {main.beside('status').name}. Map this series again.")
+        raise InputError(f"{main.label}: {main.beside('status').name} is missing. Map this series again.")
     regions: list[tuple[int | str, str, NDArray[np.bool_]]]
     if labels is not None:
         image = read_labels(labels, file.shape, file.affine)
         regions = [(int(v), (names or {}).get(int(v), ""), image == v) for v in np.unique(image[image != 0])]
         if not regions:
-            raise InputError(f"{labels}: the labels are all zero: no region is marked.")
+            raise InputError(f"{labels}: expected at least one region, got zeros only.")
     elif mask is not None:
         regions = [("mask", "", read_mask(mask, file.shape, file.affine))]
     elif (status == Status.OUTSIDE_MASK).any():
@@ -133,15 +157,19 @@ def _beside(path: Path, shape: tuple[int, ...]) -> NDArray[Any] | None:
         return None
     values = next(iter(open_nifti(path).volumes()))
     if values.shape != shape:
-        raise InputError(f"{path} has shape {values.shape}; the map beside it {shape}.")
+        raise InputError(f"{path}: expected the shape of the main map {shape}, got {values.shape}.")
     return values
 
 
 def _signal(main: MainMap, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    for path in (main.beside("", "M0map"), main.beside("MESE", "M0map")):
-        A = _beside(path, shape)
-        if A is not None:
-            return foreground(A[None])
+    """Return the foreground of the amplitude map; all voxels if there is none."""
+    model = signal_models().get(main.model)
+    suffixes = [p.suffix for p in model.parameters if p.amplitude and p.suffix] if model else []
+    for suffix in suffixes:
+        for desc in ("", model.bids_suffix if model else ""):  # two series with the same entities share a suffix
+            A = _beside(main.beside(desc, suffix), shape)
+            if A is not None:
+                return foreground(A[None])
     return np.ones(shape, bool)
 
 
@@ -155,6 +183,7 @@ def _row(
         "participant_id": f"sub-{main.entities['sub']}",
         "session_id": f"ses-{main.entities['ses']}" if "ses" in main.entities else "",
         "map": main.name,
+        "unit": main.quantity.unit,
         "estimator": main.estimator,
         "region": region,
         "name": name,
@@ -179,7 +208,7 @@ def _share(status: Status) -> str:
 def with_outliers(rows: Sequence[Row]) -> list[Row]:
     """Return the rows with `outlier` filled in: ``high`` or ``low`` beyond 1.5 IQR from the quartiles of all series.
 
-    ``few`` marks those with far fewer estimated voxels than the rest. Of fewer than five series none lies out.
+    ``few`` marks those with far fewer estimated voxels than the rest. No outliers are marked among fewer than five series.
     """
     marked = [dict(r) for r in rows]
     for members in _by_region(marked).values():
@@ -194,7 +223,7 @@ def with_outliers(rows: Sequence[Row]) -> list[Row]:
 
 
 def fences(values: Sequence[float]) -> tuple[float, float]:
-    """Return the values beyond which one lies out (Tukey 1977): 1.5 IQR from the quartiles.
+    """Return the values beyond which a series is an outlier (Tukey 1977): 1.5 IQR from the quartiles.
 
     >>> fences([1, 2, 3, 4, 5])
     (-1.0, 7.0)
@@ -207,14 +236,17 @@ def fences(values: Sequence[float]) -> tuple[float, float]:
 
 
 def columns() -> dict[str, dict[str, Any]]:
-    """Return what the JSON file beside the table says of its columns."""
+    """Return the descriptions of the columns, for the JSON file of the table."""
+    mains = {f"{q.suffix}".removesuffix("map"): q for q in map(main_of, signal_models().values())}
+    units = {q.unit for q in mains.values()}
     about: dict[str, dict[str, Any]] = {
         "participant_id": {"Description": "Subject"},
-        "session_id": {"Description": "Session, where there is one"},
-        "map": {"Description": "Which relaxation time", "Levels": {"T1": "T1", "T2": "T2"}},
+        "session_id": {"Description": "Session, if the data set has sessions"},
+        "map": {"Description": "Map", "Levels": {k: q.meaning or name_of(q) for k, q in mains.items()}},
+        "unit": {"Description": "Unit of the median, the quartiles, the mean and the standard deviation"},
         "estimator": {"Description": "Estimator that made the map"},
         "region": {
-            "Description": "Value in the label image; mask: the mask; signal: where A is brighter than its background"
+            "Description": "Value in the label image; mask: the mask; signal: the foreground of the amplitude map"
         },
         "name": {"Description": "Name of the label"},
         "voxels": {"Description": "Voxels of the region"},
@@ -228,13 +260,13 @@ def columns() -> dict[str, dict[str, Any]]:
         ("mean", "Mean"),
         ("sd", "Standard deviation between voxels"),
     ):
-        about[key] = {"Description": text, "Units": "ms"}
+        about[key] = {"Description": text} | ({"Units": next(iter(units))} if len(units) == 1 else {})
     for s in SHARES:
         about[_share(s)] = {"Description": f"Share of the voxels of the region: {s.meaning}", "Units": "1"}
     return about | {
         "outlier": {
-            "Description": "low, high: the median lies beyond 1.5 interquartile ranges from the quartiles of all series; "
-            "few: so does the share of estimated voxels"
+            "Description": "low, high: the median is more than 1.5 interquartile ranges from the quartiles of all series; "
+            "few: the share of estimated voxels is"
         },
         "series": {"Description": "Name of the map, without extension"},
     }
@@ -250,9 +282,9 @@ def page(
     rows
         Of `with_outliers`.
     title, made, command
-        The data set, the date and time, and what was typed.
+        The data set, the date and time, and the command line.
     failed
-        ``participant_id``, ``series`` and ``reason`` of what has no map.
+        ``participant_id``, ``series`` and ``reason`` of each series without a map.
     """
     regions = _by_region(rows)
     shown = dict(list(regions.items())[:_MOST_REGIONS])
@@ -265,7 +297,7 @@ def page(
         version=__version__,
         tiles=_tiles(rows, failed),
         maps=[
-            {"name": name, "regions": [_strip(members) for key, members in shown.items() if key[0] == name]}
+            {"name": _map_title(rows, name), "regions": [_strip(m) for key, m in shown.items() if key[0] == name]}
             for name in dict.fromkeys(key[0] for key in shown)
         ],
         more_regions=len(regions) - len(shown),
@@ -291,9 +323,18 @@ def _region_title(r: Row) -> str:
     return whole.get(r["region"], f"{r['region']} {r['name']}".strip())
 
 
+def _map_title(rows: Sequence[Row], name: str) -> str:
+    unit = unit_symbol(next(r["unit"] for r in rows if r["map"] == name))
+    return f"{_shown(name)}, {unit}" if unit else _shown(name)
+
+
+def _shown(name: str) -> str:
+    return re.sub("star$", "*", name)
+
+
 def _tiles(rows: Sequence[Row], failed: Sequence[Any]) -> list[dict[str, str]]:
     series = {r["series"] for r in rows}
-    lying_out = {r["series"] for r in rows if r["outlier"]}
+    outliers = {r["series"] for r in rows if r["outlier"]}
     return [
         {
             "label": "subjects",
@@ -301,14 +342,15 @@ def _tiles(rows: Sequence[Row], failed: Sequence[Any]) -> list[dict[str, str]]:
             "note": count_of(len(series), "map"),
         },
         {"label": "regions", "value": f"{len(_by_region(rows)):,}", "note": "figures of each in group.tsv"},
-        {"label": "outliers", "value": f"{len(lying_out):,}", "note": "maps with a region that lies out"},
+        {"label": "outliers", "value": f"{len(outliers):,}", "note": "maps with an outlying region"},
         {"label": "failed", "value": f"{len(failed):,}", "note": "series without a map"},
     ]
 
 
 def _strip(members: Sequence[Row]) -> dict[str, Any]:
     values = [r["median"] for r in members]
-    return {"title": f"{members[0]['map']} {_region_title(members[0])}", "unit": "ms", **_box(values, members)}
+    title = f"{_shown(members[0]['map'])} {_region_title(members[0])}"
+    return {"title": title, "unit": unit_symbol(members[0]["unit"]), **_box(values, members)}
 
 
 def _strip_of_shares(rows: Sequence[Row]) -> dict[str, Any]:
@@ -332,7 +374,7 @@ def _box(
     Parameters
     ----------
     most
-        Where the axis ends at the latest.
+        The largest end of the axis.
     """
     finite = np.array([v for v in values if math.isfinite(v)])
     if not finite.size:
@@ -349,7 +391,7 @@ def _box(
     dots = [
         {
             "x": at(v),
-            "y": 26 + 13 * math.sin(2.4 * i),  # apart from each other, and the same each time
+            "y": 26 + 13 * math.sin(2.4 * i),  # spread out, and reproducible
             "out": not fence[0] <= v <= fence[1],
             "tip": f"{_who(r)}: {v:.4g}",
         }
@@ -383,7 +425,7 @@ def _table(rows: Sequence[Row], shown: Sequence[_Region]) -> dict[str, Any]:
         line["n"].append(r["voxels"])
     head = {key: _region_title(next(r for r in rows if (r["map"], r["region"]) == key)) for key in shown}
     return {
-        "head": [f"{key[0]} {text}" for key, text in head.items()],
+        "head": [f"{_shown(key[0])} {text}" for key, text in head.items()],
         "lines": [
             {
                 "who": line["who"],
