@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import pkgutil
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,9 +23,10 @@ CALLED = "from rimap.kernels import njit\nSTEP = 1.0\n@njit()\ndef inner(x):\n  
 CALLER = "from rimap.kernels import njit\nfrom rimap.called import inner\n@njit()\ndef outer(x):\n    return 10.0 * inner(x)\n"
 #: Print what the kernel gives, whether it came from the cache, and the folder.
 USE = """
-from rimap import kernels
+from pathlib import Path
+from rimap import caller, kernels
 from rimap.caller import outer
-print(outer(2.0), sum(outer.stats.cache_hits.values()), kernels.kernel_folder())
+print(outer(2.0), sum(outer.stats.cache_hits.values()), kernels.kernel_folder(Path(caller.__file__)))
 """
 
 
@@ -66,18 +69,34 @@ def test_a_change_in_a_kernel_reaches_the_kernels_that_call_it(copy: Path) -> No
     assert use(copy) == (30.0, 1, first)  # both are kept: branches can be changed without compiling
 
 
+def _fingerprint(root: Path) -> str:
+    sources._candidates.cache_clear()
+    return sources.source_fingerprint(sources.kernel_sources(root=root), root)
+
+
 def test_only_what_kernels_are_made_of_counts(copy: Path) -> None:
-    before = sources.source_fingerprint(sources.kernel_sources(copy), copy)
+    before = _fingerprint(copy)
     (copy / "page.py").write_text("TITLE = 'a report'\n")
-    assert sources.source_fingerprint(sources.kernel_sources(copy), copy) == before
+    assert _fingerprint(copy) == before
     (copy / "constants.py").write_text("STEP = 1.0\n")
     (copy / "called.py").write_text(CALLED.replace("STEP = 1.0", "from rimap.constants import (\n    STEP,\n)"))
-    first = sources.source_fingerprint(sources.kernel_sources(copy), copy)
+    first = _fingerprint(copy)
     (copy / "constants.py").write_text("STEP = 3.0\n")
-    assert len({before, first, sources.source_fingerprint(sources.kernel_sources(copy), copy)}) == 3
+    assert len({before, first, _fingerprint(copy)}) == 3
 
 
 def test_every_kernel_of_the_package_is_kept_by_its_sources() -> None:
+    found = _kernels()
+    assert len(found) > 20
+    files = sources.kernel_sources()
+    for kernel in found:
+        file = Path(kernel.py_func.__code__.co_filename)
+        assert file in files, kernel
+        folder = kernels.kernel_folder(file)
+        assert folder in Path(kernel._cache.cache_path).parents, f"{kernel}: use rimap.kernels.njit, not numba's"
+
+
+def _kernels() -> list[Any]:
     from numba.core.dispatcher import Dispatcher
 
     for module in pkgutil.walk_packages(rimap.__path__, "rimap."):
@@ -93,11 +112,16 @@ def test_every_kernel_of_the_package_is_kept_by_its_sources() -> None:
         for x in vars(module).values()
         if isinstance(x, Dispatcher)
     }
-    assert len(found) > 20
-    files, folder = sources.kernel_sources(), kernels.kernel_folder()
-    for kernel in found.values():
-        assert Path(kernel.py_func.__code__.co_filename) in files, kernel
-        assert folder in Path(kernel._cache.cache_path).parents, f"{kernel}: use rimap.kernels.njit, not numba's"
+    return list(found.values())
+
+
+def test_a_kernel_uses_nothing_of_the_files_that_do_not_count() -> None:
+    left_out = tuple(f"rimap.{part.removesuffix('.py')}" for part in sources._WITHOUT_KERNELS)
+    for kernel in _kernels():
+        tree = ast.parse(Path(kernel.py_func.__code__.co_filename).read_text(encoding="utf-8"))
+        imports = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or "").startswith(left_out)]
+        names = {a.asname or a.name for n in imports for a in n.names}
+        assert not names & set(kernel.py_func.__code__.co_names), kernel
 
 
 def test_numba_is_imported_only_with_a_kernel() -> None:
@@ -155,6 +179,7 @@ def test_without_any_folder_kernels_are_compiled_in_memory(nowhere: Path, monkey
 
 def test_old_folders_are_removed_and_nothing_else(nowhere: Path, monkeypatch) -> None:
     base = nowhere / "mine"
+    monkeypatch.setattr(kernels, "_KEPT_FOLDERS", 4)
     old = [base / f"rimap-{i:016x}" for i in range(8)]
     for i, folder in enumerate(old):
         folder.mkdir(parents=True)
@@ -188,7 +213,10 @@ def test_a_full_disk_costs_time_only(copy: Path) -> None:
 
 
 def test_a_folder_that_is_removed_during_a_run_costs_time_only(copy: Path) -> None:
-    code = "import shutil\nfrom rimap import kernels, caller\nshutil.rmtree(kernels.kernel_folder())\n" + USE
+    code = (
+        "import shutil\nfrom rimap import kernels, caller\nfrom pathlib import Path\nshutil.rmtree(kernels.kernel_folder(Path(caller.__file__)))\n"
+        + USE
+    )
     assert use(copy, code)[:2] == (30.0, 0)
 
 

@@ -1,7 +1,8 @@
 """Compiled kernels: numba's `njit`, kept on disk so that what runs is always what the source says.
 
 Numba recompiles a kernel when its own file changes, but not when a file changes that it calls or takes a constant from.
-The folder of the compiled code is therefore named after a hash of all kernel sources: other code, another folder.
+The folder of the compiled code is therefore named after a hash of the file and of all that it imports: other code, another
+folder.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from typing import Any
 
 from rimap.sources import PACKAGE, kernel_fingerprint
 
-#: Folders of other sources that are kept: those of a few branches, or of two installed versions.
-_KEPT_FOLDERS = 4
+#: Folders that are kept: one for each file with kernels, for each of a few branches or installed versions.
+_KEPT_FOLDERS = 80
 #: Hours for which a folder is kept in any case: a run that uses it would have to compile again.
 _KEPT_HOURS = 1.0
 _FOLDER = re.compile(r"rimap-[0-9a-f]{16}")
@@ -50,7 +51,7 @@ def njit(
 
     def compiled(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(nogil=nogil, fastmath=fastmath, inline=inline, error_model=error_model)(function)
-        folder = kernel_folder() if cache else None
+        folder = kernel_folder(Path(function.__code__.co_filename)) if cache else None
         if folder is not None:
             with contextlib.suppress(RuntimeError), _numba_cache(folder):  # RuntimeError: numba found no place at all
                 kept = _lenient_cache()(function)
@@ -61,14 +62,14 @@ def njit(
     return compiled
 
 
-@lru_cache(maxsize=1)
-def kernel_folder() -> Path | None:
-    """Return the folder in which compiled kernels are kept, `None` if none can be written.
+@lru_cache(maxsize=64)
+def kernel_folder(file: Path | None = None) -> Path | None:
+    """Return the folder in which the compiled kernels of a file are kept, `None` if none can be written.
 
     It is named after the sources, and is in the first of these that can be written: `NUMBA_CACHE_DIR`, the
     `__pycache__` of the package, the user's cache, a private folder among the temporary files.
     """
-    if not (key := kernel_fingerprint()):
+    if not (key := kernel_fingerprint(file)):
         return None
     for place in (_chosen_by_user, _beside_package, _user_cache, _private):
         with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: a user without a home

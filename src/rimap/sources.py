@@ -10,8 +10,13 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 
-#: Folders whose code no kernel calls: they are on floors above or beside the estimators.
+#: Folders and files whose code no kernel calls, which a test proves: other floors, and what is used around the kernels.
 _WITHOUT_KERNELS = (
+    "signals",
+    "series.py",
+    "likelihood.py",
+    "errors.py",
+    "arrays.py",
     "cli",
     "workflow",
     "report",
@@ -47,24 +52,36 @@ def sources_of(parts: Iterable[str], root: Path = PACKAGE) -> list[Path]:
     return found
 
 
-def kernel_sources(root: Path = PACKAGE) -> list[Path]:
+def kernel_sources(file: Path | None = None, root: Path = PACKAGE) -> list[Path]:
     """Return the files whose code ends up in compiled kernels: those that compile, and all that these import.
 
     Functions and constants of an imported file become part of the kernel that uses them.
+
+    Parameters
+    ----------
+    file
+        Only for the kernels of this file; for all kernels if left out, or if the file is no part of the package.
     """
-    text = {
+    text = _candidates(root)
+    compiling = [f for f, content in text.items() if _COMPILES.search(content)]
+    left = [file] if file in compiling else compiling
+    found: set[Path] = set()
+    while left:
+        here = left.pop()
+        if here not in found:
+            found.add(here)
+            left += [f for f in _imported(text[here], here, root) if f in text]
+    return sorted(found)
+
+
+@cache
+def _candidates(root: Path) -> dict[Path, str]:
+    """Return the text of the files that kernels may be made of."""
+    return {
         file: file.read_text(encoding="utf-8")
         for file in root.rglob("*.py")
         if file.relative_to(root).parts[0] not in _WITHOUT_KERNELS
     }
-    found: set[Path] = set()
-    left = [file for file, content in text.items() if _COMPILES.search(content)]
-    while left:
-        file = left.pop()
-        if file not in found:
-            found.add(file)
-            left += [f for f in _imported(text[file], file, root) if f in text]
-    return sorted(found)
 
 
 def _imported(text: str, importer: Path, root: Path) -> Iterator[Path]:
@@ -84,10 +101,10 @@ def _imported(text: str, importer: Path, root: Path) -> Iterator[Path]:
 
 
 @cache
-def kernel_fingerprint() -> str:
-    """Return the hash of the sources of all kernels of this package, "" if it is installed without sources."""
+def kernel_fingerprint(file: Path | None = None) -> str:
+    """Return the hash of the sources of the kernels of a file, or of all kernels; "" without sources."""
     try:
-        files = kernel_sources()
+        files = kernel_sources(file)
         return source_fingerprint(files) if files else ""
     except OSError:  # a zipped or stripped package
         return ""
