@@ -21,6 +21,7 @@ from typing import Any
 
 from rimap.errors import InputError
 from rimap.signals import SignalModel, signal_models
+from rimap.signals.settings import settings_of
 
 #: Entities of a name in the order of the standard.
 ORDER = (
@@ -30,8 +31,6 @@ ORDER = (
 )  # fmt: skip
 #: Entities that the name of a parameter map may carry.
 OF_MAPS = ("sub", "ses", "task", "acq", "ce", "rec", "run", "space", "chunk", "res")
-#: The entity that numbers the images of a series, by the sidecar field that differs between them.
-NUMBERED_BY = {"InversionTime": "inv", "EchoTime": "echo"}
 #: Folders of a data set that hold no input.
 NOT_INPUT = {"derivatives", "sourcedata", "code", "stimuli", "phenotype"}
 
@@ -78,9 +77,31 @@ def models() -> dict[str, type[SignalModel]]:
     return signal_models()
 
 
-def model_of_suffix(suffix: str) -> type[SignalModel] | None:
-    """Return the signal model of a BIDS suffix (IRT1, MESE), `None` where it has none."""
+def model_of_suffix(suffix: str, sequence: str | None = None) -> type[SignalModel] | None:
+    """Return the signal model of a BIDS suffix (IRT1, MESE), `None` if it has none.
+
+    Parameters
+    ----------
+    sequence
+        The name of a signal model that may read this suffix as well; that of the suffix otherwise.
+    """
+    if sequence is not None and suffix in models()[sequence].also_reads:
+        return models()[sequence]
     return next((m for m in models().values() if suffix and m.bids_suffix == suffix), None)
+
+
+def numbering_of(model: type[SignalModel]) -> tuple[str, ...]:
+    """Return the entities that number the images of a series: ``inv``, ``echo``, ``flip``."""
+    declared = settings_of(model).values()
+    return tuple(dict.fromkeys(s.entity for s in declared if s.entity and s.per_image is not False))
+
+
+def map_suffixes() -> tuple[str, ...]:
+    """Return the suffixes of all maps that are made from images: T1map, R1map, M0map, TB1map …"""
+    declared = {p.suffix for m in models().values() for p in m.parameters if p.suffix}
+    declared |= {d.suffix for m in models().values() for d in m.derived if d.suffix}
+    rates = {f"R{suffix[1:]}" for suffix in declared if re.fullmatch(r"T\d\w*map", suffix)}
+    return tuple(sorted(declared | rates | {"TB1map"}))
 
 
 def absolute(path: Path) -> Path:

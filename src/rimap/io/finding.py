@@ -5,35 +5,30 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rimap.errors import InputError
 from rimap.io.bids import (
-    NUMBERED_BY,
     BidsName,
     absolute,
-    compose,
-    dataset_of,
     is_nifti,
+    map_suffixes,
     model_of_suffix,
     models,
     natural,
     nifti_files,
     strip_nii,
 )
+from rimap.io.grouping import numbering, series_of, series_of_some
 from rimap.io.nifti import open_nifti
 from rimap.io.series_files import SeriesFiles
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
-from rimap.signals.base import bids_time
 
-#: Folder, shared entities, suffix: what the files of one BIDS series have in common.
-_Key = tuple[Path, tuple[tuple[str, str], ...], str]
-
-#: Names that are no images of a series.
-_DERIVED = ("T1map", "T2map", "R1map", "R2map", "M0map", "mask", "dseg", "labels")
+#: Suffixes of images that are no images of a series, besides those of maps.
+_NO_IMAGES = ("mask", "dseg", "labels")
 
 
 def find_series(
@@ -55,7 +50,7 @@ def find_series(
     participant_labels, sessions, runs
         Only these, with or without ``sub-``, ``ses-``, ``run-``; all if empty.
     sequence
-        ``ir`` or ``t2``: only those series; for loose files, what they are.
+        A signal model by name: only its series; for loose files, what they are.
     series
         Of DICOM: numbers of the series to map, several joined by commas for one made of several. The only one if empty.
 
@@ -91,11 +86,11 @@ def find_series(
             raise InputError(f"{path}: there is no such file or folder.")
         elif not is_nifti(path):
             raise InputError(f"{path} is neither NIfTI (.nii or .nii.gz) nor DICOM.")
-        elif _numbering(path, sequence) is not None:
+        elif numbering(path, sequence) is not None:
             named.append(path)
         else:
             loose.append(path)
-    found += _from_files(named, sequence)
+    found += series_of_some(named, sequence)
     found += _loose(loose, sequence)
     found = _unique(found)
     for entity, labels in wanted.items():
@@ -113,7 +108,7 @@ def find_series(
         if all(not labels or any(same_label(e, s.entities.get(e), x) for x in labels) for e, labels in wanted.items())
     ]
     if sequence is not None:
-        of_sequence = [s for s in matching if s.model_class().name == sequence]
+        of_sequence = [replace(s, sequence=sequence) for s in matching if s.can_be(sequence)]
         if matching and not of_sequence:
             raise InputError(
                 f"no series of --sequence {sequence} in {paths[0]}; there are {_listing(matching)}. Leave --sequence out."
@@ -158,7 +153,7 @@ def read(
         Parameters that are known, by name: a file, a number, or an array (*X). Without a file for B1, that of the data set
         (TB1map of the same subject and session) is used if there is one.
     sequence
-        ``ir`` or ``t2``, where suffix and sidecars do not tell.
+        A signal model by name, if suffix and sidecars do not say it or are to be read as another one.
     mask
         A file, an array (*X), a tensor or a nibabel image.
     noise
@@ -222,26 +217,6 @@ def same_label(entity: str, value: str | None, label: str) -> bool:
     return value == label
 
 
-def _numbering(path: Path, sequence: str | None) -> str | None:
-    """Return the entity that numbers the images of this file's BIDS series; `None` where it has no BIDS name."""
-    name = BidsName.parse(path.name)
-    if name is None:
-        return None
-    model = model_of_suffix(name.suffix)
-    if model is None and sequence is not None:
-        model = models()[sequence]
-        if NUMBERED_BY.get(bids_time(model)) not in name.entities:
-            return None
-    return None if model is None else NUMBERED_BY.get(bids_time(model), "inv")
-
-
-def _key(path: Path, numbering: str) -> _Key:
-    name = BidsName.parse(path.name)
-    assert name is not None
-    shared = tuple(sorted((k, v) for k, v in name.entities.items() if k not in (numbering, "part")))
-    return (absolute(path.parent), shared, name.suffix)
-
-
 def _apart(paths: Sequence[Path], *, always: bool) -> tuple[list[Path], list[Path]]:
     """Return the DICOM files of the inputs, and the other inputs.
 
@@ -265,10 +240,10 @@ def _apart(paths: Sequence[Path], *, always: bool) -> tuple[list[Path], list[Pat
 def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> list[SeriesFiles]:
     root = absolute(folder)
     files = list(nifti_files(root, subjects)) or list(nifti_files(root))
-    named = [f for f in files if model_of_suffix(getattr(BidsName.parse(f.name), "suffix", "")) is not None]
+    named = [f for f in files if (name := BidsName.parse(f.name)) and model_of_suffix(name.suffix, sequence)]
     if named:
-        return _group(named, None)
-    here = [f for f in files if f.parent == root and not strip_nii(f).endswith(_DERIVED)]
+        return series_of(named, sequence)
+    here = [f for f in files if f.parent == root and not strip_nii(f).endswith((*map_suffixes(), *_NO_IMAGES))]
     if here and not any(f.is_dir() for f in root.glob("sub-*")):
         return _loose(sorted(here, key=lambda f: natural(f.name)), sequence)
     if not files:
@@ -282,92 +257,13 @@ def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> l
             "the folder holds DICOM, and NIfTI files that are no series. Name the series of DICOM with --series, or move the NIfTI "
             "files away."
         )
-    known = " or ".join(sorted(m.bids_suffix for m in models().values() if m.bids_suffix))
+    several = sorted({m.bids_suffix for m in models().values()} - {""})
+    known = " or ".join([", ".join(several[:-1]), several[-1]] if len(several) > 1 else several)
     suffixes = sorted({getattr(BidsName.parse(f.name), "suffix", f.name) for f in files})
     raise InputError(
         f"{folder} holds no {known} series (found: {', '.join(suffixes[:6])}{' …' if len(suffixes) > 6 else ''}). "
         "Give the files of the series themselves, with --sequence."
     )
-
-
-def _from_files(files: Sequence[Path], sequence: str | None) -> list[SeriesFiles]:
-    """Group BIDS files; one file alone stands for its whole series."""
-    series = []
-    for key, members in _by_key(files, sequence).items():
-        around = [f for f in sorted(members[0].parent.iterdir()) if is_nifti(f) and not f.name.startswith(".")]
-        beside = _by_key([f for f in around if _numbering(f, sequence) is not None], sequence)
-        files_of_series = beside[key] if len(members) == 1 else members
-        series.append(replace(_bids_series(files_of_series, sequence), siblings=_siblings(key, beside)))
-    return series
-
-
-def _group(files: Sequence[Path], sequence: str | None) -> list[SeriesFiles]:
-    groups = _by_key(files, sequence)
-    return [replace(_bids_series(f, sequence), siblings=_siblings(key, groups)) for key, f in groups.items()]
-
-
-def _by_key(files: Sequence[Path], sequence: str | None) -> dict[_Key, list[Path]]:
-    groups: dict[_Key, list[Path]] = {}
-    for f in files:
-        groups.setdefault(_key(f, _numbering(f, sequence) or ""), []).append(f)
-    return groups
-
-
-def _siblings(key: _Key, groups: Iterable[_Key]) -> tuple[str, ...]:
-    """Return the suffixes of the series beside this one that have its entities."""
-    return tuple(sorted({suffix for folder, shared, suffix in groups if (folder, shared) == key[:2]} - {key[2]}))
-
-
-def _bids_series(files: Sequence[Path], sequence: str | None) -> SeriesFiles:
-    """Return the series of files whose names differ by number and part alone."""
-    numbering = _numbering(files[0], sequence) or ""
-    parts: dict[str, dict[str, Path]] = {}
-    for f in files:
-        name = BidsName.parse(f.name)
-        assert name is not None
-        number, part = name.entities.get(numbering, ""), name.entities.get("part", "")
-        images = parts.setdefault(part, {})
-        if number in images:
-            raise InputError(f"{images[number].name} and {f.name} are the same image twice. Remove one of them.")
-        images[number] = f
-    _, shared, suffix = _key(files[0], numbering)
-    entities = dict(shared)
-    label = compose(entities, suffix).replace("_", " ")
-    if "real" in parts:
-        part, other = "real", "imag" if "imag" in parts else ""
-    elif "mag" in parts or "" in parts:
-        part, other = ("mag" if "mag" in parts else ""), ("phase" if "phase" in parts else "")
-    else:
-        raise InputError(
-            f"{label} has only {' and '.join(f'part-{p}' for p in parts)}. Add the magnitude or the real part."
-        )
-    model = model_of_suffix(suffix) or (models()[sequence] if sequence else None)
-    if other == "phase" and not (model is not None and any(f.name == "signed" for f in fields(model))):
-        other = ""
-    images = parts[part]
-    if other and parts[other].keys() != images.keys():
-        odd = sorted(parts[other].keys() ^ images.keys())
-        raise InputError(
-            f"{label}: {len(images)} images of {f'part-{part}' if part else 'magnitude'} and {len(parts[other])} of "
-            f"part-{other}; {numbering}-{odd[0]} lacks one of them. Add or remove it."
-        )
-    order = sorted(images, key=natural)
-    stem = "_".join(f"{k}-{v}" for k, v in _ordered(entities)) or suffix
-    return SeriesFiles(
-        images=tuple(images[n] for n in order),
-        entities=dict(_ordered(entities)),
-        suffix=suffix,
-        stem=stem,
-        dataset=dataset_of(files[0]),
-        label=label,
-        part=part,
-        companions=tuple(parts[other][n] for n in order) if other else (),
-        sequence=None if model_of_suffix(suffix) else sequence,
-    )
-
-
-def _ordered(entities: dict[str, str]) -> list[tuple[str, str]]:
-    return [(p.split("-", 1)[0], p.split("-", 1)[1]) for p in compose(entities, "").split("_") if p]
 
 
 def _loose(files: Sequence[Path], sequence: str | None) -> list[SeriesFiles]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.io.bids import Sidecars, model_of_suffix, models
 from rimap.io.given import given_maps
+from rimap.io.kind import GRADIENT, echo_kind, model_of_sidecars, note_on_echoes
 from rimap.io.nifti import MaskFile, NiftiFile, check_same_grid, open_nifti
 from rimap.io.opened import OpenSeries, check_companions
 from rimap.io.order import check_order, without_first
@@ -20,7 +21,7 @@ from rimap.io.settings import note_on_repeats, option_of, settings_from_sidecars
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
 from rimap.signals import SignalModel
-from rimap.signals.base import axis_of, bids_time
+from rimap.signals.base import axis_of
 from rimap.signals.settings import settings_of
 
 
@@ -96,34 +97,36 @@ class SeriesFiles:
         InputError
             Where none of these tells, or what was asked for contradicts the suffix.
         """
-        known = models()
-        sequence = sequence or self.sequence
-        of_suffix = model_of_suffix(self.suffix)
-        if sequence is not None:
-            if sequence not in known:
-                raise InputError(f"no sequence {sequence!r}; rimap has {', '.join(sorted(known))}.")
-            if of_suffix is not None and of_suffix.name != sequence:
-                raise InputError(
-                    f"{self.label} is {of_suffix.title.lower()} by its suffix, and --sequence {sequence} came. "
-                    f"Leave --sequence out, or rename the files."
-                )
-            return known[sequence]
-        if of_suffix is not None:
-            return of_suffix
-        metadata = self.metadata()
-        plain = [
-            m for m in known.values() if m.bids_suffix in ("IRT1", "MESE")
-        ]  # other sequences vary the same settings
-        fitting = [m for m in plain if _varies(metadata, bids_time(m))]
-        if len(fitting) != 1:
-            why = "both InversionTime and EchoTime vary" if fitting else "neither name nor sidecars tell"
-            flags = " or ".join(f"--sequence {m}" for m in sorted(m.name for m in plain))
-            no_times = not any(bids_time(m) in meta for m in plain for meta in metadata)
+        sequence, own = sequence or self.sequence, self._own_model()
+        if sequence is None:
+            if own is not None:
+                return own
+            counts = [open_nifti(f).n_volumes for f in self.images]
+            return model_of_sidecars(self.label, self.images, counts, self.metadata())
+        if sequence not in models():
+            raise InputError(f"expected a sequence ({', '.join(sorted(models()))}), got {sequence!r}.")
+        if own is not None and not self.can_be(sequence):
+            says = f"suffix, and --sequence {sequence} does not read {self.suffix}" if self.suffix else "headers"
             raise InputError(
-                f"{self.label}: which kind of series is this, and at which times? {why.capitalize()}. "
-                f"Give {flags}{', and the times in ms with --times-ms' if no_times else ''}."
+                f"{self.label}: expected --sequence {own.name}, got {sequence}: it is {own.title.lower()} by its {says}. "
+                "Leave --sequence out, or rename the files."
             )
-        return fitting[0]
+        return models()[sequence]
+
+    def can_be(self, sequence: str) -> bool:
+        """Tell whether the images may be those of a signal model, by their suffix or the headers of DICOM."""
+        own, asked = self._own_model(), models()[sequence]
+        if own is None or own is asked or own.bids_suffix in asked.also_reads:
+            return True
+        # Gradient echoes that are named after spin echoes, or the other way round, are what their sidecars say.
+        same_axis = axis_of(own).bids == axis_of(asked).bids and own.gradient_echo != asked.gradient_echo
+        return same_axis and (echo_kind(self.metadata())[0] == GRADIENT) == asked.gradient_echo
+
+    def _own_model(self) -> type[SignalModel] | None:
+        """Return the signal model that suffix or headers say, `None` if they say none."""
+        if self.suffix or not self.origin or self.sequence is None:
+            return model_of_suffix(self.suffix)
+        return models()[self.sequence]
 
     def load(
         self,
@@ -187,7 +190,7 @@ class SeriesFiles:
             Parameters that are known, by name: a file, a number, or an array (*X). Without a file for B1, that of the data
             set (TB1map of the same subject and session) is used if there is one.
         sequence
-            ``ir`` or ``t2``, where suffix and sidecars do not tell.
+            A signal model by name, if suffix and sidecars do not say it or are to be read as another one.
         mask
             A file or an array (*X).
         noise
@@ -246,9 +249,11 @@ class SeriesFiles:
             setting = settings_of(model)[name]
             if setting.per_image is not False and len(values[name]) > 1:
                 check_order(self.images, values[name], option_of(setting, model), setting, converted=bool(self.origin))
-        found, notes = settings_from_sidecars(self.images, counts, metadata, model, known=values)
+        sure = bool(self.suffix or self.sequence)
+        notes = note_on_echoes(self.label, metadata, model, sure=sure)
+        found, more = settings_from_sidecars(self.images, counts, metadata, model, known=values)
         repeats = [] if axis in typed else note_on_repeats(files, metadata, model)
-        return values | found, [*repeats, *notes]
+        return values | found, [*repeats, *notes, *more]
 
     def _polarity(self, model: type[SignalModel], signed: bool | None) -> dict[str, Any]:
         """Return whether the images keep their polarity, for the models that ask."""
@@ -260,10 +265,3 @@ class SeriesFiles:
                 "(part-phase) or the real part, or leave signed out."
             )
         return {"signed": self.part == "real" if signed is None else signed}
-
-
-def _varies(metadata: Sequence[dict[str, Any]], field: str) -> bool:
-    values = [m.get(field) for m in metadata]
-    if any(v is None for v in values) or not values:
-        return False
-    return any(isinstance(v, list) for v in values) or len({str(v) for v in values}) > 1

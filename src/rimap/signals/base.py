@@ -173,6 +173,8 @@ class SignalModel(ABC):
     """Suffix of the weighted images in BIDS that means this model: IRT1, MESE."""
     also_reads: ClassVar[tuple[str, ...]] = ()
     """Other suffixes that ``--sequence`` may read as this model."""
+    gradient_echo: ClassVar[bool | None] = None
+    """Whether images that differ in the echo time are gradient echoes (T2*) or spin echoes (T2); `None` if it does not matter."""
     linear_in_field: ClassVar[bool] = False
     """The claim that the shape is linear in the field; it is checked before it is used."""
     changes_sign: ClassVar[bool] = False

@@ -66,6 +66,7 @@ class GradientEcho(SignalModel):
     formula: ClassVar[str] = r"S = A\,e^{-TE/T_2^*}"
     reference: ClassVar[str] = "Chavhan et al. 2009, doi:10.1148/rg.295095034"
     bids_suffix: ClassVar[str] = "MEGRE"
+    gradient_echo: ClassVar[bool | None] = True
     parameters: ClassVar[tuple[Parameter, ...]] = (_AMPLITUDE, _TIME)
     derived: ClassVar[tuple[Derived, ...]] = (_R2STAR,)
 
@@ -113,6 +114,7 @@ class GradientEchoWithOffset(SignalModel):
     formula: ClassVar[str] = r"S = A\,e^{-TE/T_2^*} + C"
     reference: ClassVar[str] = "Ghugre et al. 2006, doi:10.1002/jmri.20467"
     also_reads: ClassVar[tuple[str, ...]] = ("MEGRE",)
+    gradient_echo: ClassVar[bool | None] = True
     parameters: ClassVar[tuple[Parameter, ...]] = (
         _AMPLITUDE,
         _TIME,

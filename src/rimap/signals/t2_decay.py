@@ -37,6 +37,7 @@ class T2Decay(SignalModel):
     formula: ClassVar[str] = r"S = A\,e^{-TE/T_2}"
     reference: ClassVar[str] = "Sabidussi et al. 2021, doi:10.1016/j.media.2021.102220"
     bids_suffix: ClassVar[str] = "MESE"
+    gradient_echo: ClassVar[bool | None] = False
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter("A", "a.u.", (0.0, np.inf), "amplitude", suffix="M0map", meaning="amplitude"),
         Parameter("T2", "ms", (0.5, 5000.0), "time", start=100.0, suffix="T2map", meaning="transverse relaxation time"),
