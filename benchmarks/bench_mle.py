@@ -26,7 +26,7 @@ from rimap.estimators.mle import estimator as mle
 from rimap.estimators.mle.estimator import DEFAULT_LAMBDA_B
 from rimap.estimators.mle.field import Box, minimise
 from rimap.estimators.mle.voxels import Voxels
-from rimap.estimators.rim.whole_field import smooth_B
+from rimap.estimators.rim.whole_field import smooth_field
 from rimap.estimators.table import ShapeTable
 from rimap.simulation.anatomies import digital_brain
 from rimap.simulation.subjects import simulate_series, simulate_subject
@@ -116,7 +116,7 @@ def main() -> None:
         "MLE, Gaussian (target 3 s, goal 1 s)": lambda: MLE(threads=1).estimate(series),
         "MLE, Rician": lambda: MLE(threads=1).estimate(rician),
         "MLE with one B (lambda_B = inf)": lambda: MLE(threads=1, lambda_B=math.inf).estimate(series),
-        "smooth_B, with which the RIM begins": lambda: smooth_B(series, threads=1),
+        "smooth_field, with which the RIM begins": lambda: smooth_field(series, threads=1),
         "NLLS, for comparison": lambda: NLLS(threads=1).estimate(series),
     }.items():
         print(f"{name:<44}{seconds(work):8.2f} s", flush=True)

@@ -19,7 +19,7 @@ from rimap.estimators.mle.estimator import DEFAULT_LAMBDA_B, MLE
 from rimap.estimators.mle.field import Box, minimise
 from rimap.estimators.mle.voxels import Voxels
 from rimap.estimators.nlls.estimator import NLLS
-from rimap.estimators.rim.whole_field import smooth_B
+from rimap.estimators.rim.whole_field import smooth_field
 from rimap.estimators.table import ShapeTable
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -354,5 +354,5 @@ def test_the_quick_B_of_the_RIM_is_close_to_that_of_the_end(brain: NDArray[Any])
     rng = np.random.default_rng(0)
     truth = simulate_subject(brain, MODEL, rng)
     series = simulate_series(truth, MODEL, Gaussian(sigma=0.65 / 30), rng, mask=brain_mask(brain))
-    start, end = smooth_B(series, threads=1), MLE().estimate(series)["B"]
+    start, end = smooth_field(series, threads=1), MLE().estimate(series)["B"]
     assert np.sqrt(np.mean((start - end)[brain_mask(brain)] ** 2)) < 0.005

@@ -15,6 +15,7 @@ from rimap.estimators.networks.resnet import WIDTHS, ResNet
 from rimap.estimators.networks.rim import RIM
 from rimap.estimators.networks.rnn_cell import RNNCell
 from rimap.estimators.networks.voxelwise_gru import VoxelwiseGRU
+from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import GENERAL, PAPER, from_state, to_state
 
 IR = rimap.InversionRecovery(tau=[100, 300, 600, 1200, 2500])
@@ -31,15 +32,15 @@ def batch(model, n=2, size=8, seed=0, sigma=0.02):
     return *tensors, torch.from_numpy(kappa.astype(np.float32))
 
 
-def random_rim(config, Q, seed=0):
+def random_rim(config, model, seed=0):
     torch.manual_seed(seed)
-    rim = RIM(config, Q)
+    rim = RIM(config, Layout.of(model))
     torch.nn.init.normal_(rim.cell.output.weight, std=0.02)
     return rim
 
 
 def test_the_paper_cell_has_41475_parameters():
-    assert sum(p.numel() for p in RIM(PAPER, 3).parameters()) == 41_475
+    assert sum(p.numel() for p in RIM(PAPER, Layout.of(IR)).parameters()) == 41_475
 
 
 def test_resnet_has_the_listed_widths():
@@ -84,7 +85,7 @@ def test_memory_changes_the_output():
 @pytest.mark.parametrize("model", [IR, T2], ids=["ir", "t2"])
 def test_any_batch_any_n_any_size(config, model):
     Q = len(model.parameters)
-    rim = random_rim(config, Q)
+    rim = random_rim(config, model)
     for n, m, size in ((1, model, 5), (3, model.subset(range(model.n_images - 1)), 8)):
         S, sigma, _ = batch(m, n, size)
         steps = rim(m, S, sigma)
@@ -94,7 +95,7 @@ def test_any_batch_any_n_any_size(config, model):
 
 @pytest.mark.parametrize("config", [PAPER, GENERAL], ids=["paper", "general"])
 def test_a_patch_does_not_depend_on_its_batch(config):
-    rim = random_rim(config, 3)
+    rim = random_rim(config, IR)
     S, sigma, _ = batch(IR, 3)
     with torch.no_grad():
         whole, alone = rim(IR, S, sigma)[-1][:, :1], rim(IR, S[:1], sigma[:1])[-1]
@@ -118,7 +119,7 @@ class Recorder(torch.nn.Module):
 def test_the_gradient_is_autograds_and_new_at_each_step(model):
     """The paper's input: the gradient of ½Σ(S − f)² in scaled units, 31/N times, at the estimate of this step."""
     Q, N = len(model.parameters), model.n_images
-    rim = random_rim(PAPER, Q)
+    rim = random_rim(PAPER, model)
     rim.cell = Recorder(rim.cell)
     S, sigma, _ = batch(model)
     steps = rim(model, S, sigma)
@@ -128,7 +129,7 @@ def test_the_gradient_is_autograds_and_new_at_each_step(model):
         u = x[:, :Q].movedim(1, 0).double().requires_grad_(True)
         if j:
             assert torch.equal(x[:, :Q].movedim(1, 0), steps[j - 1].detach())
-        f = model.signal(from_state(PAPER, u))
+        f = model.signal(from_state(PAPER, Layout.of(model), u))
         (0.5 * (f - S.movedim(1, 0).double()) ** 2).sum().backward()
         expected = u.grad.movedim(0, 1) * 31 / N
         assert torch.allclose(x[:, Q:].double(), expected, rtol=1e-3, atol=2e-4 * expected.abs().max())
@@ -137,7 +138,7 @@ def test_the_gradient_is_autograds_and_new_at_each_step(model):
 
 def test_paper_start():
     S, sigma, _ = batch(IR)
-    rim = random_rim(PAPER, 3)
+    rim = random_rim(PAPER, IR)
     rim.cell = Recorder(rim.cell)
     rim(IR, S, sigma)
     A, B, T = rim.cell.seen[0][:, :3].movedim(1, 0)
@@ -146,17 +147,17 @@ def test_paper_start():
 
 def test_an_untrained_general_network_returns_its_start():
     S, sigma, kappa = batch(IR, size=16, sigma=0.005)
-    u = RIM(GENERAL, 3)(IR, S, sigma)
+    u = RIM(GENERAL, Layout.of(IR))(IR, S, sigma)
     assert torch.equal(u[0], u[-1])
-    T = from_state(GENERAL, u[-1].detach())[2]
+    T = from_state(GENERAL, Layout.of(IR), u[-1].detach())[2]
     assert float((T / kappa[2] - 1).abs().median()) < 0.12  # B is white here, the start keeps it smooth
 
 
 def test_training_reaches_the_first_layer_and_every_step():
     for config in (PAPER, GENERAL):
-        rim = random_rim(config, 3)
+        rim = random_rim(config, IR)
         S, sigma, kappa = batch(IR)
-        loss = ((rim(IR, S, sigma)[-1] - to_state(config, kappa)) ** 2).mean()
+        loss = ((rim(IR, S, sigma)[-1] - to_state(config, Layout.of(IR), kappa)) ** 2).mean()
         loss.backward()
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in rim.parameters())
 
@@ -165,7 +166,7 @@ def test_training_reaches_the_first_layer_and_every_step():
 @pytest.mark.parametrize("model", [IR, T2], ids=["ir", "t2"])
 def test_without_the_table_it_is_the_same(config, model):
     """Another device than the CPU takes the sums from their definition; so does double precision."""
-    rim = random_rim(config, len(model.parameters))
+    rim = random_rim(config, model)
     S, sigma, _ = batch(model)
     with torch.no_grad():
         fast = rim(model, S, sigma)[-1]

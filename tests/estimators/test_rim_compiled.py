@@ -10,7 +10,7 @@ from rimap.estimators.rim import start
 from rimap.estimators.rim.averaging import average_of_alike
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.neighbours import gaussian_sum
-from rimap.estimators.rim.whole_field import smooth_B, smooth_B_of_alike
+from rimap.estimators.rim.whole_field import smooth_field, smooth_field_of_alike
 
 MODELS = {
     "ir": rimap.InversionRecovery(tau=[100, 300, 600, 1200, 2500]),
@@ -50,7 +50,7 @@ def test_the_start_at_a_known_B_is_that_of_training(name, rician):
     S, B = slice_of(model, 0.03)
     sigma = np.full((1, 1, 1), 0.03, np.float32)
     data = DataTerm(model, abs(S) if rician else S, sigma, rician)
-    fast, slow = data.at_B(B), start.at_B(model, data.S, B, sigma, data)
+    fast, slow = data.at_field(B), start.at_field(data.problem, B)
     np.testing.assert_array_equal(fast[1], B)
     for q in (0, 2):
         off = abs(fast[q] / slow[q] - 1)
@@ -69,9 +69,9 @@ def test_the_B_of_a_whole_series_on_its_coarser_grid(masked):
         images=300 * S.astype(np.float32), model=model, noise=rimap.Gaussian(sigma=300 * sigma), mask=mask
     )
     for rough in (False, True):
-        B = smooth_B(series, threads=1, rough=rough)
+        B = smooth_field(series, threads=1, rough=rough)
         assert np.median(abs(B - kappa[1])[mask if masked else ...]) < (0.02 if rough else 0.012)
-    once_more = smooth_B_of_alike(series, [(np.arange(31), kappa)], B, threads=1)
+    once_more = smooth_field_of_alike(series, [(np.arange(31), kappa)], B, threads=1)
     assert np.median(abs(once_more - kappa[1])[mask if masked else ...]) < 0.012
 
 

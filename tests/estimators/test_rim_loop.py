@@ -7,9 +7,11 @@ import pytest
 
 import rimap
 from rimap.errors import InputError
-from rimap.estimators.rim.data_term import SignalTable, Sums, data_sums
+from rimap.estimators.rim.data_term import SignalTable, data_sums
+from rimap.estimators.rim.known_field import DataTerm
+from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import GENERAL, PAPER, Quadratic, RIMConfig, box, from_state, moved, to_state
-from rimap.estimators.rim.start import smooth_B_start
+from rimap.estimators.rim.start import likelihood_start
 
 MODELS = {
     "ir": rimap.InversionRecovery(tau=[100, 300, 600, 1200, 2500]),
@@ -59,7 +61,7 @@ def test_the_damped_step_is_that_of_linear_algebra(name, config):
     model = MODELS[name]
     kappa, S = drawn(model, 50)
     Q = len(kappa)
-    q = Quadratic.of(config, kappa, data_sums(model, S, kappa), np.full(50, 0.03))
+    q = Quadratic.of(config, Layout.of(model), kappa, data_sums(model, S, kappa), np.full(50, 0.03))
     for free in ([*range(Q)], [0, Q - 1]):
         step, variance = q.solve(free)
         for m in range(50):
@@ -74,17 +76,20 @@ def test_the_damped_step_is_that_of_linear_algebra(name, config):
 @pytest.mark.parametrize("config", [PAPER, GENERAL], ids=["paper", "general"])
 def test_coordinates_there_and_back(config):
     kappa, _ = drawn(MODELS["ir"])
-    np.testing.assert_allclose(from_state(config, to_state(config, kappa)), kappa, rtol=1e-12)
+    layout = Layout.of(MODELS["ir"])
+    there = to_state(config, layout, kappa)
+    np.testing.assert_allclose(from_state(config, layout, there), kappa, rtol=1e-12)
 
 
 @pytest.mark.parametrize("config", [PAPER, GENERAL], ids=["paper", "general"])
 def test_no_update_leaves_the_domain(config):
     model = MODELS["ir"]
     kappa, _ = drawn(model)
-    u = to_state(config, kappa)
+    layout = Layout.of(model)
+    u = to_state(config, layout, kappa)
     for sign in (-1, 1):
-        new = moved(config, u, np.full_like(u, sign * 50.0), [1.0] * 3, box(config, model))
-        k = from_state(config, new)
+        new = moved(config, u, np.full_like(u, sign * 50.0), [1.0] * 3, box(config, layout))
+        k = from_state(config, layout, new)
         assert (k[0] >= 0).all() and (k[1] >= 0).all() and (k[2] > 0.99).all()
         assert np.isfinite(model.signal(k)).all()
 
@@ -103,13 +108,7 @@ def test_the_start_finds_a_smooth_B(snr):
     tissue = ((x * 6).astype(int) + (y * 6).astype(int)) % 2
     kappa = np.stack([np.where(tissue, 0.85, 0.65), 1.8 + 0.12 * (x + y - 1), np.where(tissue, 1400.0, 780.0)])
     S = (model.signal(kappa) + sigma * rng.standard_normal((31, size, size)))[:, None].astype(np.float32)
-    table = SignalTable.of(model)
-    voxels = np.ascontiguousarray(S.reshape(31, -1).T)
-
-    def sums_at(k):
-        found = table.sums(voxels, np.ascontiguousarray(k.reshape(3, -1), np.float32))
-        return Sums(*(a.reshape(*a.shape[:-1], 1, size, size) for a in found))
-
-    _, B, T = smooth_B_start(model, S, np.full((1, 1, 1), sigma, np.float32), sums_at)[:, 0]
+    data = DataTerm(model, S, np.full((1, 1, 1), sigma, np.float32), False)
+    _, B, T = likelihood_start(data.problem)[:, 0]
     assert np.median(abs(B - kappa[1])) < {10: 0.06, 30: 0.03, 100: 0.02}[snr]
     assert np.median(abs(T / kappa[2] - 1)) < {10: 0.07, 30: 0.03, 100: 0.02}[snr]

@@ -16,6 +16,7 @@ import rimap
 from rimap.errors import InputError
 from rimap.estimators.networks.restore import weights_of
 from rimap.estimators.rim.estimator import RIM, Loop
+from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.loop import from_state
 from rimap.estimators.shipped import metadata_of, path_of, session
 from rimap.series import Status
@@ -57,15 +58,15 @@ def test_onnx_and_numpy_are_torch(network, rician):
     with torch.no_grad():
         theirs = rim(MODEL, torch.from_numpy(S[None]), torch.tensor([0.02]), rician=rician)
     loop = Loop(MODEL, rim.config, session(path, 1))
-    ours = list(loop.steps(S[:, None], np.full((1, 1, 1), 0.02, np.float32), rician))[1:]
+    ours = list(loop.steps(DataTerm(MODEL, S[:, None], np.full((1, 1, 1), 0.02, np.float32), rician)))[1:]
     assert len(ours) == len(theirs) == 6
     for (kappa, _), u in zip(ours, theirs):
-        np.testing.assert_allclose(kappa, from_state(rim.config, u).numpy(), rtol=2e-4, atol=1e-4)
+        np.testing.assert_allclose(kappa, from_state(rim.config, rim.layout, u).numpy(), rtol=2e-4, atol=1e-4)
 
 
 def test_the_cell_alone_is_torchs_to_rounding(network):
     rim, path = network
-    F, C = rim.config.features, rim.config.channels(3)
+    F, C = rim.config.features, rim.config.channels(rim.layout)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, C, 9, 7)).astype(np.float32)
     h = rng.uniform(-1, 1, (2, 2, F, 9, 7)).astype(np.float32)
@@ -227,13 +228,14 @@ def test_a_network_written_anew_is_the_same(network, tmp_path):
 def test_no_estimate_denies_the_data(network, sigma_map):
     """A network that goes astray is held where χ² has risen by 16 over its start, the maximum of the likelihood."""
     rim, path = network
-    if rim.config.start != "smooth_B":
+    if rim.config.start != "likelihood":
         pytest.skip("the paper's start is no maximum of the likelihood")
     s = series(unit=1.0)
     loop = Loop(MODEL, replace(rim.config, gain=(30.0, 0.5, 30.0)), session(path, 1))
     S, sigma = s.images[:, None], np.full((1, *(s.shape if sigma_map else (1, 1))), 0.02, np.float32)
-    (_, least), *_, (astray, sse) = loop.steps(S, sigma, False)
-    kappa, held = loop(S, sigma, False)
+    data = DataTerm(MODEL, S, sigma, False)
+    (_, least), *_, (astray, sse) = loop.steps(data)
+    kappa, held = loop(data)
     far = sse - least > 16 * sigma**2
     assert far.mean() > 0.02
     np.testing.assert_array_equal(kappa[:, ~far], astray[:, ~far])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import rimap
-from rimap.estimators.rim.whole_field import folds, smooth_B, smooth_B_of_alike
+from rimap.estimators.rim.whole_field import folds, smooth_field, smooth_field_of_alike
 from rimap.signals.protocols import PROTOCOLS
 
 
@@ -33,10 +33,10 @@ def test_voxels_chosen_by_other_images_give_the_B_that_voxels_chosen_by_their_ow
     images = model.signal(kappa) + rng.normal(0, sigma, (31, 96, 96))
     series = rimap.WeightedSeries(images=images.astype(np.float32), model=model, noise=rimap.Gaussian(sigma=sigma))
 
-    start = smooth_B(series, threads=1)
+    start = smooth_field(series, threads=1)
 
     def error(guides):
-        return float((smooth_B_of_alike(series, guides, start, threads=1) - B).mean())
+        return float((smooth_field_of_alike(series, guides, start, threads=1) - B).mean())
 
     def chosen_by(numbers):
         """Return a κ that follows the noise of these images, half the way to their least squares at this B."""

@@ -53,7 +53,7 @@ class Together(TorchDispatchMode):
 
 
 def _first_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `at_B` go through one value of B and all voxels: what is where cannot be known of tensors without values."""
+    """Let `at_field` go through one value of the field and all voxels: what is where cannot be known of tensors without values."""
     original = start.namespace
 
     class Namespace:

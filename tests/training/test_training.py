@@ -248,11 +248,12 @@ def test_units_of_the_bound_make_noise_levels_alike(small_anatomy):
         recipe = replace(recipe, loss=replace(recipe.loss, huber=0.0, floor=1e-4, ceiling=1e3, weights=(0.0, 0.0, 3.0)))
         batch = simulate_batch(recipe.simulation, [small_anatomy], 0, 4)
         truth = torch.from_numpy(batch.kappa.swapaxes(0, 1).copy())
+        from rimap.estimators.rim.layout import Layout
         from rimap.estimators.rim.loop import to_state
         from rimap.training.loss import _error_scale
 
         u, s = (
-            to_state(recipe.rim, truth),
+            to_state(recipe.rim, Layout.of(batch.model), truth),
             _error_scale(recipe.loss, recipe, batch, truth, torch.from_numpy(batch.sigma)),
         )
         noise = torch.randn(u.shape, generator=torch.Generator().manual_seed(0))

@@ -110,7 +110,7 @@ def _network(maps: ParameterMaps, paper: str, start: str) -> str:
         return ""
     ships = str(name) in shipped()
     text = f", the network {name}{' that ships with rimap' if ships else ', which does not ship with rimap'}"
-    if (start or (start_of(str(name)) if ships else "")) != "smooth_B":
+    if (start or (start_of(str(name)) if ships else "")) not in ("smooth_B", "likelihood"):
         return text
     smooth = " and ".join(p.name for p in maps.model.parameters if p.smooth)
     return (

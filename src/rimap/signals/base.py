@@ -27,7 +27,7 @@ SMOOTH, GIVEN, FREE = "smooth", "given", "free"
 
 @dataclass(frozen=True)
 class FieldPrior:
-    """What a field is like in a scan: training and simulation draw it from this.
+    """What a field is like in a scan: training and simulation draw it from this, and searches for it use it.
 
     Parameters
     ----------
@@ -35,10 +35,29 @@ class FieldPrior:
         The least and the greatest mean over an image.
     spread
         Standard deviation within an image around its mean, relative: the least and the greatest.
+    typical
+        The value where nothing determines it. The default is the middle of `mean`.
+    sd
+        Standard deviation over all voxels of all scans, in the unit of the field: the step of a search, and what a change
+        of the field is measured in. The default follows from `mean` and `spread`.
     """
 
     mean: tuple[float, float]
     spread: tuple[float, float] = (0.0, 0.1)
+    typical: float | None = None
+    sd: float | None = None
+
+    @property
+    def middle(self) -> float:
+        """`typical`, or its default."""
+        return sum(self.mean) / 2 if self.typical is None else self.typical
+
+    @property
+    def deviation(self) -> float:
+        """`sd`, or its default: that of a uniform mean and of the spread around it."""
+        if self.sd is not None:
+            return self.sd
+        return float(np.hypot((self.mean[1] - self.mean[0]) / 12**0.5, self.spread[1] * self.middle))
 
 
 @dataclass(frozen=True)
@@ -67,6 +86,8 @@ class Parameter:
         BIDS suffix of its map, or `None` if BIDS has none.
     prior
         Of a field: what it is like in a scan.
+    search
+        The range of a coarse search for a start, in `unit`. The default is the box, and for a field the means of its `prior`.
     meaning
         What it is, in a few words, for the table of parameters.
     """
@@ -80,6 +101,7 @@ class Parameter:
     start: float | None = None
     suffix: str | None = None
     prior: FieldPrior | None = None
+    search: tuple[float, float] | None = None
     meaning: str = ""
 
     def __post_init__(self) -> None:
@@ -100,6 +122,22 @@ class Parameter:
             low, high = self.bounds
             middle = (low * high) ** 0.5 if self.transform == "log" else (low + high) / 2
             object.__setattr__(self, "start", middle)
+
+    @property
+    def in_a_scan(self) -> FieldPrior:
+        """Its `prior`; without one, that of a field which fills the middle of its box."""
+        low, high = self.bounds
+        return self.prior or FieldPrior(mean=(low + 0.3 * (high - low), high - 0.3 * (high - low)), typical=self.start)
+
+    @property
+    def searched(self) -> tuple[float, float]:
+        """`search`, or its default, inside the box."""
+        low, high = self.bounds
+        if self.role == FIELD and self.search is None:
+            prior = self.in_a_scan
+            return max(low, prior.mean[0] - prior.deviation), min(high, prior.mean[1] + prior.deviation)
+        least, greatest = self.search or self.bounds
+        return max(low, least), min(high, greatest)
 
     @property
     def smooth(self) -> bool:

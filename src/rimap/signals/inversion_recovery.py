@@ -70,11 +70,19 @@ class InversionRecovery(SignalModel):
             "field",
             treatment="smooth",
             start=2.0,
-            prior=FieldPrior(mean=(1.5, 2.05)),
+            prior=FieldPrior(mean=(1.5, 2.05), typical=1.9, sd=0.2),
+            search=(1.0, 2.3),
             meaning="inversion efficiency; 2 is a perfect inversion",
         ),
         Parameter(
-            "T1", "ms", (1.0, 10_000.0), "time", start=1000.0, suffix="T1map", meaning="longitudinal relaxation time"
+            "T1",
+            "ms",
+            (1.0, 10_000.0),
+            "time",
+            start=1000.0,
+            suffix="T1map",
+            search=(2.0, 10_000.0),
+            meaning="longitudinal relaxation time",
         ),
     )
     linear_in_field: ClassVar[bool] = True

@@ -40,7 +40,16 @@ class T2Decay(SignalModel):
     gradient_echo: ClassVar[bool | None] = False
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter("A", "a.u.", (0.0, np.inf), "amplitude", suffix="M0map", meaning="amplitude"),
-        Parameter("T2", "ms", (0.5, 5000.0), "time", start=100.0, suffix="T2map", meaning="transverse relaxation time"),
+        Parameter(
+            "T2",
+            "ms",
+            (0.5, 5000.0),
+            "time",
+            start=100.0,
+            suffix="T2map",
+            search=(2.0, 5000.0),
+            meaning="transverse relaxation time",
+        ),
     )
 
     def shape(self, T2: Array) -> Array:  # type: ignore[override]

@@ -8,9 +8,10 @@ NumPy may change its samplers).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,8 @@ class Batch:
         Which batch it is.
     hidden_tr
         Whether the images have a TR that the model does not know.
+    known
+        Parameters that the model takes as given, as they were measured: numbers or maps (b, h, w), by name.
     """
 
     images: F32
@@ -74,6 +77,7 @@ class Batch:
     structures: NDArray[np.uint8]
     index: int = 0
     hidden_tr: bool = False
+    known: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def weight(self) -> NDArray[np.bool_]:
@@ -185,8 +189,8 @@ def draw_patch(recipe: PatchRecipe, anatomy: Anatomy, number: int) -> Truth:
             sd = recipe.white_A if p.name == "A" else recipe.white_T_ms
             value += (sd + white * value) * rng.standard_normal(labels.shape, dtype=np.float32)
         if smooth > 0:  # tissues differ in how strongly, and in which direction, they follow the field
-            field = _field(labels.shape, _uniform(rng, recipe.smooth_length), rng)
-            value *= 1 + smooth * spread[labels] * field
+            variation = _field(labels.shape, _uniform(rng, recipe.smooth_length), rng)
+            value *= 1 + smooth * spread[labels] * variation
         np.maximum(value, FLOOR * lut[labels], out=value)
         if blur is not None:
             value = _blurred(value, tissue, blur, keep_edge=p.name != "A")

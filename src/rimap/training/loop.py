@@ -28,13 +28,14 @@ from rimap.errors import InputError
 from rimap.estimators.networks.export import cell_to_onnx, resnet_to_onnx, save_onnx
 from rimap.estimators.networks.resnet import ResNet
 from rimap.estimators.networks.rim import RIM
+from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import from_state
 from rimap.signals import signal_models
 from rimap.simulation.anatomies import Anatomy, load_anatomies
 from rimap.simulation.patches import Batch, simulate_batch
 from rimap.simulation.recipe import PatchRecipe
 from rimap.training.checkpoint import CHECKPOINT, claim, load_weights, resume, save_checkpoint
-from rimap.training.loss import batch_loss, nearer_B
+from rimap.training.loss import batch_loss, estimates_of, tensors_of
 from rimap.training.recipe import TrainingRecipe
 
 LOG = "log.csv"
@@ -80,12 +81,12 @@ class Machine:
 
 def build_network(recipe: TrainingRecipe) -> nn.Module:
     """Return the untrained network of a recipe; its seed draws the weights."""
-    Q = len(signal_models()[recipe.simulation.sequence].parameters)
+    layout = Layout.of(signal_models()[recipe.simulation.sequence])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         if recipe.network == "rim":
-            return RIM(recipe.rim, Q, mixed=recipe.training.precision == "bf16-mixed")
-        return ResNet(len(recipe.simulation.times_ms), Q)
+            return RIM(recipe.rim, layout, mixed=recipe.training.precision == "bf16-mixed")
+        return ResNet(len(recipe.simulation.times_ms), len(layout.carried))
 
 
 def train(
@@ -197,23 +198,11 @@ def validate(
     with torch.no_grad():
         for batch in batches:
             losses.append(float(batch_loss(recipe, network, batch, device)))
-            S = torch.from_numpy(batch.images).to(device)
-            sigma = torch.from_numpy(batch.sigma).to(device)
-            kappa = torch.from_numpy(np.ascontiguousarray(batch.kappa.swapaxes(0, 1))).to(device)
-            if recipe.network == "rim":
-                u = network(
-                    batch.model,
-                    S,
-                    sigma,
-                    torch.from_numpy(batch.weight.astype(np.float32)).to(device),
-                    rician=batch.rician,
-                    nearer_B=nearer_B(recipe, batch, kappa),
-                )
-                T = from_state(recipe.rim, u[-1])[-1].cpu().numpy()
-                first = from_state(recipe.rim, u[0])[-1].cpu().numpy()
-            else:
-                T = first = network(S)[:, -1].cpu().numpy() * 1000.0
-            truth = batch.kappa[:, -1]
+            tensors = tensors_of(batch, device)
+            estimates = estimates_of(recipe, network, batch, tensors)
+            layout = Layout.of(batch.model)
+            T, first = (from_state(recipe.rim, layout, u)[-1].cpu().numpy() for u in (estimates[-1], estimates[0]))
+            truth = tensors[1][-1].cpu().numpy()
             inside = batch.brain & batch.weight
             errors.append((T / truth - 1)[inside])
             starts.append((first / truth - 1)[inside])

@@ -8,24 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rimap.estimators.rim.data_term import data_sums
-from rimap.estimators.rim.loop import Quadratic, to_state
+from rimap.estimators.networks.rim import data_term
+from rimap.estimators.rim.layout import Layout
+from rimap.estimators.rim.loop import Quadratic, by_role, to_state
 from rimap.simulation.patches import Batch, Structure
 from rimap.training.recipe import Loss, TrainingRecipe
 
 
 def batch_loss(recipe: TrainingRecipe, network: nn.Module, batch: Batch, device: torch.device) -> Tensor:
     """Return the loss of one batch (Eq. 6 for a RIM, Eq. 3 for a ResNet)."""
-    S, truth, sigma, weight = (
-        torch.from_numpy(np.ascontiguousarray(x)).to(device)
-        for x in (batch.images, batch.kappa.swapaxes(0, 1), batch.sigma, batch.weight.astype(np.float32))
-    )
-    config = recipe.rim
-    if recipe.network == "rim":
-        estimates = network(batch.model, S, sigma, weight, rician=batch.rician, nearer_B=nearer_B(recipe, batch, truth))
-    else:
-        estimates = [network(S).movedim(1, 0)]
-    target = to_state(config, truth)
+    S, truth, sigma, weight = tensors_of(batch, device)
+    estimates = estimates_of(recipe, network, batch, (S, truth, sigma, weight))
+    layout = Layout.of(batch.model)
+    target = to_state(recipe.rim, layout, truth)
     scale = _error_scale(recipe.loss, recipe, batch, truth, sigma)
     J = len(estimates)
     share = (
@@ -49,22 +44,54 @@ def batch_loss(recipe: TrainingRecipe, network: nn.Module, batch: Batch, device:
             if recipe.loss.huber:
                 bias = bias / (1 + draws.square().mean(2).detach() / recipe.loss.huber**2)
             cost = cost + recipe.loss.bias_penalty * bias.repeat_interleave(D, 1)
-        total = total + part * (cost * _parameter_weights(recipe.loss, cost) * weight).sum() / (
+        total = total + part * (cost * _parameter_weights(recipe.loss, layout, cost) * weight).sum() / (
             weight.sum().clamp(min=1) * len(cost)
         )
     return total
 
 
-def nearer_B(recipe: TrainingRecipe, batch: Batch, truth: Tensor) -> Callable[[Tensor], Tensor] | None:
-    """Return what moves the B of the start towards the truth (Q, b, h, w): a slice tells B better than a patch."""
-    low, high = recipe.training.b_error_left
-    if len(truth) != 3 or low >= 1 or batch.hidden_tr or recipe.rim.start == "paper":
+Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def tensors_of(batch: Batch, device: torch.device) -> Tensors:
+    """Return images (b, N, h, w), the truth (P, b, h, w) of what a network carries, σ (b), and where there is tissue (b, h, w)."""
+    truth = Layout.of(batch.model).carried_of(batch.kappa.swapaxes(0, 1))
+    arrays = (batch.images, truth, batch.sigma, batch.weight.astype(np.float32))
+    S, kappa, sigma, weight = (torch.from_numpy(np.ascontiguousarray(x)).to(device) for x in arrays)
+    return S, kappa, sigma, weight
+
+
+def known_of(batch: Batch, device: torch.device) -> dict[str, float | Tensor]:
+    """Return the parameters that are given, numbers or maps (b, h, w), by name."""
+    return {name: torch.from_numpy(v).to(device) if np.ndim(v) else v for name, v in batch.known.items()}
+
+
+def estimates_of(recipe: TrainingRecipe, network: nn.Module, batch: Batch, tensors: Tensors) -> list[Tensor]:
+    """Return u (P, b, h, w) after every step of a RIM; the one of a ResNet."""
+    S, truth, sigma, weight = tensors
+    if recipe.network != "rim":
+        return [network(S).movedim(1, 0)]
+    known = known_of(batch, S.device)
+    nearer = nearer_field(recipe, batch, truth)
+    found: list[Tensor] = network(batch.model, S, sigma, weight, rician=batch.rician, known=known, nearer_field=nearer)
+    return found
+
+
+def nearer_field(recipe: TrainingRecipe, batch: Batch, truth: Tensor) -> Callable[[Tensor], Tensor] | None:
+    """Return what moves the field of the start towards the truth (P, b, h, w).
+
+    A slice determines a smooth field better than a patch does.
+    """
+    (low, high), layout = recipe.training.b_error_left, Layout.of(batch.model)
+    smooth = layout.field is not None and layout.field.smooth
+    if not smooth or low >= 1 or batch.hidden_tr or recipe.rim.start == "paper":
         return None
+    field = truth[layout.n_amplitudes]
     draw = np.random.default_rng([recipe.simulation.seed, batch.index, 3]).uniform(
-        np.log(low), np.log(high), len(truth[1])
+        np.log(low), np.log(high), len(field)
     )
     share = torch.as_tensor(np.exp(draw), dtype=truth.dtype, device=truth.device)[:, None, None]
-    return lambda found: truth[1] + share * (found - truth[1])
+    return lambda found: field + share * (found - field)
 
 
 def structure_weights(loss: Loss, batch: Batch) -> Tensor:
@@ -73,21 +100,21 @@ def structure_weights(loss: Loss, batch: Batch) -> Tensor:
     return torch.from_numpy(np.where(alone, np.float32(loss.structure_weight), np.float32(1)))
 
 
-def _parameter_weights(loss: Loss, cost: Tensor) -> Tensor:
-    w = loss.weights if len(cost) == 3 else (loss.weights[0], loss.weights[2])
-    return cost.new_tensor(w)[:, None, None, None]
+def _parameter_weights(loss: Loss, layout: Layout, cost: Tensor) -> Tensor:
+    return cost.new_tensor(by_role(layout, loss.weights))[:, None, None, None]
 
 
 def _error_scale(loss: Loss, recipe: TrainingRecipe, batch: Batch, truth: Tensor, sigma: Tensor) -> Tensor:
-    """Return what an error in u is divided by, (Q, b, h, w): 1, or the Cramér-Rao bound at the truth with B known."""
+    """Return what an error in u is divided by, (P, b, h, w): 1, or the Cramér-Rao bound at the truth with the field known."""
     if loss.kind == "mse":
         return torch.ones_like(truth)
     with torch.no_grad():
-        S = batch.model.signal(truth)
-        s = sigma[:, None, None]
-        Q = len(truth)
-        quadratic = Quadratic.of(recipe.rim, truth, data_sums(batch.model, S, truth), s)
-        _, variance = quadratic.solve([0, Q - 1])
-        sd = [(v + loss.floor**2).sqrt().clamp(max=loss.ceiling) for v in variance]
-        middle = [torch.full_like(sd[0], loss.b_sd)] * (Q - 2)
-        return torch.stack([sd[0], *middle, sd[1]])
+        layout, s = Layout.of(batch.model), sigma[:, None, None]
+        known = known_of(batch, truth.device)
+        S = torch.from_numpy(batch.images).to(truth.device).movedim(1, 0)  # of which the information is independent
+        sums = data_term(batch.model, S, None, known)(truth)
+        quadratic = Quadratic.of(recipe.rim, layout, truth, sums, s)
+        scale = [torch.full_like(truth[0], loss.b_sd)] * len(layout.carried)
+        for q, v in zip(layout.without_field, quadratic.of_voxel[1]):
+            scale[q] = (v + loss.floor**2).sqrt().clamp(max=loss.ceiling)
+        return torch.stack(scale)

@@ -232,7 +232,7 @@ def training_recipe(document: Mapping[str, Any], *, default_name: str = "network
     --------
     >>> r = training_recipe({"sequence": "ir", "times_ms": [50, 400, 1100, 2500], "anatomies": ["builtin"]})
     >>> r.rim.start, r.loss.kind, r.simulation.b_range
-    ('smooth_B', 'crb', (1.5, 2.1))
+    ('likelihood', 'crb', (1.5, 2.1))
     """
     document = dict(document)
     refuse_unknown(document, (*_TOP, *_TABLES, *_SHORT), "the recipe")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from rimap.estimators.networks.rnn_cell import RNNCell
 from rimap.estimators.rim.data_term import Sums, data_sums
 from rimap.estimators.rim.known_field import DataTerm
+from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import Quadratic, RIMConfig, box, cell_inputs, from_state, moved, to_state, units
-from rimap.estimators.rim.start import at_B, start
+from rimap.estimators.rim.start import Problem, at_field, start
 from rimap.signals.base import SignalModel
 
 
@@ -23,8 +25,8 @@ class RIM(nn.Module):
     ----------
     config
         What the loop feeds and how an update is applied.
-    n_parameters
-        Q.
+    layout
+        The parameters that the network carries.
     mixed
         Compute the cell in bfloat16 in training (weights and all else stay single precision).
 
@@ -34,13 +36,11 @@ class RIM(nn.Module):
     estimates and the memory, not through ∇L.
     """
 
-    def __init__(self, config: RIMConfig, n_parameters: int, *, mixed: bool = False) -> None:
+    def __init__(self, config: RIMConfig, layout: Layout, *, mixed: bool = False) -> None:
         super().__init__()
-        self.config = config
-        self.mixed = mixed
-        self.cell = RNNCell(
-            config.channels(n_parameters), n_parameters, config.features, zero_output=config.zero_output
-        )
+        self.config, self.layout, self.mixed = config, layout, mixed
+        P = len(layout.carried)
+        self.cell = RNNCell(config.channels(layout), P, config.features, zero_output=config.zero_output)
 
     def forward(
         self,
@@ -50,9 +50,10 @@ class RIM(nn.Module):
         weight: Tensor | None = None,
         *,
         rician: bool = False,
-        nearer_B: Callable[[Tensor], Tensor] | None = None,
+        known: Mapping[str, Any] | None = None,
+        nearer_field: Callable[[Tensor], Tensor] | None = None,
     ) -> list[Tensor]:
-        """Return u after every step, J tensors (Q, b, h, w); `from_state` turns them into κ.
+        """Return u after every step, J tensors (P, b, h, w); `from_state` turns them into estimates.
 
         Parameters
         ----------
@@ -66,26 +67,29 @@ class RIM(nn.Module):
             (b, h, w), zero where there is no tissue (for the start alone).
         rician
             Whether the likelihood is Rician.
-        nearer_B
-            Returns the B (b, h, w) to start from, given the one that was found.
+        known
+            Parameters that are given: numbers or maps (b, h, w), by name.
+        nearer_field
+            Returns the field (b, h, w) to start from, given the one that was found.
         """
-        config = self.config
+        config, layout = self.config, Layout.of(model)
         images = S.detach().movedim(1, 0)  # (N, b, h, w)
         s = sigma[:, None, None].to(S.dtype)
-        sums_at = data_term(model, images, s if rician else None)
+        sums_at = data_term(model, images, s if rician else None, known or {})
+        problem = Problem(model, images, s, sums_at, known or {}, config.reference_ms(layout))
         with torch.no_grad():
-            kappa = start(config.start, model, images, s, sums_at, weight)
-            if nearer_B is not None:
-                kappa = at_B(model, images, nearer_B(kappa[1]), s, sums_at)
-        u = to_state(config, kappa)
-        bounds = box(config, model)
+            carried = start(config.start, problem, weight)
+            if nearer_field is not None:
+                carried = at_field(problem, nearer_field(carried[layout.n_amplitudes]))
+        u = to_state(config, layout, carried)
+        bounds = box(config, layout)
         h, steps = None, []
         for _ in range(config.n_steps):
             with torch.no_grad():
                 here = u.detach()
-                kappa = from_state(config, here)
-                sums = sums_at(kappa)  # ∇κ, new at each step
-                quadratic = Quadratic.of(config, kappa, sums, s)
+                carried = from_state(config, layout, here)
+                sums = sums_at(carried)  # ∇κ, new at each step
+                quadratic = Quadratic.of(config, layout, carried, sums, s)
                 unit = units(config, quadratic)
                 inputs = cell_inputs(config, here, sums, quadratic, model.n_images)
             if config.inputs[0] == "state":  # the estimate itself stays in the graph
@@ -100,10 +104,13 @@ class RIM(nn.Module):
 _STATE_OF = {s: RIMConfig(inputs=("state",), state=s) for s in ("linear", "log")}
 
 
-def data_term(model: SignalModel, images: Tensor, rician_sigma: Tensor | None) -> Callable[[Tensor], Sums]:
-    """Return the function κ (Q, b, h, w) → `Sums`: from a table on the CPU, by its definition elsewhere."""
-    if images.device.type != "cpu" or not model.separable or images.dtype != torch.float32:
-        return lambda kappa: data_sums(model, images, kappa, rician_sigma)
+def data_term(
+    model: SignalModel, images: Tensor, rician_sigma: Tensor | None, known: Mapping[str, Any]
+) -> Callable[[Tensor], Sums]:
+    """Return the function from an estimate (P, b, h, w) to its `Sums`: from a table on the CPU, by its definition elsewhere."""
+    if images.device.type != "cpu" or images.dtype != torch.float32:
+        return lambda carried: data_sums(model, images, carried, rician_sigma, known)
     sigma = np.ones((1, 1, 1), np.float32) if rician_sigma is None else rician_sigma.numpy()
-    term = DataTerm(model, images.numpy(), sigma, rician_sigma is not None)
-    return lambda kappa: Sums(*(torch.from_numpy(np.ascontiguousarray(x)) for x in term(kappa.numpy())))
+    as_arrays = {name: v.numpy() if isinstance(v, Tensor) else v for name, v in known.items()}
+    term = DataTerm(model, images.numpy(), sigma, rician_sigma is not None, known=as_arrays)
+    return lambda carried: Sums(*(torch.from_numpy(np.ascontiguousarray(x)) for x in term(carried.numpy())))

@@ -14,6 +14,8 @@ from rimap.errors import InputError
 from rimap.estimators.base import Estimator, Progress
 from rimap.estimators.checks import training_range
 from rimap.estimators.rim import bootstrap
+from rimap.estimators.rim.layout import Layout
+from rimap.estimators.rim.loop import PAPER, from_state
 from rimap.estimators.rim.network_input import neutral, prepared, slices
 from rimap.estimators.shipped import cached_session, default_network, metadata_of, path_of, shipped
 from rimap.series import ParameterMaps, WeightedSeries
@@ -142,20 +144,20 @@ def _found(
     progress: Progress | None,
 ) -> NDArray[np.float32]:
     """Return κ (Q, *X) in the unit of the images, in the box, of the images in this order."""
-    parameters = series.model.parameters
-    kappa = np.empty((len(parameters), *series.shape), np.float32)
+    layout = Layout.of(series.model)
+    carried = np.empty((len(layout.carried), *series.shape), np.float32)
     planes = list(slices(series.shape))
     for i, k in enumerate(planes):
         S = neutral(series.images[(slice(None), *k)], scale)
         (found,) = run(("kappa",), {"S": S[order].reshape(1, len(S), S.shape[1], -1)})
-        kappa[(slice(None), *k)] = found.reshape(len(kappa), *S.shape[1:])
+        carried[(slice(None), *k)] = found.reshape(len(carried), *S.shape[1:])
         if progress:
             progress(i + 1, len(planes))
-    kappa[-1] *= 1000.0
-    for q, p in enumerate(parameters):
-        np.clip(kappa[q], *p.bounds, out=kappa[q])
-    kappa[0] *= np.float32(scale)
-    return kappa
+    carried = from_state(PAPER, layout, carried)  # the time is in seconds
+    for q, p in enumerate(layout.carried):
+        np.clip(carried[q], *p.bounds, out=carried[q])
+    carried[: layout.n_amplitudes] *= np.float32(scale)
+    return np.asarray(layout.kappa_of(carried, layout.known_of(series.held)), np.float32)
 
 
 def _residual(series: WeightedSeries, kappa: NDArray[np.float32], scale: float) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.estimators.base import Progress, conditioning_warnings, part_of
+from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.network_input import slices
 from rimap.likelihood import Noise, fisher_information
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -55,7 +56,7 @@ def with_sd(
     """Return the maps with the standard deviations over draws of the noise.
 
     NaN where there is no value and where it is at a bound. Below `ENOUGH` draws the variances, in units of the
-    Cramér-Rao bound with B known, are averaged over those of the 3 × 3 voxels in the plane that have one: 8 draws then
+    Cramér-Rao bound with the field known, are averaged over those of the 3 × 3 voxels in the plane that have one: 8 draws then
     tell a standard deviation to 20 %, 16 to 14 %.
 
     Parameters
@@ -75,19 +76,24 @@ def with_sd(
     """
     noise = maps.noise
     assert noise is not None
-    unit = np.where(np.isfinite(kappa) & (kappa != 0), kappa, 1)
+    layout = Layout.of(series.model)
+    carried = [series.model.index(p.name) for p in layout.carried]
+    scale = kappa.copy()  # what deviations are relative to: further amplitudes, which may be zero, to the first one
+    scale[carried[1 : layout.n_amplitudes]] = kappa[carried[0]]
+    unit = np.where(np.isfinite(scale) & (scale != 0), scale, 1)
     mean, squares = np.zeros_like(kappa), np.zeros_like(kappa)
     for d in range(n_draws):
-        off = again(drawn(series, kappa, noise, d, planes), part_of(progress, 1 + d, 1 + n_draws)) / unit - 1
+        off = (again(drawn(series, kappa, noise, d, planes), part_of(progress, 1 + d, 1 + n_draws)) - kappa) / unit
         step = off - mean
         mean += step / (d + 1)
         squares += step * (off - mean)
-    has = np.isfinite(maps.kappa).all(0) & (kappa != 0).all(0) & (maps.status != Status.AT_BOUND)
+    has = np.isfinite(maps.kappa).all(0) & (scale != 0).all(0) & (maps.status != Status.AT_BOUND)
     variance = squares / (n_draws - 1)
     if n_draws < ENOUGH:
-        bound = _bound(series.model, noise, unit)
+        bound = _bound(series.model, noise, np.where(np.isfinite(kappa), kappa, 1), unit)
         variance = np.stack([b * _averaged(v / b, has, n_draws - 1) for v, b in zip(variance, bound)])
-    sd = np.where(has, np.sqrt(variance) * abs(kappa), np.nan).astype(kappa.dtype)
+    sd = np.where(has, np.sqrt(variance) * abs(unit), np.nan).astype(kappa.dtype)
+    sd[[q for q in range(len(kappa)) if q not in carried]] = np.nan  # what is given has none
     maps = replace(maps, sd_kappa=sd, settings={**maps.settings, "sd_draws": n_draws})
     return replace(maps, warnings=(*maps.warnings, *conditioning_warnings(series, maps)))
 
@@ -117,13 +123,14 @@ def numbered(shape: tuple[int, ...]) -> NDArray[np.intp]:
     return np.broadcast_to(np.arange(shape[2]) if len(shape) == 3 else 0, shape)
 
 
-def _bound(model: SignalModel, noise: Noise, kappa: F32) -> F32:
-    """Return the relative variances (Q, *X) that the bound allows with what is smooth known, 1 for that and at most."""
+def _bound(model: SignalModel, noise: Noise, kappa: F32, unit: F32) -> F32:
+    """Return the variances in `unit`² that the bound allows with the field known, (Q, *X); 1 for what is known, and at most."""
     out = np.ones_like(kappa)
-    free = [q for q, p in enumerate(model.parameters) if not p.smooth]
+    layout = Layout.of(model)
+    free = sorted(model.index(layout.carried[q].name) for q in layout.without_field)
     for k in slices(kappa.shape[1:]):
-        here = kappa[(slice(None), *k)]
-        F = fisher_information(model, _of_plane(noise, k)[0], here)[np.ix_(free, free)]
+        here = unit[(slice(None), *k)]
+        F = fisher_information(model, _of_plane(noise, k)[0], kappa[(slice(None), *k)])[np.ix_(free, free)]
         F = np.moveaxis(F * here[free, None] * here[None, free], (0, 1), (-2, -1)) + np.eye(len(free))
         out[(free, *k)] = np.moveaxis(np.diagonal(np.linalg.inv(F), axis1=-2, axis2=-1), -1, 0)
     return out

@@ -1,8 +1,8 @@
 """What the data say about κ at an estimate: residual, gradient and Gauss-Newton matrix, summed over the images.
 
-The sums are those of ½ Σₙ(Sₙ − fₙ)², without σ, taken in (A, B, log T): T is positive and its error is relative.
-`data_sums` is the definition, over NumPy and torch; `SignalTable.sums` is the same from a table, some twenty
-times as fast on a CPU, for every separable model.
+The sums are those of ½ Σₙ(Sₙ − fₙ)², without σ, taken in (amplitudes, field, log T): T is positive and its error is relative.
+`data_sums` is the definition, over NumPy and torch, for every model; `SignalTable.sums` is the same from a table, some twenty
+times as fast on a CPU, for models that are linear in the field and have one amplitude.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.arrays import Array, bessel_e, namespace
+from rimap.estimators.rim.layout import Known, Layout
 from rimap.kernels import njit
 from rimap.signals.base import SignalModel
 
@@ -26,14 +27,14 @@ _LANES = 8  # images of a voxel are filled up with zeros to a multiple of this: 
 
 
 class Sums(NamedTuple):
-    """Sums over the images at one estimate; derivatives are in (A, B, log T).
+    """Sums over the images at one estimate; derivatives are in (amplitudes, coordinate of the field, log T), P of them.
 
     Parameters
     ----------
     g
-        (Q, *X), Σ r ∂f. r = f − S, or for the Rician likelihood f − S I₁/I₀(S f/σ²).
+        (P, *X), Σ r ∂f. r = f − S, or for the Rician likelihood f − S I₁/I₀(S f/σ²).
     H
-        (Q(Q+1)/2, *X), Σ ∂f ∂f, the upper triangle by rows.
+        (P(P+1)/2, *X), Σ ∂f ∂f, the upper triangle by rows.
     sse
         (*X), Σ (|f| − S)².
     """
@@ -43,24 +44,38 @@ class Sums(NamedTuple):
     sse: Array
 
 
-def data_sums(model: SignalModel, S: Array, kappa: Array, sigma: Array | None = None) -> Sums:
-    """Return the sums of the images S (N, *X) at κ (Q, *X), T in ms.
+def has_fast_table(model: SignalModel) -> bool:
+    """Whether `SignalTable` serves the model: one amplitude, linear in the field, nothing given."""
+    return model.separable and (model.field is None or model.field.transform == "linear")
+
+
+def data_sums(
+    model: SignalModel, S: Array, carried: Array, sigma: Array | None = None, known: Known | None = None
+) -> Sums:
+    """Return the sums of the images S (N, *X) at an estimate (P, *X) in the order of `Layout`, T in ms.
 
     Parameters
     ----------
     sigma
         Standard deviation of Rician noise, broadcast against (*X); `None` for Gaussian noise.
+    known
+        Of a model that takes parameters as given: their maps or numbers, by name.
     """
-    xp, Q = namespace(kappa), len(model.parameters)
-    f, d = model.signal(kappa), model.partials(kappa)
-    d = [d[:, q] for q in range(Q - 1)] + [d[:, Q - 1] * kappa[Q - 1]]
+    xp, layout = namespace(carried), Layout.of(model)
+    P = len(layout.carried)
+    kappa = layout.kappa_of(carried, known or {})
+    f, partials = model.signal(kappa), model.partials(kappa)
+    d = [partials[:, model.index(p.name)] for p in layout.carried]
+    d[-1] = d[-1] * carried[P - 1]
+    if layout.field is not None and layout.field.transform == "log":
+        d[-2] = d[-2] * carried[P - 2]
     r = f - S
     sse = (r * r).sum(0)
     if sigma is not None:
         z = S * f / sigma**2
         r = f - S * bessel_e(1, z) / bessel_e(0, z)
-    g = xp.stack([(r * d[q]).sum(0) for q in range(Q)])
-    H = xp.stack([(d[p] * d[q]).sum(0) for p in range(Q) for q in range(p, Q)])
+    g = xp.stack([(r * d[q]).sum(0) for q in range(P)])
+    H = xp.stack([(d[p] * d[q]).sum(0) for p in range(P) for q in range(p, P)])
     return Sums(g, H, sse)
 
 
@@ -71,7 +86,7 @@ class SignalTable:
     Parameters
     ----------
     model
-        |A (φ₀ + B φ₁)| or A φ₀.
+        |A (φ₀ + F φ₁)| or A φ₀.
     values
         (G, 4, ≥ N) φ₀, φ₁, ∂φ₀/∂log T, ∂φ₁/∂log T; linear between grid points (error below 1e-6); then zeros.
     low, step
@@ -93,7 +108,7 @@ class SignalTable:
 
     @classmethod
     def _of(cls, model: SignalModel) -> SignalTable:
-        low, high = np.log(model.parameters[-1].bounds)
+        low, high = np.log(model.time.bounds)
         grid = np.linspace(low, high, _GRID)
         e = 1e-4
         value = model.basis(np.exp(grid))
@@ -114,29 +129,28 @@ class SignalTable:
     def sums(
         self,
         S: NDArray[np.float32],
-        kappa: NDArray[np.float32],
+        carried: NDArray[np.float32],
         sigma: NDArray[np.float32] | None = None,
         *,
         executor: Executor | None = None,
     ) -> Sums:
-        """Return `data_sums` of voxels: S as `voxels` gives it, κ (Q, M), σ (M) for Rician noise."""
-        Q, M = kappa.shape
-        full = Q == 3
+        """Return `data_sums` of voxels: S as `voxels` gives it, the estimate (P, M), σ (M) for Rician noise."""
+        has_field, M = self.model.field is not None, carried.shape[1]
         out = np.empty((10, M), np.float32)
-        A, T = kappa[0], kappa[-1]
-        B = kappa[1] if full else np.zeros_like(A)
+        A, T = carried[0], carried[-1]
+        F = carried[1] if has_field else np.zeros_like(A)
         rician = sigma is not None
         s = np.broadcast_to(np.float32(1) if sigma is None else sigma, (M,)).astype(np.float32)
 
         def run(start: int) -> None:
             k = slice(start, start + _CHUNK)
             _sums(
-                self.values, self.low, self.step, S[k], A[k], B[k], T[k], s[k], rician, self.model.magnitude,
+                self.values, self.low, self.step, S[k], A[k], F[k], T[k], s[k], rician, self.model.magnitude,
                 bessel_ratio_table(), out[:, k],
             )  # fmt: skip
 
         in_chunks(run, range(0, M, _CHUNK), executor)
-        if full:
+        if has_field:
             return Sums(out[:3], out[3:9], out[9])
         return Sums(out[[0, 2]], out[[3, 5, 8]], out[9])
 
@@ -164,7 +178,7 @@ def bessel_ratio_table() -> NDArray[np.float32]:
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _bessel_ratio(z, table):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def bessel_ratio(z, table):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """I₁/I₀ of z ≥ 0; its mirror image below."""
     a = abs(z)
     if a < 20.0:
@@ -221,7 +235,7 @@ def sums_of_voxel(values, i, w, a, b, s, inverse, rician, modulus, ratio):  # ty
             dM = v * values[i, 2, n] + w * values[i + 1, 2, n] + b * (v * values[i, 3, n] + w * values[i + 1, 3, n])
             f = a * M
             y = -s[n] if (modulus and f < zero) else s[n]
-            r = f - y * np.float32(_bessel_ratio(y * f * inverse, ratio))
+            r = f - y * np.float32(bessel_ratio(y * f * inverse, ratio))
             gA += r * M
             gB += r * p1
             gT += r * dM

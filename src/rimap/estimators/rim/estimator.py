@@ -17,25 +17,26 @@ from rimap.estimators.base import Estimator, Progress, part_of
 from rimap.estimators.checks import training_range
 from rimap.estimators.rim import bootstrap
 from rimap.estimators.rim.known_field import DataTerm
+from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import Quadratic, RIMConfig, box, cell_inputs, from_state, moved, to_state, units
-from rimap.estimators.rim.network_input import Prepared, neutral, prepared, slices
+from rimap.estimators.rim.network_input import Prepared, known_at, neutral, prepared, slices
 from rimap.estimators.rim.start import start
-from rimap.estimators.rim.whole_field import folds, smooth_B, smooth_B_of_alike
+from rimap.estimators.rim.whole_field import folds, smooth_field, smooth_field_of_alike
 from rimap.estimators.shipped import cached_session, default_network, metadata_of, path_of
 from rimap.likelihood import Rician
 from rimap.series import ParameterMaps, WeightedSeries
 from rimap.signals.base import SignalModel
 
 F32 = NDArray[np.float32]
-#: σ in units of the image scale above which B is found a second time, on images averaged over alike voxels.
+#: σ in units of the image scale above which the field is found a second time, on images averaged over alike voxels.
 REFINE_ABOVE = 0.01
-#: Above so much noise, the voxels that are alike in one of so many parts of the images are told by the others.
+#: Above so much noise, the images are split into so many parts, and the others determine which voxels are alike in one.
 FOLDS = ((0.1, 3), (0.04, 2))
-#: Steps that tell which voxels are alike. With two, B is better by a tenth to a quarter and CV of T1 at SNR 5 by 2 %;
-#: another part of the images costs as much and gains more.
+#: Steps that determine which voxels are alike. With two, the field of inversion recovery is better by a tenth to a quarter and
+#: CV of T1 at SNR 5 by 2 %; another part of the images costs as much and gains more.
 FIRST_STEPS = 1
 #: By how much an estimate may raise χ² over the start's, which is the maximum of the likelihood: four standard deviations.
-FARTHEST = 16.0
+FARTHEST_CHI2 = 16.0
 
 
 def _at(sigma: F32, where: NDArray[np.bool_]) -> F32:
@@ -48,9 +49,12 @@ class RIM(Estimator):
     """A trained recurrent inference machine: J times, a small network reads the estimate and the gradient of the
     likelihood and returns an update (Eqs. 4–5).
 
-    Image scale, σ and, where the network begins at a smooth B, that B are found once for the whole series; then slices
-    (along the last of three axes) are mapped one by one. Who maps a volume in slabs calls `prepare` with the whole and
-    `slab` for each, and gets the map of the whole.
+    Image scale, σ and, if the network begins at a smooth field, that field are found once for the whole series; then slices
+    (along the last of three axes) are mapped one by one. To map a volume in slabs, call `prepare` with the whole and `slab`
+    for each: the result is the map of the whole.
+
+    Parameters that the model takes as given are held at `WeightedSeries.given` or at their default. A field that the network
+    estimates is held too if the series gives it.
 
     Parameters
     ----------
@@ -60,12 +64,12 @@ class RIM(Estimator):
         What the images are divided by, so that A of CSF is about 1; found from the images if left out.
     threads
         How many cores; all if left out.
-    B
-        (*X), the B to begin at; found if left out.
+    start_field
+        (*X), the smooth field to begin at; found if left out.
     sd_draws
         How often the series is drawn again for standard deviations, each as costly as mapping it; 0: none are given.
-        B and its start are found again for each draw. Where B is given or `prepare` has found it, it is held: the
-        standard deviation of T is then 3 to 6 % too small, and B has none.
+        The smooth field is found again for each draw. If it is given or `prepare` has found it, it is held: the
+        standard deviation of T is then 3 to 6 % too small, and the field has none.
     planes
         (*X), which plane of the whole a voxel is in; `prepare` and `slab` set it.
 
@@ -77,7 +81,7 @@ class RIM(Estimator):
     network: str = ""
     scale: float | None = None
     threads: int | None = None
-    B: Any = field(default=None, repr=False, compare=False)
+    start_field: Any = field(default=None, repr=False, compare=False)
     sd_draws: int = 0
     planes: Any = field(default=None, repr=False, compare=False)
 
@@ -103,15 +107,16 @@ class RIM(Estimator):
         return cls(network=str(name), sd_draws=sd_draws)
 
     def prepare(self, series: WeightedSeries) -> tuple[RIM, WeightedSeries]:
-        """Return the estimator with the scale and B of this series, and the series with its σ."""
+        """Return the estimator with the scale and smooth field of this series, and the series with its σ."""
         loop, ready = self._loop(series), prepared(series, self.scale, self.threads)
         series = series.with_noise(ready.noise)
-        B = self._smooth_B(loop, series, ready, None)
-        return replace(self, scale=ready.scale, B=B, planes=bootstrap.numbered(series.shape)), series
+        found = self._smooth_field(loop, series, ready, None)
+        return replace(self, scale=ready.scale, start_field=found, planes=bootstrap.numbered(series.shape)), series
 
     def slab(self, index: Any) -> RIM:
         """Return the estimator for ``series[index]`` of the series that it was prepared for."""
-        return replace(self, **{k: v[index] for k, v in (("B", self.B), ("planes", self.planes)) if v is not None})
+        start_field = None if self.start_field is None else self.start_field[index]
+        return replace(self, start_field=start_field, planes=None if self.planes is None else self.planes[index])
 
     def _loop(self, series: WeightedSeries) -> Loop:
         model, plane = series.model, (series.shape[0], (*series.shape, 1)[1])
@@ -120,23 +125,31 @@ class RIM(Estimator):
         training_range.fits(about, model)
         return Loop(model, RIMConfig.of(about["rim"]), cached_session(path, self.threads or 0, plane), about)
 
-    def _smooth_B(self, loop: Loop, series: WeightedSeries, ready: Prepared, progress: Progress | None) -> F32 | None:
-        """Return the B (*X) of the start; above `REFINE_ABOVE` from images averaged over what a first pass found alike."""
-        if self.B is not None or len(loop.model.parameters) != 3 or loop.config.start != "smooth_B":
-            return None if self.B is None else np.asarray(self.B, np.float32)
+    def _smooth_field(
+        self, loop: Loop, series: WeightedSeries, ready: Prepared, progress: Progress | None
+    ) -> F32 | None:
+        """Return the field (*X) of the start; above `REFINE_ABOVE` from images averaged over what a first pass found alike."""
+        estimated = loop.layout.field
+        if self.start_field is not None:
+            return np.asarray(self.start_field, np.float32)
+        if estimated is not None and estimated.name in series.given:
+            known = np.nan_to_num(np.asarray(series.given[estimated.name], np.float32), nan=loop.layout.typical_field)
+            return np.broadcast_to(known, series.shape)
+        if estimated is None or not estimated.smooth or loop.config.start != "likelihood":
+            return None
         refine = ready.relative_sigma > REFINE_ABOVE
-        B = smooth_B(series, threads=self.threads, rough=refine)
+        found = smooth_field(series, threads=self.threads, rough=refine)
         if refine:
             n = next((n for above, n in FOLDS if ready.relative_sigma > above), 1)
-            pairs = folds(series.model.times, n, len(loop.model.parameters))
+            pairs = folds(series.model.times, n, len(loop.layout.carried))
 
             def guide(others: NDArray[np.intp], part: Progress | None) -> F32:
                 some = series.subset(others) if len(pairs) > 1 else series
-                return self._pass(self._loop(some).shortened(FIRST_STEPS), some, ready, B, part)[0]
+                return self._pass(self._loop(some).shortened(FIRST_STEPS), some, ready, found, part)[0]
 
             guides = [(part, guide(others, part_of(progress, i, len(pairs)))) for i, (part, others) in enumerate(pairs)]
-            B = smooth_B_of_alike(series, guides, B, threads=self.threads)
-        return B
+            found = smooth_field_of_alike(series, guides, found, threads=self.threads)
+        return found
 
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series.
@@ -165,34 +178,40 @@ class RIM(Estimator):
             planes=self.planes,
             progress=progress,
         )
-        if self.B is not None and maps.sd_kappa is not None:
-            maps.sd_kappa[1:-1] = np.nan
+        held = loop.layout.field
+        if (
+            held is not None
+            and maps.sd_kappa is not None
+            and (self.start_field is not None or held.name in series.given)
+        ):
+            maps.sd_kappa[series.model.index(held.name)] = np.nan
         return maps
 
     def _found(self, loop: Loop, series: WeightedSeries, ready: Prepared, progress: Progress | None) -> tuple[F32, F32]:
-        """Return κ (Q, *X), A in the unit of the images, and the residual (*X) in that of the scale."""
-        B = self._smooth_B(loop, series.with_noise(ready.noise), ready, part_of(progress, 0, 2))
-        kappa, residual = self._pass(loop, series, ready, B, part_of(progress, 1, 2))
-        kappa[0] *= np.float32(ready.scale)
-        return kappa, residual
+        """Return κ (Q, *X), amplitudes in the unit of the images, and the residual (*X) in that of the scale."""
+        layout, known = loop.layout, loop.layout.known_of(series.held)
+        start_field = self._smooth_field(loop, series.with_noise(ready.noise), ready, part_of(progress, 0, 2))
+        carried, residual = self._pass(loop, series, ready, start_field, part_of(progress, 1, 2))
+        carried[: layout.n_amplitudes] *= np.float32(ready.scale)
+        return np.asarray(layout.kappa_of(carried, known), np.float32), residual
 
     def _pass(
-        self, loop: Loop, series: WeightedSeries, ready: Prepared, B: F32 | None, progress: Progress | None
+        self, loop: Loop, series: WeightedSeries, ready: Prepared, start_field: F32 | None, progress: Progress | None
     ) -> tuple[F32, F32]:
-        """Return κ (Q, *X), A in units of the scale, and the residual (*X), from a start at B (*X)."""
-        kappa = np.empty((len(loop.model.parameters), *series.shape), np.float32)
+        """Return the estimate (P, *X), amplitudes in units of the scale, and the residual (*X), from a start at a field (*X)."""
+        carried = np.empty((len(loop.layout.carried), *series.shape), np.float32)
         residual = np.empty(series.shape, np.float32)
         with ThreadPoolExecutor(self.threads or os.cpu_count()) as executor:
             planes = list(slices(series.shape))
             for i, k in enumerate(planes):
-                here = None if B is None else B[k]
+                here = None if start_field is None else start_field[k]
                 if series.selected[k].any():
-                    kappa[(slice(None), *k)], residual[k] = self._plane(loop, series, ready, k, here, executor)
+                    carried[(slice(None), *k)], residual[k] = self._plane(loop, series, ready, k, here, executor)
                 else:
-                    kappa[(slice(None), *k)], residual[k] = np.nan, np.nan
+                    carried[(slice(None), *k)], residual[k] = np.nan, np.nan
                 if progress:
                     progress(i + 1, len(planes))
-        return kappa, residual
+        return carried, residual
 
     def _plane(
         self,
@@ -200,18 +219,25 @@ class RIM(Estimator):
         series: WeightedSeries,
         ready: Prepared,
         k: Any,
-        B: F32 | None,
+        start_field: F32 | None,
         executor: ThreadPoolExecutor,
     ) -> tuple[F32, F32]:
         S = neutral(series.images[(slice(None), *k)], ready.scale)
         shape = S.shape[1:]
         flat = S.reshape(len(S), 1, shape[0], -1)
+        X = flat.shape[1:]
         sigma = np.asarray(ready.sigma_of(k), np.float32) / np.float32(ready.scale)
-        sigma = np.where(sigma > 0, sigma, np.float32(1)).reshape(1, *((1, 1) if sigma.ndim == 0 else flat.shape[2:]))
-        start_B = None if B is None else B.reshape(flat.shape[1:])
-        kappa, sse = loop(flat, sigma, isinstance(ready.noise, Rician), executor, start_B)
+        sigma = np.where(sigma > 0, sigma, np.float32(1)).reshape(1, *((1, 1) if sigma.ndim == 0 else X[1:]))
+        known = {name: v.reshape(X) if np.ndim(v) else v for name, v in known_at(series, k).items()}
+        field_is_known = loop.layout.field is not None and loop.layout.field.name in series.given
+        data = DataTerm(
+            loop.model, flat, sigma, isinstance(ready.noise, Rician), executor,
+            known=known, reference_ms=loop.config.reference_ms(loop.layout),
+        )  # fmt: skip
+        here = None if start_field is None else np.ascontiguousarray(start_field.reshape(X), np.float32)
+        carried, sse = loop(data, here, hold_field=field_is_known)
         rms = np.sqrt(sse / len(S))
-        return kappa.reshape(len(kappa), *shape), rms.reshape(shape)
+        return carried.reshape(len(carried), *shape), rms.reshape(shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,56 +249,73 @@ class Loop:
     cell: Any
     about: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def layout(self) -> Layout:
+        """Which parameters the network carries."""
+        return Layout.of(self.model)
+
     def shortened(self, n_steps: int) -> Loop:
         """Return the loop with no more than so many steps."""
         return replace(self, config=replace(self.config, n_steps=min(n_steps, self.config.n_steps)))
 
-    def __call__(
-        self, S: F32, sigma: F32, rician: bool, executor: ThreadPoolExecutor | None = None, B: F32 | None = None
-    ) -> tuple[F32, F32]:
-        """Return κ̂_J (Q, 1, h, w) and Σ(S − f)² of images (N, 1, h, w) in units of the image scale."""
-        begun, *_, (kappa, sse) = self.steps(S, sigma, rician, executor, B)
+    def __call__(self, data: DataTerm, start_field: F32 | None = None, *, hold_field: bool = False) -> tuple[F32, F32]:
+        """Return the estimate (P, 1, h, w) after J steps, and Σ(S − f)².
+
+        Parameters
+        ----------
+        data
+            Of images (N, 1, h, w) in units of the image scale.
+        start_field
+            (1, h, w), the field at which to begin.
+        hold_field
+            Whether the field stays as it is.
+        """
+        sigma = data.problem.sigma
+        begun, *_, (carried, sse) = self.steps(data, start_field, hold_field=hold_field)
         rise = (sse - begun[1]) / sigma**2 / self._share_of_farthest(sigma)
-        if self.config.start == "smooth_B" and (far := rise > FARTHEST).any():
-            kappa[:, far] = self._drawn_back(begun[0][:, far], kappa[:, far], rise[far])
-            here, held = (np.ascontiguousarray(x[:, far][:, None, None]) for x in (S, kappa))
-            sse[far] = DataTerm(self.model, here, _at(sigma, far), rician, executor)(held).sse[0, 0]
-        return kappa, sse
+        if self.config.start == "likelihood" and (far := rise > FARTHEST_CHI2).any():
+            carried[:, far] = self._drawn_back(begun[0][:, far], carried[:, far], rise[far])
+            sse[far] = data.of_voxels(far)(np.ascontiguousarray(carried[:, far][:, None, None])).sse[0, 0]
+        return carried, sse
 
     def _share_of_farthest(self, sigma: F32) -> F32:
-        """Return 1, and less where noise is below that of the training: towards maximum likelihood, which is then best."""
+        """Return 1, and less if noise is below that of the training: towards maximum likelihood, which is then best."""
         least = self.about.get("trained_on", {}).get("sigma", (0.0,))[0]
         return np.minimum(sigma / least, 1) ** 2 if least else np.ones_like(sigma)
 
-    def _drawn_back(self, begun: F32, kappa: F32, rise: F32) -> F32:
-        """Return κ (Q, n) where χ² has risen by `FARTHEST`, on the line to the start: nothing denies the data."""
-        u, u0 = to_state(self.config, kappa), to_state(self.config, begun)
-        return np.asarray(from_state(self.config, u0 + np.sqrt(FARTHEST / rise) * (u - u0)), np.float32)
+    def _drawn_back(self, begun: F32, carried: F32, rise: F32) -> F32:
+        """Return the estimate (P, n) where χ² has risen by `FARTHEST_CHI2`, on the line to the start."""
+        u, u0 = (to_state(self.config, self.layout, x) for x in (carried, begun))
+        back = u0 + np.sqrt(FARTHEST_CHI2 / rise) * (u - u0)
+        return np.asarray(from_state(self.config, self.layout, back), np.float32)
 
     def steps(
-        self, S: F32, sigma: F32, rician: bool, executor: ThreadPoolExecutor | None = None, B: F32 | None = None
+        self, data: DataTerm, start_field: F32 | None = None, *, hold_field: bool = False
     ) -> Iterator[tuple[F32, F32]]:
-        """Yield the start (at B (1, h, w) where it is given) and the estimate after each step, with Σ(S − f)²."""
-        config, model = self.config, self.model
+        """Yield the start and the estimate after each step, with Σ(S − f)²; parameters as of `__call__`."""
+        config, layout = self.config, self.layout
+        S, sigma = data.problem.S, data.problem.sigma
         h, w = S.shape[2:]
-        data = DataTerm(model, S, sigma, rician, executor)
-        if B is None:
+        if start_field is None:
             weight = (abs(S).max(0) > 0).astype(np.float32)
-            kappa = start(config.start, model, S, sigma, data, weight).astype(np.float32)
+            carried = start(config.start, data.problem, weight).astype(np.float32)
         else:
-            kappa = data.at_B(B)
-        bounds = box(config, model)
-        u = to_state(config, kappa)
+            carried = data.at_field(start_field)
+        bounds = box(config, layout)
+        u = to_state(config, layout, carried)
         u = np.stack([np.clip(x, lo, hi) for x, (lo, hi) in zip(u, bounds)])
         memory = [np.zeros((1, config.features, h, w), np.float32)] * 2
-        sums = data(kappa)
-        yield kappa, sums.sse
+        sums = data(carried)
+        yield carried, sums.sse
         for _ in range(config.n_steps):
-            quadratic = Quadratic.of(config, kappa, sums, sigma)
-            x = np.stack([c.astype(np.float32) for c in cell_inputs(config, u, sums, quadratic, model.n_images)], 1)
+            quadratic = Quadratic.of(config, layout, carried, sums, sigma)
+            x = np.stack([c.astype(np.float32) for c in cell_inputs(config, u, sums, quadratic, len(S))], 1)
             feed = {"x": x, "h1": memory[0], "h2": memory[1]}
             delta, *memory = self.cell.run(("delta", "h1_next", "h2_next"), feed)  # Eq. 4
-            u = moved(config, u, np.moveaxis(delta, 1, 0), units(config, quadratic), bounds)  # Eq. 5
-            kappa = from_state(config, u).astype(np.float32)
-            sums = data(kappa)
-            yield kappa, sums.sse
+            unit = units(config, quadratic)
+            if hold_field:
+                unit[layout.n_amplitudes] = 0.0
+            u = moved(config, u, np.moveaxis(delta, 1, 0), unit, bounds)  # Eq. 5
+            carried = from_state(config, layout, u).astype(np.float32)
+            sums = data(carried)
+            yield carried, sums.sse

@@ -1,11 +1,13 @@
-"""What the data of a slice say, for mapping: the sums at any estimate, and A and T of maximum likelihood for a given B.
+"""What the data of a slice say, for mapping: the sums at any estimate, and the best amplitude and T for a field.
 
-The second is `start.at_B`, compiled.
+The second is `start.at_field`, compiled for models that are linear in the field.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Executor
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +16,22 @@ from rimap.estimators.rim.data_term import (
     SignalTable,
     Sums,
     bessel_ratio_table,
-    data_sums,
+    has_fast_table,
     in_chunks,
     place,
     sums_of_voxel,
 )
-from rimap.estimators.rim.start import N_STEPS_KNOWN_B, N_T, ODD, PRIOR_LOG_T, at_B, quietened
+from rimap.estimators.rim.layout import Layout
+from rimap.estimators.rim.shape_sums import ShapeSums
+from rimap.estimators.rim.start import (
+    N_STEPS_KNOWN_FIELD,
+    N_T,
+    OWN_TIME_CHI2,
+    PRIOR_LOG_T,
+    Problem,
+    at_field,
+    quietened,
+)
 from rimap.kernels import njit
 from rimap.signals.base import SignalModel
 
@@ -28,130 +40,188 @@ _CHUNK = 4096
 
 
 class DataTerm:
-    """The `Sums` of images (N, b, h, w) at any κ (Q, b, h, w): from a table, where the model has one."""
+    """The `Sums` of images (N, b, h, w) at any estimate (P, b, h, w), from a table.
 
-    def __init__(self, model: SignalModel, S: F32, sigma: F32, rician: bool, executor: Executor | None = None) -> None:
-        self.model, self.S, self.sigma, self.rician, self.executor = model, S, sigma, rician, executor
-        if model.separable:
+    Parameters
+    ----------
+    sigma
+        Broadcast against (b, h, w).
+    known
+        Parameters that are given: numbers or maps (b, h, w), by name.
+    reference_ms
+        Centre of the weak prior of T in `at_field`.
+    """
+
+    def __init__(
+        self,
+        model: SignalModel,
+        S: F32,
+        sigma: F32,
+        rician: bool,
+        executor: Executor | None = None,
+        *,
+        known: Mapping[str, Any] | None = None,
+        reference_ms: float = 1000.0,
+    ) -> None:
+        self.model, self.rician, self.executor = model, rician, executor
+        self.problem = Problem(model, S, sigma, self, known or {}, reference_ms)
+        self.fast = has_fast_table(model)
+        sigmas = np.broadcast_to(sigma, S.shape[1:]).reshape(-1) if rician else None
+        if self.fast:
             self.table = SignalTable.of(model)
-            self.voxels = self.table.voxels(S)
-            self.sigmas = np.broadcast_to(sigma, S.shape[1:]).reshape(-1) if rician else None
+            self.voxels, self.sigmas = self.table.voxels(S), sigmas
+        else:
+            self.general = ShapeSums(model, S, sigmas, known or {})
 
-    def __call__(self, kappa: F32) -> Sums:
-        if not self.model.separable:
-            return data_sums(self.model, self.S, kappa, self.sigma if self.rician else None)
-        flat = np.ascontiguousarray(kappa.reshape(len(kappa), -1), np.float32)
-        found = self.table.sums(self.voxels, flat, self.sigmas, executor=self.executor)
-        return Sums(*(x.reshape(x.shape[:-1] + self.S.shape[1:]) for x in found))
+    def of_voxels(self, where: NDArray[np.bool_]) -> DataTerm:
+        """Return the data term of the voxels `where` (1, h, w), as one row (1, 1, ·)."""
+        p = self.problem
 
-    def at_B(self, B: F32, *, alone: bool = False) -> F32:
-        """Return κ (3, 1, h, w) of maximum likelihood for B (1, h, w); `alone`, whatever T the neighbourhood has."""
-        if not self.model.separable:
-            return np.asarray(at_B(self.model, self.S, B, self.sigma, self), np.float32)
-        return at_known_B(self.table, self.S, self.voxels, B, self.sigma, self.rician, alone, self.executor)
+        def row(values: Any) -> Any:
+            return np.ascontiguousarray(np.broadcast_to(values, where.shape)[where][None, None])
+
+        S, known = np.ascontiguousarray(p.S[:, where][:, None, None]), p.known.items()
+        maps = {name: row(v) if np.ndim(v) else v for name, v in known}
+        return DataTerm(self.model, S, row(p.sigma), self.rician, self.executor, known=maps)
+
+    def __call__(self, carried: F32) -> Sums:
+        flat = np.ascontiguousarray(carried.reshape(len(carried), -1), np.float32)
+        if self.fast:
+            found = self.table.sums(self.voxels, flat, self.sigmas, executor=self.executor)
+        else:
+            found = self.general(flat, self.executor)
+        return Sums(*(x.reshape(x.shape[:-1] + self.problem.S.shape[1:]) for x in found))
+
+    def at_field(self, field_map: F32, *, alone: bool = False) -> F32:
+        """Return the estimate (P, b, h, w) of maximum likelihood for a field (b, h, w); `alone` as of `start.at_field`."""
+        if not self.fast:
+            return np.asarray(at_field(self.problem, field_map, alone=alone), np.float32)
+        return _compiled_at_field(self, field_map, alone)
 
 
-def at_known_B(
-    table: SignalTable,
-    S: F32,
-    voxels: F32,
-    B: F32,
-    sigma: F32,
-    rician: bool,
-    alone: bool = False,
-    executor: Executor | None = None,
-) -> F32:
-    """Return κ (3, 1, h, w), as `start.at_B` does.
+class _Grid(NamedTuple):
+    """The grid of log T: φ₀ and φ₁ (N, 2, G), Σφ₀², Σφ₀φ₁, Σφ₁² (3, G), the weak prior (G), first point and step."""
+
+    phi: F32
+    gram: F32
+    prior: F32
+    first: np.float32
+    step: np.float32
+
+
+class _Fit(NamedTuple):
+    """Bounds of log T, the centre of its prior, the steps to take, the kind of noise and whether the signal is a modulus."""
+
+    low: np.float32
+    high: np.float32
+    centre: np.float32
+    n_steps: int
+    rician: bool
+    modulus: bool
+
+
+def _compiled_at_field(data: DataTerm, field_map: F32, alone: bool) -> F32:
+    """Return the estimate (3, 1, h, w), as `start.at_field` does."""
+    problem, table, model = data.problem, data.table, data.model
+    S, s2 = problem.S, np.asarray(problem.variance, np.float32)
+    smooth, s2_smooth = (S, s2) if alone else quietened(S, s2)
+    around = data.voxels if smooth is S else table.voxels(smooth)
+    log_T = problem.log_times
+    phi = np.asarray(model.basis(np.exp(log_T)), np.float32)
+    gram = np.stack([(phi[:, i] * phi[:, j]).sum(0) for i, j in ((0, 0), (0, 1), (1, 1))])
+    step = np.float32(log_T[1] - log_T[0])
+    grid = _Grid(phi, gram, problem.log_prior.astype(np.float32), np.float32(log_T[0]), step)
+    low, high = (np.float32(x) for x in np.log(model.time.bounds))
+    centre = np.float32(np.log(problem.reference_ms))
+    fit = _Fit(low, high, centre, N_STEPS_KNOWN_FIELD, data.rician, model.magnitude)
+    own, F = s2.reshape(-1), field_map.reshape(-1)
+    near = np.ascontiguousarray(np.broadcast_to(s2_smooth, s2.shape)).reshape(-1)
+    out = np.empty((len(Layout.of(model).carried), len(data.voxels)), np.float32)
+    tabulated = (table.values, table.low, table.step, bessel_ratio_table())
+
+    def run(start: int) -> None:
+        k = slice(start, start + _CHUNK)
+        _fit_voxels(tabulated, grid, fit, (data.voxels[k], around[k]), (own[k], near[k]), F[k], out[:, k])
+
+    in_chunks(run, range(0, len(data.voxels), _CHUNK), data.executor)
+    return out.reshape(len(out), *field_map.shape)
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+def _fit_voxels(table, grid, fit, images, variances, field, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Fit A and log T of each voxel for its field: the grid's best T, then Gauss-Newton steps.
 
     Parameters
     ----------
     table
-        Of the signal model.
-    S, voxels
-        The images (N, 1, h, w), and what `table.voxels` makes of them.
-    B
-        (1, h, w).
-    sigma
-        Broadcast against B.
+        `SignalTable.values`, `low`, `step`, and the table of I₁/I₀.
+    grid, fit
+        `_Grid` and `_Fit`.
+    images, variances
+        Of the voxels (M, N) and of their neighbourhoods.
+    field
+        (M,).
+    out
+        (3, M): A, the field, T.
     """
-    s2 = np.asarray(sigma**2 + 0 * S[0], np.float32)
-    smooth, s2_smooth = (S, s2) if alone else quietened(S, s2)
-    around = voxels if smooth is S else table.voxels(smooth)
-    lo, hi = np.log(table.model.parameters[-1].bounds)
-    grid = np.linspace(max(lo, np.log(2.0)), hi, N_T)
-    phi = np.asarray(table.model.basis(np.exp(grid)), np.float32)  # (N, 2, G)
-    gram = np.stack([(phi[:, i] * phi[:, j]).sum(0) for i, j in ((0, 0), (0, 1), (1, 1))])
-    prior = ((grid - np.log(1000.0)) ** 2 / PRIOR_LOG_T**2).astype(np.float32)
-    own, near, b = s2.reshape(-1), np.ascontiguousarray(np.broadcast_to(s2_smooth, s2.shape)).reshape(-1), B.reshape(-1)
-    out = np.empty((3, len(voxels)), np.float32)
-
-    def run(start: int) -> None:
-        k = slice(start, start + _CHUNK)
-        _fit(
-            table.values, table.low, table.step, phi, gram, np.float32(grid[0]), np.float32(grid[1] - grid[0]), prior,
-            voxels[k], around[k], own[k], near[k], b[k], np.float32(lo), np.float32(hi), N_STEPS_KNOWN_B, rician,
-            table.model.magnitude, bessel_ratio_table(), out[:, k],
-        )  # fmt: skip
-
-    in_chunks(run, range(0, len(voxels), _CHUNK), executor)
-    return out.reshape(3, *B.shape)
-
-
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
-def _fit(  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    values, low, step, phi, gram, u0, du, prior, S, around, s2, s2_around, B, lo, hi, n_steps, rician, modulus, ratio,
-    out,
-):  # fmt: skip
+    values, table_low, table_step, ratio = table
+    S, around = images
+    s2, s2_around = variances
+    phi, gram, prior = grid.phi, grid.gram, grid.prior
     N, G = phi.shape[0], N_T
     one, zero, half = np.float32(1), np.float32(0), np.float32(0.5)
     last = np.float32(values.shape[0] - 1.001)
-    centre, weak = np.float32(np.log(1000.0)), np.float32(1 / PRIOR_LOG_T**2)
-    Z, Y, D = np.empty(G, np.float32), np.empty(G, np.float32), np.empty(G, np.float32)
+    weak = np.float32(1 / PRIOR_LOG_T**2)
+    own, near, power = np.empty(G, np.float32), np.empty(G, np.float32), np.empty(G, np.float32)
     for m in range(S.shape[0]):
-        b = B[m]
+        F = field[m]
         for k in range(G):
-            Z[k] = zero
-            Y[k] = zero
-            D[k] = gram[0, k] + b * (np.float32(2) * gram[1, k] + b * gram[2, k]) + np.float32(1e-12)
+            own[k] = zero
+            near[k] = zero
+            power[k] = gram[0, k] + F * (np.float32(2) * gram[1, k] + F * gram[2, k]) + np.float32(1e-12)
         for n in range(N):
             s, t = S[m, n], around[m, n]
-            if modulus:
+            if fit.modulus:
                 for k in range(G):
-                    M = abs(phi[n, 0, k] + b * phi[n, 1, k])
-                    Z[k] += s * M
-                    Y[k] += t * M
+                    g = abs(phi[n, 0, k] + F * phi[n, 1, k])
+                    own[k] += s * g
+                    near[k] += t * g
             else:
                 for k in range(G):
-                    M = phi[n, 0, k] + b * phi[n, 1, k]
-                    Z[k] += s * M
-                    Y[k] += t * M
+                    g = phi[n, 0, k] + F * phi[n, 1, k]
+                    own[k] += s * g
+                    near[k] += t * g
         a, c = one / s2[m], one / s2_around[m]
         for k in range(G):
-            Z[k] = max(Z[k], zero) ** 2 / D[k] * a - prior[k]
-            Y[k] = max(Y[k], zero) ** 2 / D[k] * c - prior[k]
-        best = near = 0
+            own[k] = max(own[k], zero) ** 2 / power[k] * a - prior[k]
+            near[k] = max(near[k], zero) ** 2 / power[k] * c - prior[k]
+        best = shared = 0
         for k in range(G):
-            if Z[k] > Z[best]:
+            if own[k] > own[best]:
                 best = k
-            if Y[k] > Y[near]:
-                near = k
-        k = min(max(best if Z[best] > Z[near] + np.float32(ODD) else near, 1), G - 2)
-        curve = min(Z[k - 1] - np.float32(2) * Z[k] + Z[k + 1], np.float32(-1e-6))
-        shift = min(max(half * (Z[k - 1] - Z[k + 1]) / curve, -one), one)
-        u = min(max(u0 + (np.float32(k) + shift) * du, lo), hi)
+            if near[k] > near[shared]:
+                shared = k
+        k = min(max(best if own[best] > own[shared] + np.float32(OWN_TIME_CHI2) else shared, 1), G - 2)
+        curve = min(own[k - 1] - np.float32(2) * own[k] + own[k + 1], np.float32(-1e-6))
+        shift = min(max(half * (own[k - 1] - own[k + 1]) / curve, -one), one)
+        u = min(max(grid.first + (np.float32(k) + shift) * grid.step, fit.low), fit.high)
         inverse = a
-        i, w = place(u, low, step, last)
-        gA, _, gT, AA, _, AT, _, _, TT, _ = sums_of_voxel(values, i, w, one, b, S[m], inverse, False, modulus, ratio)
+        i, w = place(u, table_low, table_step, last)
+        gA, _, gT, AA, _, AT, _, _, TT, _ = sums_of_voxel(
+            values, i, w, one, F, S[m], inverse, False, fit.modulus, ratio
+        )
         A = max((AA - gA) / (AA + np.float32(1e-12)), zero)
         ridge = s2[m] * weak
-        for _ in range(n_steps):
-            i, w = place(u, low, step, last)
-            gA, _, gT, AA, _, AT, _, _, TT, _ = sums_of_voxel(values, i, w, A, b, S[m], inverse, rician, modulus, ratio)
-            gT += ridge * (u - centre)
+        for _ in range(fit.n_steps):
+            i, w = place(u, table_low, table_step, last)
+            gA, _, gT, AA, _, AT, _, _, TT, _ = sums_of_voxel(
+                values, i, w, A, F, S[m], inverse, fit.rician, fit.modulus, ratio
+            )
+            gT += ridge * (u - fit.centre)
             AA = np.float32(1.001) * AA + np.float32(1e-6) * s2[m]
             TT = np.float32(1.001) * TT + ridge
             det = AA * TT - AT * AT
             dA, dT = (TT * gA - AT * gT) / det, (AA * gT - AT * gA) / det
             A = min(max(A - dA, half * A), np.float32(2) * A)
-            u = min(max(u - min(max(dT, -half), half), lo), hi)
-        out[0, m], out[1, m], out[2, m] = A, b, np.exp(u)
+            u = min(max(u - min(max(dT, -half), half), fit.low), fit.high)
+        out[0, m], out[1, m], out[2, m] = A, F, np.exp(u)

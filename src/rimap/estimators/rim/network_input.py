@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.estimators.rim.known_field import DataTerm
-from rimap.estimators.rim.start import smooth_B_start
+from rimap.estimators.rim.layout import Layout
+from rimap.estimators.rim.start import likelihood_start
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.series import Status, WeightedSeries
 from rimap.signals.base import SignalModel
@@ -53,7 +54,8 @@ class Prepared:
     def status(self, series: WeightedSeries, kappa: F32, model: SignalModel) -> NDArray[np.uint8]:
         """Return the status of each voxel, before what the network was trained for."""
         status = np.full(series.shape, Status.OK, np.uint8)
-        for q, p in enumerate(model.parameters):
+        for p in Layout.of(model).carried:
+            q = model.index(p.name)
             for bound in p.bounds:
                 if np.isfinite(bound) and bound > 0:
                     status[abs(kappa[q] - bound) < 1e-3 * bound] = Status.AT_BOUND
@@ -64,8 +66,9 @@ class Prepared:
             size = np.maximum(size, abs(np.where(np.isfinite(image), image, 0)))
         status[size == 0] = Status.NO_SIGNAL
         status[~finite] = Status.NOT_FINITE
-        if np.ndim(self.noise.sigma):
-            status[~np.isfinite(self.noise.sigma)] = Status.NOT_FINITE
+        for value in (self.noise.sigma, *series.held.values()):
+            if np.ndim(value):
+                status[~np.isfinite(value)] = Status.NOT_FINITE
         status[~series.selected] = Status.OUTSIDE_MASK
         return status
 
@@ -77,6 +80,35 @@ def slices(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
         return
     for k in range(shape[2]):
         yield (slice(None), slice(None), k)
+
+
+def part_of_series(series: WeightedSeries, index: Any) -> WeightedSeries:
+    """Return the series of the voxels ``[index]``, with its mask (none if it is empty there), noise and given maps."""
+    noise = series.noise
+    if noise is not None and np.ndim(noise.sigma):
+        noise = type(noise)(sigma=noise.sigma[index])
+    selected = series.selected[index]
+    return replace(
+        series,
+        images=series.images[(slice(None), *index)],
+        mask=None if selected.all() or not selected.any() else selected,
+        noise=noise,
+        given={name: v[index] if np.ndim(v) else v for name, v in series.given.items()},
+    )
+
+
+def known_at(series: WeightedSeries, k: Any) -> dict[str, Any]:
+    """Return what is known beside the parameters that a network carries, at the voxels ``[k]``, by name.
+
+    If a map does not say, it is the start that the model declares: such a voxel gets no value, but has neighbours.
+    """
+    layout = Layout.of(series.model)
+    known = layout.known_of(series.held)
+    for p in layout.known:
+        if np.ndim(known[p.name]):
+            here: NDArray[Any] = np.asarray(known[p.name])[k]
+            known[p.name] = np.where(np.isfinite(here), here, float(p.start or 0.0)).astype(np.float32)
+    return known
 
 
 def neutral(images: NDArray[Any], scale: float) -> F32:
@@ -117,8 +149,7 @@ def _sigma(series: WeightedSeries, threads: int | None) -> tuple[float, str]:
     if len(series.shape) == 3 and series.shape[2] > 8:  # σ is one number: a few slices tell it
         k = np.unique(np.linspace(0, series.shape[2] - 1, 10).round().astype(int))[1:-1]
         if series.selected[..., k].any() and np.isfinite(series.images[..., k]).any() and series.images[..., k].any():
-            mask = None if series.mask is None else series.mask[..., k]
-            series = replace(series, images=series.images[..., k], mask=mask)
+            series = part_of_series(series, (slice(None), slice(None), k))
     return estimate_sigma(series, least_squares(series, threads=threads))
 
 
@@ -144,16 +175,17 @@ def image_scale(series: WeightedSeries, noise: Noise) -> float:
         rician = isinstance(noise, Rician)
         power = np.maximum(rms**2 - (2 if rician else 1) * float(sigma) ** 2, 0)
         strong = inside & (power > 0.25**2 * np.percentile(power[inside], 98))
-        A = _amplitude(series.model, flat, float(sigma) / unit, rician, strong.reshape(flat.shape[1:]))
+        known = {name: v[every].reshape(flat.shape[1:]) if np.ndim(v) else v for name, v in known_at(series, k).items()}
+        A = _amplitude(series.model, flat, float(sigma) / unit, rician, strong.reshape(flat.shape[1:]), known)
         values.append(A[strong] * unit)
     found = np.concatenate(values) if values else np.ones(1)
     median = float(np.median(found)) if len(found) else 0.0
     return median / TYPICAL_A if median > 0 else float(np.nanmax(abs(series.images))) or 1.0
 
 
-def _amplitude(model: SignalModel, S: F32, sigma: float, rician: bool, strong: NDArray[np.bool_]) -> F32:
-    if not model.separable:
-        return np.asarray(abs(S).max(0).reshape(-1), np.float32)
-    s = np.full((1, 1, 1), sigma, np.float32)
-    kappa = smooth_B_start(model, S, s, DataTerm(model, S, s, rician), strong.astype(np.float32))
-    return np.asarray(kappa[0].reshape(-1), np.float32)
+def _amplitude(
+    model: SignalModel, S: F32, sigma: float, rician: bool, strong: NDArray[np.bool_], known: Mapping[str, Any]
+) -> F32:
+    """Return the first amplitude of each voxel at the maximum of the likelihood."""
+    data = DataTerm(model, S, np.full((1, 1, 1), sigma, np.float32), rician, known=known)
+    return np.asarray(likelihood_start(data.problem, strong.astype(np.float32))[0].reshape(-1), np.float32)

@@ -1,17 +1,17 @@
-"""The B of a whole series, from which the iterations of a RIM begin.
+"""The smooth field of a whole series, from which the iterations of a RIM begin.
 
-B is determined by all voxels together (Eq. 2), so it is found once for the whole series and never slab by slab. At low
-SNR the maximum of the likelihood over A and T of every noisy voxel is biased in B. On images averaged over the voxels
-that a first pass found alike it is not.
+The field is determined by all voxels together (Eq. 2), so it is found once for the whole series and never slab by slab. At
+low SNR the maximum of the likelihood over amplitude and T of every noisy voxel is biased in the field. On images averaged
+over the voxels that a first pass found alike it is not.
 
-This is Eq. 2 as `MLE` solves it, but quickly: Newton steps of which the first few see every fourth voxel, on a grid
-for B that is half as fine as the images; A and T are those of `known_B`.
+This is Eq. 2 as `MLE` solves it, but quickly: Newton steps of which the first few see every fourth voxel, on a grid for the
+field that is half as fine as the images; amplitudes and T are those of `DataTerm.at_field`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -22,27 +22,30 @@ from numpy.typing import NDArray
 from rimap.estimators.mle.estimator import DEFAULT_LAMBDA_B, PRECISION
 from rimap.estimators.mle.field import Box, solve_linear
 from rimap.estimators.rim.averaging import average_of_alike
+from rimap.estimators.rim.elimination import Triangle, eliminated
 from rimap.estimators.rim.known_field import DataTerm
-from rimap.estimators.rim.network_input import neutral, slices
+from rimap.estimators.rim.layout import Layout
+from rimap.estimators.rim.network_input import known_at, neutral, part_of_series, slices
+from rimap.estimators.rim.start import field_grid
 from rimap.likelihood import Gaussian, Rician
 from rimap.series import WeightedSeries
 
 F32 = NDArray[np.float32]
 Array = NDArray[np.float64]
-#: Along both axes of a slice: of how many voxels one is looked at first, and how much coarser the grid of B is.
+#: Along both axes of a slice: of how many voxels one is looked at first, and how much coarser the grid of the field is.
 COARSER = 2
-_LARGE_ENOUGH = 64  # voxels along an axis
-_STEPS = 3  # on every fourth voxel
-_STEPS_OF_ALL = 2
-_LARGEST = 0.2  # change of B in a step
-_CLOSE = 3e-3  # the step after such a one would be far smaller
-_GRID = np.arange(1.0, 2.31, 0.1)
-_SOME = 500  # voxels that tell the one B to begin with
-_WHERE_NOTHING_TELLS = 1.9
+#: Voxels along an axis from which on the grid is coarser.
+LARGE_ENOUGH = 64
+#: Newton steps on every fourth voxel, and on all.
+STEPS, STEPS_OF_ALL = 3, 2
+#: In standard deviations of the field: the largest change in a step, and a change after which the next one is far smaller.
+LARGEST_CHANGE, CLOSE = 1.0, 0.015
+#: How many voxels determine the one field to begin with.
+N_FIRST = 500
 
 
-def smooth_B(series: WeightedSeries, *, threads: int | None, rough: bool = False) -> F32:
-    """Return the smooth B (*X) of maximum likelihood; `rough`, of every fourth voxel.
+def smooth_field(series: WeightedSeries, *, threads: int | None, rough: bool = False) -> F32:
+    """Return the smooth field (*X) of maximum likelihood; `rough`, of every fourth voxel.
 
     Parameters
     ----------
@@ -52,121 +55,128 @@ def smooth_B(series: WeightedSeries, *, threads: int | None, rough: bool = False
     coarser = _coarser(series.shape)
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         some = _every(series, coarser)
-        B = _newton(some, _one_B(some, pool), coarser, DEFAULT_LAMBDA_B, _STEPS, 1, pool)
+        field = _newton(some, _one_field(some, pool), coarser, DEFAULT_LAMBDA_B, STEPS, 1, pool)
         if coarser > 1 and not rough:
-            B = _newton(series, B, coarser, DEFAULT_LAMBDA_B, _STEPS_OF_ALL, coarser, pool)
-    return _fine(B, series.shape, coarser)
+            field = _newton(series, field, coarser, DEFAULT_LAMBDA_B, STEPS_OF_ALL, coarser, pool)
+    return _fine(field, series.shape, coarser)
 
 
 def _coarser(shape: tuple[int, ...]) -> int:
-    return COARSER if len(shape) > 1 and min(shape[:2]) >= _LARGE_ENOUGH else 1
+    return COARSER if len(shape) > 1 and min(shape[:2]) >= LARGE_ENOUGH else 1
 
 
 def _every(series: WeightedSeries, coarser: int) -> WeightedSeries:
     """Return the series with one of so many voxels along both axes of a slice."""
     if coarser == 1:
         return series
-    k = (slice(None, None, coarser),) * 2
     affine = np.eye(4) if series.affine is None else np.array(series.affine)
     affine[:, :2] *= coarser
-    noise = series.noise or Gaussian()
-    if np.ndim(noise.sigma):
-        noise = type(noise)(sigma=noise.sigma[k])
-    selected = series.selected[k]
-    mask = None if selected.all() or not selected.any() else selected
-    images = series.images[(slice(None), *k)]
-    return replace(series, images=images, mask=mask, noise=noise, affine=affine)
+    return replace(part_of_series(series, (slice(None, None, coarser),) * 2), affine=affine)
 
 
 def _newton(
-    series: WeightedSeries, B: Array, coarser: int, lambda_B: float, steps: int, binned: int, pool: Executor
+    series: WeightedSeries, field: Array, coarser: int, lambda_field: float, steps: int, binned: int, pool: Executor
 ) -> Array:
-    """Return B on its grid after Newton steps.
+    """Return the field on its grid after Newton steps.
 
     Parameters
     ----------
     series
         Every voxel (`binned` = `coarser`) or those on the grid alone, each of which then stands for all around it.
     coarser
-        How much coarser the grid is than the images of which λ_B is given.
+        How much coarser the grid is than the images of which λ is given.
     """
-    grid = series if binned == 1 else _every(series, binned)
+    grid, layout = series if binned == 1 else _every(series, binned), Layout.of(series.model)
+    assert layout.field is not None
     box = Box.around(np.ones(grid.shape, bool), grid.voxel_size)
     edge = min(grid.voxel_size) / min(v / coarser if i < 2 else v for i, v in enumerate(grid.voxel_size))
-    penalty = lambda_B * coarser**2 / edge**4  # per voxel of the grid, in its finest edge
-    field = np.pad(B, [(i.start, n - i.stop) for i, n in zip(box.inner, box.shape)], mode="edge")
+    penalty = lambda_field * coarser**2 / edge**4  # per voxel of the grid, in its finest edge
+    padded = np.pad(field, [(i.start, n - i.stop) for i, n in zip(box.inner, box.shape)], mode="edge")
     for _ in range(steps):
-        g, w = _information(series, box.crop(field, grid.shape), binned, pool)
+        g, w = _information(series, box.crop(padded, grid.shape), binned, pool)
         if binned == 1:
             g, w = g * coarser**2, w * coarser**2
         if not w.any():
-            return np.full(grid.shape, _WHERE_NOTHING_TELLS)
-        rhs = -box.scatter(g.reshape(-1)) - penalty * box.laplacian(box.laplacian(field))
+            return np.full(grid.shape, layout.typical_field)
+        rhs = -box.scatter(g.reshape(-1)) - penalty * box.laplacian(box.laplacian(padded))
         change, _ = solve_linear(box, box.scatter(w.reshape(-1)), penalty, rhs, rtol=0.03)
-        change = np.clip(change, -_LARGEST, _LARGEST)
-        field = np.clip(field + change, *series.model.parameters[1].bounds)
-        if abs(change).max() < _CLOSE:
+        sd = layout.field.in_a_scan.deviation
+        change = np.clip(change, -LARGEST_CHANGE * sd, LARGEST_CHANGE * sd)
+        padded = np.clip(padded + change, *layout.field.bounds)
+        if abs(change).max() < CLOSE * sd:
             break
-    return box.crop(field, grid.shape)
+    return box.crop(padded, grid.shape)
 
 
-def _information(series: WeightedSeries, B: Array, binned: int, pool: Executor) -> tuple[Array, Array]:
-    """Return the derivatives in B of the negative log-likelihood at the best A and T, summed to the grid of B."""
+def _information(series: WeightedSeries, field: Array, binned: int, pool: Executor) -> tuple[Array, Array]:
+    """Return the derivatives in the field of the negative log-likelihood at the best amplitudes and T, summed to its grid."""
     noise = series.noise or Gaussian()
     unit = _unit(series)
-    g, w = np.zeros(B.shape), np.zeros(B.shape)
+    g, w = np.zeros(field.shape), np.zeros(field.shape)
     for k in slices(series.shape):
         selected = series.selected[k]
         if not selected.any():
             continue
         S = neutral(series.images[(slice(None), *k)], unit)
-        here = _fine(B[k], selected.shape, binned)
+        here = _fine(field[k], selected.shape, binned)
         sigma = noise.sigma[k] if np.ndim(noise.sigma) else noise.sigma
-        g_k, w_k = _derivatives(series, S, here, np.maximum(np.asarray(sigma) / unit, PRECISION), pool)
+        sigma = np.maximum(np.asarray(sigma) / unit, PRECISION)
+        g_k, w_k = _derivatives(series, S, here, sigma, known_at(series, k), pool)
         for out, values in ((g, g_k), (w, w_k)):
             out[k] = _binned(np.where(selected, values, 0.0), out[k].shape, binned)
     return g, w
 
 
-def _derivatives(series: WeightedSeries, S: F32, B: F32, sigma: Any, pool: Executor) -> tuple[Array, Array]:
+def _derivatives(
+    series: WeightedSeries, S: F32, field: F32, sigma: Any, known: Mapping[str, Any], pool: Executor
+) -> tuple[Array, Array]:
     """Return those of the voxels of one slice (N, *X)."""
-    shape = (1, B.shape[0], int(np.prod(B.shape[1:])))
+    shape = (1, field.shape[0], int(np.prod(field.shape[1:])))
     sigma = np.where(np.isfinite(sigma) & (sigma > 0), sigma, 1.0).astype(np.float32)
     sigma = sigma.reshape(shape) if sigma.ndim else sigma.reshape(1, 1, 1)
-    data = DataTerm(series.model, S.reshape(len(S), *shape), sigma, isinstance(series.noise, Rician), pool)
-    kappa = data.at_B(np.ascontiguousarray(B.reshape(shape)), alone=True)
-    sums = data(kappa)
-    _, gB, _ = sums.g
-    AA, AB, AT, BB, BT, TT = (x.astype(float) for x in sums.H)
-    lo, hi = series.model.parameters[-1].bounds
-    inside = (kappa[2] > 1.001 * lo) & (kappa[2] < 0.999 * hi)
-    AA = AA + 1e-6 * sigma**2
-    tt = np.where(inside, TT - AT**2 / AA, np.inf) + 1e-3 * TT + 1e-12
-    bt = BT - AB * AT / AA
-    w = np.maximum(BB - AB**2 / AA - bt**2 / tt, 0.0)
-    gA, gT = sums.g[0].astype(float), sums.g[2].astype(float)
-    g = gB - AB / AA * gA - bt / tt * (gT - AT / AA * gA)
-    return (g / sigma**2).reshape(B.shape), (w / sigma**2).reshape(B.shape)
+    known = {name: v.reshape(shape) if np.ndim(v) else v for name, v in known.items()}
+    rician, model = isinstance(series.noise, Rician), series.model
+    data = DataTerm(model, S.reshape(len(S), *shape), sigma, rician, pool, known=known)
+    carried = data.at_field(np.ascontiguousarray(field.reshape(shape)), alone=True)
+    sums, layout = data(carried), Layout.of(model)
+    K, P = layout.n_amplitudes, len(layout.carried)
+    pairs = [(i, j) for i in range(P) for j in range(i, P)]
+    H: Triangle = {pair: x.astype(float) for pair, x in zip(pairs, sums.H)}
+    g: Mapping[int, Array] = {q: sums.g[q].astype(float) for q in range(P)}
+    for k in range(K):
+        H, g = eliminated(H, g, k, H[k, k] + 1e-6 * sigma**2)
+    lo, hi = model.time.bounds
+    inside = (carried[-1] > 1.001 * lo) & (carried[-1] < 0.999 * hi)  # at a bound T does not follow the field
+    own = sums.H[-1].astype(float)
+    H, g = eliminated(H, g, P - 1, np.where(inside, H[P - 1, P - 1], np.inf) + 1e-3 * own + 1e-12)
+    w, slope = np.maximum(H[K, K], 0.0), g[K]
+    if layout.field is not None and layout.field.transform == "log":  # from the logarithm to the field itself
+        w, slope = w / carried[K] ** 2, slope / carried[K]
+    return (slope / sigma**2).reshape(field.shape), (w / sigma**2).reshape(field.shape)
 
 
-def _one_B(series: WeightedSeries, pool: Executor) -> Array:
-    """Return the one B that is best for some strong voxels, everywhere."""
+def _one_field(series: WeightedSeries, pool: Executor) -> Array:
+    """Return the one field that is best for some strong voxels, everywhere."""
     unit, noise = _unit(series), series.noise or Gaussian()
     flat = series.images.reshape(len(series.images), -1)
     usable = np.flatnonzero(series.selected.reshape(-1))
-    usable = usable[:: max(1, len(usable) // (4 * _SOME))]
+    usable = usable[:: max(1, len(usable) // (4 * N_FIRST))]
     S = neutral(flat[:, usable], unit)
     power = (S**2).sum(0)
     strong = np.flatnonzero(power >= np.median(power))
-    strong = strong[:: max(1, len(strong) // _SOME)]
+    strong = strong[:: max(1, len(strong) // N_FIRST)]
     S = np.ascontiguousarray(S[:, None, :, None][:, :, strong])
+    known = {
+        name: np.reshape(v, -1)[usable][strong][None, :, None] if np.ndim(v) else v
+        for name, v in known_at(series, ...).items()
+    }
     sigma = np.full((1, 1, 1), max(float(np.nanmedian(noise.sigma)) / unit, PRECISION), np.float32)
-    data = DataTerm(series.model, S, sigma, isinstance(noise, Rician), pool)
-    cost = []
-    for b in _GRID:
-        kappa = data.at_B(np.full(S.shape[1:], b, np.float32), alone=True)
-        cost.append(float(np.minimum(data(kappa).sse / sigma**2, 1e4).sum()))
-    return np.full(series.shape, float(_GRID[int(np.argmin(cost))]))
+    data = DataTerm(series.model, S, sigma, isinstance(noise, Rician), pool, known=known)
+    grid, cost = field_grid(Layout.of(series.model)), []
+    for value in grid:
+        carried = data.at_field(np.full(S.shape[1:], value, np.float32), alone=True)
+        cost.append(float(np.minimum(data(carried).sse / sigma**2, 1e4).sum()))
+    return np.full(series.shape, float(grid[int(np.argmin(cost))]))
 
 
 def _unit(series: WeightedSeries) -> float:
@@ -185,14 +195,14 @@ def _binned(values: Array, shape: tuple[int, ...], binned: int) -> Array:
     return np.asarray(full.reshape(shape[0], binned, shape[1], binned).sum((1, 3)))
 
 
-def _fine(B: Array, shape: tuple[int, ...], coarser: int) -> F32:
-    """Return B on the voxels, linear between the points of its grid."""
+def _fine(field: Array, shape: tuple[int, ...], coarser: int) -> F32:
+    """Return the field on the voxels, linear between the points of its grid."""
     for axis in range(2) if coarser > 1 else ():
-        x = np.clip((np.arange(shape[axis]) - (coarser - 1) / 2) / coarser, 0, B.shape[axis] - 1)
-        i = np.minimum(x.astype(int), max(B.shape[axis] - 2, 0))
-        t = (x - i).reshape((-1,) + (1,) * (B.ndim - 1 - axis))
-        B = (1 - t) * B.take(i, axis) + t * B.take(np.minimum(i + 1, B.shape[axis] - 1), axis)
-    return np.asarray(B, np.float32)
+        x = np.clip((np.arange(shape[axis]) - (coarser - 1) / 2) / coarser, 0, field.shape[axis] - 1)
+        i = np.minimum(x.astype(int), max(field.shape[axis] - 2, 0))
+        t = (x - i).reshape((-1,) + (1,) * (field.ndim - 1 - axis))
+        field = (1 - t) * field.take(i, axis) + t * field.take(np.minimum(i + 1, field.shape[axis] - 1), axis)
+    return np.asarray(field, np.float32)
 
 
 def folds(times: NDArray[Any], n: int, least: int) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
@@ -207,20 +217,20 @@ def folds(times: NDArray[Any], n: int, least: int) -> list[tuple[NDArray[np.intp
     return [(order, order)]
 
 
-def smooth_B_of_alike(
-    series: WeightedSeries, guides: Sequence[tuple[NDArray[np.intp], Any]], B: F32, *, threads: int | None
+def smooth_field_of_alike(
+    series: WeightedSeries, guides: Sequence[tuple[NDArray[np.intp], Any]], field: F32, *, threads: int | None
 ) -> F32:
-    """Return the smooth B (*X) of the series averaged, slice by slice, over voxels that are alike, from a B nearby.
+    """Return the smooth field (*X) of the series averaged, slice by slice, over voxels that are alike, from a field nearby.
 
-    Neighbouring averages share their voxels: the penalty is raised as much as noise is lowered, so that B is smoothed
+    Neighbouring averages share their voxels: the penalty is raised as much as noise is lowered, so that the field is smoothed
     as over independent voxels.
 
     Parameters
     ----------
     guides
-        For each part of the images its image numbers and the κ (Q, *X) that says which voxels are alike there.
-        Where noise is high, a κ of the other images (cross-fitting): voxels chosen by their own noise keep it in
-        their average, and B is then too low by up to 0.05 at SNR 3.
+        For each part of the images its image numbers and the estimate (P, *X) that says which voxels are alike there.
+        If noise is high, an estimate from the other images (cross-fitting): voxels chosen by their own noise keep it in
+        their average, and an inversion efficiency is then too low by up to 0.05 at SNR 3.
     """
     coarser, noise = _coarser(series.shape), series.noise or Gaussian()
     grid = _every(series, coarser)
@@ -232,8 +242,8 @@ def smooth_B_of_alike(
         flat = S.reshape(len(S), S.shape[1], -1)
         out = np.empty((len(S), *(-(-n // coarser) for n in flat.shape[1:])), np.float32)
         left = np.zeros(out.shape[1:])
-        for part, kappa in guides:
-            T, A, usable = (x.reshape(flat.shape[1:]) for x in (kappa[-1][k], kappa[0][k], where))
+        for part, carried in guides:
+            T, A, usable = (x.reshape(flat.shape[1:]) for x in (carried[-1][k], carried[0][k], where))
             out[part], less = average_of_alike(flat[part], T, A, usable, every=coarser, rician_sigma=rician_sigma)
             left += less.astype(float) ** 2 * (len(part) / len(S))
         images[(slice(None), *k)] = out.reshape(images[(slice(None), *k)].shape)
@@ -241,7 +251,7 @@ def smooth_B_of_alike(
     sigma = np.asarray((grid.noise or noise).sigma, dtype=float) * factor
     quieter = replace(grid, images=images, noise=Gaussian(sigma=sigma))
     shared = float(np.median(factor[grid.selected]) ** -2)
-    first = B[(slice(None, None, coarser),) * 2] if coarser > 1 else B
+    first = field[(slice(None, None, coarser),) * 2] if coarser > 1 else field
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        found = _newton(quieter, first.astype(float), coarser, DEFAULT_LAMBDA_B * shared, _STEPS, 1, pool)
+        found = _newton(quieter, first.astype(float), coarser, DEFAULT_LAMBDA_B * shared, STEPS, 1, pool)
     return _fine(found, series.shape, coarser)
