@@ -16,11 +16,12 @@ from urllib.parse import quote
 import numpy as np
 
 from rimap.errors import InputError
-from rimap.io.bids import absolute, read_json
+from rimap.io.bids import absolute, models, read_json
+from rimap.io.metadata import settings_metadata
+from rimap.io.naming import outputs_of, own_suffix, rate_suffix
 from rimap.io.series_files import SeriesFiles
 from rimap.series import ParameterMaps
 from rimap.signals import SignalModel
-from rimap.signals.base import bids_time
 
 BIDS_VERSION = "1.10.0"
 _PAPER = "Sabidussi et al. 2021, Medical Image Analysis 74:102220, https://doi.org/10.1016/j.media.2021.102220"
@@ -31,20 +32,34 @@ _OF_SCANNER = (
     "MagneticFieldStrength", "Manufacturer", "ManufacturersModelName", "DeviceSerialNumber", "PulseSequenceType",
     "PulseSequenceDetails", "SequenceName", "ReceiveCoilName", "BodyPart",
 )  # fmt: skip
+_IN_UNIT = {"ms": ", s", "a.u.": ", in the unit of the images", "1/s": ", 1/s"}
 _IGNORE = "*.html\n*_rois.tsv\n*_rois.json\ngroup.*\nfailed.tsv\n"
+#: What is said of a given map that was not in a file.
+ARRAY = "array"
 _README = """Parameter maps made by rimap from the data set named in dataset_description.json.
 
-_T1map, _T2map   relaxation times, s
-_M0map           amplitude A, in the unit of the images
-_R1map, _R2map   relaxation rates, 1/s (on request)
+{maps}
 desc-sd          standard deviation of the map with that suffix
-desc-B           inversion efficiency term B of A (1 - B exp(-TI/T1))
 desc-residual    root mean square of image minus model
-desc-status      what became of each voxel: see Levels in its sidecar
+desc-status      quality flag of each voxel: see Levels in its sidecar
+desc-<name>      a parameter of the signal model that BIDS has no suffix for: see Description in its sidecar
 
-A desc- that starts with the name of an estimator marks maps of a second estimator in this folder. Each sidecar has the
-estimator, its settings, the noise level and the versions of the software. A voxel without an answer is NaN.
+Relaxation times are in seconds and rates in 1/s. A desc- that starts with the name of an estimator marks maps of a second
+estimator in this folder. Each sidecar has the estimator, its settings, the settings of the scanner, the noise level and the
+versions of the software. A voxel without an answer is NaN.
 """
+
+
+def readme() -> str:
+    """Return the README of a derivative data set, with the maps that the signal models declare."""
+    meanings: dict[str, str] = {}
+    for model in models().values():
+        for q in outputs_of(model):
+            if suffix := own_suffix(q, model):
+                meanings.setdefault(suffix, f"{q.meaning or q.name}{_IN_UNIT.get(q.unit, '')}")
+            if rate := rate_suffix(q, model):
+                meanings.setdefault(rate, f"rate 1/{q.name}, 1/s (on request)")
+    return _README.format(maps="\n".join(f"_{suffix:<15} {meanings[suffix]}" for suffix in sorted(meanings)))
 
 
 def to_json(data: Mapping[str, Any]) -> bytes:
@@ -71,28 +86,31 @@ def versions() -> dict[str, str]:
     return {n: importlib.metadata.version(n) for n in names} | {"python": sys.version.split()[0]}
 
 
-def map_metadata(maps: ParameterMaps, series_files: SeriesFiles, out: Path) -> dict[str, Any]:
-    """Return what the sidecars of all maps of a series share."""
+def map_metadata(
+    maps: ParameterMaps, series_files: SeriesFiles, out: Path, *, given: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return what the sidecars of all maps of a series share.
+
+    Parameters
+    ----------
+    given
+        Where each given parameter is from: a file, a number, or ``"array"``.
+    """
     model, noise = maps.model, maps.noise
+    known = _given(model, given or {}, series_files, out)
     sigma = None if noise is None or noise.sigma is None else np.asarray(noise.sigma, dtype=float)
     metadata: dict[str, Any] = {
-        "Sources": _sources(series_files, out),
+        "Sources": [*_sources(series_files, out), *(v for v in known.values() if isinstance(v, str) and v != ARRAY)],
         "EstimationAlgorithm": f"{maps.estimator}: {model.title}",
-        "EstimationReference": _PAPER,
+        "EstimationReference": f"{model.reference}; {_PAPER}" if model.reference else _PAPER,
         "SkullStripped": False,
         "Estimator": maps.estimator,
         "EstimatorSettings": {k: v for k, v in maps.settings.items() if k != "threads"},  # no value depends on it
         "SignalModel": model.name,
-        _times_field(model): [_seconds(t) for t in model.times],
+        **settings_metadata(model),
     }
-    tr = getattr(model, "tr", None)
-    if tr is not None:
-        if len(set(tr)) == 1:
-            metadata["RepetitionTimePreparation"] = _seconds(tr[0])
-        else:  # BIDS would take the array for one value per volume of the map
-            metadata["RepetitionTimesPreparation"] = [_seconds(t) for t in tr]
-    if hasattr(model, "signed"):
-        metadata["SignedImages"] = model.signed
+    if known:
+        metadata["GivenParameters"] = known
     metadata |= {
         "NoiseModel": None if noise is None else noise.name,
         "NoiseSigma": None if sigma is None else float(sigma) if sigma.ndim == 0 else float(np.nanmedian(sigma)),
@@ -107,23 +125,25 @@ def map_metadata(maps: ParameterMaps, series_files: SeriesFiles, out: Path) -> d
     return metadata | {"EstimationSoftwareVersions": versions()}
 
 
-def _times_field(model: SignalModel) -> str:
-    """Return the field for the times: BIDS takes an array for EchoTime (positive), but not for InversionTime."""
-    return "EchoTime" if bids_time(model) == "EchoTime" and model.times.min() > 0 else f"{bids_time(model)}s"
-
-
-def _seconds(ms: float) -> float:
-    return float(f"{ms / 1000:.12g}")
+def _given(model: SignalModel, given: Mapping[str, Any], series_files: SeriesFiles, out: Path) -> dict[str, Any]:
+    """Return where the given parameters are from: the name of a source, a number, or `ARRAY`."""
+    known: dict[str, Any] = {p.name: p.start for p in model.parameters if p.given} | dict(given)
+    return {k: _source(v, series_files, out) if isinstance(v, Path) else v for k, v in known.items()}
 
 
 def _sources(series_files: SeriesFiles, out: Path) -> list[str]:
     if series_files.origin:
         return list(series_files.origin)
-    if series_files.dataset is None:
-        return [_relative(f, out) for f in series_files.sources]
-    link = _link_name(_description(out), _relative(series_files.dataset, out))
-    paths = [absolute(f).relative_to(series_files.dataset) for f in series_files.sources]
-    return [f"bids:{link}:{p.as_posix()}" for p in paths]
+    return [_source(f, series_files, out) for f in series_files.sources]
+
+
+def _source(path: Path, series_files: SeriesFiles, out: Path) -> str:
+    """Return what a sidecar calls a source: a BIDS URI, or a path from OUT."""
+    dataset = series_files.dataset
+    if dataset is None or not absolute(path).is_relative_to(dataset):
+        return _relative(path, out)
+    link = _link_name(_description(out), _relative(dataset, out))
+    return f"bids:{link}:{absolute(path).relative_to(dataset).as_posix()}"
 
 
 def _relative(path: Path, start: Path) -> str:
@@ -172,7 +192,7 @@ def dataset_files(out: Path, dataset: Path) -> dict[Path, bytes]:
         source = {}
     version = importlib.metadata.version("rimap")
     description = before or {
-        "Name": f"rimap: T1 and T2 maps of {source.get('Name', dataset.name)}",
+        "Name": f"rimap: parameter maps of {source.get('Name', dataset.name)}",
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [],
@@ -191,7 +211,7 @@ def dataset_files(out: Path, dataset: Path) -> dict[Path, bytes]:
         description["SourceDatasets"] = [*(description.get("SourceDatasets") or []), origin]
     place, content = out / "dataset_description.json", to_json(description)
     files = {} if place.is_file() and place.read_bytes() == content else {place: content}
-    for name, text in (("README", _README), (".bidsignore", _IGNORE)):
+    for name, text in (("README", readme()), (".bidsignore", _IGNORE)):
         if not (out / name).exists():
             files[out / name] = text.encode()
     return files

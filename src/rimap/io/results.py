@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -15,13 +15,18 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.io.bids import absolute, is_nifti, models, read_json
 from rimap.io.finding import find_series
+from rimap.io.metadata import model_from_metadata
+from rimap.io.naming import desc_of, main_suffix, outputs_of, own_suffix, sidecar_of
 from rimap.io.nifti import open_nifti, same_grid
+from rimap.io.provenance import ARRAY
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
-from rimap.signals import SignalModel
-from rimap.signals.base import bids_time
+from rimap.signals import Parameter, SignalModel
+from rimap.signals.settings import Setting
 
 _NAME = re.compile(r"(?P<stem>.+?)(_desc-(?P<desc>[A-Za-z0-9]+))?_(?P<suffix>[A-Za-z0-9]+)\.json")
+#: Units of rimap in one unit of a map.
+_TO_RIMAP = {"ms": 1000.0, "1/ms": 1e-3}
 _WITHOUT_VALUE = (Status.NO_SIGNAL, Status.NOT_FINITE, Status.OUTSIDE_MASK)
 
 
@@ -32,7 +37,7 @@ class ResultFiles:
     Parameters
     ----------
     main
-        The image of T1 or T2.
+        The image of the main map: T1, T2.
     stem
         What the names start with.
     prefix
@@ -61,7 +66,8 @@ class ResultFiles:
         """What to call the series: ``sub-01 ses-1 IRT1``, or the name of a loose file."""
         if self.dataset is None:
             return self.stem
-        return f"{self.stem} {self.model_class().bids_suffix}".replace("_", " ")
+        cls = self.model_class()
+        return f"{self.stem} {cls.bids_suffix or cls.title}".replace("_", " ")
 
     def images(self) -> list[Path]:
         """Return the images that are there, the main one first."""
@@ -79,34 +85,25 @@ class ResultFiles:
         name = self.metadata.get("SignalModel")
         if name not in models():
             raise InputError(
-                f"{_sidecar(self.main)}: SignalModel is {name!r}; rimap has {', '.join(sorted(models()))}. "
+                f"{sidecar_of(self.main)}: SignalModel is {name!r}; rimap has {', '.join(sorted(models()))}. "
                 "Map the series again."
             )
         return models()[name]
 
     def model(self) -> SignalModel:
-        """Return the signal model with its times, ms.
+        """Return the signal model with its settings.
 
         Raises
         ------
         InputError
-            Where the sidecar lacks the times, or they cannot be.
+            Where the sidecar lacks a setting, or one cannot be.
         """
-        cls, about = self.model_class(), self.metadata
-        times = about.get(bids_time(cls), about.get(f"{bids_time(cls)}s"))
-        options: dict[str, Any] = {"tau": self._ms(times, bids_time(cls))}
-        known = {f.name for f in fields(cls)}
-        tr = about.get("RepetitionTimePreparation", about.get("RepetitionTimesPreparation"))
-        if "tr" in known and tr is not None:
-            options["tr"] = self._ms(tr, "RepetitionTimePreparation")
-        if "signed" in known:
-            options["signed"] = about.get("SignedImages") is True
-        return cls(**options)
+        return model_from_metadata(self.model_class(), self.metadata, str(sidecar_of(self.main)))
 
     def load(self) -> ParameterMaps:
-        """Return the maps, T in ms, NaN where a voxel has no value.
+        """Return the maps in rimap's units (ms), NaN where a voxel has no value.
 
-        σ is one number, also where it was a map.
+        σ is one number, also where it was a map. A given parameter that was one number is that number everywhere.
 
         Raises
         ------
@@ -127,7 +124,8 @@ class ResultFiles:
             return next(iter(file.volumes()))
 
         status = read("status")
-        kappa = [read(p.name) for p in model.parameters]
+        constant = self._constants(model)
+        kappa = [self._scaled(read(p.name), p, constant, header.shape) for p in model.parameters]
         read_so_far = {"status": status} | {p.name: k for p, k in zip(model.parameters, kappa)}
         missing = [self._path(*wanted[name]).name for name, x in read_so_far.items() if x is None]
         if status is None or missing:
@@ -136,10 +134,8 @@ class ResultFiles:
         if not np.isin(codes, [int(s) for s in Status]).all():
             raise InputError(f"{self._path(*wanted['status'])} holds values that are no status. Map the series again.")
         no_value = np.isin(codes, _WITHOUT_VALUE)
-        scale = [1000.0 if p.unit == "ms" else 1.0 for p in model.parameters]
-        values = np.stack(
-            [np.where(no_value, np.nan, np.asarray(k, float) * s) for k, s in zip(kappa, scale) if k is not None]
-        )
+        values = np.stack([np.where(no_value, np.nan, k) for k in kappa if k is not None])
+        scale = [_TO_RIMAP.get(p.unit, 1.0) for p in model.parameters]
         sd = [read(f"sd {p.name}") for p in model.parameters]
         sds = np.stack(
             [np.full(codes.shape, np.nan) if x is None else np.asarray(x, float) * s for x, s in zip(sd, scale)]
@@ -191,8 +187,9 @@ class ResultFiles:
         """
         if "Registration" in self.metadata:
             raise InputError("the images were aligned (--register) before they were mapped")
-        model, mask = maps.model, maps.status != Status.OUTSIDE_MASK
-        found = find_series(self.sources(), sequence=model.name)
+        model, mask, given = maps.model, maps.status != Status.OUTSIDE_MASK, self.given()
+        images = [f for f in self.sources() if f not in given.values()]
+        found = find_series(images, sequence=model.name)
         if len(found) != 1:
             raise InputError("the sources are not one series")
         files = found[0]
@@ -201,16 +198,23 @@ class ResultFiles:
             grids[0].affine, np.asarray(maps.affine), grids[0].shape
         ):
             raise InputError("the sources lie on another grid than the maps")
+        # Images of the shortest times may have been left out; their settings are then not in the sidecar of the maps.
         more = sum(g.n_volumes for g in grids) - model.n_images
-        all_times = files.open(sequence=model.name).model.times if more > 0 else model.times
-        tr = getattr(model, "tr", None)
+        typed = {s: v for s in model.settings if (v := getattr(model, s)) is not None} if more == 0 else {}
+        if more > 0:
+            typed = {
+                s.name: v for s in model.settings.values() if not s.per_image and (v := _shared(model, s)) is not None
+            }
+        all_values = (
+            files.open(sequence=model.name, settings=typed, given=given).model.times if more > 0 else model.times
+        )
         series = files.load(
-            times_ms=tuple(model.times) if more == 0 else None,
-            tr_ms=tr if more == 0 else None,
+            settings=typed,
+            given=given,
             sequence=model.name,
             mask=None if mask.all() else mask,
             noise=maps.noise,
-            skip_first=max(len(set(all_times)) - len(set(model.times)), 0),
+            skip_first=max(len(set(all_values)) - len(set(model.times)), 0),
             signed=getattr(model, "signed", None),
         )
         if series.model.n_images != model.n_images or not np.allclose(series.model.times, model.times, rtol=1e-6):
@@ -218,6 +222,46 @@ class ResultFiles:
         if not _same_images(series, maps):
             raise InputError("the sources have changed since: they do not give the residual of these maps")
         return series
+
+    def given(self) -> dict[str, Path | float]:
+        """Return the parameters that were given, by name: the file or the number.
+
+        Raises
+        ------
+        InputError
+            If one was an array in memory that is not there any more.
+        """
+        named = self.metadata.get("GivenParameters")
+        known: dict[str, Path | float] = {}
+        for name, value in (named if isinstance(named, dict) else {}).items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                known[name] = float(value)
+            elif isinstance(value, str) and value != ARRAY:
+                known[name] = self._source(value)
+            else:
+                written = self._path(*self._wanted()[name]) if name in self._wanted() else None
+                if written is None or not written.is_file():
+                    raise InputError(f"the given map of {name} is not there any more")
+                known[name] = written
+        return known
+
+    @staticmethod
+    def _scaled(
+        values: NDArray[Any] | None, p: Parameter, constant: Mapping[str, float], shape: tuple[int, ...]
+    ) -> NDArray[np.float64] | None:
+        """Return a map in rimap's unit: the file's, or else the one number that was given."""
+        if values is None:
+            return np.full(shape, constant[p.name]) if p.name in constant else None
+        return np.asarray(values, dtype=float) * _TO_RIMAP.get(p.unit, 1.0)
+
+    def _constants(self, model: SignalModel) -> dict[str, float]:
+        """Return the given parameters that were one number, in rimap's unit."""
+        named = self.metadata.get("GivenParameters")
+        known = {p.name: p.start for p in model.parameters if p.given and p.start is not None}
+        for name, value in (named if isinstance(named, dict) else {}).items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                known[name] = float(value)
+        return known
 
     def _source(self, name: str) -> Path:
         out = self.dataset or self.main.parent
@@ -249,35 +293,29 @@ class ResultFiles:
         good = isinstance(sigma, (int, float)) and not isinstance(sigma, bool) and 0 < sigma < np.inf
         return kind(float(sigma) if good and sigma is not None else None)
 
-    def _ms(self, value: Any, field: str) -> tuple[float, ...]:
-        values = value if isinstance(value, list) else [value]
-        if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
-            raise InputError(f"{_sidecar(self.main)}: {field} must be numbers in seconds. Map the series again.")
-        return tuple(float(f"{1000 * v:.12g}") for v in values)
-
     def _wanted(self) -> dict[str, tuple[str, str]]:
         """Return (desc, suffix) of each image: of parameters, their deviations, residual and status."""
         cls = self.model_class()
         wanted = {"status": ("status", self.suffix), "residual": ("residual", self.suffix)}
-        for p in cls.parameters:
-            own = p.suffix or self.suffix
-            wanted[p.name] = ("" if p.suffix else p.name, own)
-            wanted[f"sd {p.name}"] = ("sd" if p.suffix else f"sd{p.name}", own)
-            if p.suffix and p.suffix != self.suffix:
-                named = cls.bids_suffix  # where the names without it are those of another series
-                apart = self._path(named, own)
-                if apart.is_file() and self._of_this_series(apart):
-                    wanted[p.name], wanted[f"sd {p.name}"] = (named, own), (f"sd{named}", own)
+        for q in outputs_of(cls):
+            own = own_suffix(q, cls)
+            wanted[q.name] = ("" if own else q.name, own or self.suffix)
+            wanted[f"sd {q.name}"] = ("sd" if own else f"sd{q.name}", own or self.suffix)
+            if own and own != self.suffix:
+                for named in filter(None, (cls.bids_suffix, *cls.also_reads)):
+                    apart = self._path(named, own)  # if the names without it are those of another series
+                    if apart.is_file() and self._of_this_series(apart):
+                        wanted[q.name], wanted[f"sd {q.name}"] = (named, own), (f"sd{named}", own)
         return wanted
 
     def _of_this_series(self, image: Path) -> bool:
         try:
-            return read_json(_sidecar(image)).get("Sources") == self.metadata.get("Sources")
+            return read_json(sidecar_of(image)).get("Sources") == self.metadata.get("Sources")
         except InputError:
             return False
 
     def _path(self, what: str, suffix: str) -> Path:
-        desc = self.prefix + (what[:1].upper() + what[1:] if self.prefix else what)
+        desc = desc_of(what, self.prefix)
         return self.main.with_name(f"{self.stem}{f'_desc-{desc}' if desc else ''}_{suffix}.nii.gz")
 
 
@@ -287,7 +325,7 @@ def find_results(folder: Path | str) -> list[ResultFiles]:
     Parameters
     ----------
     folder
-        A derivative data set, a part of one, a folder of loose maps, or one map of T1 or T2.
+        A derivative data set, a part of one, a folder of loose maps, or one main map (T1, T2).
 
     Raises
     ------
@@ -300,14 +338,14 @@ def find_results(folder: Path | str) -> list[ResultFiles]:
     found = [r for path in _sidecars(folder) if (r := _result(path)) is not None]
     if not found:
         raise InputError(
-            f"{folder} holds no maps of rimap. Give the output folder of `rimap map` or `rimap bids`, or a T1 or T2 map in it."
+            f"{folder} holds no maps of rimap. Give the output folder of `rimap map` or `rimap bids`, or a main map (T1map, T2map) in it."
         )
     return found
 
 
 def _sidecars(folder: Path) -> Iterator[Path]:
     if folder.is_file():
-        yield _sidecar(folder)
+        yield sidecar_of(folder)
         return
     for path in sorted(folder.rglob("*.json")):
         below = path.relative_to(folder).parts
@@ -321,7 +359,7 @@ def _result(sidecar: Path) -> ResultFiles | None:
     main = sidecar.with_name(sidecar.name.removesuffix(".json") + ".nii.gz")
     if name is None or not sidecar.is_file() or not main.is_file():
         return None
-    suffixes = {m.name: m.parameters[-1].suffix for m in models().values()}
+    suffixes = {m.name: main_suffix(m) for m in models().values()}
     if name["suffix"] not in suffixes.values():
         return None
     about = read_json(sidecar)
@@ -334,8 +372,11 @@ def _result(sidecar: Path) -> ResultFiles | None:
     return ResultFiles(main, name["stem"], prefix, name["suffix"], about)
 
 
-def _sidecar(path: Path) -> Path:
-    return path.with_name(re.sub(r"(\.nii)?(\.gz)?$", "", path.name) + ".json")
+def _shared(model: SignalModel, setting: Setting) -> float | None:
+    """Return the one value of a setting that all images share, `None` if there is none."""
+    value = getattr(model, setting.name)
+    several = set() if value is None else set(np.atleast_1d(value).tolist())
+    return several.pop() if len(several) == 1 else None
 
 
 def _same_images(series: WeightedSeries, maps: ParameterMaps, most: int = 2000) -> bool:

@@ -300,7 +300,7 @@ def _read(setting: Setting, field: str, files: Files, model: type[SignalModel]) 
                 f"{count_of(len(values), _kind(setting))}, {count_of(count, 'image')}: {field} in the sidecar of {path.name} must have "
                 f"one value for each of its {count} volumes. Correct the sidecar, or give {option_of(setting, model)}."
             )
-        found += [_tidy(v * setting.factor) for v in values]
+        found += [setting.from_sidecar(v) for v in values]
     if setting.per_image is False:
         odd = next((k for k, v in enumerate(found) if abs(v - found[0]) > _ROUNDING * abs(found[0])), None)
         if odd is not None:
@@ -384,8 +384,3 @@ def _kind(setting: Setting) -> str:
 def _short(value: Any) -> str:
     text = repr(value) if not isinstance(value, int) or abs(value) < 1 << 64 else "a number of more than 20 digits"
     return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def _tidy(value: float) -> float:
-    """Undo the rounding of seconds × 1000 (0.139 s gives 139 ms, not 139.00000000000003)."""
-    return float(f"{value:.12g}")

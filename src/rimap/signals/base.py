@@ -314,7 +314,7 @@ class SignalModel(ABC):
     @property
     def main(self) -> Parameter | Derived:
         """The map that the sequence is for: the derived one that says so, else the relaxation time."""
-        return next((d for d in self.derived if d.main), self.time)
+        return main_of(type(self))
 
     @property
     def field(self) -> Parameter | None:
@@ -437,6 +437,12 @@ def _settings(model: type[SignalModel]) -> dict[str, Setting]:
 def axis_of(model: type[SignalModel]) -> Setting:
     """Return the setting along which the images of a model differ."""
     return next(s for s in _settings(model).values() if s.per_image)
+
+
+def main_of(model: type[SignalModel]) -> Parameter | Derived:
+    """Return the map that a sequence is for: the derived one that says so, else the relaxation time."""
+    derived = next((d for d in model.derived if d.main), None)
+    return derived or next(p for p in model.parameters if p.role == TIME)
 
 
 def bids_time(model: SignalModel | type[SignalModel]) -> str:

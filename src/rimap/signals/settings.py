@@ -92,6 +92,23 @@ class Setting:
         """
         return f"{self.symbol} {with_unit(value, self.unit)}"
 
+    @property
+    def sidecar_field(self) -> str:
+        """The field that rimap writes: the preferred one of BIDS, or the name in its style (``slice_ratio``: SliceRatio)."""
+        return self.bids[0] if self.bids else "".join(word[:1].upper() + word[1:] for word in self.name.split("_"))
+
+    def in_sidecar(self, value: float) -> float:
+        """Return a value in the unit of the sidecar.
+
+        >>> Setting("te", "echo time", "TE", "ms", factor=1000.0).in_sidecar(139.0)
+        0.139
+        """
+        return float(f"{value / self.factor:.12g}")
+
+    def from_sidecar(self, value: float) -> float:
+        """Return a value of a sidecar in `unit`, without the rounding of the product (0.139 s are 139 ms)."""
+        return float(f"{value * self.factor:.12g}")
+
     def refuse_other_unit(self, values: Iterable[float], given_as: str) -> None:
         """Refuse values that must have been meant in the unit of the sidecar (seconds for milliseconds).
 

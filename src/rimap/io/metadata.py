@@ -1,0 +1,114 @@
+"""A signal model as the fields of a sidecar, and back: each declared setting under its field, in the unit of BIDS."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rimap.errors import InputError
+from rimap.signals import SignalModel
+from rimap.signals.base import axis_of
+from rimap.signals.settings import Setting, settings_of
+
+#: Fields in which BIDS takes an array of positive numbers; of others it takes one for a value of each volume.
+_WITH_ARRAYS = ("EchoTime", "FlipAngle")
+#: The field for whether images keep their polarity, and those for what else a model is made with.
+_SIGNED, _OPTIONS, _BOUNDS = "SignedImages", "SignalModelOptions", "ParameterBounds"
+
+
+def settings_metadata(model: SignalModel) -> dict[str, Any]:
+    """Return the fields of a sidecar for all that a signal model was made with.
+
+    A setting that differs between the images is an array: under its own field if BIDS takes one there, else under the
+    plural of the field (InversionTimes).
+    """
+    axis = axis_of(type(model)).name
+    found: dict[str, Any] = {}
+    for setting in settings_of(type(model)).values():
+        value = getattr(model, setting.name)
+        if value is None:
+            continue
+        values = [setting.in_sidecar(v) for v in np.atleast_1d(value).tolist()]
+        if setting.per_image is False or (setting.name != axis and len(set(values)) == 1):
+            found[setting.sidecar_field] = values[0]
+        elif setting.sidecar_field in _WITH_ARRAYS and min(values) > 0:
+            found[setting.sidecar_field] = values
+        else:
+            found[plural(setting.sidecar_field)] = values
+    options = {name: getattr(model, name) for name in _options(type(model))}
+    if _SIGNED_FIELD in options:
+        found[_SIGNED] = options.pop(_SIGNED_FIELD)
+    if options:
+        found[_OPTIONS] = options
+    if model.box:
+        found[_BOUNDS] = {name: [low, high] for name, low, high in model.box}
+    return found
+
+
+def model_from_metadata(model: type[SignalModel], about: Mapping[str, Any], where: str) -> SignalModel:
+    """Return the signal model that `settings_metadata` describes.
+
+    Parameters
+    ----------
+    about
+        The sidecar.
+    where
+        The name of the sidecar, for messages.
+
+    Raises
+    ------
+    InputError
+        If a required setting is missing, or a value cannot be.
+    """
+    options: dict[str, Any] = {}
+    for setting in settings_of(model).values():
+        values = _read(setting, about, where)
+        if values is not None:
+            options[setting.name] = values
+        elif setting.required:
+            raise InputError(f"{where}: expected {setting.sidecar_field}, got none. Map the series again.")
+    known = _options(model)
+    if _SIGNED_FIELD in known:
+        options[_SIGNED_FIELD] = about.get(_SIGNED) is True
+    others = about.get(_OPTIONS)
+    for name, value in (others if isinstance(others, dict) else {}).items():
+        if name in known:
+            options[name] = tuple(value) if isinstance(value, list) else value
+    bounds = about.get(_BOUNDS)
+    if isinstance(bounds, dict):
+        options["box"] = tuple((str(name), float(b[0]), float(b[1])) for name, b in bounds.items())
+    return model(**options)
+
+
+def plural(field: str) -> str:
+    """Return the name of a field that has a value for each image.
+
+    >>> plural("InversionTime"), plural("RepetitionTimePreparation")
+    ('InversionTimes', 'RepetitionTimesPreparation')
+    """
+    return re.sub(r"Time(?=[A-Z]|$)", "Times", field) if re.search(r"Time(?=[A-Z]|$)", field) else f"{field}s"
+
+
+_SIGNED_FIELD = "signed"
+
+
+def _options(model: type[SignalModel]) -> list[str]:
+    """Return the fields of a model that are no settings: whether images are signed, the profile of a pulse."""
+    return [f.name for f in dataclasses.fields(model) if f.name not in settings_of(model) and f.name != "box"]
+
+
+def _read(setting: Setting, about: Mapping[str, Any], where: str) -> float | Sequence[float] | None:
+    fields = [f for name in (setting.sidecar_field, *setting.bids) for f in (name, plural(name))]
+    field = next((f for f in fields if about.get(f) is not None), None)
+    if field is None:
+        return None
+    value = about[field]
+    values = value if isinstance(value, list) else [value]
+    if not values or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
+        raise InputError(f"{where}: expected numbers in {field}, got {str(value)[:60]}. Map the series again.")
+    found = tuple(setting.from_sidecar(v) for v in values)
+    return found[0] if setting.per_image is False else found
