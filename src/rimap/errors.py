@@ -1,12 +1,15 @@
-"""The one exception for what a user can mend, and a word for its messages."""
+"""The one exception for input that the user can correct, and words for its messages."""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Sequence
+
 
 class InputError(ValueError):
-    """Bad input: the message says what was expected, what came and what to do.
+    """Bad input: the message says what was expected, what rimap got and what to do.
 
-    The command line prints it and exits with status 2; anything else that is raised is a defect of rimap.
+    The command line prints it and exits with status 2. Any other exception is a bug of rimap.
     """
 
 
@@ -17,6 +20,32 @@ def count_of(n: int, what: str) -> str:
     ('1 image', '31 images')
     """
     return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
+def one_of(value: str, valid: Sequence[str], what: str) -> str:
+    """Return the value in lower case if it is valid; else refuse it and name the nearest valid one.
+
+    Parameters
+    ----------
+    what
+        What the message calls the value: an option, a field of a file.
+
+    >>> one_of("MLE", ["mle", "nlls"], "--estimator")
+    'mle'
+    """
+    if (low := value.strip().lower()) in valid:
+        return low
+    raise InputError(f"{what}: expected one of {', '.join(valid)}, got {value!r}.{did_you_mean(low, valid)}")
+
+
+def did_you_mean(value: str, valid: Iterable[str]) -> str:
+    """Return a question that names the valid value nearest to a wrong one, "" if none is near.
+
+    >>> did_you_mean("flip_angel", ["te", "flip_angle"])
+    ' Did you mean flip_angle?'
+    """
+    near = difflib.get_close_matches(value, list(valid), 1, 0.4)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 class PluginWarning(UserWarning):

@@ -23,9 +23,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from rimap.cli import _bids_app, _bids_work, _memory
-from rimap.cli._request import Request
 from rimap.errors import InputError
+from rimap.workflow import Request, memory
+from rimap.workflow.bids import work as bids_work
+from rimap.workflow.bids.participant_level import _find
+from rimap.workflow.bids.team import Team
 
 SUBJECTS = ("01", "02", "03")
 
@@ -88,7 +90,7 @@ def test_finished_series_are_kept_and_half_written_ones_done_again(rimap, study,
     changed = {p.name for p in out.rglob("*.nii.gz") if p.stat().st_mtime_ns != times[p.name]}
     assert changed and all(name.startswith("sub-02") for name in changed) and images(out) == before
     refused = rimap(*args, "--skip-first", 1)
-    assert refused.exit_code == 2 and "3 of 3 series have other maps" in refused.output
+    assert refused.exit_code == 2 and "3 of 3 series already have other maps" in refused.output
     assert "skip_first" in refused.output and "--overwrite" in refused.output and images(out) == before
     assert rimap(*args, "--skip-first", 1, "--noise", "gaussian", "--sigma", 1, "--overwrite").exit_code == 0
     assert images(out) != before
@@ -136,7 +138,7 @@ def test_one_subject_that_fails_stops_no_other(rimap, study, tmp_path, harm):
 
 
 def test_no_more_series_at_once_than_memory_holds(rimap, study):
-    each = _memory.needed("nlls", (12, 10, 4), 4) >> 20
+    each = memory.needed("nlls", (12, 10, 4), 4) >> 20
     args = ("bids", study, "out", "participant", "--estimator", "nlls", "--nprocs", 3, "--participant-label", "01,02")
     done = rimap(*args, "--memory", f"{int(1.5 * each)}M")
     assert done.exit_code == 0 and "1 at once, not 3" in done.output, done.output
@@ -155,7 +157,7 @@ def test_labels_choose(rimap, study, tmp_path):
     [
         (("study", "out", "session"), ("level of analysis", "participant, group")),
         (("study", "out", "participant", "01"), ("whose labels", "--participant-label 01,02")),
-        (("nothing", "out", "participant"), ("BIDS folder was expected",)),
+        (("nothing", "out", "participant"), ("expected a BIDS folder",)),
         (("study", "out", "participant", "--scheduler", "tcp://a:1", "--cluster", "local"), ("one of them",)),
         (("study", "out", "participant", "--cluster", "slumr"), ("slurm",)),
         (("study", "out", "participant", "--cluster", "local", "--cluster-options", "x.toml"), ("--cluster slurm",)),
@@ -187,7 +189,7 @@ def test_beside_a_broken_subject_the_labels_mean_the_same(make, tmp_path):
         make.bids(tmp_path, subject=subject, entities="_run-01", suffix=kind)
     broken = tmp_path / "sub-02" / "anat" / "sub-02_run-01_inv-1_IRT1.nii"
     broken.write_bytes(b"")  # the same image twice
-    found, failures = _bids_app._find(Request(inputs=(tmp_path,), out=tmp_path, runs=("1",), sequence="ir"))
+    found, failures = _find(Request(inputs=(tmp_path,), out=tmp_path, runs=("1",), sequence="ir"))
     assert [f.label for f in found] == ["sub-01 run-01 IRT1"] and [f.label for f in failures] == ["sub-02"]
 
 
@@ -290,17 +292,17 @@ def test_series_at_once_share_the_memory(rimap, study, tmp_path, monkeypatch, cl
     told = []
 
     @contextlib.contextmanager
-    def three(app, options, n):
+    def three(app, options, n, listener):
         with ThreadPoolExecutor(3) as executor:
-            yield _bids_work.Team(executor, 3, 1, cluster)
+            yield Team(executor, 3, 1, cluster)
 
     def work(task, crew=None):
         told.append(task.request.memory)
         raise InputError("not mapped")
 
-    monkeypatch.setattr(_bids_work, "team", three)
-    monkeypatch.setattr(_bids_work, "work", work)
-    monkeypatch.setattr(_memory, "available", lambda: 3 << 30)
+    monkeypatch.setattr(bids_work, "team", three)
+    monkeypatch.setattr(bids_work, "work", work)
+    monkeypatch.setattr(memory, "available", lambda: 3 << 30)
     more = () if limit is None else ("--memory", f"{limit >> 30}GiB")
     rimap("bids", study, tmp_path / "out", "participant", "--estimator", "nlls", "--nprocs", 3, *more)
     # a worker of a cluster is on another machine, maybe: it finds out what is free there
@@ -312,8 +314,8 @@ def test_a_worker_of_a_cluster_takes_of_its_own_memory(workers):
     distributed = pytest.importorskip("distributed")
     with distributed.Client(workers, set_as_default=False) as client:
         (limit, *_) = (w["memory_limit"] for w in client.scheduler_info()["workers"].values())
-        assert 0 < client.submit(_memory.available, pure=False).result() < limit
-    assert _memory._of_a_dask_worker() == []
+        assert 0 < client.submit(memory.available, pure=False).result() < limit
+    assert memory._of_a_dask_worker() == []
 
 
 def test_a_worker_of_a_cluster_that_is_killed_costs_no_result(rimap, study, tmp_path, workers, whole):

@@ -13,8 +13,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from rimap.cli._request import Request, record_for
 from rimap.io import find_series
+from rimap.workflow import Request
+from rimap.workflow.checks import record_for
 
 NLLS = ("--estimator", "nlls")
 
@@ -48,7 +49,7 @@ def test_summary_fits_one_screen_and_says_what_matters(bids, rimap, tmp_path):
         "σ = ",
         "residuals",
         "nlls",
-        "as asked for",
+        "as requested",
         "T1map.html",
         " s;",
     ):

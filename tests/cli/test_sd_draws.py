@@ -8,8 +8,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from rimap.cli._request import Request, chosen
 from rimap.errors import InputError
+from rimap.signals.inversion_recovery import InversionRecovery
+from rimap.signals.t2_decay import T2Decay
+from rimap.workflow import Request
+from rimap.workflow.choice import chosen
 
 
 def test_maps_sidecar_and_report(bids, rimap, tmp_path):
@@ -30,12 +33,12 @@ def test_maps_sidecar_and_report(bids, rimap, tmp_path):
 
 def test_it_is_for_the_series_that_a_network_maps(tmp_path):
     request = Request(inputs=(tmp_path,), out=tmp_path, estimator_options={"sd_draws": 4})
-    assert chosen(request, "ir")[0].sd_draws == 4
-    assert chosen(request, "t2")[0].name == "mle"
+    assert chosen(request, InversionRecovery)[0].sd_draws == 4
+    assert chosen(request, T2Decay)[0].name == "mle"
 
 
 @pytest.mark.parametrize(("estimator", "n", "message"), [("mle", 4, "no such option"), (None, 1, "2 or more draws")])
 def test_refused(estimator, n, message, tmp_path):
     request = Request(inputs=(tmp_path,), out=tmp_path, estimator=estimator, estimator_options={"sd_draws": n})
     with pytest.raises(InputError, match=message):
-        chosen(request, "ir")
+        chosen(request, InversionRecovery)

@@ -21,9 +21,9 @@ import typer
 from hypothesis import HealthCheck, Phase, settings
 
 import rimap
+from rimap.cli._console import listener
 from rimap.cli._guard import guarded
-from rimap.cli._mapping import map_all
-from rimap.cli._request import Request
+from rimap.workflow import Request, map_series
 
 #: How many cases all of the tests here try together: `make fuzz` sets it.
 CASES = int(os.environ.get("RIMAP_FUZZ", "300"))
@@ -90,11 +90,11 @@ class Ground:
     def map(self, *inputs: Path, **options: Any) -> tuple[int, str]:
         """Return exit status and message of `rimap map`; hold it to what must be true of every end."""
         before = {p: p.read_bytes() for p in self.root.rglob("*") if p.is_file() and p.stat().st_size < 1 << 20}
-        request = Request(inputs=inputs, out=self.out, **({"estimator": "nlls", "threads": 1, "quiet": True} | options))
+        request = Request(inputs=inputs, out=self.out, **({"estimator": "nlls", "threads": 1} | options))
         said, status, begun = io.StringIO(), 0, time.perf_counter()
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             try:
-                guarded(lambda: map_all(request) and None)()
+                guarded(lambda: map_series(request, listener()) and None)()
             except typer.Exit as end:
                 status = end.exit_code
         message = said.getvalue()

@@ -30,8 +30,9 @@ SERVER = """
 import os, sys
 import numpy, nibabel, numba, scipy.special, jinja2, matplotlib
 from rimap import report, io
-from rimap.cli import build, _mapping
-from rimap.cli._slabwise import estimate
+from rimap.cli import build
+from rimap.workflow import mapping
+from rimap.workflow.slabs import estimate
 from rimap.estimators.nlls.conic import careful as nlls_kernels
 report.page = lambda series, maps, run: "<html>" + run.made + "</html>"  # it takes longest, and is not what is tested
 app = build()

@@ -15,8 +15,9 @@ import pytest
 from typer.testing import CliRunner
 
 import rimap
-from rimap.cli import _memory, build
+from rimap.cli import build
 from rimap.io.slabs import cuts
+from rimap.workflow import memory
 
 SHAPE = (20, 18, 9)
 TI = (50.0, 200.0, 700.0, 1500.0, 3000.0)
@@ -48,8 +49,8 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
     def call(out: str, *args: Any, small: bool = False, voxels: int = 2 * 20 * 18) -> Any:
         with monkeypatch.context() as m:
             if small:
-                m.setattr(_memory, "needed", lambda *a, **k: 1 << 61)
-                m.setattr(_memory, "slab_voxels", lambda *a: 2 * voxels)
+                m.setattr(memory, "needed", lambda *a, **k: 1 << 61)
+                m.setattr(memory, "slab_voxels", lambda *a: 2 * voxels)
             return CliRunner().invoke(build(), ["map", *map(str, args), "-o", out, "--threads", "1"], prog_name="rimap")
 
     return call
@@ -196,7 +197,7 @@ def test_peak_memory_stays_within_what_was_given(tmp_path: Path) -> None:
 @needs_proc
 @pytest.mark.parametrize("estimator", ["mle", "rim"])
 def test_the_whole_takes_no_more_memory_than_is_said(tmp_path: Path, estimator: str) -> None:
-    from rimap.cli._memory import needed
+    from rimap.workflow.memory import needed
 
     shape, planes = (96, 96), 36
     times = (50.0, 150.0, 400.0, 900.0, 1800.0, 3500.0)

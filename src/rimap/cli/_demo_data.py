@@ -13,7 +13,8 @@ from rimap.io.atomic import write_together
 from rimap.likelihood import Rician
 from rimap.signals.inversion_recovery import InversionRecovery
 from rimap.simulation import dataset
-from rimap.simulation.anatomies import brain_mask, digital_affine, digital_brain
+from rimap.simulation.anatomies import digital_affine, digital_brain
+from rimap.simulation.labels import brain_mask
 from rimap.simulation.subjects import simulate_series, simulate_subject
 from rimap.simulation.tissues import LABELS
 

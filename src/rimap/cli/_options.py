@@ -1,11 +1,10 @@
-"""The options that several verbs have, and what was typed turned into values or into what was expected."""
+"""The options that several verbs share, and what turns text into values or into an error."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,7 +56,7 @@ Fill = Annotated[
 
 
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    """Return the numbers of a list that commas or spaces part.
+    """Return the numbers of a list that commas or spaces separate.
 
     >>> numbers("50, 400 1100", "--times-ms")
     (50.0, 400.0, 1100.0)
@@ -66,15 +65,13 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
         return None
     words = [w for w in re.split(r"[,;\s]+", text.strip()) if w]
     if not words:
-        raise InputError(f'{option}: numbers in ms were expected, as in {option} "50,400,1100"; none came.')
+        raise InputError(f'{option}: expected numbers in ms, as in {option} "50,400,1100", got none.')
     try:
         values = tuple(float(w) for w in words)
     except ValueError:
-        raise InputError(
-            f'{option}: numbers in ms were expected, as in {option} "50,400,1100"; {text!r} came.'
-        ) from None
+        raise InputError(f'{option}: expected numbers in ms, as in {option} "50,400,1100", got {text!r}.') from None
     if not all(math.isfinite(v) for v in values):
-        raise InputError(f"{option}: finite numbers in ms were expected; {text!r} came.")
+        raise InputError(f"{option}: expected finite numbers in ms, got {text!r}.")
     return values
 
 
@@ -97,21 +94,8 @@ def labels(values: Iterable[str] | None, prefix: str) -> tuple[str, ...]:
     return tuple(w.removeprefix(prefix) for w in words)
 
 
-def one_of(value: str, valid: Sequence[str], option: str) -> str:
-    """Return the value if it is valid, in lower case; else refuse it and name the nearest.
-
-    >>> one_of("MLE", ["mle", "nlls"], "--estimator")
-    'mle'
-    """
-    if (low := value.strip().lower()) in valid:
-        return low
-    near = difflib.get_close_matches(low, valid, 1, 0.4)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    raise InputError(f"{option}: one of {', '.join(valid)} was expected; {value!r} came.{hint}")
-
-
 def sequence(text: str | None) -> str | None:
-    """Return the name that rimap has for what users call a sequence; others are left to `one_of`.
+    """Return rimap's name for what users call a sequence; other names are left to `one_of`.
 
     >>> sequence("T1"), sequence("MESE"), sequence("flair")
     ('ir', 't2', 'flair')
@@ -134,8 +118,8 @@ def sigma_or_file(text: str | None) -> float | Path | None:
         if Path(text).is_file():
             return Path(text)
         raise InputError(
-            f"--sigma: a positive number in the unit of the images, or a NIfTI file of it, was expected; {text!r} came."
+            f"--sigma: expected a positive number in the unit of the images, or a NIfTI file of it, got {text!r}."
         ) from None
     if not (math.isfinite(value) and value > 0):
-        raise InputError(f"--sigma must be positive, in the unit of the images; {text} came.")
+        raise InputError(f"--sigma: expected a positive number in the unit of the images, got {text}.")
     return value

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rimap.cli import _options as typed
+
+if TYPE_CHECKING:
+    from rimap.workflow.bids.outcome import Failure
 
 NO_ARGS_IS_HELP = True
 
@@ -96,10 +100,11 @@ def command(
     rimap bids bids/ out/ group --rois derivatives/segmentation
     rimap bids bids/ out/ participant --cluster slurm --cluster-options slurm.toml
     """
-    from rimap.cli._bids_app import App, participant
-    from rimap.cli._bids_group import group
-    from rimap.cli._memory import size
-    from rimap.cli._request import Request
+    from rimap.cli import _console as console
+    from rimap.errors import one_of
+    from rimap.workflow import Request
+    from rimap.workflow.bids import App, group, participant, summary
+    from rimap.workflow.memory import size
 
     subjects, sessions = _lists(participant_label, session_label, level[1:])
     request = Request(
@@ -122,7 +127,6 @@ def command(
         threads=threads,
         memory=None if memory is None else size(memory, "--memory"),
         register=register,
-        quiet=quiet,
         command=tuple(sys.argv[1:]),
     )
     app = App(
@@ -136,10 +140,32 @@ def command(
         cluster_options=cluster_options,
         validate=not skip_bids_validation,
     )
-    if typed.one_of(level[0], ("participant", "group"), "the level of analysis") == "participant":
-        participant(app)
+    listener = console.listener(quiet=quiet)
+    if one_of(level[0], ("participant", "group"), "the level of analysis") == "participant":
+        mapped = participant(app, listener)
+        console.show(summary.warnings(mapped.results), error=True)
+        console.show(() if quiet else summary.of_participants(mapped))
+        _conclude(mapped.failures, mapped.found, mapped.table)
     else:
-        group(app)
+        together = group(app, listener)
+        console.show(() if quiet else summary.of_group(together))
+        _conclude(together.failures, together.found)
+
+
+def _conclude(failures: Sequence[Failure], n: int, table: Path | None = None) -> None:
+    """Print what failed, and end with an exit status that reports it."""
+    from rimap.cli import _console as console
+    from rimap.errors import InputError
+    from rimap.workflow.bids import summary
+
+    if not failures:
+        return
+    console.show(summary.of_failures(failures), error=True)
+    text = summary.conclusion(failures, n, table)
+    if any(f.bug for f in failures):
+        print(f"rimap: {text} A bug is in rimap, not in your data: please report it.", file=sys.stderr)
+        raise typer.Exit(1)
+    raise InputError(text)
 
 
 def _lists(

@@ -16,24 +16,25 @@ def command(
     ] = None,
 ) -> None:
     """Write a small inversion-recovery series of a drawn brain, and map it."""
+    from rimap.cli import _console as console
     from rimap.cli._demo_data import write_demo
-    from rimap.cli._mapping import map_all
-    from rimap.cli._request import Request
+    from rimap.workflow import Request, map_series
 
     data = write_demo(folder)
     options = ["--mask", str(data.mask), "--rois", str(data.labels), "--overwrite"]
     options += ["--estimator", estimator] if estimator else []
+    command = ["map", str(data.dataset), "-o", str(data.out), *options]
     print(f"A data set of one simulated subject: {data.dataset}/")
-    print(f"$ {shlex.join(['rimap', 'map', str(data.dataset), '-o', str(data.out), *options])}")
-    map_all(
-        Request(
-            inputs=(data.dataset,),
-            out=data.out,
-            mask=data.mask,
-            rois=data.labels,
-            estimator=estimator,
-            overwrite=True,
-        )
+    print(f"$ {shlex.join(['rimap', *command])}")
+    request = Request(
+        inputs=(data.dataset,),
+        out=data.out,
+        mask=data.mask,
+        rois=data.labels,
+        estimator=estimator,
+        overwrite=True,
+        command=tuple(command),
     )
+    console.show_run(map_series(request, console.listener()))
     print("The simulated medians: " + ", ".join(f"{name} {T1:,.0f} ms" for _, name, T1 in data.truth))
     print("Open the report in a browser; look at the maps with any NIfTI viewer.")

@@ -59,8 +59,7 @@ def command(
     rimap evaluate monte-carlo -o results --data DIR --workers 2
     rimap evaluate blurriness -o results --estimators mle,rim:t1,rim:runs/mine.onnx
     """
-    from rimap.cli._options import one_of
-    from rimap.errors import InputError
+    from rimap.errors import InputError, one_of
     from rimap.evaluation.experiment import experiments
 
     found = experiments()
@@ -113,7 +112,7 @@ def _run(
     from concurrent.futures import ProcessPoolExecutor
     from contextlib import nullcontext
 
-    from rimap.cli._progress import progress_bar
+    from rimap.cli._console import progress_bar
     from rimap.evaluation.experiment import Settings, draw, run
 
     print(f"{experiment.title} ({experiment.paper})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -73,9 +74,12 @@ def command(
     rimap map bids/ -o out
     rimap map ir.nii.gz --sequence ir --times-ms "50,400,1100,2500" --tr-ms 2550 -o out
     """
-    from rimap.cli._mapping import map_all
-    from rimap.cli._memory import size
-    from rimap.cli._request import Request
+    from rimap.cli import _console as console
+
+    console.limit_threads(threads)
+    from rimap.errors import InputError
+    from rimap.workflow import Request, map_series
+    from rimap.workflow.memory import size
 
     request = Request(
         inputs=tuple(inputs),
@@ -101,6 +105,10 @@ def command(
         threads=threads,
         memory=None if memory is None else size(memory, "--memory"),
         register=register,
-        quiet=quiet,
+        command=tuple(sys.argv[1:]),
     )
-    map_all(request)
+    mapped = map_series(request, console.listener(quiet=quiet))
+    console.show_run(mapped, quiet=quiet)
+    if mapped.refused:
+        n = len(mapped.refused) + len(mapped.results) + len(mapped.kept)
+        raise InputError(f"{len(mapped.refused)} of {n} series could not be mapped, for the reasons above.")

@@ -60,11 +60,11 @@ def _time(model: type[SignalModel]) -> str:
 
 def _defaults(sequences: Mapping[str, type[SignalModel]]) -> dict[str, str]:
     """Return the sequences that each estimator is the default for, by the name of the estimator."""
-    from rimap.cli._choice import default_estimator
+    from rimap.workflow.choice import default_estimator
 
     found: dict[str, list[str]] = {}
-    for sequence in sequences:
-        found.setdefault(default_estimator(sequence)[0], []).append(sequence)
+    for sequence, model in sequences.items():
+        found.setdefault(default_estimator(model)[0], []).append(sequence)
     return {name: f" (default for {', '.join(sorted(names))})" for name, names in found.items()}
 
 

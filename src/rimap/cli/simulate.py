@@ -79,7 +79,7 @@ def _subjects(
 
     from rimap.errors import InputError
     from rimap.simulation import dataset
-    from rimap.simulation.anatomies import brain_mask
+    from rimap.simulation.labels import brain_mask
     from rimap.simulation.subjects import simulate_acquisition
 
     files = dataset.description_files("rimap simulated subjects")

@@ -15,7 +15,8 @@ from rimap.evaluation.experiment import Settings
 from rimap.evaluation.figures import label
 from rimap.evaluation.tables import Row
 from rimap.likelihood import Gaussian
-from rimap.simulation.anatomies import brain_mask, digital_brain, load_anatomy
+from rimap.simulation.anatomies import digital_brain, load_anatomy
+from rimap.simulation.labels import brain_mask
 
 #: Draws in one piece of work.
 CHUNK = 10

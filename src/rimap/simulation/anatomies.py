@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
+from rimap.simulation.labels import as_labels, brain_mask
 from rimap.simulation.tissues import (
     AROUND_FAT,
-    BRAIN_LABELS,
     CSF,
     DURA,
     FAT,
     GM,
-    LABELS,
     MARROW,
     MUSCLE,
     SKIN,
@@ -36,11 +35,6 @@ FIELD_OF_VIEW = (192.0, 216.0, 144.0)
 #: Its shape at 1 mm.
 ONE_MM = (192, 216, 144)
 _CENTRE = (0.0, 0.0, 8.0)  # mm, of the field of view in the coordinates of the head
-
-
-def brain_mask(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return where `labels` are brain: CSF, grey and white matter, vessels."""
-    return np.isin(labels, BRAIN_LABELS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,24 +279,6 @@ def _read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
             f"{path} is not a readable NIfTI file ({reason}). Give a file of labels, or `builtin`."
         ) from None
     return as_labels(values, str(path)), np.asarray(image.affine, dtype=float)
-
-
-def as_labels(values: Any, source: str = "the anatomy") -> NDArray[np.uint8]:
-    """Check label values (X, Y, Z) and return them as uint8."""
-    values = np.asarray(values)
-    if values.ndim == 4 and values.shape[3] == 1:
-        values = values[..., 0]
-    if values.ndim != 3:
-        raise InputError(f"{source} has shape {values.shape}; a label volume with three axes is needed.")
-    labels = values.astype(np.uint8) if np.isfinite(values).all() else np.zeros(values.shape, np.uint8)
-    if not (labels == values).all() or labels.max(initial=0) >= len(LABELS):
-        raise InputError(
-            f"{source} must hold the whole numbers 0 to {len(LABELS) - 1}, BrainWeb's labels ({', '.join(LABELS)}); "
-            f"its values reach from {values.min():g} to {values.max():g}. Give crisp labels, not an image."
-        )
-    if not brain_mask(labels).any():
-        raise InputError(f"{source} holds no brain: none of its labels is 1, 2, 3 or 8 (CSF, GM, WM, vessels).")
-    return labels
 
 
 def load_anatomies(sources: Sequence[str | Path]) -> tuple[Anatomy, ...]:

@@ -55,7 +55,7 @@ def truth_files(
     settings
         How it was simulated, for the sidecars.
     """
-    from rimap.simulation.anatomies import brain_mask
+    from rimap.simulation.labels import brain_mask
 
     parameters = series.model.parameters
     main = next((p.suffix for p in reversed(parameters) if p.suffix), "map")

@@ -1,4 +1,4 @@
-"""How much memory a series takes, and how much there is."""
+"""How much memory a series needs, and how much is available."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rimap.errors import InputError
 if TYPE_CHECKING:
     from rimap.estimators import Estimator
 
-#: Of Python and the libraries, and what threads and buffers take.
+#: Of Python and the libraries, and of threads and buffers.
 BASE = 312 << 20
 #: Bytes for each voxel: of its own, and for each image; and those for each voxel of a plane. Measured: docs/files.md.
 _NEEDS = {"nlls": (180, 8), "mle": (420, 12), "rim": (120, 12), "resnet": (300, 16)}
@@ -25,12 +25,12 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def needed(estimator: str, shape: Sequence[int], images: int, *, draws: bool = False) -> int:
-    """Return the bytes that a series of this shape takes when it is mapped whole, with its report: an upper estimate.
+    """Return the bytes that mapping a series of this shape as a whole takes, with its report: an upper estimate.
 
     Parameters
     ----------
     draws
-        Whether the series is drawn again for standard deviations (`--sd-draws`).
+        Whether noise is drawn for standard deviations (`--sd-draws`).
     """
 
     own, each = _NEEDS.get(estimator, _NEEDS["mle"])
@@ -40,7 +40,7 @@ def needed(estimator: str, shape: Sequence[int], images: int, *, draws: bool = F
 
 
 def needed_by(estimator: Estimator, shape: Sequence[int], images: int) -> int:
-    """Return `needed` of an estimator as it is set: a network may draw the series again."""
+    """Return `needed` for an estimator with its options."""
     return needed(estimator.name, shape, images, draws=getattr(estimator, "sd_draws", 0) > 0)
 
 
@@ -54,7 +54,7 @@ def slab_voxels(limit: int, voxels: int, images: int) -> int:
 
 
 def available() -> int:
-    """Return the bytes that this process may take: free memory, or less where a group or job has a limit."""
+    """Return the bytes that this process may take: free memory, or less if a control group or job has a limit."""
     free = [1 << 62]
     with suppress(OSError, ValueError, IndexError):
         text = Path("/proc/meminfo").read_text()
@@ -80,7 +80,7 @@ def available() -> int:
 
 
 def _of_a_dask_worker() -> list[int]:
-    """Return what a task may take where this is one, on a worker with a limit: others on its machine have theirs."""
+    """Return what a task of a Dask worker with a memory limit may take, [] if this is no such task."""
     if "distributed" not in sys.modules:
         return []
     from distributed import get_worker
@@ -101,12 +101,12 @@ def size(text: str, option: str) -> int:
     Raises
     ------
     InputError
-        For anything else than a number with K, M, G or T.
+        For anything but a number with K, M, G or T.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
     bytes_ = float(found[1]) * _UNITS[found[2].upper()] if found else 0.0
     if not 0 < bytes_ < 1 << 62:
-        raise InputError(f"{option} {text}: a size was expected, such as 2GiB or 800M.")
+        raise InputError(f"{option}: expected a size such as 2GiB or 800M, got {text!r}.")
     return int(bytes_)
 
 

@@ -1,26 +1,26 @@
-"""What `rimap map` does with each series: read, estimate, write, report."""
+"""What happens to each series: read, estimate, write, report."""
 
 from __future__ import annotations
 
 import math
-import os
-import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rimap.cli._options import one_of
-from rimap.cli._progress import compile_time, progress_bar
-from rimap.cli._register import in_register
-from rimap.cli._request import Request, check_request, chosen, finished, record_for, sequences, subjects
-from rimap.cli._written import Mapped, Result, label_names, written
-from rimap.errors import InputError
+from rimap.errors import InputError, one_of
+from rimap.workflow.alignment import in_register
+from rimap.workflow.checks import check_request, finished, record_for, subjects
+from rimap.workflow.choice import chosen, sequences
+from rimap.workflow.listener import SILENT, Listener, Progress
+from rimap.workflow.regions import label_names
+from rimap.workflow.request import Request
+from rimap.workflow.writing import Making, Mapped, Result, written
 
 if TYPE_CHECKING:
     from rimap.estimators import Estimator
-    from rimap.estimators.base import Progress
     from rimap.io import SeriesFiles
     from rimap.io.opened import OpenSeries
     from rimap.likelihood import Noise
@@ -30,66 +30,109 @@ if TYPE_CHECKING:
 Spread = Callable[["Estimator", "WeightedSeries", "Progress | None"], "ParameterMaps"]
 
 
-def map_all(request: Request) -> list[Result]:
-    """Map every series that the request names, and print what was found.
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What `map_series` did.
 
-    One series that is refused does not keep the others from being mapped; the exit status says so.
+    Parameters
+    ----------
+    request
+        What was asked for.
+    results
+        The series that were mapped.
+    refused
+        Label and error of the series that could not be mapped.
+    kept
+        Labels of the series whose maps existed already, made from the same files with the same settings.
+    seconds
+        Time that all of it took.
+    """
+
+    request: Request
+    results: tuple[Result, ...]
+    refused: tuple[tuple[str, InputError], ...] = ()
+    kept: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+def map_series(request: Request, listener: Listener = SILENT) -> Run:
+    """Map every series that the request names, and write maps, sidecars and a report for each: what `rimap map` does.
+
+    A series that is refused does not keep the others from being mapped.
 
     Raises
     ------
     InputError
-        Where the request fits no series, or its only series is refused.
+        If the request fits no series, or if its only series is refused.
+
+    Examples
+    --------
+    >>> from rimap.workflow import Request, map_series
+    >>> run = map_series(Request(inputs="bids", out="maps", estimator="mle"))  # doctest: +SKIP
+    >>> run.results[0].statistics["T1"].median  # doctest: +SKIP
+    1024.3
     """
-    from rimap.cli._summary import print_summary
     from rimap.io import find_series
     from rimap.io.run_lock import locked
 
     started = time.perf_counter()
-    if request.threads is not None:
-        _limit_threads(request.threads)
-    sequence = None if request.sequence is None else one_of(request.sequence, sequences(), "--sequence")
+    if request.sequence is not None:
+        request = replace(request, sequence=one_of(request.sequence, sequences(), "--sequence"))
     found = find_series(
         request.inputs,
         participant_labels=request.participant_labels,
         sessions=request.sessions,
         runs=request.runs,
-        sequence=sequence,
+        sequence=request.sequence,
         series=request.series,
     )
     check_request(request, found)
     with locked(request.out, subjects(request, found)):
         todo = [files for files in found if not finished(request, files)]
-        results, refused = _map_each(request, todo)
-    print_summary(results, request, time.perf_counter() - started)
-    _say_kept([files.label for files in found if files not in todo], request)
+        results, refused = _map_each(request, todo, listener)
     if refused and len(found) == 1:
-        raise refused[0]
-    if refused:
-        raise InputError(f"{len(refused)} of {len(found)} series could not be mapped, for the reasons above.")
-    return results
+        raise refused[0][1]
+    return Run(
+        request=request,
+        results=tuple(results),
+        refused=tuple(refused),
+        kept=tuple(files.label for files in found if files not in todo),
+        seconds=time.perf_counter() - started,
+    )
 
 
-def _map_each(request: Request, todo: Sequence[SeriesFiles]) -> tuple[list[Result], list[InputError]]:
+def _map_each(
+    request: Request, todo: Sequence[SeriesFiles], listener: Listener
+) -> tuple[list[Result], list[tuple[str, InputError]]]:
     results, refused = [], []
     for n, files in enumerate(todo):
         try:
-            results.append(map_one(request, files, f"{n + 1}/{len(todo)}" if len(todo) > 1 else ""))
+            position = f"{n + 1}/{len(todo)}" if len(todo) > 1 else ""
+            results.append(map_one(request, files, listener=listener, position=position))
         except InputError as error:
-            refused.append(error)
+            refused.append((files.label, error))
             text = str(error)
             if len(todo) > 1:
-                print(f"rimap: error: {text if files.label in text else f'{files.label}: {text}'}", file=sys.stderr)
+                listener.warn(f"error: {text if files.label in text else f'{files.label}: {text}'}")
     return results, refused
 
 
-def _say_kept(kept: Sequence[str], request: Request) -> None:
-    if kept and not request.quiet:
-        shown = ", ".join(kept[:4]) + (f" and {len(kept) - 4} more" if len(kept) > 4 else "")
-        print(f"kept {shown}: same settings and inputs as before (--overwrite computes again)")
+def map_one(
+    request: Request,
+    files: SeriesFiles,
+    *,
+    listener: Listener = SILENT,
+    position: str = "",
+    spread: Spread | None = None,
+) -> Result:
+    """Map one series and write all of its outputs, or none.
 
-
-def map_one(request: Request, files: SeriesFiles, position: str = "", spread: Spread | None = None) -> Result:
-    """Map one series and write what comes out of it: all of it, or nothing.
+    Parameters
+    ----------
+    position
+        Which series this is of how many, for the progress.
+    spread
+        Estimates in place of `Estimator.estimate`.
 
     Raises
     ------
@@ -97,7 +140,7 @@ def map_one(request: Request, files: SeriesFiles, position: str = "", spread: Sp
         For whatever does not fit together.
     """
     model = files.model_class(request.sequence)
-    estimator, choice = chosen(request, model.name)
+    estimator, choice = chosen(request, model)
     record = record_for(request, files)
     overwrite = request.overwrite or record.state() == "begun"
     opened = files.open(
@@ -110,40 +153,42 @@ def map_one(request: Request, files: SeriesFiles, position: str = "", spread: Sp
         signed=request.signed,
     )
     name = " ".join(x for x in (position, files.label) if x)
+    making = Making(request=request, files=files, estimator=estimator, choice=choice, record=record)
     with ExitStack() as stack:
         slabs = slabs_for(request, estimator, opened)
+        progress = listener.progress(name)
         if slabs is None:
-            mapped = _whole(request, estimator, opened, name, spread)
+            mapped = _whole(making, opened, progress, spread)
         else:
-            mapped = _in_slabs(request, estimator, opened, name, stack, slabs)
-        return written(request, files, estimator, choice, mapped, record, overwrite)
+            mapped = _in_slabs(making, opened, progress, stack, slabs)
+        return written(making, mapped, overwrite=overwrite)
 
 
 def slabs_for(request: Request, estimator: Estimator, opened: OpenSeries) -> int | None:
-    """Return of how many voxels slabs must be for the memory at hand; `None` where the whole may be mapped at once.
+    """Return how many voxels a slab may have for the memory at hand; `None` if the whole fits.
 
     Raises
     ------
     InputError
-        Where the whole does not fit and the estimator needs it.
+        If the whole does not fit and the estimator needs it.
     """
-    from rimap.cli import _memory as memory
-    from rimap.cli._slabwise import voxelwise
+    from rimap.workflow import memory
+    from rimap.workflow.slabs import voxelwise
 
     limit = request.memory or int(0.8 * memory.available())
     voxels, N = math.prod(opened.shape), sum(opened.keep) * (2 if any(f.wide for f in opened.files) else 1)
     need = memory.needed_by(estimator, opened.shape, N)
     if need <= limit:
         return None
-    have = f"it may take {memory.shown(limit)} ({'--memory' if request.memory else 'of what is free'})"
+    have = f"the limit is {memory.shown(limit)} ({'--memory' if request.memory else '80 % of the free memory'})"
     if request.register:
         raise InputError(
-            f"{opened.label}: --register needs the whole volume in memory, about {memory.shown(need)}; {have}. Take a machine "
+            f"{opened.label}: --register needs the whole volume in memory, about {memory.shown(need)}; {have}. Use a machine "
             "with more memory, or leave --register out."
         )
     if voxelwise(estimator, opened.model, opened.noise) is None:
         raise InputError(
-            f"{opened.label}: {estimator.name} needs the whole volume in memory, about {memory.shown(need)}; {have}. Take "
+            f"{opened.label}: {estimator.name} needs the whole volume in memory, about {memory.shown(need)}; {have}. Use "
             f"--estimator nlls, which maps slab by slab, or a machine with more memory, or give --memory {memory.shown(need).replace(' ', '')}."
         )
     slab = memory.slab_voxels(limit, voxels, N) // 2  # the report's planes are the other half
@@ -155,14 +200,18 @@ def slabs_for(request: Request, estimator: Estimator, opened: OpenSeries) -> int
     return slab
 
 
-def _whole(request: Request, estimator: Estimator, opened: OpenSeries, name: str, spread: Spread | None) -> Mapped:
+def _whole(
+    making: Making, opened: OpenSeries, watched: AbstractContextManager[Progress | None], spread: Spread | None
+) -> Mapped:
+    """Return the maps of a series that is in memory as a whole."""
     from rimap import report
     from rimap.io import read_labels
 
-    series, about_register = in_register(opened.read(), align=request.register, threads=request.threads)
+    request, estimator = making.request, making.estimator
+    series, about_alignment = in_register(opened.read(), align=request.register, threads=request.threads)
     labels = None if request.rois is None else read_labels(request.rois, series.shape, series.affine)
     begun = time.perf_counter()
-    with compile_time() as compiling, progress_bar(name, quiet=request.quiet) as progress:
+    with compile_time() as compiling, watched as progress:
         maps = spread(estimator, series, progress) if spread else estimator.estimate(series, progress=progress)
     return Mapped(
         shown=series,
@@ -174,23 +223,29 @@ def _whole(request: Request, estimator: Estimator, opened: OpenSeries, name: str
         seconds=max(time.perf_counter() - begun - sum(compiling), 0.0),
         compiling=sum(compiling),
         check=opened.check,
-        metadata=about_register,
+        metadata=about_alignment,
     )
 
 
 def _in_slabs(
-    request: Request, estimator: Estimator, opened: OpenSeries, name: str, stack: ExitStack, voxels: int
+    making: Making,
+    opened: OpenSeries,
+    watched: AbstractContextManager[Progress | None],
+    stack: ExitStack,
+    voxels: int,
 ) -> Mapped:
+    """Return the maps of a series that is read in slabs of so many voxels; `stack` removes their files at the end."""
     from rimap import report
-    from rimap.cli._slabwise import estimate
     from rimap.io.nifti import LabelFile
     from rimap.io.slabs import slab_folder
+    from rimap.workflow.slabs import estimate
 
+    request = making.request
     labels = None if request.rois is None else LabelFile.of(request.rois, opened.shape, opened.affine)
     folder = stack.enter_context(slab_folder(request.out, opened.label.split()[0]))
     begun = time.perf_counter()
-    with compile_time() as compiling, progress_bar(name, quiet=request.quiet) as progress:
-        done = estimate(estimator, opened, folder, voxels, progress)
+    with compile_time() as compiling, watched as progress:
+        done = estimate(making.estimator, opened, folder, voxels, progress)
     seconds = max(time.perf_counter() - begun - sum(compiling), 0.0)
     rois: list[dict[str, Any]] = []
     if labels is not None:
@@ -213,6 +268,16 @@ def _in_slabs(
     )
 
 
+@contextmanager
+def compile_time() -> Iterator[list[float]]:
+    """Yield a list that holds, afterwards, the seconds spent on compiling kernels: none once they are cached."""
+    from numba.core import event
+
+    spent: list[float] = []
+    with event.install_timer("numba:compile", spent.append):
+        yield spent
+
+
 def _noise(request: Request, files: SeriesFiles) -> Noise | None:
     from rimap.likelihood import Gaussian, Rician
 
@@ -225,9 +290,3 @@ def _noise(request: Request, files: SeriesFiles) -> Noise | None:
 
     images = open_nifti(files.images[0])
     return kind(read_map(request.sigma, images.shape, images.affine, "map of sigma"))
-
-
-def _limit_threads(n: int) -> None:
-    """Tell the libraries, which read this when they are imported, to use at most `n` cores."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[name] = str(n)

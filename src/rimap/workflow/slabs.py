@@ -1,4 +1,4 @@
-"""A volume larger than memory: its maps are made slab by slab from disk to disk, and are those of the whole."""
+"""A volume larger than memory: it is mapped slab by slab from disk to disk, with the same result as the whole."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _BLOCK = 1 << 20
 
 
 def voxelwise(estimator: Estimator, model: SignalModel, noise: Noise | None) -> NLLS | None:
-    """Return the least squares that an estimator comes down to, voxel by voxel; `None` where it needs the whole."""
+    """Return the least squares that an estimator is equivalent to, voxel by voxel; `None` if it needs the whole."""
     if isinstance(estimator, NLLS):
         return estimator
     if isinstance(estimator, MLE) and isinstance(noise or Gaussian(), Gaussian):
@@ -54,7 +54,7 @@ class Slabwise:
     maps
         In files.
     status
-        (*X), in memory: a byte for each voxel.
+        (*X) quality flags, in memory: a byte for each voxel.
     planes
         The slabs.
     """
@@ -109,7 +109,7 @@ class Slabwise:
         Raises
         ------
         InputError
-            Where there is none.
+            If no voxel has one.
         """
         found: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
         for a, b in self.planes:
@@ -119,7 +119,7 @@ class Slabwise:
             found.append((maps.kappa[:, where], maps.status[where], here[where]))
         kappa, status, values = (np.concatenate(x, -1) for x in zip(*found))
         if not values.size:
-            raise InputError(f"{labels.file.path}: no label differs from 0.")
+            raise InputError(f"{labels.file.path}: expected labels, got zeros only.")
         return replace(self.maps.head, kappa=kappa, status=status), values
 
 
@@ -142,7 +142,7 @@ def estimate(
     Raises
     ------
     InputError
-        For what the whole would be refused for as well.
+        For the same input as if the whole were mapped at once.
     """
     opened = opened.unpacked(folder).settled()
     model, Q = opened.model, len(opened.model.parameters)
@@ -224,7 +224,7 @@ def _noise(done: Slabwise) -> tuple[Noise, str, tuple[str, ...]]:
 
 
 def _thinned(wanted: Callable[[NDArray[np.uint8]], NDArray[np.bool_]], status: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Return every so many'th of the voxels that are wanted: `_thin(np.flatnonzero(…))`, in little memory."""
+    """Return every so many'th voxel that is wanted: `_thin(np.flatnonzero(…))`, in little memory."""
     flat = status.reshape(-1)
 
     def blocks() -> Iterator[tuple[int, NDArray[np.bool_]]]:

@@ -1,12 +1,10 @@
-"""`rimap bids … group`: one page and one table over all subjects of OUT."""
+"""One page and one table over all subjects of OUT."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import shlex
 import time
-from collections import Counter
 from collections.abc import Generator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
@@ -15,10 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rimap.cli._bids_app import FAILED, App, check, say_failures
-from rimap.cli._bids_work import Failure, attempt, team
-from rimap.cli._written import label_names, tsv
-from rimap.errors import InputError, count_of
+from rimap.errors import InputError
+from rimap.workflow.bids.app import App, check
+from rimap.workflow.bids.failures import FAILED, read_failed
+from rimap.workflow.bids.outcome import Failure, attempt
+from rimap.workflow.bids.team import team
+from rimap.workflow.listener import SILENT, Listener
+from rimap.workflow.regions import label_names, tsv
 
 if TYPE_CHECKING:
     from rimap.report.group import MainMap, Row
@@ -35,13 +36,38 @@ class Figures:
     rows: Sequence[Row]
 
 
-def group(app: App) -> None:
+@dataclass(frozen=True, kw_only=True)
+class GroupRun:
+    """What `group` did.
+
+    Parameters
+    ----------
+    out
+        The folder of the maps.
+    rows
+        Of the table; none if no map could be read.
+    failures
+        The maps that could not be read.
+    found
+        How many maps there are.
+    seconds
+        Time that all of it took.
+    """
+
+    out: Path
+    rows: tuple[Row, ...]
+    failures: tuple[Failure, ...]
+    found: int
+    seconds: float
+
+
+def group(app: App, listener: Listener = SILENT) -> GroupRun:
     """Write ``group.html``, ``group.tsv`` and ``group.json`` into OUT.
 
     Raises
     ------
     InputError
-        Where there is no map, or the figures of some could not be had: those of the others are written.
+        If there is no map. Single maps that cannot be read are in the result.
     """
     from rimap.io import write_whole
     from rimap.io.provenance import to_json
@@ -55,7 +81,7 @@ def group(app: App) -> None:
         raise InputError(f"{out} holds no T1 or T2 map{of}. Make them first: rimap bids {app.data} {out} participant.")
     found: dict[Path, Sequence[Row]] = {}
     failures: list[Failure] = []
-    with contextlib.closing(_figures(app, options, maps)) as coming:
+    with contextlib.closing(_figures(app, options, maps, listener)) as coming:
         for main, outcome in coming:
             if isinstance(outcome, Failure):
                 failures.append(outcome)
@@ -67,22 +93,26 @@ def group(app: App) -> None:
             rows,
             title=_title(out),
             made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-            command=shlex.join(["rimap", *request.command]),
-            failed=[*_failed(out), *({"series": f.label, "reason": f.reason} for f in failures)],
+            command=shlex.join(["rimap", *request.command]) if request.command else "",
+            failed=[*read_failed(out), *({"series": f.label, "reason": f.reason} for f in failures)],
         )
         write_whole(out / f"{STEM}.tsv", tsv(rows))
         write_whole(out / f"{STEM}.json", to_json(columns()))
         write_whole(out / f"{STEM}.html", html)
         _ignore(out)
-        if not request.quiet:
-            _say(rows, out, time.perf_counter() - started)
-    say_failures(failures, len(maps))
+    return GroupRun(
+        out=out,
+        rows=tuple(rows),
+        failures=tuple(failures),
+        found=len(maps),
+        seconds=time.perf_counter() - started,
+    )
 
 
 def _figures(
-    app: App, options: Any, maps: Sequence[MainMap]
+    app: App, options: Any, maps: Sequence[MainMap], listener: Listener
 ) -> Generator[tuple[MainMap, Figures | Failure], None, None]:
-    with team(replace(app, nprocs=app.nprocs or _few(len(maps))), options, len(maps)) as crew:
+    with team(replace(app, nprocs=app.nprocs or _few(len(maps))), options, len(maps), listener) as crew:
         if crew.executor is None:
             yield from ((m, attempt(m.label, partial(figures, app.masks, app.rois, m))) for m in maps)
             return
@@ -92,14 +122,14 @@ def _figures(
 
 
 def _few(n: int) -> int:
-    """Return how many processes are worth their start, where the user does not say."""
+    """Return how many processes are worth their start, if the user does not specify it."""
     from rimap.parallel import cores
 
     return max(1, min(cores(), n // 20))
 
 
 def figures(masks: Path | None, rois: Path | None, main: MainMap) -> Figures:
-    """Return the rows of one map: over its labels, else over its mask; a dseg beside the map is taken by itself."""
+    """Return the rows of one map: over its labels, else over its mask. A dseg beside the map is used by default."""
     from rimap.io.beside import image_for
     from rimap.report.group import rows_of
 
@@ -121,47 +151,11 @@ def _title(out: Path) -> str:
     return str(read_json(path).get("Name", out.resolve().name)) if path.is_file() else out.resolve().name
 
 
-def _failed(out: Path) -> list[dict[str, str]]:
-    """Return the rows of the table of what has no map."""
-    try:
-        with (out / FAILED).open(encoding="utf-8", newline="") as file:
-            return [{"series": r["series"], "reason": r["reason"]} for r in csv.DictReader(file, delimiter="\t")]
-    except (OSError, KeyError, UnicodeDecodeError, csv.Error):
-        return []
-
-
 def _ignore(out: Path) -> None:
-    """Tell validators to pass over what BIDS has no name for."""
+    """Make validators ignore the files that BIDS has no name for."""
     from rimap.io import write_whole
 
     path = out / ".bidsignore"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     if missing := [x for x in _IGNORED if x not in lines]:
         write_whole(path, "\n".join([*lines, *missing]) + "\n")
-
-
-def _say(rows: Sequence[Row], out: Path, seconds: float) -> None:
-    import numpy as np
-
-    from rimap.report.numbers import number
-
-    regions: dict[tuple[str, Any, str], list[Row]] = {}
-    for r in rows:
-        regions.setdefault((r["map"], r["region"], r["name"]), []).append(r)
-    for (name, region, title), members in list(regions.items())[:40]:
-        values = np.array([r["median"] for r in members])
-        values = values[np.isfinite(values)]
-        q = np.quantile(values, [0.25, 0.5, 0.75]) if values.size else np.full(3, np.nan)
-        print(
-            f"{name} {region} {title}".rstrip(),
-            f" median {number(q[1])} ms (quartiles {number(q[0])}–{number(q[2])} of {count_of(len(values), 'map')})",
-        )
-    if len(regions) > 40:
-        print(f"… and {len(regions) - 40} more regions")
-    out_of = Counter(r["series"] for r in rows if r["outlier"])
-    if out_of:
-        shown = ", ".join(list(out_of)[:8]) + (f" and {len(out_of) - 8} more" if len(out_of) > 8 else "")
-        print(f"outliers  {shown}")
-    print(
-        f"{count_of(len({r['series'] for r in rows}), 'map')} in {seconds:.1f} s: {out / STEM}.html, {STEM}.tsv, {STEM}.json"
-    )

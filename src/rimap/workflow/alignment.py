@@ -1,4 +1,4 @@
-"""Whether the images of a series are in register, and `--register`."""
+"""Whether the images of a series are aligned, and `--register`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def in_register(series: WeightedSeries, *, align: bool, threads: int | None) -> tuple[WeightedSeries, dict[str, Any]]:
-    """Return a series whose notes say how far its images are out of register, or aligned; and what sidecars say of that."""
+    """Return the series aligned, or with a note of how far its images are misaligned; and the sidecar fields about it."""
     from rimap import registration
 
     motion = registration.find_motion(series, precise=align, threads=threads)
@@ -18,8 +18,8 @@ def in_register(series: WeightedSeries, *, align: bool, threads: int | None) -> 
         return replace(series, notes=(*series.notes, *registration.motion_warnings(series, motion))), {}
     if motion is None:
         note = (
-            "--register: nothing tells how the images lie, and they are mapped as they are. An object is needed that fills a slice "
-            f"of 8 voxels or more each way, at {sum(not p.smooth for p in series.model.parameters) + 1} different times."
+            "--register: the images could not be aligned and are mapped as they are. Alignment needs an object that fills a "
+            f"slice of 8 voxels or more each way, at {sum(not p.smooth for p in series.model.parameters) + 1} different times."
         )
         return replace(series, notes=(*series.notes, note)), {}
     return registration.align(series, motion), registration.motion_metadata(series, motion)

@@ -1,4 +1,4 @@
-"""Whether a folder is a BIDS data set, by the official validator where that is installed."""
+"""Whether a folder is a BIDS data set, by the official validator if it is installed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 from rimap.errors import InputError, count_of
 
 _VALIDATORS = ("bids-validator-deno", "bids-validator")
-_SKIP = "Correct it, or go on with --skip-bids-validation."
+_SKIP = "Correct it, or use --skip-bids-validation."
 
 
 def check_dataset(folder: Path) -> None:
-    """Refuse what is no BIDS data set.
+    """Refuse a folder that is not a valid BIDS data set.
 
     Raises
     ------
     InputError
-        Where dataset_description.json is missing or says too little, or the validator finds errors.
+        If dataset_description.json is missing or incomplete, or if the validator finds errors.
     """
     from rimap.io.bids import read_json
 
@@ -41,7 +41,7 @@ def _validate(program: str, folder: Path) -> None:
     try:
         issues = json.loads(done.stdout)["issues"]["issues"]
     except (ValueError, KeyError, TypeError):
-        return  # another validator, or it could not start: it has no say
+        return  # another validator, or it could not start: its answer is not used
     errors = [i for i in issues if i.get("severity") == "error"]
     if errors:
         shown = "; ".join(f"{i.get('code')} {str(i.get('location', '')).lstrip('/')}".strip() for i in errors[:3])

@@ -1,18 +1,17 @@
-"""What is written of a mapped series: maps, sidecars, report and table, all of it or nothing."""
+"""What is written of a mapped series: maps, sidecars, report and table, all of them or none."""
 
 from __future__ import annotations
 
-import csv
 import math
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rimap.cli._request import Request, label_table
+from rimap.workflow.regions import tsv
+from rimap.workflow.request import Request
 
 if TYPE_CHECKING:
     from rimap.estimators import Estimator
@@ -21,11 +20,40 @@ if TYPE_CHECKING:
     from rimap.io.slabs import MapsOnDisk
     from rimap.report import Statistics
     from rimap.series import ParameterMaps, Status, WeightedSeries
+    from rimap.signals import SignalModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What became of one series: all that the summary says, and none of the images."""
+    """One mapped series: all that the summary needs, without the images.
+
+    Parameters
+    ----------
+    label, title
+        The name of the series, and of its signal model.
+    shape, n_images
+        Voxels and images.
+    where
+        Which voxels the statistics describe, in words.
+    share_ok
+        Share of those whose quality flag is OK.
+    main
+        The name of the map that the sequence is for: T1, T2.
+    statistics, units
+        Of each map by name.
+    count
+        Number of voxels of each quality flag.
+    noise, estimator, choice
+        In words: the noise and its σ, the estimator, and why it was chosen.
+    warnings
+        What the user should know.
+    seconds, compiling
+        Time for mapping, and for compiling kernels before it.
+    maps, report
+        Files that were written.
+    rois, roi_file
+        The rows of the table of regions, and its file if there is one.
+    """
 
     label: str
     title: str
@@ -33,6 +61,7 @@ class Result:
     n_images: int
     where: str
     share_ok: float
+    main: str
     statistics: Mapping[str, Statistics]
     units: Mapping[str, str]
     count: Mapping[Status, int]
@@ -55,15 +84,17 @@ class Mapped:
     Parameters
     ----------
     shown, shown_maps
-        What the report and the summary see: all, or planes of it.
+        What the report and the summary describe: the whole, or some planes of it.
     maps
         What is written.
     count
-        Voxels by status, all of them.
+        Number of voxels of each quality flag, over the whole.
+    check
+        Refuses files that have changed since they were read.
     note
-        How the shown differs from all, "" where it does not.
+        Which part is shown, "" for the whole.
     metadata
-        For the sidecars.
+        More fields for the sidecars.
     """
 
     shown: WeightedSeries
@@ -79,15 +110,24 @@ class Mapped:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-def written(
-    request: Request, files: SeriesFiles, estimator: Estimator, choice: str, mapped: Mapped, record: Record,
-    overwrite: bool,
-) -> Result:  # fmt: skip
-    """Write maps, sidecars, report and table, all or none."""
+@dataclass(frozen=True, kw_only=True)
+class Making:
+    """Who makes the maps of a series: request, files, estimator with the reason for its choice, and record."""
+
+    request: Request
+    files: SeriesFiles
+    estimator: Estimator
+    choice: str
+    record: Record
+
+
+def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
+    """Write maps, sidecars, report and table, all or none; `overwrite` removes what an earlier run wrote beyond those."""
     from rimap import report
     from rimap.io import map_files
     from rimap.io.atomic import write_together
 
+    request, files, estimator = making.request, making.files, making.estimator
     series, maps, rois = mapped.shown, mapped.shown_maps, mapped.rois
     warnings = tuple(dict.fromkeys((*series.notes, *maps.warnings)))
     new = map_files(
@@ -103,13 +143,13 @@ def written(
         title=files.label,
         estimator_title=estimator.title,
         network_start=report.start_of(network) if (network := str(getattr(estimator, "network", ""))) else "",
-        choice=choice,
+        choice=making.choice,
         inputs=list(files.origin) or [_shown(f) for f in files.sources],
         outputs=[_shown(f) for f in new.images],
         command=_command(request, hide_inputs=bool(files.origin)),
         seconds=mapped.seconds,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        warnings=(*warnings, f"Mapped in slabs; figures and pictures are of the voxels {mapped.note}.")
+        warnings=(*warnings, f"Mapped in slabs; figures and images show the voxels {mapped.note}.")
         if mapped.note
         else warnings,
         rois=rois,
@@ -118,10 +158,11 @@ def written(
     if rois:
         contents[table] = tsv(rois).encode()
     mapped.check()
-    with record.writing():
+    with making.record.writing():
         write_together(contents, remove=new.stale if overwrite else ())
-    record.finish(path for path in contents if path not in new.dataset_files)
+    making.record.finish(path for path in contents if path not in new.dataset_files)
     inside, where = report.region(series)
+    statistics = report.statistics_of(maps, inside)
     return Result(
         label=files.label,
         title=series.model.title,
@@ -129,12 +170,13 @@ def written(
         n_images=series.model.n_images,
         where=" ".join(x for x in (where, mapped.note) if x),
         share_ok=float((maps.status[inside] == 0).mean()),
-        statistics=report.statistics_of(maps, inside),
+        main=main if (main := _main(series.model)) in statistics else series.model.time.name,
+        statistics=statistics,
         units={p.name: p.unit for p in maps.model.parameters},
         count=mapped.count,
         noise=_noise_text(maps),
         estimator=f"{maps.estimator} – {report.title_of(maps, estimator.title)}",
-        choice=choice,
+        choice=making.choice,
         warnings=warnings,
         seconds=mapped.seconds,
         compiling=mapped.compiling,
@@ -143,6 +185,11 @@ def written(
         rois=rois,
         roi_file=table if rois else None,
     )
+
+
+def _main(model: SignalModel) -> str:
+    """Return the name of the map that a sequence is for: a derived one if the model says so, else the relaxation time."""
+    return next((d.name for d in model.derived if d.main), model.time.name)
 
 
 def _noise_text(maps: ParameterMaps) -> str:
@@ -158,51 +205,24 @@ def _noise_text(maps: ParameterMaps) -> str:
 
 
 def _places(main: Path, files: SeriesFiles, out: Path) -> tuple[Path, Path]:
-    """Return where the report and the table of regions go: named like the main map, at the top of OUT."""
+    """Return the paths of the report and of the table of regions: named like the main map, at the top of OUT."""
     stem = main.name.removesuffix(".nii.gz")
     return out / (f"{stem}.html" if files.dataset else f"{stem}_report.html"), out / f"{stem}_rois.tsv"
 
 
-def label_names(image: Path | None) -> dict[int, str]:
-    """Return the names in the table beside a label image (BIDS: the same stem, ``.tsv``, index and name), if any."""
-    if image is None:
-        return {}
-    names = {}
-    try:
-        with label_table(image).open(encoding="utf-8-sig", newline="") as file:
-            for row in csv.DictReader(file, delimiter="\t"):
-                if (row.get("index") or "").strip().isdigit():
-                    names[int(row["index"])] = (row.get("name") or "").strip()
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return {}
-    return names
-
-
-def tsv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as tab-separated text, as BIDS has it: ``n/a`` for what is not known."""
-
-    def cell(v: Any) -> str:
-        if isinstance(v, float):
-            return f"{v:.6g}" if v == v else "n/a"
-        return str(v) or "n/a"
-
-    lines = ["\t".join(rows[0]), *("\t".join(cell(v) for v in row.values()) for row in rows)]
-    return "\n".join(lines) + "\n"
-
-
 def _command(request: Request, *, hide_inputs: bool) -> str:
-    """Return what was typed; without the paths of DICOM, which may be named after the patient."""
+    """Return what was typed, "" if Python called; without the paths of DICOM, which may be named after the patient."""
     hidden = set(request.inputs) if hide_inputs else set()
 
-    def said(word: str) -> str:
+    def without_path(word: str) -> str:
         path = Path(word)
         return "DICOM" if path in hidden else f"DICOM/{path.name}" if hidden & set(path.parents) - {Path()} else word
 
-    return shlex.join(["rimap", *map(said, request.command or sys.argv[1:])])
+    return shlex.join(["rimap", *map(without_path, request.command)]) if request.command else ""
 
 
 def _shown(path: Path) -> str:
-    """Return a path as short as it can be said."""
+    """Return a path relative to the working directory if it is below it."""
     try:
         return str(Path(path).resolve().relative_to(Path.cwd()))
     except ValueError:

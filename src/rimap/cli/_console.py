@@ -1,0 +1,78 @@
+"""What a run tells, on the console: a bar with the rate on long work, lines, and warnings."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rimap.workflow import Listener, Run
+
+
+@contextmanager
+def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None] | None]:
+    """Yield what to call with (done, of how many); `None` if `quiet`, or if standard error is not a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:,.0f}/s" if task.speed else "")
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        Rate(),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def listener(*, quiet: bool = False) -> Listener:
+    """Return who shows on the console what a run tells: a bar, lines of results unless `quiet`, and warnings."""
+    from rimap.workflow import Listener
+
+    return Listener(
+        progress=partial(progress_bar, quiet=quiet),
+        say=_nothing if quiet else partial(print, flush=True),
+        warn=lambda text: print(text if text.startswith("[") else f"rimap: {text}", file=sys.stderr),
+    )
+
+
+def show(lines: Iterable[str], *, error: bool = False) -> None:
+    """Print lines to standard output or standard error."""
+    for line in lines:
+        print(line, file=sys.stderr if error else sys.stdout)
+
+
+def show_run(run: Run, *, quiet: bool = False) -> None:
+    """Print the summary of a run of `map_series`; if `quiet` the warnings only, to standard error."""
+    from rimap.workflow import summary
+
+    if not quiet:
+        show(summary.lines(run))
+    show(summary.warnings(run.results), error=quiet)
+    if not quiet:
+        show(summary.kept(run))
+
+
+def limit_threads(n: int | None) -> None:
+    """Let the libraries, which read this when they are imported, use at most `n` cores."""
+    if n is not None:
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+            os.environ[name] = str(n)
+
+
+def _nothing(text: str) -> None:
+    """Print nothing."""

@@ -1,0 +1,34 @@
+"""Volumes of labels: what they must hold, and which of them are brain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.errors import InputError
+from rimap.simulation.tissues import BRAIN_LABELS, LABELS
+
+
+def brain_mask(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return where `labels` are brain: CSF, grey and white matter, vessels."""
+    return np.isin(labels, BRAIN_LABELS)
+
+
+def as_labels(values: Any, source: str = "the anatomy") -> NDArray[np.uint8]:
+    """Check label values (X, Y, Z) and return them as uint8."""
+    values = np.asarray(values)
+    if values.ndim == 4 and values.shape[3] == 1:
+        values = values[..., 0]
+    if values.ndim != 3:
+        raise InputError(f"{source} has shape {values.shape}; a label volume with three axes is needed.")
+    labels = values.astype(np.uint8) if np.isfinite(values).all() else np.zeros(values.shape, np.uint8)
+    if not (labels == values).all() or labels.max(initial=0) >= len(LABELS):
+        raise InputError(
+            f"{source} must hold the whole numbers 0 to {len(LABELS) - 1}, BrainWeb's labels ({', '.join(LABELS)}); "
+            f"its values reach from {values.min():g} to {values.max():g}. Give crisp labels, not an image."
+        )
+    if not brain_mask(labels).any():
+        raise InputError(f"{source} holds no brain: none of its labels is 1, 2, 3 or 8 (CSF, GM, WM, vessels).")
+    return labels

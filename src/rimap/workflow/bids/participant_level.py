@@ -1,0 +1,223 @@
+"""Map every series of a data set that is not finished."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rimap.errors import InputError, one_of
+from rimap.workflow.bids.app import App, check, own_request
+from rimap.workflow.bids.failures import FAILED, forget, subject_record, write_failed
+from rimap.workflow.bids.outcome import Failure, Outcome, in_one_line
+from rimap.workflow.bids.work import Task, run
+from rimap.workflow.checks import check_request, record_for
+from rimap.workflow.choice import estimator_of, sequences
+from rimap.workflow.listener import SILENT, Listener
+from rimap.workflow.request import Request
+from rimap.workflow.summary import in_a_line
+from rimap.workflow.writing import Result
+
+if TYPE_CHECKING:
+    from rimap.io import SeriesFiles
+    from rimap.io.records import Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRun:
+    """What `participant` did.
+
+    Parameters
+    ----------
+    out
+        The folder of the maps.
+    results
+        The series that were mapped.
+    failures
+        The series and subjects that were not.
+    found
+        How many series the data set has.
+    kept
+        Labels of the series that an earlier run finished.
+    seconds
+        Time that all of it took.
+    """
+
+    out: Path
+    results: tuple[Result, ...]
+    failures: tuple[Failure, ...]
+    found: int
+    kept: tuple[str, ...]
+    seconds: float
+
+    @property
+    def table(self) -> Path:
+        """The table of failures."""
+        return self.out / FAILED
+
+
+def participant(app: App, listener: Listener = SILENT) -> DatasetRun:
+    """Map every series that is not finished; one that fails does not stop the others.
+
+    Raises
+    ------
+    InputError
+        If no series can be mapped at all. Single failures are in the result, and in a table in OUT.
+    """
+    from rimap.io.run_lock import locked, remove_leftovers
+
+    started, request = time.perf_counter(), app.request
+    options = check(app)
+    found, failures = _find(request)
+    check_request(request, found)
+    subjects = sorted({f"sub-{f.entities['sub']}" for f in found} | {f.label for f in failures})
+    with locked(request.out, subjects if request.participant_labels else ()), _scratch(app.work_dir):
+        todo, kept, outcomes = _sorted(app, found)
+        forget(request.out, subjects)
+        for failure in failures:
+            subject_record(request.out, failure.label).fail(failure.reason)
+        results: list[Result] = []
+        with contextlib.closing(run(app, options, todo, listener)) as coming:
+            for n, (files, outcome) in enumerate(itertools.chain(outcomes, coming), start=1):
+                position = f"[{n}/{len(todo) + len(outcomes)}] {outcome.label}"
+                if isinstance(outcome, Result):
+                    results.append(outcome)
+                    listener.say(f"{position}  {in_a_line(outcome)}")
+                else:
+                    failures.append(outcome)
+                    _record(app, files).fail(outcome.reason)
+                    listener.warn(f"{position} failed: {outcome.reason}")
+        if todo:
+            remove_leftovers(request.out, subjects if request.participant_labels else ())  # of killed processes
+        write_failed(request.out)
+    return DatasetRun(
+        out=request.out,
+        results=tuple(results),
+        failures=tuple(failures),
+        found=len(found),
+        kept=tuple(kept),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _find(request: Request) -> tuple[list[SeriesFiles], list[Failure]]:
+    """Return every series, and the subjects whose files make none."""
+    from rimap.io import find_series
+    from rimap.io.bids import BidsName, model_of_suffix, nifti_files
+    from rimap.io.finding import same_label
+
+    root, sequence = request.inputs[0], request.sequence
+    if sequence is not None:
+        sequence = one_of(sequence, sequences(), "--sequence")
+    try:
+        found = find_series(
+            root,
+            participant_labels=request.participant_labels,
+            sessions=request.sessions,
+            runs=request.runs,
+            sequence=sequence,
+        )
+    except InputError as error:
+        whole = error
+    else:
+        if loose := [f.label for f in found if "sub" not in f.entities]:
+            raise InputError(f"{root}: {loose[0]} belongs to no subject (sub-…). Map it with `rimap map`.")
+        return found, []
+    subjects = request.participant_labels or tuple(sorted(p.name.removeprefix("sub-") for p in root.glob("sub-*")))
+    if len(subjects) < 2 or not all((root / f"sub-{s}").is_dir() for s in subjects):
+        raise whole
+    found, failures = [], []
+    for s in subjects:
+        names = (BidsName.parse(f.name) for f in nifti_files(root, [s]))
+        kinds = {m.name for name in names if name is not None and (m := model_of_suffix(name.suffix))}
+        if not (kinds if sequence is None else kinds & {sequence}):
+            continue
+        try:
+            found += find_series(root, participant_labels=(s,), sequence=sequence)
+        except InputError as error:
+            failures.append(Failure(f"sub-{s}", in_one_line(error)))
+    for entity, labels in (("ses", request.sessions), ("run", request.runs)):
+        found = [f for f in found if not labels or any(same_label(entity, f.entities.get(entity), x) for x in labels)]
+    if not found:
+        raise whole
+    return found, failures
+
+
+def _sorted(app: App, found: Sequence[SeriesFiles]) -> tuple[list[Task], list[str], list[Outcome]]:
+    """Return the series to map, the labels of those that are finished, and those that cannot be mapped.
+
+    Raises
+    ------
+    InputError
+        If OUT cannot take the maps, or holds others that are not to be replaced.
+    """
+    from rimap import __version__
+    from rimap.io import check_output
+
+    todo: list[Task] = []
+    kept: list[str] = []
+    other: list[str] = []
+    unfit: list[Outcome] = []
+    for files in found:
+        try:
+            request = own_request(app, files)
+            record = record_for(request, files)
+            state = "overwrite" if request.overwrite else record.state()
+        except InputError as error:
+            unfit.append((files, Failure(files.label, in_one_line(error))))
+            continue
+        if state == "finished":
+            kept.append(files.label)
+            record.forgive()
+            continue
+        if state == "different":
+            other.append(f"{files.label}: {'; '.join(record.differences())[:200]}")
+        elif state in ("none", "failed"):
+            try:
+                check_output(
+                    [files], request.out, estimator=estimator_of(request, files).name, sequence=request.sequence
+                )
+            except InputError as error:
+                other.append(in_one_line(error))
+        todo.append(Task(request, files, __version__))
+    if other:
+        raise InputError(
+            f"{len(other)} of {len(found)} series already have other maps in {app.request.out} ({other[0]}). Replace them with "
+            "--overwrite, or give another OUT_DIR."
+        )
+    return todo, kept, unfit
+
+
+def _record(app: App, files: SeriesFiles) -> Record:
+    """Return the record of a series; a blank one if its settings cannot be read."""
+    from rimap.io.records import blank_record
+
+    try:
+        return record_for(own_request(app, files), files)
+    except InputError:
+        return blank_record(files, app.request.out, estimator_of(app.request, files).name)
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path | None) -> Iterator[None]:
+    """Keep temporary files in a folder, for this process and those that it starts."""
+    if folder is None:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
+    try:
+        yield
+    finally:
+        tempfile.tempdir = None
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before

@@ -1,0 +1,76 @@
+"""Runs of the BIDS App in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rimap.errors import count_of
+from rimap.workflow.bids.group_level import STEM
+from rimap.workflow.bids.outcome import Failure
+
+if TYPE_CHECKING:
+    from rimap.report.group import Row
+    from rimap.workflow.bids.group_level import GroupRun
+    from rimap.workflow.bids.participant_level import DatasetRun
+    from rimap.workflow.writing import Result
+
+_MOST_REGIONS, _MOST_OUTLIERS = 40, 8
+
+
+def of_participants(run: DatasetRun) -> Iterator[str]:
+    """Yield what was mapped, and what an earlier run had finished."""
+    if run.kept:
+        n = len(run.kept)
+        yield f"{n} series {'was' if n == 1 else 'were'} finished before (--overwrite maps them again)"
+    if run.results:
+        yield f"{len(run.results)} series mapped in {run.seconds:.1f} s by {run.results[0].estimator}: {run.out}"
+
+
+def warnings(results: Sequence[Result]) -> Iterator[str]:
+    """Yield each warning once, in a line, with the number of series that have it."""
+    for text, n in Counter(w for r in results for w in r.warnings).items():
+        yield f"warning: {text} ({n} of {len(results)} series)"
+
+
+def of_group(run: GroupRun) -> Iterator[str]:
+    """Yield the median of each region over all maps, the outliers and the files."""
+    import numpy as np
+
+    from rimap.report.numbers import number
+
+    if not run.rows:
+        return
+    regions: dict[tuple[str, Any, str], list[Row]] = {}
+    for r in run.rows:
+        regions.setdefault((r["map"], r["region"], r["name"]), []).append(r)
+    for (name, region, title), members in list(regions.items())[:_MOST_REGIONS]:
+        values = np.array([r["median"] for r in members])
+        values = values[np.isfinite(values)]
+        q = np.quantile(values, [0.25, 0.5, 0.75]) if values.size else np.full(3, np.nan)
+        quartiles = f"(quartiles {number(q[0])}–{number(q[2])} of {count_of(len(values), 'map')})"
+        yield f"{f'{name} {region} {title}'.rstrip()}  median {number(q[1])} ms {quartiles}"
+    if len(regions) > _MOST_REGIONS:
+        yield f"… and {len(regions) - _MOST_REGIONS} more regions"
+    outliers = list(Counter(r["series"] for r in run.rows if r["outlier"]))
+    if outliers:
+        more = f" and {len(outliers) - _MOST_OUTLIERS} more" if len(outliers) > _MOST_OUTLIERS else ""
+        yield f"outliers  {', '.join(outliers[:_MOST_OUTLIERS])}{more}"
+    n = len({r["series"] for r in run.rows})
+    yield f"{count_of(n, 'map')} in {run.seconds:.1f} s: {run.out / STEM}.html, {STEM}.tsv, {STEM}.json"
+
+
+def of_failures(failures: Sequence[Failure]) -> Iterator[str]:
+    """Yield a line for each failure."""
+    width = max((len(f.label) for f in failures), default=0)
+    if failures:
+        yield "\nfailed:"
+    yield from (f"  {f.label:<{width}}  {f.reason}" for f in failures)
+
+
+def conclusion(failures: Sequence[Failure], n: int, table: Path | None = None) -> str:
+    """Return how many of `n` series failed, and where the table of them is."""
+    where = f"; the table is {table}" if table else ""
+    return f"{len(failures)} of {max(n, len(failures))} series failed{where}."

@@ -1,0 +1,113 @@
+"""Whether a request can be carried out, and which series are finished already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from rimap.errors import InputError, one_of
+from rimap.workflow.choice import chosen, estimator_of
+from rimap.workflow.regions import label_table
+from rimap.workflow.request import Request
+
+if TYPE_CHECKING:
+    from rimap.io import SeriesFiles
+    from rimap.io.records import Record
+
+
+def subjects(request: Request, found: Sequence[SeriesFiles]) -> list[str]:
+    """Return the subjects that a run writes if it was asked for some of them only: others may run beside it."""
+    if not request.participant_labels or any(files.dataset is None for files in found):
+        return []
+    return sorted({f"sub-{files.entities['sub']}" for files in found})
+
+
+def check_request(request: Request, found: Sequence[SeriesFiles]) -> None:
+    """Refuse options that no series can take, and an OUT that cannot take the maps, before any work."""
+    _check_options(request, found)
+    _check_output(request, found)
+
+
+def _check_options(request: Request, found: Sequence[SeriesFiles]) -> None:
+    models = {f.model_class(request.sequence) for f in found}
+    for model in models:
+        chosen(request, model)
+    titles = " and ".join(sorted(m.title for m in models))
+    if request.times_ms is not None and len(models) > 1:
+        raise InputError(f"--times-ms: expected series of one kind, got {titles}. Choose one with --sequence.")
+    has = {f.name for model in models for f in fields(model)}
+    for option, value, name in (("--tr-ms", request.tr_ms, "tr"), ("--signed/--magnitude", request.signed, "signed")):
+        if value is not None and name not in has:
+            raise InputError(f"{option}: the signal model of {titles.lower()} has no such setting. Leave it out.")
+    if request.noise is not None:
+        one_of(request.noise, ("gaussian", "rician"), "--noise")
+    if request.skip_first < 0:
+        raise InputError(f"--skip-first: expected a number of times, got {request.skip_first}.")
+    for path, option in ((request.mask, "--mask"), (request.rois, "--rois")):
+        if path is not None and not path.is_file():
+            raise InputError(f"{option} {path}: there is no such file.")
+
+
+def _check_output(request: Request, found: Sequence[SeriesFiles]) -> None:
+    from rimap.io import check_output
+
+    by_estimator: dict[str, list[SeriesFiles]] = {}
+    for f in found:
+        by_estimator.setdefault(estimator_of(request, f).name, []).append(f)
+    for name, files in by_estimator.items():
+        check_output(files, request.out, estimator=name, overwrite=True, sequence=request.sequence)
+
+
+def finished(request: Request, files: SeriesFiles) -> bool:
+    """Tell whether all maps of a series exist, made from the same files with the same settings.
+
+    Raises
+    ------
+    InputError
+        If other maps exist and `overwrite` is false.
+    """
+    from rimap.io import check_output
+
+    if request.overwrite:
+        return False
+    record = record_for(request, files)
+    state = record.state()
+    if state in ("finished", "begun"):
+        return state == "finished"
+    if state == "different":
+        what = "; ".join(record.differences())
+        raise InputError(
+            f"{files.label}: maps with different settings already exist in {request.out} ({what[:200]}). Replace them with "
+            "--overwrite, or give another output folder."
+        )
+    check_output([files], request.out, estimator=estimator_of(request, files).name, sequence=request.sequence)
+    return False
+
+
+#: Fields of a request that the maps do not depend on, or that `record_for` records in another way.
+_NOT_RECORDED = {
+    "inputs", "out", "estimator", "estimator_options", "participant_labels", "sessions", "runs", "series", "overwrite",
+    "threads", "memory", "command",
+}  # fmt: skip
+
+
+def record_for(request: Request, files: SeriesFiles) -> Record:
+    """Return the record of a series in OUT: what its maps depend on, and how far they are."""
+    from rimap import __version__
+    from rimap.estimators.shipped import default_network, path_of
+    from rimap.io.records import checksum, record_of
+
+    model = files.model_class(request.sequence)
+    estimator, _ = chosen(request, model)
+    known = getattr(estimator, "__dataclass_fields__", {}).values()
+    options = {f.name: getattr(estimator, f.name) for f in known if f.repr and f.name != "threads"}
+    if "network" in options:
+        network = path_of(options["network"] or default_network(model.name, estimator.name))
+        options["network"] = f"{network.stem} {checksum(network)}"
+    asked = {f.name: getattr(request, f.name) for f in fields(request) if f.name not in _NOT_RECORDED}
+    if request.rois is not None and (table := label_table(request.rois)).is_file():
+        asked["roi_names"] = table
+    settings = {"rimap": __version__, **options, **asked}
+    given = {k: v for k, v in settings.items() if v is not None and v != () and (v is not False or k == "signed")}
+    return record_of(files, request.out, estimator.name, given)

@@ -1,0 +1,95 @@
+"""What was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to map, how, and where to. Whatever is left out is read from the files, or chosen.
+
+    Parameters
+    ----------
+    inputs
+        A BIDS folder, a folder of DICOM, one 4-D NIfTI file, or several 3-D ones: a path or several.
+    out
+        Folder for maps and reports.
+    estimator
+        Its name; chosen by the signal model if left out.
+    estimator_options
+        Options of that estimator by name: `lambda_B`, `network`, `sd_draws`.
+    mask
+        NIfTI file, non-zero where maps are wanted.
+    times_ms, tr_ms
+        Times along the axis of the series in the order of the images, and repetition time: one or one per image, ms.
+    sequence
+        Name of the signal model, if neither suffix nor sidecars tell it.
+    signed
+        Whether the images keep their polarity (real part) or are a modulus.
+    skip_first
+        Leave out the images of this many shortest times.
+    noise, sigma
+        ``gaussian`` or ``rician``; its standard deviation in the unit of the images, or the file of a map of it.
+    participant_labels, sessions, runs, series
+        Only these subjects, sessions, runs and DICOM series.
+    register
+        Align the images first.
+    rois
+        Label image whose regions get a table.
+    rates, fill
+        Write R1 or R2 as well; what to write instead of NaN.
+    overwrite
+        Replace earlier maps.
+    threads, memory
+        Cores, and bytes to take at most.
+    command
+        What the user typed after ``rimap``, for the report.
+    """
+
+    inputs: tuple[Path, ...]
+    out: Path
+    estimator: str | None = None
+    estimator_options: Mapping[str, Any] = field(default_factory=dict)
+    mask: Path | None = None
+    times_ms: tuple[float, ...] | None = None
+    tr_ms: tuple[float, ...] | None = None
+    sequence: str | None = None
+    signed: bool | None = None
+    skip_first: int = 0
+    noise: str | None = None
+    sigma: float | Path | None = None
+    participant_labels: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    series: tuple[str, ...] = ()
+    rois: Path | None = None
+    rates: bool = False
+    fill: float | None = None
+    overwrite: bool = False
+    threads: int | None = None
+    memory: int | None = None
+    register: bool = False
+    command: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Take paths as text, one for several, and any sequence of numbers: Python is less strict than a command line."""
+        inputs: Any = self.inputs
+        several = (inputs,) if isinstance(inputs, (str, Path)) else tuple(inputs)
+        values: dict[str, Any] = {"inputs": tuple(Path(p) for p in several), "out": Path(self.out)}
+        for name in ("mask", "rois"):
+            values[name] = None if (path := getattr(self, name)) is None else Path(path)
+        for name in ("times_ms", "tr_ms"):
+            values[name] = None if (numbers := getattr(self, name)) is None else _numbers(numbers)
+        sigma: Any = self.sigma
+        if isinstance(sigma, str):
+            values["sigma"] = Path(sigma)
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    return tuple(values) if isinstance(values, Iterable) else (values,)

@@ -1,0 +1,123 @@
+"""A run in words: one screen."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rimap.workflow.mapping import Run
+    from rimap.workflow.writing import Result
+
+_MOST_ROWS = 40
+
+
+def lines(run: Run) -> list[str]:
+    """Return the summary of a run: its maps, with medians, quality flags, noise and estimator. See `warnings` for those."""
+    text: list[str] = []
+    if len(run.results) == 1:
+        text += _one(run.results[0], run.seconds)
+    elif run.results:
+        text += _several(run.results, run.request.out, run.seconds)
+    return text
+
+
+def kept(run: Run) -> list[str]:
+    """Return a line about the series whose maps existed already, if there are any."""
+    if not run.kept:
+        return []
+    shown = ", ".join(run.kept[:4]) + (f" and {len(run.kept) - 4} more" if len(run.kept) > 4 else "")
+    return [f"kept {shown}: same settings and inputs as before (--overwrite computes again)"]
+
+
+def warnings(results: Sequence[Result]) -> list[str]:
+    """Return each warning once, with the number of series that have it."""
+    counts = Counter(w for r in results for w in r.warnings)
+    return [
+        wrapped("warning:", text + (f" ({n} of {len(results)} series)" if len(results) > 1 else ""))
+        for text, n in counts.items()
+    ]
+
+
+def in_a_line(r: Result) -> str:
+    """Return the main figures of a series."""
+    from rimap.report.numbers import number
+
+    s, unit = r.statistics[r.main], r.units[r.main]
+    return (
+        f"{r.main} {number(s.median)} {unit} ({number(s.q25)}–{number(s.q75)}), {100 * r.share_ok:.1f} % ok, "
+        f"{r.seconds:.1f} s"
+    )
+
+
+def _one(r: Result, seconds: float) -> Iterator[str]:
+    from rimap.report.numbers import number
+
+    yield f"{r.label}: {r.title.lower()}, {r.n_images} images of {' × '.join(map(str, r.shape))}"
+    for name in (r.main, *(n for n in reversed(list(r.statistics)) if n != r.main)):
+        s, unit = r.statistics[name], "" if r.units[name] == "1" else f" {r.units[name]}"
+        yield f"  {name:<10} median {number(s.median)}{unit}, IQR {number(s.q25)}–{number(s.q75)}{unit}, {r.where}"
+    yield wrapped("  voxels", voxels(r))
+    yield wrapped("  noise", r.noise)
+    yield wrapped("  estimator", f"{r.estimator} ({r.choice})")
+    rate = sum(n for s, n in r.count.items() if s.name != "OUTSIDE_MASK") / max(r.seconds, 1e-9)
+    compiling = f", compiling {r.compiling:.1f} s (once for this installation)" if r.compiling > 0.1 else ""
+    yield f"  {'time':<10} {seconds:.1f} s; mapping {r.seconds:.1f} s, {rate:,.0f} voxels/s{compiling}"
+    yield f"  {'maps':<10} {r.maps[0].parent}{_separator(r.maps[0].parent)}"
+    names = [m.name for m in r.maps if m.name.endswith((".nii", ".nii.gz"))]
+    for line in textwrap.wrap("  ".join(names), 96, break_long_words=False, break_on_hyphens=False):
+        yield f"  {'':<10}   {line}"
+    yield f"  {'report':<10} {r.report}"
+    if r.roi_file:
+        yield f"  {'regions':<10} {r.roi_file}"
+        yield from _table(r.rois)
+
+
+def _several(results: Sequence[Result], out: Path, seconds: float) -> Iterator[str]:
+    width = max(len(r.label) for r in results)
+    shown = results if len(results) <= _MOST_ROWS else results[: _MOST_ROWS - 1]
+    for r in shown:
+        yield f"{r.label:<{width}}  {in_a_line(r)}"
+        if r.rois:
+            yield from _table(r.rois)
+    if len(shown) < len(results):
+        yield f"… and {len(results) - len(shown)} more"
+    yield f"Medians (quartiles) and shares are {', '.join(dict.fromkeys(r.where for r in results))}."
+    for estimator, choice in dict.fromkeys((r.estimator, r.choice) for r in results):
+        yield wrapped("estimator", f"{estimator} ({choice})")
+    yield f"{len(results)} series in {seconds:.1f} s. Maps and a report (.html) each: {out}{_separator(out)}"
+
+
+def voxels(r: Result) -> str:
+    """Return the number of voxels of each quality flag in words."""
+    inside = sum(n for s, n in r.count.items() if s.name != "OUTSIDE_MASK")
+    parts = []
+    for s, n in r.count.items():
+        name = s.name.lower().replace("_", " ")
+        parts.append(f"{n:,} {name}" + ("" if s.name == "OUTSIDE_MASK" else f" ({100 * n / max(inside, 1):.1f} %)"))
+    return ", ".join(parts)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    from rimap.report.numbers import number
+
+    yield f"    {'label':>6} {'map':<4}{'n':>9}{'median':>9}{'IQR':>8}{'mean':>9}{'SD':>8}   ms"
+    for row in rows[:_MOST_ROWS]:
+        figures = (
+            f"{number(row['median'], 4):>9}{number(row['iqr']):>8}{number(row['mean'], 4):>9}{number(row['sd']):>8}"
+        )
+        yield f"    {row['label']:>6} {row['map']:<4}{row['n']:>9,}{figures}   {row['name']}".rstrip()
+    if len(rows) > _MOST_ROWS:
+        yield f"    … and {len(rows) - _MOST_ROWS} more in the table"
+
+
+def wrapped(label: str, text: str) -> str:
+    """Return a label and a text, its further lines indented."""
+    return textwrap.fill(text, 100, initial_indent=f"{label:<12} ", subsequent_indent=" " * 13, break_on_hyphens=False)
+
+
+def _separator(path: Path) -> str:
+    return "" if str(path).endswith("/") else "/"
