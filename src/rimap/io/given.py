@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,6 @@ from rimap.io.bids import BidsName, Sidecars, absolute, dataset_of, is_nifti
 from rimap.io.nifti import NiftiFile, read_map
 from rimap.signals import Parameter, SignalModel
 from rimap.signals.base import FIELD
-
-if TYPE_CHECKING:
-    from rimap.io.series_files import SeriesFiles
 
 #: A median between these means per cent of the nominal value.
 _PERCENT = (60.0, 140.0)
@@ -33,6 +30,18 @@ _MUST_AGREE = ("sub", "ses")
 _MAY_DIFFER = ("acq", "rec", "run", "dir", "ce", "space")
 _PERCENT_UNITS = ("%", "percent", "per cent", "percentage")
 _SECONDS, _MILLISECONDS = ("s", "sec", "second", "seconds"), ("ms", "msec", "millisecond", "milliseconds")
+
+
+class InDataset(Protocol):
+    """A series of a BIDS data set: `SeriesFiles` is one."""
+
+    @property
+    def dataset(self) -> Path | None:
+        """The data set, `None` for loose files."""
+
+    @property
+    def entities(self) -> dict[str, str]:
+        """The BIDS entities that its files share."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +61,7 @@ class Given:
 
 
 def given_maps(
-    given: Mapping[str, Any], series: SeriesFiles, model: SignalModel, first: NiftiFile
+    given: Mapping[str, Any], series: InDataset, model: SignalModel, first: NiftiFile
 ) -> tuple[dict[str, Given], list[str]]:
     """Return the parameters that are known, by name, and notes.
 
@@ -99,7 +108,7 @@ def given_maps(
     return known, notes
 
 
-def found_given(series: SeriesFiles, model: type[SignalModel]) -> dict[str, Path]:
+def found_given(series: InDataset, model: type[SignalModel]) -> dict[str, Path]:
     """Return the maps of fields in the data set of a series, by name of the parameter, that `SeriesFiles.open` would use.
 
     They may still be on another grid, which only `SeriesFiles.open` looks at.
@@ -108,7 +117,7 @@ def found_given(series: SeriesFiles, model: type[SignalModel]) -> dict[str, Path
     return {p.name: path for p in fields if (path := found_beside(p, series)[0]) is not None}
 
 
-def found_beside(p: Parameter, series: SeriesFiles) -> tuple[Path | None, str]:
+def found_beside(p: Parameter, series: InDataset) -> tuple[Path | None, str]:
     """Return the map of a field that was measured with a series, `None` if there is none, and a note if the choice is not clear.
 
     It has the suffix of the parameter (TB1map), and the subject and the session of the series. Raw maps come before derived
@@ -172,7 +181,7 @@ def _is_property_of_the_scan(p: Parameter) -> bool:
     return p.role == FIELD and p.unit == "1" and p.suffix is not None
 
 
-def _folders(series: SeriesFiles) -> Iterator[Path]:
+def _folders(series: InDataset) -> Iterator[Path]:
     """Yield the folders that may hold the field maps of a series: raw ones first, then those of derivatives."""
     assert series.dataset is not None
     inside = Path(f"sub-{series.entities['sub']}")
