@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ _SIGNAL = 4.0
 _RAYLEIGH_CV = 0.5227
 
 
-def estimate_sigma(series: WeightedSeries, maps: ParameterMaps, rms: Floats | None = None) -> tuple[float, str]:
+def estimate_sigma(
+    series: WeightedSeries, maps: ParameterMaps, rms: Floats | None = None, held: Iterable[str] | None = None
+) -> tuple[float, str]:
     """Return σ and where it comes from, ``residuals`` or ``background``; NaN and ``unknown`` where neither has it.
 
     From the residuals of a least-squares fit: the median over voxels with signal of the sum of squares, which is
@@ -34,17 +37,22 @@ def estimate_sigma(series: WeightedSeries, maps: ParameterMaps, rms: Floats | No
         Of a least-squares estimator, with `residual`.
     rms
         (*X) root mean square over the images, if it is known.
+    held
+        Names of the parameters that were not estimated; by default those that are known with the series.
     """
-    sigma = sigma_from_residuals(series, maps, rms)
+    sigma = sigma_from_residuals(series, maps, rms, held)
     if np.isfinite(sigma):
         return sigma, "residuals"
     sigma = sigma_from_background(series)
     return (sigma, "background") if np.isfinite(sigma) else (np.nan, "unknown")
 
 
-def sigma_from_residuals(series: WeightedSeries, maps: ParameterMaps, rms: Floats | None = None) -> float:
+def sigma_from_residuals(
+    series: WeightedSeries, maps: ParameterMaps, rms: Floats | None = None, held: Iterable[str] | None = None
+) -> float:
     """Return σ from the residuals (robust, pooled), NaN where there are no degrees of freedom."""
-    free = series.model.n_images - len(series.model.parameters)
+    known_parameters = set(series.held if held is None else held)
+    free = series.model.n_images - sum(p.name not in known_parameters for p in series.model.parameters)
     if free < 1 or maps.residual is None:
         return float("nan")
     known = (maps.status == Status.OK) | (maps.status == Status.AT_BOUND)

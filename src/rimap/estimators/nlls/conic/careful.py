@@ -292,7 +292,7 @@ def settle(tasks: Array, n: int, rows: Array, flips: int, span: int, order: Arra
 
 
 @compiled()
-def search(rows: Array, ids: Array, kind: Array, scale: Array, voxels: Array, t: Array, width: Array, limits: Array, basis: Array, scalars: Array, order: Array, nodes: Array, edge: Array, upper: Array, last: Array, reach: Array, b0: float, b1: float, has_B: int, flips: int, span: int, kappa: Array, sd: Array, residual: Array, status: Array) -> None:  # fmt: skip
+def search(rows: Array, ids: Array, kind: Array, scale: Array, voxels: Array, t: Array, width: Array, limits: Array, basis: Array, scalars: Array, order: Array, nodes: Array, edge: Array, upper: Array, last: Array, reach: Array, b0: float, b1: float, has_field: int, flips: int, span: int, kappa: Array, sd: Array, residual: Array, status: Array) -> None:  # fmt: skip
     """Fit the voxels `ids` of what `load` loaded, with care, and write what `finish` writes."""
     J, N, Q = t.shape[0], basis.shape[1], kappa.shape[0]
     S = np.zeros((N + 1, LANES), np.float32)
@@ -371,7 +371,7 @@ def search(rows: Array, ids: Array, kind: Array, scale: Array, voxels: Array, t:
                     _search_all(row, flips, order, basis, scalars, t, limits, u0, u1, perm, bufs, best)
                     fit = best[0]
             best[0], size = fit, scale[here[v]]
-            status[i] = finish_one(best, scalars, t, width, b0, b1, has_B, size, k_out, sd_out)
+            status[i] = finish_one(best, scalars, t, width, b0, b1, has_field, size, k_out, sd_out)
             for q in range(Q):
                 kappa[q, i] = k_out[q]
                 sd[q, i] = sd_out[q]

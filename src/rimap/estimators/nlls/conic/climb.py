@@ -230,7 +230,7 @@ def sort(tasks: Array, n: int, keys: int, begin: Array, index: Array) -> None:
 
 
 @compiled()
-def climb(tasks: Array, n: int, index: Array, rows: Array, total: Array, limits: Array, basis: Array, scalars: Array, order: Array, rank: Array, lean: Array, flips: int, has_B: int, span: int, nodes: Array, edge: Array, last: Array, reach: Array, goal: Array, low: Array, best: Array, left: Array, then: Array, odd: Array, odds: int) -> tuple[int, int]:  # fmt: skip
+def climb(tasks: Array, n: int, index: Array, rows: Array, total: Array, limits: Array, basis: Array, scalars: Array, order: Array, rank: Array, lean: Array, flips: int, has_field: int, span: int, nodes: Array, edge: Array, last: Array, reach: Array, goal: Array, low: Array, best: Array, left: Array, then: Array, odd: Array, odds: int) -> tuple[int, int]:  # fmt: skip
     """Do n tasks: keep what is better than `best` (M, 8), write to `then` what is to be done next, to `odd` what fits no pattern.
 
     Returns how many of either.
@@ -304,7 +304,7 @@ def climb(tasks: Array, n: int, index: Array, rows: Array, total: Array, limits:
                 if on_edge:
                     if astray:  # rather inside; but another number of flips may keep to the edge
                         more = push(then, more, key - 1, voxel, k, first, seen, theta, left)
-                elif has_B and not (y > 0 and depth > 0):
+                elif has_field and not (y > 0 and depth > 0):
                     if y <= 0 and low[voxel] < record[v]:  # B beyond its lower bound, where no better fit lies
                         continue
                     if y > 0:
@@ -312,7 +312,7 @@ def climb(tasks: Array, n: int, index: Array, rows: Array, total: Array, limits:
                     else:
                         odds = push(odd, odds, key, voxel, k, first, seen, theta, left)
                     continue
-                elif not (has_B or x > 0):
+                elif not (has_field or x > 0):
                     odds = push(odd, odds, key, voxel, k, first, seen, theta, left)
                     continue
                 if beyond and abs(theta) > 1e-9:  # that is for the node beside it

@@ -25,7 +25,7 @@ DIM = 1e-6
 
 
 @compiled()
-def finish_one(result: Array, scalars: Array, t: Array, width: Array, b0: float, b1: float, has_B: int, scale: float, kappa: Array, sd: Array) -> int:  # fmt: skip
+def finish_one(result: Array, scalars: Array, t: Array, width: Array, b0: float, b1: float, has_field: int, scale: float, kappa: Array, sd: Array) -> int:  # fmt: skip
     """Turn a search result into κ and its standard deviations for σ = 1; return the status."""
     j, theta, x, y, place = int(result[1]), result[2], result[3], result[4], int(result[5])
     Q = kappa.shape[0]
@@ -40,7 +40,7 @@ def finish_one(result: Array, scalars: Array, t: Array, width: Array, b0: float,
     l0, l01 = poly1(C[2], 0, theta)
     r0, l01 = math.exp(-l0), l01 / width[j]
     alpha = poly1(C[5], 0, theta)[0]
-    if not has_B:
+    if not has_field:
         kappa[0] = x * r0 * scale
         D = x * x * alpha
         if at_bound or not D > 0:
@@ -162,7 +162,7 @@ def residual_of(row: Array, C: Array, found: Array, total: float, flips: int) ->
 
 
 @compiled()
-def finish(ids: Array, best: Array, left: Array, kind: Array, scale: Array, total: Array, voxels: Array, rows: Array, flips: int, t: Array, width: Array, basis: Array, scalars: Array, b0: float, b1: float, has_B: int, kappa: Array, sd: Array, residual: Array, status: Array) -> None:  # fmt: skip
+def finish(ids: Array, best: Array, left: Array, kind: Array, scale: Array, total: Array, voxels: Array, rows: Array, flips: int, t: Array, width: Array, basis: Array, scalars: Array, b0: float, b1: float, has_field: int, kappa: Array, sd: Array, residual: Array, status: Array) -> None:  # fmt: skip
     """Write κ (Q, M), standard deviations for σ = 1 (Q, M), root mean square residuals and status (M) at `voxels`.
 
     Of those of `ids` of which `best` holds a maximum. What has no estimate gets its status; what is `left` is passed over.
@@ -194,7 +194,7 @@ def finish(ids: Array, best: Array, left: Array, kind: Array, scale: Array, tota
                 i = index[group + min(v, many - 1)]
                 L[0, v], L[1, v], L[2, v] = best[i, BEST_THETA], best[i, BEST_X], best[i, BEST_Y]
                 L[3, v], L[4, v], L[5, v] = 1.0 if best[i, PLACE] == UPPER else 0.0, best[i, T_BOUND], scale[i]
-            if has_B:
+            if has_field:
                 _lanes(scalars[j].reshape(-1), t[j], width[j], b0, b1, Z)
             else:
                 _line_lanes(scalars[j].reshape(-1), t[j], width[j], Z)
@@ -204,13 +204,13 @@ def finish(ids: Array, best: Array, left: Array, kind: Array, scale: Array, tota
                 residual[o] = residual_of(rows[i], basis[j], best[i], total[i], flips) * size
                 if R[7, v] > 1 or best[i, PLACE] == LOWER:
                     result[:] = best[i]
-                    status[o] = finish_one(result, scalars, t, width, b0, b1, has_B, size, k_out, sd_out)
+                    status[o] = finish_one(result, scalars, t, width, b0, b1, has_field, size, k_out, sd_out)
                     for q in range(Q):
                         kappa[q, o], sd[q, o] = k_out[q], sd_out[q]
                     continue
                 bound = R[6, v] != 0
                 kappa[0, o], kappa[Q - 1, o] = R[0, v], R[2, v]
                 sd[0, o], sd[Q - 1, o] = (np.nan, np.nan) if bound else (R[3, v], R[5, v])
-                if has_B:
+                if has_field:
                     kappa[1, o], sd[1, o] = R[1, v], np.nan if bound else R[4, v]
                 status[o] = AT_BOUND if bound else OK

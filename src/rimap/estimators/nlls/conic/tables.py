@@ -16,7 +16,7 @@ import numpy as np
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
-from rimap.signals.base import SignalModel
+from rimap.estimators.nlls.reduced import Reduced
 
 Floats = NDArray[np.float64]
 
@@ -71,7 +71,7 @@ class ConeTable:
         squared half step.
     drift
         (J,) likewise by how much x² may grow.
-    B_bounds
+    F_bounds
         Of the model, (0, 0) without B.
     flips
         Whether the polarity of the images is unknown.
@@ -91,8 +91,8 @@ class ConeTable:
     lean: Floats
     reach: NDArray[np.float32]
     drift: NDArray[np.float32]
-    B_bounds: tuple[float, float]
-    has_B: bool
+    F_bounds: tuple[float, float]
+    has_field: bool
     flips: bool
 
 
@@ -120,22 +120,22 @@ class LineTable:
     exact: NDArray[np.bool_]
 
 
-def suits(model: SignalModel) -> bool:
-    """Tell whether `cone_table` can describe the model: (A, T) or (A, B, T), A ≥ 0, T within positive bounds."""
-    if not model.separable or len(model.parameters) not in (2, 3):
+def suits(model: Reduced) -> bool:
+    """Tell whether `cone_table` can describe the model: A ≥ 0, T within positive bounds, and one polarity at the lower F."""
+    (A,) = model.model.amplitudes
+    low, high = model.T_bounds
+    if A.bounds != (0.0, np.inf) or A.name in dict(model.held) or not 0 < low < high < np.inf:
         return False
-    A, T = model.parameters[0], model.parameters[-1]
-    B = model.parameters[1].bounds if len(model.parameters) == 3 else (0.0, 0.0)
-    if A.bounds != (0.0, np.inf) or not 0 < T.bounds[0] < T.bounds[1] < np.inf or not np.isfinite(B).all():
+    if not np.isfinite(model.F_bounds).all():
         return False
-    phi = np.asarray(model.basis(np.geomspace(*T.bounds, 65)), dtype=float)
-    psi = phi[:, 0] + B[0] * phi[:, -1] if len(model.parameters) == 3 else phi[:, 0]
-    constant = (psi >= 0).all(1) | (psi <= 0).all(1)  # the polarity at the lower bound of B must not depend on T
-    return bool(phi.shape[1] == len(model.parameters) - 1 and (not model.magnitude or constant.all()))
+    phi = model.basis(np.geomspace(low, high, 65))
+    psi = phi[:, 0] + model.F_bounds[0] * phi[:, -1] if model.has_field else phi[:, 0]
+    constant = (psi >= 0).all(1) | (psi <= 0).all(1)  # the polarity at the lower bound of F must not depend on T
+    return bool(not model.magnitude or constant.all())
 
 
 @lru_cache(maxsize=16)
-def cone_table(model: SignalModel, tolerance: float = 1e-6) -> ConeTable:
+def cone_table(model: Reduced, tolerance: float = 1e-6) -> ConeTable:
     """Return the table of a model, with as many nodes as polynomials exact to `tolerance` take."""
     for J in NODES:
         table = _table(model, _nodes(model, J))
@@ -145,7 +145,7 @@ def cone_table(model: SignalModel, tolerance: float = 1e-6) -> ConeTable:
 
 
 @lru_cache(maxsize=16)
-def line_table(model: SignalModel, tolerance: float = 1e-6) -> LineTable:
+def line_table(model: Reduced, tolerance: float = 1e-6) -> LineTable:
     """Return the table of a model without B, with as many intervals as polynomials exact to `tolerance` take."""
     for J in NODES:
         table, error = _line(model, _nodes(model, J), tolerance)
@@ -154,7 +154,7 @@ def line_table(model: SignalModel, tolerance: float = 1e-6) -> LineTable:
     return table
 
 
-def _line(model: SignalModel, t: Floats, tolerance: float) -> tuple[LineTable, float]:
+def _line(model: Reduced, t: Floats, tolerance: float) -> tuple[LineTable, float]:
     """Return the table between the values t of log T, and the largest error of u."""
     half, near = np.diff(t)[:, None] / 2, np.linspace(-1, 1, 9)
     theta = chebyshev.chebpts1(TERMS)
@@ -178,16 +178,16 @@ def _line(model: SignalModel, t: Floats, tolerance: float) -> tuple[LineTable, f
     ), float(error)
 
 
-def _line_maps(model: SignalModel, t: Floats) -> Floats:
+def _line_maps(model: Reduced, t: Floats) -> Floats:
     """Return T, 1/r₀₀, the standard deviation of A, and that of T where ⟨S, u⟩ = 1 (K, 4, C) at t (K, C)."""
     log_r, alpha, T = _frame(model, t)[1][LOG_R0], _inner(model, t)[0], np.exp(t)
     slope = _frame(model, t[..., None] + _STEP * _OFFSETS)[1][LOG_R0] @ _D1 / _STEP
     return np.stack([T, np.exp(-log_r), np.exp(-log_r) * np.sqrt(1 + slope**2 / alpha), T / np.sqrt(alpha)], axis=1)
 
 
-def _nodes(model: SignalModel, J: int) -> Floats:
+def _nodes(model: Reduced, J: int) -> Floats:
     """Return J values of log T between its bounds, denser where the cone turns fast."""
-    lo, hi = np.log(model.parameters[-1].bounds)
+    lo, hi = np.log(model.T_bounds)
     dense = np.linspace(lo, hi, 513)
     speed = _speed(model, dense)
     length = np.concatenate([[0.0], np.cumsum((speed[1:] + speed[:-1]) / 2)])
@@ -196,12 +196,12 @@ def _nodes(model: SignalModel, J: int) -> Floats:
     return np.asarray(t)
 
 
-def _frame(model: SignalModel, t: Floats) -> tuple[Floats, Floats]:
+def _frame(model: Reduced, t: Floats) -> tuple[Floats, Floats]:
     """Return u₀ and u₁ (2, N, *t.shape), and edge cosine and sine, log r₀₀, log r₁₁, r₀₁/r₀₀ (5, *t.shape)."""
-    phi = np.asarray(model.basis(np.exp(t)), dtype=float)
-    has_B = phi.shape[1] == 2
-    b0, b1 = model.parameters[1].bounds if has_B else (0.0, 0.0)
-    psi1 = phi[:, 1] if has_B else np.zeros_like(phi[:, 0])
+    phi = model.basis(np.exp(t))
+    has_field = model.has_field
+    b0, b1 = model.F_bounds
+    psi1 = phi[:, 1] if has_field else np.zeros_like(phi[:, 0])
     psi0 = phi[:, 0] + b0 * psi1
     if model.magnitude:  # |f| does not see the sign of an image: let it be positive at the lower bound of B
         sign = np.where(psi0 < 0, -1.0, 1.0)
@@ -222,13 +222,13 @@ def _frame(model: SignalModel, t: Floats) -> tuple[Floats, Floats]:
     return np.stack([u0, u1]), np.stack([ex / norm, ey / norm, *logs, r01 * scale / np.maximum(r00, tiny)])
 
 
-def _derivative(model: SignalModel, t: Floats) -> Floats:
+def _derivative(model: Reduced, t: Floats) -> Floats:
     """Return du₀/dt and du₁/dt (2, N, *t.shape), t = log T."""
     stencil = t[..., None] + _STEP * _OFFSETS
     return np.asarray(_frame(model, stencil)[0] @ _D1 / _STEP)
 
 
-def _off_plane(model: SignalModel, t: Floats) -> tuple[Floats, Floats, Floats]:
+def _off_plane(model: Reduced, t: Floats) -> tuple[Floats, Floats, Floats]:
     """Return Pu₀′ and Pu₁′ (N, *t.shape) and ω."""
     (u0, u1), _ = _frame(model, t)
     d0, d1 = _derivative(model, t)
@@ -236,13 +236,13 @@ def _off_plane(model: SignalModel, t: Floats) -> tuple[Floats, Floats, Floats]:
     return d0 + omega * u1, d1 - omega * u0, omega  # ⟨u₁, u₀′⟩ = −⟨u₀, u₁′⟩, ⟨u, u′⟩ = 0
 
 
-def _inner(model: SignalModel, t: Floats) -> Floats:
+def _inner(model: Reduced, t: Floats) -> Floats:
     """Return α, β, γ and ω (4, *t.shape)."""
     p0, p1, omega = _off_plane(model, t)
     return np.stack([(p0 * p0).sum(0), (p0 * p1).sum(0), (p1 * p1).sum(0), omega])
 
 
-def _lean(model: SignalModel, t: Floats) -> Floats:
+def _lean(model: Reduced, t: Floats) -> Floats:
     """Return the root of the leverage of each image (N, *t.shape), that on T at its largest over all A and B."""
     (u0, u1), _ = _frame(model, t)
     p0, p1, _ = _off_plane(model, t)
@@ -253,7 +253,7 @@ def _lean(model: SignalModel, t: Floats) -> Floats:
     return np.asarray(np.sqrt(np.clip(u0**2 + u1**2 + 1.5 * on_T, 0, 1)))
 
 
-def _speed(model: SignalModel, t: Floats) -> Floats:
+def _speed(model: Reduced, t: Floats) -> Floats:
     """Return how fast the cone turns with log T, with a floor, so that nodes lie where they are needed."""
     (u0, u1), s = _frame(model, t)
     d0, d1 = _derivative(model, t)
@@ -263,7 +263,7 @@ def _speed(model: SignalModel, t: Floats) -> Floats:
     return np.asarray(speed + 0.25 * speed.max() + 1e-3)
 
 
-def _table(model: SignalModel, t: Floats) -> ConeTable:
+def _table(model: Reduced, t: Floats) -> ConeTable:
     steps = np.diff(t)
     left, right = np.append(0.0, steps), np.append(steps, 0.0)
     width = np.maximum(left, right)
@@ -272,7 +272,7 @@ def _table(model: SignalModel, t: Floats) -> ConeTable:
     u, five = _frame(model, points)
     scalars = np.concatenate([five, _inner(model, points)])
     narrow = five[EDGE_Y].max(1) <= _NARROW
-    if len(model.parameters) == 2:
+    if not model.has_field:
         narrow[:] = True
     u[1][:, narrow], scalars[EDGE_Y, narrow] = 0.0, 0.0
     at_nodes, edges = _frame(model, t)
@@ -286,9 +286,9 @@ def _table(model: SignalModel, t: Floats) -> ConeTable:
     order = np.argsort(ratio, axis=0, kind="stable").T
     alpha, beta, gamma = scalars[:, ALPHA, 0], scalars[:, BETA, 0], scalars[:, GAMMA, 0]
     largest = (alpha + gamma) / 2 + np.hypot((alpha - gamma) / 2, beta)
-    has_B = len(model.parameters) == 3
+    has_field = model.has_field
     known = ~narrow
-    flips = has_B and model.magnitude
+    flips = has_field and model.magnitude
     around = t[:, None] + np.stack([-left, -left / 2, 0 * t, right / 2, right], axis=1)  # (J, 5)
     lean = _lean(model, around).max(-1).T if flips else np.ones((len(t), u.shape[1]))
     upper = edges[EDGE_X] * at_nodes[0] + edges[EDGE_Y] * at_nodes[1]  # (N, J)
@@ -308,13 +308,13 @@ def _table(model: SignalModel, t: Floats) -> ConeTable:
         lean=np.ascontiguousarray(lean),
         reach=np.minimum(largest * (width / 2) ** 2, 1e30).astype(np.float32),
         drift=np.minimum((alpha + scalars[:, OMEGA, 0] ** 2) * (width / 2) ** 2, 1e30).astype(np.float32),
-        B_bounds=model.parameters[1].bounds if has_B else (0.0, 0.0),
-        has_B=has_B,
+        F_bounds=model.F_bounds,
+        has_field=has_field,
         flips=flips,
     )
 
 
-def _error(model: SignalModel, table: ConeTable) -> float:
+def _error(model: Reduced, table: ConeTable) -> float:
     """Return the largest error of the polynomials on their way to the nodes beside them."""
     theta = table.limits[:, :, None] * np.array([0.3, 0.6, 0.85, 1.0])  # (J, 2, 4)
     points = table.t[:, None, None] + table.width[:, None, None] * theta
@@ -323,5 +323,5 @@ def _error(model: SignalModel, table: ConeTable) -> float:
     v = np.einsum("jnbp,jtup->bnjtu", table.basis.reshape(*table.basis.shape[:2], 2, TERMS), power)
     ex, ey = np.einsum("jsp,jtup->sjtu", table.scalars[:, :2], power)
     error = max(abs(v[0] - u[0]).max(), abs(ex * v[0] + ey * v[1] - s[0] * u[0] - s[1] * u[1]).max())
-    plane = (s[EDGE_Y] > 1e-3) & table.has_B
+    plane = (s[EDGE_Y] > 1e-3) & table.has_field
     return float(max(error, abs(v[1] - u[1])[:, plane].max() if plane.any() else 0.0))

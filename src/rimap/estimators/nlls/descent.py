@@ -1,0 +1,217 @@
+"""Numba kernels: damped Newton steps of one voxel in (u, F) within the box, and what the optimum is worth."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rimap.estimators.nlls.variable_projection import (
+    CROSS_1F,
+    CROSS_1U,
+    CROSS_2F,
+    CROSS_2U,
+    GRADIENT_F,
+    GRADIENT_U,
+    GRAM_11,
+    GRAM_12,
+    GRAM_22,
+    HESSIAN_FF,
+    HESSIAN_UF,
+    HESSIAN_UU,
+    N_FACTS,
+    N_ROWS,
+    RSS,
+    SQUARE_FF,
+    SQUARE_UF,
+    SQUARE_UU,
+    Grid,
+    columns_at,
+    evaluate,
+    kernel,
+)
+
+Array = Any
+
+MOST_STEPS = 40
+#: A step of this many cells of the coarse grid ends a descent: Newton's next one would be of its square.
+SMALL_STEP = 1e-5
+#: Relative change of the sum of squares that is rounding.
+ROUNDING = 4e-15
+#: Least curvature that counts, relative to the largest.
+LEAST_CURVATURE = 1e-10
+
+
+class Box(NamedTuple):
+    """Where (u, F) may be, and the size of a cell of the coarse grid."""
+
+    low_u: float
+    high_u: float
+    low_F: float
+    high_F: float
+    cell_u: float
+    cell_F: float
+    moves_F: bool
+
+
+class Scratch(NamedTuple):
+    """What a descent writes to: columns with derivatives, and facts, of the place at hand and of a trial; the best so far."""
+
+    columns: Array
+    columns_trial: Array
+    residual: Array
+    facts: Array
+    facts_trial: Array
+    target: Array
+    shape: Array
+    matrix: Array
+    place: Array
+    best: Array
+    best_target: Array
+
+
+@kernel
+def scratch(K: int, N: int) -> Scratch:
+    """Return new arrays for K columns of N images."""
+    return Scratch(
+        np.zeros((N_ROWS, K, N)), np.zeros((N_ROWS, K, N)), np.zeros(N), np.zeros(N_FACTS), np.zeros(N_FACTS), np.zeros(N),
+        np.zeros((K, N)), np.zeros((2, 4, 4)), np.zeros(2), np.zeros(N_FACTS), np.zeros(N),
+    )  # fmt: skip
+
+
+@kernel
+def newton_step(
+    facts: Array, damping: float, box: Box, at: tuple[float, float], fixed: tuple[bool, bool]
+) -> tuple[float, float]:
+    """Return the step in units of cells that lowers the quadratic model, at most one cell long.
+
+    Directions of negative curvature are followed downhill: the eigenvalues λ of the Hessian become |λ| + damping.
+    """
+    gu, gF = facts[GRADIENT_U] * box.cell_u, facts[GRADIENT_F] * box.cell_F
+    a, b, d = (
+        facts[HESSIAN_UU] * box.cell_u**2,
+        facts[HESSIAN_UF] * box.cell_u * box.cell_F,
+        facts[HESSIAN_FF] * box.cell_F**2,
+    )
+    if fixed[0] or fixed[1] or not box.moves_F:
+        b = 0.0
+    gu, gF = 0.0 if fixed[0] else gu, 0.0 if fixed[1] or not box.moves_F else gF
+    middle, spread = 0.5 * (a + d), math.hypot(0.5 * (a - d), b)
+    large, small = middle + spread, middle - spread
+    floor = LEAST_CURVATURE * max(abs(large), abs(small)) + 1e-300
+    large, small = max(abs(large), floor) + damping, max(abs(small), floor) + damping
+    # The eigenvector of the larger eigenvalue, by half the angle of (a − d, 2b).
+    angle = 0.5 * math.atan2(2 * b, a - d) if b != 0 or a != d else 0.0
+    c, s = math.cos(angle), math.sin(angle)
+    along, across = -(c * gu + s * gF) / large, -(c * gF - s * gu) / small
+    du, dF = c * along - s * across, s * along + c * across
+    longest = max(abs(du), abs(dF), 1.0)
+    return du / longest, dF / longest
+
+
+@kernel
+def descend(S: Array, grid: Grid, box: Box, amplitudes: Array, work: Scratch) -> bool:
+    """Lower ‖S − Σ Aₖ gₖ(u, F)‖² from work.place[:2], which becomes the optimum; its facts are in work.facts.
+
+    Returns whether it converged.
+    """
+    u, F = work.place[0], work.place[1]
+    columns_at(grid, u, F, box.moves_F, work.columns)
+    evaluate(S, work.columns, amplitudes, box.moves_F, work.residual, work.facts)
+    facts, trial = work.facts, work.facts_trial
+    total = 0.0
+    for n in range(S.shape[0]):
+        total += S[n] * S[n]
+    damping = 0.0
+    for _ in range(MOST_STEPS):
+        gu, gF = facts[GRADIENT_U], facts[GRADIENT_F]
+        fixed = ((u <= box.low_u and gu > 0) or (u >= box.high_u and gu < 0), (box.low_F >= F and gF > 0) or (box.high_F <= F and gF < 0))  # fmt: skip
+        du, dF = newton_step(facts, damping, box, (u, F), fixed)
+        u1 = min(max(u + du * box.cell_u, box.low_u), box.high_u)
+        F1 = min(max(F + dF * box.cell_F, box.low_F), box.high_F) if box.moves_F else F
+        size = max(abs(u1 - u) / box.cell_u, abs(F1 - F) / box.cell_F)
+        if size == 0.0:
+            work.place[0], work.place[1] = u, F
+            return True
+        columns_at(grid, u1, F1, box.moves_F, work.columns_trial)
+        evaluate(S, work.columns_trial, amplitudes, box.moves_F, work.residual, trial)
+        if trial[RSS] <= facts[RSS] + ROUNDING * total:
+            for i in range(N_FACTS):
+                facts[i] = trial[i]
+            u, F = u1, F1
+            damping = 0.2 * damping if damping > 1e-12 * total else 0.0
+            if size < SMALL_STEP:
+                work.place[0], work.place[1] = u, F
+                return True
+        else:
+            if size < SMALL_STEP:  # no better place is near: rounding is all that is left
+                work.place[0], work.place[1] = u, F
+                return True
+            scale = max(abs(facts[HESSIAN_UU]) * box.cell_u**2, abs(facts[HESSIAN_FF]) * box.cell_F**2, 1e-12 * total)
+            damping = max(8 * damping, 0.5 * scale)
+    work.place[0], work.place[1] = u, F
+    return False
+
+
+@kernel
+def covariance_of(facts: Array, K: int, moves_F: bool, open_amplitudes: tuple[bool, bool], matrix: Array) -> int:
+    """Write the inverse information of (A₁, A₂, F, u) for σ = 1 to matrix[1] (4, 4); return how many parameters it has.
+
+    Their order is that of what is estimated: open amplitudes, the field if it moves, u. Returns 0 if the matrix is singular.
+    """
+    M, inverse = matrix[0], matrix[1]
+    first, second = open_amplitudes[0], open_amplitudes[1] and K == 2
+    a, b = 0, int(first)  # the places of A₁, A₂, F and u
+    f = b + int(second)
+    t = f + int(moves_F)
+    M[t, t] = facts[SQUARE_UU]
+    if moves_F:
+        M[f, f], M[f, t] = facts[SQUARE_FF], facts[SQUARE_UF]
+    if first:
+        M[a, f], M[a, t], M[a, a] = facts[CROSS_1F], facts[CROSS_1U], facts[GRAM_11]
+    if second:
+        M[b, f], M[b, t], M[b, b] = facts[CROSS_2F], facts[CROSS_2U], facts[GRAM_22]
+    if first and second:
+        M[a, b] = facts[GRAM_12]
+    return t + 1 if invert(M, t + 1, inverse) else 0
+
+
+@kernel
+def invert(M: Array, n: int, inverse: Array) -> bool:
+    """Write the inverse of the symmetric M (its upper triangle, n × n), whatever the units; false if it is singular."""
+    scale = inverse[:, n - 1]  # scratch until that column is written
+    for i in range(n):
+        if not M[i, i] > 0:
+            return False
+        scale[i] = 1 / math.sqrt(M[i, i])
+    d = (scale[0], scale[1], scale[2], scale[3])
+    for i in range(n):
+        for j in range(i, n):
+            M[i, j] *= d[i] * d[j]
+    # Cholesky: M = Rᵀ R, R in place.
+    for i in range(n):
+        for k in range(i):
+            M[i, i] -= M[k, i] * M[k, i]
+        if not M[i, i] > 1e-13:
+            return False
+        M[i, i] = math.sqrt(M[i, i])
+        for j in range(i + 1, n):
+            for k in range(i):
+                M[i, j] -= M[k, i] * M[k, j]
+            M[i, j] /= M[i, i]
+    for c in range(n):  # Rᵀ y = e_c, R x = y
+        for i in range(n):
+            total = 1.0 if i == c else 0.0
+            for k in range(i):
+                total -= M[k, i] * inverse[k, c]
+            inverse[i, c] = total / M[i, i]
+        for i in range(n - 1, -1, -1):
+            total = inverse[i, c]
+            for k in range(i + 1, n):
+                total -= M[i, k] * inverse[k, c]
+            inverse[i, c] = total / M[i, i]
+    for i in range(n):
+        for j in range(n):
+            inverse[i, j] *= d[i] * d[j]
+    return True

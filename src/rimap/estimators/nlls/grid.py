@@ -1,0 +1,180 @@
+"""The general search: any model with one time, at most one field, and up to two amplitudes.
+
+The whole box of (T, F) is searched on a coarse grid, whose nodes are as far apart as the shape lets them be. From its best
+nodes a damped Newton iteration on the table of the series leads to the optimum, with the amplitudes solved within their bounds
+(variable projection). A field that each voxel has for itself is taken from its map; the search is then along T alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.errors import InputError
+from rimap.estimators.nlls.sharing import Floats, Out, Work
+from rimap.estimators.table import SLOPE, VALUE, ShapeTable, hermite_weights
+from rimap.signals.base import SignalModel
+
+#: Voxels that a thread takes at a time.
+CHUNK = 1024
+#: Angle between neighbouring nodes of the coarse grid, rad: of a smooth shape, and of a modulus, which has kinks.
+ANGLE, ANGLE_OF_MODULUS = 0.2, 0.05
+#: The least and the greatest number of nodes along an axis.
+NODES, NODES_OF_MODULUS = (12, 96), (48, 384)
+
+
+def grid_search(model: SignalModel, held: Mapping[str, float], fields: Floats | None, images: Floats, to: Out) -> Work:
+    """Return the work on a chunk of voxels of images (N, M); the rows of `to` are (amplitudes, F, T) of what is estimated.
+
+    Parameters
+    ----------
+    held
+        The parameters that are known and alike in all voxels, amplitudes too.
+    fields
+        (M,) the field of each voxel if it has one for itself.
+
+    Raises
+    ------
+    InputError
+        If the model has more than two amplitudes.
+    """
+    from rimap.estimators.nlls import grid_kernels as kernels  # numba is slow to import
+    from rimap.estimators.nlls.descent import Box
+    from rimap.estimators.nlls.variable_projection import Grid
+
+    amplitudes = model.amplitudes
+    if len(amplitudes) > 2:
+        names = ", ".join(p.name for p in amplitudes)
+        raise InputError(f"{model.title}: expected at most two amplitudes for nlls, got {len(amplitudes)} ({names}).")
+    table = ShapeTable.of(model, {k: v for k, v in held.items() if k not in {p.name for p in amplitudes}})
+    box = np.ones((2, 2))  # without an amplitude the signal is the shape itself: an amplitude of 1
+    for k, p in enumerate(amplitudes):
+        box[k] = (held[p.name],) * 2 if p.name in held else p.bounds
+    free = [p.name not in held for p in amplitudes]
+    moves = table.has_field and fields is None
+    u_bounds = cast("tuple[float, float]", tuple(np.log(model.time.bounds)))
+    F_bounds = model.field.bounds if moves and model.field is not None else (0.0, 0.0)
+    u = _spread(table, u_bounds, axis=0)
+    F = _spread(table, F_bounds, axis=1) if moves else np.zeros(1)
+    problem = kernels.Problem(
+        amplitudes=box,
+        open_amplitudes=(bool(free[0]) if free else False, bool(free[1]) if len(free) > 1 else False),
+        has_unit=bool(free),
+        magnitude=bool(table.magnitude),
+        box=Box(
+            low_u=float(u[0]),
+            high_u=float(u[-1]),
+            low_F=float(F_bounds[0]),
+            high_F=float(F_bounds[1]),
+            cell_u=float(u[-1] - u[0]) / (len(u) - 1),
+            cell_F=float(F[-1] - F[0]) / (len(F) - 1) if moves else 1.0,
+            moves_F=moves,
+        ),
+        T_bounds=cast("tuple[float, float]", tuple(float(b) for b in model.time.bounds)),
+        usual_F=float(model.field.start or 0.0) if moves and model.field is not None else 0.0,
+        n_free=float(max(len(images) - sum(free) - 1 - moves, 1)),
+    )
+    grid, rows = Grid.of(table), kernels.Rows(to.kappa, to.sd, to.residual, to.status, to.rms)
+    if fields is not None and table.has_field:
+        line = kernels.Line(*_line(table, u))
+        known = np.asarray(fields, dtype=float)
+        return lambda voxels: kernels.fit_on_line(images, voxels, known, line, grid, problem, rows)
+    coarse = kernels.Coarse(*_coarse(table, u, F))
+    return lambda voxels: kernels.fit_on_grid(images, voxels, coarse, (len(F), len(u)), grid, problem, rows)
+
+
+def _columns(table: ShapeTable, u: Floats, F: Floats) -> Floats:
+    """Return the shape as the images see it, (*X, N, K), at u and F (*X)."""
+    g = np.moveaxis(table.evaluate(np.exp(u), F)[0], (0, 1), (-2, -1))
+    return abs(g) if table.magnitude else g
+
+
+def _fields(table: ShapeTable) -> Floats:
+    """Return some fields within the box, 0 without one."""
+    field = table.model.field
+    return np.linspace(*field.bounds, 9) if table.has_field and field is not None else np.zeros(1)
+
+
+def _orthonormal(g: Floats) -> tuple[Floats, Floats]:
+    """Return q (*X, N, K) and the triangular factor (3, *X), with zeros where a column is zero or along the first one."""
+    tiny = 1e-150
+    r11 = np.sqrt((g[..., 0] ** 2).sum(-1))
+    q = g / np.maximum(r11, tiny)[..., None, None]
+    if g.shape[-1] == 1:
+        return q, np.stack([r11, 0 * r11, 0 * r11])
+    second = g[..., 1]
+    r12 = (q[..., 0] * second).sum(-1)
+    rest = second - r12[..., None] * q[..., 0]
+    rest = rest - (q[..., 0] * rest).sum(-1)[..., None] * q[..., 0]
+    r22 = np.sqrt((rest**2).sum(-1))
+    q[..., 1] = np.where((r22 > 1e-7 * abs(r12))[..., None], rest / np.maximum(r22, tiny)[..., None], 0.0)
+    return q, np.stack([r11, r12, r22])
+
+
+def _distance(a: Floats, b: Floats) -> Floats:
+    """Return the largest squared sine of the angles between the planes of a and b (*X, N, K), columns orthonormal."""
+    inside = np.einsum("...nk,...nl->...kl", a, b)
+    return np.asarray(np.clip((b**2).sum(-2) - (inside**2).sum(-2), 0, 1).max(-1))
+
+
+def _spread(table: ShapeTable, bounds: tuple[float, float], axis: int) -> Floats:
+    """Return nodes of u (axis 0) or F (axis 1) between bounds, so that neighbours are about `ANGLE` apart everywhere."""
+    low, high = bounds
+    fine = np.linspace(low, high, 257)
+    others = _fields(table) if axis == 0 else np.linspace(table.low_u, table.high_u, 9)
+    x, y = np.meshgrid(fine, others, indexing="ij")
+    q, _ = _orthonormal(_columns(table, *((x, y) if axis == 0 else (y, x))))
+    steps = np.sqrt(_distance(q[:-1], q[1:])).max(1)
+    angle, (least, most) = (ANGLE_OF_MODULUS, NODES_OF_MODULUS) if table.magnitude else (ANGLE, NODES)
+    steps = steps + 0.1 * steps.max() + 1e-9  # nodes everywhere, closer where the shape turns
+    length = np.concatenate([[0.0], np.cumsum(steps)])
+    n = int(np.clip(np.ceil(length[-1] / angle) + 1, least, most))
+    nodes = np.interp(np.linspace(0, length[-1], n), length, fine)
+    nodes[0], nodes[-1] = low, high
+    return np.asarray(nodes)
+
+
+def _halfway(x: Floats) -> list[Floats]:
+    """Return the middles before and after each node of an axis, and the node itself."""
+    return [np.append(x[:1], (x[1:] + x[:-1]) / 2), np.append((x[1:] + x[:-1]) / 2, x[-1:]), x]
+
+
+def _reach(table: ShapeTable, u: Floats, F: Floats) -> Floats:
+    """Return the squared sine of the largest angle between each node and the places around it that are as near to others."""
+    q, _ = _orthonormal(_columns(table, *np.meshgrid(u, F)))
+    reach = np.zeros(q.shape[:2])
+    for around_u in _halfway(u):
+        for around_F in _halfway(F):
+            reach = np.maximum(reach, _distance(q, _orthonormal(_columns(table, *np.meshgrid(around_u, around_F)))[0]))
+    return reach
+
+
+def _coarse(table: ShapeTable, u: Floats, F: Floats) -> tuple[Any, ...]:
+    """Return atoms, factor, reach, u and F of the nodes, F outside, as `grid_kernels.Coarse` wants them."""
+    at_u, at_F = np.meshgrid(u, F)
+    q, factor = _orthonormal(_columns(table, at_u, at_F))
+    G, N, K = at_u.size, q.shape[2], q.shape[3]
+    atoms = np.zeros((K, G + -G % 4, N + -N % 4), np.float32)
+    atoms[:, :G, :N] = np.moveaxis(q.reshape(G, N, K), -1, 0)
+    tiny = np.finfo(np.float32).tiny  # not zero: an infinite bound times it is infinite
+    factor = factor.reshape(3, G).astype(np.float32)
+    factor[0] = np.maximum(factor[0], tiny)
+    reach = np.ascontiguousarray(_reach(table, u, F).reshape(-1), dtype=np.float32)
+    return atoms, factor, reach, np.ascontiguousarray(at_u.reshape(-1)), np.ascontiguousarray(at_F.reshape(-1))
+
+
+def _line(table: ShapeTable, u: Floats) -> tuple[Any, ...]:
+    """Return powers, reach and u of nodes along u, as `grid_kernels.Line` wants them."""
+    place = np.clip((u - table.low_u) / table.step_u, 0, table.n_u - 1)
+    k = np.minimum(place.astype(int), table.n_u - 2)
+    w = hermite_weights(place - k, table.step_u)
+
+    def along(p: NDArray[Any]) -> Floats:  # (J, G, 2, K, N) -> (J, K, N, 1, G)
+        at = (w.v0[:, None, None] * p[:, k, VALUE] + w.v1[:, None, None] * p[:, k + 1, VALUE]
+              + w.s0[:, None, None] * p[:, k, SLOPE] + w.s1[:, None, None] * p[:, k + 1, SLOPE])  # fmt: skip
+        return np.ascontiguousarray(np.moveaxis(at, 1, -1)[..., None, :])
+
+    return tuple(along(p) for p in table.powers), _reach(table, u, _fields(table)).max(0), u

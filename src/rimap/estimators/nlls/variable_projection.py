@@ -1,0 +1,211 @@
+"""Numba kernels: the least squares of one voxel at one place (u, F), amplitudes solved, with gradient and curvature.
+
+S ≈ Σₖ Aₖ gₖ(u, F), u = log T. For given (u, F) the amplitudes are a bounded linear problem, so ½‖S − Σ Aₖ gₖ‖² is a function
+of (u, F) alone (Golub & Pereyra 1973, doi:10.1137/0710036). Its gradient is −r·f′, with r the residual and f′ the derivative
+of the fit at fixed amplitudes, and its Hessian is the Schur complement of the free amplitudes in the Hessian of the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, cast
+
+from rimap.estimators.table import SLOPE, VALUE, ShapeTable
+from rimap.estimators.table_kernels import FAST, along_field, at_field, bend_of_field, hermite, interval
+from rimap.kernels import njit
+
+Array = Any
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+#: What is written about a place: the residual sum of squares, the amplitudes, whether each is free (1) or at a bound (0),
+#: the gradient, the Hessian, the Gauss-Newton matrix, and the products of columns and derivatives that the covariance needs.
+(
+    RSS, AMPLITUDE, SECOND_AMPLITUDE, FREE, SECOND_FREE, GRADIENT_U, GRADIENT_F, HESSIAN_UU, HESSIAN_UF, HESSIAN_FF,
+    NORMAL_UU, NORMAL_UF, NORMAL_FF, GRAM_11, GRAM_12, GRAM_22, CROSS_1U, CROSS_2U, CROSS_1F, CROSS_2F, SQUARE_UU, SQUARE_UF,
+    SQUARE_FF,
+) = range(23)  # fmt: skip
+N_FACTS = 23
+#: Rows of the scratch of `evaluate`: columns and their derivatives in (u, F).
+G, G_U, G_UU, G_F, G_UF, G_FF = range(6)
+N_ROWS = 6
+#: Two columns whose squared sine is below this are one: the amplitudes are then found on the edges of their box.
+COLLINEAR = 1e-13
+
+
+def kernel(function: Kernel) -> Kernel:
+    """Compile; sums may be reordered, so that they run on vectors."""
+    return cast("Kernel", njit(fastmath=FAST, error_model="numpy")(function))
+
+
+class Grid(NamedTuple):
+    """A `ShapeTable` as kernels read it; `n_u` and `n_F` count intervals."""
+
+    powers: Any
+    low_u: float
+    step_u: float
+    n_u: int
+    low_F: float
+    step_F: float
+    n_F: int
+
+    @classmethod
+    def of(cls, table: ShapeTable) -> Grid:
+        """Return the arrays and numbers of a table."""
+        return cls(table.powers, table.low_u, table.step_u, table.n_u - 1, table.low_F, table.step_F, table.n_intervals)
+
+
+@kernel
+def shape_at(grid: Grid, u: float, F: float, out: Array) -> None:
+    """Write the columns gₖ to `out` (K, N)."""
+    k, t = interval(u, grid.low_u, grid.step_u, grid.n_u)
+    j, x = interval(F, grid.low_F, grid.step_F, grid.n_F)
+    w, p = hermite(t, grid.step_u), grid.powers
+    for c in range(out.shape[0]):
+        for n in range(out.shape[1]):
+            out[c, n] = (
+                w.v0 * at_field(p, x, j, k, VALUE, c, n)
+                + w.v1 * at_field(p, x, j, k + 1, VALUE, c, n)
+                + w.s0 * at_field(p, x, j, k, SLOPE, c, n)
+                + w.s1 * at_field(p, x, j, k + 1, SLOPE, c, n)
+            )
+
+
+@kernel
+def columns_at(grid: Grid, u: float, F: float, with_F: bool, D: Array) -> None:
+    """Write the columns and their derivatives to D (N_ROWS, K, N); those in F only `with_F`."""
+    k, t = interval(u, grid.low_u, grid.step_u, grid.n_u)
+    j, x = interval(F, grid.low_F, grid.step_F, grid.n_F)
+    w, p, per_F = hermite(t, grid.step_u), grid.powers, 1 / grid.step_F
+    for c in range(D.shape[1]):
+        g, g_u, g_uu = D[G, c], D[G_U, c], D[G_UU, c]
+        g_F, g_uF, g_FF = D[G_F, c], D[G_UF, c], D[G_FF, c]
+        for n in range(D.shape[2]):
+            v0, v1 = at_field(p, x, j, k, VALUE, c, n), at_field(p, x, j, k + 1, VALUE, c, n)
+            s0, s1 = at_field(p, x, j, k, SLOPE, c, n), at_field(p, x, j, k + 1, SLOPE, c, n)
+            g[n] = w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1
+            g_u[n] = w.dv * (v0 - v1) + w.ds0 * s0 + w.ds1 * s1
+            g_uu[n] = w.ddv * (v0 - v1) + w.dds0 * s0 + w.dds1 * s1
+        if with_F:
+            for n in range(D.shape[2]):
+                v0, v1 = along_field(p, x, j, k, VALUE, c, n), along_field(p, x, j, k + 1, VALUE, c, n)
+                s0, s1 = along_field(p, x, j, k, SLOPE, c, n), along_field(p, x, j, k + 1, SLOPE, c, n)
+                g_F[n] = per_F * (w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1)
+                g_uF[n] = per_F * (w.dv * (v0 - v1) + w.ds0 * s0 + w.ds1 * s1)
+                v0, v1 = bend_of_field(p, x, j, k, VALUE, c, n), bend_of_field(p, x, j, k + 1, VALUE, c, n)
+                s0, s1 = bend_of_field(p, x, j, k, SLOPE, c, n), bend_of_field(p, x, j, k + 1, SLOPE, c, n)
+                g_FF[n] = per_F * per_F * (w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1)
+
+
+@kernel
+def best_amplitude(along: float, square: float, low: float, high: float) -> float:
+    """Return the A within its bounds that minimises A² g·g − 2 A S·g, from S·g and g·g."""
+    return min(max(along / square if square > 0 else 0.0, low), high)
+
+
+@kernel
+def best_amplitudes(m1: float, m2: float, g11: float, g12: float, g22: float, box: Array) -> tuple[float, float]:
+    """Return the two amplitudes within their box (2, 2) that minimise ‖S − A₁g₁ − A₂g₂‖², from mₖ = S·gₖ and gₖₗ = gₖ·gₗ.
+
+    The problem is convex: if the solution without bounds is outside the box, the best one is on an edge.
+    """
+    det = g11 * g22 - g12 * g12
+    if det > COLLINEAR * g11 * g22:
+        a1, a2 = (m1 * g22 - m2 * g12) / det, (m2 * g11 - m1 * g12) / det
+        if box[0, 0] <= a1 <= box[0, 1] and box[1, 0] <= a2 <= box[1, 1]:
+            return a1, a2
+    best, b1, b2 = math.inf, box[0, 0], box[1, 0]
+    for edge in range(4):
+        side = edge % 2
+        if edge < 2:
+            a1 = box[0, side]
+            a2 = best_amplitude(m2 - g12 * a1, g22, box[1, 0], box[1, 1])
+        else:
+            a2 = box[1, side]
+            a1 = best_amplitude(m1 - g12 * a2, g11, box[0, 0], box[0, 1])
+        if not (math.isfinite(a1) and math.isfinite(a2)):
+            continue
+        cost = a1 * (a1 * g11 + 2 * a2 * g12 - 2 * m1) + a2 * (a2 * g22 - 2 * m2)
+        if cost < best:
+            best, b1, b2 = cost, a1, a2
+    return b1, b2
+
+
+@kernel
+def _dot(a: Array, b: Array) -> float:
+    total = 0.0
+    for n in range(a.shape[0]):
+        total += a[n] * b[n]
+    return total
+
+
+@kernel
+def evaluate(S: Array, D: Array, box: Array, with_F: bool, r: Array, facts: Array) -> None:
+    """Write what `facts` (N_FACTS) lists of the columns D (N_ROWS, K, N), from images S (N); r (N) becomes the residual.
+
+    `box` (2, 2) bounds the amplitudes.
+    """
+    K, N = D.shape[1], D.shape[2]
+    last = K - 1  # with one amplitude, the second column is not used
+    g1, g2 = D[G, 0], D[G, last]
+    g11, m1 = _dot(g1, g1), _dot(S, g1)
+    g12 = g22 = a2 = 0.0
+    if K == 1:
+        a1 = best_amplitude(m1, g11, box[0, 0], box[0, 1])
+    else:
+        g12, g22 = _dot(g1, g2), _dot(g2, g2)
+        a1, a2 = best_amplitudes(m1, _dot(S, g2), g11, g12, g22, box)
+    free1 = box[0, 0] < a1 < box[0, 1] and g11 > 0
+    free2 = K == 2 and box[1, 0] < a2 < box[1, 1] and g22 > 0
+    # From here on D[·, 0] is the fit and its derivatives, with the amplitudes as they are; the columns are g1, g2 ....
+    rss = ru = rF = ruu = ruF = rFF = suu = suF = sFF = c1u = c2u = c1F = c2F = q1u = q2u = q1F = q2F = 0.0
+    u1, u2, uu1, uu2 = D[G_U, 0], D[G_U, last], D[G_UU, 0], D[G_UU, last]
+    for n in range(N):
+        residual = S[n] - a1 * g1[n] - a2 * g2[n]
+        f_u, f_uu = a1 * u1[n] + a2 * u2[n], a1 * uu1[n] + a2 * uu2[n]
+        r[n] = residual
+        rss += residual * residual
+        ru += residual * f_u
+        ruu += residual * f_uu
+        suu += f_u * f_u
+        c1u += g1[n] * f_u
+        q1u += residual * u1[n]
+        c2u += g2[n] * f_u
+        q2u += residual * u2[n]
+    if with_F:
+        F1, F2, uF1, uF2, FF1, FF2 = (
+            D[G_F, 0], D[G_F, last], D[G_UF, 0], D[G_UF, last], D[G_FF, 0], D[G_FF, last],
+        )  # fmt: skip
+        for n in range(N):
+            residual, f_u, f_F = r[n], a1 * u1[n] + a2 * u2[n], a1 * F1[n] + a2 * F2[n]
+            rF += residual * f_F
+            ruF += residual * (a1 * uF1[n] + a2 * uF2[n])
+            rFF += residual * (a1 * FF1[n] + a2 * FF2[n])
+            suF += f_u * f_F
+            sFF += f_F * f_F
+            c1F += g1[n] * f_F
+            q1F += residual * F1[n]
+            c2F += g2[n] * f_F
+            q2F += residual * F2[n]
+    facts[RSS], facts[AMPLITUDE], facts[SECOND_AMPLITUDE] = rss, a1, a2
+    facts[FREE], facts[SECOND_FREE] = 1.0 if free1 else 0.0, 1.0 if free2 else 0.0
+    facts[GRADIENT_U], facts[GRADIENT_F] = -ru, -rF
+    facts[GRAM_11], facts[GRAM_12], facts[GRAM_22] = g11, g12, g22
+    facts[CROSS_1U], facts[CROSS_2U], facts[CROSS_1F], facts[CROSS_2F] = c1u, c2u, c1F, c2F
+    facts[SQUARE_UU], facts[SQUARE_UF], facts[SQUARE_FF] = suu, suF, sFF
+    # The Schur complement of the free amplitudes: H − Cᵀ (gₖ·gₗ)⁻¹ C. C is gₖ·f′ for Gauss-Newton, and gₖ·f′ − r·gₖ′ for Newton.
+    i11 = i12 = i22 = 0.0
+    if free1 and free2:
+        det = max(g11 * g22 - g12 * g12, 1e-300)
+        i11, i12, i22 = g22 / det, -g12 / det, g11 / det
+    elif free1:
+        i11 = 1 / g11
+    elif free2:
+        i22 = 1 / g22
+    h1u, h2u, h1F, h2F = c1u - q1u, c2u - q2u, c1F - q1F, c2F - q2F
+    facts[HESSIAN_UU] = suu - ruu - i11 * h1u * h1u - 2 * i12 * h1u * h2u - i22 * h2u * h2u
+    facts[HESSIAN_UF] = suF - ruF - i11 * h1u * h1F - i12 * (h1u * h2F + h2u * h1F) - i22 * h2u * h2F
+    facts[HESSIAN_FF] = sFF - rFF - i11 * h1F * h1F - 2 * i12 * h1F * h2F - i22 * h2F * h2F
+    facts[NORMAL_UU] = suu - i11 * c1u * c1u - 2 * i12 * c1u * c2u - i22 * c2u * c2u
+    facts[NORMAL_UF] = suF - i11 * c1u * c1F - i12 * (c1u * c2F + c2u * c1F) - i22 * c2u * c2F
+    facts[NORMAL_FF] = sFF - i11 * c1F * c1F - 2 * i12 * c1F * c2F - i22 * c2F * c2F
