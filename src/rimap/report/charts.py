@@ -14,7 +14,7 @@ from rimap.quantities import Quantity, is_relaxation, name_of, palette_of
 from rimap.report.numbers import number
 from rimap.report.statistics import describe, known_parameters
 from rimap.series import ParameterMaps
-from rimap.signals.base import Parameter
+from rimap.signals.base import Parameter, SignalModel
 from rimap.signals.settings import unit_symbol, with_unit
 
 #: Size of the area of a chart, in the units of its SVG.
@@ -73,8 +73,9 @@ def precision(maps: ParameterMaps, counts: NDArray[np.bool_]) -> dict[str, Any] 
     if not np.isfinite(maps.kappa[:, counts]).any(axis=1).all():
         return None
     p, noise, middle = model.time, type(noise)(sigma), np.nanmedian(maps.kappa[:, counts], axis=1)
-    q, first = model.index(p.name), model.index(model.amplitudes[0].name)
-    if not (np.isfinite(middle).all() and middle[q] > 0 and 1e-6 < middle[first] / sigma < 1e9):
+    q = model.index(p.name)
+    amplitude, size = _size(model, middle)
+    if not (np.isfinite(middle).all() and middle[q] > 0 and 1e-6 < size / sigma < 1e9):
         return None
     T_data = maps.kappa[q][counts]
     low, q25, q75, high = (float(x) for x in np.nanquantile(T_data, [0.02, 0.25, 0.75, 0.98]))
@@ -127,13 +128,20 @@ def precision(maps: ParameterMaps, counts: NDArray[np.bool_]) -> dict[str, Any] 
         "y_ticks": [{"at": float(y(t)), "label": f"{t:g} %"} for t in _log_ticks(y_low, y_high)],
         "marks": [float(x(t)) for t in model.times if span[0] <= t <= span[1]] if same_unit else [],
         "axis": f"{model.axis.title}s",
-        "amplitude": name_of(model.amplitudes[0]),
-        "snr": number(float(middle[first]) / sigma, 2),
+        "amplitude": amplitude,
+        "snr": number(size / sigma, 2),
         "others": ", ".join(
             f"{name_of(f)} = {number(float(middle[model.index(f.name)]))} {unit_symbol(f.unit)}".strip() for f in others
         ),
         "words": _words(p, at_median, float(middle[q]), good, T),
     }
+
+
+def _size(model: SignalModel, kappa: NDArray[Any]) -> tuple[str, float]:
+    """Return the name and the value of what is compared with σ: the amplitude, else the largest signal."""
+    for p in model.amplitudes:
+        return name_of(p), float(kappa[model.index(p.name)])
+    return "signal", float(np.abs(model.signal(kappa)).max())
 
 
 def _found(

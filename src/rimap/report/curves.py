@@ -99,7 +99,7 @@ class SignalTable:
     axes
         The parameters that are no amplitudes.
     amplitudes
-        Names of the K amplitudes.
+        Names of the K amplitudes; none if the signal has no amplitude (a ratio of images), which counts as one of 1.
     points
         The values of the model's axis at which the curve is known (P).
     images
@@ -135,7 +135,7 @@ class SignalTable:
             for (first, weights), step, n in zip(stencils, steps, sizes):
                 index, weight = index * n + first + step, weight * weights[step]
             corners.append((index, weight * self.scale))
-        amplitudes = [np.asarray(maps[name], dtype=float) for name in self.amplitudes]
+        amplitudes = [np.asarray(maps[name], dtype=float) for name in self.amplitudes] or [np.ones(1)]
         known = np.logical_and.reduce([np.isfinite(maps[n]) for n in (*self.amplitudes, *(a.name for a in self.axes))])
         rows = self.entries.reshape(*self.entries.shape[:2], -1).astype(float)
 
@@ -264,8 +264,8 @@ def _fitting(axes: list[TableAxis], rows: int) -> list[TableAxis]:
 def _error(table: SignalTable, places: Mapping[str, Array], true: Array, largest: float) -> float:
     """Return the largest error of the table at the places, as a share of the largest value."""
     found = 0.0
-    for k, name in enumerate(table.amplitudes):
-        ones = {a: np.full(PLACES, float(a == name)) for a in table.amplitudes}
+    for k in range(true.shape[1]):
+        ones = {a: np.full(PLACES, float(i == k)) for i, a in enumerate(table.amplitudes)}
         signal = replace(table, magnitude=False).reader({**places, **ones})
         found = max(found, *(float(np.abs(signal(p) - true[p, k]).max()) for p in range(len(table.points))))
     return found / largest

@@ -190,8 +190,10 @@ def _region_of_maps(maps: ParameterMaps) -> tuple[NDArray[np.bool_], str]:
     selected = maps.status != Status.OUTSIDE_MASK
     if not selected.all():
         return np.asarray(selected), "in the mask"
-    first = maps.model.index(maps.model.amplitudes[0].name)
-    bright = foreground(np.nan_to_num(maps.kappa[first : first + 1]))
+    amplitudes = np.stack(
+        [np.nan_to_num(maps[p.name]) for p in maps.model.amplitudes] or [np.isfinite(maps.kappa).all(0)]
+    )
+    bright = foreground(amplitudes)
     return bright, "where there is signal" if not bright.all() else "of all voxels"
 
 
@@ -211,7 +213,7 @@ def _viewer(
         "palettes": palettes(panels),
         "maps": [{"key": q.name, "name": name_of(q), "unit": unit_symbol(q.unit)} for q in quantities_of(model)],
         "main": model.main.name,
-        "amplitude": model.amplitudes[0].name,
+        "amplitude": next((p.name for p in model.amplitudes), None),
         "statuses": {
             str(int(s)): {"name": _name(s), "meaning": s.meaning, "colour": STATUS_COLOURS[s]} for s in Status
         },
@@ -312,9 +314,8 @@ def _tiles(
         {"label": f"estimated {where}", "value": f"{100 * ok / max(n, 1):.1f} %", "note": f"{ok:,} of {n:,} voxels"}
     )
     if (sigma := sigma_number(maps)) is not None:
-        first = maps.model.amplitudes[0]
-        A = stats[first.name]
-        snr = f", median {name_of(first)}/σ {number(A.median / sigma, 2)}" if A.n else ""
+        first = next((p for p in maps.model.amplitudes if stats[p.name].n), None)
+        snr = "" if first is None else f", median {name_of(first)}/σ {number(stats[first.name].median / sigma, 2)}"
         tiles.append({"label": "noise σ", "value": number(sigma), "note": sigma_origin(maps) + snr})
     took = f"{number(run.seconds, 2)} s" if run.seconds > 0 else run.estimator_title
     tiles.append({"label": "estimator", "value": maps.estimator.upper(), "note": took})

@@ -55,8 +55,15 @@ def counted(maps: ParameterMaps) -> NDArray[np.bool_]:
 
 
 def known_parameters(maps: ParameterMaps) -> set[str]:
-    """Return the names of the parameters that were given and not estimated."""
-    return {p.name for p in maps.model.parameters if p.given}
+    """Return the names of the parameters that were known and not estimated.
+
+    These are the ones that the model takes as given, and those for which the estimator gives no standard deviation
+    although it gives one for the relaxation time.
+    """
+    known = {p.name for p in maps.model.parameters if p.given}
+    if maps.sd_kappa is None or not np.isfinite(maps.sd[maps.model.time.name]).any():
+        return known
+    return known | {p.name for p in maps.model.parameters if not np.isfinite(maps.sd[p.name]).any()}
 
 
 def foreground(images: NDArray[Any]) -> NDArray[np.bool_]:

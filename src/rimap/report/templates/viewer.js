@@ -94,12 +94,13 @@
   }
   function fitted(point, p) { // the signal before the modulus at a point of the curve, after `stencil(p)`
     if (!table) return NaN;
-    const K = table.amplitudes.length, size = table.shape.slice(2).reduce((n, m) => n * m, 1);
+    const K = table.shape[1], size = table.shape.slice(2).reduce((n, m) => n * m, 1);
     let signal = 0;
     for (let k = 0; k < K; k++) {
       let g = 0;
       for (let i = 0; i < nNodes; i++) g += table.entries[(point * K + k) * size + nodes[i]] * weights[i];
-      signal += maps[table.amplitudes[k]][p] * g * table.scale;
+      const name = table.amplitudes[k];
+      signal += (name === undefined ? 1 : maps[name][p]) * g * table.scale;
     }
     return table.axes.every((axis) => Number.isFinite(maps[axis.name][p])) ? signal : NaN;
   }
@@ -423,7 +424,7 @@
       rows.push(["Residual", Number.isFinite(r) ? `${num(r)} a.u.${about.sigma ? ` (${num(r / about.sigma, 2)} σ)` : ""}` : "–"]);
     }
     const amplitude = about.maps.find((m) => m.key === about.amplitude);
-    if (about.sigma) rows.push([`${amplitude.name}/σ`, p < 0 ? "–" : num(maps[amplitude.key][p] / about.sigma, 2)]);
+    if (about.sigma && amplitude) rows.push([`${amplitude.name}/σ`, p < 0 ? "–" : num(maps[amplitude.key][p] / about.sigma, 2)]);
     rows.push(["Flag", words]);
     $("numbers").replaceChildren(...rows.map(([k, v]) => make("tr", {}, make("th", { scope: "row" }, k), make("td", {}, v))));
     for (const panel of panels) {
