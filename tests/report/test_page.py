@@ -114,7 +114,7 @@ def test_settings_and_methods_have_one_formula(signed):
     inner = "1 − B e^(−TI/T1) + (B−1) e^(−TR/T1)"
     formula = f"S = A ({inner})" if signed else f"S = |A ({inner})|"
     assert f"<td>{formula}</td>" in html and f"modelled as {formula}" in html
-    assert "The repetition time was not known, and the model had no term with it." in html
+    assert "The repetition time was not known, and the terms with it were left out." in html
 
 
 def test_names_from_files_cannot_become_markup():

@@ -15,7 +15,7 @@ from rimap.report.numbers import number
 from rimap.report.statistics import describe, known_parameters
 from rimap.series import ParameterMaps
 from rimap.signals.base import Parameter, SignalModel
-from rimap.signals.settings import unit_symbol, with_unit
+from rimap.signals.settings import unit_symbol
 
 #: Size of the area of a chart, in the units of its SVG.
 WIDTH, HEIGHT = 640, 220
@@ -168,7 +168,7 @@ def _words(p: Parameter, percent: float, T: float, good: NDArray[Any], asked: ND
         return f"This protocol does not determine {name} at its median."
     text = (
         f"With this protocol and noise level, no unbiased estimate from a single voxel can have a standard deviation "
-        f"below {number(percent, 2)} % at the median {name} of {with_unit(float(f'{T:.3g}'), p.unit)}"
+        f"below {number(percent, 2)} % at the median {name} of {number(T)} {unit_symbol(p.unit)}"
     )
     if not good.size:
         return text + "; the bound exceeds 5 % over the whole range of the chart."

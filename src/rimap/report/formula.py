@@ -35,6 +35,8 @@ def as_text(latex: str) -> str:
 
     >>> as_text(r"S = A\,\frac{\sin\alpha\,(1-E_1)}{1-E_1\cos\alpha},\; E_1 = e^{-TR/T_1}")
     'S = A (sin α (1−E1))/(1−E1 cos α), E1 = e^(−TR/T1)'
+    >>> as_text(r"\sin(B_1\alpha)\,\frac{1}{T_1^*}")
+    'sin(B1 α) 1/T1*'
     >>> as_text(r"A\,e^{-TE/T_2^*}"), as_text(r"\frac{TE}{T_2}")
     ('A e^(−TE/T2*)', 'TE/T2')
     """
@@ -49,15 +51,17 @@ def as_text(latex: str) -> str:
     previous = ""
     while text != previous:  # from the innermost braces outwards
         previous = text
+        text = re.sub(r"_\{([^{}]*)\}|_(\w)", lambda m: m[1] or m[2], text)
+        text = re.sub(r"\^\{\s*(?:\*|\\ast)\s*\}|\^\s*(?:\*|\\ast)", "*", text)
         text = re.sub(
             r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", lambda m: f"{_grouped(m[1])}/{_grouped(m[2])}", text
         )
-        text = re.sub(r"_\{([^{}]*)\}|_(\w)", lambda m: m[1] or m[2], text)
-        text = re.sub(r"\^\{\s*(?:\*|\\ast)\s*\}|\^\s*(?:\*|\\ast)", "*", text)
         text = re.sub(r"\^\{([^{}]*)\}", lambda m: f"^{_grouped(m[1])}", text)
     text = text.replace("\\{", "{").replace("\\}", "}")
     text = re.sub(r"\{([^{}]*)\}", r"\1", text).replace("\\", "")
     text = re.sub(r"([A-Za-z0-9*)])\((?=1)", r"\1 (", text)
+    text = re.sub(r"([0-9*])(?=[α-ω])", r"\1 ", text)
+    text = re.sub(rf"({'|'.join(_WORDS)}) \(", r"\1(", text)
     return re.sub(r"\s+([,;)])", r"\1", re.sub(r"(\()\s+", r"\1", re.sub(r"\s+", " ", text))).strip()
 
 

@@ -50,11 +50,11 @@ _IN_FULL = (SABIDUSSI, BARRAL)
 #: More values of a setting than these are given as a range if they are equally spaced.
 _MOST_VALUES = 8
 
-#: What each of rimap's estimators does, in a sentence, and its references.
+#: What each of rimap's estimators does, in a sentence with a place for the numbers of its references, and these.
 _ESTIMATORS = {
-    "mle": ("All voxels were fitted together by regularised maximum likelihood (Eq. 2 there)", (SABIDUSSI,)),
-    "rim": ("The maps are those of a recurrent inference machine", (SABIDUSSI, PUTZKY)),
-    "resnet": ("The maps are those of a residual network", (SABIDUSSI, HE)),
+    "mle": ("All voxels were fitted together by regularised maximum likelihood (Eq. 2 of {})", (SABIDUSSI,)),
+    "rim": ("The maps are those of a recurrent inference machine {}", (SABIDUSSI, PUTZKY)),
+    "resnet": ("The maps are those of a residual network {}", (SABIDUSSI, HE)),
 }
 
 
@@ -80,15 +80,21 @@ def title_of(maps: ParameterMaps, title: str) -> str:
     return "Maximum likelihood in each voxel" + (", which is least squares" if by == "least squares" else "")
 
 
-def _estimation(maps: ParameterMaps) -> tuple[str, tuple[str, ...]]:
-    """Return what the estimator does, in a sentence, and its references; nothing for one of a third party."""
+def _estimation(maps: ParameterMaps, title: str, cite: Callable[..., str], start: str) -> str:
+    """Return what the estimator does, in a sentence with its options."""
+    named = _OF_NETWORKS if maps.estimator in ("rim", "resnet") else ()
+    options = "; ".join(f"{k} = {v}" for k, v in options_of(maps).items() if k not in named)
+    options = f" ({options})" if options else ""
     if by := voxelwise(maps):
-        return f"Each voxel was fitted separately by {by}, with a search for the global optimum", ()
-    sentence, books = _ESTIMATORS.get(maps.estimator, ("", ()))
+        return f"Each voxel was fitted separately by {by}, with a search for the global optimum{options}"
+    if maps.estimator not in _ESTIMATORS:
+        return f"The estimator was {_inside_a_sentence(title_of(maps, title) or maps.estimator)}{options}"
+    sentence, books = _ESTIMATORS[maps.estimator]
+    sentence = sentence.format(cite(*books))
     smooth = [name_of(p) for p in maps.model.parameters if p.smooth and p.name not in known_parameters(maps)]
     if maps.estimator == "mle" and smooth:
         sentence += f", with {_listed(smooth)} constrained to vary smoothly in space"
-    return sentence, books
+    return sentence + options + _network(maps, cite(SABIDUSSI), start)
 
 
 #: Settings of a network that the sentences name already, or that mean nothing to a reader.
@@ -148,14 +154,12 @@ def methods(maps: ParameterMaps, title: str, version: str = __version__, start: 
         sentences.append(f"The signal was modelled as {formula}{reference}{_where(model)}")
         missing = [s.title for s in model.settings.values() if getattr(model, s.name) is None and _in_formula(s, model)]
         if missing:
-            sentences.append(f"The {_listed(missing)} was not known, and the model had no term with it")
+            verb, what = ("was", "it") if len(missing) == 1 else ("were", "them")
+            sentences.append(f"The {_listed(missing)} {verb} not known, and the terms with {what} were left out")
     for p in model.parameters:
         if p.name in known_parameters(maps):
             sentences.append(_known(p, maps))
-    sentences.append(_estimator_sentence(maps, title))
-    said, books = _estimation(maps)
-    if said:
-        sentences.append(said + (f" {cite(*books)}" if books else "") + _network(maps, cite(SABIDUSSI), start))
+    sentences.append(_estimation(maps, title, cite, start))
     sentences += [
         f"{name_of(d)} ({d.meaning or 'a derived map'}) was computed from these parameters" for d in model.derived
     ]
@@ -163,13 +167,6 @@ def methods(maps: ParameterMaps, title: str, version: str = __version__, start: 
     sentences.append(f"Files are named according to qMRI-BIDS {cite(BIDS)}")
     sentences.append(f"The colours of the maps follow the recommendation of the ISMRM {cite(COLOURS)}")
     return " ".join(f"{sentence}." for sentence in sentences if sentence), cited
-
-
-def _estimator_sentence(maps: ParameterMaps, title: str) -> str:
-    named_below = _OF_NETWORKS if maps.estimator in ("rim", "resnet") else ()
-    options = "; ".join(f"{k} = {v}" for k, v in options_of(maps).items() if k not in named_below)
-    words = _inside_a_sentence(title_of(maps, title) or maps.estimator)
-    return f"The estimator was {words}{f' ({options})' if options else ''}"
 
 
 def _noise_sentences(maps: ParameterMaps, cite: Callable[..., str]) -> list[str]:
@@ -193,7 +190,11 @@ def _noise_sentences(maps: ParameterMaps, cite: Callable[..., str]) -> list[str]
 
 def _where(model: SignalModel) -> str:
     """Return what the symbols of the formula mean, for the parameters that say it."""
-    meanings = [f"{name_of(p)} is the {p.meaning.split(';')[0]}" for p in model.parameters if p.meaning]
+    meanings = []
+    for p in model.parameters:
+        if p.meaning:
+            the = "the " if p.meaning[0].isalpha() else ""  # "1 + T1/T1*" needs no article
+            meanings.append(f"{name_of(p)} is {the}{p.meaning.split(';')[0]}")
     return f", where {_listed(meanings)}" if meanings else ""
 
 
@@ -207,7 +208,7 @@ def _known(p: Parameter, maps: ParameterMaps) -> str:
     values = values[np.isfinite(values)]
     if values.size and np.ptp(values) <= 1e-9 * np.abs(values).max():
         return f"{name_of(p)} was held at {number(float(values[0]))} {unit_symbol(p.unit)}".rstrip()
-    return f"{name_of(p)} was taken from a map that was given"
+    return f"{name_of(p)} was taken from a given map"
 
 
 def settings_in_words(model: SignalModel) -> list[str]:
@@ -232,11 +233,14 @@ def _in_words(setting: Setting, values: list[float]) -> str:
     gap = "" if unit in ("", "°") else " "
     if len(set(values)) == 1:
         return f"{setting.title} {values[0]:.6g}{gap}{unit}"
+    if setting.per_image:  # the order in which the images are stored does not matter
+        values = sorted(values)
     steps = np.diff(values)
     if len(values) > _MOST_VALUES and np.ptp(steps) < 1e-6 * abs(steps).max():
         first, last, step = (f"{v:.6g}" for v in (values[0], values[-1], steps[0]))
         return f"{len(values)} {setting.title}s from {first} to {last}{gap}{unit} in steps of {step}{gap}{unit}"
-    return f"{setting.title}s {_listed([f'{v:.6g}' for v in values])}{gap}{unit}"
+    degree = unit if unit == "°" else ""  # which follows each number: 3° and 20°
+    return f"{setting.title}s {_listed([f'{v:.6g}{degree}' for v in values])}{'' if degree else gap + unit}"
 
 
 def _listed(words: Sequence[str]) -> str:

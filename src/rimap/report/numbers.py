@@ -30,7 +30,7 @@ def number(x: float, digits: int = 3) -> str:
 def plain(value: Any) -> str:
     """Return a setting as text."""
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:,.0f}" if abs(value) < 1e9 and value == round(value) else f"{value:g}"
     if isinstance(value, (list, tuple)):
         return ", ".join(plain(v) for v in value)
     return str(value)

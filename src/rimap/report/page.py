@@ -219,6 +219,7 @@ def _viewer(
         },
         "values": model.times.tolist(),
         "labels": image_labels(model),
+        "order": np.argsort(model.times, kind="stable").tolist(),
         "axis": {"title": axis.title, "unit": unit_symbol(axis.unit)},
         "sigma": sigma if sigma is not None and np.isfinite(sigma) else None,
         "start": _start(maps, view, figured, embedded.about["origin"], embedded.about["stride"]),
@@ -264,7 +265,8 @@ def _start(
 
 def _weighted(series: WeightedSeries, view: View, limit: int = 12) -> list[dict[str, Any]]:
     N = series.model.n_images
-    chosen = np.unique(np.linspace(0, N - 1, min(N, limit)).round().astype(int))
+    order = np.argsort(series.model.times, kind="stable")
+    chosen = order[np.unique(np.linspace(0, N - 1, min(N, limit)).round().astype(int))]
     pictures = [view.picture(series.images[n], view.middle) for n in chosen]
     window, labels = image_window(series), image_labels(series.model)
     return [
@@ -350,7 +352,7 @@ def _numbers(values: Any) -> str:
 
 def _settings(maps: ParameterMaps, run: Run) -> list[tuple[str, str]]:
     sigma = sigma_number(maps)
-    noise = maps.noise.name if maps.noise is not None else "–"
+    noise = maps.noise.name.capitalize() if maps.noise is not None else "–"
     rows = [("Estimator", " – ".join(x for x in (maps.estimator, run.estimator_title) if x)), ("Chosen", run.choice)]
     rows.append(("Model", formula_of(maps.model)))
     rows.append(("Noise", noise + ("" if sigma is None else f", σ = {number(sigma)} ({sigma_origin(maps)})")))

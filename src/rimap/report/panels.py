@@ -94,7 +94,8 @@ class Panel:
 def panels_of(maps: ParameterMaps, inside: NDArray[np.bool_], figured: NDArray[np.bool_]) -> list[Panel]:
     """Return the panels: the main map first, then its standard deviation, the other maps and the residual.
 
-    A parameter that was held at one number has no panel.
+    A parameter that was held at one number has no panel, nor has a residual that is zero because there are as many
+    parameters as images.
 
     Parameters
     ----------
@@ -114,7 +115,7 @@ def panels_of(maps: ParameterMaps, inside: NDArray[np.bool_], figured: NDArray[n
         panels.append(Panel(q.name, name_of(q), unit_symbol(q.unit), shown, palette_of(q), window, is_relaxation(q)))
         if q == maps.model.main and q.name in maps.sd:
             panels += _sd_panel(q, maps, values, inside, figured)
-    if maps.residual is not None:
+    if maps.residual is not None and maps.model.n_images > len(maps.model.parameters) - len(known):
         residual = np.where(np.isfinite(maps.kappa).all(0), maps.residual, np.nan)
         window = colours.window(residual[figured], low=0.0, upper=0.98)
         panels.append(Panel("residual", "Residual", "a.u.", np.where(inside, residual, np.nan), "lajolla", window))

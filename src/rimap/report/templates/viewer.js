@@ -176,7 +176,7 @@
 
   // ---- state ----------------------------------------------------------------------------------------------------
   const voxel = about.start.map((v, a) => clamp(Math.round((v - about.origin[a]) / about.stride[a]), 0, shape[a] - 1));
-  const state = { plane: about.planes[0], three: false, image: 0, main: about.panels[0].key };
+  const state = { plane: about.planes[0], three: false, image: about.order[0], main: about.panels[0].key };
   const full = (a) => about.origin[a] + voxel[a] * about.stride[a];
   const index = () => voxel.reduce((sum, v, a) => sum + v * steps[a], 0);
   const nSlices = () => shape[state.plane.axes[2]];
@@ -236,7 +236,7 @@
     if (panel.key === "image") {
       panel.slider = make("input", { type: "range", min: 0, max: about.values.length - 1, step: 1, "aria-label": `Image by its ${about.axis.title}` });
       panel.slider.addEventListener("input", () => {
-        state.image = Number(panel.slider.value);
+        state.image = about.order[panel.slider.value];
         draw();
       });
       panel.foot.append(panel.slider);
@@ -419,7 +419,7 @@
       const value = p < 0 ? NaN : maps[key][p], sd = maps["sd " + key] && p >= 0 ? maps["sd " + key][p] : NaN;
       rows.push([name, `${withSd(value, sd)}${unit && Number.isFinite(value) ? " " + unit : ""}`]);
     }
-    if (maps.residual) {
+    if (panels.some((panel) => panel.key === "residual")) {
       const r = p < 0 ? NaN : maps.residual[p];
       rows.push(["Residual", Number.isFinite(r) ? `${num(r)} a.u.${about.sigma ? ` (${num(r / about.sigma, 2)} σ)` : ""}` : "–"]);
     }
@@ -432,7 +432,7 @@
       else panel.now.textContent = p < 0 ? "" : num(panel.value(p));
       if (panel.key === "image") {
         panel.name.textContent = `Image at ${about.labels[state.image]}`;
-        panel.slider.value = state.image;
+        panel.slider.value = about.order.indexOf(state.image);
       }
     }
     curve(p);
@@ -579,7 +579,7 @@
     if (e.shiftKey && aside[e.key]) move(...aside[e.key]);
     else if (!e.shiftKey && slices[e.key] && last > 0) move(through, slices[e.key]);
     else if (!e.shiftKey && later[e.key] && images) {
-      state.image = clamp(state.image + later[e.key], 0, about.values.length - 1);
+      state.image = about.order[clamp(about.order.indexOf(state.image) + later[e.key], 0, about.values.length - 1)];
       draw();
     } else return;
     e.preventDefault();
