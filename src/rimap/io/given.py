@@ -171,7 +171,7 @@ def effect_of_error(model: SignalModel, p: Parameter, *, time: float | None = No
         return ""
     return (
         f"no map of {p.name} was found: {p.name} = {p.start:g} is assumed everywhere. Where {p.name} is "
-        f"{_TYPICAL_ERROR * p.start:g}, {T.name} is {abs(effect):.0%} too {'long' if effect > 0 else 'short'} (at {T.name} = {true:g} "
+        f"{_TYPICAL_ERROR * p.start:g}, {T.name} is {100 * abs(effect):.0f} % too {'long' if effect > 0 else 'short'} (at {T.name} = {true:g} "
         f"{T.unit}). Give a map with --given {p.name}=FILE"
     )
 

@@ -1,0 +1,110 @@
+"""Any signal model as a data set: plausible settings, and images with sidecars that have them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.io.metadata import plural
+from rimap.signals import SignalModel
+from rimap.signals.base import axis_of
+from rimap.signals.settings import settings_of
+
+N_IMAGES = 6
+SHAPE = (4, 5, 2)
+
+
+def example(cls: type[SignalModel], *, optional: bool = True, shared: bool = False) -> SignalModel:
+    """Return a model with plausible settings.
+
+    Parameters
+    ----------
+    optional
+        Whether it has its optional settings.
+    shared
+        Whether settings that may differ between the images, or not, are the same in all.
+    """
+    values: dict[str, Any] = {}
+    for s in settings_of(cls).values():
+        if not (s.required or optional):
+            continue
+        low = max(1.5 * s.plausible[0], 1e-3)
+        high = min(0.8 * s.plausible[1], 100 * low)
+        if s.longer_than:
+            low = 2.0 * max(values[s.longer_than])
+            high = 1.5 * low
+        several = np.geomspace(low, high, N_IMAGES).round(3)
+        one = s.per_image is False or (s.per_image is None and shared)
+        values[s.name] = float(several[2]) if one else tuple(several.tolist())
+    return cls(**values)
+
+
+def images_of(model: SignalModel, seed: int = 0) -> NDArray[np.float32]:
+    """Return images (N, *X) of the model, for parameters that vary over the voxels."""
+    rng = np.random.default_rng(seed)
+    kappa = []
+    for p in model.parameters:
+        low, high = p.bounds
+        start = 1000.0 if p.start is None else p.start
+        kappa.append(np.clip(start * rng.uniform(0.9, 1.1, SHAPE), low, high))
+    return np.asarray(model.signal(np.stack(kappa)), dtype=np.float32)
+
+
+def sidecars_of(model: SignalModel) -> list[dict[str, Any]]:
+    """Return what the sidecar of each image has: the settings in the units of BIDS."""
+    sidecars: list[dict[str, Any]] = [{} for _ in range(model.n_images)]
+    for s in model.settings.values():
+        value = getattr(model, s.name)
+        if value is None or not s.bids:
+            continue
+        values = np.broadcast_to(np.atleast_1d(value), model.n_images).tolist()
+        for sidecar, v in zip(sidecars, values):
+            sidecar[s.bids[0]] = float(f"{v / s.factor:.12g}")
+    return sidecars
+
+
+def suffix_of(cls: type[SignalModel]) -> str:
+    """Return the suffix with which images of a model are found."""
+    return cls.bids_suffix or next(iter(cls.also_reads), "XYZ")
+
+
+def write_bids(root: Path, model: SignalModel, subject: str = "1", extra: str = "", **more: Any) -> Path:
+    """Write a series as a BIDS data set.
+
+    Parameters
+    ----------
+    extra
+        An entity that all names have: ``_acq-x``.
+    more
+        Further fields of all sidecars.
+    """
+    cls, images = type(model), images_of(model)
+    entity = axis_of(cls).entity or "run"
+    signed = ["part-real"] if model.is_signed else []
+    for n, (image, sidecar) in enumerate(zip(images, sidecars_of(model)), 1):
+        names = [f"sub-{subject}", *([extra.strip("_")] if extra else []), f"{entity}-{n}", *signed, suffix_of(cls)]
+        order = ("sub", "acq", "run", "echo", "flip", "inv", "mt", "part")
+        names[:-1] = sorted(names[:-1], key=lambda x: order.index(x.split("-")[0]))
+        save(root / f"sub-{subject}/anat" / f"{'_'.join(names)}.nii.gz", image, sidecar | more)
+    (root / "dataset_description.json").write_text('{"Name": "test", "BIDSVersion": "1.10.0"}')
+    return root
+
+
+def save(path: Path, data: Any, sidecar: Mapping[str, Any] | None = None) -> Path:
+    """Write an image and, if given, its sidecar."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.Nifti1Image(np.asarray(data), np.diag([2.0, 2.0, 3.0, 1.0])).to_filename(path)
+    if sidecar is not None:
+        path.with_name(path.name.split(".nii")[0] + ".json").write_text(json.dumps(sidecar))
+    return path
+
+
+def fields_of(cls: type[SignalModel]) -> set[str]:
+    """Return all sidecar fields that a model may be written with."""
+    return {f for s in settings_of(cls).values() for name in (s.sidecar_field, *s.bids) for f in (name, plural(name))}
