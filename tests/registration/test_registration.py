@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def brain(*, signed: bool = False, slices: slice = slice(20, 21), snr: float = 4
 def with_noise(series: Any, snr: float, seed: int = 0) -> Any:
     noise = np.random.default_rng(seed).normal(0, 900 / snr, (2, *series.images.shape))
     images = series.images + noise[0]
-    return replace(series, images=images if series.model.signed else np.hypot(images, noise[1]))
+    return replace(series, images=images if series.model.is_signed else np.hypot(images, noise[1]))
 
 
 def known(series: Any, shifts: Any = SHIFTS, angles: Any = ANGLES) -> Motion:
@@ -52,7 +53,7 @@ def known(series: Any, shifts: Any = SHIFTS, angles: Any = ANGLES) -> Motion:
 def disturbed(series: Any, motion: Motion) -> Any:
     """Apply it: what `moved` fetches from x + shift ends up at x, so the images must be moved back by as much."""
     images = moved(series.images, motion, VOXEL, order=3)
-    return replace(series, images=images if series.model.signed else np.abs(images))
+    return replace(series, images=images if series.model.is_signed else np.abs(images))
 
 
 def error(found: Motion, applied: Motion) -> Any:
@@ -74,6 +75,41 @@ def test_known_shifts_and_rotations_are_found(signed: bool) -> None:
     assert "image 2 (TI 150 ms) by 1." in text
     assert "image 4 (TI 900 ms) by 4." in text and "turned by 2.5°" in text
     assert "image 6 (TI 4000 ms)" in text and "--register" in text
+
+
+def other(name: str, snr: float = 100) -> Any:
+    """A slice of the brain as another sequence sees it, with a B1 map where the model takes one."""
+    labels = digital_brain((96, 108, 48))[:, :, 20:21]
+    x = np.indices(labels.shape) / np.array(labels.shape).reshape(3, 1, 1, 1)
+    A, B1 = 900 * PD[labels], 0.85 + 0.3 * x[1]
+    T2star = 0.05 * T1[labels]
+    if name == "vfa":
+        model: Any = rimap.signals.signal_models()[name](flip_angle=[2, 4, 8, 12, 18, 25], tr=15)
+        kappa, given = np.stack([12 * A, B1, T1[labels]]), {"B1": B1}
+    else:
+        model = rimap.signals.signal_models()[name](te=[3, 8, 15, 25, 40, 60])
+        kappa, given = np.stack([A, T2star, 0.1 * A])[: len(model.parameters)], {}
+    return with_noise(rimap.WeightedSeries(model.signal(kappa), model, affine=np.diag([*VOXEL, 1]), given=given), snr)
+
+
+@pytest.mark.parametrize("name", ["vfa", "megre", "megre-offset"])
+def test_every_model_aligns_with_given_maps_and_several_amplitudes(name: str) -> None:
+    series = other(name)
+    applied = known(series)
+    moved_series = disturbed(series, applied)
+    motion = find_motion(moved_series, precise=True, threads=1)
+    assert error(motion, applied).max() < 0.6  # mm; a voxel is 2 × 1.5
+    (text,) = motion_warnings(moved_series, motion)
+    axis = series.model.axis
+    assert re.search(rf"image 4 \({re.escape(axis.text(series.model.times[3]))}\) by [34]\.", text)
+    images = motion_metadata(moved_series, motion)["Registration"]["Images"]
+    assert [i[axis.bids[0]] for i in images] == pytest.approx([v / axis.factor for v in series.model.times])
+    assert motion_warnings(series, find_motion(series, threads=1)) == ()
+
+
+def test_as_many_parameters_as_images_tell_no_motion() -> None:
+    series = other("vfa").subset([1, 4])
+    assert find_motion(series, threads=1) is None
 
 
 @pytest.mark.parametrize("snr", [200, 20, 5, 2, 1])
