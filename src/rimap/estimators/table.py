@@ -292,9 +292,10 @@ def _coefficients(model: SignalModel, held: Mapping[str, float], box: Any, terms
         transform = chebyshev.chebvander(x, n - 1).T * (2 / n)  # discrete orthogonality
         transform[0] /= 2
         inverse.append(transform)
-    u, F = np.meshgrid(*points, indexing="ij")
+    u, F = np.meshgrid(*points, indexing="ij", sparse=True)  # a phase graph then runs over u alone
     maps = {k: v + 0 * u for k, v in held.items()} | {model.time.name: np.exp(u), model.field.name: F}
     g = np.asarray(model.shape(**{p.name: maps[p.name] for p in model.nonlinear}), dtype=float)
+    g = np.broadcast_to(g, (*g.shape[:-2], *terms))
     g = g if len(model.amplitudes) > 1 else g[:, None]
     return np.asarray(np.einsum("iu,jf,nkuf->ijnk", *inverse, g, optimize=True))
 
