@@ -329,8 +329,10 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
 
     @property
     def sd_source(self) -> str:
-        """What the standard deviations are: the Cramér-Rao bound at the estimate, or a network's bootstrap."""
+        """What the standard deviations are: the Cramér-Rao bound at the estimate, a network's own, or its bootstrap."""
         draws = self.settings.get("sd_draws")
+        if self.settings.get("sd_from") == "network":
+            return "expected error, an output of the network"
         return f"parametric bootstrap, {draws} draws" if draws else "Cramér-Rao bound"
 
     def count(self) -> dict[Status, int]:

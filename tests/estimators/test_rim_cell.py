@@ -88,7 +88,7 @@ def test_any_batch_any_n_any_size(config, model):
     rim = random_rim(config, model)
     for n, m, size in ((1, model, 5), (3, model.subset(range(model.n_images - 1)), 8)):
         S, sigma, _ = batch(m, n, size)
-        steps = rim(m, S, sigma)
+        steps = rim(m, S, sigma).steps
         assert len(steps) == 6
         assert all(u.shape == (Q, n, size, size) and torch.isfinite(u).all() for u in steps)
 
@@ -98,7 +98,7 @@ def test_a_patch_does_not_depend_on_its_batch(config):
     rim = random_rim(config, IR)
     S, sigma, _ = batch(IR, 3)
     with torch.no_grad():
-        whole, alone = rim(IR, S, sigma)[-1][:, :1], rim(IR, S[:1], sigma[:1])[-1]
+        whole, alone = rim(IR, S, sigma).steps[-1][:, :1], rim(IR, S[:1], sigma[:1]).steps[-1]
     assert torch.allclose(whole, alone, atol=2e-4)
 
 
@@ -122,7 +122,7 @@ def test_the_gradient_is_autograds_and_new_at_each_step(model):
     rim = random_rim(PAPER, model)
     rim.cell = Recorder(rim.cell)
     S, sigma, _ = batch(model)
-    steps = rim(model, S, sigma)
+    steps = rim(model, S, sigma).steps
     seen = rim.cell.seen
     assert rim.cell.memory[0] is None and all(h is not None for h in rim.cell.memory[1:])
     for j, x in enumerate(seen):
@@ -147,7 +147,7 @@ def test_paper_start():
 
 def test_an_untrained_general_network_returns_its_start():
     S, sigma, kappa = batch(IR, size=16, sigma=0.005)
-    u = RIM(GENERAL, Layout.of(IR))(IR, S, sigma)
+    u = RIM(GENERAL, Layout.of(IR))(IR, S, sigma).steps
     assert torch.equal(u[0], u[-1])
     T = from_state(GENERAL, Layout.of(IR), u[-1].detach())[2]
     assert float((T / kappa[2] - 1).abs().median()) < 0.12  # B is white here, the start keeps it smooth
@@ -157,7 +157,7 @@ def test_training_reaches_the_first_layer_and_every_step():
     for config in (PAPER, GENERAL):
         rim = random_rim(config, IR)
         S, sigma, kappa = batch(IR)
-        loss = ((rim(IR, S, sigma)[-1] - to_state(config, Layout.of(IR), kappa)) ** 2).mean()
+        loss = ((rim(IR, S, sigma).steps[-1] - to_state(config, Layout.of(IR), kappa)) ** 2).mean()
         loss.backward()
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in rim.parameters())
 
@@ -169,6 +169,6 @@ def test_without_the_table_it_is_the_same(config, model):
     rim = random_rim(config, model)
     S, sigma, _ = batch(model)
     with torch.no_grad():
-        fast = rim(model, S, sigma)[-1]
-        slow = rim.double()(model, S.double(), sigma.double())[-1]
+        fast = rim(model, S, sigma).steps[-1]
+        slow = rim.double()(model, S.double(), sigma.double()).steps[-1]
     assert torch.allclose(fast.double(), slow, rtol=1e-2, atol=1e-2)

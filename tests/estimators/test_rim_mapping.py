@@ -17,7 +17,7 @@ from rimap.errors import InputError
 from rimap.estimators.networks.restore import weights_of
 from rimap.estimators.rim.estimator import RIM, Loop
 from rimap.estimators.rim.known_field import DataTerm
-from rimap.estimators.rim.loop import from_state
+from rimap.estimators.rim.loop import GENERAL, from_state, slopes
 from rimap.estimators.shipped import metadata_of, path_of, session
 from rimap.series import Status
 from rimap.training.loop import build_network, export
@@ -27,11 +27,15 @@ TAU = (100.0, 250.0, 500.0, 900.0, 1500.0, 3000.0)
 MODEL = rimap.InversionRecovery(tau=TAU)
 
 
-@pytest.fixture(scope="module", params=["paper", "general"])
+@pytest.fixture(scope="module", params=["paper", "general", "sd"])
 def network(request, tmp_path_factory):
     """A network with random weights whose updates are small: (torch module, exported file)."""
+    variant = "paper" if request.param == "paper" else "general"
+    more = (
+        {"rim": {"sd_outputs": True, "inputs": [*GENERAL.inputs, "contrast", "pull"]}} if request.param == "sd" else {}
+    )
     recipe = training_recipe(
-        {"name": f"some_{request.param}", "variant": request.param, "sequence": "ir", "times_ms": list(TAU)}
+        {"name": f"some_{request.param}", "variant": variant, "sequence": "ir", "times_ms": list(TAU)} | more
     )
     rim = build_network(recipe)
     torch.manual_seed(1)
@@ -59,9 +63,26 @@ def test_onnx_and_numpy_are_torch(network, rician):
         theirs = rim(MODEL, torch.from_numpy(S[None]), torch.tensor([0.02]), rician=rician)
     loop = Loop(MODEL, rim.config, session(path, 1))
     ours = list(loop.steps(DataTerm(MODEL, S[:, None], np.full((1, 1, 1), 0.02, np.float32), rician)))[1:]
-    assert len(ours) == len(theirs) == 6
-    for (kappa, _), u in zip(ours, theirs):
+    assert len(ours) == len(theirs.steps) == 6
+    for (kappa, _, _), u in zip(ours, theirs.steps):
         np.testing.assert_allclose(kappa, from_state(rim.config, rim.layout, u).numpy(), rtol=2e-4, atol=1e-4)
+    assert (theirs.sd is None) == (ours[-1].sd is None) == (not rim.config.sd_outputs)
+    if theirs.sd is not None:
+        slope = np.stack(slopes(rim.config, rim.layout, ours[-1].carried))
+        slope[-1] *= ours[-1].carried[-1]
+        np.testing.assert_allclose(ours[-1].sd, theirs.sd.numpy() * slope, rtol=1e-3)
+
+
+def test_a_network_that_gives_standard_deviations_has_them_in_its_maps(network):
+    rim, path = network
+    few, many = (rimap.RIM(network=str(path), threads=1).estimate(series(unit=u)) for u in (1.0, 1000.0))
+    if not rim.config.sd_outputs:
+        assert few.sd_kappa is None
+        return
+    ok = few.status == rimap.Status.OK
+    assert ok.any() and (few.sd["T1"][ok] > 0).all() and "network" in few.sd_source
+    np.testing.assert_allclose(many.sd["A"][ok], 1000 * few.sd["A"][ok], rtol=1e-3)
+    np.testing.assert_allclose(many.sd["T1"][ok], few.sd["T1"][ok], rtol=1e-3)
 
 
 def test_the_cell_alone_is_torchs_to_rounding(network):
@@ -80,11 +101,12 @@ def test_the_cell_alone_is_torchs_to_rounding(network):
 
 def test_exported_weights_can_be_trained_on(network):
     rim, path = network
-    other = build_network(training_recipe({"variant": "paper" if "paper" in path.name else "general"}))
+    settings = {"inputs": list(rim.config.inputs), "sd_outputs": rim.config.sd_outputs}
+    other = build_network(training_recipe({"variant": "paper" if "paper" in path.name else "general", "rim": settings}))
     other.load_state_dict(weights_of(str(path), other))
     S, sigma = torch.from_numpy(series(unit=1.0).images[None]), torch.tensor([0.02])
     with torch.no_grad():
-        assert torch.allclose(rim(MODEL, S, sigma)[-1], other(MODEL, S, sigma)[-1], atol=1e-4)
+        assert torch.allclose(rim(MODEL, S, sigma).steps[-1], other(MODEL, S, sigma).steps[-1], atol=1e-4)
 
 
 def test_the_file_says_what_it_is(network):
@@ -234,8 +256,8 @@ def test_no_estimate_denies_the_data(network, sigma_map):
     loop = Loop(MODEL, replace(rim.config, gain=(30.0, 0.5, 30.0)), session(path, 1))
     S, sigma = s.images[:, None], np.full((1, *(s.shape if sigma_map else (1, 1))), 0.02, np.float32)
     data = DataTerm(MODEL, S, sigma, False)
-    (_, least), *_, (astray, sse) = loop.steps(data)
-    kappa, held = loop(data)
+    (_, least, _), *_, (astray, sse, _) = loop.steps(data)
+    kappa, held, _ = loop(data)
     far = sse - least > 16 * sigma**2
     assert far.mean() > 0.02
     np.testing.assert_array_equal(kappa[:, ~far], astray[:, ~far])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +66,29 @@ def load_weights(network: nn.Module, recipe: TrainingRecipe) -> None:
     from rimap.estimators.networks.restore import weights_of
 
     wanted = network.state_dict()
-    found = weights_of(recipe.init, network)
+    found = grown(weights_of(recipe.init, network), wanted)
     if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in wanted.items()}:
         raise InputError(
             f"init = {recipe.init!r} is a network of another architecture than this recipe's. Leave out the [rim] "
             "table (it is then taken over from that network), or leave out init."
         )
     network.load_state_dict(found)
+
+
+def grown(found: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a cell with zeros for the inputs and outputs that it does not have yet, behind its own.
+
+    A network that reads more, or gives standard deviations as well, then begins as the one that it is trained on from.
+    """
+    out = dict(found)
+    for name in ("cell.conv1.weight", "cell.output.weight", "cell.output.bias"):
+        old, new = found.get(name), wanted.get(name)
+        if old is None or new is None or old.shape == new.shape or any(a > b for a, b in zip(old.shape, new.shape)):
+            continue
+        padded = torch.zeros_like(new)
+        padded[tuple(slice(0, n) for n in old.shape)] = old
+        out[name] = padded
+    return out
 
 
 _MAY_CHANGE = {f"training.{key}" for key in ("validate_every", "checkpoint_every", "validation_batches")}

@@ -199,7 +199,7 @@ def validate(
         for batch in batches:
             losses.append(float(batch_loss(recipe, network, batch, device)))
             tensors = tensors_of(batch, device)
-            estimates = estimates_of(recipe, network, batch, tensors)
+            estimates = estimates_of(recipe, network, batch, tensors).steps
             layout = Layout.of(batch.model)
             T, first = (from_state(recipe.rim, layout, u)[-1].cpu().numpy() for u in (estimates[-1], estimates[0]))
             truth = tensors[1][-1].cpu().numpy()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rimap.estimators.networks.rim import data_term
+from rimap.estimators.networks.rim import Passed, data_term
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import Quadratic, by_role, to_state
 from rimap.simulation.patches import Batch, Structure
@@ -18,7 +18,7 @@ from rimap.training.recipe import Loss, TrainingRecipe
 def batch_loss(recipe: TrainingRecipe, network: nn.Module, batch: Batch, device: torch.device) -> Tensor:
     """Return the loss of one batch (Eq. 6 for a RIM, Eq. 3 for a ResNet)."""
     S, truth, sigma, weight = tensors_of(batch, device)
-    estimates = estimates_of(recipe, network, batch, (S, truth, sigma, weight))
+    estimates, sd = estimates_of(recipe, network, batch, (S, truth, sigma, weight))
     layout = Layout.of(batch.model)
     target = to_state(recipe.rim, layout, truth)
     scale = _error_scale(recipe.loss, recipe, batch, truth, sigma)
@@ -47,6 +47,27 @@ def batch_loss(recipe: TrainingRecipe, network: nn.Module, batch: Batch, device:
         total = total + part * (cost * _parameter_weights(recipe.loss, layout, cost) * weight).sum() / (
             weight.sum().clamp(min=1) * len(cost)
         )
+    if sd is not None and recipe.loss.sd_weight:
+        missed = interval_loss((estimates[-1].detach() - target).abs() / scale, sd / scale)
+        cost = missed * _parameter_weights(recipe.loss, layout, missed) * weight
+        total = total + recipe.loss.sd_weight * cost.sum() / (weight.sum().clamp(min=1) * len(missed))
+    return total
+
+
+#: Intervals of so many standard deviations hold such a share of normal errors.
+_INTERVALS = ((1.0, 0.6827), (1.96, 0.95))
+
+
+def interval_loss(error: Tensor, sd: Tensor) -> Tensor:
+    """Return the pinball loss of the intervals of 1 and 1.96 `sd`: least where they hold 68 and 95 % of the errors.
+
+    Unlike a likelihood it asks for the intervals themselves, whatever the distribution of the errors (Koenker & Bassett
+    1978, doi:10.2307/1913643).
+    """
+    total = torch.zeros_like(error)
+    for width, share in _INTERVALS:
+        beyond = error - width * sd
+        total = total + torch.maximum(share * beyond, (share - 1) * beyond)
     return total
 
 
@@ -66,14 +87,14 @@ def known_of(batch: Batch, device: torch.device) -> dict[str, float | Tensor]:
     return {name: torch.from_numpy(v).to(device) if np.ndim(v) else v for name, v in batch.known.items()}
 
 
-def estimates_of(recipe: TrainingRecipe, network: nn.Module, batch: Batch, tensors: Tensors) -> list[Tensor]:
-    """Return u (P, b, h, w) after every step of a RIM; the one of a ResNet."""
+def estimates_of(recipe: TrainingRecipe, network: nn.Module, batch: Batch, tensors: Tensors) -> Passed:
+    """Return u (P, b, h, w) after every step of a RIM, and its standard deviations; the one u of a ResNet."""
     S, truth, sigma, weight = tensors
     if recipe.network != "rim":
-        return [network(S).movedim(1, 0)]
+        return Passed([network(S).movedim(1, 0)], None)
     known = known_of(batch, S.device)
     nearer = nearer_field(recipe, batch, truth)
-    found: list[Tensor] = network(batch.model, S, sigma, weight, rician=batch.rician, known=known, nearer_field=nearer)
+    found: Passed = network(batch.model, S, sigma, weight, rician=batch.rician, known=known, nearer_field=nearer)
     return found
 
 

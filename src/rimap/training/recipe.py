@@ -46,6 +46,8 @@ class Loss:
     structure_weight
         How often a single odd voxel or a voxel of a line counts: they are rare, and a network that takes them for noise
         or ringing loses little by it.
+    sd_weight
+        Weight of the loss of the standard deviations that the network gives (`rim.sd_outputs`).
     """
 
     kind: str = "mse"
@@ -57,6 +59,7 @@ class Loss:
     huber: float = 0.0
     bias_penalty: float = 0.0
     structure_weight: float = 1.0
+    sd_weight: float = 0.3
 
     def __post_init__(self) -> None:
         _one_of("loss.kind", self.kind, ("mse", "crb"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +13,24 @@ from rimap.estimators.networks.rnn_cell import RNNCell
 from rimap.estimators.rim.data_term import Sums, data_sums
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
-from rimap.estimators.rim.loop import Quadratic, RIMConfig, box, cell_inputs, from_state, moved, to_state, units
+from rimap.estimators.rim.loop import Quadratic, RIMConfig, box, cell_inputs, from_state, moved, sd_of, to_state, units
 from rimap.estimators.rim.start import Problem, at_field, start
 from rimap.signals.base import SignalModel
+
+
+class Passed(NamedTuple):
+    """What a pass of the loop gives.
+
+    Parameters
+    ----------
+    steps
+        u after each of the J steps, (P, b, h, w).
+    sd
+        The standard deviations of the last u that the network expects, likewise; `None` if it gives none.
+    """
+
+    steps: list[Tensor]
+    sd: Tensor | None
 
 
 class RIM(nn.Module):
@@ -39,8 +54,9 @@ class RIM(nn.Module):
     def __init__(self, config: RIMConfig, layout: Layout, *, mixed: bool = False) -> None:
         super().__init__()
         self.config, self.layout, self.mixed = config, layout, mixed
-        P = len(layout.carried)
-        self.cell = RNNCell(config.channels(layout), P, config.features, zero_output=config.zero_output)
+        self.cell = RNNCell(
+            config.channels(layout), config.outputs(layout), config.features, zero_output=config.zero_output
+        )
 
     def forward(
         self,
@@ -52,8 +68,8 @@ class RIM(nn.Module):
         rician: bool = False,
         known: Mapping[str, Any] | None = None,
         nearer_field: Callable[[Tensor], Tensor] | None = None,
-    ) -> list[Tensor]:
-        """Return u after every step, J tensors (P, b, h, w); `from_state` turns them into estimates.
+    ) -> Passed:
+        """Return u after every step, (P, b, h, w) each, and its standard deviations; `from_state` turns u into estimates.
 
         Parameters
         ----------
@@ -83,6 +99,7 @@ class RIM(nn.Module):
                 carried = at_field(problem, nearer_field(carried[layout.n_amplitudes]))
         u = to_state(config, layout, carried)
         bounds = box(config, layout)
+        P, sd = len(layout.carried), None
         h, steps = None, []
         for _ in range(config.n_steps):
             with torch.no_grad():
@@ -96,9 +113,11 @@ class RIM(nn.Module):
                 inputs[: len(u)] = cell_inputs(_STATE_OF[config.state], u, sums, quadratic, model.n_images)
             with torch.autocast(S.device.type, torch.bfloat16, enabled=self.mixed and self.training):
                 delta, h = self.cell(torch.stack(inputs, 1), h)  # Eq. 4
-            u = moved(config, u, delta.movedim(1, 0).to(u.dtype), unit, bounds)  # Eq. 5
+            out = delta.movedim(1, 0).to(u.dtype)
+            u = moved(config, u, out[:P], unit, bounds)  # Eq. 5
             steps.append(u)
-        return steps
+            sd = sd_of(config, out[P:], unit) if config.sd_outputs else None
+        return Passed(steps, sd)
 
 
 _STATE_OF = {s: RIMConfig(inputs=("state",), state=s) for s in ("linear", "log")}

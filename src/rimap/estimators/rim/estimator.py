@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.estimators.base import Estimator, Progress, part_of
+from rimap.estimators.base import Estimator, Progress, conditioning_warnings, part_of
 from rimap.estimators.checks import training_range
 from rimap.estimators.rim import bootstrap
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
-from rimap.estimators.rim.loop import Quadratic, RIMConfig, box, cell_inputs, from_state, moved, to_state, units
+from rimap.estimators.rim.loop import (
+    Quadratic,
+    RIMConfig,
+    box,
+    by_role,
+    cell_inputs,
+    from_state,
+    moved,
+    sd_of,
+    slopes,
+    to_state,
+    units,
+)
 from rimap.estimators.rim.network_input import Prepared, known_at, neutral, prepared, slices
 from rimap.estimators.rim.start import start
 from rimap.estimators.rim.whole_field import folds, smooth_field, smooth_field_of_alike
 from rimap.estimators.shipped import cached_session, default_network, metadata_of, path_of
 from rimap.likelihood import Rician
-from rimap.series import ParameterMaps, WeightedSeries
+from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
 
 F32 = NDArray[np.float32]
@@ -145,7 +157,7 @@ class RIM(Estimator):
 
             def guide(others: NDArray[np.intp], part: Progress | None) -> F32:
                 some = series.subset(others) if len(pairs) > 1 else series
-                return self._pass(self._loop(some).shortened(FIRST_STEPS), some, ready, found, part)[0]
+                return self._pass(self._loop(some).shortened(FIRST_STEPS), some, ready, found, part).maps
 
             guides = [(part, guide(others, part_of(progress, i, len(pairs)))) for i, (part, others) in enumerate(pairs)]
             found = smooth_field_of_alike(series, guides, found, threads=self.threads)
@@ -161,20 +173,20 @@ class RIM(Estimator):
         """
         loop, ready = self._loop(series), prepared(series, self.scale, self.threads)
         about = loop.about
-        kappa, residual = self._found(loop, series, ready, part_of(progress, 0, 1 + self.sd_draws))
+        kappa, residual, sd = self._found(loop, series, ready, part_of(progress, 0, 1 + self.sd_draws))
         alone = kappa.copy() if self.sd_draws else kappa
         settings = {"network": about["name"], "scale": ready.scale, "threads": self.threads}
         maps = training_range.checked_maps(
             about, series, ready, kappa, residual * np.float32(ready.scale), self.name, settings
         )
         if not self.sd_draws:
-            return maps
+            return maps if sd is None else _with_own_sd(maps, series, sd)
         maps = bootstrap.with_sd(
             maps,
             series,
             alone,
             self.sd_draws,
-            lambda drawn, part: self._found(loop, drawn, ready, part)[0],
+            lambda drawn, part: self._found(loop, drawn, ready, part).maps,
             planes=self.planes,
             progress=progress,
         )
@@ -187,31 +199,38 @@ class RIM(Estimator):
             maps.sd_kappa[series.model.index(held.name)] = np.nan
         return maps
 
-    def _found(self, loop: Loop, series: WeightedSeries, ready: Prepared, progress: Progress | None) -> tuple[F32, F32]:
-        """Return κ (Q, *X), amplitudes in the unit of the images, and the residual (*X) in that of the scale."""
+    def _found(self, loop: Loop, series: WeightedSeries, ready: Prepared, progress: Progress | None) -> Found:
+        """Return the maps in the unit of the images, the residual in that of the scale."""
         layout, known = loop.layout, loop.layout.known_of(series.held)
         start_field = self._smooth_field(loop, series.with_noise(ready.noise), ready, part_of(progress, 0, 2))
-        carried, residual = self._pass(loop, series, ready, start_field, part_of(progress, 1, 2))
-        carried[: layout.n_amplitudes] *= np.float32(ready.scale)
-        return np.asarray(layout.kappa_of(carried, known), np.float32), residual
+        carried, residual, sd = self._pass(loop, series, ready, start_field, part_of(progress, 1, 2))
+        for maps in (carried, *([] if sd is None else [sd])):
+            maps[: layout.n_amplitudes] *= np.float32(ready.scale)
+        kappa = np.asarray(layout.kappa_of(carried, known), np.float32)
+        unknown = dict.fromkeys(known, np.nan)
+        return Found(kappa, residual, None if sd is None else np.asarray(layout.kappa_of(sd, unknown), np.float32))
 
     def _pass(
         self, loop: Loop, series: WeightedSeries, ready: Prepared, start_field: F32 | None, progress: Progress | None
-    ) -> tuple[F32, F32]:
-        """Return the estimate (P, *X), amplitudes in units of the scale, and the residual (*X), from a start at a field (*X)."""
+    ) -> Found:
+        """Return what the loop finds from a start at a field (*X), in units of the scale, rows as they are carried."""
         carried = np.empty((len(loop.layout.carried), *series.shape), np.float32)
+        sd = np.full_like(carried, np.nan) if loop.config.sd_outputs else None
         residual = np.empty(series.shape, np.float32)
         with ThreadPoolExecutor(self.threads or os.cpu_count()) as executor:
             planes = list(slices(series.shape))
             for i, k in enumerate(planes):
                 here = None if start_field is None else start_field[k]
                 if series.selected[k].any():
-                    carried[(slice(None), *k)], residual[k] = self._plane(loop, series, ready, k, here, executor)
+                    found = self._plane(loop, series, ready, k, here, executor)
+                    carried[(slice(None), *k)], residual[k] = found.maps, found.residual
+                    if sd is not None:
+                        sd[(slice(None), *k)] = found.sd
                 else:
                     carried[(slice(None), *k)], residual[k] = np.nan, np.nan
                 if progress:
                     progress(i + 1, len(planes))
-        return carried, residual
+        return Found(carried, residual, sd)
 
     def _plane(
         self,
@@ -221,7 +240,7 @@ class RIM(Estimator):
         k: Any,
         start_field: F32 | None,
         executor: ThreadPoolExecutor,
-    ) -> tuple[F32, F32]:
+    ) -> Found:
         S = neutral(series.images[(slice(None), *k)], ready.scale)
         shape = S.shape[1:]
         flat = S.reshape(len(S), 1, shape[0], -1)
@@ -235,9 +254,45 @@ class RIM(Estimator):
             known=known, reference_ms=loop.config.reference_ms(loop.layout),
         )  # fmt: skip
         here = None if start_field is None else np.ascontiguousarray(start_field.reshape(X), np.float32)
-        carried, sse = loop(data, here, hold_field=field_is_known)
-        rms = np.sqrt(sse / len(S))
-        return carried.reshape(len(carried), *shape), rms.reshape(shape)
+        carried, sse, sd = loop(data, here, hold_field=field_is_known)
+        rms, rows = np.sqrt(sse / len(S)), (len(carried), *shape)
+        return Found(carried.reshape(rows), rms.reshape(shape), None if sd is None else sd.reshape(rows))
+
+
+class Found(NamedTuple):
+    """Maps (rows, *X), residual (*X), and the standard deviations of the maps if the network gives them."""
+
+    maps: F32
+    residual: F32
+    sd: F32 | None = None
+
+
+def _with_own_sd(maps: ParameterMaps, series: WeightedSeries, sd: F32) -> ParameterMaps:
+    """Return the maps with the standard deviations that the network gives; NaN without a value, at a bound, and of what is known."""
+    sd[:, maps.status == Status.AT_BOUND] = np.nan
+    sd[~np.isfinite(maps.kappa)] = np.nan
+    for name in series.held:
+        sd[series.model.index(name)] = np.nan
+    maps = replace(maps, sd_kappa=sd, settings={**maps.settings, "sd_from": "network"})
+    return replace(maps, warnings=(*maps.warnings, *conditioning_warnings(series, maps)))
+
+
+class Step(NamedTuple):
+    """Where the loop stands.
+
+    Parameters
+    ----------
+    carried
+        (P, 1, h, w), the estimate.
+    sse
+        (1, h, w), Σ(S − f)² there.
+    sd
+        (P, 1, h, w), the standard deviations that the network expects of it; `None` if it gives none, and at the start.
+    """
+
+    carried: F32
+    sse: F32
+    sd: F32 | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,8 +313,8 @@ class Loop:
         """Return the loop with no more than so many steps."""
         return replace(self, config=replace(self.config, n_steps=min(n_steps, self.config.n_steps)))
 
-    def __call__(self, data: DataTerm, start_field: F32 | None = None, *, hold_field: bool = False) -> tuple[F32, F32]:
-        """Return the estimate (P, 1, h, w) after J steps, and Σ(S − f)².
+    def __call__(self, data: DataTerm, start_field: F32 | None = None, *, hold_field: bool = False) -> Step:
+        """Return the estimate after J steps.
 
         Parameters
         ----------
@@ -271,12 +326,12 @@ class Loop:
             Whether the field stays as it is.
         """
         sigma = data.problem.sigma
-        begun, *_, (carried, sse) = self.steps(data, start_field, hold_field=hold_field)
-        rise = (sse - begun[1]) / sigma**2 / self._share_of_farthest(sigma)
+        begun, *_, (carried, sse, sd) = self.steps(data, start_field, hold_field=hold_field)
+        rise = (sse - begun.sse) / sigma**2 / self._share_of_farthest(sigma)
         if self.config.start == "likelihood" and (far := rise > FARTHEST_CHI2).any():
-            carried[:, far] = self._drawn_back(begun[0][:, far], carried[:, far], rise[far])
+            carried[:, far] = self._drawn_back(begun.carried[:, far], carried[:, far], rise[far])
             sse[far] = data.of_voxels(far)(np.ascontiguousarray(carried[:, far][:, None, None])).sse[0, 0]
-        return carried, sse
+        return Step(carried, sse, sd)
 
     def _share_of_farthest(self, sigma: F32) -> F32:
         """Return 1, and less if noise is below that of the training: towards maximum likelihood, which is then best."""
@@ -289,10 +344,8 @@ class Loop:
         back = u0 + np.sqrt(FARTHEST_CHI2 / rise) * (u - u0)
         return np.asarray(from_state(self.config, self.layout, back), np.float32)
 
-    def steps(
-        self, data: DataTerm, start_field: F32 | None = None, *, hold_field: bool = False
-    ) -> Iterator[tuple[F32, F32]]:
-        """Yield the start and the estimate after each step, with Σ(S − f)²; parameters as of `__call__`."""
+    def steps(self, data: DataTerm, start_field: F32 | None = None, *, hold_field: bool = False) -> Iterator[Step]:
+        """Yield the start and the estimate after each step; parameters as of `__call__`."""
         config, layout = self.config, self.layout
         S, sigma = data.problem.S, data.problem.sigma
         h, w = S.shape[2:]
@@ -306,7 +359,8 @@ class Loop:
         u = np.stack([np.clip(x, lo, hi) for x, (lo, hi) in zip(u, bounds)])
         memory = [np.zeros((1, config.features, h, w), np.float32)] * 2
         sums = data(carried)
-        yield carried, sums.sse
+        yield Step(carried, sums.sse)
+        P = len(u)
         for _ in range(config.n_steps):
             quadratic = Quadratic.of(config, layout, carried, sums, sigma)
             x = np.stack([c.astype(np.float32) for c in cell_inputs(config, u, sums, quadratic, len(S))], 1)
@@ -315,7 +369,15 @@ class Loop:
             unit = units(config, quadratic)
             if hold_field:
                 unit[layout.n_amplitudes] = 0.0
-            u = moved(config, u, np.moveaxis(delta, 1, 0), unit, bounds)  # Eq. 5
+            out = np.moveaxis(delta, 1, 0)
+            u = moved(config, u, out[:P], unit, bounds)  # Eq. 5
             carried = from_state(config, layout, u).astype(np.float32)
             sums = data(carried)
-            yield carried, sums.sse
+            yield Step(carried, sums.sse, self._sd(carried, out[P:], unit) if config.sd_outputs else None)
+
+    def _sd(self, carried: F32, log_sd: F32, unit: Sequence[Any]) -> F32:
+        """Return the standard deviations of the estimate: those of u, through the slope of what is carried in u."""
+        sd = sd_of(self.config, log_sd, unit) * np.stack(slopes(self.config, self.layout, carried))
+        sd[-1] *= carried[-1]  # of the time, and not of its logarithm
+        factors = by_role(self.layout, self.about.get("sd_factors", (1.0, 1.0, 1.0)))
+        return np.asarray(sd * np.reshape(factors, (-1, *(1,) * (sd.ndim - 1))), np.float32)

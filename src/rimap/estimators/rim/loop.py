@@ -25,9 +25,13 @@ from rimap.estimators.rim.elimination import Factors
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.neighbours import gaussian_sum
 
-INPUTS = ("state", "gradient", "step", "step_known_field", "score", "sd", "log_sigma", "misfit", "contrast")
+INPUTS = ("state", "gradient", "step", "step_known_field", "score", "sd", "log_sigma", "misfit", "contrast", "pull")
 #: Standard deviations (pixels) of the means of the first amplitude and of the time that ``contrast`` compares a voxel with.
 AMPLITUDE_WIDTHS, TIME_WIDTHS = (1.0, 2.0), (0.7, 1.4, 2.8)
+#: Standard deviations (pixels) of the neighbourhoods over which ``pull`` sums how far the data are from the estimate.
+PULL_WIDTHS = (0.7, 1.4, 2.8)
+#: Bounds of the logarithm of a standard deviation that the network gives, in units of the Cramér-Rao bound.
+LOG_SD_BOUNDS = (-4.0, 4.0)
 #: Below a tenth of the image scale, an amplitude is carried on a linear scale.
 LINEAR_BELOW = 0.1
 #: In u, what the channels of ``state`` are measured from and in: the first amplitude (0.74 of the image scale, the median of a
@@ -59,7 +63,9 @@ class RIMConfig:
         ``sd`` (1, or 3 if there is a field) logarithm of the Cramér-Rao bound of log T with the field known, with
         the field free, and of the field; ``log_sigma`` (1); ``misfit`` (1) log χ²/N;
         ``contrast`` (5) how far the precision-weighted means of the first amplitude and the time over neighbourhoods of
-        several sizes are from the voxel, in units of its Cramér-Rao bound: what a smoother would do, for the cell to weigh.
+        several sizes are from the voxel, in units of its Cramér-Rao bound: what a smoother would do, for the cell to weigh;
+        ``pull`` (3) how far the data of neighbourhoods of several sizes are from the estimate of the time, in units of the
+        standard deviation of their mean: what was smoothed away although the data show it.
     state
         ``linear``: A, F, T/T₀. ``log``: asinh(10 A), F, log(T/T₀). The field F is scaled to a standard deviation of 0.2.
     start
@@ -81,6 +87,8 @@ class RIMConfig:
         Standard deviations in u of the weak prior that damps the Gauss-Newton step, for amplitudes, field and time.
     floor
         Smallest standard deviation of log T, log A that is told apart.
+    sd_outputs
+        The cell also gives the logarithm of each parameter's standard deviation, in units of the Cramér-Rao bound.
     reference
         T₀ of the state, and the centre of the weak prior of the start: ``second``, or the ``start`` of the time that the model
         declares.
@@ -99,6 +107,7 @@ class RIMConfig:
     prior_sd: tuple[float, float, float] = (2.0, 0.3, 1.5)
     floor: float = 0.01
     reference: str = "second"
+    sd_outputs: bool = False
 
     def __post_init__(self) -> None:
         for name in ("gain", "prior_sd"):
@@ -120,7 +129,12 @@ class RIMConfig:
         """Return the number of input channels of the cell."""
         one = {"step_known_field": 1, "log_sigma": 1, "misfit": 1, "sd": 1 if layout.field is None else 3}
         one["contrast"] = len(AMPLITUDE_WIDTHS) + len(TIME_WIDTHS)
+        one["pull"] = len(PULL_WIDTHS)
         return sum(one.get(i, len(layout.carried)) for i in self.inputs)
+
+    def outputs(self, layout: Layout) -> int:
+        """Return the number of output channels of the cell: the update, and the standard deviations if it gives them."""
+        return len(layout.carried) * (2 if self.sd_outputs else 1)
 
     def reference_ms(self, layout: Layout) -> float:
         """Return T₀ in ms."""
@@ -196,7 +210,7 @@ def box(config: RIMConfig, layout: Layout) -> list[tuple[float, float]]:
     return [(float(a), float(b)) for a, b in zip(lo, hi)]
 
 
-def _slopes(config: RIMConfig, layout: Layout, carried: Array) -> list[Array]:
+def slopes(config: RIMConfig, layout: Layout, carried: Array) -> list[Array]:
     """Return the derivatives in u of the coordinates in which `Sums` are: amplitudes, field, log T."""
     xp, K = namespace(carried), layout.n_amplitudes
     one = 0 * carried[0] + 1
@@ -235,7 +249,7 @@ class Quadratic:
     def of(cls, config: RIMConfig, layout: Layout, carried: Array, sums: Sums, sigma: Array) -> Quadratic:
         """Return it at an estimate (P, *X) from the sums over the images."""
         P = len(layout.carried)
-        J = _slopes(config, layout, carried)
+        J = slopes(config, layout, carried)
         pairs = [(i, j) for i in range(P) for j in range(i, P)]
         g = [sums.g[q] * J[q] for q in range(P)]
         H = {(i, j): sums.H[k] * J[i] * J[j] for k, (i, j) in enumerate(pairs)}
@@ -303,6 +317,12 @@ def cell_inputs(config: RIMConfig, u: Array, sums: Sums, quadratic: Quadratic, n
                 for width in widths:
                     mean = gaussian_sum(x / v, width) / (gaussian_sum(1 / v, width) + 1e-12)
                     out += [soft((mean - x) / xp.sqrt(v), 4.0) / 2]
+        elif name == "pull":
+            z = quadratic.of_voxel[0][-1] / xp.sqrt(quadratic.of_voxel[1][-1])
+            for width in PULL_WIDTHS:
+                # the squares of a Gaussian are one that is narrower by √2: the variance of a weighted sum of unit noise
+                noise = xp.sqrt(gaussian_sum(0 * z + 1, width / 2**0.5))
+                out += [soft(gaussian_sum(z, width) / noise, 8.0) / 4]
         elif name == "misfit":
             out += [soft(xp.log(sums.sse / (n_images * quadratic.sigma**2) + 0.1), 3.0)]
     return out
@@ -320,6 +340,12 @@ def units(config: RIMConfig, quadratic: Quadratic) -> list[Any]:
         sd = xp.sqrt(v + config.floor**2)
         gain[q] = gain[q] * xp.where(sd > 0.5, 0 * sd + 0.5, sd)
     return gain
+
+
+def sd_of(config: RIMConfig, log_sd: Array, unit: Sequence[Any]) -> Array:
+    """Return the standard deviations of u (P, *X) from the cell's last P outputs and the `units` of the last step."""
+    xp = namespace(log_sd)
+    return xp.stack([unit[q] * xp.exp(xp.clip(log_sd[q], *LOG_SD_BOUNDS)) for q in range(len(unit))])
 
 
 def moved(
