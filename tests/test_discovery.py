@@ -141,6 +141,32 @@ def test_a_user_reads_it_once(install: Install) -> None:
     assert len(told) == 1
 
 
+def test_models_of_a_laboratory_are_checked_by_their_names(install: Install) -> None:
+    code = (Path(__file__).parent / "contracts" / "plugins" / "lab_models.py").read_text(encoding="utf-8")
+    install("lab_offset", code, "OffsetDecay")
+    install("lab_spoiled", code, "SpoiledEchoes")
+    assert {"lab-offset", "lab-spoiled"} < set(signal_models())
+    done = CliRunner().invoke(build(), ["models", "--check", "lab-spoiled"], prog_name="rimap")
+    assert done.exit_code == 0, done.output
+    first, *lines = done.stdout.splitlines()
+    assert first == "Spoiled gradient echoes (lab-spoiled): FA 2 to 40°, TR 15.8 to 158 ms"
+    assert len(lines) > 10 and all(line.startswith(("  holds", "  –")) for line in lines)
+    assert "  holds  The partial derivatives are those of finite differences" in lines
+
+
+def test_a_model_that_breaks_a_contract_is_shown(install: Install) -> None:
+    install(
+        "lab_model", MODEL.replace("namespace(T2).exp(", "namespace(T2).round(100 * ").replace("/ T2)", "/ T2) + T2")
+    )
+    done = CliRunner().invoke(build(), ["models", "--check", "mine"], prog_name="rimap")
+    assert done.exit_code == 1 and "of its contracts" in done.stderr
+    assert (
+        "  FAILS  The partial derivatives are those of finite differences: the derivative in T2 deviates" in done.stdout
+    )
+    unknown = CliRunner().invoke(build(), ["models", "--check", "t3"], prog_name="rimap")
+    assert unknown.exit_code == 2 and "expected one of ir, mine, t2, got 't3'" in unknown.stderr
+
+
 def test_the_command_line_shows_a_line(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     install("lab_broken", "1 / 0")
     install("lab_model", MODEL)

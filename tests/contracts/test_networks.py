@@ -12,6 +12,8 @@ from rimap import Gaussian, Rician, Status, WeightedSeries
 from rimap.estimators import estimators
 from rimap.estimators.shipped import metadata_of, shipped
 from rimap.signals import SignalModel, signal_models
+from rimap.testing import ESTIMATOR_CHECKS, EstimatorCase, Tolerance
+from rimap.testing.checking import Check, DoesNotApply
 
 SIGMA = 0.02
 
@@ -93,6 +95,19 @@ def _looser(case: Case) -> int:
     return 3 if case.path.stem.split("_")[0] != case.path.stem else 1
 
 
+@pytest.mark.parametrize("check", ESTIMATOR_CHECKS, ids=lambda check: check.__name__)
+def test_contract(case: Case, check: Check[EstimatorCase], request: pytest.FixtureRequest) -> None:
+    if check.__name__ == "given_maps_are_held":
+        request.applymarker(pytest.mark.xfail(strict=False, reason="networks do not hold a given field yet"))
+    trained = case.path in shipped().values()
+    tolerance = Tolerance(error=0.06 * _looser(case) if trained else 10.0, same=1e-3, sigma=0.15)
+    model, estimator = case.model, case.load(sd_draws=2)
+    try:
+        check(EstimatorCase(estimator, model, lambda shape: _truth(model, shape), SIGMA, tolerance), 0)  # type: ignore[arg-type]
+    except DoesNotApply as reason:
+        pytest.skip(str(reason))
+
+
 def test_it_finds_the_tissue(case: Case) -> None:
     series = _series(case)
     maps = case.load().estimate(series)
@@ -105,25 +120,6 @@ def test_it_finds_the_tissue(case: Case) -> None:
         assert np.median(abs(maps.kappa[-1] / truth[-1] - 1)) < 0.06 * _looser(case)
     for q, p in enumerate(case.model.parameters):
         assert (maps.kappa[q] >= p.bounds[0]).all() and (maps.kappa[q] <= p.bounds[1] * (1 + 1e-6)).all()
-
-
-@pytest.mark.parametrize("unit", [1e-12, 1e12])
-def test_scaling_the_images_scales_A_and_nothing_else(case: Case, unit: float) -> None:
-    a, b = (case.load(sd_draws=2).estimate(_series(case, unit=u)) for u in (1.0, unit))
-    np.testing.assert_array_equal(a.status, b.status)
-    _close(b.kappa[0] / unit, a.kappa[0])
-    _close(b.kappa[1:], a.kappa[1:])
-    _close(b.residual / unit, a.residual)
-    _close(b.sd_kappa[0] / unit, a.sd_kappa[0], 0.02)
-    _close(b.sd_kappa[1:], a.sd_kappa[1:], 0.02)
-
-
-def test_the_order_of_the_images_does_not_matter(case: Case) -> None:
-    series = _series(case)
-    order = np.random.default_rng(1).permutation(case.model.n_images)
-    a, b = (case.load(sd_draws=2).estimate(s) for s in (series, series.subset(order)))
-    _close(b.kappa, a.kappa)
-    _close(b.sd_kappa, a.sd_kappa, 0.02)
 
 
 def test_an_odd_voxel_stays_where_it_is(case: Case) -> None:
@@ -193,9 +189,3 @@ def test_sigma_as_a_number_or_a_map(case: Case, noise: type[Gaussian]) -> None:
     some[2, 3] = np.nan
     holed = case.load(sd_draws=2).estimate(series.with_noise(noise(sigma=some)))
     assert holed.status[2, 3] == Status.NOT_FINITE and np.isnan(holed.kappa).any(0).sum() == 1
-
-
-def test_progress_ends_at_its_total(case: Case) -> None:
-    seen: list[tuple[int, int]] = []
-    case.load(sd_draws=2).estimate(_series(case), progress=lambda done, total: seen.append((done, total)))
-    assert seen and seen[-1][0] == seen[-1][1]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 if TYPE_CHECKING:
-    from rimap.signals.base import SignalModel
+    from rimap.signals.base import Setting, SignalModel
 
 #: What the figures of a validation are, in the order in which they are said.
 _IN_WORDS = {
@@ -19,8 +22,20 @@ _IN_WORDS = {
 }
 
 
-def command() -> None:
-    """List the estimators, the networks that ship, and the sequences."""
+def command(
+    check: Annotated[
+        str | None,
+        typer.Option(
+            "--check",
+            metavar="NAME",
+            help="Hold the signal model of this sequence to its contracts, instead of listing.",
+        ),
+    ] = None,
+) -> None:
+    """List the estimators, the networks that ship, and the sequences; or check the signal model of one."""
+    if check is not None:
+        _check(check)
+        return
     from rimap.estimators import estimators
     from rimap.estimators.shipped import metadata_of, shipped
     from rimap.signals import signal_models
@@ -42,6 +57,40 @@ def command() -> None:
     print("Sequences (--sequence):")
     for name, model in sorted(sequences.items()):
         print(f"  {name:<8} {_sequence(model)}")
+
+
+def _check(name: str) -> None:
+    """Print a line for each contract of a signal model, for each kind of settings that it takes."""
+    from rimap.errors import InputError
+    from rimap.signals import signal_models
+    from rimap.testing import example_models, signal_model_outcomes
+
+    sequences = signal_models()
+    if name not in sequences:
+        raise InputError(f"--check: expected one of {', '.join(sorted(sequences))}, got {name!r}.")
+    broken = 0
+    for label, model in example_models(sequences[name]).items():
+        settings = ", ".join(_values(s, getattr(model, s.name)) for s in model.settings.values())
+        print(f"{model.title} ({name}){f', {label}' if label else ''}: {settings}")
+        for outcome in signal_model_outcomes(model):
+            mark = "FAILS" if outcome.failure else "–" if outcome.skipped else "holds"
+            why = outcome.failure or outcome.skipped
+            print(f"  {mark:<6} {outcome.property}{f': {why}' if why else ''}")
+            broken += bool(outcome.failure)
+    if broken:
+        print(f"rimap: {name} breaks {broken} of its contracts.", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _values(setting: Setting, value: Any) -> str:
+    """Return a setting in words: ``TI 30 to 3000 ms``, ``no TR``."""
+    if value is None:
+        return f"no {setting.symbol}"
+    from rimap.signals.settings import with_unit
+
+    values = [value] if isinstance(value, float) else value
+    low, high = min(values), max(values)
+    return f"{setting.symbol} " + (f"{low:.6g} to " if low != high else "") + with_unit(high, setting.unit)
 
 
 def _sequence(model: type[SignalModel]) -> str:
