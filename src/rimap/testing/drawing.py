@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.errors import InputError
 from rimap.signals.base import Setting, SignalModel, axis_of
 from rimap.signals.settings import settings_of
 
@@ -37,14 +38,23 @@ def example_models(model: type[SignalModel]) -> dict[str, SignalModel]:
     for s in settings.values():
         if s is not settings[axis.name] and s.required:
             values[s.name] = _spread(s, values, n if s.per_image else 1)
-    options: dict[str, dict[str, Any]] = {"": {}}
+    options: dict[str, dict[str, Any]] = {}
     for s in settings.values():
         if not s.required:
             for many in (False, True) if s.per_image is None else (s.per_image,):
                 label = f"{s.name}{' for each image' if many else ''}"
                 options[label] = {s.name: _spread(s, values, n if many else 1)}
     options |= {f.name: {f.name: True} for f in dataclasses.fields(model) if f.default is False}
-    return {label: model(**values, **more) for label, more in options.items()}
+    found, refused = {"": model(**values)}, {}
+    for label, more in options.items():
+        try:
+            found[label] = model(**values, **more)
+        except InputError:
+            refused[label] = more
+    if refused:  # settings that need one another
+        together = {name: value for more in refused.values() for name, value in more.items()}
+        found[" and ".join(refused)] = model(**values, **together)
+    return found
 
 
 def _axis_values(model: type[SignalModel], axis: Setting, n: int) -> tuple[float, ...]:
