@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from rimap.errors import InputError
 from rimap.signals import SignalModel, signal_models
 from rimap.testing import example_models
 
@@ -32,8 +33,11 @@ CLASSES: dict[str, type[SignalModel]] = signal_models() | {
     cls.name: cls for cls in (_module(EXAMPLE).SaturationRecovery, _lab.OffsetDecay, _lab.SpoiledEchoes)
 }
 #: Every one with what its scanner can be set to.
-MODELS: dict[str, SignalModel] = {
-    f"{name} {label}".strip(): model
-    for name, cls in sorted(CLASSES.items())
-    for label, model in example_models(cls).items()
-}
+MODELS: dict[str, SignalModel] = {}
+#: Models whose examples cannot be made, and why.
+WITHOUT_EXAMPLES: dict[str, str] = {}
+for name, cls in sorted(CLASSES.items()):
+    try:
+        MODELS |= {f"{name} {label}".strip(): model for label, model in example_models(cls).items()}
+    except InputError as error:
+        WITHOUT_EXAMPLES[name] = str(error)

@@ -10,7 +10,7 @@ from rimap.signals import SignalModel
 from rimap.testing import SIGNAL_CHECKS
 from rimap.testing.checking import Check, DoesNotApply
 
-from .cases import MODELS
+from .cases import MODELS, WITHOUT_EXAMPLES
 
 
 @pytest.mark.parametrize("check", SIGNAL_CHECKS, ids=lambda check: check.__name__)
@@ -27,3 +27,8 @@ def test_contract(model: SignalModel, check: Check[SignalModel], seed: int) -> N
 def test_the_settings_of_the_built_in_models_are_in_bids() -> None:
     for model in MODELS.values():
         assert model.axis.bids or not type(model).__module__.startswith("rimap.")
+
+
+def test_every_model_has_examples() -> None:
+    """From its declarations, or from its own classmethod `examples`."""
+    assert WITHOUT_EXAMPLES == {}

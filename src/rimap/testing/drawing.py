@@ -34,10 +34,12 @@ def example_models(model: type[SignalModel]) -> dict[str, SignalModel]:
         return {f"example {i}" if i else "": m for i, m in enumerate(own())}
     n = max(8, len(model.parameters) + 4)
     axis, settings = axis_of(model), settings_of(model)
-    values: dict[str, Any] = {axis.name: _axis_values(model, axis, n)}
-    for s in settings.values():
-        if s is not settings[axis.name] and s.required:
-            values[s.name] = _spread(s, values, n if s.per_image else 1)
+    spread = _axis_values(model, axis, n)
+    try:
+        found = {"": model(**(values := _required(settings, axis, spread)))}
+    except InputError:  # the echoes of one train
+        even = _rounded(spread[-1] / n * np.arange(1, n + 1))
+        found = {"": model(**(values := _required(settings, axis, even)))}
     options: dict[str, dict[str, Any]] = {}
     for s in settings.values():
         if not s.required:
@@ -45,7 +47,7 @@ def example_models(model: type[SignalModel]) -> dict[str, SignalModel]:
                 label = f"{s.name}{' for each image' if many else ''}"
                 options[label] = {s.name: _spread(s, values, n if many else 1)}
     options |= {f.name: {f.name: True} for f in dataclasses.fields(model) if f.default is False}
-    found, refused = {"": model(**values)}, {}
+    refused = {}
     for label, more in options.items():
         try:
             found[label] = model(**values, **more)
@@ -55,6 +57,15 @@ def example_models(model: type[SignalModel]) -> dict[str, SignalModel]:
         together = {name: value for more in refused.values() for name, value in more.items()}
         found[" and ".join(refused)] = model(**values, **together)
     return found
+
+
+def _required(settings: dict[str, Setting], axis: Setting, along: tuple[float, ...]) -> dict[str, Any]:
+    """Return values of the required settings, those of the axis being `along`."""
+    values: dict[str, Any] = {axis.name: along}
+    for s in settings.values():
+        if s.name != axis.name and s.required:
+            values[s.name] = _spread(s, values, len(along) if s.per_image else 1)
+    return values
 
 
 def _axis_values(model: type[SignalModel], axis: Setting, n: int) -> tuple[float, ...]:
