@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable
@@ -38,7 +39,8 @@ def example_models(model: type[SignalModel]) -> dict[str, SignalModel]:
     try:
         found = {"": model(**(values := _required(settings, axis, spread)))}
     except InputError:  # the echoes of one train
-        even = _rounded(spread[-1] / n * np.arange(1, n + 1))
+        step = float(f"{spread[-1] / n:.2g}")
+        even = tuple(step * (i + 1) for i in range(n))
         found = {"": model(**(values := _required(settings, axis, even)))}
     options: dict[str, dict[str, Any]] = {}
     for s in settings.values():
@@ -55,7 +57,8 @@ def example_models(model: type[SignalModel]) -> dict[str, SignalModel]:
             refused[label] = more
     if refused:  # settings that need one another
         together = {name: value for more in refused.values() for name, value in more.items()}
-        found[" and ".join(refused)] = model(**values, **together)
+        with contextlib.suppress(InputError):  # the classmethod `examples` would know better
+            found[" and ".join(refused)] = model(**values, **together)
     return found
 
 
