@@ -164,7 +164,7 @@ def test_a_model_that_breaks_a_contract_is_shown(install: Install) -> None:
         "  FAILS  The partial derivatives are those of finite differences: the derivative in T2 deviates" in done.stdout
     )
     unknown = CliRunner().invoke(build(), ["models", "--check", "t3"], prog_name="rimap")
-    assert unknown.exit_code == 2 and "expected one of ir, mine, t2, got 't3'" in unknown.stderr
+    assert unknown.exit_code == 2 and "expected one of ir, " in unknown.stderr and "mine, " in unknown.stderr
 
 
 def test_the_command_line_shows_a_line(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
