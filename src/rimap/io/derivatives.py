@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.io.atomic import Content, write_together
 from rimap.io.bids import absolute
+from rimap.io.images import nifti_of_pieces
 from rimap.io.naming import Naming, Quantity, outputs_of, rate_suffix, sidecar_of
 from rimap.io.nifti import open_nifti
 from rimap.io.provenance import dataset_files, dataset_problem, map_metadata, to_json
@@ -29,8 +27,6 @@ from rimap.signals import Parameter
 
 #: The unit of a map in BIDS, and how many of it one unit of rimap is.
 _UNITS = {"ms": ("s", 1e-3), "1/ms": ("1/s", 1e3), "a.u.": ("arbitrary", 1.0), "deg": ("degree", 1.0)}
-#: Bytes that are compressed at a time.
-_BLOCK = 1 << 20
 
 
 def planned_outputs(
@@ -179,7 +175,7 @@ def map_files(
     sidecars: dict[Path, Content] = {}
 
     def add(path: Path, values: Values, units: str | None, about: str, **more: Any) -> None:
-        images[path] = partial(_nifti, maps, values, first.header, shape, fill)
+        images[path] = partial(nifti_of_pieces, partial(_in_slabs, maps, values), first.header, shape, fill)
         metadata = {"Description": about, **({"Units": units} if units else {}), **more, **common}
         sidecars[sidecar_of(path)] = to_json(metadata)
 
@@ -216,6 +212,10 @@ def map_files(
 Values = Callable[[ParameterMaps], NDArray[Any]]
 
 
+def _in_slabs(maps: ParameterMaps | MapsOnDisk, values: Values) -> Iterator[NDArray[Any]]:
+    return map(values, pieces_of(maps))
+
+
 def _value(q: Quantity, scale: float, maps: ParameterMaps) -> NDArray[Any]:
     return values_of(q, maps.model, maps) * scale
 
@@ -242,70 +242,3 @@ def _residual(maps: ParameterMaps) -> NDArray[Any]:
 
 def _status(maps: ParameterMaps) -> NDArray[Any]:
     return maps.status.astype(np.uint8)
-
-
-def _nifti(
-    maps: ParameterMaps | MapsOnDisk, values: Values, like: Any, shape: tuple[int, ...], fill: float
-) -> Iterator[bytes]:
-    """Yield a compressed NIfTI file with the geometry of the header `like`, to the bit, from maps in slabs."""
-    dtype = _dtype(map(values, pieces_of(maps)))
-
-    def raw() -> Iterator[bytes]:
-        yield _header_bytes(like, shape, dtype)
-        for piece in pieces_of(maps):
-            x = values(piece)
-            if dtype != np.uint8:
-                x = np.where(np.isfinite(x), x, fill)
-            yield x.astype(dtype).tobytes(order="F")
-
-    return _gzipped(raw())
-
-
-def _gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the pieces compressed; the outcome depends on neither time nor how they were cut."""
-    packer, left = zlib.compressobj(1, zlib.DEFLATED, 31), bytearray()
-    for piece in pieces:
-        left += piece
-        whole = len(left) - len(left) % _BLOCK
-        for i in range(0, whole, _BLOCK):
-            yield packer.compress(bytes(left[i : i + _BLOCK]))
-        del left[:whole]
-    yield packer.compress(bytes(left))
-    yield packer.flush()
-
-
-def _header_bytes(like: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    header = type(like)()
-    header.set_data_dtype(dtype)
-    header.set_data_shape((1,) * len(shape))
-    for field in ("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
-                  "sform_code", "srow_x", "srow_y", "srow_z"):  # fmt: skip
-        header[field] = like[field]
-    header["pixdim"][:4] = like["pixdim"][:4]
-    header["xyzt_units"] = like["xyzt_units"] & 7  # space; there is no time axis
-    header["descrip"] = f"rimap {importlib.metadata.version('rimap')}".encode()
-    two = isinstance(like, nib.Nifti2Header)
-    image = (nib.Nifti2Image if two else nib.Nifti1Image)(np.zeros((1,) * len(shape), dtype), None, header)
-    for field in ("qform_code", "sform_code"):
-        image.header[field] = like[field]
-    start = image.to_bytes()[: -dtype.itemsize]
-    whole = type(like)(start[: 540 if two else 348])
-    whole.set_data_shape(shape)
-    whole["pixdim"][:4] = like["pixdim"][:4]  # the slice thickness of two axes as well
-    block = bytes(whole.binaryblock)
-    return block + bytes(start[len(block) :])
-
-
-def _dtype(pieces: Iterable[NDArray[Any]]) -> np.dtype[Any]:
-    """Return float32 where the values fit it, else float64; whole numbers stay."""
-    largest, small, n = 0.0, 0, 0
-    tiny, most = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
-    for values in pieces:
-        if values.dtype == np.uint8:
-            return values.dtype
-        size = np.abs(values[np.isfinite(values) & (values != 0)])
-        n += size.size
-        small += int((size <= tiny).sum())
-        largest = max(largest, float(size.max(initial=0.0)))
-    fits = not n or (largest < most and 2 * small < n)
-    return np.dtype(np.float32 if fits else np.float64)

@@ -107,6 +107,8 @@ def note_on_echoes(
     if model.gradient_echo is None or not any(_varies(metadata, f) for f in axis_of(model).bids):
         return []  # the images differ in something else: a preparation, whatever the readout
     kind, evidence = echo_kind(metadata)
+    if model.gradient_echo and kind == GRADIENT and not sure:
+        return [f"the sidecars say gradient echoes ({evidence}): the map is T2*, not T2"]
     if model.gradient_echo or kind == SPIN:
         return []
     for_gradient_echoes = [

@@ -128,18 +128,17 @@ def map_metadata(
 def _given(model: SignalModel, given: Mapping[str, Any], series_files: SeriesFiles, out: Path) -> dict[str, Any]:
     """Return where the given parameters are from: the name of a source, a number, or `ARRAY`."""
     known: dict[str, Any] = {p.name: p.start for p in model.parameters if p.given} | dict(given)
-    return {k: _source(v, series_files, out) if isinstance(v, Path) else v for k, v in known.items()}
+    return {k: source_of(v, series_files.dataset, out) if isinstance(v, Path) else v for k, v in known.items()}
 
 
 def _sources(series_files: SeriesFiles, out: Path) -> list[str]:
     if series_files.origin:
         return list(series_files.origin)
-    return [_source(f, series_files, out) for f in series_files.sources]
+    return [source_of(f, series_files.dataset, out) for f in series_files.sources]
 
 
-def _source(path: Path, series_files: SeriesFiles, out: Path) -> str:
+def source_of(path: Path, dataset: Path | None, out: Path) -> str:
     """Return what a sidecar calls a source: a BIDS URI, or a path from OUT."""
-    dataset = series_files.dataset
     if dataset is None or not absolute(path).is_relative_to(dataset):
         return _relative(path, out)
     link = _link_name(_description(out), _relative(dataset, out))

@@ -126,6 +126,7 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
     from rimap import report
     from rimap.io import map_files
     from rimap.io.atomic import write_together
+    from rimap.quantities import quantities_of
 
     request, files, estimator = making.request, making.files, making.estimator
     series, maps, rois = mapped.shown, mapped.shown_maps, mapped.rois
@@ -172,7 +173,7 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         share_ok=float((maps.status[inside] == 0).mean()),
         main=main if (main := _main(series.model)) in statistics else series.model.time.name,
         statistics=statistics,
-        units={p.name: p.unit for p in maps.model.parameters},
+        units={q.name: q.unit for q in quantities_of(maps.model)},
         count=mapped.count,
         noise=_noise_text(maps),
         estimator=f"{maps.estimator} – {report.title_of(maps, estimator.title)}",

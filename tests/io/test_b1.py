@@ -1,0 +1,93 @@
+"""Scans of the transmit field are found, read in order and written as the map that other sequences find by themselves."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from rimap.errors import InputError
+from rimap.io import find_series
+from rimap.io.b1 import find_b1, write_b1
+
+from .model_files import SHAPE, example, save, write_bids
+from .test_writing import VALIDATOR, sidecar, validate
+
+
+def scan(root: Path, kind: str, *, subject: str = "1", swapped: bool = False) -> Path:
+    """Write a B1 scan as a data set; the images hold 1 and 2 in the order of what differs."""
+    for n in (1, 2):
+        value = 3 - n if swapped else n
+        about: dict[str, Any]
+        if kind == "TB1AFI":
+            name, about = (
+                f"sub-{subject}_acq-tr{n}_TB1AFI",
+                {"FlipAngle": 60, "RepetitionTimeExcitation": 0.02 * 5 ** (value - 1)},
+            )
+        else:
+            name, about = f"sub-{subject}_flip-{n}_TB1DAM", {"FlipAngle": 60 * value}
+        save(root / f"sub-{subject}/fmap/{name}.nii.gz", np.full(SHAPE, value, np.float32), about)
+    (root / "dataset_description.json").write_text('{"Name": "test", "BIDSVersion": "1.10.0"}')
+    return root
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "settings"), [("TB1AFI", {"flip_angle": (60,), "tr": (20, 100)}), ("TB1DAM", {"flip_angle": (60, 120)})]
+)
+def test_found_and_read_in_order(tmp_path: Path, kind: str, settings: dict[str, Any], swapped: bool) -> None:
+    root = scan(scan(tmp_path, kind, swapped=swapped), kind, subject="2")
+    both = find_b1(root)
+    assert [s.label for s in both] == [f"sub-1 {kind}", f"sub-2 {kind}"]
+    (files,) = find_b1(root, participant_labels=["sub-1"])
+    read = files.load()
+    assert dict(read.settings) == settings
+    assert read.images.shape == (2, *SHAPE) and (read.images[0] == 1).all() and (read.images[1] == 2).all()
+    assert find_b1(files.images[1]) == [files]
+    assert find_b1(root, sessions=["1"]) == []
+
+
+def test_a_scan_with_one_image_is_refused(tmp_path: Path) -> None:
+    root = scan(tmp_path, "TB1DAM")
+    next(root.glob("sub-1/fmap/*flip-2*.nii.gz")).unlink()
+    (files,) = find_b1(root)
+    with pytest.raises(InputError, match=r"sub-1 TB1DAM: expected two images, got 1"):
+        files.load()
+
+
+@pytest.mark.parametrize("kind", ["TB1AFI", "TB1DAM"])
+def test_the_map_is_found_by_other_sequences(tmp_path: Path, kind: str) -> None:
+    from rimap.signals.variable_flip_angle import VariableFlipAngle
+
+    root = write_bids(scan(tmp_path / "raw", kind), example(VariableFlipAngle))
+    out = root / "derivatives" / "rimap"
+    (files,) = find_b1(root)
+    (series,) = find_series(root)
+    assert any("no map of B1 was found" in note for note in series.open().notes)
+    b1 = np.linspace(0.8, 1.2, np.prod(SHAPE)).reshape(SHAPE)
+    path = write_b1(b1, files, files.load(), out, about={"EstimationAlgorithm": "test"})
+    assert path == out / "sub-1/fmap/sub-1_TB1map.nii.gz"
+    assert sidecar(path)["Sources"] == [f"bids:raw:{f.relative_to(root).as_posix()}" for f in files.images]
+    opened = series.open()
+    np.testing.assert_allclose(opened.given["B1"], b1, rtol=1e-6)
+    assert opened.notes == ("B1 from sub-1_TB1map.nii.gz, as a factor (median 1)",)
+    with pytest.raises(InputError, match="--overwrite"):
+        write_b1(b1, files, files.load(), out, about={})
+    if VALIDATOR.exists():
+        assert validate(out) == []
+
+
+@pytest.mark.parametrize("name", ["b1_afi", "b1_dam"])
+def test_real_scans(shared_data: Path, tmp_path: Path, name: str) -> None:
+    (files,) = find_b1(shared_data / name)
+    read = files.load()
+    assert len(read.images) == 2 and read.images.ndim == nib.load(files.images[0]).ndim + 1
+    assert read.settings["flip_angle"][0] == 60
+    shutil.copytree(shared_data / name, tmp_path / "raw")
+    (copied,) = find_b1(tmp_path / "raw")
+    path = write_b1(np.ones(read.images.shape[1:]), copied, copied.load(), tmp_path / "out", about={})
+    np.testing.assert_array_equal(nib.load(path).affine, nib.load(files.images[0]).affine)
