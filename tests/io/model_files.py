@@ -11,7 +11,6 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.io.metadata import plural
 from rimap.signals import SignalModel
 from rimap.signals.base import axis_of
 from rimap.signals.settings import settings_of
@@ -31,6 +30,8 @@ def example(cls: type[SignalModel], *, optional: bool = True, shared: bool = Fal
         Whether settings that may differ between the images, or not, are the same in all.
     """
     values: dict[str, Any] = {}
+    axis = axis_of(cls)
+    step = min(max(2 * axis.plausible[0], 1.0), 0.9 * axis.plausible[1] / N_IMAGES)
     for s in settings_of(cls).values():
         if not (s.required or optional):
             continue
@@ -40,6 +41,10 @@ def example(cls: type[SignalModel], *, optional: bool = True, shared: bool = Fal
             low = 2.0 * max(values[s.longer_than])
             high = 1.5 * low
         several = np.geomspace(low, high, N_IMAGES).round(3)
+        if s.name == axis.name:  # evenly spaced, as the echoes of a train are
+            several = (step * np.arange(1, N_IMAGES + 1)).round(3)
+        elif not s.bids and s.unit == axis.unit:
+            several = np.full(N_IMAGES, step)
         one = s.per_image is False or (s.per_image is None and shared)
         values[s.name] = float(several[2]) if one else tuple(several.tolist())
     return cls(**values)
@@ -61,11 +66,11 @@ def sidecars_of(model: SignalModel) -> list[dict[str, Any]]:
     sidecars: list[dict[str, Any]] = [{} for _ in range(model.n_images)]
     for s in model.settings.values():
         value = getattr(model, s.name)
-        if value is None or not s.bids:
+        if value is None:
             continue
         values = np.broadcast_to(np.atleast_1d(value), model.n_images).tolist()
         for sidecar, v in zip(sidecars, values):
-            sidecar[s.bids[0]] = float(f"{v / s.factor:.12g}")
+            sidecar[s.sidecar_field] = float(f"{v / s.factor:.12g}")
     return sidecars
 
 
@@ -103,8 +108,3 @@ def save(path: Path, data: Any, sidecar: Mapping[str, Any] | None = None) -> Pat
     if sidecar is not None:
         path.with_name(path.name.split(".nii")[0] + ".json").write_text(json.dumps(sidecar))
     return path
-
-
-def fields_of(cls: type[SignalModel]) -> set[str]:
-    """Return all sidecar fields that a model may be written with."""
-    return {f for s in settings_of(cls).values() for name in (s.sidecar_field, *s.bids) for f in (name, plural(name))}

@@ -12,11 +12,13 @@ import pytest
 
 from rimap.errors import InputError
 from rimap.io import find_series, read, write_maps
+from rimap.io.metadata import model_from_metadata, settings_metadata
 from rimap.io.naming import main_suffix
 from rimap.io.results import find_results
 from rimap.series import ParameterMaps
 from rimap.signals import SignalModel, signal_models
 from rimap.signals.base import axis_of
+from rimap.signals.multi_echo_spin_echo import PROFILES
 from rimap.signals.settings import settings_of
 
 from .model_files import SHAPE, example, images_of, save, sidecars_of, suffix_of, write_bids
@@ -103,7 +105,7 @@ def test_a_setting_that_is_missing_is_named_with_its_field_and_its_option(
         with pytest.raises(InputError) as caught:
             read(next(root.rglob("*.nii.gz")), sequence=cls.name)
         text = str(caught.value)
-        assert f"no {s.bids[0]} in its sidecar" in text and f"--set {s.name}=VALUES" in text and "-3_" in text
+        assert f"no {s.sidecar_field} in its sidecar" in text and f"--set {s.name}=VALUES" in text and "-3_" in text
         assert ("--times-ms" in text) == (s.name == axis_of(cls).name and s.unit == "ms")
 
 
@@ -111,18 +113,20 @@ def test_a_setting_that_is_missing_is_named_with_its_field_and_its_option(
 def test_another_unit_in_the_sidecars_is_refused(cls: type[SignalModel], tmp_path: Path) -> None:
     model = example(cls)
     for s in settings_of(cls).values():
-        if not s.bids or s.unit not in ("ms", "deg"):
+        if s.name not in model.settings or getattr(model, s.name) is None or s.unit not in ("ms", "deg"):
             continue
         root = write_bids(tmp_path / s.name, model)
         for path in root.glob("sub-*/anat/*.json"):
             about = json.loads(path.read_text())
             factor = 1000.0 if s.unit == "ms" else np.pi / 180 * (0.1 if s.plausible[0] < 1 else 1)
-            path.write_text(json.dumps(about | {s.bids[0]: factor * about[s.bids[0]]}))
+            path.write_text(json.dumps(about | {s.sidecar_field: factor * about[s.sidecar_field]}))
         if s.unit == "deg" and max(np.atleast_1d(getattr(model, s.name))) * factor >= s.plausible[0]:
             continue  # a flip angle that is possible in both units
         says = "milliseconds" if s.unit == "ms" else "radians"
         unit = "seconds" if s.unit == "ms" else "degrees"
-        with pytest.raises(InputError, match=rf"expected {s.bids[0]} in {unit}, got .*If these are {says}, write"):
+        with pytest.raises(
+            InputError, match=rf"expected {s.sidecar_field} in {unit}, got .*If these are {says}, write"
+        ):
             read(next(root.rglob("*.nii.gz")), sequence=cls.name)
 
 
@@ -180,6 +184,16 @@ def test_old_results_without_the_new_fields_are_read(cls: type[SignalModel], as_
         path.write_text(json.dumps(about))
     (result,) = find_results(tmp_path / "out")
     assert same_settings(result.load().model, series.model)
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=str)
+def test_an_option_that_is_an_object_is_written_and_rebuilt(profile: object) -> None:
+    model = dataclasses.replace(example(MODELS["mese"]), profile=profile)
+    about = json.loads(json.dumps(settings_metadata(model)))
+    assert model_from_metadata(MODELS["mese"], about, "x.json") == model
+    about["SignalModelOptions"]["profile"] = {"Class": "Popen", "args": "true"}
+    with pytest.raises(InputError, match=r"expected an option of class .*got 'Popen'"):
+        model_from_metadata(MODELS["mese"], about, "x.json")
 
 
 @pytest.mark.skipif(not VALIDATOR.exists(), reason="bids-validator-deno is not installed")

@@ -18,6 +18,9 @@ from rimap.signals.settings import Setting, settings_of
 _WITH_ARRAYS = ("EchoTime", "FlipAngle")
 #: The field for whether images keep their polarity, and those for what else a model is made with.
 _SIGNED, _OPTIONS, _BOUNDS = "SignedImages", "SignalModelOptions", "ParameterBounds"
+_SIGNED_FIELD = "signed"
+#: The class of an option that is an object.
+_CLASS = "Class"
 
 
 def settings_metadata(model: SignalModel) -> dict[str, Any]:
@@ -43,7 +46,7 @@ def settings_metadata(model: SignalModel) -> dict[str, Any]:
     if _SIGNED_FIELD in options:
         found[_SIGNED] = options.pop(_SIGNED_FIELD)
     if options:
-        found[_OPTIONS] = options
+        found[_OPTIONS] = {name: _as_json(value) for name, value in options.items()}
     if model.box:
         found[_BOUNDS] = {name: [low, high] for name, low, high in model.box}
     return found
@@ -74,14 +77,38 @@ def model_from_metadata(model: type[SignalModel], about: Mapping[str, Any], wher
     known = _options(model)
     if _SIGNED_FIELD in known:
         options[_SIGNED_FIELD] = about.get(_SIGNED) is True
-    others = about.get(_OPTIONS)
-    for name, value in (others if isinstance(others, dict) else {}).items():
-        if name in known:
-            options[name] = tuple(value) if isinstance(value, list) else value
     bounds = about.get(_BOUNDS)
     if isinstance(bounds, dict):
         options["box"] = tuple((str(name), float(b[0]), float(b[1])) for name, b in bounds.items())
-    return model(**options)
+    others = about.get(_OPTIONS)
+    others = {k: v for k, v in others.items() if k in known} if isinstance(others, dict) else {}
+    if not others:
+        return model(**options)
+    plain = model(**options)
+    return dataclasses.replace(plain, **{k: _from_json(v, getattr(plain, k)) for k, v in others.items()})
+
+
+def _as_json(value: Any) -> Any:
+    """Return an option of a model as JSON: an object (a slice profile) by its class and its fields."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {_CLASS: type(value).__name__} | {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    return value
+
+
+def _from_json(value: Any, default: Any) -> Any:
+    """Return an option from JSON. An object must be of a class like that of the default: a sidecar runs no other code."""
+    if isinstance(value, list):
+        return tuple(_from_json(v, None) for v in value)
+    if not isinstance(value, dict) or _CLASS not in value:
+        return value
+    alike: dict[str, Any] = {}
+    for base in type(default).__mro__[1:-1]:
+        subclasses: list[Any] = base.__subclasses__()
+        alike |= {c.__name__: c for c in subclasses}
+    found = alike.get(str(value[_CLASS]))
+    if found is None:
+        raise InputError(f"expected an option of class {' or '.join(sorted(alike)) or 'none'}, got {value[_CLASS]!r}.")
+    return found(**{k: _from_json(v, None) for k, v in value.items() if k != _CLASS})
 
 
 def plural(field: str) -> str:
@@ -91,9 +118,6 @@ def plural(field: str) -> str:
     ('InversionTimes', 'RepetitionTimesPreparation')
     """
     return re.sub(r"Time(?=[A-Z]|$)", "Times", field) if re.search(r"Time(?=[A-Z]|$)", field) else f"{field}s"
-
-
-_SIGNED_FIELD = "signed"
 
 
 def _options(model: type[SignalModel]) -> list[str]:

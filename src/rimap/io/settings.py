@@ -177,7 +177,7 @@ def option_of(setting: Setting, model: type[SignalModel]) -> str:
 
 def sidecar_field(setting: Setting, metadata: Sequence[Mapping[str, Any]]) -> str | None:
     """Return the field that all sidecars have, the preferred one first; `None` if there is none."""
-    return next((f for f in setting.bids if metadata and all(m.get(f) is not None for m in metadata)), None)
+    return next((f for f in setting.sidecar_fields if metadata and all(m.get(f) is not None for m in metadata)), None)
 
 
 def note_on_repeats(
@@ -257,7 +257,7 @@ def _from_files(
     setting: Setting, files: Files, model: type[SignalModel], known: Mapping[str, Sequence[float]]
 ) -> tuple[tuple[float, ...] | None, str]:
     """Return the values of a setting, `None` if it is to be left out, and a note, "" if there is nothing to say."""
-    present = [f for f in setting.bids if all(m.get(f) is not None for m in files.metadata)]
+    present = [f for f in setting.sidecar_fields if all(m.get(f) is not None for m in files.metadata)]
     why = ""
     for field in present:
         values = _read(setting, field, files, model)
@@ -270,7 +270,7 @@ def _from_files(
         why += f". {setting.if_shorter}" if setting.if_shorter else ""
     if setting.required:
         raise _missing(setting, files, model)
-    some = next((f for f in setting.bids if any(m.get(f) is not None for m in files.metadata)), None)
+    some = next((f for f in setting.sidecar_fields if any(m.get(f) is not None for m in files.metadata)), None)
     if not present and some is not None:
         lacking = next(p for p, m in zip(files.images, files.metadata) if m.get(some) is None)
         why = f"{some} is not in all sidecars ({lacking.name} lacks it) and was not used"
@@ -364,11 +364,7 @@ def _missing(setting: Setting, files: Files, model: type[SignalModel]) -> InputE
     option = option_of(setting, model)
     by_name = f"--set {setting.name}=VALUES"
     remedy = f"{option} ({by_name})" if option.endswith("-ms") else by_name
-    if not setting.bids:
-        return InputError(
-            f"{files.images[0].name}: expected the {setting.title}, which BIDS has no field for. Give {remedy}."
-        )
-    most = max(setting.bids, key=lambda f: sum(m.get(f) is not None for m in files.metadata))
+    most = max(setting.sidecar_fields, key=lambda f: sum(m.get(f) is not None for m in files.metadata))
     lacking = next((p for p, m in zip(files.images, files.metadata) if m.get(most) is None), files.images[0])
     return InputError(
         f"{lacking.name}: no {most} in its sidecar, or no sidecar. Add {most} ({_IN_SIDECARS.get(setting.unit, 'no unit')}), or give "

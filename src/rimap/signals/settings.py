@@ -97,6 +97,11 @@ class Setting:
         """The field that rimap writes: the preferred one of BIDS, or the name in its style (``slice_ratio``: SliceRatio)."""
         return self.bids[0] if self.bids else "".join(word[:1].upper() + word[1:] for word in self.name.split("_"))
 
+    @property
+    def sidecar_fields(self) -> tuple[str, ...]:
+        """The fields that are read, the preferred one first."""
+        return self.bids or (self.sidecar_field,)
+
     def in_sidecar(self, value: float) -> float:
         """Return a value in the unit of the sidecar.
 
