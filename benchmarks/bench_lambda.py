@@ -80,7 +80,7 @@ def sweep(folder: Path, n: int) -> list[list[Any]]:
             found: dict[Any, list[list[float]]] = {x: [] for x in (*LAMBDAS, "best single B")}
             for i, labels in enumerate(planes):
                 rng = np.random.default_rng(100 + i)
-                truth = simulate_subject(labels, MODEL, rng, b_map=kind)
+                truth = simulate_subject(labels, MODEL, rng, field_map=kind)
                 series = simulate_series(truth, MODEL, Gaussian(sigma=0.65 / snr), rng, mask=brain_mask(labels))
                 for x in LAMBDAS:
                     maps = MLE(lambda_B=x, threads=1).estimate(series)

@@ -85,7 +85,7 @@ def _pieces(text: str) -> list[str]:
 def test_the_warnings_are_found() -> None:
     texts = [t for t, _ in warnings_in_code()]
     for beginning in (
-        "TR is not known",
+        "… is not known, so the model",
         "… is poorly determined",
         "The noise level is not known",
         "Network … was trained",

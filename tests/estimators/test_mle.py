@@ -335,7 +335,7 @@ def brain(shared_data: Path) -> NDArray[Any]:
 
 def _rmse(labels: NDArray[Any], b_map: Any, snr: float, weight: float, seed: int = 3) -> float:
     rng = np.random.default_rng(seed)
-    truth = simulate_subject(labels, MODEL, rng, b_map=b_map)
+    truth = simulate_subject(labels, MODEL, rng, field_map=b_map)
     series = simulate_series(truth, MODEL, Gaussian(sigma=0.65 / snr), rng, mask=brain_mask(labels))
     T1 = MLE(lambda_B=weight).estimate(series)["T1"]
     return float(np.sqrt(np.mean((T1 - truth[2])[brain_mask(labels)] ** 2)))

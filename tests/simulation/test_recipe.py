@@ -15,23 +15,23 @@ def test_the_paper_has_nothing_of_the_rest():
         shares = [k for k, v in recipe.as_dict().items() if k.endswith("_share") and v and k != "white_share"]
         assert shares == []
         assert recipe.patch_size == 40 and recipe.orientations == (0, 1, 2)
-        assert recipe.sigma == (0.0065, 0.255) and recipe.b_gamma == 0.2 and recipe.b_range == (0, 0)
+        assert recipe.sigma == (0.0065, 0.255) and recipe.field_gamma == 0.2 and recipe.field_mean == (0, 0)
         assert (recipe.white_A, recipe.white_T_ms, recipe.blur) == (0.05, T, (0.4, 0.4))
-        assert recipe.zoom == (1, 1) and not recipe.flips and recipe.b_smooth == (0, 0) == recipe.shading
+        assert recipe.zoom == (1, 1) and not recipe.flips and recipe.field_spread == (0, 0) == recipe.shading
     assert paper().times_ms == tuple(PROTOCOLS["IV_T1"].times)
 
 
 def test_general_recipes_cover_what_they_promise():
     t1, t2 = general_t1(), general_t2()
     assert t1.wide_T_ms == (20, 5000) and t2.wide_T_ms == (5, 2500)
-    assert t1.b_range == (1.5, 2.1) and not t1.times_ms and t1.n_images == (3, 40)
+    assert t1.field_mean == (1.5, 2.1) and not t1.times_ms and t1.n_images == (3, 40)
     assert general("ir") == t1 and general("t2") == t2
 
 
 def test_three_lines_are_enough_for_a_protocol_of_ones_own():
     recipe = recipe_from({"sequence": "ir", "times_ms": [50, 400, 1100, 2500], "anatomies": "builtin"})
     assert recipe.times_ms == (50.0, 400.0, 1100.0, 2500.0) and recipe.anatomies == ("builtin",)
-    assert recipe.signed_share == recipe.tr_share == 0 and recipe.lesion_share > 0
+    assert recipe.signed_share == recipe.optional_share == 0 and recipe.lesion_share > 0
 
 
 def test_toml_round_trip(tmp_path):
@@ -50,8 +50,8 @@ def test_toml_round_trip(tmp_path):
     ("table", "message"),
     [
         ({"patch_sise": 40}, "nearest valid one is 'patch_size'"),
-        ({"b_gama": 0.2}, "'b_gamma'"),
-        ({"preset": "papers"}, "preset must be one of"),
+        ({"field_gama": 0.2}, "'field_gamma'"),
+        ({"preset": "papers"}, "preset: expected one of paper, general, got 'papers'"),
         ({"protocol": "IV_T3"}, "protocol must be one of"),
         ({"sequence": "flair"}, "sequence must be one of"),
         ({"patch_size": "40"}, "whole number"),

@@ -25,7 +25,7 @@ def test_smooth_B_spans_its_range_and_constant_B_none():
     smooth = simulate_subject(HEAD, "T1", rng())[1]
     assert np.ptp(smooth) / 1.85 == pytest.approx(0.1)
     assert abs(np.diff(smooth, axis=0)).max() < 0.02
-    assert np.ptp(simulate_subject(HEAD, "T1", rng(), b_map="constant")[1]) == 0
+    assert np.ptp(simulate_subject(HEAD, "T1", rng(), field_map="constant")[1]) == 0
 
 
 def test_tissues_are_off_table_1_by_the_scale_asked_for():
@@ -53,7 +53,7 @@ def test_background_and_unknown_quantity():
     kappa = simulate_subject(HEAD, "T2", rng())
     assert kappa.shape == (2, *HEAD.shape)
     assert (kappa[0][HEAD == 0] == 0).all() and np.isfinite(kappa).all() and (kappa[0][HEAD > 0] > 0).all()
-    with pytest.raises(InputError, match="T1, T2"):
+    with pytest.raises(InputError, match="expected one of T1, T2, got 'T3'"):
         simulate_subject(HEAD, "T3", rng())
 
 
@@ -80,7 +80,7 @@ def test_volume_and_acquisition():
 
 
 def test_hidden_tr_is_in_the_effective_truth():
-    recipe = replace(general_t1(), tr_share=0.0, tr_unknown_share=1.0, signed_share=0.0, rician_share=0.0)
+    recipe = replace(general_t1(), optional_share=0.0, hidden_share=1.0, signed_share=0.0, rician_share=0.0)
     recipe = replace(recipe, sigma=(1e-4, 1e-4))
     series, kappa = simulate_acquisition(recipe, HEAD, 0)
     assert series.model.tr is None

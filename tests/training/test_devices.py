@@ -26,8 +26,8 @@ from rimap.training.recipe import training_recipe
 ELSEWHERE = torch.device("meta")
 RECIPES = {
     "paper": {"variant": "paper"},
-    "general": {"variant": "general", "training": {"b_error_left": [1.0, 1.0]}},
-    "nearer B": {"variant": "general", "training": {"b_error_left": [0.1, 0.5]}},
+    "general": {"variant": "general", "training": {"field_error_left": [1.0, 1.0]}},
+    "nearer field": {"variant": "general", "training": {"field_error_left": [0.1, 0.5]}},
     "T2": {"variant": "general", "sequence": "t2"},
     "draws": {"variant": "general", "simulation": {"noise_draws": 2}, "loss": {"bias_penalty": 1.0}},
     "mixed": {"variant": "general", "training": {"precision": "bf16-mixed"}},

@@ -167,7 +167,7 @@ def test_three_lines_are_a_recipe(tmp_path):
         ({"training": {"iterations": 0}}, "1 or more"),
         ({"network": "resnet", "sequence": "ir", "preset": "general"}, "one protocol"),
         ({"variant": "papers"}, "must be one of paper, general"),
-        ({"simulation": {"b_gama": 1.0}}, "nearest valid one is 'b_gamma'"),
+        ({"simulation": {"field_gama": 1.0}}, "nearest valid one is 'field_gamma'"),
     ],
 )
 def test_a_wrong_recipe_is_refused(document, message):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,11 +15,15 @@ NO_ARGS_IS_HELP = True
 
 
 def command(
-    recipe: Annotated[
-        str,
-        typer.Argument(metavar="RECIPE", help="A .toml file, or a protocol of the paper: IV_T1, HP_T1, IV_T2, ..."),
-    ],
     out: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder for the data.")],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", help="A .toml file, or a protocol of the paper: IV_T1, HP_T1, IV_T2, ..."),
+    ] = None,
+    sequence: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A signal model instead of a recipe: vfa, megre, ... Its protocol is drawn."),
+    ] = None,
     anatomy: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE|builtin", help="Label volume, folder, builtin or brainweb:04. Repeatable."),
@@ -27,7 +31,10 @@ def command(
     n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="How many subjects, or patches.")] = 1,
     seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="The recipe's if left out.")] = None,
     snr: Annotated[
-        float | None, typer.Option(metavar="X", help="Sets the noise to 0.65/SNR; drawn from the recipe if left out.")
+        float | None,
+        typer.Option(
+            metavar="X", help="SNR of white matter in the brightest image; drawn from the recipe if left out."
+        ),
     ] = None,
     slice_index: Annotated[
         int | None, typer.Option("--slice", metavar="K", help="Axial slice; the one with most brain if left out.")
@@ -40,6 +47,7 @@ def command(
 
     \b
     rimap simulate IV_T1 -o simulated --snr 30
+    rimap simulate --sequence vfa -o simulated
     rimap simulate recipes/t1.toml -o patches --patches --n 240
     """
     from dataclasses import replace
@@ -48,14 +56,20 @@ def command(
     from rimap.io.atomic import write_together
     from rimap.signals.protocols import PROTOCOLS
     from rimap.simulation.anatomies import load_anatomies
-    from rimap.simulation.recipe import read_recipe, recipe_from
+    from rimap.simulation.recipe import general, model_class, read_recipe, recipe_from, signal_level
 
-    what = read_recipe(recipe) if recipe not in PROTOCOLS else recipe_from({"preset": "paper", "protocol": recipe})
+    if (recipe is None) == (sequence is None):
+        raise InputError("expected a RECIPE or --sequence NAME, got " + ("both." if recipe else "neither."))
+    if recipe is None:
+        what = general(str(sequence))
+    else:
+        what = read_recipe(recipe) if recipe not in PROTOCOLS else recipe_from({"preset": "paper", "protocol": recipe})
     what = replace(what, seed=what.seed if seed is None else seed)
     if snr is not None:
         if not 0 < snr < float("inf"):
             raise InputError(f"--snr must be above 0; {snr:g} came.")
-        what = replace(what, sigma=(0.65 / snr, 0.65 / snr))
+        sigma = 0.65 * signal_level(what.sequence) / snr  # 0.65: A of white matter
+        what = replace(what, sigma=(sigma, sigma))
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; a folder was expected. Give another -o OUT.")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
@@ -69,7 +83,9 @@ def command(
     things = ("patch" if n == 1 else "patches") if patches else ("subject" if n == 1 else "subjects")
     print(f"Simulated {n} {things}: {out}")
     if not patches:
-        print(f"Truth: {out / 'derivatives' / 'truth'}\nNext: rimap map {out} -o {out.parent / (out.name + '-maps')}")
+        option = "" if model_class(what.sequence).bids_suffix else f" --sequence {what.sequence}"
+        maps = out.parent / (out.name + "-maps")
+        print(f"Truth: {out / 'derivatives' / 'truth'}\nNext: rimap map {out} -o {maps}{option}")
 
 
 def _subjects(
@@ -110,7 +126,11 @@ def _patches(recipe: PatchRecipe, anatomies: tuple[Anatomy, ...], n: int) -> byt
     from rimap.simulation.patches import simulate_batch
 
     batch = simulate_batch(recipe, anatomies, 0, n)
-    tr = getattr(batch.model, "tr", None)
+    settings = {name: getattr(batch.model, name) for name in batch.model.settings}
+    more: dict[str, Any] = {
+        f"setting_{name}": np.asarray([] if v is None else v, float) for name, v in settings.items()
+    }
+    more |= {f"given_{name}": v for name, v in batch.known.items()}
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -120,7 +140,7 @@ def _patches(recipe: PatchRecipe, anatomies: tuple[Anatomy, ...], n: int) -> byt
         labels=batch.labels,
         structures=batch.structures,
         times_ms=batch.model.times,
-        tr_ms=np.asarray([] if tr is None else tr, float),
+        **more,
         parameters=np.array([p.name for p in batch.model.parameters]),
         recipe=np.array(json.dumps(recipe.as_dict())),
     )

@@ -69,13 +69,18 @@ def settings_of_options(estimator: Any) -> dict[str, Any]:
 
 def model_warnings(model: SignalModel) -> tuple[str, ...]:
     """Return what the user should know about the model, whatever the estimator."""
-    if getattr(model, "tr", 0) is None:
-        T = model.parameters[-1].name
-        return (
-            f"TR is not known, so the model has no TR term: {T} is right where TR exceeds 5 {T}, and B takes up the "
-            "rest. Give the time from inversion to inversion (RepetitionTimePreparation, or --tr-ms).",
-        )
-    return ()
+    return tuple(
+        f"{s.symbol} is not known, so the model has no {s.symbol} term: {s.if_unknown}. Give the {s.title} "
+        f"({', '.join([*s.bids[:1], f'or the setting {s.name}'])})."
+        for s in model.settings.values()
+        if s.if_unknown and getattr(model, s.name) is None
+    )
+
+
+def brightness(model: SignalModel) -> float:
+    """Return the brightest signal for an amplitude of 1 at the declared start; 1 if it is half of that or more."""
+    g = np.abs(model.columns({p.name: np.asarray(p.start, dtype=float) for p in model.nonlinear})[:, 0]).max()
+    return 1.0 if g >= 0.5 else float(g)
 
 
 def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: float = 0.2) -> tuple[str, ...]:
@@ -83,11 +88,14 @@ def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: fl
     noise = maps.noise
     if maps.sd_kappa is None or maps.residual is None or noise is None or noise.sigma is None:
         return ()
-    p, T, A = series.model.parameters[-1], maps.kappa[-1], maps.kappa[0]
+    model, p = series.model, series.model.time
+    at = model.index(p.name)
+    T, A = maps.kappa[at], maps.kappa[model.index(model.amplitudes[0].name)]
     step = -(-maps.status.size // 50_000)  # a median needs no more voxels
     flat = slice(None, None, step)
     sigma = np.broadcast_to(np.reshape(noise.sigma, -1), maps.status.size)[flat]
-    sd, T, A, status = (a.reshape(-1)[flat] for a in (maps.sd_kappa[-1], T, A, maps.status))
+    sd, T, A, status = (a.reshape(-1)[flat] for a in (maps.sd_kappa[at], T, A, maps.status))
+    A = A * brightness(model)
     with np.errstate(invalid="ignore"):
         use = (status == Status.OK) & np.isfinite(sd) & (3 * sigma < A)
         poor = use & (sd > limit * T)
@@ -98,14 +106,16 @@ def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: fl
     relative = quantile(sd[use] / T[use], 0.5)
     if relative <= limit:
         return ()
-    tau, middle = series.model.times, quantile(T[use], 0.5)
+    times, middle = model.times, quantile(T[use], 0.5)
     snr = quantile(A[use] / sigma[use], 0.5)
     reasons = [f"the SNR is {snr:.3g}"]
-    if tau.max() < 2 * middle:
-        reasons.append(f"the longest time, {tau.max():g} ms, is only {tau.max() / middle:.2g} of the median {p.name}")
-    if tau.min() > middle / 2:
-        reasons.append(f"the shortest time, {tau.min():g} ms, is {tau.min() / middle:.2g} of the median {p.name}")
+    if model.axis.unit == p.unit and times.max() < 2 * middle:
+        reasons.append(
+            f"the longest time, {times.max():g} ms, is only {times.max() / middle:.2g} of the median {p.name}"
+        )
+    if model.axis.unit == p.unit and times.min() > middle / 2:
+        reasons.append(f"the shortest time, {times.min():g} ms, is {times.min() / middle:.2g} of the median {p.name}")
     return (
         f"{p.name} is poorly determined: its standard deviation is {100 * relative:.0f} % in the median voxel, because "
-        f"{' and '.join(reasons)} with {series.model.n_images} images. Images at other times, or more of them, help.",
+        f"{' and '.join(reasons)} with {model.n_images} images. Images at other times, or more of them, help.",
     )

@@ -90,7 +90,7 @@ def sigma_from_background(series: WeightedSeries) -> float:
         return float("nan")
     S = _values(series, voxels)
     S = S[:, np.isfinite(S).all(0) & (S != 0).any(0)]
-    signed = getattr(series.model, "signed", False)
+    signed = series.model.is_signed
     channels = 1 if signed else 2
     enough = max(50, len(voxels) // 100)
     if S.shape[1] < enough:

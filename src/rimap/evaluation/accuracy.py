@@ -82,7 +82,7 @@ def measure(
     """
     brain = np.isin(labels, BRAIN_LABELS)
     kappa = simulate_subject(
-        np.where(brain, labels, 0), model, np.random.default_rng([seed, subject]), texture=texture, b_map=b_map
+        np.where(brain, labels, 0), model, np.random.default_rng([seed, subject]), texture=texture, field_map=b_map
     )
     noise = Gaussian(REFERENCE_SIGNAL / snr)
     maps = []

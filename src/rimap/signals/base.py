@@ -86,6 +86,9 @@ class Parameter:
         BIDS suffix of its map, or `None` if BIDS has none.
     prior
         Of a field: what it is like in a scan.
+    tissue
+        The tissue property whose table (`rimap.simulation.tissues`) it is drawn from to simulate scans: ``T1``, ``T2`` or
+        ``T2star``. The default is its name.
     search
         The range of a coarse search for a start, in `unit`. The default is the box, and for a field the means of its `prior`.
     meaning
@@ -101,6 +104,7 @@ class Parameter:
     start: float | None = None
     suffix: str | None = None
     prior: FieldPrior | None = None
+    tissue: str = ""
     search: tuple[float, float] | None = None
     meaning: str = ""
 
@@ -218,6 +222,11 @@ class SignalModel(ABC):
     changes_sign: ClassVar[bool] = False
     """Whether the signal can be negative. The model then has a field `signed`, and takes the modulus without it."""
 
+    typical_protocol: ClassVar[Mapping[str, Any]] = {}
+    """Settings of a usual scan, by name, if they depend on each other: simulated protocols are near it. Else they are drawn."""
+    hideable: ClassVar[tuple[str, ...]] = ()
+    """Optional settings of a scan that a model may not know, for which `effective` says what it then sees."""
+
     # What a subclass gives.
 
     @abstractmethod
@@ -233,6 +242,17 @@ class SignalModel(ABC):
         The default is the complex step (NumPy) or forward differentiation (torch); a model may give its own.
         """
         return {name: derivative(self.shape, nonlinear, name) for name in nonlinear}
+
+    @classmethod
+    def effective(cls, kappa: Any, **hidden: float) -> Array:
+        """Return the κ (Q, *X) that the model sees in a scan with optional settings that it does not know (`hideable`).
+
+        Raises
+        ------
+        InputError
+            By default.
+        """
+        raise InputError(f"{cls.title}: expected no hidden setting, got {', '.join(hidden)}.")
 
     # What follows.
 

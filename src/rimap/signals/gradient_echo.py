@@ -59,7 +59,9 @@ class GradientEcho(SignalModel):
     array([84.6, 60.7, 36.8])
     """
 
-    te: Values = setting("echo time", "TE", bids="EchoTime", entity="echo", plausible=(1.0, 1_000.0))
+    te: Values = setting(
+        "echo time", "TE", bids="EchoTime", entity="echo", plausible=(1.0, 1_000.0), usual=(2.0, 100.0)
+    )
 
     name: ClassVar[str] = "megre"
     title: ClassVar[str] = "Multi-echo gradient echo"
@@ -107,7 +109,9 @@ class GradientEchoWithOffset(SignalModel):
     array([94.6, 70.7, 46.8, 23.5])
     """
 
-    te: Values = setting("echo time", "TE", bids="EchoTime", entity="echo", plausible=(1.0, 1_000.0))
+    te: Values = setting(
+        "echo time", "TE", bids="EchoTime", entity="echo", plausible=(1.0, 1_000.0), usual=(2.0, 100.0)
+    )
 
     name: ClassVar[str] = "megre-offset"
     title: ClassVar[str] = "Multi-echo gradient echo with an offset"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -43,7 +43,9 @@ class InversionRecovery(SignalModel):
     array([0.902, 0.341, 0.334, 0.836])
     """
 
-    tau: Values = setting("inversion time", "TI", bids="InversionTime", entity="inv", plausible=(10.0, 30_000.0))
+    tau: Values = setting(
+        "inversion time", "TI", bids="InversionTime", entity="inv", plausible=(10.0, 30_000.0), usual=(20.0, 5_000.0)
+    )
     tr: Values | None = setting(
         "repetition time",
         "TR",
@@ -52,6 +54,7 @@ class InversionRecovery(SignalModel):
         per_image=None,
         plausible=(100.0, 100_000.0),
         longer_than="tau",
+        if_unknown="T1 is right where TR exceeds 5 T1, and B takes up the rest",
         if_shorter="T1 from such a readout (Look-Locker) is an apparent one, T1*.",
     )
     signed: bool = False
@@ -85,6 +88,7 @@ class InversionRecovery(SignalModel):
             meaning="longitudinal relaxation time",
         ),
     )
+    hideable: ClassVar[tuple[str, ...]] = ("tr",)
     linear_in_field: ClassVar[bool] = True
     changes_sign: ClassVar[bool] = True
 
@@ -102,6 +106,17 @@ class InversionRecovery(SignalModel):
         E = exp(-column(self.tau, T1) / T1)
         E_TR = 0 * E if self.tr is None else exp(-column(self.tr, T1) / T1)
         return E, E_TR
+
+    @classmethod
+    def effective(cls, kappa: Any, **hidden: float) -> Array:
+        """Return the (A, B, T1) (3, *X) that a model without TR sees of a scan with ``tr`` (ms).
+
+        A(1 − B e^(−τ/T1) + (B − 1) e^(−TR/T1)) = A′(1 − B′ e^(−τ/T1)), A′ = A·g, B′ = B/g, g = 1 + (B − 1) e^(−TR/T1).
+        """
+        A, B, T1 = kappa
+        xp = namespace(A, B, T1)
+        g = 1 + (B - 1) * xp.exp(-hidden["tr"] / T1)
+        return xp.stack([A * g, B / g, T1])
 
     def shape(self, B: Array, T1: Array) -> Array:  # type: ignore[override]
         """Return the signal for A = 1 before the modulus, (N, *X)."""

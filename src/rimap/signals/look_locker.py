@@ -74,7 +74,9 @@ class LookLocker(SignalModel):
     1200.0
     """
 
-    ti: Values = setting("inversion time", "TI", bids="InversionTime", entity="inv", plausible=(20.0, 100_000.0))
+    ti: Values = setting(
+        "inversion time", "TI", bids="InversionTime", entity="inv", plausible=(20.0, 100_000.0), usual=(20.0, 6_000.0)
+    )
     readout_flip_angle: float | None = setting(
         "flip angle of the readout", "α", "deg", default=None, bids="FlipAngle", per_image=False, plausible=(0.5, 90.0)
     )
@@ -109,7 +111,13 @@ class LookLocker(SignalModel):
             meaning="1 + T1/T1* after a perfect inversion",
         ),
         Parameter(
-            "T1star", "ms", (1.0, 10_000.0), "time", start=600.0, meaning="time of the recovery under the readout, T1*"
+            "T1star",
+            "ms",
+            (1.0, 10_000.0),
+            "time",
+            start=600.0,
+            tissue="T1",
+            meaning="time of the recovery under the readout, T1*",
         ),
     )
     derived: ClassVar[tuple[Derived, ...]] = (

@@ -42,7 +42,12 @@ class SaturationRecovery(SignalModel):
     """
 
     tau: Values = setting(
-        "saturation delay", "TS", bids=("SaturationTime", "InversionTime"), entity="inv", plausible=(10.0, 100_000.0)
+        "saturation delay",
+        "TS",
+        bids=("SaturationTime", "InversionTime"),
+        entity="inv",
+        plausible=(10.0, 100_000.0),
+        usual=(50.0, 8_000.0),
     )
     signed: bool = False
 

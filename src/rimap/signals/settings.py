@@ -43,9 +43,15 @@ class Setting:
     plausible
         The least and the greatest value that a scan has (in `unit`). What exceeds them was meant in another unit and is
         refused: if all values are below the first, if any is above the second.
+    usual
+        The range from which protocols are drawn to simulate scans and to train networks. The default is `plausible`.
+    even
+        Whether the values of the images are multiples of the first one (an echo train).
     longer_than
         The name of a setting that this one must exceed to be used (a TR that is shorter than the inversion time is
         the time between readouts).
+    if_unknown
+        What it means for the maps if an optional setting is not known, a clause for a warning.
     if_shorter
         What it means for the maps if it does not exceed it, a sentence for a note.
     """
@@ -60,8 +66,16 @@ class Setting:
     per_image: bool | None = True
     required: bool = True
     plausible: tuple[float, float] = (0.0, math.inf)
+    usual: tuple[float, float] | None = None
+    even: bool = False
     longer_than: str = ""
+    if_unknown: str = ""
     if_shorter: str = ""
+
+    @property
+    def drawn_from(self) -> tuple[float, float]:
+        """`usual`, or its default."""
+        return self.usual or self.plausible
 
     def checked(self, values: Any) -> tuple[float, ...]:
         """Return the values as a tuple, in `unit`.

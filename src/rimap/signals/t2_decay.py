@@ -30,7 +30,9 @@ class T2Decay(SignalModel):
     Sabidussi et al. 2021, §4.1, doi:10.1016/j.media.2021.102220.
     """
 
-    tau: Values = setting("echo time", "TE", bids="EchoTime", entity="echo", plausible=(1.0, 5_000.0))
+    tau: Values = setting(
+        "echo time", "TE", bids="EchoTime", entity="echo", plausible=(1.0, 5_000.0), usual=(5.0, 1_000.0)
+    )
 
     name: ClassVar[str] = "t2"
     title: ClassVar[str] = "T2 decay"

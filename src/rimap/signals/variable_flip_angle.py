@@ -46,7 +46,13 @@ class VariableFlipAngle(SignalModel):
     """
 
     flip_angle: Values = setting(
-        "flip angle", "α", "deg", bids="FlipAngle", entity="flip", plausible=(LEAST_LARGEST_FLIP_DEG, 180.0)
+        "flip angle",
+        "α",
+        "deg",
+        bids="FlipAngle",
+        entity="flip",
+        plausible=(LEAST_LARGEST_FLIP_DEG, 180.0),
+        usual=(2.0, 30.0),
     )
     tr: Values = setting(
         "repetition time",
@@ -54,6 +60,7 @@ class VariableFlipAngle(SignalModel):
         bids=("RepetitionTimeExcitation", "RepetitionTime"),
         per_image=None,
         plausible=(1.0, 10_000.0),
+        usual=(4.0, 30.0),
     )
 
     name: ClassVar[str] = "vfa"

@@ -1,15 +1,29 @@
-"""The acquisition of a batch: its times, its TR and what the model knows of them."""
+"""The acquisition of a batch: its settings and what the model knows of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.signals.base import SignalModel
+from rimap.errors import InputError
+from rimap.signals.base import Setting, SignalModel, axis_of
+from rimap.signals.settings import settings_of
 from rimap.simulation.recipe import PatchRecipe, model_class
+
+#: A setting that must exceed the axis (TR) is the largest value of the axis and this (ms): from next to nothing to full recovery.
+REST_MS = (100.0, 10_000.0)
+#: Share of scans in which such a setting grows with the axis (TR = TI + rest), as on some scanners.
+GROWING_SHARE = 0.2
+#: Times of a protocol scatter by this (relative) around a rule.
+JITTER = 0.02
+#: Settings of a typical protocol are drawn around it with this standard deviation of their logarithm.
+AROUND_TYPICAL = 0.15
+#: So many protocols are drawn until the model accepts one.
+_TRIALS = 200
 
 
 @dataclass(frozen=True)
@@ -20,15 +34,15 @@ class Acquisition:
     ----------
     model
         As the estimator will know it.
-    hidden_tr
-        TR (ms) of an acquisition whose TR the model does not know, or `None`.
     rician
         Whether the noise is Rician.
+    hidden
+        Settings of the scan that the model does not know, by name.
     """
 
     model: SignalModel
-    hidden_tr: float | None
     rician: bool
+    hidden: Mapping[str, float] = field(default_factory=dict)
 
 
 def stream(*key: int) -> np.random.Generator:
@@ -36,45 +50,80 @@ def stream(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.SFC64(np.random.SeedSequence(key)))
 
 
-def effective(kappa: NDArray[Any], tr: float) -> NDArray[Any]:
-    """Return the (A, B, T1) (3, *X) that a model without TR sees of an acquisition with TR (ms).
-
-    A(1 − B e^(−τ/T1) + (B − 1) e^(−TR/T1)) = A′(1 − B′ e^(−τ/T1)), A′ = A·g, B′ = B/g, g = 1 + (B − 1) e^(−TR/T1).
-    """
-    A, B, T1 = kappa
-    g = 1 + (B - 1) * np.exp(-tr / T1)
-    return np.stack([A * g, B / g, T1])
-
-
 def draw_acquisition(recipe: PatchRecipe, rng: np.random.Generator) -> Acquisition:
-    """Return the acquisition of one batch."""
+    """Return the acquisition of one batch.
+
+    Raises
+    ------
+    InputError
+        If the model accepts no protocol that the recipe allows.
+    """
     kind = model_class(recipe.sequence)
+    refusal = ""
+    for _ in range(_TRIALS):
+        try:
+            return _drawn(recipe, kind, rng)
+        except InputError as error:  # settings that depend on each other
+            refusal = str(error)
+    raise InputError(f"no protocol of {recipe.sequence} that the recipe allows is possible: {refusal}")
+
+
+def _drawn(recipe: PatchRecipe, kind: type[SignalModel], rng: np.random.Generator) -> Acquisition:
     u = rng.random(4)
     settings: dict[str, Any] = {}
-    hidden = None
-    drawn = not recipe.times_ms
-    times = draw_times(recipe, rng) if drawn else np.asarray(recipe.times_ms)
-    if "signed" in kind.__dataclass_fields__ and u[0] < recipe.signed_share:
+    hidden: dict[str, float] = {}
+    axis = axis_of(kind)
+    typical = {} if recipe.times_ms or recipe.settings else dict(kind.typical_protocol)
+    if typical:
+        settings |= {name: _around(value, rng) for name, value in typical.items()}
+        times = np.asarray(settings.pop(axis.name), dtype=float)
+    else:
+        times = np.asarray(recipe.times_ms) if recipe.times_ms else draw_times(recipe, rng)
+    if kind.changes_sign and u[0] < recipe.signed_share:
         settings["signed"] = True
-    if "tr" in kind.__dataclass_fields__:
-        if recipe.tr_ms:
-            settings["tr"] = recipe.tr_ms
-        elif u[1] < recipe.tr_share + recipe.tr_unknown_share:
-            # From the last readout to the next inversion: next to nothing, or full recovery.
-            rest = float(np.exp(rng.uniform(np.log(100.0), np.log(10_000.0))))
-            known = u[1] < recipe.tr_share
-            growing = known and u[2] < 0.2  # TR = TI + rest, as on some scanners
-            settings |= {"tr": tuple(times + rest) if growing else float(times.max() + rest)} if known else {}
-            hidden = None if known else float(times.max() + rest)
+    for s in settings_of(kind).values():
+        if s.name == axis.name or s.name in settings:
+            continue
+        if s.name in recipe.settings:
+            settings[s.name] = recipe.settings[s.name]
+        elif s.required:
+            settings[s.name] = _drawn_setting(recipe, s, rng)
+        elif s.longer_than == axis.name and u[1] < recipe.optional_share + recipe.hidden_share:
+            rest = float(np.exp(rng.uniform(*np.log(REST_MS))))
+            known = u[1] < recipe.optional_share
+            if known:
+                growing = u[2] < GROWING_SHARE
+                settings[s.name] = tuple(times + rest) if growing else float(times.max() + rest)
+            elif s.name in kind.hideable:
+                hidden[s.name] = float(times.max() + rest)
     rician = bool(u[3] < recipe.rician_share) and not settings.get("signed", False)
-    return Acquisition(kind.at(tuple(float(t) for t in times), **settings), hidden, rician)
+    return Acquisition(kind.at(tuple(float(t) for t in times), **settings), rician, hidden)
+
+
+def _drawn_setting(recipe: PatchRecipe, s: Setting, rng: np.random.Generator) -> float:
+    """Return one value of a setting that all images share, log-uniform."""
+    low, high = recipe.setting_ranges.get(s.name, s.drawn_from)
+    if not low > 0 or not np.isfinite(high):
+        raise InputError(
+            f"{s.name}: expected its value in settings, or a range to draw it from in setting_ranges; the model declares none."
+        )
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def _around(value: Any, rng: np.random.Generator) -> Any:
+    """Return a setting of a typical protocol, with one factor for all its values."""
+    if isinstance(value, (bool, str)) or value is None:
+        return value
+    values = np.asarray(value, dtype=float) * np.exp(AROUND_TYPICAL * rng.standard_normal())
+    return float(values) if values.ndim == 0 else tuple(float(v) for v in values)
 
 
 def draw_times(recipe: PatchRecipe, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return sorted times (N,), ms, of one of the kinds of protocol that scanners run.
+    """Return sorted values of the axis (N,), for most models times in ms, of one of the kinds of protocol that scanners run.
 
     Even or geometric spacing over a wide range; a dense train (as the paper's, or a multi-echo train); a few times
-    chosen by hand. N is log-uniform, but never below the number of parameters.
+    chosen by hand. N is log-uniform, but never below the number of parameters. An echo train, whose times are multiples of the
+    first one, has no other kind.
     """
     least, greatest = recipe.time_range_ms
     n_least, n_greatest = recipe.n_images
@@ -83,6 +132,9 @@ def draw_times(recipe: PatchRecipe, rng: np.random.Generator) -> NDArray[np.floa
         return float(np.exp(rng.uniform(np.log(a), np.log(max(a, b)))))
 
     N = min(n_greatest, int(log_uniform(n_least, n_greatest + 1)))
+    if axis_of(model_class(recipe.sequence)).even:
+        first = log_uniform(least, greatest / N)
+        return np.asarray(round(first, 3) * np.arange(1, N + 1))
     style = rng.integers(4)
     decades = greatest / least
     if style == 3:  # few times, by hand
@@ -96,7 +148,7 @@ def draw_times(recipe: PatchRecipe, rng: np.random.Generator) -> NDArray[np.floa
         first = least * decades ** rng.uniform(0.0, 0.4)
         last = greatest * decades ** -rng.uniform(0.0, 0.35)
         times = np.linspace(first, last, N) if style == 0 else np.geomspace(first, last, N)
-    times = np.clip(times * np.exp(0.02 * rng.standard_normal(N)), least, greatest)
+    times = np.clip(times * np.exp(JITTER * rng.standard_normal(N)), least, greatest)
     return np.sort(np.round(times + 1e-3 * np.arange(N), 3))
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
-from rimap.signals.base import bids_time
+from rimap.signals.base import FIELD, Derived, Parameter, SignalModel
 
 #: Folder of the truth in a data set; readers of BIDS leave `derivatives` alone.
 TRUTH = "derivatives/truth"
@@ -20,36 +20,55 @@ _BIDS = "1.10.0"
 
 
 def series_files(series: WeightedSeries, subject: str) -> dict[str, bytes]:
-    """Return the images and sidecars of a series (times in seconds), by path inside the data set."""
+    """Return the images and sidecars of a series, and the maps that it gives, by path inside the data set.
+
+    Sidecars have every declared setting that BIDS has a field for, in the unit of BIDS.
+    """
     model, noise = series.model, series.noise
-    suffix, field = model.bids_suffix, bids_time(model)
-    signed = bool(getattr(model, "signed", False))
-    tr = getattr(model, "tr", None)
-    key = {"InversionTime": "inv", "EchoTime": "echo"}.get(field, "run")
+    entity = model.axis.entity or "run"
     width = len(str(model.n_images))
+    about = {} if noise is None else {"SimulatedNoise": noise.name, "SimulatedNoiseSigma": float(noise.sigma)}
     files: dict[str, bytes] = {}
-    for n, time in enumerate(model.times):
-        parts = [f"sub-{subject}", f"{key}-{n + 1:0{width}d}", *(["part-real"] if signed else []), suffix]
-        stem = f"sub-{subject}/anat/{'_'.join(parts)}"
-        sidecar: dict[str, Any] = {field: _seconds(time)}
-        if tr is not None:
-            sidecar["RepetitionTimePreparation"] = _seconds(tr[n])
-        if noise is not None:
-            sidecar |= {"SimulatedNoise": noise.name, "SimulatedNoiseSigma": float(noise.sigma)}
+    for n in range(model.n_images):
+        parts = [f"sub-{subject}", f"{entity}-{n + 1:0{width}d}", *(["part-real"] if model.is_signed else [])]
+        stem = f"sub-{subject}/anat/{'_'.join([*parts, suffix_of(model)])}"
         files[f"{stem}.nii.gz"] = nifti_bytes(series.images[n], series.affine)
-        files[f"{stem}.json"] = _json(sidecar)
+        files[f"{stem}.json"] = _json(_settings_of_image(model, n) | about)
+    for name, value in series.given.items():
+        p = model.parameters[model.index(name)]
+        if np.ndim(value) and p.role == FIELD and p.suffix:
+            stem = f"sub-{subject}/fmap/sub-{subject}_{p.suffix}"
+            files[f"{stem}.nii.gz"] = nifti_bytes(np.asarray(value, np.float32), series.affine)
+            files[f"{stem}.json"] = _json({"Units": "arbitrary", "Simulated": True})
     return files
+
+
+def suffix_of(model: SignalModel | type[SignalModel]) -> str:
+    """Return the BIDS suffix of the images of a model; without one, its name."""
+    return next((s for s in (model.bids_suffix, *model.also_reads) if s), model.name)
+
+
+def _settings_of_image(model: SignalModel, n: int) -> dict[str, Any]:
+    """Return the sidecar of image n."""
+    found: dict[str, Any] = {}
+    for s in model.settings.values():
+        value = getattr(model, s.name)
+        if value is None or not s.bids:
+            continue
+        number = value if np.ndim(value) == 0 else value[n]
+        found[s.bids[0]] = float(f"{number / s.factor:.12g}")
+    return found
 
 
 def truth_files(
     kappa: NDArray[Any], labels: NDArray[Any], series: WeightedSeries, subject: str, settings: dict[str, Any]
 ) -> dict[str, bytes]:
-    """Return the truth maps (T in seconds, NaN in the background), the labels and the brain mask, by path.
+    """Return the truth maps (times in seconds, NaN in the background), the labels and the brain mask, by path.
 
     Parameters
     ----------
     kappa
-        (Q, *X), T in ms.
+        (Q, *X), times in ms.
     labels
         (*X), BrainWeb.
     settings
@@ -57,24 +76,30 @@ def truth_files(
     """
     from rimap.simulation.labels import brain_mask
 
-    parameters = series.model.parameters
-    main = next((p.suffix for p in reversed(parameters) if p.suffix), "map")
+    model = series.model
     noise: Noise | None = series.noise
     about = {
         "Simulated": True,
         "SimulationRecipe": settings,
-        "SignalModel": series.model.name,
+        "SignalModel": model.name,
         "NoiseModel": None if noise is None else noise.name,
         "NoiseSigma": None if noise is None else float(noise.sigma),
     }
+    maps = model.by_name(kappa)
+    quantities: list[Parameter | Derived] = [*model.parameters, *model.derived]
+    with np.errstate(all="ignore"):
+        values = maps | {d.name: np.asarray(d.formula(model, maps)) for d in model.derived}
+    main = next((q.suffix for q in reversed(quantities) if q.suffix), "map")
     files: dict[str, bytes] = {}
     stem = f"{TRUTH}/sub-{subject}/anat/sub-{subject}"
-    for p, value in zip(parameters, kappa):
-        in_seconds = p.unit == "ms"
-        value = np.where(labels > 0, value / 1000 if in_seconds else value, 0.0 if p.name == "A" else np.nan)
-        name = f"{stem}_{p.suffix}" if p.suffix else f"{stem}_desc-{p.name}_{main}"
+    for q in quantities:
+        in_seconds = q.unit == "ms"
+        outside = 0.0 if isinstance(q, Parameter) and q.amplitude else np.nan
+        value = np.where(labels > 0, values[q.name] / (1000 if in_seconds else 1), outside)
+        name = f"{stem}_{q.suffix}" if q.suffix else f"{stem}_desc-{q.name}_{main}"
+        units = "s" if in_seconds else q.unit if q.unit not in ("1", "a.u.") else "arbitrary"
         files[f"{name}.nii.gz"] = nifti_bytes(value.astype(np.float32), series.affine)
-        files[f"{name}.json"] = _json({"Units": "s" if in_seconds else "arbitrary", "SkullStripped": False} | about)
+        files[f"{name}.json"] = _json({"Units": units, "SkullStripped": False} | about)
     files[f"{stem}_dseg.nii.gz"] = nifti_bytes(labels.astype(np.uint8), series.affine)
     files[f"{stem}_dseg.json"] = _json({"Simulated": True, "SkullStripped": False})
     files[f"{stem}_desc-brain_mask.nii.gz"] = nifti_bytes(brain_mask(labels).astype(np.uint8), series.affine)
@@ -89,7 +114,8 @@ def description_files(name: str) -> dict[str, bytes]:
     truth = {"Name": f"{name}: truth", "BIDSVersion": _BIDS, "DatasetType": "derivative", "GeneratedBy": made}
     text = (
         "Simulated with `rimap simulate` from a label volume of the head; no person was scanned.\n"
-        f"The maps that the images were made from lie in {TRUTH}: T1 or T2 in seconds, M0 (CSF about 1), B, labels.\n"
+        f"The maps that the images were made from are in {TRUTH}: relaxation times in seconds, amplitudes (CSF about 1), fields,\n"
+        "and labels.\n"
     ).encode()
     return {
         "dataset_description.json": _json(raw),
@@ -106,10 +132,6 @@ def nifti_bytes(values: NDArray[Any], affine: NDArray[Any] | None) -> bytes:
     image = nibabel.Nifti1Image(values, np.eye(4) if affine is None else affine)
     image.header.set_xyzt_units("mm")
     return gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)
-
-
-def _seconds(ms: float) -> float:
-    return float(f"{ms / 1000:.12g}")
 
 
 def _json(data: dict[str, Any]) -> bytes:

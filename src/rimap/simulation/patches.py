@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from scipy.special import sici
 
 from rimap.errors import InputError
-from rimap.signals.base import Parameter, SignalModel
-from rimap.simulation.acquisitions import Acquisition, draw_acquisition, effective, stream
+from rimap.signals.base import FIELD, FREE, TIME, Parameter, SignalModel
+from rimap.simulation.acquisitions import Acquisition, draw_acquisition, stream
 from rimap.simulation.anatomies import Anatomy
 from rimap.simulation.fields import smooth_kernel
 from rimap.simulation.recipe import PatchRecipe, Range, model_class
-from rimap.simulation.tissues import BACKGROUND_T, BRAIN_LABELS, FLOOR, LABELS, table
+from rimap.simulation.tissues import BACKGROUND_T, BRAIN_LABELS, FLOOR, LABELS, property_of, table_of
 
 F32 = NDArray[np.float32]
 _MARGIN = 2  # pixels around a patch, so that its blur does not see its edge
@@ -49,7 +49,7 @@ class Batch:
     images
         (b, N, h, w) float32, with noise.
     kappa
-        (b, Q, h, w) float32, truth; T in ms. In the background A = 0 and T = 1000 ms.
+        (b, Q, h, w) float32, truth; T in ms. In the background amplitudes are zero and T is 1000 ms.
     sigma
         (b,) float32.
     model
@@ -62,8 +62,8 @@ class Batch:
         (b, h, w) uint8, `Structure`.
     index
         Which batch it is.
-    hidden_tr
-        Whether the images have a TR that the model does not know.
+    hidden
+        Whether the scan had a setting that the model does not know.
     known
         Parameters that the model takes as given, as they were measured: numbers or maps (b, h, w), by name.
     """
@@ -76,7 +76,7 @@ class Batch:
     labels: NDArray[np.uint8]
     structures: NDArray[np.uint8]
     index: int = 0
-    hidden_tr: bool = False
+    hidden: bool = False
     known: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -113,12 +113,18 @@ def simulate_batch(recipe: PatchRecipe, anatomies: Sequence[Anatomy], index: int
     acquisition = draw_acquisition(recipe, stream(recipe.seed, 1, index))
     truth = [draw_patch(recipe, anatomies[int(i) % len(anatomies)], int(i)) for i in numbers]
     kappa = np.stack([t.kappa for t in truth])
-    if acquisition.hidden_tr is not None:
-        kappa = np.moveaxis(effective(np.moveaxis(kappa, 1, 0), acquisition.hidden_tr), 0, 1)
-    clean = acquisition.model.signal(np.moveaxis(kappa, 1, 0))  # (N, b, h, w)
+    model = acquisition.model
+    if acquisition.hidden:
+        kappa = np.moveaxis(model.effective(np.moveaxis(kappa, 1, 0), **acquisition.hidden), 0, 1)
+    measured = [draw_measured(recipe, t.kappa, int(i)) for t, i in zip(truth, numbers)]
+    known = {
+        name: np.repeat(np.stack([m[name] for m in measured]), draws, axis=0)
+        for name in (measured[0] if measured else ())
+    }
+    clean = np.asarray(model.signal(np.moveaxis(kappa, 1, 0)), np.float32)  # (N, b, h, w)
     for i, t in enumerate(truth):
         if t.ringing is not None:
-            clean[:, i] = _rung(acquisition.model, kappa[i], t.ringing)
+            clean[:, i] = _rung(model, kappa[i], t.ringing)
     images = _noisy(clean.swapaxes(0, 1), recipe, acquisition, numbers, np.array([t.sigma for t in truth], np.float32))
 
     def repeat(x: list[object]) -> NDArray[np.generic]:
@@ -128,12 +134,13 @@ def simulate_batch(recipe: PatchRecipe, anatomies: Sequence[Anatomy], index: int
         images=images,
         kappa=np.repeat(kappa, draws, axis=0),
         sigma=np.repeat(np.array([t.sigma for t in truth], np.float32), draws),
-        model=acquisition.model,
+        model=model,
         rician=acquisition.rician,
         labels=np.repeat(np.stack([t.labels for t in truth]), draws, axis=0),
         structures=np.repeat(np.stack([t.structures for t in truth]), draws, axis=0),
         index=index,
-        hidden_tr=acquisition.hidden_tr is not None,
+        hidden=bool(acquisition.hidden),
+        known=known,
     )
 
 
@@ -178,35 +185,43 @@ def draw_patch(recipe: PatchRecipe, anatomy: Anatomy, number: int) -> Truth:
     smooth = _amount(rng, recipe.smooth_relative) if rng.random() < recipe.smooth_share else 0.0
     blur = _blur_matrix(labels.shape[0], _uniform(rng, recipe.blur))
     parameters = model_class(recipe.sequence).parameters
-    maps = []
+    maps: list[F32] = []
+    first: F32 | None = None  # the values by tissue of the first amplitude
     for p in parameters:
-        if p.smooth:
-            maps.append(_draw_B(recipe, labels.shape, rng))
+        if p.role == FIELD and not property_of(p) and p.treatment != FREE:
+            maps.append(_draw_field(recipe, p, labels.shape, rng))
             continue
-        lut, spread = _tissue_values(recipe, p, rng)
+        lut, spread = _tissue_values(recipe, p, rng, first)
+        first = lut if p.amplitude and first is None else first
         value = lut[labels]
         if has_white:
-            sd = recipe.white_A if p.name == "A" else recipe.white_T_ms
+            sd = recipe.white_A if p.amplitude else recipe.white_T_ms if p.role == TIME else 0.0
             value += (sd + white * value) * rng.standard_normal(labels.shape, dtype=np.float32)
         if smooth > 0:  # tissues differ in how strongly, and in which direction, they follow the field
             variation = _field(labels.shape, _uniform(rng, recipe.smooth_length), rng)
             value *= 1 + smooth * spread[labels] * variation
         np.maximum(value, FLOOR * lut[labels], out=value)
         if blur is not None:
-            value = _blurred(value, tissue, blur, keep_edge=p.name != "A")
+            value = _blurred(value, tissue, blur, keep_edge=not p.amplitude)
         maps.append(value)
     inner = (slice(_MARGIN, -_MARGIN),) * 2
     kappa = np.stack([m[inner] for m in maps]).astype(np.float32, copy=False)
     labels = labels[inner]
-    structures = _draw_structures(recipe, kappa, labels, rng)
+    amplitudes = [q for q, p in enumerate(parameters) if p.amplitude]
+    time = next(q for q, p in enumerate(parameters) if p.role == TIME)
+    structures = _draw_structures(recipe, kappa[time], kappa[amplitudes[0]], labels, rng)
     shading = _uniform(rng, recipe.shading)
     if shading > 0:
-        kappa[0] *= np.exp(shading * _field(labels.shape, _uniform(rng, recipe.shading_length), rng))
+        received = np.exp(shading * _field(labels.shape, _uniform(rng, recipe.shading_length), rng))
+        for q in amplitudes:
+            kappa[q] *= received
     background = labels == 0
     for q, p in enumerate(parameters):
         np.clip(kappa[q], *p.bounds, out=kappa[q])
-        if not p.smooth:
-            kappa[q][background] = 0.0 if p.name == "A" else BACKGROUND_T
+        if p.amplitude:
+            kappa[q][background] = 0.0
+        elif p.role == TIME:
+            kappa[q][background] = np.clip(BACKGROUND_T, *p.bounds)
     sigma = _log_uniform(rng, recipe.sigma)
     return Truth(kappa, np.ascontiguousarray(labels), structures, sigma, centre, axis, ringing)
 
@@ -221,11 +236,10 @@ def _draw_ringing(recipe: PatchRecipe, number: int) -> Range | None:
 
 def _rung(model: SignalModel, kappa: F32, shift: Range) -> F32:
     """Return the images (N, h, w) of pixels of constant κ as a scanner samples them: k-space ends at ±½ per pixel."""
-    signed = replace(model, signed=True) if "signed" in model.__dataclass_fields__ else model  # type: ignore[call-arg]
-    S = signed.signal(kappa)
+    S = (replace(model, signed=True) if model.magnitude else model).signal(kappa)  # type: ignore[call-arg]
     y, x = (_truncation(n, d) for n, d in zip(S.shape[1:], shift))
     S = y @ S @ x.T
-    return np.asarray(S if getattr(model, "signed", False) else abs(S), np.float32)
+    return np.asarray(S if model.is_signed else abs(S), np.float32)
 
 
 def _truncation(n: int, shift: float) -> F32:
@@ -265,35 +279,70 @@ def cut_labels(
     return labels, (int(c[0]), int(c[1]), int(c[2])), axis
 
 
-def _tissue_values(recipe: PatchRecipe, p: Parameter, rng: np.random.Generator) -> tuple[F32, F32]:
-    """Return the patch's value of each tissue (12,), and how each follows the smooth field (12,)."""
-    mean, sd = table(p.name)
-    value = np.maximum(mean + sd * rng.standard_normal(len(mean)), FLOOR * mean)
-    if p.name != "A":
-        wide = rng.random(len(mean)) < recipe.wide_share
-        low, high = np.log(recipe.wide_T_ms)
-        value = np.where(wide, np.exp(rng.uniform(low, high, len(mean))), value)
-        value[0] = BACKGROUND_T
-    return value.astype(np.float32), rng.uniform(-1, 1, len(mean)).astype(np.float32) * np.float32(3**0.5)
+def _tissue_values(recipe: PatchRecipe, p: Parameter, rng: np.random.Generator, first: F32 | None) -> tuple[F32, F32]:
+    """Return the patch's value of each tissue (12,), and how each follows the smooth field (12,).
 
-
-def _draw_B(recipe: PatchRecipe, shape: tuple[int, ...], rng: np.random.Generator) -> F32:
-    if recipe.b_range[1] > 0:
-        B = _uniform(rng, recipe.b_range)
+    Parameters
+    ----------
+    first
+        The values of the first amplitude, of which further ones are a part.
+    """
+    n = len(LABELS)
+    if p.amplitude and first is not None:
+        value = first * rng.uniform(*recipe.offset, n)
+    elif p.role == FIELD and not property_of(p):  # of each voxel by itself: it follows the tissue
+        low, high = recipe.field_mean if recipe.field_mean[1] > 0 else p.in_a_scan.mean
+        value = rng.uniform(low, high, n)
     else:
-        B = 2 - abs(recipe.b_gamma * float(rng.standard_normal()))  # §4.2
-    sd = _uniform(rng, recipe.b_smooth)
+        mean, sd = table_of(p)
+        value = np.maximum(mean + sd * rng.standard_normal(n), FLOOR * mean)
+        if p.role == TIME:
+            wide = rng.random(n) < recipe.wide_share
+            least, greatest = np.log(recipe.wide_T_ms)
+            value = np.where(wide, np.exp(rng.uniform(least, greatest, n)), value)
+            value[0] = BACKGROUND_T
+    return value.astype(np.float32), rng.uniform(-1, 1, n).astype(np.float32) * np.float32(3**0.5)
+
+
+def _draw_field(recipe: PatchRecipe, p: Parameter, shape: tuple[int, ...], rng: np.random.Generator) -> F32:
+    """Return a field that does not follow the tissues, smooth or constant over the patch."""
+    if recipe.field_mean[1] > 0:
+        mean = _uniform(rng, recipe.field_mean)
+    else:
+        mean = (p.start or 0.0) - abs(recipe.field_gamma * float(rng.standard_normal()))  # §4.2
+    sd = _uniform(rng, recipe.field_spread)
     if sd > 0:
-        return np.asarray(B * (1 + sd * _field(shape, _uniform(rng, recipe.b_length), rng)), np.float32)
-    return np.full(shape, B, np.float32)
+        return np.asarray(mean * (1 + sd * _field(shape, _uniform(rng, recipe.field_length), rng)), np.float32)
+    return np.full(shape, mean, np.float32)
+
+
+def draw_measured(recipe: PatchRecipe, kappa: F32, number: int) -> dict[str, F32]:
+    """Return what patch `number` is known of the parameters that the model takes as given, maps (h, w) by name.
+
+    A map of a field has an error that is smooth over the patch and one that is not. A property of the tissue (T1 for a T2
+    scan) is measured likewise in half of the patches; in the others it is the start that the model declares.
+    """
+    found = {}
+    for q, p in enumerate(model_class(recipe.sequence).parameters):
+        if not p.given:
+            continue
+        rng = stream(recipe.seed, 4, number, q)
+        if property_of(p) and rng.random() < 0.5:
+            found[p.name] = np.full(kappa.shape[1:], p.start, np.float32)
+            continue
+        sd = _uniform(rng, recipe.given_error)
+        error = _field(kappa.shape[1:], _uniform(rng, recipe.field_length), rng)
+        error += 0.5 * rng.standard_normal(kappa.shape[1:], dtype=np.float32)
+        found[p.name] = np.clip(kappa[q] * (1 + sd * error), *p.bounds).astype(np.float32)
+    return found
 
 
 def _draw_structures(
-    recipe: PatchRecipe, kappa: F32, labels: NDArray[np.uint8], rng: np.random.Generator
+    recipe: PatchRecipe, T: F32, amplitude: F32, labels: NDArray[np.uint8], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Put lesions, lines and single voxels into T (and lesions into A), in place; return where they are."""
+    """Put lesions, lines and single voxels into T (and lesions into the amplitude), in place; return where they are."""
     structures = np.zeros(labels.shape, np.uint8)
-    n, T = labels.shape[0], kappa[-1]
+    n = labels.shape[0]
     tissue = labels > 0
     low, high = recipe.wide_T_ms
     if rng.random() < recipe.lesion_share:
@@ -307,7 +356,7 @@ def _draw_structures(
             where = ((u / rx) ** 2 + (v / ry) ** 2 < 1) & tissue
             value, factor = _log_uniform(rng, (low, high)), rng.uniform(0.7, 1.4)
             T[where] = value
-            kappa[0][where] *= np.float32(factor)
+            amplitude[where] *= np.float32(factor)
             structures[where] = Structure.LESION
     if rng.random() < recipe.line_share:
         for _ in range(rng.integers(1, recipe.lines + 1)):

@@ -5,15 +5,19 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rimap.errors import InputError
 from rimap.signals import SignalModel, signal_models
+from rimap.signals.base import FIELD, TIME, axis_of
 from rimap.signals.protocols import PROTOCOLS
-from rimap.signals.units import refuse_seconds
+from rimap.signals.settings import settings_of
+from rimap.simulation.tissues import GM, table_of
 
 Range = tuple[float, float]
 
@@ -38,21 +42,24 @@ class PatchRecipe:
     Parameters
     ----------
     sequence
-        Name of the signal model: ``ir``, ``t2``.
+        Name of the signal model: ``ir``, ``t2``, ``vfa`` …
     times_ms
-        The times of the protocol. Empty: new times for every batch (`n_images`, `time_range_ms`), so that one
-        network serves any protocol.
-    tr_ms
-        TR of a protocol whose times are given: none, one, or one for each image.
+        The values of the protocol's axis: times in ms for most models, flip angles in degrees for some. Empty: new values for
+        every batch (`n_images`, `time_range_ms`), so that one network serves any protocol.
+    settings
+        Other settings of the protocol, by name: one value, or one for each image.
     n_images
         Least and greatest N of drawn protocols.
     time_range_ms
-        Drawn times lie between these.
-    tr_share
-        Share of batches (of drawn protocols) with a known TR, which enters the model and its gradient.
-    tr_unknown_share
-        Share of batches acquired with a TR that the model does not know. Then the truth is the effective
-        B/(1 + (B − 1) e^(−TR/T1)) and A·(1 + (B − 1) e^(−TR/T1)), which follow the tissue and are not smooth.
+        Drawn values of the axis are between these.
+    setting_ranges
+        The range from which a setting that the model needs is drawn, by name; that of its declaration if left out.
+    optional_share
+        Share of batches (of drawn protocols) with a known optional setting, such as TR, which enters the model and its
+        gradient.
+    hidden_share
+        Share of batches acquired with such a setting that the model does not know. Then the truth is what the model sees
+        (`SignalModel.effective`), whose field follows the tissue and is not smooth.
     signed_share
         Share of batches that keep the polarity (real part). They have Gaussian noise.
     patch_size
@@ -66,12 +73,13 @@ class PatchRecipe:
     zoom
         Pixel size in voxels of the anatomy: cortex is thicker or thinner than at 1 mm in other scans.
     wide_share
-        Share of tissues (per patch) whose T is not drawn from Table 1 but log-uniformly from `wide_T_ms`: no gap
+        Share of tissues (per patch) whose T is not drawn from the table of tissues but log-uniformly from `wide_T_ms`: no gap
         is left between tissues, where the paper's T2 network failed (above 750 ms).
     wide_T_ms
         That range.
     white_A, white_T_ms
-        Standard deviation of the voxelwise variation, A and ms; the authors' code has 0.05 and 100 (T1) or 10 (T2).
+        Standard deviation of the voxelwise variation, of the amplitude and of T in ms; the authors' code has 0.05 and 100
+        (T1) or 10 (T2).
     white_relative
         Standard deviation of a voxelwise variation relative to the value. White texture teaches a network to
         keep noise, none teaches it to paint tissue means: a distribution leaves the choice to the data. From 0:
@@ -85,14 +93,19 @@ class PatchRecipe:
         Standard deviation (pixels) of the Gaussian that smooths the maps of A and T, textures included; the
         authors' code has 0.4. It is also the partial volume at borders: the maps are mixed and not the signals,
         because the signal of a mixture has no single T that could be the truth.
-    b_gamma
-        B = 2 − Γ, Γ half-normal; this is σ of its parent normal distribution.
-    b_range
-        B uniform between these instead, if the greatest is above 0.
-    b_smooth, b_length
-        Relative standard deviation and kernel (pixels) of B over the patch: B1 is smooth, not constant.
+    field_gamma
+        The field is the start that the model declares less Γ, half-normal, as the paper's B = 2 − Γ; this is σ of the
+        parent normal distribution of Γ.
+    field_mean
+        The mean of the field is uniform between these instead, if the greatest is above 0.
+    field_spread, field_length
+        Relative standard deviation and kernel (pixels) of the field over the patch: B1 is smooth, not constant.
+    given_error
+        Relative standard deviation of the error of a measured map of a field that the model takes as given.
+    offset
+        Further amplitudes, relative to the first one.
     shading, shading_length
-        Standard deviation of the logarithm of the receive coils' sensitivity, in A, and its kernel (pixels).
+        Standard deviation of the logarithm of the receive coils' sensitivity, in the amplitudes, and its kernel (pixels).
     lesion_share, lesions, lesion_radius
         Share of patches with ellipses of any T, how many (up to), and their radii (pixels).
     odd_share, odd_voxels
@@ -120,11 +133,12 @@ class PatchRecipe:
 
     sequence: str = "ir"
     times_ms: tuple[float, ...] = ()
-    tr_ms: tuple[float, ...] = ()
+    settings: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     n_images: tuple[int, int] = (3, 40)
     time_range_ms: Range = (20.0, 5000.0)
-    tr_share: float = 0.0
-    tr_unknown_share: float = 0.0
+    setting_ranges: Mapping[str, Range] = field(default_factory=dict)
+    optional_share: float = 0.0
+    hidden_share: float = 0.0
     signed_share: float = 0.0
     patch_size: int = 40
     anatomies: tuple[str, ...] = ("builtin",)
@@ -141,10 +155,12 @@ class PatchRecipe:
     smooth_length: Range = (2.0, 12.0)
     smooth_share: float = 0.0
     blur: Range = (0.0, 0.0)
-    b_gamma: float = 0.2
-    b_range: Range = (0.0, 0.0)
-    b_smooth: Range = (0.0, 0.0)
-    b_length: Range = (15.0, 60.0)
+    field_gamma: float = 0.2
+    field_mean: Range = (0.0, 0.0)
+    field_spread: Range = (0.0, 0.0)
+    field_length: Range = (15.0, 60.0)
+    given_error: Range = (0.0, 0.0)
+    offset: Range = (0.0, 0.0)
     shading: Range = (0.0, 0.0)
     shading_length: Range = (12.0, 40.0)
     lesion_share: float = 0.0
@@ -161,7 +177,8 @@ class PatchRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        Q = len(model_class(self.sequence).parameters)
+        kind = model_class(self.sequence)
+        Q = sum(not p.given for p in kind.parameters)
         for f in fields(self):
             value = getattr(self, f.name)
             if f.name.endswith("_share") and not 0 <= value <= 1:
@@ -178,25 +195,30 @@ class PatchRecipe:
                 raise InputError(f"{name} must be above 0; {list(getattr(self, name))} came.")
         if not self.orientations or any(a not in (0, 1, 2) for a in self.orientations):
             raise InputError(f"orientations are axes of the anatomy, 0, 1, 2; {list(self.orientations)} came.")
-        if self.tr_share + self.tr_unknown_share > 1:
-            raise InputError("tr_share and tr_unknown_share must not add up to more than 1.")
+        if self.optional_share + self.hidden_share > 1:
+            raise InputError("optional_share and hidden_share must not add up to more than 1.")
         if not self.times_ms and self.n_images[0] < Q:
             raise InputError(f"n_images must begin at {Q} or more for {self.sequence}; {self.n_images[0]} came.")
-        if len(self.tr_ms) not in (0, 1, len(self.times_ms)):
-            raise InputError(f"tr_ms must be one value, or one for each of the {len(self.times_ms)} times_ms.")
-        refuse_seconds(
-            self.times_ms or self.time_range_ms,
-            model_class(self.sequence),
-            "times_ms" if self.times_ms else "time_range_ms",
-        )
-        if self.times_ms:
-            model_class(self.sequence).at(self.times_ms, **({"tr": self.tr_ms} if self.tr_ms else {}))  # checks them
+        axis = axis_of(kind)
+        refuse_unknown(self.settings, [n for n in settings_of(kind) if n != axis.name], "settings")
+        refuse_unknown(self.setting_ranges, list(settings_of(kind)), "setting_ranges")
+        for name, values in self.settings.items():
+            if len(values) not in (1, len(self.times_ms)):
+                raise InputError(f"{name}: expected one value, or one for each of the {len(self.times_ms)} times_ms.")
+        given_as = "times_ms" if self.times_ms else "time_range_ms"
+        axis.refuse_other_unit(self.times_ms or self.time_range_ms, given_as)
+        missing = [s.name for s in settings_of(kind).values() if s.required and s.name not in self.settings]
+        if self.times_ms and missing == [axis.name]:
+            kind.at(self.times_ms, **self.settings)  # checks them
         if not self.anatomies:
             raise InputError('anatomies is empty. Give files, folders, or "builtin".')
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as TOML and JSON can hold them."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {
+            k: list(v) if isinstance(v, tuple) else {n: list(x) for n, x in v.items()} if isinstance(v, Mapping) else v
+            for k, v in asdict(self).items()
+        }
 
 
 _RANGES = tuple(f.name for f in fields(PatchRecipe) if f.type in ("Range", "tuple[int, int]"))
@@ -211,21 +233,99 @@ def paper(sequence: str = "ir", times_ms: tuple[float, ...] | None = None) -> Pa
     ----------
     - "Half-normal with standard deviation σ^Γ = 0.2" is read as the distribution's parameter, the σ of the parent
       normal (mean of B 1.84). For the other reading, a half-normal whose own standard deviation is 0.2, set
-      `b_gamma` = 0.332 (mean of B 1.73).
+      `field_gamma` = 0.332 (mean of B 1.73).
     - The amount of voxelwise noise is not in the paper: 0.05 for A, 100 ms for T1, 10 ms for T2, and the smoothing
       by 0.4 pixels, are the authors' code. The smoothing is applied after the noise.
     - Patches take turns over the anatomies: exactly as many from each, as "7200 per model" says.
     - Draws are floored at a tenth of the tissue's mean: Table 1's normal distributions reach below zero.
     - The background has A = 0 and no T; smoothing does not mix T with it.
     """
-    times = times_ms or tuple(float(t) for t in PROTOCOLS["IV_T2" if sequence == "t2" else "IV_T1"].times)
+    own = _TIMES_OF_THE_PAPER.get(sequence)
+    if not times_ms and own is None:
+        raise InputError(f'the paper has no protocol for {sequence}. Give times_ms, or preset = "general".')
+    times = times_ms or tuple(float(t) for t in PROTOCOLS[str(own)].times)
     recipe = PatchRecipe(sequence=sequence, times_ms=times, white_A=0.05, white_T_ms=100.0, blur=(0.4, 0.4))
-    return replace(recipe, white_T_ms=10.0, wide_T_ms=(5.0, 2500.0)) if sequence == "t2" else recipe
+    if sequence == "ir":
+        return recipe
+    if sequence == "t2":
+        return replace(recipe, white_T_ms=10.0, wide_T_ms=(5.0, 2500.0))
+    ranges = _from_declarations(sequence)
+    del ranges["time_range_ms"], ranges["n_images"]
+    return replace(recipe, white_T_ms=0.0, white_relative=(RELATIVE_TEXTURE, RELATIVE_TEXTURE), **ranges)
+
+
+_TIMES_OF_THE_PAPER = {"ir": "IV_T1", "t2": "IV_T2"}
+#: The paper's voxelwise variation of T1 in grey matter, relative: for sequences that the paper does not have.
+RELATIVE_TEXTURE = 0.07
+#: A drawn T is between these multiples of the least and the greatest mean of the tissues.
+WIDER_THAN_TISSUES = (0.2, 1.3)
+#: Protocols have so many images at most; of flip angles, so many.
+MOST_IMAGES, MOST_ANGLES = 40, 12
 
 
 def general(sequence: str = "ir") -> PatchRecipe:
-    """Return the recipe of the networks for any protocol: `general_t1` or `general_t2`."""
-    return general_t2() if sequence == "t2" else replace(general_t1(), sequence=sequence)
+    """Return the recipe of a network for any protocol of a sequence: `general_t1`, `general_t2`, or from its declarations."""
+    if sequence == "ir":
+        return general_t1()
+    if sequence == "t2":
+        return general_t2()
+    kind = model_class(sequence)
+    signed = 0.1 if kind.changes_sign else 0.0
+    optional = 0.3 if any(s.longer_than == axis_of(kind).name for s in settings_of(kind).values()) else 0.0
+    level = signal_level(sequence)
+    sigma = tuple(float(f"{level * s:.2g}") for s in PatchRecipe.sigma)
+    return PatchRecipe(
+        sequence=sequence,
+        signed_share=signed,
+        optional_share=optional,
+        sigma=sigma,  # type: ignore[arg-type]
+        **_from_declarations(sequence),
+        **_GENERAL,
+    )
+
+
+def signal_level(sequence: str) -> float:
+    """Return the brightest signal of grey matter in a usual protocol, relative to its amplitude; 1 if it is half of that or more.
+
+    Noise of a sequence with less signal (small flip angles) is less by this: SNR is that of the images.
+    """
+    kind = model_class(sequence)
+    axis = axis_of(kind)
+    settings: dict[str, Any] = dict(kind.typical_protocol)
+    for s in settings_of(kind).values():
+        if s.name not in settings and (s.required or s.name == axis.name):
+            low, high = s.drawn_from
+            settings[s.name] = tuple(np.geomspace(low, high, 8)) if s.name == axis.name else float(np.sqrt(low * high))
+    if axis.even and axis.name not in kind.typical_protocol:
+        settings[axis.name] = tuple(axis.drawn_from[0] * np.arange(1.0, 9.0))
+    model = kind(**settings)
+    at = {p.name: np.asarray(p.start, dtype=float) for p in model.nonlinear}
+    at[model.time.name] = np.asarray(table_of(model.time)[0][GM])
+    g = float(np.abs(np.asarray(model.shape(**at))).max())
+    return 1.0 if g >= 0.5 else g
+
+
+def _from_declarations(sequence: str) -> dict[str, Any]:
+    """Return the ranges that follow from what a model declares."""
+    kind = model_class(sequence)
+    axis, time = axis_of(kind), next(p for p in kind.parameters if p.role == TIME)
+    mean = table_of(time)[0][1:]
+    low, high = (float(f"{f * m:.2g}") for f, m in zip(WIDER_THAN_TISSUES, (mean.min(), mean.max())))
+    found: dict[str, Any] = {
+        "n_images": (
+            sum(not p.given for p in kind.parameters),
+            MOST_IMAGES if axis.unit == "ms" else MOST_ANGLES,
+        ),
+        "time_range_ms": axis.drawn_from,
+        "wide_T_ms": (max(low, time.bounds[0]), min(high, time.bounds[1])),
+    }
+    if field_of := next((p for p in kind.parameters if p.role == FIELD), None):
+        found |= {"field_mean": field_of.in_a_scan.mean, "field_spread": field_of.in_a_scan.spread}
+        if field_of.given:
+            found["given_error"] = (0.0, 0.03)
+    if sum(p.amplitude for p in kind.parameters) > 1:
+        found["offset"] = (0.0, 0.2)
+    return found
 
 
 def general_t1() -> PatchRecipe:
@@ -234,12 +334,12 @@ def general_t1() -> PatchRecipe:
         sequence="ir",
         n_images=(3, 40),
         time_range_ms=(20.0, 5000.0),
-        tr_share=0.3,
-        tr_unknown_share=0.15,
+        optional_share=0.3,
+        hidden_share=0.15,
         signed_share=0.1,
         wide_T_ms=(20.0, 5000.0),
-        b_range=(1.5, 2.1),
-        b_smooth=(0.0, 0.05),
+        field_mean=(1.5, 2.1),
+        field_spread=(0.0, 0.05),
         **_GENERAL,
     )
 
@@ -267,7 +367,7 @@ _GENERAL: dict[str, Any] = {
     "rician_share": 0.3,
 }
 
-PRESETS = {"paper": paper, "general": general}
+PRESETS = ("paper", "general")
 #: Keys of a recipe file beside the fields of `PatchRecipe`.
 EXTRA_KEYS = ("preset", "protocol")
 
@@ -276,8 +376,9 @@ def refuse_unknown(table: Mapping[str, Any], valid: Sequence[str], where: str) -
     """Refuse a key that a table of a recipe does not have, and name the nearest."""
     for key in table:
         if key not in valid:
-            near = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)[0]
-            raise InputError(f"unknown key {key!r} in {where}. The nearest valid one is {near!r}.")
+            near = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)
+            hint = f"The nearest valid one is {near[0]!r}." if near else "There is none to give."
+            raise InputError(f"unknown key {key!r} in {where}. {hint}")
 
 
 def recipe_from(table: Mapping[str, Any]) -> PatchRecipe:
@@ -299,25 +400,47 @@ def recipe_from(table: Mapping[str, Any]) -> PatchRecipe:
     >>> recipe_from({"preset": "paper", "protocol": "HP_T2"}).times_ms
     (10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
     """
-    table = dict(table)
+    table = in_current_names(table)
     valid = {f.name: f for f in fields(PatchRecipe)}
     refuse_unknown(table, (*valid, *EXTRA_KEYS), "the simulation recipe")
     preset, protocol = table.pop("preset", "general"), table.pop("protocol", None)
     if preset not in PRESETS:
-        raise InputError(f"preset must be one of {', '.join(PRESETS)}; {preset!r} came.")
+        raise InputError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}.")
     if protocol is not None:
         if protocol not in PROTOCOLS:
             raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}; {protocol!r} came.")
         model = PROTOCOLS[protocol]
         table = {"sequence": model.name, "times_ms": [float(t) for t in model.times]} | table
+    sequence = str(table.get("sequence", "ir"))
+    own_axis = axis_of(model_class(sequence)).name
+    if isinstance(table.get("settings"), Mapping) and own_axis in table["settings"]:  # the axis by its own name
+        table["settings"] = dict(table["settings"])
+        table["times_ms"] = table["settings"].pop(own_axis)
     values = {key: _converted(valid[key].type, key, value) for key, value in table.items()}
-    if values.get("times_ms"):  # a given protocol: its polarity is known, and so is its TR or not
-        values = (
-            {"signed_share": 0.0, "tr_share": 0.0} | ({"tr_unknown_share": 0.0} if values.get("tr_ms") else {}) | values
-        )
-    sequence = str(values.get("sequence", "ir"))
-    model_class(sequence)
-    return replace(PRESETS[preset](sequence), **values)
+    if values.get("times_ms"):  # a given protocol: its polarity is known, and so are its optional settings or not
+        known = {"signed_share": 0.0, "optional_share": 0.0}
+        values = known | ({"hidden_share": 0.0} if values.get("settings") else {}) | values
+    base = paper(sequence, values.get("times_ms")) if preset == "paper" else general(sequence)
+    return replace(base, **values)
+
+
+def in_current_names(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table of a recipe with the names that fields have now, from those of rimap 0.1.0."""
+    found = {_EARLIER.get(key, key): value for key, value in table.items()}
+    tr = found.pop("tr_ms", ())
+    if isinstance(tr, (int, float)) or tr:
+        found["settings"] = {**found.get("settings", {}), "tr": tr}
+    return found
+
+
+_EARLIER = {
+    "tr_share": "optional_share",
+    "tr_unknown_share": "hidden_share",
+    "b_gamma": "field_gamma",
+    "b_range": "field_mean",
+    "b_smooth": "field_spread",
+    "b_length": "field_length",
+}
 
 
 def read_recipe(path: str | Path) -> PatchRecipe:
@@ -370,6 +493,11 @@ def _converted(kind: Any, key: str, value: Any) -> Any:
             if not isinstance(items, (list, tuple)) or not all(isinstance(x, str) for x in items):
                 raise wrong("a list of texts")
             return tuple(items)
+    if str(kind).startswith("Mapping"):
+        if not isinstance(value, Mapping):
+            raise wrong("a table of numbers by name")
+        inner = str(kind).removeprefix("Mapping[str, ").removesuffix("]")
+        return {name: _converted(inner, f"{key}.{name}", x) for name, x in value.items()}
     whole = "int" in str(kind)
     value = [value] if number(value) and "..." in str(kind) else value
     if not isinstance(value, (list, tuple)) or not all(number(x) and (not whole or isinstance(x, int)) for x in value):

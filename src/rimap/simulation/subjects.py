@@ -5,6 +5,7 @@ What a network is trained on is drawn elsewhere (`rimap.simulation.patches`), by
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -13,16 +14,25 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.series import WeightedSeries
-from rimap.signals.base import SignalModel
-from rimap.simulation.acquisitions import draw_acquisition, effective, stream
+from rimap.signals.base import FIELD, FREE, Parameter, SignalModel
+from rimap.signals.inversion_recovery import InversionRecovery
+from rimap.signals.t2_decay import T2Decay
+from rimap.simulation.acquisitions import draw_acquisition, stream
 from rimap.simulation.fields import smooth_field
 from rimap.simulation.recipe import PatchRecipe
-from rimap.simulation.tissues import BACKGROUND_T, FLOOR, table
+from rimap.simulation.tissues import BACKGROUND_T, FLOOR, property_of, table, table_of
 
-#: Parameters of a quantity, where no model is at hand.
-QUANTITIES = {"T1": ("A", "B", "T1"), "T2": ("A", "T2")}
-#: The paper's voxelwise standard deviation in the ground truth (found in the authors' code): A in units of CSF, ms.
-WHITE_SD = {"A": 0.05, "T1": 100.0, "T2": 10.0}
+#: The parameters of a quantity, if no model is at hand.
+QUANTITIES = {"T1": InversionRecovery.parameters, "T2": T2Decay.parameters}
+#: The paper's voxelwise standard deviation in the ground truth (found in the authors' code): A in units of CSF, ms. T2* has that
+#: of T2, relative to the value.
+WHITE_SD = {"A": 0.05, "T1": 100.0, "T2": 10.0, "T2star": 6.0}
+#: What the mean of a field is by default, relative to the start that its model declares: pulses fall short of what they should do.
+FIELD_SHARE = 0.925
+#: Further amplitudes, relative to the first one.
+OFFSET = 0.1
+#: Error of a measured map of a field that a model takes as given: relative standard deviation.
+GIVEN_ERROR = 0.01
 
 
 def simulate_subject(
@@ -33,15 +43,15 @@ def simulate_subject(
     texture: Literal["smooth", "white", "none"] = "smooth",
     texture_sd: float = 0.06,
     texture_length: float = 5.0,
-    b_map: Literal["smooth", "constant"] = "smooth",
-    b_mean: float = 1.85,
-    b_range: float = 0.1,
+    field_map: Literal["smooth", "constant"] = "smooth",
+    field_mean: float | None = None,
+    field_range: float = 0.1,
     tissue_scale: tuple[float, float] = (0.1, 0.2),
 ) -> NDArray[np.float64]:
     """Return the truth maps κ (Q, *X) of one subject.
 
-    Each tissue has one T and one A, its mean in Table 1 off by `tissue_scale`; T and A vary inside the tissue;
-    B belongs to the pulse and not to the tissue.
+    Each tissue has one T and one amplitude, its mean in Table 1 off by `tissue_scale`; both vary inside the tissue. A field
+    belongs to the pulse and not to the tissue, unless the model estimates it in every voxel by itself.
 
     Parameters
     ----------
@@ -53,16 +63,18 @@ def simulate_subject(
         ``smooth``: a random field inside each tissue, of standard deviation `texture_sd` (relative) and kernel
         `texture_length` (voxels). ``white``: independent from voxel to voxel with the paper's 100 ms for T1, 10 ms
         for T2 and 0.05 for A. ``none``.
-    b_map
-        ``smooth``: B is smooth over the slice, around `b_mean`, and spans `b_range` of it from its least to its
-        greatest value. ``constant``: `b_mean`.
+    field_map
+        ``smooth``: the field is smooth over the slice, around `field_mean`, and spans `field_range` of it from its least to
+        its greatest value. ``constant``: `field_mean`.
+    field_mean
+        0.925 of the start that the model declares if left out: 1.85 for the efficiency of an inversion.
     tissue_scale
         Least and greatest relative distance of a tissue's value from Table 1; the sign is drawn.
 
     Returns
     -------
     kappa
-        T in ms. In the background A = 0, T = 1000 ms.
+        T in ms. In the background amplitudes are zero, and T is 1000 ms.
 
     Examples
     --------
@@ -74,32 +86,50 @@ def simulate_subject(
     labels = np.asarray(labels)
     if isinstance(model, str):
         if model not in QUANTITIES:
-            raise InputError(f"the quantity must be one of {', '.join(QUANTITIES)}; {model!r} came.")
-        names: tuple[str, ...] = QUANTITIES[model]
+            raise InputError(f"quantity: expected one of {', '.join(QUANTITIES)}, got {model!r}.")
+        parameters = QUANTITIES[model]
     else:
-        names = tuple(p.name for p in model.parameters)
+        parameters = model.parameters
     present = [int(t) for t in np.unique(labels) if t]
-    maps = []
-    for name in names:
-        if name == "B":
-            field = smooth_field(labels.shape, max(labels.shape) / 5, rng) if b_map == "smooth" else None
-            maps.append(np.full(labels.shape, b_mean) if field is None else b_mean * (1 + b_range * _span(field)))
+    maps: list[NDArray[np.float64]] = []
+    first: NDArray[np.float64] | None = None  # the first amplitude
+    for p in parameters:
+        if p.role == FIELD and not property_of(p) and p.treatment != FREE:
+            mean = FIELD_SHARE * (p.start or 0.0) if field_mean is None else field_mean
+            field = smooth_field(labels.shape, max(labels.shape) / 5, rng) if field_map == "smooth" else None
+            value = np.full(labels.shape, mean) if field is None else mean * (1 + field_range * _span(field))
+            maps.append(np.clip(value, *p.bounds))
             continue
-        mean, _ = table(name)
-        value = np.where(labels == 0, 0.0 if name == "A" else BACKGROUND_T, 0.0)
+        if p.amplitude and first is not None:
+            maps.append(OFFSET * first)
+            continue
+        background = 0.0 if p.amplitude else float(np.clip(BACKGROUND_T, *p.bounds))
+        mean_of, white_sd = _of_tissues(p)
+        value = np.where(labels == 0, background, 0.0)
         for tissue in present:
             where = labels == tissue
             off = rng.choice([-1.0, 1.0]) * rng.uniform(*tissue_scale)
-            m = mean[tissue] * (1 + off)
+            m = mean_of[tissue] * (1 + off)
             if texture == "smooth":
                 x = m * (1 + texture_sd * smooth_field(labels.shape, texture_length, rng)[where])
             elif texture == "white":
-                x = m + WHITE_SD[name] * rng.standard_normal(int(where.sum()))
+                x = m + white_sd * rng.standard_normal(int(where.sum()))
             else:
                 x = np.full(int(where.sum()), m)
-            value[where] = np.maximum(x, FLOOR * m)
+            value[where] = np.clip(np.maximum(x, FLOOR * m), *p.bounds)
         maps.append(value)
+        first = value if p.amplitude and first is None else first
     return np.stack(maps)
+
+
+def _of_tissues(p: Parameter) -> tuple[NDArray[np.float64], float]:
+    """Return the mean of a parameter by label (12,), and the standard deviation of its white texture."""
+    if p.role == FIELD and not property_of(p):  # of each voxel by itself: as different as T1 between tissues
+        low, high = p.in_a_scan.mean
+        T1 = table("T1")[0]
+        return low + (high - low) * np.argsort(np.argsort(T1)) / (len(T1) - 1), 0.05 * (high - low)
+    mean, _ = table_of(p)
+    return mean, WHITE_SD.get(property_of(p), 0.07 * (p.start or 1.0))
 
 
 def _span(field: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -114,6 +144,7 @@ def simulate_series(
     *,
     mask: NDArray[Any] | None = None,
     affine: NDArray[Any] | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> WeightedSeries:
     """Return the series of the maps `kappa` (Q, *X) with noise (Eq. 1), as float32.
 
@@ -122,7 +153,9 @@ def simulate_series(
     noise
         With its σ. Gaussian noise is added after the modulus, as in the paper.
     mask
-        (*X); where A > 0 if left out.
+        (*X); where the first amplitude is above zero if left out.
+    given
+        What was measured of parameters that the model takes as given: numbers or maps, by name.
     """
     kappa = np.asarray(kappa)
     if kappa.ndim == 4 and np.ndim(noise.sigma) == 0:  # slice by slice: a volume's signal in float64 is large
@@ -131,8 +164,10 @@ def simulate_series(
             images[..., z] = noise.sample(model.signal(kappa[..., z]), rng)
     else:
         images = noise.sample(model.signal(kappa), rng).astype(np.float32)
-    mask = kappa[0] > 0 if mask is None else mask
-    return WeightedSeries(images=images, model=model, noise=noise, mask=mask, affine=affine, source="simulated")
+    mask = kappa[model.index(model.amplitudes[0].name)] > 0 if mask is None else mask
+    return WeightedSeries(
+        images=images, model=model, noise=noise, mask=mask, affine=affine, source="simulated", given=given or {}
+    )
 
 
 def simulate_acquisition(
@@ -140,8 +175,8 @@ def simulate_acquisition(
 ) -> tuple[WeightedSeries, NDArray[np.float64]]:
     """Return the series and the truth κ (Q, *X) of one subject under a recipe's protocol and noise.
 
-    The subject is that of `simulate_subject`. Times, TR, kind of noise and σ are the recipe's, drawn where it
-    leaves them open. The same recipe and subject number give the same data.
+    The subject is that of `simulate_subject`. Settings, kind of noise and σ are the recipe's, drawn if it leaves them open. A
+    field that the model takes as given is measured with an error. The same recipe and subject number give the same data.
 
     Parameters
     ----------
@@ -153,8 +188,16 @@ def simulate_acquisition(
     rng = stream(recipe.seed, 3, subject)
     acquisition = draw_acquisition(recipe, rng)
     kappa = simulate_subject(labels, acquisition.model, rng)
-    if acquisition.hidden_tr is not None:
-        kappa = effective(kappa, acquisition.hidden_tr)
+    model = acquisition.model
+    if acquisition.hidden:
+        kappa = np.asarray(model.effective(kappa, **acquisition.hidden))
     sigma = float(np.exp(rng.uniform(*np.log(recipe.sigma))))
     noise = Rician(sigma=sigma) if acquisition.rician else Gaussian(sigma=sigma)
-    return simulate_series(kappa, acquisition.model, noise, rng, affine=affine), kappa
+    given = {
+        p.name: np.clip(
+            value * (1 + GIVEN_ERROR * stream(recipe.seed, 5, subject).standard_normal(labels.shape)), *p.bounds
+        )
+        for p, value in zip(model.parameters, kappa)
+        if p.given and not property_of(p)
+    }
+    return simulate_series(kappa, model, noise, rng, affine=affine, given=given), kappa

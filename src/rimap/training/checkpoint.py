@@ -13,7 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rimap.errors import InputError
-from rimap.training.recipe import TrainingRecipe
+from rimap.estimators.rim.loop import RIMConfig
+from rimap.simulation.recipe import in_current_names
+from rimap.training.recipe import EARLIER, TrainingRecipe
 
 CHECKPOINT, SETTINGS = "last.safetensors", "recipe.json"
 
@@ -101,7 +103,7 @@ def claim(recipe: TrainingRecipe, out: Path) -> None:
     """
     path = out / SETTINGS
     if path.exists() and (out / CHECKPOINT).exists():
-        there, here = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(recipe.as_dict())
+        there, here = _flat(_in_current_names(json.loads(path.read_text(encoding="utf-8")))), _flat(recipe.as_dict())
         default = _flat(TrainingRecipe().as_dict())
         other = [key for key in here if here[key] != there.get(key, default.get(key)) and key not in _MAY_CHANGE]
         other += [key for key in there if key not in here]
@@ -115,6 +117,16 @@ def claim(recipe: TrainingRecipe, out: Path) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(recipe.as_dict(), indent=1), encoding="utf-8")
     part.replace(path)
+
+
+def _in_current_names(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe as rimap 0.1.0 wrote it with the names that its keys have now."""
+    found = dict(recipe)
+    found["simulation"] = in_current_names(recipe.get("simulation", {}))
+    found["rim"] = RIMConfig.of(recipe["rim"]).as_dict() if recipe.get("rim") else recipe.get("rim")
+    for table in ("loss", "training"):
+        found[table] = {EARLIER.get(k, k): v for k, v in recipe.get(table, {}).items()}
+    return json.loads(json.dumps(found))  # type: ignore[no-any-return]
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:

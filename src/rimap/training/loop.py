@@ -374,6 +374,7 @@ def export(
         "name": recipe.name,
         "description": recipe.description,
         "sequence": recipe.simulation.sequence,
+        "carries": [p.name for p in Layout.of(signal_models()[recipe.simulation.sequence]).carried],
         "rim": recipe.rim.as_dict() if recipe.network == "rim" else None,
         "trained_on": recipe.ranges(anatomies),
         "iterations": iterations,

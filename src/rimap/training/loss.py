@@ -103,9 +103,9 @@ def nearer_field(recipe: TrainingRecipe, batch: Batch, truth: Tensor) -> Callabl
 
     A slice determines a smooth field better than a patch does.
     """
-    (low, high), layout = recipe.training.b_error_left, Layout.of(batch.model)
+    (low, high), layout = recipe.training.field_error_left, Layout.of(batch.model)
     smooth = layout.field is not None and layout.field.smooth
-    if not smooth or low >= 1 or batch.hidden_tr or recipe.rim.start == "paper":
+    if not smooth or low >= 1 or batch.hidden or recipe.rim.start == "paper":
         return None
     field = truth[layout.n_amplitudes]
     draw = np.random.default_rng([recipe.simulation.seed, batch.index, 3]).uniform(
@@ -135,7 +135,7 @@ def _error_scale(loss: Loss, recipe: TrainingRecipe, batch: Batch, truth: Tensor
         S = torch.from_numpy(batch.images).to(truth.device).movedim(1, 0)  # of which the information is independent
         sums = data_term(batch.model, S, None, known)(truth)
         quadratic = Quadratic.of(recipe.rim, layout, truth, sums, s)
-        scale = [torch.full_like(truth[0], loss.b_sd)] * len(layout.carried)
+        scale = [torch.full_like(truth[0], loss.field_sd)] * len(layout.carried)
         for q, v in zip(layout.without_field, quadratic.of_voxel[1]):
             scale[q] = (v + loss.floor**2).sqrt().clamp(max=loss.ceiling)
         return torch.stack(scale)

@@ -12,7 +12,10 @@ from typing import Any, TypeVar
 
 from rimap.errors import InputError
 from rimap.estimators.rim.loop import PAPER, VARIANTS, RIMConfig
-from rimap.simulation.recipe import PatchRecipe, recipe_from, refuse_unknown
+from rimap.signals.base import TIME, Parameter, SignalModel, axis_of
+from rimap.signals.settings import settings_of
+from rimap.simulation.recipe import PatchRecipe, model_class, recipe_from, refuse_unknown
+from rimap.simulation.tissues import FLOOR, property_of, table_of
 
 T = TypeVar("T")
 
@@ -30,13 +33,13 @@ class Loss:
     ----------
     kind
         ``mse``: Eq. 6, in the network's coordinates (seconds in the paper's). ``crb``: in units of the Cramér-Rao
-        bound of each voxel with B known, so that every noise level counts alike; 1 is the efficient estimator.
+        bound of each voxel with the field known, so that every noise level counts alike; 1 is the efficient estimator.
     weights
-        Of A, B and T.
+        Of amplitudes, field and time.
     floor, ceiling
         Bounds of that unit (for log T: relative errors).
-    b_sd
-        The unit of B.
+    field_sd
+        The unit of the field, in the network's coordinates, in which every field has a standard deviation of 0.2.
     steps
         ``uniform``: all J estimates count alike (Eq. 6). ``late``: as (j + 1)².
     huber
@@ -54,7 +57,7 @@ class Loss:
     weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
     floor: float = 0.01
     ceiling: float = 0.5
-    b_sd: float = 0.03
+    field_sd: float = 0.03
     steps: str = "uniform"
     huber: float = 0.0
     bias_penalty: float = 0.0
@@ -65,7 +68,9 @@ class Loss:
         _one_of("loss.kind", self.kind, ("mse", "crb"))
         _one_of("loss.steps", self.steps, ("uniform", "late"))
         if len(self.weights) != 3:
-            raise InputError(f"loss.weights must be three numbers, for A, B and T; {self.weights} came.")
+            raise InputError(
+                f"loss.weights: expected three numbers, for amplitudes, field and time, got {self.weights}."
+            )
 
 
 @dataclass(frozen=True)
@@ -90,9 +95,9 @@ class Training:
     precision
         As lightning-fabric takes it: ``32-true``, ``bf16-mixed`` (of a RIM the cell alone; 1.2 times as fast on a
         CPU that has bfloat16).
-    b_error_left
-        How much of the start's error in B is left, log-uniform for each patch: a whole slice tells B better than a
-        patch does. [1, 1]: all of it.
+    field_error_left
+        How much of the start's error in a smooth field is left, log-uniform for each patch: a whole slice determines the
+        field better than a patch does. [1, 1]: all of it.
     seed
         Of the weights.
     validate_every, validation_batches, checkpoint_every
@@ -111,7 +116,7 @@ class Training:
     ema: float = 0.0
     weight_decay: float = 0.0
     precision: str = "32-true"
-    b_error_left: tuple[float, float] = (1.0, 1.0)
+    field_error_left: tuple[float, float] = (1.0, 1.0)
     seed: int = 0
     validate_every: int = 100
     validation_batches: int = 4
@@ -170,6 +175,9 @@ class TrainingRecipe:
             raise InputError('a ResNet is trained for one protocol: give its times_ms, or network = "rim".')
         if self.network == "resnet" and self.rim.state != "linear":
             raise InputError("a ResNet has no [rim] table: leave it out.")
+        given = [p.name for p in model_class(self.simulation.sequence).parameters if p.given]
+        if self.network == "resnet" and given:
+            raise InputError(f'a ResNet reads images alone and cannot be given {", ".join(given)}: network = "rim".')
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON can hold it; anatomies by the names of their files."""
@@ -179,24 +187,63 @@ class TrainingRecipe:
         return d
 
     def ranges(self, anatomies: int = 0) -> dict[str, Any]:
-        """Return what the network has seen: times, N, σ (in units of A of CSF), T, B, noise, how many anatomies."""
+        """Return what the network has seen.
+
+        ``times_ms``, ``time_range_ms`` and ``n_images`` are of the model's axis. ``settings``: the range of each other setting
+        that was known, by name; `None` if any that is longer than the axis. ``parameters``: the range of each parameter that
+        is not an amplitude, by name. ``sigma`` is in units of A of CSF.
+        """
         s = self.simulation
+        kind = model_class(s.sequence)
         fixed = list(s.times_ms)
-        b = s.b_range if s.b_range[1] > 0 else (max(0.0, 2 - 3.3 * s.b_gamma), 2.0)
-        paper_T = (200.0, 4500.0) if s.sequence == "ir" else (20.0, 3000.0)
-        wide = s.wide_share > 0 or s.lesion_share > 0
         return {
             "times_ms": fixed,
             "time_range_ms": [min(fixed), max(fixed)] if fixed else list(s.time_range_ms),
             "n_images": [len(fixed)] * 2 if fixed else list(s.n_images),
             "sigma": list(s.sigma),
-            "T_ms": list(s.wide_T_ms if wide else paper_T),
-            "B": list(b),
+            "settings": {
+                name: found for name in settings_of(kind) if (found := _setting_range(s, kind, name)) is not _NONE
+            },
+            "parameters": {p.name: _parameter_range(s, p) for p in kind.parameters if not p.amplitude},
             "noise": ["gaussian", "rician"] if s.rician_share else ["gaussian"],
-            "tr": bool(s.tr_ms or s.tr_share),
             "signed": bool(s.signed_share),
             "anatomies": anatomies or len(s.anatomies),
         }
+
+
+#: A setting that the network was never told.
+_NONE: list[float] = []
+#: The paper's draws: of the normal distributions of its table of tissues, almost all are in these ranges.
+_PAPER_MS = {"T1": (200.0, 4500.0), "T2": (20.0, 3000.0)}
+#: A half-normal distribution has almost nothing beyond so many of its standard deviations.
+_HALF_NORMAL_END = 3.3
+
+
+def _setting_range(s: PatchRecipe, kind: type[SignalModel], name: str) -> list[float] | None:
+    """Return the range of a setting in training; `None` for any, `_NONE` if no model of the training has it."""
+    declared = settings_of(kind)[name]
+    axis = axis_of(kind).name
+    if name == axis:
+        return _NONE
+    if name in s.settings:
+        return [min(s.settings[name]), max(s.settings[name])]
+    if declared.required:
+        return list(s.setting_ranges.get(name, declared.drawn_from))
+    return None if s.optional_share and declared.longer_than == axis else _NONE
+
+
+def _parameter_range(s: PatchRecipe, p: Parameter) -> list[float]:
+    """Return the range of a time or a field in training: of a field, that of its mean over an image."""
+    if p.role == TIME:
+        wide = s.wide_share > 0 or s.lesion_share > 0
+        return list(s.wide_T_ms if wide else _PAPER_MS.get(p.name, s.wide_T_ms))
+    if property_of(p):
+        mean, sd = table_of(p)
+        return [float(max((mean - 2 * sd)[1:].min(), FLOOR * mean[1:].min())), float((mean + 2 * sd).max())]
+    if s.field_mean[1] > 0:
+        return list(s.field_mean)
+    start = p.start or 0.0
+    return [max(0.0, start - _HALF_NORMAL_END * s.field_gamma), start]
 
 
 def _bare(anatomy: str) -> str:
@@ -204,7 +251,9 @@ def _bare(anatomy: str) -> str:
 
 
 #: Keys of the simulation that may stand at the top of a file: a protocol in three lines.
-_SHORT = ("sequence", "times_ms", "tr_ms", "anatomies", "protocol", "preset")
+_SHORT = ("sequence", "times_ms", "tr_ms", "settings", "anatomies", "protocol", "preset")
+#: What rimap 0.1.0 called some keys of `[loss]` and `[training]`.
+EARLIER = {"b_sd": "field_sd", "b_error_left": "field_error_left"}
 _TABLES = ("simulation", "rim", "loss", "training")
 _TOP = ("name", "description", "network", "variant", "init")
 
@@ -234,7 +283,7 @@ def training_recipe(document: Mapping[str, Any], *, default_name: str = "network
     Examples
     --------
     >>> r = training_recipe({"sequence": "ir", "times_ms": [50, 400, 1100, 2500], "anatomies": ["builtin"]})
-    >>> r.rim.start, r.loss.kind, r.simulation.b_range
+    >>> r.rim.start, r.loss.kind, r.simulation.field_mean
     ('likelihood', 'crb', (1.5, 2.1))
     """
     document = dict(document)
@@ -251,8 +300,8 @@ def training_recipe(document: Mapping[str, Any], *, default_name: str = "network
         init=str(document.get("init", "")),
         simulation=recipe_from(simulation),
         rim=_filled(_rim_of(document, variant), document.get("rim", {}), "[rim]"),
-        loss=_filled(_LOSS[variant], document.get("loss", {}), "[loss]"),
-        training=_filled(_TRAINING[variant], document.get("training", {}), "[training]"),
+        loss=_filled(_LOSS[variant], _renamed(document.get("loss", {})), "[loss]"),
+        training=_filled(_TRAINING[variant], _renamed(document.get("training", {})), "[training]"),
     )
 
 
@@ -290,6 +339,10 @@ def read_training_recipe(path: str | Path, *, anatomies: tuple[str, ...] = ()) -
 
 def _beside(path: Path, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(str(path.parent / n) if (path.parent / n).exists() else n for n in names)
+
+
+def _renamed(table: Any) -> Any:
+    return {EARLIER.get(k, k): v for k, v in table.items()} if isinstance(table, Mapping) else table
 
 
 def _filled(base: T, table: Any, where: str) -> T:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rimap.estimators.checks.noise_floor import BRIGHT, WITH_VALUE
 from rimap.estimators.sigma import chi2
 from rimap.series import ParameterMaps, WeightedSeries
+from rimap.signals.settings import with_unit
 
 #: So many voxels tell, sought among so many.
 _SAMPLE, _AMONG = 2_000, 50_000
@@ -43,7 +44,8 @@ def misfit_warnings(series: WeightedSeries, maps: ParameterMaps) -> tuple[str, .
     at = _bright(series, maps)
     if len(at) < 8:
         return ()
-    model, (N, Q) = series.model, (series.model.n_images, len(series.model.parameters))
+    model = series.model
+    n_free = sum(p.name not in series.held for p in model.parameters)
     where: tuple[Any, ...] = np.unravel_index(at, series.shape)
     S = np.stack([np.asarray(image[where], float) for image in series.images])
     kappa = np.asarray(maps.kappa[(slice(None), *where)], float)
@@ -51,7 +53,10 @@ def misfit_warnings(series: WeightedSeries, maps: ParameterMaps) -> tuple[str, .
         residual = S - model.signal(kappa)
     sigma = np.nan if maps.noise is None or maps.noise.sigma is None else maps.noise.sigma
     sigma = np.broadcast_to(np.asarray(sigma, float), series.shape)[where]
-    return (*_shape(series, S, misfit(S, residual, kappa[-1])), *_scatter(maps, residual, sigma, N - Q))
+    return (
+        *_shape(series, S, misfit(S, residual, kappa[model.index(model.time.name)])),
+        *_scatter(maps, residual, sigma, model.n_images - n_free),
+    )
 
 
 def _bright(series: WeightedSeries, maps: ParameterMaps) -> NDArray[np.intp]:
@@ -89,12 +94,12 @@ def _shape(series: WeightedSeries, S: NDArray[np.float64], found: Misfit) -> tup
     if found.share < SHARE or found.size[worst] < SIZE:
         return ()
     hint = ""
-    if not hasattr(series.model, "signed"):
+    if series.model.axis.entity == "echo":
         hint = "; a first echo that is too low has stimulated echoes after it (--skip-first 1)"
-    elif not getattr(series.model, "signed", True) and np.mean(S.min(0) < -0.2 * abs(S).max(0)) > 0.02:
+    elif not series.model.is_signed and np.mean(S.min(0) < -0.2 * abs(S).max(0)) > 0.02:
         hint = "; bright voxels are negative at some times: signed images (real part) are --signed, or signed=True"
     return (
-        f"The images do not follow the model: the one at {t[worst]:g} ms is off by {100 * found.size[worst]:.2g} % of a voxel's "
+        f"The images do not follow the model: the one at {with_unit(t[worst], series.model.axis.unit)} is off by {100 * found.size[worst]:.2g} % of a voxel's "
         "brightest, not by chance. Check the times and their order, the sequence, and that no image is empty, has another "
         f"gain or is of another scan{hint}. Until then do not rely on these maps.",
     )

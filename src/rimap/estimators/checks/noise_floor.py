@@ -30,7 +30,7 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
     Parameters
     ----------
     series
-        Of `maps`. Signed images have no floor; of a model that does not know, images with a negative value are.
+        Of `maps`. Signed images have no floor; for a model without polarity, images with a negative value are signed.
     maps
         With σ, found as if the noise were Gaussian.
 
@@ -42,7 +42,7 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
     least_squares = maps.estimator == "nlls"
     if noise is None or noise.sigma is None or not (least_squares or isinstance(noise, Gaussian)):
         return ()
-    if getattr(model, "signed", False):
+    if model.is_signed:
         return ()
     sigma = np.broadcast_to(np.asarray(noise.sigma, float), maps.status.shape).reshape(-1)
     known = np.isfinite(sigma) if np.ndim(noise.sigma) else np.ones(1, bool)
@@ -55,14 +55,14 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
     if not middle + 3 * (upper - lower) / len(off) ** 0.5 > limit:  # a few tell that the median is below
         return ()
     kappa, sigma, f, off = _seen(model, maps, sigma[at], at)
-    if not np.median(off) > limit or (not hasattr(model, "signed") and _any_negative(series, at)):
+    if not np.median(off) > limit or (not model.changes_sign and _any_negative(series, at)):
         return ()
-    T, faint = model.parameters[-1].name, int(np.median((f < _FAINT * sigma).sum(axis=0)))
+    T, faint = model.time.name, int(np.median((f < _FAINT * sigma).sum(axis=0)))
     also = " --estimator mle" if least_squares else ""
     return (
         f"The noise floor biases {T}: a magnitude is about 1.25 σ where there is no signal, and the noise is taken for "
         f"Gaussian. {T} is off by about {100 * np.median(off):.2g} % in the median voxel with signal: at an SNR of "
-        f"{np.median(kappa[0] / sigma):.2g} (σ = {np.median(sigma):.3g}), {faint} of {model.n_images} images are below "
+        f"{np.median(kappa[model.index(model.amplitudes[0].name)] / sigma):.2g} (σ = {np.median(sigma):.3g}), {faint} of {model.n_images} images are below "
         f"3 σ. Take --noise rician{also}.",
     )
 
@@ -83,13 +83,15 @@ def _seen(
 def _bias(model: SignalModel, kappa: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return by which part T (V,) is off, to first order."""
     f = model.signal(kappa)
-    J = np.moveaxis(model.partials(kappa), 2, 0)
+    free = [q for q, p in enumerate(model.parameters) if not p.given]
+    T = model.index(model.time.name)
+    J = np.moveaxis(model.partials(kappa)[:, free], 2, 0)
     size = np.maximum(np.linalg.norm(J, axis=1), 1e-30)
     J = J / size[:, None]
     normal = np.einsum("vnq,vnp->vqp", J, J) + 1e-6 * np.eye(J.shape[2])
     excess = (sigma * _excess(f / sigma)).T
     step = np.linalg.solve(normal, np.einsum("vnq,vn->vq", J, excess)[..., None])[..., 0] / size
-    return np.asarray(step[:, -1] / kappa[-1])
+    return np.asarray(step[:, free.index(T)] / kappa[T])
 
 
 def _any_negative(series: WeightedSeries, voxels: NDArray[np.intp]) -> bool:
