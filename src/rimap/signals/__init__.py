@@ -13,7 +13,7 @@ def signal_models() -> dict[str, type[SignalModel]]:
     """Return every signal model, by the name that `--sequence` takes.
 
     >>> sorted(signal_models())
-    ['ir', 'look-locker', 'megre', 'megre-offset', 'mese', 'molli', 'sr', 't2', 'vfa']
+    ['ir', 'look-locker', 'megre', 'megre-offset', 'mese', 'molli', 'mp2rage', 'mp2rage-uni', 'sr', 't2', 'vfa']
     """
     return classes_in("rimap.signals", SignalModel, _fault)  # type: ignore[type-abstract]
 

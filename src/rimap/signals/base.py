@@ -273,9 +273,11 @@ class SignalModel(ABC):
                 raise InputError(
                     f"{s.name}: expected one value{'' if s.per_image else ', or one'} for each of the {N} images, got {len(values)}."
                 )
-            if s.per_image is False and len(values) != 1:
-                raise InputError(f"{s.name}: expected one value, got {len(values)}.")
-            object.__setattr__(self, s.name, values[0] if s.per_image is False else values)
+            if s.per_image is False and len(values) not in s.lengths:
+                expected = " or ".join("one" if n == 1 else str(n) for n in s.lengths)
+                raise InputError(f"{s.name}: expected {expected} value{'s' * (s.lengths != (1,))}, got {len(values)}.")
+            single = s.per_image is False and s.lengths == (1,)
+            object.__setattr__(self, s.name, values[0] if single else values)
         if self.box:
             object.__setattr__(self, "parameters", _boxed(type(self), self.box))
         self._check_enough_images()
@@ -387,7 +389,10 @@ class SignalModel(ABC):
         return dict(zip((p.name for p in self.parameters), unpack(kappa, len(self.parameters))))
 
     def columns(self, maps: Mapping[str, Array]) -> Array:
-        """Return one column for each amplitude, (N, K, *X), from the maps of the other parameters."""
+        """Return one column for each amplitude, (N, K, *X), from the maps of the other parameters.
+
+        A model without amplitudes has one column, whose amplitude is 1.
+        """
         g = self.shape(**{p.name: maps[p.name] for p in self.nonlinear})
         return g if len(self.amplitudes) > 1 else g[:, None]
 
@@ -398,8 +403,9 @@ class SignalModel(ABC):
 
     def _before_modulus(self, maps: Mapping[str, Array]) -> Array:
         amplitudes = self.amplitudes
-        if len(amplitudes) == 1:
-            return maps[amplitudes[0].name] * self.shape(**{p.name: maps[p.name] for p in self.nonlinear})
+        if len(amplitudes) <= 1:
+            g = self.shape(**{p.name: maps[p.name] for p in self.nonlinear})
+            return maps[amplitudes[0].name] * g if amplitudes else g
         columns = self.columns(maps)
         f: Any = 0
         for k, p in enumerate(amplitudes):
@@ -413,8 +419,8 @@ class SignalModel(ABC):
         xp, columns = namespace(*maps.values()), self.columns(maps)
         slopes = self.shape_partials(**nonlinear)
         several = len(self.amplitudes) > 1
-        found: dict[str, Array] = {}
-        f: Any = 0
+        found: dict[str, Array] = {} if self.amplitudes else dict(slopes)
+        f: Any = 0 if self.amplitudes else columns[:, 0]
         for k, p in enumerate(self.amplitudes):
             found[p.name] = columns[:, k] + 0 * maps[p.name]
             f = f + maps[p.name] * columns[:, k]
@@ -428,7 +434,7 @@ class SignalModel(ABC):
         S = floating(images)
         xp = namespace(S)
         peak = xp.max(abs(S), axis=0)
-        first = next(p.name for p in self.amplitudes)
+        first = next((p.name for p in self.amplitudes), None)
         return xp.stack(
             [peak if p.name == first else 0 * peak + (p.start if p.start is not None else 0.0) for p in self.parameters]
         )

@@ -38,6 +38,12 @@ class Setting:
         The BIDS entity that numbers the images which differ in it: ``inv``, ``echo``, ``flip``; "" if there is none.
     per_image
         Whether each image has a value of its own. `None`: one value, or one for each image.
+    lengths
+        Of a setting that all images share (`per_image` is `False`): how many values it may have. With other than (1,) it is
+        kept as a tuple: (before, after).
+    read_from
+        Whose sidecar has it, where that is not the one of the image: ``inv-2_MP2RAGE`` is the file of the same scan with this
+        entity and suffix. If there is no such file, the sidecar of the image counts.
     required
         Whether the model needs it.
     plausible
@@ -64,6 +70,8 @@ class Setting:
     factor: float = 1.0
     entity: str = ""
     per_image: bool | None = True
+    lengths: tuple[int, ...] = (1,)
+    read_from: str = ""
     required: bool = True
     plausible: tuple[float, float] = (0.0, math.inf)
     usual: tuple[float, float] | None = None
