@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from scipy.special import sici
 
 from rimap.errors import InputError
+from rimap.likelihood import Gaussian, cramer_rao_sd
 from rimap.signals.base import FIELD, FREE, TIME, Parameter, SignalModel
 from rimap.simulation.acquisitions import Acquisition, draw_acquisition, stream
 from rimap.simulation.anatomies import Anatomy
+from rimap.simulation.faint import Faint, put_faint
 from rimap.simulation.fields import smooth_kernel
 from rimap.simulation.recipe import PatchRecipe, Range, model_class
 from rimap.simulation.tissues import BACKGROUND_T, BRAIN_LABELS, FLOOR, LABELS, property_of, table_of
@@ -38,6 +40,7 @@ class Structure(IntEnum):
     LESION = 1
     VOXEL = 2
     LINE = 3
+    FAINT = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +115,10 @@ def simulate_batch(recipe: PatchRecipe, anatomies: Sequence[Anatomy], index: int
     numbers = np.arange(first, first + batch_size // draws)
     acquisition = draw_acquisition(recipe, stream(recipe.seed, 1, index))
     truth = [draw_patch(recipe, anatomies[int(i) % len(anatomies)], int(i)) for i in numbers]
-    kappa = np.stack([t.kappa for t in truth])
     model = acquisition.model
+    for number, t in zip(numbers, truth):
+        _put_faint(recipe, model, t, int(number))
+    kappa = np.stack([t.kappa for t in truth])
     if acquisition.hidden:
         kappa = np.moveaxis(model.effective(np.moveaxis(kappa, 1, 0), **acquisition.hidden), 0, 1)
     measured = [draw_measured(recipe, t.kappa, int(i)) for t, i in zip(truth, numbers)]
@@ -142,6 +147,25 @@ def simulate_batch(recipe: PatchRecipe, anatomies: Sequence[Anatomy], index: int
         hidden=bool(acquisition.hidden),
         known=known,
     )
+
+
+def _put_faint(recipe: PatchRecipe, model: SignalModel, truth: Truth, number: int) -> None:
+    """Put structures into a patch, in place, whose contrast follows from the noise: their detectability is drawn."""
+    rng = stream(recipe.seed, 4, number)
+    if recipe.faint_share == 0 or truth.ringing is not None or rng.random() >= recipe.faint_share:
+        return
+    tissue, kappa = truth.labels > 0, truth.kappa
+    known = {p.name for p in model.nonlinear if p is not model.time}
+    with np.errstate(all="ignore"):
+        sd = cramer_rao_sd(model, Gaussian(sigma=truth.sigma), kappa.astype(float), held=known)[
+            model.index(model.time.name)
+        ]
+    time, amplitude = kappa[model.index(model.time.name)], kappa[model.index(model.amplitudes[0].name)]
+    relative = np.where(np.isfinite(sd), sd / time, 0.0).astype(np.float32)
+    faint = Faint(recipe.faint_blobs, recipe.faint_radius, recipe.faint_detectability)
+    changed = put_faint(amplitude, time, relative, tissue, faint, rng)
+    np.clip(time, *model.time.bounds, out=time)
+    truth.structures[changed] = Structure.FAINT
 
 
 def _noisy(clean: F32, recipe: PatchRecipe, how: Acquisition, numbers: NDArray[np.int64], sigma: F32) -> F32:

@@ -112,6 +112,9 @@ class PatchRecipe:
         Share of patches with single voxels of another T, and how many (up to): small structures must survive.
     line_share, lines
         Likewise for lines of one pixel's width.
+    faint_share, faint_blobs, faint_radius, faint_detectability
+        Share of patches with small and faint structures, how many (up to), their radii (pixels), and their detectability d',
+        how well the data could show them (log-uniform): `rimap.simulation.faint`.
     ringing_share
         Share of patches with Gibbs ringing: images are sampled as a scanner does, whose k-space ends. In the spheres of
         the NIST phantom it is twice the noise, with a period of two pixels. Such patches have no white texture, odd
@@ -170,6 +173,10 @@ class PatchRecipe:
     odd_voxels: int = 8
     line_share: float = 0.0
     lines: int = 2
+    faint_share: float = 0.0
+    faint_blobs: int = 12
+    faint_radius: Range = (0.35, 5.0)
+    faint_detectability: Range = (3.0, 25.0)
     ringing_share: float = 0.0
     sigma: Range = (0.0065, 0.255)
     rician_share: float = 0.0
