@@ -41,3 +41,6 @@ for name, cls in sorted(CLASSES.items()):
         MODELS |= {f"{name} {label}".strip(): model for label, model in example_models(cls).items()}
     except InputError as error:
         WITHOUT_EXAMPLES[name] = str(error)
+
+#: For the estimators: one of each sequence, and everything that inversion recovery can be.
+ESTIMATED = {label: model for label, model in MODELS.items() if label == model.name or model.name == "ir"}
