@@ -35,6 +35,8 @@ _NAMES = {
     "RIM": "rimap.estimators.rim.estimator",
     "ResNet": "rimap.estimators.resnet.estimator",
     "plot": "rimap.plotting",
+    "map_series": "rimap.workflow.mapping",
+    "Request": "rimap.workflow.request",
     "InputError": "rimap.errors",
 }
 __all__ = ["__version__", *sorted(_NAMES)]
@@ -61,6 +63,8 @@ if TYPE_CHECKING:  # what type checkers see; tests/test_ways_in.py holds it to _
     from rimap.signals.protocols import PROTOCOLS as PROTOCOLS
     from rimap.signals.settings import setting as setting
     from rimap.signals.t2_decay import T2Decay as T2Decay
+    from rimap.workflow.mapping import map_series as map_series
+    from rimap.workflow.request import Request as Request
 
 
 def __getattr__(name: str) -> Any:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from rimap.errors import InputError
+
+T = TypeVar("T")
 
 EstimatorName = Annotated[
     str | None,
@@ -47,6 +49,26 @@ SdDraws = Annotated[
         show_default=False,
     ),
 ]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUES",
+        help="A setting of the scan in ms or degrees, one value or one per image: flip_angle=3,20. Repeatable.",
+    ),
+]
+GivenMaps = Annotated[
+    list[str] | None,
+    typer.Option("--given", metavar="NAME=FILE|NUMBER", help="A known parameter: B1=TB1map.nii.gz. Repeatable."),
+]
+Fixed = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="Do not estimate this parameter: B=2 (nlls, mle). Repeatable."),
+]
+Bounds = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=LOW,HIGH", help="Bounds of a parameter: T1=100,5000 (nlls, mle). Repeatable."),
+]
 Run = Annotated[list[str] | None, typer.Option(metavar="LABEL", help="Only this run. Repeatable.")]
 Register = Annotated[bool, typer.Option("--register", help="Align the images before they are mapped.")]
 Rates = Annotated[bool, typer.Option("--rates", help="Write R1 or R2 as well.")]
@@ -55,7 +77,7 @@ Fill = Annotated[
 ]
 
 
-def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+def numbers(text: str | None, option: str, unit: str = " in ms") -> tuple[float, ...] | None:
     """Return the numbers of a list that commas or spaces separate.
 
     >>> numbers("50, 400 1100", "--times-ms")
@@ -63,16 +85,99 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     """
     if text is None:
         return None
-    words = [w for w in re.split(r"[,;\s]+", text.strip()) if w]
+    words = _words(text)
+    example = f', as in {option} "50,400,1100"' if unit else ""
     if not words:
-        raise InputError(f'{option}: expected numbers in ms, as in {option} "50,400,1100", got none.')
+        raise InputError(f"{option}: expected numbers{unit}{example}, got none.")
     try:
         values = tuple(float(w) for w in words)
     except ValueError:
-        raise InputError(f'{option}: expected numbers in ms, as in {option} "50,400,1100", got {text!r}.') from None
+        raise InputError(f"{option}: expected numbers{unit}{example}, got {text!r}.") from None
     if not all(math.isfinite(v) for v in values):
-        raise InputError(f"{option}: expected finite numbers in ms, got {text!r}.")
+        raise InputError(f"{option}: expected finite numbers{unit}, got {text!r}.")
     return values
+
+
+def by_name(values: Iterable[str] | None, option: str) -> dict[str, str]:
+    """Return the text for each name.
+
+    >>> by_name(["flip_angle=3,20", "tr=15"], "--set")
+    {'flip_angle': '3,20', 'tr': '15'}
+    """
+    found: dict[str, str] = {}
+    for value in values or ():
+        name, equals, text = (part.strip() for part in value.partition("="))
+        if not (name and equals and text):
+            raise InputError(f"{option}: expected NAME=VALUE, got {value!r}.")
+        if name in found:
+            raise InputError(f"{option} {name}: expected it once, got it twice. Leave one out.")
+        found[name] = text
+    return found
+
+
+def settings(values: Iterable[str] | None) -> dict[str, Any]:
+    """Return settings by name: numbers where the text is a list of numbers, a single one as it is; else the text.
+
+    >>> settings(["flip_angle=3,20", "tr=15", "profile=sinc"])
+    {'flip_angle': (3.0, 20.0), 'tr': 15.0, 'profile': 'sinc'}
+    """
+    found: dict[str, Any] = {}
+    for name, text in by_name(values, "--set").items():
+        try:
+            several = tuple(float(word) for word in _words(text))
+        except ValueError:
+            found[name] = text
+            continue
+        found[name] = several if len(several) != 1 else several[0]
+    return found
+
+
+def given_maps(values: Iterable[str] | None) -> dict[str, Path | float]:
+    """Return known parameters by name: a number, or the path of a file.
+
+    >>> given_maps(["T1=900", "B1=TB1map.nii.gz"])
+    {'T1': 900.0, 'B1': PosixPath('TB1map.nii.gz')}
+    """
+    return {name: _number_or(Path, text) for name, text in by_name(values, "--given").items()}
+
+
+def fixed(values: Iterable[str] | None) -> dict[str, float]:
+    """Return parameters that are not estimated, by name.
+
+    >>> fixed(["B=2"])
+    {'B': 2.0}
+    """
+    found = {name: numbers(text, f"--fixed {name}", "") for name, text in by_name(values, "--fixed").items()}
+    for name, value in found.items():
+        if value is None or len(value) != 1:
+            raise InputError(f"--fixed {name}: expected one number, got {len(value or ())}.")
+    return {name: value[0] for name, value in found.items() if value}
+
+
+def bounds(values: Iterable[str] | None) -> dict[str, tuple[float, float]]:
+    """Return bounds of parameters by name.
+
+    >>> bounds(["T1=100,5000"])
+    {'T1': (100.0, 5000.0)}
+    """
+    found: dict[str, tuple[float, float]] = {}
+    for name, text in by_name(values, "--bounds").items():
+        pair = numbers(text, f"--bounds {name}", "") or ()
+        if len(pair) != 2:
+            raise InputError(f"--bounds {name}: expected two numbers LOW,HIGH, got {len(pair)}.")
+        found[name] = pair
+    return found
+
+
+def _number_or(other: Callable[[str], T], text: str) -> float | T:
+    try:
+        return float(text)
+    except ValueError:
+        return other(text)
+
+
+def _words(text: str) -> list[str]:
+    return [w for w in re.split(r"[,;\s]+", text.strip()) if w]
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -92,20 +197,6 @@ def labels(values: Iterable[str] | None, prefix: str) -> tuple[str, ...]:
     """
     words = [w for v in values or () for w in re.split(r"[,\s]+", v.strip()) if w]
     return tuple(w.removeprefix(prefix) for w in words)
-
-
-def sequence(text: str | None) -> str | None:
-    """Return rimap's name for what users call a sequence; other names are left to `one_of`.
-
-    >>> sequence("T1"), sequence("MESE"), sequence("flair")
-    ('ir', 't2', 'flair')
-    """
-    if text is None:
-        return None
-    low = text.strip().lower()
-    return {"t1": "ir", "irt1": "ir", "t1map": "ir", "inversion-recovery": "ir", "mese": "t2", "t2map": "t2"}.get(
-        low, low
-    )
 
 
 def sigma_or_file(text: str | None) -> float | Path | None:

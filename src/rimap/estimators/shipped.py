@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import tomllib
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -42,21 +44,40 @@ def path_of(name: str | Path) -> Path:
     )
 
 
-#: The network that maps a sequence where none is named.
-_DEFAULTS = {("rim", "ir"): "t1", ("rim", "t2"): "t2", ("resnet", "ir"): "resnet_t1_31", ("resnet", "t2"): "resnet_t2"}
+@dataclass(frozen=True)
+class DefaultNetwork:
+    """A row of ``weights/networks.toml``: the network of its kind for a sequence, and whether it has passed its tests."""
+
+    name: str
+    kind: str
+    sequence: str
+    passed: bool
+
+
+@lru_cache(maxsize=1)
+def _default_networks() -> tuple[DefaultNetwork, ...]:
+    table = tomllib.loads((WEIGHTS / "networks.toml").read_text(encoding="utf-8"))
+    return tuple(DefaultNetwork(name=name, **row) for name, row in table.items())
+
+
+def passed_network(sequence: str) -> DefaultNetwork | None:
+    """Return the network that maps a sequence if the user names no estimator, `None` if none has passed its tests for it."""
+    found = shipped()
+    return next((n for n in _default_networks() if n.passed and n.sequence == sequence and n.name in found), None)
 
 
 def default_network(sequence: str, kind: str) -> str:
-    """Return the name of the network that maps a sequence where none is named.
+    """Return the name of the network of a kind that maps a sequence if the user names none.
 
     Raises
     ------
     InputError
-        Where none ships for it.
+        If none ships for it.
     """
-    name = _DEFAULTS.get((kind, sequence), "")
-    if name in (found := shipped()):
-        return name
+    found = shipped()
+    for network in _default_networks():
+        if (network.kind, network.sequence) == (kind, sequence) and network.name in found:
+            return network.name
     for other, path in found.items():
         about = metadata_of(path)
         if about["kind"] == kind and about["sequence"] == sequence:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from rimap.errors import InputError, one_of
+from rimap.workflow.by_name import check_names, recorded
 from rimap.workflow.choice import chosen, estimator_of
 from rimap.workflow.regions import label_table
 from rimap.workflow.request import Request
@@ -31,15 +32,16 @@ def check_request(request: Request, found: Sequence[SeriesFiles]) -> None:
 
 def _check_options(request: Request, found: Sequence[SeriesFiles]) -> None:
     models = {f.model_class(request.sequence) for f in found}
-    for model in models:
-        chosen(request, model)
     titles = " and ".join(sorted(m.title for m in models))
     if request.times_ms is not None and len(models) > 1:
         raise InputError(f"--times-ms: expected series of one kind, got {titles}. Choose one with --sequence.")
+    check_names(request, models)
     has = {f.name for model in models for f in fields(model)}
     for option, value, name in (("--tr-ms", request.tr_ms, "tr"), ("--signed/--magnitude", request.signed, "signed")):
         if value is not None and name not in has:
             raise InputError(f"{option}: the signal model of {titles.lower()} has no such setting. Leave it out.")
+    for model in models:
+        chosen(request, model)
     if request.noise is not None:
         one_of(request.noise, ("gaussian", "rician"), "--noise")
     if request.skip_first < 0:
@@ -87,7 +89,7 @@ def finished(request: Request, files: SeriesFiles) -> bool:
 
 #: Fields of a request that the maps do not depend on, or that `record_for` records in another way.
 _NOT_RECORDED = {
-    "inputs", "out", "estimator", "estimator_options", "participant_labels", "sessions", "runs", "series", "overwrite",
+    "inputs", "out", "estimator", "estimator_options", "settings", "given", "fixed", "bounds", "participant_labels", "sessions", "runs", "series", "overwrite",
     "threads", "memory", "command",
 }  # fmt: skip
 
@@ -96,6 +98,7 @@ def record_for(request: Request, files: SeriesFiles) -> Record:
     """Return the record of a series in OUT: what its maps depend on, and how far they are."""
     from rimap import __version__
     from rimap.estimators.shipped import default_network, path_of
+    from rimap.io.given import found_given
     from rimap.io.records import checksum, record_of
 
     model = files.model_class(request.sequence)
@@ -108,6 +111,9 @@ def record_for(request: Request, files: SeriesFiles) -> Record:
     asked = {f.name: getattr(request, f.name) for f in fields(request) if f.name not in _NOT_RECORDED}
     if request.rois is not None and (table := label_table(request.rois)).is_file():
         asked["roi_names"] = table
-    settings = {"rimap": __version__, **options, **asked}
-    given = {k: v for k, v in settings.items() if v is not None and v != () and (v is not False or k == "signed")}
+    used = {f"given {name}": path for name, path in found_given(files, model).items()}
+    settings = {"rimap": __version__, **options, **asked, **used, **recorded(request, model)}
+    given = {
+        k: v for k, v in settings.items() if v is not None and v not in ((), {}) and (v is not False or k == "signed")
+    }
     return record_of(files, request.out, estimator.name, given)

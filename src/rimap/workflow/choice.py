@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rimap.errors import InputError, one_of
+from rimap.workflow.by_name import constraints_for
 from rimap.workflow.request import Request
 
 if TYPE_CHECKING:
@@ -16,26 +17,45 @@ if TYPE_CHECKING:
     from rimap.io import SeriesFiles
     from rimap.signals import SignalModel
 
-#: The networks that have passed their tests, by sequence.
-_PASSED = {"ir": "t1"}
+#: Options of estimators that choose the one that has them, and what the command line calls them.
+_TYPED = {"lambda_B": "--lambda-b", "fixed": "--fixed", "bounds": "--bounds"}
 
 
 def default_estimator(model: type[SignalModel], options: Mapping[str, Any] = MappingProxyType({})) -> tuple[str, str]:
     """Return the estimator that maps series of a model if the user names none, and why.
 
-    An option that belongs to one estimator names it. A network becomes the default once it has passed its tests for the
-    sequence: for T1, bias at every SNR and small structures (`python -m benchmarks.bench_t1 rim:t1`).
+    A network that ships and has passed its tests for the sequence comes first (bias at every SNR and small structures:
+    `python -m benchmarks.bench_t1 rim:t1`). Else it is the maximum likelihood if the model has a smooth field, or if its signal
+    decays along an axis of times so that late images reach the noise floor, and least squares for all others. An option that
+    belongs to one estimator takes precedence.
     """
-    if "network" in options:
-        from rimap.estimators.shipped import metadata_of, path_of
+    from rimap.estimators.shipped import metadata_of, passed_network, path_of
 
+    if "network" in options:
         return metadata_of(path_of(options["network"]))["kind"], "the estimator of --network"
-    if "lambda_B" in options:
-        return "mle", "the estimator that has --lambda-b"
     title = model.title.lower()
-    if model.name in _PASSED:
-        return "rim", f"default for {title}: network {_PASSED[model.name]}; --estimator mle or nlls for others"
-    return "mle", f"default for {title}"
+    without_network = "mle" if _is_smooth(model) or _decays(model) else "nlls"
+    network = passed_network(model.name)
+    if network is not None:
+        typed = [typed for option, typed in _TYPED.items() if option in options]
+        if not typed:
+            return network.kind, f"default for {title}: network {network.name}; --estimator mle or nlls for others"
+        return without_network, f"the default for {title} that has {' and '.join(typed)}"
+    if "lambda_B" in options:
+        return "mle", f"the estimator that has {_TYPED['lambda_B']}"
+    return without_network, f"default for {title}"
+
+
+def _is_smooth(model: type[SignalModel]) -> bool:
+    """Tell whether a model has a field that is estimated as a smooth one (Eq. 2)."""
+    return any(p.smooth for p in model.parameters)
+
+
+def _decays(model: type[SignalModel]) -> bool:
+    """Tell whether the signal falls towards the noise floor of magnitude images: a positive signal along a time."""
+    from rimap.signals.base import axis_of
+
+    return axis_of(model).unit == "ms" and not model.changes_sign
 
 
 def chosen(request: Request, model: type[SignalModel]) -> tuple[Estimator, str]:
@@ -46,7 +66,7 @@ def chosen(request: Request, model: type[SignalModel]) -> tuple[Estimator, str]:
     InputError
         For an option that this estimator does not have, or noise that it cannot take.
     """
-    options = dict(request.estimator_options)
+    options = {**request.estimator_options, **constraints_for(request, model)}
     if request.estimator is None:
         name, why = default_estimator(model, options)
         if name in ("mle", "nlls"):
@@ -70,11 +90,46 @@ def estimator_names() -> list[str]:
     return sorted(_known())
 
 
-def sequences() -> list[str]:
-    """Return the names that `--sequence` takes."""
+def sequence_named(text: str | None) -> str | None:
+    """Return rimap's name of a sequence that the user calls by its name, BIDS suffix, title or map, in any case.
+
+    >>> sequence_named("IRT1"), sequence_named("Inversion-Recovery")
+    ('ir', 'ir')
+
+    Raises
+    ------
+    InputError
+        For a name that no sequence has, or several have.
+    """
     from rimap.signals import signal_models
 
-    return sorted(signal_models())
+    if text is None:
+        return None
+    models, typed = signal_models(), text.strip().lower()
+    if typed in models:
+        return typed
+    for called in (_suffixes, _titles, _maps):
+        fitting = sorted(name for name, model in models.items() if typed in called(model))
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            raise InputError(
+                f"--sequence {text}: expected one sequence, got what {', '.join(fitting)} share. Give one of them."
+            )
+    return one_of(text, sorted(models), "--sequence")
+
+
+def _suffixes(model: type[SignalModel]) -> set[str]:
+    return {model.bids_suffix.lower()}
+
+
+def _titles(model: type[SignalModel]) -> set[str]:
+    return {model.title.lower(), model.title.lower().replace(" ", "-")}
+
+
+def _maps(model: type[SignalModel]) -> set[str]:
+    times = [p for p in model.parameters if p.role == "time"][:1]
+    return {p.name.lower() for p in times} | {(p.suffix or "").lower() for p in times}
 
 
 @cache

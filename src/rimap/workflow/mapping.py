@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rimap.errors import InputError, one_of
+from rimap.errors import InputError
 from rimap.workflow.alignment import in_register
+from rimap.workflow.by_name import given_for, settings_for
 from rimap.workflow.checks import check_request, finished, record_for, subjects
-from rimap.workflow.choice import chosen, sequences
+from rimap.workflow.choice import chosen, sequence_named
 from rimap.workflow.listener import SILENT, Listener, Progress
 from rimap.workflow.regions import label_names
 from rimap.workflow.request import Request
@@ -76,8 +77,7 @@ def map_series(request: Request, listener: Listener = SILENT) -> Run:
     from rimap.io.run_lock import locked
 
     started = time.perf_counter()
-    if request.sequence is not None:
-        request = replace(request, sequence=one_of(request.sequence, sequences(), "--sequence"))
+    request = replace(request, sequence=sequence_named(request.sequence))
     found = find_series(
         request.inputs,
         participant_labels=request.participant_labels,
@@ -146,6 +146,8 @@ def map_one(
     opened = files.open(
         times_ms=request.times_ms,
         tr_ms=request.tr_ms if request.tr_ms is None or len(request.tr_ms) > 1 else request.tr_ms[0],
+        settings=settings_for(request, model),
+        given=given_for(request, model),
         sequence=request.sequence,
         mask=request.mask,
         noise=_noise(request, files),
@@ -223,6 +225,7 @@ def _whole(
         seconds=max(time.perf_counter() - begun - sum(compiling), 0.0),
         compiling=sum(compiling),
         check=opened.check,
+        given=opened.given_from,
         metadata=about_alignment,
     )
 
@@ -264,6 +267,7 @@ def _in_slabs(
         seconds=seconds,
         compiling=sum(compiling),
         check=opened.check,
+        given=opened.given_from,
         note="" if n == all_planes else f"in {n} of {all_planes} slices",
     )
 

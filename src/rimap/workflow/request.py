@@ -26,6 +26,12 @@ class Request:
         NIfTI file, non-zero where maps are wanted.
     times_ms, tr_ms
         Times along the axis of the series in the order of the images, and repetition time: one or one per image, ms.
+    settings
+        Any setting of the signal model by name, in its unit (ms, degrees): one value, or one for each image.
+    given
+        Parameters that are known, by name: a NIfTI file, or a number.
+    fixed, bounds
+        Parameters that the estimator does not estimate, and bounds of those that it does, by name (nlls, mle).
     sequence
         Name of the signal model, if neither suffix nor sidecars tell it.
     signed
@@ -57,6 +63,10 @@ class Request:
     mask: Path | None = None
     times_ms: tuple[float, ...] | None = None
     tr_ms: tuple[float, ...] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[str, Path | float] = field(default_factory=dict)
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     sequence: str | None = None
     signed: bool | None = None
     skip_first: int = 0
@@ -84,6 +94,8 @@ class Request:
             values[name] = None if (path := getattr(self, name)) is None else Path(path)
         for name in ("times_ms", "tr_ms"):
             values[name] = None if (numbers := getattr(self, name)) is None else _numbers(numbers)
+        known: Mapping[str, Any] = self.given
+        values["given"] = {name: Path(v) if isinstance(v, str) else v for name, v in known.items()}
         sigma: Any = self.sigma
         if isinstance(sigma, str):
             values["sigma"] = Path(sigma)

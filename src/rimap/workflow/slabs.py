@@ -90,6 +90,7 @@ class Slabwise:
             affine=affine,
             source=self.opened.label,
             notes=self.opened.notes,
+            given=_given_at(self.opened, (..., chosen)),
         )
         parts = [self.maps.read((k, k + 1)) for k in chosen]
         maps = replace(
@@ -162,7 +163,7 @@ def estimate(
         here = mask is None or bool(mask.any()), bool(np.isfinite(images).any()), bool(images.any())
         selected, finite, signal = selected | here[0], finite | here[1], signal | here[2]
         if all(here):
-            maps = squares.piece(WeightedSeries(images, model, mask=mask))
+            maps = squares.piece(WeightedSeries(images, model, mask=mask, given=opened.given_at(a, b)))
         else:
             maps = _nothing(head, mask, images.shape[1:], Status.NO_SIGNAL if here[1] else Status.NOT_FINITE)
         done.maps.write((a, b), maps)
@@ -254,7 +255,8 @@ def _series_at(done: Slabwise, voxels: NDArray[np.intp]) -> tuple[WeightedSeries
     maps = _maps_at(done, where)
     if images is None or not np.isfinite(images).any() or not images.any():
         return None, maps
-    return WeightedSeries(images, done.opened.model, noise=_noise_at(done.opened.noise, where)), maps
+    noise, given = _noise_at(done.opened.noise, where), _given_at(done.opened, where)
+    return WeightedSeries(images, done.opened.model, noise=noise, given=given), maps
 
 
 def _maps_at(done: Slabwise, where: tuple[NDArray[np.intp], ...]) -> ParameterMaps:
@@ -275,6 +277,11 @@ def _maps_at(done: Slabwise, where: tuple[NDArray[np.intp], ...]) -> ParameterMa
 def _at(where: tuple[NDArray[np.intp], ...], here: NDArray[np.bool_], a: int) -> tuple[Any, ...]:
     """Return the index of voxels in the maps or images of a slab that begins at plane `a`."""
     return (slice(None), *(w[here] for w in where[:-1]), where[-1][here] - a)
+
+
+def _given_at(opened: OpenSeries, where: Any) -> dict[str, Any]:
+    """Return the given parameters of some voxels."""
+    return {name: v if np.ndim(v) == 0 else np.asarray(v)[where] for name, v in opened.given.items()}
 
 
 def _noise_at(noise: Any, where: Any) -> Any:

@@ -91,6 +91,8 @@ class Mapped:
         Number of voxels of each quality flag, over the whole.
     check
         Refuses files that have changed since they were read.
+    given
+        Where each known parameter is from, by name: a file, a number, or ``"array"``.
     note
         Which part is shown, "" for the whole.
     metadata
@@ -106,6 +108,7 @@ class Mapped:
     seconds: float
     compiling: float
     check: Callable[[], None]
+    given: Mapping[str, Path | float | str] = field(default_factory=dict)
     note: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -137,6 +140,7 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         request.out,
         fill=math.nan if request.fill is None else request.fill,
         rates=request.rates,
+        given=mapped.given,
         extra_metadata={**mapped.metadata, "Warnings": list(warnings)},
     )
     page, table = _places(new.images[0], files, request.out)

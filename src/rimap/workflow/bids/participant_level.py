@@ -8,17 +8,17 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rimap.errors import InputError, one_of
+from rimap.errors import InputError
 from rimap.workflow.bids.app import App, check, own_request
 from rimap.workflow.bids.failures import FAILED, forget, subject_record, write_failed
 from rimap.workflow.bids.outcome import Failure, Outcome, in_one_line
 from rimap.workflow.bids.work import Task, run
 from rimap.workflow.checks import check_request, record_for
-from rimap.workflow.choice import estimator_of, sequences
+from rimap.workflow.choice import estimator_of, sequence_named
 from rimap.workflow.listener import SILENT, Listener
 from rimap.workflow.request import Request
 from rimap.workflow.summary import in_a_line
@@ -72,7 +72,9 @@ def participant(app: App, listener: Listener = SILENT) -> DatasetRun:
     """
     from rimap.io.run_lock import locked, remove_leftovers
 
-    started, request = time.perf_counter(), app.request
+    started = time.perf_counter()
+    request = replace(app.request, sequence=sequence_named(app.request.sequence))
+    app = replace(app, request=request)
     options = check(app)
     found, failures = _find(request)
     check_request(request, found)
@@ -113,8 +115,6 @@ def _find(request: Request) -> tuple[list[SeriesFiles], list[Failure]]:
     from rimap.io.finding import same_label
 
     root, sequence = request.inputs[0], request.sequence
-    if sequence is not None:
-        sequence = one_of(sequence, sequences(), "--sequence")
     try:
         found = find_series(
             root,
