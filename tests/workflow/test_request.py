@@ -150,14 +150,15 @@ def test_an_option_chooses_the_estimator_that_has_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "name"),
-    [("ir", "ir"), (" IR ", "ir"), ("IRT1", "ir"), ("inversion-recovery", "ir"), ("VFA", "vfa"), ("T2map", "t2")],
+    [("ir", "ir"), (" IR ", "ir"), ("IRT1", "ir"), ("inversion-recovery", "ir"), ("VFA", "vfa"), ("MEGRE", "megre")],
 )
 def test_a_sequence_has_several_names(text: str, name: str) -> None:
     assert sequence_named(text) == name
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("T1", "share"), ("flair", "expected one of"), ("vfq", "Did you mean vfa?")]
+    ("text", "words"),
+    [("T1", "share"), ("T2map", "mese, t2"), ("flair", "expected one of"), ("vfq", "Did you mean vfa?")],
 )
 def test_an_unclear_sequence_is_refused(text: str, words: str) -> None:
     with pytest.raises(InputError, match=words.replace("?", r"\?")):
