@@ -85,6 +85,10 @@ class MapsOnDisk:
         residual = np.full(maps.status.shape, np.nan) if maps.residual is None else maps.residual
         Q = len(maps.kappa)
         named = [*((f"kappa{q}", maps.kappa[q]) for q in range(Q)), *((f"sd{q}", sd[q]) for q in range(Q))]
+        named += [
+            (row, np.full(maps.status.shape, np.nan) if maps.covariance is None else maps.covariance[k])
+            for k, row in enumerate(self._covariance_rows)
+        ]
         for name, values in (*named, ("residual", residual), ("status", maps.status)):
             dtype = np.dtype(np.uint8 if name == "status" else np.float64)
             path = self.folder / name
@@ -98,8 +102,10 @@ class MapsOnDisk:
     def read(self, planes: Planes) -> ParameterMaps:
         """Return the maps of planes of the last axis."""
         Q = len(self.head.model.parameters)
+        rows = self._covariance_rows
         return replace(
             self.head,
+            covariance=np.stack([self._get(row, planes) for row in rows]) if rows else None,
             kappa=np.stack([self._get(f"kappa{q}", planes) for q in range(Q)]),
             sd_kappa=np.stack([self._get(f"sd{q}", planes) for q in range(Q)]),
             residual=self._get("residual", planes),
@@ -110,6 +116,12 @@ class MapsOnDisk:
         """Yield the maps in slabs, in order."""
         for planes in cuts(self.shape, _PIECE):
             yield self.read(planes)
+
+    @property
+    def _covariance_rows(self) -> list[str]:
+        """The names of the files of the covariance, which derived maps need for their standard deviations."""
+        Q = len(self.head.model.parameters)
+        return [f"covariance{k}" for k in range(Q * (Q + 1) // 2)] if self.head.model.derived else []
 
     @property
     def _plane(self) -> int:
@@ -134,4 +146,5 @@ def pieces_of(maps: ParameterMaps | MapsOnDisk) -> Iterator[ParameterMaps]:
             status=maps.status[..., a:b],
             sd_kappa=None if maps.sd_kappa is None else maps.sd_kappa[..., a:b],
             residual=None if maps.residual is None else maps.residual[..., a:b],
+            covariance=None if maps.covariance is None else maps.covariance[..., a:b],
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.estimators import sigma
-from rimap.estimators.base import conditioning_warnings, model_warnings
+from rimap.estimators.base import conditioning_warnings, model_warnings, settings_of_options
 from rimap.estimators.checks.misfit import misfit_warnings
 from rimap.estimators.checks.noise_floor import noise_floor_warnings
 from rimap.estimators.mle.estimator import MLE
+from rimap.estimators.nlls.covariance import covariance_for
 from rimap.estimators.nlls.estimator import NLLS, noise_of, sd_for
 from rimap.io.slabs import MapsOnDisk, Planes, cuts
 from rimap.likelihood import Gaussian, Noise
@@ -37,9 +38,10 @@ def voxelwise(estimator: Estimator, model: SignalModel, noise: Noise | None) -> 
     if isinstance(estimator, NLLS):
         return estimator
     if isinstance(estimator, MLE) and isinstance(noise or Gaussian(), Gaussian):
-        smooth = any(p.smooth for p in model.parameters)
+        known = estimator.fixed or {}
+        smooth = any(p.smooth and p.name not in known for p in model.parameters)
         if not smooth or estimator.lambda_B == 0:
-            return NLLS(threads=estimator.threads)
+            return NLLS(threads=estimator.threads, fixed=estimator.fixed or {}, bounds=estimator.bounds or {})
     return None
 
 
@@ -63,6 +65,11 @@ class Slabwise:
     maps: MapsOnDisk
     status: NDArray[np.uint8]
     planes: Sequence[Planes]
+
+    def held(self, where: Any) -> dict[str, Any]:
+        """Return what is known of some voxels, as `WeightedSeries.held` does."""
+        defaults = {p.name: p.start for p in self.opened.model.parameters if p.given and p.start is not None}
+        return defaults | _given_at(self.opened, where)
 
     def count(self) -> dict[Status, int]:
         """Return the number of voxels of each status that occurs."""
@@ -146,12 +153,17 @@ def estimate(
         For the same input as if the whole were mapped at once.
     """
     opened = opened.unpacked(folder).settled()
-    model, Q = opened.model, len(opened.model.parameters)
-    squares = voxelwise(estimator, model, opened.noise)
+    squares = voxelwise(estimator, opened.model, opened.noise)
     assert squares is not None
+    opened = replace(  # so that every step below knows what is fixed, as if it were given
+        opened, model=opened.model.with_bounds(squares.bounds), given={**opened.given, **squares.fixed}
+    )
+    squares = NLLS(threads=squares.threads)
+    model, Q = opened.model, len(opened.model.parameters)
     slabs = cuts(opened.shape, voxels)
     empty = np.empty(0)
-    settings: dict[str, Any] = asdict(estimator)  # type: ignore[call-overload]
+    settings = settings_of_options(estimator)
+    settings.pop("lambda_B", None)  # no field is smoothed voxel by voxel
     head = ParameterMaps(
         kappa=np.empty((Q, 0)), model=model, status=np.empty(0, np.uint8), sd_kappa=np.empty((Q, 0)), residual=empty,
         affine=opened.affine, estimator=estimator.name, settings=settings,
@@ -176,9 +188,10 @@ def estimate(
         _one_voxel(model, 0.0 if finite else np.nan)  # says why
     noise, source, found = _noise(done)
     for a, b in slabs:
-        maps = done.maps.read((a, b))
-        sd = sd_for(model, maps, _noise_at(noise, (..., slice(a, b))))
-        done.maps.write((a, b), replace(maps, sd_kappa=sd))
+        planes = (..., slice(a, b))
+        maps, there, held = done.maps.read((a, b)), _noise_at(noise, planes), done.held(planes)
+        covariance = covariance_for(model, maps, there, held) if model.derived else None
+        done.maps.write((a, b), replace(maps, sd_kappa=sd_for(model, maps, there, held=held), covariance=covariance))
     head = replace(head, noise=noise, sigma_source=source)
     every = np.arange(0, done.status.size, -(-done.status.size // _SAMPLE))
     where = np.unravel_index(every, done.status.shape)

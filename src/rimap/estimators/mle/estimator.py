@@ -139,7 +139,7 @@ class MLE(Estimator):
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series, with standard deviations, residual and σ."""
         series = constrained(series, self.fixed, self.bounds)
-        if self.is_voxelwise(series) and isinstance(series.noise or Gaussian(), Gaussian) and not series.held:
+        if self.is_voxelwise(series) and isinstance(series.noise or Gaussian(), Gaussian):
             maps = NLLS(threads=self.threads).estimate(series, progress=progress)
             return replace(maps, estimator=self.name, settings=self._settings(None))
         return _maximise(self, series, progress)

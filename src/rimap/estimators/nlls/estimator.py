@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.estimators.base import Estimator, Progress, conditioning_warnings, model_warnings
+from rimap.estimators.base import Estimator, Progress, conditioning_warnings, model_warnings, settings_of_options
 from rimap.estimators.checks.misfit import misfit_warnings
 from rimap.estimators.checks.noise_floor import noise_floor_warnings
 from rimap.estimators.nlls import grid
@@ -140,7 +140,7 @@ class NLLS(Estimator):
             noise=noise,
             sigma_source=source,
             estimator=self.name,
-            settings=asdict(self),
+            settings=settings_of_options(self),
         )
         doubts = (
             *conditioning_warnings(series, maps),

@@ -1,0 +1,65 @@
+"""Maps made slab by slab are those of the whole, for known maps, fixed parameters, bounds and derived maps as well."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from rimap.signals import signal_models
+from rimap.workflow import Request, map_series, memory
+
+SHAPE = (12, 10, 6)
+PLANE = SHAPE[0] * SHAPE[1]
+CASES = {
+    "flip angles with a map of B1": ("vfa", {"flip_angle": (3.0, 10.0, 20.0), "tr": 15.0}, {}),
+    "bounds": ("vfa", {"flip_angle": (3.0, 10.0, 20.0), "tr": 15.0}, {"bounds": {"T1": (200.0, 1100.0)}}),
+    "a derived rate": ("megre", {"te": (4.0, 10.0, 20.0, 40.0)}, {}),
+    "a fixed field": ("ir", {"tau": (50.0, 300.0, 900.0, 2500.0)}, {"estimator": "mle", "fixed": {"B": 1.9}}),
+}
+
+
+def save(path: Path, values: Any) -> Path:
+    nib.save(nib.Nifti1Image(np.asarray(values, np.float32), np.diag([2.0, 2.0, 3.0, 1.0])), path)
+    return path
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_slabs_give_the_maps_of_the_whole(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, settings, options = CASES[case]
+    model = signal_models()[name](**settings)
+    rng = np.random.default_rng(3)
+    field = {"vfa": np.linspace(0.8, 1.2, SHAPE[0])[:, None, None] * np.ones(SHAPE), "ir": np.full(SHAPE, 1.9)}.get(
+        name
+    )
+    T = np.exp(rng.uniform(np.log(0.5), np.log(2), SHAPE)) * (30 if name == "megre" else 700)
+    values = {"time": T, "field": field, "amplitude": np.full(SHAPE, 900.0)}
+    S = model.signal(np.stack([values[p.role] for p in model.parameters]))
+    S = np.abs(S + rng.standard_normal(S.shape))
+    request = {
+        "inputs": save(tmp_path / "x.nii", np.moveaxis(S, 0, -1)),
+        "sequence": name,
+        "settings": settings,
+        "threads": 1,
+        "given": {"B1": save(tmp_path / "b.nii", field)} if name == "vfa" else {},
+        "estimator": "nlls",
+        **options,
+    }
+    whole = map_series(Request(out=tmp_path / "whole", **request))
+    with monkeypatch.context() as small:
+        small.setattr(memory, "needed", lambda *a, **k: 1 << 61)
+        small.setattr(memory, "slab_voxels", lambda *a: 2 * PLANE)
+        parts = map_series(Request(out=tmp_path / "parts", **request))
+    files = {p.name: p for p in whole.results[0].maps}
+    assert files.keys() == {p.name for p in parts.results[0].maps} and len(files) > 4
+    for path in parts.results[0].maps:
+        if path.suffix == ".json":
+            first, second = (json.loads(p.read_text()) for p in (files[path.name], path))
+            assert [first.pop("Warnings"), second.pop("Warnings")] and first == second
+        else:
+            images = [np.asarray(nib.load(p).dataobj, float) for p in (files[path.name], path)]
+            np.testing.assert_allclose(*images, rtol=1e-5, atol=1e-9, err_msg=path.name)
