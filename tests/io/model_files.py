@@ -16,6 +16,12 @@ from rimap.signals.base import axis_of
 from rimap.signals.settings import settings_of
 
 N_IMAGES = 6
+#: Models whose settings depend on each other.
+_TRAINS: dict[str, Any] = {"tr": 5000.0, "tr_excitation": 7.1, "number_shots": (40.0, 80.0)}
+_SPECIAL: dict[str, dict[str, Any]] = {
+    "mp2rage": {"ti": (700.0, 2500.0), "flip_angle": (4.0, 5.0), **_TRAINS},
+    "mp2rage-uni": {"ti": 700.0, "ti_second": 2500.0, "flip_angle": 4.0, "flip_angle_second": 5.0, **_TRAINS},
+}
 SHAPE = (4, 5, 2)
 
 
@@ -29,6 +35,9 @@ def example(cls: type[SignalModel], *, optional: bool = True, shared: bool = Fal
     shared
         Whether settings that may differ between the images, or not, are the same in all.
     """
+    if cls.name in _SPECIAL:
+        more = {s.name: 0.9 for s in settings_of(cls).values() if not s.required and optional}
+        return cls(**{**_SPECIAL[cls.name], **more})
     values: dict[str, Any] = {}
     axis = axis_of(cls)
     step = min(max(2 * axis.plausible[0], 1.0), 0.9 * axis.plausible[1] / N_IMAGES)
@@ -61,16 +70,24 @@ def images_of(model: SignalModel, seed: int = 0) -> NDArray[np.float32]:
     return np.asarray(model.signal(np.stack(kappa)), dtype=np.float32)
 
 
-def sidecars_of(model: SignalModel) -> list[dict[str, Any]]:
-    """Return what the sidecar of each image has: the settings in the units of BIDS."""
+def sidecars_of(model: SignalModel, read_from: str = "") -> list[dict[str, Any]]:
+    """Return what the sidecar of each image has: the settings in the units of BIDS.
+
+    Parameters
+    ----------
+    read_from
+        The sidecars of another image of the scan (`Setting.read_from`) in place of those of the images.
+    """
     sidecars: list[dict[str, Any]] = [{} for _ in range(model.n_images)]
     for s in model.settings.values():
         value = getattr(model, s.name)
-        if value is None:
+        if value is None or s.read_from != read_from:
             continue
-        values = np.broadcast_to(np.atleast_1d(value), model.n_images).tolist()
-        for sidecar, v in zip(sidecars, values):
-            sidecar[s.sidecar_field] = float(f"{v / s.factor:.12g}")
+        written = np.atleast_1d(value) / s.factor
+        values = [float(f"{v:.12g}") for v in written.tolist()]
+        for n, sidecar in enumerate(sidecars):
+            shared = values[0] if len(values) == 1 else values
+            sidecar[s.sidecar_field] = shared if s.per_image is False or len(values) == 1 else values[n]
     return sidecars
 
 
@@ -92,13 +109,25 @@ def write_bids(root: Path, model: SignalModel, subject: str = "1", extra: str = 
     cls, images = type(model), images_of(model)
     entity = axis_of(cls).entity or "run"
     signed = ["part-real"] if model.is_signed else []
+    stem = [f"sub-{subject}", *([extra.strip("_")] if extra else [])]
     for n, (image, sidecar) in enumerate(zip(images, sidecars_of(model)), 1):
-        names = [f"sub-{subject}", *([extra.strip("_")] if extra else []), f"{entity}-{n}", *signed, suffix_of(cls)]
-        order = ("sub", "acq", "run", "echo", "flip", "inv", "mt", "part")
-        names[:-1] = sorted(names[:-1], key=lambda x: order.index(x.split("-")[0]))
-        save(root / f"sub-{subject}/anat" / f"{'_'.join(names)}.nii.gz", image, sidecar | more)
+        number = [f"{entity}-{n}"] if len(images) > 1 else []
+        save(
+            root / f"sub-{subject}/anat" / f"{_name([*stem, *number, *signed], suffix_of(cls))}.nii.gz",
+            image,
+            sidecar | more,
+        )
+    for other in {s.read_from for s in model.settings.values()} - {""}:
+        numbered, suffix = other.rsplit("_", 1)
+        path = root / f"sub-{subject}/anat" / f"{_name([*stem, numbered], suffix)}.json"
+        path.write_text(json.dumps(sidecars_of(model, other)[0] | more))
     (root / "dataset_description.json").write_text('{"Name": "test", "BIDSVersion": "1.10.0"}')
     return root
+
+
+def _name(parts: list[str], suffix: str) -> str:
+    order = ("sub", "acq", "run", "echo", "flip", "inv", "mt", "part")
+    return "_".join([*sorted(parts, key=lambda x: order.index(x.split("-")[0])), suffix])
 
 
 def save(path: Path, data: Any, sidecar: Mapping[str, Any] | None = None) -> Path:

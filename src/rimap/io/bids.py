@@ -247,3 +247,21 @@ class Sidecars:
             names = [(f, BidsName.parse(f.name)) for f in files]
             self._folders[folder] = [(f, n) for f, n in names if n is not None]
         return self._folders[folder]
+
+
+def sidecar_beside(image: Path, other: str, dataset: Path) -> dict[str, Any]:
+    """Return the sidecar of another image of the same scan, {} if it has none.
+
+    Parameters
+    ----------
+    other
+        The entity and the suffix of that image: ``inv-1_MP2RAGE``.
+    """
+    own, wanted = BidsName.parse(image.name), BidsName.parse(other)
+    assert own is not None and wanted is not None
+    sidecars = Sidecars()
+    for part in ({}, {"part": "mag"}, {"part": "real"}, {"part": "phase"}):
+        name = compose({**own.entities, **wanted.entities, **part}, wanted.suffix)
+        if found := sidecars(image.with_name(f"{name}.nii.gz"), dataset):
+            return found
+    return {}

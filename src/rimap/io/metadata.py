@@ -32,16 +32,18 @@ def settings_metadata(model: SignalModel) -> dict[str, Any]:
     axis = axis_of(type(model)).name
     found: dict[str, Any] = {}
     for setting in settings_of(type(model)).values():
-        value = getattr(model, setting.name)
+        value, name = getattr(model, setting.name), field_of(setting, type(model))
         if value is None:
             continue
         values = [setting.in_sidecar(v) for v in np.atleast_1d(value).tolist()]
-        if setting.per_image is False or (setting.name != axis and len(set(values)) == 1):
-            found[setting.sidecar_field] = values[0]
-        elif setting.sidecar_field in _WITH_ARRAYS and min(values) > 0:
-            found[setting.sidecar_field] = values
+        if setting.per_image is False:
+            found[name] = values[0] if len(values) == 1 else values
+        elif setting.name != axis and len(set(values)) == 1:
+            found[name] = values[0]
+        elif name in setting.bids and not (name in _WITH_ARRAYS and min(values) > 0):
+            found[plural(name)] = values
         else:
-            found[plural(setting.sidecar_field)] = values
+            found[name] = values
     options = {name: getattr(model, name) for name in _options(type(model))}
     if _SIGNED_FIELD in options:
         found[_SIGNED] = options.pop(_SIGNED_FIELD)
@@ -69,11 +71,11 @@ def model_from_metadata(model: type[SignalModel], about: Mapping[str, Any], wher
     """
     options: dict[str, Any] = {}
     for setting in settings_of(model).values():
-        values = _read(setting, about, where)
+        values = _read(setting, model, about, where)
         if values is not None:
             options[setting.name] = values
         elif setting.required:
-            raise InputError(f"{where}: expected {setting.sidecar_field}, got none. Map the series again.")
+            raise InputError(f"{where}: expected {field_of(setting, model)}, got none. Map the series again.")
     known = _options(model)
     if _SIGNED_FIELD in known:
         options[_SIGNED_FIELD] = about.get(_SIGNED) is True
@@ -111,6 +113,16 @@ def _from_json(value: Any, default: Any) -> Any:
     return found(**{k: _from_json(v, None) for k, v in value.items() if k != _CLASS})
 
 
+def field_of(setting: Setting, model: type[SignalModel]) -> str:
+    """Return the field that a setting has in the sidecar of a map.
+
+    Settings that are read from the same field of different images (the inversion times of UNIT1) are numbered.
+    """
+    same = [s.name for s in settings_of(model).values() if s.sidecar_field == setting.sidecar_field]
+    number = str(same.index(setting.name) + 1) if len(same) > 1 else ""
+    return f"{setting.sidecar_field}{number}"
+
+
 def plural(field: str) -> str:
     """Return the name of a field that has a value for each image.
 
@@ -125,8 +137,12 @@ def _options(model: type[SignalModel]) -> list[str]:
     return [f.name for f in dataclasses.fields(model) if f.name not in settings_of(model) and f.name != "box"]
 
 
-def _read(setting: Setting, about: Mapping[str, Any], where: str) -> float | Sequence[float] | None:
-    fields = [f for name in (setting.sidecar_field, *setting.bids) for f in (name, plural(name))]
+def _read(
+    setting: Setting, model: type[SignalModel], about: Mapping[str, Any], where: str
+) -> float | Sequence[float] | None:
+    own = field_of(setting, model)
+    names = (own, *(setting.bids if own in setting.bids else ()))
+    fields = [f for name in names for f in (name, plural(name))]
     field = next((f for f in fields if about.get(f) is not None), None)
     if field is None:
         return None
@@ -135,4 +151,4 @@ def _read(setting: Setting, about: Mapping[str, Any], where: str) -> float | Seq
     if not values or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
         raise InputError(f"{where}: expected numbers in {field}, got {str(value)[:60]}. Map the series again.")
     found = tuple(setting.from_sidecar(v) for v in values)
-    return found[0] if setting.per_image is False else found
+    return found[0] if setting.per_image is False and len(found) == 1 else found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,8 @@ class OpenSeries:
         return bool(getattr(self.model, "signed", False)) and not self.companions
 
     def _refuse_reversed(self, sample: NDArray[Any]) -> None:
+        if not _rises(self.model):
+            return
         try:
             refuse_reversed(sample, self.model.times)
         except InputError as error:
@@ -207,7 +210,8 @@ class OpenSeries:
             if looks:
                 note = "bright voxels are negative at some times: taken as signed images (real part), not magnitude"
                 return images, _signed(model, True), [note]
-            return images, model, []
+            # A model that is signed unless one says otherwise may refuse moduli.
+            return images, _signed(model, False) if self._asks_looks() else model, []
         latest = int(np.argmax(model.times))
         second = other()
         if complex_parts:
@@ -226,7 +230,8 @@ class OpenSeries:
                 )
         for image, angle in zip(images, phase):
             image *= sign_from_phase(angle, phase[latest], circle)
-        restore_polarity(images, model.times)
+        if _rises(model):
+            restore_polarity(images, model.times)
         source = "imaginary part" if complex_parts else "phase"
         note = f"polarity from the {source}, relative to the image with the longest inversion time"
         return images, _signed(model, True), [note]
@@ -241,6 +246,19 @@ def _some(n: int) -> slice:
 def _sample(images: NDArray[Any]) -> NDArray[Any]:
     """Return those planes of images (N, *X): what they look like must not depend on how they are read."""
     return images[..., _some(images.shape[-1])] if images.ndim > 3 else images
+
+
+@lru_cache(maxsize=32)
+def _rises(model: SignalModel) -> bool:
+    """Tell whether the signal of every tissue is larger in the last image than in the first, as after an inversion.
+
+    It need not be where each image has a flip angle of its own, or a steady state.
+    """
+    first, last = int(np.argmin(model.times)), int(np.argmax(model.times))
+    T = np.geomspace(*model.time.bounds, 64)
+    others = {p.name: np.full_like(T, p.start) for p in model.nonlinear if p is not model.time}
+    shape = np.asarray(model.shape(**others, **{model.time.name: T}))
+    return bool((shape[last] - shape[first] >= -1e-6 * np.abs(shape).max()).all())
 
 
 def _signed(model: SignalModel, signed: bool) -> SignalModel:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.io.bids import Sidecars, model_of_suffix, models
+from rimap.io.bids import Sidecars, model_of_suffix, models, sidecar_beside
 from rimap.io.given import given_maps
 from rimap.io.kind import GRADIENT, echo_kind, model_of_sidecars, note_on_echoes
 from rimap.io.nifti import MaskFile, NiftiFile, check_same_grid, open_nifti
@@ -212,9 +212,9 @@ class SeriesFiles:
         typed, options = split_settings(settings, model, times_ms=times_ms, tr_ms=tr_ms)
         values, notes = self._settings(model, files, typed)
         options |= self._polarity(model, signed)
-        axis = values.pop(axis_of(model).name)
-        keep = without_first(axis, skip_first, self.label, axis_of(model))
-        whole = model.at(axis, **values, **options)
+        keep = without_first(values[axis_of(model).name], skip_first, self.label, axis_of(model))
+        whole, unused = _built(model, values, typed, options)
+        notes += unused
         known, about_given = given_maps(given or {}, self, whole, files[0])
         companions = [open_nifti(f) for f in self.companions]
         if companions:
@@ -251,17 +251,62 @@ class SeriesFiles:
                 check_order(self.images, values[name], option_of(setting, model), setting, converted=bool(self.origin))
         sure = bool(self.suffix or self.sequence)
         notes = note_on_echoes(self.label, metadata, model, sure=sure)
-        found, more = settings_from_sidecars(self.images, counts, metadata, model, known=values)
+        found, more = settings_from_sidecars(
+            self.images, counts, metadata, model, known=values, elsewhere=self._elsewhere(model)
+        )
         repeats = [] if axis in typed else note_on_repeats(files, metadata, model)
         return values | found, [*repeats, *notes, *more]
 
+    def _elsewhere(self, model: type[SignalModel]) -> dict[str, list[dict[str, Any]]]:
+        """Return the sidecars of the images that a setting is read from, by its name, if there are such images."""
+        found = {}
+        for setting in settings_of(model).values():
+            if setting.read_from and self.dataset is not None:
+                sidecars = [sidecar_beside(f, setting.read_from, self.dataset) for f in self.images]
+                if all(sidecars):
+                    found[setting.name] = sidecars
+        return found
+
     def _polarity(self, model: type[SignalModel], signed: bool | None) -> dict[str, Any]:
         """Return whether the images keep their polarity, for the models that ask."""
-        if not any(f.name == "signed" for f in fields(model)):
+        own = next((f for f in fields(model) if f.name == "signed"), None)
+        if own is None:
             return {}
         if signed and self.part == "mag" and not self.companions:
             raise InputError(
                 f"{self.label}: these are magnitude images (part-mag), whose polarity is lost. Add the phase "
                 "(part-phase) or the real part, or leave signed out."
             )
-        return {"signed": self.part == "real" if signed is None else signed}
+        if signed is None and not self.part and not self.companions:
+            return {"signed": own.default}  # what the images look like decides
+        return {"signed": (self.part == "real" or bool(self.companions)) if signed is None else signed}
+
+
+def _built(
+    model: type[SignalModel],
+    values: Mapping[str, Sequence[float]],
+    typed: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> tuple[SignalModel, list[str]]:
+    """Return the model with its settings, and a note if optional ones of the sidecars had to be left out.
+
+    Sidecars may have half of what belongs together: the flip angle of a readout without its repetition time.
+
+    Raises
+    ------
+    InputError
+        If the settings cannot be those of the model.
+    """
+    every: dict[str, Any] = {**values, **options}
+    try:
+        return model(**every), []
+    except InputError as error:
+        optional = [n for n, s in settings_of(model).items() if not s.required and n in values and n not in typed]
+        if not optional:
+            raise
+        try:
+            found = model(**{name: value for name, value in every.items() if name not in optional})
+        except InputError:
+            raise error from None
+        fields_left_out = ", ".join(settings_of(model)[name].sidecar_field for name in optional)
+        return found, [f"{fields_left_out} of the sidecars was not used: {error}"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,19 @@ class Files:
         The number of volumes of each.
     metadata
         The sidecar of each.
+    elsewhere
+        The sidecars that have a setting in place of those, by the name of the setting.
     """
 
     images: Sequence[Path]
     counts: Sequence[int]
     metadata: Sequence[Mapping[str, Any]]
+    elsewhere: Mapping[str, Sequence[Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
+
+    def of(self, setting: Setting) -> Files:
+        """Return the files with the sidecars that have a setting."""
+        found = self.elsewhere.get(setting.name)
+        return self if found is None else replace(self, metadata=found)
 
     @property
     def n_images(self) -> int:
@@ -62,6 +70,7 @@ def settings_from_sidecars(
     metadata: Sequence[Mapping[str, Any]],
     model: type[SignalModel],
     known: Mapping[str, Sequence[float]] | None = None,
+    elsewhere: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> tuple[dict[str, tuple[float, ...]], list[str]]:
     """Return the settings of a series from its sidecars, and notes on what was not used.
 
@@ -74,6 +83,8 @@ def settings_from_sidecars(
         What declares the settings.
     known
         Settings that the user gave, in rimap's unit: these are not read.
+    elsewhere
+        For each image, the sidecar that has a setting in place of its own, by the name of the setting.
 
     Returns
     -------
@@ -89,13 +100,13 @@ def settings_from_sidecars(
         For a required setting that a sidecar lacks, for values that are no numbers, negative or in another unit, and
         where their number is not that of the images.
     """
-    files, known = Files(images, counts, metadata), dict(known or {})
+    files, known = Files(images, counts, metadata, elsewhere or {}), dict(known or {})
     found: dict[str, tuple[float, ...]] = {}
     notes: list[str] = []
     for setting in settings_of(model).values():
         if setting.name in known:
             continue
-        values, why = _from_files(setting, files, model, {**found, **known})
+        values, why = _from_files(setting, files.of(setting), model, {**found, **known})
         if values is not None:
             found[setting.name] = values
         notes += [why] if why else []
@@ -238,9 +249,9 @@ def _checked(setting: Setting, values: Any, n_images: int, model: type[SignalMod
     for v in numbers:
         if not math.isfinite(v) or v < 0:
             raise InputError(f"{option}: expected {what}, finite and not negative, got {v:g}.")
-    allowed = {True: (n_images,), False: (1,), None: (1, n_images)}[setting.per_image]
+    allowed = {True: (n_images,), False: setting.lengths, None: (1, n_images)}[setting.per_image]
     if len(numbers) not in allowed:
-        if 1 in allowed:
+        if setting.per_image is not True:
             more = "" if setting.per_image is False else f", or one for each of the {n_images} images"
             raise InputError(
                 f"{label}: {option}: expected one {setting.symbol}{more}, got {count_of(len(numbers), 'value')}."
@@ -264,7 +275,7 @@ def _from_files(
         shorter = _not_longer(setting, values, known)
         if shorter is None:
             _refuse_too_small(setting, field, values, files, model)
-            return values if setting.per_image is not False else values[:1], ""
+            return values, ""
         title = settings_of(model)[setting.longer_than].title
         why = f"{field} is {shorter:g} {setting.unit}, not longer than the {title}: it is the time between readouts and was not used"
         why += f". {setting.if_shorter}" if setting.if_shorter else ""
@@ -290,9 +301,13 @@ def _read(setting: Setting, field: str, files: Files, model: type[SignalModel]) 
     """Return the values that the sidecars have, in the unit of the setting: one for each image."""
     is_axis = setting.name == axis_of(model).name
     found: list[float] = []
+    shared: list[tuple[float, ...]] = []
     for path, count, meta in zip(files.images, files.counts, files.metadata):
         values = _numbers(meta[field], field, path, setting)
         _refuse_too_large(setting, field, values, path, model)
+        if setting.per_image is False:
+            shared.append(_shared(setting, field, values, path))
+            continue
         if len(values) == 1 and count > 1 and (len(files.images) > 1 or not is_axis):
             values = values * count
         if len(values) != count:
@@ -301,14 +316,30 @@ def _read(setting: Setting, field: str, files: Files, model: type[SignalModel]) 
                 f"one value for each of its {count} volumes. Correct the sidecar, or give {option_of(setting, model)}."
             )
         found += [setting.from_sidecar(v) for v in values]
-    if setting.per_image is False:
-        odd = next((k for k, v in enumerate(found) if abs(v - found[0]) > _ROUNDING * abs(found[0])), None)
-        if odd is not None:
+    for several in shared:
+        if len(several) != len(shared[0]) or not np.allclose(several, shared[0], rtol=_ROUNDING, atol=0):
             raise InputError(
-                f"{files.images[0].name}: expected one {setting.title} for all images, got {field} {found[0] / setting.factor:g} "
-                f"and {found[odd] / setting.factor:g}. Map them one at a time, or give {option_of(setting, model)}."
+                f"{files.images[0].name}: expected one {setting.title} for all images, got {field} {_listed(setting, shared[0])} "
+                f"and {_listed(setting, several)}. Map them one at a time, or give {option_of(setting, model)}."
             )
-    return tuple(found)
+    return shared[0] if shared else tuple(found)
+
+
+def _shared(setting: Setting, field: str, values: Sequence[float], path: Path) -> tuple[float, ...]:
+    """Return the value that all images share, from one sidecar: one number, unless the setting has several."""
+    # (n, n) pulses before and after the centre are not n in all: fewer values only where that many cannot be.
+    distinct = values if len(values) in setting.lengths or len(set(values)) > 1 else values[:1]
+    if len(distinct) not in setting.lengths:
+        lengths = " or ".join(map(str, setting.lengths))
+        raise InputError(
+            f"{path.name}: expected {lengths} value{'s' * (setting.lengths != (1,))} of {field} for all images, got {len(distinct)} in "
+            "its sidecar. Correct the sidecar."
+        )
+    return tuple(setting.from_sidecar(v) for v in distinct)
+
+
+def _listed(setting: Setting, values: Sequence[float]) -> str:
+    return ", ".join(f"{setting.in_sidecar(v):g}" for v in values)
 
 
 def _numbers(value: Any, field: str, path: Path, setting: Setting) -> list[float]:
@@ -366,8 +397,9 @@ def _missing(setting: Setting, files: Files, model: type[SignalModel]) -> InputE
     remedy = f"{option} ({by_name})" if option.endswith("-ms") else by_name
     most = max(setting.sidecar_fields, key=lambda f: sum(m.get(f) is not None for m in files.metadata))
     lacking = next((p for p, m in zip(files.images, files.metadata) if m.get(most) is None), files.images[0])
+    where = f" or that of {setting.read_from}" if setting.read_from else ""
     return InputError(
-        f"{lacking.name}: no {most} in its sidecar, or no sidecar. Add {most} ({_IN_SIDECARS.get(setting.unit, 'no unit')}), or give "
+        f"{lacking.name}: no {most} in its sidecar{where}, or no sidecar. Add {most} ({_IN_SIDECARS.get(setting.unit, 'no unit')}), or give "
         f"{remedy}."
     )
 
