@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 
 import numpy as np
 
@@ -61,7 +62,7 @@ _ESTIMATORS = {
 def options_of(maps: ParameterMaps) -> dict[str, str]:
     """Return the settings of the estimator on which the maps depend."""
     without = {"threads"} if any(p.smooth for p in maps.model.parameters) else {"threads", "lambda_B"}
-    return {str(k): plain(v) for k, v in maps.settings.items() if v is not None and k not in without}
+    return {str(k): plain(v) for k, v in maps.settings.items() if v not in (None, {}, (), []) and k not in without}
 
 
 def voxelwise(maps: ParameterMaps) -> str:
@@ -194,7 +195,7 @@ def _where(model: SignalModel) -> str:
     for p in model.parameters:
         if p.meaning:
             the = "the " if p.meaning[0].isalpha() else ""  # "1 + T1/T1*" needs no article
-            meanings.append(f"{name_of(p)} is {the}{p.meaning.split(';')[0]}")
+            meanings.append(f"{name_of(p)} is {the}{re.split('[;,]', p.meaning)[0]}")
     return f", where {_listed(meanings)}" if meanings else ""
 
 
@@ -212,7 +213,7 @@ def _known(p: Parameter, maps: ParameterMaps) -> str:
 
 
 def settings_in_words(model: SignalModel) -> list[str]:
-    """Return each setting of a model with its values and unit.
+    """Return each setting of a model with its values and unit, and its other options.
 
     >>> from rimap import T2Decay
     >>> settings_in_words(T2Decay(tau=[10, 20, 40]))
@@ -225,7 +226,13 @@ def settings_in_words(model: SignalModel) -> list[str]:
         value = getattr(model, setting.name)
         if value is not None:
             words.append(_in_words(setting, np.atleast_1d(np.asarray(value, dtype=float)).tolist()))
-    return words
+    return words + [f"{name} {value}" for name, value in options_of_model(model).items()]
+
+
+def options_of_model(model: SignalModel) -> dict[str, str]:
+    """Return the fields of a model that are neither settings nor its polarity or bounds: a slice profile, for instance."""
+    names = (f.name for f in fields(model) if f.name not in (*model.settings, "box", "signed"))
+    return {name.replace("_", " "): plain(getattr(model, name)) for name in names}
 
 
 def _in_words(setting: Setting, values: list[float]) -> str:
