@@ -9,11 +9,11 @@ from dataclasses import fields
 import numpy as np
 
 from rimap import __version__
-from rimap.errors import InputError
+from rimap.errors import InputError, count_of
 from rimap.estimators.shipped import metadata_of, path_of, shipped
 from rimap.quantities import name_of
 from rimap.report.formula import formula_of
-from rimap.report.numbers import number, plain, sd_origin, sigma_number, sigma_origin
+from rimap.report.numbers import number, plain, plural, sd_origin, sigma_number, sigma_origin
 from rimap.report.statistics import known_parameters
 from rimap.series import ParameterMaps
 from rimap.signals.base import Parameter, SignalModel
@@ -147,8 +147,8 @@ def methods(maps: ParameterMaps, title: str, version: str = __version__, start: 
     model = maps.model
     kind = "" if not model.changes_sign else "signed " if model.is_signed else "magnitude "
     sentences = [
-        f"{name_of(model.main)} maps were estimated with rimap {version} {cite(SABIDUSSI)} from {model.n_images} "
-        f"{kind}images ({_inside_a_sentence(model.title)}; {', '.join(settings_in_words(model))})"
+        f"{name_of(model.main)} maps were estimated with rimap {version} {cite(SABIDUSSI)} from "
+        f"{count_of(model.n_images, f'{kind}image')} ({_inside_a_sentence(model.title)}; {', '.join(settings_in_words(model))})"
     ]
     if formula := formula_of(model):
         reference = f" {cite(in_full(model.reference))}" if model.reference else ""
@@ -217,7 +217,7 @@ def settings_in_words(model: SignalModel) -> list[str]:
 
     >>> from rimap import T2Decay
     >>> settings_in_words(T2Decay(tau=[10, 20, 40]))
-    ['echo times 10, 20 and 40 ms']
+    ['echo times of 10, 20 and 40 ms']
     >>> settings_in_words(T2Decay(tau=range(10, 330, 10)))
     ['32 echo times from 10 to 320 ms in steps of 10 ms']
     """
@@ -237,17 +237,17 @@ def options_of_model(model: SignalModel) -> dict[str, str]:
 
 def _in_words(setting: Setting, values: list[float]) -> str:
     unit = unit_symbol(setting.unit)
-    gap = "" if unit in ("", "°") else " "
+    gap, of = "" if unit in ("", "°") else " ", " of" if unit else ""
     if len(set(values)) == 1:
-        return f"{setting.title} {values[0]:.6g}{gap}{unit}"
+        return f"{setting.title}{of} {values[0]:.6g}{gap}{unit}"
     if setting.per_image:  # the order in which the images are stored does not matter
         values = sorted(values)
     steps = np.diff(values)
     if len(values) > _MOST_VALUES and np.ptp(steps) < 1e-6 * abs(steps).max():
         first, last, step = (f"{v:.6g}" for v in (values[0], values[-1], steps[0]))
-        return f"{len(values)} {setting.title}s from {first} to {last}{gap}{unit} in steps of {step}{gap}{unit}"
+        return f"{len(values)} {plural(setting.title)} from {first} to {last}{gap}{unit} in steps of {step}{gap}{unit}"
     degree = unit if unit == "°" else ""  # which follows each number: 3° and 20°
-    return f"{setting.title}s {_listed([f'{v:.6g}{degree}' for v in values])}{'' if degree else gap + unit}"
+    return f"{plural(setting.title)}{of} {_listed([f'{v:.6g}{degree}' for v in values])}{'' if degree else gap + unit}"
 
 
 def _listed(words: Sequence[str]) -> str:

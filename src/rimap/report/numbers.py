@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,15 @@ def plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(plain(v) for v in value)
     return str(value)
+
+
+def plural(title: str) -> str:
+    """Return the plural of the title of a setting.
+
+    >>> plural("flip angle"), plural("number of shots")
+    ('flip angles', 'numbers of shots')
+    """
+    return re.sub(r"^(.*?)(?= of | from |$)", r"\1s", title, count=1)
 
 
 def sigma_number(maps: ParameterMaps) -> float | None:
