@@ -120,6 +120,12 @@ def test_the_methods_follow_from_the_declarations(model: SignalModel) -> None:
     assert not re.search(r"\\|\$|[{}]|None|  ", text), text
 
 
+def test_a_model_with_other_bounds_has_the_same_panels() -> None:
+    model = example_models(signal_models()["ir"])[""]
+    keys = [p["key"] for p in report(model.with_bounds({"T1": (5.0, 9000.0)}))[2]["panels"]]
+    assert keys == ["T1", "sd T1", "B", "A", "residual"]
+
+
 def test_a_curve_in_a_browser_passes_through_the_model(browser: Any, tmp_path: Any) -> None:
     """The script of the page interpolates as Python does, also along a field that is not linear."""
     for name in ("vfa", "megre-offset", "ir"):

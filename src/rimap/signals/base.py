@@ -338,7 +338,7 @@ class SignalModel(ABC):
     @property
     def main(self) -> Parameter | Derived:
         """The map that the sequence is for: the derived one that says so, else the relaxation time."""
-        return main_of(type(self))
+        return next((d for d in self.derived if d.main), self.time)
 
     @property
     def field(self) -> Parameter | None:
