@@ -48,6 +48,8 @@ COLOURS = (
 
 #: References that models cite by author and DOI, in full.
 _IN_FULL = (SABIDUSSI, BARRAL)
+#: What `ParameterMaps.sd_source` says of Cramér-Rao bounds.
+CRAMER_RAO = "Cramér-Rao bound"
 #: More values of a setting than these are given as a range if they are equally spaced.
 _MOST_VALUES = 8
 
@@ -181,12 +183,19 @@ def _noise_sentences(maps: ParameterMaps, cite: Callable[..., str]) -> list[str]
         sentences.append(text + ("" if sigma is None else f" with σ = {number(sigma)} ({sigma_origin(maps)})"))
     if sd_origin(maps):
         draws = maps.settings.get("sd_draws")
-        sentences.append(
-            f"Standard deviations are those over {draws} draws of the noise around the maps"
-            if draws
-            else "Standard deviations are Cramér-Rao bounds at the estimate"
-        )
+        if draws:
+            sentences.append(f"Standard deviations are those over {draws} draws of the noise around the maps")
+        elif maps.sd_source == CRAMER_RAO:
+            derived = ", and those of derived maps follow by error propagation" if _has_derived_sd(maps) else ""
+            sentences.append(f"Standard deviations are Cramér-Rao bounds at the estimate{derived}")
+        else:
+            sentences.append(f"Standard deviations are the {maps.sd_source}")
     return sentences
+
+
+def _has_derived_sd(maps: ParameterMaps) -> bool:
+    """Return whether a derived map has standard deviations."""
+    return any(d.name in maps.sd and np.isfinite(maps.sd[d.name]).any() for d in maps.model.derived)
 
 
 def _where(model: SignalModel) -> str:
