@@ -22,7 +22,14 @@ from rimap.simulation.recipe import general, recipe_from
 from rimap.simulation.subjects import simulate_acquisition
 
 HEAD = Anatomy.of(digital_brain((48, 54, 36)), "small")
-each = pytest.mark.parametrize("sequence", sorted(signal_models()))
+MEASURED = sorted(name for name, m in signal_models().items() if any(p.amplitude for p in m.parameters))
+each = pytest.mark.parametrize("sequence", MEASURED)
+
+
+@pytest.mark.parametrize("sequence", sorted(set(signal_models()) - set(MEASURED)))
+def test_images_that_are_computed_from_others_are_not_simulated(sequence: str) -> None:
+    with pytest.raises(InputError, match="computed from other images"):
+        general(sequence)
 
 
 @each
@@ -84,9 +91,10 @@ def test_the_command_writes_sidecars_that_are_read_as_they_were(sequence: str, t
         value = getattr(series.model, s.name)
         if value is not None and s.bids:
             written = [json.loads(f.with_name(f.name[:-7] + ".json").read_text())[s.bids[0]] for f in images]
-            np.testing.assert_allclose(
-                np.sort(np.ravel(value)), np.sort(written)[: np.size(value)] * s.factor, rtol=1e-6
-            )
+            if s.per_image is False:
+                assert all(w == written[0] for w in written)
+            known = np.sort(np.ravel(written[:1] if s.per_image is False else written))
+            np.testing.assert_allclose(np.sort(np.ravel(value)), known[: np.size(value)] * s.factor, rtol=1e-6)
     assert set(series.given) == {p.name for p in kind.parameters if p.given and p.suffix}
 
 

@@ -90,7 +90,7 @@ def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: fl
         return ()
     model, p = series.model, series.model.time
     at = model.index(p.name)
-    T, A = maps.kappa[at], maps.kappa[model.index(model.amplitudes[0].name)]
+    T, A = maps.kappa[at], model.amplitude(maps.kappa)
     step = -(-maps.status.size // 50_000)  # a median needs no more voxels
     flat = slice(None, None, step)
     sigma = np.broadcast_to(np.reshape(noise.sigma, -1), maps.status.size)[flat]

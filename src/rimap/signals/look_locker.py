@@ -45,7 +45,7 @@ class LookLocker(SignalModel):
     ti
         Times after the inversion (N), ms.
     readout_flip_angle
-        Flip angle α of the readout pulses, degrees, if T1 is to follow from it.
+        Flip angle α of the readout pulses, degrees, if T1 is to follow from it: of spoiled readouts, not of balanced ones.
     readout_tr
         Time TR between readout pulses, ms; needed with `readout_flip_angle`.
     signed
@@ -78,16 +78,16 @@ class LookLocker(SignalModel):
         "inversion time", "TI", bids="InversionTime", entity="inv", plausible=(20.0, 100_000.0), usual=(20.0, 6_000.0)
     )
     readout_flip_angle: float | None = setting(
-        "flip angle of the readout", "α", "deg", default=None, bids="FlipAngle", per_image=False, plausible=(0.5, 90.0)
+        "flip angle of the readout", "α", "deg", default=None, per_image=False, plausible=(0.5, 60.0)
     )
     readout_tr: float | None = setting(
         "repetition time of the readout",
         "TR",
         default=None,
-        bids="RepetitionTimeExcitation",
         per_image=False,
         plausible=(0.5, 1_000.0),
     )
+    # No sidecar field: the FlipAngle of a sidecar may be that of the inversion, or of a balanced readout.
     signed: bool = False
 
     name: ClassVar[str] = "look-locker"
@@ -132,6 +132,8 @@ class LookLocker(SignalModel):
             raise InputError(
                 "expected readout_flip_angle and readout_tr together, got one of them. Without both, T1 is T1*(B − 1)."
             )
+        if self.readout_flip_angle is not None and self.readout_flip_angle >= 90:
+            raise InputError(f"readout_flip_angle: expected less than 90°, got {self.readout_flip_angle:g}.")
 
     @property
     def readout_rate_per_ms(self) -> float | None:

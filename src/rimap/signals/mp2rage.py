@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,8 +13,27 @@ from numpy.typing import NDArray
 
 from rimap.arrays import Array, namespace
 from rimap.errors import InputError
-from rimap.signals.base import FieldPrior, Parameter, SignalModel, Values, setting
+from rimap.signals.base import TIME, FieldPrior, Parameter, SignalModel, Values, setting
 
+#: A usual scan at 3 T, times in ms.
+_PROTOCOL: Mapping[str, Any] = MappingProxyType(
+    {
+        "ti": (700.0, 2500.0),
+        "flip_angle": (4.0, 5.0),
+        "tr": 5000.0,
+        "tr_excitation": 7.0,
+        "number_shots": (64.0, 88.0),
+    }
+)
+_UNI_PROTOCOL: Mapping[str, Any] = MappingProxyType(
+    {
+        **{k: v for k, v in _PROTOCOL.items() if k not in ("ti", "flip_angle")},
+        "ti": (700.0,),
+        "ti_second": 2500.0,
+        "flip_angle": 4.0,
+        "flip_angle_second": 5.0,
+    }
+)
 #: T1 (ms) at which it is looked up where UNIT1 rises and falls.
 LOOK_UP_T1_MS = np.geomspace(1.0, 10_000.0, 2001)
 
@@ -263,6 +284,12 @@ class MP2RAGE(SignalModel):
     bids_suffix: ClassVar[str] = "MP2RAGE"
     parameters: ClassVar[tuple[Parameter, ...]] = (_AMPLITUDE, _B1, _T1)
     changes_sign: ClassVar[bool] = True
+    typical_protocol: ClassVar[Mapping[str, Any]] = _PROTOCOL
+
+    @classmethod
+    def examples(cls) -> list[MP2RAGE]:
+        """Return two scans to test it with."""
+        return [cls(**_PROTOCOL), cls(**{**_PROTOCOL, "tr": 6000.0, "ti": (800.0, 2700.0), "number_shots": 160.0})]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -309,7 +336,7 @@ class UniformMP2RAGE(SignalModel):
     """UNIT1, the uniform combination S₁S₂/(S₁² + S₂²) of the two images, between −½ and ½.
 
     Proton density, T2*, and the receive field divide out: there is no amplitude, and T1 is the only unknown. UNIT1 determines it
-    where it falls with T1, from its maximum to its minimum at the nominal flip angles; that is the box of T1.
+    where it falls with T1, from its maximum to its minimum (at the nominal flip angles); that is the box of T1.
 
     Parameters
     ----------
@@ -353,8 +380,13 @@ class UniformMP2RAGE(SignalModel):
     formula: ClassVar[str] = r"S = \frac{S_1 S_2}{S_1^2 + S_2^2}"
     reference: ClassVar[str] = "Marques et al. 2010, doi:10.1016/j.neuroimage.2009.10.002"
     bids_suffix: ClassVar[str] = "UNIT1"
-    normalised_range: ClassVar[tuple[float, float] | None] = (-0.5, 0.5)
     parameters: ClassVar[tuple[Parameter, ...]] = (_B1, _T1)
+    typical_protocol: ClassVar[Mapping[str, Any]] = _UNI_PROTOCOL
+
+    @classmethod
+    def examples(cls) -> list[UniformMP2RAGE]:
+        """Return a scan to test it with."""
+        return [cls(**_UNI_PROTOCOL)]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -363,9 +395,9 @@ class UniformMP2RAGE(SignalModel):
                 f"ti: expected the same first inversion time for all UNIT1 images, got {self.times.tolist()} ms."
             )
         self._timing.check()
-        if "T1" not in {name for name, *_ in self.box}:
-            low, high = _falling(self._timing)
-            boxed = tuple(replace(p, bounds=(low, high), start=None) if p.name == "T1" else p for p in self.parameters)
+        if self.time.name not in {name for name, *_ in self.box}:
+            falling = _falling(self._timing)
+            boxed = tuple(replace(p, bounds=falling, start=None) if p.role == TIME else p for p in self.parameters)
             object.__setattr__(self, "parameters", boxed)
 
     @property

@@ -55,8 +55,9 @@ def _settings_of_image(model: SignalModel, n: int) -> dict[str, Any]:
         value = getattr(model, s.name)
         if value is None or not s.bids:
             continue
-        number = value if np.ndim(value) == 0 else value[n]
-        found[s.bids[0]] = float(f"{number / s.factor:.12g}")
+        shared = s.per_image is False
+        numbers = [float(f"{v / s.factor:.12g}") for v in np.atleast_1d(value if shared else value[n])]
+        found[s.bids[0]] = numbers[0] if len(numbers) == 1 else numbers
     return found
 
 

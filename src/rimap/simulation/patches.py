@@ -233,7 +233,8 @@ def draw_patch(recipe: PatchRecipe, anatomy: Anatomy, number: int) -> Truth:
     labels = labels[inner]
     amplitudes = [q for q, p in enumerate(parameters) if p.amplitude]
     time = next(q for q, p in enumerate(parameters) if p.role == TIME)
-    structures = _draw_structures(recipe, kappa[time], kappa[amplitudes[0]], labels, rng)
+    amplitude = kappa[amplitudes[0]] if amplitudes else np.ones_like(kappa[time])
+    structures = _draw_structures(recipe, kappa[time], amplitude, labels, rng)
     shading = _uniform(rng, recipe.shading)
     if shading > 0:
         received = np.exp(shading * _field(labels.shape, _uniform(rng, recipe.shading_length), rng))

@@ -28,6 +28,11 @@ def model_class(sequence: str) -> type[SignalModel]:
     models = signal_models()
     if sequence not in models:
         raise InputError(f"sequence must be one of {', '.join(sorted(models))}; {sequence!r} came.")
+    if not any(p.amplitude for p in models[sequence].parameters):
+        raise InputError(
+            f"sequence: expected one whose images are measured, got {sequence!r}: {models[sequence].title} is computed from other "
+            "images, so its noise is not that of a scan. Simulate those images."
+        )
     return models[sequence]
 
 

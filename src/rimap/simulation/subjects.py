@@ -164,7 +164,7 @@ def simulate_series(
             images[..., z] = noise.sample(model.signal(kappa[..., z]), rng)
     else:
         images = noise.sample(model.signal(kappa), rng).astype(np.float32)
-    mask = kappa[model.index(model.amplitudes[0].name)] > 0 if mask is None else mask
+    mask = model.amplitude(kappa) > 0 if mask is None else mask
     return WeightedSeries(
         images=images, model=model, noise=noise, mask=mask, affine=affine, source="simulated", given=given or {}
     )

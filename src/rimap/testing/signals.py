@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.signals.base import FIELD, GIVEN, Derived, Parameter, Setting, SignalModel
+from rimap.signals.base import FIELD, GIVEN, TIME, Derived, Parameter, Setting, SignalModel
 from rimap.testing.checking import Check, ContractError, DoesNotApply, Outcome, hold, outcomes_of, raise_failures, same
 from rimap.testing.drawing import draw
 
@@ -59,7 +59,7 @@ def it_describes_itself(model: SignalModel, seed: int) -> None:
     hold([model.index(p.name) for p in model.parameters] == list(range(len(model.parameters))), "index() is wrong")
     hold(all(m.unit for m in maps), "expected a unit for each map, 1 if it has none")
     hold(all(s.title and s.symbol and s.unit for s in model.settings.values()), "a setting lacks title, symbol or unit")
-    hold(len(model.amplitudes) > 0 and model.time, "expected one time and one or more amplitudes")
+    hold(sum(p.role == TIME for p in model.parameters) == 1, "expected one time")
     hold(len(model.times) == model.n_images, f"expected {model.n_images} values of {model.axis.name}")
     suffixes = [s for s in (model.bids_suffix, *(m.suffix for m in maps)) if s]
     hold([s for s in suffixes if not s.isalnum()] == [], f"a BIDS suffix has letters and digits only, got {suffixes}")
@@ -85,14 +85,14 @@ def it_is_a_value(model: SignalModel, seed: int) -> None:
 def settings_survive_their_sidecar(model: SignalModel, seed: int) -> None:
     """Written in the unit of BIDS and read again, the settings give the same model."""
     read: dict[str, Any] = {}
-    fields = [s.bids[0] for s in model.settings.values() if s.bids]
+    fields = [(s.bids[0], s.read_from) for s in model.settings.values() if s.bids]
     hold(len(set(fields)) == len(fields), f"expected a sidecar field of its own for each setting, got {fields}")
     for s in model.settings.values():
         value = getattr(model, s.name)
         if value is not None:
             written = json.loads(json.dumps([float(f"{v / s.factor:.12g}") for v in np.atleast_1d(value)]))
             values = tuple(float(f"{v * s.factor:.12g}") for v in written)
-            read[s.name] = values[0] if s.per_image is False else values
+            read[s.name] = values if s.per_image is not False or s.lengths != (1,) else values[0]
     hold(dataclasses.replace(model, **read) == model, f"expected the same model, got one with {read}")
 
 
@@ -106,11 +106,12 @@ def impossible_settings_are_refused(model: SignalModel, seed: int) -> None:
         if s.per_image is not False:
             refused.append(())
             if any(o is not s and o.per_image and len(np.atleast_1d(getattr(model, o.name))) > 1 for o in settings):
-                refused += [values[:-1], (*values, values[-1])]
+                # One value may stand for all images, where a setting is not of each image.
+                refused += [v for v in (values[:-1], (*values, values[-1])) if s.per_image or len(v) > 1]
         if s.factor != 1 and max(values) / s.factor < s.plausible[0]:
             refused.append(tuple(v / s.factor for v in values))
         for bad in refused:
-            _expect_refusal(model, s, bad if s.per_image is not False else bad[0])
+            _expect_refusal(model, s, bad if s.per_image is not False or s.lengths != (1,) else bad[0])
     Q = sum(not p.given for p in model.parameters)
     if len(set(model.conditions)) == model.n_images >= Q > 1:
         try:
@@ -164,7 +165,8 @@ def torch_gives_what_numpy_gives(model: SignalModel, seed: int) -> None:
     tensor = torch.tensor(kappa, requires_grad=True)
     f, partials = model.signal(tensor), model.partials(tensor)
     hold(torch.is_tensor(f) and torch.is_tensor(partials), "expected tensors for tensors")
-    unit = abs(kappa[[model.index(p.name) for p in model.amplitudes]]).max()  # near zero the rounding is that of A
+    rows = [model.index(p.name) for p in model.amplitudes]
+    unit = abs(kappa[rows]).max() if rows else 1.0  # near zero the rounding is that of A
     own, own_partials = model.signal(kappa), model.partials(kappa)
     same(f.detach().numpy(), own, "the signal", relative=1e-12, absolute=1e-14 * unit)
     same(partials.detach().numpy(), own_partials, "the partials", relative=1e-10, absolute=1e-14)
@@ -215,6 +217,8 @@ def parameters_may_have_any_order(model: SignalModel, seed: int) -> None:
 
 def amplitudes_scale_the_signal(model: SignalModel, seed: int) -> None:
     """The signal scales with all amplitudes together, and is linear in each before a modulus."""
+    if not model.amplitudes:
+        raise DoesNotApply("it has no amplitude")
     kappa = draw(model, (4,), seed)
     rows = [model.index(p.name) for p in model.amplitudes]
     scaled = kappa.copy()

@@ -55,7 +55,8 @@ def _decays(model: type[SignalModel]) -> bool:
     """Tell whether the signal falls towards the noise floor of magnitude images: a positive signal along a time."""
     from rimap.signals.base import axis_of
 
-    return axis_of(model).unit == "ms" and not model.changes_sign
+    measured = any(p.amplitude for p in model.parameters)
+    return measured and axis_of(model).unit == "ms" and not model.changes_sign
 
 
 def chosen(request: Request, model: type[SignalModel]) -> tuple[Estimator, str]:

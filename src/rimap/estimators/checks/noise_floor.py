@@ -62,7 +62,7 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
     return (
         f"The noise floor biases {T}: a magnitude is about 1.25 σ where there is no signal, and the noise is taken for "
         f"Gaussian. {T} is off by about {100 * np.median(off):.2g} % in the median voxel with signal: at an SNR of "
-        f"{np.median(kappa[model.index(model.amplitudes[0].name)] / sigma):.2g} (σ = {np.median(sigma):.3g}), {faint} of {model.n_images} images are below "
+        f"{np.median(model.amplitude(kappa) / sigma):.2g} (σ = {np.median(sigma):.3g}), {faint} of {model.n_images} images are below "
         f"3 σ. Take --noise rician{also}.",
     )
 

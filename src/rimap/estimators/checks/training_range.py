@@ -194,7 +194,7 @@ def checked_maps(
     """
     status = ready.status(series, kappa, series.model)
     if _begins_at_likelihood(about):
-        amplitude = kappa[series.model.index(series.model.amplitudes[0].name)] * brightness(series.model)
+        amplitude = series.model.amplitude(kappa) * brightness(series.model)
         faint = _faint(amplitude / np.asarray(ready.noise.sigma))
         status[faint & np.isin(status, (Status.OK, Status.AT_BOUND))] = Status.NO_SIGNAL
     outside, warnings = compare(about, series, ready, kappa)
