@@ -43,10 +43,6 @@ class InDataset(Protocol):
     def entities(self) -> dict[str, str]:
         """The BIDS entities that its files share."""
 
-    @property
-    def field_maps(self) -> tuple[Path, ...]:
-        """Other data sets in which maps of fields are looked for: OUT, where a B1 map was just made."""
-
 
 @dataclass(frozen=True, eq=False)
 class Given:
@@ -130,14 +126,14 @@ def found_beside(p: Parameter, series: InDataset) -> tuple[Path | None, str]:
     if series.dataset is None or "sub" not in series.entities or p.suffix is None:
         return None, ""
     ranked: dict[tuple[int, int], list[Path]] = {}
-    for rank, folder in _folders(series):
+    for raw, folder in enumerate(_folders(series)):
         for path in _maps(folder, p.suffix):
             entities = BidsName.parse(path.name)
             assert entities is not None
             shared, own = series.entities, entities.entities
             if all(own.get(k) == shared.get(k) for k in _MUST_AGREE):
                 agree = sum(own.get(k) == shared.get(k) for k in _MAY_DIFFER if k in own and k in shared)
-                ranked.setdefault((agree, -rank), []).append(path)
+                ranked.setdefault((agree, -raw), []).append(path)
     if not ranked:
         return None, ""
     best = ranked[max(ranked)]
@@ -185,19 +181,19 @@ def _is_property_of_the_scan(p: Parameter) -> bool:
     return p.role == FIELD and p.unit == "1" and p.suffix is not None
 
 
-def _folders(series: InDataset) -> Iterator[tuple[int, Path]]:
-    """Yield the folders that may hold the field maps of a series, with a rank: raw ones 0, OUT 1, derivatives 2."""
+def _folders(series: InDataset) -> Iterator[Path]:
+    """Yield the folders that may hold the field maps of a series: raw ones first, then those of derivatives."""
     assert series.dataset is not None
     inside = Path(f"sub-{series.entities['sub']}")
     if "ses" in series.entities:
         inside /= f"ses-{series.entities['ses']}"
+    roots = [series.dataset]
     derivatives = series.dataset / "derivatives"
-    others = sorted(f for f in derivatives.iterdir() if f.is_dir()) if derivatives.is_dir() else []
-    every = [series.dataset, *series.field_maps, *(f for f in others if not f.name.startswith("."))]
-    for root in dict.fromkeys(absolute(f) for f in every):
-        rank = 0 if root == series.dataset else 1 if root in map(absolute, series.field_maps) else 2
+    if derivatives.is_dir():
+        roots += sorted(f for f in derivatives.iterdir() if f.is_dir() and not f.name.startswith("."))
+    for root in roots:
         for datatype in ("fmap", "anat"):
-            yield rank, root / inside / datatype
+            yield root / inside / datatype
 
 
 def _maps(folder: Path, suffix: str) -> list[Path]:
