@@ -72,6 +72,7 @@ def _from_table(
 ) -> None:
     """Write the covariance for σ = 1 of some voxels, from the table of the series."""
     from rimap.estimators.nlls.covariance_kernels import covariances  # numba is slow to import
+    from rimap.estimators.nlls.descent import scratch
     from rimap.estimators.nlls.variable_projection import Grid
 
     names = [p.name for p in model.amplitudes]
@@ -85,7 +86,9 @@ def _from_table(
     A = np.ascontiguousarray(kappa[[model.index(p) for p in names]]) if names else np.ones((1, kappa.shape[1]))
     order = np.array([*places, time])
     pair = (bool(is_open[0]), bool(is_open[1]))
-    covariances(Grid.of(table), A, F, kappa[time], pair, bool(moves), (voxels, order), out)
+    covariances(
+        Grid.of(table), A, F, kappa[time], pair, bool(moves), (voxels, order, scratch(*table.powers[0].shape[3:])), out
+    )
 
 
 def _exact(model: SignalModel, noise: Noise, kappa: NDArray[Any], held: set[str]) -> NDArray[np.float64]:

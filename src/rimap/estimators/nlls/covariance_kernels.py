@@ -5,28 +5,25 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
-from rimap.estimators.nlls.descent import covariance_of, scratch
-from rimap.estimators.nlls.variable_projection import Grid, columns_at, evaluate, kernel
+from rimap.estimators.nlls.descent import Scratch, covariance_of
+from rimap.estimators.nlls.variable_projection import Grid, facts_at, kernel
 
 Array = Any
 
 
 @kernel
-def covariances(grid: Grid, A: Array, F: Array, T: Array, open_amplitudes: tuple[bool, bool], moves_F: bool, chosen: tuple[Array, Array], out: Array) -> None:  # fmt: skip
+def covariances(grid: Grid, A: Array, F: Array, T: Array, open_amplitudes: tuple[bool, bool], moves_F: bool, chosen: tuple[Array, Array, Scratch], out: Array) -> None:  # fmt: skip
     """Write the covariance for σ = 1 of amplitudes A (K, M), field F and time T (M) to `out`, packed by rows.
 
-    `chosen` has the voxels, and the place in κ of each estimated parameter in the order (amplitudes, F, T).
+    `chosen` has the voxels, the place in κ of each estimated parameter in the order (amplitudes, F, T), and scratch.
     """
-    (voxels, order), (K, N) = chosen, grid.powers[0].shape[3:]
+    (voxels, order, work), K = chosen, grid.powers[0].shape[3]
     rows = round((math.sqrt(8 * out.shape[0] + 1) - 1) / 2)  # Q of Q (Q + 1)/2
-    nothing, work, amplitudes = np.zeros(N), scratch(K, N), np.zeros((2, 2))
-    for o in voxels:
+    for i in range(voxels.shape[0]):
+        o = voxels[i]
         for k in range(K):
-            amplitudes[k, :] = A[k, o]
-        columns_at(grid, math.log(T[o]), F[o], moves_F, work.columns)
-        evaluate(nothing, work.columns, amplitudes, moves_F, work.residual, work.facts)
+            work.amplitudes[k, 0] = work.amplitudes[k, 1] = A[k, o]
+        facts_at(work.target, 0.0, grid, (math.log(T[o]), F[o]), work.amplitudes, moves_F, work.columns, work.facts)
         Q = covariance_of(work.facts, K, moves_F, open_amplitudes, work.matrix)
         for i in range(Q):
             unit_i = T[o] if i == Q - 1 else 1.0

@@ -27,8 +27,7 @@ from rimap.estimators.nlls.variable_projection import (
     SQUARE_UF,
     SQUARE_UU,
     Grid,
-    columns_at,
-    evaluate,
+    facts_at,
     kernel,
 )
 
@@ -56,89 +55,108 @@ class Box(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """What a descent writes to: columns with derivatives, and facts, of the place at hand and of a trial; the best so far."""
+    """What a thread writes to while it fits one voxel.
 
-    columns: Array
-    columns_trial: Array
-    residual: Array
+    `place` (u, F) and its `facts`, those of a trial, the best ones so far with their target; the `target` S or ±S; columns with
+    their derivatives (N_ROWS, K, N); `shape` (K, N); `matrix` (2, 4, 4) an information matrix and its inverse; `amplitudes`
+    (2, 2) their bounds; `turned` (4, ·) rows of what `polarity.turn` keeps.
+    """
+
+    place: Array
     facts: Array
     facts_trial: Array
+    facts_best: Array
     target: Array
+    target_best: Array
+    columns: Array
     shape: Array
     matrix: Array
-    place: Array
-    best: Array
-    best_target: Array
+    amplitudes: Array
+    turned: Array
 
 
-@kernel
 def scratch(K: int, N: int) -> Scratch:
     """Return new arrays for K columns of N images."""
     return Scratch(
-        np.zeros((N_ROWS, K, N)), np.zeros((N_ROWS, K, N)), np.zeros(N), np.zeros(N_FACTS), np.zeros(N_FACTS), np.zeros(N),
-        np.zeros((K, N)), np.zeros((2, 4, 4)), np.zeros(2), np.zeros(N_FACTS), np.zeros(N),
-    )  # fmt: skip
+        place=np.zeros(2),
+        facts=np.zeros(N_FACTS),
+        facts_trial=np.zeros(N_FACTS),
+        facts_best=np.zeros(N_FACTS),
+        target=np.zeros(N),
+        target_best=np.zeros(N),
+        columns=np.zeros((N_ROWS, K, N)),
+        shape=np.zeros((K, N)),
+        matrix=np.zeros((2, 4, 4)),
+        amplitudes=np.zeros((2, 2)),
+        turned=np.zeros((4, max(N, N_FACTS))),
+    )
 
 
 @kernel
-def newton_step(
-    facts: Array, damping: float, box: Box, at: tuple[float, float], fixed: tuple[bool, bool]
-) -> tuple[float, float]:
-    """Return the step in units of cells that lowers the quadratic model, at most one cell long.
+def copy(source: Array, target: Array) -> None:
+    """Copy as many values as both have."""
+    for i in range(min(source.shape[0], target.shape[0])):
+        target[i] = source[i]
+
+
+@kernel
+def newton_step(facts: Array, damping: float, box: Box, held: tuple[bool, bool]) -> tuple[float, float]:
+    """Return the step in units of cells that lowers the quadratic model, at most one cell long; `held` stay where they are.
 
     Directions of negative curvature are followed downhill: the eigenvalues λ of the Hessian become |λ| + damping.
     """
-    gu, gF = facts[GRADIENT_U] * box.cell_u, facts[GRADIENT_F] * box.cell_F
-    a, b, d = (
-        facts[HESSIAN_UU] * box.cell_u**2,
-        facts[HESSIAN_UF] * box.cell_u * box.cell_F,
-        facts[HESSIAN_FF] * box.cell_F**2,
-    )
-    if fixed[0] or fixed[1] or not box.moves_F:
-        b = 0.0
-    gu, gF = 0.0 if fixed[0] else gu, 0.0 if fixed[1] or not box.moves_F else gF
-    middle, spread = 0.5 * (a + d), math.hypot(0.5 * (a - d), b)
-    large, small = middle + spread, middle - spread
-    floor = LEAST_CURVATURE * max(abs(large), abs(small)) + 1e-300
-    large, small = max(abs(large), floor) + damping, max(abs(small), floor) + damping
-    # The eigenvector of the larger eigenvalue, by half the angle of (a − d, 2b).
-    angle = 0.5 * math.atan2(2 * b, a - d) if b != 0 or a != d else 0.0
-    c, s = math.cos(angle), math.sin(angle)
-    along, across = -(c * gu + s * gF) / large, -(c * gF - s * gu) / small
-    du, dF = c * along - s * across, s * along + c * across
+    gu, a = facts[GRADIENT_U] * box.cell_u, facts[HESSIAN_UU] * box.cell_u**2
+    if held[1]:
+        du = 0.0 if held[0] else -gu / max(abs(a) + damping, 1e-300)
+        return min(max(du, -1.0), 1.0), 0.0
+    gF, d = facts[GRADIENT_F] * box.cell_F, facts[HESSIAN_FF] * box.cell_F**2
+    if held[0]:
+        return 0.0, min(max(-gF / max(abs(d) + damping, 1e-300), -1.0), 1.0)
+    b = facts[HESSIAN_UF] * box.cell_u * box.cell_F
+    det = (a + damping) * (d + damping) - b * b
+    if a > 0 and d > 0 and det > LEAST_CURVATURE * (a + d) ** 2:
+        du, dF = (gF * b - gu * (d + damping)) / det, (gu * b - gF * (a + damping)) / det
+    else:
+        middle, spread = 0.5 * (a + d), math.hypot(0.5 * (a - d), b)
+        large, small = abs(middle + spread), abs(middle - spread)
+        floor = LEAST_CURVATURE * max(large, small) + 1e-300 + damping
+        angle = (
+            0.5 * math.atan2(2 * b, a - d) if b != 0 or a != d else 0.0
+        )  # of the eigenvector of the first eigenvalue
+        c, s = math.cos(angle), math.sin(angle)
+        along, across = -(c * gu + s * gF) / (large + floor), -(c * gF - s * gu) / (small + floor)
+        du, dF = c * along - s * across, s * along + c * across
     longest = max(abs(du), abs(dF), 1.0)
     return du / longest, dF / longest
 
 
 @kernel
-def descend(S: Array, grid: Grid, box: Box, amplitudes: Array, work: Scratch) -> bool:
+def descend(S: Array, grid: Grid, box: Box, work: Scratch) -> bool:
     """Lower ‖S − Σ Aₖ gₖ(u, F)‖² from work.place[:2], which becomes the optimum; its facts are in work.facts.
 
     Returns whether it converged.
     """
     u, F = work.place[0], work.place[1]
-    columns_at(grid, u, F, box.moves_F, work.columns)
-    evaluate(S, work.columns, amplitudes, box.moves_F, work.residual, work.facts)
     facts, trial = work.facts, work.facts_trial
     total = 0.0
     for n in range(S.shape[0]):
         total += S[n] * S[n]
+    facts_at(S, total, grid, (u, F), work.amplitudes, box.moves_F, work.columns, facts)
     damping = 0.0
     for _ in range(MOST_STEPS):
         gu, gF = facts[GRADIENT_U], facts[GRADIENT_F]
-        fixed = ((u <= box.low_u and gu > 0) or (u >= box.high_u and gu < 0), (box.low_F >= F and gF > 0) or (box.high_F <= F and gF < 0))  # fmt: skip
-        du, dF = newton_step(facts, damping, box, (u, F), fixed)
+        u_is_held = (u <= box.low_u and gu > 0) or (u >= box.high_u and gu < 0)
+        F_is_held = not box.moves_F or (box.low_F >= F and gF > 0) or (box.high_F <= F and gF < 0)
+        du, dF = newton_step(facts, damping, box, (u_is_held, F_is_held))
         u1 = min(max(u + du * box.cell_u, box.low_u), box.high_u)
         F1 = min(max(F + dF * box.cell_F, box.low_F), box.high_F) if box.moves_F else F
         size = max(abs(u1 - u) / box.cell_u, abs(F1 - F) / box.cell_F)
         if size == 0.0:
             work.place[0], work.place[1] = u, F
             return True
-        columns_at(grid, u1, F1, box.moves_F, work.columns_trial)
-        evaluate(S, work.columns_trial, amplitudes, box.moves_F, work.residual, trial)
+        facts_at(S, total, grid, (u1, F1), work.amplitudes, box.moves_F, work.columns, trial)
         if trial[RSS] <= facts[RSS] + ROUNDING * total:
-            for i in range(N_FACTS):
-                facts[i] = trial[i]
+            copy(trial, facts)
             u, F = u1, F1
             damping = 0.2 * damping if damping > 1e-12 * total else 0.0
             if size < SMALL_STEP:

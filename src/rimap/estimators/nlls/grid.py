@@ -20,10 +20,13 @@ from rimap.signals.base import SignalModel
 
 #: Voxels that a thread takes at a time.
 CHUNK = 1024
-#: Angle between neighbouring nodes of the coarse grid, rad: of a smooth shape, and of a modulus, which has kinks.
-ANGLE, ANGLE_OF_MODULUS = 0.2, 0.05
+#: Angle between neighbouring nodes of the coarse grid along (u, F), rad: of a smooth shape, and of a modulus, which has kinks.
+#: A field can have many shallow optima, along a ridge across u.
+ANGLE, ANGLE_OF_MODULUS = (0.12, 0.08), (0.05, 0.05)
 #: The least and the greatest number of nodes along an axis.
 NODES, NODES_OF_MODULUS = (12, 96), (48, 384)
+#: Part of an atom that the compressed basis of the coarse grid may leave out.
+LEFT_OUT = 1e-3
 
 
 def grid_search(model: SignalModel, held: Mapping[str, float], fields: Floats | None, images: Floats, to: Out) -> Work:
@@ -42,7 +45,7 @@ def grid_search(model: SignalModel, held: Mapping[str, float], fields: Floats | 
         If the model has more than two amplitudes.
     """
     from rimap.estimators.nlls import grid_kernels as kernels  # numba is slow to import
-    from rimap.estimators.nlls.descent import Box
+    from rimap.estimators.nlls.descent import Box, scratch
     from rimap.estimators.nlls.variable_projection import Grid
 
     amplitudes = model.amplitudes
@@ -78,18 +81,35 @@ def grid_search(model: SignalModel, held: Mapping[str, float], fields: Floats | 
         n_free=float(max(len(images) - sum(free) - 1 - moves, 1)),
     )
     grid, rows = Grid.of(table), kernels.Rows(to.kappa, to.sd, to.residual, to.status, to.rms)
+    K, N = table.powers[0].shape[3:]
     if fields is not None and table.has_field:
-        line = kernels.Line(*_line(table, u))
-        known = np.asarray(fields, dtype=float)
-        return lambda voxels: kernels.fit_on_line(images, voxels, known, line, grid, problem, rows)
-    coarse = kernels.Coarse(*_coarse(table, u, F))
-    return lambda voxels: kernels.fit_on_grid(images, voxels, coarse, (len(F), len(u)), grid, problem, rows)
+        nodes, known = _line(table, u), np.asarray(fields, dtype=float)
+
+        def along(voxels: NDArray[np.int64]) -> None:
+            line = kernels.line_of(*nodes)
+            kernels.fit_on_line(images, voxels, known, line, grid, problem, scratch(K, N), rows)
+
+        return along
+    basis, atoms, factor, reach, at_u, at_F = _coarse(table, u, F)
+    coarse = kernels.Coarse(basis, atoms, factor, reach, at_u, at_F, (len(F), len(u)))
+
+    def over(voxels: NDArray[np.int64]) -> None:
+        lanes = kernels.lanes_for(coarse, N)
+        kernels.fit_on_grid(images, voxels, coarse, grid, problem, lanes, scratch(K, N), rows)
+
+    return over
 
 
 def _columns(table: ShapeTable, u: Floats, F: Floats) -> Floats:
     """Return the shape as the images see it, (*X, N, K), at u and F (*X)."""
-    g = np.moveaxis(table.evaluate(np.exp(u), F)[0], (0, 1), (-2, -1))
-    return abs(g) if table.magnitude else g
+    from rimap.estimators.nlls.variable_projection import Grid, shapes_at
+
+    u, F = np.broadcast_arrays(np.asarray(u, dtype=float), np.asarray(F, dtype=float))
+    K, N = table.powers[0].shape[3:]
+    g = np.empty((u.size, K, N))
+    shapes_at(Grid.of(table), np.ascontiguousarray(u).reshape(-1), np.ascontiguousarray(F).reshape(-1), g)
+    g = np.moveaxis(g.reshape(*u.shape, K, N), -2, -1)
+    return np.asarray(abs(g) if table.magnitude else g)
 
 
 def _fields(table: ShapeTable) -> Floats:
@@ -131,15 +151,15 @@ def _spread(table: ShapeTable, bounds: tuple[float, float], axis: int) -> Floats
     angle, (least, most) = (ANGLE_OF_MODULUS, NODES_OF_MODULUS) if table.magnitude else (ANGLE, NODES)
     steps = steps + 0.1 * steps.max() + 1e-9  # nodes everywhere, closer where the shape turns
     length = np.concatenate([[0.0], np.cumsum(steps)])
-    n = int(np.clip(np.ceil(length[-1] / angle) + 1, least, most))
+    n = int(np.clip(np.ceil(length[-1] / angle[axis]) + 1, least, most))
     nodes = np.interp(np.linspace(0, length[-1], n), length, fine)
     nodes[0], nodes[-1] = low, high
     return np.asarray(nodes)
 
 
 def _halfway(x: Floats) -> list[Floats]:
-    """Return the middles before and after each node of an axis, and the node itself."""
-    return [np.append(x[:1], (x[1:] + x[:-1]) / 2), np.append((x[1:] + x[:-1]) / 2, x[-1:]), x]
+    """Return the middles before and after each node of an axis."""
+    return [np.append(x[:1], (x[1:] + x[:-1]) / 2), np.append((x[1:] + x[:-1]) / 2, x[-1:])]
 
 
 def _reach(table: ShapeTable, u: Floats, F: Floats) -> Floats:
@@ -147,23 +167,45 @@ def _reach(table: ShapeTable, u: Floats, F: Floats) -> Floats:
     q, _ = _orthonormal(_columns(table, *np.meshgrid(u, F)))
     reach = np.zeros(q.shape[:2])
     for around_u in _halfway(u):
-        for around_F in _halfway(F):
+        for around_F in _halfway(F) if len(F) > 1 else [F]:
             reach = np.maximum(reach, _distance(q, _orthonormal(_columns(table, *np.meshgrid(around_u, around_F)))[0]))
     return reach
 
 
 def _coarse(table: ShapeTable, u: Floats, F: Floats) -> tuple[Any, ...]:
-    """Return atoms, factor, reach, u and F of the nodes, F outside, as `grid_kernels.Coarse` wants them."""
+    """Return basis, atoms, factor, reach, u and F of the nodes, F outside, as `grid_kernels.Coarse` wants them."""
     at_u, at_F = np.meshgrid(u, F)
     q, factor = _orthonormal(_columns(table, at_u, at_F))
     G, N, K = at_u.size, q.shape[2], q.shape[3]
-    atoms = np.zeros((K, G + -G % 4, N + -N % 4), np.float32)
-    atoms[:, :G, :N] = np.moveaxis(q.reshape(G, N, K), -1, 0)
+    columns = np.moveaxis(q.reshape(G, N, K), -1, 0)  # (K, G, N)
+    basis = _compressed(columns.reshape(-1, N))
+    rank = len(basis)
+    atoms = np.zeros((K, G + -G % 4, rank + -rank % 4), np.float32)
+    atoms[:, :G, :rank] = columns @ basis.T
+    projection = np.zeros((rank + -rank % 4, N + -N % 4), np.float32)
+    projection[:rank, :N] = basis
     tiny = np.finfo(np.float32).tiny  # not zero: an infinite bound times it is infinite
     factor = factor.reshape(3, G).astype(np.float32)
     factor[0] = np.maximum(factor[0], tiny)
     reach = np.ascontiguousarray(_reach(table, u, F).reshape(-1), dtype=np.float32)
-    return atoms, factor, reach, np.ascontiguousarray(at_u.reshape(-1)), np.ascontiguousarray(at_F.reshape(-1))
+    return (
+        projection,
+        atoms,
+        factor,
+        reach,
+        np.ascontiguousarray(at_u.reshape(-1)),
+        np.ascontiguousarray(at_F.reshape(-1)),
+    )
+
+
+def _compressed(columns: Floats) -> Floats:
+    """Return an orthonormal basis (R, N) of unit vectors (M, N), with as few as leave out no more than `LEFT_OUT` of any."""
+    basis = np.linalg.eigh(columns.T @ columns)[1].T[::-1]
+    for rank in range(4, len(basis), 4):
+        rest = columns - columns @ basis[:rank].T @ basis[:rank]
+        if np.sqrt((rest**2).sum(1).max()) < LEFT_OUT:
+            return np.asarray(basis[:rank])
+    return np.eye(columns.shape[1])
 
 
 def _line(table: ShapeTable, u: Floats) -> tuple[Any, ...]:

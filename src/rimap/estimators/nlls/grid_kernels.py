@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rimap.estimators.nlls.descent import Box, Scratch, covariance_of, descend, scratch
+from rimap.estimators.nlls.descent import Box, Scratch, copy, covariance_of, descend
 from rimap.estimators.nlls.polarity import begin, compass, follow, turn
 from rimap.estimators.nlls.variable_projection import (
     AMPLITUDE,
     FREE,
     RSS,
+    SECOND_AMPLITUDE,
     Grid,
     best_amplitudes,
     kernel,
@@ -29,8 +30,13 @@ LANES = 64
 MOST_STARTS = 24
 #: Columns of a start: its place, how much of ‖S‖² it explains, and how much a place between nodes may explain.
 START_U, START_F, EXPLAINED, PROMISE = range(4)
+START_WIDTH = 4
 #: What a place between the nodes gains is at most this many times what its distance says.
 RESERVE = np.float32(4)
+#: What is within this many σ² of the best is worth a descent.
+NEED = 3.0
+#: Along the ridge of a field, where parabolas tell more: the error of what they add, and that of the whole, relative.
+RIDGE_RESERVE, RIDGE_ERROR = 0.5, 1e-4
 #: A fit that is better by less than this share of ‖S‖² is the same one: the field nearer to its usual value is then taken.
 TIE = 1e-10
 
@@ -38,15 +44,18 @@ TIE = 1e-10
 class Coarse(NamedTuple):
     """The coarse grid, F outside and u inside: n_F · n_u = G nodes, G a multiple of four with zeros at the end.
 
-    `atoms` (K, G, N): orthonormal columns q₁, q₂ of the shape, N a multiple of four; `factor` (3, G) with g₁ = r₁₁ q₁ and
+    `basis` (R, N): what the images are projected on first; `atoms` (K, G, R): orthonormal columns q₁, q₂ of the shape in that
+    basis (R and N are multiples of four); `factor` (3, G) with g₁ = r₁₁ q₁ and
     g₂ = r₁₂ q₁ + r₂₂ q₂; `reach` (G,) the squared sine of the largest angle to a place nearer to no other node.
     """
 
+    basis: Array
     atoms: Array
     factor: Array
     reach: Array
     u: Array
     F: Array
+    shape: tuple[int, int]
 
 
 class Line(NamedTuple):
@@ -55,6 +64,66 @@ class Line(NamedTuple):
     powers: Any
     reach: Array
     u: Array
+    S: Array
+    sums: Array
+    starts: Array
+
+
+def line_of(powers: Any, reach: Array, u: Array) -> Line:
+    """Return a line with new arrays for one thread: images, sums along u, and starts."""
+    return Line(
+        powers, reach, u, np.zeros(powers[0].shape[2]), np.zeros((4, len(u))), np.zeros((MOST_STARTS, START_WIDTH))
+    )
+
+
+class Lanes(NamedTuple):
+    """What a thread writes to while it scans LANES voxels: what nodes explain and promise (G, LANES), images, starts, ...."""
+
+    P: Array
+    R: Array
+    S: Array
+    block: Array
+    kind: Array
+    scale: Array
+    power: Array
+    low: Array
+    high: Array
+    total: Array
+    need: Array
+    many: Array
+    peak: Array
+    starts: Array
+    compressed: Array
+    ridge: Array
+    ridge_u: Array
+    ridge_gain: Array
+
+
+def lanes_for(coarse: Coarse, N: int) -> Lanes:
+    """Return new arrays for N images."""
+    (_, G, rank), (_, padded), n_F = coarse.atoms.shape, coarse.basis.shape, coarse.shape[0]
+    single = np.zeros((4, LANES), np.float32)
+    explained, ridge = np.zeros((2, G, LANES), np.float32), np.zeros((3, n_F, LANES), np.float32)
+    return Lanes(
+        P=explained[0],
+        R=explained[1],
+        S=np.zeros((LANES, N)),
+        block=np.zeros((padded, LANES), np.float32),
+        kind=np.zeros(LANES, np.int64),
+        scale=np.zeros(LANES),
+        power=np.zeros(LANES),
+        low=single[0],
+        high=single[1],
+        total=single[2],
+        need=single[3],
+        many=np.zeros(LANES, np.int64),
+        peak=np.zeros(LANES, np.uint8),
+        starts=np.zeros((LANES, MOST_STARTS, START_WIDTH)),
+        compressed=np.zeros((rank, LANES), np.float32),
+        ridge=ridge[0],
+        ridge_u=ridge[1],
+        ridge_gain=ridge[2],
+    )
 
 
 class Problem(NamedTuple):
@@ -135,9 +204,8 @@ def explain_one(coarse: Coarse, low: Array, high: Array, P: Array, R: Array) -> 
 
 
 @kernel
-def explain_two(coarse: Coarse, scale: Array, amplitudes: Array, P: Array, R: Array) -> None:
-    """Do the same for two amplitudes, from S·q₁ in P and S·q₂ in R."""
-    box = np.zeros((2, 2))
+def explain_two(coarse: Coarse, scale: Array, amplitudes: Array, box: Array, P: Array, R: Array) -> None:
+    """Do the same for two amplitudes, from S·q₁ in P and S·q₂ in R; `box` (2, 2) is scratch."""
     for g in range(coarse.u.shape[0]):
         r11, r12, r22 = float(coarse.factor[0, g]), float(coarse.factor[1, g]), float(coarse.factor[2, g])
         for v in range(LANES):
@@ -156,38 +224,15 @@ def explain_two(coarse: Coarse, scale: Array, amplitudes: Array, P: Array, R: Ar
 
 
 @kernel
-def best_nodes(
-    P: Array, R: Array, shape: tuple[int, int], need: Array, total: Array, free: float, count: Array
-) -> None:
-    """Write to `need` (LANES) what a node must promise, 3σ² below the best one, and count the maxima that do."""
-    n_F, n_u = shape
+def needed(P: Array, G: int, total: Array, free: float, need: Array) -> None:
+    """Write to `need` (LANES) what a node must promise to be worth a descent: 3σ² less than the best one explains."""
     for v in range(LANES):
-        need[v], count[v] = P[0, v], np.int32(0)
-    for g in range(1, n_F * n_u):
+        need[v] = P[0, v]
+    for g in range(1, G):
         for v in range(LANES):
             need[v] = max(need[v], P[g, v])
     for v in range(LANES):
-        need[v] -= np.float32(3 / free) * max(total[v] - need[v], np.float32(0))
-    for f in range(n_F):
-        above, below = max(f - 1, 0) * n_u, min(f + 1, n_F - 1) * n_u
-        for i in range(n_u):
-            left, right, here = max(i - 1, 0), min(i + 1, n_u - 1), f * n_u
-            p, r = P[here + i], R[here + i]
-            p0, p1, p2, p3 = P[here + left], P[here + right], P[above + i], P[below + i]
-            p4, p5, p6, p7 = P[above + left], P[above + right], P[below + left], P[below + right]
-            for v in range(LANES):
-                around = max(max(max(p0[v], p1[v]), max(p2[v], p3[v])), max(max(p4[v], p5[v]), max(p6[v], p7[v])))
-                count[v] += np.int32(1) if (p[v] >= around) & (r[v] >= need[v]) else np.int32(0)
-
-
-@kernel
-def _is_peak(P: Array, v: int, f: int, i: int, n_F: int, n_u: int) -> bool:
-    here = P[f * n_u + i, v]
-    for a in range(max(f - 1, 0), min(f + 2, n_F)):
-        for b in range(max(i - 1, 0), min(i + 2, n_u)):
-            if P[a * n_u + b, v] > here:
-                return False
-    return True
+        need[v] -= np.float32(NEED / free) * max(total[v] - need[v], np.float32(0))
 
 
 @kernel
@@ -198,10 +243,10 @@ def _between(before: float, here: float, after: float) -> float:
 
 
 @kernel
-def _at(nodes: Array, i: int, stride: int, n: int, part: float) -> float:
-    """Return the place `part` of a step after node i of n, which are `stride` apart in `nodes`."""
-    to = min(i + 1, n - 1) if part > 0 else max(i - 1, 0)
-    return float(nodes[i * stride] + abs(part) * (nodes[to * stride] - nodes[i * stride]))
+def _at(nodes: Array, here: int, before: int, after: int, part: float) -> float:
+    """Return the place that is `part` of a step (−½ to ½) from the node `here` towards one of its neighbours."""
+    to = after if part > 0 else before
+    return float(nodes[here] + abs(part) * (nodes[to] - nodes[here]))
 
 
 @kernel
@@ -211,30 +256,85 @@ def _add(starts: Array, many: int, start: tuple[float, float, float, float]) -> 
         return many
     i = min(many, starts.shape[0] - 1)
     while i > 0 and starts[i - 1, EXPLAINED] < start[2]:
-        starts[i] = starts[i - 1]
+        for c in range(4):
+            starts[i, c] = starts[i - 1, c]
         i -= 1
     starts[i, 0], starts[i, 1], starts[i, 2], starts[i, 3] = start
     return many + 1 if many < starts.shape[0] else many
 
 
 @kernel
-def starts_on_grid(
-    P: Array, R: Array, v: int, coarse: Coarse, shape: tuple[int, int], need: float, starts: Array
-) -> int:
-    """Write the maxima of lane v that promise enough to `starts` (MOST_STARTS, 4); return how many."""
-    n_F, n_u = shape
-    many = 0
+def ridge_along_u(P: Array, coarse: Coarse, lanes: Lanes) -> None:
+    """Write for each F the most that a place along u explains, by parabolas between nodes, and that place in steps of u."""
+    n_F, n_u = coarse.shape
     for f in range(n_F):
+        top, place, gain = lanes.ridge[f], lanes.ridge_u[f], lanes.ridge_gain[f]
+        for v in range(LANES):
+            top[v] = -np.float32(np.inf)
         for i in range(n_u):
-            g = f * n_u + i
-            if R[g, v] < need or not _is_peak(P, v, f, i, n_F, n_u):
+            before, here, after = P[f * n_u + max(i - 1, 0)], P[f * n_u + i], P[f * n_u + min(i + 1, n_u - 1)]
+            for v in range(LANES):
+                slope, bend = after[v] - before[v], before[v] + after[v] - here[v] - here[v]
+                is_top = (bend < 0) & (here[v] >= before[v]) & (here[v] >= after[v])
+                more = np.float32(-0.125) * slope * slope / bend if is_top else np.float32(0)
+                part = np.float32(-0.5) * slope / bend if is_top else np.float32(0)
+                better = here[v] + more > top[v]
+                top[v] = here[v] + more if better else top[v]
+                place[v] = np.float32(i) + part if better else place[v]
+                gain[v] = more if better else gain[v]
+
+
+@kernel
+def starts_on_ridge(coarse: Coarse, free: float, lanes: Lanes) -> None:
+    """Write the maxima along F of what the ridge explains to `lanes.starts`, and to `lanes.many` how many there are."""
+    n_F, n_u = coarse.shape
+    for v in range(LANES):
+        best = -math.inf
+        for f in range(n_F):
+            best = max(best, lanes.ridge[f, v])
+        need = best - NEED * max(lanes.total[v] - best, 0.0) / free - RIDGE_ERROR * best
+        lanes.many[v] = 0
+        for f in range(n_F):
+            low, high = max(f - 1, 0), min(f + 1, n_F - 1)
+            before, here, after = lanes.ridge[low, v], lanes.ridge[f, v], lanes.ridge[high, v]
+            if here < need or here < before or here < after:
                 continue
-            here = P[g, v]
-            du = _between(P[f * n_u + max(i - 1, 0), v], here, P[f * n_u + min(i + 1, n_u - 1), v])
-            dF = _between(P[max(f - 1, 0) * n_u + i, v], here, P[min(f + 1, n_F - 1) * n_u + i, v])
-            u, F = _at(coarse.u, i, 1, n_u, du), _at(coarse.F, f, n_u, n_F, dF)
-            many = _add(starts, many, (u, F, float(here), float(R[g, v])))
-    return many
+            part = _between(before, here, after)
+            gain = 0.25 * part * (after - before)
+            to = high if part > 0 else low
+            place = lanes.ridge_u[f, v] + abs(part) * (lanes.ridge_u[to, v] - lanes.ridge_u[f, v])
+            i = min(int(place), n_u - 2)
+            u = coarse.u[i] + (place - i) * (coarse.u[i + 1] - coarse.u[i])
+            F = _at(coarse.F, f * n_u, low * n_u, high * n_u, part)
+            explained = here + gain
+            promise = explained + RIDGE_RESERVE * (gain + lanes.ridge_gain[f, v]) + RIDGE_ERROR * here
+            lanes.many[v] = _add(lanes.starts[v], lanes.many[v], (u, F, explained, promise))
+
+
+@kernel
+def starts_on_grid(P: Array, R: Array, coarse: Coarse, lanes: Lanes) -> None:
+    """Add the maxima among neighbouring nodes that are not on the ridge to `lanes.starts`, if they promise enough."""
+    n_F, n_u = coarse.shape
+    peak, starts, many, need = lanes.peak, lanes.starts, lanes.many, lanes.need
+    for f in range(n_F):
+        above, here, below = max(f - 1, 0) * n_u, f * n_u, min(f + 1, n_F - 1) * n_u
+        ridge = lanes.ridge_u[f]
+        for i in range(n_u):
+            left, right = max(i - 1, 0), min(i + 1, n_u - 1)
+            p, r = P[here + i], R[here + i]
+            p0, p1, p2, p3 = P[here + left], P[here + right], P[above + i], P[below + i]
+            p4, p5, p6, p7 = P[above + left], P[above + right], P[below + left], P[below + right]
+            found = 0
+            for v in range(LANES):
+                around = max(max(max(p0[v], p1[v]), max(p2[v], p3[v])), max(max(p4[v], p5[v]), max(p6[v], p7[v])))
+                is_peak = (p[v] >= around) & (r[v] >= need[v]) & (abs(ridge[v] - np.float32(i)) > np.float32(1))
+                peak[v] = np.uint8(1) if is_peak else np.uint8(0)
+                found += 1 if is_peak else 0
+            for v in range(LANES if found else 0):
+                if peak[v]:
+                    u = _at(coarse.u, here + i, here + left, here + right, _between(p0[v], p[v], p1[v]))
+                    F = _at(coarse.F, here + i, above + i, below + i, _between(p2[v], p[v], p3[v]))
+                    many[v] = _add(starts[v], many[v], (u, F, float(p[v]), float(r[v])))
 
 
 @kernel
@@ -243,14 +343,16 @@ def scan_line(S: Array, line: Line, grid: Grid, F: float, box: Array, magnitude:
     j, x = interval(F, grid.low_F, grid.step_F, grid.n_F)
     p = line.powers
     explained, promise, along, square = sums[0], sums[1], sums[2], sums[3]
-    sums[:] = 0.0
+    for g in range(line.u.shape[0]):
+        along[g] = square[g] = 0.0
     for n in range(S.shape[0]):
-        s = S[n]
+        s, values = S[n], promise  # (a loop writes to one array, so that it runs on vectors)
         for g in range(line.u.shape[0]):
-            value = at_field(p, x, j, 0, n, 0, g)
-            value = abs(value) if magnitude else value
-            along[g] += s * value
-            square[g] += value * value
+            values[g] = at_field(p, x, j, 0, n, 0, g)
+        for g in range(line.u.shape[0]):
+            square[g] += values[g] * values[g]
+        for g in range(line.u.shape[0]):
+            along[g] += s * (abs(values[g]) if magnitude else values[g])
     for g in range(line.u.shape[0]):
         norm = max(square[g], 1e-300)
         a = min(max(along[g] / norm, box[0, 0]), box[0, 1])
@@ -259,8 +361,9 @@ def scan_line(S: Array, line: Line, grid: Grid, F: float, box: Array, magnitude:
 
 
 @kernel
-def scan_line_of_two(S: Array, line: Line, grid: Grid, F: float, box: Array, shape: Array, sums: Array) -> None:
+def scan_line_of_two(S: Array, line: Line, grid: Grid, F: float, work: Scratch, sums: Array) -> None:
     """Do what `scan_line` does for two amplitudes."""
+    shape, box = work.shape, work.amplitudes
     for g in range(line.u.shape[0]):
         shape_at(grid, line.u[g], F, shape)
         m1 = m2 = g11 = g12 = g22 = 0.0
@@ -281,58 +384,76 @@ def starts_on_line(sums: Array, line: Line, F: float, total: float, free: float,
     top = explained[0]
     for g in range(1, n):
         top = max(top, explained[g])
-    need = top - 3 / free * max(total - top, 0.0)
+    need = top - NEED / free * max(total - top, 0.0)
     many = 0
     for g in range(n):
         before, here, after = explained[max(g - 1, 0)], explained[g], explained[min(g + 1, n - 1)]
         if here >= before and here >= after and promise[g] >= need:
-            u = _at(line.u, g, 1, n, _between(before, here, after))
+            u = _at(line.u, g, max(g - 1, 0), min(g + 1, n - 1), _between(before, here, after))
             many = _add(starts, many, (u, F, here, promise[g]))
     return many
 
 
 @kernel
-def fit(S: Array, total: float, starts: Array, many: int, grid: Grid, problem: Problem, amplitudes: Array, work: Scratch) -> bool:  # fmt: skip
+def fit(S: Array, total: float, starts: Array, many: int, grid: Grid, problem: Problem, work: Scratch) -> bool:  # fmt: skip
     """Descend from the starts; the best place and its facts go to `work`. Returns whether that descent converged."""
     box, converged = problem.box, False
     best = np.inf
     best_u, best_F = starts[0, START_U], starts[0, START_F]
-    facts = work.best
     negative = False
     for n in range(S.shape[0]):
         negative |= S[n] < 0
     for i in range(many):
         if i > 0 and starts[i, PROMISE] < total - best:
             continue  # no place near it can do better
-        work.place[0], work.place[1] = starts[i, START_U], starts[i, START_F]
+        # Inside the box: at its edge a symmetric shape has no gradient, be it a minimum or a maximum.
+        u, F, inside_u, inside_F = starts[i, START_U], starts[i, START_F], 0.25 * box.cell_u, 0.25 * box.cell_F
+        u = min(max(u, box.low_u + inside_u), box.high_u - inside_u)
+        F = min(max(F, box.low_F + inside_F), box.high_F - inside_F) if box.moves_F else F
+        work.place[0], work.place[1] = u, F
         if problem.magnitude:
             begin(S, grid, work)
-            good = follow(S, grid, box, amplitudes, work)
+            good = follow(S, grid, box, work)
             if negative:
-                compass(S, grid, box, amplitudes, work)
+                compass(S, grid, box, work)
         else:
-            good = descend(S, grid, box, amplitudes, work)
+            good = descend(S, grid, box, work)
         rss, u, F = work.facts[RSS], work.place[0], work.place[1]
         same = abs(rss - best) <= TIE * total
         nearer = abs(F - problem.usual_F) < abs(best_F - problem.usual_F) - 1e-6 * box.cell_F
         if (rss < best and not same) or (same and nearer):
             best, best_u, best_F, converged = rss, u, F, good
-            facts[:] = work.facts
+            copy(work.facts, work.facts_best)
             if problem.magnitude:
-                work.best_target[:] = work.target
+                copy(work.target, work.target_best)
     work.place[0], work.place[1] = best_u, best_F
-    work.facts[:] = facts
+    copy(work.facts_best, work.facts)
     if problem.magnitude and not negative:
-        work.target[:] = work.best_target
-        turn(S, grid, box, amplitudes, work)
+        copy(work.target_best, work.target)
+        turn(S, grid, box, work)
     return converged
 
 
 @kernel
-def write(o: int, size: float, converged: bool, K: int, problem: Problem, work: Scratch, rows: Rows) -> None:
-    """Write the fit of voxel o, whose images were divided by `size`, and its standard deviations for σ = 1."""
+def residual_of(S: Array, total: float, grid: Grid, magnitude: bool, work: Scratch) -> float:
+    """Return ‖S − f‖²: as it was found, or anew if too few digits are left of the difference of ‖S‖² and ‖f‖²."""
+    facts = work.facts
+    if facts[RSS] > 1e-6 * total:
+        return float(facts[RSS])
+    shape_at(grid, work.place[0], work.place[1], work.shape)
+    rss, last = 0.0, work.shape.shape[0] - 1
+    for n in range(S.shape[0]):
+        f = facts[AMPLITUDE] * work.shape[0, n] + facts[SECOND_AMPLITUDE] * work.shape[last, n]
+        rss += (S[n] - (abs(f) if magnitude else f)) ** 2
+    return rss
+
+
+@kernel
+def write(o: int, loaded: tuple[Array, float, float], converged: bool, grid: Grid, problem: Problem, work: Scratch, rows: Rows) -> None:  # fmt: skip
+    """Write the fit of voxel o and its standard deviations for σ = 1; `loaded` are its images, ‖S‖² and their unit."""
+    (S, total, size), K = loaded, grid.powers[0].shape[3]
     facts, box = work.facts, problem.box
-    u, F, N = work.place[0], work.place[1], work.residual.shape[0]
+    u, F = work.place[0], work.place[1]
     if K == 1 and problem.open_amplitudes[0] and not facts[AMPLITUDE] > 0 and problem.amplitudes[0, 0] == 0:
         skip(o, NO_SIGNAL, rows)  # the amplitude is zero: nothing tells T
         return
@@ -349,17 +470,15 @@ def write(o: int, size: float, converged: bool, K: int, problem: Problem, work: 
     T = min(max(math.exp(u), problem.T_bounds[0]), problem.T_bounds[1])
     T = problem.T_bounds[0] if u <= box.low_u else (problem.T_bounds[1] if u >= box.high_u else T)
     rows.kappa[row, o] = T
-    rows.residual[o] = math.sqrt(facts[RSS] / N) * size
+    rows.residual[o] = math.sqrt(residual_of(S, total, grid, problem.magnitude, work) / S.shape[0]) * size
     Q = 0 if at_bound else covariance_of(facts, K, box.moves_F, problem.open_amplitudes, work.matrix)
     for q in range(row + 1):
-        if Q == 0:
+        if Q == 0 or not converged:
             rows.sd[q, o] = np.nan
         else:
             unit = T / size if q == row else (1 / size if box.moves_F and q == row - 1 else 1.0)
             rows.sd[q, o] = math.sqrt(work.matrix[1, q, q]) * unit
     rows.status[o] = NOT_CONVERGED if not converged else (AT_BOUND if Q == 0 else OK)
-    if not converged:
-        rows.sd[: row + 1, o] = np.nan
 
 
 @kernel
@@ -379,54 +498,56 @@ def bounds_for(problem: Problem, size: float, amplitudes: Array) -> None:
 
 
 @kernel
-def fit_on_grid(images: Array, voxels: Array, coarse: Coarse, shape: tuple[int, int], grid: Grid, problem: Problem, rows: Rows) -> None:  # fmt: skip
-    """Fit `voxels` of images (N, M) by a scan of the coarse grid (n_F, n_u) and descents from its best nodes."""
-    N, K = images.shape[0], grid.powers[0].shape[3]
-    G, padded = coarse.atoms.shape[1], coarse.atoms.shape[2]
-    P, R = np.zeros((G, LANES), np.float32), np.zeros((G, LANES), np.float32)
-    S, block = np.zeros((LANES, N)), np.zeros((padded, LANES), np.float32)
-    kind, scale, power = np.zeros(LANES, np.int64), np.zeros(LANES), np.zeros(LANES)
-    low, high, total = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
-    need, count = np.zeros(LANES, np.float32), np.zeros(LANES, np.int32)
-    starts, amplitudes, work = np.zeros((MOST_STARTS, 4)), np.zeros((2, 2)), scratch(K, N)
-    for first in range(0, voxels.shape[0], LANES):
-        m = min(LANES, voxels.shape[0] - first)
-        for v in range(LANES):
-            kind[v], scale[v], power[v] = NO_SIGNAL, 0.0, 0.0
-            if v < m:
-                kind[v], scale[v], power[v] = load(images, voxels[first + v], problem.has_unit, S[v])
-            good = kind[v] == OK
-            for n in range(N):
-                block[n, v] = np.float32(S[v, n]) if good else np.float32(0)
-            total[v] = np.float32(power[v])
-            size = scale[v] if good else 1.0
-            low[v], high[v] = np.float32(problem.amplitudes[0, 0] / size), np.float32(problem.amplitudes[0, 1] / size)
-        product(coarse.atoms[0], block, P)
-        if K == 1:
-            explain_one(coarse, low, high, P, R)
-        else:
-            product(coarse.atoms[1], block, R)
-            explain_two(coarse, scale, problem.amplitudes, P, R)
-        best_nodes(P, R, shape, need, total, problem.n_free, count)
-        for v in range(m):
-            o = voxels[first + v]
-            if kind[v] != OK:
-                rows.rms[o] = 0.0
-                skip(o, kind[v], rows)
-                continue
-            rows.rms[o] = math.sqrt(power[v] / N) * scale[v]
-            bounds_for(problem, scale[v], amplitudes)
-            many = starts_on_grid(P, R, v, coarse, shape, need[v], starts)
-            converged = fit(S[v], power[v], starts, many, grid, problem, amplitudes, work)
-            write(o, scale[v], converged, K, problem, work, rows)
+def load_lanes(images: Array, voxels: Array, first: int, problem: Problem, lanes: Lanes) -> int:
+    """Load up to LANES voxels from the one at `first`; return how many. Lanes without a voxel are zero."""
+    m = min(LANES, voxels.shape[0] - first)
+    for v in range(LANES):
+        lanes.kind[v], lanes.scale[v], lanes.power[v] = NO_SIGNAL, 0.0, 0.0
+        if v < m:
+            found = load(images, voxels[first + v], problem.has_unit, lanes.S[v])
+            lanes.kind[v], lanes.scale[v], lanes.power[v] = found
+        good = lanes.kind[v] == OK
+        for n in range(images.shape[0]):
+            lanes.block[n, v] = np.float32(lanes.S[v, n]) if good else np.float32(0)
+        size = lanes.scale[v] if good else 1.0
+        lanes.total[v] = np.float32(lanes.power[v])
+        lanes.low[v] = np.float32(problem.amplitudes[0, 0] / size)
+        lanes.high[v] = np.float32(problem.amplitudes[0, 1] / size)
+    return int(m)
 
 
 @kernel
-def fit_on_line(images: Array, voxels: Array, fields: Array, line: Line, grid: Grid, problem: Problem, rows: Rows) -> None:  # fmt: skip
+def fit_on_grid(images: Array, voxels: Array, coarse: Coarse, grid: Grid, problem: Problem, lanes: Lanes, work: Scratch, rows: Rows) -> None:  # fmt: skip
+    """Fit `voxels` of images (N, M) by a scan of the coarse grid and descents from its best nodes."""
+    N, K, P, R = images.shape[0], grid.powers[0].shape[3], lanes.P, lanes.R
+    for first in range(0, voxels.shape[0], LANES):
+        m = load_lanes(images, voxels, first, problem, lanes)
+        product(coarse.basis, lanes.block, lanes.compressed)
+        product(coarse.atoms[0], lanes.compressed, P)
+        if K == 1:
+            explain_one(coarse, lanes.low, lanes.high, P, R)
+        else:
+            product(coarse.atoms[1], lanes.compressed, R)
+            explain_two(coarse, lanes.scale, problem.amplitudes, work.amplitudes, P, R)
+        needed(P, coarse.shape[0] * coarse.shape[1], lanes.total, problem.n_free, lanes.need)
+        ridge_along_u(P, coarse, lanes)
+        starts_on_ridge(coarse, problem.n_free, lanes)
+        starts_on_grid(P, R, coarse, lanes)
+        for v in range(m):
+            o, S, total, size = voxels[first + v], lanes.S[v], lanes.power[v], lanes.scale[v]
+            rows.rms[o] = math.sqrt(total / N) * size
+            if lanes.kind[v] != OK:
+                skip(o, lanes.kind[v], rows)
+                continue
+            bounds_for(problem, size, work.amplitudes)
+            converged = fit(S, total, lanes.starts[v], lanes.many[v], grid, problem, work)
+            write(o, (S, total, size), converged, grid, problem, work, rows)
+
+
+@kernel
+def fit_on_line(images: Array, voxels: Array, fields: Array, line: Line, grid: Grid, problem: Problem, work: Scratch, rows: Rows) -> None:  # fmt: skip
     """Fit `voxels` of images (N, M) whose field is known in each of them, `fields` (M,): a scan along u, then descents."""
-    N, K = images.shape[0], grid.powers[0].shape[3]
-    S, sums = np.zeros(N), np.zeros((4, line.u.shape[0]))
-    starts, amplitudes, work = np.zeros((MOST_STARTS, 4)), np.zeros((2, 2)), scratch(K, N)
+    N, K, S, sums, starts = images.shape[0], grid.powers[0].shape[3], line.S, line.sums, line.starts
     for i in range(voxels.shape[0]):
         o = voxels[i]
         kind, size, total = load(images, o, problem.has_unit, S)
@@ -437,11 +558,11 @@ def fit_on_line(images: Array, voxels: Array, fields: Array, line: Line, grid: G
         if kind != OK:
             skip(o, kind, rows)
             continue
-        bounds_for(problem, size, amplitudes)
+        bounds_for(problem, size, work.amplitudes)
         if K == 1:
-            scan_line(S, line, grid, F, amplitudes, problem.magnitude, sums)
+            scan_line(S, line, grid, F, work.amplitudes, problem.magnitude, sums)
         else:
-            scan_line_of_two(S, line, grid, F, amplitudes, work.shape, sums)
+            scan_line_of_two(S, line, grid, F, work, sums)
         many = starts_on_line(sums, line, F, total, problem.n_free, starts)
-        converged = fit(S, total, starts, many, grid, problem, amplitudes, work)
-        write(o, size, converged, K, problem, work, rows)
+        converged = fit(S, total, starts, many, grid, problem, work)
+        write(o, (S, total, size), converged, grid, problem, work, rows)

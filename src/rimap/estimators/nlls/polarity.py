@@ -10,9 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
-from rimap.estimators.nlls.descent import Box, Scratch, covariance_of, descend
+from rimap.estimators.nlls.descent import Box, Scratch, copy, covariance_of, descend
 from rimap.estimators.nlls.variable_projection import (
     AMPLITUDE,
     G_F,
@@ -22,7 +20,7 @@ from rimap.estimators.nlls.variable_projection import (
     G,
     Grid,
     columns_at,
-    evaluate,
+    facts_at,
     kernel,
     shape_at,
 )
@@ -40,14 +38,14 @@ LEAST_SHARE = 1e-7
 
 
 @kernel
-def follow(S: Array, grid: Grid, box: Box, amplitudes: Array, work: Scratch) -> bool:
+def follow(S: Array, grid: Grid, box: Box, work: Scratch) -> bool:
     """Descend with the polarity of `work.target`, then with that of the fit, until it stays; return whether it converged."""
     converged = True
     for _ in range(FOLLOW_ROUNDS):
-        converged = descend(work.target, grid, box, amplitudes, work)
+        converged = descend(work.target, grid, box, work)
         if not _take_polarity(S, grid, work):
             return converged
-    _settle_here(S, grid, box, amplitudes, work)
+    _settle_here(S, grid, box, work)
     return converged
 
 
@@ -66,12 +64,15 @@ def _take_polarity(S: Array, grid: Grid, work: Scratch) -> bool:
 
 
 @kernel
-def _settle_here(S: Array, grid: Grid, box: Box, amplitudes: Array, work: Scratch) -> None:
+def _settle_here(S: Array, grid: Grid, box: Box, work: Scratch) -> None:
     """Write the facts of |Σ Aₖ gₖ| at `work.place`, with the polarity of the first column."""
-    columns_at(grid, work.place[0], work.place[1], box.moves_F, work.columns)
+    begin(S, grid, work)
+    total = 0.0
     for n in range(S.shape[0]):
-        work.target[n] = -S[n] if work.columns[G, 0, n] < 0 else S[n]
-    evaluate(work.target, work.columns, amplitudes, box.moves_F, work.residual, work.facts)
+        total += S[n] * S[n]
+    facts_at(
+        work.target, total, grid, (work.place[0], work.place[1]), work.amplitudes, box.moves_F, work.columns, work.facts
+    )
 
 
 @kernel
@@ -83,34 +84,52 @@ def begin(S: Array, grid: Grid, work: Scratch) -> None:
 
 
 @kernel
-def turn(S: Array, grid: Grid, box: Box, amplitudes: Array, work: Scratch) -> None:
+def turn(S: Array, grid: Grid, box: Box, work: Scratch) -> None:
     """Turn images near zero, alone and together, as long as that lowers the sum of squares; S ≥ 0."""
-    N = S.shape[0]
-    ratio, polarity = np.zeros(N), work.target.copy()
+    N, ratio, polarity, facts = S.shape[0], work.turned[0], work.turned[1], work.turned[2]
     for _ in range(TURN_ROUNDS):
-        u, F, rss, facts = work.place[0], work.place[1], work.facts[RSS], work.facts.copy()
-        polarity[:] = work.target
+        u, F, rss = work.place[0], work.place[1], work.facts[RSS]
+        copy(work.facts, facts)
+        copy(work.target, polarity)
         if not _reach(S, grid, box, work, ratio):
             return
-        order = np.argsort(ratio)
         better = False
-        for attempt in range(N + MOST_TOGETHER):
-            first, last = (attempt, attempt + 1) if attempt < N else (0, attempt - N + 2)
-            if last > N or ratio[order[last - 1]] >= 1:
+        for attempt in range(N + MOST_TOGETHER - 1):
+            copy(polarity, work.target)
+            if attempt < N:
+                if not ratio[attempt] < 1:
+                    continue
+                work.target[attempt] = -work.target[attempt]
+            elif not _turn_nearest(ratio, attempt - N + 2, work.target):
                 continue
-            work.target[:] = polarity
-            for i in order[first:last]:
-                work.target[i] = -work.target[i]
             work.place[0], work.place[1] = u, F
-            follow(S, grid, box, amplitudes, work)
+            follow(S, grid, box, work)
             if work.facts[RSS] < rss * (1 - 1e-9):
                 better = True
                 break
         if not better:
-            work.target[:] = polarity
-            work.facts[:] = facts
+            copy(polarity, work.target)
+            copy(facts, work.facts)
             work.place[0], work.place[1] = u, F
             return
+
+
+@kernel
+def _turn_nearest(ratio: Array, many: int, target: Array) -> bool:
+    """Turn the `many` images of the least ratio together, if all of them are worth it."""
+    limit = -1.0
+    for _ in range(many):  # the least ratio above the last one
+        following = math.inf
+        for n in range(target.shape[0]):
+            if limit < ratio[n] < following:
+                following = ratio[n]
+        limit = following
+    if not limit < 1:
+        return False
+    for n in range(target.shape[0]):
+        if ratio[n] <= limit:
+            target[n] = -target[n]
+    return True
 
 
 @kernel
@@ -123,7 +142,7 @@ def _reach(S: Array, grid: Grid, box: Box, work: Scratch, ratio: Array) -> bool:
     columns_at(grid, work.place[0], work.place[1], box.moves_F, work.columns)
     D, C = work.columns, work.matrix[1]
     a1, a2, last = work.facts[AMPLITUDE], work.facts[SECOND_AMPLITUDE], K - 1
-    J = np.zeros(4)
+    J = work.turned[3]
     for n in range(N):
         J[0], J[last] = D[G, 0, n], D[G, last, n]
         if box.moves_F:
@@ -140,9 +159,9 @@ def _reach(S: Array, grid: Grid, box: Box, work: Scratch, ratio: Array) -> bool:
 
 
 @kernel
-def compass(S: Array, grid: Grid, box: Box, amplitudes: Array, work: Scratch) -> None:
+def compass(S: Array, grid: Grid, box: Box, work: Scratch) -> None:
     """Lower Σ(S − |f|)² without derivatives: where S < 0 its minimum may be at a kink."""
-    _settle_here(S, grid, box, amplitudes, work)
+    _settle_here(S, grid, box, work)
     u, F, rss, share = work.place[0], work.place[1], work.facts[RSS], 0.25
     while share > LEAST_SHARE:
         better = False
@@ -152,11 +171,11 @@ def compass(S: Array, grid: Grid, box: Box, amplitudes: Array, work: Scratch) ->
             work.place[1] = (
                 min(max(F + (step * box.cell_F if way > 1 else 0.0), box.low_F), box.high_F) if way > 1 else F
             )
-            _settle_here(S, grid, box, amplitudes, work)
+            _settle_here(S, grid, box, work)
             if work.facts[RSS] < rss:
                 u, F, rss, better = work.place[0], work.place[1], work.facts[RSS], True
                 break
         if not better:
             share *= 0.5
     work.place[0], work.place[1] = u, F
-    _settle_here(S, grid, box, amplitudes, work)
+    _settle_here(S, grid, box, work)

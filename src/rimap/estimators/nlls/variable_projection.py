@@ -19,13 +19,13 @@ Array = Any
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 #: What is written about a place: the residual sum of squares, the amplitudes, whether each is free (1) or at a bound (0),
-#: the gradient, the Hessian, the Gauss-Newton matrix, and the products of columns and derivatives that the covariance needs.
+#: the gradient, the Hessian, the products gₖ·gₗ, gₖ·f′ and f′·f′, and of one amplitude S·g, S·g′, S·g″ and g·g″.
 (
     RSS, AMPLITUDE, SECOND_AMPLITUDE, FREE, SECOND_FREE, GRADIENT_U, GRADIENT_F, HESSIAN_UU, HESSIAN_UF, HESSIAN_FF,
-    NORMAL_UU, NORMAL_UF, NORMAL_FF, GRAM_11, GRAM_12, GRAM_22, CROSS_1U, CROSS_2U, CROSS_1F, CROSS_2F, SQUARE_UU, SQUARE_UF,
-    SQUARE_FF,
-) = range(23)  # fmt: skip
-N_FACTS = 23
+    GRAM_11, GRAM_12, GRAM_22, CROSS_1U, CROSS_2U, CROSS_1F, CROSS_2F, SQUARE_UU, SQUARE_UF, SQUARE_FF,
+    IMAGES_G, IMAGES_U, IMAGES_F, IMAGES_UU, IMAGES_UF, IMAGES_FF, G_UU_PRODUCT, G_UF_PRODUCT, G_FF_PRODUCT,
+) = range(29)  # fmt: skip
+N_FACTS = 29
 #: Rows of the scratch of `evaluate`: columns and their derivatives in (u, F).
 G, G_U, G_UU, G_F, G_UF, G_FF = range(6)
 N_ROWS = 6
@@ -34,8 +34,8 @@ COLLINEAR = 1e-13
 
 
 def kernel(function: Kernel) -> Kernel:
-    """Compile; sums may be reordered, so that they run on vectors."""
-    return cast("Kernel", njit(fastmath=FAST, error_model="numpy")(function))
+    """Compile; sums may be reordered, so that they run on vectors. Such a kernel makes no array."""
+    return cast("Kernel", njit(fastmath=FAST, error_model="numpy", counts_references=False)(function))
 
 
 class Grid(NamedTuple):
@@ -69,6 +69,13 @@ def shape_at(grid: Grid, u: float, F: float, out: Array) -> None:
                 + w.s0 * at_field(p, x, j, k, SLOPE, c, n)
                 + w.s1 * at_field(p, x, j, k + 1, SLOPE, c, n)
             )
+
+
+@kernel
+def shapes_at(grid: Grid, u: Array, F: Array, out: Array) -> None:
+    """Write the columns gₖ at M places to `out` (M, K, N)."""
+    for i in range(u.shape[0]):
+        shape_at(grid, u[i], F[i], out[i])
 
 
 @kernel
@@ -132,6 +139,106 @@ def best_amplitudes(m1: float, m2: float, g11: float, g12: float, g22: float, bo
 
 
 @kernel
+def facts_at(S: Array, total: float, grid: Grid, place: tuple[float, float], box: Array, with_F: bool, columns: Array, facts: Array) -> None:  # fmt: skip
+    """Write what `facts` (N_FACTS) lists of the place (u, F), from images S (N) with ‖S‖² = `total`.
+
+    `box` (2, 2) bounds the amplitudes. `columns` (N_ROWS, K, N) is scratch; derivatives in F are found only `with_F`.
+    """
+    if columns.shape[1] == 1:
+        if with_F:
+            _sums_along_both(S, grid, place, facts)
+        else:
+            _sums_along_u(S, grid, place, facts)
+        _one_amplitude(total, box, facts)
+    else:
+        columns_at(grid, place[0], place[1], with_F, columns)
+        _two_amplitudes(S, columns, box, with_F, facts)
+
+
+@kernel
+def _sums_along_u(S: Array, grid: Grid, place: tuple[float, float], facts: Array) -> None:
+    """Write the products of S, g and its derivatives in u. (No array is written within the loop: it runs on vectors.)"""
+    k, t = interval(place[0], grid.low_u, grid.step_u, grid.n_u)
+    j, x = interval(place[1], grid.low_F, grid.step_F, grid.n_F)
+    w, p = hermite(t, grid.step_u), grid.powers
+    Sg = gg = Su = gu = uu = Suu = guu = 0.0
+    for n in range(S.shape[0]):
+        v0, v1 = at_field(p, x, j, k, VALUE, 0, n), at_field(p, x, j, k + 1, VALUE, 0, n)
+        s0, s1 = at_field(p, x, j, k, SLOPE, 0, n), at_field(p, x, j, k + 1, SLOPE, 0, n)
+        s = S[n]
+        g = w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1
+        g_u = w.dv * (v0 - v1) + w.ds0 * s0 + w.ds1 * s1
+        g_uu = w.ddv * (v0 - v1) + w.dds0 * s0 + w.dds1 * s1
+        Sg, gg, Su, gu = Sg + s * g, gg + g * g, Su + s * g_u, gu + g * g_u
+        uu, Suu, guu = uu + g_u * g_u, Suu + s * g_uu, guu + g * g_uu
+    facts[IMAGES_G], facts[GRAM_11], facts[IMAGES_U], facts[CROSS_1U] = Sg, gg, Su, gu
+    facts[SQUARE_UU], facts[IMAGES_UU], facts[G_UU_PRODUCT] = uu, Suu, guu
+
+
+@kernel
+def _sums_along_both(S: Array, grid: Grid, place: tuple[float, float], facts: Array) -> None:
+    """Write the products of S, g and its derivatives in u and F likewise."""
+    k, t = interval(place[0], grid.low_u, grid.step_u, grid.n_u)
+    j, x = interval(place[1], grid.low_F, grid.step_F, grid.n_F)
+    w, p, per_F = hermite(t, grid.step_u), grid.powers, 1 / grid.step_F
+    Sg = gg = Su = gu = uu = Suu = guu = SF = gF = uF = FF = SuF = guF = SFF = gFF = 0.0
+    for n in range(S.shape[0]):
+        v0, v1 = at_field(p, x, j, k, VALUE, 0, n), at_field(p, x, j, k + 1, VALUE, 0, n)
+        s0, s1 = at_field(p, x, j, k, SLOPE, 0, n), at_field(p, x, j, k + 1, SLOPE, 0, n)
+        s = S[n]
+        g = w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1
+        g_u = w.dv * (v0 - v1) + w.ds0 * s0 + w.ds1 * s1
+        g_uu = w.ddv * (v0 - v1) + w.dds0 * s0 + w.dds1 * s1
+        v0, v1 = along_field(p, x, j, k, VALUE, 0, n), along_field(p, x, j, k + 1, VALUE, 0, n)
+        s0, s1 = along_field(p, x, j, k, SLOPE, 0, n), along_field(p, x, j, k + 1, SLOPE, 0, n)
+        g_F = w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1
+        g_uF = w.dv * (v0 - v1) + w.ds0 * s0 + w.ds1 * s1
+        v0, v1 = bend_of_field(p, x, j, k, VALUE, 0, n), bend_of_field(p, x, j, k + 1, VALUE, 0, n)
+        s0, s1 = bend_of_field(p, x, j, k, SLOPE, 0, n), bend_of_field(p, x, j, k + 1, SLOPE, 0, n)
+        g_FF = w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1
+        Sg, gg, Su, gu = Sg + s * g, gg + g * g, Su + s * g_u, gu + g * g_u
+        uu, Suu, guu = uu + g_u * g_u, Suu + s * g_uu, guu + g * g_uu
+        SF, gF, uF, FF = SF + s * g_F, gF + g * g_F, uF + g_u * g_F, FF + g_F * g_F
+        SuF, guF, SFF, gFF = SuF + s * g_uF, guF + g * g_uF, SFF + s * g_FF, gFF + g * g_FF
+    facts[IMAGES_G], facts[GRAM_11], facts[IMAGES_U], facts[CROSS_1U] = Sg, gg, Su, gu
+    facts[SQUARE_UU], facts[IMAGES_UU], facts[G_UU_PRODUCT] = uu, Suu, guu
+    square = per_F * per_F
+    facts[IMAGES_F], facts[CROSS_1F], facts[SQUARE_UF], facts[SQUARE_FF] = (
+        SF * per_F,
+        gF * per_F,
+        uF * per_F,
+        FF * square,
+    )
+    facts[IMAGES_UF], facts[G_UF_PRODUCT] = SuF * per_F, guF * per_F
+    facts[IMAGES_FF], facts[G_FF_PRODUCT] = SFF * square, gFF * square
+
+
+@kernel
+def _one_amplitude(total: float, box: Array, facts: Array) -> None:
+    """Solve the amplitude and write the rest of the facts, from the products of S, g and its derivatives."""
+    along, square = facts[IMAGES_G], facts[GRAM_11]
+    a = best_amplitude(along, square, box[0, 0], box[0, 1])
+    free = box[0, 0] < a < box[0, 1] and square > 0
+    facts[RSS] = max(total - a * (2 * along - a * square), 0.0)
+    facts[AMPLITUDE], facts[SECOND_AMPLITUDE], facts[FREE], facts[SECOND_FREE] = a, 0.0, 1.0 if free else 0.0, 0.0
+    # r·g′ with the residual r = S − A g
+    r_u, r_F = facts[IMAGES_U] - a * facts[CROSS_1U], facts[IMAGES_F] - a * facts[CROSS_1F]
+    r_uu = facts[IMAGES_UU] - a * facts[G_UU_PRODUCT]
+    r_uF, r_FF = facts[IMAGES_UF] - a * facts[G_UF_PRODUCT], facts[IMAGES_FF] - a * facts[G_FF_PRODUCT]
+    facts[GRADIENT_U], facts[GRADIENT_F] = -a * r_u, -a * r_F
+    # From the products of g and g′ to those of g and f′ = A g′.
+    facts[CROSS_1U], facts[CROSS_1F] = a * facts[CROSS_1U], a * facts[CROSS_1F]
+    facts[SQUARE_UU] *= a * a
+    facts[SQUARE_UF] *= a * a
+    facts[SQUARE_FF] *= a * a
+    # The Schur complement of A: H − (g·f′ − r·g′)²/g·g.
+    per, h_u, h_F = 1 / square if free else 0.0, facts[CROSS_1U] - r_u, facts[CROSS_1F] - r_F
+    facts[HESSIAN_UU] = facts[SQUARE_UU] - a * r_uu - per * h_u * h_u
+    facts[HESSIAN_UF] = facts[SQUARE_UF] - a * r_uF - per * h_u * h_F
+    facts[HESSIAN_FF] = facts[SQUARE_FF] - a * r_FF - per * h_F * h_F
+
+
+@kernel
 def _dot(a: Array, b: Array) -> float:
     total = 0.0
     for n in range(a.shape[0]):
@@ -140,30 +247,18 @@ def _dot(a: Array, b: Array) -> float:
 
 
 @kernel
-def evaluate(S: Array, D: Array, box: Array, with_F: bool, r: Array, facts: Array) -> None:
-    """Write what `facts` (N_FACTS) lists of the columns D (N_ROWS, K, N), from images S (N); r (N) becomes the residual.
-
-    `box` (2, 2) bounds the amplitudes.
-    """
-    K, N = D.shape[1], D.shape[2]
-    last = K - 1  # with one amplitude, the second column is not used
-    g1, g2 = D[G, 0], D[G, last]
-    g11, m1 = _dot(g1, g1), _dot(S, g1)
-    g12 = g22 = a2 = 0.0
-    if K == 1:
-        a1 = best_amplitude(m1, g11, box[0, 0], box[0, 1])
-    else:
-        g12, g22 = _dot(g1, g2), _dot(g2, g2)
-        a1, a2 = best_amplitudes(m1, _dot(S, g2), g11, g12, g22, box)
+def _two_amplitudes(S: Array, D: Array, box: Array, with_F: bool, facts: Array) -> None:
+    """Solve two amplitudes and write all facts, from the columns and derivatives D (N_ROWS, 2, N)."""
+    g1, g2 = D[G, 0], D[G, 1]
+    g11, g12, g22 = _dot(g1, g1), _dot(g1, g2), _dot(g2, g2)
+    a1, a2 = best_amplitudes(_dot(S, g1), _dot(S, g2), g11, g12, g22, box)
     free1 = box[0, 0] < a1 < box[0, 1] and g11 > 0
-    free2 = K == 2 and box[1, 0] < a2 < box[1, 1] and g22 > 0
-    # From here on D[·, 0] is the fit and its derivatives, with the amplitudes as they are; the columns are g1, g2 ....
+    free2 = box[1, 0] < a2 < box[1, 1] and g22 > 0
     rss = ru = rF = ruu = ruF = rFF = suu = suF = sFF = c1u = c2u = c1F = c2F = q1u = q2u = q1F = q2F = 0.0
-    u1, u2, uu1, uu2 = D[G_U, 0], D[G_U, last], D[G_UU, 0], D[G_UU, last]
-    for n in range(N):
+    u1, u2, uu1, uu2 = D[G_U, 0], D[G_U, 1], D[G_UU, 0], D[G_UU, 1]
+    for n in range(S.shape[0]):
         residual = S[n] - a1 * g1[n] - a2 * g2[n]
         f_u, f_uu = a1 * u1[n] + a2 * u2[n], a1 * uu1[n] + a2 * uu2[n]
-        r[n] = residual
         rss += residual * residual
         ru += residual * f_u
         ruu += residual * f_uu
@@ -174,10 +269,11 @@ def evaluate(S: Array, D: Array, box: Array, with_F: bool, r: Array, facts: Arra
         q2u += residual * u2[n]
     if with_F:
         F1, F2, uF1, uF2, FF1, FF2 = (
-            D[G_F, 0], D[G_F, last], D[G_UF, 0], D[G_UF, last], D[G_FF, 0], D[G_FF, last],
+            D[G_F, 0], D[G_F, 1], D[G_UF, 0], D[G_UF, 1], D[G_FF, 0], D[G_FF, 1],
         )  # fmt: skip
-        for n in range(N):
-            residual, f_u, f_F = r[n], a1 * u1[n] + a2 * u2[n], a1 * F1[n] + a2 * F2[n]
+        for n in range(S.shape[0]):
+            residual = S[n] - a1 * g1[n] - a2 * g2[n]
+            f_u, f_F = a1 * u1[n] + a2 * u2[n], a1 * F1[n] + a2 * F2[n]
             rF += residual * f_F
             ruF += residual * (a1 * uF1[n] + a2 * uF2[n])
             rFF += residual * (a1 * FF1[n] + a2 * FF2[n])
@@ -206,6 +302,3 @@ def evaluate(S: Array, D: Array, box: Array, with_F: bool, r: Array, facts: Arra
     facts[HESSIAN_UU] = suu - ruu - i11 * h1u * h1u - 2 * i12 * h1u * h2u - i22 * h2u * h2u
     facts[HESSIAN_UF] = suF - ruF - i11 * h1u * h1F - i12 * (h1u * h2F + h2u * h1F) - i22 * h2u * h2F
     facts[HESSIAN_FF] = sFF - rFF - i11 * h1F * h1F - 2 * i12 * h1F * h2F - i22 * h2F * h2F
-    facts[NORMAL_UU] = suu - i11 * c1u * c1u - 2 * i12 * c1u * c2u - i22 * c2u * c2u
-    facts[NORMAL_UF] = suF - i11 * c1u * c1F - i12 * (c1u * c2F + c2u * c1F) - i22 * c2u * c2F
-    facts[NORMAL_FF] = sFF - i11 * c1F * c1F - 2 * i12 * c1F * c2F - i22 * c2F * c2F
