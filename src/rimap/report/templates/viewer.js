@@ -482,10 +482,7 @@
     svg(chart, "text", { x: (L + R) / 2, y: H - 8, "text-anchor": "middle" }, axisTitle);
     $("legend-line").style.display = !table || table.continuous ? "" : "none";
     $("legend-cross").style.display = !table || table.continuous ? "none" : "";
-    if (drawn.length && !table.continuous) { // the model is known at the images only
-      const cross = ([t, v]) => `M${(X(t) - 7).toFixed(1)} ${Y(modulus(v)).toFixed(1)}h14M${X(t).toFixed(1)} ${(Y(modulus(v)) - 7).toFixed(1)}v14`;
-      svg(chart, "path", { class: "fit", d: drawn.map(cross).join("") });
-    } else if (drawn.length) {
+    if (drawn.length && table.continuous) {
       let path = "";
       drawn.forEach(([t, v], i) => {
         const before = i ? drawn[i - 1] : null; // the corner where the modulus folds
@@ -503,6 +500,10 @@
         state.image = i;
         draw();
       });
+    }
+    if (drawn.length && !table.continuous) { // the model is known at the images only: crosses, on top of the points
+      const cross = ([t, v]) => `M${(X(t) - 7).toFixed(1)} ${Y(modulus(v)).toFixed(1)}h14M${X(t).toFixed(1)} ${(Y(modulus(v)) - 7).toFixed(1)}v14`;
+      svg(chart, "path", { class: "fit", d: drawn.map(cross).join("") });
     }
     const value = withSd(maps[main.key][p], maps["sd " + main.key] ? maps["sd " + main.key][p] : NaN);
     chart.setAttribute("aria-label", `Signal over ${about.axis.title}: ${good.length} measured points${drawn.length ? " and the fitted curve" : ""}; ${main.name} ${value} ${main.unit}`);
