@@ -17,13 +17,15 @@ __version__ = "0.1.0"
 _NAMES = {
     "read": "rimap.io",
     "WeightedSeries": "rimap.series",
-    "ParameterMaps": "rimap.series",
-    "Status": "rimap.series",
+    "ParameterMaps": "rimap.maps",
+    "Status": "rimap.maps",
     "InversionRecovery": "rimap.signals.inversion_recovery",
     "T2Decay": "rimap.signals.t2_decay",
     "SignalModel": "rimap.signals.base",
     "setting": "rimap.signals.settings",
     "Parameter": "rimap.signals.base",
+    "Derived": "rimap.signals.base",
+    "FieldPrior": "rimap.signals.base",
     "PROTOCOLS": "rimap.signals.protocols",
     "Gaussian": "rimap.likelihood",
     "Rician": "rimap.likelihood",
@@ -53,10 +55,12 @@ if TYPE_CHECKING:  # what type checkers see; tests/test_ways_in.py holds it to _
     from rimap.likelihood import cramer_rao_sd as cramer_rao_sd
     from rimap.likelihood import fisher_information as fisher_information
     from rimap.likelihood import gradient as gradient
+    from rimap.maps import ParameterMaps as ParameterMaps
+    from rimap.maps import Status as Status
     from rimap.plotting import plot as plot
-    from rimap.series import ParameterMaps as ParameterMaps
-    from rimap.series import Status as Status
     from rimap.series import WeightedSeries as WeightedSeries
+    from rimap.signals.base import Derived as Derived
+    from rimap.signals.base import FieldPrior as FieldPrior
     from rimap.signals.base import Parameter as Parameter
     from rimap.signals.base import SignalModel as SignalModel
     from rimap.signals.inversion_recovery import InversionRecovery as InversionRecovery

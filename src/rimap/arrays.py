@@ -71,7 +71,7 @@ def derivative(function: Callable[..., Array], at: Mapping[str, Array], name: st
             (slope,) = torch.autograd.grad(backward, v, torch.ones_like(x))
         return slope
     x = np.asarray(x)
-    step = _COMPLEX_STEP * max(float(np.max(np.abs(x), initial=0.0)), 1.0)
+    step = _COMPLEX_STEP * max(float(np.max(np.abs(x), initial=0.0, where=np.isfinite(x))), 1.0)
     moved = function(**{**{k: np.asarray(v) for k, v in at.items()}, name: x + 1j * step})
     return np.asarray(moved.imag / step, dtype=x.dtype)
 

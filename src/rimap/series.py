@@ -1,10 +1,9 @@
-"""What goes into an estimator (`WeightedSeries`) and what comes out (`ParameterMaps`)."""
+"""What goes into an estimator: a `WeightedSeries`. What comes out is in `rimap.maps`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
 from types import MappingProxyType
 from typing import Any
 
@@ -15,38 +14,12 @@ from rimap import card, colours
 from rimap.errors import InputError
 from rimap.foreign import images_and_affine, volume
 from rimap.likelihood import Noise, Rician
-from rimap.quantities import is_relaxation, name_of, palette_of, quantities_of, quantity, values_of, window_of
+from rimap.maps import ParameterMaps, Status, as_plain, as_read_only, by_words, noise_words
 from rimap.signals.base import SignalModel
-from rimap.signals.settings import unit_symbol, with_unit
+from rimap.signals.settings import with_unit
 from rimap.slices import view_of
 
-
-class Status(IntEnum):
-    """What became of a voxel."""
-
-    OK = 0
-    AT_BOUND = 1
-    NO_SIGNAL = 2
-    NOT_FINITE = 3
-    NOT_CONVERGED = 4
-    OUTSIDE_TRAINING = 5
-    OUTSIDE_MASK = 6
-
-    @property
-    def meaning(self) -> str:
-        """One plain sentence."""
-        return _MEANING[self]
-
-
-_MEANING = {
-    Status.OK: "estimated",
-    Status.AT_BOUND: "at a bound of the parameter box: the value is kept, it has no standard deviation",
-    Status.NO_SIGNAL: "no signal: no value",
-    Status.NOT_FINITE: "NaN or Inf in the images: no value",
-    Status.NOT_CONVERGED: "the iterations did not converge: the value is kept, do not rely on it",
-    Status.OUTSIDE_TRAINING: "outside what the network was trained for: the value is kept, do not rely on it",
-    Status.OUTSIDE_MASK: "outside the mask: no value",
-}
+__all__ = ["ParameterMaps", "Status", "WeightedSeries"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +120,12 @@ class WeightedSeries:
         for name, value in (("images", images), ("mask", mask), ("affine", affine), ("noise", noise), ("given", given)):
             object.__setattr__(self, name, value)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return as_plain(self.__dict__)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(as_read_only(state))
+
     @property
     def shape(self) -> tuple[int, ...]:
         """X, the spatial shape."""
@@ -183,11 +162,11 @@ class WeightedSeries:
     def _facts(self) -> list[str]:
         """Return what is worth saying of it, in words."""
         t, axis = self.model.times, self.model.axis
-        size = "" if self.affine is None else f", {_by(self.voxel_size)} mm"
+        size = "" if self.affine is None else f", {by_words(self.voxel_size)} mm"
         return [
-            f"{self.model.n_images} images of {_by(self.shape)} voxels{size}",
+            f"{self.model.n_images} images of {by_words(self.shape)} voxels{size}",
             f"{self.model.title}, {axis.symbol} {t.min():g} to {with_unit(t.max(), axis.unit)}",
-            "noise level not given" if self.noise is None else _noise_words(self.noise),
+            "noise level not given" if self.noise is None else noise_words(self.noise),
             "no mask" if self.mask is None else f"mask of {int(self.mask.sum()):,} voxels",
         ]
 
@@ -210,16 +189,6 @@ class WeightedSeries:
             for n in chosen
         ]
         return card.card("WeightedSeries", self.source, pictures, [], [*self._facts(), *self.notes])
-
-
-def _by(sizes: Sequence[float]) -> str:
-    return " × ".join(f"{s:.3g}" if isinstance(s, float) else str(s) for s in sizes)
-
-
-def _noise_words(noise: Noise) -> str:
-    if noise.sigma is None:
-        return f"{type(noise).__name__} noise"
-    return f"{type(noise).__name__} noise, σ {card.significant(float(np.nanmedian(noise.sigma)))}"
 
 
 def _given(model: SignalModel, name: str, value: Any, affine: Any, X: tuple[int, ...]) -> float | NDArray[np.float64]:
@@ -246,168 +215,3 @@ def _given(model: SignalModel, name: str, value: Any, affine: Any, X: tuple[int,
             + f", got a median of {middle:g}. Check the unit."
         )
     return float(found) if found.ndim == 0 else np.where(inside, found, np.nan)
-
-
-class _Named(Mapping[str, NDArray[Any]]):
-    """Maps (Q, *X) by parameter name."""
-
-    def __init__(self, model: SignalModel, values: NDArray[Any]) -> None:
-        self._model, self._values = model, values
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        names = [p.name for p in self._model.parameters]
-        if name not in names:
-            raise KeyError(f"no map {name!r}: {self._model.title} has {', '.join(names)}")
-        return np.asarray(self._values[names.index(name)])
-
-    def __iter__(self) -> Iterator[str]:
-        return (p.name for p in self._model.parameters)
-
-    def __len__(self) -> int:
-        return len(self._model.parameters)
-
-
-@dataclass(frozen=True, eq=False)
-class ParameterMaps(Mapping[str, NDArray[Any]]):
-    """The maps of an estimator: ``maps["T1"]`` (*X) in ms, ``maps.sd["T1"]``, ``maps.status``.
-
-    Parameters
-    ----------
-    kappa
-        (Q, *X) in the order of `model.parameters`; NaN where there is no answer.
-    model
-        The signal model that was fitted.
-    status
-        (*X), values of `Status`.
-    sd_kappa
-        (Q, *X) standard deviations, of which `sd_source` says what they are; NaN where unknown.
-    covariance
-        (Q (Q + 1)/2, *X): the upper triangle of each voxel's covariance of κ, row by row (for Q = 3: AA, AB, AT, BB, BT,
-        TT); NaN where unknown. Estimators fill it for models with derived maps, whose standard deviations need it.
-    residual
-        (*X) root mean square of S − f over the images, in their unit.
-    noise
-        The noise with the σ that was used.
-    sigma_source
-        Where that σ came from: ``given``, ``residuals``, ``background``.
-    estimator, settings
-        Its name and its options, for sidecars and reports.
-    warnings
-        What the user should know, in plain words.
-    """
-
-    kappa: NDArray[Any]
-    model: SignalModel
-    status: NDArray[np.uint8]
-    sd_kappa: NDArray[Any] | None = None
-    residual: NDArray[Any] | None = None
-    noise: Noise | None = None
-    sigma_source: str = "given"
-    estimator: str = ""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    affine: NDArray[Any] | None = None
-    covariance: NDArray[Any] | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        return _Named(self.model, self.kappa)[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_Named(self.model, self.kappa))
-
-    def __len__(self) -> int:
-        return len(self.model.parameters)
-
-    @property
-    def sd(self) -> Mapping[str, NDArray[Any]]:
-        """Standard deviations by parameter name; NaN throughout where the estimator gives none."""
-        values = np.full_like(self.kappa, np.nan) if self.sd_kappa is None else self.sd_kappa
-        return _Named(self.model, values)
-
-    @property
-    def sd_source(self) -> str:
-        """What the standard deviations are: the Cramér-Rao bound at the estimate, a network's own, or its bootstrap."""
-        draws = self.settings.get("sd_draws")
-        if self.settings.get("sd_from") == "network":
-            return "expected error, an output of the network"
-        return f"parametric bootstrap, {draws} draws" if draws else "Cramér-Rao bound"
-
-    def count(self) -> dict[Status, int]:
-        """Return the number of voxels of each status that occurs."""
-        values, counts = np.unique(self.status, return_counts=True)
-        return {Status(int(v)): int(c) for v, c in zip(values, counts)}
-
-    def typical(self) -> NDArray[np.intp]:
-        """Return flat indices of voxels that figures are about, at most 100,000, evenly over the volume.
-
-        Those that are estimated or at a bound, and where σ is known have a signal above 3σ (root mean square over the
-        images): air has values too, and would set window and medians.
-        """
-        use = np.flatnonzero(np.isin(self.status, (Status.OK, Status.AT_BOUND)))
-        use = use[:: -(-len(use) // 100_000) or 1]
-        if not len(use) or self.noise is None or self.noise.sigma is None:
-            return use
-        sigma = self.noise.sigma if np.ndim(self.noise.sigma) == 0 else np.asarray(self.noise.sigma).reshape(-1)[use]
-        f = self.model.signal(np.asarray(self.kappa.reshape(len(self.kappa), -1)[:, use], dtype=float))
-        bright = np.sqrt((f**2).mean(0)) > 3 * sigma
-        return use[bright] if bright.any() else use
-
-    def window(self, name: str) -> tuple[float, float]:
-        """Return least and greatest value to show a map with: contrast for tissue rather than for fluid."""
-        q = quantity(self.model, name)
-        if q is None:
-            raise KeyError(f"no map {name!r}: {self.model.title} has {', '.join(self)}")
-        return window_of(q, values_of(q, self.model, self).reshape(-1)[self.typical()])
-
-    def _rows(self) -> list[tuple[str, str, str, str]]:
-        """Return name, median, quartiles and median standard deviation of each map, with units."""
-        use, rows, n = self.typical(), [], card.significant
-        for q in quantities_of(self.model):
-            values = values_of(q, self.model, self).reshape(-1)[use]
-            sd = self.sd[q.name].reshape(-1)[use] if q.name in self.sd else np.full_like(values, np.nan)
-            unit = unit_symbol(q.unit)
-            if not np.isfinite(values).any():
-                rows.append((name_of(q), "–", "–", "–"))
-                continue
-            low, middle, high = (float(x) for x in np.nanquantile(values, (0.25, 0.5, 0.75)))
-            median_sd = float(np.nanmedian(sd)) if np.isfinite(sd).any() else float("nan")
-            rows.append((name_of(q), f"{n(middle)} {unit}".rstrip(), f"{n(low)} to {n(high)}", n(median_sd)))
-        return rows
-
-    def _counts(self) -> str:
-        return ", ".join(f"{s.name.lower().replace('_', ' ')} {n:,}" for s, n in self.count().items())
-
-    def __repr__(self) -> str:
-        """Return a line for people: medians with units, and how many voxels have which status."""
-        medians = ", ".join(f"{name} {median}" for name, median, *_ in self._rows())
-        return f"ParameterMaps({self.estimator}; {_by(self.status.shape)} voxels; medians {medians}; {self._counts()})"
-
-    def _repr_html_(self) -> str:
-        """Return what a notebook shows: slices of the main map, medians, quality flags, warnings."""
-        q = self.model.main
-        values, unit = values_of(q, self.model, self), unit_symbol(q.unit)
-        label = f"{name_of(q)} in {unit}" if unit else name_of(q)
-        pictures, shown = [], np.isfinite(self.kappa).all(0)
-        if shown.any():
-            view = view_of(self.affine, shown, limit=3)
-            pictures = [
-                card.picture(
-                    values,
-                    view,
-                    k,
-                    self.window(q.name),
-                    palette_of(q),
-                    f"{label}, slice {k}",
-                    log=is_relaxation(q),
-                    bar=True,
-                )
-                for k in view.slices
-            ]
-        rows = [("", "median", "quartiles", "median SD"), *self._rows()]
-        noise = [] if self.noise is None else [f"{_noise_words(self.noise)} ({self.sigma_source})"]
-        notes = [f"Voxels: {self._counts()}", *noise, *(f"Warning: {w}" for w in self.warnings)]
-        about = f"{self.estimator}, {_by(self.status.shape)} voxels"
-        return card.card("ParameterMaps", about, pictures, rows, notes)

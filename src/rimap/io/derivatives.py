@@ -187,7 +187,7 @@ def map_files(
         title = f"{q.name} of {head.model.title.lower()}"
         as_given = q.name in known
         add(naming.main(q), partial(_value, q, scale), unit, f"{title}, as it was given" if as_given else title)
-        has_sd = head.sd_kappa is not None and q.name in head.sd and not as_given
+        has_sd = head.has_sd(q.name) and not as_given
         if has_sd:
             add(naming.sd(q), partial(_sd, q.name, scale), unit, f"Standard deviation of {title} ({head.sd_source})")
         if rates and rate_suffix(q, type(head.model)):

@@ -140,6 +140,7 @@ class ResultFiles:
         sds = np.stack(
             [np.full(codes.shape, np.nan) if x is None else np.asarray(x, float) * s for x, s in zip(sd, scale)]
         )
+        apart = {d.name: (read(f"sd {d.name}"), _TO_RIMAP.get(d.unit, 1.0)) for d in model.derived}
         residual = read("residual")
         settings, warnings = about.get("EstimatorSettings"), about.get("Warnings")
         return ParameterMaps(
@@ -154,6 +155,11 @@ class ResultFiles:
             settings=settings if isinstance(settings, dict) else {},
             warnings=tuple(w for w in warnings if isinstance(w, str)) if isinstance(warnings, list) else (),
             affine=header.affine,
+            sd_derived={
+                name: np.where(no_value, np.nan, np.asarray(x, float) * s)
+                for name, (x, s) in apart.items()
+                if x is not None
+            },
         )
 
     def sources(self) -> list[Path]:

@@ -147,4 +147,5 @@ def pieces_of(maps: ParameterMaps | MapsOnDisk) -> Iterator[ParameterMaps]:
             sd_kappa=None if maps.sd_kappa is None else maps.sd_kappa[..., a:b],
             residual=None if maps.residual is None else maps.residual[..., a:b],
             covariance=None if maps.covariance is None else maps.covariance[..., a:b],
+            sd_derived={name: sd[..., a:b] for name, sd in maps.sd_derived.items()},
         )

@@ -81,7 +81,8 @@ def cut(series: WeightedSeries, a: int, b: int) -> WeightedSeries:
     if noise is not None and np.ndim(noise.sigma):
         noise = type(noise)(sigma=noise.sigma[..., a:b])
     mask = None if series.mask is None else series.mask[..., a:b]
-    return replace(series, images=series.images[..., a:b], mask=mask, noise=noise)
+    given = {name: value[..., a:b] if np.ndim(value) else value for name, value in series.given.items()}
+    return replace(series, images=series.images[..., a:b], mask=mask, noise=noise, given=given)
 
 
 def boundaries(series: WeightedSeries, n: int) -> Sequence[int]:
@@ -91,6 +92,7 @@ def boundaries(series: WeightedSeries, n: int) -> Sequence[int]:
         series.selected.any(axes[:-1]),
         np.isfinite(images).any(axes),
         (images != 0).any(axes),  # NaN as well, as a series has it
+        *(np.isfinite(value).any(axes[:-1]) for value in series.given.values() if np.ndim(value)),
     ]
     n_planes = series.shape[-1]
     wanted = [round(i * n_planes / n) for i in range(1, n)]

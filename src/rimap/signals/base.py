@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -373,6 +373,30 @@ class SignalModel(ABC):
                 kept[s.name] = tuple(float(v) for v in np.asarray(value)[keep])
         return replace(self, **kept)
 
+    def with_settings(self, **changed: Any) -> Any:
+        """Return the model with other settings, to predict images: it may have too few of them to estimate from.
+
+        A setting that has one value in all images keeps it, however many images there are then.
+
+        Raises
+        ------
+        InputError
+            For a setting that the model does not have or cannot have.
+        """
+        known = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        for name in changed:
+            if name not in known or name == "box":
+                raise InputError(
+                    f"settings: expected some of {', '.join(n for n in known if n != 'box')}, got {name!r}."
+                )
+        if self.axis.name in changed:
+            N = np.size(changed[self.axis.name])
+            for s in self.settings.values():
+                value = known[s.name]
+                if s.per_image is not False and s.name not in changed and value is not None and len(set(value)) == 1:
+                    known[s.name] = (value[0],) * N
+        return _predicting(type(self))(**known | changed)
+
     def with_bounds(self, bounds: Mapping[str, tuple[float, float]]) -> Any:
         """Return the model with other bounds of some parameters, in their unit.
 
@@ -457,6 +481,13 @@ class SignalModel(ABC):
             return self.shape(**{self.time.name: T})[:, None]
         at_0, at_1 = (self.shape(**{self.time.name: T, self.field.name: 0 * T + F}) for F in (0.0, 1.0))
         return namespace(T).stack([at_0, at_1 - at_0], axis=1)
+
+
+@lru_cache(maxsize=64)
+def _predicting(model: type[SignalModel]) -> type[SignalModel]:
+    """Return the model without the need for enough images, which estimating has and predicting has not."""
+    lifted = {"_check_enough_images": lambda self: None, "__module__": model.__module__}
+    return type(model.__name__, (model,), lifted)
 
 
 @lru_cache(maxsize=64)

@@ -167,6 +167,7 @@ def estimate(
     head = ParameterMaps(
         kappa=np.empty((Q, 0)), model=model, status=np.empty(0, np.uint8), sd_kappa=np.empty((Q, 0)), residual=empty,
         affine=opened.affine, estimator=estimator.name, settings=settings,
+        covariance=np.empty((Q * (Q + 1) // 2, 0)) if model.derived else None,
     )  # fmt: skip
     done = Slabwise(opened, MapsOnDisk(folder, opened.shape, head), np.empty(opened.shape, np.uint8), slabs)
     selected = finite = signal = False
