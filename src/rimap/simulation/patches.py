@@ -122,10 +122,8 @@ def simulate_batch(recipe: PatchRecipe, anatomies: Sequence[Anatomy], index: int
     if acquisition.hidden:
         kappa = np.moveaxis(model.effective(np.moveaxis(kappa, 1, 0), **acquisition.hidden), 0, 1)
     measured = [draw_measured(recipe, t.kappa, int(i)) for t, i in zip(truth, numbers)]
-    known = {
-        name: np.repeat(np.stack([m[name] for m in measured]), draws, axis=0)
-        for name in (measured[0] if measured else ())
-    }
+    known: dict[str, Any] = {p.name: p.start for p in model.parameters if p.given}
+    known |= {name: np.repeat(np.stack([m[name] for m in measured]), draws, axis=0) for name in measured[0]}
     clean = np.asarray(model.signal(np.moveaxis(kappa, 1, 0)), np.float32)  # (N, b, h, w)
     for i, t in enumerate(truth):
         if t.ringing is not None:
@@ -342,19 +340,16 @@ def _draw_field(recipe: PatchRecipe, p: Parameter, shape: tuple[int, ...], rng: 
 
 
 def draw_measured(recipe: PatchRecipe, kappa: F32, number: int) -> dict[str, F32]:
-    """Return what patch `number` is known of the parameters that the model takes as given, maps (h, w) by name.
+    """Return the maps (h, w) of patch `number` that were measured of the parameters that the model takes as given, by name.
 
     A map of a field has an error that is smooth over the patch and one that is not. A property of the tissue (T1 for a T2
-    scan) is measured likewise in half of the patches; in the others it is the start that the model declares.
+    scan) is not measured: it is known as the start that the model declares, and its truth differs.
     """
     found = {}
     for q, p in enumerate(model_class(recipe.sequence).parameters):
-        if not p.given:
+        if not p.given or property_of(p):
             continue
         rng = stream(recipe.seed, 4, number, q)
-        if property_of(p) and rng.random() < 0.5:
-            found[p.name] = np.full(kappa.shape[1:], p.start, np.float32)
-            continue
         sd = _uniform(rng, recipe.given_error)
         error = _field(kappa.shape[1:], _uniform(rng, recipe.field_length), rng)
         error += 0.5 * rng.standard_normal(kappa.shape[1:], dtype=np.float32)

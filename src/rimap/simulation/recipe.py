@@ -17,7 +17,7 @@ from rimap.signals import SignalModel, signal_models
 from rimap.signals.base import FIELD, TIME, axis_of
 from rimap.signals.protocols import PROTOCOLS
 from rimap.signals.settings import settings_of
-from rimap.simulation.tissues import GM, table_of
+from rimap.simulation.tissues import GM, property_of, table_of
 
 Range = tuple[float, float]
 
@@ -331,7 +331,7 @@ def _from_declarations(sequence: str) -> dict[str, Any]:
         "time_range_ms": axis.drawn_from,
         "wide_T_ms": (max(low, time.bounds[0]), min(high, time.bounds[1])),
     }
-    if field_of := next((p for p in kind.parameters if p.role == FIELD), None):
+    if field_of := next((p for p in kind.parameters if p.role == FIELD and not property_of(p)), None):
         found |= {"field_mean": field_of.in_a_scan.mean, "field_spread": field_of.in_a_scan.spread}
         if field_of.given:
             found["given_error"] = (0.0, 0.03)
