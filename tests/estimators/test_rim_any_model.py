@@ -17,6 +17,7 @@ from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import GENERAL, PAPER, box, from_state, to_state
 from rimap.estimators.rim.start import likelihood_start
+from rimap.estimators.table import TOLERANCE
 from rimap.signals.base import FieldPrior, Parameter, setting
 
 AMPLITUDE = Parameter("M", "a.u.", (0.0, np.inf), "amplitude")
@@ -96,7 +97,8 @@ def test_the_sums_from_the_table_are_those_of_the_definition(model: SignalModel,
     fast = DataTerm(model, S, sigma, rician, known=known)(here)
     slow = data_sums(model, S.astype(float), here.astype(float), 0.02 if rician else None, known)
     for a, b in zip(fast, slow):
-        np.testing.assert_allclose(a, b, atol=2e-5 * abs(b).max(), rtol=2e-3)
+        # the table is exact to TOLERANCE of the signal, which adds up over the images
+        np.testing.assert_allclose(a, b, atol=len(TE) * TOLERANCE * abs(b).max(), rtol=2e-3)
 
 
 @each

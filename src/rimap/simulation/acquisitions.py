@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.signals.base import Setting, SignalModel, axis_of
 from rimap.signals.settings import settings_of
-from rimap.simulation.recipe import PatchRecipe, model_class
+from rimap.simulation.recipe import AROUND_TYPICAL, PatchRecipe, model_class
 
 #: A setting that must exceed the axis (TR) is the largest value of the axis and this (ms): from next to nothing to full recovery.
 REST_MS = (100.0, 10_000.0)
@@ -20,8 +20,6 @@ REST_MS = (100.0, 10_000.0)
 GROWING_SHARE = 0.2
 #: Times of a protocol scatter by this (relative) around a rule.
 JITTER = 0.02
-#: Settings of a typical protocol are drawn around it with this standard deviation of their logarithm.
-AROUND_TYPICAL = 0.15
 #: So many protocols are drawn until the model accepts one.
 _TRIALS = 200
 
@@ -75,7 +73,8 @@ def _drawn(recipe: PatchRecipe, kind: type[SignalModel], rng: np.random.Generato
     axis = axis_of(kind)
     typical = {} if recipe.times_ms or recipe.settings else dict(kind.typical_protocol)
     if typical:
-        settings |= {name: _around(value, rng) for name, value in typical.items()}
+        counts = {s.name for s in settings_of(kind).values() if s.unit == "1"}
+        settings |= {name: _around(value, rng, whole=name in counts) for name, value in typical.items()}
         times = np.asarray(settings.pop(axis.name), dtype=float)
     else:
         times = np.asarray(recipe.times_ms) if recipe.times_ms else draw_times(recipe, rng)
@@ -96,8 +95,9 @@ def _drawn(recipe: PatchRecipe, kind: type[SignalModel], rng: np.random.Generato
                 settings[s.name] = tuple(times + rest) if growing else float(times.max() + rest)
             elif s.name in kind.hideable:
                 hidden[s.name] = float(times.max() + rest)
-    rician = bool(u[3] < recipe.rician_share) and not settings.get("signed", False)
-    return Acquisition(kind.at(tuple(float(t) for t in times), **settings), rician, hidden)
+    model = kind.at(tuple(float(t) for t in times), **settings)
+    rician = bool(u[3] < recipe.rician_share) and not model.is_signed and bool(model.amplitudes)
+    return Acquisition(model, rician, hidden)
 
 
 def _drawn_setting(recipe: PatchRecipe, s: Setting, rng: np.random.Generator) -> float:
@@ -110,11 +110,12 @@ def _drawn_setting(recipe: PatchRecipe, s: Setting, rng: np.random.Generator) ->
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
-def _around(value: Any, rng: np.random.Generator) -> Any:
-    """Return a setting of a typical protocol, with one factor for all its values."""
+def _around(value: Any, rng: np.random.Generator, *, whole: bool) -> Any:
+    """Return a setting of a typical protocol, with one factor for all its values; a count of more than one stays whole."""
     if isinstance(value, (bool, str)) or value is None:
         return value
     values = np.asarray(value, dtype=float) * np.exp(AROUND_TYPICAL * rng.standard_normal())
+    values = np.round(values) if whole and values.max() > 1 else values
     return float(values) if values.ndim == 0 else tuple(float(v) for v in values)
 
 

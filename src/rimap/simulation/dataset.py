@@ -25,15 +25,18 @@ def series_files(series: WeightedSeries, subject: str) -> dict[str, bytes]:
     Sidecars have every declared setting that BIDS has a field for, in the unit of BIDS.
     """
     model, noise = series.model, series.noise
-    entity = model.axis.entity or "run"
+    entity = model.axis.entity or ("run" if model.n_images > 1 else "")
     width = len(str(model.n_images))
     about = {} if noise is None else {"SimulatedNoise": noise.name, "SimulatedNoiseSigma": float(noise.sigma)}
     files: dict[str, bytes] = {}
     for n in range(model.n_images):
-        parts = [f"sub-{subject}", f"{entity}-{n + 1:0{width}d}", *(["part-real"] if model.is_signed else [])]
+        number = [f"{entity}-{n + 1:0{width}d}"] if entity else []
+        parts = [f"sub-{subject}", *number, *(["part-real"] if model.is_signed else [])]
         stem = f"sub-{subject}/anat/{'_'.join([*parts, suffix_of(model)])}"
         files[f"{stem}.nii.gz"] = nifti_bytes(series.images[n], series.affine)
-        files[f"{stem}.json"] = _json(_settings_of_image(model, n) | about)
+        sidecars = _sidecars(model, n)
+        files[f"{stem}.json"] = _json(sidecars.pop("") | about)
+        files |= {f"sub-{subject}/anat/sub-{subject}_{name}.json": _json(s) for name, s in sidecars.items()}
     for name, value in series.given.items():
         p = model.parameters[model.index(name)]
         if np.ndim(value) and p.role == FIELD and p.suffix:
@@ -48,16 +51,16 @@ def suffix_of(model: SignalModel | type[SignalModel]) -> str:
     return next((s for s in (model.bids_suffix, *model.also_reads) if s), model.name)
 
 
-def _settings_of_image(model: SignalModel, n: int) -> dict[str, Any]:
-    """Return the sidecar of image n."""
-    found: dict[str, Any] = {}
+def _sidecars(model: SignalModel, n: int) -> dict[str, dict[str, Any]]:
+    """Return the sidecar of image n, under "", and those of other files that have some of its settings, by their names."""
+    found: dict[str, dict[str, Any]] = {"": {}}
     for s in model.settings.values():
         value = getattr(model, s.name)
         if value is None or not s.bids:
             continue
-        shared = s.per_image is False
-        numbers = [float(f"{v / s.factor:.12g}") for v in np.atleast_1d(value if shared else value[n])]
-        found[s.bids[0]] = numbers[0] if len(numbers) == 1 else numbers
+        own = value if s.per_image is False or np.ndim(value) == 0 else value[n]
+        numbers = [float(f"{v / s.factor:.12g}") for v in np.atleast_1d(own)]
+        found.setdefault(s.read_from, {})[s.bids[0]] = numbers[0] if len(numbers) == 1 else numbers
     return found
 
 

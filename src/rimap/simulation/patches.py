@@ -121,6 +121,8 @@ def simulate_batch(recipe: PatchRecipe, anatomies: Sequence[Anatomy], index: int
     kappa = np.stack([t.kappa for t in truth])
     if acquisition.hidden:
         kappa = np.moveaxis(model.effective(np.moveaxis(kappa, 1, 0), **acquisition.hidden), 0, 1)
+    for q, p in enumerate(model.parameters):  # some boxes depend on the settings
+        np.clip(kappa[:, q], *p.bounds, out=kappa[:, q])
     measured = [draw_measured(recipe, t.kappa, int(i)) for t, i in zip(truth, numbers)]
     known: dict[str, Any] = {p.name: p.start for p in model.parameters if p.given}
     known |= {name: np.repeat(np.stack([m[name] for m in measured]), draws, axis=0) for name in measured[0]}

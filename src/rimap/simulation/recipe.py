@@ -209,7 +209,7 @@ class PatchRecipe:
             raise InputError(f"orientations are axes of the anatomy, 0, 1, 2; {list(self.orientations)} came.")
         if self.optional_share + self.hidden_share > 1:
             raise InputError("optional_share and hidden_share must not add up to more than 1.")
-        if not self.times_ms and self.n_images[0] < Q:
+        if not self.times_ms and not kind.typical_protocol and self.n_images[0] < Q:
             raise InputError(f"n_images must begin at {Q} or more for {self.sequence}; {self.n_images[0]} came.")
         axis = axis_of(kind)
         refuse_unknown(self.settings, [n for n in settings_of(kind) if n != axis.name], "settings")
@@ -271,6 +271,8 @@ _TIMES_OF_THE_PAPER = {"ir": "IV_T1", "t2": "IV_T2"}
 RELATIVE_TEXTURE = 0.07
 #: A drawn T is between these multiples of the least and the greatest mean of the tissues.
 WIDER_THAN_TISSUES = (0.2, 1.3)
+#: Settings of a typical protocol are drawn around it with this standard deviation of their logarithm.
+AROUND_TYPICAL = 0.15
 #: Protocols have so many images at most; of flip angles, so many.
 MOST_IMAGES, MOST_ANGLES = 40, 12
 
@@ -294,6 +296,12 @@ def general(sequence: str = "ir") -> PatchRecipe:
         **_from_declarations(sequence),
         **_GENERAL,
     )
+
+
+def around_typical(kind: type[SignalModel], name: str) -> Range:
+    """Return the range in which a setting near a typical protocol is, three standard deviations wide."""
+    values, width = np.ravel(kind.typical_protocol[name]), np.exp(3 * AROUND_TYPICAL)
+    return float(f"{values.min() / width:.3g}"), float(f"{values.max() * width:.3g}")
 
 
 def signal_level(sequence: str) -> float:
@@ -323,14 +331,12 @@ def _from_declarations(sequence: str) -> dict[str, Any]:
     axis, time = axis_of(kind), next(p for p in kind.parameters if p.role == TIME)
     mean = table_of(time)[0][1:]
     low, high = (float(f"{f * m:.2g}") for f, m in zip(WIDER_THAN_TISSUES, (mean.min(), mean.max())))
-    found: dict[str, Any] = {
-        "n_images": (
-            sum(not p.given for p in kind.parameters),
-            MOST_IMAGES if axis.unit == "ms" else MOST_ANGLES,
-        ),
-        "time_range_ms": axis.drawn_from,
-        "wide_T_ms": (max(low, time.bounds[0]), min(high, time.bounds[1])),
-    }
+    found: dict[str, Any] = {"wide_T_ms": (max(low, time.bounds[0]), min(high, time.bounds[1]))}
+    if typical := tuple(np.ravel(kind.typical_protocol.get(axis.name, ()))):
+        found |= {"n_images": (len(typical),) * 2, "time_range_ms": around_typical(kind, axis.name)}
+    else:
+        most = MOST_IMAGES if axis.unit == "ms" else MOST_ANGLES
+        found |= {"n_images": (sum(not p.given for p in kind.parameters), most), "time_range_ms": axis.drawn_from}
     if field_of := next((p for p in kind.parameters if p.role == FIELD and not property_of(p)), None):
         found |= {"field_mean": field_of.in_a_scan.mean, "field_spread": field_of.in_a_scan.spread}
         if field_of.given:

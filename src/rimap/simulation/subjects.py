@@ -153,7 +153,7 @@ def simulate_series(
     noise
         With its σ. Gaussian noise is added after the modulus, as in the paper.
     mask
-        (*X); where the first amplitude is above zero if left out.
+        (*X); where the first amplitude is above zero if left out, everywhere for a model without one.
     given
         What was measured of parameters that the model takes as given: numbers or maps, by name.
     """
@@ -200,4 +200,5 @@ def simulate_acquisition(
         for p, value in zip(model.parameters, kappa)
         if p.given and not property_of(p)
     }
-    return simulate_series(kappa, model, noise, rng, affine=affine, given=given), kappa
+    mask = None if model.amplitudes else np.asarray(labels) > 0
+    return simulate_series(kappa, model, noise, rng, affine=affine, given=given, mask=mask), kappa

@@ -14,7 +14,7 @@ from rimap.errors import InputError
 from rimap.estimators.rim.loop import PAPER, VARIANTS, RIMConfig
 from rimap.signals.base import TIME, Parameter, SignalModel, axis_of
 from rimap.signals.settings import settings_of
-from rimap.simulation.recipe import PatchRecipe, model_class, recipe_from, refuse_unknown
+from rimap.simulation.recipe import PatchRecipe, around_typical, model_class, recipe_from, refuse_unknown
 from rimap.simulation.tissues import FLOOR, property_of, table_of
 
 T = TypeVar("T")
@@ -227,6 +227,8 @@ def _setting_range(s: PatchRecipe, kind: type[SignalModel], name: str) -> list[f
         return _NONE
     if name in s.settings:
         return [min(s.settings[name]), max(s.settings[name])]
+    if name in kind.typical_protocol and not s.times_ms and not s.settings:
+        return list(around_typical(kind, name))
     if declared.required:
         return list(s.setting_ranges.get(name, declared.drawn_from))
     return None if s.optional_share and declared.longer_than == axis else _NONE

@@ -42,7 +42,7 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
     least_squares = maps.estimator == "nlls"
     if noise is None or noise.sigma is None or not (least_squares or isinstance(noise, Gaussian)):
         return ()
-    if model.is_signed:
+    if model.is_signed or not model.amplitudes:
         return ()
     sigma = np.broadcast_to(np.asarray(noise.sigma, float), maps.status.shape).reshape(-1)
     known = np.isfinite(sigma) if np.ndim(noise.sigma) else np.ones(1, bool)

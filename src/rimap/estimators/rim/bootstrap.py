@@ -79,7 +79,8 @@ def with_sd(
     layout = Layout.of(series.model)
     carried = [series.model.index(p.name) for p in layout.carried]
     scale = kappa.copy()  # what deviations are relative to: further amplitudes, which may be zero, to the first one
-    scale[carried[1 : layout.n_amplitudes]] = kappa[carried[0]]
+    if layout.n_amplitudes > 1:
+        scale[carried[1 : layout.n_amplitudes]] = kappa[carried[0]]
     unit = np.where(np.isfinite(scale) & (scale != 0), scale, 1)
     mean, squares = np.zeros_like(kappa), np.zeros_like(kappa)
     for d in range(n_draws):

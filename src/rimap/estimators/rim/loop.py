@@ -62,7 +62,7 @@ class RIMConfig:
         ``score`` (P) the gradient in units of its own standard deviation;
         ``sd`` (1, or 3 if there is a field) logarithm of the Cramér-Rao bound of log T with the field known, with
         the field free, and of the field; ``log_sigma`` (1); ``misfit`` (1) log χ²/N;
-        ``contrast`` (5) how far the precision-weighted means of the first amplitude and the time over neighbourhoods of
+        ``contrast`` (5; 3 without an amplitude) how far the precision-weighted means of the first amplitude and the time over neighbourhoods of
         several sizes are from the voxel, in units of its Cramér-Rao bound: what a smoother would do, for the cell to weigh;
         ``pull`` (3) how far the data of neighbourhoods of several sizes are from the estimate of the time, in units of the
         standard deviation of their mean: what was smoothed away although the data show it.
@@ -128,7 +128,7 @@ class RIMConfig:
     def channels(self, layout: Layout) -> int:
         """Return the number of input channels of the cell."""
         one = {"step_known_field": 1, "log_sigma": 1, "misfit": 1, "sd": 1 if layout.field is None else 3}
-        one["contrast"] = len(AMPLITUDE_WIDTHS) + len(TIME_WIDTHS)
+        one["contrast"] = len(AMPLITUDE_WIDTHS) * (layout.n_amplitudes > 0) + len(TIME_WIDTHS)
         one["pull"] = len(PULL_WIDTHS)
         return sum(one.get(i, len(layout.carried)) for i in self.inputs)
 
@@ -278,7 +278,7 @@ def cell_inputs(config: RIMConfig, u: Array, sums: Sums, quadratic: Quadratic, n
     """Return the channels that the cell reads (Eq. 4), each (*X)."""
     xp, layout = namespace(u), quadratic.layout
     every, K = layout.every, layout.n_amplitudes
-    centre = [FIRST_AMPLITUDE, *[OTHER_AMPLITUDES] * (K - 1)]
+    centre = [FIRST_AMPLITUDE, *[OTHER_AMPLITUDES] * K][:K]
     if layout.field is not None:
         centre.append(layout.coordinate(layout.typical_field) * _field_scale(layout))
     centre.append(0.0)
@@ -312,7 +312,7 @@ def cell_inputs(config: RIMConfig, u: Array, sums: Sums, quadratic: Quadratic, n
         elif name == "log_sigma":
             out += [xp.log(quadratic.sigma + 0 * u[0]) / 1.5 + 2.0]
         elif name == "contrast":
-            for q, widths in ((0, AMPLITUDE_WIDTHS), (-1, TIME_WIDTHS)):
+            for q, widths in ((0, AMPLITUDE_WIDTHS if K else ()), (-1, TIME_WIDTHS)):
                 v, x = quadratic.of_voxel[1][q] + config.floor**2, u[every[q]]
                 for width in widths:
                     mean = gaussian_sum(x / v, width) / (gaussian_sum(1 / v, width) + 1e-12)

@@ -138,7 +138,7 @@ def prepared(series: WeightedSeries, scale: float | None, threads: int | None) -
             )
         noise = type(noise)(sigma=sigma)
     if scale is None:
-        scale = image_scale(series, noise)
+        scale = image_scale(series, noise) if series.model.amplitudes else 1.0
     return Prepared(float(scale), noise, source)
 
 

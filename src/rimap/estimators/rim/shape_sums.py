@@ -33,8 +33,10 @@ class _Grid(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """Whether the signal is a modulus, the noise is Rician, the field is estimated, and its coordinate is its logarithm."""
+    """How many amplitudes there are; whether the signal is a modulus, the noise is Rician, the field is estimated, and its
+    coordinate is its logarithm."""
 
+    n_amplitudes: int
     modulus: bool
     rician: bool
     has_field: bool
@@ -77,6 +79,7 @@ class ShapeSums:
         field = np.zeros(M) if field is None else field
         sigmas = np.ones(1, np.float32) if self.sigmas is None else self.sigmas
         kind = _Kind(
+            K,
             self.model.magnitude,
             self.sigmas is not None,
             layout.field is not None,
@@ -138,7 +141,7 @@ def _sums_of_voxels(tables, grid, kind, images, carried, field, sigma, out):  # 
     """
     powers, ratio = tables
     P, (M, N) = carried.shape[0], images.shape
-    K = powers[0].shape[3]
+    K, columns = kind.n_amplitudes, powers[0].shape[3]
     d, total = np.empty(P), np.empty(out.shape[0])
     for m in range(M):
         k, t = interval(np.log(carried[P - 1, m]), grid.low_u, grid.step_u, grid.n_u - 1)
@@ -150,12 +153,15 @@ def _sums_of_voxels(tables, grid, kind, images, carried, field, sigma, out):  # 
         total[:] = 0.0
         for n in range(N):
             f = along_u = along_F = 0.0
-            for c in range(K):
+            for c in range(columns):
                 v0, v1 = at_field(powers, x, j, k, VALUE, c, n), at_field(powers, x, j, k + 1, VALUE, c, n)
                 s0, s1 = at_field(powers, x, j, k, SLOPE, c, n), at_field(powers, x, j, k + 1, SLOPE, c, n)
-                d[c] = w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1
-                A = carried[c, m]
-                f += A * d[c]
+                g = w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1
+                A = np.float32(1)  # without an amplitude
+                if K:
+                    A = carried[c, m]
+                    d[c] = g
+                f += A * g
                 along_u += A * (w.dv * (v0 - v1) + w.ds0 * s0 + w.ds1 * s1)
                 if kind.has_field:
                     v0, v1 = along_field(powers, x, j, k, VALUE, c, n), along_field(powers, x, j, k + 1, VALUE, c, n)

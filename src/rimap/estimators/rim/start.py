@@ -108,7 +108,8 @@ class Problem:
     def atoms(self, fields: Array | None) -> Array:
         """Return unit columns that span the signals of the grid of log T, (K, m, N, G), for m values of the field.
 
-        With several amplitudes they are orthonormal. What else is given is taken at its median.
+        With several amplitudes they are orthonormal; without one they are the signal itself. What else is given is taken at its
+        median.
         """
         xp, T = namespace(self.S), np.exp(self.log_times)
         if has_fast_table(self.model):
@@ -125,6 +126,8 @@ class Problem:
         held = {k: float(np.nanmedian(to_numpy(v))) for k, v in self.known.items() if k != axis}
         columns = ShapeTable.of(self.model, held).evaluate(T[None] + 0 * F[:, None], F[:, None])[0]  # (N, K, m, G)
         columns = np.moveaxis(columns, (2, 3), (0, 1))  # (m, G, N, K)
+        if not self.layout.n_amplitudes:
+            return floating(np.moveaxis(columns, (3, 1), (0, 3)), self.S)
         if columns.shape[-1] > 1:
             columns = np.linalg.qr(columns)[0]
         else:
@@ -200,7 +203,7 @@ def field_grid(layout: Layout) -> NDArray[np.float64]:
 def _best_time(problem: Problem, values: Array, s2: Array, atoms: Array) -> tuple[Array, Array]:
     """Return the least misfit in χ² and its T, (n, P) each, of voxels (n, P, N) whose `atoms` are those of their image."""
     xp = namespace(values)
-    Z = (_explained(values, atoms) / s2[..., None] - floating(problem.log_prior, values)).reshape(-1, N_T)
+    Z = (_explained(problem, values, atoms) / s2[..., None] - floating(problem.log_prior, values)).reshape(-1, N_T)
     log_T, peak = _peak(xp, Z, xp.argmax(Z, axis=1), problem.log_times)
     return (values * values).sum(2) / s2 - peak.reshape(s2.shape), xp.exp(log_T).reshape(s2.shape)
 
@@ -269,7 +272,9 @@ def at_field(problem: Problem, field_map: Array | None, *, alone: bool = False) 
     for level in xp.unique_values(levels):
         here = xp.nonzero(levels == level)[0]
         D = problem.atoms(np.array([float(level) * step]))[:, 0]  # (K, N, G)
-        Z, Y = (_explained(x[here], D) / v[here][:, None] - prior for x, v in ((own, s2_own), (around, s2_around)))
+        Z, Y = (
+            _explained(problem, x[here], D) / v[here][:, None] - prior for x, v in ((own, s2_own), (around, s2_around))
+        )
         best, near = xp.argmax(Z, axis=1), xp.argmax(Y, axis=1)
         k = xp.where(_take(xp, Z, best) > _take(xp, Z, near) + OWN_TIME_CHI2, best, near)
         log_T[here] = _peak(xp, Z, k, problem.log_times)[0]
@@ -277,10 +282,15 @@ def at_field(problem: Problem, field_map: Array | None, *, alone: bool = False) 
     return _refined(problem, _with_amplitudes(problem, field_map, T), known_field=True)
 
 
-def _explained(values: Array, atoms: Array) -> Array:
-    """Return the power of values (…, M, N) along unit columns (K, …, N, G), (…, M, G); along one alone if it is positive."""
+def _explained(problem: Problem, values: Array, atoms: Array) -> Array:
+    """Return by how much the best amplitudes lower the power of values (…, M, N), for columns (K, …, N, G), (…, M, G).
+
+    One amplitude alone is not negative.
+    """
     xp = namespace(values)
     along = [values @ D for D in atoms]
+    if problem.layout.n_amplitudes == 0:
+        return 2 * along[0] - (atoms[0] * atoms[0]).sum(-2)[..., None, :]
     return sum(a * a for a in along) if len(along) > 1 else xp.clip(along[0], 0.0) ** 2
 
 
@@ -403,6 +413,8 @@ def _with_amplitudes(problem: Problem, field_map: Array | None, T: Array) -> Arr
         f = problem.model.signal(layout.kappa_of(xp.stack([one, *others]), problem.known))
         A = (f * S).sum(0) / ((f * f).sum(0) + 1e-12)
         return xp.stack([xp.where(A > 0, A, 0 * A), *others])
+    if not K:
+        return xp.stack(others)
     begin = [one] + [0 * T] * (K - 1)
     sums, P = problem.sums_at(xp.stack([*begin, *others])), len(layout.carried)
     H = {(i, j): sums.H[k] for k, (i, j) in enumerate((i, j) for i in range(P) for j in range(i, P))}
