@@ -17,7 +17,6 @@ FOLDER = Path(rimap.estimators.__file__).parent
 
 #: What is left, by file: to be emptied.
 STILL_NAMED: dict[str, set[str]] = {
-    "shipped.py": {"ir", "t2"},  # which network that ships is the default of a sequence
     "checks/training_range.py": {"B", "tr"},  # metadata of networks that were trained with rimap 0.1.0
 }
 #: Strings that are the name of a parameter by chance: the order of an array in memory.
