@@ -212,7 +212,7 @@ def a_repetition_time_below_the_inversion_time(root, make):
 
 
 def too_few_repetition_times(root, make):
-    return [root, "--tr-ms", "6000,6000"], "tr: expected one value"
+    return [root, "--tr-ms", "6000,6000"], "expected one TR"
 
 
 def a_subject_that_is_not_there(root, make):

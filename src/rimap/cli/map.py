@@ -76,7 +76,7 @@ def command(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary; warnings only.")] = False,
 ) -> None:
-    """Map T1 or T2: a series of images in, maps, sidecars and a report out.
+    """Map relaxation times: series of images in, maps, sidecars and reports out.
 
     \b
     rimap map bids/ -o out
@@ -122,5 +122,5 @@ def command(
     mapped = map_series(request, console.listener(quiet=quiet))
     console.show_run(mapped, quiet=quiet)
     if mapped.refused:
-        n = len(mapped.refused) + len(mapped.results) + len(mapped.kept)
+        n = len(mapped.refused) + len(mapped.results) + len(mapped.fields) + len(mapped.kept)
         raise InputError(f"{len(mapped.refused)} of {n} series could not be mapped, for the reasons above.")

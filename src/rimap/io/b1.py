@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.b1 import FORMULAS
 from rimap.errors import InputError
 from rimap.io.atomic import write_together
 from rimap.io.bids import BidsName, Sidecars, absolute, compose, dataset_of, natural, nifti_files
@@ -27,6 +28,8 @@ from rimap.signals.settings import Setting, Values, setting, settings_of
 
 #: The suffix of the map that is made.
 SUFFIX = "TB1map"
+#: The larger image must exceed this share of its 98th percentile: air gets no value.
+LEAST_SIGNAL = 0.1
 #: The end of ``acq-`` that numbers the images of actual flip angle imaging: acq-tr1, acq-tr2.
 _NUMBERED_TR = re.compile(r"(?P<rest>.*?)(?P<number>tr\d+)", re.IGNORECASE)
 
@@ -44,12 +47,16 @@ class ActualFlipAngle:
     )
     flip_angle: float = setting("flip angle", "α", "deg", bids="FlipAngle", per_image=False, plausible=(5.0, 180.0))
 
+    method: ClassVar[str] = "actual flip-angle imaging (Yarnykh 2007, doi:10.1002/mrm.21120)"
+
 
 @dataclass(frozen=True)
 class DoubleAngle:
     """The settings of the double-angle method: two flip angles, the second twice the first."""
 
     flip_angle: Values = setting("flip angle", "α", "deg", bids="FlipAngle", entity="flip", plausible=(5.0, 360.0))
+
+    method: ClassVar[str] = "double-angle method (Insko & Bolinger 1993, doi:10.1006/jmra.1993.1133)"
 
 
 #: What declares the settings of a scan, by its BIDS suffix.
@@ -76,6 +83,12 @@ class B1Scan:
     images: NDArray[Any]
     settings: Mapping[str, tuple[float, ...]]
     affine: NDArray[np.float64]
+
+    def b1(self) -> NDArray[np.float64]:
+        """Return B1, actual over nominal flip angle (*X); NaN where there is no signal or no angle gives these images."""
+        values = FORMULAS[self.kind](self.images, **self.settings)
+        signal = np.abs(np.nan_to_num(self.images)).max(axis=0)
+        return np.asarray(np.where(signal > LEAST_SIGNAL * np.quantile(signal, 0.98), values, np.nan))
 
 
 @dataclass(frozen=True)

@@ -181,19 +181,22 @@ def _is_property_of_the_scan(p: Parameter) -> bool:
     return p.role == FIELD and p.unit == "1" and p.suffix is not None
 
 
-def _folders(series: InDataset) -> Iterator[Path]:
-    """Yield the folders that may hold the field maps of a series: raw ones first, then those of derivatives."""
+def _folders(series: InDataset) -> Iterator[tuple[int, Path]]:
+    """Yield the folders that may hold the field maps of a series, with a rank: raw ones 0, OUT 1, derivatives 2.
+
+    In OUT and derivatives only ``fmap`` counts: what is in ``anat`` was estimated from a series, maybe from this one.
+    """
     assert series.dataset is not None
     inside = Path(f"sub-{series.entities['sub']}")
     if "ses" in series.entities:
         inside /= f"ses-{series.entities['ses']}"
-    roots = [series.dataset]
     derivatives = series.dataset / "derivatives"
-    if derivatives.is_dir():
-        roots += sorted(f for f in derivatives.iterdir() if f.is_dir() and not f.name.startswith("."))
-    for root in roots:
-        for datatype in ("fmap", "anat"):
-            yield root / inside / datatype
+    others = sorted(f for f in derivatives.iterdir() if f.is_dir()) if derivatives.is_dir() else []
+    every = [series.dataset, *series.field_maps, *(f for f in others if not f.name.startswith("."))]
+    for root in dict.fromkeys(absolute(f) for f in every):
+        rank = 0 if root == series.dataset else 1 if root in map(absolute, series.field_maps) else 2
+        for datatype in ("fmap", "anat") if rank == 0 else ("fmap",):
+            yield rank, root / inside / datatype
 
 
 def _maps(folder: Path, suffix: str) -> list[Path]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rimap.io.opened import OpenSeries
     from rimap.likelihood import Noise
     from rimap.series import ParameterMaps, WeightedSeries
+    from rimap.workflow.transmit_field import FieldMap
 
 #: Estimates in another way than `Estimator.estimate`: in slabs on a cluster, say.
 Spread = Callable[["Estimator", "WeightedSeries", "Progress | None"], "ParameterMaps"]
@@ -43,6 +44,8 @@ class Run:
         The series that were mapped.
     refused
         Label and error of the series that could not be mapped.
+    fields
+        The maps of B1 that were made first, or were there already.
     kept
         Labels of the series whose maps existed already, made from the same files with the same settings.
     seconds
@@ -52,6 +55,7 @@ class Run:
     request: Request
     results: tuple[Result, ...]
     refused: tuple[tuple[str, InputError], ...] = ()
+    fields: tuple[FieldMap, ...] = ()
     kept: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -73,29 +77,29 @@ def map_series(request: Request, listener: Listener = SILENT) -> Run:
     >>> run.results[0].statistics["T1"].median  # doctest: +SKIP
     1024.3
     """
-    from rimap.io import find_series
     from rimap.io.run_lock import locked
+    from rimap.workflow.transmit_field import make_maps, scans_and_series
 
     started = time.perf_counter()
     request = replace(request, sequence=sequence_named(request.sequence))
-    found = find_series(
-        request.inputs,
-        participant_labels=request.participant_labels,
-        sessions=request.sessions,
-        runs=request.runs,
-        sequence=request.sequence,
-        series=request.series,
-    )
+    scans, found = scans_and_series(request)
     check_request(request, found)
     with locked(request.out, subjects(request, found)):
+        alone = len(found) + len(scans) == 1  # its error is raised: nothing else needs to be mapped
+        told = SILENT if alone else listener
+        fields, refused = make_maps(request, scans, found, told)
+        if scans:
+            found = [replace(files, field_maps=(request.out,)) for files in found]
         todo = [files for files in found if not finished(request, files)]
-        results, refused = _map_each(request, todo, listener)
-    if refused and len(found) == 1:
+        results, refused_series = _map_each(request, todo, replace(listener, warn=told.warn))
+    refused += refused_series
+    if refused and alone:
         raise refused[0][1]
     return Run(
         request=request,
         results=tuple(results),
         refused=tuple(refused),
+        fields=tuple(fields),
         kept=tuple(files.label for files in found if files not in todo),
         seconds=time.perf_counter() - started,
     )
@@ -112,8 +116,7 @@ def _map_each(
         except InputError as error:
             refused.append((files.label, error))
             text = str(error)
-            if len(todo) > 1:
-                listener.warn(f"error: {text if files.label in text else f'{files.label}: {text}'}")
+            listener.warn(f"error: {text if files.label in text else f'{files.label}: {text}'}")
     return results, refused
 
 

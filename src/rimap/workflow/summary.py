@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rimap.workflow.mapping import Run
+    from rimap.workflow.transmit_field import FieldMap
     from rimap.workflow.writing import Result
 
 _MOST_ROWS = 40
@@ -17,7 +18,7 @@ _MOST_ROWS = 40
 
 def lines(run: Run) -> list[str]:
     """Return the summary of a run: its maps, with medians, quality flags, noise and estimator. See `warnings` for those."""
-    text: list[str] = []
+    text = [line for field in run.fields for line in _field(field)]
     if len(run.results) == 1:
         text += _one(run.results[0], run.seconds)
     elif run.results:
@@ -51,6 +52,13 @@ def in_a_line(r: Result) -> str:
         f"{r.main} {number(s.median)} {unit} ({number(s.q25)}–{number(s.q75)}), {100 * r.share_ok:.1f} % ok, "
         f"{r.seconds:.1f} s"
     )
+
+
+def _field(field: FieldMap) -> Iterator[str]:
+    low, middle, high = field.quartiles
+    made = "made before from the same files" if field.kept else f"made by {field.method}"
+    yield f"{field.label}: B1 median {middle:.2f} ({low:.2f}–{high:.2f}), {made}"
+    yield f"  {'map':<10} {field.path}"
 
 
 def _one(r: Result, seconds: float) -> Iterator[str]:

@@ -17,10 +17,10 @@ FAILED = "failed.tsv"
 
 
 def subject_record(out: Path, label: str) -> Record:
-    """Return the record of a subject whose files make no series."""
+    """Return the record of a subject, or of one of its scans, whose files make no series."""
     from rimap.io.records import FOLDER, Record
 
-    return Record(out / FOLDER / f"{label}.json", out, label, {})
+    return Record(out / FOLDER / f"{label.replace(' ', '_')}.json", out, label, {})
 
 
 def forget(out: Path, subjects: Collection[str]) -> None:

@@ -27,6 +27,7 @@ from rimap.workflow.writing import Result
 if TYPE_CHECKING:
     from rimap.io import SeriesFiles
     from rimap.io.records import Record
+    from rimap.workflow.transmit_field import FieldMap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,8 @@ class DatasetRun:
         The folder of the maps.
     results
         The series that were mapped.
+    fields
+        The maps of B1 that were made first, or were there already.
     failures
         The series and subjects that were not.
     found
@@ -51,6 +54,7 @@ class DatasetRun:
 
     out: Path
     results: tuple[Result, ...]
+    fields: tuple[FieldMap, ...]
     failures: tuple[Failure, ...]
     found: int
     kept: tuple[str, ...]
@@ -80,6 +84,7 @@ def participant(app: App, listener: Listener = SILENT) -> DatasetRun:
     check_request(request, found)
     subjects = sorted({f"sub-{f.entities['sub']}" for f in found} | {f.label for f in failures})
     with locked(request.out, subjects if request.participant_labels else ()), _scratch(app.work_dir):
+        found, fields = _with_fields(app, found, failures, listener)
         todo, kept, outcomes = _sorted(app, found)
         forget(request.out, subjects)
         for failure in failures:
@@ -101,11 +106,28 @@ def participant(app: App, listener: Listener = SILENT) -> DatasetRun:
     return DatasetRun(
         out=request.out,
         results=tuple(results),
+        fields=tuple(fields),
         failures=tuple(failures),
         found=len(found),
         kept=tuple(kept),
         seconds=time.perf_counter() - started,
     )
+
+
+def _with_fields(
+    app: App, found: Sequence[SeriesFiles], failures: list[Failure], listener: Listener
+) -> tuple[list[SeriesFiles], list[FieldMap]]:
+    """Return the series, which now find the maps of B1 in OUT, and those maps; scans that are refused are added to `failures`."""
+    from rimap.io.b1 import find_b1
+    from rimap.workflow.transmit_field import make_maps
+
+    request = app.request
+    scans = find_b1(app.data, participant_labels=request.participant_labels, sessions=request.sessions)
+    if not scans:
+        return list(found), []
+    fields, refused = make_maps(request, scans, found, listener)
+    failures += [Failure(label, in_one_line(error)) for label, error in refused]
+    return [replace(files, field_maps=(request.out,)) for files in found], fields
 
 
 def _find(request: Request) -> tuple[list[SeriesFiles], list[Failure]]:

@@ -22,6 +22,8 @@ _MOST_REGIONS, _MOST_OUTLIERS = 40, 8
 
 def of_participants(run: DatasetRun) -> Iterator[str]:
     """Yield what was mapped, and what an earlier run had finished."""
+    if new := sum(not field.kept for field in run.fields):
+        yield f"{count_of(new, 'map')} of B1 made first"
     if run.kept:
         n = len(run.kept)
         yield f"{n} series {'was' if n == 1 else 'were'} finished before (--overwrite maps them again)"

@@ -1,0 +1,151 @@
+"""Maps of the transmit field B1, made before the series that need them: from scans that BIDS calls TB1AFI and TB1DAM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rimap.errors import InputError
+from rimap.workflow.listener import Listener
+from rimap.workflow.request import Request
+
+if TYPE_CHECKING:
+    from rimap.io import SeriesFiles
+    from rimap.io.b1 import B1Files
+    from rimap.io.records import Record
+    from rimap.signals import SignalModel
+
+
+@dataclass(frozen=True)
+class FieldMap:
+    """A map of B1.
+
+    Parameters
+    ----------
+    label
+        The scan that it was made from.
+    path
+        Where it is.
+    method
+        How it was made, with a reference.
+    quartiles
+        Of the voxels that have a value.
+    kept
+        Whether an earlier run made it, from the same files.
+    """
+
+    label: str
+    path: Path
+    method: str
+    quartiles: tuple[float, float, float]
+    kept: bool = False
+
+
+def scans_and_series(request: Request) -> tuple[list[B1Files], list[SeriesFiles]]:
+    """Return the B1 scans and the series that a request names; scans alone are enough.
+
+    Raises
+    ------
+    InputError
+        If there are neither.
+    """
+    from rimap.io import find_series
+    from rimap.io.b1 import find_b1
+
+    labels = {
+        "participant_labels": request.participant_labels,
+        "sessions": request.sessions,
+        "runs": request.runs,
+    }
+    scans = find_b1(request.inputs, participant_labels=request.participant_labels, sessions=request.sessions)
+    if scans and _only_scans(request.inputs):
+        return scans, []
+    found = find_series(request.inputs, sequence=request.sequence, series=request.series, **labels)
+    return scans, found
+
+
+def make_maps(
+    request: Request, scans: Sequence[B1Files], found: Sequence[SeriesFiles], listener: Listener
+) -> tuple[list[FieldMap], list[tuple[str, InputError]]]:
+    """Return the maps of the scans that a series needs (of all if there is no series), and scans that were refused."""
+    maps, refused = [], []
+    for scan in scans:
+        if found and not any(_needs(request, files, scan) for files in found):
+            continue
+        try:
+            maps.append(_map(request, scan))
+        except InputError as error:
+            refused.append((scan.label, error))
+            listener.warn(f"error: {error if scan.label in str(error) else f'{scan.label}: {error}'}")
+    return maps, refused
+
+
+def _map(request: Request, scan: B1Files) -> FieldMap:
+    """Write the map of a scan, unless an earlier run made it from the same files."""
+    from rimap.io.b1 import KINDS, write_b1
+    from rimap.io.nifti import open_nifti
+
+    path, method, record = scan.map_path(request.out), KINDS[scan.kind].method, _record(request, scan)
+    state = "none" if request.overwrite else record.state()
+    if state == "finished":
+        (values,) = open_nifti(path).volumes()
+        return FieldMap(scan.label, path, method, _quartiles(values), kept=True)
+    if state == "different":
+        raise InputError(
+            f"{scan.label}: a map made from other files already exists ({'; '.join(record.differences())[:200]}). Replace it "
+            "with --overwrite, or give another output folder."
+        )
+    loaded = scan.load()
+    b1 = loaded.b1()
+    if not np.isfinite(b1).any():
+        raise InputError(
+            f"{scan.label}: expected signal that fits the {method}, got none in any voxel. Check the two images."
+        )
+    with record.writing():
+        write_b1(
+            b1, scan, loaded, request.out, about={"Method": method}, overwrite=request.overwrite or state == "begun"
+        )
+    record.finish([path, path.with_name(path.name.replace(".nii.gz", ".json"))])
+    return FieldMap(scan.label, path, method, _quartiles(b1))
+
+
+def _record(request: Request, scan: B1Files) -> Record:
+    from rimap import __version__
+    from rimap.io import SeriesFiles
+    from rimap.io.bids import compose
+    from rimap.io.records import record_of
+
+    stem = compose(scan.entities, "").rstrip("_")
+    files = SeriesFiles(scan.images, scan.entities, scan.kind, stem, scan.dataset, scan.label)
+    return record_of(files, request.out, "b1", {"rimap": __version__})
+
+
+def _needs(request: Request, files: SeriesFiles, scan: B1Files) -> bool:
+    """Tell whether a series is of the subject and session of a scan, and its model has a field that the map is of."""
+    from rimap.io.b1 import SUFFIX
+
+    same = all(files.entities.get(entity) == scan.entities.get(entity) for entity in ("sub", "ses"))
+    model: type[SignalModel] = files.model_class(request.sequence)
+    return same and any(p.suffix == SUFFIX and p.name not in request.given for p in model.parameters)
+
+
+def _only_scans(inputs: Sequence[Path]) -> bool:
+    """Tell whether the inputs hold no images of series, but may hold B1 scans."""
+    from rimap.io.b1 import KINDS
+    from rimap.io.bids import BidsName, absolute, model_of_suffix, nifti_files
+
+    for path in inputs:
+        for file in nifti_files(absolute(path)) if path.is_dir() else [path]:
+            name = BidsName.parse(file.name)
+            if name is None or model_of_suffix(name.suffix) or (not path.is_dir() and name.suffix not in KINDS):
+                return False
+    return True
+
+
+def _quartiles(b1: np.ndarray) -> tuple[float, float, float]:
+    low, middle, high = np.nanquantile(np.asarray(b1, dtype=float), (0.25, 0.5, 0.75))
+    return float(low), float(middle), float(high)
