@@ -18,6 +18,12 @@ def test_tables_are_those_of_cmcrameri_with_black_first(name):
     np.testing.assert_allclose(table[1:], expected[1:], atol=1)
 
 
+@pytest.mark.parametrize("name", ["lipari", "navia"])
+def test_a_rate_has_the_colours_of_its_time_in_reverse(name):
+    forward, back = colours.palette(name), colours.palette(f"{name}_r")
+    assert back[0].tolist() == [0, 0, 0] and (back[1:255] == forward[254:0:-1]).all()
+
+
 def test_the_curve_is_that_of_the_recommendation():
     """Against the published procedure, entry by entry, for windows with and without a linear part."""
     for low, high in ((0.0, 2000.0), (400.0, 2000.0), (1000.0, 2000.0), (10.0, 120.0)):

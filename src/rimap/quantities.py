@@ -40,7 +40,7 @@ def kind_of(q: Quantity) -> str:
     """Return what a map is: ``time``, ``rate``, ``amplitude`` or ``factor`` (anything else)."""
     if isinstance(q, Parameter) and q.role in (TIME, AMPLITUDE):
         return q.role
-    if isinstance(q, Parameter) and q.role == FIELD and not q.suffix:  # a delay of the scanner may be in ms too
+    if isinstance(q, Parameter) and q.role == FIELD and q.transform != "log":  # a delay of the scanner may be in ms too
         return FACTOR
     if q.unit == "ms":
         return TIME

@@ -1,8 +1,9 @@
-"""Scans of the transmit field are found, read in order and written as the map that other sequences find by themselves."""
+"""Scans of the transmit field and their maps, and UNIT1: found, read and used by the sequences that need them."""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import numpy as np
 import pytest
 
 from rimap.errors import InputError
-from rimap.io import find_series
+from rimap.io import find_series, read
 from rimap.io.b1 import find_b1, write_b1
+from rimap.io.given import effect_of_error, found_given
+from rimap.signals.mp2rage import UniformMP2RAGE
+from rimap.signals.variable_flip_angle import VariableFlipAngle
 
 from .model_files import SHAPE, example, save, write_bids
 from .test_writing import VALIDATOR, sidecar, validate
@@ -61,8 +65,6 @@ def test_a_scan_with_one_image_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["TB1AFI", "TB1DAM"])
 def test_the_map_is_found_by_other_sequences(tmp_path: Path, kind: str) -> None:
-    from rimap.signals.variable_flip_angle import VariableFlipAngle
-
     root = write_bids(scan(tmp_path / "raw", kind), example(VariableFlipAngle))
     out = root / "derivatives" / "rimap"
     (files,) = find_b1(root)
@@ -79,6 +81,56 @@ def test_the_map_is_found_by_other_sequences(tmp_path: Path, kind: str) -> None:
         write_b1(b1, files, files.load(), out, about={})
     if VALIDATOR.exists():
         assert validate(out) == []
+
+
+def test_maps_of_fields_outside_the_data_set_and_several_of_them(tmp_path: Path) -> None:
+    root = write_bids(tmp_path / "raw", example(VariableFlipAngle))
+    (series,) = find_series(root)
+    elsewhere = save(tmp_path / "out/sub-1/fmap/sub-1_TB1map.nii.gz", np.full(SHAPE, 95.0, np.float32))
+    assert series.open().given == {}
+    near = replace(series, field_maps=(tmp_path / "out",))
+    assert found_given(near, VariableFlipAngle) == {"B1": elsewhere}
+    opened = near.open()
+    np.testing.assert_allclose(opened.given["B1"], 0.95)
+    assert opened.notes == ("B1 from sub-1_TB1map.nii.gz, in per cent of the nominal value (median 95 %)",)
+    save(root / "sub-1/fmap/sub-1_TB1map.nii.gz", np.full((*SHAPE[:2], 3), 1.0, np.float32))
+    (note, warning) = near.open().notes  # that of the data set comes first, but is on another grid
+    assert "was not used for B1" in note and "Resample it" in note and "no map of B1 was found" in warning
+    with pytest.raises(InputError, match=r"map of B1 has shape \(4, 5, 3\) and the images \(4, 5, 2\)\. Resample it"):
+        series.open(given={"B1": root / "sub-1/fmap/sub-1_TB1map.nii.gz"})
+    with pytest.raises(
+        InputError, match=r"expected B1 from 0\.3 to 2, as a factor or in per cent, got a median of 800"
+    ):
+        series.open(given={"B1": save(tmp_path / "siemens.nii.gz", np.full(SHAPE, 800, np.int16))})
+    for run in "12":
+        save(tmp_path / f"many/sub-1/fmap/sub-1_run-{run}_TB1map.nii.gz", np.ones(SHAPE, np.float32))
+    shutil.rmtree(root / "sub-1/fmap")
+    (note, warning) = replace(series, field_maps=(tmp_path / "many",)).open().notes
+    assert "2 maps of B1 could belong to the series" in note and "--given B1=FILE" in note
+
+
+def test_the_effect_of_b1_is_that_of_the_model() -> None:
+    """T1 of spoiled gradient echoes at small flip angles goes with B1²: Deoni et al. 2003."""
+    model = VariableFlipAngle(flip_angle=(2, 10), tr=5)
+    assert "Where B1 is 0.9, T1 is 19 % too short" in effect_of_error(model, model.parameters[1])
+
+
+def test_unit1_as_scanners_store_it(tmp_path: Path) -> None:
+    model = example(UniformMP2RAGE)
+    root = write_bids(tmp_path, model)
+    (path,) = root.rglob("*_UNIT1.nii.gz")
+    true = read(root).images
+    assert true.min() >= -0.5 and true.max() <= 0.5
+    save(path, np.rint((true[0] + 0.5) * 4095).astype(np.int16))
+    series = read(root)
+    np.testing.assert_allclose(series.images, true, atol=0.5 / 4095 + 1e-6)
+    assert "whole numbers from 0 to 4095 are taken as -0.5 to 0.5" in series.notes
+    settled = find_series(root)[0].open().settled()
+    planes = [settled.read_planes(k, k + 1)[0] for k in range(SHAPE[-1])]
+    np.testing.assert_array_equal(np.concatenate(planes, -1), series.images)
+    save(path, np.full(SHAPE, 9000, np.int16))
+    with pytest.raises(InputError, match=r"expected values from -0\.5 to 0\.5, or from 0 to 4095"):
+        read(root)
 
 
 @pytest.mark.parametrize("name", ["b1_afi", "b1_dam"])

@@ -13,6 +13,8 @@ import pytest
 import rimap
 from rimap.errors import InputError
 from rimap.io import find_series, read
+from rimap.signals.gradient_echo import GradientEcho, GradientEchoWithOffset
+from rimap.signals.variable_flip_angle import VariableFlipAngle
 
 pytest.importorskip("pydicom")
 pytest.importorskip("dcm2niix")
@@ -140,7 +142,7 @@ def test_multi_echo_in_one_series(tmp_path: Path, parts: tuple[int, ...]) -> Non
         np.testing.assert_allclose(image, as_nifti(decay(te)), atol=1.0)
 
 
-def test_gradient_echoes_are_no_t2_unless_asked_for(tmp_path: Path) -> None:
+def test_gradient_echoes_are_never_t2(tmp_path: Path) -> None:
     for n, te in enumerate(TE):
         make.classic(
             tmp_path,
@@ -151,9 +153,30 @@ def test_gradient_echoes_are_no_t2_unless_asked_for(tmp_path: Path) -> None:
             ScanningSequence="GR",
             RepetitionTime=500,
         )
-    with pytest.raises(InputError, match="--series 3 "):
-        find_series(tmp_path)
-    assert read(tmp_path, series="3").model == rimap.T2Decay(tau=TE)
+    for options in ({}, {"series": "3"}, {"sequence": "megre"}):
+        assert read(tmp_path, **options).model == GradientEcho(te=TE)
+    assert read(tmp_path, sequence="megre-offset").model == GradientEchoWithOffset(te=TE)
+    for options in ({"sequence": "t2"}, {"series": "3", "sequence": "t2"}):
+        with pytest.raises(InputError, match="--sequence t2"):
+            read(tmp_path, **options)
+
+
+def test_flip_angles_of_gradient_echoes(tmp_path: Path) -> None:
+    """Each flip angle in a series of its own, as scanners write them; those of spin echoes make no series."""
+    for n, (flip, code) in enumerate([(3, "GR"), (20, "GR"), (90, "SE"), (120, "SE")]):
+        make.classic(
+            tmp_path,
+            stored(decay(10.0 + n)),
+            series=5 + n,
+            EchoTime=2.5,
+            FlipAngle=flip,
+            ScanningSequence=code,
+            RepetitionTime=15,
+        )
+    (files,) = find_series(tmp_path)
+    series = files.load()
+    assert series.model == VariableFlipAngle(flip_angle=(3, 20), tr=15)
+    assert files.origin == ("dicom:series-5", "dicom:series-6")
 
 
 def philips_frames() -> tuple[list[dict[str, Any]], list[Any], dict[float, Any]]:

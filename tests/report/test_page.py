@@ -91,7 +91,7 @@ def test_page_says_what_was_found_and_how():
     for word in (
         "sub-01", "Regularised MLE", "the default", "rimap map x -o y", "TR is short.", "lambda_B", "50, 400, 1100, 2500",
         "Cramér-Rao bound of T1", "10.1002/mrm.30290", "10.1038/s41597-022-01571-4", "10.1002/mrm.22497", "unbiased",
-        "6000", "10.1016/j.media.2021.102220", "outside the mask", "300 of 300 voxels", "inversion times 50, 400, 1100 and 2500 ms", "Inversion time, ms",
+        "6000", "10.1016/j.media.2021.102220", "outside the mask", "300 of 300 voxels", "inversion times of 50, 400, 1100 and 2500 ms", "Inversion time, ms",
     ):  # fmt: skip
         assert word in text, word
     median = float(np.nanmedian(maps["T1"]))
@@ -157,10 +157,10 @@ def test_methods_cite_what_was_used():
         assert cited == set(range(1, len(books) + 1))
     text, books = methods(replace(maps, noise=Rician(2.0)), "MLE")
     assert "Rician" in text and any("mrm.1910340618" in b for b in books)
-    assert "e^(−TR/T1)" in text and "repetition time 6000 ms" in text and "was not known" not in text
+    assert "e^(−TR/T1)" in text and "repetition time of 6000 ms" in text and "was not known" not in text
     _, decay = example((20, 20), T2Decay(tau=[10, 40, 80]))
     text, _ = methods(decay, "MLE")
-    assert "S = A e^(−TE/T2)" in text and "echo times 10, 40 and 80 ms" in text
+    assert "S = A e^(−TE/T2)" in text and "echo times of 10, 40 and 80 ms" in text
 
 
 def test_methods_of_a_model_without_a_smooth_parameter():

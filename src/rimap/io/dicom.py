@@ -1,4 +1,4 @@
-"""DICOM in: find the series of inversion or echo times in a folder, and convert the one that is wanted."""
+"""DICOM in: find the series of inversion times, echo times or flip angles in a folder, and convert the one that is wanted."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from rimap.io.dicom_convert import PrivateFolder, convert, phase_turn, require
 from rimap.io.dicom_grouping import (
     FIELDS,
     PART_WORDS,
+    SYMBOLS,
     Candidate,
     Volume,
     candidates,
@@ -27,7 +28,8 @@ from rimap.io.dicom_grouping import (
 )
 from rimap.io.dicom_headers import read_headers
 from rimap.io.series_files import SeriesFiles
-from rimap.signals.base import bids_time
+from rimap.signals.base import axis_of
+from rimap.signals.settings import settings_of, unit_symbol
 
 
 def find_dicom(files: Sequence[Path], *, series: Sequence[str] = (), sequence: str | None = None) -> list[SeriesFiles]:
@@ -39,7 +41,7 @@ def find_dicom(files: Sequence[Path], *, series: Sequence[str] = (), sequence: s
         What to map: numbers as the list of series has them; several joined by commas are one series together. The
         only series there is if left out.
     sequence
-        ``ir`` or ``t2``: only those.
+        A signal model by name: only series that it reads.
 
     Raises
     ------
@@ -51,7 +53,7 @@ def find_dicom(files: Sequence[Path], *, series: Sequence[str] = (), sequence: s
     units = volumes_of(read_headers(files))
     found = candidates(units)
     if sequence is not None:
-        wanted = [c for c in found if _sequence(c) == sequence]
+        wanted = [c for c in found if _reads(sequence, c)]
         if found and not wanted and not series:
             raise InputError(
                 f"the DICOM files hold no series for --sequence {sequence}; leave it out for\n"
@@ -80,7 +82,7 @@ def _only(found: Sequence[Candidate], units: Sequence[Sequence[Volume]], sequenc
     rows = [_row(Candidate("", tuple(u), str(max(u[0].number, 0)))) for u in units if u]
     more = f"\n  … and {len(rows) - 20} more" if len(rows) > 20 else ""
     raise InputError(
-        f"the DICOM files hold no series of three or more inversion or echo times{what}. If the headers lack the times, say "
+        f"the DICOM files hold no series of three or more inversion or echo times, or of two or more flip angles{what}. If the headers lack the times, say "
         "which series it is, with --series (numbers separated by commas are one series), --sequence and --times-ms; the times "
         "are then those of the images in the order of --series, and within a series in that of acquisition:\n"
         + "\n".join(rows[:20])
@@ -109,11 +111,11 @@ def _chosen(text: str, found: Sequence[Candidate], units: Sequence[Sequence[Volu
 def _row(c: Candidate) -> str:
     """Return a line of the list of series. It alone has a description, and that without words of the patient."""
     times = c.times
-    shown = ", ".join(f"{t:g}" for t in times) if len(times) <= 8 else f"{times[0]:g}, {times[1]:g} … {times[-1]:g}"
-    time = f"{c.kind.upper()} {shown} ms" if c.kind else "no time differs"
+    shown = _listed(times, 8)
+    time = f"{_symbol(c.kind)} {shown} {unit_symbol(SYMBOLS[c.kind][1])}" if c.kind else "no time differs"
     if not c.kind:
-        known = [f"{k.upper()} {', '.join(f'{t:g}' for t in ts[:4])}{' …' if len(ts) > 4 else ''} ms"
-                 for k in FIELDS if (ts := sorted({t for v in c.volumes if (t := v.time(k)) is not None}))]  # fmt: skip
+        every = {k: sorted({t for v in c.volumes if (t := v.time(k)) is not None}) for k in ("ti", "te")}
+        known = [f"{_symbol(k)} {_listed(ts, 4)} ms" for k, ts in every.items() if ts]
         time = ", ".join(known) or "no times"
     derived = ", derived" if "DERIVED" in c.volumes[0].first.variant else ""
     part = derived + (f", {PART_WORDS[c.part]}" if c.part in PART_WORDS else "")
@@ -124,6 +126,16 @@ def _row(c: Candidate) -> str:
         f"  --series {c.key:<6} {count_of(len(c.volumes), 'image')}{with_part}{part}, {time}, "
         f"{_described(source.description, source.secrets)}{numbers}"
     )
+
+
+def _symbol(kind: str) -> str:
+    return SYMBOLS[kind][0]
+
+
+def _listed(values: Sequence[float], most: int) -> str:
+    if len(values) <= most:
+        return ", ".join(f"{v:g}" for v in values)
+    return f"{values[0]:g}, {values[1]:g} … {values[-1]:g}"
 
 
 def _described(description: str, secrets: Iterable[str]) -> str:
@@ -139,8 +151,21 @@ def _numbers(c: Candidate) -> str:
 
 
 def _sequence(c: Candidate) -> str:
-    plain = {name: m for name, m in models().items() if m.bids_suffix in ("IRT1", "MESE")}
-    return next((name for name, m in plain.items() if bids_time(m) == FIELDS.get(c.kind)), "")
+    """Return the name of the signal model of what differs between the images, "" if there is none."""
+    fitting = [
+        m
+        for m in models().values()
+        if m.bids_suffix and FIELDS.get(c.kind) in axis_of(m).bids and m.gradient_echo in (None, c.gradient)
+    ]
+    # Of several sequences with inversion times the headers of most scans describe the one with the fewest settings.
+    simplest = min(fitting, key=lambda m: sum(s.required for s in settings_of(m).values()), default=None)
+    return "" if simplest is None else simplest.name
+
+
+def _reads(sequence: str, c: Candidate) -> bool:
+    """Tell whether a signal model can read a candidate."""
+    own = _sequence(c)
+    return own == sequence or (own != "" and models()[own].bids_suffix in models()[sequence].also_reads)
 
 
 def _converted(c: Candidate, sequence: str | None) -> SeriesFiles:
@@ -191,8 +216,12 @@ def _converted(c: Candidate, sequence: str | None) -> SeriesFiles:
 
 def _sidecar(volume: Volume) -> dict[str, Any]:
     times = {"InversionTime": volume.ti, "EchoTime": volume.te, "RepetitionTime": volume.tr}
-    seconds = {k: float(f"{t / 1000:.12g}") for k, t in times.items() if t is not None}
-    return seconds | dict(volume.first.source.scanner)
+    settings: dict[str, Any] = {k: float(f"{t / 1000:.12g}") for k, t in times.items() if t is not None}
+    if volume.flip is not None:
+        settings["FlipAngle"] = volume.flip
+    if volume.first.gradient:
+        settings["ScanningSequence"] = "GR"
+    return settings | dict(volume.first.source.scanner)
 
 
 def _sign_as_phase(path: Path) -> None:

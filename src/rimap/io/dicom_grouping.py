@@ -1,4 +1,4 @@
-"""Which images of DICOM files make a series of inversion or echo times."""
+"""Which images of DICOM files make a series of inversion times, echo times or flip angles."""
 
 from __future__ import annotations
 
@@ -10,23 +10,29 @@ from itertools import groupby, pairwise
 
 from rimap.errors import InputError
 from rimap.io.dicom_headers import Frame
+from rimap.signals.settings import with_unit
 
-#: Fewer distinct times make no series by themselves; ask for them with --series.
-_FEWEST = 3
-#: Field of the times of a series, by the field of `Frame`.
-FIELDS = {"ti": "InversionTime", "te": "EchoTime"}
+#: What images of a series differ in (a field of `Frame`), by the sidecar field of the setting.
+FIELDS = {"ti": "InversionTime", "te": "EchoTime", "flip": "FlipAngle"}
+#: Flip angles that differ by less are one that was rounded.
+_SAME_FLIP_DEG = 0.3
+#: What people call it, and its unit.
+SYMBOLS = {"ti": ("TI", "ms"), "te": ("TE", "ms"), "flip": ("flip angle", "deg")}
+#: Fewer distinct values make no series by themselves; ask for them with --series.
+_FEWEST = {"ti": 3, "te": 3, "flip": 2}
 #: What images that are no magnitude are called.
 PART_WORDS = {"phase": "phase", "real": "real part", "imag": "imaginary part"}
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """One image: all slices of one time, sorted along their normal."""
+    """One image: all slices of one time or flip angle, sorted along their normal."""
 
     frames: tuple[Frame, ...]
     ti: float | None
     te: float | None
     tr: float | None
+    flip: float | None
 
     @property
     def first(self) -> Frame:
@@ -39,8 +45,9 @@ class Volume:
         return self.first.source.number
 
     def time(self, kind: str) -> float | None:
-        """Return TI or TE, ms."""
-        return self.ti if kind == "ti" else self.te
+        """Return TI or TE, ms, or the flip angle, degrees."""
+        values: dict[str, float | None] = {"ti": self.ti, "te": self.te, "flip": self.flip}
+        return values[kind]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +57,7 @@ class Candidate:
     Parameters
     ----------
     kind
-        ``ti``, ``te``, or "" where no time differs.
+        ``ti``, ``te`` or ``flip``, or "" if none of them differs.
     key
         What `--series` takes.
     companions
@@ -76,13 +83,18 @@ class Candidate:
         return self.volumes[0].first.part
 
     @property
+    def gradient(self) -> bool:
+        """Whether these are gradient echoes."""
+        return any(v.first.gradient for v in self.volumes)
+
+    @property
     def numbers(self) -> list[int]:
         """Series numbers in ascending order."""
         return sorted({v.number for v in self.volumes})
 
     @property
     def times(self) -> list[float]:
-        """Distinct times, ms, ascending."""
+        """Distinct times (ms) or flip angles (degrees), ascending."""
         return sorted({t for v in self.volumes if (t := v.time(self.kind or "ti")) is not None})
 
     @property
@@ -115,7 +127,7 @@ def candidates(units: Sequence[Sequence[Volume]]) -> list[Candidate]:
     found: list[Candidate] = []
     single: list[list[Volume]] = []
     for unit in units:
-        if len({(v.ti, v.te) for v in unit}) == 1:
+        if len({(v.ti, v.te, v.flip) for v in unit}) == 1:
             single.append(list(unit))
         else:
             found += _in_one(unit)
@@ -130,7 +142,7 @@ def candidates(units: Sequence[Sequence[Volume]]) -> list[Candidate]:
 
 def with_companions(candidate: Candidate, pool: Iterable[Volume]) -> Candidate:
     """Add the phase, or else the real part, of magnitude images, and the imaginary one of real ones."""
-    wanted = {"real": ("imag",)}.get(candidate.part, () if candidate.kind == "te" else ("phase", "real"))
+    wanted = {"real": ("imag",)}.get(candidate.part, ("phase", "real") if candidate.kind == "ti" else ())
     pool = list(pool)
     notes = candidate.notes
     for part in wanted:
@@ -177,7 +189,8 @@ def together(units: Sequence[Sequence[Volume]], numbers: Sequence[int]) -> Candi
     text = ",".join(map(str, numbers))
     if len(varied) > 1:
         raise InputError(
-            f"--series {text}: inversion and echo time both differ. Choose series that differ in one of them."
+            f"--series {text}: expected images that differ in one setting, got several ({' and '.join(FIELDS[k] for k in varied)}). "
+            "Choose series that differ in one of them."
         )
     kind = varied[0] if varied else ""
     if kind and any(v.time(kind) is None for v in chosen):
@@ -216,6 +229,7 @@ def _one_unit(a: Frame, b: Frame) -> bool:
 def _volumes(frames: Sequence[Frame]) -> list[Volume]:
     """Split the frames of a unit into images; the same time again is a repeat."""
     ti, te, tr = (_steps([getattr(f, name) for f in frames]) for name in ("ti", "te", "tr"))
+    flip = _steps([f.flip for f in frames], absolute=_SAME_FLIP_DEG)
     heights = _steps([f.height for f in frames], absolute=0.02)
 
     def split(by: Callable[[Frame], object]) -> list[list[Frame]]:
@@ -228,15 +242,16 @@ def _volumes(frames: Sequence[Frame]) -> list[Volume]:
                 images.append([s[repeat] for s in slices.values() if repeat < len(s)])
         return images
 
-    images = split(lambda f: (ti[f.ti], te[f.te], tr[f.tr]))
+    images = split(lambda f: (ti[f.ti], te[f.te], flip[f.flip], tr[f.tr]))
     if len({len(i) for i in images}) > 1:  # a TR that follows the heart, say
-        images = split(lambda f: (ti[f.ti], te[f.te]))
+        images = split(lambda f: (ti[f.ti], te[f.te], flip[f.flip]))
     volumes = []
     for image in images:
         first = image[0]
         known = sorted(t for f in image if (t := tr[f.tr]) is not None)
         middle = known[len(known) // 2] if known else None
-        volumes.append(Volume(tuple(sorted(image, key=lambda f: f.height)), ti[first.ti], te[first.te], middle))
+        slices = tuple(sorted(image, key=lambda f: f.height))
+        volumes.append(Volume(slices, ti[first.ti], te[first.te], middle, flip[first.flip]))
     return volumes
 
 
@@ -258,7 +273,11 @@ def check_complete(candidate: Candidate) -> None:
         )
     for v in both:
         if len(v.frames) != len(most.frames):
-            time = f" at {t:g} ms" if candidate.kind and (t := v.time(candidate.kind)) is not None else ""
+            time = (
+                f" at {with_unit(t, SYMBOLS[candidate.kind][1])}"
+                if candidate.kind and (t := v.time(candidate.kind)) is not None
+                else ""
+            )
             raise InputError(
                 f"series {v.number}: the image{time} has {len(v.frames)} of {len(most.frames)} slices. Files are missing, or each "
                 "slice has times of its own, which rimap cannot map. Export the whole series."
@@ -289,21 +308,31 @@ def _steps(values: Sequence[float | None], absolute: float = 0.005) -> dict[floa
 
 
 def _in_one(unit: Sequence[Volume]) -> list[Candidate]:
-    """Return the series of times within one scanner series: over TI for each TE, and over TE for each TI."""
+    """Return the series within one scanner series: over TI for each TE, over TE for each TI, over the flip angle for both."""
     found = []
-    for kind, other in (("ti", "te"), ("te", "ti")):
-        for fixed in dict.fromkeys(v.time(other) for v in unit):
-            volumes = [v for v in unit if v.time(other) == fixed and v.time(kind) is not None]
-            if kind == "te" and any(v.first.gradient for v in volumes):
-                continue  # T2*, not T2
-            for tr in dict.fromkeys(v.tr for v in volumes) if kind == "te" else [None]:
+    for kind in FIELDS:
+        if not _makes_a_series(kind, unit[0].first):
+            continue
+        for fixed in dict.fromkeys(_others(v, kind) for v in unit):
+            volumes = [v for v in unit if _others(v, kind) == fixed and v.time(kind) is not None]
+            for tr in dict.fromkeys(v.tr for v in volumes) if kind != "ti" else [None]:
                 same_tr = [v for v in volumes if kind == "ti" or v.tr == tr]
                 found += _candidate(kind, same_tr)
     return found
 
 
+def _makes_a_series(kind: str, frame: Frame) -> bool:
+    """Tell whether images that differ in this alone can be mapped: flip angles of gradient echoes, times of all."""
+    return kind != "flip" or frame.gradient
+
+
+def _others(volume: Volume, kind: str) -> tuple[float | None, ...]:
+    """Return what must be the same in images that differ in one kind."""
+    return tuple(volume.time(k) for k in FIELDS if k != kind)
+
+
 def _candidate(kind: str, volumes: Sequence[Volume]) -> list[Candidate]:
-    if len({v.time(kind) for v in volumes}) < _FEWEST:
+    if len({v.time(kind) for v in volumes}) < _FEWEST[kind]:
         return []
     ordered = sorted(volumes, key=lambda v: v.time(kind) or 0.0)
     repeated = [t for t, n in Counter(v.time(kind) for v in ordered).items() if n > 1]
@@ -328,7 +357,7 @@ def _across(single: Sequence[Sequence[Volume]], kind: str) -> list[Candidate]:
     """Return the series of times in scanner series of one time each."""
     groups: list[list[Sequence[Volume]]] = []
     for unit in single:
-        if unit[0].time(kind) is None or (kind == "te" and unit[0].first.gradient):
+        if unit[0].time(kind) is None or not _makes_a_series(kind, unit[0].first):
             continue
         group = next((g for g in groups if _alike(g[0][0], unit[0], kind)), None)
         if group is None:
@@ -356,22 +385,29 @@ def _across(single: Sequence[Sequence[Volume]], kind: str) -> list[Candidate]:
 def _alike(a: Volume, b: Volume, kind: str) -> bool:
     """Tell whether images of different scanner series can differ in this time alone."""
     x, y = a.first, b.first
-    other = "te" if kind == "ti" else "ti"
     return (
         (x.source.study, x.part, x.variant, x.sequence) == (y.source.study, y.part, y.variant, y.sequence)
-        and _same_time(a.time(other), b.time(other))
+        and all(_same(k, a, b) for k in FIELDS if k != kind)
         and (kind == "ti" or _same_time(a.tr, b.tr))
         and _overlap(a, b)
     )
 
 
 def _companion(a: Volume, b: Volume) -> bool:
-    same_times = _same_time(a.ti, b.ti) and _same_time(a.te, b.te)
+    same_times = all(_same(k, a, b) for k in FIELDS)
     return a.first.source.study == b.first.source.study and same_times and _same_slices(a, b)
 
 
 def _same_images(a: Candidate, b: Candidate) -> bool:
     return len(a.volumes) == len(b.volumes) and all(_companion(v, w) for v, w in zip(a.volumes, b.volumes))
+
+
+def _same(kind: str, a: Volume, b: Volume) -> bool:
+    """Tell whether two images have the same time or flip angle."""
+    x, y = a.time(kind), b.time(kind)
+    if kind != "flip":
+        return _same_time(x, y)
+    return x is y is None or (x is not None and y is not None and abs(x - y) <= _SAME_FLIP_DEG)
 
 
 def _same_time(a: float | None, b: float | None) -> bool:

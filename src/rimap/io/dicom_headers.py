@@ -88,14 +88,14 @@ class Frame:
         ``mag``, ``phase``, ``real``, ``imag``, or "" where the header does not say.
     variant
         What else the image type says: unlike variants (filtered, distortion corrected) make no series together.
-    ti, te, tr
-        ms; `None` where the header has none.
+    ti, te, tr, flip
+        ms and degrees; `None` where the header has none.
     order
         Acquisition order among frames with the same times and position.
     position, orientation, spacing, thickness
         As in DICOM, mm. The position is () where the header has none.
     sequence
-        What else must agree: scanning sequence, acquisition type, flip angle.
+        What else must agree: scanning sequence, acquisition type.
     gradient
         Whether the echoes are gradient echoes.
     ti_from
@@ -109,6 +109,7 @@ class Frame:
     ti: float | None
     te: float | None
     tr: float | None
+    flip: float | None
     order: tuple[int, ...]
     position: tuple[float, ...]
     orientation: tuple[float, ...]
@@ -240,7 +241,7 @@ def read_headers(paths: Sequence[Path]) -> list[Frame]:
 def _again(header: Any, frame: Frame) -> object:
     """Return what two exports of an image have in common, whatever their UIDs; `None` where the header has no number."""
     number = whole(header.get("InstanceNumber"))
-    times = (frame.ti, frame.te, frame.tr)
+    times = (frame.ti, frame.te, frame.tr, frame.flip)
     source = frame.source
     return None if number is None else (
         source.study, source.series, source.number, frame.order, number, frame.index, frame.part, frame.variant, frame.position, times,
@@ -352,7 +353,8 @@ def _frame(header: Any, source: Source, shared: Any, own: Any, index: int) -> Fr
         position = () if location is None else (0.0, 0.0, location)
     sequence = [str(t).upper() for t in as_list(header.get("ScanningSequence"))]
     pulse = str(header.get("EchoPulseSequence") or "").upper()
-    flip = number_of(timing, "FlipAngle")
+    flip = number_of(timing, "FlipAngle")  # it is 0 or less in files that do not know it
+    flip = flip if flip is not None and flip > 0 else None
     ti, ti_from = inversion_time(modifier, header, private), ""
     if ti is None:
         ti, ti_from = inversion_time_elsewhere(header, source.description)
@@ -366,6 +368,7 @@ def _frame(header: Any, source: Source, shared: Any, own: Any, index: int) -> Fr
         te=plausible("te", number_of(echo, "EffectiveEchoTime"), number_of(header, "EchoTime"), number_of(private, "EchoTime"),
                  number_of(header, "EffectiveEchoTime")),
         tr=plausible("tr", number_of(timing, "RepetitionTime"), number_of(header, "RepetitionTime"), number_of(private, "RepetitionTime")),
+        flip=flip if flip is None else round(flip, 3),
         order=(
             whole(content.get("TemporalPositionIndex")) or whole(header.get("TemporalPositionIdentifier")) or 0,
             whole(content.get("FrameAcquisitionNumber")) or whole(header.get("AcquisitionNumber")) or 0,
@@ -377,7 +380,7 @@ def _frame(header: Any, source: Source, shared: Any, own: Any, index: int) -> Fr
         spacing=numbers_of(measures.get("PixelSpacing"), 2) or (1.0, 1.0),
         thickness=number_of(measures, "SliceThickness") or 0.0,
         shape=(whole(header.get("Rows")) or 0, whole(header.get("Columns")) or 0),
-        sequence=(*sorted(sequence), pulse, text_of(header, "MRAcquisitionType"), "" if flip is None else f"{flip:.0f}"),
+        sequence=(*sorted(sequence), pulse, text_of(header, "MRAcquisitionType")),
         gradient=pulse == "GRADIENT" or ("GR" in sequence and "SE" not in sequence),
     )  # fmt: skip
 

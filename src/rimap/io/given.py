@@ -43,6 +43,10 @@ class InDataset(Protocol):
     def entities(self) -> dict[str, str]:
         """The BIDS entities that its files share."""
 
+    @property
+    def field_maps(self) -> tuple[Path, ...]:
+        """Other data sets in which maps of fields are looked for: OUT, where a B1 map was just made."""
+
 
 @dataclass(frozen=True, eq=False)
 class Given:
@@ -126,14 +130,14 @@ def found_beside(p: Parameter, series: InDataset) -> tuple[Path | None, str]:
     if series.dataset is None or "sub" not in series.entities or p.suffix is None:
         return None, ""
     ranked: dict[tuple[int, int], list[Path]] = {}
-    for raw, folder in enumerate(_folders(series)):
+    for rank, folder in _folders(series):
         for path in _maps(folder, p.suffix):
             entities = BidsName.parse(path.name)
             assert entities is not None
             shared, own = series.entities, entities.entities
             if all(own.get(k) == shared.get(k) for k in _MUST_AGREE):
                 agree = sum(own.get(k) == shared.get(k) for k in _MAY_DIFFER if k in own and k in shared)
-                ranked.setdefault((agree, -raw), []).append(path)
+                ranked.setdefault((agree, -rank), []).append(path)
     if not ranked:
         return None, ""
     best = ranked[max(ranked)]

@@ -76,7 +76,9 @@ def model_of_sidecars(
     kind, _ = echo_kind(metadata)
     fitting = [m for m in fitting if m.gradient_echo is None or m.gradient_echo == (kind == GRADIENT)]
     if len(fitting) > 1:
-        fitting = [m for m in fitting if _can_be_built(m, images, counts, metadata)] or fitting
+        buildable = [m for m in fitting if _can_be_built(m, images, counts, metadata)]
+        # If no settings fit, the simplest model says best what is missing.
+        fitting = buildable or [min(fitting, key=lambda m: sum(s.required for s in settings_of(m).values()))]
     if len(fitting) == 1:
         return fitting[0]
     possible = fitting or [m for m in defaults if varying & set(axis_of(m).bids)] or defaults

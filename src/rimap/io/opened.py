@@ -20,6 +20,10 @@ from rimap.series import WeightedSeries
 from rimap.signals import SignalModel
 
 _LOOK_AT = 24  # planes
+#: The largest of the 12-bit numbers in which scanners store images without a unit.
+_STORED_LEVELS = 4095.0
+#: Interpolation takes values this far beyond their range, relative.
+_MARGIN = 1.1
 
 #: From and to, of the last axis.
 Planes = tuple[int, int]
@@ -53,8 +57,9 @@ class OpenSeries:
         Parameters that are known, by name: a number, or a map (*X), in the unit of the parameter.
     given_from
         Where each of them is from: a file, a number, or ``"array"``.
-    looks, circle
-        Whether the images look signed and what a full turn of their phase is, once that is `settled`.
+    looks, circle, levels
+        Whether the images look signed, what a full turn of their phase is, and which whole number means the upper end of a
+        normalised signal (0: the images are not stored so), once that is `settled`.
     """
 
     label: str
@@ -71,6 +76,7 @@ class OpenSeries:
     given_from: Mapping[str, Path | float | str] = field(default_factory=dict)
     looks: bool | None = None
     circle: float | None = None
+    levels: float | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -130,7 +136,12 @@ class OpenSeries:
                 if np.isfinite(phase).any():
                     low, high = min(low, float(np.nanmin(phase))), max(high, float(np.nanmax(phase)))
             circle = self._circle(low, high)
-        opened = replace(self, looks=looks, circle=circle)
+        levels = self.levels
+        if self.model.normalised_range is not None:
+            planes = [read_volumes(self.files, self.keep, (k, k + 1)) for k in range(n)]
+            low, high = (float(f([f(p, initial=0.0, where=np.isfinite(p)) for p in planes])) for f in (np.min, np.max))
+            levels = self._levels(low, high)
+        opened = replace(self, looks=looks, circle=circle, levels=levels)
         _, model, _, notes = opened._arrays((0, 1))
         return replace(opened, model=model, notes=(*self.notes, *notes))
 
@@ -159,13 +170,43 @@ class OpenSeries:
             mask = mask.read(planes)
         elif mask is not None and planes is not None:
             mask = mask[..., planes[0] : planes[1]]
-        images = read_volumes(self.files, self.keep, planes)
+        images, about_range = self._normalised(read_volumes(self.files, self.keep, planes))
         try:
             images, model, notes = self._polarity(images, planes)
+            notes = [*about_range, *notes]
             notes += left_out(images, model, whole=planes is None)
         except InputError as error:
             raise self._named(error) from None
         return images, model, mask, notes
+
+    def _normalised(self, images: NDArray[Any]) -> tuple[NDArray[Any], list[str]]:
+        """Return the images of a model without a unit in its range, and a note if they were stored as whole numbers."""
+        if self.model.normalised_range is None:
+            return images, []
+        levels = self.levels
+        if levels is None:
+            finite = np.isfinite(images)
+            levels = self._levels(
+                float(images.min(where=finite, initial=0.0)), float(images.max(where=finite, initial=0.0))
+            )
+        if not levels:
+            return images, []
+        low, high = self.model.normalised_range
+        scaled = images / np.asarray(levels, images.dtype) * np.asarray(high - low, images.dtype) + low
+        return scaled, [f"whole numbers from 0 to {levels:g} are taken as {low:g} to {high:g}"]
+
+    def _levels(self, lowest: float, highest: float) -> float:
+        """Return which stored number means the upper end of a normalised signal, 0 if the images have its range."""
+        assert self.model.normalised_range is not None
+        low, high = self.model.normalised_range
+        if low * _MARGIN <= lowest and highest <= high * _MARGIN:
+            return 0.0
+        if lowest >= 0 and highest <= _STORED_LEVELS:
+            return _STORED_LEVELS
+        raise InputError(
+            f"{self.label}: expected values from {low:g} to {high:g}, or from 0 to {_STORED_LEVELS:g} as scanners store them, got "
+            f"{lowest:g} to {highest:g}. Rescale the image."
+        )
 
     def _named(self, error: InputError) -> InputError:
         return error if self.label in str(error) else InputError(f"{self.label}: {error}")

@@ -55,6 +55,8 @@ class SeriesFiles:
         What outputs call the sources, where `images` are temporary; else their paths are said.
     notes
         What the user should know of how the files were found, in plain words.
+    field_maps
+        Other data sets in which maps of fields are looked for besides the series' own: OUT, where a B1 map was just made.
     holder
         Keeps temporary files alive.
     """
@@ -71,6 +73,7 @@ class SeriesFiles:
     siblings: tuple[str, ...] = ()
     origin: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    field_maps: tuple[Path, ...] = ()
     holder: object = field(default=None, repr=False, compare=False)
 
     @property

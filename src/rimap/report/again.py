@@ -1,4 +1,4 @@
-"""The page made again from what lies in a folder of results."""
+"""The page of a result written again, from the files of its folder."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from rimap.io.atomic import write_whole
 from rimap.io.results import ResultFiles
 from rimap.report.page import RUN_BLOCK, Run, page
 
-#: Columns of a table of regions that hold numbers.
+#: Columns with numbers in a table of regions.
 _NUMBERS = {"label": int, "voxels": int, "n": int, "median": float, "iqr": float, "mean": float, "sd": float}
 
 
 @dataclass(frozen=True)
 class Again:
-    """A page that was made again.
+    """A page that was written again.
 
     Parameters
     ----------
     page
-        Where it is.
+        Its path.
     problem
-        Why it has no measured points, "" where it has.
+        Why it has no measured points; "" if it has them.
     kept
-        Whether the earlier page was left as it is, since it has points and the new one would not.
+        Whether the earlier page was kept, because it has measured points and the new one would not.
     """
 
     page: Path
@@ -39,20 +39,20 @@ class Again:
 
 
 def page_again(result: ResultFiles, *, overwrite: bool = False) -> Again:
-    """Write the page of a result anew, where `rimap map` put it.
+    """Write the page of a result again, to the path that `rimap map` used.
+
+    The images come from the sources that the sidecars name, if those have not changed. What only the run knew (its command
+    and duration) is taken from the earlier page, if there is one.
 
     Parameters
     ----------
     overwrite
-        Replace an earlier page by a poorer one, without measured signal, if the images are gone.
-
-    The images come from the sources that the sidecars name, if they still give these maps. What only the run knew (its
-    command, how long it took) is taken from the earlier page, where there is one.
+        Replace an earlier page even if the images are no longer available and the new page has no measured signal.
 
     Raises
     ------
     InputError
-        Where the maps cannot be read, or the page cannot be written.
+        If the maps cannot be read or the page cannot be written.
     """
     maps = result.load()
     stem = result.main.name.removesuffix(".nii.gz")
@@ -103,7 +103,7 @@ def _run(result: ResultFiles, path: Path, text_before: str) -> Run:
 
 
 def _text(path: Path) -> str:
-    """Return the earlier page, "" where there is none."""
+    """Return the earlier page; "" if there is none."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -111,7 +111,7 @@ def _text(path: Path) -> str:
 
 
 def _block(text: str) -> dict[str, Any]:
-    """Return what the earlier page says of its run, {} where it does not."""
+    """Return what the earlier page says about its run; {} if it does not."""
     try:
         block = text[text.index(RUN_BLOCK) + len(RUN_BLOCK) :]
         data = json.loads(block[: block.index("</script>")])
@@ -121,7 +121,7 @@ def _block(text: str) -> dict[str, Any]:
 
 
 def _table(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a table of regions, [] where there is none that can be read."""
+    """Return the rows of a table of regions; [] if there is none that can be read."""
     try:
         header, *lines = path.read_text(encoding="utf-8").splitlines()
         rows = [dict(zip(header.split("\t"), line.split("\t"), strict=True)) for line in lines]

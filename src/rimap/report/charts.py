@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rimap import colours
 from rimap.likelihood import cramer_rao_sd
 from rimap.quantities import Quantity, is_relaxation, name_of, palette_of
-from rimap.report.numbers import number
+from rimap.report.numbers import number, plural
 from rimap.report.statistics import describe, known_parameters
 from rimap.series import ParameterMaps
 from rimap.signals.base import Parameter, SignalModel
@@ -127,7 +127,7 @@ def precision(maps: ParameterMaps, counts: NDArray[np.bool_]) -> dict[str, Any] 
         "x_ticks": [{"at": float(x(t)), "label": f"{t:,.10g}"} for t in _log_ticks(*span)],
         "y_ticks": [{"at": float(y(t)), "label": f"{t:g} %"} for t in _log_ticks(y_low, y_high)],
         "marks": [float(x(t)) for t in model.times if span[0] <= t <= span[1]] if same_unit else [],
-        "axis": f"{model.axis.title}s",
+        "axis": plural(model.axis.title),
         "amplitude": amplitude,
         "snr": number(size / sigma, 2),
         "others": ", ".join(

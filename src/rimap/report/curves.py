@@ -289,7 +289,7 @@ def _curve(model: SignalModel, places: Mapping[str, Array]) -> tuple[SignalModel
         except Exception:  # a model may refuse other settings in any way: there is no line then
             continue
         if (
-            len(found) == len(values)
+            len(found) == len(values) > len(set(model.times))
             and np.isfinite(found).all()
             and np.abs(found[images] - at_images).max() <= 1e-6 * largest
         ):

@@ -37,6 +37,8 @@ def as_text(latex: str) -> str:
     'S = A (sin α (1−E1))/(1−E1 cos α), E1 = e^(−TR/T1)'
     >>> as_text(r"\sin(B_1\alpha)\,\frac{1}{T_1^*}")
     'sin(B1 α) 1/T1*'
+    >>> as_text(r"\frac{S_1 S_2}{S_1^2 + S_2^2}")
+    '(S1 S2)/(S1² + S2²)'
     >>> as_text(r"A\,e^{-TE/T_2^*}"), as_text(r"\frac{TE}{T_2}")
     ('A e^(−TE/T2*)', 'TE/T2')
     """
@@ -60,6 +62,7 @@ def as_text(latex: str) -> str:
     text = text.replace("\\{", "{").replace("\\}", "}")
     text = re.sub(r"\{([^{}]*)\}", r"\1", text).replace("\\", "")
     text = re.sub(r"([A-Za-z0-9*)])\((?=1)", r"\1 (", text)
+    text = re.sub(r"\^([23])(?!\d)", lambda m: "²³"[int(m[1]) - 2], text)
     text = re.sub(r"([0-9*])(?=[α-ω])", r"\1 ", text)
     text = re.sub(rf"({'|'.join(_WORDS)}) \(", r"\1(", text)
     return re.sub(r"\s+([,;)])", r"\1", re.sub(r"(\()\s+", r"\1", re.sub(r"\s+", " ", text))).strip()

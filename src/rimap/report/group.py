@@ -20,8 +20,8 @@ from rimap.quantities import Quantity, name_of
 from rimap.report.statistics import COUNTED, describe, foreground
 from rimap.report.templating import render, source
 from rimap.series import Status
-from rimap.signals import SignalModel, signal_models
-from rimap.signals.base import TIME
+from rimap.signals import signal_models
+from rimap.signals.base import main_of
 from rimap.signals.settings import unit_symbol
 
 #: Outliers are marked among so many series or more.
@@ -81,12 +81,6 @@ class MainMap:
         desc = (self.prefix + what[:1].upper() + what[1:]) if self.prefix else what
         entities = {**self.entities, **({"desc": desc} if desc else {})}
         return self.path.with_name(f"{compose(entities, suffix or f'{self.name}map')}.nii.gz")
-
-
-def main_of(model: type[SignalModel]) -> Quantity:
-    """Return the declaration of the main map of a signal model."""
-    derived = next((d for d in model.derived if d.main), None)
-    return derived or next(p for p in model.parameters if p.role == TIME)
 
 
 def main_maps(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 
 import numpy as np
 
 from rimap import __version__
-from rimap.errors import InputError
+from rimap.errors import InputError, count_of
 from rimap.estimators.shipped import metadata_of, path_of, shipped
 from rimap.quantities import name_of
 from rimap.report.formula import formula_of
-from rimap.report.numbers import number, plain, sd_origin, sigma_number, sigma_origin
+from rimap.report.numbers import number, plain, plural, sd_origin, sigma_number, sigma_origin
 from rimap.report.statistics import known_parameters
 from rimap.series import ParameterMaps
 from rimap.signals.base import Parameter, SignalModel
@@ -47,6 +48,8 @@ COLOURS = (
 
 #: References that models cite by author and DOI, in full.
 _IN_FULL = (SABIDUSSI, BARRAL)
+#: What `ParameterMaps.sd_source` says of Cramér-Rao bounds.
+CRAMER_RAO = "Cramér-Rao bound"
 #: More values of a setting than these are given as a range if they are equally spaced.
 _MOST_VALUES = 8
 
@@ -61,7 +64,7 @@ _ESTIMATORS = {
 def options_of(maps: ParameterMaps) -> dict[str, str]:
     """Return the settings of the estimator on which the maps depend."""
     without = {"threads"} if any(p.smooth for p in maps.model.parameters) else {"threads", "lambda_B"}
-    return {str(k): plain(v) for k, v in maps.settings.items() if v is not None and k not in without}
+    return {str(k): plain(v) for k, v in maps.settings.items() if v not in (None, {}, (), []) and k not in without}
 
 
 def voxelwise(maps: ParameterMaps) -> str:
@@ -146,8 +149,8 @@ def methods(maps: ParameterMaps, title: str, version: str = __version__, start: 
     model = maps.model
     kind = "" if not model.changes_sign else "signed " if model.is_signed else "magnitude "
     sentences = [
-        f"{name_of(model.main)} maps were estimated with rimap {version} {cite(SABIDUSSI)} from {model.n_images} "
-        f"{kind}images ({_inside_a_sentence(model.title)}; {', '.join(settings_in_words(model))})"
+        f"{name_of(model.main)} maps were estimated with rimap {version} {cite(SABIDUSSI)} from "
+        f"{count_of(model.n_images, f'{kind}image')} ({_inside_a_sentence(model.title)}; {', '.join(settings_in_words(model))})"
     ]
     if formula := formula_of(model):
         reference = f" {cite(in_full(model.reference))}" if model.reference else ""
@@ -180,12 +183,19 @@ def _noise_sentences(maps: ParameterMaps, cite: Callable[..., str]) -> list[str]
         sentences.append(text + ("" if sigma is None else f" with σ = {number(sigma)} ({sigma_origin(maps)})"))
     if sd_origin(maps):
         draws = maps.settings.get("sd_draws")
-        sentences.append(
-            f"Standard deviations are those over {draws} draws of the noise around the maps"
-            if draws
-            else "Standard deviations are Cramér-Rao bounds at the estimate"
-        )
+        if draws:
+            sentences.append(f"Standard deviations are those over {draws} draws of the noise around the maps")
+        elif maps.sd_source == CRAMER_RAO:
+            derived = ", and those of derived maps follow by error propagation" if _has_derived_sd(maps) else ""
+            sentences.append(f"Standard deviations are Cramér-Rao bounds at the estimate{derived}")
+        else:
+            sentences.append(f"Standard deviations are the {maps.sd_source}")
     return sentences
+
+
+def _has_derived_sd(maps: ParameterMaps) -> bool:
+    """Return whether a derived map has standard deviations."""
+    return any(d.name in maps.sd and np.isfinite(maps.sd[d.name]).any() for d in maps.model.derived)
 
 
 def _where(model: SignalModel) -> str:
@@ -194,7 +204,7 @@ def _where(model: SignalModel) -> str:
     for p in model.parameters:
         if p.meaning:
             the = "the " if p.meaning[0].isalpha() else ""  # "1 + T1/T1*" needs no article
-            meanings.append(f"{name_of(p)} is {the}{p.meaning.split(';')[0]}")
+            meanings.append(f"{name_of(p)} is {the}{re.split('[;,]', p.meaning)[0]}")
     return f", where {_listed(meanings)}" if meanings else ""
 
 
@@ -212,11 +222,11 @@ def _known(p: Parameter, maps: ParameterMaps) -> str:
 
 
 def settings_in_words(model: SignalModel) -> list[str]:
-    """Return each setting of a model with its values and unit.
+    """Return each setting of a model with its values and unit, and its other options.
 
     >>> from rimap import T2Decay
     >>> settings_in_words(T2Decay(tau=[10, 20, 40]))
-    ['echo times 10, 20 and 40 ms']
+    ['echo times of 10, 20 and 40 ms']
     >>> settings_in_words(T2Decay(tau=range(10, 330, 10)))
     ['32 echo times from 10 to 320 ms in steps of 10 ms']
     """
@@ -225,22 +235,28 @@ def settings_in_words(model: SignalModel) -> list[str]:
         value = getattr(model, setting.name)
         if value is not None:
             words.append(_in_words(setting, np.atleast_1d(np.asarray(value, dtype=float)).tolist()))
-    return words
+    return words + [f"{name} {value}" for name, value in options_of_model(model).items()]
+
+
+def options_of_model(model: SignalModel) -> dict[str, str]:
+    """Return the fields of a model that are neither settings nor its polarity or bounds: a slice profile, for instance."""
+    names = (f.name for f in fields(model) if f.name not in (*model.settings, "box", "signed"))
+    return {name.replace("_", " "): plain(getattr(model, name)) for name in names}
 
 
 def _in_words(setting: Setting, values: list[float]) -> str:
     unit = unit_symbol(setting.unit)
-    gap = "" if unit in ("", "°") else " "
+    gap, of = "" if unit in ("", "°") else " ", " of" if unit else ""
     if len(set(values)) == 1:
-        return f"{setting.title} {values[0]:.6g}{gap}{unit}"
+        return f"{setting.title}{of} {values[0]:.6g}{gap}{unit}"
     if setting.per_image:  # the order in which the images are stored does not matter
         values = sorted(values)
     steps = np.diff(values)
     if len(values) > _MOST_VALUES and np.ptp(steps) < 1e-6 * abs(steps).max():
         first, last, step = (f"{v:.6g}" for v in (values[0], values[-1], steps[0]))
-        return f"{len(values)} {setting.title}s from {first} to {last}{gap}{unit} in steps of {step}{gap}{unit}"
+        return f"{len(values)} {plural(setting.title)} from {first} to {last}{gap}{unit} in steps of {step}{gap}{unit}"
     degree = unit if unit == "°" else ""  # which follows each number: 3° and 20°
-    return f"{setting.title}s {_listed([f'{v:.6g}{degree}' for v in values])}{'' if degree else gap + unit}"
+    return f"{plural(setting.title)}{of} {_listed([f'{v:.6g}{degree}' for v in values])}{'' if degree else gap + unit}"
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -31,9 +33,20 @@ def plain(value: Any) -> str:
     """Return a setting as text."""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) < 1e9 and value == round(value) else f"{value:g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {plain(v)}" for k, v in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(plain(v) for v in value)
     return str(value)
+
+
+def plural(title: str) -> str:
+    """Return the plural of the title of a setting.
+
+    >>> plural("flip angle"), plural("number of shots")
+    ('flip angles', 'numbers of shots')
+    """
+    return re.sub(r"^(.*?)(?= of | from |$)", r"\1s", title, count=1)
 
 
 def sigma_number(maps: ParameterMaps) -> float | None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from typing import Any
@@ -20,8 +20,8 @@ from rimap.quantities import is_relaxation, name_of, quantities_of, values_of, w
 from rimap.report.charts import histogram, precision
 from rimap.report.embedding import Embedded, embed, image_window
 from rimap.report.formula import formula_of
-from rimap.report.methods import methods, options_of, title_of
-from rimap.report.numbers import number, plain, sd_origin, sigma_number, sigma_origin
+from rimap.report.methods import methods, options_of, options_of_model, title_of
+from rimap.report.numbers import number, sd_origin, sigma_number, sigma_origin
 from rimap.report.panels import STATUS_COLOURS, palettes, panels_of, status_pictures
 from rimap.report.statistics import (
     Statistics,
@@ -334,9 +334,7 @@ def _acquisition(maps: ParameterMaps, affine: NDArray[Any] | None) -> list[tuple
         value, unit = getattr(model, setting.name), unit_symbol(setting.unit)
         title = setting.title[:1].upper() + setting.title[1:] + (f", {unit}" if unit else "")
         rows.append((title, "not known" if value is None else _numbers(value)))
-    for f in fields(model):
-        if f.name not in (*model.settings, "box", "signed"):
-            rows.append((f.name.replace("_", " ").capitalize(), plain(getattr(model, f.name))))
+    rows += [(name.capitalize(), value) for name, value in options_of_model(model).items()]
     if model.changes_sign:
         rows.append(("Data", "signed (real part)" if model.is_signed else "magnitude"))
     if affine is not None:

@@ -217,6 +217,8 @@ class SignalModel(ABC):
     """Other suffixes that ``--sequence`` may read as this model."""
     gradient_echo: ClassVar[bool | None] = None
     """Whether images that differ in the echo time are gradient echoes (T2*) or spin echoes (T2); `None` if it does not matter."""
+    normalised_range: ClassVar[tuple[float, float] | None] = None
+    """The range of a signal without a unit: images that a scanner stores as whole numbers from 0 are brought to it."""
     linear_in_field: ClassVar[bool] = False
     """The claim that the shape is linear in the field; it is checked before it is used."""
     changes_sign: ClassVar[bool] = False
@@ -336,7 +338,7 @@ class SignalModel(ABC):
     @property
     def main(self) -> Parameter | Derived:
         """The map that the sequence is for: the derived one that says so, else the relaxation time."""
-        return main_of(type(self))
+        return next((d for d in self.derived if d.main), self.time)
 
     @property
     def field(self) -> Parameter | None:
@@ -504,11 +506,6 @@ def main_of(model: type[SignalModel]) -> Parameter | Derived:
     """Return the map that a sequence is for: the derived one that says so, else the relaxation time."""
     derived = next((d for d in model.derived if d.main), None)
     return derived or next(p for p in model.parameters if p.role == TIME)
-
-
-def bids_time(model: SignalModel | type[SignalModel]) -> str:
-    """Return the sidecar field of the axis of a model."""
-    return axis_of(model if isinstance(model, type) else type(model)).bids[0]
 
 
 def _boxed(model: type[SignalModel], box: tuple[tuple[str, float, float], ...]) -> tuple[Parameter, ...]:

@@ -380,6 +380,7 @@ class UniformMP2RAGE(SignalModel):
     formula: ClassVar[str] = r"S = \frac{S_1 S_2}{S_1^2 + S_2^2}"
     reference: ClassVar[str] = "Marques et al. 2010, doi:10.1016/j.neuroimage.2009.10.002"
     bids_suffix: ClassVar[str] = "UNIT1"
+    normalised_range: ClassVar[tuple[float, float] | None] = (-0.5, 0.5)
     parameters: ClassVar[tuple[Parameter, ...]] = (_B1, _T1)
     typical_protocol: ClassVar[Mapping[str, Any]] = _UNI_PROTOCOL
 
