@@ -23,6 +23,7 @@ from rimap.estimators.base import (
 from rimap.estimators.checks.misfit import misfit_warnings
 from rimap.estimators.checks.noise_floor import noise_floor_warnings
 from rimap.estimators.mle.field import Box, minimise
+from rimap.estimators.mle.start import smooth_start, spread_of
 from rimap.estimators.nlls.estimator import NLLS
 from rimap.likelihood import Gaussian, Noise
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -55,11 +56,7 @@ def default_weight(field: Parameter) -> float:
     A field that varies by half as much is as smooth, relative to its spread, with four times the weight. The spread is that of
     its prior, so the default is `DEFAULT_LAMBDA_B` for the B of inversion recovery.
     """
-    if field.prior is not None:
-        spread = abs(sum(field.prior.mean) / 2) * max(field.prior.spread)
-    else:
-        spread = 0.1 * (abs(field.start) if field.start else max(abs(b) for b in field.bounds))
-    return float(f"{DEFAULT_LAMBDA_B * (_SPREAD_OF_B / spread) ** 2:.3g}")
+    return float(f"{DEFAULT_LAMBDA_B * (_SPREAD_OF_B / spread_of(field)) ** 2:.3g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +227,7 @@ def _solve(
         own = np.full(series.selected.size, np.nan)
         own[voxels] = fit.F
         return Solution(own.reshape(series.shape), fit, math.inf, converged)
-    best = data.best_constant(field.bounds, sample=None if math.isinf(weight) else 1000)
+    best = data.best_constant(field.bounds, sample=None if math.isinf(weight) else 1000, preferred=field.start)
     if math.isinf(weight):
         total = float(np.maximum(best.w, 0).sum())
         return Solution(np.full(series.shape, best.F[0]), best, 1 / total if total > 0 else math.inf, True)
@@ -246,7 +243,7 @@ def _solve(
             done = math.log(first[0] / max(promise, TOLERANCE)) / math.log(first[0] / TOLERANCE)
             progress(int(min(max(100 * done, 0), 99)), 100)
 
-    start = np.full(box.shape, best.F[0])
+    start = np.full(box.shape, best.F[0]) if data.linear_in_field else smooth_start(box, data, field)
     tolerance = TOLERANCE + 3e-4 * box.degrees_of_freedom(float(np.maximum(best.w, 0).mean()), weight)
     F, fit, ended = minimise(box, data.fit, start, weight, field.bounds, tolerance=tolerance, watch=watch)
     if progress:

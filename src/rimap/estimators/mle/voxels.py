@@ -24,6 +24,10 @@ CHUNK = 4096
 REACH = 0.5
 #: How many changes of polarity to either side a search looks past; without a search it is one.
 HOPS = 4
+#: Minima over one F that are refined: those whose log-likelihood on the grid is within this share of the lowest (of the median).
+RIVAL = 0.1
+#: Minima whose log-likelihoods differ by less are equally likely.
+EQUAL = 1.0
 #: Grid on which the information of one value is tabulated, f/σ.
 SNR_GRID = np.linspace(0.0, 12.0, 601)
 
@@ -119,11 +123,13 @@ class Voxels:
     def __len__(self) -> int:
         return len(self.S)
 
-    def every(self, step: int) -> Voxels:
-        """Return one of `step` voxels."""
-        return self._of(np.arange(0, len(self), step))
+    @property
+    def linear_in_field(self) -> bool:
+        """Whether the signal is linear in the field."""
+        return len(self.shapes[0].powers) < 3
 
-    def _of(self, keep: NDArray[np.intp]) -> Voxels:
+    def some(self, keep: NDArray[np.intp]) -> Voxels:
+        """Return the voxels `keep` (ascending indices)."""
         stops = tuple(int(n) for n in np.searchsorted(keep, self.stops))
         return Voxels(np.ascontiguousarray(self.S[keep]), self.shapes, stops, self.rician, self.pool)
 
@@ -174,24 +180,54 @@ class Voxels:
         parts = [(s, p) for s, a, b in zip(self.shapes, starts, self.stops) for p in _slices(a, b)]
         list(self.pool.map(work, [s for s, _ in parts], [p for _, p in parts]))
 
-    def best_constant(self, bounds: tuple[float, float], *, sample: int | None = None, tolerance: float = 0.05) -> Fit:
-        """Return the fit with the one F, between `bounds`, that is best for all voxels (or for a `sample` of them)."""
+    def best_constant(
+        self,
+        bounds: tuple[float, float],
+        *,
+        sample: int | None = None,
+        tolerance: float = 0.05,
+        preferred: float | None = None,
+    ) -> Fit:
+        """Return the fit with the one F, between `bounds`, that is best for all voxels (or for a `sample` of them).
+
+        Parameters
+        ----------
+        preferred
+            Which of several minima it is, if they are equally likely: the nearest to this.
+        """
         few = self._sample(1000)
         lo, hi = bounds
         grid = np.linspace(lo, hi, 25)
-        centre = grid[int(np.argmin([few.fit(np.full(len(few), b)).total for b in grid]))]
+        totals = np.array([few.fit(np.full(len(few), b)).total for b in grid])
+        padded = np.concatenate([[np.inf], totals, [np.inf]])
+        close = totals < totals.min() + RIVAL * (np.median(totals) - totals.min()) + EQUAL
+        minima = np.flatnonzero((totals <= padded[:-2]) & (totals < padded[2:]) & close)
         step = grid[1] - grid[0]
-        own = few if sample is not None and sample < len(self) else self
-        grid = np.clip(np.linspace(centre - step, centre + step, 5), lo, hi)
-        b = float(grid[int(np.argmin([few.fit(np.full(len(few), x)).total for x in grid]))])
-        fit = own.fit(np.full(len(own), b))
-        searched = False
+        found = [few._constant_near(float(grid[i]), step, bounds, tolerance) for i in minima]
+        least = min(fit.total for fit in found)
+        near = [fit for fit in found if fit.total < least + EQUAL]
+        best = near[0] if preferred is None else min(near, key=lambda fit: abs(float(fit.F[0]) - preferred))
+        if sample is not None and sample < len(self):
+            return best
+        return self._constant_from(self.fit(np.full(len(self), best.F[0])), bounds, tolerance)
+
+    def _constant_near(self, centre: float, step: float, bounds: tuple[float, float], tolerance: float) -> Fit:
+        """Return the fit with the best one F within `step` of `centre`, and where that leads."""
+        lo, hi = bounds
+        finer = np.clip(np.linspace(centre - step, centre + step, 5), lo, hi)
+        fits = [self.fit(np.full(len(self), F)) for F in finer]
+        return self._constant_from(min(fits, key=lambda fit: fit.total), bounds, tolerance)
+
+    def _constant_from(self, fit: Fit, bounds: tuple[float, float], tolerance: float) -> Fit:
+        """Return the fit with one F where Newton's method from `fit` ends."""
+        lo, hi = bounds
+        b, searched = float(fit.F[0]), False
         for _ in range(40):
             g, w = float(fit.g.sum()), max(float(fit.w.sum()), 1e-3 * float(np.abs(fit.w).sum()) + 1e-12)
             move = float(np.clip(b - g / w, lo, hi)) - b
             trial, t = fit, 1.0
             while t > 1e-3:
-                trial = own.fit(np.full(len(own), b + t * move), fit)
+                trial = self.fit(np.full(len(self), b + t * move), fit)
                 if trial.total < fit.total:
                     break
                 t *= 0.4
@@ -202,7 +238,7 @@ class Voxels:
                 if searched:
                     break
                 before = fit.total
-                fit, searched = own.fit(fit.F, fit, True), True
+                fit, searched = self.fit(fit.F, fit, True), True
                 if before - fit.total < tolerance:
                     break
         return fit
@@ -212,7 +248,7 @@ class Voxels:
             return self
         power = np.einsum("vn,vn->v", self.S, self.S)
         strong = np.flatnonzero(power >= np.median(power))
-        return self._of(strong[:: max(1, len(strong) // n)])
+        return self.some(strong[:: max(1, len(strong) // n)])
 
 
 def _slices(start: int, stop: int) -> list[slice]:
