@@ -14,10 +14,11 @@ from scipy import fft
 from scipy.optimize import minimize as lbfgs
 
 from rimap.errors import InputError
-from rimap.estimators.mle import estimator as mle
-from rimap.estimators.mle.estimator import DEFAULT_LAMBDA_B, MLE
+from rimap.estimators.mle import solve as mle
+from rimap.estimators.mle.estimator import MLE
 from rimap.estimators.mle.field import Box, minimise
 from rimap.estimators.mle.voxels import Voxels
+from rimap.estimators.mle.weight import DEFAULT_LAMBDA_B
 from rimap.estimators.nlls.estimator import NLLS
 from rimap.estimators.rim.whole_field import smooth_field
 from rimap.estimators.table import ShapeTable

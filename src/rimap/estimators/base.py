@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -37,34 +37,26 @@ class Estimator(ABC):
 
 
 def constrained(
-    series: WeightedSeries, fixed: Mapping[str, Any] | None, bounds: Mapping[str, tuple[float, float]] | None
+    series: WeightedSeries, fixed: Mapping[str, float], bounds: Mapping[str, tuple[float, float]]
 ) -> WeightedSeries:
     """Return the series with parameters that an estimator was told to hold, and other bounds of those that it estimates.
 
     Raises
     ------
     InputError
-        For a parameter that the model does not have, and for bounds of an amplitude: the signal is linear in it, and it is
-        what the images say.
+        For a parameter that the model does not have or that the series gives already, and for bounds of an amplitude: the signal
+        is linear in it.
     """
     for p in series.model.amplitudes:
-        if p.name in (bounds or {}):
+        if p.name in bounds:
             others = " or ".join(q.name for q in series.model.nonlinear)
             raise InputError(f"bounds: expected {others}, got {p.name!r}, which is an amplitude.")
-    if bounds:
-        series = replace(series, model=series.model.with_bounds(bounds))
-    return replace(series, given={**series.given, **fixed}) if fixed else series
-
-
-def settings_of_options(estimator: Any) -> dict[str, Any]:
-    """Return the options of an estimator (a dataclass) for sidecars and reports: maps are named, not copied."""
-    found = {f.name: getattr(estimator, f.name) for f in fields(estimator)}
-    for name in ("fixed", "bounds"):
-        if not found.get(name):
-            found.pop(name, None)
-    if "fixed" in found:
-        found["fixed"] = {k: float(v) if np.ndim(v) == 0 else "map" for k, v in found["fixed"].items()}
-    return found
+    for name in fixed:
+        if name in series.given:
+            raise InputError(f"fixed: {name} is given with the series already. Leave one of the two out.")
+    if not fixed and not bounds:
+        return series
+    return replace(series, model=series.model.with_bounds(bounds), given={**series.given, **fixed})
 
 
 def model_warnings(model: SignalModel) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.estimators.mle.estimator import DEFAULT_LAMBDA_B, MLE
+from rimap.estimators.mle.estimator import MLE
+from rimap.estimators.mle.weight import DEFAULT_LAMBDA_B
 from rimap.evaluation import figures as draw
 from rimap.evaluation.experiment import Experiment, Part, Settings, Unit
 from rimap.evaluation.monte_carlo import truth

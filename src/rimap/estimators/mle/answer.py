@@ -18,34 +18,13 @@ from rimap.estimators.mle.information import (
     VAR_A,
     VAR_U,
 )
-from rimap.estimators.mle.voxels import Fit, Voxels
+from rimap.estimators.mle.solve import Solution
+from rimap.estimators.mle.voxels import Voxels
 from rimap.likelihood import Noise
 from rimap.series import Status, WeightedSeries
 from rimap.signals.base import Parameter
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Solution:
-    """The best field and what follows from it.
-
-    Parameters
-    ----------
-    field
-        (*X), or `None` if the model has none that is estimated.
-    fit
-        Of the voxels (V).
-    variance
-        (V) or a number: of the field. Infinite if each voxel has a field of its own.
-    converged
-        Whether the iterations did: for all, or (V).
-    """
-
-    field: Array | None
-    fit: Fit
-    variance: Array | float
-    converged: bool | NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,45 +17,18 @@ from rimap.estimators.base import (
     conditioning_warnings,
     constrained,
     model_warnings,
-    settings_of_options,
 )
 from rimap.estimators.checks.misfit import misfit_warnings
 from rimap.estimators.checks.noise_floor import noise_floor_warnings
-from rimap.estimators.mle.field import Box, minimise
-from rimap.estimators.mle.start import smooth_start, spread_of
+from rimap.estimators.mle.weight import DEFAULT_LAMBDA_B
 from rimap.estimators.nlls.estimator import NLLS
+from rimap.estimators.nlls.sharing import cores
 from rimap.likelihood import Gaussian, Noise
 from rimap.series import ParameterMaps, Status, WeightedSeries
-from rimap.signals.base import Parameter
-
-if TYPE_CHECKING:
-    from rimap.estimators.mle.answer import Solution
-    from rimap.estimators.mle.known import Partitions
-    from rimap.estimators.mle.voxels import Fit, Voxels
-
-Array = NDArray[np.float64]
-
-#: The least gain in log-likelihood, over the whole volume, for which the iterations go on: this and 3e-4 for each
-#: degree of freedom of the field (some 100 in a slice of 256 × 256 at the default weight).
-TOLERANCE = 0.1
 
 #: No image is trusted to less than this share of the root mean square of all: real scans are not known that well, and
 #: noise-free ones would make the problem endlessly stiff.
 PRECISION = 5e-4
-
-#: The default weight for the B of inversion recovery, chosen on the training anatomies: docs/lambda.md.
-DEFAULT_LAMBDA_B = 1e6
-#: The standard deviation within an image for which that weight is meant: the prior of B.
-_SPREAD_OF_B = 0.1775
-
-
-def default_weight(field: Parameter) -> float:
-    """Return the default weight of the penalty for a field.
-
-    A field that varies by half as much is as smooth, relative to its spread, with four times the weight. The spread is that of
-    its prior, so the default is `DEFAULT_LAMBDA_B` for the B of inversion recovery.
-    """
-    return float(f"{DEFAULT_LAMBDA_B * (_SPREAD_OF_B / spread_of(field)) ** 2:.3g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,16 +47,20 @@ class MLE(Estimator):
     Parameters
     ----------
     lambda_B
-        Weight of the penalty. Its unit: the log-likelihood is in natural units (images over σ), B has its own unit (1)
+        Weight of the penalty. Its unit: the log-likelihood is in natural units (images over σ), B is dimensionless
         and Δ is per square voxel: Σₐ (second difference along axis a)/(hₐ/h)², where hₐ is the length of the voxel
         along the axis and h that of its finest axis. Since χ² falls as σ grows, noisier data are smoothed more; the
         scale of the images makes no difference. The distance over which B is smoothed goes as λ_B^¼.
-        0 estimates B in every voxel by itself, ``math.inf`` one B for the whole volume. The default is 10⁶ for the B of
-        inversion recovery; for other fields it follows from the spread of their prior (`default_weight`).
+        Other fields than the B of inversion recovery are measured in units of their spread within an image (their prior), so
+        a λ_B means the same smoothness for all.
+        0 estimates B in every voxel by itself, ``math.inf`` one B for the whole volume. `None` chooses λ_B from the data: that
+        of ∞, 10⁶ … 10³ which has the least AIC = −2 log p + 2 dof. `settings` of the maps has the one that was used.
     fixed
-        Parameters that are known, by name: numbers, or maps (*X), as `WeightedSeries.given`. It takes precedence.
+        Parameters that are known and alike everywhere, by name, in their unit: ``{"B": 2.0}``. They are not estimated.
+        For one that differs between voxels use ``given`` of the series.
     bounds
-        Other bounds of the time or the field than those of the model, by name, in their unit.
+        Other bounds of the time or the field than those of the model, by name, in the unit of the parameter:
+        ``{"T1": (200, 3000)}``.
     threads
         How many. The default is the number of processors.
 
@@ -105,7 +81,8 @@ class MLE(Estimator):
 
     References
     ----------
-    Sabidussi et al. 2021, Eq. 2 and §4.4.1, doi:10.1016/j.media.2021.102220. Profile likelihood: Murphy and van der Vaart
+    Sabidussi et al. 2021, Eq. 2 and §4.4.1, doi:10.1016/j.media.2021.102220. AIC: Akaike 1974,
+    doi:10.1109/TAC.1974.1100705. Profile likelihood: Murphy and van der Vaart
     2000, doi:10.1080/01621459.2000.10474219.
 
     Examples
@@ -118,9 +95,9 @@ class MLE(Estimator):
     {'A': 100.0, 'B': 1.9, 'T1': 800.0}
     """
 
-    lambda_B: float | None = None
-    fixed: Mapping[str, Any] | None = None
-    bounds: Mapping[str, tuple[float, float]] | None = None
+    lambda_B: float | None = DEFAULT_LAMBDA_B
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     threads: int | None = None
 
     name: ClassVar[str] = "mle"
@@ -130,70 +107,66 @@ class MLE(Estimator):
     def __post_init__(self) -> None:
         if self.lambda_B is not None and not self.lambda_B >= 0:
             raise InputError(f"lambda_B: expected zero, a positive number or infinity (one B), got {self.lambda_B}.")
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"threads: expected 1 or more, got {self.threads}.")
+        checked = self._least_squares
+        object.__setattr__(self, "fixed", checked.fixed)
+        object.__setattr__(self, "bounds", checked.bounds)
+
+    @property
+    def _least_squares(self) -> NLLS:
+        """The estimator that this one comes down to without a smooth field and with Gaussian noise; it checks the options."""
+        return NLLS(threads=self.threads, fixed=self.fixed, bounds=self.bounds)
 
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series, with standard deviations, residual and σ."""
         series = constrained(series, self.fixed, self.bounds)
         if self.is_voxelwise(series) and isinstance(series.noise or Gaussian(), Gaussian):
-            maps = NLLS(threads=self.threads).estimate(series, progress=progress)
+            maps = self._least_squares.estimate(series, progress=progress)
             return replace(maps, estimator=self.name, settings=self._settings(None))
         return _maximise(self, series, progress)
 
     def is_voxelwise(self, series: WeightedSeries) -> bool:
         """Tell whether no field of the series is smoothed."""
-        field = series.model.field
-        known = {*series.held, *(self.fixed or {})}
-        return field is None or not field.smooth or field.name in known or self.lambda_B == 0
+        smooth, known = series.model.field, {*series.held, *self.fixed}
+        return smooth is None or not smooth.smooth or smooth.name in known or self.lambda_B == 0
 
-    def _settings(self, weight: float | None) -> dict[str, Any]:
-        """Return the options for sidecars, with the weight that was used."""
-        options = settings_of_options(self)
+    def _settings(self, lambda_B: float | None) -> dict[str, Any]:
+        """Return the options for sidecars, with the λ_B that was used."""
+        options = asdict(self)
         del options["lambda_B"]
-        return options if weight is None else {"lambda_B": weight, **options}
+        return options if lambda_B is None else {"lambda_B": lambda_B, **options}
 
 
 def _maximise(options: MLE, series: WeightedSeries, progress: Progress | None) -> ParameterMaps:
     from rimap.estimators.mle.answer import Answer, Scale, write  # numba is slow to import: only who maps pays
     from rimap.estimators.mle.known import Partitions, usable
+    from rimap.estimators.mle.solve import solve
     from rimap.estimators.mle.voxels import Voxels
 
     model, held = series.model, series.held
-    field = None if model.field is None or model.field.name in held else model.field
-    weight = 0.0 if options.is_voxelwise(series) else _weight(options, field)
+    unknown = None if model.field is None or model.field.name in held else model.field
+    lambda_B = 0.0 if options.is_voxelwise(series) else options.lambda_B
     noise, source, found = _with_sigma(series, options.threads)
     status = usable(series, noise)
     voxels = np.flatnonzero(status == Status.OK)
     answer = Answer.empty(series, status)
     if len(voxels):
-        with ThreadPoolExecutor(options.threads or _cores()) as pool:
+        with ThreadPoolExecutor(options.threads or cores()) as pool:
             parts = Partitions.of(series, voxels)
             sigma = _at(noise.sigma, parts.voxels)
             scale = Scale(parts.voxels, sigma, np.maximum(sigma, PRECISION * _rms(series, voxels)))
             data = Voxels.of(series.images, parts.voxels, scale.unit, parts.tables, noise, pool)
-            solution = _solve(series, data, parts, field, weight, progress)
-            write(answer, series, field, data, scale, solution, noise)
+            solution = solve(series, data, parts, unknown, lambda_B, progress)
+            write(answer, series, unknown, data, scale, solution, noise)
+            lambda_B = solution.lambda_B
     Q, X = len(model.parameters), series.shape
     maps = ParameterMaps(
         kappa=answer.kappa.reshape(Q, *X), model=model, status=status.reshape(X), sd_kappa=answer.sd.reshape(Q, *X),
         residual=answer.residual.reshape(X), noise=noise, sigma_source=source, estimator=MLE.name,
-        settings=options._settings(weight if field is not None and field.smooth else None), affine=series.affine,
+        settings=options._settings(lambda_B if unknown is not None and unknown.smooth else None), affine=series.affine,
         covariance=None if answer.covariance is None else answer.covariance.reshape(-1, *X),
     )  # fmt: skip
     doubts = (*conditioning_warnings(series, maps), *noise_floor_warnings(series, maps), *misfit_warnings(series, maps))
     return replace(maps, warnings=(*model_warnings(model), *found, *doubts))
-
-
-def _weight(options: MLE, field: Parameter | None) -> float:
-    assert field is not None
-    return default_weight(field) if options.lambda_B is None else options.lambda_B
-
-
-def _cores() -> int:
-    from rimap.estimators.nlls.estimator import _cores as cores
-
-    return cores()
 
 
 def _with_sigma(series: WeightedSeries, threads: int | None) -> tuple[Noise, str, tuple[str, ...]]:
@@ -208,69 +181,6 @@ def _with_sigma(series: WeightedSeries, threads: int | None) -> tuple[Noise, str
             "few images and no background to estimate it from. Give --sigma, or use NLLS."
         )
     return maps.noise, maps.sigma_source, ()
-
-
-def _solve(
-    series: WeightedSeries, data: Voxels, parts: Partitions, field: Parameter | None, weight: float,
-    progress: Progress | None,
-) -> Solution:  # fmt: skip
-    """Return the best field and fit."""
-    from rimap.estimators.mle.answer import Solution
-
-    voxels, V = parts.voxels, len(data)
-    if field is None:
-        known = series.held.get(series.model.field.name, 0.0) if series.model.field is not None else 0.0
-        F = np.asarray(known, dtype=float).reshape(-1)[voxels] if np.ndim(known) else np.zeros(V)
-        return Solution(None, data.fit(F, None, True), 0.0, True)
-    if weight == 0:
-        fit, converged = _each_its_own(series, data, voxels, field)
-        own = np.full(series.selected.size, np.nan)
-        own[voxels] = fit.F
-        return Solution(own.reshape(series.shape), fit, math.inf, converged)
-    best = data.best_constant(field.bounds, sample=None if math.isinf(weight) else 1000, preferred=field.start)
-    if math.isinf(weight):
-        total = float(np.maximum(best.w, 0).sum())
-        return Solution(np.full(series.shape, best.F[0]), best, 1 / total if total > 0 else math.inf, True)
-    chosen = np.zeros(series.selected.size, bool)
-    chosen[voxels] = True
-    box = Box.around(chosen.reshape(series.shape), series.voxel_size)
-    box = replace(box, data=box.data[parts.order])
-    first = []
-
-    def watch(J: float, promise: float) -> None:
-        first.append(max(promise, 1.0))
-        if progress:
-            done = math.log(first[0] / max(promise, TOLERANCE)) / math.log(first[0] / TOLERANCE)
-            progress(int(min(max(100 * done, 0), 99)), 100)
-
-    start = np.full(box.shape, best.F[0]) if data.linear_in_field else smooth_start(box, data, field)
-    tolerance = TOLERANCE + 3e-4 * box.degrees_of_freedom(float(np.maximum(best.w, 0).mean()), weight)
-    F, fit, ended = minimise(box, data.fit, start, weight, field.bounds, tolerance=tolerance, watch=watch)
-    if progress:
-        progress(100, 100)
-    return Solution(box.crop(F, series.shape), fit, box.variance(fit.w, weight), ended)
-
-
-def _each_its_own(
-    series: WeightedSeries, data: Voxels, voxels: NDArray[np.intp], field: Parameter
-) -> tuple[Fit, NDArray[np.bool_]]:
-    """Return the fit with a field of its own in every voxel, and where it converged: Newton's method, from least squares."""
-    name, bounds = field.name, field.bounds
-    start = NLLS(threads=1).estimate(series.with_noise(Gaussian(sigma=1.0)))[name].reshape(-1)[voxels]
-    fit = data.fit(np.clip(np.nan_to_num(start, nan=sum(bounds) / 2), *bounds))
-    reach = np.full(len(data), 0.1)
-    moves: NDArray[np.bool_] = np.ones(len(data), bool)
-    for _ in range(50):
-        curve = np.where(fit.w > 0, fit.w, np.abs(fit.g) / reach + 1e-12)
-        F = np.clip(fit.F + np.clip(-fit.g / curve, -reach, reach), *bounds)
-        moves = np.abs(fit.g * (F - fit.F)) > 2e-4
-        if not moves.any():
-            break
-        new = data.fit(F, fit)
-        better = new.f < fit.f
-        reach = np.where(better, np.minimum(2 * reach, 1.0), 0.3 * reach)
-        fit = new.where(better, fit)
-    return fit, np.logical_not(moves)
 
 
 def _at(sigma: Any, voxels: NDArray[np.intp]) -> Any:

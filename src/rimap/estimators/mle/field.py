@@ -124,6 +124,17 @@ class Box:
         spread = np.array([(share * level / (level + penalty) ** 2).sum() for level in levels])
         return np.asarray(np.exp(np.interp(np.log(near), np.log(levels), np.log(spread))))
 
+    def around_each(self, values: Array, lambda_B: float) -> Array:
+        """Return at the data (V) the mean of `values` (V) over the distance to which the solution is smoothed, not below 0."""
+        mean = float(values.mean())
+        if not mean > 0:
+            return np.maximum(values, 0.0)
+        gain = mean / (mean + lambda_B * self.mu**2)
+        sums, counts = (
+            self.filter(self.scatter(a), gain).reshape(-1)[self.data] for a in (values, np.ones(len(values)))
+        )
+        return np.asarray(np.maximum(sums / np.maximum(counts, 0.05), 0.0))
+
     def degrees_of_freedom(self, w: float, lambda_B: float) -> float:
         """Return how many values B is free to take at the data, if the information on it is `w` everywhere."""
         return len(self.data) * float((w / (w + lambda_B * self.mu**2 + 1e-300)).mean())
@@ -215,6 +226,9 @@ def minimise(
     tolerance: float = 0.1,
     max_iterations: int = 100,
     watch: Callable[[float, float], None] | None = None,
+    local_curvature: bool = False,
+    state: S | None = None,
+    search: bool = True,
 ) -> tuple[Array, S, bool]:
     """Minimise Σ f(B) + λ/2·‖ΔB‖² over fields B within `bounds`, by Newton's method.
 
@@ -229,6 +243,13 @@ def minimise(
         (*shape) of the box.
     watch
         Called with the objective and what the next step promises.
+    local_curvature
+        Whether the curvature is averaged over neighbours rather than cut off at zero voxel by voxel: better if the signal is
+        not linear in B, where that of many voxels is negative.
+    state
+        The state at `start`, if it is known.
+    search
+        Whether the end must withstand a search over all T. Without it the result is good enough to go on from.
 
     Returns
     -------
@@ -243,13 +264,14 @@ def minimise(
     def penalty(B: Array) -> float:
         return 0.5 * lambda_B * float((box.laplacian(B) ** 2).sum())
 
-    state = fit(at(B), None, False)
+    state = fit(at(B), None, False) if state is None else state
     J, searched, t = state.total + penalty(B), False, 1.0
     for _ in range(max_iterations):
         G = box.scatter(state.g) + lambda_B * box.laplacian(box.laplacian(B))
         stuck = ((lo >= B) & (G > 0)) | ((hi <= B) & (G < 0))
         free = ~stuck if stuck.any() else None
-        step, _ = solve_linear(box, box.scatter(np.maximum(state.w, 0.0)), lambda_B, -G, free=free, rtol=0.03)
+        w = box.around_each(state.w, lambda_B) if local_curvature else np.maximum(state.w, 0.0)
+        step, _ = solve_linear(box, box.scatter(w), lambda_B, -G, free=free, rtol=0.03)
         promise = -0.5 * float((G * step).sum())
         if watch is not None:
             watch(J, promise)
@@ -265,7 +287,7 @@ def minimise(
                     break
                 t *= 0.3
         if gain < tolerance:
-            if searched:
+            if searched or not search:
                 return B, state, True
             state = fit(at(B), state, True)
             J, searched = state.total + penalty(B), True

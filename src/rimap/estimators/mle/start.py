@@ -8,12 +8,14 @@ neighbouring blocks.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rimap.estimators.mle.field import Box, solve_linear
+from rimap.estimators.mle.weight import spread_of
 from rimap.signals.base import Parameter
 
 if TYPE_CHECKING:
@@ -21,10 +23,10 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-#: Values of the field that are tried, over its bounds.
-LEVELS = 41
+#: Values of the field at which the likelihood is evaluated, over its bounds, and into how many each interval is divided then.
+LEVELS, FINER = 25, 3
 #: About how many blocks along the longest axis, and how many voxels of each block are looked at (on average).
-BLOCKS, VOXELS_OF_A_BLOCK = 12, 10
+BLOCKS, VOXELS_OF_A_BLOCK = 12, 100
 #: By how much a block's value may differ from its neighbour's: this share of the field's spread in an image, for each of
 #: `BLOCKS` along the longest axis.
 STEP = 0.3
@@ -37,41 +39,66 @@ PREFERENCE = 0.02
 SILENT = 1.0
 
 
-def smooth_start(box: Box, data: Voxels, field: Parameter) -> Array:
-    """Return a field (*box.shape) near the best minimum of Σ f(F) over smooth fields; `data` are the voxels of the box."""
-    levels = np.linspace(*field.bounds, LEVELS)
-    n_blocks, size = _blocks(box)
-    some = np.arange(len(data))
-    most = int(np.prod(n_blocks)) * VOXELS_OF_A_BLOCK
-    if len(some) > most:
-        some = np.sort(np.random.default_rng(0).permutation(len(data))[:most])
-    costs = _costs(data.some(some), levels)
-    place = np.unravel_index(box.data[some], box.shape)
-    block = np.ravel_multi_index(tuple(p // s for p, s in zip(place, size)), n_blocks)
-    unary = np.zeros((int(np.prod(n_blocks)), LEVELS))
-    np.add.at(unary, block, costs.T * (len(data) / len(some)))
-    unary = np.minimum(unary - unary.min(axis=1, keepdims=True), CAP)
-    spread = spread_of(field)
-    assert field.start is not None
-    unary += PREFERENCE * ((levels - field.start) / spread) ** 2
-    found = levels[_most_likely(unary.reshape(*n_blocks, LEVELS), levels, STEP * spread)].reshape(-1)
-    telling = (np.ptp(unary, axis=1) > SILENT)[block]
-    if not telling.any():
-        return np.full(box.shape, levels[np.argmin(unary.sum(0))])
-    target, weights = np.zeros(box.size), np.zeros(box.size)
-    at, values = box.data[some][telling], found[block[telling]]
-    weights[at], target[at] = 1.0, values - values.mean()
-    stiffness = (min(size) / 4) ** 4 * len(some) / len(data)  # smooths over a block
-    where = weights.reshape(box.shape)
-    change, _ = solve_linear(box, where, stiffness, where * target.reshape(box.shape), rtol=1e-3)
-    return np.clip(values.mean() + change, *field.bounds)
+@dataclass(frozen=True, eq=False)
+class LikelyField:
+    """What blocks of voxels say about the field.
 
+    Parameters
+    ----------
+    box
+        Of the field.
+    bounds, usual
+        Of its values, and the one if nothing is known.
+    target, information
+        (*box.shape) the likely value at voxels with data, and how well it is determined there; 0 elsewhere.
+    """
 
-def spread_of(field: Parameter) -> float:
-    """Return the standard deviation of a field within an image: that of its prior."""
-    if field.prior is not None:
-        return abs(sum(field.prior.mean) / 2) * max(field.prior.spread)
-    return 0.1 * (abs(field.start) if field.start else max(abs(b) for b in field.bounds))
+    box: Box
+    bounds: tuple[float, float]
+    usual: float
+    target: Array
+    information: Array
+
+    @classmethod
+    def of(cls, box: Box, data: Voxels, field: Parameter) -> LikelyField:
+        """Return the most likely combination of values; `data` are the voxels of the box."""
+        n_blocks, size = _blocks(box)
+        many = int(np.prod(n_blocks))
+        some = np.arange(len(data))
+        if len(some) > many * VOXELS_OF_A_BLOCK:
+            some = np.sort(np.random.default_rng(0).permutation(len(data))[: many * VOXELS_OF_A_BLOCK])
+        place = np.unravel_index(box.data[some], box.shape)
+        block = np.ravel_multi_index(tuple(p // s for p, s in zip(place, size)), n_blocks)
+        assert field.start is not None
+        levels, unary = _costs(data.some(some), block, many, field)
+        unary *= len(data) / len(some)
+        unary = np.minimum(unary - unary.min(axis=1, keepdims=True), CAP)
+        telling = np.ptp(unary, axis=1) > SILENT
+        spread = spread_of(field)
+        unary += PREFERENCE * ((levels - field.start) / spread) ** 2
+        best = _most_likely(unary.reshape(*n_blocks, len(levels)), levels, STEP * spread).reshape(-1)
+        inner, step = np.clip(best, 1, len(levels) - 2), levels[1] - levels[0]
+        before, at, after = (unary[np.arange(many), inner + k] for k in (-1, 0, 1))
+        information = np.maximum((before - 2 * at + after) / step**2, 0.0) * telling
+        of_a_voxel = information / np.maximum(np.bincount(block, minlength=many), 1)
+        target, W = np.zeros(box.size), np.zeros(box.size)
+        target[box.data[some]], W[box.data[some]] = levels[best][block], of_a_voxel[block]
+        return cls(box, field.bounds, field.start, target.reshape(box.shape), W.reshape(box.shape))
+
+    @property
+    def mean_information(self) -> float:
+        """What a voxel with data says about the field, on average."""
+        return float(self.information.sum() / max(len(self.box.data), 1))
+
+    def smoothed(self, weight: float) -> Array:
+        """Return the field (*box.shape) that minimises Σ information/2 (F − target)² + λ/2‖ΔF‖², for the weight λ."""
+        total = float(self.information.sum())
+        if total <= 0:
+            return np.full(self.box.shape, self.usual)
+        middle = float((self.information * self.target).sum()) / total
+        rhs = self.information * (self.target - middle)
+        change, _ = solve_linear(self.box, self.information, weight, rhs, rtol=1e-2)
+        return np.clip(middle + change, *self.bounds)
 
 
 def _blocks(box: Box) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -81,14 +108,25 @@ def _blocks(box: Box) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(-(-n // s) for n, s in zip(box.shape, size)), size
 
 
-def _costs(data: Voxels, levels: Array) -> Array:
-    """Return the negative log-likelihood of the voxels (V) for each level of the field, (L, V)."""
-    costs = np.empty((len(levels), len(data)))
-    fit = None
-    for i, level in enumerate(levels):
-        fit = data.fit(np.full(len(data), level), fit)
-        costs[i] = fit.f
-    return costs
+def _costs(data: Voxels, block: NDArray[np.intp], n_blocks: int, field: Parameter) -> tuple[Array, Array]:
+    """Return levels of the field and the negative log-likelihood of each block for each of them, (n_blocks, L).
+
+    T is followed from the usual value of the field to either side: at values where the images hardly depend on it, it is lost.
+    """
+    from scipy.interpolate import CubicHermiteSpline  # slow to import
+
+    coarse = np.linspace(*field.bounds, LEVELS)
+    values, slopes = np.empty((2, n_blocks, LEVELS))
+    middle = int(np.argmin(abs(coarse - (field.start or 0.0))))
+    usual = data.fit(np.full(len(data), coarse[middle]))
+    for side in (range(middle, LEVELS), range(middle - 1, -1, -1)):
+        fit = usual
+        for i in side:
+            fit = data.fit(np.full(len(data), coarse[i]), fit)
+            values[:, i] = np.bincount(block, fit.f, n_blocks)
+            slopes[:, i] = np.bincount(block, fit.g, n_blocks)
+    levels = np.linspace(*field.bounds, FINER * (LEVELS - 1) + 1)
+    return levels, CubicHermiteSpline(coarse, values, slopes, axis=1)(levels)
 
 
 def _most_likely(unary: Array, levels: Array, step: float) -> NDArray[np.intp]:
@@ -100,7 +138,7 @@ def _most_likely(unary: Array, levels: Array, step: float) -> NDArray[np.intp]:
     axes = [a for a in range(unary.ndim - 1) if unary.shape[a] > 1]
     into = {(a, side): np.zeros_like(unary) for a in axes for side in (0, 1)}  # from the neighbour below or above
     belief = unary
-    for _ in range(4 * max(unary.shape[:-1])):
+    for _ in range(3 * max(unary.shape[:-1])):
         new = {}
         for a, side in into:
             without = belief - into[a, 1 - side]  # what a block tells its neighbour is not what that one told it
@@ -116,4 +154,4 @@ def _most_likely(unary: Array, levels: Array, step: float) -> NDArray[np.intp]:
             new[a, side] = 0.5 * (moved + into[a, side])
         into = new
         belief = unary + sum(into.values())
-    return belief.argmin(-1)
+    return np.asarray(belief.argmin(-1))

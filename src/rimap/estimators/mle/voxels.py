@@ -209,19 +209,22 @@ class Voxels:
         best = near[0] if preferred is None else min(near, key=lambda fit: abs(float(fit.F[0]) - preferred))
         if sample is not None and sample < len(self):
             return best
-        return self._constant_from(self.fit(np.full(len(self), best.F[0])), bounds, tolerance)
+        return self.constant_from(float(best.F[0]), bounds, None, tolerance)
 
     def _constant_near(self, centre: float, step: float, bounds: tuple[float, float], tolerance: float) -> Fit:
         """Return the fit with the best one F within `step` of `centre`, and where that leads."""
         lo, hi = bounds
         finer = np.clip(np.linspace(centre - step, centre + step, 5), lo, hi)
-        fits = [self.fit(np.full(len(self), F)) for F in finer]
-        return self._constant_from(min(fits, key=lambda fit: fit.total), bounds, tolerance)
+        totals = [self.fit(np.full(len(self), F)).total for F in finer]
+        return self.constant_from(float(finer[int(np.argmin(totals))]), bounds, None, tolerance)
 
-    def _constant_from(self, fit: Fit, bounds: tuple[float, float], tolerance: float) -> Fit:
-        """Return the fit with one F where Newton's method from `fit` ends."""
+    def constant_from(
+        self, start: float, bounds: tuple[float, float], near: Fit | None, tolerance: float = 0.05
+    ) -> Fit:
+        """Return the fit with one F where Newton's method ends, from one F and from a fit that is near it, if there is one."""
         lo, hi = bounds
-        b, searched = float(fit.F[0]), False
+        b, searched = start, False
+        fit = self.fit(np.full(len(self), b), near)
         for _ in range(40):
             g, w = float(fit.g.sum()), max(float(fit.w.sum()), 1e-3 * float(np.abs(fit.w).sum()) + 1e-12)
             move = float(np.clip(b - g / w, lo, hi)) - b

@@ -27,7 +27,6 @@ from rimap.signals.base import SignalModel
 
 #: Voxels whose standard deviations are found at a time.
 CHUNK = 4096
-_cores = cores  # the MLE imports it from here
 
 #: What is known of the parameters, by name: a number or a map (*X).
 Held = Mapping[str, Any]

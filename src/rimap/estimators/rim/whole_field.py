@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.estimators.mle.estimator import DEFAULT_LAMBDA_B, PRECISION
+from rimap.estimators.mle.estimator import PRECISION
 from rimap.estimators.mle.field import Box, solve_linear
+from rimap.estimators.mle.weight import DEFAULT_LAMBDA_B
 from rimap.estimators.rim.averaging import average_of_alike
 from rimap.estimators.rim.elimination import Triangle, eliminated
 from rimap.estimators.rim.known_field import DataTerm
