@@ -21,6 +21,17 @@ _NAMES = {
     "Status": "rimap.maps",
     "InversionRecovery": "rimap.signals.inversion_recovery",
     "T2Decay": "rimap.signals.t2_decay",
+    "GradientEcho": "rimap.signals.gradient_echo",
+    "GradientEchoWithOffset": "rimap.signals.gradient_echo",
+    "LookLocker": "rimap.signals.look_locker",
+    "MOLLI": "rimap.signals.look_locker",
+    "MP2RAGE": "rimap.signals.mp2rage",
+    "UniformMP2RAGE": "rimap.signals.mp2rage",
+    "MultiEchoSpinEcho": "rimap.signals.multi_echo_spin_echo",
+    "SaturationRecovery": "rimap.signals.saturation_recovery",
+    "VariableFlipAngle": "rimap.signals.variable_flip_angle",
+    "b1_from_afi": "rimap.b1",
+    "b1_from_dam": "rimap.b1",
     "SignalModel": "rimap.signals.base",
     "setting": "rimap.signals.settings",
     "Parameter": "rimap.signals.base",
@@ -44,6 +55,8 @@ _NAMES = {
 __all__ = ["__version__", *sorted(_NAMES)]
 
 if TYPE_CHECKING:  # what type checkers see; tests/test_ways_in.py holds it to _NAMES
+    from rimap.b1 import b1_from_afi as b1_from_afi
+    from rimap.b1 import b1_from_dam as b1_from_dam
     from rimap.errors import InputError as InputError
     from rimap.estimators.mle.estimator import MLE as MLE
     from rimap.estimators.nlls.estimator import NLLS as NLLS
@@ -63,10 +76,19 @@ if TYPE_CHECKING:  # what type checkers see; tests/test_ways_in.py holds it to _
     from rimap.signals.base import FieldPrior as FieldPrior
     from rimap.signals.base import Parameter as Parameter
     from rimap.signals.base import SignalModel as SignalModel
+    from rimap.signals.gradient_echo import GradientEcho as GradientEcho
+    from rimap.signals.gradient_echo import GradientEchoWithOffset as GradientEchoWithOffset
     from rimap.signals.inversion_recovery import InversionRecovery as InversionRecovery
+    from rimap.signals.look_locker import MOLLI as MOLLI
+    from rimap.signals.look_locker import LookLocker as LookLocker
+    from rimap.signals.mp2rage import MP2RAGE as MP2RAGE
+    from rimap.signals.mp2rage import UniformMP2RAGE as UniformMP2RAGE
+    from rimap.signals.multi_echo_spin_echo import MultiEchoSpinEcho as MultiEchoSpinEcho
     from rimap.signals.protocols import PROTOCOLS as PROTOCOLS
+    from rimap.signals.saturation_recovery import SaturationRecovery as SaturationRecovery
     from rimap.signals.settings import setting as setting
     from rimap.signals.t2_decay import T2Decay as T2Decay
+    from rimap.signals.variable_flip_angle import VariableFlipAngle as VariableFlipAngle
     from rimap.workflow.mapping import map_series as map_series
     from rimap.workflow.request import Request as Request
 
