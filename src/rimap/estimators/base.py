@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import ClassVar
+from dataclasses import fields, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -57,6 +57,17 @@ def constrained(
     if not fixed and not bounds:
         return series
     return replace(series, model=series.model.with_bounds(bounds), given={**series.given, **fixed})
+
+
+def settings_of_options(estimator: Any) -> dict[str, Any]:
+    """Return the options of an estimator (a dataclass) for sidecars and reports: maps are named, not copied."""
+    found = {f.name: getattr(estimator, f.name) for f in fields(estimator)}
+    for name in ("fixed", "bounds"):
+        if not found.get(name):
+            found.pop(name, None)
+    if "fixed" in found:
+        found["fixed"] = {k: float(v) if np.ndim(v) == 0 else "map" for k, v in found["fixed"].items()}
+    return found
 
 
 def model_warnings(model: SignalModel) -> tuple[str, ...]:

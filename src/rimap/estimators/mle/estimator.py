@@ -118,11 +118,10 @@ class MLE(Estimator):
 
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series, with standard deviations, residual and σ."""
-        series = constrained(series, self.fixed, self.bounds)
         if self.is_voxelwise(series) and isinstance(series.noise or Gaussian(), Gaussian):
             maps = self._least_squares.estimate(series, progress=progress)
             return replace(maps, estimator=self.name, settings=self._settings(None))
-        return _maximise(self, series, progress)
+        return _maximise(self, constrained(series, self.fixed, self.bounds), progress)
 
     def is_voxelwise(self, series: WeightedSeries) -> bool:
         """Tell whether no field of the series is smoothed."""
