@@ -160,7 +160,7 @@ def _lenient_cache() -> type[Any]:
         def load_overload(self, sig: Any, target_context: Any) -> Any:
             try:
                 return super().load_overload(sig, target_context)
-            except Exception:  # whatever a damaged pickle may raise
+            except Exception:  # whatever a damaged file may raise
                 with contextlib.suppress(Exception):
                     self.flush()  # an empty index: what is compiled now replaces the damaged file
                 return None

@@ -165,7 +165,7 @@ def test_labels_choose(rimap, study, tmp_path):
         (("study", "out", "participant", "--estimator", "mel"), ("mle",)),
         (("study", "out", "participant", "--estimator", "nlls", "--noise", "rician"), ("Gaussian", "--estimator mle")),
         (("study", "study", "participant"), ("input data set itself",)),
-        (("study", "out", "participant", "--sequence", "MESE"), ("--sequence t2", "sub-01 IRT1")),
+        (("study", "out", "participant", "--sequence", "MESE"), ("--sequence mese", "sub-01 IRT1")),
         (("study", "out", "participant", "--mask", "nowhere"), ("--mask nowhere", "no such file or folder")),
         (("study", "out", "group"), ("holds no T1 or T2 map", "participant")),
     ],

@@ -25,6 +25,17 @@ NO_WARNINGS = (
     "both InversionTime and EchoTime",
     "neither name nor",
     "Rigid transforms found by",
+    "v0 v1 s0",
+    "actual flip-angle imaging (",
+    "double-angle method (",
+    "B1: actual over nominal",
+    "… differ between the images",
+    "FlipAngle …, RepetitionTime",
+    "Use --sequence …, or correct",
+    "suffix, and --sequence",
+    "If these are …, write",
+    "a number of more than 20 digits",
+    ", or one for each of the",
 )
 #: Functions whose strings are refusals, help or names.
 _REFUSALS = {"InputError", "RuntimeError", "AttributeError", "ValueError", "KeyError", "Option", "Argument", "print"}

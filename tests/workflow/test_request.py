@@ -131,7 +131,11 @@ def test_the_default_estimator_follows_from_roles() -> None:
         if model is IR:
             continue
         smooth = any(p.smooth for p in model.parameters)
-        assert name == ("mle" if smooth or not (model is VFA or model.changes_sign) else "nlls"), model
+        assert name == (
+            "mle"
+            if smooth or not (model is VFA or model.changes_sign or not any(p.amplitude for p in model.parameters))
+            else "nlls"
+        ), model
         assert model.title.lower() in why
     assert default_estimator(VFA)[0] == "nlls"
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rimap.estimators import Estimator
 
 #: Of Python and the libraries, and of threads and buffers.
-BASE = 312 << 20
+BASE = 352 << 20
 #: Bytes for each voxel: of its own, and for each image; and those for each voxel of a plane. Measured: docs/files.md.
 _NEEDS = {"nlls": (180, 8), "mle": (420, 12), "rim": (120, 12), "resnet": (300, 16)}
 _PLANE = {"rim": (1500, 20), "resnet": (10_000, 40)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from rimap.estimators.base import (
     conditioning_warnings,
     constrained,
     model_warnings,
+    settings_of_options,
 )
 from rimap.estimators.checks.misfit import misfit_warnings
 from rimap.estimators.checks.noise_floor import noise_floor_warnings
@@ -130,7 +131,7 @@ class MLE(Estimator):
 
     def _settings(self, lambda_B: float | None) -> dict[str, Any]:
         """Return the options for sidecars, with the λ_B that was used."""
-        options = asdict(self)
+        options = settings_of_options(self)
         del options["lambda_B"]
         return options if lambda_B is None else {"lambda_B": lambda_B, **options}
 
