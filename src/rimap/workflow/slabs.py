@@ -106,6 +106,7 @@ class Slabwise:
             sd_kappa=np.concatenate([p.sd_kappa for p in parts if p.sd_kappa is not None], -1),
             residual=np.concatenate([p.residual for p in parts if p.residual is not None], -1),
             status=np.concatenate([p.status for p in parts], -1),
+            covariance=_joined([p.covariance for p in parts]),
             noise=series.noise,
             affine=affine,
         )
@@ -128,7 +129,7 @@ class Slabwise:
         kappa, status, values = (np.concatenate(x, -1) for x in zip(*found))
         if not values.size:
             raise InputError(f"{labels.file.path}: expected labels, got zeros only.")
-        return replace(self.maps.head, kappa=kappa, status=status), values
+        return replace(self.maps.head, kappa=kappa, status=status, covariance=None), values
 
 
 def estimate(
@@ -208,6 +209,12 @@ def estimate(
     return replace(done, maps=replace(done.maps, head=replace(head, warnings=warnings)))
 
 
+def _joined(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+    """Return arrays put together along the last axis; `None` if one is missing."""
+    there = [p for p in parts if p is not None]
+    return np.concatenate(there, -1) if len(there) == len(parts) else None
+
+
 def _one_voxel(model: SignalModel, value: float) -> WeightedSeries:
     return WeightedSeries(np.full((model.n_images, 1), value), model)
 
@@ -218,7 +225,8 @@ def _nothing(head: ParameterMaps, mask: Any, shape: tuple[int, ...], why: Status
     if mask is not None:
         status[~mask] = Status.OUTSIDE_MASK
     nan = np.full((len(head.model.parameters), *shape), np.nan)
-    return replace(head, kappa=nan, sd_kappa=nan, residual=nan[0], status=status)
+    covariance = None if head.covariance is None else np.full((len(head.covariance), *shape), np.nan)
+    return replace(head, kappa=nan, sd_kappa=nan, residual=nan[0], status=status, covariance=covariance)
 
 
 def _noise(done: Slabwise) -> tuple[Noise, str, tuple[str, ...]]:
@@ -285,7 +293,10 @@ def _maps_at(done: Slabwise, where: tuple[NDArray[np.intp], ...]) -> ParameterMa
         at = _at(where, here, a)
         assert maps.sd_kappa is not None and maps.residual is not None
         kappa[:, here], sd[:, here], residual[here] = maps.kappa[at], maps.sd_kappa[at], maps.residual[at[1:]]
-    return replace(done.maps.head, kappa=kappa, sd_kappa=sd, residual=residual, status=done.status[where])
+    # what these voxels are asked for needs no derived map
+    return replace(
+        done.maps.head, kappa=kappa, sd_kappa=sd, residual=residual, status=done.status[where], covariance=None
+    )
 
 
 def _at(where: tuple[NDArray[np.intp], ...], here: NDArray[np.bool_], a: int) -> tuple[Any, ...]:
