@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 #: Public name -> the module that has it. Loaded on first use, so that `import rimap` costs nothing.
 _NAMES = {
     "read": "rimap.io",
+    "write": "rimap.io.write",
     "WeightedSeries": "rimap.series",
     "ParameterMaps": "rimap.maps",
     "Status": "rimap.maps",
@@ -63,6 +64,7 @@ if TYPE_CHECKING:  # what type checkers see; tests/test_ways_in.py holds it to _
     from rimap.estimators.resnet.estimator import ResNet as ResNet
     from rimap.estimators.rim.estimator import RIM as RIM
     from rimap.io import read as read
+    from rimap.io.write import write as write
     from rimap.likelihood import Gaussian as Gaussian
     from rimap.likelihood import Rician as Rician
     from rimap.likelihood import cramer_rao_sd as cramer_rao_sd

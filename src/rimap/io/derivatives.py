@@ -164,18 +164,37 @@ def map_files(
     extra_metadata: Mapping[str, Any] | None = None,
 ) -> MapFiles:
     """Return the files of the maps of a series, unwritten; the parameters are those of `write_maps`."""
-    out = Path(out)
     first = open_nifti(series_files.images[0])
-    head, shape = (maps.head, maps.shape) if isinstance(maps, MapsOnDisk) else (maps, maps.status.shape)
+    shape = maps.shape if isinstance(maps, MapsOnDisk) else maps.status.shape
     if shape != first.shape:
         raise InputError(f"the maps have shape {shape} and {first.path.name} {first.shape}.")
+    return files_like(
+        maps, series_files, Path(out), first.header, fill=fill, rates=rates, given=given, extra_metadata=extra_metadata
+    )
+
+
+def files_like(
+    maps: ParameterMaps | MapsOnDisk,
+    series_files: SeriesFiles,
+    out: Path,
+    header: Any,
+    *,
+    fill: float = np.nan,
+    rates: bool = False,
+    given: Mapping[str, Any] | None = None,
+    extra_metadata: Mapping[str, Any] | None = None,
+) -> MapFiles:
+    """Return the files of maps with the geometry of a NIfTI header; the other parameters are those of `write_maps`."""
+    head = maps.head if isinstance(maps, MapsOnDisk) else maps
+    shape = maps.shape if isinstance(maps, MapsOnDisk) else maps.status.shape
+    shape = (*shape, 1) if len(shape) == 1 else shape  # a file has two axes or more
     naming = Naming(series_files, out, type(head.model), head.estimator)
     common = map_metadata(head, series_files, out, given=given) | dict(extra_metadata or {})
     images: dict[Path, Content] = {}
     sidecars: dict[Path, Content] = {}
 
     def add(path: Path, values: Values, units: str | None, about: str, **more: Any) -> None:
-        images[path] = partial(nifti_of_pieces, partial(_in_slabs, maps, values), first.header, shape, fill)
+        images[path] = partial(nifti_of_pieces, partial(_in_slabs, maps, values), header, shape, fill)
         metadata = {"Description": about, **({"Units": units} if units else {}), **more, **common}
         sidecars[sidecar_of(path)] = to_json(metadata)
 

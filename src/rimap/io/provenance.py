@@ -172,6 +172,11 @@ def dataset_problem(out: Path, dataset: Path) -> str:
     """Return why OUT cannot hold the derivative of `dataset`, "" where it can."""
     if absolute(out) == dataset:
         return f"the output folder is the input data set itself, {out}. Give another folder, {out / 'derivatives' / 'rimap'} for example."
+    return foreign_problem(out)
+
+
+def foreign_problem(out: Path) -> str:
+    """Return why maps cannot be added to OUT, "" if it is new or has been made by rimap."""
     description = _description(out)
     if description and not _made_by_rimap(description):
         name = description.get("Name", "unnamed")
@@ -180,7 +185,13 @@ def dataset_problem(out: Path, dataset: Path) -> str:
 
 
 def dataset_files(out: Path, dataset: Path) -> dict[Path, bytes]:
-    """Return dataset_description.json, README and .bidsignore of OUT, those that are missing or change."""
+    """Return dataset_description.json, README and .bidsignore of OUT, those that are missing or change.
+
+    Parameters
+    ----------
+    dataset
+        The input; OUT itself if the images were in memory.
+    """
     before = _description(out)
     target = _relative(dataset, out)
     try:
@@ -191,7 +202,7 @@ def dataset_files(out: Path, dataset: Path) -> dict[Path, bytes]:
         source = {}
     version = importlib.metadata.version("rimap")
     description = before or {
-        "Name": f"rimap: parameter maps of {source.get('Name', dataset.name)}",
+        "Name": "rimap: parameter maps" + (f" of {source.get('Name', dataset.name)}" if target != "." else ""),
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [],
@@ -204,7 +215,7 @@ def dataset_files(out: Path, dataset: Path) -> dict[Path, bytes]:
             {"Name": "rimap", "Version": version, "Description": _PAPER},
         ]
     link = _link_name(description, target)
-    if link not in description.setdefault("DatasetLinks", {}):
+    if target != "." and link not in description.setdefault("DatasetLinks", {}):
         description["DatasetLinks"][link] = target
         origin = {"URL": target} | ({"DOI": source["DatasetDOI"]} if "DatasetDOI" in source else {})
         description["SourceDatasets"] = [*(description.get("SourceDatasets") or []), origin]

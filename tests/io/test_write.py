@@ -1,0 +1,99 @@
+"""`rimap.write`: maps in memory become the files that `rimap map` writes, and are read back as they were."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import rimap
+from rimap import InputError
+from rimap.io.results import find_results
+
+AFFINE = np.array([[-2.0, 0, 0.1, 30], [0, 2.0, 0, -40], [0.05, 0, 3.0, 5], [0, 0, 0, 1]])
+TAU = (50.0, 400.0, 1100.0, 2500.0)
+
+
+def maps_of(shape: tuple[int, ...] = (6, 5, 2), affine: np.ndarray | None = AFFINE, model=None) -> rimap.ParameterMaps:
+    model = model or rimap.InversionRecovery(tau=TAU, tr=6000.0)
+    maps = {"A": 100.0, "B": 1.9, "B1": 1.0, "T1star": 700.0, "T2star": 40.0}
+    kappa = np.stack([np.full(shape, maps.get(p.name, 900.0)) for p in model.parameters])
+    images = model.signal(kappa) + np.random.default_rng(0).standard_normal((model.n_images, *shape))
+    images = abs(images) if model.magnitude else images
+    return rimap.NLLS(threads=1).estimate(rimap.WeightedSeries(images, model, rimap.Gaussian(1.0), affine=affine))
+
+
+def test_loose_files_are_read_back(tmp_path: Path) -> None:
+    maps = maps_of()
+    written = rimap.write(maps, tmp_path / "out", name="phantom")
+    assert written[0].name == "phantom_T1map.nii.gz" and {p.parent for p in written} == {tmp_path / "out"}
+    assert "phantom_desc-sd_T1map.nii.gz" in [p.name for p in written]
+    image = nib.load(written[0])
+    np.testing.assert_allclose(image.affine, AFFINE, atol=1e-6)
+    assert image.header.get_xyzt_units()[0] == "mm"
+    (found,) = find_results(tmp_path / "out")
+    back = found.load()
+    assert back.model == maps.model and back.estimator == "nlls" and back.noise is not None and back.noise.sigma == 1
+    np.testing.assert_allclose(back.kappa, maps.kappa, rtol=1e-6)
+    np.testing.assert_allclose(back.sd_kappa, maps.sd_kappa, rtol=1e-6)
+    np.testing.assert_array_equal(back.status, maps.status)
+    about = json.loads((tmp_path / "out" / "phantom_T1map.json").read_text())
+    assert about["Units"] == "s" and about["InversionTimes"] == [t / 1000 for t in TAU]
+
+
+def test_a_bids_data_set_is_read_back(tmp_path: Path) -> None:
+    written = rimap.write(maps_of(), tmp_path, format="bids", name="sub-01_ses-2")
+    assert written[0] == tmp_path / "sub-01" / "ses-2" / "anat" / "sub-01_ses-2_T1map.nii.gz"
+    about = json.loads((tmp_path / "dataset_description.json").read_text())
+    assert about["DatasetType"] == "derivative" and about["GeneratedBy"][0]["Name"] == "rimap"
+    assert "." not in about["DatasetLinks"].values()
+    rimap.write(maps_of(), tmp_path, format="bids", name="sub-02")
+    assert len(find_results(tmp_path)) == 2
+
+
+def test_derived_maps_and_their_standard_deviations_are_read_back(tmp_path: Path) -> None:
+    model = rimap.signals.signal_models()["look-locker"](ti=(50, 200, 400, 800, 1500, 2500, 4000))  # type: ignore[attr-defined]
+    maps = maps_of(model=model)
+    assert np.isfinite(maps.sd["T1"]).mean() > 0.9
+    written = rimap.write(maps, tmp_path, name="cine")
+    assert written[0].name == "cine_T1map.nii.gz"
+    (found,) = find_results(tmp_path)
+    back = found.load()
+    np.testing.assert_allclose(back["T1"], maps["T1"], rtol=1e-5)
+    np.testing.assert_allclose(back.sd["T1"], maps.sd["T1"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(7,), (7, 3), (4, 3, 2)])
+def test_any_shape_with_or_without_an_affine(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    written = rimap.write(maps_of(shape, None), tmp_path)
+    image = nib.load(written[0])
+    assert image.shape == (shape if len(shape) > 1 else (*shape, 1))
+    assert int(image.header["sform_code"]) == int(image.header["qform_code"]) == 0  # the position is not known
+
+
+def test_what_cannot_be_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    maps = maps_of()
+    for wrong, message in (
+        ({"format": "dicom"}, "expected nifti or bids, got 'dicom'"),
+        ({"name": "../x"}, "name: expected letters"),
+        ({"format": "bids"}, "expected BIDS entities"),
+        ({"format": "bids", "name": "01"}, "expected BIDS entities"),
+    ):
+        with pytest.raises(InputError, match=message):
+            rimap.write(maps, tmp_path / "out", **wrong)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+    rimap.write(maps, tmp_path, name="a")
+    with pytest.raises(InputError, match="already exists"):
+        rimap.write(maps, tmp_path, name="a")
+    rimap.write(maps, tmp_path, name="a", overwrite=True)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "dataset_description.json").write_text(json.dumps({"Name": "x", "BIDSVersion": "1.10.0"}))
+    with pytest.raises(InputError, match="did not make"):
+        rimap.write(maps, other, format="bids", name="sub-01")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="expected a folder, got a file"):
+        rimap.write(maps, tmp_path / "file")
