@@ -1,0 +1,83 @@
+"""How improbable the residual of a voxel is for its noise: whether noise alone can have left it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.estimators.sigma import chi2, quantile
+
+#: A residual that noise alone exceeds in less than this share of voxels contradicts the model.
+IMPROBABLE = 1e-4
+#: At most so many voxels say what is usual in a scan.
+_SAMPLE = 50_000
+
+
+def chance_of_residual(squares: Any, sigma: Any, free: int) -> NDArray[np.float64]:
+    """Return the probability (V) that noise alone leaves as large a sum of squared residuals: that of χ² ≥ squares/σ².
+
+    Parameters
+    ----------
+    squares
+        (V) Σ (S − E S)² over the images of a voxel at its best fit, where E S is the mean of the noise model: the signal for
+        Gaussian noise, and more than the signal for Rician noise.
+    sigma
+        A number or (V), in the unit of the images.
+    free
+        Degrees of freedom, at least 1: images less estimated parameters.
+
+    Returns
+    -------
+    NaN where a residual or σ is not known.
+
+    Examples
+    --------
+    >>> chance_of_residual([4.0, 4.0, 40.0], [1.0, 2.0, 1.0], 3).round(4)
+    array([0.2615, 0.8013, 0.    ])
+    """
+    from scipy.special import gammaincc
+
+    return np.asarray(gammaincc(free / 2, _ratio(squares, sigma) / 2))
+
+
+def contradicts(squares: Any, sigma: Any, free: int, *, limit: float = IMPROBABLE) -> NDArray[np.bool_]:
+    """Tell which voxels (V) have a residual that is improbable for σ, and far larger than is usual in this scan.
+
+    If the model or σ is only roughly right everywhere, the residuals of all voxels exceed the noise. So σ counts as larger by
+    what the median voxel exceeds its expectation (`usual_misfit`), never as smaller.
+
+    Parameters
+    ----------
+    squares, sigma, free
+        As of `chance_of_residual`; without degrees of freedom nothing contradicts.
+    limit
+        The chance below which a residual is improbable.
+
+    Examples
+    --------
+    >>> contradicts([4.0, 4.0, 40.0], 1.0, 3)
+    array([False, False,  True])
+    """
+    ratio = _ratio(squares, sigma)
+    if free < 1:
+        return np.zeros(ratio.shape, bool)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(ratio > chi2(1 - limit, free) * usual_misfit(squares, sigma, free))
+
+
+def usual_misfit(squares: Any, sigma: Any, free: int) -> float:
+    """Return by which factor the χ² of the median voxel exceeds its expectation, at least 1."""
+    ratio = _ratio(squares, sigma).reshape(-1)
+    known = np.flatnonzero(np.isfinite(ratio))
+    known = known[:: -(-len(known) // _SAMPLE) or 1]
+    if not len(known) or free < 1:
+        return 1.0
+    return max(1.0, quantile(ratio[known], 0.5) / chi2(0.5, free))
+
+
+def _ratio(squares: Any, sigma: Any) -> NDArray[np.float64]:
+    """Return χ² (V)."""
+    with np.errstate(all="ignore"):
+        return np.asarray(np.asarray(squares, float) / np.asarray(sigma, float) ** 2)
