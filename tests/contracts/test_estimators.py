@@ -15,12 +15,7 @@ from .cases import ESTIMATED
 READY = {name: cls for name, cls in sorted(estimators().items()) if not hasattr(cls, "load")}
 #: What an estimator does not hold yet: (estimator, check), or (estimator, model). Whoever makes it hold takes it out.
 NOT_YET = {
-    ("nlls", "given_maps_are_held"),
-    ("nlls", "sigma_is_a_number_or_a_map"),
     ("mle", "sigma_is_a_number_or_a_map"),
-    ("nlls", "lab-spoiled"),
-    ("nlls", "lab-offset"),
-    ("nlls", "mese"),
     ("mle", "vfa"),
 }
 

@@ -197,7 +197,7 @@ def an_odd_voxel_harms_no_other(case: EstimatorCase, seed: int) -> None:
         raise DoesNotApply("the model has no amplitude: zero is a value like any other")
     series = case.series(seed=seed)
     images = series.images.copy()
-    images[(1, *_NAN)], images[(0, *_INF)], images[(slice(None), *_ZERO)] = np.nan, np.inf, 0.0
+    images[(-1, *_NAN)], images[(0, *_INF)], images[(slice(None), *_ZERO)] = np.nan, np.inf, 0.0
     maps = case.maps(replace(series, images=images))
     for voxel, expected in ((_NAN, Status.NOT_FINITE), (_INF, Status.NOT_FINITE), (_ZERO, Status.NO_SIGNAL)):
         got = Status(int(maps.status[voxel]))

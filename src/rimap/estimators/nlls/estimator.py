@@ -205,6 +205,7 @@ def _fit(
         done += many
     if progress and done < total:
         progress(total, total)
+    _leave_out_unknown_sigma(series, voxels, out)
     kappa, sd = _in_order(model, free, out, held, voxels)
     maps = ParameterMaps(
         kappa=voxels.unflatten(kappa),
@@ -216,6 +217,16 @@ def _fit(
         estimator=NLLS.name,
     )
     return maps, voxels.unflatten(rms)
+
+
+def _leave_out_unknown_sigma(series: WeightedSeries, voxels: Voxels, out: Out) -> None:
+    """Give voxels where a map of σ has no value their status, and no estimate."""
+    sigma = None if series.noise is None else series.noise.sigma
+    if sigma is None or np.ndim(sigma) == 0:
+        return
+    unknown = ~np.isfinite(voxels.flatten(np.asarray(sigma))) & voxels.mask
+    out.status[unknown] = Status.NOT_FINITE
+    out.kappa[:, unknown] = out.sd[:, unknown] = out.residual[unknown] = np.nan
 
 
 def _parts(
