@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap import card
+from rimap.advice import notes_of, warnings_of
 from rimap.derived import depends_on, derived_map, derived_sd
 from rimap.likelihood import Noise
 from rimap.quantities import is_relaxation, name_of, palette_of, quantities_of, quantity, values_of, window_of
@@ -30,6 +31,7 @@ class Status(IntEnum):
     NOT_CONVERGED = 4
     OUTSIDE_TRAINING = 5
     OUTSIDE_MASK = 6
+    OFF_MODEL = 7
 
     @property
     def meaning(self) -> str:
@@ -40,11 +42,12 @@ class Status(IntEnum):
 _MEANING = {
     Status.OK: "estimated",
     Status.AT_BOUND: "at a bound of the parameter box: the value is kept, it has no standard deviation",
-    Status.NO_SIGNAL: "no signal: no value",
-    Status.NOT_FINITE: "NaN or Inf in the images: no value",
+    Status.NO_SIGNAL: "background, no signal above the noise: no value",
+    Status.NOT_FINITE: "NaN, Inf or a missing or clipped value in an image: no value",
     Status.NOT_CONVERGED: "the iterations did not converge: the value is kept, do not rely on it",
     Status.OUTSIDE_TRAINING: "outside what the network was trained for: the value is kept, do not rely on it",
     Status.OUTSIDE_MASK: "outside the mask: no value",
+    Status.OFF_MODEL: "does not follow the model, beyond what noise explains: the value is kept, do not rely on it",
 }
 
 
@@ -104,7 +107,7 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
     estimator, settings
         Its name and its options, for sidecars and reports.
     warnings
-        What the user should know, in plain words.
+        What the user should know, in plain words, the most important first (`rimap.advice`).
     """
 
     kappa: NDArray[Any]
@@ -279,7 +282,12 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
             ]
         rows = [("", "median", "quartiles", "median SD"), *self._rows()]
         noise = [] if self.noise is None else [f"{noise_words(self.noise)} ({self.sigma_source})"]
-        notes = [f"Voxels: {self._counts()}", *noise, *(f"Warning: {w}" for w in self.warnings)]
+        notes = [
+            f"Voxels: {self._counts()}",
+            *noise,
+            *(f"Warning: {w}" for w in warnings_of(self.warnings)),
+            *notes_of(self.warnings),
+        ]
         about = f"{self.estimator}, {by_words(self.status.shape)} voxels"
         return card.card("ParameterMaps", about, pictures, rows, notes)
 

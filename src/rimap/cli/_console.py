@@ -64,6 +64,7 @@ def show_run(run: Run, *, quiet: bool = False) -> None:
         show(summary.lines(run))
     show(summary.warnings(run.results), error=quiet)
     if not quiet:
+        show(summary.notes(run.results))
         show(summary.kept(run))
 
 

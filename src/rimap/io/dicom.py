@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap import advice
 from rimap.errors import InputError, count_of
 from rimap.io.bids import models
 from rimap.io.dicom_convert import PrivateFolder, convert, phase_turn, require
@@ -197,7 +198,7 @@ def _converted(c: Candidate, sequence: str | None) -> SeriesFiles:
     stem = f"series-{c.key}" + (f"to{numbers[-1]}" if len(numbers) > 1 and "-" not in c.key else "")
     notes = list(c.notes)
     if together_with:
-        notes.append(f"{PART_WORDS[c.companion]} from series {', '.join(map(str, together_with))}")
+        notes.append(advice.note(f"{PART_WORDS[c.companion]} from series {', '.join(map(str, together_with))}"))
     return SeriesFiles(
         images=tuple(images),
         entities={},

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap import advice
 from rimap.errors import InputError
 from rimap.foreign import volume
 from rimap.io.bids import BidsName, Sidecars, absolute, dataset_of, is_nifti
@@ -223,11 +224,11 @@ def _read(p: Parameter, value: Any, first: NiftiFile) -> tuple[Given, str]:
     if not isinstance(value, Path):
         array = np.asarray(volume(value, first.affine, f"the map of {p.name}"), dtype=float)
         array, how = _converted(p, array, "")
-        return Given(array, "array"), f"{p.name} is a given map{how}"
+        return Given(array, "array"), advice.note(f"{p.name} is a given map{how}")
     values = read_map(value, first.shape, first.affine if first.oriented else None, f"map of {p.name}").astype(float)
     values, how = _converted(p, values, _unit_of(value))
     _check_values(p, values, value)
-    return Given(values, absolute(value)), f"{p.name} from {value.name}{how}"
+    return Given(values, absolute(value)), advice.note(f"{p.name} from {value.name}{how}")
 
 
 def _unit_of(path: Path) -> str:

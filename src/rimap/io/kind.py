@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rimap import advice
 from rimap.errors import InputError
 from rimap.io.bids import models
 from rimap.io.settings import settings_from_sidecars
@@ -110,7 +111,7 @@ def note_on_echoes(
         return []  # the images differ in something else: a preparation, whatever the readout
     kind, evidence = echo_kind(metadata)
     if model.gradient_echo and kind == GRADIENT and not sure:
-        return [f"the sidecars say gradient echoes ({evidence}): the map is T2*, not T2"]
+        return [advice.note(f"the sidecars say gradient echoes ({evidence}): the map is T2*, not T2")]
     if model.gradient_echo or kind == SPIN:
         return []
     for_gradient_echoes = [

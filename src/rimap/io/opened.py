@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap import advice
 from rimap.errors import InputError
 from rimap.io.empty import left_out
 from rimap.io.nifti import MaskFile, NiftiFile, read_volumes
@@ -193,7 +194,7 @@ class OpenSeries:
             return images, []
         low, high = self.model.normalised_range
         scaled = images / np.asarray(levels, images.dtype) * np.asarray(high - low, images.dtype) + low
-        return scaled, [f"whole numbers from 0 to {levels:g} are taken as {low:g} to {high:g}"]
+        return scaled, [advice.note(f"whole numbers from 0 to {levels:g} are taken as {low:g} to {high:g}")]
 
     def _levels(self, lowest: float, highest: float) -> float:
         """Return which stored number means the upper end of a normalised signal, 0 if the images have its range."""
@@ -274,7 +275,7 @@ class OpenSeries:
         if _rises(model):
             restore_polarity(images, model.times)
         source = "imaginary part" if complex_parts else "phase"
-        note = f"polarity from the {source}, relative to the image with the longest inversion time"
+        note = advice.note(f"polarity from the {source}, relative to the image with the longest inversion time")
         return images, _signed(model, True), [note]
 
 

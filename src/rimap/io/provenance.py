@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from rimap.advice import notes_of, warnings_of
 from rimap.errors import InputError
 from rimap.io.bids import absolute, models, read_json
 from rimap.io.metadata import settings_metadata
@@ -115,7 +116,8 @@ def map_metadata(
         "NoiseModel": None if noise is None else noise.name,
         "NoiseSigma": None if sigma is None else float(sigma) if sigma.ndim == 0 else float(np.nanmedian(sigma)),
         "NoiseSigmaSource": maps.sigma_source + (MEDIAN_OF_MAP if sigma is not None and sigma.ndim else ""),
-        "Warnings": list(maps.warnings),
+        "Warnings": list(warnings_of(maps.warnings)),
+        "Notes": list(notes_of(maps.warnings)),
     }
     sidecars = series_files.metadata()
     for field in _OF_SCANNER:

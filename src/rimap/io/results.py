@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.advice import note
 from rimap.errors import InputError
 from rimap.io.bids import absolute, is_nifti, models, read_json
 from rimap.io.finding import find_series
@@ -142,7 +143,8 @@ class ResultFiles:
         )
         apart = {d.name: (read(f"sd {d.name}"), _TO_RIMAP.get(d.unit, 1.0)) for d in model.derived}
         residual = read("residual")
-        settings, warnings = about.get("EstimatorSettings"), about.get("Warnings")
+        settings = about.get("EstimatorSettings")
+        told = (*_texts(about.get("Warnings")), *map(note, _texts(about.get("Notes"))))
         return ParameterMaps(
             kappa=values,
             model=model,
@@ -153,7 +155,7 @@ class ResultFiles:
             sigma_source=str(about.get("NoiseSigmaSource") or "given"),
             estimator=str(about.get("Estimator") or ""),
             settings=settings if isinstance(settings, dict) else {},
-            warnings=tuple(w for w in warnings if isinstance(w, str)) if isinstance(warnings, list) else (),
+            warnings=told,
             affine=header.affine,
             sd_derived={
                 name: np.where(no_value, np.nan, np.asarray(x, float) * s)
@@ -376,6 +378,11 @@ def _result(sidecar: Path) -> ResultFiles | None:
     if prefix and prefix != re.sub(r"[^a-zA-Z0-9]", "", estimator):
         return None  # desc-sd, desc-status
     return ResultFiles(main, name["stem"], prefix, name["suffix"], about)
+
+
+def _texts(value: Any) -> list[str]:
+    """Return the sentences of a field of a sidecar."""
+    return [v for v in value if isinstance(v, str)] if isinstance(value, list) else []
 
 
 def _shared(model: SignalModel, setting: Setting) -> float | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from rimap import advice
 from rimap.errors import InputError, count_of
 from rimap.io.nifti import NiftiFile
 from rimap.signals import SignalModel
@@ -218,7 +219,7 @@ def note_on_repeats(
             "one volume in each file, or give each its value in the sidecar."
         )
     what = "time" if axis.unit == "ms" else axis.title
-    return [f"{max(f.n_volumes for f in files)} volumes for each {what} are taken as repeats"]
+    return [advice.note(f"{max(f.n_volumes for f in files)} volumes for each {what} are taken as repeats")]
 
 
 def _add(given: dict[str, Any], name: str, values: Any, option: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from rimap.advice import note
 from rimap.registration.motion import Floats, Motion
 from rimap.series import WeightedSeries
 
@@ -67,7 +68,7 @@ def align(series: WeightedSeries, motion: Motion) -> WeightedSeries:
     if not series.model.is_signed and (series.images[np.isfinite(series.images)] >= 0).all():
         result = np.maximum(result, 0.0)  # splines swing below zero
     result = result.reshape(series.images.shape).astype(series.images.dtype)
-    return replace(series, images=result, notes=(*series.notes, _aligned(series, motion)))
+    return replace(series, images=result, notes=(*series.notes, note(_aligned(series, motion))))
 
 
 def still(motion: Motion) -> NDArray[np.bool_]:

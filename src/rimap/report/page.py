@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap import __version__, colours
+from rimap.advice import notes_of, warnings_of
 from rimap.quantities import is_relaxation, name_of, quantities_of, values_of, window_of
 from rimap.report.charts import histogram, precision
 from rimap.report.embedding import Embedded, embed, image_window
@@ -63,7 +64,7 @@ class Run:
     made
         Date and time, as the page shows it.
     warnings
-        In plain words; those of the maps are added.
+        Warnings and notes (`rimap.advice`); those of the maps are added.
     rois
         Rows of `roi_table`.
     versions
@@ -159,7 +160,8 @@ def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> di
             for q in quantities_of(model)
         ],
         "tiles": _tiles(stats, inside, where, maps, run),
-        "warnings": list(dict.fromkeys((*run.warnings, *maps.warnings))),
+        "warnings": warnings_of((*run.warnings, *maps.warnings)),
+        "advice_notes": notes_of((*run.warnings, *maps.warnings)),
         "background": not masked and not inside.all(),
         "where": where,
         "images": images,

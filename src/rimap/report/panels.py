@@ -26,6 +26,7 @@ STATUS_COLOURS: Mapping[Status, str] = {
     Status.NOT_CONVERGED: "#d55e00",
     Status.OUTSIDE_TRAINING: "#f0e442",
     Status.OUTSIDE_MASK: "#000000",
+    Status.OFF_MODEL: "#9b2fae",
 }
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rimap.advice import ordered
+
 if TYPE_CHECKING:
     from rimap.workflow.mapping import Run
     from rimap.workflow.transmit_field import FieldMap
@@ -17,7 +19,7 @@ _MOST_ROWS = 40
 
 
 def lines(run: Run) -> list[str]:
-    """Return the summary of a run: its maps, with medians, quality flags, noise and estimator. See `warnings` for those."""
+    """Return the summary of a run: its maps, with medians, quality flags, noise and estimator. See `warnings` and `notes` for those."""
     text = [line for field in run.fields for line in _field(field)]
     if len(run.results) == 1:
         text += _one(run.results[0], run.seconds)
@@ -35,11 +37,20 @@ def kept(run: Run) -> list[str]:
 
 
 def warnings(results: Sequence[Result]) -> list[str]:
-    """Return each warning once, with the number of series that have it."""
-    counts = Counter(w for r in results for w in r.warnings)
+    """Return each warning once, with the number of series that have it, the most important first."""
+    return _told("warning:", [w for r in results for w in r.warnings], len(results))
+
+
+def notes(results: Sequence[Result]) -> list[str]:
+    """Return each note once, with the number of series that have it."""
+    return _told("note:", [w for r in results for w in r.notes], len(results))
+
+
+def _told(label: str, texts: Sequence[str], n_series: int) -> list[str]:
+    counts = Counter(texts)
     return [
-        wrapped("warning:", text + (f" ({n} of {len(results)} series)" if len(results) > 1 else ""))
-        for text, n in counts.items()
+        wrapped(label, text + (f" ({counts[text]} of {n_series} series)" if n_series > 1 else ""))
+        for text in ordered(texts)
     ]
 
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rimap.advice import note, notes_of, ordered, warnings_of
 from rimap.workflow.regions import tsv
 from rimap.workflow.request import Request
 
@@ -45,8 +46,8 @@ class Result:
         Number of voxels of each quality flag.
     noise, estimator, choice
         In words: the noise and its σ, the estimator, and why it was chosen.
-    warnings
-        What the user should know.
+    warnings, notes
+        What the user should know, the most important first; and what was done.
     seconds, compiling
         Time for mapping, and for compiling kernels before it.
     maps, report
@@ -69,6 +70,7 @@ class Result:
     estimator: str
     choice: str
     warnings: Sequence[str]
+    notes: Sequence[str]
     seconds: float
     compiling: float
     maps: Sequence[Path]
@@ -133,7 +135,9 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
 
     request, files, estimator = making.request, making.files, making.estimator
     series, maps, rois = mapped.shown, mapped.shown_maps, mapped.rois
-    warnings = tuple(dict.fromkeys((*series.notes, *maps.warnings)))
+    told = ordered((*series.notes, *maps.warnings))
+    if mapped.note:
+        told = (*told, note(f"Mapped in slabs; figures and images show the voxels {mapped.note}."))
     new = map_files(
         mapped.maps,
         files,
@@ -141,7 +145,7 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         fill=math.nan if request.fill is None else request.fill,
         rates=request.rates,
         given=mapped.given,
-        extra_metadata={**mapped.metadata, "Warnings": list(warnings)},
+        extra_metadata={**mapped.metadata, "Warnings": list(warnings_of(told)), "Notes": list(notes_of(told))},
     )
     page, table = _places(new.images[0], files, request.out)
     run = report.Run(
@@ -154,9 +158,7 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         command=_command(request, hide_inputs=bool(files.origin)),
         seconds=mapped.seconds,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        warnings=(*warnings, f"Mapped in slabs; figures and images show the voxels {mapped.note}.")
-        if mapped.note
-        else warnings,
+        warnings=told,
         rois=rois,
     )
     contents = {**new.contents, page: report.page(series, maps, run).encode()}
@@ -182,7 +184,8 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         noise=_noise_text(maps),
         estimator=f"{maps.estimator} – {report.title_of(maps, estimator.title)}",
         choice=making.choice,
-        warnings=warnings,
+        warnings=warnings_of(told),
+        notes=notes_of(told),
         seconds=mapped.seconds,
         compiling=mapped.compiling,
         maps=new.images,

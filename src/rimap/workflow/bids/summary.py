@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rimap.advice import ordered
 from rimap.errors import count_of
 from rimap.workflow.bids.group_level import STEM
 from rimap.workflow.bids.outcome import Failure
@@ -32,9 +33,14 @@ def of_participants(run: DatasetRun) -> Iterator[str]:
 
 
 def warnings(results: Sequence[Result]) -> Iterator[str]:
-    """Yield each warning once, in a line, with the number of series that have it."""
-    for text, n in Counter(w for r in results for w in r.warnings).items():
-        yield f"warning: {text} ({n} of {len(results)} series)"
+    """Yield each warning once, in a line, with the number of series that have it, the most important first; then the notes."""
+    for label, texts in (
+        ("warning", [w for r in results for w in r.warnings]),
+        ("note", [w for r in results for w in r.notes]),
+    ):
+        counts = Counter(texts)
+        for text in ordered(texts):
+            yield f"{label}: {text} ({counts[text]} of {len(results)} series)"
 
 
 def of_group(run: GroupRun) -> Iterator[str]:
