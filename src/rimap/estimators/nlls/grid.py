@@ -8,6 +8,7 @@ nodes a damped Newton iteration on the table of the series leads to the optimum,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -58,10 +59,8 @@ def grid_search(model: SignalModel, held: Mapping[str, float], fields: Floats | 
         box[k] = (held[p.name],) * 2 if p.name in held else p.bounds
     free = [p.name not in held for p in amplitudes]
     moves = table.has_field and fields is None
-    u_bounds = cast("tuple[float, float]", tuple(np.log(model.time.bounds)))
     F_bounds = model.field.bounds if moves and model.field is not None else (0.0, 0.0)
-    u = _spread(table, u_bounds, axis=0)
-    F = _spread(table, F_bounds, axis=1) if moves else np.zeros(1)
+    u, F = _axes(table, moves)
     problem = kernels.Problem(
         amplitudes=box,
         open_amplitudes=(bool(free[0]) if free else False, bool(free[1]) if len(free) > 1 else False),
@@ -83,14 +82,14 @@ def grid_search(model: SignalModel, held: Mapping[str, float], fields: Floats | 
     grid, rows = Grid.of(table), kernels.Rows(to.kappa, to.sd, to.residual, to.status, to.rms)
     K, N = table.powers[0].shape[3:]
     if fields is not None and table.has_field:
-        nodes, known = _line(table, u), np.asarray(fields, dtype=float)
+        nodes, known = _line(table), np.asarray(fields, dtype=float)
 
         def along(voxels: NDArray[np.int64]) -> None:
             line = kernels.line_of(*nodes)
             kernels.fit_on_line(images, voxels, known, line, grid, problem, scratch(K, N), rows)
 
         return along
-    basis, atoms, factor, reach, at_u, at_F = _coarse(table, u, F)
+    basis, atoms, factor, reach, at_u, at_F = _coarse(table, moves)
     coarse = kernels.Coarse(basis, atoms, factor, reach, at_u, at_F, (len(F), len(u)))
 
     def over(voxels: NDArray[np.int64]) -> None:
@@ -172,8 +171,21 @@ def _reach(table: ShapeTable, u: Floats, F: Floats) -> Floats:
     return reach
 
 
-def _coarse(table: ShapeTable, u: Floats, F: Floats) -> tuple[Any, ...]:
-    """Return basis, atoms, factor, reach, u and F of the nodes, F outside, as `grid_kernels.Coarse` wants them."""
+@lru_cache(maxsize=8)
+def _axes(table: ShapeTable, moves_F: bool) -> tuple[Floats, Floats]:
+    """Return the nodes along u, and those along F if the field is searched."""
+    model = table.model
+    u = _spread(table, cast("tuple[float, float]", tuple(np.log(model.time.bounds))), axis=0)
+    return u, _spread(table, model.field.bounds, axis=1) if moves_F and model.field is not None else np.zeros(1)
+
+
+@lru_cache(maxsize=8)
+def _coarse(table: ShapeTable, moves_F: bool) -> tuple[Any, ...]:
+    """Return basis, atoms, factor, reach, u and F of the nodes, F outside, as `grid_kernels.Coarse` wants them.
+
+    They are kept with the table: the slabs of a volume share them.
+    """
+    u, F = _axes(table, moves_F)
     at_u, at_F = np.meshgrid(u, F)
     q, factor = _orthonormal(_columns(table, at_u, at_F))
     G, N, K = at_u.size, q.shape[2], q.shape[3]
@@ -208,8 +220,10 @@ def _compressed(columns: Floats) -> Floats:
     return np.eye(columns.shape[1])
 
 
-def _line(table: ShapeTable, u: Floats) -> tuple[Any, ...]:
+@lru_cache(maxsize=8)
+def _line(table: ShapeTable) -> tuple[Any, ...]:
     """Return powers, reach and u of nodes along u, as `grid_kernels.Line` wants them."""
+    u, _ = _axes(table, False)
     place = np.clip((u - table.low_u) / table.step_u, 0, table.n_u - 1)
     k = np.minimum(place.astype(int), table.n_u - 2)
     w = hermite_weights(place - k, table.step_u)

@@ -24,8 +24,8 @@ from rimap.estimators.table_kernels import at_field, interval
 Array = Any
 
 OK, AT_BOUND, NO_SIGNAL, NOT_FINITE, NOT_CONVERGED = 0, 1, 2, 3, 4
-#: Voxels side by side in the scan.
-LANES = 64
+#: Voxels side by side in the scan: long rows, since a loop over a row has a cost of its own.
+LANES = 128
 #: Places from which a voxel is descended, at most.
 MOST_STARTS = 24
 #: Columns of a start: its place, how much of ‖S‖² it explains, and how much a place between nodes may explain.
@@ -77,10 +77,14 @@ def line_of(powers: Any, reach: Array, u: Array) -> Line:
 
 
 class Lanes(NamedTuple):
-    """What a thread writes to while it scans LANES voxels: what nodes explain and promise (G, LANES), images, starts, ...."""
+    """What a thread writes to while it scans LANES voxels: what nodes explain (G, LANES), images, starts, …
+
+    Of two amplitudes `R` (G, LANES) has what a node promises; of one it follows from what the node explains.
+    """
 
     P: Array
     R: Array
+    promise: Array
     S: Array
     block: Array
     kind: Array
@@ -102,11 +106,12 @@ class Lanes(NamedTuple):
 def lanes_for(coarse: Coarse, N: int) -> Lanes:
     """Return new arrays for N images."""
     (_, G, rank), (_, padded), n_F = coarse.atoms.shape, coarse.basis.shape, coarse.shape[0]
-    single = np.zeros((4, LANES), np.float32)
-    explained, ridge = np.zeros((2, G, LANES), np.float32), np.zeros((3, n_F, LANES), np.float32)
+    single, K = np.zeros((5, LANES), np.float32), coarse.atoms.shape[0]
+    ridge = np.zeros((3, n_F, LANES), np.float32)
     return Lanes(
-        P=explained[0],
-        R=explained[1],
+        P=np.zeros((G, LANES), np.float32),
+        R=np.zeros((G if K > 1 else 1, LANES), np.float32),
+        promise=single[4],
         S=np.zeros((LANES, N)),
         block=np.zeros((padded, LANES), np.float32),
         kind=np.zeros(LANES, np.int64),
@@ -191,16 +196,26 @@ def product(atoms: Array, block: Array, P: Array) -> None:
 
 
 @kernel
-def explain_one(coarse: Coarse, low: Array, high: Array, P: Array, R: Array) -> None:
-    """Turn S·q (G, LANES) into what one bounded amplitude explains of ‖S‖², a (2 S·q − a), and R into the promise."""
+def explain_one(coarse: Coarse, low: Array, high: Array, P: Array) -> None:
+    """Turn S·q (G, LANES) into what one bounded amplitude explains of ‖S‖², a (2 S·q − a)."""
     for g in range(coarse.u.shape[0]):
-        unit, more = coarse.factor[0, g], RESERVE * coarse.reach[g]
-        p, r = P[g], R[g]
+        unit, p = coarse.factor[0, g], P[g]
         for v in range(LANES):
             along = p[v]
             a = min(max(along, low[v] * unit), high[v] * unit)
-            explained = a * (along + along - a)
-            p[v], r[v] = explained, explained + more * a * a
+            p[v] = a * (along + along - a)
+
+
+@kernel
+def promise_of_one(coarse: Coarse, g: int, low: Array, P: Array, promise: Array) -> None:
+    """Write what a place near node g may explain (LANES): the more, the larger the part a² of the images along the node.
+
+    a² is what the node explains if a is free, less if a is at its upper bound, and low² g·g if it is at its lower one.
+    """
+    unit, more, p = coarse.factor[0, g], RESERVE * coarse.reach[g], P[g]
+    for v in range(LANES):
+        least = low[v] * unit
+        promise[v] = p[v] + more * max(p[v], least * least)
 
 
 @kernel
@@ -316,18 +331,28 @@ def starts_on_grid(P: Array, R: Array, coarse: Coarse, lanes: Lanes) -> None:
     """Add the maxima among neighbouring nodes that are not on the ridge to `lanes.starts`, if they promise enough."""
     n_F, n_u = coarse.shape
     peak, starts, many, need = lanes.peak, lanes.starts, lanes.many, lanes.need
+    one_amplitude = R.shape[0] == 1
     for f in range(n_F):
         above, here, below = max(f - 1, 0) * n_u, f * n_u, min(f + 1, n_F - 1) * n_u
         ridge = lanes.ridge_u[f]
         for i in range(n_u):
             left, right = max(i - 1, 0), min(i + 1, n_u - 1)
-            p, r = P[here + i], R[here + i]
+            p, r = P[here + i], lanes.promise if one_amplitude else R[here + i]
+            if one_amplitude:
+                promise_of_one(coarse, here + i, lanes.low, P, lanes.promise)
+            found = 0
+            for v in range(LANES):
+                promises = (r[v] >= need[v]) & (abs(ridge[v] - np.float32(i)) > np.float32(1))
+                peak[v] = np.uint8(1) if promises else np.uint8(0)
+                found += 1 if promises else 0
+            if not found:
+                continue
             p0, p1, p2, p3 = P[here + left], P[here + right], P[above + i], P[below + i]
             p4, p5, p6, p7 = P[above + left], P[above + right], P[below + left], P[below + right]
             found = 0
             for v in range(LANES):
                 around = max(max(max(p0[v], p1[v]), max(p2[v], p3[v])), max(max(p4[v], p5[v]), max(p6[v], p7[v])))
-                is_peak = (p[v] >= around) & (r[v] >= need[v]) & (abs(ridge[v] - np.float32(i)) > np.float32(1))
+                is_peak = (peak[v] > 0) & (p[v] >= around)
                 peak[v] = np.uint8(1) if is_peak else np.uint8(0)
                 found += 1 if is_peak else 0
             for v in range(LANES if found else 0):
@@ -525,7 +550,7 @@ def fit_on_grid(images: Array, voxels: Array, coarse: Coarse, grid: Grid, proble
         product(coarse.basis, lanes.block, lanes.compressed)
         product(coarse.atoms[0], lanes.compressed, P)
         if K == 1:
-            explain_one(coarse, lanes.low, lanes.high, P, R)
+            explain_one(coarse, lanes.low, lanes.high, P)
         else:
             product(coarse.atoms[1], lanes.compressed, R)
             explain_two(coarse, lanes.scale, problem.amplitudes, work.amplitudes, P, R)
