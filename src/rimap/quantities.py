@@ -63,7 +63,16 @@ def palette_of(q: Quantity) -> str:
 
 def name_of(q: Quantity) -> str:
     """Return the name of a map as people write it: ``T2*`` for T2star, which is a name in Python."""
-    return re.sub("star$", "*", q.name)
+    return shown_name(q.name)
+
+
+def shown_name(name: str) -> str:
+    """Return the name of a map, as files and Python have it, as people write it.
+
+    >>> shown_name("T2star"), shown_name("B1")
+    ('T2*', 'B1')
+    """
+    return re.sub("star$", "*", name)
 
 
 def label_of(q: Quantity) -> str:

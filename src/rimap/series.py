@@ -107,7 +107,7 @@ class WeightedSeries:
                 raise InputError("the mask is empty: no voxel is selected.")
         noise = self.noise
         if noise is not None:
-            if isinstance(noise, Rician) and getattr(self.model, "signed", False):
+            if isinstance(noise, Rician) and self.model.is_signed:
                 raise InputError(
                     "the Rician likelihood is for magnitude images; these are signed (part-real). Use Gaussian noise, "
                     "or the modulus of the images with signed=False."

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rimap import Gaussian, Rician, Status, WeightedSeries
+from rimap.errors import InputError
 from rimap.estimators import estimators
 from rimap.estimators.shipped import metadata_of, shipped
 from rimap.signals import SignalModel, signal_models
@@ -96,9 +97,7 @@ def _looser(case: Case) -> int:
 
 
 @pytest.mark.parametrize("check", ESTIMATOR_CHECKS, ids=lambda check: check.__name__)
-def test_contract(case: Case, check: Check[EstimatorCase], request: pytest.FixtureRequest) -> None:
-    if check.__name__ == "given_maps_are_held":
-        request.applymarker(pytest.mark.xfail(strict=False, reason="networks do not hold a given field yet"))
+def test_contract(case: Case, check: Check[EstimatorCase]) -> None:
     trained = case.path in shipped().values()
     tolerance = Tolerance(error=0.06 * _looser(case) if trained else 10.0, same=1e-3, sigma=0.15)
     model, estimator = case.model, case.load(sd_draws=2)
@@ -189,3 +188,21 @@ def test_sigma_as_a_number_or_a_map(case: Case, noise: type[Gaussian]) -> None:
     some[2, 3] = np.nan
     holed = case.load(sd_draws=2).estimate(series.with_noise(noise(sigma=some)))
     assert holed.status[2, 3] == Status.NOT_FINITE and np.isnan(holed.kappa).any(0).sum() == 1
+
+
+def test_a_known_field_is_held_or_refused(case: Case) -> None:
+    series, field = _series(case), case.model.field
+    if field is None:
+        pytest.skip("the model has no field")
+    truth = case.model.by_name(_truth(case.model, series.shape))
+    known = replace(series, given={field.name: truth[field.name]})
+    if case.kind == "resnet":
+        with pytest.raises(InputError, match=f"given {field.name}: a ResNet estimates {field.name} and cannot hold it"):
+            case.load().estimate(known)
+        return
+    maps = case.load().estimate(known)
+    _close(maps[field.name], truth[field.name])
+    unknown = truth[field.name].copy()
+    unknown[3, 4] = np.nan
+    maps = case.load().estimate(replace(series, given={field.name: unknown}))
+    assert maps.status[3, 4] == Status.NOT_FINITE and np.isnan(maps.kappa[:, 3, 4]).all()

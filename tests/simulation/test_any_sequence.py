@@ -14,10 +14,10 @@ import rimap
 from rimap.cli import build
 from rimap.errors import InputError
 from rimap.signals import signal_models
+from rimap.signals.base import image_suffix
 from rimap.signals.settings import settings_of
 from rimap.simulation.acquisitions import draw_acquisition, stream
 from rimap.simulation.anatomies import Anatomy, digital_brain
-from rimap.simulation.dataset import suffix_of
 from rimap.simulation.patches import simulate_batch
 from rimap.simulation.recipe import general, recipe_from
 from rimap.simulation.subjects import simulate_acquisition
@@ -79,7 +79,7 @@ def test_the_command_writes_sidecars_that_are_read_as_they_were(sequence: str, t
     result = CliRunner().invoke(build(), arguments)
     assert result.exit_code == 0, result.output
     kind = signal_models()[sequence]
-    images = sorted((out / "sub-01/anat").glob(f"*_{suffix_of(kind)}.nii.gz"))
+    images = sorted((out / "sub-01/anat").glob(f"*_{image_suffix(kind)}.nii.gz"))
     truth = {p.name for p in (out / "derivatives/truth/sub-01/anat").glob("*.nii.gz")}
     assert all(any(q.suffix and q.suffix in n for n in truth) for q in (*kind.parameters, *kind.derived) if q.suffix)
     sidecar = json.loads(images[0].with_name(images[0].name[:-7] + ".json").read_text())

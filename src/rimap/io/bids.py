@@ -21,6 +21,7 @@ from typing import Any
 
 from rimap.errors import InputError
 from rimap.signals import SignalModel, signal_models
+from rimap.signals.base import image_suffix
 from rimap.signals.settings import settings_of
 
 #: Entities of a name in the order of the standard.
@@ -78,7 +79,9 @@ def models() -> dict[str, type[SignalModel]]:
 
 
 def model_of_suffix(suffix: str, sequence: str | None = None) -> type[SignalModel] | None:
-    """Return the signal model of a BIDS suffix (IRT1, MESE), `None` if it has none.
+    """Return the signal model of a suffix (IRT1, MESE), `None` if it has none.
+
+    A model for which BIDS has no suffix has its name for one.
 
     Parameters
     ----------
@@ -87,7 +90,10 @@ def model_of_suffix(suffix: str, sequence: str | None = None) -> type[SignalMode
     """
     if sequence is not None and suffix in models()[sequence].also_reads:
         return models()[sequence]
-    return next((m for m in models().values() if suffix and m.bids_suffix == suffix), None)
+    own = next((m for m in models().values() if suffix and m.bids_suffix == suffix), None)
+    return own or next(
+        (m for m in models().values() if suffix and not m.also_reads and image_suffix(m) == suffix), None
+    )
 
 
 def numbering_of(model: type[SignalModel]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.signals import SignalModel
+from rimap.signals.options import knows_polarity
 
 #: Fewer voxels that are not zero say nothing of a slice: their number, and their share of it.
 _LEAST, _SHARE = 20, 0.01
@@ -23,7 +24,7 @@ def empty_slices(images: NDArray[Any], model: SignalModel) -> NDArray[np.bool_]:
     n = np.stack([np.count_nonzero(image, axis=(0, 1)) for image in images])
     full = n >= max(_LEAST, _SHARE * images.shape[1] * images.shape[2])
     expected = full.sum(0) >= 2 / 3 * (len(images) - 1)
-    if not hasattr(model, "signed"):
+    if not knows_polarity(model):
         later = model.times[:, None] < model.times[None, :]
         expected = expected & (later @ full.astype(int) > 0)
     return np.asarray((n == 0) & expected)

@@ -7,7 +7,7 @@ The entities that number the images are those of the settings that the signal mo
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from rimap.errors import InputError
@@ -23,6 +23,7 @@ from rimap.io.bids import (
     numbering_of,
 )
 from rimap.io.series_files import SeriesFiles
+from rimap.signals.options import knows_polarity
 
 #: Folder, shared entities, suffix: what the files of one BIDS series have in common.
 _Key = tuple[Path, tuple[tuple[str, str], ...], str]
@@ -143,8 +144,7 @@ def _parts(parts: Iterable[str], label: str, model: object) -> tuple[str, str]:
         raise InputError(
             f"{label} has only {' and '.join(f'part-{p}' for p in parts)}. Add the magnitude or the real part."
         )
-    knows_polarity = model is not None and any(f.name == "signed" for f in fields(model))  # type: ignore[arg-type]
-    return part, other if knows_polarity else ""
+    return part, other if model is not None and knows_polarity(model) else ""
 
 
 def _check_numbers(images: Iterable[_Number], numbered_by: Sequence[str], label: str) -> None:

@@ -12,13 +12,13 @@ import numpy as np
 from rimap.errors import InputError
 from rimap.signals import SignalModel
 from rimap.signals.base import axis_of
+from rimap.signals.options import knows_polarity, other_options, polarity
 from rimap.signals.settings import Setting, settings_of
 
 #: Fields in which BIDS takes an array of positive numbers; of others it takes one for a value of each volume.
 _WITH_ARRAYS = ("EchoTime", "FlipAngle")
 #: The field for whether images keep their polarity, and those for what else a model is made with.
 _SIGNED, _OPTIONS, _BOUNDS = "SignedImages", "SignalModelOptions", "ParameterBounds"
-_SIGNED_FIELD = "signed"
 #: The class of an option that is an object.
 _CLASS = "Class"
 
@@ -44,9 +44,9 @@ def settings_metadata(model: SignalModel) -> dict[str, Any]:
             found[plural(name)] = values
         else:
             found[name] = values
-    options = {name: getattr(model, name) for name in _options(type(model))}
-    if _SIGNED_FIELD in options:
-        found[_SIGNED] = options.pop(_SIGNED_FIELD)
+    if knows_polarity(model):
+        found[_SIGNED] = model.is_signed
+    options = {name: getattr(model, name) for name in other_options(model)}
     if options:
         found[_OPTIONS] = {name: _as_json(value) for name, value in options.items()}
     if model.box:
@@ -76,14 +76,13 @@ def model_from_metadata(model: type[SignalModel], about: Mapping[str, Any], wher
             options[setting.name] = values
         elif setting.required:
             raise InputError(f"{where}: expected {field_of(setting, model)}, got none. Map the series again.")
-    known = _options(model)
-    if _SIGNED_FIELD in known:
-        options[_SIGNED_FIELD] = about.get(_SIGNED) is True
+    if knows_polarity(model):
+        options |= polarity(about.get(_SIGNED) is True)
     bounds = about.get(_BOUNDS)
     if isinstance(bounds, dict):
         options["box"] = tuple((str(name), float(b[0]), float(b[1])) for name, b in bounds.items())
     others = about.get(_OPTIONS)
-    others = {k: v for k, v in others.items() if k in known} if isinstance(others, dict) else {}
+    others = {k: v for k, v in others.items() if k in other_options(model)} if isinstance(others, dict) else {}
     if not others:
         return model(**options)
     plain = model(**options)
@@ -130,11 +129,6 @@ def plural(field: str) -> str:
     ('InversionTimes', 'RepetitionTimesPreparation')
     """
     return re.sub(r"Time(?=[A-Z]|$)", "Times", field) if re.search(r"Time(?=[A-Z]|$)", field) else f"{field}s"
-
-
-def _options(model: type[SignalModel]) -> list[str]:
-    """Return the fields of a model that are no settings: whether images are signed, the profile of a pulse."""
-    return [f.name for f in dataclasses.fields(model) if f.name not in settings_of(model) and f.name != "box"]
 
 
 def _read(

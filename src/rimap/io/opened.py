@@ -19,6 +19,7 @@ from rimap.io.polarity import looks_signed, phase_circle, refuse_reversed, resto
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
 from rimap.signals import SignalModel
+from rimap.signals.options import knows_polarity, polarity
 
 _LOOK_AT = 24  # planes
 #: The largest of the 12-bit numbers in which scanners store images without a unit.
@@ -130,7 +131,7 @@ class OpenSeries:
             looks = looks_signed(sample) if self._asks_looks() else looks
             if looks or self._told_signed():
                 self._refuse_reversed(sample)
-        if self.companions and self.part != "real" and hasattr(self.model, "signed") and self.signed is not False:
+        if self.companions and self.part != "real" and knows_polarity(self.model) and self.signed is not False:
             low, high = np.inf, -np.inf
             for k in range(n):
                 phase = read_volumes(self.companions, self.keep, (k, k + 1))
@@ -213,10 +214,10 @@ class OpenSeries:
         return error if self.label in str(error) else InputError(f"{self.label}: {error}")
 
     def _asks_looks(self) -> bool:
-        return hasattr(self.model, "signed") and self.signed is None and not self.companions and not self.part
+        return knows_polarity(self.model) and self.signed is None and not self.companions and not self.part
 
     def _told_signed(self) -> bool:
-        return bool(getattr(self.model, "signed", False)) and not self.companions
+        return self.model.is_signed and not self.companions
 
     def _refuse_reversed(self, sample: NDArray[Any]) -> None:
         if not _rises(self.model):
@@ -239,7 +240,7 @@ class OpenSeries:
             return read_volumes(self.companions, self.keep, planes)
 
         complex_parts = self.part == "real" and bool(self.companions)
-        if not hasattr(model, "signed"):  # a decay has no polarity
+        if not knows_polarity(model):  # a decay has no polarity
             return (np.hypot(images, other()) if complex_parts else images), model, []
         if signed is False:
             if complex_parts:
@@ -304,8 +305,7 @@ def _rises(model: SignalModel) -> bool:
 
 
 def _signed(model: SignalModel, signed: bool) -> SignalModel:
-    option: dict[str, Any] = {"signed": signed}
-    return replace(model, **option)
+    return replace(model, **polarity(signed))
 
 
 def check_companions(files: Sequence[NiftiFile], companions: Sequence[NiftiFile]) -> None:

@@ -23,6 +23,7 @@ from rimap.io.provenance import ARRAY
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals import Parameter, SignalModel
+from rimap.signals.options import knows_polarity
 from rimap.signals.settings import Setting
 
 _NAME = re.compile(r"(?P<stem>.+?)(_desc-(?P<desc>[A-Za-z0-9]+))?_(?P<suffix>[A-Za-z0-9]+)\.json")
@@ -158,7 +159,7 @@ class ResultFiles:
             warnings=told,
             affine=header.affine,
             sd_derived={
-                name: np.where(no_value, np.nan, np.asarray(x, float) * s)
+                name: np.where(no_value | ~(np.asarray(x) > 0), np.nan, np.asarray(x, float) * s)
                 for name, (x, s) in apart.items()
                 if x is not None
             },
@@ -223,7 +224,7 @@ class ResultFiles:
             mask=None if mask.all() else mask,
             noise=maps.noise,
             skip_first=max(len(set(all_values)) - len(set(model.times)), 0),
-            signed=getattr(model, "signed", None),
+            signed=model.is_signed if knows_polarity(model) else None,
         )
         if series.model.n_images != model.n_images or not np.allclose(series.model.times, model.times, rtol=1e-6):
             raise InputError("the sources have other times than the maps")

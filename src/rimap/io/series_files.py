@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
 from rimap.signals import SignalModel
 from rimap.signals.base import axis_of
+from rimap.signals.options import knows_polarity, polarity, polarity_if_unknown
 from rimap.signals.settings import settings_of
 
 
@@ -272,8 +273,7 @@ class SeriesFiles:
 
     def _polarity(self, model: type[SignalModel], signed: bool | None) -> dict[str, Any]:
         """Return whether the images keep their polarity, for the models that ask."""
-        own = next((f for f in fields(model) if f.name == "signed"), None)
-        if own is None:
+        if not knows_polarity(model):
             return {}
         if signed and self.part == "mag" and not self.companions:
             raise InputError(
@@ -281,8 +281,8 @@ class SeriesFiles:
                 "(part-phase) or the real part, or leave signed out."
             )
         if signed is None and not self.part and not self.companions:
-            return {"signed": own.default}  # what the images look like decides
-        return {"signed": (self.part == "real" or bool(self.companions)) if signed is None else signed}
+            return polarity(polarity_if_unknown(model))  # what the images look like decides
+        return polarity((self.part == "real" or bool(self.companions)) if signed is None else signed)
 
 
 def _built(

@@ -19,7 +19,8 @@ from rimap.errors import InputError, count_of
 from rimap.io.nifti import NiftiFile
 from rimap.signals import SignalModel
 from rimap.signals.base import axis_of
-from rimap.signals.settings import Setting, settings_of
+from rimap.signals.options import other_options
+from rimap.signals.settings import REPETITION_TIME, Setting, settings_of
 
 #: Mean magnitudes of repeats of an image differ by less than this factor.
 _LARGEST_RATIO_OF_REPEATS = 1.5
@@ -160,7 +161,7 @@ def split_settings(
         times.
     """
     declared, axis = settings_of(model), axis_of(model)
-    options = {f.name for f in dataclasses.fields(model)} - declared.keys() - {"box", "signed"}
+    options = set(other_options(model))
     given = dict(settings or {})
     if times_ms is not None:
         if axis.unit != "ms":
@@ -169,8 +170,8 @@ def split_settings(
                 f"{axis.name}=VALUES, in {_IN_RIMAP.get(axis.unit, axis.unit)}."
             )
         _add(given, axis.name, times_ms, "--times-ms")
-    if tr_ms is not None and "tr" in declared:
-        _add(given, "tr", tr_ms, "--tr-ms")
+    if tr_ms is not None and REPETITION_TIME in declared:
+        _add(given, REPETITION_TIME, tr_ms, "--tr-ms")
     mine = {name: values for name, values in given.items() if name not in options}
     for name in mine:
         _declared(declared, name, model)
@@ -182,7 +183,7 @@ def option_of(setting: Setting, model: type[SignalModel]) -> str:
     if setting.unit == "ms":
         if setting.name == axis_of(model).name:
             return "--times-ms"
-        if setting.name == "tr":
+        if setting.name == REPETITION_TIME:
             return "--tr-ms"
     return f"--set {setting.name}"
 

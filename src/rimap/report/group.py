@@ -16,7 +16,7 @@ from rimap import __version__, colours
 from rimap.errors import InputError, count_of
 from rimap.io.bids import BidsName, compose, read_json
 from rimap.io.nifti import open_nifti, read_labels, read_mask
-from rimap.quantities import Quantity, name_of
+from rimap.quantities import Quantity, name_of, shown_name
 from rimap.report.statistics import COUNTED, describe, foreground
 from rimap.report.templating import render, source
 from rimap.series import Status
@@ -319,11 +319,7 @@ def _region_title(r: Row) -> str:
 
 def _map_title(rows: Sequence[Row], name: str) -> str:
     unit = unit_symbol(next(r["unit"] for r in rows if r["map"] == name))
-    return f"{_shown(name)}, {unit}" if unit else _shown(name)
-
-
-def _shown(name: str) -> str:
-    return re.sub("star$", "*", name)
+    return f"{shown_name(name)}, {unit}" if unit else shown_name(name)
 
 
 def _tiles(rows: Sequence[Row], failed: Sequence[Any]) -> list[dict[str, str]]:
@@ -343,7 +339,7 @@ def _tiles(rows: Sequence[Row], failed: Sequence[Any]) -> list[dict[str, str]]:
 
 def _strip(members: Sequence[Row]) -> dict[str, Any]:
     values = [r["median"] for r in members]
-    title = f"{_shown(members[0]['map'])} {_region_title(members[0])}"
+    title = f"{shown_name(members[0]['map'])} {_region_title(members[0])}"
     return {"title": title, "unit": unit_symbol(members[0]["unit"]), **_box(values, members)}
 
 
@@ -419,7 +415,7 @@ def _table(rows: Sequence[Row], shown: Sequence[_Region]) -> dict[str, Any]:
         line["n"].append(r["voxels"])
     head = {key: _region_title(next(r for r in rows if (r["map"], r["region"]) == key)) for key in shown}
     return {
-        "head": [f"{_shown(key[0])} {text}" for key, text in head.items()],
+        "head": [f"{shown_name(key[0])} {text}" for key, text in head.items()],
         "lines": [
             {
                 "who": line["who"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from rimap.report.numbers import number, plain, plural, sd_origin, sigma_number,
 from rimap.report.statistics import known_parameters
 from rimap.series import ParameterMaps
 from rimap.signals.base import Parameter, SignalModel
+from rimap.signals.options import other_options
 from rimap.signals.settings import Setting, unit_symbol
 
 SABIDUSSI = (
@@ -240,8 +240,7 @@ def settings_in_words(model: SignalModel) -> list[str]:
 
 def options_of_model(model: SignalModel) -> dict[str, str]:
     """Return the fields of a model that are neither settings nor its polarity or bounds: a slice profile, for instance."""
-    names = (f.name for f in fields(model) if f.name not in (*model.settings, "box", "signed"))
-    return {name.replace("_", " "): plain(getattr(model, name)) for name in names}
+    return {name.replace("_", " "): plain(getattr(model, name)) for name in other_options(model)}
 
 
 def _in_words(setting: Setting, values: list[float]) -> str:

@@ -6,6 +6,7 @@ signal for A = 1. Reading, writing, the command line, the estimators, the report
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from rimap.arrays import Array, derivative, floating, is_torch, namespace
 from rimap.errors import InputError
+from rimap.signals.options import BOX, POLARITY
 from rimap.signals.settings import Setting, Values, setting, settings_of
 
 __all__ = ["Derived", "FieldPrior", "Parameter", "Setting", "SignalModel", "Values", "setting"]
@@ -222,7 +224,7 @@ class SignalModel(ABC):
     linear_in_field: ClassVar[bool] = False
     """The claim that the shape is linear in the field; it is checked before it is used."""
     changes_sign: ClassVar[bool] = False
-    """Whether the signal can be negative. The model then has a field `signed`, and takes the modulus without it."""
+    """Whether the signal can be negative. The model then has an option `signed`, and takes the modulus without it."""
 
     typical_protocol: ClassVar[Mapping[str, Any]] = {}
     """Settings of a usual scan, by name, if they depend on each other: simulated protocols are near it. Else they are drawn."""
@@ -328,7 +330,7 @@ class SignalModel(ABC):
     @property
     def is_signed(self) -> bool:
         """Whether the images keep their polarity (real part)."""
-        return bool(getattr(self, "signed", False))
+        return bool(getattr(self, POLARITY, False))
 
     @property
     def time(self) -> Parameter:
@@ -387,10 +389,8 @@ class SignalModel(ABC):
         """
         known = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
         for name in changed:
-            if name not in known or name == "box":
-                raise InputError(
-                    f"settings: expected some of {', '.join(n for n in known if n != 'box')}, got {name!r}."
-                )
+            if name not in known or name == BOX:
+                raise InputError(f"settings: expected some of {', '.join(n for n in known if n != BOX)}, got {name!r}.")
         if self.axis.name in changed:
             N = np.size(changed[self.axis.name])
             for s in self.settings.values():
@@ -500,6 +500,11 @@ def _settings(model: type[SignalModel]) -> dict[str, Setting]:
 def axis_of(model: type[SignalModel]) -> Setting:
     """Return the setting along which the images of a model differ."""
     return next(s for s in _settings(model).values() if s.per_image)
+
+
+def image_suffix(model: SignalModel | type[SignalModel]) -> str:
+    """Return the suffix of the images of a model: that of BIDS, one that it reads as well, or its name in letters and digits."""
+    return next((s for s in (model.bids_suffix, *model.also_reads) if s), re.sub(r"[^A-Za-z0-9]", "", model.name))
 
 
 def main_of(model: type[SignalModel]) -> Parameter | Derived:

@@ -54,6 +54,7 @@ class SaturationRecovery(SignalModel):
     name: ClassVar[str] = "sr"
     title: ClassVar[str] = "Saturation recovery"
     formula: ClassVar[str] = r"S = \left|A\left(1 - F\,e^{-TS/T_1}\right)\right|"
+    also_reads: ClassVar[tuple[str, ...]] = ("IRT1",)
     reference: ClassVar[str] = "Markley et al. 1971, doi:10.1063/1.1676626"
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter("A", "a.u.", (0.0, np.inf), "amplitude", suffix="M0map", meaning="amplitude"),

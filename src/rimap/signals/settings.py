@@ -16,6 +16,8 @@ from rimap.errors import InputError
 Values = float | Iterable[float]
 
 _METADATA = "rimap.setting"
+#: The setting that ``--tr-ms`` and ``tr_ms=`` are for, in every model that has one of this name.
+REPETITION_TIME = "tr"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.signals.base import Setting, SignalModel, axis_of
+from rimap.signals.options import polarity
 from rimap.signals.settings import settings_of
 from rimap.simulation.recipe import AROUND_TYPICAL, PatchRecipe, model_class
 
@@ -79,7 +80,7 @@ def _drawn(recipe: PatchRecipe, kind: type[SignalModel], rng: np.random.Generato
     else:
         times = np.asarray(recipe.times_ms) if recipe.times_ms else draw_times(recipe, rng)
     if kind.changes_sign and u[0] < recipe.signed_share:
-        settings["signed"] = True
+        settings |= polarity(True)
     for s in settings_of(kind).values():
         if s.name == axis.name or s.name in settings:
             continue

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
-from rimap.signals.base import FIELD, Derived, Parameter, SignalModel
+from rimap.signals.base import FIELD, Derived, Parameter, SignalModel, image_suffix
 
 #: Folder of the truth in a data set; readers of BIDS leave `derivatives` alone.
 TRUTH = "derivatives/truth"
@@ -32,7 +32,7 @@ def series_files(series: WeightedSeries, subject: str) -> dict[str, bytes]:
     for n in range(model.n_images):
         number = [f"{entity}-{n + 1:0{width}d}"] if entity else []
         parts = [f"sub-{subject}", *number, *(["part-real"] if model.is_signed else [])]
-        stem = f"sub-{subject}/anat/{'_'.join([*parts, suffix_of(model)])}"
+        stem = f"sub-{subject}/anat/{'_'.join([*parts, image_suffix(model)])}"
         files[f"{stem}.nii.gz"] = nifti_bytes(series.images[n], series.affine)
         sidecars = _sidecars(model, n)
         files[f"{stem}.json"] = _json(sidecars.pop("") | about)
@@ -44,11 +44,6 @@ def series_files(series: WeightedSeries, subject: str) -> dict[str, bytes]:
             files[f"{stem}.nii.gz"] = nifti_bytes(np.asarray(value, np.float32), series.affine)
             files[f"{stem}.json"] = _json({"Units": "arbitrary", "Simulated": True})
     return files
-
-
-def suffix_of(model: SignalModel | type[SignalModel]) -> str:
-    """Return the BIDS suffix of the images of a model; without one, its name."""
-    return next((s for s in (model.bids_suffix, *model.also_reads) if s), model.name)
 
 
 def _sidecars(model: SignalModel, n: int) -> dict[str, dict[str, Any]]:

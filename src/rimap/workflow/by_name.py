@@ -6,7 +6,6 @@ A data set may hold series of several kinds. A name is for the series whose mode
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,6 @@ from rimap.workflow.request import Request
 
 if TYPE_CHECKING:
     from rimap.signals import SignalModel
-
-#: Fields of every model that have an option of their own, or that no scan has.
-_NOT_SETTINGS = {"box", "signed"}
 
 
 def settings_for(request: Request, model: type[SignalModel]) -> dict[str, Any]:
@@ -77,7 +73,10 @@ def recorded(request: Request, model: type[SignalModel]) -> dict[str, Any]:
 
 
 def _settings(model: type[SignalModel]) -> list[str]:
-    return [f.name for f in fields(model) if f.name not in _NOT_SETTINGS]
+    from rimap.signals.options import other_options
+    from rimap.signals.settings import settings_of
+
+    return [*settings_of(model), *other_options(model)]
 
 
 def _nonlinear(model: type[SignalModel]) -> list[str]:

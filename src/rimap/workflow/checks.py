@@ -31,13 +31,19 @@ def check_request(request: Request, found: Sequence[SeriesFiles]) -> None:
 
 
 def _check_options(request: Request, found: Sequence[SeriesFiles]) -> None:
+    from rimap.signals.options import POLARITY
+    from rimap.signals.settings import REPETITION_TIME
+
     models = {f.model_class(request.sequence) for f in found}
     titles = " and ".join(sorted(m.title for m in models))
     if request.times_ms is not None and len(models) > 1:
         raise InputError(f"--times-ms: expected series of one kind, got {titles}. Choose one with --sequence.")
     check_names(request, models)
     has = {f.name for model in models for f in fields(model)}
-    for option, value, name in (("--tr-ms", request.tr_ms, "tr"), ("--signed/--magnitude", request.signed, "signed")):
+    for option, value, name in (
+        ("--tr-ms", request.tr_ms, REPETITION_TIME),
+        ("--signed/--magnitude", request.signed, POLARITY),
+    ):
         if value is not None and name not in has:
             raise InputError(f"{option}: the signal model of {titles.lower()} has no such setting. Leave it out.")
     for model in models:
@@ -87,6 +93,8 @@ def finished(request: Request, files: SeriesFiles) -> bool:
     return False
 
 
+#: Options of which `False` is not the default.
+_MAY_BE_FALSE = {"signed"}
 #: Fields of a request that the maps do not depend on, or that `record_for` records in another way.
 _NOT_RECORDED = {
     "inputs", "out", "estimator", "estimator_options", "settings", "given", "fixed", "bounds", "participant_labels", "sessions", "runs", "series", "overwrite",
@@ -114,6 +122,8 @@ def record_for(request: Request, files: SeriesFiles) -> Record:
     used = {f"given {name}": path for name, path in found_given(files, model).items()}
     settings = {"rimap": __version__, **options, **asked, **used, **recorded(request, model)}
     given = {
-        k: v for k, v in settings.items() if v is not None and v not in ((), {}) and (v is not False or k == "signed")
+        k: v
+        for k, v in settings.items()
+        if v is not None and v not in ((), {}) and (v is not False or k in _MAY_BE_FALSE)
     }
     return record_of(files, request.out, estimator.name, given)

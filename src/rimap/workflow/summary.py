@@ -60,7 +60,7 @@ def in_a_line(r: Result) -> str:
 
     s, unit = r.statistics[r.main], r.units[r.main]
     return (
-        f"{r.main} {number(s.median)} {unit} ({number(s.q25)}–{number(s.q75)}), {100 * r.share_ok:.1f} % ok, "
+        f"{r.titles[r.main]} {number(s.median)} {unit} ({number(s.q25)}–{number(s.q75)}), {100 * r.share_ok:.1f} % ok, "
         f"{r.seconds:.1f} s"
     )
 
@@ -77,8 +77,12 @@ def _one(r: Result, seconds: float) -> Iterator[str]:
 
     yield f"{r.label}: {r.title.lower()}, {r.n_images} images of {' × '.join(map(str, r.shape))}"
     for name in (r.main, *(n for n in reversed(list(r.statistics)) if n != r.main)):
-        s, unit = r.statistics[name], "" if r.units[name] == "1" else f" {r.units[name]}"
-        yield f"  {name:<10} median {number(s.median)}{unit}, IQR {number(s.q25)}–{number(s.q75)}{unit}, {r.where}"
+        s, unit = r.statistics[name], f" {r.units[name]}" if r.units[name] else ""
+        if name in r.known and s.q25 == s.q75:
+            yield f"  {r.titles[name]:<10} {number(s.median)}{unit}, known and not estimated"
+            continue
+        values = f"median {number(s.median)}{unit}, IQR {number(s.q25)}–{number(s.q75)}{unit}"
+        yield f"  {r.titles[name]:<10} {values}, {f'known, {r.where}' if name in r.known else r.where}"
     yield wrapped("  voxels", voxels(r))
     yield wrapped("  noise", r.noise)
     yield wrapped("  estimator", f"{r.estimator} ({r.choice})")
@@ -92,7 +96,7 @@ def _one(r: Result, seconds: float) -> Iterator[str]:
     yield f"  {'report':<10} {r.report}"
     if r.roi_file:
         yield f"  {'regions':<10} {r.roi_file}"
-        yield from _table(r.rois)
+        yield from _table(r.rois, r.titles, r.units)
 
 
 def _several(results: Sequence[Result], out: Path, seconds: float) -> Iterator[str]:
@@ -101,7 +105,7 @@ def _several(results: Sequence[Result], out: Path, seconds: float) -> Iterator[s
     for r in shown:
         yield f"{r.label:<{width}}  {in_a_line(r)}"
         if r.rois:
-            yield from _table(r.rois)
+            yield from _table(r.rois, r.titles, r.units)
     if len(shown) < len(results):
         yield f"… and {len(results) - len(shown)} more"
     yield f"Medians (quartiles) and shares are {', '.join(dict.fromkeys(r.where for r in results))}."
@@ -120,15 +124,17 @@ def voxels(r: Result) -> str:
     return ", ".join(parts)
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _table(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], units: Mapping[str, str]) -> Iterator[str]:
     from rimap.report.numbers import number
 
-    yield f"    {'label':>6} {'map':<4}{'n':>9}{'median':>9}{'IQR':>8}{'mean':>9}{'SD':>8}   ms"
+    maps = {row["map"]: f"{titles[row['map']]}, {units[row['map']]}".removesuffix(", ") for row in rows}
+    width = 1 + max(map(len, maps.values()))
+    yield f"    {'label':>6} {'map':<{width}}{'n':>9}{'median':>9}{'IQR':>8}{'mean':>9}{'SD':>8}"
     for row in rows[:_MOST_ROWS]:
         figures = (
             f"{number(row['median'], 4):>9}{number(row['iqr']):>8}{number(row['mean'], 4):>9}{number(row['sd']):>8}"
         )
-        yield f"    {row['label']:>6} {row['map']:<4}{row['n']:>9,}{figures}   {row['name']}".rstrip()
+        yield f"    {row['label']:>6} {maps[row['map']]:<{width}}{row['n']:>9,}{figures}   {row['name']}".rstrip()
     if len(rows) > _MOST_ROWS:
         yield f"    … and {len(rows) - _MOST_ROWS} more in the table"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from rimap.io.slabs import MapsOnDisk
     from rimap.report import Statistics
     from rimap.series import ParameterMaps, Status, WeightedSeries
-    from rimap.signals import SignalModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +39,10 @@ class Result:
         Share of those whose quality flag is OK.
     main
         The name of the map that the sequence is for: T1, T2.
-    statistics, units
-        Of each map by name.
+    statistics, titles, units
+        Of each map by name: its figures, its name and its unit as people write them.
+    known
+        The names of the parameters that were known and not estimated.
     count
         Number of voxels of each quality flag.
     noise, estimator, choice
@@ -64,7 +65,9 @@ class Result:
     share_ok: float
     main: str
     statistics: Mapping[str, Statistics]
+    titles: Mapping[str, str]
     units: Mapping[str, str]
+    known: Collection[str]
     count: Mapping[Status, int]
     noise: str
     estimator: str
@@ -131,7 +134,9 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
     from rimap import report
     from rimap.io import map_files
     from rimap.io.atomic import write_together
-    from rimap.quantities import quantities_of
+    from rimap.quantities import name_of, quantities_of
+    from rimap.report.statistics import known_parameters
+    from rimap.signals.settings import unit_symbol
 
     request, files, estimator = making.request, making.files, making.estimator
     series, maps, rois = mapped.shown, mapped.shown_maps, mapped.rois
@@ -153,7 +158,10 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         estimator_title=estimator.title,
         network_start=report.start_of(network) if (network := str(getattr(estimator, "network", ""))) else "",
         choice=making.choice,
-        inputs=list(files.origin) or [_shown(f) for f in files.sources],
+        inputs=[
+            *(list(files.origin) or [_shown(f) for f in files.sources]),
+            *(_shown(f) for f in mapped.given.values() if isinstance(f, Path)),
+        ],
         outputs=[_shown(f) for f in new.images],
         command=_command(request, hide_inputs=bool(files.origin)),
         seconds=mapped.seconds,
@@ -177,9 +185,11 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         n_images=series.model.n_images,
         where=" ".join(x for x in (where, mapped.note) if x),
         share_ok=float((maps.status[inside] == 0).mean()),
-        main=main if (main := _main(series.model)) in statistics else series.model.time.name,
+        main=series.model.main.name,
         statistics=statistics,
-        units={q.name: q.unit for q in quantities_of(maps.model)},
+        titles={q.name: name_of(q) for q in quantities_of(maps.model)},
+        units={q.name: unit_symbol(q.unit) for q in quantities_of(maps.model)},
+        known=known_parameters(maps),
         count=mapped.count,
         noise=_noise_text(maps),
         estimator=f"{maps.estimator} – {report.title_of(maps, estimator.title)}",
@@ -193,11 +203,6 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         rois=rois,
         roi_file=table if rois else None,
     )
-
-
-def _main(model: SignalModel) -> str:
-    """Return the name of the map that a sequence is for: a derived one if the model says so, else the relaxation time."""
-    return next((d.name for d in model.derived if d.main), model.time.name)
 
 
 def _noise_text(maps: ParameterMaps) -> str:

@@ -87,12 +87,14 @@ class ResNet(Estimator):
         Raises
         ------
         InputError
-            Where the network was trained for another sequence or another number of images.
+            Where the network was trained for another sequence or another number of images, or the series gives a parameter
+            that the network estimates.
         """
         model = series.model
         path = path_of(self.network or default_network(model.name, "resnet"))
         about = metadata_of(path)
         training_range.fits(about, model)
+        _refuse_given(series)
         n = about["trained_on"]["n_images"][0]
         if n != model.n_images:
             raise InputError(
@@ -119,6 +121,16 @@ class ResNet(Estimator):
             planes=self.planes,
             progress=progress,
         )
+
+
+def _refuse_given(series: WeightedSeries) -> None:
+    """Refuse a known parameter that the network would estimate: it has no input for it, and its T would be for another field."""
+    for p in Layout.of(series.model).carried:
+        if p.name in series.given:
+            raise InputError(
+                f"given {p.name}: a ResNet estimates {p.name} and cannot hold it. Leave it out, or use the RIM, NLLS or MLE, "
+                "which hold a known field."
+            )
 
 
 def _other(model: SignalModel) -> str:

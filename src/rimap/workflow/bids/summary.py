@@ -47,7 +47,9 @@ def of_group(run: GroupRun) -> Iterator[str]:
     """Yield the median of each region over all maps, the outliers and the files."""
     import numpy as np
 
+    from rimap.quantities import shown_name
     from rimap.report.numbers import number
+    from rimap.signals.settings import unit_symbol
 
     if not run.rows:
         return
@@ -59,7 +61,8 @@ def of_group(run: GroupRun) -> Iterator[str]:
         values = values[np.isfinite(values)]
         q = np.quantile(values, [0.25, 0.5, 0.75]) if values.size else np.full(3, np.nan)
         quartiles = f"(quartiles {number(q[0])}–{number(q[2])} of {count_of(len(values), 'map')})"
-        yield f"{f'{name} {region} {title}'.rstrip()}  median {number(q[1])} ms {quartiles}"
+        median = f"{number(q[1])} {unit_symbol(members[0]['unit'])}".rstrip()
+        yield f"{f'{shown_name(name)} {region} {title}'.rstrip()}  median {median} {quartiles}"
     if len(regions) > _MOST_REGIONS:
         yield f"… and {len(regions) - _MOST_REGIONS} more regions"
     outliers = list(Counter(r["series"] for r in run.rows if r["outlier"]))

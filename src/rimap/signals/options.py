@@ -1,0 +1,36 @@
+"""The fields of a signal model that are no settings of the scanner: its bounds, whether images keep their polarity, and others.
+
+No other file names them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from rimap.signals.settings import settings_of
+
+#: The field with the bounds that were changed.
+BOX = "box"
+#: The field that says whether images keep their polarity (real part), if the signal of a model can be negative.
+POLARITY = "signed"
+
+
+def knows_polarity(model: Any) -> bool:
+    """Tell whether the images of a model (class or object) may keep their polarity: whether it has that option."""
+    return any(f.name == POLARITY for f in fields(model))
+
+
+def polarity(signed: bool) -> dict[str, Any]:
+    """Return the option of a model that says whether its images keep their polarity."""
+    return {POLARITY: signed}
+
+
+def polarity_if_unknown(model: Any) -> bool:
+    """Return whether the images of a model (class or object) keep their polarity if nothing says so."""
+    return any(f.name == POLARITY and f.default is True for f in fields(model))
+
+
+def other_options(model: Any) -> list[str]:
+    """Return the names of the other options of a model (class or object): the profile of a pulse, say."""
+    return [f.name for f in fields(model) if f.name not in (*settings_of(model), BOX, POLARITY)]
