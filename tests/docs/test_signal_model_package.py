@@ -45,7 +45,7 @@ def run(*args: object, env: dict[str, str], cwd: Path) -> str:
 
 
 def test_it_is_listed_and_maps_files(installed: dict[str, str], tmp_path: Path) -> None:
-    assert "Saturation recovery: A, T1; BIDS SRT1, times from RepetitionTime" in run(
+    assert "Saturation recovery: A, T1; BIDS SRT1, delay from RepetitionTime" in run(
         "models", env=installed, cwd=tmp_path
     )
     images = 1000 * (1 - np.exp(-np.reshape(TIMES, (-1, 1, 1, 1)) / T1))

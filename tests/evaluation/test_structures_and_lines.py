@@ -11,6 +11,7 @@ from rimap.errors import InputError
 from rimap.evaluation.accuracy import crop
 from rimap.evaluation.border import find_lines, fit_sigmoid, read_lines
 from rimap.evaluation.structures import STRUCTURES, place, with_structures
+from rimap.signals.protocols import PROTOCOLS
 from rimap.simulation.anatomies import digital_brain
 from rimap.simulation.tissues import GM, WM
 
@@ -33,7 +34,7 @@ def test_structures_lie_inside_their_tissue_and_apart() -> None:
         pixels += (inside > 0) | (around > 0)
     assert pixels.max() == 1
     kappa = np.ones((3, *labels.shape))
-    changed = with_structures(kappa, placed)
+    changed = with_structures(kappa, PROTOCOLS["IV_T1"], placed)
     assert (changed[:2] == 1).all() and set(np.unique(changed[2])) == {1.0, 400.0, 1200.0}
     assert {s.name: (s.T1, s.tissue) for s in STRUCTURES}["hypo_point"] == (400.0, GM)
 

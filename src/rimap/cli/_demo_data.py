@@ -54,7 +54,7 @@ def write_demo(folder: Path, seed: int = 0) -> Demo:
     affine[2, 2] *= SLICES.step
     rng = np.random.default_rng(seed)
     kappa = simulate_subject(labels, MODEL, rng)
-    kappa[0] *= SCALE
+    kappa[[MODEL.index(p.name) for p in MODEL.amplitudes]] *= SCALE
     series = simulate_series(kappa, MODEL, Rician(SIGMA * SCALE), rng, affine=affine)
     regions = np.where(brain_mask(labels), labels, 0).astype(np.uint8)
 
@@ -67,7 +67,7 @@ def write_demo(folder: Path, seed: int = 0) -> Demo:
     lines = ["index\tname", *(f"{k}\t{LABELS[k]}" for k in present)]
     files[labelled.replace(".nii.gz", ".tsv")] = ("\n".join(lines) + "\n").encode()
     write_together({root / name: content for name, content in files.items()})
-    truth = tuple((int(k), LABELS[k], float(np.median(kappa[-1][regions == k]))) for k in present)
+    truth = tuple((int(k), LABELS[k], float(np.median(kappa[MODEL.time_index][regions == k]))) for k in present)
     return Demo(root, root / anat / "sub-01_desc-brain_mask.nii.gz", root / labelled, folder / "maps", truth)
 
 

@@ -55,8 +55,9 @@ def command(
     if not shipped():
         print("  none in this installation; `rimap train` makes one")
     print("Sequences (--sequence):")
+    width = max(map(len, sequences))
     for name, model in sorted(sequences.items()):
-        print(f"  {name:<8} {_sequence(model)}")
+        print(f"  {name:<{width}} {_sequence(model)}")
 
 
 def _check(name: str) -> None:
@@ -95,10 +96,16 @@ def _values(setting: Setting, value: Any) -> str:
 
 def _sequence(model: type[SignalModel]) -> str:
     """Return title, parameters and where BIDS has them."""
+    from rimap.quantities import shown_name
     from rimap.signals.base import axis_of
 
-    axis, parameters = axis_of(model), ", ".join(p.name for p in model.parameters)
-    bids = f"; BIDS {model.bids_suffix}" * bool(model.bids_suffix) + f", times from {axis.bids[0]}" * bool(axis.bids)
+    axis, parameters = (
+        axis_of(model),
+        ", ".join(map(shown_name, [*(p.name for p in model.parameters), *(d.name for d in model.derived)])),
+    )
+    bids = f"; BIDS {model.bids_suffix}" * bool(model.bids_suffix) + f", {axis.title} from {axis.bids[0]}" * bool(
+        axis.bids
+    )
     return f"{model.title}: {parameters}{bids}"
 
 

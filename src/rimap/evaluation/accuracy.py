@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rimap.estimators.base import Estimator
 from rimap.evaluation.metrics import coefficient_of_variation, relative_bias, relative_rmse, slope
-from rimap.evaluation.structures import STRUCTURES, place, with_structures
+from rimap.evaluation.structures import STRUCTURES, place, uniform_tissue, with_structures
 from rimap.likelihood import Gaussian
 from rimap.signals.base import SignalModel
 from rimap.simulation.subjects import simulate_series, simulate_subject
@@ -89,9 +89,9 @@ def measure(
     for c in range(n_repeats):
         rng = np.random.default_rng([seed, subject, round(snr * 1000), c])
         series = simulate_series(kappa, model, noise, rng, mask=brain)
-        maps.append(estimator.estimate(series).kappa[-1][brain])
+        maps.append(estimator.estimate(series).kappa[model.time_index][brain])
         progress(f"{name}: subject {subject}, SNR {snr:g}, draw {c + 1}/{n_repeats}")
-    estimates, truth, tissues = np.stack(maps), kappa[-1][brain], labels[brain]
+    estimates, truth, tissues = np.stack(maps), kappa[model.time_index][brain], labels[brain]
     nan = float((~np.isfinite(estimates)).mean())
     rows = []
     for tissue, label in TISSUES.items():
@@ -170,12 +170,12 @@ def structure_bias(
     flat = np.where(brain, labels, 0)
     kappa = simulate_subject(flat, model, np.random.default_rng([seed, subject]))
     placed = place(flat, np.random.default_rng([seed, subject, 1]))
-    kappa = with_structures(kappa, placed)
+    kappa = with_structures(kappa, model, placed)
     noise = Gaussian(REFERENCE_SIGNAL / snr)
     maps = []
     for c in range(n_repeats):
         rng = np.random.default_rng([seed, subject, round(snr * 1000), c])
-        maps.append(estimator.estimate(simulate_series(kappa, model, noise, rng, mask=brain)).kappa[-1])
+        maps.append(estimator.estimate(simulate_series(kappa, model, noise, rng, mask=brain)).kappa[model.time_index])
     e = np.stack(maps).astype(float)
     rows = []
     for s in STRUCTURES:
@@ -211,7 +211,7 @@ def tile_bias(
     CV and RMSE are those of all pixels and draws together, so that they compare with the Cramér-Rao bound however few
     the draws.
 
-    The squares of `size` pixels lie in random order beside each other; A = 0.85 and B = 1.9 everywhere.
+    The squares of `size` pixels lie in random order beside each other; amplitude and field are the same everywhere.
     """
     columns = int(np.ceil(np.sqrt(len(values))))
     rows_n = int(np.ceil(len(values) / columns))
@@ -222,13 +222,12 @@ def tile_bias(
         x, y = (place_ // columns) * size, (place_ % columns) * size
         T[x : x + size, y : y + size] = values[k]
         where[int(k)] = (slice(x, x + size), slice(y, y + size))
-    known = {"A": 0.85, "B": 1.9}
-    kappa = np.stack([*(np.full(T.shape, known[p.name]) for p in model.parameters[:-1]), T])
+    kappa = uniform_tissue(model, T)
     noise = Gaussian(REFERENCE_SIGNAL / snr)
     maps = []
     for c in range(n_repeats):
         rng = np.random.default_rng([seed, round(snr * 1000), c])
-        maps.append(estimator.estimate(simulate_series(kappa, model, noise, rng)).kappa[-1])
+        maps.append(estimator.estimate(simulate_series(kappa, model, noise, rng)).kappa[model.time_index])
     e = np.stack(maps).astype(float)
     out = []
     for k, value in enumerate(values):

@@ -65,10 +65,10 @@ class Blurriness(Experiment):
         for spec in dict.fromkeys(u[1] for u in parts):
             values: dict[tuple[str, str, str, str], NDArray[np.float64]] = {}
             for scenario in ("E1", "E2"):
-                labels, _, kappa, placed = scene(settings, scenario)
+                labels, model, kappa, placed = scene(settings, scenario)
                 mask = labels > 0
                 r = Repeats.merge(Repeats.from_arrays(p) for u, p in parts.items() if u[:2] == (scenario, spec))
-                metrics = {"bias": r.bias(kappa[:, mask])[-1], "cv": r.cv[-1]}
+                metrics = {"bias": r.bias(kappa[:, mask])[model.time_index], "cv": r.cv[model.time_index]}
                 for s in STRUCTURES:
                     for region, where in (("structure", placed.inside), ("neighbourhood", placed.around)):
                         for metric, x in metrics.items():
@@ -86,8 +86,8 @@ class Blurriness(Experiment):
 
     def pictures(self, settings: Settings, parts: Mapping[Unit, Part]) -> dict[str, NDArray[Any]]:
         """Return the truth of E2 and the first estimator's mean."""
-        labels, _, kappa, _ = scene(settings, "E2")
-        return {"truth": np.where(labels > 0, kappa[-1], np.nan).astype(np.float32)}
+        labels, model, kappa, _ = scene(settings, "E2")
+        return {"truth": np.where(labels > 0, kappa[model.time_index], np.nan).astype(np.float32)}
 
     def figures(self, table: Sequence[Row], pictures: Mapping[str, NDArray[Any]]) -> dict[str, Figure]:
         """Return Fig. 3 d–g, and the truth."""
@@ -127,7 +127,7 @@ def scene(settings: Settings, scenario: str) -> tuple[NDArray[np.uint8], Any, ND
         count=4 if settings.quick else SITES,
         distance=1 if settings.quick else 8,
     )
-    return labels, model, with_structures(kappa, placed) if scenario == "E2" else kappa, placed
+    return labels, model, with_structures(kappa, model, placed) if scenario == "E2" else kappa, placed
 
 
 def _p(e1: NDArray[np.float64], e2: NDArray[np.float64]) -> float:

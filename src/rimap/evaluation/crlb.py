@@ -13,6 +13,7 @@ from rimap.evaluation.accuracy import tile_bias
 from rimap.evaluation.choice import fitting
 from rimap.evaluation.experiment import OF_T1, Experiment, Part, Settings, Unit, estimator_of
 from rimap.evaluation.scenes import at_snr, repeats_of
+from rimap.evaluation.structures import uniform_tissue
 from rimap.evaluation.tables import Row, columns_of, distinct, select, text_table
 from rimap.likelihood import cramer_rao_sd, fisher_information
 from rimap.signals.base import SignalModel
@@ -56,16 +57,17 @@ class CramerRao(Experiment):
         """Return a row for each protocol, SNR, estimator and T1, with the bounds for B free and B known, %."""
         out: list[Row] = []
         T = np.array(T1, float)
-        kappa = np.stack([np.full(T.shape, 0.85), np.full(T.shape, 1.9), T])
         for (protocol, snr, spec), part in parts.items():
             model, noise = MODELS[str(protocol)], at_snr(float(snr))
-            free = cramer_rao_sd(model, noise, kappa)[-1] / T * 100
+            kappa = uniform_tissue(model, T)
+            free = cramer_rao_sd(model, noise, kappa)[model.time_index] / T * 100
             F = np.asarray(fisher_information(model, noise, kappa))
-            known = np.sqrt(F[0, 0] / (F[0, 0] * F[2, 2] - F[0, 2] ** 2)) / T * 100
-            for i, t in enumerate(T1):
+            a, t = model.index(model.amplitudes[0].name), model.time_index
+            known = np.sqrt(F[a, a] / (F[a, a] * F[t, t] - F[a, t] ** 2)) / T * 100
+            for i, value in enumerate(T1):
                 out.append(
                     {
-                        "protocol": protocol, "snr": float(snr), "estimator": spec, "T1": float(t), "unit": "ms",
+                        "protocol": protocol, "snr": float(snr), "estimator": spec, "T1": float(value), "unit": "ms",
                         "repeats": repeats_of(settings, 50, 5), "bound_B_free": float(free[i]),
                         "bound_B_known": float(known[i]), **{k: float(part[k][i]) for k in ("bias", "cv", "rmse")},
                     }

@@ -77,7 +77,7 @@ class Generalizability(Experiment):
                 out.append(
                     {
                         "protocol": case, "snr": snr, "estimator": spec, "metric": metric, "unit": "%", "repeats": r.n,
-                        **spread(x[-1]),
+                        **spread(x[model.time_index]),
                     }
                 )  # fmt: skip
         return out

@@ -48,11 +48,13 @@ def sweep(
         Keys of the generators of the noise: the same for every λ_B.
     """
     estimator, T, B = MLE(lambda_B=lambda_B, threads=threads), [], []
+    assert model.field is not None
+    time, field = model.time_index, model.index(model.field.name)
     for key in draws:
         series = simulate_series(kappa, model, noise, np.random.default_rng(key), mask=mask)
         found = estimator.estimate(series).kappa[:, mask]
-        T.append(found[-1] / kappa[-1][mask] - 1)
-        B.append(found[1] / kappa[1][mask] - 1)
+        T.append(found[time] / kappa[time][mask] - 1)
+        B.append(found[field] / kappa[field][mask] - 1)
     error, off = np.stack(T), np.stack(B)
     outlier = ~(abs(error) <= OUTLIER)
     voxel = np.sqrt((error**2).mean(0))

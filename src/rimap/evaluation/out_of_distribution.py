@@ -15,7 +15,7 @@ from rimap.evaluation.experiment import OF_T1, Experiment, Part, Settings, Unit,
 from rimap.evaluation.monte_carlo import truth
 from rimap.evaluation.repeats import Repeats
 from rimap.evaluation.scenes import at_snr, brain_slice, repeats_of
-from rimap.evaluation.structures import disc
+from rimap.evaluation.structures import GREY_MATTER_A, disc
 from rimap.evaluation.tables import Row, distinct, select, spread, text_table
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.series import WeightedSeries
@@ -102,7 +102,7 @@ class OutOfDistribution(Experiment):
     def rows(self, settings: Settings, parts: Mapping[Unit, Part]) -> list[Row]:
         """Return a row for each case, estimator, region and metric of T1."""
         labels = brain_slice(settings)
-        tissue = labels[labels > 0]
+        model, tissue = truth(settings, "T1")[0], labels[labels > 0]
         out: list[Row] = []
         for (name, spec), part in parts.items():
             case, r = CASES[str(name)], Repeats.from_arrays(part)
@@ -117,7 +117,7 @@ class OutOfDistribution(Experiment):
                     out.append(
                         {
                             "case": name, "estimator": spec, "region": region, "metric": metric, "unit": "%",
-                            "repeats": r.n, **spread(x[-1][where]),
+                            "repeats": r.n, **spread(x[model.time_index][where]),
                         }
                     )  # fmt: skip
         return out
@@ -176,7 +176,7 @@ def _shown(rows: Sequence[Row]) -> tuple[str, ...]:
 def _scene(settings: Settings, case: Case) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return the truth (Q, X, Y) and where lesions are."""
     labels = brain_slice(settings)
-    _, kappa = truth(settings, "T1")
+    model, kappa = truth(settings, "T1")
     kappa = kappa.copy()
     lesion = np.zeros(labels.shape, bool)
     if case.lesion is not None:
@@ -190,10 +190,10 @@ def _scene(settings: Settings, case: Case) -> tuple[NDArray[np.float64], NDArray
                 break
             lesion |= disc(labels.shape, at, radius) & (labels == WM)
             room[disc(labels.shape, at, 4 * radius)] = 0
-        kappa[-1][lesion] = case.lesion
-        kappa[0][lesion] = 0.85
-    if case.B is not None:
-        kappa[1] = case.B
+        kappa[model.time_index][lesion] = case.lesion
+        kappa[model.index(model.amplitudes[0].name)][lesion] = GREY_MATTER_A
+    if case.B is not None and model.field is not None:
+        kappa[model.index(model.field.name)] = case.B
     return kappa, lesion
 
 

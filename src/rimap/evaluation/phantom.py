@@ -63,20 +63,21 @@ class Phantom(Experiment):
         for (name, spec), part in parts.items():
             regions = _regions(settings, str(name))
             sphere = regions.labels[regions.series.selected]
-            r, times = Repeats.from_arrays(part), regions.series.model.times
+            r, model = Repeats.from_arrays(part), regions.series.model
+            times = model.times
             for n, nominal in regions.reference.items():
                 where = sphere == n
                 if not where.any():
                     continue
-                scan = part["scan"][-1][where].astype(float)
+                scan = part["scan"][model.time_index][where].astype(float)
                 here = {
-                    "scan": name, "quantity": regions.series.model.parameters[-1].name, "estimator": spec, "sphere": n,
+                    "scan": name, "quantity": model.time.name, "estimator": spec, "sphere": n,
                     "nominal": nominal, "in_range": int(times.min() <= nominal <= times.max()), "repeats": r.n,
                     "sigma": float(part["sigma"]), "spatial": float(np.std(scan, ddof=1) / np.mean(scan) * 100),
                     "scan_bias": float((np.mean(scan) / nominal - 1) * 100), "unit": "%",
                 }  # fmt: skip
-                out.append(here | {"metric": "bias"} | spread(r.bias(np.array(nominal))[-1][where]))
-                out.append(here | {"metric": "cv"} | spread(r.cv[-1][where]))
+                out.append(here | {"metric": "bias"} | spread(r.bias(np.array(nominal))[model.time_index][where]))
+                out.append(here | {"metric": "cv"} | spread(r.cv[model.time_index][where]))
         return out
 
     def figures(self, table: Sequence[Row], pictures: Mapping[str, NDArray[Any]]) -> dict[str, Figure]:

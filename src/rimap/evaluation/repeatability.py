@@ -70,7 +70,8 @@ class Repeatability(Experiment):
         out: list[Row] = []
         for (quantity, spec), part in parts.items():
             r = Repeats.from_arrays(part)
-            of_mle = parts.get((quantity, "mle"), part)["scan"][-1]
+            time = _scans(settings, str(quantity))[0].model.time_index
+            of_mle = parts.get((quantity, "mle"), part)["scan"][time]
             low, high = BRAIN_LIKE[str(quantity)]
             regions = {"head": np.ones(of_mle.shape, bool), "brain-like": (of_mle > low) & (of_mle < high)}
             for region, where in regions.items():
@@ -79,8 +80,8 @@ class Repeatability(Experiment):
                     "added_sigma": float(part["sigma"]),
                     "noise": "repeated scans" if not part["sigma"] else f"added, {settings.noise_level or LEVEL:g}",
                 }  # fmt: skip
-                out.append(here | {"metric": "cv", "unit": "%"} | spread(r.cv[-1][where]))
-                difference = (part["scan"][-1] - of_mle)[where]
+                out.append(here | {"metric": "cv", "unit": "%"} | spread(r.cv[time][where]))
+                difference = (part["scan"][time] - of_mle)[where]
                 out.append(here | {"metric": "difference", "unit": "ms"} | spread(difference))
         return out
 
@@ -88,11 +89,12 @@ class Repeatability(Experiment):
         """Return maps and CV maps (estimator, X, Y), a middle slice."""
         out = {}
         for quantity in dict.fromkeys(str(u[0]) for u in parts):
-            mask = _scans(settings, quantity)[0].selected
+            first = _scans(settings, quantity)[0]
+            mask, time = first.selected, first.model.time_index
             mine = [p for u, p in parts.items() if u[0] == quantity]
             for what, values in (
-                ("map", [p["scan"][-1] for p in mine]),
-                ("cv", [Repeats.from_arrays(p).cv[-1] for p in mine]),
+                ("map", [p["scan"][time] for p in mine]),
+                ("cv", [Repeats.from_arrays(p).cv[time] for p in mine]),
             ):
                 volumes: list[NDArray[Any]] = []
                 for v in values:

@@ -133,7 +133,7 @@ def noisier(series: WeightedSeries, sigma: float, rng: np.random.Generator) -> W
     To magnitude images complex noise is added, and the modulus taken.
     """
     model = series.model
-    kind = Rician if getattr(model, "magnitude", False) or model.name == "t2" else Gaussian
+    kind = Rician if model.magnitude or not model.changes_sign else Gaussian
     images = kind(sigma=sigma).sample(series.images, rng).astype(np.float32)
     own = 0.0 if series.noise is None or series.noise.sigma is None else np.asarray(series.noise.sigma)
     total = np.sqrt(np.asarray(own) ** 2 + sigma**2)

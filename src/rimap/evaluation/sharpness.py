@@ -55,9 +55,9 @@ class Sharpness(Experiment):
         """Return the T1 map and the map that decides where the lines are."""
         scene, spec = map(str, unit)
         series, guide = _scene(settings, scene)
-        T = np.squeeze(estimator_of(spec, settings.threads).estimate(series).kappa[-1])
+        T = np.squeeze(estimator_of(spec, settings.threads).estimate(series).kappa[series.model.time_index])
         if guide is None:
-            guide = np.squeeze(estimator_of("mle", settings.threads).estimate(series).kappa[-1])
+            guide = np.squeeze(estimator_of("mle", settings.threads).estimate(series).kappa[series.model.time_index])
         return {"T": T.astype(np.float32), "guide": guide.astype(np.float32)}
 
     def rows(self, settings: Settings, parts: Mapping[Unit, Part]) -> list[Row]:
@@ -116,7 +116,9 @@ def _scene(settings: Settings, scene: str) -> tuple[WeightedSeries, NDArray[np.f
     model, kappa = truth(settings, "T1")
     labels = brain_slice(settings)
     rng = np.random.default_rng([settings.seed, 8])
-    return simulate_series(kappa, model, at_snr(SNR), rng, mask=labels > 0), np.where(labels > 0, kappa[-1], np.nan)
+    return simulate_series(kappa, model, at_snr(SNR), rng, mask=labels > 0), np.where(
+        labels > 0, kappa[model.time_index], np.nan
+    )
 
 
 def _lines(settings: Settings, scene: str, guide: NDArray[Any]) -> list[Line]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.signals.base import SignalModel
 from rimap.simulation.tissues import GM, WM
 
 #: Pixels of a line; the paper does not say.
@@ -106,14 +107,29 @@ def place(
     return Placed(inside, around)
 
 
+#: The amplitude of grey matter (Table 1), where A of CSF is 1.
+GREY_MATTER_A = 0.85
+
+
 def with_structures(
-    kappa: NDArray[Any], placed: Placed, structures: Sequence[Structure] = STRUCTURES
+    kappa: NDArray[Any], model: SignalModel, placed: Placed, structures: Sequence[Structure] = STRUCTURES
 ) -> NDArray[np.float64]:
-    """Return the maps κ (Q, X, Y) with T (the last) changed inside the structures."""
+    """Return the maps κ (Q, X, Y) with the relaxation time changed inside the structures."""
     out = np.array(kappa, float)
     for s in structures:
-        out[-1][placed.inside[s.name] > 0] = s.T1
+        out[model.time_index][placed.inside[s.name] > 0] = s.T1
     return out
+
+
+def uniform_tissue(model: SignalModel, T: NDArray[Any]) -> NDArray[np.float64]:
+    """Return κ (Q, *X) for relaxation times T (*X): the amplitude is that of grey matter, and a field is typical everywhere.
+
+    >>> from rimap import InversionRecovery
+    >>> uniform_tissue(InversionRecovery(tau=[50, 400, 1100, 2500]), np.array([800.0])).ravel()
+    array([8.5e-01, 1.9e+00, 8.0e+02])
+    """
+    known = {p.name: GREY_MATTER_A if p.amplitude else p.in_a_scan.middle for p in model.parameters if p != model.time}
+    return np.stack([np.full(np.shape(T), known[p.name]) if p.name in known else T for p in model.parameters])
 
 
 def disc(shape: tuple[int, ...], centre: Sequence[float], radius: float) -> NDArray[np.bool_]:

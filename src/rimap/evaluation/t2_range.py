@@ -13,6 +13,7 @@ from rimap.evaluation.accuracy import tile_bias
 from rimap.evaluation.choice import fitting
 from rimap.evaluation.experiment import Experiment, Part, Settings, Unit, estimator_of
 from rimap.evaluation.scenes import at_snr, repeats_of
+from rimap.evaluation.structures import uniform_tissue
 from rimap.evaluation.tables import Row, columns_of, distinct, number, select, text_table
 from rimap.likelihood import cramer_rao_sd
 from rimap.signals.t2_decay import T2Decay
@@ -50,8 +51,9 @@ class T2Range(Experiment):
         """Return a row for each set of times, estimator and T2."""
         out: list[Row] = []
         for (times, spec), part in parts.items():
-            kappa = np.stack([np.full(len(T2), 0.85), np.array(T2, float)])
-            bound = cramer_rao_sd(T2Decay(tau=TIMES[str(times)]), at_snr(SNR), kappa)[-1] / T2 * 100
+            model = T2Decay(tau=TIMES[str(times)])
+            kappa = uniform_tissue(model, np.array(T2, float))
+            bound = cramer_rao_sd(model, at_snr(SNR), kappa)[model.time_index] / T2 * 100
             for i, T in enumerate(T2):
                 out.append(
                     {

@@ -13,10 +13,8 @@ from rimap.errors import InputError
 from rimap.signals import SignalModel
 from rimap.signals.base import axis_of
 from rimap.signals.options import knows_polarity, other_options, polarity
-from rimap.signals.settings import Setting, settings_of
+from rimap.signals.settings import WITH_ARRAYS, Setting, settings_of
 
-#: Fields in which BIDS takes an array of positive numbers; of others it takes one for a value of each volume.
-_WITH_ARRAYS = ("EchoTime", "FlipAngle")
 #: The field for whether images keep their polarity, and those for what else a model is made with.
 _SIGNED, _OPTIONS, _BOUNDS = "SignedImages", "SignalModelOptions", "ParameterBounds"
 #: The class of an option that is an object.
@@ -40,7 +38,7 @@ def settings_metadata(model: SignalModel) -> dict[str, Any]:
             found[name] = values[0] if len(values) == 1 else values
         elif setting.name != axis and len(set(values)) == 1:
             found[name] = values[0]
-        elif name in setting.bids and not (name in _WITH_ARRAYS and min(values) > 0):
+        elif name in setting.bids and not (name in WITH_ARRAYS and min(values) > 0):
             found[plural(name)] = values
         else:
             found[name] = values

@@ -338,6 +338,11 @@ class SignalModel(ABC):
         return next(p for p in self.parameters if p.role == TIME)
 
     @property
+    def time_index(self) -> int:
+        """The position of the relaxation time in κ."""
+        return self.index(self.time.name)
+
+    @property
     def main(self) -> Parameter | Derived:
         """The map that the sequence is for: the derived one that says so, else the relaxation time."""
         return next((d for d in self.derived if d.main), self.time)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rimap import earlier
 from rimap.errors import InputError
 from rimap.signals import SignalModel, signal_models
 from rimap.signals.base import FIELD, TIME, axis_of
@@ -418,7 +419,7 @@ def recipe_from(table: Mapping[str, Any]) -> PatchRecipe:
     >>> recipe_from({"preset": "paper", "protocol": "HP_T2"}).times_ms
     (10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
     """
-    table = in_current_names(table)
+    table = earlier.recipe(table)
     valid = {f.name: f for f in fields(PatchRecipe)}
     refuse_unknown(table, (*valid, *EXTRA_KEYS), "the simulation recipe")
     preset, protocol = table.pop("preset", "general"), table.pop("protocol", None)
@@ -440,25 +441,6 @@ def recipe_from(table: Mapping[str, Any]) -> PatchRecipe:
         values = known | ({"hidden_share": 0.0} if values.get("settings") else {}) | values
     base = paper(sequence, values.get("times_ms")) if preset == "paper" else general(sequence)
     return replace(base, **values)
-
-
-def in_current_names(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a table of a recipe with the names that fields have now, from those of rimap 0.1.0."""
-    found = {_EARLIER.get(key, key): value for key, value in table.items()}
-    tr = found.pop("tr_ms", ())
-    if isinstance(tr, (int, float)) or tr:
-        found["settings"] = {**found.get("settings", {}), "tr": tr}
-    return found
-
-
-_EARLIER = {
-    "tr_share": "optional_share",
-    "tr_unknown_share": "hidden_share",
-    "b_gamma": "field_gamma",
-    "b_range": "field_mean",
-    "b_smooth": "field_spread",
-    "b_length": "field_length",
-}
 
 
 def read_recipe(path: str | Path) -> PatchRecipe:

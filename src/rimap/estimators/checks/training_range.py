@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
+from rimap import earlier
 from rimap.errors import InputError
 from rimap.estimators.base import brightness, model_warnings
 from rimap.estimators.checks.misfit import misfit_warnings
@@ -73,17 +74,11 @@ class Seen:
     @classmethod
     def of(cls, about: Mapping[str, Any], model: SignalModel) -> Seen:
         """Return what the metadata of a network say."""
-        seen = about["trained_on"]
+        seen = earlier.training(about["trained_on"], model)
         settings = {
             name: None if ends is None else (ends[0], ends[1]) for name, ends in seen.get("settings", {}).items()
         }
         parameters = {name: (ends[0], ends[1]) for name, ends in seen.get("parameters", {}).items()}
-        if "parameters" not in seen:  # of rimap 0.1.0, which knew one optional setting and named T and B
-            optional = [s.name for s in model.settings.values() if not s.required]
-            settings = dict.fromkeys(optional) if seen["tr"] else {}
-            parameters = {model.time.name: tuple(seen["T_ms"])}
-            if model.field is not None:
-                parameters[model.field.name] = tuple(seen["B"])
         low, high = seen["time_range_ms"]
         fewest, most = seen["n_images"]
         return cls((low, high), tuple(seen["times_ms"]), (fewest, most), settings, parameters)
