@@ -13,6 +13,8 @@ from rimap.errors import InputError
 
 #: Affines that differ by less (mm) are the same.
 _SAME_MM = 1e-3
+#: What a map of probabilities must reach to select a voxel, and what is 0 or 1 but for rounding.
+HALF, _NEARLY_0 = 0.5, 1e-3
 
 
 def is_nibabel(x: object) -> bool:
@@ -73,6 +75,29 @@ def volume(x: Any, affine: Any, what: str) -> NDArray[Any]:
     if affine is not None and abs(_affine(x) - affine).max() > _SAME_MM:
         raise InputError(f"{what} lies elsewhere than the images (affine). Resample {what} to the images.")
     return _data(x, 3)
+
+
+def selection(values: NDArray[Any], threshold: float) -> NDArray[np.bool_]:
+    """Return where a mask selects: above the threshold of a map of probabilities, where it is not 0 or NaN otherwise."""
+    if values.dtype.kind == "f":
+        values = np.nan_to_num(values)
+    return values >= threshold if threshold else values != 0
+
+
+def threshold_of(values: NDArray[Any]) -> float:
+    """Return the least value that a mask selects: `HALF` for a map of probabilities (values between 0 and 1), 0 otherwise."""
+    if values.dtype.kind != "f" or not values.size:
+        return 0.0
+    values = np.nan_to_num(values)
+    between = (values > _NEARLY_0) & (values < 1 - _NEARLY_0)
+    return HALF if between.any() and values.min() >= -_NEARLY_0 and values.max() <= 1 + _NEARLY_0 else 0.0
+
+
+def note_on_threshold(threshold: float) -> list[str]:
+    """Return a note if a mask is a map of probabilities."""
+    return [
+        f"the mask holds probabilities (values between 0 and 1): voxels of {threshold:g} and more are selected"
+    ] * bool(threshold)
 
 
 def _affine(image: Any) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rimap import card, colours
 from rimap.errors import InputError
-from rimap.foreign import images_and_affine, volume
+from rimap.foreign import images_and_affine, note_on_threshold, selection, threshold_of, volume
 from rimap.likelihood import Noise, Rician
 from rimap.maps import ParameterMaps, Status, as_plain, as_read_only, by_words, noise_words
 from rimap.signals.base import SignalModel
@@ -102,7 +102,9 @@ class WeightedSeries:
                 raise InputError(
                     f"the mask has shape {mask.shape} and the images {X}. Resample the mask to the images."
                 )
-            mask = np.nan_to_num(mask) != 0 if mask.dtype.kind == "f" else mask != 0
+            threshold = threshold_of(mask)
+            mask = selection(mask, threshold)
+            object.__setattr__(self, "notes", (*self.notes, *note_on_threshold(threshold)))
             if not mask.any():
                 raise InputError("the mask is empty: no voxel is selected.")
         noise = self.noise

@@ -65,6 +65,8 @@ def show_run(run: Run, *, quiet: bool = False) -> None:
     show(summary.warnings(run.results), error=quiet)
     if not quiet:
         show(summary.notes(run.results))
+    show(summary.about_inputs(run), error=quiet)
+    if not quiet:
         show(summary.kept(run))
 
 

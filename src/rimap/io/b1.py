@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from rimap.b1 import FORMULAS
 from rimap.errors import InputError
 from rimap.io.atomic import write_together
-from rimap.io.bids import BidsName, Sidecars, absolute, compose, dataset_of, natural, nifti_files
-from rimap.io.finding import same_label
+from rimap.io.bids import BidsName, Sidecars, absolute, compose, dataset_of, natural, nifti_files, same_label
+from rimap.io.grid import check_same_grid
 from rimap.io.images import nifti_file
-from rimap.io.nifti import check_same_grid, open_nifti, read_volumes
+from rimap.io.nifti import open_nifti, read_volumes
 from rimap.io.provenance import dataset_files, dataset_problem, source_of, to_json, versions
 from rimap.io.settings import settings_from_sidecars
 from rimap.signals.settings import Setting, Values, setting, settings_of
@@ -254,15 +254,16 @@ def _images(paths: Sequence[Path], subjects: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += [f for f in nifti_files(absolute(path), subjects) if _is_b1(f)]
-        elif path.is_file() and _is_b1(path):
+            found += [f for f in nifti_files(absolute(path), subjects) if is_b1(f)]
+        elif path.is_file() and is_b1(path):
             own = _numbered(BidsName.parse(path.name))  # type: ignore[arg-type]
-            beside = [f for f in nifti_files(absolute(path).parent) if _is_b1(f)]
+            beside = [f for f in nifti_files(absolute(path).parent) if is_b1(f)]
             found += [f for f in beside if (n := BidsName.parse(f.name)) and _numbered(n)[1] == own[1]]
     return sorted(set(found))
 
 
-def _is_b1(path: Path) -> bool:
+def is_b1(path: Path) -> bool:
+    """Tell by its name whether a file is an image of a B1 scan."""
     name = BidsName.parse(path.name)
     return name is not None and name.suffix in KINDS and "sub" in name.entities
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rimap.errors import InputError
+from rimap.io.formats import refuse_device
 from rimap.signals import SignalModel, signal_models
 from rimap.signals.base import image_suffix
 from rimap.signals.settings import settings_of
@@ -35,6 +36,7 @@ OF_MAPS = ("sub", "ses", "task", "acq", "ce", "rec", "run", "space", "chunk", "r
 #: Folders of a data set that hold no input.
 NOT_INPUT = {"derivatives", "sourcedata", "code", "stimuli", "phenotype"}
 
+_PAIRS = (".img", ".img.gz", ".hdr", ".hdr.gz")
 _LARGEST_JSON = 16 << 20
 _ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+.]+)")
 
@@ -70,6 +72,15 @@ def compose(entities: Mapping[str, str], suffix: str) -> str:
     """
     keys = sorted(entities, key=lambda k: ORDER.index(k) if k in ORDER else len(ORDER))
     return "_".join([*(f"{k}-{entities[k]}" for k in keys), suffix])
+
+
+def same_label(entity: str, value: str | None, label: str) -> bool:
+    """Tell whether the value of an entity is the label that was asked for: run-1 is run-01."""
+    if value is None:
+        return False
+    if entity == "run" and value.isdigit() and label.isdigit():
+        return int(value) == int(label)
+    return value == label
 
 
 @cache
@@ -125,13 +136,33 @@ def natural(text: str) -> list[tuple[int, int, str]]:
 
 
 def strip_nii(path: Path) -> str:
-    """Return a file's name without ``.nii`` or ``.nii.gz``."""
-    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+    """Return a file's name without ``.nii``, ``.img`` or ``.hdr``, compressed or not."""
+    return re.sub(r"\.(nii|img|hdr)(\.gz)?$", "", path.name, flags=re.IGNORECASE)
 
 
 def is_nifti(path: Path) -> bool:
-    """Tell by its name whether a file is NIfTI."""
-    return path.name.lower().endswith((".nii", ".nii.gz"))
+    """Tell by its name whether a file is NIfTI, or one of a pair .hdr and .img that may be."""
+    return path.name.lower().endswith((".nii", ".nii.gz", *_PAIRS))
+
+
+def pair_of(path: Path) -> tuple[Path | None, Path | None]:
+    """Return the header and the data of the pair that a file belongs to, `None` for one that is not there."""
+    stem, end = path.name[: -len(".hdr")], ""
+    if path.name.lower().endswith(".gz"):
+        stem, end = path.name[: -len(".hdr.gz")], ".gz"
+    found: list[Path | None] = []
+    for kind in (".hdr", ".img"):
+        names = [f"{stem}{k}{e}" for e in dict.fromkeys((end, "", ".gz")) for k in (kind, kind.upper())]
+        found.append(next((path.with_name(name) for name in names if path.with_name(name).exists()), None))
+    return found[0], found[1]
+
+
+def is_image(path: Path) -> bool:
+    """Tell whether a file of a folder stands for an image: NIfTI, and of a pair the file with the data."""
+    name = path.name.lower()
+    if not name.endswith(_PAIRS):
+        return name.endswith((".nii", ".nii.gz"))
+    return name.endswith((".img", ".img.gz")) and pair_of(path)[0] is not None
 
 
 def dataset_of(path: Path) -> Path | None:
@@ -144,24 +175,57 @@ def dataset_of(path: Path) -> Path | None:
     return found[0] if found else None
 
 
-def nifti_files(folder: Path, subjects: Iterable[str] = ()) -> Iterator[Path]:
+def nifti_files(
+    folder: Path, subjects: Iterable[str] = (), unreadable: list[tuple[Path, str]] | None = None
+) -> Iterator[Path]:
     """Yield the NIfTI files below a BIDS folder, but for those in derivatives/ and the like, in order of name.
 
     Parameters
     ----------
     subjects
         Labels without ``sub-``: look only into these where `folder` is a data set.
+    unreadable
+        Takes the folders that cannot be listed, and why.
+
+    Raises
+    ------
+    InputError
+        For a folder that cannot be listed, unless `unreadable` takes it.
     """
     wanted = {f"sub-{s}" for s in subjects}
-    for where, folders, files in os.walk(folder):
+    for where, folders, files in walk(folder, unreadable):
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in NOT_INPUT)
-        if Path(where) == folder:
+        if where == folder:
             has_subjects = any(f.startswith("sub-") for f in folders)
             if has_subjects:
                 folders[:] = [f for f in folders if f.startswith("sub-") and (not wanted or f in wanted)]
         for f in sorted(files):
-            if not f.startswith(".") and is_nifti(Path(f)):
-                yield Path(where) / f
+            if not f.startswith(".") and is_image(where / f):
+                yield where / f
+
+
+def walk(folder: Path, unreadable: list[tuple[Path, str]] | None = None) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield each folder with the names of its folders and files, as `os.walk`; links to folders are followed, circles are not.
+
+    Raises
+    ------
+    InputError
+        For a folder that cannot be listed, unless `unreadable` takes it.
+    """
+
+    def failed(error: OSError) -> None:
+        if unreadable is None:
+            raise InputError(f"{error.filename} cannot be read: {error.strerror or error}.") from None
+        unreadable.append((Path(str(error.filename)), error.strerror or str(error)))
+
+    for where, folders, files in os.walk(folder, onerror=failed, followlinks=True):
+        here = Path(where).resolve()
+        folders[:] = [
+            f
+            for f in folders
+            if not (Path(where) / f).is_symlink() or not here.is_relative_to((Path(where) / f).resolve())
+        ]
+        yield Path(where), folders, files
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -172,6 +236,7 @@ def read_json(path: Path) -> dict[str, Any]:
     InputError
         For broken JSON (with the line), an unreadable file, JSON that is no object, or a key that stands there twice.
     """
+    refuse_device(path)
     try:
         with path.open("rb") as file:
             raw = file.read(_LARGEST_JSON + 1)

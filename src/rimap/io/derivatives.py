@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.io.atomic import Content, write_together
 from rimap.io.bids import absolute
+from rimap.io.grid import placed_first
 from rimap.io.images import nifti_of_pieces
 from rimap.io.naming import Naming, Quantity, outputs_of, rate_suffix, sidecar_of
 from rimap.io.nifti import open_nifti
@@ -164,9 +165,9 @@ def map_files(
     extra_metadata: Mapping[str, Any] | None = None,
 ) -> MapFiles:
     """Return the files of the maps of a series, unwritten; the parameters are those of `write_maps`."""
-    first = open_nifti(series_files.images[0])
+    first = placed_first([open_nifti(f) for f in series_files.images])
     shape = maps.shape if isinstance(maps, MapsOnDisk) else maps.status.shape
-    if shape != first.shape:
+    if shape not in (first.shape, (*first.shape[:2], 1)):
         raise InputError(f"the maps have shape {shape} and {first.path.name} {first.shape}.")
     return files_like(
         maps, series_files, Path(out), first.header, fill=fill, rates=rates, given=given, extra_metadata=extra_metadata

@@ -18,7 +18,6 @@ from rimap.io.bids import models
 from rimap.io.dicom_convert import PrivateFolder, convert, phase_turn, require
 from rimap.io.dicom_grouping import (
     FIELDS,
-    PART_WORDS,
     SYMBOLS,
     Candidate,
     Volume,
@@ -28,6 +27,7 @@ from rimap.io.dicom_grouping import (
     volumes_of,
 )
 from rimap.io.dicom_headers import read_headers
+from rimap.io.image_type import PART_WORDS
 from rimap.io.series_files import SeriesFiles
 from rimap.signals.base import axis_of
 from rimap.signals.settings import settings_of, unit_symbol

@@ -111,12 +111,28 @@ def require() -> str:
         importlib.import_module("pydicom")
     except ImportError:
         raise InputError(f"DICOM needs pydicom and dcm2niix, which are not installed: {_EXTRA}") from None
+    return converter("DICOM")
+
+
+def converter(what: str) -> str:
+    """Return where dcm2niix is.
+
+    Parameters
+    ----------
+    what
+        What is to be converted, for the message.
+
+    Raises
+    ------
+    InputError
+        If it is not installed.
+    """
     try:
         program: str | None = str(importlib.import_module("dcm2niix").bin)
     except (ImportError, AttributeError):
         program = shutil.which("dcm2niix")
     if program is None or not Path(program).exists():
-        raise InputError(f"DICOM needs dcm2niix, which is not installed: {_EXTRA}")
+        raise InputError(f"{what} needs dcm2niix, which is not installed: {_EXTRA}")
     return program
 
 

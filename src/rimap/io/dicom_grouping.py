@@ -10,6 +10,7 @@ from itertools import groupby, pairwise
 
 from rimap.errors import InputError
 from rimap.io.dicom_headers import Frame
+from rimap.io.image_type import PART_WORDS
 from rimap.signals.settings import with_unit
 
 #: What images of a series differ in (a field of `Frame`), by the sidecar field of the setting.
@@ -20,8 +21,6 @@ _SAME_FLIP_DEG = 0.3
 SYMBOLS = {"ti": ("TI", "ms"), "te": ("TE", "ms"), "flip": ("flip angle", "deg")}
 #: Fewer distinct values make no series by themselves; ask for them with --series.
 _FEWEST = {"ti": 3, "te": 3, "flip": 2}
-#: What images that are no magnitude are called.
-PART_WORDS = {"phase": "phase", "real": "real part", "imag": "imaginary part"}
 
 
 @dataclass(frozen=True, eq=False)

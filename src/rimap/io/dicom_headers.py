@@ -16,6 +16,7 @@ from typing import Any
 from rimap.errors import InputError
 from rimap.io.dicom_times import inversion_time, inversion_time_elsewhere, plausible
 from rimap.io.dicom_values import as_list, first_item, number_of, numbers_of, text_of, value_of, whole
+from rimap.io.image_type import image_type
 
 _MR_CLASSES = ("1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4")
 _NO_IMAGES = ("1.2.840.10008.1.3.10", "1.2.840.10008.5.1.4.1.1.4.2", "1.2.840.10008.5.1.4.1.1.66")
@@ -48,10 +49,6 @@ _IDENTIFYING = (
     *("StudyDate", "StudyID", "ReferringPhysicianName"),
 )
 _PRIVATE = (0x20010010, 0x2001101B, 0x2001101C, 0x20011084, 0x00430010, 0x0043102F, 0x00291020, 0x00211019)
-_PARTS = {"MAGNITUDE": "mag", "PHASE": "phase", "REAL": "real", "IMAGINARY": "imag"}
-_SAYS_NOTHING = ("ORIGINAL", "MIXED", "NONE", "OTHER", "")
-_SHORT = {"M": "mag", "P": "phase", "R": "real", "I": "imag"}
-_MAP = re.compile(r"(T1|T2|T2\*|T2_STAR|R1|R2|R2\*|PD|B0|B1|ADC|FA|M0)[ _]?MAP|UNI|ADC|MIP|MPR|PROJECTION IMAGE")
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,8 @@ class Frame:
         return sum(n * x for n, x in zip(normal, p))
 
 
-def _like_dicom_name(path: Path) -> bool:
+def like_dicom_name(path: Path) -> bool:
+    """Tell whether a file is called as DICOM files are: by extension, or by a number without one."""
     suffix = path.suffix.lower()
     return suffix in (".dcm", ".ima", ".dicom") or (not suffix[1:].isalpha() and any(c.isdigit() for c in path.name))
 
@@ -171,7 +169,7 @@ def dicom_files(path: Path) -> list[Path]:
             if name.startswith(".") or name.upper() == "DICOMDIR" or not file.is_file():
                 continue
             if file.stat().st_size < 132:  # no DICOM, but perhaps what is left of one
-                short += _like_dicom_name(file)
+                short += like_dicom_name(file)
             elif looks_like_dicom(file):
                 found.append(file)
     if found and short:
@@ -336,10 +334,11 @@ def _frame(header: Any, source: Source, shared: Any, own: Any, index: int) -> Fr
     private = first_item(own, (0x2005, 0x140F)) or first_item(shared, (0x2005, 0x140F))
     kind = group("MRImageFrameTypeSequence")
     tokens = [str(t).upper() for t in as_list(kind.get("FrameType") or header.get("ImageType"))]
-    if any(_MAP.fullmatch(t) for t in tokens[2:]):
+    component = str(kind.get("ComplexImageComponent") or header.get("ComplexImageComponent") or "")
+    about = image_type(tokens, component)
+    if about.derived:
         return None
-    component = str(kind.get("ComplexImageComponent") or header.get("ComplexImageComponent") or "").upper()
-    part = _PARTS.get(component) or _part(tokens[2:]) or _part_ge(header, source)
+    part = about.part or _part_ge(header, source)
     echo, modifier, timing = (
         group("MREchoSequence"),
         group("MRModifierSequence"),
@@ -362,7 +361,7 @@ def _frame(header: Any, source: Source, shared: Any, own: Any, index: int) -> Fr
         source=source,
         index=index,
         part=part,
-        variant=tuple(sorted({t for t in (*tokens[:1], *tokens[2:]) if _part([t]) == "" and t not in _SAYS_NOTHING})),
+        variant=about.variant,
         ti=ti,
         ti_from=ti_from,
         te=plausible("te", number_of(echo, "EffectiveEchoTime"), number_of(header, "EchoTime"), number_of(private, "EchoTime"),
@@ -383,17 +382,6 @@ def _frame(header: Any, source: Source, shared: Any, own: Any, index: int) -> Fr
         sequence=(*sorted(sequence), pulse, text_of(header, "MRAcquisitionType")),
         gradient=pulse == "GRADIENT" or ("GR" in sequence and "SE" not in sequence),
     )  # fmt: skip
-
-
-def _part(tokens: Sequence[str]) -> str:
-    for t in tokens:
-        if t in _SHORT or t in _PARTS:
-            return _SHORT.get(t) or _PARTS[t]
-    for t in tokens:
-        for word, part in _PARTS.items():
-            if t.startswith((f"{word[0]}_", f"{word} ", f"{word}_")):
-                return part
-    return ""
 
 
 def _part_ge(header: Any, source: Source) -> str:

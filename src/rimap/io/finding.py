@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rimap.errors import InputError
+from rimap.io.b1 import is_b1
 from rimap.io.bids import (
     BidsName,
     absolute,
@@ -19,10 +18,14 @@ from rimap.io.bids import (
     models,
     natural,
     nifti_files,
+    same_label,
     strip_nii,
 )
+from rimap.io.formats import how_to_convert, is_par, refuse_device
+from rimap.io.found import Found, LeftOut
 from rimap.io.grouping import numbering, series_of, series_of_some
-from rimap.io.nifti import open_nifti
+from rimap.io.loose import loose_series
+from rimap.io.nifti import header_and_data
 from rimap.io.series_files import SeriesFiles
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
@@ -57,7 +60,37 @@ def find_series(
     Raises
     ------
     InputError
-        Where an input is missing or holds no series, or a label is not there.
+        If an input is missing or holds no series, a label is not there, or files that should be a series cannot be one.
+        `find` returns the other series then.
+    """
+    found = find(
+        inputs,
+        participant_labels=participant_labels,
+        sessions=sessions,
+        runs=runs,
+        sequence=sequence,
+        series=series,
+    )
+    if found.refused:
+        raise found.refused[0][1]
+    return list(found.series)
+
+
+def find(
+    inputs: Path | str | Sequence[Path | str],
+    *,
+    participant_labels: Sequence[str] = (),
+    sessions: Sequence[str] = (),
+    runs: Sequence[str] = (),
+    sequence: str | None = None,
+    series: Sequence[str] = (),
+) -> Found:
+    """Return every series that the inputs hold, what was refused, and what was left out; the parameters are those of `find_series`.
+
+    Raises
+    ------
+    InputError
+        If an input is missing or holds no series at all, or a label is not there.
     """
     paths = [Path(p) for p in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
     if not paths:
@@ -69,7 +102,34 @@ def find_series(
         "ses": [_label("ses", s) for s in sessions],
         "run": [_label("run", s) for s in runs],
     }
+    found = _of_inputs(paths, wanted["sub"], sequence, series)
+    for entity, labels in wanted.items():
+        for label in labels:
+            _check_label(entity, label, found, paths[0])
+    matching = [
+        s
+        for s in found.series
+        if all(not labels or any(same_label(e, s.entities.get(e), x) for x in labels) for e, labels in wanted.items())
+    ]
+    if sequence is not None:
+        of_sequence = [replace(s, sequence=sequence) for s in matching if s.can_be(sequence)]
+        if matching and not of_sequence and not found.refused:
+            raise InputError(
+                f"no series of --sequence {sequence} in {paths[0]}; there are {_listing(matching)}. Leave --sequence out."
+            )
+        matching = of_sequence
+    if not matching:
+        if found.refused:
+            raise found.refused[0][1]
+        raise InputError(f"no series in {paths[0]} has all of the labels that were asked for.")
+    return replace(found, series=tuple(matching))
+
+
+def _of_inputs(paths: Sequence[Path], subjects: Sequence[str], sequence: str | None, series: Sequence[str]) -> Found:
+    """Return all series of all inputs, whatever their session and run."""
     found: list[SeriesFiles] = []
+    refused: list[tuple[str, InputError]] = []
+    left_out: list[LeftOut] = []
     loose: list[Path] = []
     named: list[Path] = []
     dicom, others = _apart(paths, always=bool(series))
@@ -81,42 +141,49 @@ def find_series(
         raise InputError("--series is for DICOM; there is none. Leave it out.")
     for path in others:
         if path.is_dir():
-            found += _in_folder(path, wanted["sub"], sequence)
+            inside = _in_folder(path, subjects, sequence)
+            found += inside.series
+            refused += inside.refused
+            left_out += inside.left_out
         elif not path.exists():
             raise InputError(f"{path}: there is no such file or folder.")
+        elif is_par(path):
+            from rimap.io.par_rec import convert_par
+
+            found += convert_par(path, sequence)
         elif not is_nifti(path):
-            raise InputError(f"{path} is neither NIfTI (.nii or .nii.gz) nor DICOM.")
+            refuse_device(path)
+            known = how_to_convert(path)
+            raise InputError(known or f"{path} is neither NIfTI (.nii or .nii.gz) nor DICOM.")
         elif numbering(path, sequence) is not None:
             named.append(path)
         else:
-            loose.append(path)
-    found += series_of_some(named, sequence)
-    found += _loose(loose, sequence)
-    found = _unique(found)
-    for entity, labels in wanted.items():
-        for label in labels:
-            if not any(same_label(entity, s.entities.get(entity), label) for s in found):
-                there = sorted({s.entities[entity] for s in found if entity in s.entities})
-                having = (
-                    ", ".join(f"{entity}-{x}" for x in there[:12]) + " …" * (len(there) > 12)
-                    or f"no {entity}- in any name: leave that option out"
-                )
-                raise InputError(f"no series with {entity}-{label} in {paths[0]}; there is {having}.")
-    matching = [
-        s
-        for s in found
-        if all(not labels or any(same_label(e, s.entities.get(e), x) for x in labels) for e, labels in wanted.items())
-    ]
-    if sequence is not None:
-        of_sequence = [replace(s, sequence=sequence) for s in matching if s.can_be(sequence)]
-        if matching and not of_sequence:
-            raise InputError(
-                f"no series of --sequence {sequence} in {paths[0]}; there are {_listing(matching)}. Leave --sequence out."
-            )
-        matching = of_sequence
-    if not matching:
-        raise InputError(f"no series in {paths[0]} has all of the labels that were asked for.")
-    return matching
+            loose.append(header_and_data(path)[1])
+    some = series_of_some(named, sequence)
+    more, unused = loose_series(list(dict.fromkeys(loose)), sequence)
+    refused += some.refused
+    left_out += [*some.left_out, *unused]
+    return Found(tuple(_unique([*found, *some.series, *more])), tuple(refused), tuple(left_out))
+
+
+def _check_label(entity: str, label: str, found: Found, where: Path) -> None:
+    """Refuse a label that no series has.
+
+    Raises
+    ------
+    InputError
+        Naming those that are there.
+    """
+    if any(same_label(entity, s.entities.get(entity), label) for s in found.series):
+        return
+    if any(f"{entity}-{label}" in name for name, _ in found.refused):
+        return
+    there = sorted({s.entities[entity] for s in found.series if entity in s.entities})
+    having = (
+        ", ".join(f"{entity}-{x}" for x in there[:12]) + " …" * (len(there) > 12)
+        or f"no {entity}- in any name: leave that option out"
+    )
+    raise InputError(f"no series with {entity}-{label} in {where}; there is {having}.")
 
 
 def read(
@@ -208,15 +275,6 @@ def _label(entity: str, label: str) -> str:
     return str(label).removeprefix(f"{entity}-")
 
 
-def same_label(entity: str, value: str | None, label: str) -> bool:
-    """Tell whether the value of an entity is the label that was asked for: run-1 is run-01."""
-    if value is None:
-        return False
-    if entity == "run" and value.isdigit() and label.isdigit():
-        return int(value) == int(label)
-    return value == label
-
-
 def _apart(paths: Sequence[Path], *, always: bool) -> tuple[list[Path], list[Path]]:
     """Return the DICOM files of the inputs, and the other inputs.
 
@@ -237,56 +295,74 @@ def _apart(paths: Sequence[Path], *, always: bool) -> tuple[list[Path], list[Pat
     return list(dict.fromkeys(dicom)), others
 
 
-def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> list[SeriesFiles]:
+def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> Found:
     root = absolute(folder)
-    files = list(nifti_files(root, subjects)) or list(nifti_files(root))
+    unreadable: list[tuple[Path, str]] = []
+    files = list(nifti_files(root, subjects, unreadable)) or list(nifti_files(root, (), []))
+    refused = tuple((_subject(p, root), InputError(f"{p} cannot be read: {why}.")) for p, why in unreadable)
     named = [f for f in files if (name := BidsName.parse(f.name)) and model_of_suffix(name.suffix, sequence)]
+    beside = _beside(root)
     if named:
-        return series_of(named, sequence)
+        found = series_of(named, sequence)
+        others = [(f, "of no series that rimap maps, by its name") for f in files if f not in named and not is_b1(f)]
+        return replace(found, refused=(*refused, *found.refused), left_out=(*found.left_out, *others, *beside))
     here = [f for f in files if f.parent == root and not strip_nii(f).endswith((*map_suffixes(), *_NO_IMAGES))]
     if here and not any(f.is_dir() for f in root.glob("sub-*")):
-        return _loose(sorted(here, key=lambda f: natural(f.name)), sequence)
+        series, left_out = loose_series(sorted(here, key=lambda f: natural(f.name)), sequence)
+        deeper = [(f, "in a folder below the one that was given") for f in files if f.parent != root]
+        maps = [(f, "a map or a mask by its name") for f in files if f.parent == root and f not in here]
+        return Found(tuple(series), refused, (*left_out, *deeper, *maps, *beside))
+    if refused:
+        raise refused[0][1]
+    raise _nothing(folder, root, files)
+
+
+def _nothing(folder: Path, root: Path, files: Sequence[Path]) -> InputError:
+    """Return why a folder holds no series, and what to do."""
     if not files:
         entries = [e for e in root.iterdir() if not e.name.startswith(".")]
+        par = next((e for e in sorted(entries) if is_par(e)), None)
+        known = next((text for e in sorted(entries) if e.is_file() and (text := how_to_convert(e))), "")
+        if par is not None:
+            known = f"Give the PAR file itself: {par}."
         what = "holds no NIfTI file and no DICOM" if entries else "is empty"
-        raise InputError(f"{folder} {what}. Give a BIDS folder, NIfTI files or a folder of DICOM.")
+        return InputError(f"{folder} {what}. {known or 'Give a BIDS folder, NIfTI files or a folder of DICOM.'}")
     from rimap.io.dicom_headers import dicom_files
 
     if dicom_files(root):  # whose folder may be named after the patient
-        raise InputError(
+        return InputError(
             "the folder holds DICOM, and NIfTI files that are no series. Name the series of DICOM with --series, or move the NIfTI "
             "files away."
         )
     several = sorted({m.bids_suffix for m in models().values()} - {""})
     known = " or ".join([", ".join(several[:-1]), several[-1]] if len(several) > 1 else several)
     suffixes = sorted({getattr(BidsName.parse(f.name), "suffix", f.name) for f in files})
-    raise InputError(
+    return InputError(
         f"{folder} holds no {known} series (found: {', '.join(suffixes[:6])}{' …' if len(suffixes) > 6 else ''}). "
         "Give the files of the series themselves, with --sequence."
     )
 
 
-def _loose(files: Sequence[Path], sequence: str | None) -> list[SeriesFiles]:
-    """Each 4-D file is a series; the 3-D ones make one together."""
-    if not files:
+def _subject(path: Path, root: Path) -> str:
+    """Return the subject that a folder of a data set belongs to, for messages; its name if it is of none."""
+    inside = path.parts[len(root.parts) :]
+    return next((p for p in (*inside, *reversed(root.parts)) if p.startswith("sub-")), path.name)
+
+
+def _beside(root: Path) -> list[LeftOut]:
+    """Return the files of a folder, beside NIfTI, that hold images which are not read."""
+    from rimap.io.dicom_headers import like_dicom_name, looks_like_dicom
+
+    try:
+        entries = sorted(e for e in root.iterdir() if not e.name.startswith(".") and not is_nifti(e) and e.is_file())
+    except OSError:
         return []
-    whole = [f for f in files if open_nifti(f).n_volumes > 1]
-    single = [f for f in files if f not in whole]
-    series = [SeriesFiles((f,), {}, "", strip_nii(f), None, f.name, sequence=sequence) for f in whole]
-    if single:
-        stem = _common(single)
-        label = single[0].name if len(single) == 1 else f"{stem} ({len(single)} files)"
-        series.append(SeriesFiles(tuple(single), {}, "", stem, None, label, sequence=sequence))
-    return series
-
-
-def _common(files: Sequence[Path]) -> str:
-    """Return what the names of several files share: TI_0050.nii, TI_0400.nii gives TI."""
-    names = [strip_nii(f) for f in files]
-    if len(names) == 1:
-        return names[0]
-    shared = os.path.commonprefix(names)  # noqa: RUF071 - character by character is what is meant
-    return re.sub(r"[\W_\d]+$", "", shared) or files[0].parent.resolve().name or names[0]
+    dicom = [e for e in entries if like_dicom_name(e) and looks_like_dicom(e)]
+    others = [e for e in entries if how_to_convert(e) or is_par(e)]
+    return [
+        *((e, "DICOM beside NIfTI (name its series with --series)") for e in dicom),
+        *((e, "in a format that is not read beside NIfTI") for e in others),
+    ]
 
 
 def _unique(series: Sequence[SeriesFiles]) -> list[SeriesFiles]:

@@ -14,7 +14,8 @@ from rimap import advice
 from rimap.errors import InputError
 from rimap.foreign import volume
 from rimap.io.bids import BidsName, Sidecars, absolute, dataset_of, is_nifti
-from rimap.io.nifti import NiftiFile, read_map
+from rimap.io.masks import read_map
+from rimap.io.nifti import NiftiFile
 from rimap.signals import Parameter, SignalModel
 from rimap.signals.base import FIELD
 

@@ -6,24 +6,34 @@ The entities that number the images are those of the settings that the signal mo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rimap.errors import InputError
 from rimap.io.bids import (
     BidsName,
+    Sidecars,
     absolute,
     compose,
     dataset_of,
-    is_nifti,
+    is_image,
     model_of_suffix,
     models,
     natural,
     numbering_of,
 )
+from rimap.io.found import Found, LeftOut
+from rimap.io.image_type import IMAGINARY, MAGNITUDE, PART_WORDS, PHASE, REAL, image_type_of_sidecar
 from rimap.io.series_files import SeriesFiles
+from rimap.signals import SignalModel
+from rimap.signals.base import axis_of
 from rimap.signals.options import knows_polarity
+
+#: Entities that people number images with in place of inv-, echo- or flip-.
+_NOT_NUMBERING = ("acq", "run", "rec", "desc", "dir", "task", "ce", "inv", "echo", "flip")
+#: Suffixes of images that the scanner derives, and that are mapped.
+_DERIVED_SUFFIXES = ("UNIT1",)
 
 #: Folder, shared entities, suffix: what the files of one BIDS series have in common.
 _Key = tuple[Path, tuple[tuple[str, str], ...], str]
@@ -49,27 +59,45 @@ def numbering(path: Path, sequence: str | None) -> tuple[str, ...] | None:
     return None if model is None else numbering_of(model)
 
 
-def series_of(files: Sequence[Path], sequence: str | None) -> list[SeriesFiles]:
-    """Return the series that files with BIDS names make.
-
-    Raises
-    ------
-    InputError
-        For files that cannot be of one series.
-    """
-    groups = _by_key(files, sequence)
-    return [replace(_series(f, sequence), siblings=_siblings(key, groups)) for key, f in groups.items()]
+def series_of(files: Sequence[Path], sequence: str | None) -> Found:
+    """Return the series that files with BIDS names make, those that cannot be one, and images that none of them needs."""
+    return _found(_by_key(files, sequence), sequence, {})
 
 
-def series_of_some(files: Sequence[Path], sequence: str | None) -> list[SeriesFiles]:
+def series_of_some(files: Sequence[Path], sequence: str | None) -> Found:
     """Return the series of some files: one file of a series stands for all of it, several stand for themselves."""
-    series = []
-    for key, members in _by_key(files, sequence).items():
-        around = [f for f in sorted(members[0].parent.iterdir()) if is_nifti(f) and not f.name.startswith(".")]
-        beside = _by_key([f for f in around if numbering(f, sequence) is not None], sequence)
-        files_of_series = beside[key] if len(members) == 1 else members
-        series.append(replace(_series(files_of_series, sequence), siblings=_siblings(key, beside)))
-    return series
+    groups = _by_key(files, sequence)
+    beside: dict[_Key, list[Path]] = {}
+    for key, members in groups.items():
+        around = [f for f in sorted(members[0].parent.iterdir()) if is_image(f) and not f.name.startswith(".")]
+        beside |= _by_key([f for f in around if numbering(f, sequence) is not None], sequence)
+        if len(members) == 1:
+            groups[key] = beside[key]
+    return _found(groups, sequence, beside)
+
+
+def _found(groups: dict[_Key, list[Path]], sequence: str | None, beside: Mapping[_Key, list[Path]]) -> Found:
+    sidecars = Sidecars()
+    series: list[SeriesFiles] = []
+    refused: list[tuple[str, InputError]] = []
+    left_out: list[LeftOut] = []
+    renamed = _numbered_by_another(groups, sequence, sidecars)
+    refused += [(_label(keys[0], but=entity), error) for keys, entity, error in renamed]
+    for key, members in groups.items():
+        if any(key in keys for keys, _, _ in renamed):
+            continue
+        try:
+            one, unused = _series(members, sequence, sidecars)
+        except InputError as error:
+            refused.append((_label(key), error))
+            continue
+        series.append(replace(one, siblings=_siblings(key, beside or groups)))
+        left_out += unused
+    return Found(tuple(series), tuple(refused), tuple(left_out))
+
+
+def _label(key: _Key, but: str = "") -> str:
+    return compose({k: v for k, v in key[1] if k != but}, key[2]).replace("_", " ")
 
 
 def _key(path: Path, numbered_by: Sequence[str]) -> _Key:
@@ -91,60 +119,187 @@ def _siblings(key: _Key, groups: Iterable[_Key]) -> tuple[str, ...]:
     return tuple(sorted({suffix for folder, shared, suffix in groups if (folder, shared) == key[:2]} - {key[2]}))
 
 
-def _series(files: Sequence[Path], sequence: str | None) -> SeriesFiles:
-    """Return the series of files whose names differ by number and part alone."""
+def _numbered_by_another(
+    groups: Mapping[_Key, list[Path]], sequence: str | None, sidecars: Sidecars
+) -> list[tuple[list[_Key], str, InputError]]:
+    """Return images that another entity than that of the sequence numbers (acq-TI50, run-1): they would be series of one image."""
+    single = {key: files[0] for key, files in groups.items() if len(files) == 1}
+    found: list[tuple[list[_Key], str, InputError]] = []
+    for entity in _NOT_NUMBERING:
+        alike: dict[object, list[_Key]] = {}
+        for key in single:
+            if entity in dict(key[1]) and not any(key in keys for keys, _, _ in found):
+                alike.setdefault((key[0], tuple(x for x in key[1] if x[0] != entity), key[2]), []).append(key)
+        for keys in alike.values():
+            if len(keys) < 2:
+                continue
+            files = sorted((single[key] for key in keys), key=lambda f: natural(f.name))
+            model = _model(keys[0][2], sequence)
+            values = [] if model is None else [_axis_value(f, model, sidecars) for f in files]
+            if model is None or None in values or len(set(values)) < 2 or not numbering_of(model):
+                continue
+            number = numbering_of(model)[0]
+            shown = ", ".join(f.name for f in files[:3]) + (" …" if len(files) > 3 else "")
+            error = InputError(
+                f"{entity}- numbers the images of one series of {model.title.lower()} ({shown}), which BIDS numbers with {number}-. Rename "
+                f"them: {number}-1, {number}-2 … in place of {entity}-, with their sidecars."
+            )
+            found.append((keys, entity, error))
+    return found
+
+
+def _axis_value(path: Path, model: type[SignalModel], sidecars: Sidecars) -> float | None:
+    """Return the one value of the axis that an image has by its sidecar."""
+    try:
+        about = sidecars(path, dataset_of(path))
+    except InputError:
+        return None
+    value = next((about[f] for f in axis_of(model).bids if f in about), None)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _model(suffix: str, sequence: str | None) -> type[SignalModel] | None:
+    return model_of_suffix(suffix, sequence) or (models()[sequence] if sequence else None)
+
+
+def _series(files: Sequence[Path], sequence: str | None, sidecars: Sidecars) -> tuple[SeriesFiles, list[LeftOut]]:
+    """Return the series of files whose names differ by number and part alone, and the images that it does not need."""
     numbered_by = numbering(files[0], sequence) or ()
+    key = _key(files[0], numbered_by)
+    entities, suffix, label = dict(key[1]), key[2], _label(key)
     parts: dict[str, dict[_Number, Path]] = {}
+    unsaid: list[Path] = []
     for f in files:
         name = BidsName.parse(f.name)
         assert name is not None
         number = tuple(name.entities.get(e, "") for e in numbered_by)
-        images = parts.setdefault(name.entities.get("part", ""), {})
+        part = _part_of(f, name, label, sidecars)
+        unsaid += [f] if not part else []
+        images = parts.setdefault(part or MAGNITUDE, {})
         if number in images:
             raise InputError(f"{images[number].name} and {f.name} are the same image twice. Remove one of them.")
         images[number] = f
-    _, shared, suffix = _key(files[0], numbered_by)
-    entities = dict(shared)
-    label = compose(entities, suffix).replace("_", " ")
-    part, other = _parts(parts, label, model_of_suffix(suffix, sequence) or (models()[sequence] if sequence else None))
+    part, other, notes = _parts(parts, label, _model(suffix, sequence), numbered_by)
     images = parts[part]
-    if other and parts[other].keys() != images.keys():
-        odd = min(parts[other].keys() ^ images.keys(), key=_order)
-        what = " ".join(f"{e}-{v}" for e, v in zip(numbered_by, odd) if v) or "one"
-        raise InputError(
-            f"{label}: {len(images)} images of {f'part-{part}' if part else 'magnitude'} and {len(parts[other])} of "
-            f"part-{other}; {what} lacks one of them. Add or remove it."
-        )
     _check_numbers(images, numbered_by, label)
     order = sorted(images, key=_order)
+    said = MAGNITUDE if part == MAGNITUDE and set(images.values()) - set(unsaid) else ""
+    if said and unsaid and part == MAGNITUDE:
+        notes.append(
+            f"{len(unsaid)} of {len(images)} images do not say which part they are: taken as magnitude ({unsaid[0].name})"
+        )
+    notes += _gaps(order, numbered_by)
+    notes += _without_image(key, numbered_by, {n for some in parts.values() for n in some})
     ordered = [(p.split("-", 1)[0], p.split("-", 1)[1]) for p in compose(entities, "").split("_") if p]
-    return SeriesFiles(
+    own = model_of_suffix(suffix)
+    series = SeriesFiles(
         images=tuple(images[n] for n in order),
         entities=dict(ordered),
         suffix=suffix,
         stem="_".join("-".join(x) for x in ordered) or suffix,
         dataset=dataset_of(files[0]),
         label=label,
-        part=part,
+        part=part if part != MAGNITUDE else said,
         companions=tuple(parts[other][n] for n in order) if other else (),
-        sequence=sequence
-        if model_of_suffix(suffix) is None or model_of_suffix(suffix, sequence) != model_of_suffix(suffix)
-        else None,
+        sequence=sequence if own is None or model_of_suffix(suffix, sequence) != own else None,
+        notes=tuple(notes),
     )
+    used = set(series.sources)
+    return series, [(f, "a part of the signal that the series does not need") for f in files if f not in used]
 
 
-def _parts(parts: Iterable[str], label: str, model: object) -> tuple[str, str]:
-    """Return the part that is mapped and the one that gives its polarity, "" if there is none."""
-    parts = list(parts)
-    if "real" in parts:
-        return "real", "imag" if "imag" in parts else ""
-    if "mag" in parts or "" in parts:
-        part, other = ("mag" if "mag" in parts else ""), ("phase" if "phase" in parts else "")
+def _part_of(path: Path, name: BidsName, label: str, sidecars: Sidecars) -> str:
+    """Return the part of an image: as its name says, else its sidecar.
+
+    Raises
+    ------
+    InputError
+        For a map among images, and for an image that is named as another part than it is.
+    """
+    named = name.entities.get("part", "")
+    try:
+        about = sidecars(path, dataset_of(path))
+    except InputError:
+        return named  # who reads the series says what is wrong with the sidecar
+    kind = image_type_of_sidecar(about, "")
+    if kind.derived and name.suffix not in _DERIVED_SUFFIXES:
+        raise InputError(
+            f"{label}: {path.name} is a map or another derived image by its sidecar ({kind.derived}). Remove it from the series, or "
+            "correct the sidecar."
+        )
+    if named == MAGNITUDE and kind.part in PART_WORDS:
+        raise InputError(
+            f"{label}: {path.name} is named part-mag and is a {PART_WORDS[kind.part]} by its sidecar. Correct the name or the sidecar."
+        )
+    return named or (kind.part if kind.part in PART_WORDS else "")
+
+
+def _parts(
+    parts: Mapping[str, Mapping[_Number, Path]], label: str, model: type[SignalModel] | None, numbered_by: Sequence[str]
+) -> tuple[str, str, list[str]]:
+    """Return the part that is mapped, the one that gives its polarity ("" if there is none), and notes.
+
+    Raises
+    ------
+    InputError
+        If there is neither a magnitude nor a real part, or if no part has all of the images.
+    """
+    most = {n for some in parts.values() for n in some}
+    notes: list[str] = []
+    if len(parts.get(REAL, ())) >= len(parts.get(MAGNITUDE, ())) > 0 or (REAL in parts and MAGNITUDE not in parts):
+        part, other = REAL, IMAGINARY if IMAGINARY in parts else ""
+    elif MAGNITUDE in parts:
+        part, other = MAGNITUDE, PHASE if PHASE in parts and model is not None and knows_polarity(model) else ""
+        if REAL in parts:
+            notes.append(
+                f"only {len(parts[REAL])} of {len(parts[MAGNITUDE])} images have their real part: it was left out"
+            )
     else:
         raise InputError(
             f"{label} has only {' and '.join(f'part-{p}' for p in parts)}. Add the magnitude or the real part."
         )
-    return part, other if model is not None and knows_polarity(model) else ""
+    for one, than in ((part, most), (other, set(parts[part]))):
+        if one and parts[one].keys() != than:
+            odd = min(parts[one].keys() ^ than, key=_order)
+            what = " ".join(f"{e}-{v}" for e, v in zip(numbered_by, odd) if v) or "one"
+            counts = " and ".join(f"{len(some)} of part-{p}" for p, some in sorted(parts.items()))
+            raise InputError(
+                f"{label}: expected the same images of each part, got {counts}; {what} lacks one of them. Add or remove it."
+            )
+    return part, other, notes
+
+
+def _gaps(numbers: Sequence[_Number], numbered_by: Sequence[str]) -> list[str]:
+    """Return a note if whole numbers are missing between those of the images."""
+    notes = []
+    for entity, values in zip(numbered_by, zip(*numbers)):
+        there = {int(v) for v in values if v.isdecimal()}
+        if len(there) < len(set(values)) or not there:
+            continue
+        missing = sorted(set(range(min(*there, 1), max(there))) - there)
+        if missing and len(missing) <= len(there):
+            shown = ", ".join(f"{entity}-{n}" for n in missing[:6]) + (" …" if len(missing) > 6 else "")
+            notes.append(
+                f"{shown} {'is' if len(missing) == 1 else 'are'} missing: the names go to {entity}-{max(there)}"
+            )
+    return notes
+
+
+def _without_image(key: _Key, numbered_by: Sequence[str], numbers: set[_Number]) -> list[str]:
+    """Return a note if a sidecar of one image of a series has no image."""
+    lonely = []
+    for path in sorted(key[0].iterdir()):
+        name = BidsName.parse(path.name) if path.suffix == ".json" and not path.name.startswith(".") else None
+        if name is None or _key(path, numbered_by) != key:
+            continue
+        number = tuple(name.entities.get(e, "") for e in numbered_by)
+        if any(number) and number not in numbers:
+            lonely.append(path.name)
+    if not lonely:
+        return []
+    return [
+        f"{', '.join(lonely[:6])}{' …' if len(lonely) > 6 else ''}: no image belongs to {'this sidecar' if len(lonely) == 1 else 'these sidecars'}"
+    ]
 
 
 def _check_numbers(images: Iterable[_Number], numbered_by: Sequence[str], label: str) -> None:

@@ -13,22 +13,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
-import nibabel as nib
 import numpy as np
+from nibabel import nifti1, nifti2
 from nibabel.filebasedimages import ImageFileError
 from nibabel.imageglobals import logger
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.io.bids import is_nifti
+from rimap.io.bids import is_nifti, pair_of
+from rimap.io.formats import how_to_convert, refuse_device
 
-#: Two images lie on the same grid where no corner is further apart than this many voxels.
-TOLERANCE = 0.05
 #: deflate cannot do better.
 _LARGEST_RATIO = 1032
 #: Data begin before this byte.
 _LATEST_START = 64 << 20
+#: Millimetres in the unit of space that a header names: metres and micrometres.
+_MM = {1: 1000.0, 3: 1e-3}
 #: Bytes after the data that are let pass.
 _MOST_AFTER = 64 << 20
 _BROKEN = (OSError, EOFError, zlib.error, ValueError, OverflowError, HeaderDataError, HeaderTypeError)
@@ -142,9 +143,8 @@ class NiftiFile:
         InputError
             Where the data end early or are damaged, or `folder` cannot take them.
         """
-        with self.path.open("rb") as file:
-            if file.read(2) != b"\x1f\x8b":
-                return self
+        if not _packed(self.path):
+            return self
         left, n = math.prod(self.shape) * self.n_volumes * self.dtype.itemsize, 0
         raw = folder / f"{secrets.token_hex(4)}.raw"
         with self._reading() as file, raw.open("xb") as to:
@@ -208,10 +208,13 @@ def _drain(file: IO[bytes]) -> None:
     raise ValueError("it holds far more than its header says")
 
 
-def _open(path: Path) -> IO[bytes]:
+def _packed(path: Path) -> bool:
     with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return cast(IO[bytes], gzip.open(path, "rb")) if packed else path.open("rb")
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _open(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path, "rb")) if _packed(path) else path.open("rb")
 
 
 def _reason(error: BaseException) -> str:
@@ -220,28 +223,36 @@ def _reason(error: BaseException) -> str:
 
 
 def open_nifti(path: Path) -> NiftiFile:
-    """Read the header of a .nii or .nii.gz file.
+    """Read the header of a NIfTI file: .nii or .nii.gz, or a pair .hdr and .img.
+
+    What the bytes say counts, not the name: a file may be compressed or not whatever it is called.
 
     Raises
     ------
     InputError
-        Where there is no such file, it is not NIfTI, its numbers are not real, or it is smaller than its header says.
+        If there is no such file, it is not NIfTI, its numbers are not real, or it is smaller than its header says.
     """
     if not path.exists():
         raise InputError(f"{path}: there is no such file.")
     if not is_nifti(path):
-        raise InputError(f"{path} is not a NIfTI file (.nii or .nii.gz). Convert it, DICOM for example with dcm2niix.")
+        known = how_to_convert(path)
+        raise InputError(known or f"{path} is not a NIfTI file (.nii or .nii.gz). Convert it, for DICOM with dcm2niix.")
+    header_path, path = header_and_data(path)
+    for file in (header_path, path):
+        refuse_device(file)
     before = stamp(path)
-    _check_start(path)
+    single = header_path == path
+    start = _start(header_path)
     try:
-        with _quiet():
-            image: Any = nib.load(path)
-            proxy, header = image.dataobj, image.header
-            dtype, full = np.dtype(proxy.dtype), tuple(int(s) for s in image.shape)
-            affine = np.asarray(image.affine, dtype=float)
+        with _quiet(), _open(header_path) as opened:
+            header = _header_class(start, single).from_fileobj(opened)
+            dtype, full = np.dtype(header.get_data_dtype()), tuple(int(s) for s in header.get_data_shape())
+            affine = np.asarray(header.get_best_affine(), dtype=float)
             oriented = bool(header["qform_code"] > 0 or header["sform_code"] > 0)
-            offset, slope, inter = int(proxy.offset), float(proxy.slope), float(proxy.inter)
-    except (*_BROKEN, ImageFileError, KeyError, AttributeError, np.linalg.LinAlgError) as error:
+            offset = int(header.get_data_offset())
+            slope, inter = (x if x is not None else default for x, default in zip(header.get_slope_inter(), (1.0, 0.0)))
+            affine[:3] *= _MM.get(int(header["xyzt_units"]) & 7, 1.0)
+    except (*_BROKEN, ImageFileError, KeyError, AttributeError, TypeError, np.linalg.LinAlgError) as error:
         raise InputError(f"{path} is not a readable NIfTI file ({_reason(error)}). Copy or convert it again.") from None
     if dtype.kind not in "fiu":
         raise InputError(
@@ -250,16 +261,37 @@ def open_nifti(path: Path) -> NiftiFile:
         )
     shape, n_volumes = _split(path, full)
     needed, size = math.prod(full) * dtype.itemsize + offset, path.stat().st_size
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    if needed > (size * _LARGEST_RATIO if packed else size):
+    if needed > (size * _LARGEST_RATIO if _packed(path) else size):
         raise InputError(
             f"{path} is truncated, or its header is wrong: {' × '.join(map(str, full))} values of {dtype.itemsize} "
             f"bytes do not fit into a file of {size:,} bytes. Copy or convert it again."
         )
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise InputError(f"{path}: its affine is singular or not finite. Repair the orientation in the header.")
-    return NiftiFile(path, shape, n_volumes, affine, oriented, header, dtype, offset, slope, inter, before)
+    return NiftiFile(
+        path, shape, n_volumes, affine, oriented, header, dtype, offset, float(slope), float(inter), before
+    )
+
+
+def header_and_data(path: Path) -> tuple[Path, Path]:
+    """Return the files that hold the header and the data of an image: one and the same, or a pair .hdr and .img.
+
+    Raises
+    ------
+    InputError
+        If one of a pair is missing.
+    """
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        return path, path
+    header, data = pair_of(path)
+    for needed, other in ((header, data), (data, header)):
+        if needed is None:
+            there = other or path
+            raise InputError(
+                f"{there}: expected a pair of files .hdr and .img, got one of them. Copy the other beside it."
+            )
+    assert header is not None and data is not None
+    return header, data
 
 
 @contextlib.contextmanager
@@ -272,8 +304,8 @@ def _quiet() -> Iterator[None]:
         logger.disabled = before
 
 
-def _check_start(path: Path) -> None:
-    """Refuse a header after which the data begin absurdly late: what lies between would be read into memory."""
+def _start(path: Path) -> bytes:
+    """Return the first bytes of a header; refuse one after which the data begin absurdly late: what is between would be read."""
     try:
         with _open(path) as file:
             start = file.read(352)
@@ -293,10 +325,23 @@ def _check_start(path: Path) -> None:
             )
             if not -1 < at <= _LATEST_START:
                 raise InputError(f"{path}: its header is wrong, the data would begin at byte {at:g}. Convert it again.")
+    return start
+
+
+def _header_class(start: bytes, single: bool) -> Any:
+    """Return the class that reads a header: NIfTI-1 or NIfTI-2, one file or a pair."""
+    if 540 in (struct.unpack_from(f"{order}i", start)[0] for order in "<>"):
+        return nifti2.Nifti2Header if single else nifti2.Nifti2PairHeader
+    if start[344:347] not in (b"n+1", b"ni1"):
+        what = "an Analyze 7.5 image, which does not say where left is" if not single else "no NIfTI header"
+        raise ImageFileError(f"it is {what}")
+    return nifti1.Nifti1Header if single else nifti1.Nifti1PairHeader
 
 
 def _split(path: Path, full: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
     shape = full
+    while len(shape) > 4 and shape[-1] == 1:  # trailing axes of one say nothing
+        shape = shape[:-1]
     if len(shape) == 5 and shape[3] == 1:  # a vector axis is where some tools put the images
         shape = (*shape[:3], shape[4])
     if not 2 <= len(shape) <= 4 or min(shape) < 1:
@@ -304,36 +349,6 @@ def _split(path: Path, full: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
             f"{path} has shape {full}; an image of two or three axes, or a series (X, Y, Z, N), was expected."
         )
     return (shape[:3], shape[3]) if len(shape) == 4 else (shape, 1)
-
-
-def same_grid(a: NDArray[np.float64], b: NDArray[np.float64], shape: tuple[int, ...]) -> bool:
-    """Tell whether two affines put the corners of a grid at the same places, to `TOLERANCE` voxels."""
-    size = (*shape, 1, 1, 1)[:3]
-    corners = np.array([[i, j, k, 1] for i in (0, size[0]) for j in (0, size[1]) for k in (0, size[2])], float).T
-    apart = np.abs(((a - b) @ corners)[:3]).max()
-    return bool(apart <= TOLERANCE * np.linalg.norm(a[:3, :3], axis=0).min())
-
-
-def check_same_grid(files: Sequence[NiftiFile]) -> None:
-    """Refuse images of different shape or affine.
-
-    Raises
-    ------
-    InputError
-        Naming the two files.
-    """
-    first = files[0]
-    for f in files[1:]:
-        if f.shape != first.shape:
-            raise InputError(
-                f"the images of a series must have one shape: {first.path.name} has {first.shape}, {f.path.name} has "
-                f"{f.shape}. Give the images of one series, or resample them to one grid."
-            )
-        if not same_grid(first.affine, f.affine, first.shape):
-            raise InputError(
-                f"the images of a series must lie on one grid: the affines of {first.path.name} and {f.path.name} "
-                "differ. Give the images of one series, or resample them to one grid."
-            )
 
 
 def read_volumes(
@@ -361,145 +376,3 @@ def read_volumes(
             n += 1
         start += f.n_volumes
     return images
-
-
-def _open_on_grid(path: Path, shape: tuple[int, ...], affine: Any, what: str) -> NiftiFile:
-    file = open_nifti(Path(path))
-    squeezed = [tuple(s for s in (*x, 1)[:3] if s != 1) for x in (file.shape, tuple(shape))]
-    if file.n_volumes != 1 or (file.shape != tuple(shape) and squeezed[0] != squeezed[1]):
-        full = file.shape if file.n_volumes == 1 else (*file.shape, file.n_volumes)
-        raise InputError(
-            f"{path}: the {what} has shape {full} and the images {tuple(shape)}. Resample it to the images."
-        )
-    if affine is not None and file.oriented and not same_grid(np.asarray(affine, float), file.affine, tuple(shape)):
-        raise InputError(
-            f"{path}: the {what} has the shape of the images but another affine: it lies elsewhere. Resample it to them."
-        )
-    # Axes of one voxel, which one file may have and the other not, say nothing.
-    return replace(file, shape=tuple(shape))
-
-
-@dataclass(frozen=True, eq=False)
-class MaskFile:
-    """A mask on the grid of the images: true where the file is neither zero nor NaN."""
-
-    file: NiftiFile
-
-    @classmethod
-    def of(cls, path: Path, shape: tuple[int, ...], affine: Any = None) -> MaskFile:
-        """Open a mask.
-
-        Raises
-        ------
-        InputError
-            For another shape or affine.
-        """
-        return cls(_open_on_grid(path, shape, affine, "mask"))
-
-    def read(self, planes: tuple[int, int] | None = None) -> NDArray[np.bool_]:
-        """Read the mask (*X), or planes of its last axis.
-
-        Raises
-        ------
-        InputError
-            Where the whole of it selects nothing.
-        """
-        if planes is not None:
-            (values,) = self.file.planes(*planes)
-            return np.asarray(np.nan_to_num(values) != 0)
-        (values,) = self.file.volumes()
-        mask = np.nan_to_num(values) != 0
-        if not mask.any():
-            raise InputError(f"{self.file.path}: the mask is empty, it selects no voxel.")
-        return np.asarray(mask)
-
-    def unpacked(self, folder: Path) -> MaskFile:
-        """Return the mask, uncompressed in `folder`."""
-        return MaskFile(self.file.unpacked(folder))
-
-
-def read_mask(path: Path | str, shape: tuple[int, ...], affine: Any = None) -> NDArray[np.bool_]:
-    """Read a mask (*X): true where the file is neither zero nor NaN.
-
-    Parameters
-    ----------
-    shape, affine
-        Those of the images. The affine is compared where both files have an orientation.
-
-    Raises
-    ------
-    InputError
-        For another shape or affine, or a mask that selects nothing.
-    """
-    return MaskFile.of(Path(path), shape, affine).read()
-
-
-def read_map(path: Path | str, shape: tuple[int, ...], affine: Any, what: str) -> NDArray[Any]:
-    """Read a map (*X) of real numbers on the grid of the images.
-
-    Parameters
-    ----------
-    shape, affine
-        Those of the images. The affine is compared where both files have an orientation.
-    what
-        What messages call it.
-
-    Raises
-    ------
-    InputError
-        For another shape or affine.
-    """
-    return next(iter(_open_on_grid(Path(path), shape, affine, what).volumes()))
-
-
-@dataclass(frozen=True, eq=False)
-class LabelFile:
-    """A label image on the grid of the images: whole numbers, 0 is background."""
-
-    file: NiftiFile
-
-    @classmethod
-    def of(cls, path: Path, shape: tuple[int, ...], affine: Any = None) -> LabelFile:
-        """Open a label image.
-
-        Raises
-        ------
-        InputError
-            For another shape or affine.
-        """
-        return cls(_open_on_grid(path, shape, affine, "label image"))
-
-    def read(self, planes: tuple[int, int] | None = None) -> NDArray[np.int64]:
-        """Read the labels (*X), or planes of its last axis.
-
-        Raises
-        ------
-        InputError
-            For values that are not whole numbers, and where the whole of it has no label.
-        """
-        path = self.file.path
-        (values,) = self.file.volumes() if planes is None else self.file.planes(*planes)
-        values = np.nan_to_num(values)
-        if np.abs(values).max() > 2.0**53:
-            raise InputError(f"{path}: labels are whole numbers; this image holds {np.abs(values).max():g}.")
-        labels: NDArray[np.int64] = np.rint(values).astype(np.int64)
-        if np.abs(values - labels).max() > 1e-3:
-            raise InputError(f"{path}: labels are whole numbers; this image holds others. Is it a probability map?")
-        if planes is None and not labels.any():
-            raise InputError(f"{path}: no label differs from 0.")
-        return labels
-
-    def unpacked(self, folder: Path) -> LabelFile:
-        """Return the labels, uncompressed in `folder`."""
-        return LabelFile(self.file.unpacked(folder))
-
-
-def read_labels(path: Path | str, shape: tuple[int, ...], affine: Any = None) -> NDArray[np.int64]:
-    """Read a label image (*X) of whole numbers; 0 is background.
-
-    Raises
-    ------
-    InputError
-        For another shape or affine, values that are not whole numbers, or no label at all.
-    """
-    return LabelFile.of(Path(path), shape, affine).read()

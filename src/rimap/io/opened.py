@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from rimap import advice
 from rimap.errors import InputError
 from rimap.io.empty import left_out
-from rimap.io.nifti import MaskFile, NiftiFile, read_volumes
+from rimap.io.grid import affine_of, placed_first
+from rimap.io.masks import MaskFile
+from rimap.io.nifti import NiftiFile, read_volumes
 from rimap.io.polarity import looks_signed, phase_circle, refuse_reversed, restore_polarity, sign_from_phase
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
@@ -86,9 +88,9 @@ class OpenSeries:
         return self.files[0].shape
 
     @property
-    def affine(self) -> NDArray[np.float64]:
-        """(4, 4), voxel to world, mm."""
-        return self.files[0].affine
+    def affine(self) -> NDArray[np.float64] | None:
+        """(4, 4), voxel to world, mm; `None` if no header says where the images are."""
+        return affine_of(placed_first(self.files))
 
     def read(self) -> WeightedSeries:
         """Return the whole series.

@@ -16,9 +16,10 @@ from rimap.advice import note
 from rimap.errors import InputError
 from rimap.io.bids import absolute, is_nifti, models, read_json
 from rimap.io.finding import find_series
+from rimap.io.grid import affine_of, placed_first, same_grid
 from rimap.io.metadata import model_from_metadata
 from rimap.io.naming import desc_of, main_suffix, outputs_of, own_suffix, sidecar_of
-from rimap.io.nifti import open_nifti, same_grid
+from rimap.io.nifti import open_nifti
 from rimap.io.provenance import ARRAY
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -157,7 +158,7 @@ class ResultFiles:
             estimator=str(about.get("Estimator") or ""),
             settings=settings if isinstance(settings, dict) else {},
             warnings=told,
-            affine=header.affine,
+            affine=affine_of(header),
             sd_derived={
                 name: np.where(no_value | ~(np.asarray(x) > 0), np.nan, np.asarray(x, float) * s)
                 for name, (x, s) in apart.items()
@@ -203,10 +204,12 @@ class ResultFiles:
             raise InputError("the sources are not one series")
         files = found[0]
         grids = [open_nifti(f) for f in files.images]
-        if grids[0].shape != maps.status.shape or not same_grid(
-            grids[0].affine, np.asarray(maps.affine), grids[0].shape
+        first = placed_first(grids)
+        both = first.oriented and maps.affine is not None
+        if first.shape != maps.status.shape or (
+            both and not same_grid(first.affine, np.asarray(maps.affine), first.shape)
         ):
-            raise InputError("the sources lie on another grid than the maps")
+            raise InputError("the sources are on another grid than the maps")
         # Images of the shortest times may have been left out; their settings are then not in the sidecar of the maps.
         more = sum(g.n_volumes for g in grids) - model.n_images
         typed = {s: v for s in model.settings if (v := getattr(model, s)) is not None} if more == 0 else {}

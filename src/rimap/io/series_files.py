@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.io.bids import Sidecars, model_of_suffix, models, sidecar_beside
 from rimap.io.given import given_maps
+from rimap.io.grid import affine_of, check_same_grid, placed_first, third_axis_as_images
 from rimap.io.kind import GRADIENT, echo_kind, model_of_sidecars, note_on_echoes
-from rimap.io.nifti import MaskFile, NiftiFile, check_same_grid, open_nifti
+from rimap.io.masks import MaskFile
+from rimap.io.nifti import NiftiFile, header_and_data, open_nifti, stamp
+from rimap.io.philips import in_one_scale
 from rimap.io.opened import OpenSeries, check_companions
 from rimap.io.order import check_order, without_first
 from rimap.io.settings import note_on_repeats, option_of, settings_from_sidecars, settings_from_user, split_settings
@@ -79,8 +82,21 @@ class SeriesFiles:
 
     @property
     def sources(self) -> tuple[Path, ...]:
-        """All files that are read."""
-        return (*self.images, *self.companions)
+        """All files that are read, the headers of pairs .hdr and .img among them."""
+        both = (f for image in (*self.images, *self.companions) for f in reversed(header_and_data(image)))
+        return tuple(dict.fromkeys(both))
+
+    def check_sources(self) -> None:
+        """Refuse files that cannot be read at all: broken sidecars, links to nothing.
+
+        Raises
+        ------
+        InputError
+            Naming the file.
+        """
+        for f in self.sources:
+            stamp(f)
+        self.metadata()
 
     def metadata(self) -> list[dict[str, Any]]:
         """Return the sidecar of each of `images`, {} where there is none.
@@ -105,8 +121,9 @@ class SeriesFiles:
         if sequence is None:
             if own is not None:
                 return own
-            counts = [open_nifti(f).n_volumes for f in self.images]
-            return model_of_sidecars(self.label, self.images, counts, self.metadata())
+            metadata = self.metadata()
+            files, _ = self._opened(metadata, None)
+            return model_of_sidecars(self.label, self.images, [f.n_volumes for f in files], metadata)
         if sequence not in models():
             raise InputError(f"expected a sequence ({', '.join(sorted(models()))}), got {sequence!r}.")
         if own is not None and not self.can_be(sequence):
@@ -211,22 +228,24 @@ class SeriesFiles:
             For whatever does not fit together, naming the files.
         """
         model = self.model_class(sequence)
-        files = [open_nifti(f) for f in self.images]
-        check_same_grid(files)
         typed, options = split_settings(settings, model, times_ms=times_ms, tr_ms=tr_ms)
-        values, notes = self._settings(model, files, typed)
+        files, notes = self._opened(self.metadata(), _count(typed.get(axis_of(model).name)))
+        values, about_settings = self._settings(model, files, typed)
+        notes += about_settings
         options |= self._polarity(model, signed)
         keep = without_first(values[axis_of(model).name], skip_first, self.label, axis_of(model))
         whole, unused = _built(model, values, typed, options)
         notes += unused
-        known, about_given = given_maps(given or {}, self, whole, files[0])
+        first = placed_first(files)
+        known, about_given = given_maps(given or {}, self, whole, first)
         companions = [open_nifti(f) for f in self.companions]
         if companions:
-            check_same_grid([files[0], *companions])
+            notes += check_same_grid([first, *companions])
             check_companions(files, companions)
         where: Any = mask
         if isinstance(mask, (str, Path)):
-            where = MaskFile.of(Path(mask), files[0].shape, files[0].affine)
+            where = MaskFile.of(Path(mask), first.shape, affine_of(first))
+            notes += where.notes
         return OpenSeries(
             label=self.label,
             files=tuple(files),
@@ -241,6 +260,25 @@ class SeriesFiles:
             given={name: g.value for name, g in known.items()},
             given_from={name: g.source for name, g in known.items()},
         )
+
+    def _opened(self, metadata: Sequence[Mapping[str, Any]], count: int | None) -> tuple[list[NiftiFile], list[str]]:
+        """Return the headers of the images, in one scale, and notes.
+
+        Parameters
+        ----------
+        metadata
+            Their sidecars.
+        count
+            How many values of the axis the user gave, if any: N of a single file (X, Y, N), whose third axis then holds the images.
+        """
+        files = [open_nifti(f) for f in self.images]
+        notes = check_same_grid(files)
+        if len(files) == 1:
+            wanted = {len(v) for v in metadata[0].values() if isinstance(v, list)} if count is None else {count}
+            files[0], more = third_axis_as_images(files[0], wanted)
+            notes += more
+        files, about_scale = in_one_scale(files, metadata)
+        return files, [*notes, *about_scale]
 
     def _settings(
         self, model: type[SignalModel], files: Sequence[NiftiFile], typed: Mapping[str, Any]
@@ -283,6 +321,11 @@ class SeriesFiles:
         if signed is None and not self.part and not self.companions:
             return polarity(polarity_if_unknown(model))  # what the images look like decides
         return polarity((self.part == "real" or bool(self.companions)) if signed is None else signed)
+
+
+def _count(values: Any) -> int | None:
+    """Return how many values the user gave, `None` if none."""
+    return None if values is None else int(np.size(list(values) if isinstance(values, Iterable) else values))
 
 
 def _built(

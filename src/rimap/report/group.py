@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from rimap import __version__, colours
 from rimap.errors import InputError, count_of
 from rimap.io.bids import BidsName, compose, read_json
-from rimap.io.nifti import open_nifti, read_labels, read_mask
+from rimap.io.grid import affine_of
+from rimap.io.masks import read_labels, read_mask
+from rimap.io.nifti import open_nifti
 from rimap.quantities import Quantity, name_of, shown_name
 from rimap.report.statistics import COUNTED, describe, foreground
 from rimap.report.templating import render, source
@@ -133,12 +135,12 @@ def rows_of(
         raise InputError(f"{main.label}: {main.beside('status').name} is missing. Map this series again.")
     regions: list[tuple[int | str, str, NDArray[np.bool_]]]
     if labels is not None:
-        image = read_labels(labels, file.shape, file.affine)
+        image = read_labels(labels, file.shape, affine_of(file))
         regions = [(int(v), (names or {}).get(int(v), ""), image == v) for v in np.unique(image[image != 0])]
         if not regions:
             raise InputError(f"{labels}: expected at least one region, got zeros only.")
     elif mask is not None:
-        regions = [("mask", "", read_mask(mask, file.shape, file.affine))]
+        regions = [("mask", "", read_mask(mask, file.shape, affine_of(file)))]
     elif (status == Status.OUTSIDE_MASK).any():
         regions = [("mask", "", status != Status.OUTSIDE_MASK)]
     else:

@@ -339,7 +339,9 @@ def _acquisition(maps: ParameterMaps, affine: NDArray[Any] | None) -> list[tuple
     rows += [(name.capitalize(), value) for name, value in options_of_model(model).items()]
     if model.changes_sign:
         rows.append(("Data", "signed (real part)" if model.is_signed else "magnitude"))
-    if affine is not None:
+    if affine is None:
+        rows.append(("Orientation", "orientation unknown: the images do not say where left and right are"))
+    else:
         rows.append(("Voxel, mm", " × ".join(number(v) for v in edges_mm(affine)[: max(len(shape), 2)])))
     return rows
 

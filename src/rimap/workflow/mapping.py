@@ -48,6 +48,8 @@ class Run:
         The maps of B1 that were made first, or were there already.
     kept
         Labels of the series whose maps existed already, made from the same files with the same settings.
+    notes
+        What the user should know of the inputs: images that are of no series.
     seconds
         Time that all of it took.
     """
@@ -57,6 +59,7 @@ class Run:
     refused: tuple[tuple[str, InputError], ...] = ()
     fields: tuple[FieldMap, ...] = ()
     kept: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
 
@@ -82,17 +85,23 @@ def map_series(request: Request, listener: Listener = SILENT) -> Run:
 
     started = time.perf_counter()
     request = replace(request, sequence=sequence_named(request.sequence))
-    scans, found = scans_and_series(request)
+    scans, inputs = scans_and_series(request)
+    found = list(inputs.series)
     check_request(request, found)
     with locked(request.out, subjects(request, found)):
-        alone = len(found) + len(scans) == 1  # its error is raised: nothing else needs to be mapped
+        alone = len(found) + len(scans) + len(inputs.refused) == 1  # its error is raised: nothing else needs to be mapped
         told = SILENT if alone else listener
         fields, refused = make_maps(request, scans, found, told)
         if scans:
             found = [replace(files, field_maps=(request.out,)) for files in found]
-        todo = [files for files in found if not finished(request, files)]
+        for label, error in inputs.refused:
+            refused.append((label, error))
+            told.warn(_told(label, error))
+        todo, kept, unfit = _sorted(request, found)
+        for label, error in unfit:
+            told.warn(_told(label, error))
         results, refused_series = _map_each(request, todo, replace(listener, warn=told.warn))
-    refused += refused_series
+    refused += [*unfit, *refused_series]
     if refused and alone:
         raise refused[0][1]
     return Run(
@@ -100,7 +109,8 @@ def map_series(request: Request, listener: Listener = SILENT) -> Run:
         results=tuple(results),
         refused=tuple(refused),
         fields=tuple(fields),
-        kept=tuple(files.label for files in found if files not in todo),
+        kept=tuple(kept),
+        notes=tuple(inputs.notes),
         seconds=time.perf_counter() - started,
     )
 
@@ -115,9 +125,39 @@ def _map_each(
             results.append(map_one(request, files, listener=listener, position=position))
         except InputError as error:
             refused.append((files.label, error))
-            text = str(error)
-            listener.warn(f"error: {text if files.label in text else f'{files.label}: {text}'}")
+            listener.warn(_told(files.label, error))
     return results, refused
+
+
+def _told(label: str, error: InputError) -> str:
+    text = str(error)
+    return f"error: {text if label in text else f'{label}: {text}'}"
+
+
+def _sorted(
+    request: Request, found: Sequence[SeriesFiles]
+) -> tuple[list[SeriesFiles], list[str], list[tuple[str, InputError]]]:
+    """Return the series to map, the labels of those that are finished, and label and error of those that cannot be read.
+
+    Raises
+    ------
+    InputError
+        If other maps exist in OUT and are not to be replaced.
+    """
+    todo: list[SeriesFiles] = []
+    kept: list[str] = []
+    unfit: list[tuple[str, InputError]] = []
+    for files in found:
+        try:
+            files.check_sources()
+        except InputError as error:
+            unfit.append((files.label, error))
+            continue
+        if finished(request, files):
+            kept.append(files.label)
+        else:
+            todo.append(files)
+    return todo, kept, unfit
 
 
 def map_one(
@@ -242,7 +282,7 @@ def _in_slabs(
 ) -> Mapped:
     """Return the maps of a series that is read in slabs of so many voxels; `stack` removes their files at the end."""
     from rimap import report
-    from rimap.io.nifti import LabelFile
+    from rimap.io.masks import LabelFile
     from rimap.io.slabs import slab_folder
     from rimap.workflow.slabs import estimate
 
@@ -293,7 +333,9 @@ def _noise(request: Request, files: SeriesFiles) -> Noise | None:
     kind = Rician if (request.noise or "gaussian").strip().lower() == "rician" else Gaussian
     if not isinstance(request.sigma, Path):
         return kind(request.sigma)
-    from rimap.io.nifti import open_nifti, read_map
+    from rimap.io.grid import affine_of, placed_first
+    from rimap.io.masks import read_map
+    from rimap.io.nifti import open_nifti
 
-    images = open_nifti(files.images[0])
-    return kind(read_map(request.sigma, images.shape, images.affine, "map of sigma"))
+    first = placed_first([open_nifti(f) for f in files.images])
+    return kind(read_map(request.sigma, first.shape, affine_of(first), "map of sigma"))

@@ -24,7 +24,7 @@ from rimap.series import ParameterMaps, Status, WeightedSeries
 
 if TYPE_CHECKING:
     from rimap.estimators import Estimator
-    from rimap.io.nifti import LabelFile
+    from rimap.io.masks import LabelFile
     from rimap.io.opened import OpenSeries
     from rimap.signals import SignalModel
 
@@ -84,11 +84,12 @@ class Slabwise:
         n = max(1, min(len(used), voxels * self.status.shape[-1] // self.status.size))
         chosen = [int(k) for k in used[np.unique(np.linspace(0, len(used) - 1, n).round().astype(int))]]
         read = [self.opened.read_planes(k, k + 1) for k in chosen]
-        affine = self.opened.affine.copy()
+        affine = None if self.opened.affine is None else self.opened.affine.copy()
         axis = min(self.status.ndim, 3) - 1
-        affine[:3, 3] += affine[:3, axis] * chosen[0]
-        if len(chosen) > 1:
-            affine[:3, axis] *= (chosen[-1] - chosen[0]) / (len(chosen) - 1)
+        if affine is not None:
+            affine[:3, 3] += affine[:3, axis] * chosen[0]
+            if len(chosen) > 1:
+                affine[:3, axis] *= (chosen[-1] - chosen[0]) / (len(chosen) - 1)
         series = WeightedSeries(
             np.concatenate([images for images, _ in read], -1),
             self.opened.model,

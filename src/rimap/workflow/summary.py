@@ -46,6 +46,12 @@ def notes(results: Sequence[Result]) -> list[str]:
     return _told("note:", [w for r in results for w in r.notes], len(results))
 
 
+def about_inputs(run: Run) -> list[str]:
+    """Return a line about each group of images that are of no series, unless a series has told of them."""
+    told = {w for r in run.results for w in (*r.warnings, *r.notes)}
+    return [wrapped("note:", text) for text in run.notes if text not in told]
+
+
 def _told(label: str, texts: Sequence[str], n_series: int) -> list[str]:
     counts = Counter(texts)
     return [

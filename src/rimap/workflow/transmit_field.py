@@ -16,6 +16,7 @@ from rimap.workflow.request import Request
 if TYPE_CHECKING:
     from rimap.io import SeriesFiles
     from rimap.io.b1 import B1Files
+    from rimap.io.found import Found
     from rimap.io.records import Record
     from rimap.signals import SignalModel
 
@@ -45,16 +46,17 @@ class FieldMap:
     kept: bool = False
 
 
-def scans_and_series(request: Request) -> tuple[list[B1Files], list[SeriesFiles]]:
-    """Return the B1 scans and the series that a request names; scans alone are enough.
+def scans_and_series(request: Request) -> tuple[list[B1Files], Found]:
+    """Return the B1 scans and what a request names; scans alone are enough.
 
     Raises
     ------
     InputError
         If there are neither.
     """
-    from rimap.io import find_series
     from rimap.io.b1 import find_b1
+    from rimap.io.finding import find
+    from rimap.io.found import Found
 
     labels = {
         "participant_labels": request.participant_labels,
@@ -63,9 +65,8 @@ def scans_and_series(request: Request) -> tuple[list[B1Files], list[SeriesFiles]
     }
     scans = find_b1(request.inputs, participant_labels=request.participant_labels, sessions=request.sessions)
     if scans and _only_scans(request.inputs):
-        return scans, []
-    found = find_series(request.inputs, sequence=request.sequence, series=request.series, **labels)
-    return scans, found
+        return scans, Found(())
+    return scans, find(request.inputs, sequence=request.sequence, series=request.series, **labels)
 
 
 def make_maps(

@@ -133,8 +133,7 @@ def _with_fields(
 def _find(request: Request) -> tuple[list[SeriesFiles], list[Failure]]:
     """Return every series, and the subjects whose files make none."""
     from rimap.io import find_series
-    from rimap.io.bids import BidsName, model_of_suffix, nifti_files
-    from rimap.io.finding import same_label
+    from rimap.io.bids import BidsName, model_of_suffix, nifti_files, same_label
 
     root, sequence = request.inputs[0], request.sequence
     try:

@@ -1,0 +1,173 @@
+"""Masks, label images and maps on the grid of the images of a series."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.errors import InputError
+from rimap.foreign import note_on_threshold, selection, threshold_of
+from rimap.io.grid import same_grid
+from rimap.io.nifti import NiftiFile, open_nifti
+
+
+def _open_on_grid(path: Path, shape: tuple[int, ...], affine: Any, what: str) -> NiftiFile:
+    file = open_nifti(Path(path))
+    squeezed = [tuple(s for s in (*x, 1)[:3] if s != 1) for x in (file.shape, tuple(shape))]
+    if file.n_volumes != 1 or (file.shape != tuple(shape) and squeezed[0] != squeezed[1]):
+        full = file.shape if file.n_volumes == 1 else (*file.shape, file.n_volumes)
+        raise InputError(
+            f"{path}: the {what} has shape {full} and the images {tuple(shape)}. Resample it to the images."
+        )
+    if affine is not None and file.oriented and not same_grid(np.asarray(affine, float), file.affine, tuple(shape)):
+        raise InputError(
+            f"{path}: the {what} has the shape of the images but another affine: it is elsewhere. Resample it to them."
+        )
+    # Axes of one voxel, which one file may have and the other not, say nothing.
+    return replace(file, shape=tuple(shape))
+
+
+@dataclass(frozen=True, eq=False)
+class MaskFile:
+    """A mask on the grid of the images: true where the file is neither zero nor NaN, or above a threshold.
+
+    Parameters
+    ----------
+    file
+        The image.
+    threshold
+        What probabilities must reach; 0 if the image holds none.
+    """
+
+    file: NiftiFile
+    threshold: float = 0.0
+
+    @classmethod
+    def of(cls, path: Path, shape: tuple[int, ...], affine: Any = None) -> MaskFile:
+        """Open a mask.
+
+        Raises
+        ------
+        InputError
+            For another shape or affine.
+        """
+        file = _open_on_grid(path, shape, affine, "mask")
+        whole_numbers = file.dtype.kind != "f" and (file.slope, file.inter) == (1.0, 0.0)
+        return cls(file, 0.0 if whole_numbers else threshold_of(next(iter(file.volumes()))))
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of how the mask was read."""
+        return note_on_threshold(self.threshold)
+
+    def read(self, planes: tuple[int, int] | None = None) -> NDArray[np.bool_]:
+        """Read the mask (*X), or planes of its last axis.
+
+        Raises
+        ------
+        InputError
+            Where the whole of it selects nothing.
+        """
+        if planes is not None:
+            (values,) = self.file.planes(*planes)
+            return selection(values, self.threshold)
+        (values,) = self.file.volumes()
+        mask = selection(values, self.threshold)
+        if not mask.any():
+            raise InputError(f"{self.file.path}: the mask is empty, it selects no voxel.")
+        return mask
+
+    def unpacked(self, folder: Path) -> MaskFile:
+        """Return the mask, uncompressed in `folder`."""
+        return replace(self, file=self.file.unpacked(folder))
+
+
+def read_mask(path: Path | str, shape: tuple[int, ...], affine: Any = None) -> NDArray[np.bool_]:
+    """Read a mask (*X): true where the file is neither zero nor NaN, or at least 0.5 if it holds probabilities.
+
+    Parameters
+    ----------
+    shape, affine
+        Those of the images. The affine is `None` if the images have no orientation, and compared if both files have one.
+
+    Raises
+    ------
+    InputError
+        For another shape or affine, or a mask that selects nothing.
+    """
+    return MaskFile.of(Path(path), shape, affine).read()
+
+
+def read_map(path: Path | str, shape: tuple[int, ...], affine: Any, what: str) -> NDArray[Any]:
+    """Read a map (*X) of real numbers on the grid of the images.
+
+    Parameters
+    ----------
+    shape, affine
+        Those of the images. The affine is `None` if the images have no orientation, and compared if both files have one.
+    what
+        What messages call it.
+
+    Raises
+    ------
+    InputError
+        For another shape or affine.
+    """
+    return next(iter(_open_on_grid(Path(path), shape, affine, what).volumes()))
+
+
+@dataclass(frozen=True, eq=False)
+class LabelFile:
+    """A label image on the grid of the images: whole numbers, 0 is background."""
+
+    file: NiftiFile
+
+    @classmethod
+    def of(cls, path: Path, shape: tuple[int, ...], affine: Any = None) -> LabelFile:
+        """Open a label image.
+
+        Raises
+        ------
+        InputError
+            For another shape or affine.
+        """
+        return cls(_open_on_grid(path, shape, affine, "label image"))
+
+    def read(self, planes: tuple[int, int] | None = None) -> NDArray[np.int64]:
+        """Read the labels (*X), or planes of its last axis.
+
+        Raises
+        ------
+        InputError
+            For values that are not whole numbers, and where the whole of it has no label.
+        """
+        path = self.file.path
+        (values,) = self.file.volumes() if planes is None else self.file.planes(*planes)
+        values = np.nan_to_num(values)
+        if np.abs(values).max() > 2.0**53:
+            raise InputError(f"{path}: labels are whole numbers; this image holds {np.abs(values).max():g}.")
+        labels: NDArray[np.int64] = np.rint(values).astype(np.int64)
+        if np.abs(values - labels).max() > 1e-3:
+            raise InputError(f"{path}: labels are whole numbers; this image holds others. Is it a probability map?")
+        if planes is None and not labels.any():
+            raise InputError(f"{path}: no label differs from 0.")
+        return labels
+
+    def unpacked(self, folder: Path) -> LabelFile:
+        """Return the labels, uncompressed in `folder`."""
+        return LabelFile(self.file.unpacked(folder))
+
+
+def read_labels(path: Path | str, shape: tuple[int, ...], affine: Any = None) -> NDArray[np.int64]:
+    """Read a label image (*X) of whole numbers; 0 is background.
+
+    Raises
+    ------
+    InputError
+        For another shape or affine, values that are not whole numbers, or no label at all.
+    """
+    return LabelFile.of(Path(path), shape, affine).read()
