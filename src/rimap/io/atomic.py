@@ -16,9 +16,14 @@ from rimap.errors import InputError
 Content = bytes | Callable[[], bytes | Iterable[bytes]]
 
 
+def as_bytes(text: str) -> bytes:
+    """Return text as UTF-8; bytes of file names that are not UTF-8 are spelled ``\\udcf6``, which JSON reads back."""
+    return text.encode(errors="backslashreplace")
+
+
 def write_whole(path: Path | str, data: bytes | str) -> None:
     """Write one file whole or not at all, through a temporary name in the same folder."""
-    write_together({Path(path): data.encode() if isinstance(data, str) else data})
+    write_together({Path(path): as_bytes(data) if isinstance(data, str) else data})
 
 
 def write_together(files: Mapping[Path, Content], remove: Iterable[Path] = ()) -> None:

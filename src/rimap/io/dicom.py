@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,14 @@ from rimap.io.dicom_grouping import (
     FIELDS,
     SYMBOLS,
     Candidate,
-    Volume,
     candidates,
     check_complete,
+    note_on_others,
+    refuse_incomplete,
     together,
-    volumes_of,
 )
 from rimap.io.dicom_headers import read_headers
+from rimap.io.dicom_volumes import Volume, volumes_of
 from rimap.io.image_type import PART_WORDS
 from rimap.io.series_files import SeriesFiles
 from rimap.signals.base import axis_of
@@ -51,7 +53,8 @@ def find_dicom(files: Sequence[Path], *, series: Sequence[str] = (), sequence: s
         dcm2niix or pydicom is not installed.
     """
     require()
-    units = volumes_of(read_headers(files))
+    frames, notes = read_headers(files)
+    units = volumes_of(frames)
     found = candidates(units)
     if sequence is not None:
         wanted = [c for c in found if _reads(sequence, c)]
@@ -62,9 +65,12 @@ def find_dicom(files: Sequence[Path], *, series: Sequence[str] = (), sequence: s
             )
         found = wanted
     chosen = [_chosen(text, found, units) for text in series] if series else _only(found, units, sequence)
+    every = found if sequence is None else candidates(units)
     for candidate in chosen:
         check_complete(candidate)
-    return [_converted(c, sequence) for c in chosen]
+        refuse_incomplete(candidate, every, units)
+    notes += note_on_others(chosen, units)
+    return [_converted(replace(c, notes=(*c.notes, *notes)), sequence) for c in chosen]
 
 
 def _only(found: Sequence[Candidate], units: Sequence[Sequence[Volume]], sequence: str | None) -> list[Candidate]:

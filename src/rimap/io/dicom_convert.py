@@ -32,8 +32,8 @@ from types import FrameType
 from typing import Any
 
 from rimap.errors import InputError
-from rimap.io.dicom_grouping import Volume
 from rimap.io.dicom_headers import Frame, Source, quietly
+from rimap.io.dicom_volumes import Volume
 from rimap.io.run_lock import runs
 
 _EXTRA = "pip install 'rimap[dicom]'"

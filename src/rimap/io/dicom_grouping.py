@@ -4,49 +4,22 @@ from __future__ import annotations
 
 import string
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 
-from rimap.errors import InputError
+from rimap.errors import InputError, count_of
 from rimap.io.dicom_headers import Frame
+from rimap.io.dicom_volumes import SAME_FLIP_DEG, Volume, overlap, same_slices
 from rimap.io.image_type import PART_WORDS
 from rimap.signals.settings import with_unit
 
 #: What images of a series differ in (a field of `Frame`), by the sidecar field of the setting.
 FIELDS = {"ti": "InversionTime", "te": "EchoTime", "flip": "FlipAngle"}
-#: Flip angles that differ by less are one that was rounded.
-_SAME_FLIP_DEG = 0.3
 #: What people call it, and its unit.
 SYMBOLS = {"ti": ("TI", "ms"), "te": ("TE", "ms"), "flip": ("flip angle", "deg")}
 #: Fewer distinct values make no series by themselves; ask for them with --series.
 _FEWEST = {"ti": 3, "te": 3, "flip": 2}
-
-
-@dataclass(frozen=True, eq=False)
-class Volume:
-    """One image: all slices of one time or flip angle, sorted along their normal."""
-
-    frames: tuple[Frame, ...]
-    ti: float | None
-    te: float | None
-    tr: float | None
-    flip: float | None
-
-    @property
-    def first(self) -> Frame:
-        """Its lowest slice."""
-        return self.frames[0]
-
-    @property
-    def number(self) -> int:
-        """Series number."""
-        return self.first.source.number
-
-    def time(self, kind: str) -> float | None:
-        """Return TI or TE, ms, or the flip angle, degrees."""
-        values: dict[str, float | None] = {"ti": self.ti, "te": self.te, "flip": self.flip}
-        return values[kind]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,25 +73,6 @@ class Candidate:
     def sources(self) -> list[Frame]:
         """All slices that are read."""
         return [f for v in (*self.volumes, *self.companions, *self.imaginary) for f in v.frames]
-
-
-def volumes_of(frames: Sequence[Frame]) -> list[list[Volume]]:
-    """Return the images of each scanner series, apart by part, variant and plane (a unit), in order of number.
-
-    Raises
-    ------
-    InputError
-        Where images of one series have different slices: some are missing.
-    """
-    units: list[list[Frame]] = []
-    for frame in sorted(frames, key=lambda f: (f.source.number, f.source.series, f.order)):
-        for unit in reversed(units):
-            if _one_unit(unit[0], frame):
-                unit.append(frame)
-                break
-        else:
-            units.append([frame])
-    return [_volumes(unit) for unit in units]
 
 
 def candidates(units: Sequence[Sequence[Volume]]) -> list[Candidate]:
@@ -216,44 +170,6 @@ def _letters(n: int) -> str:
     return (_letters(n // 26 - 1) if n >= 26 else "") + string.ascii_lowercase[n % 26]
 
 
-def _one_unit(a: Frame, b: Frame) -> bool:
-    return (
-        (a.source.study, a.source.series, a.source.number, a.part, a.variant, a.shape, a.sequence)
-        == (b.source.study, b.source.series, b.source.number, b.part, b.variant, b.shape, b.sequence)
-        and _close(a.orientation, b.orientation, 1e-3)
-        and _close(a.spacing, b.spacing, 1e-3)
-    )
-
-
-def _volumes(frames: Sequence[Frame]) -> list[Volume]:
-    """Split the frames of a unit into images; the same time again is a repeat."""
-    ti, te, tr = (_steps([getattr(f, name) for f in frames]) for name in ("ti", "te", "tr"))
-    flip = _steps([f.flip for f in frames], absolute=_SAME_FLIP_DEG)
-    heights = _steps([f.height for f in frames], absolute=0.02)
-
-    def split(by: Callable[[Frame], object]) -> list[list[Frame]]:
-        groups: dict[object, dict[float | None, list[Frame]]] = {}
-        for f in frames:
-            groups.setdefault(by(f), {}).setdefault(heights[f.height], []).append(f)
-        images: list[list[Frame]] = []
-        for slices in groups.values():
-            for repeat in range(max(map(len, slices.values()))):
-                images.append([s[repeat] for s in slices.values() if repeat < len(s)])
-        return images
-
-    images = split(lambda f: (ti[f.ti], te[f.te], flip[f.flip], tr[f.tr]))
-    if len({len(i) for i in images}) > 1:  # a TR that follows the heart, say
-        images = split(lambda f: (ti[f.ti], te[f.te], flip[f.flip]))
-    volumes = []
-    for image in images:
-        first = image[0]
-        known = sorted(t for f in image if (t := tr[f.tr]) is not None)
-        middle = known[len(known) // 2] if known else None
-        slices = tuple(sorted(image, key=lambda f: f.height))
-        volumes.append(Volume(slices, ti[first.ti], te[first.te], middle, flip[first.flip]))
-    return volumes
-
-
 def check_complete(candidate: Candidate) -> None:
     """Refuse a series whose images have different slices, or slices at uneven distances.
 
@@ -281,7 +197,7 @@ def check_complete(candidate: Candidate) -> None:
                 f"series {v.number}: the image{time} has {len(v.frames)} of {len(most.frames)} slices. Files are missing, or each "
                 "slice has times of its own, which rimap cannot map. Export the whole series."
             )
-        if not _same_slices(v, most):
+        if not same_slices(v, most):
             raise InputError(
                 f"series {v.number} and {most.number} have slices at different places. Choose with --series."
             )
@@ -294,16 +210,44 @@ def check_complete(candidate: Candidate) -> None:
         )
 
 
-def _steps(values: Sequence[float | None], absolute: float = 0.005) -> dict[float | None, float | None]:
-    """Return one value for those that differ by rounding only."""
-    known = sorted({v for v in values if v is not None})
-    table: dict[float | None, float | None] = {None: None}
-    last: float | None = None
-    for v in known:
-        if last is None or v - last > absolute + 2e-4 * abs(v):
-            last = v
-        table[v] = last
-    return table
+def refuse_incomplete(candidate: Candidate, every: Sequence[Candidate], units: Sequence[Sequence[Volume]]) -> None:
+    """Refuse a series if images of its scanner series belong to no series: they lack the time, or have another size.
+
+    Raises
+    ------
+    InputError
+        Saying what is the matter with the first of them.
+    """
+    used = {id(v) for c in (*every, candidate) for v in (*c.volumes, *c.companions, *c.imaginary)}
+    main, kind = candidate.volumes[0].first, candidate.kind
+    for v in (v for unit in units for v in unit if id(v) not in used):
+        first = v.first
+        if v.number not in candidate.numbers or (first.part, first.variant) != (main.part, main.variant):
+            continue
+        if first.source.study != main.source.study or not kind:
+            continue
+        if v.time(kind) is None:
+            what = f"no {FIELDS[kind]} that can be used"
+        elif first.shape != main.shape:
+            what = f"another size ({first.shape[0]} × {first.shape[1]}, not {main.shape[0]} × {main.shape[1]})"
+        else:
+            continue
+        raise InputError(
+            f"series {max(v.number, 0)}: an image has {what}, and the others have. A map without it would look right: export the series "
+            "again, or remove the image."
+        )
+
+
+def note_on_others(chosen: Sequence[Candidate], units: Sequence[Sequence[Volume]]) -> list[str]:
+    """Return a note on the images of the files that no chosen series uses, by the number of their scanner series."""
+    used = {id(v) for c in chosen for v in (*c.volumes, *c.companions, *c.imaginary)}
+    others: Counter[int] = Counter(max(v.number, 0) for unit in units for v in unit if id(v) not in used)
+    if not others:
+        return []
+    listed = ", ".join(f"{n} ({count_of(k, 'image')})" for n, k in sorted(others.items())[:12])
+    return [
+        f"not used of the DICOM files: series {listed}" + (f" and {len(others) - 12} more" if len(others) > 12 else "")
+    ]
 
 
 def _in_one(unit: Sequence[Volume]) -> list[Candidate]:
@@ -388,13 +332,13 @@ def _alike(a: Volume, b: Volume, kind: str) -> bool:
         (x.source.study, x.part, x.variant, x.sequence) == (y.source.study, y.part, y.variant, y.sequence)
         and all(_same(k, a, b) for k in FIELDS if k != kind)
         and (kind == "ti" or _same_time(a.tr, b.tr))
-        and _overlap(a, b)
+        and overlap(a, b)
     )
 
 
 def _companion(a: Volume, b: Volume) -> bool:
     same_times = all(_same(k, a, b) for k in FIELDS)
-    return a.first.source.study == b.first.source.study and same_times and _same_slices(a, b)
+    return a.first.source.study == b.first.source.study and same_times and same_slices(a, b)
 
 
 def _same_images(a: Candidate, b: Candidate) -> bool:
@@ -406,44 +350,8 @@ def _same(kind: str, a: Volume, b: Volume) -> bool:
     x, y = a.time(kind), b.time(kind)
     if kind != "flip":
         return _same_time(x, y)
-    return x is y is None or (x is not None and y is not None and abs(x - y) <= _SAME_FLIP_DEG)
+    return x is y is None or (x is not None and y is not None and abs(x - y) <= SAME_FLIP_DEG)
 
 
 def _same_time(a: float | None, b: float | None) -> bool:
     return a is b is None or (a is not None and b is not None and abs(a - b) <= 0.01 + 1e-3 * abs(a))
-
-
-def _same_slices(a: Volume, b: Volume) -> bool:
-    near = _near(a)
-    return (
-        _same_grid(a.first, b.first)
-        and len(a.frames) == len(b.frames)
-        and all(_close(f.position, g.position, near) for f, g in zip(a.frames, b.frames))
-    )
-
-
-def _overlap(a: Volume, b: Volume) -> bool:
-    """Tell whether most slices are the same; if not all are, files are missing, which is for `check_complete` to say."""
-    if not _same_grid(a.first, b.first):
-        return False
-    few, many = sorted((a.frames, b.frames), key=len)
-    near = _near(a)
-    shared = sum(any(_close(f.position, g.position, near) for g in many) for f in few)
-    return 2 * shared > len(few)
-
-
-def _same_grid(x: Frame, y: Frame) -> bool:
-    return (
-        x.shape == y.shape
-        and _close(x.orientation, y.orientation, 1e-3)
-        and _close(x.spacing, y.spacing, 1e-3)
-        and abs(x.thickness - y.thickness) < 0.01
-    )
-
-
-def _near(volume: Volume) -> float:
-    return 0.05 * min(volume.first.spacing)
-
-
-def _close(a: Sequence[float], b: Sequence[float], tolerance: float) -> bool:
-    return len(a) == len(b) and all(abs(x - y) <= tolerance for x, y in zip(a, b))

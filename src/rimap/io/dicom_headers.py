@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
 import struct
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rimap.errors import InputError
+from rimap.errors import InputError, count_of
 from rimap.io.dicom_times import inversion_time, inversion_time_elsewhere, plausible
 from rimap.io.dicom_values import as_list, first_item, number_of, numbers_of, text_of, value_of, whole
 from rimap.io.image_type import image_type
@@ -125,60 +125,6 @@ class Frame:
         return sum(n * x for n, x in zip(normal, p))
 
 
-def like_dicom_name(path: Path) -> bool:
-    """Tell whether a file is called as DICOM files are: by extension, or by a number without one."""
-    suffix = path.suffix.lower()
-    return suffix in (".dcm", ".ima", ".dicom") or (not suffix[1:].isalpha() and any(c.isdigit() for c in path.name))
-
-
-def looks_like_dicom(path: Path) -> bool:
-    """Tell by its first bytes whether a file is DICOM, with or without the preamble."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(132)
-    except OSError:
-        return False
-    if head[128:132] == b"DICM":
-        return True
-    if len(head) < 16 or head[1] or head[0] not in (2, 8) or head[3]:  # no preamble: the first group is 0002 or 0008
-        return False
-    length = struct.unpack("<I", head[4:8])[0]
-    return head[4:6] in (b"UL", b"UI", b"CS", b"SH", b"LO", b"DA", b"TM") or length < 256
-
-
-def dicom_files(path: Path) -> list[Path]:
-    """Return the DICOM files in a folder and below it, or the file itself, in order of name.
-
-    A DICOMDIR stands for its folder. Hidden files and what is no DICOM are left out.
-
-    Raises
-    ------
-    InputError
-        For empty files among DICOM files that are named like one.
-    """
-    if path.name.upper() == "DICOMDIR":
-        path = path.parent
-    if path.is_file():
-        return [path] if looks_like_dicom(path) else []
-    found: list[Path] = []
-    short = 0
-    for where, folders, files in os.walk(path):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for name in sorted(files):
-            file = Path(where) / name
-            if name.startswith(".") or name.upper() == "DICOMDIR" or not file.is_file():
-                continue
-            if file.stat().st_size < 132:  # no DICOM, but perhaps what is left of one
-                short += like_dicom_name(file)
-            elif looks_like_dicom(file):
-                found.append(file)
-    if found and short:
-        raise InputError(
-            f"{short} of the files among the DICOM files {'is' if short == 1 else 'are'} empty or cut short. Export or copy again."
-        )
-    return found
-
-
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """Keep pydicom from telling what it read: its warnings quote values."""
@@ -192,48 +138,72 @@ def quietly() -> Iterator[None]:
         logger.disabled = before
 
 
-def read_headers(paths: Sequence[Path]) -> list[Frame]:
-    """Return the MR images of DICOM files, but for maps, mosaics and screen captures.
+def read_headers(paths: Sequence[Path]) -> tuple[list[Frame], list[str]]:
+    """Return the MR images of DICOM files, but for maps, mosaics and screen captures, and notes on what was left out.
 
     Raises
     ------
     InputError
-        Where a file is damaged or cut short, or none holds MR images.
+        If a file is damaged or cut short, different images have one UID, or none of the files holds MR images.
     """
     frames: list[Frame] = []
     seen: set[object] = set()
-    others: set[str] = set()
+    first: dict[str, tuple[Path, list[object]]] = {}
+    left_out: Counter[str] = Counter()
     with quietly():
         for n, path in enumerate(paths, 1):
             where = _place(path, n, len(paths))
             try:
                 header = _read(path, where)
                 if header is None:
+                    left_out["without an image"] += 1
                     continue
                 modality = str(header.get("Modality", "") or "")
                 if modality != "MR" and not (modality == "" and header.get("SOPClassUID") in _MR_CLASSES):
-                    others.add(modality if re.fullmatch("[A-Z]{2,6}", modality) else "another kind")
+                    left_out[modality if re.fullmatch("[A-Z]{2,6}", modality) else "of another kind"] += 1
                     continue
                 unique = str(header.get("SOPInstanceUID", "") or "")
-                if unique and unique in seen:  # the same image copied twice
+                here = list(_frames(header, path, where))
+                facts = [_again(header, frame) for frame in here]
+                if unique and unique in first:  # the same image copied twice, or an anonymiser that knows one UID
+                    if facts != first[unique][1] or not _same_pixels(path, first[unique][0]):
+                        raise _one_uid(where)
+                    left_out["copies of others"] += 1
                     continue
-                seen.add(unique)
-                for frame in _frames(header, path, where):
+                first[unique] = (path, facts)
+                if not here:
+                    left_out["maps or other derived images"] += 1
+                for frame, same in zip(here, facts):
                     if "MOSAIC" in frame.variant:
-                        others.add("Siemens mosaics, which rimap cannot map: send the images of each slice")
-                    elif (same := _again(header, frame)) is None or same not in seen:
+                        left_out["Siemens mosaics, which rimap cannot map: send the images of each slice"] += 1
+                    elif same is None or same not in seen:
                         seen.add(same)
                         frames.append(frame)
+                    else:
+                        left_out["copies of others"] += 1
             except InputError:
                 raise
             except Exception:  # whatever a parser meets in a broken file; its message may quote the file
                 raise InputError(f"{where} is damaged: its header cannot be read. Export it again.") from None
     if not frames:
-        kinds = f" (there: {', '.join(sorted(others))})" if others else ""
+        kinds = f" (there: {', '.join(sorted(left_out))})" if left_out else ""
         raise InputError(
             f"the DICOM files hold no MR image that could be of a series{kinds}. Give the weighted images."
         )
-    return frames
+    return frames, [f"{count_of(k, 'DICOM file or frame')} left out: {what}" for what, k in left_out.items()]
+
+
+def _one_uid(where: str) -> InputError:
+    return InputError(
+        f"{where} has the UID (SOPInstanceUID) of another image and is a different one: whoever removed the names gave one UID to "
+        "different images. Export or anonymise them again, with a UID for each image."
+    )
+
+
+def _same_pixels(one: Path, other: Path) -> bool:
+    import pydicom
+
+    return bool(pydicom.dcmread(one, force=True).PixelData == pydicom.dcmread(other, force=True).PixelData)
 
 
 def _again(header: Any, frame: Frame) -> object:

@@ -280,7 +280,7 @@ def _apart(paths: Sequence[Path], *, always: bool) -> tuple[list[Path], list[Pat
 
     A folder that holds NIfTI is one of DICOM only where DICOM is asked for (`always`).
     """
-    from rimap.io.dicom_headers import dicom_files
+    from rimap.io.dicom_files import dicom_files
 
     dicom: list[Path] = []
     others: list[Path] = []
@@ -327,7 +327,7 @@ def _nothing(folder: Path, root: Path, files: Sequence[Path]) -> InputError:
             known = f"Give the PAR file itself: {par}."
         what = "holds no NIfTI file and no DICOM" if entries else "is empty"
         return InputError(f"{folder} {what}. {known or 'Give a BIDS folder, NIfTI files or a folder of DICOM.'}")
-    from rimap.io.dicom_headers import dicom_files
+    from rimap.io.dicom_files import dicom_files
 
     if dicom_files(root):  # whose folder may be named after the patient
         return InputError(
@@ -351,7 +351,7 @@ def _subject(path: Path, root: Path) -> str:
 
 def _beside(root: Path) -> list[LeftOut]:
     """Return the files of a folder, beside NIfTI, that hold images which are not read."""
-    from rimap.io.dicom_headers import like_dicom_name, looks_like_dicom
+    from rimap.io.dicom_files import like_dicom_name, looks_like_dicom
 
     try:
         entries = sorted(e for e in root.iterdir() if not e.name.startswith(".") and not is_nifti(e) and e.is_file())

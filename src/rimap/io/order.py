@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rimap.errors import InputError, count_of
 from rimap.io.bids import natural, strip_nii
+from rimap.io.grid import names_of
 from rimap.signals.settings import Setting
 
 
@@ -65,8 +66,8 @@ def _named_by_value(images: Sequence[Path], values: Sequence[float], option: str
     if wrong is not None:
         what = "times" if setting.unit == "ms" else "values"
         raise InputError(
-            f"{option} gives {values[wrong]:g} {setting.unit} to {images[wrong].name}: {what} go in the order of the files, which is "
-            f"{', '.join(f.name for f in images[:4])}{' …' if len(images) > 4 else ''}. Give the {what}, or the files, in the other's "
+            f"{option} gives {values[wrong]:g} {setting.unit} to {names_of(images)[wrong]}: {what} go in the order of the files, which is "
+            f"{', '.join(names_of(images)[:4])}{' …' if len(images) > 4 else ''}. Give the {what}, or the files, in the other's "
             "order."
         )
     return True
@@ -86,7 +87,7 @@ def _check_sorting(images: Sequence[Path], values: Sequence[float], option: str)
     if len(values) == len(names) and [values[k] for k in by_number] == sorted(values) != list(values):
         return
     raise InputError(
-        f"the files came in the order {', '.join(f.name for f in images[:3])}{' …' if len(images) > 3 else ''}, as a shell "
+        f"the files came in the order {', '.join(names_of(images)[:3])}{' …' if len(images) > 3 else ''}, as a shell "
         f"sorts names, and {option} goes in the order of the files. Give the folder, names with leading zeros (01, 02), "
         "or the files in the order of their numbers and times."
     )

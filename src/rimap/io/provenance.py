@@ -64,8 +64,10 @@ def readme() -> str:
 
 
 def to_json(data: Mapping[str, Any]) -> bytes:
-    """Return JSON text; NaN and infinity become null, arrays lists, half characters question marks."""
-    return (json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(errors="replace")
+    """Return JSON text; NaN and infinity become null, arrays lists; bytes of file names that are not UTF-8 are spelled."""
+    return (json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
+        errors="backslashreplace"
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -150,7 +152,7 @@ def source_of(path: Path, dataset: Path | None, out: Path) -> str:
 def _relative(path: Path, start: Path) -> str:
     path, start = absolute(path), absolute(start)
     try:
-        return quote(Path(os.path.relpath(path, start)).as_posix())
+        return quote(os.fsencode(Path(os.path.relpath(path, start)).as_posix()))
     except ValueError:  # another drive
         return path.as_uri()
 

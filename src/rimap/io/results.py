@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -278,8 +279,12 @@ class ResultFiles:
     def _source(self, name: str) -> Path:
         out = self.dataset or self.main.parent
         if not name.startswith("bids:"):
-            parts = urlsplit(name)
-            return absolute(Path(unquote(parts.path)) if parts.scheme == "file" else out / unquote(name))
+            path = absolute(out / os.fsdecode(unquote_to_bytes(name)))
+            # Loose maps name their sources from OUT. A sidecar that was received does not decide what else is read here.
+            within = path.is_relative_to(out) and path.resolve().is_relative_to(out.resolve())
+            if urlsplit(name).scheme or name.startswith("/") or (self.dataset is not None and not within):
+                raise InputError(f"the source {name!r} leads out of the data set")
+            return path
         _, link, inside = (*name.split(":", 2), "", "")[:3]
         description = (
             read_json(out / "dataset_description.json") if (out / "dataset_description.json").is_file() else {}

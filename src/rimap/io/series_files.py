@@ -17,9 +17,9 @@ from rimap.io.grid import affine_of, check_same_grid, placed_first, third_axis_a
 from rimap.io.kind import GRADIENT, echo_kind, model_of_sidecars, note_on_echoes
 from rimap.io.masks import MaskFile
 from rimap.io.nifti import NiftiFile, header_and_data, open_nifti, stamp
-from rimap.io.philips import in_one_scale
 from rimap.io.opened import OpenSeries, check_companions
 from rimap.io.order import check_order, without_first
+from rimap.io.philips import in_one_scale
 from rimap.io.settings import note_on_repeats, option_of, settings_from_sidecars, settings_from_user, split_settings
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries

@@ -263,6 +263,10 @@ def _checked(setting: Setting, values: Any, n_images: int, model: type[SignalMod
             f"of {label}, in the order of the images. Check that no {_kind(setting)} or image is missing."
         )
     setting.refuse_other_unit(numbers, option)
+    if max(numbers) > setting.plausible[1]:
+        raise InputError(
+            f"{option}: expected {what}, at most {setting.plausible[1]:g}, got {max(numbers):g}. Correct the {_kind(setting)}s."
+        )
     return numbers
 
 

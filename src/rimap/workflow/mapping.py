@@ -89,7 +89,9 @@ def map_series(request: Request, listener: Listener = SILENT) -> Run:
     found = list(inputs.series)
     check_request(request, found)
     with locked(request.out, subjects(request, found)):
-        alone = len(found) + len(scans) + len(inputs.refused) == 1  # its error is raised: nothing else needs to be mapped
+        alone = (
+            len(found) + len(scans) + len(inputs.refused) == 1
+        )  # its error is raised: nothing else needs to be mapped
         told = SILENT if alone else listener
         fields, refused = make_maps(request, scans, found, told)
         if scans:
@@ -333,9 +335,12 @@ def _noise(request: Request, files: SeriesFiles) -> Noise | None:
     kind = Rician if (request.noise or "gaussian").strip().lower() == "rician" else Gaussian
     if not isinstance(request.sigma, Path):
         return kind(request.sigma)
+    import numpy as np
+
     from rimap.io.grid import affine_of, placed_first
     from rimap.io.masks import read_map
     from rimap.io.nifti import open_nifti
 
     first = placed_first([open_nifti(f) for f in files.images])
-    return kind(read_map(request.sigma, first.shape, affine_of(first), "map of sigma"))
+    sigma = read_map(request.sigma, first.shape, affine_of(first), "map of sigma")
+    return kind(np.where(sigma == 0, np.nan, sigma))  # where nothing was measured

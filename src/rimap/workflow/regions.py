@@ -28,13 +28,25 @@ def label_names(image: Path | None) -> dict[int, str]:
     return names
 
 
+def _is_formula(text: str) -> bool:
+    """Tell whether a spreadsheet would take a cell for a formula and execute it."""
+    if text[0] not in "=+-@":
+        return False
+    try:
+        float(text)
+    except ValueError:
+        return True
+    return False
+
+
 def tsv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as tab-separated text in the form of BIDS: ``n/a`` for what is not known."""
+    """Return rows as tab-separated text in the form of BIDS: ``n/a`` for what is not known, and what a spreadsheet would execute quoted."""
 
     def cell(v: Any) -> str:
         if isinstance(v, float):
             return f"{v:.6g}" if v == v else "n/a"
-        return str(v) or "n/a"
+        text = " ".join(str(v).split()) or "n/a"
+        return f"'{text}" if _is_formula(text) else text
 
     lines = ["\t".join(rows[0]), *("\t".join(cell(v) for v in row.values()) for row in rows)]
     return "\n".join(lines) + "\n"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from rimap.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +102,10 @@ class Request:
         sigma: Any = self.sigma
         if isinstance(sigma, str):
             values["sigma"] = Path(sigma)
+        if self.fill is not None and not math.isfinite(self.fill):
+            raise InputError(
+                f"--fill: expected a finite number to write in place of NaN, got {self.fill:g}. Leave it out for NaN."
+            )
         for name, value in values.items():
             object.__setattr__(self, name, value)
 

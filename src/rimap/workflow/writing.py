@@ -133,7 +133,7 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
     """Write maps, sidecars, report and table, all or none; `overwrite` removes what an earlier run wrote beyond those."""
     from rimap import report
     from rimap.io import map_files
-    from rimap.io.atomic import write_together
+    from rimap.io.atomic import as_bytes, write_together
     from rimap.quantities import name_of, quantities_of
     from rimap.report.statistics import known_parameters
     from rimap.signals.settings import unit_symbol
@@ -169,9 +169,9 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         warnings=told,
         rois=rois,
     )
-    contents = {**new.contents, page: report.page(series, maps, run).encode()}
+    contents = {**new.contents, page: as_bytes(report.page(series, maps, run))}
     if rois:
-        contents[table] = tsv(rois).encode()
+        contents[table] = as_bytes(tsv(rois))
     mapped.check()
     with making.record.writing():
         write_together(contents, remove=new.stale if overwrite else ())

@@ -80,9 +80,9 @@ def participant(app: App, listener: Listener = SILENT) -> DatasetRun:
     request = replace(app.request, sequence=sequence_named(app.request.sequence))
     app = replace(app, request=request)
     options = check(app)
-    found, failures = _find(request)
+    found, failures = _find(request, listener)
     check_request(request, found)
-    subjects = sorted({f"sub-{f.entities['sub']}" for f in found} | {f.label for f in failures})
+    subjects = sorted({f"sub-{f.entities['sub']}" for f in found} | {f.label.split()[0] for f in failures})
     with locked(request.out, subjects if request.participant_labels else ()), _scratch(app.work_dir):
         found, fields = _with_fields(app, found, failures, listener)
         todo, kept, outcomes = _sorted(app, found)
@@ -130,44 +130,23 @@ def _with_fields(
     return [replace(files, field_maps=(request.out,)) for files in found], fields
 
 
-def _find(request: Request) -> tuple[list[SeriesFiles], list[Failure]]:
-    """Return every series, and the subjects whose files make none."""
-    from rimap.io import find_series
-    from rimap.io.bids import BidsName, model_of_suffix, nifti_files, same_label
+def _find(request: Request, listener: Listener) -> tuple[list[SeriesFiles], list[Failure]]:
+    """Return every series, and the subjects or series whose files cannot be one; tell which files belong to none."""
+    from rimap.io.finding import find
 
-    root, sequence = request.inputs[0], request.sequence
-    try:
-        found = find_series(
-            root,
-            participant_labels=request.participant_labels,
-            sessions=request.sessions,
-            runs=request.runs,
-            sequence=sequence,
-        )
-    except InputError as error:
-        whole = error
-    else:
-        if loose := [f.label for f in found if "sub" not in f.entities]:
-            raise InputError(f"{root}: {loose[0]} belongs to no subject (sub-…). Map it with `rimap map`.")
-        return found, []
-    subjects = request.participant_labels or tuple(sorted(p.name.removeprefix("sub-") for p in root.glob("sub-*")))
-    if len(subjects) < 2 or not all((root / f"sub-{s}").is_dir() for s in subjects):
-        raise whole
-    found, failures = [], []
-    for s in subjects:
-        names = (BidsName.parse(f.name) for f in nifti_files(root, [s]))
-        kinds = {m.name for name in names if name is not None and (m := model_of_suffix(name.suffix))}
-        if not (kinds if sequence is None else kinds & {sequence}):
-            continue
-        try:
-            found += find_series(root, participant_labels=(s,), sequence=sequence)
-        except InputError as error:
-            failures.append(Failure(f"sub-{s}", in_one_line(error)))
-    for entity, labels in (("ses", request.sessions), ("run", request.runs)):
-        found = [f for f in found if not labels or any(same_label(entity, f.entities.get(entity), x) for x in labels)]
-    if not found:
-        raise whole
-    return found, failures
+    root = request.inputs[0]
+    found = find(
+        root,
+        participant_labels=request.participant_labels,
+        sessions=request.sessions,
+        runs=request.runs,
+        sequence=request.sequence,
+    )
+    if loose := [f.label for f in found.series if "sub" not in f.entities]:
+        raise InputError(f"{root}: {loose[0]} belongs to no subject (sub-…). Map it with `rimap map`.")
+    for text in found.notes:
+        listener.say(f"note: {text}")
+    return list(found.series), [Failure(label, in_one_line(error)) for label, error in found.refused]
 
 
 def _sorted(app: App, found: Sequence[SeriesFiles]) -> tuple[list[Task], list[str], list[Outcome]]:
