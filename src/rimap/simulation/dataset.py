@@ -88,7 +88,7 @@ def truth_files(
     quantities: list[Parameter | Derived] = [*model.parameters, *model.derived]
     with np.errstate(all="ignore"):
         values = maps | {d.name: np.asarray(d.formula(model, maps)) for d in model.derived}
-    main = next((q.suffix for q in reversed(quantities) if q.suffix), "map")
+    main = next((q.suffix for q in (model.main, *quantities) if q.suffix), "map")
     files: dict[str, bytes] = {}
     stem = f"{TRUTH}/sub-{subject}/anat/sub-{subject}"
     for q in quantities:
