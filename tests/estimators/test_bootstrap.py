@@ -89,3 +89,20 @@ def test_without_draws_there_are_none():
 def test_one_draw_has_no_spread(n):
     with pytest.raises(InputError, match="2 or more draws"):
         RIM.load("t1", sd_draws=n)
+
+
+@pytest.mark.parametrize("n_draws", [8, 32])
+def test_a_derived_map_of_several_parameters_has_a_standard_deviation(n_draws):
+    """T1 = T1* (B − 1) of Look-Locker: its errors are not those of T1* and B added up, for these are correlated."""
+    model = rimap.LookLocker(ti=np.linspace(60, 3500, 14))
+    truth = np.stack([np.full((9, 8), v) for v in (1.0, 2.4, 700.0)])
+    series = simulate_series(truth, model, rimap.Gaussian(sigma=0.01), np.random.default_rng(0))
+    nlls = rimap.NLLS(threads=1)
+    expected = nlls.estimate(series)
+    start = expected.kappa.astype(np.float32)
+    plain = replace(expected, covariance=None)
+    maps = bootstrap.with_sd(plain, series, start, n_draws, lambda drawn, _: nlls.estimate(drawn).kappa)
+    assert np.nanmedian(maps.sd["T1"]) == pytest.approx(np.nanmedian(expected.sd["T1"]), rel=0.15)
+    added = np.hypot(maps.sd["T1star"] * 1.4, maps.sd["B"] * 700)
+    assert np.nanmedian(maps.sd["T1"]) < 0.8 * np.nanmedian(added)
+    assert maps.has_sd("T1")

@@ -115,6 +115,19 @@ def test_the_effect_of_b1_is_that_of_the_model() -> None:
     assert "Where B1 is 0.9, T1 is 19 % too short" in effect_of_error(model, model.parameters[1])
 
 
+def test_the_effect_of_b1_on_an_image_without_an_amplitude_is_that_of_its_value() -> None:
+    """UNIT1 has no unknown scale: what is fitted is its value, and not its direction, which one image has not."""
+    model = example(UniformMP2RAGE)
+    B1, T = model.field, 1500.0
+    assert B1 is not None
+    times = np.linspace(1000.0, 2500.0, 150_001)
+    with_low = float(np.asarray(model.shape(B1=np.array([0.9]), T1=np.array([T])))[0, 0])
+    assumed = np.asarray(model.shape(B1=np.ones_like(times), T1=times))[0]
+    effect = times[np.argmin(abs(assumed - with_low))] / T - 1
+    word = "long" if effect > 0 else "short"
+    assert f"Where B1 is 0.9, T1 is {100 * abs(effect):.0f} % too {word}" in effect_of_error(model, B1, time=T)
+
+
 def test_unit1_as_scanners_store_it(tmp_path: Path) -> None:
     model = example(UniformMP2RAGE)
     root = write_bids(tmp_path, model)

@@ -171,13 +171,16 @@ def effect_of_error(model: SignalModel, p: Parameter, *, time: float | None = No
     if signal.ndim != 2:
         return ""  # several amplitudes: no single number says it
     norm = np.linalg.norm(atoms, axis=0)
-    found = float(grid[np.argmax(np.abs(signal[:, 0] @ atoms) / np.where(norm > 0, norm, np.inf))])
+    likeness = np.abs(signal[:, 0] @ atoms) / np.where(norm > 0, norm, np.inf)
+    if not model.amplitudes:  # nothing scales the signal: it is compared as it is
+        likeness = -np.linalg.norm(signal - atoms, axis=0)
+    found = float(grid[np.argmax(likeness)])
     effect = found / true - 1
     if abs(effect) < _LEAST_EFFECT:
         return ""
     return (
         f"no map of {p.name} was found: {p.name} = {p.start:g} is assumed everywhere. Where {p.name} is "
-        f"{_TYPICAL_ERROR * p.start:g}, {T.name} is {100 * abs(effect):.0f} % too {'long' if effect > 0 else 'short'} (at {T.name} = {true:g} "
+        f"{_TYPICAL_ERROR * p.start:g}, {T.name} is {100 * abs(effect):.0f} % too {'long' if effect > 0 else 'short'} (at {T.name} = {true:.3g} "
         f"{T.unit}). Give a map with --given {p.name}=FILE"
     )
 

@@ -32,8 +32,6 @@ from rimap.signals.options import knows_polarity
 
 #: Entities that people number images with in place of inv-, echo- or flip-.
 _NOT_NUMBERING = ("acq", "run", "rec", "desc", "dir", "task", "ce", "inv", "echo", "flip")
-#: Suffixes of images that the scanner derives, and that are mapped.
-_DERIVED_SUFFIXES = ("UNIT1",)
 
 #: Folder, shared entities, suffix: what the files of one BIDS series have in common.
 _Key = tuple[Path, tuple[tuple[str, str], ...], str]
@@ -222,7 +220,9 @@ def _part_of(path: Path, name: BidsName, label: str, sidecars: Sidecars) -> str:
     except InputError:
         return named  # who reads the series says what is wrong with the sidecar
     kind = image_type_of_sidecar(about, "")
-    if kind.derived and name.suffix not in _DERIVED_SUFFIXES:
+    model = model_of_suffix(name.suffix)
+    made_by_scanner = model is not None and model.normalised_range is not None  # from other images, and mapped
+    if kind.derived and not made_by_scanner:
         raise InputError(
             f"{label}: {path.name} is a map or another derived image by its sidecar ({kind.derived}). Remove it from the series, or "
             "correct the sidecar."

@@ -18,12 +18,10 @@ from rimap.io.image_type import IMAGINARY, MAGNITUDE, PART_WORDS, PHASE, REAL, I
 from rimap.signals import SignalModel
 from rimap.signals.base import axis_of
 from rimap.signals.options import knows_polarity
-from rimap.signals.settings import settings_of
+from rimap.signals.settings import REPETITION_FIELDS, settings_of
 
 #: Settings that differ by less, relative, are one that was rounded; the flip angle in degrees.
 _SAME, _SAME_FLIP_DEG = 2e-3, 0.3
-#: Repetition times by any name: what differs in them is of another scan.
-_REPETITION = ("RepetitionTime", "RepetitionTimePreparation", "RepetitionTimeExcitation")
 #: Fewer distinct values of the axis make no series by themselves: for flip angles, and for times.
 _FEWEST_FLIPS, _FEWEST_TIMES = 2, 3
 
@@ -179,7 +177,9 @@ def listed(left_out: Sequence[tuple[Path, str]], most: int = 12) -> list[str]:
 
 def _fields() -> frozenset[str]:
     """Return the sidecar fields of all settings, and the repetition times."""
-    return frozenset(f for m in models().values() for s in settings_of(m).values() for f in s.bids) | set(_REPETITION)
+    return frozenset(f for m in models().values() for s in settings_of(m).values() for f in s.bids) | set(
+        REPETITION_FIELDS
+    )
 
 
 def _axes() -> frozenset[str]:
@@ -228,11 +228,15 @@ def _possible(sequence: str | None) -> list[type[SignalModel]]:
 def _free(model: type[SignalModel]) -> frozenset[str]:
     """Return the sidecar fields that may differ between the images of a model."""
     own = {f for s in settings_of(model).values() if s.per_image is not False for f in s.bids}
-    return frozenset(own | set(_REPETITION) if own & set(_REPETITION) else own)
+    return frozenset(own | set(REPETITION_FIELDS) if own & set(REPETITION_FIELDS) else own)
 
 
 def _fewest(model: type[SignalModel]) -> int:
-    return _FEWEST_FLIPS if axis_of(model).unit == "deg" or len(_free(model) - set(_REPETITION)) > 1 else _FEWEST_TIMES
+    return (
+        _FEWEST_FLIPS
+        if axis_of(model).unit == "deg" or len(_free(model) - set(REPETITION_FIELDS)) > 1
+        else _FEWEST_TIMES
+    )
 
 
 def _alike(images: Sequence[About], free: frozenset[str]) -> list[list[About]]:

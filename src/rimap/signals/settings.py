@@ -18,6 +18,8 @@ Values = float | Iterable[float]
 _METADATA = "rimap.setting"
 #: The setting that ``--tr-ms`` and ``tr_ms=`` are for, in every model that has one of this name.
 REPETITION_TIME = "tr"
+#: Sidecar fields with a repetition time of any kind: what differs in them is of another scan.
+REPETITION_FIELDS = ("RepetitionTime", "RepetitionTimePreparation", "RepetitionTimeExcitation")
 #: Sidecar fields in which BIDS takes an array of positive numbers; of others it takes one for a value of each volume.
 WITH_ARRAYS = ("EchoTime", "FlipAngle")
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.derived import derived_map
 from rimap.errors import InputError
 from rimap.estimators.base import Progress, conditioning_warnings, part_of
 from rimap.estimators.rim.layout import Layout
@@ -82,21 +83,73 @@ def with_sd(
     if layout.n_amplitudes > 1:
         scale[carried[1 : layout.n_amplitudes]] = kappa[carried[0]]
     unit = np.where(np.isfinite(scale) & (scale != 0), scale, 1)
-    mean, squares = np.zeros_like(kappa), np.zeros_like(kappa)
+    spread, derived = Spread(kappa, unit), _Derived(series.model, kappa)
     for d in range(n_draws):
-        off = (again(drawn(series, kappa, noise, d, planes), part_of(progress, 1 + d, 1 + n_draws)) - kappa) / unit
-        step = off - mean
-        mean += step / (d + 1)
-        squares += step * (off - mean)
+        found = again(drawn(series, kappa, noise, d, planes), part_of(progress, 1 + d, 1 + n_draws))
+        spread.add(found)
+        derived.add(found)
     has = np.isfinite(maps.kappa).all(0) & (scale != 0).all(0) & (maps.status != Status.AT_BOUND)
-    variance = squares / (n_draws - 1)
+    variance = spread.variance
     if n_draws < ENOUGH:
         bound = _bound(series.model, noise, np.where(np.isfinite(kappa), kappa, 1), unit)
         variance = np.stack([b * _averaged(v / b, has, n_draws - 1) for v, b in zip(variance, bound)])
     sd = np.where(has, np.sqrt(variance) * abs(unit), np.nan).astype(kappa.dtype)
     sd[[q for q in range(len(kappa)) if q not in carried]] = np.nan  # what is given has none
-    maps = replace(maps, sd_kappa=sd, settings={**maps.settings, "sd_draws": n_draws})
+    maps = replace(maps, sd_kappa=sd, sd_derived=derived.sd(has), settings={**maps.settings, "sd_draws": n_draws})
     return replace(maps, warnings=(*maps.warnings, *conditioning_warnings(series, maps)))
+
+
+class Spread:
+    """The variance over draws, in a unit: draw by draw, so that they are not held (Welford's algorithm).
+
+    Parameters
+    ----------
+    centre, unit
+        What draws are near to, and what their deviations from it are relative to: arrays of the shape of a draw.
+    """
+
+    def __init__(self, centre: NDArray[Any], unit: NDArray[Any]) -> None:
+        self.centre, self.unit, self.n = centre, unit, 0
+        self._mean, self._squares = np.zeros_like(centre), np.zeros_like(centre)
+
+    def add(self, drawn: NDArray[Any]) -> None:
+        """Count a draw."""
+        self.n += 1
+        off = (drawn - self.centre) / self.unit
+        step = off - self._mean
+        self._mean += step / self.n
+        self._squares += step * (off - self._mean)
+
+    @property
+    def variance(self) -> NDArray[Any]:
+        """In `unit`²."""
+        return self._squares / (self.n - 1)
+
+
+class _Derived:
+    """The spread of derived maps over draws: that of several parameters together does not follow from theirs."""
+
+    def __init__(self, model: SignalModel, kappa: F32) -> None:
+        self.model, self.spreads = model, {}
+        for what in model.derived:
+            centre = derived_map(model, what, kappa)
+            unit = np.where(np.isfinite(centre) & (centre != 0), centre, 1)
+            self.spreads[what.name] = Spread(centre, unit)
+
+    def add(self, kappa: F32) -> None:
+        """Count a draw of κ."""
+        for what in self.model.derived:
+            self.spreads[what.name].add(derived_map(self.model, what, kappa))
+
+    def sd(self, has: NDArray[np.bool_]) -> dict[str, F32]:
+        """Return the standard deviations (*X) by name, averaged as those of the parameters are; NaN where there is none."""
+        found = {}
+        for name, spread in self.spreads.items():
+            variance, known = spread.variance, has & np.isfinite(spread.variance)
+            if spread.n < ENOUGH:
+                variance = _averaged(variance, known, spread.n - 1)
+            found[name] = np.where(known, np.sqrt(variance) * abs(spread.unit), np.nan).astype(np.float32)
+        return found
 
 
 def drawn(series: WeightedSeries, kappa: F32, noise: Noise, draw: int, planes: Any = None) -> WeightedSeries:
