@@ -61,7 +61,7 @@ def slow_solver(series: WeightedSeries, truth: NDArray[np.float64]) -> tuple[flo
     kept: list[Any] = []
     mle.minimise = lambda *a, **k: kept.append(minimise(*a, **k)) or kept[0]  # type: ignore[assignment,func-returns-value]
     try:
-        MLE(threads=1).estimate(series)
+        MLE(lambda_B=DEFAULT_LAMBDA_B, threads=1).estimate(series)
     finally:
         mle.minimise = minimise
     box = Box.around(series.selected, series.voxel_size)

@@ -17,7 +17,7 @@ from rimap.errors import InputError
 from rimap.estimators.mle import solve as mle
 from rimap.estimators.mle.estimator import MLE
 from rimap.estimators.mle.field import Box, minimise
-from rimap.estimators.mle.voxels import Voxels
+from rimap.estimators.mle.voxels import Fit, Voxels
 from rimap.estimators.mle.weight import DEFAULT_LAMBDA_B
 from rimap.estimators.nlls.estimator import NLLS
 from rimap.estimators.rim.whole_field import smooth_field
@@ -96,7 +96,7 @@ def test_voxels_without_information_take_B_from_around_them() -> None:
     images[3, 2, 2] = np.nan
     images[5, 20, 3] = np.inf
     series = WeightedSeries(images=images, model=MODEL, noise=Gaussian(sigma=0.65 / 100))
-    maps = MLE().estimate(series)
+    maps = MLE(lambda_B=DEFAULT_LAMBDA_B).estimate(series)
     assert (maps.status[hole] == Status.NO_SIGNAL).all()
     assert maps.status[2, 2] == maps.status[20, 3] == Status.NOT_FINITE
     for name in ("A", "T1"):
@@ -296,16 +296,16 @@ def test_objective_against_a_slow_solver(monkeypatch: pytest.MonkeyPatch) -> Non
     series = simulate_series(truth, MODEL, noise, rng, mask=np.ones(labels.shape, bool))
     kept = []
     monkeypatch.setattr(mle, "minimise", lambda *a, **k: kept.append(minimise(*a, **k)) or kept[0])
-    maps = MLE(threads=2).estimate(series)
+    maps = MLE(lambda_B=DEFAULT_LAMBDA_B, threads=2).estimate(series)
     box = Box.around(np.ones(labels.shape, bool), (1.0, 1.0))
     scale = 1 / np.sqrt(150.0 + DEFAULT_LAMBDA_B * box.mu**2)
 
     with ThreadPoolExecutor(2) as pool:
         data = Voxels.of(series.images, np.arange(labels.size), noise.sigma, ShapeTable.of(MODEL), noise, pool)
 
-        def objective(z: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        def objective(z: NDArray[np.float64], near: Fit | None = None) -> tuple[float, NDArray[np.float64]]:
             B = fft.idctn(z.reshape(box.shape) * scale, norm="ortho")
-            fit, LB = data.fit(np.clip(B.reshape(-1)[box.data], 0, 3)), box.laplacian(B)
+            fit, LB = data.fit(np.clip(B.reshape(-1)[box.data], 0, 3), near, True), box.laplacian(B)
             G = box.scatter(fit.g) + DEFAULT_LAMBDA_B * box.laplacian(LB)
             return fit.total + DEFAULT_LAMBDA_B / 2 * (LB**2).sum(), (fft.dctn(G, norm="ortho") * scale).reshape(-1)
 
@@ -317,7 +317,7 @@ def test_objective_against_a_slow_solver(monkeypatch: pytest.MonkeyPatch) -> Non
             lbfgs(objective, coordinates(B), jac=True, method="L-BFGS-B", options={"maxiter": 25, "ftol": 5e-8}).fun
             for B in (np.full(box.shape, 1.7), start)
         ]
-        found = objective(coordinates(kept[0][0]))[0]
+        found = objective(coordinates(kept[0][0]), kept[0][1])[0]  # T at the best of the search and of the maps
     assert found < min(slow) + 1
     # Eq. 2 as it is written: χ²/2 of the maps, and the penalty
     half = ((series.images.astype(float) - MODEL.signal(maps.kappa)) ** 2).sum() / noise.sigma**2 / 2

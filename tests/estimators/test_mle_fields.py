@@ -133,7 +133,10 @@ def test_a_linear_model_without_a_claim_has_the_same_maps() -> None:
     truth = np.stack([rng.uniform(0.8, 1.2, x.shape), 1.9 - 0.05 * (x**2 + y**2), rng.uniform(500, 1500, x.shape)])
     for noise in (Gaussian(sigma=0.65 / 100), Rician(sigma=0.65 / 100)):
         images = noise.sample(claimed.signal(truth), rng)
-        a, b = (MLE().estimate(WeightedSeries(images=images, model=m, noise=noise)) for m in (claimed, silent))
+        a, b = (
+            MLE(lambda_B=DEFAULT_LAMBDA_B).estimate(WeightedSeries(images=images, model=m, noise=noise))
+            for m in (claimed, silent)
+        )
         assert b["B"] == pytest.approx(a["B"], abs=2e-3)  # the iterations end where little is to be gained
         assert (abs(b["T1"] - a["T1"]) < 0.05 * a.sd["T1"]).mean() > 0.95
         known = {"B": truth[1]}

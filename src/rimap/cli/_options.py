@@ -33,7 +33,13 @@ SkipFirst = Annotated[
 ]
 NoiseName = Annotated[str | None, typer.Option(metavar="gaussian|rician", help="Likelihood; gaussian if left out.")]
 LambdaB = Annotated[
-    float | None, typer.Option("--lambda-b", metavar="X", help="Smoothness of B (mle).", show_default=False)
+    str | None,
+    typer.Option(
+        "--lambda-b",
+        metavar="auto|X",
+        help="Smoothness of B or B1 (mle): auto, the default, chooses it from the data.",
+        show_default=False,
+    ),
 ]
 Network = Annotated[
     str | None,
@@ -178,6 +184,22 @@ def _number_or(other: Callable[[str], T], text: str) -> float | T:
 
 def _words(text: str) -> list[str]:
     return [w for w in re.split(r"[,;\s]+", text.strip()) if w]
+
+
+def smoothness(text: str | None) -> dict[str, float | None]:
+    """Return the option of the MLE that was typed.
+
+    >>> smoothness("1e5"), smoothness("auto"), smoothness(None)
+    ({'lambda_B': 100000.0}, {'lambda_B': None}, {})
+    """
+    if text is None:
+        return {}
+    if text.strip().lower() == "auto":
+        return {"lambda_B": None}
+    try:
+        return {"lambda_B": float(text)}
+    except ValueError:
+        raise InputError(f"--lambda-b: expected auto or a number, got {text!r}.") from None
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def command(
         skip_first=skip_first,
         noise=noise,
         sigma=typed.sigma_or_file(sigma),
-        estimator_options=typed.given(lambda_B=lambda_b, network=network, sd_draws=sd_draws),
+        estimator_options={**typed.smoothness(lambda_b), **typed.given(network=network, sd_draws=sd_draws)},
         participant_labels=typed.labels(participant_label, "sub-"),
         sessions=typed.labels(session, "ses-"),
         runs=typed.labels(run, "run-"),

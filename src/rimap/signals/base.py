@@ -95,6 +95,10 @@ class Parameter:
         The range of a coarse search for a start, in `unit`. The default is the box, and for a field the means of its `prior`.
     meaning
         What it is, in a few words, for the table of parameters.
+    physical
+        The range that a scan can have, in `unit`, if it is narrower than the box: values beyond it are reported.
+    if_unphysical
+        What to ask if they are.
     """
 
     name: str
@@ -109,6 +113,8 @@ class Parameter:
     tissue: str = ""
     search: tuple[float, float] | None = None
     meaning: str = ""
+    physical: tuple[float, float] | None = None
+    if_unphysical: str = ""
 
     def __post_init__(self) -> None:
         for what, value, allowed in (

@@ -76,6 +76,8 @@ class InversionRecovery(SignalModel):
             prior=FieldPrior(mean=(1.5, 2.05), typical=1.9, sd=0.2),
             search=(1.0, 2.3),
             meaning="inversion efficiency; 2 is a perfect inversion",
+            physical=(1.0, 2.1),
+            if_unphysical="is this an inversion recovery, and are its times and its repetition time right?",
         ),
         Parameter(
             "T1",

@@ -95,6 +95,8 @@ class MultiEchoSpinEcho(SignalModel):
             suffix="TB1map",
             prior=FieldPrior(mean=(0.8, 1.1), spread=(0.0, 0.12)),
             meaning="actual over nominal flip angle",
+            physical=(0.5, 1.5),
+            if_unphysical="are the refocusing angle, the profile of the pulses and the echo times right?",
         ),
         Parameter(
             "T1",

@@ -67,6 +67,8 @@ class SaturationRecovery(SignalModel):
             start=1.0,
             prior=FieldPrior(mean=(0.7, 1.05), spread=(0.0, 0.08)),
             meaning="saturation efficiency; 1 is a perfect saturation",
+            physical=(0.5, 1.15),
+            if_unphysical="is this a saturation recovery, and are its times right?",
         ),
         Parameter(
             "T1", "ms", (1.0, 10_000.0), "time", start=1000.0, suffix="T1map", meaning="longitudinal relaxation time"

@@ -13,6 +13,7 @@ from scipy.ndimage import uniform_filter
 from rimap import earlier
 from rimap.errors import InputError
 from rimap.estimators.base import brightness, model_warnings
+from rimap.estimators.checks.field_range import field_warnings
 from rimap.estimators.checks.misfit import misfit_warnings
 from rimap.estimators.checks.noise_floor import noise_floor_warnings
 from rimap.likelihood import Rician
@@ -210,6 +211,7 @@ def checked_maps(
     )
     warnings = (
         *model_warnings(series.model),
+        *field_warnings(series, maps),
         *warnings,
         *noise_floor_warnings(series, maps),
         *misfit_warnings(series, maps),

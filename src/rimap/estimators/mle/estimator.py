@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.advice import Advice, note
 from rimap.errors import InputError
 from rimap.estimators.base import (
     Estimator,
@@ -19,13 +21,14 @@ from rimap.estimators.base import (
     model_warnings,
     settings_of_options,
 )
+from rimap.estimators.checks.field_range import field_warnings
 from rimap.estimators.checks.misfit import misfit_warnings
 from rimap.estimators.checks.noise_floor import noise_floor_warnings
-from rimap.estimators.mle.weight import DEFAULT_LAMBDA_B
 from rimap.estimators.nlls.estimator import NLLS
 from rimap.estimators.nlls.sharing import cores
 from rimap.likelihood import Gaussian, Noise
 from rimap.series import ParameterMaps, Status, WeightedSeries
+from rimap.signals.base import Parameter
 
 #: No image is trusted to less than this share of the root mean square of all: real scans are not known that well, and
 #: noise-free ones would make the problem endlessly stiff.
@@ -54,8 +57,9 @@ class MLE(Estimator):
         scale of the images makes no difference. The distance over which B is smoothed goes as λ_B^¼.
         Other fields than the B of inversion recovery are measured in units of their spread within an image (their prior), so
         a λ_B means the same smoothness for all.
-        0 estimates B in every voxel by itself, ``math.inf`` one B for the whole volume. `None` chooses λ_B from the data: that
-        of ∞, 10⁶ … 10³ which has the least AIC = −2 log p + 2 dof. `settings` of the maps has the one that was used.
+        0 estimates B in every voxel by itself, ``math.inf`` one B for the whole volume. `None`, the default, chooses λ_B from
+        the data by AIC = −2 log p + 2 dof: on the ladder ∞, 10⁶ … 10³, and between its steps towards less smoothing.
+        `settings` of the maps has the one that was used.
     fixed
         Parameters that are known and alike everywhere, by name, in their unit: ``{"B": 2.0}``. They are not estimated.
         For one that differs between voxels use ``given`` of the series.
@@ -73,7 +77,12 @@ class MLE(Estimator):
 
     Deviations
     ----------
-    The paper gives no unit for its λ_B = 500. Here the default was chosen by the paper's own sweep (docs/lambda.md).
+    The paper has one λ_B = 500, without a unit, for all data. Here it is chosen for each series (docs/lambda.md).
+
+    The paper's sum counts all voxels alike. Here a voxel whose residual is improbable for σ whatever its field has no say in the
+    field, and one that asks for quite another field than its neighbours has little (`say`). Both have maps.
+
+    Standard deviations count the bias of smoothing as well as the noise (`field.mean_squared_error`).
 
     The paper does not say where the Laplacian ends. Here B is a field in a box around the mask, 16 voxels larger on
     either side, with mirrored edges; the mask selects the voxels whose data count. So B needs no edge condition at
@@ -96,7 +105,7 @@ class MLE(Estimator):
     {'A': 100.0, 'B': 1.9, 'T1': 800.0}
     """
 
-    lambda_B: float | None = DEFAULT_LAMBDA_B
+    lambda_B: float | None = None
     fixed: Mapping[str, float] = field(default_factory=dict)
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     threads: int | None = None
@@ -107,7 +116,9 @@ class MLE(Estimator):
 
     def __post_init__(self) -> None:
         if self.lambda_B is not None and not self.lambda_B >= 0:
-            raise InputError(f"lambda_B: expected zero, a positive number or infinity (one B), got {self.lambda_B}.")
+            raise InputError(
+                f"lambda_B: expected zero, a positive number, infinity (one B) or None (from the data), got {self.lambda_B}."
+            )
         checked = self._least_squares
         object.__setattr__(self, "fixed", checked.fixed)
         object.__setattr__(self, "bounds", checked.bounds)
@@ -165,8 +176,22 @@ def _maximise(options: MLE, series: WeightedSeries, progress: Progress | None) -
         settings=options._settings(lambda_B if unknown is not None and unknown.smooth else None), affine=series.affine,
         covariance=None if answer.covariance is None else answer.covariance.reshape(-1, *X),
     )  # fmt: skip
-    doubts = (*conditioning_warnings(series, maps), *noise_floor_warnings(series, maps), *misfit_warnings(series, maps))
+    doubts = (
+        *field_warnings(series, maps),
+        *conditioning_warnings(series, maps),
+        *noise_floor_warnings(series, maps),
+        *misfit_warnings(series, maps),
+    )
+    if unknown is not None and options.lambda_B is None and lambda_B:
+        found = (*found, _how_smooth(unknown, lambda_B))
     return replace(maps, warnings=(*model_warnings(model), *found, *doubts))
+
+
+def _how_smooth(field: Parameter, lambda_B: float) -> Advice:
+    """Return which smoothness was chosen, in words."""
+    if math.isinf(lambda_B):
+        return note(f"{field.name} is one value for all voxels: AIC found no evidence that it varies.")
+    return note(f"The smoothness of {field.name} was chosen from the data by AIC: --lambda-b {lambda_B:.3g}.")
 
 
 def _with_sigma(series: WeightedSeries, threads: int | None) -> tuple[Noise, str, tuple[str, ...]]:

@@ -8,6 +8,7 @@ the penalty by the cosine transform, which is what makes the solver fast.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -22,6 +23,10 @@ Array = NDArray[np.float64]
 LARGE = 2_000_000
 #: How far the box reaches beyond the data, in units of the finest voxel edge: B then need not level out at their edge.
 MARGIN = 16
+#: Relative residual to which a Newton step is solved for where the result is one to go on from.
+ROUGH_RTOL = 0.1
+#: Conjugate gradients that a Newton step takes at most: more bring less than the next step does.
+MOST_ITERATIONS = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,15 +108,10 @@ class Box:
             pads.append(np.clip(np.arange(n) + offset, 0, full - 1))
         return np.asarray(B[np.ix_(*pads)])
 
-    def variance(self, w: Array, lambda_B: float) -> Array:
-        """Return how much the solution varies with the noise at the data (V), for information w (V) on B.
-
-        That of a field with the information around the voxel everywhere: the mean over the modes of w/(w + λμ²)².
-        """
+    def spread(self, w: Array, lambda_B: float, of: Callable[[float, Array], Array]) -> Array:
+        """Return at the data (V) the mean over the modes of `of`(w, λμ²), for the information w around the voxel everywhere."""
         W = np.maximum(w, 0.0)
         mean = float(W.mean())
-        if mean == 0:
-            return np.full(len(w), np.inf)
         near = self.filter(self.scatter(W), mean / (mean + lambda_B * self.mu**2)).reshape(-1)[self.data]
         near = np.maximum(near, 1e-3 * mean)
         # far from the edges of the box: the modes of even order, which are those of a torus
@@ -121,23 +121,37 @@ class Box:
             share = np.multiply.outer(share, np.where(np.arange(n) > 0, 2.0, 1.0))
         share /= share.sum()
         levels = np.geomspace(near.min() * 0.999, near.max() * 1.001, 12)
-        spread = np.array([(share * level / (level + penalty) ** 2).sum() for level in levels])
-        return np.asarray(np.exp(np.interp(np.log(near), np.log(levels), np.log(spread))))
+        spread = np.array([(share * of(level, penalty)).sum() for level in levels])
+        return np.asarray(np.exp(np.interp(np.log(near), np.log(levels), np.log(np.maximum(spread, 1e-300)))))
 
-    def around_each(self, values: Array, lambda_B: float) -> Array:
-        """Return at the data (V) the mean of `values` (V) over the distance to which the solution is smoothed, not below 0."""
-        mean = float(values.mean())
+    def variance(self, w: Array, lambda_B: float) -> Array:
+        """Return how much the solution varies with the noise at the data (V), for information w (V) on B: w/(w + λμ²)²."""
+        if not (w > 0).any():
+            return np.full(len(w), np.inf)
+        return self.spread(w, lambda_B, lambda level, penalty: level / (level + penalty) ** 2)
+
+    def degrees_of_freedom(self, w: Array, lambda_B: float) -> float:
+        """Return how many values B is free to take at the data, for information w (V) on it: the trace of W (W + λΔ²)⁻¹."""
+        if not (w > 0).any():
+            return 0.0
+        of_one = self.spread(w, lambda_B, lambda level, penalty: 1 / (level + penalty))
+        return float((np.maximum(w, 0.0) * of_one).sum())
+
+    def around_each(self, values: Array, lambda_B: float, information: float | None = None) -> Array:
+        """Return at the data (V) the mean of `values` (V) over the distance to which the solution is smoothed, not below 0.
+
+        `information` is what a voxel says on B, on average: the mean of the values if they are that.
+        """
+        mean = float(values.mean()) if information is None else information
         if not mean > 0:
             return np.maximum(values, 0.0)
+        if math.isinf(lambda_B):
+            return np.full(len(values), max(float(values.mean()), 0.0))
         gain = mean / (mean + lambda_B * self.mu**2)
         sums, counts = (
             self.filter(self.scatter(a), gain).reshape(-1)[self.data] for a in (values, np.ones(len(values)))
         )
         return np.asarray(np.maximum(sums / np.maximum(counts, 0.05), 0.0))
-
-    def degrees_of_freedom(self, w: float, lambda_B: float) -> float:
-        """Return how many values B is free to take at the data, if the information on it is `w` everywhere."""
-        return len(self.data) * float((w / (w + lambda_B * self.mu**2 + 1e-300)).mean())
 
     def filter(self, field: Array, gain: Array) -> Array:
         """Return `field` with each cosine mode multiplied by `gain` (*shape)."""
@@ -232,7 +246,7 @@ def minimise(
 ) -> tuple[Array, S, bool]:
     """Minimise Σ f(B) + λ/2·‖ΔB‖² over fields B within `bounds`, by Newton's method.
 
-    It has converged when a Newton step, from a fit that was searched anew, brings less than `tolerance` or nothing.
+    It has converged when neither a Newton step nor a search anew brings as much as `tolerance`.
     (f has kinks, where T or a polarity jumps: the gradient alone would not tell.)
 
     Parameters
@@ -264,6 +278,7 @@ def minimise(
     def penalty(B: Array) -> float:
         return 0.5 * lambda_B * float((box.laplacian(B) ** 2).sum())
 
+    rtol = 0.03 if search else ROUGH_RTOL
     state = fit(at(B), None, False) if state is None else state
     J, searched, t = state.total + penalty(B), False, 1.0
     for _ in range(max_iterations):
@@ -271,7 +286,7 @@ def minimise(
         stuck = ((lo >= B) & (G > 0)) | ((hi <= B) & (G < 0))
         free = ~stuck if stuck.any() else None
         w = box.around_each(state.w, lambda_B) if local_curvature else np.maximum(state.w, 0.0)
-        step, _ = solve_linear(box, box.scatter(w), lambda_B, -G, free=free, rtol=0.03)
+        step, _ = solve_linear(box, box.scatter(w), lambda_B, -G, free=free, rtol=rtol, max_iterations=MOST_ITERATIONS)
         promise = -0.5 * float((G * step).sum())
         if watch is not None:
             watch(J, promise)
@@ -286,11 +301,34 @@ def minimise(
                     B, J, state = trial, J - gain, new
                     break
                 t *= 0.3
+            if not search and t == 1.0 and abs(promise - gain) < tolerance:
+                return B, state, True  # the next step brings about as little as this one differs from its promise
         if gain < tolerance:
             if searched or not search:
                 return B, state, True
-            state = fit(at(B), state, True)
+            before, state = state.total, fit(at(B), state, True)
+            if before - state.total < tolerance:  # nothing new: the next step would bring what this one brought
+                return B, state, True
             J, searched = state.total + penalty(B), True
         else:
             searched = False
     return B, state, False
+
+
+def mean_squared_error(box: Box, B: Array, state: State, lambda_B: float) -> Array:
+    """Return that of the solution B (*shape) at the data (V): the variance of noise and the square of what smoothing takes off.
+
+    The bias is told by a Newton step with a tenth of the penalty: what B changes by, less what noise alone would change it by,
+    is what the penalty held back. It is at least half of what one expects for a penalty that suits the field, which is the
+    prior variance that the data leave (Nychka 1988, doi:10.1080/01621459.1988.10478711).
+    """
+    w = np.maximum(state.w, 0.0)
+    if not w.any():
+        return np.full(len(w), np.inf)
+    variance, less = box.variance(w, lambda_B), lambda_B / 10
+    G = box.scatter(state.g) + less * box.laplacian(box.laplacian(B))
+    step, _ = solve_linear(box, box.scatter(w), less, -G, rtol=ROUGH_RTOL, max_iterations=MOST_ITERATIONS)
+    square = box.around_each(step.reshape(-1)[box.data].astype(float) ** 2, lambda_B, float(w.mean()))
+    noise = box.spread(w, lambda_B, lambda level, p: level * (1 / (level + p / 10) - 1 / (level + p)) ** 2)
+    expected = box.spread(w, lambda_B, lambda level, p: p / (level + p) ** 2)
+    return np.asarray(variance + np.maximum(square - noise, 0.5 * expected))

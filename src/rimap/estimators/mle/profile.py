@@ -32,6 +32,8 @@ from rimap.kernels import njit
 
 #: About how many points along u the global search visits at first.
 SEARCH_POINTS = 64
+#: A valley of the coarse search is looked at besides the best one if it takes less off χ² by no more than this, and this share.
+RIVAL_GAP, RIVAL_SHARE = 20.0, 0.01
 #: How far along u the next change of polarity may be for the minimum beyond it to be searched.
 REACH = 0.3
 #: The largest move of a Newton iteration along u.
@@ -132,10 +134,15 @@ class Found(NamedTuple):
 
 
 class Extra(NamedTuple):
-    """What else a voxel tries: the minimum near `other_u` if `use_other`, and minima up to `hops` changes of polarity away."""
+    """What else a voxel tries: the minima near `other_u` if `use_other` and near `rival_u` if that is a number and `use_rival`.
+
+    And minima up to `hops` changes of polarity away.
+    """
 
     other_u: Array
+    rival_u: Array
     use_other: bool
+    use_rival: bool
     hops: int
 
 
@@ -152,45 +159,58 @@ def highest_u(shape):  # type: ignore[no-untyped-def]
     return shape.low_u + shape.step_u * (shape.powers[0].shape[1] - 1)
 
 
-@njit(fastmath=FAST)
-def _best_node(s, shape, place, start, stop, stride):  # type: ignore[no-untyped-def]
-    """Return the node of u where A = Σs|g|/Σg² takes most off Σs²."""
-    j, x = place.j, np.float32(place.x)
-    best, at = np.float32(-1.0), start
+@njit(fastmath=FAST, inline="always")
+def _gain_at_node(s, shape, j, x, k):  # type: ignore[no-untyped-def]
+    """Return what A = Σs|g|/Σg² takes off Σs² at node k of u."""
     P = len(shape.coarse)
-    for k in range(start, stop, stride):
-        c = np.float32(0.0)
-        if shape.magnitude:
-            for n in range(s.shape[0]):
-                c += s[n] * abs(at_field(shape.coarse, x, j, k, VALUE, 0, n))
-        else:
-            for n in range(s.shape[0]):
-                c += s[n] * at_field(shape.coarse, x, j, k, VALUE, 0, n)
-        d = shape.gram[j, k, 2 * P - 2]
-        for m in range(2 * P - 3, -1, -1):
-            d = d * x + shape.gram[j, k, m]
-        gain = c * c / d if c > 0 and d > 0 else np.float32(0.0)
-        if gain > best:
-            best, at = gain, k
-    return at
+    c = np.float32(0.0)
+    if shape.magnitude:
+        for n in range(s.shape[0]):
+            c += s[n] * abs(at_field(shape.coarse, x, j, k, VALUE, 0, n))
+    else:
+        for n in range(s.shape[0]):
+            c += s[n] * at_field(shape.coarse, x, j, k, VALUE, 0, n)
+    d = shape.gram[j, k, 2 * P - 2]
+    for m in range(2 * P - 3, -1, -1):
+        d = d * x + shape.gram[j, k, m]
+    return c * c / d if c > 0 and d > 0 else np.float32(0.0)
 
 
 @njit(fastmath=FAST)
-def search_u(S, F, shape, u):  # type: ignore[no-untyped-def]
-    """Set u (V) to the best node of the table for the data S (V, N) and F (V): coarse, then fine."""
+def search_u(S, F, shape, u, rival):  # type: ignore[no-untyped-def]
+    """Set u (V) to the best node of the table for the data S (V, N) and F (V): coarse, then fine.
+
+    `rival` (V) becomes the best coarse node in another valley, NaN if none is about as good.
+    """
     G = shape.powers[0].shape[1]
     stride = max((G - 1) // SEARCH_POINTS, 1)
     for v in range(S.shape[0]):
         place = place_of(shape, F[v])
-        at = _best_node(S[v], shape, place, 0, G, stride)
+        s, j, x = S[v], place.j, np.float32(place.x)
+        best = second = before = last = np.float32(-1.0)
+        at = other = 0
+        for k in range(0, G + stride, stride):
+            gain = _gain_at_node(s, shape, j, x, k) if k < G else np.float32(-1.0)
+            if last > before and last >= gain:  # a peak at the node before this one
+                if last > best:
+                    best, second, other, at = last, best, at, k - stride
+                elif last > second:
+                    second, other = last, k - stride
+            before, last = last, gain
+        rival[v] = np.nan
+        if second > 0 and best - second < RIVAL_GAP + RIVAL_SHARE * best:
+            rival[v] = shape.low_u + other * shape.step_u
         if stride > 1:
-            low, high = max(at - stride, 0), min(at + stride + 1, G)
-            at = _best_node(S[v], shape, place, low, high, max(stride // 4, 1))
+            fine = max(stride // 4, 1)
+            for k in range(max(at - stride, 0), min(at + stride + 1, G), fine):
+                gain = _gain_at_node(s, shape, j, x, k)
+                if gain > best:
+                    best, at = gain, k
         u[v] = shape.low_u + at * shape.step_u
 
 
 @njit(fastmath=FAST)
-def _overlap(s, shape, place, u):  # type: ignore[no-untyped-def]
+def overlap(s, shape, place, u):  # type: ignore[no-untyped-def]
     """Return the sums of the profile likelihood at u."""
     powers, j, x = shape.powers, place.j, place.x
     k, t = interval(u, shape.low_u, shape.step_u, powers[0].shape[1] - 1)
@@ -270,7 +290,7 @@ def _past_null(shape, place, u, side):  # type: ignore[no-untyped-def]
 def _descend(s, shape, place, u):  # type: ignore[no-untyped-def]
     """Return the minimum that Newton's method finds along u from u."""
     low, top = shape.low_u, highest_u(shape)
-    sums = _overlap(s, shape, place, u)
+    sums = overlap(s, shape, place, u)
     f = _gain(sums)
     for iteration in range(30):
         if sums.yg <= 0:
@@ -292,12 +312,12 @@ def _descend(s, shape, place, u):  # type: ignore[no-untyped-def]
             if shape.magnitude and (attempt == 1 or (attempt == 0 and iteration > 1)):
                 null, n = _negative_null(s, shape, place, u, step if attempt == 0 else step / 0.35)
                 if n >= 0 and low < null < top:
-                    trial_sums = _overlap(s, shape, place, null)
+                    trial_sums = overlap(s, shape, place, null)
                     trial_f = _gain(trial_sums)
                     if trial_f < f + TOLERANCE and _holds(s[n], image_at(shape, place, null, n), trial_sums):
                         return Minimum(null, trial_f, n, trial_sums)
             trial = min(max(u + step, low), top)
-            trial_sums = _overlap(s, shape, place, trial)
+            trial_sums = overlap(s, shape, place, trial)
             trial_f = _gain(trial_sums)
             if trial_f < f:
                 moved = True
@@ -363,7 +383,7 @@ def _minimise(s, shape, place, u, hops):  # type: ignore[no-untyped-def]
                 start = _past_null(shape, place, start, side)
                 if abs(start - here) > REACH or start <= low or start >= top:
                     break
-                sums = _overlap(s, shape, place, start)
+                sums = overlap(s, shape, place, start)
                 if sums.yg <= 0 or _gain(sums) > best.f + RIDGE:
                     break
                 A = sums.yg / sums.gg
@@ -390,6 +410,10 @@ def profile_gaussian(S, F, shape, extra, found):  # type: ignore[no-untyped-def]
         best = _minimise(s, shape, place, found.u[v], extra.hops)
         if extra.use_other and abs(extra.other_u[v] - best.u) > 2 * shape.step_u:
             other = _minimise(s, shape, place, extra.other_u[v], extra.hops)
+            if other.f < best.f - TOLERANCE:
+                best = other
+        if extra.use_rival and not np.isnan(extra.rival_u[v]):
+            other = _minimise(s, shape, place, extra.rival_u[v], extra.hops)
             if other.f < best.f - TOLERANCE:
                 best = other
         A = best.sums.yg / best.sums.gg if best.sums.yg > 0 else 0.0

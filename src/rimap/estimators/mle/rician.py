@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from rimap.estimators.mle.profile import MAX_STEP, TOLERANCE, highest_u, place_of
+from rimap.estimators.mle.profile import MAX_STEP, TOLERANCE, highest_u, overlap, place_of
 from rimap.estimators.table import SLOPE, VALUE
 from rimap.estimators.table_kernels import (
     FAST,
@@ -26,6 +26,9 @@ from rimap.estimators.table_kernels import (
 )
 from rimap.kernels import njit
 
+#: Below this amplitude, in σ, the likelihood has other valleys than the least squares: so many starts along u are tried, unless
+#: the power is that of noise, to so many of its standard deviations.
+FAINT, STARTS, SIGNAL = 12.0, 10, 4.0
 #: Points of the Bessel table over x = z/(z + 8): cubic Hermite interpolation is exact to 1e-10.
 _CELLS = 4096
 
@@ -70,6 +73,32 @@ def bessel(z):  # type: ignore[no-untyped-def]
     for i in range(z.shape[0]):
         out[0, i], out[1, i] = _bessel(z[i])
     return out
+
+
+def least_rician(S: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the least that the negative log-likelihood of each voxel (V) can be, with a signal for each datum of S (V, N), in σ.
+
+    Twice what a fit exceeds it by is its deviance, which is distributed about as χ².
+    """
+    total = np.zeros(len(S))
+    for column in S.T:
+        y = np.maximum(column, 0.0).astype(np.float64)
+        total += np.interp(y, _DATA, _LEAST)
+        far = y > _DATA[-1]
+        total[far] += np.log(y[far] / _DATA[-1])
+    return total
+
+
+def _least_of_a_datum() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return data y and the least of ½(y − s)² − log i0e(ys) over the signal s ≥ 0."""
+    y = np.linspace(0.0, 40.0, 1601)
+    s = y.copy()
+    for _ in range(300):  # s = y I₁/I₀(ys): slow near √2 alone, where the minimum is flat
+        s = y * special.i1e(y * s) / special.i0e(y * s)
+    return y, 0.5 * (y - s) ** 2 - np.log(special.i0e(y * s))
+
+
+_DATA, _LEAST = _least_of_a_datum()
 
 
 class Rice(NamedTuple):
@@ -170,6 +199,15 @@ def _fit(s, shape, place, A, u):  # type: ignore[no-untyped-def]
     return A, u, here
 
 
+@njit(fastmath=FAST, inline="always")
+def _has_signal(s):  # type: ignore[no-untyped-def]
+    """Tell whether the power of a voxel exceeds that of noise, which is 2 ± 2 in each image."""
+    power = 0.0
+    for n in range(s.shape[0]):
+        power += s[n] * s[n]
+    return power > 2 * s.shape[0] + 2 * SIGNAL * np.sqrt(s.shape[0])
+
+
 @njit(fastmath=FAST)
 def profile_rician(S, F, shape, extra, found):  # type: ignore[no-untyped-def]
     """Minimise −log p over A ≥ 0 and u from found.u and found.A (V), for F (V); S (V, N) in units of σ.
@@ -184,6 +222,18 @@ def profile_rician(S, F, shape, extra, found):  # type: ignore[no-untyped-def]
             other_A, other_u, other = _fit(s, shape, place, A, extra.other_u[v])
             if other.f < best.f - TOLERANCE:
                 A, u, best = other_A, other_u, other
+        if extra.use_rival:
+            faint = A < FAINT and _has_signal(s)
+            for start in range(-1, STARTS if faint else 0):
+                start_u = extra.rival_u[v] if start < 0 else low + (start + 0.5) / STARTS * (top - low)
+                if np.isnan(start_u):
+                    continue
+                sums = overlap(s, shape, place, start_u)
+                if not sums.gg > 0:
+                    continue
+                other_A, other_u, other = _fit(s, shape, place, max(sums.yg, 0.0) / sums.gg, start_u)
+                if other.f < best.f - TOLERANCE:
+                    A, u, best = other_A, other_u, other
         w, _, slope = schur(best.H, low < u < top)
         found.u[v], found.A[v], found.f[v] = u, A, best.f
         found.g[v], found.w[v], found.slope[v] = best.slope_F, w, slope

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rimap.estimators.base import Progress
-from rimap.estimators.mle.field import Box, minimise
+from rimap.estimators.mle.field import Box, mean_squared_error, minimise
 from rimap.estimators.mle.known import Partitions
+from rimap.estimators.mle.say import follow_the_model, say_among_neighbours
 from rimap.estimators.mle.start import LikelyField
 from rimap.estimators.mle.voxels import Fit, Voxels
 from rimap.estimators.mle.weight import DEFAULT_LAMBDA_B, weight_of
@@ -29,8 +30,9 @@ TOLERANCE = 0.1
 ROUGH = 5.0
 #: By how many steps of ten λ_B may be below its default.
 LADDER_STEPS = 3
-#: How many voxels tell the one field from which the iterations start.
-SAMPLE = 1000
+#: A voxel whose weight among its neighbours is below this has less say; above it all have the same. It is found again while the
+#: weight of one changes by `CHANGED`, so many times.
+HEARD, CHANGED, HEARINGS = 0.5, 0.3, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,14 +77,12 @@ def solve(
     if field is None:
         known = series.held.get(series.model.field.name, 0.0) if series.model.field is not None else 0.0
         F = np.asarray(known, dtype=float).reshape(-1)[parts.voxels] if np.ndim(known) else np.zeros(V)
-        return Solution(None, data.fit(F, None, True), 0.0, True, None)
+        return Solution(None, data.fit(F, None, True, thorough=True), 0.0, True, None)
     if lambda_B == 0:
         fit, converged = _each_its_own(series, data, parts.voxels, field)
         own = np.full(series.selected.size, np.nan)
         own[parts.voxels] = fit.F
         return Solution(own.reshape(series.shape), fit, math.inf, converged, 0.0)
-    if lambda_B is not None and math.isinf(lambda_B):
-        return _one_field(series, data, field, None)
     return _smooth(series, data, parts, field, lambda_B, progress)
 
 
@@ -92,8 +92,13 @@ class _Path:
 
     Parameters
     ----------
+    data
+        Voxels, with the weight that each has.
     information
         Of a voxel on the field.
+    excess
+        By which factor residuals exceed the noise throughout. The likelihood counts less by it where λ is chosen
+        (quasi-likelihood): what the model cannot explain must not bend the field.
     likely
         What blocks of voxels say about the field, if Newton's method needs that to start.
     watch
@@ -104,56 +109,85 @@ class _Path:
     data: Voxels
     field: Parameter
     information: float
+    excess: float
     likely: LikelyField | None
     watch: Callable[[float, float], None] | None
 
-    def _half_AIC(self, fit: Fit, lambda_B: float, excess: float) -> float:
+    def _half_AIC(self, fit: Fit, lambda_B: float) -> float:
         """Return ½ AIC: −log p/excess, and how many values the field is free to take with the information that the fit has on it."""
-        dof = self.box.degrees_of_freedom(max(float(fit.w.mean()), 0.0), weight_of(self.field, lambda_B))
-        return fit.total / excess + dof
+        return fit.total / self.excess + self.box.degrees_of_freedom(fit.w, weight_of(self.field, lambda_B))
 
     def to(self, lambda_B: float, start: Array, fit: Fit | None, *, search: bool) -> tuple[Array, Fit, bool]:
         """Return the field (*box), the fit and whether it converged, from a start and the fit there if it is known."""
         weight = weight_of(self.field, lambda_B)
+        dof = self.box.degrees_of_freedom(np.full(len(self.data), self.information), weight)
         return minimise(
             self.box,
             self.data.fit,
             start,
             weight,
             self.field.bounds,
-            tolerance=(TOLERANCE + 3e-4 * self.box.degrees_of_freedom(self.information, weight))
-            * (1.0 if search else ROUGH),
+            tolerance=(TOLERANCE + 3e-4 * dof) * (1.0 if search else ROUGH),
             watch=self.watch if search else None,
             local_curvature=not self.data.linear_in_field,
             state=fit,
             search=search,
         )
 
-    def chosen(self, start: Array) -> tuple[float, Array, Fit]:
-        """Return the λ_B of a ladder (∞, 10⁶ … 10³) with the least AIC = −2 log p + 2 dof, and the field and the fit near its optimum.
+    def heard(self, fit: Fit, lambda_B: float) -> tuple[_Path, Fit] | None:
+        """Return the path with the weights of voxels by what their neighbours say, and the fit; `None` if they change little."""
+        now = np.ones(len(self.data)) if self.data.weight is None else self.data.weight
+        raw = fit.weighed(np.divide(1.0, now, out=np.zeros_like(now), where=now > 0))
+        say = say_among_neighbours(self.box, raw, weight_of(self.field, lambda_B))
+        if say.min() >= HEARD:
+            say = np.ones(len(say))
+        say[now == 0] = 0.0
+        if np.abs(say - now).max() < CHANGED:
+            return None
+        return replace(self, data=self.data.weighed(say)), raw.weighed(say)
 
-        The descent ends where AIC rises. If residuals exceed the noise
-        throughout, the likelihood counts less (quasi-likelihood): what the model cannot explain must not bend the field.
+    def chosen(self, start: Array, fit: Fit | None) -> tuple[_Path, float, Array, Fit]:
+        """Return the path with its weights, λ_B, and the field and the fit near its optimum.
+
+        AIC = −2 log p + 2 dof is found on a ladder (∞, 10⁶ … 10³) down to where it rises. λ_B is where a parabola through
+        the best step and its neighbours is least.
         """
-        lambda_B = DEFAULT_LAMBDA_B
-        F, fit, _ = self.to(lambda_B, start, None, search=False)
-        excess = 1.0
-        if not self.data.rician:  # then f is χ²/2 of N values and about 2.5 parameters
-            excess = max(1.0, float(np.median(2 * fit.f)) / max(self.data.S.shape[1] - 2.5, 0.5))
-        best = (self._half_AIC(fit, lambda_B, excess), lambda_B, F, fit)
-        if (one := _cost_of_one(fit) / excess + 1.0) < best[0]:
+        path, lambda_B = self, DEFAULT_LAMBDA_B
+        F, fit, _ = path.to(lambda_B, start, fit, search=False)
+        if again := path.heard(fit, lambda_B):
+            path, fit = again
+            F, fit, _ = path.to(lambda_B, F, fit, search=False)
+        costs = {lambda_B: path._half_AIC(fit, lambda_B)}
+        best = (costs[lambda_B], lambda_B, F, fit)
+        if (one := _cost_of_one(fit) / path.excess + 1.0) < best[0]:
             best = (one, math.inf, F, fit)
         for _ in range(LADDER_STEPS):
             lambda_B /= 10
-            if self.likely is None:
-                F, fit, _ = self.to(lambda_B, F, fit, search=False)
+            if path.likely is None:
+                F, fit, _ = path.to(lambda_B, F, fit, search=False)
             else:  # what was smoothed too much may have left the best minimum
-                start = self.likely.smoothed(weight_of(self.field, lambda_B))
-                F, fit, _ = self.to(lambda_B, start, None, search=False)
-            if (cost := self._half_AIC(fit, lambda_B, excess)) > best[0]:
+                start = path.likely.smoothed(weight_of(self.field, lambda_B))
+                F, fit, _ = path.to(lambda_B, start, None, search=False)
+            costs[lambda_B] = path._half_AIC(fit, lambda_B)
+            if costs[lambda_B] > best[0]:
                 break
-            best = (cost, lambda_B, F, fit)
-        return best[1:]
+            best = (costs[lambda_B], lambda_B, F, fit)
+        return path, _between(costs, best[1]), best[2], best[3]
+
+
+def _between(costs: Mapping[float, float], best: float) -> float:
+    """Return the λ_B of least cost: that of a parabola in log λ_B through the best step of a ladder and its neighbours.
+
+    It is not followed towards more smoothing: T1 of voxels that say little on the field suffers more from too much smoothing
+    than from too little, and AIC does not see that.
+    """
+    steps = list(costs)
+    at = steps.index(best) if best in costs else 0
+    if not 0 < at < len(steps) - 1:
+        return best
+    above, here, below = (costs[x] for x in steps[at - 1 : at + 2])
+    shift = 0.5 * (below - above) / (above - 2 * here + below)
+    return float(f"{best * (steps[at - 1] / steps[at]) ** min(shift, 0.0):.3g}")
 
 
 def _cost_of_one(fit: Fit) -> float:
@@ -170,19 +204,29 @@ def _smooth(
     series: WeightedSeries, data: Voxels, parts: Partitions, field: Parameter, lambda_B: float | None,
     progress: Progress | None,
 ) -> Solution:  # fmt: skip
-    """Return the smooth field of Eq. 2; its λ_B is chosen from the data if it is `None`."""
+    """Return the smooth field of Eq. 2, or the one value if λ_B is infinite; λ_B is chosen from the data if it is `None`."""
     chosen = np.zeros(series.selected.size, bool)
     chosen[parts.voxels] = True
     box = Box.around(chosen.reshape(series.shape), series.voxel_size)
     box = replace(box, data=box.data[parts.order])
-    likely = None
-    if data.linear_in_field:
-        best = data.best_constant(field.bounds, sample=SAMPLE, preferred=field.start)
-        start, information = np.full(box.shape, best.F[0]), float(np.maximum(best.w, 0).mean())
+    weight = weight_of(field, DEFAULT_LAMBDA_B if lambda_B is None else lambda_B)
+    likely, free = None, series.model.n_images - sum(p.name not in series.held for p in series.model.parameters)
+    if data.linear_in_field or math.isinf(weight):
+        best = data.best_constant(field.bounds, sample=True, preferred=field.start)
+        start = np.full(box.shape, best.F[0])
     else:
         likely = LikelyField.of(box, data, field)
-        information = likely.mean_information
-        start = likely.smoothed(weight_of(field, DEFAULT_LAMBDA_B if lambda_B is None else lambda_B))
+        start = likely.smoothed(weight)
+    fit: Fit | None = data.fit(start.reshape(-1)[box.data])
+    assert fit is not None
+    follow, excess = follow_the_model(data, fit, field.bounds, free)
+    if not follow.all():
+        say = follow.astype(float)
+        data, fit = data.weighed(say), fit.weighed(say)
+        if likely is not None:
+            likely = LikelyField.of(box, data, field)
+            start, fit = likely.smoothed(weight), None
+    information = float(np.maximum(best.w, 0).mean()) if likely is None else likely.mean_information
     first = []
 
     def watch(J: float, promise: float) -> None:
@@ -191,29 +235,36 @@ def _smooth(
             done = math.log(first[0] / max(promise, TOLERANCE)) / math.log(first[0] / TOLERANCE)
             progress(int(min(max(100 * done, 0), 99)), 100)
 
-    path = _Path(box, data, field, information, likely, watch)
-    fit: Fit | None = None
+    path = _Path(box, data, field, information, excess, likely, watch)
     if lambda_B is None:
-        lambda_B, start, fit = path.chosen(start)
+        path, lambda_B, start, fit = path.chosen(start, fit)
     if math.isinf(lambda_B):
-        return _one_field(series, data, field, fit)
+        assert fit is not None
+        return _one_field(path, series.shape, fit)
     F, fit, converged = path.to(lambda_B, start, fit, search=True)
+    for _ in range(HEARINGS):
+        if (again := path.heard(fit, lambda_B)) is None:
+            break
+        path, fit = again
+        F, fit, converged = path.to(lambda_B, F, fit, search=True)
     if progress:
         progress(100, 100)
-    variance = box.variance(fit.w, weight_of(field, lambda_B))
-    return Solution(box.crop(F, series.shape), fit, variance, converged, lambda_B)
+    error = mean_squared_error(box, F, fit, weight_of(field, lambda_B))
+    return Solution(box.crop(F, series.shape), fit, error, converged, lambda_B)
 
 
-def _one_field(series: WeightedSeries, data: Voxels, field: Parameter, near: Fit | None) -> Solution:
-    """Return the solution with one value of the field, from a fit that is near it if there is one."""
-    if near is None:
-        fit = data.best_constant(field.bounds, preferred=field.start)
-    else:
-        w = np.maximum(near.w, 0.0)
-        fit = data.constant_from(float((w * near.F).sum() / w.sum()), field.bounds, near)
+def _one_field(path: _Path, shape: tuple[int, ...], fit: Fit) -> Solution:
+    """Return the solution with one value of the field, from a fit that is near it."""
+    for _ in range(1 + HEARINGS):
+        w = np.maximum(fit.w, 0.0)
+        at = float((w * fit.F).sum() / w.sum()) if w.any() else float(fit.F.mean())
+        fit = path.data.constant_from(at, path.field.bounds, fit)
+        if (again := path.heard(fit, math.inf)) is None:
+            break
+        path, fit = again
     total = float(np.maximum(fit.w, 0).sum())
     variance = 1 / total if total > 0 else math.inf
-    return Solution(np.full(series.shape, fit.F[0]), fit, variance, True, math.inf)
+    return Solution(np.full(shape, fit.F[0]), fit, variance, True, math.inf)
 
 
 def _each_its_own(

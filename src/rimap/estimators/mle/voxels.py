@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,10 @@ HOPS = 4
 RIVAL = 0.1
 #: Minima whose log-likelihoods differ by less are equally likely.
 EQUAL = 1.0
+#: How many voxels determine where the one value is that is best for all.
+SAMPLE = 500
+#: The most that one voxel may say against one value for all: so many times (1 and) what is usual, in units of the log-likelihood.
+CAP = 10.0
 #: Grid on which the information of one value is tabulated, f/σ.
 SNR_GRID = np.linspace(0.0, 12.0, 601)
 
@@ -63,6 +67,14 @@ class Fit:
         """Return the fit that is this one where `mine`, else `other`."""
         return Fit(*(np.where(mine, getattr(self, f.name), getattr(other, f.name)) for f in fields(self)))
 
+    def of(self, keep: NDArray[np.intp]) -> Fit:
+        """Return that of some voxels."""
+        return Fit(*(getattr(self, f.name)[keep] for f in fields(self)))
+
+    def weighed(self, weight: Array) -> Fit:
+        """Return the fit with the likelihood of each voxel times its weight (V)."""
+        return replace(self, f=self.f * weight, g=self.g * weight, w=self.w * weight)
+
 
 @dataclass(frozen=True, eq=False)
 class Voxels:
@@ -80,6 +92,8 @@ class Voxels:
         Which likelihood.
     pool
         The threads.
+    weight
+        (V) with which the likelihood of each voxel counts; 1 if left out.
     """
 
     S: NDArray[np.float32]
@@ -87,6 +101,7 @@ class Voxels:
     stops: tuple[int, ...]
     rician: bool
     pool: ThreadPoolExecutor
+    weight: Array | None = None
 
     @classmethod
     def of(
@@ -131,14 +146,22 @@ class Voxels:
     def some(self, keep: NDArray[np.intp]) -> Voxels:
         """Return the voxels `keep` (ascending indices)."""
         stops = tuple(int(n) for n in np.searchsorted(keep, self.stops))
-        return Voxels(np.ascontiguousarray(self.S[keep]), self.shapes, stops, self.rician, self.pool)
+        weight = None if self.weight is None else self.weight[keep]
+        return replace(self, S=np.ascontiguousarray(self.S[keep]), stops=stops, weight=weight)
 
-    def fit(self, F: Array, near: Fit | None = None, search: bool = False) -> Fit:
-        """Return the best A and T for F (V): from those `near`, or searched over all T, or the better of both."""
+    def weighed(self, weight: Array) -> Voxels:
+        """Return the voxels with other weights (V)."""
+        return replace(self, weight=None if (weight == 1).all() else weight)
+
+    def fit(self, F: Array, near: Fit | None = None, search: bool = False, *, thorough: bool = False) -> Fit:
+        """Return the best A and T for F (V): from those `near`, or searched over all T, or the better of both.
+
+        A `thorough` search looks into the second-best valley too, and in noise into many.
+        """
         V = len(self)
         low, top = self.shapes[0].low_u, highest_u(self.shapes[0])
         F = np.ascontiguousarray(F, dtype=np.float64)
-        other_u, u, A, f, g, w, slope = np.zeros((7, V))  # one block: given back whole when a fit is dropped
+        other_u, rival_u, u, A, f, g, w, slope = np.zeros((8, V))  # one block: given back whole when a fit is dropped
         if near is not None:
             u[:] = np.clip(near.u + np.clip(near.slope * (F - near.F), -REACH, REACH), low, top)
             A[:] = near.A
@@ -148,19 +171,20 @@ class Voxels:
         def work(shape: Shape, p: slice) -> None:
             S = self.S[p]
             if search or near is None:
-                search_u(S, F[p], shape, other_u[p])
+                search_u(S, F[p], shape, other_u[p], rival_u[p])
             found = Found(u[p], A[p], f[p], g[p], w[p], slope[p])
             if near is None:
                 u[p] = other_u[p]
             if self.rician:
                 if near is None:  # from the least squares
-                    profile_gaussian(S, F[p], shape, Extra(other_u[p], False, 1), found)
-                profile_rician(S, F[p], shape, Extra(other_u[p], use_other, hops), found)
+                    profile_gaussian(S, F[p], shape, Extra(other_u[p], rival_u[p], False, False, 1), found)
+                profile_rician(S, F[p], shape, Extra(other_u[p], rival_u[p], use_other, thorough, hops), found)
             else:
-                profile_gaussian(S, F[p], shape, Extra(other_u[p], use_other, hops), found)
+                profile_gaussian(S, F[p], shape, Extra(other_u[p], rival_u[p], use_other, thorough, hops), found)
 
         self._share(work)
-        return Fit(F, u, A, f, g, w, slope)
+        fit = Fit(F, u, A, f, g, w, slope)
+        return fit if self.weight is None else fit.weighed(self.weight)
 
     def information(self, fit: Fit, noise: Noise) -> Array:
         """Return the columns of `information`, (V, `N_COLUMNS`), for σ = 1."""
@@ -184,21 +208,25 @@ class Voxels:
         self,
         bounds: tuple[float, float],
         *,
-        sample: int | None = None,
+        sample: bool = False,
         tolerance: float = 0.05,
         preferred: float | None = None,
     ) -> Fit:
-        """Return the fit with the one F, between `bounds`, that is best for all voxels (or for a `sample` of them).
+        """Return the fit with the one F, between `bounds`, that is best for all voxels or for a sample of them.
 
         Parameters
         ----------
         preferred
             Which of several minima it is, if they are equally likely: the nearest to this.
         """
-        few = self._sample(1000)
+        few = self._sample(SAMPLE)
         lo, hi = bounds
         grid = np.linspace(lo, hi, 25)
-        totals = np.array([few.fit(np.full(len(few), b)).total for b in grid])
+        costs = np.stack([few.fit(np.full(len(few), b)).f for b in grid])
+        costs -= costs.min(0)  # what a voxel has against a value, and not against the model
+        cap = CAP * (1 + float(np.median(costs)))
+        totals = np.minimum(costs, cap).sum(1)
+        few = few.weighed(np.sqrt(np.minimum(1.0, cap / np.maximum(costs[int(np.argmin(totals))], 1e-12))))
         padded = np.concatenate([[np.inf], totals, [np.inf]])
         close = totals < totals.min() + RIVAL * (np.median(totals) - totals.min()) + EQUAL
         minima = np.flatnonzero((totals <= padded[:-2]) & (totals < padded[2:]) & close)
@@ -207,7 +235,7 @@ class Voxels:
         least = min(fit.total for fit in found)
         near = [fit for fit in found if fit.total < least + EQUAL]
         best = near[0] if preferred is None else min(near, key=lambda fit: abs(float(fit.F[0]) - preferred))
-        if sample is not None and sample < len(self):
+        if sample:
             return best
         return self.constant_from(float(best.F[0]), bounds, None, tolerance)
 

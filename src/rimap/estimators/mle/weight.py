@@ -1,10 +1,10 @@
-"""How smooth a field is by default: the weight of its penalty in Eq. 2."""
+"""How smooth a field is: the weight of its penalty in Eq. 2."""
 
 from __future__ import annotations
 
 from rimap.signals.base import Parameter
 
-#: The default, chosen for the B of inversion recovery on the training anatomies: docs/lambda.md.
+#: The first finite step of the ladder on which λ_B is chosen, and the λ_B that networks were trained with: docs/lambda.md.
 DEFAULT_LAMBDA_B = 1e6
 #: The standard deviation of a field within an image for which λ_B is meant: that of the prior of B.
 SPREAD_OF_B = 0.1775

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.estimators.base import Estimator, Progress, conditioning_warnings, model_warnings, settings_of_options
+from rimap.estimators.checks.field_range import field_warnings
 from rimap.estimators.checks.misfit import misfit_warnings
 from rimap.estimators.checks.noise_floor import noise_floor_warnings
 from rimap.estimators.nlls import grid
@@ -142,6 +143,7 @@ class NLLS(Estimator):
             settings=settings_of_options(self),
         )
         doubts = (
+            *field_warnings(series, maps),
             *conditioning_warnings(series, maps),
             *noise_floor_warnings(series, maps),
             *misfit_warnings(series, maps),

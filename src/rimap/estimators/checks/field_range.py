@@ -1,0 +1,53 @@
+"""A field of the scan that is outside what a scan can have: another sequence, other times, data that contradict the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from rimap.advice import Advice, Weight
+from rimap.estimators.checks.noise_floor import WITH_VALUE
+from rimap.series import ParameterMaps, WeightedSeries
+from rimap.signals.base import Parameter
+
+#: Of the voxels with a value so many beyond the range are a region, if the field is smooth.
+REGION = 0.02
+#: By so many standard deviations a value is beyond the range.
+SURELY = 2.0
+
+
+def field_warnings(series: WeightedSeries, maps: ParameterMaps) -> tuple[str, ...]:
+    """Return a warning for each estimated field that is beyond its physical range, over the object or in a region."""
+    fields = (p for p in maps.model.parameters if p.role == "field" and p.name not in series.held)
+    return tuple(text for p in fields for text in _of(p, maps))
+
+
+def _of(p: Parameter, maps: ParameterMaps) -> Iterator[str]:
+    if p.physical is None:
+        return
+    low, high = max(p.physical[0], p.bounds[0]), min(p.physical[1], p.bounds[1])
+    use = np.isin(maps.status, WITH_VALUE)
+    values = maps.kappa[maps.model.index(p.name)][use]
+    sd = (
+        np.zeros(values.shape) if maps.sd_kappa is None else np.nan_to_num(maps.sd_kappa[maps.model.index(p.name)][use])
+    )
+    if not np.isfinite(values).any():
+        return
+    middle = float(np.nanmedian(values))
+    beyond = (values <= low) | (values >= high) | ~np.isfinite(values)
+    surely = beyond & ((values + SURELY * sd <= low) | (values - SURELY * sd >= high))
+    share = float(np.mean(surely))
+    what, ask = f"{p.name} ({p.meaning.split(';')[0]})", f": {p.if_unphysical}" if p.if_unphysical else "."
+    if not low < middle < high:
+        yield Advice(
+            f"{what} is {middle:.3g} in the median voxel; in a scan it is between {low:g} and {high:g}{ask} Until you know, do "
+            "not rely on these maps.",
+            Weight.UNRELIABLE,
+        )
+    elif p.smooth and share > REGION:
+        far = values[surely]
+        yield Advice(
+            f"{what} is beyond {low:g} to {high:g} in {100 * share:.2g} % of the voxels, {np.median(far):.3g} there: the images "
+            f"contradict the model in this region{ask}"
+        )
