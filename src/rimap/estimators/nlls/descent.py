@@ -38,6 +38,14 @@ MOST_STEPS = 40
 SMALL_STEP = 1e-5
 #: Relative change of the sum of squares that is rounding.
 ROUNDING = 4e-15
+#: A valley is at most this many times as deep as its curvature says, for a start that is half a cell from its bottom.
+TRUST_IN_DEPTH = 4.0
+#: A step that ends within this many cells of a known optimum leads to it.
+SAME_VALLEY = 0.1
+#: How many cells from its start another valley begins.
+FARTHEST = 4.0
+#: How far a descent that ends on a saddle is moved along F, in cells, to go on.
+NUDGE = 0.25
 #: Least curvature that counts, relative to the largest.
 LEAST_CURVATURE = 1e-10
 
@@ -131,18 +139,21 @@ def newton_step(facts: Array, damping: float, box: Box, held: tuple[bool, bool])
 
 
 @kernel
-def descend(S: Array, grid: Grid, box: Box, work: Scratch) -> bool:
+def descend(S: Array, grid: Grid, box: Box, known: tuple[float, float, float, float], work: Scratch) -> bool:
     """Lower ‖S − Σ Aₖ gₖ(u, F)‖² from work.place[:2], which becomes the optimum; its facts are in work.facts.
 
-    Returns whether it converged.
+    `known` is the sum of squares that another descent has reached, the one that noise tells from it, and its place (infinite if
+    there was none). This descent then gives up in the same valley, in one that is not as deep by its curvature, and above the
+    noise far from where it began: each valley of the coarse grid has a start of its own. Returns whether it converged.
     """
     u, F = work.place[0], work.place[1]
+    begin_u, begin_F = u, F
     facts, trial = work.facts, work.facts_trial
     total = 0.0
     for n in range(S.shape[0]):
         total += S[n] * S[n]
     facts_at(S, total, grid, (u, F), work.amplitudes, box.moves_F, work.columns, facts)
-    damping = 0.0
+    damping, nudged = 0.0, False
     for _ in range(MOST_STEPS):
         gu, gF = facts[GRADIENT_U], facts[GRADIENT_F]
         u_is_held = (u <= box.low_u and gu > 0) or (u >= box.high_u and gu < 0)
@@ -150,16 +161,33 @@ def descend(S: Array, grid: Grid, box: Box, work: Scratch) -> bool:
         du, dF = newton_step(facts, damping, box, (u_is_held, F_is_held))
         u1 = min(max(u + du * box.cell_u, box.low_u), box.high_u)
         F1 = min(max(F + dF * box.cell_F, box.low_F), box.high_F) if box.moves_F else F
+        in_a_valley = facts[HESSIAN_UU] > 0 and (
+            not box.moves_F or facts[HESSIAN_UU] * facts[HESSIAN_FF] > facts[HESSIAN_UF] ** 2
+        )
+        on_a_saddle = not (u_is_held or F_is_held or in_a_valley)
         size = max(abs(u1 - u) / box.cell_u, abs(F1 - F) / box.cell_F)
-        if size == 0.0:
+        if size == 0.0 and not (on_a_saddle and not nudged):
             work.place[0], work.place[1] = u, F
             return True
+        # A whole Newton step s lowers the sum of squares by −g·s, to second order.
+        whole = in_a_valley and max(abs(du), abs(dF)) < 1 and damping == 0.0
+        away = max(abs(u1 - known[2]) / box.cell_u, abs(F1 - known[3]) / box.cell_F if box.moves_F else 0.0)
+        depth = facts[RSS] + TRUST_IN_DEPTH * (gu * du * box.cell_u + gF * dF * box.cell_F)
+        far = max(abs(u1 - begin_u) / box.cell_u, abs(F1 - begin_F) / box.cell_F)
+        if (whole and (depth > known[0] or away < SAME_VALLEY)) or (far > FARTHEST and facts[RSS] > known[1]):
+            work.place[0], work.place[1] = u, F
+            return False
         facts_at(S, total, grid, (u1, F1), work.amplitudes, box.moves_F, work.columns, trial)
         if trial[RSS] <= facts[RSS] + ROUNDING * total:
             copy(trial, facts)
             u, F = u1, F1
             damping = 0.2 * damping if damping > 1e-12 * total else 0.0
             if size < SMALL_STEP:
+                if on_a_saddle and not nudged:  # a symmetric shape has no gradient between its two valleys
+                    nudged = True
+                    F = min(max(F + NUDGE * box.cell_F, box.low_F), box.high_F)
+                    facts_at(S, total, grid, (u, F), work.amplitudes, box.moves_F, work.columns, facts)
+                    continue
                 work.place[0], work.place[1] = u, F
                 return True
         else:

@@ -89,8 +89,7 @@ def grid_search(model: SignalModel, held: Mapping[str, float], fields: Floats | 
             kernels.fit_on_line(images, voxels, known, line, grid, problem, scratch(K, N), rows)
 
         return along
-    basis, atoms, factor, reach, at_u, at_F = _coarse(table, moves)
-    coarse = kernels.Coarse(basis, atoms, factor, reach, at_u, at_F, (len(F), len(u)))
+    coarse = kernels.Coarse._make((*_coarse(table, moves), (len(F), len(u))))
 
     def over(voxels: NDArray[np.int64]) -> None:
         lanes = kernels.lanes_for(coarse, N)
@@ -181,7 +180,7 @@ def _axes(table: ShapeTable, moves_F: bool) -> tuple[Floats, Floats]:
 
 @lru_cache(maxsize=8)
 def _coarse(table: ShapeTable, moves_F: bool) -> tuple[Any, ...]:
-    """Return basis, atoms, factor, reach, u and F of the nodes, F outside, as `grid_kernels.Coarse` wants them.
+    """Return what `grid_kernels.Coarse` wants, but its shape.
 
     They are kept with the table: the slabs of a volume share them.
     """
@@ -190,34 +189,30 @@ def _coarse(table: ShapeTable, moves_F: bool) -> tuple[Any, ...]:
     q, factor = _orthonormal(_columns(table, at_u, at_F))
     G, N, K = at_u.size, q.shape[2], q.shape[3]
     columns = np.moveaxis(q.reshape(G, N, K), -1, 0)  # (K, G, N)
-    basis = _compressed(columns.reshape(-1, N))
-    rank = len(basis)
-    atoms = np.zeros((K, G + -G % 4, rank + -rank % 4), np.float32)
-    atoms[:, :G, :rank] = columns @ basis.T
-    projection = np.zeros((rank + -rank % 4, N + -N % 4), np.float32)
-    projection[:rank, :N] = basis
+    # An orthonormal basis, the most important first: of each unit vector q as many coefficients count as leave out LEFT_OUT.
+    basis = np.linalg.eigh(np.einsum("kgn,kgm->nm", columns, columns, optimize=True))[1].T[::-1]
+    atoms = np.zeros((K, G + -G % 4, N + -N % 4), np.float32)
+    atoms[:, :G, :N] = columns @ basis.T
+    left_out = np.sqrt(np.cumsum(atoms[..., ::-1] ** 2, axis=-1))[..., ::-1]  # from each coefficient on
+    counts = (left_out > LEFT_OUT).sum(-1).reshape(K, -1, 4).max(-1)
+    ranks = counts + -counts % 4
+    rank = int(ranks.max())
+    projection = np.zeros((rank, N + -N % 4), np.float32)
+    projection[: min(rank, N), :N] = basis[:rank]
     tiny = np.finfo(np.float32).tiny  # not zero: an infinite bound times it is infinite
     factor = factor.reshape(3, G).astype(np.float32)
     factor[0] = np.maximum(factor[0], tiny)
     reach = np.ascontiguousarray(_reach(table, u, F).reshape(-1), dtype=np.float32)
     return (
         projection,
-        atoms,
+        np.full(rank // 4, projection.shape[1]),
+        np.ascontiguousarray(atoms[..., :rank]),
+        ranks,
         factor,
         reach,
         np.ascontiguousarray(at_u.reshape(-1)),
         np.ascontiguousarray(at_F.reshape(-1)),
     )
-
-
-def _compressed(columns: Floats) -> Floats:
-    """Return an orthonormal basis (R, N) of unit vectors (M, N), with as few as leave out no more than `LEFT_OUT` of any."""
-    basis = np.linalg.eigh(columns.T @ columns)[1].T[::-1]
-    for rank in range(4, len(basis), 4):
-        rest = columns - columns @ basis[:rank].T @ basis[:rank]
-        if np.sqrt((rest**2).sum(1).max()) < LEFT_OUT:
-            return np.asarray(basis[:rank])
-    return np.eye(columns.shape[1])
 
 
 @lru_cache(maxsize=8)

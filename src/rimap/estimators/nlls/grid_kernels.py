@@ -45,12 +45,15 @@ class Coarse(NamedTuple):
     """The coarse grid, F outside and u inside: n_F · n_u = G nodes, G a multiple of four with zeros at the end.
 
     `basis` (R, N): what the images are projected on first; `atoms` (K, G, R): orthonormal columns q₁, q₂ of the shape in that
-    basis (R and N are multiples of four); `factor` (3, G) with g₁ = r₁₁ q₁ and
+    basis (R and N are multiples of four); `basis_ranks` (R/4) and `ranks` (K, G/4): how many columns of each four rows count,
+    multiples of four; `factor` (3, G) with g₁ = r₁₁ q₁ and
     g₂ = r₁₂ q₁ + r₂₂ q₂; `reach` (G,) the squared sine of the largest angle to a place nearer to no other node.
     """
 
     basis: Array
+    basis_ranks: Array
     atoms: Array
+    ranks: Array
     factor: Array
     reach: Array
     u: Array
@@ -175,13 +178,16 @@ def load(images: Array, voxel: int, has_unit: bool, S: Array) -> tuple[int, floa
 
 
 @kernel
-def product(atoms: Array, block: Array, P: Array) -> None:
-    """Write atoms (G, N) times block (N, LANES) to P (G, LANES); G and N are multiples of four."""
+def product(atoms: Array, ranks: Array, block: Array, P: Array) -> None:
+    """Write atoms (G, N) times block (N, LANES) to P (G, LANES); G and N are multiples of four.
+
+    Of each four atoms only as many columns are read as `ranks` (G/4) says; they too are multiples of four.
+    """
     for g in range(0, atoms.shape[0], 4):
         p0, p1, p2, p3 = P[g], P[g + 1], P[g + 2], P[g + 3]
         for v in range(LANES):
             p0[v] = p1[v] = p2[v] = p3[v] = np.float32(0)
-        for n in range(0, atoms.shape[1], 4):
+        for n in range(0, ranks[g // 4], 4):
             a0, a1, a2, a3 = atoms[g, n], atoms[g, n + 1], atoms[g, n + 2], atoms[g, n + 3]
             b0, b1, b2, b3 = atoms[g + 1, n], atoms[g + 1, n + 1], atoms[g + 1, n + 2], atoms[g + 1, n + 3]
             c0, c1, c2, c3 = atoms[g + 2, n], atoms[g + 2, n + 1], atoms[g + 2, n + 2], atoms[g + 2, n + 3]
@@ -300,8 +306,33 @@ def ridge_along_u(P: Array, coarse: Coarse, lanes: Lanes) -> None:
 
 
 @kernel
+def _along_nodes(nodes: Array, place: float, n: int) -> float:
+    """Return the value at a place in steps between nodes (n)."""
+    i = min(int(place), n - 2)
+    return float(nodes[i] + (place - i) * (nodes[i + 1] - nodes[i]))
+
+
+@kernel
+def _ends_here(ridge: Array, f: int, v: int, need: float) -> bool:
+    """Tell whether a part of the ridge (n_F, LANES) that explains what is needed, of four nodes or more, ends at f."""
+    for direction in (-1, 1):
+        outside, inside = f - direction, f + 3 * direction
+        if inside < 0 or inside >= ridge.shape[0]:
+            continue
+        ends = outside < 0 or outside >= ridge.shape[0] or ridge[outside, v] < need
+        for step in range(1, 4):
+            ends &= ridge[f + step * direction, v] >= need
+        if ends:
+            return True
+    return False
+
+
+@kernel
 def starts_on_ridge(coarse: Coarse, free: float, lanes: Lanes) -> None:
-    """Write the maxima along F of what the ridge explains to `lanes.starts`, and to `lanes.many` how many there are."""
+    """Write the maxima along F of what the ridge explains to `lanes.starts`, and to `lanes.many` how many there are.
+
+    Where the ridge is flat, to the error of the parabolas, its maxima mean nothing: both ends of such a part are starts, too.
+    """
     n_F, n_u = coarse.shape
     for v in range(LANES):
         best = -math.inf
@@ -312,17 +343,21 @@ def starts_on_ridge(coarse: Coarse, free: float, lanes: Lanes) -> None:
         for f in range(n_F):
             low, high = max(f - 1, 0), min(f + 1, n_F - 1)
             before, here, after = lanes.ridge[low, v], lanes.ridge[f, v], lanes.ridge[high, v]
-            if here < need or here < before or here < after:
+            if here < before or here < after:
+                if here >= need and _ends_here(lanes.ridge, f, v, need):
+                    u = _along_nodes(coarse.u, lanes.ridge_u[f, v], n_u)
+                    lanes.many[v] = _add(lanes.starts[v], lanes.many[v], (u, coarse.F[f * n_u], here, math.inf))
                 continue
             part = _between(before, here, after)
             gain = 0.25 * part * (after - before)
-            to = high if part > 0 else low
-            place = lanes.ridge_u[f, v] + abs(part) * (lanes.ridge_u[to, v] - lanes.ridge_u[f, v])
-            i = min(int(place), n_u - 2)
-            u = coarse.u[i] + (place - i) * (coarse.u[i + 1] - coarse.u[i])
-            F = _at(coarse.F, f * n_u, low * n_u, high * n_u, part)
             explained = here + gain
             promise = explained + RIDGE_RESERVE * (gain + lanes.ridge_gain[f, v]) + RIDGE_ERROR * here
+            if promise < need:
+                continue
+            to = high if part > 0 else low
+            place = lanes.ridge_u[f, v] + abs(part) * (lanes.ridge_u[to, v] - lanes.ridge_u[f, v])
+            u = _along_nodes(coarse.u, place, n_u)
+            F = _at(coarse.F, f * n_u, low * n_u, high * n_u, part)
             lanes.many[v] = _add(lanes.starts[v], lanes.many[v], (u, F, explained, promise))
 
 
@@ -442,11 +477,12 @@ def fit(S: Array, total: float, starts: Array, many: int, grid: Grid, problem: P
             if negative:
                 compass(S, grid, box, work)
         else:
-            good = descend(S, grid, box, work)
+            known = (best + TIE * total, best * (1 + NEED / problem.n_free), best_u if i > 0 else math.inf, best_F)
+            good = descend(S, grid, box, known, work)
         rss, u, F = work.facts[RSS], work.place[0], work.place[1]
         same = abs(rss - best) <= TIE * total
         nearer = abs(F - problem.usual_F) < abs(best_F - problem.usual_F) - 1e-6 * box.cell_F
-        if (rss < best and not same) or (same and nearer):
+        if (rss < best and not same) or (same and nearer and good):
             best, best_u, best_F, converged = rss, u, F, good
             copy(work.facts, work.facts_best)
             if problem.magnitude:
@@ -547,12 +583,12 @@ def fit_on_grid(images: Array, voxels: Array, coarse: Coarse, grid: Grid, proble
     N, K, P, R = images.shape[0], grid.powers[0].shape[3], lanes.P, lanes.R
     for first in range(0, voxels.shape[0], LANES):
         m = load_lanes(images, voxels, first, problem, lanes)
-        product(coarse.basis, lanes.block, lanes.compressed)
-        product(coarse.atoms[0], lanes.compressed, P)
+        product(coarse.basis, coarse.basis_ranks, lanes.block, lanes.compressed)
+        product(coarse.atoms[0], coarse.ranks[0], lanes.compressed, P)
         if K == 1:
             explain_one(coarse, lanes.low, lanes.high, P)
         else:
-            product(coarse.atoms[1], lanes.compressed, R)
+            product(coarse.atoms[1], coarse.ranks[1], lanes.compressed, R)
             explain_two(coarse, lanes.scale, problem.amplitudes, work.amplitudes, P, R)
         needed(P, coarse.shape[0] * coarse.shape[1], lanes.total, problem.n_free, lanes.need)
         ridge_along_u(P, coarse, lanes)

@@ -42,7 +42,7 @@ def follow(S: Array, grid: Grid, box: Box, work: Scratch) -> bool:
     """Descend with the polarity of `work.target`, then with that of the fit, until it stays; return whether it converged."""
     converged = True
     for _ in range(FOLLOW_ROUNDS):
-        converged = descend(work.target, grid, box, work)
+        converged = descend(work.target, grid, box, (math.inf, math.inf, math.inf, math.inf), work)
         if not _take_polarity(S, grid, work):
             return converged
     _settle_here(S, grid, box, work)
