@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.advice import note
 from rimap.errors import InputError
 from rimap.io.nifti import NiftiFile
 
@@ -70,8 +71,8 @@ def third_axis_as_images(file: NiftiFile, counts: Container[int]) -> tuple[Nifti
     if file.n_volumes != 1 or len(file.shape) != 3 or file.shape[2] < 2 or file.shape[2] not in counts:
         return file, []
     n = file.shape[2]
-    note = f"{file.path.name} has the shape {file.shape} and there are {n} values: its third axis is taken for {n} images of one slice"
-    return replace(file, shape=(*file.shape[:2], 1), n_volumes=n), [note]
+    about = f"{file.path.name} has the shape {file.shape} and there are {n} values: its third axis is taken for {n} images of one slice"
+    return replace(file, shape=(*file.shape[:2], 1), n_volumes=n), [note(about)]
 
 
 def placed_first(files: Sequence[NiftiFile]) -> NiftiFile:

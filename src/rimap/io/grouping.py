@@ -6,11 +6,12 @@ The entities that number the images are those of the settings that the signal mo
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rimap.errors import InputError
+from rimap.errors import InputError, count_of
 from rimap.io.bids import (
     BidsName,
     Sidecars,
@@ -25,6 +26,7 @@ from rimap.io.bids import (
 )
 from rimap.io.found import Found, LeftOut
 from rimap.io.image_type import IMAGINARY, MAGNITUDE, PART_WORDS, PHASE, REAL, image_type_of_sidecar
+from rimap.io.judge import About, about_sidecar, of_other_settings
 from rimap.io.series_files import SeriesFiles
 from rimap.signals import SignalModel
 from rimap.signals.base import axis_of
@@ -180,6 +182,8 @@ def _series(files: Sequence[Path], sequence: str | None, sidecars: Sidecars) -> 
     part, other, notes = _parts(parts, label, _model(suffix, sequence), numbered_by)
     images = parts[part]
     _check_numbers(images, numbered_by, label)
+    images, odd, about = _without_odd(images, _model(suffix, sequence), sidecars)
+    notes += about
     order = sorted(images, key=_order)
     said = MAGNITUDE if part == MAGNITUDE and set(images.values()) - set(unsaid) else ""
     if said and unsaid and part == MAGNITUDE:
@@ -190,6 +194,7 @@ def _series(files: Sequence[Path], sequence: str | None, sidecars: Sidecars) -> 
     notes += _without_image(key, numbered_by, {n for some in parts.values() for n in some})
     ordered = [(p.split("-", 1)[0], p.split("-", 1)[1]) for p in compose(entities, "").split("_") if p]
     own = model_of_suffix(suffix)
+    companions = tuple(parts[other][n] for n in order) if other else ()
     series = SeriesFiles(
         images=tuple(images[n] for n in order),
         entities=dict(ordered),
@@ -198,12 +203,37 @@ def _series(files: Sequence[Path], sequence: str | None, sidecars: Sidecars) -> 
         dataset=dataset_of(files[0]),
         label=label,
         part=part if part != MAGNITUDE else said,
-        companions=tuple(parts[other][n] for n in order) if other else (),
+        companions=companions,
         sequence=sequence if own is None or model_of_suffix(suffix, sequence) != own else None,
         notes=tuple(notes),
     )
-    used = set(series.sources)
+    used = {*series.sources, *odd}
     return series, [(f, "a part of the signal that the series does not need") for f in files if f not in used]
+
+
+def _without_odd(
+    images: dict[_Number, Path], model: type[SignalModel] | None, sidecars: Sidecars
+) -> tuple[dict[_Number, Path], list[Path], list[str]]:
+    """Return the images that have the settings of most of them, the few that have others, and notes."""
+    if model is None:
+        return images, [], []
+    known: list[About] = []
+    for path in images.values():
+        with contextlib.suppress(InputError):  # who reads the series says what is wrong with the sidecar
+            known.append(about_sidecar(path, sidecars(path, dataset_of(path)), (), 1))
+    odd, words = of_other_settings(known, model) if len(known) == len(images) else ([], "")
+    if not words:
+        return images, [], []
+    if not odd:
+        return (
+            images,
+            [],
+            [f"the images differ in more than the {axis_of(model).title}: {words}. Check that they are of one series"],
+        )
+    paths = [a.path for a in odd]
+    names = ", ".join(p.name for p in paths[:6]) + (f" and {len(paths) - 6} more" if len(paths) > 6 else "")
+    note = f"{count_of(len(paths), 'image')} left out, of another scan by {words}: {names}"
+    return {n: p for n, p in images.items() if p not in paths}, paths, [note]
 
 
 def _part_of(path: Path, name: BidsName, label: str, sidecars: Sidecars) -> str:

@@ -20,8 +20,10 @@ from rimap.signals.base import axis_of
 from rimap.signals.options import knows_polarity
 from rimap.signals.settings import REPETITION_FIELDS, settings_of
 
-#: Settings that differ by less, relative, are one that was rounded; the flip angle in degrees.
-_SAME, _SAME_FLIP_DEG = 2e-3, 0.3
+#: Settings that differ by less, relative, are one that was rounded or that changes no image.
+_SAME, _SAME_REPETITION = 2e-3, 0.02
+#: The same as differences: degrees, and milliseconds.
+_AT_LEAST = {"deg": 0.3, "ms": 0.3}
 #: Fewer distinct values of the axis make no series by themselves: for flip angles, and for times.
 _FEWEST_FLIPS, _FEWEST_TIMES = 2, 3
 
@@ -163,6 +165,30 @@ def judge(images: Sequence[About], sequence: str | None = None) -> Judgement:
     return Judgement(tuple(judged), tuple(left_out))
 
 
+def of_other_settings(images: Sequence[About], model: type[SignalModel]) -> tuple[list[About], str]:
+    """Return the images that are named as of a series and have other settings than most of it, and what differs, in words.
+
+    They are returned if they are few (at most a third); if more differ, only the words are: nobody knows which ones are meant.
+    """
+    groups = sorted(
+        _alike([replace(a, sequence=(), kind=ImageType("", "", ())) for a in images], _free(model)), key=len
+    )
+    if len(groups) < 2:
+        return [], ""
+    main, paths = groups[-1], {a.path for a in groups[-1]}
+    odd = [a for a in images if a.path not in paths]
+    usual = {f: v for a in main for f, v in a.settings.items() if f not in _free(model)}
+    shown = [
+        f"{f} {a.settings[f]:g}, not {v:g}"
+        for a in odd[:1]
+        for f, v in usual.items()
+        if f in a.settings and not _same(f, a.settings[f], v)
+    ]
+    words = f"{', '.join(shown)} as in the others" if shown else "other settings than the others"
+    few = len(odd) <= len(images) / 3 and _distinct(main, axis_of(model).bids) >= _fewest(model)
+    return (odd if few else []), words
+
+
 def listed(left_out: Sequence[tuple[Path, str]], most: int = 12) -> list[str]:
     """Return a note for each reason why images were not used, with their names."""
     reasons: dict[str, list[str]] = {}
@@ -244,6 +270,8 @@ def _alike(images: Sequence[About], free: frozenset[str]) -> list[list[About]]:
     groups: list[tuple[list[About], dict[str, float], list[Any]]] = []
     for a in sorted(images, key=lambda a: -len(a.settings)):
         fixed = {f: v for f, v in a.settings.items() if f not in free}
+        if a.settings:  # an inversion pulse is not there if nothing is said of it
+            fixed |= {f: 0.0 for f in _preparations() if f not in free and f not in fixed}
         facts = [a.kind.variant or None, *a.sequence]
         fitting = [
             g
@@ -265,7 +293,19 @@ def _agree(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
 
 
 def _same(name: str, x: float, y: float) -> bool:
-    return abs(x - y) <= (_SAME_FLIP_DEG if "Angle" in name else _SAME * max(abs(x), abs(y)))
+    share = _SAME_REPETITION if name in REPETITION_FIELDS else _SAME
+    return abs(x - y) <= max(_least_differences().get(name, 0.0), share * max(abs(x), abs(y)))
+
+
+def _least_differences() -> dict[str, float]:
+    """Return how far values of a sidecar field may be apart and still be the same, by the unit of its setting."""
+    every = [s for m in models().values() for s in settings_of(m).values()]
+    return {f: _AT_LEAST.get(s.unit, 0.0) / s.factor for s in every for f in s.bids}
+
+
+def _preparations() -> set[str]:
+    """Return the fields with the time after a pulse that turns or saturates the signal: images without it are of another scan."""
+    return {f for m in models().values() if knows_polarity(m) for f in axis_of(m).bids}
 
 
 def _distinct(images: Sequence[About], axis: Sequence[str]) -> int:

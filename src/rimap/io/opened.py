@@ -17,7 +17,7 @@ from rimap.io.empty import left_out
 from rimap.io.grid import affine_of, placed_first
 from rimap.io.masks import MaskFile
 from rimap.io.nifti import NiftiFile, read_volumes
-from rimap.io.polarity import looks_signed, phase_circle, refuse_reversed, restore_polarity, sign_from_phase
+from rimap.io.polarity import circle_of_images, looks_signed, refuse_reversed, restore_polarity, sign_from_phase
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
 from rimap.signals import SignalModel
@@ -135,11 +135,15 @@ class OpenSeries:
                 self._refuse_reversed(sample)
         if self.companions and self.part != "real" and knows_polarity(self.model) and self.signed is not False:
             low, high = np.inf, -np.inf
+            seen: list[tuple[NDArray[Any], NDArray[Any]]] = []
             for k in range(n):
                 phase = read_volumes(self.companions, self.keep, (k, k + 1))
                 if np.isfinite(phase).any():
                     low, high = min(low, float(np.nanmin(phase))), max(high, float(np.nanmax(phase)))
-            circle = self._circle(low, high)
+                if k in range(n)[_some(n)]:
+                    seen.append((read_volumes(self.files, self.keep, (k, k + 1)), phase))
+            images, phases = (np.concatenate(some, -1) for some in zip(*seen))
+            circle = self._circle(images, phases, (low, high))
         levels = self.levels
         if self.model.normalised_range is not None:
             planes = [read_volumes(self.files, self.keep, (k, k + 1)) for k in range(n)]
@@ -229,10 +233,10 @@ class OpenSeries:
         except InputError as error:
             raise self._named(error) from None
 
-    def _circle(self, low: float, high: float) -> float:
-        if not np.isfinite([low, high]).all():
+    def _circle(self, images: NDArray[Any], phase: NDArray[Any], limits: tuple[float, float]) -> float:
+        if not np.isfinite(limits).all():
             raise InputError(f"{self.label}: the phase images hold no finite value. Convert them again.")
-        return phase_circle(low, high)
+        return circle_of_images(images, phase, int(np.argmax(self.model.times)), limits)
 
     def _polarity(self, images: NDArray[Any], planes: Planes | None) -> tuple[NDArray[Any], SignalModel, list[str]]:
         """Return the images, signed where the companions give the polarity or they look it, and the model."""
@@ -269,10 +273,11 @@ class OpenSeries:
             else:
                 finite = np.isfinite(phase)
                 some = finite.any()
-                circle = self._circle(
+                limits = (
                     float(phase.min(where=finite, initial=np.inf)) if some else np.nan,
                     float(phase.max(where=finite, initial=-np.inf)) if some else np.nan,
                 )
+                circle = self._circle(_sample(images), _sample(phase), limits)
         for image, angle in zip(images, phase):
             image *= sign_from_phase(angle, phase[latest], circle)
         if _rises(model):

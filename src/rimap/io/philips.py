@@ -15,13 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from rimap.advice import note
 from rimap.io.nifti import NiftiFile
 
 _RESCALE, _SCALE = "PhilipsRescaleSlope", "PhilipsScaleSlope"
 #: Whether dcm2niix was asked for values that images have in common: what it then writes in the header is 1/SS.
 _FLOAT = "UsePhilipsFloatNotDisplayScaling"
 #: Slopes that differ by less, relative, are the same number as text.
-_SAME = 2e-3
+_SAME = 5e-3
 
 
 def in_one_scale(
@@ -40,11 +41,11 @@ def in_one_scale(
     factors = [rescale * scale for rescale, scale in slopes if rescale is not None and scale is not None]
     if len(factors) < len(files) or not factors or max(factors) <= min(factors) * (1 + _SAME):
         return list(files), []
-    shown = [_in_display_scale(f, m, r or 1.0, s or 1.0) for f, m, (r, s) in zip(files, metadata, slopes)]
-    if all(x is False for x in shown):
+    displayed = _in_display_scale(files, metadata, [r or 1.0 for r, _ in slopes], [s or 1.0 for _, s in slopes])
+    if displayed is False:
         return list(files), []
     ratio = max(factors) / min(factors)
-    if None in shown or not all(shown):
+    if displayed is None:
         return list(files), [
             f"the scales of Philips differ between the images, up to {ratio:.3g} times, and their headers do not say in which scale the "
             "values are: they are taken as they are. Convert the DICOM files again with dcm2niix if the fit is poor"
@@ -52,21 +53,33 @@ def in_one_scale(
     middle = sorted(factors)[len(factors) // 2]  # values stay about as large as they were
     scaled = [replace(f, slope=f.slope * middle / k, inter=f.inter * middle / k) for f, k in zip(files, factors)]
     return scaled, [
-        f"the images are in display scales of Philips, which differ up to {ratio:.3g} times; they were brought to one scale with "
-        f"{_RESCALE} and {_SCALE} of the sidecars"
+        note(
+            f"the images are in display scales of Philips, which differ up to {ratio:.3g} times; they were brought to one scale with "
+            f"{_RESCALE} and {_SCALE} of the sidecars"
+        )
     ]
 
 
-def _in_display_scale(file: NiftiFile, sidecar: Mapping[str, Any], rescale: float, scale: float) -> bool | None:
-    """Tell whether the values of a file are in display scale, `None` if nothing says it."""
-    if math.isclose(file.slope, rescale, rel_tol=_SAME):
+def _in_display_scale(
+    files: Sequence[NiftiFile], metadata: Sequence[Mapping[str, Any]], rescale: Sequence[float], scale: Sequence[float]
+) -> bool | None:
+    """Tell whether values are in display scale, `None` if nothing says it.
+
+    The slope of a header is RS in display scale, and 1/SS in the common one. Whoever writes an image again as whole numbers
+    keeps those proportions, because scanners use their whole range of numbers.
+    """
+    slopes = [f.slope for f in files]
+    if _proportional(slopes, rescale) and not _proportional(slopes, [1 / s for s in scale]):
         return True
-    if math.isclose(file.slope, 1 / scale, rel_tol=_SAME):
+    if _proportional(slopes, [1 / s for s in scale]):
         return False
-    flag = sidecar.get(_FLOAT)
-    if flag is None or file.slope != 1.0:
-        return None
-    return not flag
+    flags = {m.get(_FLOAT) for m in metadata}
+    return True if flags == {0} or flags == {False} else None
+
+
+def _proportional(a: Sequence[float], b: Sequence[float]) -> bool:
+    ratios = [x / y for x, y in zip(a, b)]
+    return max(ratios) <= min(ratios) * (1 + _SAME) and min(ratios) > 0
 
 
 def _positive(value: Any) -> float | None:

@@ -12,6 +12,10 @@ from rimap.errors import InputError
 
 #: Phase that stays below this is in turns or units of π (noise in air fills the circle).
 _LEAST_RADIANS = 1.1
+#: What a full turn may be in scaled phase images: degrees, 12 bits, milliradians, 13 bits.
+_CIRCLES = (360.0, 4096.0, 2000 * math.pi, 8192.0)
+#: The mean of |cos| of phases that differ by nothing or half a turn exceeds this, and the share of those that are turned.
+_ALIGNED, _TURNED = 0.85, 0.02
 #: Where more than this share of what is bright is negative at some time, images are signed.
 _NEGATIVE = 0.05
 #: Where more than this share of what is bright and changes falls, signed images are reversed.
@@ -47,6 +51,8 @@ def phase_circle(lowest: float, highest: float) -> float:
         return 360.0
     if lowest < -3000 and 3000 < largest <= 3142.5:
         return 2000 * math.pi
+    if lowest >= 0 and 4096.5 < highest <= 2000 * math.pi + 0.5:
+        return 2000 * math.pi
     if lowest >= 0 and highest <= 4096.5:
         return 4096.0
     if largest <= 2048.5:
@@ -55,6 +61,55 @@ def phase_circle(lowest: float, highest: float) -> float:
         return 8192.0
     raise InputError(
         f"the phase images run from {lowest:g} to {highest:g}; radians or −4096…4095 was expected. Convert them to radians."
+    )
+
+
+def circle_of_images(images: NDArray[Any], phase: NDArray[Any], reference: int, limits: tuple[float, float]) -> float:
+    """Return what a full turn is, from the range of the phase and from which turn makes the images ± one signal.
+
+    The range of an object without air does not tell milliradians from numbers of 12 bits. With the right turn the phases
+    of the images differ by nothing or by half a turn; with another they differ by anything.
+
+    Parameters
+    ----------
+    images, phase
+        (N, *X), or a sample of the voxels.
+    reference
+        Which image has the longest inversion time.
+    limits
+        The least and the largest value of all of the phase.
+
+    Raises
+    ------
+    InputError
+        If the range is not that of a phase.
+    """
+    usual = phase_circle(*limits)
+    if usual < 360 or _two_signs(images, phase, reference, usual)[0]:
+        return usual
+    for circle in _CIRCLES:
+        half = limits[0] >= -circle / 2 - 0.5 and limits[1] <= circle / 2 + 0.5
+        if circle != usual and (half or (limits[0] >= 0 and limits[1] <= circle + 0.5)):
+            fits, turned = _two_signs(images, phase, reference, circle)
+            if fits and turned:
+                return circle
+    return usual
+
+
+def _two_signs(images: NDArray[Any], phase: NDArray[Any], reference: int, circle: float) -> tuple[bool, bool]:
+    """Tell whether phases differ from the reference by nothing or half a turn, and whether some differ by half a turn."""
+    weights = np.nan_to_num(np.abs(images), posinf=0.0, neginf=0.0)
+    with np.errstate(invalid="ignore"):
+        apart = np.nan_to_num(np.cos((phase - phase[reference]) * (2 * math.pi / circle)))
+    weights = np.delete(
+        weights * np.minimum(1, weights[reference] / max(float(weights[reference].max()), 1e-30)), reference, 0
+    )
+    apart, total = np.delete(apart, reference, 0), float(weights.sum())
+    if not total:
+        return True, False
+    return (
+        float((weights * np.abs(apart)).sum()) > _ALIGNED * total,
+        float(weights[apart < -_ALIGNED].sum()) > _TURNED * total,
     )
 
 

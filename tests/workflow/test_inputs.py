@@ -1,0 +1,126 @@
+"""Input that is partly bad: what can be mapped is mapped, and the rest is named."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from rimap.errors import InputError
+from rimap.workflow import Request, Run, map_series, summary
+from rimap.workflow.regions import tsv
+
+TI = (50.0, 400.0, 1100.0, 2500.0)
+
+
+def write(root: Path, subject: str) -> Path:
+    """Write an IRT1 series."""
+    T1 = np.linspace(500, 1500, 8 * 8 * 2).reshape(8, 8, 2)
+    for n, t in enumerate(TI, 1):
+        path = root / f"sub-{subject}/anat/sub-{subject}_inv-{n}_IRT1.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = np.abs(1000 * (1 - 1.9 * np.exp(-t / T1))).astype(np.float32)
+        nib.save(nib.Nifti1Image(image, np.diag([2.0, 2, 3, 1])), path)
+        path.with_name(path.name.replace(".nii.gz", ".json")).write_text(json.dumps({"InversionTime": t / 1000}))
+    return root
+
+
+def mapped(root: Path, out: Path, **more: Any) -> Run:
+    return map_series(Request(inputs=(root,), out=out, estimator="nlls", **more))
+
+
+@pytest.mark.parametrize("what", ["broken JSON", "link to nothing", "a folder", "not UTF-8", "no image"])
+def test_one_bad_file_does_not_keep_others_from_being_mapped(tmp_path: Path, what: str) -> None:
+    root = tmp_path / "raw"
+    for subject in ("01", "02", "03"):
+        write(root, subject)
+    sidecar = root / "sub-02/anat/sub-02_inv-2_IRT1.json"
+    if what == "no image":
+        sidecar = sidecar.with_name("sub-02_inv-2_IRT1.nii.gz")
+    sidecar.unlink()
+    if what == "a folder":
+        sidecar.mkdir()
+    elif what in ("link to nothing", "no image"):
+        sidecar.symlink_to("nowhere")
+    else:
+        sidecar.write_bytes(
+            b'{"InversionTime": 0.15,' if what == "broken JSON" else b'{"InversionTime": 0.15, "Note": "\xf6"}'
+        )
+    run = mapped(root, tmp_path / "out")
+    assert [r.label for r in run.results] == ["sub-01 IRT1", "sub-03 IRT1"]
+    assert [label for label, _ in run.refused] == ["sub-02 IRT1"]
+
+
+def test_images_that_are_of_no_series_are_told_of(tmp_path: Path) -> None:
+    root = write(tmp_path / "raw", "01")
+    nib.save(nib.Nifti1Image(np.ones((2, 2, 2), np.float32), np.eye(4)), root / "sub-01/anat/sub-01_T1w.nii.gz")
+    run = mapped(root, tmp_path / "out")
+    assert "sub-01_T1w.nii.gz" in " ".join(summary.about_inputs(run))
+
+
+def test_paths_that_are_not_utf8(tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/Sch\xf6\xdfe"))
+    try:
+        root = write(odd / "raw", "01")
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes names in UTF-8 only")
+    run = mapped(root, odd / "out")
+    (result,) = run.results
+    text = result.report.read_bytes().decode()
+    assert "udcf6" in text
+    about = json.loads(result.maps[0].with_name("sub-01_T1map.json").read_bytes())
+    assert len(about["Sources"]) == len(TI)
+    from rimap.io.results import find_results
+
+    (found,) = find_results(odd / "out")
+    assert all(p.is_file() for p in found.sources())
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_fill_is_finite(tmp_path: Path, value: float) -> None:
+    with pytest.raises(InputError, match="--fill"):
+        Request(inputs=(tmp_path,), out=tmp_path, fill=value)
+
+
+def test_sigma_maps_may_be_zero_where_nothing_was_measured(tmp_path: Path) -> None:
+    root = write(tmp_path / "raw", "01")
+    sigma = np.full((8, 8, 2), 5.0, np.float32)
+    sigma[:2] = 0
+    nib.save(nib.Nifti1Image(sigma, np.diag([2.0, 2, 3, 1])), tmp_path / "sigma.nii")
+    (result,) = mapped(root, tmp_path / "out", sigma=tmp_path / "sigma.nii").results
+    T1 = np.asarray(nib.load(result.maps[0]).dataobj)
+    assert np.isnan(T1[:2]).all() and np.isfinite(T1[3:]).all()
+
+
+def test_images_without_orientation_have_no_sides(tmp_path: Path) -> None:
+    root = write(tmp_path / "raw", "01")
+    for path in root.rglob("*.nii.gz"):
+        nib.save(nib.Nifti1Image(np.asarray(nib.load(path).dataobj), None), path)
+    (result,) = mapped(root, tmp_path / "out").results
+    page = result.report.read_text()
+    assert "orientation unknown" in page and '"letters": ["R"' not in page and '"letters":["R"' not in page
+    header = nib.load(result.maps[0]).header
+    assert header["qform_code"] == header["sform_code"] == 0
+
+
+def test_cells_that_a_spreadsheet_would_execute_are_quoted() -> None:
+    table = tsv([{"name": "=cmd|' /C calc'!A0", "mean": -1.5, "text": "-3.2", "at": "@SUM(1)", "lines": "a\tb\nc"}])
+    assert table.splitlines()[1].split("\t") == ["'=cmd|' /C calc'!A0", "-1.5", "-3.2", "'@SUM(1)", "a b c"]
+
+
+@pytest.mark.parametrize("source", ["/etc/image.nii.gz", "file:///etc/image.nii.gz", "../../elsewhere/image.nii.gz"])
+def test_sources_are_followed_inside_the_data_set_only(tmp_path: Path, source: str) -> None:
+    from rimap.io.results import find_results
+
+    root = write(tmp_path / "raw", "01")
+    run = mapped(root, tmp_path / "out")
+    path = run.results[0].maps[0].with_name("sub-01_T1map.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"Sources": [source]}))
+    (found,) = find_results(tmp_path / "out")
+    with pytest.raises(InputError, match="leads out of the data set"):
+        found.sources()
