@@ -17,7 +17,18 @@ SOURCE = ROOT / "src" / "rimap"
 PAGE = ROOT / "docs" / "statuses.md"
 
 #: Files of io/ that give a series no notes: their sentences are descriptions and refusals.
-SAY_ELSEWHERE = ("derivatives", "provenance", "records", "run_lock", "dicom_headers", "dicom_convert", "bids", "atomic")
+SAY_ELSEWHERE = (
+    "derivatives",
+    "provenance",
+    "records",
+    "run_lock",
+    "dicom_headers",
+    "dicom_convert",
+    "bids",
+    "atomic",
+    "formats",
+    "dicom_files",
+)
 #: Sentences of estimators/ and the rest of io/ that are parts of refusals, by their beginnings.
 NO_WARNINGS = (
     "holds no NIfTI file",
@@ -35,6 +46,9 @@ NO_WARNINGS = (
     "suffix, and --sequence",
     "If these are …, write",
     "a number of more than 20 digits",
+    "another size (",
+    "Give the PAR file itself",
+    "an Analyze 7.5 image",
     ", or one for each of the",
 )
 #: Functions whose strings are refusals, help or names.

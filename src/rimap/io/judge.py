@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -294,12 +295,13 @@ def _agree(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
 
 def _same(name: str, x: float, y: float) -> bool:
     share = _SAME_REPETITION if name in REPETITION_FIELDS else _SAME
-    return abs(x - y) <= max(_least_differences().get(name, 0.0), share * max(abs(x), abs(y)))
+    return abs(x - y) <= max(_least_differences(tuple(models().values())).get(name, 0.0), share * max(abs(x), abs(y)))
 
 
-def _least_differences() -> dict[str, float]:
+@cache
+def _least_differences(every_model: tuple[type[SignalModel], ...]) -> Mapping[str, float]:
     """Return how far values of a sidecar field may be apart and still be the same, by the unit of its setting."""
-    every = [s for m in models().values() for s in settings_of(m).values()]
+    every = [s for m in every_model for s in settings_of(m).values()]
     return {f: _AT_LEAST.get(s.unit, 0.0) / s.factor for s in every for f in s.bids}
 
 
