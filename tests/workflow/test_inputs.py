@@ -124,3 +124,57 @@ def test_sources_are_followed_inside_the_data_set_only(tmp_path: Path, source: s
     (found,) = find_results(tmp_path / "out")
     with pytest.raises(InputError, match="leads out of the data set"):
         found.sources()
+
+
+class TestSliceTimes:
+    """Slices that are read one after another after one inversion have times of their own."""
+
+    DELAYS = (0.0, 0.15, 0.05)
+
+    def write(self, root: Path, **sidecar: Any) -> Any:
+        rng = np.random.default_rng(4)
+        T1 = np.linspace(500, 1500, 16 * 16 * 3).reshape(16, 16, 3)
+        for n, t in enumerate((50.0, 200.0, 500.0, 1100.0, 2500.0, 4500.0), 1):
+            path = root / f"sub-01/anat/sub-01_inv-{n}_IRT1.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            later = t + 1000 * np.array(self.DELAYS)
+            S = 1000 * (1 - 1.9 * np.exp(-later / T1) + 0.9 * np.exp(-9000 / T1)) + rng.normal(0, 5, T1.shape)
+            nib.save(nib.Nifti1Image(np.abs(S).astype(np.float32), np.diag([2.0, 2, 3, 1])), path)
+            about = {"InversionTime": t / 1000, "RepetitionTime": 9.0} | sidecar
+            path.with_name(path.name.replace(".nii.gz", ".json")).write_text(json.dumps(about))
+        return T1
+
+    @pytest.mark.parametrize("estimator", ["mle", "nlls"])
+    @pytest.mark.parametrize(
+        "sidecar",
+        [
+            {"SliceTiming": list(DELAYS), "PulseSequenceType": "IR EPI"},
+            {"SliceTiming": list(DELAYS), "ScanningSequence": "EP\\IR"},
+            {
+                "SliceTiming": [0.1 + d for d in DELAYS[::-1]],
+                "SequenceName": "epse2d1_64",
+                "SliceEncodingDirection": "k-",
+            },
+            {"SliceDelays": list(DELAYS), "ScanningSequence": "SE"},
+            {"SliceTiming": list(DELAYS)},
+        ],
+    )
+    def test_times_are_shifted_in_each_slice(self, tmp_path: Path, sidecar: dict[str, Any], estimator: str) -> None:
+        T1 = self.write(tmp_path / "raw", **sidecar)
+        (result,) = map_series(Request(inputs=(tmp_path / "raw",), out=tmp_path / "out", estimator=estimator)).results
+        found = 1000 * np.asarray(nib.load(result.maps[0]).dataobj)
+        B = np.asarray(nib.load(result.maps[0].with_name("sub-01_desc-B_T1map.nii.gz")).dataobj)
+        assert np.abs(np.nanmedian(found / T1 - 1, axis=(0, 1))).max() < 0.01
+        assert np.abs(np.nanmedian(B, axis=(0, 1)) - 1.9).max() < 0.02
+        assert "slices have times of their own" in " ".join((*result.notes, *result.warnings))
+
+    def test_slices_with_an_inversion_each_are_not_shifted(self, tmp_path: Path) -> None:
+        self.write(tmp_path / "raw", SliceTiming=list(self.DELAYS), ScanningSequence="SE")
+        run = mapped(tmp_path / "raw", tmp_path / "out")
+        assert "was not used, because this is no echo-planar imaging" in " ".join(run.results[0].warnings)
+
+    @pytest.mark.parametrize("timing", [[0.0, 0.1], ["a", 0, 1], 0.3])
+    def test_times_that_are_not_of_the_slices_are_refused(self, tmp_path: Path, timing: Any) -> None:
+        self.write(tmp_path / "raw", SliceTiming=timing, PulseSequenceType="EPI")
+        with pytest.raises(InputError, match="SliceTiming"):
+            mapped(tmp_path / "raw", tmp_path / "out")

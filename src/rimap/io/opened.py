@@ -18,6 +18,7 @@ from rimap.io.grid import affine_of, placed_first
 from rimap.io.masks import MaskFile
 from rimap.io.nifti import NiftiFile, read_volumes
 from rimap.io.polarity import circle_of_images, looks_signed, refuse_reversed, restore_polarity, sign_from_phase
+from rimap.io.slice_times import SliceDelays
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
 from rimap.signals import SignalModel
@@ -61,6 +62,8 @@ class OpenSeries:
         Parameters that are known, by name: a number, or a map (*X), in the unit of the parameter.
     given_from
         Where each of them is from: a file, a number, or ``"array"``.
+    delays
+        How much later than the time of an image its slices are, if they have times of their own.
     looks, circle, levels
         Whether the images look signed, what a full turn of their phase is, and which whole number means the upper end of a
         normalised signal (0: the images are not stored so), once that is `settled`.
@@ -78,6 +81,7 @@ class OpenSeries:
     notes: tuple[str, ...]
     given: Mapping[str, float | NDArray[np.float64]] = field(default_factory=dict)
     given_from: Mapping[str, Path | float | str] = field(default_factory=dict)
+    delays: SliceDelays | None = None
     looks: bool | None = None
     circle: float | None = None
     levels: float | None = None

@@ -21,6 +21,7 @@ from rimap.io.opened import OpenSeries, check_companions
 from rimap.io.order import check_order, without_first
 from rimap.io.philips import in_one_scale
 from rimap.io.settings import note_on_repeats, option_of, settings_from_sidecars, settings_from_user, split_settings
+from rimap.io.slice_times import slice_delays
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
 from rimap.signals import SignalModel
@@ -246,6 +247,7 @@ class SeriesFiles:
         if isinstance(mask, (str, Path)):
             where = MaskFile.of(Path(mask), first.shape, affine_of(first))
             notes += where.notes
+        delays, about_slices = slice_delays(files, self.metadata(), model)
         return OpenSeries(
             label=self.label,
             files=tuple(files),
@@ -256,7 +258,8 @@ class SeriesFiles:
             signed=signed,
             mask=where,
             noise=noise,
-            notes=(*self.notes, *notes, *about_given),
+            notes=(*self.notes, *notes, *about_slices, *about_given),
+            delays=delays,
             given={name: g.value for name, g in known.items()},
             given_from={name: g.source for name, g in known.items()},
         )

@@ -18,6 +18,7 @@ from rimap.workflow.choice import chosen, sequence_named
 from rimap.workflow.listener import SILENT, Listener, Progress
 from rimap.workflow.regions import label_names
 from rimap.workflow.request import Request
+from rimap.workflow.slice_times import estimate_by_delay
 from rimap.workflow.writing import Making, Mapped, Result, written
 
 if TYPE_CHECKING:
@@ -228,6 +229,11 @@ def slabs_for(request: Request, estimator: Estimator, opened: OpenSeries) -> int
     if need <= limit:
         return None
     have = f"the limit is {memory.shown(limit)} ({'--memory' if request.memory else '80 % of the free memory'})"
+    if opened.delays is not None:
+        raise InputError(
+            f"{opened.label}: slices with times of their own need the whole volume in memory, about {memory.shown(need)}; {have}. Use a "
+            "machine with more memory."
+        )
     if request.register:
         raise InputError(
             f"{opened.label}: --register needs the whole volume in memory, about {memory.shown(need)}; {have}. Use a machine "
@@ -259,7 +265,10 @@ def _whole(
     labels = None if request.rois is None else read_labels(request.rois, series.shape, series.affine)
     begun = time.perf_counter()
     with compile_time() as compiling, watched as progress:
-        maps = spread(estimator, series, progress) if spread else estimator.estimate(series, progress=progress)
+        if opened.delays is not None:
+            maps = estimate_by_delay(estimator, series, opened.delays, progress)
+        else:
+            maps = spread(estimator, series, progress) if spread else estimator.estimate(series, progress=progress)
     return Mapped(
         shown=series,
         shown_maps=maps,

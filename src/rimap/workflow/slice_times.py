@@ -1,0 +1,103 @@
+"""Maps of slices that have times of their own: each group of slices is estimated with its times."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from rimap.estimators import Estimator
+    from rimap.io.slice_times import SliceDelays
+    from rimap.maps import ParameterMaps
+    from rimap.series import WeightedSeries
+    from rimap.workflow.listener import Progress
+
+
+def estimate_by_delay(
+    estimator: Estimator, series: WeightedSeries, delays: SliceDelays, progress: Progress | None
+) -> ParameterMaps:
+    """Return the maps of a series whose slices are read at different times after one preparation.
+
+    The field is smooth within slices of one time, not across times.
+
+    Parameters
+    ----------
+    series
+        With the times of the images; those of a slice are later by its delay.
+    """
+    axis = min(delays.axis, len(series.shape) - 1)
+    groups = delays.groups()
+    parts: list[tuple[list[int], ParameterMaps]] = []
+    for n, (delay, planes) in enumerate(groups, 1):
+        index = (slice(None),) * axis + (planes,)
+        if not series.selected[index].any() or not np.isfinite(series.images[(slice(None), *index)]).any():
+            continue
+        parts.append((planes, estimator.estimate(_part(series, index, delay))))
+        if progress:
+            progress(n, len(groups))
+    return _joined(series, parts, axis)
+
+
+def _part(series: WeightedSeries, index: Any, delay: float) -> WeightedSeries:
+    """Return some slices, with their times."""
+    axis = series.model.axis.name
+    later: dict[str, Any] = {axis: tuple(float(t) + delay for t in np.atleast_1d(getattr(series.model, axis)))}
+    noise = series.noise
+    if noise is not None and np.ndim(noise.sigma):
+        noise = type(noise)(sigma=noise.sigma[index])
+    return replace(
+        series,
+        images=series.images[(slice(None), *index)],
+        model=replace(series.model, **later),
+        mask=None if series.mask is None else series.mask[index],
+        noise=noise,
+        given={name: v[index] if np.ndim(v) else v for name, v in series.given.items()},
+    )
+
+
+def _joined(series: WeightedSeries, parts: Sequence[tuple[list[int], ParameterMaps]], axis: int) -> ParameterMaps:
+    """Return the maps of all slices; a slice without voxels to map is outside the mask."""
+    from rimap.maps import Status
+
+    first = parts[0][1]
+
+    def whole(name: str, fill: float, dtype: Any = None) -> Any:
+        arrays = [getattr(maps, name) for _, maps in parts]
+        if any(a is None for a in arrays):
+            return None
+        front = arrays[0].shape[: arrays[0].ndim - len(series.shape)]
+        out = np.full((*front, *series.shape), fill, dtype or arrays[0].dtype)
+        for (planes, _), values in zip(parts, arrays):
+            after = len(series.shape) - 1 - axis
+            at: Any = (..., *((slice(None),) * axis), planes, *((slice(None),) * after))
+            out[at] = values
+        return out
+
+    noise = first.noise
+    if noise is not None and noise.sigma is not None:
+        sigma = np.full(series.shape, np.nan)
+        for planes, maps in parts:
+            own = None if maps.noise is None else maps.noise.sigma
+            here: Any = ((slice(None),) * axis) + (planes,)
+            sigma[here] = np.nan if own is None else own
+        noise = type(noise)(sigma=sigma)
+    told: dict[str, str] = {}
+    for _, maps in parts:
+        for text in maps.warnings:  # with other figures in each slice
+            told.setdefault(re.sub(r"[\d.,]+", "#", text), text)
+    return replace(
+        first,
+        kappa=whole("kappa", np.nan),
+        model=series.model,
+        status=whole("status", Status.OUTSIDE_MASK),
+        sd_kappa=whole("sd_kappa", np.nan),
+        residual=whole("residual", np.nan),
+        covariance=whole("covariance", np.nan),
+        noise=noise,
+        warnings=tuple(told.values()),
+        affine=series.affine,
+    )
