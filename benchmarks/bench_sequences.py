@@ -1,6 +1,6 @@
 """Every sequence by NLLS: voxels per second, the optimum beside a dense search, and the truth where it is well determined.
 
-    python -m benchmarks.bench_sequences [--only vfa,megre] [--voxels 100000] [--dense 10000]
+    python -m benchmarks.bench_sequences [--only vfa,megre] [--voxels 300000] [--dense 10000]
 
 Seconds are of processor time on one thread. The signal-to-noise ratio (SNR) is that of the brightest image of the middle voxel.
 """
@@ -162,7 +162,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="sequences, with commas between")
-    parser.add_argument("--voxels", type=int, default=100_000, help="voxels that are timed")
+    parser.add_argument("--voxels", type=int, default=300_000, help="voxels that are timed")
     parser.add_argument("--dense", type=int, default=10_000, help="voxels compared with the dense search, 0 for none")
     options = parser.parse_args()
     only = set(filter(None, options.only.split(",")))

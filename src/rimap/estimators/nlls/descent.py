@@ -40,8 +40,10 @@ SMALL_STEP = 1e-5
 ROUNDING = 4e-15
 #: A valley is at most this many times as deep as its curvature says, for a start that is half a cell from its bottom.
 TRUST_IN_DEPTH = 4.0
+#: The longest step, cells of the coarse grid: along a flat ridge the next optimum can be far.
+LONGEST_STEP = 3.0
 #: A step that ends within this many cells of a known optimum leads to it.
-SAME_VALLEY = 0.1
+SAME_VALLEY = 0.3
 #: How many cells from its start another valley begins.
 FARTHEST = 4.0
 #: How far a descent that ends on a saddle is moved along F, in cells, to go on.
@@ -60,6 +62,18 @@ class Box(NamedTuple):
     cell_u: float
     cell_F: float
     moves_F: bool
+
+
+class Known(NamedTuple):
+    """The optima that earlier descents have reached: the `count` first rows (u, F, …) of `places`.
+
+    `least` is the lowest sum of squares, `above_noise` what noise tells from it; both are infinite before the first descent.
+    """
+
+    places: Array
+    count: int
+    least: float
+    above_noise: float
 
 
 class Scratch(NamedTuple):
@@ -109,7 +123,7 @@ def copy(source: Array, target: Array) -> None:
 
 @kernel
 def newton_step(facts: Array, damping: float, box: Box, held: tuple[bool, bool]) -> tuple[float, float]:
-    """Return the step in units of cells that lowers the quadratic model, at most one cell long; `held` stay where they are.
+    """Return the step in units of cells that lowers the quadratic model, at most LONGEST_STEP long; `held` stay where they are.
 
     Directions of negative curvature are followed downhill: the eigenvalues λ of the Hessian become |λ| + damping.
     """
@@ -134,17 +148,26 @@ def newton_step(facts: Array, damping: float, box: Box, held: tuple[bool, bool])
         c, s = math.cos(angle), math.sin(angle)
         along, across = -(c * gu + s * gF) / (large + floor), -(c * gF - s * gu) / (small + floor)
         du, dF = c * along - s * across, s * along + c * across
-    longest = max(abs(du), abs(dF), 1.0)
-    return du / longest, dF / longest
+    shorter = LONGEST_STEP / max(abs(du), abs(dF), LONGEST_STEP)
+    return shorter * du, shorter * dF
 
 
 @kernel
-def descend(S: Array, grid: Grid, box: Box, known: tuple[float, float, float, float], work: Scratch) -> bool:
+def _is_known(u: float, F: float, known: Known, box: Box) -> bool:
+    """Tell whether (u, F) is the place of a known optimum."""
+    for i in range(known.count):
+        away_F = abs(F - known.places[i, 1]) / box.cell_F if box.moves_F else 0.0
+        if max(abs(u - known.places[i, 0]) / box.cell_u, away_F) < SAME_VALLEY:
+            return True
+    return False
+
+
+@kernel
+def descend(S: Array, grid: Grid, box: Box, known: Known, work: Scratch) -> bool:
     """Lower ‖S − Σ Aₖ gₖ(u, F)‖² from work.place[:2], which becomes the optimum; its facts are in work.facts.
 
-    `known` is the sum of squares that another descent has reached, the one that noise tells from it, and its place (infinite if
-    there was none). This descent then gives up in the same valley, in one that is not as deep by its curvature, and above the
-    noise far from where it began: each valley of the coarse grid has a start of its own. Returns whether it converged.
+    It gives up in a `known` valley, in one that is not as deep by its curvature, and above the noise far from where it began: each
+    valley of the coarse grid has a start of its own. Returns whether it converged.
     """
     u, F = work.place[0], work.place[1]
     begin_u, begin_F = u, F
@@ -170,11 +193,11 @@ def descend(S: Array, grid: Grid, box: Box, known: tuple[float, float, float, fl
             work.place[0], work.place[1] = u, F
             return True
         # A whole Newton step s lowers the sum of squares by −g·s, to second order.
-        whole = in_a_valley and max(abs(du), abs(dF)) < 1 and damping == 0.0
-        away = max(abs(u1 - known[2]) / box.cell_u, abs(F1 - known[3]) / box.cell_F if box.moves_F else 0.0)
+        whole = in_a_valley and max(abs(du), abs(dF)) < LONGEST_STEP and damping == 0.0
         depth = facts[RSS] + TRUST_IN_DEPTH * (gu * du * box.cell_u + gF * dF * box.cell_F)
         far = max(abs(u1 - begin_u) / box.cell_u, abs(F1 - begin_F) / box.cell_F)
-        if (whole and (depth > known[0] or away < SAME_VALLEY)) or (far > FARTHEST and facts[RSS] > known[1]):
+        hopeless = whole and (depth > known.least or _is_known(u1, F1, known, box))
+        if hopeless or (far > FARTHEST and facts[RSS] > known.above_noise):
             work.place[0], work.place[1] = u, F
             return False
         facts_at(S, total, grid, (u1, F1), work.amplitudes, box.moves_F, work.columns, trial)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rimap.estimators.nlls.descent import Box, Scratch, copy, covariance_of, descend
+from rimap.estimators.nlls.descent import Box, Known, Scratch, copy, covariance_of, descend
 from rimap.estimators.nlls.polarity import begin, compass, follow, turn
 from rimap.estimators.nlls.variable_projection import (
     AMPLITUDE,
@@ -33,6 +33,8 @@ START_U, START_F, EXPLAINED, PROMISE = range(4)
 START_WIDTH = 4
 #: What a place between the nodes gains is at most this many times what its distance says.
 RESERVE = np.float32(4)
+#: What a place between the nodes gains is also at most this share of the fall to the lowest neighbour.
+FALL_RESERVE = np.float32(1)
 #: What is within this many σ² of the best is worth a descent.
 NEED = 3.0
 #: Along the ridge of a field, where parabolas tell more: the error of what they add, and that of the whole, relative.
@@ -387,7 +389,9 @@ def starts_on_grid(P: Array, R: Array, coarse: Coarse, lanes: Lanes) -> None:
             found = 0
             for v in range(LANES):
                 around = max(max(max(p0[v], p1[v]), max(p2[v], p3[v])), max(max(p4[v], p5[v]), max(p6[v], p7[v])))
-                is_peak = (peak[v] > 0) & (p[v] >= around)
+                lowest = min(min(min(p0[v], p1[v]), min(p2[v], p3[v])), min(min(p4[v], p5[v]), min(p6[v], p7[v])))
+                # A parabola gains less than an eighth of the fall to its lowest neighbour; a ridge across the nodes gains more.
+                is_peak = (peak[v] > 0) & (p[v] >= around) & (p[v] + FALL_RESERVE * (p[v] - lowest) >= need[v])
                 peak[v] = np.uint8(1) if is_peak else np.uint8(0)
                 found += 1 if is_peak else 0
             for v in range(LANES if found else 0):
@@ -458,7 +462,7 @@ def starts_on_line(sums: Array, line: Line, F: float, total: float, free: float,
 def fit(S: Array, total: float, starts: Array, many: int, grid: Grid, problem: Problem, work: Scratch) -> bool:  # fmt: skip
     """Descend from the starts; the best place and its facts go to `work`. Returns whether that descent converged."""
     box, converged = problem.box, False
-    best = np.inf
+    best, optima = np.inf, 0
     best_u, best_F = starts[0, START_U], starts[0, START_F]
     negative = False
     for n in range(S.shape[0]):
@@ -477,9 +481,12 @@ def fit(S: Array, total: float, starts: Array, many: int, grid: Grid, problem: P
             if negative:
                 compass(S, grid, box, work)
         else:
-            known = (best + TIE * total, best * (1 + NEED / problem.n_free), best_u if i > 0 else math.inf, best_F)
+            known = Known(starts, optima, best + TIE * total, best * (1 + NEED / problem.n_free))
             good = descend(S, grid, box, known, work)
         rss, u, F = work.facts[RSS], work.place[0], work.place[1]
+        if good:  # the rows of earlier starts are not read any more
+            starts[optima, START_U], starts[optima, START_F] = u, F
+            optima += 1
         same = abs(rss - best) <= TIE * total
         nearer = abs(F - problem.usual_F) < abs(best_F - problem.usual_F) - 1e-6 * box.cell_F
         if (rss < best and not same) or (same and nearer and good):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rimap.estimators.nlls.descent import Box, Scratch, copy, covariance_of, descend
+from rimap.estimators.nlls.descent import Box, Known, Scratch, copy, covariance_of, descend
 from rimap.estimators.nlls.variable_projection import (
     AMPLITUDE,
     G_F,
@@ -42,7 +42,7 @@ def follow(S: Array, grid: Grid, box: Box, work: Scratch) -> bool:
     """Descend with the polarity of `work.target`, then with that of the fit, until it stays; return whether it converged."""
     converged = True
     for _ in range(FOLLOW_ROUNDS):
-        converged = descend(work.target, grid, box, (math.inf, math.inf, math.inf, math.inf), work)
+        converged = descend(work.target, grid, box, Known(work.turned, 0, math.inf, math.inf), work)
         if not _take_polarity(S, grid, work):
             return converged
     _settle_here(S, grid, box, work)
