@@ -65,13 +65,13 @@ class Box(NamedTuple):
 
 
 class Known(NamedTuple):
-    """The optima that earlier descents have reached: the `count` first rows (u, F, …) of `places`.
+    """The optima that earlier descents have reached: the `found` first rows (u, F, …) of `places`.
 
     `least` is the lowest sum of squares, `above_noise` what noise tells from it; both are infinite before the first descent.
     """
 
     places: Array
-    count: int
+    found: int
     least: float
     above_noise: float
 
@@ -155,7 +155,7 @@ def newton_step(facts: Array, damping: float, box: Box, held: tuple[bool, bool])
 @kernel
 def _is_known(u: float, F: float, known: Known, box: Box) -> bool:
     """Tell whether (u, F) is the place of a known optimum."""
-    for i in range(known.count):
+    for i in range(known.found):
         away_F = abs(F - known.places[i, 1]) / box.cell_F if box.moves_F else 0.0
         if max(abs(u - known.places[i, 0]) / box.cell_u, away_F) < SAME_VALLEY:
             return True
