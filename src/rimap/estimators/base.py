@@ -9,12 +9,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from rimap.advice import ordered
 from rimap.errors import InputError
+from rimap.likelihood import cramer_rao_sd
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
 
 #: Called with (voxels or slices done, of how many).
 Progress = Callable[[int, int], None]
+#: So many voxels tell a median standard deviation that has to be computed for it.
+_FEW = 2_000
+_POOR = "is poorly determined"
 
 
 def part_of(progress: Progress | None, i: int, n: int) -> Progress | None:
@@ -86,12 +91,45 @@ def brightness(model: SignalModel) -> float:
     return 1.0 if g >= 0.5 else float(g)
 
 
+def with_conditioning(series: WeightedSeries, maps: ParameterMaps) -> ParameterMaps:
+    """Return maps that were given other standard deviations, with the warning of those in place of an earlier one."""
+    others = (w for w in maps.warnings if not w.startswith(f"{series.model.time.name} {_POOR}"))
+    return replace(maps, warnings=ordered((*others, *conditioning_warnings(series, maps))))
+
+
+def as_many_as_parameters(model: SignalModel, estimated: int) -> tuple[str, ...]:
+    """Return a warning if a voxel has as many images as estimated parameters."""
+    if model.n_images > estimated:
+        return ()
+    return (
+        f"There are as many images as parameters ({model.n_images}): the fit passes through every measured value, so all noise is "
+        f"in {model.time.name}, and no residual shows whether the images follow the model. Acquire more images.",
+    )
+
+
+def _with_bound(series: WeightedSeries, maps: ParameterMaps) -> ParameterMaps:
+    """Return some voxels of maps without standard deviations, with the Cramér-Rao bound for known smooth fields."""
+    flat = slice(None, None, -(-maps.status.size // _FEW) | 1)
+    kappa, noise = np.asarray(maps.kappa.reshape(len(maps.kappa), -1)[:, flat], float), maps.noise
+    assert noise is not None
+    if np.ndim(noise.sigma):
+        noise = type(noise)(sigma=np.where(np.isfinite(s := np.reshape(noise.sigma, -1)[flat]), s, 1.0))
+    held = {*series.held, *(p.name for p in series.model.parameters if p.smooth)}
+    some = maps.status.reshape(-1)[flat]
+    with np.errstate(all="ignore"):
+        sd = cramer_rao_sd(series.model, noise, np.where(np.isfinite(kappa), kappa, 1.0), held=held)
+    return replace(maps, kappa=kappa, status=some, sd_kappa=sd, residual=None, noise=noise, covariance=None)
+
+
 def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: float = 0.2) -> tuple[str, ...]:
     """Return a warning where the median standard deviation of T exceeds 20 % of T, and why it does."""
     noise = maps.noise
-    if maps.sd_kappa is None or maps.residual is None or noise is None or noise.sigma is None:
+    if maps.residual is None or noise is None or noise.sigma is None:
         return ()
+    if maps.sd_kappa is None:
+        maps = _with_bound(series, maps)
     model, p = series.model, series.model.time
+    assert maps.sd_kappa is not None
     at = model.index(p.name)
     T, A = maps.kappa[at], model.amplitude(maps.kappa)
     step = -(-maps.status.size // 50_000)  # a median needs no more voxels

@@ -15,10 +15,15 @@ Floats = NDArray[Any]
 
 #: Images are looked at in at most this many voxels.
 _SAMPLE = 50_000
-#: Voxels whose root mean square exceeds this many σ have signal.
+#: Voxels have signal whose power exceeds that of noise alone by this many standard deviations of it.
 _SIGNAL = 4.0
+#: Below so many σ (root mean square over the images) the residuals of magnitudes are no longer those of Gaussian noise, and few
+#: images let a fit follow the noise: air then says better what σ is, if it agrees with the residuals within these factors (the
+#: last one if there is a single degree of freedom: searched over polarities, such a fit leaves half of the noise).
+_LOW, _AGREE = 8.0, (0.85, 1.35, 2.0)
 #: Standard deviation over mean of a Rayleigh distribution.
 _RAYLEIGH_CV = 0.5227
+_UNKNOWN = (float("nan"), float("nan"))
 
 
 def estimate_sigma(
@@ -27,7 +32,8 @@ def estimate_sigma(
     """Return σ and where it comes from, ``residuals`` or ``background``; NaN and ``unknown`` where neither has it.
 
     From the residuals of a least-squares fit: the median over voxels with signal of the sum of squares, which is
-    σ² χ² with N − Q degrees of freedom. Where N = Q there are none; then from the background.
+    σ² χ² with N − Q degrees of freedom. Where N = Q there are none; then from the background, and also where the signal is so
+    low that the residuals of magnitudes are no longer Gaussian.
 
     Parameters
     ----------
@@ -40,8 +46,13 @@ def estimate_sigma(
     held
         Names of the parameters that were not estimated; by default those that are known with the series.
     """
-    sigma = sigma_from_residuals(series, maps, rms, held)
+    sigma, strength = _from_residuals(series, maps, rms, held)
     if np.isfinite(sigma):
+        if strength < _LOW * sigma:
+            air = sigma_from_background(series)
+            least, most, single = _AGREE
+            if least * sigma < air < (single if _freedom(series, held) == 1 else most) * sigma:
+                return air, "background"
         return sigma, "residuals"
     sigma = sigma_from_background(series)
     return (sigma, "background") if np.isfinite(sigma) else (np.nan, "unknown")
@@ -51,31 +62,60 @@ def sigma_from_residuals(
     series: WeightedSeries, maps: ParameterMaps, rms: Floats | None = None, held: Iterable[str] | None = None
 ) -> float:
     """Return σ from the residuals (robust, pooled), NaN where there are no degrees of freedom."""
-    known_parameters = set(series.held if held is None else held)
-    free = series.model.n_images - sum(p.name not in known_parameters for p in series.model.parameters)
+    return _from_residuals(series, maps, rms, held)[0]
+
+
+def _from_residuals(
+    series: WeightedSeries, maps: ParameterMaps, rms: Floats | None, held: Iterable[str] | None
+) -> tuple[float, float]:
+    """Return σ from the residuals, and the root mean square over the images of the median voxel with signal."""
+    free = _freedom(series, held)
     if free < 1 or maps.residual is None:
-        return float("nan")
+        return _UNKNOWN
     known = (maps.status == Status.OK) | (maps.status == Status.AT_BOUND)
     voxels = np.arange(0, known.size, _step(known.size)) if known.all() else _thin(np.flatnonzero(known))
     if not len(voxels):
-        return float("nan")
+        return _UNKNOWN
     rms = np.sqrt((_values(series, voxels) ** 2).mean(0)) if rms is None else rms.reshape(-1)[voxels]
     rss = np.asarray(maps.residual, dtype=float).reshape(-1)[voxels] ** 2 * series.model.n_images
     interior = maps.status.reshape(-1)[voxels] == Status.OK
-    chosen = rms > 0.1 * quantile(rms, 0.98)
+    chosen = rms > dark_below(rms)
     if not chosen.any():  # squares below or beyond what a float can hold
-        return float("nan")
+        return _UNKNOWN
     if not interior.all() and (chosen & interior).sum() > 0.2 * chosen.sum():
         rms, rss, chosen = rms[interior], rss[interior], chosen[interior]
-    sigma = 0.0
+    sigma, channels = 0.0, 1 if series.model.is_signed else 2
+    noise = np.sqrt(channels * (1 + _SIGNAL * np.sqrt(2 / (channels * series.model.n_images))))
     for _ in range(4):
         sigma = float(np.sqrt(quantile(rss if chosen.all() else rss[chosen], 0.5) / chi2(0.5, free)))
-        stronger = rms > _SIGNAL * sigma
+        stronger = rms > noise * sigma
         if not stronger.any() or np.array_equal(chosen, stronger):
             break
         chosen = stronger
     floor = 1e-7 * quantile(rms[chosen], 0.5)  # noiseless to the precision of float32
-    return max(sigma, floor) if sigma + floor > 0 else float("nan")
+    return (max(sigma, floor) if sigma + floor > 0 else float("nan")), quantile(rms[chosen], 0.5)
+
+
+def _freedom(series: WeightedSeries, held: Iterable[str] | None) -> int:
+    """Return N − Q, the degrees of freedom of the residuals of a voxel."""
+    known_parameters = set(series.held if held is None else held)
+    return series.model.n_images - sum(p.name not in known_parameters for p in series.model.parameters)
+
+
+def dark_below(rms: Floats) -> float:
+    """Return the root mean square that separates the object from air: Otsu's threshold of the square root of the power, if there are two kinds."""
+    top = quantile(rms, 0.98)
+    x = np.sqrt(rms[np.isfinite(rms)])
+    counts, edges = np.histogram(x, bins=128)
+    n, total = np.cumsum(counts), np.cumsum(counts * (edges[1:] + edges[:-1]) / 2)
+    below, above = n[:-1], n[-1] - n[:-1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart = np.nan_to_num(below * above * (total[:-1] / below - (total[-1] - total[:-1]) / above) ** 2)
+    limit = edges[1:-1][np.argmax(apart)]
+    dark, bright = x[x <= limit], x[x > limit]
+    if len(bright) < 0.01 * len(x) or len(dark) < 0.05 * len(x) or dark.mean() > 0.6 * bright.mean():
+        return float(0.1 * top)
+    return float(max(limit**2, 0.1 * top))
 
 
 def sigma_from_background(series: WeightedSeries) -> float:
@@ -97,6 +137,8 @@ def sigma_from_background(series: WeightedSeries) -> float:
         return float("nan")
     N = S.shape[0]
     power = (S**2).mean(0)  # σ² χ²(channels·N)/N
+    if series.mask is None and (dark := power <= dark_below(np.sqrt(power)) ** 2).sum() >= enough:
+        S, power = S[:, dark], power[dark]
     sigma2 = np.percentile(power, 5) / channels
     limit = chi2(0.999, channels * N) / N
     middle = chi2(0.5, channels * N) / N

@@ -66,7 +66,8 @@ def align(series: WeightedSeries, motion: Motion) -> WeightedSeries:
     if holes.any():
         result[moved(holes.astype(float), used, voxel, order=1) > 0.01] = np.nan
     if not series.model.is_signed and (series.images[np.isfinite(series.images)] >= 0).all():
-        result = np.maximum(result, 0.0)  # splines swing below zero
+        tiny = np.finfo(np.float32).tiny  # zero would mean that nothing was measured
+        result = np.where(result < 0, tiny, result)  # splines swing below zero
     result = result.reshape(series.images.shape).astype(series.images.dtype)
     return replace(series, images=result, notes=(*series.notes, note(_aligned(series, motion))))
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.advice import ordered
 from rimap.errors import InputError
 from rimap.estimators import sigma
-from rimap.estimators.base import conditioning_warnings, model_warnings, settings_of_options
-from rimap.estimators.checks.misfit import misfit_warnings
-from rimap.estimators.checks.noise_floor import noise_floor_warnings
+from rimap.estimators.base import model_warnings, settings_of_options
+from rimap.estimators.checks.judge import Fit, Usual, warnings_for, with_statuses
+from rimap.estimators.checks.missing import Missing, object_level, sample_of_planes, screened
 from rimap.estimators.mle.estimator import MLE
 from rimap.estimators.nlls.covariance import covariance_for
 from rimap.estimators.nlls.estimator import NLLS, noise_of, sd_for
@@ -68,8 +69,7 @@ class Slabwise:
 
     def held(self, where: Any) -> dict[str, Any]:
         """Return what is known of some voxels, as `WeightedSeries.held` does."""
-        defaults = {p.name: p.start for p in self.opened.model.parameters if p.given and p.start is not None}
-        return defaults | _given_at(self.opened, where)
+        return _defaults(self.opened.model) | _given_at(self.opened, where)
 
     def count(self) -> dict[Status, int]:
         """Return the number of voxels of each status that occurs."""
@@ -173,12 +173,16 @@ def estimate(
     )  # fmt: skip
     done = Slabwise(opened, MapsOnDisk(folder, opened.shape, head), np.empty(opened.shape, np.uint8), slabs)
     selected = finite = signal = False
+    missing = Missing.none(model.n_images)
+    standing = _read_some(opened, sample_of_planes(opened.shape))
+    level = 0.0 if standing is None else object_level(standing, every=True)
     for n, (a, b) in enumerate(slabs):
         images, mask = opened.read_planes(a, b)
         here = mask is None or bool(mask.any()), bool(np.isfinite(images).any()), bool(images.any())
         selected, finite, signal = selected | here[0], finite | here[1], signal | here[2]
         if all(here):
-            maps = squares.piece(WeightedSeries(images, model, mask=mask, given=opened.given_at(a, b)))
+            part, gone = screened(WeightedSeries(images, model, mask=mask, given=opened.given_at(a, b)), level)
+            maps, missing = squares.piece(part), missing + gone
         else:
             maps = _nothing(head, mask, images.shape[1:], Status.NO_SIGNAL if here[1] else Status.NOT_FINITE)
         done.maps.write((a, b), maps)
@@ -190,24 +194,70 @@ def estimate(
     if not (finite and signal):
         _one_voxel(model, 0.0 if finite else np.nan)  # says why
     noise, source, found = _noise(done)
+    fit = Fit(sum(p.name not in {*opened.given, *_defaults(model)} for p in model.parameters))
+    usual = None
+    if standing is not None:
+        places = sample_of_planes(opened.shape)
+        known = replace(_maps_of_some(done, places), noise=_noise_at(noise, (..., places)), sigma_source=source)
+        usual = Usual.of(screened(standing, level)[0], known, fit)
     for a, b in slabs:
         planes = (..., slice(a, b))
         maps, there, held = done.maps.read((a, b)), _noise_at(noise, planes), done.held(planes)
         covariance = covariance_for(model, maps, there, held) if model.derived else None
-        done.maps.write((a, b), replace(maps, sd_kappa=sd_for(model, maps, there, held=held), covariance=covariance))
+        maps = replace(maps, sd_kappa=sd_for(model, maps, there, held=held), covariance=covariance)
+        images, mask = opened.read_planes(a, b)
+        if (maps.status <= Status.AT_BOUND).any():
+            part, _ = screened(WeightedSeries(images, model, mask=mask, given=opened.given_at(a, b)), level)
+            maps, _ = with_statuses(part, replace(maps, noise=there, sigma_source=source), fit, usual)
+            done.status[..., a:b] = maps.status
+        done.maps.write((a, b), maps)
     head = replace(head, noise=noise, sigma_source=source)
     every = np.arange(0, done.status.size, -(-done.status.size // _SAMPLE))
     where = np.unravel_index(every, done.status.shape)
     thin = _maps_at(done, where)
     thin = replace(thin, noise=_noise_at(noise, where), estimator=squares.name)
     some = _series_at(done, every)[0]
-    doubts = (
-        *conditioning_warnings(_one_voxel(model, 1.0), thin),
-        *noise_floor_warnings(some or _one_voxel(model, 1.0), thin),
-        *(misfit_warnings(some, replace(thin, sigma_source=source)) if some else ()),
-    )
-    warnings = (*model_warnings(model), *found, *doubts)
+    told = (*found, *missing.advice(model))
+    air = np.asarray(thin.status == Status.NO_SIGNAL)
+    if some:
+        warnings = warnings_for(some, replace(thin, sigma_source=source), fit, told, air)
+    else:
+        warnings = ordered((*model_warnings(model), *told))
     return replace(done, maps=replace(done.maps, head=replace(head, warnings=warnings)))
+
+
+def _read_some(opened: OpenSeries, planes: Any) -> WeightedSeries | None:
+    """Return the series of some planes, `None` if there is nothing in them."""
+    if isinstance(planes, slice):
+        planes = np.arange(opened.shape[-1])
+    read = [opened.read_planes(int(k), int(k) + 1) for k in planes]
+    images = np.concatenate([i for i, _ in read], -1)
+    masks = [m for _, m in read if m is not None]
+    mask = np.concatenate(masks, -1) if masks else None
+    if not np.isfinite(images).any() or not np.nan_to_num(images).any() or (mask is not None and not mask.any()):
+        return None
+    return WeightedSeries(images, opened.model, mask=mask, given=_given_at(opened, (..., planes)))
+
+
+def _maps_of_some(done: Slabwise, planes: Any) -> ParameterMaps:
+    """Return the maps of some planes."""
+    if isinstance(planes, slice):
+        planes = np.arange(done.status.shape[-1])
+    parts = [done.maps.read((int(k), int(k) + 1)) for k in planes]
+    residual = [p.residual for p in parts if p.residual is not None]
+    return replace(
+        done.maps.head,
+        kappa=np.concatenate([p.kappa for p in parts], -1),
+        status=np.concatenate([p.status for p in parts], -1),
+        residual=np.concatenate(residual, -1) if residual else None,
+        sd_kappa=None,
+        covariance=None,
+    )
+
+
+def _defaults(model: SignalModel) -> dict[str, Any]:
+    """Return the parameters that a model takes as given, at their defaults."""
+    return {p.name: p.start for p in model.parameters if p.given and p.start is not None}
 
 
 def _joined(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:

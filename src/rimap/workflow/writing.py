@@ -141,8 +141,7 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
     request, files, estimator = making.request, making.files, making.estimator
     series, maps, rois = mapped.shown, mapped.shown_maps, mapped.rois
     told = ordered((*series.notes, *maps.warnings))
-    if mapped.note:
-        told = (*told, note(f"Mapped in slabs; figures and images show the voxels {mapped.note}."))
+    part = (note(f"Mapped in slabs; figures and images show the voxels {mapped.note}."),) if mapped.note else ()
     new = map_files(
         mapped.maps,
         files,
@@ -166,7 +165,7 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         command=_command(request, hide_inputs=bool(files.origin)),
         seconds=mapped.seconds,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        warnings=told,
+        warnings=(*told, *part),
         rois=rois,
     )
     contents = {**new.contents, page: as_bytes(report.page(series, maps, run))}

@@ -42,7 +42,9 @@ def chance_of_residual(squares: Any, sigma: Any, free: int) -> NDArray[np.float6
     return np.asarray(gammaincc(free / 2, _ratio(squares, sigma) / 2))
 
 
-def contradicts(squares: Any, sigma: Any, free: int, *, limit: float = IMPROBABLE) -> NDArray[np.bool_]:
+def contradicts(
+    squares: Any, sigma: Any, free: int, *, limit: float = IMPROBABLE, usual: float | None = None
+) -> NDArray[np.bool_]:
     """Tell which voxels (V) have a residual that is improbable for σ, and far larger than is usual in this scan.
 
     If the model or σ is only roughly right everywhere, the residuals of all voxels exceed the noise. So σ counts as larger by
@@ -54,6 +56,8 @@ def contradicts(squares: Any, sigma: Any, free: int, *, limit: float = IMPROBABL
         As of `chance_of_residual`; without degrees of freedom nothing contradicts.
     limit
         The chance below which a residual is improbable.
+    usual
+        `usual_misfit` of the scan, that of these voxels by default.
 
     Examples
     --------
@@ -64,7 +68,9 @@ def contradicts(squares: Any, sigma: Any, free: int, *, limit: float = IMPROBABL
     if free < 1:
         return np.zeros(ratio.shape, bool)
     with np.errstate(invalid="ignore"):
-        return np.asarray(ratio > chi2(1 - limit, free) * usual_misfit(squares, sigma, free))
+        return np.asarray(
+            ratio > chi2(1 - limit, free) * (usual_misfit(squares, sigma, free) if usual is None else usual)
+        )
 
 
 def usual_misfit(squares: Any, sigma: Any, free: int) -> float:

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.estimators.checks.noise_floor import BRIGHT, WITH_VALUE
+from rimap.advice import unreliable
+from rimap.estimators.checks.gains import Bright, gain_warnings
+from rimap.estimators.checks.noise_floor import BRIGHT
 from rimap.estimators.sigma import chi2
-from rimap.series import ParameterMaps, WeightedSeries
+from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.settings import with_unit
 
 #: So many voxels tell, sought among so many.
@@ -18,6 +20,10 @@ _SAMPLE, _AMONG = 2_000, 50_000
 #: Noise differs from voxel to voxel, and a wrong image from the model in the same way in those of a like T: so much of the
 #: residuals' power is in the means of groups, and in one image they are as large as this part of a voxel's brightest.
 SHARE, SIZE, GROUPS = 0.25, 0.04, 8
+#: Statuses of voxels that tell whether the images follow the model: also those that do not.
+WITH_VALUE = (Status.OK, Status.AT_BOUND, Status.OUTSIDE_TRAINING, Status.OFF_MODEL)
+#: Voxels that do not follow the model: so few are not worth a warning, a number and a share; so many spoil the maps.
+_FEWEST_OFF, FEW_OFF, MANY_OFF = 5, 0.001, 0.05
 #: By which factor the residuals may differ from what σ lets expect.
 SIGMA = 2.0
 
@@ -39,23 +45,71 @@ class Misfit:
     share: float
 
 
-def misfit_warnings(series: WeightedSeries, maps: ParameterMaps) -> tuple[str, ...]:
-    """Return warnings where the images contradict the model or the σ that was given, in plain words."""
+def misfit_warnings(
+    series: WeightedSeries, maps: ParameterMaps, estimated: int, air: NDArray[np.bool_] | None = None
+) -> tuple[str, ...]:
+    """Return warnings where the images contradict the model or the σ that was given, in plain words.
+
+    Parameters
+    ----------
+    series, maps
+        The images and what was estimated from them.
+    estimated
+        Parameters of each voxel that its residuals have lost.
+    air
+        (*X), voxels without signal.
+    """
     at = _bright(series, maps)
     if len(at) < 8:
         return ()
     model = series.model
-    n_free = sum(p.name not in series.held for p in model.parameters)
+    bright = _look(series, maps, at)
+    sigma = _sigma_at(maps, at)
+    residual = bright.S - bright.expected
+    none = np.zeros(maps.status.shape, bool)
+    shape = _shape(series, bright.S, misfit(bright.S, residual, bright.kappa[model.index(model.time.name)]))
+    return (
+        *shape,
+        *(() if shape else gain_warnings(series, bright, none if air is None else air)),
+        *_scatter(maps, residual, sigma, model.n_images - estimated),
+    )
+
+
+def off_model_warnings(maps: ParameterMaps) -> tuple[str, ...]:
+    """Return a warning if more than a few voxels do not follow the model."""
+    off = int(np.count_nonzero(maps.status == Status.OFF_MODEL))
+    with_value = off + int(np.count_nonzero((maps.status == Status.OK) | (maps.status == Status.AT_BOUND)))
+    if off < max(_FEWEST_OFF, FEW_OFF * with_value):
+        return ()
+    many = off > MANY_OFF * with_value
+    told = unreliable if many else str
+    return (
+        told(
+            f"{off:,} voxels ({100 * off / with_value:.2g} % of those with a value) do not follow the model: noise does not explain "
+            "their residuals. Their status is off model; do not rely on their values. Look at their curves in the report."
+        ),
+    )
+
+
+def _look(series: WeightedSeries, maps: ParameterMaps, at: NDArray[np.intp]) -> Bright:
+    """Return the images of voxels `at`, and what the maps and the noise let expect."""
     where: tuple[Any, ...] = np.unravel_index(at, series.shape)
     S = np.stack([np.asarray(image[where], float) for image in series.images])
     kappa = np.asarray(maps.kappa[(slice(None), *where)], float)
     with np.errstate(all="ignore"):
-        residual = S - model.signal(kappa)
+        f = np.asarray(series.model.signal(kappa))
+        if maps.noise is not None and maps.noise.sigma is not None:
+            sigma = maps.noise.sigma if np.ndim(maps.noise.sigma) == 0 else np.asarray(maps.noise.sigma)[where]
+            f = type(maps.noise)(sigma=sigma).mean(f)
+    smooth = maps.estimator != "nlls"
+    free = [q for q, p in enumerate(series.model.parameters) if p.name not in series.held and not (p.smooth and smooth)]
+    return Bright(S, f, kappa, free)
+
+
+def _sigma_at(maps: ParameterMaps, at: NDArray[np.intp]) -> NDArray[np.float64]:
     sigma = np.nan if maps.noise is None or maps.noise.sigma is None else maps.noise.sigma
-    sigma = np.broadcast_to(np.asarray(sigma, float), series.shape)[where]
-    return (
-        *_shape(series, S, misfit(S, residual, kappa[model.index(model.time.name)])),
-        *_scatter(maps, residual, sigma, model.n_images - n_free),
+    return np.asarray(
+        np.broadcast_to(np.asarray(sigma, float), maps.status.shape)[np.unravel_index(at, maps.status.shape)]
     )
 
 
@@ -99,9 +153,11 @@ def _shape(series: WeightedSeries, S: NDArray[np.float64], found: Misfit) -> tup
     elif not series.model.is_signed and np.mean(S.min(0) < -0.2 * abs(S).max(0)) > 0.02:
         hint = "; bright voxels are negative at some times: signed images (real part) are --signed, or signed=True"
     return (
-        f"The images do not follow the model: the one at {with_unit(t[worst], series.model.axis.unit)} is off by {100 * found.size[worst]:.2g} % of a voxel's "
-        "brightest, not by chance. Check the times and their order, the sequence, and that no image is empty, has another "
-        f"gain or is of another scan{hint}. Until then do not rely on these maps.",
+        unreliable(
+            f"The images do not follow the model: the one at {with_unit(t[worst], series.model.axis.unit)} is off by {100 * found.size[worst]:.2g} % of a voxel's "
+            "brightest, not by chance. Check the times and their order, the sequence, and that no image is empty, has another "
+            f"gain or is of another scan{hint}. Until then do not rely on these maps."
+        ),
     )
 
 
@@ -110,11 +166,21 @@ def _scatter(
 ) -> tuple[str, ...]:
     if maps.sigma_source != "given" or free < 1 or not np.isfinite(sigma).any():
         return ()
-    with np.errstate(all="ignore"):
-        ratio = np.sqrt(np.nanmedian((residual**2).sum(0) / sigma**2) / chi2(0.5, free))
-    if 1 / SIGMA <= ratio <= SIGMA or not 1e-3 < ratio < np.inf:  # 0: images without noise
+    ratio = _ratio(residual, sigma, free)
+    if not _denied(ratio):
         return ()
     return (
         f"The residuals are {ratio:.2g} times what the σ that was given lets expect: standard deviations are off by "
         "about as much, or the images do not follow the model. Check σ, which is that of one image in its own unit.",
     )
+
+
+def _denied(ratio: float) -> bool:
+    """Tell whether residuals deny σ; those of images without noise are zero, and do not."""
+    return 1e-3 < ratio < np.inf and not 1 / SIGMA <= ratio <= SIGMA
+
+
+def _ratio(residual: NDArray[np.float64], sigma: NDArray[np.float64], free: int) -> float:
+    """Return by which factor the residuals (N, V) of the median voxel exceed what σ (V) lets expect."""
+    with np.errstate(all="ignore"):
+        return float(np.sqrt(np.nanmedian((residual**2).sum(0) / sigma**2) / chi2(0.5, free)))

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
 
 from rimap import earlier
+from rimap.advice import unreliable
 from rimap.errors import InputError
-from rimap.estimators.base import brightness, model_warnings
-from rimap.estimators.checks.field_range import field_warnings
-from rimap.estimators.checks.misfit import misfit_warnings
-from rimap.estimators.checks.noise_floor import noise_floor_warnings
+from rimap.estimators.checks.judge import Fit, warnings_for, with_statuses
+from rimap.estimators.checks.missing import Missing
 from rimap.likelihood import Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import FIELD, SignalModel
@@ -24,10 +22,10 @@ from rimap.signals.settings import unit_symbol, with_unit
 if TYPE_CHECKING:
     from rimap.estimators.rim.network_input import Prepared
 
-#: A, in σ, of a voxel and, on average, of the nine around it in its slice, below which it is taken for air: in tissue at
-#: SNR 3 one voxel of a thousand is below 1.5, but not its neighbours. A network paints air with what it knows of tissue.
-#: The mean magnitude of noise alone is 1.25 σ. The paper's RIMs are not asked: at SNR 3 their A scatters by as much.
-FAINT, FAINT_AROUND = 2.0, 1.35
+#: By how much an estimate may raise χ² over the maximum of the likelihood before a network is taken for wrong: four standard
+#: deviations. A network that reads neighbours does not follow the noise of a voxel.
+FARTHEST_CHI2 = 16.0
+_WITHOUT_VALUE = (Status.NO_SIGNAL, Status.NOT_FINITE, Status.OUTSIDE_MASK)
 _SLACK = 1.1  # a tenth beyond the range is not worth a warning
 #: The share of voxels whose field is outside the training from which on the user is warned.
 MANY = 0.1
@@ -86,7 +84,7 @@ class Seen:
 
 
 def compare(
-    about: dict[str, Any], series: WeightedSeries, ready: Prepared, kappa: NDArray[np.float32]
+    about: dict[str, Any], series: WeightedSeries, ready: Prepared, maps: ParameterMaps
 ) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
     """Return the voxels (*X) outside the training, and why, in plain words.
 
@@ -95,20 +93,23 @@ def compare(
     seen, model, name = Seen.of(about, series.model), series.model, about["name"]
     reasons = _reasons(about, seen, series, ready)
     outside = np.zeros(series.shape, bool)
-    warnings = [f"Network {name!r} was trained for {r}: do not rely on its maps here." for r in reasons]
+    warnings = [unreliable(f"Network {name!r} was trained for {r}: do not rely on its maps here.") for r in reasons]
+    has_value = np.isfinite(maps.kappa).all(0)
     for p in model.parameters:
         if p.name not in seen.parameters or p.name in series.held:
             continue
         low, high = seen.parameters[p.name]
-        values = kappa[model.index(p.name)]
+        values = maps.kappa[model.index(p.name)]
         beyond = ~((low / _SLACK <= values) & (values <= high * _SLACK))
         outside |= beyond
-        if p.role == FIELD and series.selected.any():
-            share = float(beyond[series.selected].mean())
+        if p.role == FIELD and has_value.any():
+            share = float(beyond[has_value].mean())
             if share > MANY:
                 warnings.append(
-                    f"{p.name} is outside {low:g} to {high:g}, for which network {name!r} was trained, in "
-                    f"{100 * share:.0f} % of the voxels: do not rely on its maps there."
+                    unreliable(
+                        f"{p.name} is outside {low:g} to {high:g}, for which network {name!r} was trained, in "
+                        f"{100 * share:.0f} % of the voxels: do not rely on its maps there."
+                    )
                 )
     if reasons:
         outside[...] = True
@@ -164,14 +165,6 @@ def _begins_at_likelihood(about: Mapping[str, Any]) -> bool:
     return bool(about["kind"] == "rim" and about["rim"]["start"] != "paper")
 
 
-def _faint(ratio: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return which voxels (*X) have an A, in σ, that air has too."""
-    size = [3 if i < 2 else 1 for i in range(ratio.ndim)]
-    known = np.isfinite(ratio)
-    total, share = (uniform_filter(x.astype(float), size) for x in (np.where(known, ratio, 0), known))
-    return np.asarray((ratio < FAINT) & (total < FAINT_AROUND * share))
-
-
 def checked_maps(
     about: dict[str, Any],
     series: WeightedSeries,
@@ -180,6 +173,7 @@ def checked_maps(
     residual: NDArray[np.float32],
     estimator: str,
     settings: dict[str, Any],
+    missing: Missing,
 ) -> ParameterMaps:
     """Return the maps of a network, with the status of each voxel; κ and residual become NaN where there is no answer.
 
@@ -187,15 +181,11 @@ def checked_maps(
     ----------
     kappa, residual
         (Q, *X) and (*X), in the unit of the images.
+    missing
+        Values of the images that were not measured.
     """
     status = ready.status(series, kappa, series.model)
-    if _begins_at_likelihood(about):
-        amplitude = series.model.amplitude(kappa) * brightness(series.model)
-        faint = _faint(amplitude / np.asarray(ready.noise.sigma))
-        status[faint & np.isin(status, (Status.OK, Status.AT_BOUND))] = Status.NO_SIGNAL
-    outside, warnings = compare(about, series, ready, kappa)
-    status[outside & (status == Status.OK)] = Status.OUTSIDE_TRAINING
-    gone = np.isin(status, (Status.NO_SIGNAL, Status.NOT_FINITE, Status.OUTSIDE_MASK))
+    gone = np.isin(status, _WITHOUT_VALUE)
     kappa[:, gone] = np.nan
     residual[gone] = np.nan
     maps = ParameterMaps(
@@ -209,11 +199,10 @@ def checked_maps(
         settings=settings,
         affine=series.affine,
     )
-    warnings = (
-        *model_warnings(series.model),
-        *field_warnings(series, maps),
-        *warnings,
-        *noise_floor_warnings(series, maps),
-        *misfit_warnings(series, maps),
-    )
-    return replace(maps, warnings=warnings)
+    fit = Fit(estimated=0, farther=FARTHEST_CHI2)
+    maps, air = with_statuses(series, maps, fit)
+    outside, found = compare(about, series, ready, maps)
+    status = maps.status.copy()
+    status[outside & (status == Status.OK)] = Status.OUTSIDE_TRAINING
+    maps = replace(maps, status=status)
+    return replace(maps, warnings=warnings_for(series, maps, fit, (*found, *missing.advice(series.model)), air))

@@ -16,14 +16,11 @@ from rimap.errors import InputError
 from rimap.estimators.base import (
     Estimator,
     Progress,
-    conditioning_warnings,
     constrained,
-    model_warnings,
     settings_of_options,
 )
-from rimap.estimators.checks.field_range import field_warnings
-from rimap.estimators.checks.misfit import misfit_warnings
-from rimap.estimators.checks.noise_floor import noise_floor_warnings
+from rimap.estimators.checks.judge import Fit, judged
+from rimap.estimators.checks.missing import Missing, screened
 from rimap.estimators.nlls.estimator import NLLS
 from rimap.estimators.nlls.sharing import cores
 from rimap.likelihood import Gaussian, Noise
@@ -133,7 +130,8 @@ class MLE(Estimator):
         if self.is_voxelwise(series) and isinstance(series.noise or Gaussian(), Gaussian):
             maps = self._least_squares.estimate(series, progress=progress)
             return replace(maps, estimator=self.name, settings=self._settings(None))
-        return _maximise(self, constrained(series, self.fixed, self.bounds), progress)
+        series, missing = screened(constrained(series, self.fixed, self.bounds))
+        return _maximise(self, series, missing, progress)
 
     def is_voxelwise(self, series: WeightedSeries) -> bool:
         """Tell whether no field of the series is smoothed."""
@@ -147,7 +145,7 @@ class MLE(Estimator):
         return options if lambda_B is None else {"lambda_B": lambda_B, **options}
 
 
-def _maximise(options: MLE, series: WeightedSeries, progress: Progress | None) -> ParameterMaps:
+def _maximise(options: MLE, series: WeightedSeries, missing: Missing, progress: Progress | None) -> ParameterMaps:
     from rimap.estimators.mle.answer import Answer, Scale, write  # numba is slow to import: only who maps pays
     from rimap.estimators.mle.known import Partitions, usable
     from rimap.estimators.mle.solve import solve
@@ -176,15 +174,11 @@ def _maximise(options: MLE, series: WeightedSeries, progress: Progress | None) -
         settings=options._settings(lambda_B if unknown is not None and unknown.smooth else None), affine=series.affine,
         covariance=None if answer.covariance is None else answer.covariance.reshape(-1, *X),
     )  # fmt: skip
-    doubts = (
-        *field_warnings(series, maps),
-        *conditioning_warnings(series, maps),
-        *noise_floor_warnings(series, maps),
-        *misfit_warnings(series, maps),
-    )
     if unknown is not None and options.lambda_B is None and lambda_B:
         found = (*found, _how_smooth(unknown, lambda_B))
-    return replace(maps, warnings=(*model_warnings(model), *found, *doubts))
+    alone = [p for p in model.parameters if p.name not in held and not (p is unknown and lambda_B != 0)]
+    kept = (*held, *(() if unknown is None else (unknown.name,)))
+    return judged(series, maps, Fit(len(alone), without_value=kept), (*found, *missing.advice(model)))
 
 
 def _how_smooth(field: Parameter, lambda_B: float) -> Advice:

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.estimators.base import Estimator, Progress, conditioning_warnings, model_warnings, settings_of_options
-from rimap.estimators.checks.field_range import field_warnings
-from rimap.estimators.checks.misfit import misfit_warnings
-from rimap.estimators.checks.noise_floor import noise_floor_warnings
+from rimap.estimators.base import Estimator, Progress, settings_of_options
+from rimap.estimators.checks.judge import Fit, judged
+from rimap.estimators.checks.missing import Missing, screened
 from rimap.estimators.nlls import grid
 from rimap.estimators.nlls.conic import search as conic
 from rimap.estimators.nlls.conic.tables import suits
@@ -93,18 +92,19 @@ class NLLS(Estimator):
 
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series, with standard deviations, residual and σ."""
-        series = self._restricted(series)
+        series, missing = screened(self._restricted(series))
         maps, rms = _fit(series, self._known(series), self.threads, progress)
-        return self._finish(series, maps, rms, out=maps.sd_kappa)
+        return self._finish(series, maps, missing, rms, out=maps.sd_kappa)
 
     def piece(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a slab: those of the whole, cut, up to `finish`."""
-        series = self._restricted(series)
+        series, _ = screened(self._restricted(series))
         return _fit(series, self._known(series), self.threads, progress)[0]
 
     def finish(self, series: WeightedSeries, maps: ParameterMaps) -> ParameterMaps:
         """Return the maps of the whole with what needs the whole: σ, the standard deviations, warnings."""
-        return self._finish(self._restricted(series), maps)
+        series, missing = screened(self._restricted(series))
+        return self._finish(series, maps, missing)
 
     def _restricted(self, series: WeightedSeries) -> WeightedSeries:
         """Return the series with a model that has the bounds of this estimator."""
@@ -128,7 +128,12 @@ class NLLS(Estimator):
         return series.held | dict(self.fixed)
 
     def _finish(
-        self, series: WeightedSeries, maps: ParameterMaps, rms: Floats | None = None, out: Floats | None = None
+        self,
+        series: WeightedSeries,
+        maps: ParameterMaps,
+        missing: Missing,
+        rms: Floats | None = None,
+        out: Floats | None = None,
     ) -> ParameterMaps:
         held = self._known(series)
         noise, source, found = noise_of(series, maps, rms, held)
@@ -142,13 +147,8 @@ class NLLS(Estimator):
             estimator=self.name,
             settings=settings_of_options(self),
         )
-        doubts = (
-            *field_warnings(series, maps),
-            *conditioning_warnings(series, maps),
-            *noise_floor_warnings(series, maps),
-            *misfit_warnings(series, maps),
-        )
-        return replace(maps, warnings=(*model_warnings(series.model), *found, *doubts))
+        estimated = sum(p.name not in held for p in series.model.parameters)
+        return judged(series, maps, Fit(estimated), (*found, *missing.advice(series.model)))
 
 
 def _number(name: str, value: Any) -> float:

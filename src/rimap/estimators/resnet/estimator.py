@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.estimators.base import Estimator, Progress
 from rimap.estimators.checks import training_range
+from rimap.estimators.checks.missing import screened
 from rimap.estimators.rim import bootstrap
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import PAPER, from_state
@@ -90,6 +91,7 @@ class ResNet(Estimator):
             Where the network was trained for another sequence or another number of images, or the series gives a parameter
             that the network estimates.
         """
+        series, missing = screened(series)
         model = series.model
         path = path_of(self.network or default_network(model.name, "resnet"))
         about = metadata_of(path)
@@ -109,7 +111,7 @@ class ResNet(Estimator):
         alone = kappa.copy() if self.sd_draws else kappa
         settings = {"network": about["name"], "scale": ready.scale, "threads": self.threads}
         residual = _residual(series, kappa, ready.scale)
-        maps = training_range.checked_maps(about, series, ready, kappa, residual, self.name, settings)
+        maps = training_range.checked_maps(about, series, ready, kappa, residual, self.name, settings, missing)
         if not self.sd_draws:
             return maps
         return bootstrap.with_sd(

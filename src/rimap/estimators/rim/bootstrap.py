@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rimap.derived import derived_map
 from rimap.errors import InputError
-from rimap.estimators.base import Progress, conditioning_warnings, part_of
+from rimap.estimators.base import Progress, part_of, with_conditioning
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.network_input import slices
 from rimap.likelihood import Noise, fisher_information
@@ -96,7 +96,7 @@ def with_sd(
     sd = np.where(has, np.sqrt(variance) * abs(unit), np.nan).astype(kappa.dtype)
     sd[[q for q in range(len(kappa)) if q not in carried]] = np.nan  # what is given has none
     maps = replace(maps, sd_kappa=sd, sd_derived=derived.sd(has), settings={**maps.settings, "sd_draws": n_draws})
-    return replace(maps, warnings=(*maps.warnings, *conditioning_warnings(series, maps)))
+    return with_conditioning(series, maps)
 
 
 class Spread:

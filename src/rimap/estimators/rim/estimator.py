@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.estimators.base import Estimator, Progress, conditioning_warnings, part_of
+from rimap.estimators.base import Estimator, Progress, part_of, with_conditioning
 from rimap.estimators.checks import training_range
+from rimap.estimators.checks.missing import screened
+from rimap.estimators.checks.training_range import FARTHEST_CHI2
 from rimap.estimators.rim import bootstrap
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
@@ -47,8 +49,6 @@ FOLDS = ((0.1, 3), (0.04, 2))
 #: Steps that determine which voxels are alike. With two, the field of inversion recovery is better by a tenth to a quarter and
 #: CV of T1 at SNR 5 by 2 %; another part of the images costs as much and gains more.
 FIRST_STEPS = 1
-#: By how much an estimate may raise χ² over the start's, which is the maximum of the likelihood: four standard deviations.
-FARTHEST_CHI2 = 16.0
 
 
 def _at(sigma: F32, where: NDArray[np.bool_]) -> F32:
@@ -120,6 +120,7 @@ class RIM(Estimator):
 
     def prepare(self, series: WeightedSeries) -> tuple[RIM, WeightedSeries]:
         """Return the estimator with the scale and smooth field of this series, and the series with its σ."""
+        series, _ = screened(series)
         loop, ready = self._loop(series), prepared(series, self.scale, self.threads)
         series = series.with_noise(ready.noise)
         found = self._smooth_field(loop, series, ready, None)
@@ -171,13 +172,14 @@ class RIM(Estimator):
         InputError
             Where the network was trained for another sequence, or σ is neither given nor to be found.
         """
+        series, missing = screened(series)
         loop, ready = self._loop(series), prepared(series, self.scale, self.threads)
         about = loop.about
         kappa, residual, sd = self._found(loop, series, ready, part_of(progress, 0, 1 + self.sd_draws))
         alone = kappa.copy() if self.sd_draws else kappa
         settings = {"network": about["name"], "scale": ready.scale, "threads": self.threads}
         maps = training_range.checked_maps(
-            about, series, ready, kappa, residual * np.float32(ready.scale), self.name, settings
+            about, series, ready, kappa, residual * np.float32(ready.scale), self.name, settings, missing
         )
         if not self.sd_draws:
             return maps if sd is None else _with_own_sd(maps, series, sd)
@@ -274,7 +276,7 @@ def _with_own_sd(maps: ParameterMaps, series: WeightedSeries, sd: F32) -> Parame
     for name in series.held:
         sd[series.model.index(name)] = np.nan
     maps = replace(maps, sd_kappa=sd, settings={**maps.settings, "sd_from": "network"})
-    return replace(maps, warnings=(*maps.warnings, *conditioning_warnings(series, maps)))
+    return with_conditioning(series, maps)
 
 
 class Step(NamedTuple):

@@ -1,0 +1,151 @@
+"""Images of one series with different receive gains, or of different sessions: the fit absorbs them, T is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.advice import unreliable
+from rimap.series import WeightedSeries
+from rimap.signals.base import FIELD, SignalModel
+
+Floats = NDArray[np.float64]
+
+#: Gains that differ by less do not matter; of repeats, which are directly comparable, and of air.
+_SMALL = 0.04
+#: Values of air are magnitudes of noise if their coefficient of variation is that of a Rayleigh distribution, within this.
+_RAYLEIGH, _NEAR = 0.5227, 0.03
+#: So many voxels of air tell its level, and by so many standard errors levels must differ.
+_AIR, _SURE = 300, 6.0
+#: So much of the residuals' power, and so large a range of gains, must the gains explain that fit best.
+_EXPLAINED, _RANGE = 0.08, 0.055
+#: Gains that are determined worse than the best by this factor (of the information) are not.
+_DETERMINED = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Bright:
+    """Voxels with much signal (V): images, what the fit expects, and κ.
+
+    Parameters
+    ----------
+    S, expected
+        (N, V).
+    kappa
+        (Q, V).
+    free
+        Positions in κ of what was estimated in each voxel by itself.
+    """
+
+    S: Floats
+    expected: Floats
+    kappa: Floats
+    free: list[int]
+
+
+def gain_warnings(series: WeightedSeries, bright: Bright, air: NDArray[np.bool_]) -> tuple[str, ...]:
+    """Return a warning if the images have different gains: seen in repeats, in the noise of air, or in the residuals.
+
+    Parameters
+    ----------
+    series
+        The images.
+    bright
+        Voxels with signal.
+    air
+        (*X), voxels without signal.
+    """
+    model = series.model
+    for source, gains in (
+        ("repeated images", _of_repeats(model, bright.S)),
+        ("the noise in air", _of_air(series.images, air, model.is_signed)),
+        ("the residuals", _of_fit(model, bright)),
+    ):
+        if gains is None:
+            continue
+        low, high = int(np.argmin(gains)), int(np.argmax(gains))
+        axis, t = model.axis, model.times
+        return (
+            unreliable(
+                f"The receive gain differs between the images: {source} show a ratio of {gains[high] / gains[low]:.2f} between image "
+                f"{high + 1} ({axis.text(t[high])}) and image {low + 1} ({axis.text(t[low])}). {model.time.name} is then wrong by "
+                "more than this. Check the scaling of the images, and that all are of one session. Until then do not rely on these maps."
+            ),
+        )
+    return ()
+
+
+def _of_repeats(model: SignalModel, S: Floats) -> Floats | None:
+    """Return gains (N) relative to the mean of the repeats of an image, `None` if they are alike."""
+    conditions = model.conditions
+    gains = np.ones(len(S))
+    for one in set(conditions):
+        same = [n for n, c in enumerate(conditions) if c == one]
+        if len(same) < 2:
+            continue
+        mean = S[same].mean(0)
+        power = float((mean**2).sum())
+        if power > 0:
+            gains[same] = (S[same] * mean).sum(1) / power
+    return gains if np.ptp(gains) > _SMALL else None
+
+
+def _of_air(images: NDArray[Any], air: NDArray[np.bool_], signed: bool) -> Floats | None:
+    """Return the level of noise in each image (N) relative to the mean, `None` if it is alike or no noise."""
+    where = np.flatnonzero(air)
+    if len(where) < _AIR:
+        return None
+    where = where[:: -(-len(where) // 50_000)]
+    values = np.stack([image[np.unravel_index(where, air.shape)] for image in images]).astype(float)
+    values = values[:, (values != 0).all(0)]
+    if values.shape[1] < _AIR:
+        return None
+    level = np.sqrt((values**2).mean(1))
+    if not (level > 0).all():
+        return None
+    if not signed and (abs(values.std(1) / values.mean(1) - _RAYLEIGH) > _NEAR).any():
+        return None
+    gains = np.asarray(level / level.mean())
+    error = (1 if not signed else np.sqrt(2)) / (
+        2 * np.sqrt(values.shape[1])
+    )  # of the root of a mean of squares, relative
+    return gains if np.ptp(gains) > max(_SMALL, _SURE * error) else None
+
+
+def _of_fit(model: SignalModel, bright: Bright) -> Floats | None:
+    """Return the gains (N) that fit best, `None` if they are alike or not what the residuals are.
+
+    To first order a gain 1 + δ of one image adds (1 − P) e f δ to the residual of a voxel, where P projects on what its fit absorbs:
+    T differs between voxels, the δ do not. A field that is free in each voxel absorbs too much of them. For decays, gains are too much like other deviations (several compartments, stimulated
+    echoes) to be told from them.
+    """
+    S, f, N = bright.S, bright.expected, len(bright.S)
+    field_is_free = any(model.parameters[q].role == FIELD for q in bright.free)
+    if not model.changes_sign or field_is_free or N - len(bright.free) < 1 or S.shape[1] < 50:
+        return None
+    J = np.moveaxis(model.partials(bright.kappa)[:, bright.free], 2, 0)
+    good = np.isfinite(J).all((1, 2)) & np.isfinite(f).all(0)
+    J, f, S = J[good], f[:, good], S[:, good]
+    if len(J) < 50:
+        return None
+    Q, _ = np.linalg.qr(J / np.maximum(np.linalg.norm(J, axis=1, keepdims=True), 1e-30))
+    P = np.eye(N) - Q @ np.swapaxes(Q, 1, 2)
+    D = P * f.T[:, None, :]
+    rest = np.einsum("vnm,mv->vn", P, S - f)
+    weight = 1 / np.maximum((f**2).mean(0), 1e-300)
+    size = (rest**2).sum(1) * weight
+    weight = weight / (1 + size / (9 * np.median(size) + 1e-300))
+    H = np.einsum("v,vnm,vnk->mk", weight, D, D)
+    b = np.einsum("v,vnm,vn->m", weight, D, rest)
+    value, vector = np.linalg.eigh(H)
+    sure = value > _DETERMINED * value[-1]
+    delta = vector[:, sure] @ ((vector[:, sure].T @ b) / value[sure])
+    power = float((weight * (rest**2).sum(1)).sum())
+    explained = float(b @ delta) / power if power > 0 else 0.0
+    noise = power / max(len(J) * (N - len(bright.free)), 1)
+    error = np.sqrt(noise * ((vector[:, sure] ** 2) / value[sure]).sum(1).max())
+    significant = np.ptp(delta) > max(_RANGE, _SURE * error)
+    return np.asarray(1 + delta) if significant and explained > _EXPLAINED else None

@@ -1,0 +1,240 @@
+"""Values that were never measured: zeros where an image does not reach, clipped values, wrapped whole numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import minimum_filter, uniform_filter
+
+from rimap.advice import Advice, Weight
+from rimap.estimators.sigma import dark_below
+from rimap.series import WeightedSeries
+from rimap.signals.base import SignalModel
+
+Where = NDArray[np.bool_]
+
+#: A zero is no measurement if voxels around it have at least this share of their root mean square in that image; the voxels next
+#: to it at least the second share, for a signal that crosses zero has small values around its zeros.
+_EXPECTED, _NEXT = 0.15, 0.05
+#: Zeros of coarse whole numbers are measurements: so many of their steps must be expected.
+_STEPS = 4.0
+#: Edges of the squares, in voxels, in which values are expected, from near to far; and how many voxels it takes.
+_NEAR, _FEWEST = (5, 15, 45), 3
+#: So many voxels with the largest value of all, and so many times the number at any other of the next values, are clipped; zeros that
+#: stand out in the same way from small values were not measured, also where the signal is low.
+_PILE, _OVER, _BELOW = 6, 4, 10
+#: Among so many of the smallest values.
+_SMALLEST = 10_000
+#: A magnitude below minus this share of the object's is wrapped, if this share of the object's voxels at most have one.
+_NEGATIVE, _FEW = 1.0, 0.02
+#: So many planes stand for a volume.
+_PLANES = 24
+#: From this share of the object's voxels on, missing values spoil the maps.
+_MANY = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Missing:
+    """How many voxels of each image have a value that was not measured.
+
+    Parameters
+    ----------
+    zero, clipped, negative
+        (N) numbers of voxels.
+    voxels
+        Number of voxels of the object.
+    """
+
+    zero: NDArray[np.int64]
+    clipped: NDArray[np.int64]
+    negative: NDArray[np.int64]
+    voxels: int = 0
+
+    @classmethod
+    def none(cls, n_images: int) -> Missing:
+        """Return that nothing is missing."""
+        zero, clipped, negative = (np.zeros(n_images, np.int64) for _ in range(3))
+        return cls(zero, clipped, negative)
+
+    def __add__(self, other: Missing) -> Missing:
+        """Return the sum over two parts of a series."""
+        return Missing(
+            self.zero + other.zero,
+            self.clipped + other.clipped,
+            self.negative + other.negative,
+            self.voxels + other.voxels,
+        )
+
+    def advice(self, model: SignalModel) -> tuple[str, ...]:
+        """Return what the user should know, in plain words."""
+        kinds: tuple[tuple[NDArray[np.int64], Callable[[int], str]], ...] = (
+            (
+                self.zero,
+                lambda n: (
+                    f"zero in {n:,} voxels where the others have signal: no map is made there. Check the field of view and the mask of each image"
+                ),
+            ),
+            (
+                self.clipped,
+                lambda n: (
+                    f"clipped in {n:,} voxels, which all have its largest value: no map is made there. Export the images with another scale"
+                ),
+            ),
+            (
+                self.negative,
+                lambda n: (
+                    f"far below zero in {n:,} voxels of a magnitude image: no map is made there. Whole numbers may have wrapped: export the images again"
+                ),
+            ),
+        )
+        found = []
+        for counts, what in kinds:
+            for n in np.flatnonzero(counts):
+                weight = Weight.UNRELIABLE if counts[n] > _MANY * self.voxels else Weight.CAUTION
+                found.append(
+                    Advice(f"image {n + 1} ({model.axis.text(model.times[n])}) is {what(int(counts[n]))}.", weight)
+                )
+        return tuple(found)
+
+
+def screened(series: WeightedSeries, level: float | None = None) -> tuple[WeightedSeries, Missing]:
+    """Return the series with NaN for values that were not measured, and how many there are.
+
+    Nothing is made of such voxels, and they have no say in a smooth field.
+
+    Parameters
+    ----------
+    series
+        The whole, or a slab.
+    level
+        Of a slab: `object_level` of the whole.
+    """
+    images, N = series.images, len(series.images)
+    suspects = [_suspects(image, series) for image in images]
+    if not any(s.any() for s in suspects):
+        return series, Missing.none(N)
+    rms = _rms(series)
+    if not (rms > 0).any():
+        return series, Missing.none(N)
+    thing = np.asarray(rms > (object_level(series) if level is None else level))
+    bad = {
+        "zero": [_not_reached(image, thing, rms) for image in images],
+        "clipped": _clipped(images, thing),
+        "negative": _wrapped(series, thing, rms),
+    }
+    counts = {k: np.array([int(w.sum()) for w in where], np.int64) for k, where in bad.items()}
+    found = Missing(**counts, voxels=int(thing.sum()))
+    if not any(c.any() for c in counts.values()):
+        return series, found
+    cleaned = images.copy()
+    for where in bad.values():
+        for image, w in zip(cleaned, where):
+            image[w] = np.nan
+    if not np.isfinite(cleaned).all(0).any():  # nothing would be left: the checks of the fit say what is wrong
+        return series, found
+    return replace(series, images=cleaned), found
+
+
+def object_level(series: WeightedSeries, *, every: bool = False) -> float:
+    """Return the root mean square above which voxels belong to the object, from some planes, or from every one."""
+    rms = _rms(series)
+    rms = rms if every else rms[..., sample_of_planes(series.shape)]
+    return dark_below(rms[rms > 0]) if (rms > 0).any() else 0.0
+
+
+def sample_of_planes(shape: tuple[int, ...]) -> Any:
+    """Return which planes of the last of three axes stand for the whole; all of a slice or a list."""
+    if len(shape) < 3:
+        return slice(None)
+    step = -(-shape[2] // _PLANES)
+    return np.arange(step // 2, shape[2], step)
+
+
+def _rms(series: WeightedSeries) -> NDArray[np.float64]:
+    """Return the root mean square (*X) over the images that are not zero; 0 where a value is not finite, or outside the mask."""
+    usable = np.asarray(series.selected & np.isfinite(series.images).all(0))
+    filled, power = np.zeros(series.shape), np.zeros(series.shape)
+    for image in series.images:
+        values = np.where(usable, image, 0).astype(float)
+        power += values**2
+        filled += values != 0
+    return np.asarray(np.sqrt(power / np.maximum(filled, 1)))
+
+
+def _suspects(image: NDArray[Any], series: WeightedSeries) -> Where:
+    """Return, quickly, whether an image has zeros, a pile at its largest value, or negative magnitudes (three answers)."""
+    with np.errstate(invalid="ignore"):
+        largest = np.fmax.reduce(image, axis=None)
+        return np.array(
+            [
+                np.count_nonzero(image) < image.size,
+                np.count_nonzero(image == largest) >= _PILE,
+                not series.model.is_signed and bool(np.fmin.reduce(image, axis=None) < -_NEGATIVE * 0.1 * abs(largest)),
+            ]
+        )
+
+
+def _not_reached(image: NDArray[Any], thing: Where, rms: NDArray[np.float64]) -> Where:
+    """Return the voxels of an object where an image is zero and should not be."""
+    zero = thing & (image == 0)
+    there = thing & ~zero
+    if not zero.any() or not there.any():
+        return np.zeros(thing.shape, bool)
+    size = np.where(there, abs(image), 0).astype(float)
+    expected = np.full(thing.shape, size[there].mean() / rms[there].mean())
+    for edge in reversed(_NEAR):
+        count, s, r = (_mean(x, edge) for x in (there.astype(float), size, np.where(there, rms, 0)))
+        expected = np.where(count * edge**2 >= _FEWEST - 0.5, s / np.maximum(r, 1e-300), expected)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(there, size / rms, np.inf)
+    nearest = minimum_filter(share, [3, 3, *[1] * (share.ndim - 2)][: share.ndim], mode="nearest")
+    step = float(size[there].min())
+    bright = (expected > _EXPECTED) & (nearest > _NEXT) & (expected * rms > _STEPS * step)
+    if _is_pile(int(zero.sum()), size[there]):
+        bright |= expected > _NEXT
+    return np.asarray(zero & bright)
+
+
+def _is_pile(zeros: int, others: NDArray[np.float64]) -> bool:
+    """Tell whether zero occurs far more often than other small values: whole numbers near a null have as many of each."""
+    smallest = np.partition(others, min(_SMALLEST, len(others) - 1))[:_SMALLEST]
+    counts = np.unique(smallest, return_counts=True)[1][:_BELOW]
+    return bool(zeros >= _PILE and zeros > _OVER * counts.max())
+
+
+def _mean(x: NDArray[np.float64], edge: int) -> NDArray[np.float64]:
+    return np.asarray(uniform_filter(x, [edge, edge, *[1] * (x.ndim - 2)][: x.ndim], mode="constant"))
+
+
+def _clipped(images: NDArray[Any], thing: Where) -> list[Where]:
+    """Return, for each image, the voxels of an object that have the value at which images are clipped."""
+    none = np.zeros(thing.shape, bool)
+    where, levels = [none] * len(images), set()
+    for n, image in enumerate(images):
+        values, counts = np.unique(image[thing], return_counts=True)
+        if len(values) < 2 or counts[-1] < max(_PILE, _OVER * counts[-1 - _BELOW : -1].max()):
+            continue
+        pile = thing & (image == values[-1])
+        others = [len(np.unique(other[pile])) for m, other in enumerate(images) if m != n]
+        if max(others, default=0) > 0.5 * counts[-1]:  # else these voxels are alike in all images: a drawn object
+            levels.add(float(values[-1]))
+            where[n] = pile
+    if levels:
+        highest = max(levels)
+        where = [w | (thing & (image >= highest)) for w, image in zip(where, images)]
+    return where
+
+
+def _wrapped(series: WeightedSeries, thing: Where, rms: NDArray[np.float64]) -> list[Where]:
+    """Return, for each magnitude image, the few voxels of an object that are far below zero."""
+    none = np.zeros(thing.shape, bool)
+    if series.model.is_signed or not thing.any():
+        return [none] * len(series.images)
+    limit = -_NEGATIVE * float(np.median(rms[thing]))
+    found = [thing & (image < limit) for image in series.images]
+    any_of_them = np.logical_or.reduce(found)
+    return found if any_of_them.sum() <= _FEW * thing.sum() else [none] * len(series.images)
