@@ -18,10 +18,11 @@ from rimap.errors import InputError
 from rimap.estimators.networks.rim import Passed
 from rimap.estimators.rim.loop import GENERAL
 from rimap.estimators.shipped import metadata_of
+from rimap.io.run_lock import locked
 from rimap.simulation.anatomies import Anatomy, digital_brain
 from rimap.simulation.patches import simulate_batch
 from rimap.training import loop
-from rimap.training.checkpoint import CHECKPOINT
+from rimap.training.checkpoint import CHECKPOINT, PREVIOUS
 from rimap.training.loop import Machine, build_network, train
 from rimap.training.loss import batch_loss
 from rimap.training.recipe import Training, read_training_recipe, training_recipe
@@ -220,6 +221,38 @@ def test_the_bias_penalty_sees_bias_and_not_noise(small_anatomy):
 
     assert abs(penalty(truth + noise)) < 0.05
     assert penalty(truth + 0.5) == pytest.approx(0.25, rel=1e-4)
+
+
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before(tmp_path):
+    """A disk that was full, or a machine that went down, costs some iterations and no more."""
+    recipe = tiny("paper")
+    train(recipe, tmp_path / "whole", machine=CPU)
+    train(recipe, tmp_path / "hurt", machine=CPU, stop_at=4)
+    whole = (tmp_path / "hurt" / CHECKPOINT).read_bytes()
+    (tmp_path / "hurt" / CHECKPOINT).write_bytes(whole[: len(whole) // 2])
+    seen = []
+    with pytest.warns(UserWarning, match=f"damaged .*goes on from {PREVIOUS}, iteration 2"):
+        train(recipe, tmp_path / "hurt", machine=CPU, progress=seen.append)
+    assert [s.done for s in seen] == [3, 4, 5, 6]
+    a, b = (load_file(tmp_path / d / CHECKPOINT) for d in ("whole", "hurt"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_checkpoints_that_cannot_be_read_are_named_with_the_remedy(tmp_path):
+    recipe = tiny("paper")
+    train(recipe, tmp_path, machine=CPU, stop_at=4)
+    for name in (CHECKPOINT, PREVIOUS):
+        (tmp_path / name).write_bytes(b"no tensors")
+    with pytest.raises(InputError, match=f"expected a checkpoint that can be read.*remove {CHECKPOINT} and {PREVIOUS}"):
+        train(recipe, tmp_path, machine=CPU)
+    (tmp_path / "recipe.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InputError, match=r"recipe.json: expected the recipe of the training"):
+        train(recipe, tmp_path, machine=CPU)
+
+
+def test_one_process_at_a_time_trains_in_a_folder(tmp_path):
+    with locked(tmp_path), pytest.raises(InputError, match="another"):
+        train(tiny("paper"), tmp_path, machine=CPU, stop_at=1)
 
 
 def test_single_voxels_and_lines_may_count_more(small_anatomy):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -18,6 +20,8 @@ from rimap.estimators.rim.loop import RIMConfig
 from rimap.training.recipe import EARLIER, TrainingRecipe
 
 CHECKPOINT, SETTINGS = "last.safetensors", "recipe.json"
+#: The checkpoint before the last one: a disk may lose the newest of all.
+PREVIOUS = "previous.safetensors"
 
 
 def save_checkpoint(
@@ -28,31 +32,80 @@ def save_checkpoint(
     average: dict[str, Tensor],
     done: int,
 ) -> None:
-    """Write weights, Adam's moments and the running average, whole or not at all, with the recipe inside."""
+    """Write weights, Adam's moments and the running average, whole or not at all, with the recipe inside.
+
+    It is on the disk before it gets its name, and the checkpoint before it is kept as `PREVIOUS`.
+
+    Raises
+    ------
+    InputError
+        Where it cannot be written.
+    """
     tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in average.items()}
     for i, state in optimiser.state_dict()["state"].items():
         tensors |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
     tensors = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
     part = path.with_name(path.name + ".part")
-    save_file(tensors, part, metadata={"iteration": str(done), "recipe": json.dumps(recipe.as_dict())})
-    part.replace(path)
+    try:
+        save_file(tensors, part, metadata={"iteration": str(done), "recipe": json.dumps(recipe.as_dict())})
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        if path.exists():
+            path.replace(path.with_name(PREVIOUS))
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise InputError(
+            f"cannot write the checkpoint {path}: {error}. Iteration {done} is lost; the same command goes on from the one before."
+        ) from None
 
 
 def resume(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, Tensor]) -> int:
-    if not path.exists():
-        return 0
+    """Load the checkpoint of a training, or the one before it where that is damaged; return how many iterations it has.
+
+    Raises
+    ------
+    InputError
+        Where there are checkpoints and none can be read.
+    """
+    problems: list[str] = []
+    for place in (path, path.with_name(PREVIOUS)):
+        if not place.exists():
+            continue
+        try:
+            done = _load(place, network, optimiser, average)
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            problems.append(f"{place.name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+            continue
+        if problems:
+            warnings.warn(
+                f"The checkpoint {path} is damaged ({problems[0]}). The training goes on from {place.name}, iteration {done}.",
+                stacklevel=2,
+            )
+        return done
+    if problems:
+        raise InputError(
+            f"{path.parent}: expected a checkpoint that can be read, got {'; '.join(problems)}. "
+            f"To begin anew, remove {path.name} and {PREVIOUS} there."
+        )
+    return 0
+
+
+def _load(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, Tensor]) -> int:
+    """Read all that a checkpoint has before anything is changed."""
     with safe_open(path, "pt") as f:
-        done = int(f.metadata()["iteration"])
+        done = int((f.metadata() or {})["iteration"])
         tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a mapping
-    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
-    for k in average:
-        average[k].copy_(tensors[f"average.{k}"])
+    averages = {k: tensors[f"average.{k}"] for k in average}
     state: dict[int, dict[str, Tensor]] = {}
     for k, v in tensors.items():
         if k.startswith("adam."):
             _, i, name = k.split(".", 2)
             state.setdefault(int(i), {})[name] = v
+    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
+    for k, v in averages.items():
+        average[k].copy_(v)
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     return done
 
@@ -102,8 +155,15 @@ def claim(recipe: TrainingRecipe, out: Path) -> None:
     What a recipe of an earlier release does not name has to have its default.
     """
     path = out / SETTINGS
-    if path.exists() and (out / CHECKPOINT).exists():
-        there, here = _flat(_in_current_names(json.loads(path.read_text(encoding="utf-8")))), _flat(recipe.as_dict())
+    if path.exists() and any((out / name).exists() for name in (CHECKPOINT, PREVIOUS)):
+        try:
+            recorded = _in_current_names(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, AttributeError, InputError) as error:
+            raise InputError(
+                f"{path}: expected the recipe of the training in this folder, got {error}. Write the recipe anew there, or "
+                f"remove {CHECKPOINT} and {PREVIOUS} to begin anew."
+            ) from None
+        there, here = _flat(recorded), _flat(recipe.as_dict())
         default = _flat(TrainingRecipe().as_dict())
         other = [key for key in here if here[key] != there.get(key, default.get(key)) and key not in _MAY_CHANGE]
         other += [key for key in there if key not in here]
@@ -111,7 +171,7 @@ def claim(recipe: TrainingRecipe, out: Path) -> None:
             raise InputError(
                 f"{out} holds a training of another recipe: {other[0]} is {there.get(other[0])!r} there and "
                 f"{here.get(other[0])!r} in yours{f', and {len(other) - 1} more differ' if other[1:] else ''}. "
-                f"Give another folder with -o, or remove {CHECKPOINT} there."
+                f"Give another folder with -o, or remove {CHECKPOINT} and {PREVIOUS} there."
             )
         return
     part = path.with_name(path.name + ".part")

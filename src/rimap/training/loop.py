@@ -6,6 +6,7 @@ the same, so a training that was killed goes on as if nothing had happened.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 import os
@@ -30,6 +31,7 @@ from rimap.estimators.networks.resnet import ResNet
 from rimap.estimators.networks.rim import RIM
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import from_state
+from rimap.io.run_lock import locked
 from rimap.signals import signal_models
 from rimap.simulation.anatomies import Anatomy, load_anatomies
 from rimap.simulation.patches import Batch, simulate_batch
@@ -113,15 +115,30 @@ def train(
     Raises
     ------
     InputError
-        Where `out` holds the training of another recipe, or the training diverged (with what to do).
+        Where `out` holds the training of another recipe or another process trains there, where a checkpoint cannot be read or
+        written, or the training diverged (with what to do).
     """
     o, out = recipe.training, Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    claim(recipe, out)
     inside = recipe.network == "rim" and o.precision == "bf16-mixed"  # the cell alone, not the data term
     precision = cast(Any, "32-true" if inside else o.precision)
     fabric = Fabric(accelerator=machine.accelerator, devices=machine.devices, precision=precision)
     fabric.launch()
+    with locked(out) if fabric.is_global_zero else contextlib.nullcontext():
+        if fabric.is_global_zero:
+            claim(recipe, out)
+        fabric.barrier()
+        return _train(recipe, out, fabric, machine, progress, stop_at)
+
+
+def _train(
+    recipe: TrainingRecipe,
+    out: Path,
+    fabric: Fabric,
+    machine: Machine,
+    progress: Callable[[Step], None] | None,
+    stop_at: int | None,
+) -> Path:
+    o = recipe.training
     if o.batch_size % (fabric.world_size * recipe.simulation.noise_draws):
         raise InputError(
             f"batch_size {o.batch_size} must be a multiple of devices × noise_draws = "

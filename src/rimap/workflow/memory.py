@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rimap.errors import InputError
+from rimap.workflow.control_groups import left_by_control_groups
 
 if TYPE_CHECKING:
     from rimap.estimators import Estimator
@@ -59,12 +60,7 @@ def available() -> int:
     with suppress(OSError, ValueError, IndexError):
         text = Path("/proc/meminfo").read_text()
         free.append(int(re.findall(r"^MemAvailable:\s*(\d+) kB", text, re.M)[0]) << 10)
-    for most, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        with suppress(OSError, ValueError):
-            free.append(max(0, int(Path(most).read_text()) - int(Path(used).read_text())))
+    free += left_by_control_groups()
     with suppress(ImportError, OSError, ValueError, IndexError):
         import resource
 

@@ -1,0 +1,70 @@
+"""How much memory the control groups of this process leave it: the limits of a batch job or a container."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+
+class _Version(NamedTuple):
+    """Where a version of control groups has its files, below the mount point, and what they are called."""
+
+    folder: str
+    limit: str
+    usage: str
+    reclaimable: str
+
+
+#: Version 2 mounts one tree, version 1 one for each controller. The cache of files counts as usage, and is given back.
+_UNIFIED = _Version("", "memory.max", "memory.current", "inactive_file")
+_OF_MEMORY = _Version("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
+
+def left_by_control_groups(root: Path = Path("/")) -> list[int]:
+    """Return the bytes that each control group with a limit leaves: that of this process, and all above it.
+
+    Parameters
+    ----------
+    root
+        What ``proc`` and ``sys`` are in.
+
+    References
+    ----------
+    cgroups(7) of the Linux manual. A job of SLURM has its limit in ``…/job_N`` and its process in ``…/job_N/step_M/task_K``.
+    """
+    left = []
+    for version, path in _memberships(root):
+        mount = root / "sys/fs/cgroup" / version.folder
+        # In a container the path may be that of the host, which is not visible there; the mount is then its own group.
+        inside = mount / path.lstrip("/")
+        for folder in (inside, *inside.parents):
+            if folder != mount and mount not in folder.parents:
+                break
+            with suppress(OSError, ValueError):
+                most = int((folder / version.limit).read_text())
+                used = int((folder / version.usage).read_text()) - _reclaimable(folder, version)
+                left.append(max(0, most - used))
+    return left
+
+
+def _memberships(root: Path) -> list[tuple[_Version, str]]:
+    """Return the version and the path of the groups that limit memory; the roots of both without a list of them."""
+    found = []
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            number, _, rest = line.partition(":")
+            controllers, _, path = rest.partition(":")
+            if number == "0" and not controllers:
+                found.append((_UNIFIED, path))
+            elif "memory" in controllers.split(","):
+                found.append((_OF_MEMORY, path))
+    return found or [(_UNIFIED, "/"), (_OF_MEMORY, "/")]
+
+
+def _reclaimable(folder: Path, version: _Version) -> int:
+    with suppress(OSError, IndexError):
+        text = (folder / "memory.stat").read_text()
+        return int(re.findall(rf"^{version.reclaimable} (\d+)$", text, re.M)[0])
+    return 0
