@@ -16,6 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import rimap
+from rimap.io.reading import Reading
 
 from .conftest import AFFINE, MODEL, SHAPE, TI, Ground, cases, images
 
@@ -243,7 +244,7 @@ def test_a_scale_cuts_nothing_off_the_smallest_numbers(ground: Ground) -> None:
     struct.pack_into("<ff", raw, 112, 1.1, 0.0)
     path.write_bytes(bytes(raw))
     (series,) = rimap.io.find_series(path, sequence="ir")
-    found = series.load(times_ms=TI, signed=False).images[:, 0, 0, 0]
+    found = series.load(Reading(times_ms=TI, signed=False)).images[:, 0, 0, 0]
     np.testing.assert_allclose(found / found[-1], data.astype(float) / float(data[-1]), rtol=1e-6)
 
 
@@ -262,5 +263,5 @@ def test_every_way_to_scale_is_read_as_nibabel_does(ground: Ground, tools: Simpl
                 continue
             if status == 0:
                 (series,) = rimap.io.find_series(path, sequence="ir")
-                found = series.load(times_ms=tools.TI, signed=True).images
+                found = series.load(Reading(times_ms=tools.TI, signed=True)).images
                 np.testing.assert_allclose(found, expected, rtol=1e-6)

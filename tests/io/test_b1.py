@@ -15,6 +15,7 @@ from rimap.errors import InputError
 from rimap.io import find_series, read
 from rimap.io.b1 import find_b1, write_b1
 from rimap.io.given import effect_of_error, found_given
+from rimap.io.reading import Reading
 from rimap.signals.mp2rage import UniformMP2RAGE
 from rimap.signals.variable_flip_angle import VariableFlipAngle
 
@@ -97,11 +98,11 @@ def test_maps_of_fields_outside_the_data_set_and_several_of_them(tmp_path: Path)
     (note, warning) = near.open().notes  # that of the data set comes first, but is on another grid
     assert "was not used for B1" in note and "Resample it" in note and "no map of B1 was found" in warning
     with pytest.raises(InputError, match=r"map of B1 has shape \(4, 5, 3\) and the images \(4, 5, 2\)\. Resample it"):
-        series.open(given={"B1": root / "sub-1/fmap/sub-1_TB1map.nii.gz"})
+        series.open(Reading(given={"B1": root / "sub-1/fmap/sub-1_TB1map.nii.gz"}))
     with pytest.raises(
         InputError, match=r"expected B1 from 0\.3 to 2, as a factor or in per cent, got a median of 800"
     ):
-        series.open(given={"B1": save(tmp_path / "siemens.nii.gz", np.full(SHAPE, 800, np.int16))})
+        series.open(Reading(given={"B1": save(tmp_path / "siemens.nii.gz", np.full(SHAPE, 800, np.int16))}))
     for run in "12":
         save(tmp_path / f"many/sub-1/fmap/sub-1_run-{run}_TB1map.nii.gz", np.ones(SHAPE, np.float32))
     shutil.rmtree(root / "sub-1/fmap")

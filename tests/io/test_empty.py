@@ -12,6 +12,7 @@ import rimap
 from rimap.errors import InputError
 from rimap.io import find_series
 from rimap.io.empty import empty_slices, left_out
+from rimap.io.reading import Reading
 
 TI = [50.0, 200, 400, 800, 1500, 2500, 4000]
 IR, T2 = rimap.InversionRecovery(tau=TI, tr=9000.0), rimap.T2Decay(tau=[10.0, 20, 40, 80])
@@ -26,7 +27,7 @@ def images(model: rimap.SignalModel, planes: int = 5) -> np.ndarray:
 def load(path: Path, S: np.ndarray) -> rimap.WeightedSeries:
     nib.save(nib.Nifti1Image(np.moveaxis(S, 0, -1).astype(np.float32), np.eye(4)), path)
     (found,) = find_series(path, sequence="ir")
-    return found.load(times_ms=TI, tr_ms=9000.0)
+    return found.load(Reading(times_ms=TI, tr_ms=9000.0))
 
 
 def test_a_slice_that_lacks_in_one_image_has_no_map_and_the_others_theirs(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from rimap.errors import InputError
 from rimap.io import find_series, read, write_maps
 from rimap.io.metadata import model_from_metadata, settings_metadata
 from rimap.io.naming import main_suffix
+from rimap.io.reading import Reading
 from rimap.io.results import find_results
 from rimap.series import ParameterMaps
 from rimap.signals import SignalModel, signal_models
@@ -160,7 +161,7 @@ def test_maps_are_read_back_with_their_model(cls: type[SignalModel], as_maps: Ma
     root = write_bids(tmp_path / "raw", model)
     (files,) = find_series(next(root.rglob("*.nii.gz")), sequence=cls.name)
     given = {p.name: 1.1 * (p.start or 1.0) for p in cls.parameters if p.given}
-    series = files.load(given=given)
+    series = files.load(Reading(given=given))
     series = dataclasses.replace(series, model=series.model.with_bounds({cls.parameters[-1].name: (2.0, 900.0)}))
     maps = as_maps(series)
     for name, value in given.items():
@@ -214,7 +215,7 @@ def test_derivatives_of_all_models_are_valid(as_maps: Make, tmp_path: Path) -> N
             (files,) = find_series(first, sequence=cls.name)
             given = {p.name: np.full(SHAPE, p.start) for p in cls.parameters if p.given}
             write_maps(
-                as_maps(files.load(given=given)),
+                as_maps(files.load(Reading(given=given))),
                 files,
                 tmp_path / "out",
                 rates=True,

@@ -12,6 +12,7 @@ import pytest
 from rimap.errors import InputError
 from rimap.io import find_series, read
 from rimap.io.kind import GRADIENT, SPIN, UNKNOWN, echo_kind
+from rimap.io.reading import Reading
 from rimap.signals import signal_models
 from rimap.signals.base import axis_of
 
@@ -103,7 +104,7 @@ def test_loose_files_are_what_differs_between_them(name: str, tmp_path: Path) ->
         save(tmp_path / f"scan_{n}.nii.gz", image, sidecar | about)
     (files,) = find_series(tmp_path)
     assert files.model_class().name == name
-    assert files.load(**part).model == model
+    assert files.load(Reading(**part)).model == model
 
 
 def test_two_settings_that_differ_are_no_series_of_one(tmp_path: Path) -> None:

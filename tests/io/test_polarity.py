@@ -13,6 +13,7 @@ import rimap
 from rimap.errors import InputError
 from rimap.io import find_series, read
 from rimap.io.polarity import looks_signed, phase_circle, refuse_reversed
+from rimap.io.reading import Reading
 
 
 def write_parts(
@@ -120,7 +121,7 @@ def test_a_reversed_sign_is_refused(tmp_path: Path, build: SimpleNamespace, gain
         path = build.save(tmp_path / "ir.nii", np.moveaxis(sign * signed[..., None], 0, -1))
         for told in (None, True):
             (files,) = find_series(path, sequence="ir")
-            opened = files.open(times_ms=build.TI, signed=told)
+            opened = files.open(Reading(times_ms=build.TI, signed=told))
             if sign == 1:
                 assert opened.read().model.signed and opened.settled().model.signed
                 continue
@@ -141,7 +142,7 @@ def test_images_that_change_little_or_rise_are_not_called_reversed(tau: tuple[fl
 
 def test_real_images_are_what_they_are(shared_data: Path) -> None:
     rng = np.random.default_rng(4)
-    head = find_series(shared_data / "brain_in_vivo", sequence="ir")[0].load(signed=True).images
+    head = find_series(shared_data / "brain_in_vivo", sequence="ir")[0].load(Reading(signed=True)).images
     phantoms = [s.load() for s in find_series(shared_data / "nist_phantom", sequence="ir")]
     assert [s.model.signed for s in phantoms] == [False, False, True]
     phantoms = [s.images for s in phantoms if not s.model.signed]

@@ -10,6 +10,7 @@ import pytest
 
 import rimap
 from rimap.io import find_series, read, read_labels
+from rimap.io.reading import Reading
 
 
 def test_brain_is_signed_with_a_repetition_time(shared_data: Path) -> None:
@@ -35,7 +36,7 @@ def test_phantom_has_its_series_and_its_labels_lie_on_them(shared_data: Path) ->
     }
     siemens = series["sub-siemens1p5TplateT1 IRT1"].load()
     assert siemens.model.tr == (1000, 1000, 1000, 1260, 1860, 2460)
-    echoes = series["sub-philips3TplateT2 MESE"].load(skip_first=1)
+    echoes = series["sub-philips3TplateT2 MESE"].load(Reading(skip_first=1))
     assert echoes.model.tau == tuple(range(16, 257, 8))
     for path in (folder / "derivatives").rglob("*_dseg.nii.gz"):
         subject = path.name.split("_")[0].removeprefix("sub-")

@@ -17,6 +17,7 @@ import pytest
 from rimap.errors import InputError
 from rimap.io import find_series, read
 from rimap.io.nifti import open_nifti
+from rimap.io.reading import Reading
 
 
 def refused(function: Callable[[], object]) -> str:
@@ -104,7 +105,7 @@ class TestTimes:
         file = bids / "sub-01/anat/sub-01_inv-2_IRT1.nii.gz"
         assert "t2" in refused(lambda: read(file, sequence="t2"))
         (series,) = find_series(file)
-        assert "inversion recovery by its suffix" in refused(lambda: series.load(sequence="t2"))
+        assert "inversion recovery by its suffix" in refused(lambda: series.load(Reading(sequence="t2")))
 
 
 class TestGrids:

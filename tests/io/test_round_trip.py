@@ -15,6 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 import rimap
 from rimap.io import find_series, read, write_maps
+from rimap.io.reading import Reading
 from rimap.io.results import find_results
 from rimap.series import ParameterMaps
 
@@ -115,7 +116,7 @@ def test_images_left_out_by_time_are_found_again(tmp_path: Path, build: SimpleNa
         build.save(tmp_path / f"raw/sub-1/anat/sub-1_echo-{n}_MESE.nii.gz", data, {"EchoTime": te / 1000})
     (tmp_path / "raw/dataset_description.json").write_text('{"Name": "test", "BIDSVersion": "1.10.0"}')
     (files,) = find_series(tmp_path / "raw")
-    series = files.load(skip_first=1)
+    series = files.load(Reading(skip_first=1))
     write_maps(rimap.NLLS().estimate(series), files, tmp_path / "out")
     (result,) = find_results(tmp_path / "out")
     again = result.series(result.load())

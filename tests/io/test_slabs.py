@@ -109,6 +109,7 @@ def test_slabs_give_the_maps_of_the_whole(
         elif name.endswith(".json"):  # misaligned images are searched for in the slices that are shown
             about, other = (json.loads(d[name]) for d in (expected, found))
             about["Warnings"] = [w for w in about["Warnings"] if "misaligned" not in w]
+            other["Notes"] = [n for n in other["Notes"] if not n.startswith("Mapped in slabs")]
             assert about == other
         else:
             assert expected[name] == found[name], name

@@ -18,6 +18,7 @@ import pytest
 import rimap
 from rimap.errors import InputError
 from rimap.io import SeriesFiles, check_output, find_series, planned_outputs, read, write_maps
+from rimap.io.reading import Reading
 from rimap.series import ParameterMaps, Status
 
 Make = Callable[..., ParameterMaps]
@@ -251,7 +252,7 @@ class TestLoose:
     def test_names_and_units(self, tmp_path: Path, build: SimpleNamespace, as_maps: Make) -> None:
         path = build.save(tmp_path / "in" / "my.scan.nii.gz", np.moveaxis(build.recovery(), 0, -1))
         (series,) = find_series(path, sequence="ir")
-        maps = as_maps(series.load(times_ms=build.TI))
+        maps = as_maps(series.load(Reading(times_ms=build.TI)))
         for estimator in ("nlls", "mle"):
             write_maps(replace(maps, estimator=estimator), series, tmp_path / "out", sequence="ir")
         found = names(tmp_path / "out")

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from rimap.cli import build
 from rimap.errors import InputError
 from rimap.io import find_series, write_maps
+from rimap.io.reading import Reading
 from rimap.io.results import find_results
 from rimap.likelihood import Gaussian, Rician
 from rimap.report import Run, page
@@ -200,11 +201,13 @@ def test_a_second_estimator_and_loose_files(bids, tmp_path, rimap):
     assert rimap("report", out).exit_code == 0 and len(list(out.glob("*.html"))) == 4
     save(tmp_path / "ir.nii.gz", np.moveaxis(images_of(TI, decay=False)[0], 0, -1))
     (files,) = find_series(tmp_path / "ir.nii.gz", sequence="ir")
-    write_maps(estimate(files.load(times_ms=TI, tr_ms=6000, sequence="ir")), files, tmp_path / "loose", sequence="ir")
+    write_maps(
+        estimate(files.load(Reading(times_ms=TI, tr_ms=6000, sequence="ir"))), files, tmp_path / "loose", sequence="ir"
+    )
     result = rimap("report", tmp_path / "loose")
     assert result.exit_code == 0 and result.stdout.split() == [str(tmp_path / "loose" / "ir_T1map_report.html")]
     write_maps(
-        estimate(files.load(times_ms=TI, tr_ms=6000, sequence="ir", skip_first=1)),
+        estimate(files.load(Reading(times_ms=TI, tr_ms=6000, sequence="ir", skip_first=1))),
         files,
         tmp_path / "less",
         sequence="ir",

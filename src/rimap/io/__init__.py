@@ -6,9 +6,11 @@ from rimap.io.atomic import write_whole
 from rimap.io.derivatives import check_output, map_files, planned_outputs, write_maps
 from rimap.io.finding import find_series, read
 from rimap.io.masks import read_labels, read_mask
+from rimap.io.reading import Reading
 from rimap.io.series_files import SeriesFiles
 
 __all__ = [
+    "Reading",
     "SeriesFiles",
     "check_output",
     "find_series",

@@ -26,6 +26,7 @@ from rimap.io.found import Found, LeftOut
 from rimap.io.grouping import numbering, series_of, series_of_some
 from rimap.io.loose import loose_series
 from rimap.io.nifti import header_and_data
+from rimap.io.reading import Reading
 from rimap.io.series_files import SeriesFiles
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
@@ -253,7 +254,7 @@ def read(
             f"{len(found)} series in {path}: {_listing(found)}. Choose one by any file of it, as in "
             f"read({str(first)!r}), or take all with find_series."
         )
-    return found[0].load(
+    how = Reading(
         times_ms=times_ms,
         tr_ms=tr_ms,
         settings=settings,
@@ -264,6 +265,7 @@ def read(
         skip_first=skip_first,
         signed=signed,
     )
+    return found[0].load(how)
 
 
 def _listing(series: Sequence[SeriesFiles]) -> str:

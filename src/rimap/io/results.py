@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +20,8 @@ from rimap.io.metadata import model_from_metadata
 from rimap.io.naming import desc_of, main_suffix, outputs_of, own_suffix, sidecar_of
 from rimap.io.nifti import open_nifti
 from rimap.io.provenance import ARRAY
+from rimap.io.reading import Reading
+from rimap.io.sources import source_path
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals import Parameter, SignalModel
@@ -178,7 +178,7 @@ class ResultFiles:
         named = self.metadata.get("Sources")
         if not isinstance(named, list) or not named or not all(isinstance(s, str) for s in named):
             raise InputError("the sidecar names no sources")
-        found = [self._source(s) for s in named]
+        found = [source_path(s, self.main.parent, self.dataset) for s in named]
         for path in found:
             if not is_nifti(path) or not path.is_file():
                 raise InputError(
@@ -219,9 +219,11 @@ class ResultFiles:
                 s.name: v for s in model.settings.values() if not s.per_image and (v := _shared(model, s)) is not None
             }
         all_values = (
-            files.open(sequence=model.name, settings=typed, given=given).model.times if more > 0 else model.times
+            files.open(Reading(sequence=model.name, settings=typed, given=given)).model.times
+            if more > 0
+            else model.times
         )
-        series = files.load(
+        how = Reading(
             settings=typed,
             given=given,
             sequence=model.name,
@@ -230,6 +232,7 @@ class ResultFiles:
             skip_first=max(len(set(all_values)) - len(set(model.times)), 0),
             signed=model.is_signed if knows_polarity(model) else None,
         )
+        series = files.load(how)
         if series.model.n_images != model.n_images or not np.allclose(series.model.times, model.times, rtol=1e-6):
             raise InputError("the sources have other times than the maps")
         if not _same_images(series, maps):
@@ -250,7 +253,7 @@ class ResultFiles:
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 known[name] = float(value)
             elif isinstance(value, str) and value != ARRAY:
-                known[name] = self._source(value)
+                known[name] = source_path(value, self.main.parent, self.dataset)
             else:
                 written = self._path(*self._wanted()[name]) if name in self._wanted() else None
                 if written is None or not written.is_file():
@@ -275,32 +278,6 @@ class ResultFiles:
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 known[name] = float(value)
         return known
-
-    def _source(self, name: str) -> Path:
-        out = self.dataset or self.main.parent
-        if not name.startswith("bids:"):
-            path = absolute(out / os.fsdecode(unquote_to_bytes(name)))
-            # Loose maps name their sources from OUT. A sidecar that was received does not decide what else is read here.
-            within = path.is_relative_to(out) and path.resolve().is_relative_to(out.resolve())
-            if urlsplit(name).scheme or name.startswith("/") or (self.dataset is not None and not within):
-                raise InputError(f"the source {name!r} leads out of the data set")
-            return path
-        _, link, inside = (*name.split(":", 2), "", "")[:3]
-        description = (
-            read_json(out / "dataset_description.json") if (out / "dataset_description.json").is_file() else {}
-        )
-        links = description.get("DatasetLinks")
-        target = links.get(link) if isinstance(links, dict) else None
-        if not isinstance(target, str):
-            raise InputError(f"dataset_description.json does not say where the data set {link!r} is")
-        parts = urlsplit(target)
-        if parts.scheme not in ("", "file"):
-            raise InputError(f"the data set {link!r} is not on this machine")
-        root = absolute(Path(unquote(parts.path)) if parts.scheme else out / unquote(target))
-        path = absolute(root / inside)
-        if not (path.is_relative_to(root) and path.resolve().is_relative_to(root.resolve())):
-            raise InputError(f"the source {name!r} leads out of its data set")
-        return path
 
     def _noise(self) -> Noise | None:
         kind = {"gaussian": Gaussian, "rician": Rician}.get(str(self.metadata.get("NoiseModel")))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.io.bids import Sidecars, model_of_suffix, models, sidecar_beside
@@ -20,9 +19,10 @@ from rimap.io.nifti import NiftiFile, header_and_data, open_nifti, stamp
 from rimap.io.opened import OpenSeries, check_companions
 from rimap.io.order import check_order, without_first
 from rimap.io.philips import in_one_scale
-from rimap.io.settings import note_on_repeats, option_of, settings_from_sidecars, settings_from_user, split_settings
+from rimap.io.reading import AS_FOUND, Reading
+from rimap.io.repeats import note_on_repeats
+from rimap.io.settings import option_of, settings_from_sidecars, settings_from_user, split_settings
 from rimap.io.slice_times import slice_delays
-from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
 from rimap.signals import SignalModel
 from rimap.signals.base import axis_of
@@ -150,19 +150,7 @@ class SeriesFiles:
             return model_of_suffix(self.suffix)
         return models()[self.sequence]
 
-    def load(
-        self,
-        *,
-        times_ms: Iterable[float] | None = None,
-        tr_ms: float | Iterable[float] | None = None,
-        settings: Mapping[str, Any] | None = None,
-        given: Mapping[str, Any] | None = None,
-        sequence: str | None = None,
-        mask: Path | str | NDArray[Any] | None = None,
-        noise: Noise | None = None,
-        skip_first: int = 0,
-        signed: bool | None = None,
-    ) -> WeightedSeries:
+    def load(self, how: Reading = AS_FOUND) -> WeightedSeries:
         """Read the series; the parameters are those of `open`.
 
         Raises
@@ -170,82 +158,39 @@ class SeriesFiles:
         InputError
             For whatever does not fit together, naming the files.
         """
-        opened = self.open(
-            times_ms=times_ms,
-            tr_ms=tr_ms,
-            settings=settings,
-            given=given,
-            sequence=sequence,
-            mask=mask,
-            noise=noise,
-            skip_first=skip_first,
-            signed=signed,
-        )
-        return opened.read()
+        return self.open(how).read()
 
-    def open(
-        self,
-        *,
-        times_ms: Iterable[float] | None = None,
-        tr_ms: float | Iterable[float] | None = None,
-        settings: Mapping[str, Any] | None = None,
-        given: Mapping[str, Any] | None = None,
-        sequence: str | None = None,
-        mask: Path | str | NDArray[Any] | None = None,
-        noise: Noise | None = None,
-        skip_first: int = 0,
-        signed: bool | None = None,
-    ) -> OpenSeries:
+    def open(self, how: Reading = AS_FOUND) -> OpenSeries:
         """Read the headers and sidecars of the series; its images are read by what is returned.
 
         Parameters
         ----------
-        times_ms
-            Values of the setting that differs between the images, if it is a time, in the order of `images`, ms; from the
-            sidecars if left out.
-        tr_ms
-            The setting ``tr``: the repetition time, one or one for each image, ms; from the sidecars if left out.
-        settings
-            Any setting of the signal model by name (``{"flip_angle": (3, 20)}``), one value or one for each image, in the
-            unit of the setting: ms, degrees. What is left out comes from the sidecars.
-        given
-            Parameters that are known, by name: a file, a number, or an array (*X). Without a file for B1, that of the data
-            set (TB1map of the same subject and session) is used if there is one.
-        sequence
-            A signal model by name, if suffix and sidecars do not say it or are to be read as another one.
-        mask
-            A file or an array (*X).
-        noise
-            `Gaussian(…)` or `Rician(…)`.
-        skip_first
-            Leave out the images of this many shortest times (1 for the first echo of a MESE), repeats of them as well.
-        signed
-            Whether inversion recovery images keep their polarity. Left out: as `part-` says, and without it as the
-            images look. `False` takes the modulus.
+        how
+            What the user says in place of names and sidecars.
 
         Raises
         ------
         InputError
             For whatever does not fit together, naming the files.
         """
-        model = self.model_class(sequence)
-        typed, options = split_settings(settings, model, times_ms=times_ms, tr_ms=tr_ms)
+        model = self.model_class(how.sequence)
+        typed, options = split_settings(how.settings, model, times_ms=how.times_ms, tr_ms=how.tr_ms)
         files, notes = self._opened(self.metadata(), _count(typed.get(axis_of(model).name)))
         values, about_settings = self._settings(model, files, typed)
         notes += about_settings
-        options |= self._polarity(model, signed)
-        keep = without_first(values[axis_of(model).name], skip_first, self.label, axis_of(model))
+        options |= self._polarity(model, how.signed)
+        keep = without_first(values[axis_of(model).name], how.skip_first, self.label, axis_of(model))
         whole, unused = _built(model, values, typed, options)
         notes += unused
         first = placed_first(files)
-        known, about_given = given_maps(given or {}, self, whole, first)
+        known, about_given = given_maps(how.given or {}, self, whole, first)
         companions = [open_nifti(f) for f in self.companions]
         if companions:
             notes += check_same_grid([first, *companions])
             check_companions(files, companions)
-        where: Any = mask
-        if isinstance(mask, (str, Path)):
-            where = MaskFile.of(Path(mask), first.shape, affine_of(first))
+        where: Any = how.mask
+        if isinstance(where, (str, Path)):
+            where = MaskFile.of(Path(where), first.shape, affine_of(first))
             notes += where.notes
         delays, about_slices = slice_delays(files, self.metadata(), model)
         return OpenSeries(
@@ -255,9 +200,9 @@ class SeriesFiles:
             keep=tuple(keep),
             model=whole.subset(np.flatnonzero(keep)),
             part=self.part,
-            signed=signed,
+            signed=how.signed,
             mask=where,
-            noise=noise,
+            noise=how.noise,
             notes=(*self.notes, *notes, *about_slices, *about_given),
             delays=delays,
             given={name: g.value for name, g in known.items()},

@@ -14,16 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from rimap import advice
 from rimap.errors import InputError, count_of
-from rimap.io.nifti import NiftiFile
 from rimap.signals import SignalModel
 from rimap.signals.base import axis_of
 from rimap.signals.options import other_options
 from rimap.signals.settings import REPETITION_TIME, Setting, settings_of
 
-#: Mean magnitudes of repeats of an image differ by less than this factor.
-_LARGEST_RATIO_OF_REPEATS = 1.5
 #: A setting that all images share may be written with this relative difference: some scanners round it for each image.
 _ROUNDING = 1e-3
 #: Units as messages name them, in rimap and in a sidecar.
@@ -193,36 +189,6 @@ def sidecar_field(setting: Setting, metadata: Sequence[Mapping[str, Any]]) -> st
     return next((f for f in setting.sidecar_fields if metadata and all(m.get(f) is not None for m in metadata)), None)
 
 
-def note_on_repeats(
-    files: Sequence[NiftiFile], metadata: Sequence[Mapping[str, Any]], model: type[SignalModel]
-) -> list[str]:
-    """Return a note if volumes of a file share the one value of its sidecar; one such file is looked at.
-
-    Raises
-    ------
-    InputError
-        Where its volumes are too different to be repeats: magnitude and phase, echoes, a noise scan.
-    """
-    axis = axis_of(model)
-    field = sidecar_field(axis, metadata)
-    if len(files) < 2 or field is None:
-        return []
-    once = {k: _numbers(m[field], field, f.path, axis) for k, (f, m) in enumerate(zip(files, metadata))}
-    several = [k for k, values in once.items() if files[k].n_volumes > len(values) == 1]
-    if not several:
-        return []
-    file = files[min(several, key=once.__getitem__)]
-    levels = [float(np.abs(np.nan_to_num(v, posinf=0, neginf=0)).mean(dtype=float)) for v in file.volumes()]
-    if max(levels) > _LARGEST_RATIO_OF_REPEATS * min(levels):
-        raise InputError(
-            f"{file.path.name}: expected repeats, because its sidecar has one {field} for {file.n_volumes} volumes, got mean "
-            f"magnitudes from {min(levels):.3g} to {max(levels):.3g}: these are no repeats. Phase, echoes or a noise scan? Keep "
-            "one volume in each file, or give each its value in the sidecar."
-        )
-    what = "time" if axis.unit == "ms" else axis.title
-    return [advice.note(f"{max(f.n_volumes for f in files)} volumes for each {what} are taken as repeats")]
-
-
 def _add(given: dict[str, Any], name: str, values: Any, option: str) -> None:
     if name in given:
         raise InputError(f"{option} and --set {name}: expected one of them, got both. Leave one out.")
@@ -309,7 +275,7 @@ def _read(setting: Setting, field: str, files: Files, model: type[SignalModel]) 
     found: list[float] = []
     shared: list[tuple[float, ...]] = []
     for path, count, meta in zip(files.images, files.counts, files.metadata):
-        values = _numbers(meta[field], field, path, setting)
+        values = numbers_in(meta[field], field, path, setting)
         _refuse_too_large(setting, field, values, path, model)
         if setting.per_image is False:
             shared.append(_shared(setting, field, values, path))
@@ -348,7 +314,7 @@ def _listed(setting: Setting, values: Sequence[float]) -> str:
     return ", ".join(f"{setting.in_sidecar(v):g}" for v in values)
 
 
-def _numbers(value: Any, field: str, path: Path, setting: Setting) -> list[float]:
+def numbers_in(value: Any, field: str, path: Path, setting: Setting) -> list[float]:
     """Return the number, or the array of numbers, of a sidecar field.
 
     Raises

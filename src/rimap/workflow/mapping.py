@@ -185,11 +185,13 @@ def map_one(
     InputError
         For whatever does not fit together.
     """
+    from rimap.io.reading import Reading
+
     model = files.model_class(request.sequence)
     estimator, choice = chosen(request, model)
     record = record_for(request, files)
     overwrite = request.overwrite or record.state() == "begun"
-    opened = files.open(
+    how = Reading(
         times_ms=request.times_ms,
         tr_ms=request.tr_ms if request.tr_ms is None or len(request.tr_ms) > 1 else request.tr_ms[0],
         settings=settings_for(request, model),
@@ -200,6 +202,7 @@ def map_one(
         skip_first=request.skip_first,
         signed=request.signed,
     )
+    opened = files.open(how)
     name = " ".join(x for x in (position, files.label) if x)
     making = Making(request=request, files=files, estimator=estimator, choice=choice, record=record)
     with ExitStack() as stack:

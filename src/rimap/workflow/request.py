@@ -102,7 +102,7 @@ class Request:
         sigma: Any = self.sigma
         if isinstance(sigma, str):
             values["sigma"] = Path(sigma)
-        if self.fill is not None and not math.isfinite(self.fill):
+        if self.fill is not None and math.isinf(self.fill):
             raise InputError(
                 f"--fill: expected a finite number to write in place of NaN, got {self.fill:g}. Leave it out for NaN."
             )

@@ -1,0 +1,48 @@
+"""Volumes that share one value of the axis: repeats, or something else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rimap import advice
+from rimap.errors import InputError
+from rimap.io.nifti import NiftiFile
+from rimap.io.settings import numbers_in, sidecar_field
+from rimap.signals import SignalModel
+from rimap.signals.base import axis_of
+
+#: Mean magnitudes of repeats of an image differ by less than this factor.
+_LARGEST_RATIO_OF_REPEATS = 1.5
+
+
+def note_on_repeats(
+    files: Sequence[NiftiFile], metadata: Sequence[Mapping[str, Any]], model: type[SignalModel]
+) -> list[str]:
+    """Return a note if volumes of a file share the one value of its sidecar; one such file is looked at.
+
+    Raises
+    ------
+    InputError
+        Where its volumes are too different to be repeats: magnitude and phase, echoes, a noise scan.
+    """
+    axis = axis_of(model)
+    field = sidecar_field(axis, metadata)
+    if len(files) < 2 or field is None:
+        return []
+    once = {k: numbers_in(m[field], field, f.path, axis) for k, (f, m) in enumerate(zip(files, metadata))}
+    several = [k for k, values in once.items() if files[k].n_volumes > len(values) == 1]
+    if not several:
+        return []
+    file = files[min(several, key=once.__getitem__)]
+    levels = [float(np.abs(np.nan_to_num(v, posinf=0, neginf=0)).mean(dtype=float)) for v in file.volumes()]
+    if max(levels) > _LARGEST_RATIO_OF_REPEATS * min(levels):
+        raise InputError(
+            f"{file.path.name}: expected repeats, because its sidecar has one {field} for {file.n_volumes} volumes, got mean "
+            f"magnitudes from {min(levels):.3g} to {max(levels):.3g}: these are no repeats. Phase, echoes or a noise scan? Keep "
+            "one volume in each file, or give each its value in the sidecar."
+        )
+    what = "time" if axis.unit == "ms" else axis.title
+    return [advice.note(f"{max(f.n_volumes for f in files)} volumes for each {what} are taken as repeats")]
