@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rimap.advice import Advice, Weight
-from rimap.estimators.checks.noise_floor import WITH_VALUE
+from rimap.estimators.checks.noise_floor import BRIGHT, WITH_VALUE
 from rimap.series import ParameterMaps, WeightedSeries
 from rimap.signals.base import Parameter
 
@@ -19,15 +20,25 @@ SURELY = 2.0
 
 def field_warnings(series: WeightedSeries, maps: ParameterMaps) -> tuple[str, ...]:
     """Return a warning for each estimated field that is beyond its physical range, over the object or in a region."""
-    fields = (p for p in maps.model.parameters if p.role == "field" and p.name not in series.held)
-    return tuple(text for p in fields for text in _of(p, maps))
+    fields = [p for p in maps.model.parameters if p.role == "field" and p.physical and p.name not in series.held]
+    if not fields:
+        return ()
+    use = _object(series, maps)
+    return tuple(text for p in fields for text in _of(p, maps, use))
 
 
-def _of(p: Parameter, maps: ParameterMaps) -> Iterator[str]:
-    if p.physical is None:
-        return
-    low, high = max(p.physical[0], p.bounds[0]), min(p.physical[1], p.bounds[1])
+def _object(series: WeightedSeries, maps: ParameterMaps) -> NDArray[np.bool_]:
+    """Return the voxels (*X) with a value and much signal: in air a field is what noise makes it."""
     use = np.isin(maps.status, WITH_VALUE)
+    peak = np.zeros(maps.status.shape)
+    for image in series.images:
+        np.maximum(peak, np.abs(image, dtype=float), out=peak, where=use)
+    return np.asarray(use & (peak > BRIGHT * np.percentile(peak[use], 98))) if use.any() else use
+
+
+def _of(p: Parameter, maps: ParameterMaps, use: NDArray[np.bool_]) -> Iterator[str]:
+    assert p.physical is not None
+    low, high = max(p.physical[0], p.bounds[0]), min(p.physical[1], p.bounds[1])
     values = maps.kappa[maps.model.index(p.name)][use]
     sd = (
         np.zeros(values.shape) if maps.sd_kappa is None else np.nan_to_num(maps.sd_kappa[maps.model.index(p.name)][use])

@@ -159,53 +159,40 @@ def highest_u(shape):  # type: ignore[no-untyped-def]
     return shape.low_u + shape.step_u * (shape.powers[0].shape[1] - 1)
 
 
-@njit(fastmath=FAST, inline="always")
-def _gain_at_node(s, shape, j, x, k):  # type: ignore[no-untyped-def]
-    """Return what A = Σs|g|/Σg² takes off Σs² at node k of u."""
+@njit(fastmath=FAST)
+def _best_node(s, shape, place, start, stop, stride):  # type: ignore[no-untyped-def]
+    """Return the node of u where A = Σs|g|/Σg² takes most off Σs²."""
+    j, x = place.j, np.float32(place.x)
+    best, at = np.float32(-1.0), start
     P = len(shape.coarse)
-    c = np.float32(0.0)
-    if shape.magnitude:
-        for n in range(s.shape[0]):
-            c += s[n] * abs(at_field(shape.coarse, x, j, k, VALUE, 0, n))
-    else:
-        for n in range(s.shape[0]):
-            c += s[n] * at_field(shape.coarse, x, j, k, VALUE, 0, n)
-    d = shape.gram[j, k, 2 * P - 2]
-    for m in range(2 * P - 3, -1, -1):
-        d = d * x + shape.gram[j, k, m]
-    return c * c / d if c > 0 and d > 0 else np.float32(0.0)
+    for k in range(start, stop, stride):
+        c = np.float32(0.0)
+        if shape.magnitude:
+            for n in range(s.shape[0]):
+                c += s[n] * abs(at_field(shape.coarse, x, j, k, VALUE, 0, n))
+        else:
+            for n in range(s.shape[0]):
+                c += s[n] * at_field(shape.coarse, x, j, k, VALUE, 0, n)
+        d = shape.gram[j, k, 2 * P - 2]
+        for m in range(2 * P - 3, -1, -1):
+            d = d * x + shape.gram[j, k, m]
+        gain = c * c / d if c > 0 and d > 0 else np.float32(0.0)
+        if gain > best:
+            best, at = gain, k
+    return at
 
 
 @njit(fastmath=FAST)
-def search_u(S, F, shape, u, rival):  # type: ignore[no-untyped-def]
-    """Set u (V) to the best node of the table for the data S (V, N) and F (V): coarse, then fine.
-
-    `rival` (V) becomes the best coarse node in another valley, NaN if none is about as good.
-    """
+def search_u(S, F, shape, u):  # type: ignore[no-untyped-def]
+    """Set u (V) to the best node of the table for the data S (V, N) and F (V): coarse, then fine."""
     G = shape.powers[0].shape[1]
     stride = max((G - 1) // SEARCH_POINTS, 1)
     for v in range(S.shape[0]):
         place = place_of(shape, F[v])
-        s, j, x = S[v], place.j, np.float32(place.x)
-        best = second = before = last = np.float32(-1.0)
-        at = other = 0
-        for k in range(0, G + stride, stride):
-            gain = _gain_at_node(s, shape, j, x, k) if k < G else np.float32(-1.0)
-            if last > before and last >= gain:  # a peak at the node before this one
-                if last > best:
-                    best, second, other, at = last, best, at, k - stride
-                elif last > second:
-                    second, other = last, k - stride
-            before, last = last, gain
-        rival[v] = np.nan
-        if second > 0 and best - second < RIVAL_GAP + RIVAL_SHARE * best:
-            rival[v] = shape.low_u + other * shape.step_u
+        at = _best_node(S[v], shape, place, 0, G, stride)
         if stride > 1:
-            fine = max(stride // 4, 1)
-            for k in range(max(at - stride, 0), min(at + stride + 1, G), fine):
-                gain = _gain_at_node(s, shape, j, x, k)
-                if gain > best:
-                    best, at = gain, k
+            low, high = max(at - stride, 0), min(at + stride + 1, G)
+            at = _best_node(S[v], shape, place, low, high, max(stride // 4, 1))
         u[v] = shape.low_u + at * shape.step_u
 
 
@@ -237,6 +224,32 @@ def overlap(s, shape, place, u):  # type: ignore[no-untyped-def]
 def _gain(sums):  # type: ignore[no-untyped-def]
     """Return −½(Σyg)²/Σg²; 0 where the best A is 0."""
     return -0.5 * sums.yg * sums.yg / sums.gg if sums.yg > 0 else 0.0
+
+
+@njit(fastmath=FAST)
+def search_rival(S, F, shape, u, rival):  # type: ignore[no-untyped-def]
+    """Set `rival` (V) to the u of the best peak of the gain in another valley than that of u (V); NaN if none is about as good."""
+    G = shape.powers[0].shape[1]
+    stride = max((G - 1) // SEARCH_POINTS, 1)
+    for v in range(S.shape[0]):
+        place = place_of(shape, F[v])
+        best = second = before = last = -1.0
+        other = 0
+        for k in range(0, G + stride, stride):
+            gain = -1.0
+            if k < G:
+                gain = -2 * _gain(overlap(S[v], shape, place, shape.low_u + k * shape.step_u))
+            if last > before and last >= gain:  # a peak at the node before this one
+                best = max(best, last)
+                if (
+                    last > second
+                    and abs(shape.low_u + (k - stride) * shape.step_u - u[v]) > 1.5 * stride * shape.step_u
+                ):
+                    second, other = last, k - stride
+            before, last = last, gain
+        rival[v] = np.nan
+        if second > 0 and best - second < RIVAL_GAP + RIVAL_SHARE * best:
+            rival[v] = shape.low_u + other * shape.step_u
 
 
 @njit(fastmath=FAST)

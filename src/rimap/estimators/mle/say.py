@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from rimap.estimators.checks.improbable import contradicts, usual_misfit
 from rimap.estimators.mle.field import Box
-from rimap.estimators.mle.rician import least_rician
 from rimap.estimators.mle.voxels import Fit, Voxels
 
 Array = NDArray[np.float64]
@@ -39,7 +38,7 @@ def follow_the_model(data: Voxels, fit: Fit, bounds: tuple[float, float], free: 
     free
         Degrees of freedom of a voxel with a field of its own.
     """
-    least = least_rician(data.S) if data.rician else np.zeros(len(data))
+    least = data.least
     squares = 2 * (fit.f - least) - _gain(fit)
     doubtful = np.flatnonzero(contradicts(squares, 1.0, free, limit=LIMIT))
     if len(doubtful):

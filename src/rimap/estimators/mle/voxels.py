@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.estimators.mle.information import N_COLUMNS, information
-from rimap.estimators.mle.profile import Extra, Found, Shape, highest_u, profile_gaussian, search_u
-from rimap.estimators.mle.rician import profile_rician
+from rimap.estimators.mle.profile import Extra, Found, Shape, highest_u, profile_gaussian, search_rival, search_u
+from rimap.estimators.mle.rician import least_rician, profile_rician
 from rimap.estimators.table import ShapeTable
 from rimap.likelihood import Noise, Rician
 
@@ -143,6 +143,14 @@ class Voxels:
         """Whether the signal is linear in the field."""
         return len(self.shapes[0].powers) < 3
 
+    @property
+    def least(self) -> Array:
+        """The least that the negative log-likelihood of each voxel (V) can be, with a signal for each of its data."""
+        out = np.zeros(len(self))
+        if self.rician:
+            self._share(lambda shape, p: least_rician(self.S[p], out[p]))
+        return out
+
     def some(self, keep: NDArray[np.intp]) -> Voxels:
         """Return the voxels `keep` (ascending indices)."""
         stops = tuple(int(n) for n in np.searchsorted(keep, self.stops))
@@ -171,7 +179,9 @@ class Voxels:
         def work(shape: Shape, p: slice) -> None:
             S = self.S[p]
             if search or near is None:
-                search_u(S, F[p], shape, other_u[p], rival_u[p])
+                search_u(S, F[p], shape, other_u[p])
+            if thorough:
+                search_rival(S, F[p], shape, other_u[p], rival_u[p])
             found = Found(u[p], A[p], f[p], g[p], w[p], slope[p])
             if near is None:
                 u[p] = other_u[p]
