@@ -4,8 +4,8 @@ The field is determined by all voxels together (Eq. 2), so it is found once for 
 low SNR the maximum of the likelihood over amplitude and T of every noisy voxel is biased in the field. On images averaged
 over the voxels that a first pass found alike it is not.
 
-This is Eq. 2 as `MLE` solves it, but quickly: Newton steps of which the first few see every fourth voxel, on a grid for the
-field that is half as fine as the images; amplitudes and T are those of `DataTerm.at_field`.
+This is Eq. 2 as `MLE` solves it with λ_B = 10⁶, for which the networks were trained, but quickly: Newton steps of which the first few see every fourth voxel, on a grid for the
+field that is half as fine as the images; amplitudes and T are those of `DataTerm.at_field`. Voxels that contradict the model have no say.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.estimators.checks.improbable import contradicts
 from rimap.estimators.mle.estimator import PRECISION
 from rimap.estimators.mle.field import Box, solve_linear
-from rimap.estimators.mle.weight import DEFAULT_LAMBDA_B
+from rimap.estimators.mle.say import LIMIT
+from rimap.estimators.mle.weight import DEFAULT_LAMBDA_B, weight_of
 from rimap.estimators.rim.averaging import average_of_alike
 from rimap.estimators.rim.elimination import Triangle, eliminated
 from rimap.estimators.rim.known_field import DataTerm
@@ -91,7 +93,7 @@ def _newton(
     assert layout.field is not None
     box = Box.around(np.ones(grid.shape, bool), grid.voxel_size)
     edge = min(grid.voxel_size) / min(v / coarser if i < 2 else v for i, v in enumerate(grid.voxel_size))
-    penalty = lambda_field * coarser**2 / edge**4  # per voxel of the grid, in its finest edge
+    penalty = weight_of(layout.field, lambda_field) * coarser**2 / edge**4  # per voxel of the grid, in its finest edge
     padded = np.pad(field, [(i.start, n - i.stop) for i, n in zip(box.inner, box.shape)], mode="edge")
     for _ in range(steps):
         g, w = _information(series, box.crop(padded, grid.shape), binned, pool)
@@ -153,7 +155,10 @@ def _derivatives(
     w, slope = np.maximum(H[K, K], 0.0), g[K]
     if layout.field is not None and layout.field.transform == "log":  # from the logarithm to the field itself
         w, slope = w / carried[K] ** 2, slope / carried[K]
-    return (slope / sigma**2).reshape(field.shape), (w / sigma**2).reshape(field.shape)
+    slope, w = slope / sigma**2, w / sigma**2
+    own = sums.sse / sigma**2 - np.where(w > 0, slope**2 / np.maximum(w, 1e-12), 0.0)  # χ² with a field of its own
+    say = ~contradicts(own, 1.0, len(S) - P, limit=LIMIT)
+    return (slope * say).reshape(field.shape), (w * say).reshape(field.shape)
 
 
 def _one_field(series: WeightedSeries, pool: Executor) -> Array:
