@@ -182,6 +182,8 @@ class SeriesFiles:
         keep = without_first(values[axis_of(model).name], how.skip_first, self.label, axis_of(model))
         whole, unused = _built(model, values, typed, options)
         notes += unused
+        if how.skip_first and model.if_first_is_skipped:
+            notes.append(model.if_first_is_skipped)
         first = placed_first(files)
         known, about_given = given_maps(how.given or {}, self, whole, first)
         companions = [open_nifti(f) for f in self.companions]

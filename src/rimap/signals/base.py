@@ -232,6 +232,13 @@ class SignalModel(ABC):
     changes_sign: ClassVar[bool] = False
     """Whether the signal can be negative. The model then has an option `signed`, and takes the modulus without it."""
 
+    chosen_over: ClassVar[str] = ""
+    """The name of a simpler model of the same images: if the user names neither, the images decide between the two."""
+    candidates: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
+    """Options among which the images decide if the user gives none: ``({"profile": …}, …)``."""
+    if_first_is_skipped: ClassVar[str] = ""
+    """What it means for the maps if the images of the shortest times are left out, a sentence for a note."""
+
     typical_protocol: ClassVar[Mapping[str, Any]] = {}
     """Settings of a usual scan, by name, if they depend on each other: simulated protocols are near it. Else they are drawn."""
     hideable: ClassVar[tuple[str, ...]] = ()

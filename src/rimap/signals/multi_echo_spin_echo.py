@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -40,7 +41,7 @@ class MultiEchoSpinEcho(SignalModel):
         Time between echoes, ms. If it is left out, the echo times must be evenly spaced, and their step is the echo spacing.
     profile
         ``hard`` (no slice selection), ``sinc``, ``gauss``, a `SliceProfile`, or refocusing angles across the slice in degrees.
-        `PROFILES` has candidates among which the residual can choose.
+        `PROFILES` are the candidates among which `rimap map` chooses if none is given.
 
     Raises
     ------
@@ -83,6 +84,12 @@ class MultiEchoSpinEcho(SignalModel):
     )
     also_reads: ClassVar[tuple[str, ...]] = ("MESE",)
     gradient_echo: ClassVar[bool | None] = False
+    chosen_over: ClassVar[str] = "t2"
+    candidates: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"profile": profile} for profile in PROFILES)
+    if_first_is_skipped: ClassVar[str] = (
+        "The first echo need not be left out for this model, because it includes the stimulated echoes; that echo tells B1 best. "
+        "Leave --skip-first out."
+    )
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter("A", "a.u.", (0.0, np.inf), "amplitude", suffix="M0map", meaning="amplitude after the excitation"),
         Parameter(

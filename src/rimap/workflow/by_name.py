@@ -6,6 +6,7 @@ A data set may hold series of several kinds. A name is for the series whose mode
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,10 +65,27 @@ def check_names(request: Request, models: Collection[type[SignalModel]]) -> None
             raise InputError(f"--bounds {name}: expected LOW,HIGH with LOW below HIGH, got {low:g},{high:g}.")
 
 
+def named_by(request: Request, model: type[SignalModel], other: type[SignalModel]) -> str:
+    """Return the first option that the user gave which one model has and another has not, "" if there is none."""
+    for option, names, of in (
+        ("--set", request.settings, _settings),
+        ("--given", request.given, _known),
+        ("--fixed", request.fixed, _nonlinear),
+        ("--bounds", request.bounds, _estimated),
+    ):
+        for name in names:
+            if name in of(model) and name not in of(other):
+                return f"{option} {name}"
+    return ""
+
+
 def recorded(request: Request, model: type[SignalModel]) -> dict[str, Any]:
     """Return what `settings_for` and `given_for` say, one entry each, for the record of a series."""
     return {
-        **{f"set {name}": value for name, value in settings_for(request, model).items()},
+        **{
+            f"set {name}": repr(value) if is_dataclass(value) else value
+            for name, value in settings_for(request, model).items()
+        },
         **{f"given {name}": value for name, value in given_for(request, model).items()},
     }
 
@@ -81,6 +99,10 @@ def _settings(model: type[SignalModel]) -> list[str]:
 
 def _nonlinear(model: type[SignalModel]) -> list[str]:
     return [p.name for p in model.parameters if not p.amplitude]
+
+
+def _estimated(model: type[SignalModel]) -> list[str]:
+    return [p.name for p in model.parameters if not p.amplitude and not p.given]
 
 
 def _known(model: type[SignalModel]) -> list[str]:

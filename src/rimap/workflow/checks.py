@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from rimap.errors import InputError, one_of
 from rimap.workflow.by_name import check_names, recorded
 from rimap.workflow.choice import chosen, estimator_of
+from rimap.workflow.evidence import decide, possible_models, settled
 from rimap.workflow.regions import label_table
 from rimap.workflow.request import Request
 
@@ -34,9 +35,10 @@ def _check_options(request: Request, found: Sequence[SeriesFiles]) -> None:
     from rimap.signals.options import POLARITY
     from rimap.signals.settings import REPETITION_TIME
 
-    models = {f.model_class(request.sequence) for f in found}
+    kinds = {f.model_class(request.sequence) for f in found}
+    models = kinds.union(*(possible_models(request, f) for f in found))
     titles = " and ".join(sorted(m.title for m in models))
-    if request.times_ms is not None and len(models) > 1:
+    if request.times_ms is not None and len(kinds) > 1:
         raise InputError(f"--times-ms: expected series of one kind, got {titles}. Choose one with --sequence.")
     check_names(request, models)
     has = {f.name for model in models for f in fields(model)}
@@ -79,6 +81,7 @@ def finished(request: Request, files: SeriesFiles) -> bool:
 
     if request.overwrite:
         return False
+    request = as_decided(request, files)
     record = record_for(request, files)
     state = record.state()
     if state in ("finished", "begun"):
@@ -91,6 +94,19 @@ def finished(request: Request, files: SeriesFiles) -> bool:
         )
     check_output([files], request.out, estimator=estimator_of(request, files).name, sequence=request.sequence)
     return False
+
+
+def as_decided(request: Request, files: SeriesFiles) -> Request:
+    """Return the request with the signal model of a series, if it is known which one that is.
+
+    If the images have yet to decide, they do so now only where OUT has maps: whether those are the same depends on it.
+    """
+    known = settled(request, files)
+    if known is None:
+        named = [replace(request, sequence=model.name) for model in possible_models(request, files)]
+        if any(record_for(each, files).path.is_file() for each in named):
+            known = decide(request, files)
+    return request if known is None else known[0]
 
 
 #: Options of which `False` is not the default.

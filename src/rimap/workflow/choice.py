@@ -86,6 +86,12 @@ def estimator_of(request: Request, files: SeriesFiles) -> Estimator:
     return chosen(request, files.model_class(request.sequence))[0]
 
 
+def needs_network(estimator: str) -> bool:
+    """Tell whether an estimator is a network, which serves the sequence that it was trained for."""
+    found = _known().get(estimator)
+    return found is not None and "network" in inspect.signature(found).parameters
+
+
 def estimator_names() -> list[str]:
     """Return the names that `--estimator` takes."""
     return sorted(_known())

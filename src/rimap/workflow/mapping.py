@@ -7,15 +7,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rimap.errors import InputError
 from rimap.workflow.alignment import in_register
-from rimap.workflow.by_name import given_for, settings_for
 from rimap.workflow.checks import check_request, finished, record_for, subjects
 from rimap.workflow.choice import chosen, sequence_named
+from rimap.workflow.evidence import decide, noted
 from rimap.workflow.listener import SILENT, Listener, Progress
+from rimap.workflow.opening import opened
 from rimap.workflow.regions import label_names
 from rimap.workflow.request import Request
 from rimap.workflow.slice_times import estimate_by_delay
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from rimap.estimators import Estimator
     from rimap.io import SeriesFiles
     from rimap.io.opened import OpenSeries
-    from rimap.likelihood import Noise
     from rimap.series import ParameterMaps, WeightedSeries
     from rimap.workflow.transmit_field import FieldMap
 
@@ -185,33 +184,21 @@ def map_one(
     InputError
         For whatever does not fit together.
     """
-    from rimap.io.reading import Reading
-
+    request, decision = decide(request, files)
     model = files.model_class(request.sequence)
     estimator, choice = chosen(request, model)
     record = record_for(request, files)
     overwrite = request.overwrite or record.state() == "begun"
-    how = Reading(
-        times_ms=request.times_ms,
-        tr_ms=request.tr_ms if request.tr_ms is None or len(request.tr_ms) > 1 else request.tr_ms[0],
-        settings=settings_for(request, model),
-        given=given_for(request, model),
-        sequence=request.sequence,
-        mask=request.mask,
-        noise=_noise(request, files),
-        skip_first=request.skip_first,
-        signed=request.signed,
-    )
-    opened = files.open(how)
+    series = noted(opened(request, files), decision)
     name = " ".join(x for x in (position, files.label) if x)
-    making = Making(request=request, files=files, estimator=estimator, choice=choice, record=record)
+    making = Making(request=request, files=files, estimator=estimator, choice=choice, record=record, decision=decision)
     with ExitStack() as stack:
-        slabs = slabs_for(request, estimator, opened)
+        slabs = slabs_for(request, estimator, series)
         progress = listener.progress(name)
         if slabs is None:
-            mapped = _whole(making, opened, progress, spread)
+            mapped = _whole(making, series, progress, spread)
         else:
-            mapped = _in_slabs(making, opened, progress, stack, slabs)
+            mapped = _in_slabs(making, series, progress, stack, slabs)
         return written(making, mapped, overwrite=overwrite)
 
 
@@ -337,22 +324,3 @@ def compile_time() -> Iterator[list[float]]:
     spent: list[float] = []
     with event.install_timer("numba:compile", spent.append):
         yield spent
-
-
-def _noise(request: Request, files: SeriesFiles) -> Noise | None:
-    from rimap.likelihood import Gaussian, Rician
-
-    if request.noise is None and request.sigma is None:
-        return None
-    kind = Rician if (request.noise or "gaussian").strip().lower() == "rician" else Gaussian
-    if not isinstance(request.sigma, Path):
-        return kind(request.sigma)
-    import numpy as np
-
-    from rimap.io.grid import affine_of, placed_first
-    from rimap.io.masks import read_map
-    from rimap.io.nifti import open_nifti
-
-    first = placed_first([open_nifti(f) for f in files.images])
-    sigma = read_map(request.sigma, first.shape, affine_of(first), "map of sigma")
-    return kind(np.where(sigma == 0, np.nan, sigma))  # where nothing was measured

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rimap.advice import ordered
+from rimap.advice import note, ordered
 
 if TYPE_CHECKING:
     from rimap.workflow.mapping import Run
@@ -43,7 +43,18 @@ def warnings(results: Sequence[Result]) -> list[str]:
 
 def notes(results: Sequence[Result]) -> list[str]:
     """Return each note once, with the number of series that have it."""
-    return _told("note:", [w for r in results for w in r.notes], len(results))
+    return _told("note:", notes_in_short(results), len(results))
+
+
+def notes_in_short(results: Sequence[Result]) -> list[str]:
+    """Return the notes of all series; a decision without its figures, which differ, if there are several series."""
+    found = []
+    for r in results:
+        decided = r.decision
+        for text in r.notes:
+            few = decided is None or text != decided.text or len(results) == 1
+            found.append(text if few or decided is None else note(f"{decided.short}."))
+    return found
 
 
 def about_inputs(run: Run) -> list[str]:

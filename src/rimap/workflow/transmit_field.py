@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rimap.errors import InputError
+from rimap.workflow.evidence import possible_models
 from rimap.workflow.listener import Listener
 from rimap.workflow.request import Request
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from rimap.io.b1 import B1Files
     from rimap.io.found import Found
     from rimap.io.records import Record
-    from rimap.signals import SignalModel
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ def _needs(request: Request, files: SeriesFiles, scan: B1Files) -> bool:
     from rimap.io.b1 import SUFFIX
 
     same = all(files.entities.get(entity) == scan.entities.get(entity) for entity in ("sub", "ses"))
-    model: type[SignalModel] = files.model_class(request.sequence)
-    return same and any(p.suffix == SUFFIX and p.name not in request.given for p in model.parameters)
+    parameters = [p for model in possible_models(request, files) for p in model.parameters]
+    return same and any(p.suffix == SUFFIX and p.name not in request.given for p in parameters)
 
 
 def _only_scans(inputs: Sequence[Path]) -> bool:

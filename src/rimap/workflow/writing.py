@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rimap.io.slabs import MapsOnDisk
     from rimap.report import Statistics
     from rimap.series import ParameterMaps, Status, WeightedSeries
+    from rimap.workflow.evidence import Decision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,8 @@ class Result:
         In words: the noise and its σ, the estimator, and why it was chosen.
     warnings, notes
         What the user should know, the most important first; and what was done.
+    decision
+        Which signal model was chosen and why, if there was a choice.
     seconds, compiling
         Time for mapping, and for compiling kernels before it.
     maps, report
@@ -74,6 +77,7 @@ class Result:
     choice: str
     warnings: Sequence[str]
     notes: Sequence[str]
+    decision: Decision | None
     seconds: float
     compiling: float
     maps: Sequence[Path]
@@ -120,13 +124,14 @@ class Mapped:
 
 @dataclass(frozen=True, kw_only=True)
 class Making:
-    """Who makes the maps of a series: request, files, estimator with the reason for its choice, and record."""
+    """Who makes the maps of a series: request, files, estimator with the reason for its choice, record, and model if decided."""
 
     request: Request
     files: SeriesFiles
     estimator: Estimator
     choice: str
     record: Record
+    decision: Decision | None = None
 
 
 def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
@@ -195,6 +200,7 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         choice=making.choice,
         warnings=warnings_of(told),
         notes=notes_of(told),
+        decision=making.decision,
         seconds=mapped.seconds,
         compiling=mapped.compiling,
         maps=new.images,

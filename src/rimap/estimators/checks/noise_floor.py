@@ -89,8 +89,8 @@ def _bias(model: SignalModel, kappa: NDArray[np.float64], sigma: NDArray[np.floa
     size = np.maximum(np.linalg.norm(J, axis=1), 1e-30)
     J = J / size[:, None]
     normal = np.einsum("vnq,vnp->vqp", J, J) + 1e-6 * np.eye(J.shape[2])
-    excess = (sigma * _excess(f / sigma)).T
-    step = np.linalg.solve(normal, np.einsum("vnq,vn->vq", J, excess)[..., None])[..., 0] / size
+    floor = (sigma * excess(f / sigma)).T
+    step = np.linalg.solve(normal, np.einsum("vnq,vn->vq", J, floor)[..., None])[..., 0] / size
     return np.asarray(step[:, free.index(T)] / kappa[T])
 
 
@@ -99,7 +99,7 @@ def _any_negative(series: WeightedSeries, voxels: NDArray[np.intp]) -> bool:
     return any(bool((image[where] < 0).any()) for image in series.images)
 
 
-def _excess(m: NDArray[np.float64]) -> NDArray[np.float64]:
+def excess(m: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the mean of a Rician magnitude less its signal m; σ = 1."""
     m = np.minimum(abs(m), 1e3)
     z = m * m / 4

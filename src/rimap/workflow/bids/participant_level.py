@@ -17,8 +17,9 @@ from rimap.workflow.bids.app import App, check, own_request
 from rimap.workflow.bids.failures import FAILED, forget, subject_record, write_failed
 from rimap.workflow.bids.outcome import Failure, Outcome, in_one_line
 from rimap.workflow.bids.work import Task, run
-from rimap.workflow.checks import check_request, record_for
+from rimap.workflow.checks import as_decided, check_request, record_for
 from rimap.workflow.choice import estimator_of, sequence_named
+from rimap.workflow.evidence import settled
 from rimap.workflow.listener import SILENT, Listener
 from rimap.workflow.request import Request
 from rimap.workflow.summary import in_a_line
@@ -167,7 +168,8 @@ def _sorted(app: App, found: Sequence[SeriesFiles]) -> tuple[list[Task], list[st
     for files in found:
         try:
             request = own_request(app, files)
-            record = record_for(request, files)
+            decided = as_decided(request, files)
+            record = record_for(decided, files)
             state = "overwrite" if request.overwrite else record.state()
         except InputError as error:
             unfit.append((files, Failure(files.label, in_one_line(error))))
@@ -181,7 +183,7 @@ def _sorted(app: App, found: Sequence[SeriesFiles]) -> tuple[list[Task], list[st
         elif state in ("none", "failed"):
             try:
                 check_output(
-                    [files], request.out, estimator=estimator_of(request, files).name, sequence=request.sequence
+                    [files], request.out, estimator=estimator_of(decided, files).name, sequence=decided.sequence
                 )
             except InputError as error:
                 other.append(in_one_line(error))
@@ -199,7 +201,9 @@ def _record(app: App, files: SeriesFiles) -> Record:
     from rimap.io.records import blank_record
 
     try:
-        return record_for(own_request(app, files), files)
+        request = own_request(app, files)
+        known = settled(request, files)
+        return record_for(request if known is None else known[0], files)
     except InputError:
         return blank_record(files, app.request.out, estimator_of(app.request, files).name)
 

@@ -11,6 +11,7 @@ from rimap.advice import ordered
 from rimap.errors import count_of
 from rimap.workflow.bids.group_level import STEM
 from rimap.workflow.bids.outcome import Failure
+from rimap.workflow.summary import notes_in_short
 
 if TYPE_CHECKING:
     from rimap.report.group import Row
@@ -36,7 +37,7 @@ def warnings(results: Sequence[Result]) -> Iterator[str]:
     """Yield each warning once, in a line, with the number of series that have it, the most important first; then the notes."""
     for label, texts in (
         ("warning", [w for r in results for w in r.warnings]),
-        ("note", [w for r in results for w in r.notes]),
+        ("note", notes_in_short(results)),
     ):
         counts = Counter(texts)
         for text in ordered(texts):
