@@ -58,6 +58,21 @@ class TestLooseFolders:
         assert [f.name for f in series.companions] == [f"ir_{n}_ph.nii.gz" for n in range(1, 5)]
         np.testing.assert_allclose(read(tmp_path).images, build.recovery(signed=True), rtol=1e-6)
 
+    def test_stacks_of_magnitude_and_phase(self, tmp_path: Path, build: SimpleNamespace) -> None:
+        signed = build.recovery(signed=True)
+        meta = {"InversionTime": [t / 1000 for t in build.TI], "RepetitionTime": 10.0}
+        build.save(tmp_path / "ir.nii.gz", np.moveaxis(np.abs(signed), 0, -1), meta | {"ImageType": ORIGINAL})
+        phase = np.where(signed < 0, 0.3, 0.3 + np.pi).astype("f4")
+        build.save(tmp_path / "ir_ph.nii.gz", np.moveaxis(phase, 0, -1), meta | {"ImageType": PHASE})
+        np.testing.assert_allclose(read(tmp_path).images, signed, rtol=1e-6)
+
+    def test_real_and_imaginary_parts(self, tmp_path: Path, build: SimpleNamespace) -> None:
+        for n, (t, image) in enumerate(zip(build.TI, build.recovery(signed=True)), 1):
+            for part, factor in (("real", np.cos(0.7)), ("imaginary", np.sin(0.7))):
+                meta = {"InversionTime": t / 1000, "RepetitionTime": 10.0}
+                build.save(tmp_path / f"ir_{n}_{part}.nii.gz", (image * factor).astype("f4"), meta)
+        np.testing.assert_allclose(read(tmp_path).images, build.recovery(signed=True), rtol=1e-5)
+
     def test_phase_of_echoes_is_left_out_and_named(self, tmp_path: Path, build: SimpleNamespace) -> None:
         loose(tmp_path, build, "te")
         for n, t in enumerate(build.TE, 1):
@@ -192,6 +207,12 @@ class TestBids:
             path.write_text(json.dumps(json.loads(path.read_text()) | {"EchoTime": 0.02 if n == 4 else 0.04}))
         series = read(tmp_path)
         assert len(series.images) == 3 and "EchoTime 0.02, not 0.04" in " ".join(series.notes)
+
+    def test_one_image_under_two_times(self, tmp_path: Path, build: SimpleNamespace) -> None:
+        build.irt1(tmp_path)
+        anat = tmp_path / "sub-01/anat"
+        shutil.copy(anat / "sub-01_inv-2_IRT1.nii.gz", anat / "sub-01_inv-3_IRT1.nii.gz")
+        assert "images 2 (400 ms) and 3 (1100 ms) hold the same values" in " ".join(read(tmp_path).notes)
 
     def test_a_number_and_an_image_that_are_missing(self, tmp_path: Path, build: SimpleNamespace) -> None:
         build.irt1(tmp_path)

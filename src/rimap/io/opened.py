@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rimap import advice
 from rimap.errors import InputError
-from rimap.io.empty import left_out
+from rimap.io.empty import copies, left_out
 from rimap.io.grid import affine_of, placed_first
 from rimap.io.masks import MaskFile
 from rimap.io.nifti import NiftiFile, read_volumes
@@ -184,7 +184,9 @@ class OpenSeries:
             mask = mask[..., planes[0] : planes[1]]
         images, about_range = self._normalised(read_volumes(self.files, self.keep, planes))
         try:
+            about_copies = copies(images, self.model) if planes is None else []
             images, model, notes = self._polarity(images, planes)
+            notes = [*about_copies, *notes]
             notes = [*about_range, *notes]
             notes += left_out(images, model, whole=planes is None)
         except InputError as error:
