@@ -116,6 +116,7 @@ def _with_bound(series: WeightedSeries, maps: ParameterMaps) -> ParameterMaps:
         noise = type(noise)(sigma=np.where(np.isfinite(s := np.reshape(noise.sigma, -1)[flat]), s, 1.0))
     held = {*series.held, *(p.name for p in series.model.parameters if p.smooth)}
     some = maps.status.reshape(-1)[flat]
+    some = np.where(some == Status.OUTSIDE_TRAINING, np.uint8(Status.OK), some)
     with np.errstate(all="ignore"):
         sd = cramer_rao_sd(series.model, noise, np.where(np.isfinite(kappa), kappa, 1.0), held=held)
     return replace(maps, kappa=kappa, status=some, sd_kappa=sd, residual=None, noise=noise, covariance=None)

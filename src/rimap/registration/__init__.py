@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from rimap.registration.agreement import motion_warnings
 from rimap.registration.alignment import find_motion
 from rimap.registration.motion import Motion
-from rimap.registration.resampling import align, motion_metadata, motion_warnings, moved
+from rimap.registration.resampling import align, motion_metadata, moved
 
 __all__ = ["Motion", "align", "find_motion", "motion_metadata", "motion_warnings", "moved"]

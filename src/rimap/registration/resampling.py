@@ -1,4 +1,4 @@
-"""Moved images, and the warnings and metadata about them."""
+"""Moved images, and the metadata about them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from rimap.advice import note
 from rimap.registration.motion import Floats, Motion
 from rimap.series import WeightedSeries
 
-#: A shift is reported if it exceeds so many voxels by three standard deviations.
-VISIBLE = 0.5
 #: Images that are misaligned by less than this, in voxels, are not resampled.
 _NEAR = 0.1
 
@@ -77,21 +75,6 @@ def still(motion: Motion) -> NDArray[np.bool_]:
     return np.asarray(motion.shift < np.maximum(_NEAR * motion.voxel, 2 * motion.sd))
 
 
-def motion_warnings(series: WeightedSeries, motion: Motion | None) -> tuple[str, ...]:
-    """Return a warning if images are visibly misaligned: which, and how far."""
-    if motion is None:
-        return ()
-    out = np.flatnonzero(motion.shift - 3 * motion.sd > VISIBLE * motion.voxel)
-    if not len(out):
-        return ()
-    named = _named(series, out, motion)
-    many = f"{len(out)} of {len(motion.shift)} images are" if len(out) > 1 else "An image is"
-    return (
-        f"{many} misaligned: {named}. Edges in the maps, and voxels near them, are wrong. --register aligns the images "
-        "before they are mapped.",
-    )
-
-
 def motion_metadata(series: WeightedSeries, motion: Motion) -> dict[str, Any]:
     """Return the entries of the sidecar about images that were aligned."""
     near, axis = still(motion), series.model.axis
@@ -127,11 +110,11 @@ def _aligned(series: WeightedSeries, motion: Motion) -> str:
         return (
             f"--register: no image was moved; the largest shift found is {motion.shift[n]:.2g} ± {motion.sd[n]:.2g} mm"
         )
-    text = f"--register aligned the images: {_named(series, out, motion)}"
+    text = f"--register aligned the images: {named(series, out, motion)}"
     return text + ("" if motion.converged else ". The alignment did not converge: check the residual map")
 
 
-def _named(series: WeightedSeries, which: Sequence[int] | NDArray[np.int64], motion: Motion) -> str:
+def named(series: WeightedSeries, which: Sequence[int] | NDArray[np.int64], motion: Motion) -> str:
     """Return which images were misaligned and how far: the six that were farthest."""
     far = sorted(sorted(which, key=lambda n: -motion.shift[n])[:6])
     parts = []

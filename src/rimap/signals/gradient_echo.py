@@ -60,7 +60,13 @@ class GradientEcho(SignalModel):
     """
 
     te: Values = setting(
-        "echo time", "TE", bids="EchoTime", entity="echo", plausible=(1.0, 1_000.0), usual=(2.0, 100.0)
+        "echo time",
+        "TE",
+        bids="EchoTime",
+        entity="echo",
+        one_excitation=True,
+        plausible=(1.0, 1_000.0),
+        usual=(2.0, 100.0),
     )
 
     name: ClassVar[str] = "megre"
@@ -110,7 +116,13 @@ class GradientEchoWithOffset(SignalModel):
     """
 
     te: Values = setting(
-        "echo time", "TE", bids="EchoTime", entity="echo", plausible=(1.0, 1_000.0), usual=(2.0, 100.0)
+        "echo time",
+        "TE",
+        bids="EchoTime",
+        entity="echo",
+        one_excitation=True,
+        plausible=(1.0, 1_000.0),
+        usual=(2.0, 100.0),
     )
 
     name: ClassVar[str] = "megre-offset"

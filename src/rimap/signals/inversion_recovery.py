@@ -55,6 +55,7 @@ class InversionRecovery(SignalModel):
         plausible=(100.0, 100_000.0),
         longer_than="tau",
         if_unknown="T1 is right where TR exceeds 5 T1, and B takes up the rest",
+        unknown_in_field=True,
         if_shorter="T1 from such a readout (Look-Locker) is an apparent one, T1*.",
     )
     signed: bool = False

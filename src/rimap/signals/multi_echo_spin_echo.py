@@ -68,7 +68,14 @@ class MultiEchoSpinEcho(SignalModel):
     """
 
     te: Values = setting(
-        "echo time", "TE", bids="EchoTime", entity="echo", plausible=(1.0, 5_000.0), usual=(6.0, 320.0), even=True
+        "echo time",
+        "TE",
+        bids="EchoTime",
+        entity="echo",
+        one_excitation=True,
+        plausible=(1.0, 5_000.0),
+        usual=(6.0, 320.0),
+        even=True,
     )
     refocusing_angle: float = setting(
         "refocusing angle", "α", "deg", default=180.0, per_image=False, plausible=(10.0, 360.0)

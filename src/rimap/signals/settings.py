@@ -59,11 +59,15 @@ class Setting:
         The range from which protocols are drawn to simulate scans and to train networks. The default is `plausible`.
     even
         Whether the values of the images are multiples of the first one (an echo train).
+    one_excitation
+        Whether the images along it are echoes of one excitation: nothing moves between them.
     longer_than
         The name of a setting that this one must exceed to be used (a TR that is shorter than the inversion time is
         the time between readouts).
     if_unknown
         What it means for the maps if an optional setting is not known, a clause for a warning.
+    unknown_in_field
+        Whether a field takes up what is missing if this setting is not known. It then follows the tissue and is not smooth.
     if_shorter
         What it means for the maps if it does not exceed it, a sentence for a note.
     """
@@ -82,8 +86,10 @@ class Setting:
     plausible: tuple[float, float] = (0.0, math.inf)
     usual: tuple[float, float] | None = None
     even: bool = False
+    one_excitation: bool = False
     longer_than: str = ""
     if_unknown: str = ""
+    unknown_in_field: bool = False
     if_shorter: str = ""
 
     @property

@@ -31,7 +31,13 @@ class T2Decay(SignalModel):
     """
 
     tau: Values = setting(
-        "echo time", "TE", bids="EchoTime", entity="echo", plausible=(1.0, 5_000.0), usual=(5.0, 1_000.0)
+        "echo time",
+        "TE",
+        bids="EchoTime",
+        entity="echo",
+        one_excitation=True,
+        plausible=(1.0, 5_000.0),
+        usual=(5.0, 1_000.0),
     )
 
     name: ClassVar[str] = "t2"

@@ -81,6 +81,47 @@ def chosen(request: Request, model: type[SignalModel]) -> tuple[Estimator, str]:
     return build(name, options, threads=request.threads), why
 
 
+def suited(request: Request, estimator: Estimator, why: str, model: SignalModel) -> tuple[Estimator, str]:
+    """Return the default estimator for a series whose settings are known, and why: another one if it cannot map the series.
+
+    What the user asked for is not replaced.
+    """
+    from rimap.estimators.checks.training_range import unsuited
+    from rimap.estimators.shipped import default_network, metadata_of, path_of
+
+    options = {**request.estimator_options, **constraints_for(request, type(model))}
+    if request.estimator is not None or "network" in options or "lambda_B" in options:
+        return estimator, why
+    smooth = (
+        model.field is not None
+        and model.field.smooth
+        and model.field.name not in {**request.given, **options.get("fixed", {})}
+    )
+    unknown = [s for s in model.settings.values() if s.unknown_in_field and getattr(model, s.name) is None]
+    rician = (request.noise or "").strip().lower() == "rician"
+    if smooth and unknown and not rician and estimator.name != "nlls":
+        return _other(request, "nlls", options), (
+            f"{unknown[0].symbol} is not known, so {model.field.name if model.field else 'the field'} follows the tissue and cannot "
+            "be smoothed; --estimator for others"
+        )
+    if hasattr(estimator, "network"):
+        about = metadata_of(path_of(estimator.network or default_network(model.name, estimator.name)))
+        if reasons := unsuited(about, model):
+            return without_network(request, model, f"network {about['name']} was trained for {reasons[0]}")
+    return estimator, why
+
+
+def without_network(request: Request, model: SignalModel, why: str) -> tuple[Estimator, str]:
+    """Return the default estimator that is no network, and why."""
+    options = {**request.estimator_options, **constraints_for(request, type(model))}
+    name = "mle" if _is_smooth(type(model)) or _decays(type(model)) else "nlls"
+    return _other(request, name, options), why
+
+
+def _other(request: Request, name: str, options: Mapping[str, Any]) -> Estimator:
+    return build(name, {k: v for k, v in options.items() if k != "sd_draws"}, threads=request.threads)
+
+
 def estimator_of(request: Request, files: SeriesFiles) -> Estimator:
     """Return the estimator of a request for a series."""
     return chosen(request, files.model_class(request.sequence))[0]

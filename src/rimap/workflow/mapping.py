@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rimap.errors import InputError
 from rimap.workflow.alignment import in_register
 from rimap.workflow.checks import check_request, finished, record_for, subjects
-from rimap.workflow.choice import chosen, sequence_named
+from rimap.workflow.choice import chosen, sequence_named, suited, without_network
 from rimap.workflow.evidence import decide, noted
 from rimap.workflow.listener import SILENT, Listener, Progress
 from rimap.workflow.opening import opened
@@ -190,6 +190,7 @@ def map_one(
     record = record_for(request, files)
     overwrite = request.overwrite or record.state() == "begun"
     series = noted(opened(request, files), decision)
+    estimator, choice = suited(request, estimator, choice, series.model)
     name = " ".join(x for x in (position, files.label) if x)
     making = Making(request=request, files=files, estimator=estimator, choice=choice, record=record, decision=decision)
     with ExitStack() as stack:
@@ -197,9 +198,24 @@ def map_one(
         progress = listener.progress(name)
         if slabs is None:
             mapped = _whole(making, series, progress, spread)
+            by_default = request.estimator is None and "network" not in request.estimator_options
+            if by_default and (outside := _outside_training(mapped)):
+                why = f"{outside} of the voxels are outside the training of network {mapped.shown_maps.settings['network']}"
+                estimator, choice = without_network(request, series.model, why)
+                making = replace(making, estimator=estimator, choice=choice)
+                mapped = _whole(making, series, listener.progress(name), spread)
         else:
             mapped = _in_slabs(making, series, progress, stack, slabs)
         return written(making, mapped, overwrite=overwrite)
+
+
+def _outside_training(mapped: Mapped) -> str:
+    """Return the share of the voxels with a value that a network was not trained for, "" if it is less than half."""
+    from rimap.series import Status
+
+    n = {s: mapped.count.get(s, 0) for s in (Status.OK, Status.AT_BOUND, Status.OFF_MODEL, Status.OUTSIDE_TRAINING)}
+    total, outside = sum(n.values()), n[Status.OUTSIDE_TRAINING]
+    return f"{100 * outside / total:.0f} %" if total and 2 * outside > total else ""
 
 
 def slabs_for(request: Request, estimator: Estimator, opened: OpenSeries) -> int | None:

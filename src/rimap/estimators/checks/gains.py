@@ -16,8 +16,8 @@ Floats = NDArray[np.float64]
 
 #: Gains that differ by less do not matter; of repeats, which are directly comparable, and of air.
 _SMALL = 0.04
-#: Values of air are magnitudes of noise if their coefficient of variation is that of a Rayleigh distribution, within this.
-_RAYLEIGH, _NEAR = 0.5227, 0.03
+#: Values of air are noise if the ratio of their quartiles is that of a Rayleigh distribution, or of the moduli of a normal one.
+_RAYLEIGH, _NORMAL, _NEAR = 2.195, 3.610, 0.15
 #: So many voxels of air tell its level, and by so many standard errors levels must differ.
 _AIR, _SURE = 300, 6.0
 #: So much of the residuals' power, and so large a range of gains, must the gains explain that fit best.
@@ -46,7 +46,9 @@ class Bright:
     free: list[int]
 
 
-def gain_warnings(series: WeightedSeries, bright: Bright, air: NDArray[np.bool_]) -> tuple[str, ...]:
+def gain_warnings(
+    series: WeightedSeries, bright: Bright, air: NDArray[np.bool_], *, from_fit: bool = True
+) -> tuple[str, ...]:
     """Return a warning if the images have different gains: seen in repeats, in the noise of air, or in the residuals.
 
     Parameters
@@ -57,12 +59,14 @@ def gain_warnings(series: WeightedSeries, bright: Bright, air: NDArray[np.bool_]
         Voxels with signal.
     air
         (*X), voxels without signal.
+    from_fit
+        Whether the residuals may tell: not if the images contradict the model in a worse way.
     """
     model = series.model
     for source, gains in (
         ("repeated images", _of_repeats(model, bright.S)),
         ("the noise in air", _of_air(series.images, air, model.is_signed)),
-        ("the residuals", _of_fit(model, bright)),
+        ("the residuals", _of_fit(model, bright) if from_fit else None),
     ):
         if gains is None:
             continue
@@ -103,15 +107,11 @@ def _of_air(images: NDArray[Any], air: NDArray[np.bool_], signed: bool) -> Float
     values = values[:, (values != 0).all(0)]
     if values.shape[1] < _AIR:
         return None
-    level = np.sqrt((values**2).mean(1))
-    if not (level > 0).all():
-        return None
-    if not signed and (abs(values.std(1) / values.mean(1) - _RAYLEIGH) > _NEAR).any():
+    low, level, high = np.quantile(abs(values), (0.25, 0.5, 0.75), axis=1)  # single voxels of tissue do not matter
+    if not (low > 0).all() or (abs(high / low - (_NORMAL if signed else _RAYLEIGH)) > _NEAR).any():
         return None
     gains = np.asarray(level / level.mean())
-    error = (1 if not signed else np.sqrt(2)) / (
-        2 * np.sqrt(values.shape[1])
-    )  # of the root of a mean of squares, relative
+    error = (1.2 if signed else 0.6) / np.sqrt(values.shape[1])  # of a median, relative
     return gains if np.ptp(gains) > max(_SMALL, _SURE * error) else None
 
 

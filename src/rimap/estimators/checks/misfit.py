@@ -70,7 +70,7 @@ def misfit_warnings(
     shape = _shape(series, bright.S, misfit(bright.S, residual, bright.kappa[model.index(model.time.name)]))
     return (
         *shape,
-        *(() if shape else gain_warnings(series, bright, none if air is None else air)),
+        *gain_warnings(series, bright, none if air is None else air, from_fit=not shape),
         *_scatter(maps, residual, sigma, model.n_images - estimated),
     )
 

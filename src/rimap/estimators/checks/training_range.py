@@ -118,7 +118,23 @@ def compare(
 
 def _reasons(about: Mapping[str, Any], seen: Seen, series: WeightedSeries, ready: Prepared) -> list[str]:
     """Return why the whole series is outside the training."""
-    model, trained, axis = series.model, about["trained_on"], series.model.axis
+    reasons, trained = _of_model(about, seen, series.model), about["trained_on"]
+    sigma, (least, greatest) = ready.relative_sigma, trained["sigma"]
+    # with less noise, a RIM that begins at maximum likelihood goes towards it
+    if not (sigma <= greatest * _SLACK and (sigma >= least / _SLACK or _begins_at_likelihood(about))):
+        reasons.append(f"noise of {least:g} to {greatest:g} of A in CSF, and this series has {sigma:.2g}")
+    if isinstance(ready.noise, Rician) and "rician" not in trained["noise"]:
+        reasons.append("Gaussian noise, and this series is Rician")
+    return reasons
+
+
+def unsuited(about: Mapping[str, Any], model: SignalModel) -> list[str]:
+    """Return why a network was not trained for a scan, in plain words, from the settings of the scan alone."""
+    return _of_model(about, Seen.of(about, model), model)
+
+
+def _of_model(about: Mapping[str, Any], seen: Seen, model: SignalModel) -> list[str]:
+    trained, axis = about["trained_on"], model.axis
     reasons = []
     t = model.times
     low, high = seen.axis
@@ -150,14 +166,8 @@ def _reasons(about: Mapping[str, Any], seen: Seen, series: WeightedSeries, ready
                 f"a {s.title} of {ends[0]:g} to {with_unit(ends[1], s.unit)}, and this series has {values.min():g} to "
                 f"{with_unit(values.max(), s.unit)}"
             )
-    sigma, (least, greatest) = ready.relative_sigma, trained["sigma"]
-    # with less noise, a RIM that begins at maximum likelihood goes towards it
-    if not (sigma <= greatest * _SLACK and (sigma >= least / _SLACK or _begins_at_likelihood(about))):
-        reasons.append(f"noise of {least:g} to {greatest:g} of A in CSF, and this series has {sigma:.2g}")
     if model.is_signed and not trained["signed"]:
         reasons.append("magnitude images, and these are signed")
-    if isinstance(ready.noise, Rician) and "rician" not in trained["noise"]:
-        reasons.append("Gaussian noise, and this series is Rician")
     return reasons
 
 

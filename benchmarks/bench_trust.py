@@ -1,0 +1,172 @@
+"""Trust: what a map says of itself, measured on simulated scans. A table: figure, asked, measured, holds.
+
+    python -m benchmarks.bench_trust
+
+Each engineer adds figures as a function that yields `Figure`s and is listed in `PARTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import rimap
+from benchmarks.trust_scenes import TE8, TI4, TI6, TI9, Head, head, inversion, like_ge
+
+ESTIMATORS: tuple[Any, ...] = (rimap.NLLS(), rimap.MLE(), rimap.RIM())
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure: what it is, what is asked in words, what was measured, and whether that holds."""
+
+    name: str
+    asked: str
+    measured: str
+    holds: bool
+
+
+def estimated(estimator: Any, images: Any, model: Any, noise: Any = None) -> Any:
+    """Return the maps of images (N, *X)."""
+    return estimator.estimate(rimap.WeightedSeries(images, model, noise=noise))
+
+
+def air(estimators: tuple[Any, ...] = ESTIMATORS) -> Iterator[Figure]:
+    """Air is background, tissue is kept, σ is right, and good voxels follow the model."""
+    models = {"TI9": inversion(), "TI4": inversion(TI4), "T2": rimap.T2Decay(tau=TE8)}
+    for name, model in models.items():
+        scene = head(model)
+        for snr in (4, 15, 40):
+            yield from _of_air(f"{name}, SNR {snr}", scene, scene.noisy(snr), 0.65 / snr, estimators)
+    scene = head(models["TI9"])
+    for how in ("zeroed", "scaled down", "scaled up", "whole numbers"):
+        plain = scene.noisy(15)
+        sigma = 0.65 / 15 * (2 / np.median(plain[:, scene.air]) if how == "whole numbers" else 1)
+        yield from _of_air(f"TI9, SNR 15, air {how}", scene, like_ge(plain, scene.air, how), sigma, estimators)
+
+
+def _of_air(name: str, scene: Head, images: Any, sigma: float, estimators: tuple[Any, ...]) -> Iterator[Figure]:
+    for estimator in estimators:
+        for noise in (None,) if estimator.name == "nlls" else (None, rimap.Rician()):
+            maps = estimated(estimator, images, scene.model, noise)
+            kind = f"{estimator.name}{', rician' if noise else ''}: {name}"
+            gone = float(np.mean(maps.status[scene.air] != rimap.Status.OK))
+            kept = float(np.mean(maps.status[scene.tissue] != rimap.Status.NO_SIGNAL))
+            off = float(np.mean(maps.status[~scene.air] == rimap.Status.OFF_MODEL))
+            found = float(np.nanmedian(maps.noise.sigma)) / sigma - 1
+            yield Figure(f"air, {kind}", ">= 99 % not ok", f"{100 * gone:.2f} %", gone >= 0.99)
+            yield Figure(f"tissue, {kind}", ">= 99.9 % kept", f"{100 * kept:.3f} %", kept >= 0.999)
+            yield Figure(f"false alarms, {kind}", "<= 0.1 % off model", f"{100 * off:.3f} %", off <= 0.001)
+            yield Figure(f"sigma, {kind}", "within 10 %", f"{100 * found:+.1f} %", abs(found) <= 0.1)
+
+
+def faults(estimators: tuple[Any, ...] = ESTIMATORS) -> Iterator[Figure]:
+    """Values that were not measured are found, and do not change other voxels."""
+    scene = head(inversion(TI6))
+    good = scene.noisy(30) * 1000
+    for name, spoil in FAULTS.items():
+        images, where = spoil(good.copy(), scene)
+        where = where & scene.tissue
+        for estimator in estimators:
+            before, maps = estimated(estimator, good, scene.model), estimated(estimator, images, scene.model)
+            marked = float(np.mean(maps.status[where] != rimap.Status.OK))
+            others = scene.tissue & ~where
+            moved = float(np.nanmedian(abs(maps["T1"][others] / before["T1"][others] - 1)))
+            kind = f"{estimator.name}: {name}"
+            yield Figure(f"marked, {kind}", ">= 99 %", f"{100 * marked:.2f} %", marked >= 0.99)
+            yield Figure(f"others move, {kind}", "<= 1 % (median)", f"{100 * moved:.2f} %", moved <= 0.01)
+
+
+def _columns(S: Any, scene: Head) -> tuple[Any, Any]:
+    where = np.zeros(scene.T.shape, bool)
+    where[28:31] = True
+    S[2][where] = 0
+    return S, where
+
+
+def _masked(S: Any, scene: Head) -> tuple[Any, Any]:
+    x, y = np.indices(scene.T.shape[:2]) / scene.T.shape[0] - 0.5
+    where = (np.hypot(x, y) > 0.33)[..., None] & np.ones(scene.T.shape, bool)
+    S[4][where] = 0
+    return S, where
+
+
+def _clipped(S: Any, scene: Head) -> tuple[Any, Any]:
+    limit = np.quantile(S[-1][scene.tissue], 0.98)
+    where = (limit <= S).any(0)
+    return np.minimum(S, limit), where
+
+
+def _wrapped(S: Any, scene: Head) -> tuple[Any, Any]:
+    whole = np.round(S * (32767 / np.quantile(S[-1][scene.tissue], 0.99)))
+    return whole.astype(np.int64).astype(np.uint16).view(np.int16).astype(np.float32), (whole > 32767).any(0)
+
+
+def _bright(S: Any, scene: Head) -> tuple[Any, Any]:
+    where = np.zeros(scene.T.shape, bool)
+    where[20:24, 40:44] = True
+    S[3][where] *= 4
+    return S, where
+
+
+FAULTS: dict[str, Callable[[Any, Head], tuple[Any, Any]]] = {
+    "columns zero in one image": _columns,
+    "mask of one image": _masked,
+    "clipped": _clipped,
+    "wrapped whole numbers": _wrapped,
+    "four times too bright in one image": _bright,
+}
+
+
+def gains(estimators: tuple[Any, ...] = ESTIMATORS) -> Iterator[Figure]:
+    """Gains that differ by 10 % are told; the same gains are not."""
+    for tau, snr in ((TI9, 15), (TI6, 40)):
+        scene = head(inversion(tau))
+        plain = scene.noisy(snr)
+        later = (np.arange(len(tau)) >= len(tau) // 2)[:, None, None, None]
+        for estimator in estimators:
+            for name, factor, wanted in (("equal", 1.0, False), ("second half x 1.1", 1.1, True)):
+                images = (plain * np.where(later, factor, 1.0)).astype(np.float32)
+                told = any("gain" in w for w in estimated(estimator, images, scene.model).warnings)
+                kind = f"gains, {estimator.name}: {name}, {len(tau)} images, SNR {snr}"
+                yield Figure(kind, "told" if wanted else "silent", "told" if told else "silent", told == wanted)
+
+
+def trained_box() -> Iterator[Figure]:
+    """A field far outside the training of the default network is not called ok if T is wrong."""
+    for B in (0.6, 0.8, 1.2):
+        scene = head(inversion(TI9), B=B)
+        maps = estimated(rimap.RIM(), scene.noisy(30), scene.model)
+        ok = scene.tissue & (maps.status == rimap.Status.OK)
+        wrong = float(np.mean(abs(maps["T1"][ok] / scene.T[ok] - 1) > 0.15)) if ok.any() else 0.0
+        share = float(ok.sum() / scene.tissue.sum())
+        told = any("B" in w and "rely" in w for w in maps.warnings)
+        yield Figure(
+            f"B = {B}, default network",
+            "T1 right, or told",
+            f"{100 * share:.0f} % ok, {100 * wrong:.1f} % of them off by > 15 %, {'told' if told else 'not told'}",
+            wrong < 0.02 or told,
+        )
+
+
+PARTS: tuple[Callable[[], Iterator[Figure]], ...] = (air, faults, gains, trained_box)
+
+
+def main() -> None:
+    """Print the table; the last line says how many hold."""
+    figures = []
+    for part in PARTS:
+        for figure in part():
+            figures.append(figure)
+            print(
+                f"{figure.name:64s} {figure.asked:22s} {figure.measured:>12s}  {'yes' if figure.holds else 'NO'}",
+                flush=True,
+            )
+    print(f"{sum(f.holds for f in figures)} of {len(figures)} hold")
+
+
+if __name__ == "__main__":
+    main()

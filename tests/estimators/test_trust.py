@@ -1,0 +1,96 @@
+"""Statuses that the images decide: the quick part of `python -m benchmarks.bench_trust`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from benchmarks.bench_trust import FAULTS, gains
+from benchmarks.trust_scenes import TE8, TI4, TI6, TI9, head, inversion, like_ge
+
+import rimap
+from rimap.estimators.checks.background import background
+from rimap.estimators.checks.missing import screened
+
+MODELS = {"TI9": inversion(TI9), "TI4": inversion(TI4), "T2": rimap.T2Decay(tau=TE8), "signed": inversion(signed=True)}
+
+
+@pytest.mark.parametrize("snr", [4, 15, 40])
+@pytest.mark.parametrize("name", MODELS)
+def test_air_is_background_tissue_is_kept_and_sigma_is_right(name: str, snr: int) -> None:
+    scene = head(MODELS[name], size=72)
+    images = scene.noisy(snr, rician=name != "signed")
+    maps = rimap.NLLS(threads=1).estimate(rimap.WeightedSeries(images, MODELS[name]))
+    assert (maps.status[scene.air] != rimap.Status.OK).mean() >= 0.99
+    assert (maps.status[scene.tissue] != rimap.Status.NO_SIGNAL).mean() >= 0.999
+    assert (maps.status[~scene.air] == rimap.Status.OFF_MODEL).mean() <= 0.001
+    assert maps.noise.sigma == pytest.approx(0.65 / snr, rel=0.1)
+    assert np.isnan(maps.kappa[:, maps.status == rimap.Status.NO_SIGNAL]).all()
+
+
+@pytest.mark.parametrize("estimator", [rimap.MLE(threads=1), rimap.RIM(threads=1)], ids=lambda e: e.name)
+@pytest.mark.parametrize("noise", [None, rimap.Rician()], ids=["gaussian", "rician"])
+def test_air_is_background_for_every_estimator_and_noise(estimator: Any, noise: Any) -> None:
+    scene = head(MODELS["TI4"], size=48, planes=1)
+    maps = estimator.estimate(rimap.WeightedSeries(scene.noisy(15), MODELS["TI4"], noise=noise))
+    assert (maps.status[scene.air] != rimap.Status.OK).mean() >= 0.98
+    assert (maps.status[scene.tissue] != rimap.Status.NO_SIGNAL).all()
+
+
+@pytest.mark.parametrize("how", ["zeroed", "scaled down", "scaled up", "whole numbers"])
+def test_air_of_any_scale(how: str) -> None:
+    scene = head(MODELS["TI9"])
+    images = like_ge(scene.noisy(15), scene.air, how)
+    unit = 2 / np.median(scene.noisy(15)[:, scene.air]) if how == "whole numbers" else 1.0
+    found = background(images, 0.65 / 15 * unit, signed=False, usable=np.ones(scene.air.shape, bool))
+    assert (found | (images == 0).all(0))[scene.air].mean() >= 0.99 and found[scene.tissue].mean() <= 0.001
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_values_that_were_not_measured_are_marked(name: str) -> None:
+    scene = head(inversion(TI6), size=72, planes=1)
+    images, where = FAULTS[name](scene.noisy(30) * 1000, scene)
+    maps = rimap.NLLS(threads=1).estimate(rimap.WeightedSeries(images, scene.model))
+    where = where & scene.tissue
+    assert (maps.status[where] != rimap.Status.OK).mean() >= 0.9
+    assert (maps.status[scene.tissue & ~where] == rimap.Status.OK).mean() >= 0.999
+
+
+def test_zeros_near_a_null_are_measurements() -> None:
+    scene = head(inversion(TI6), size=72, planes=1)
+    whole = np.round(scene.noisy(40) * 100).astype(np.float32)  # zero at the null of some tissue
+    assert ((whole == 0) & scene.tissue).any()
+    _, missing = screened(rimap.WeightedSeries(whole, scene.model))
+    assert missing.zero.sum() + missing.clipped.sum() + missing.negative.sum() <= 2
+
+
+def test_gains_that_differ_are_told_and_equal_ones_are_not() -> None:
+    assert all(figure.holds for figure in gains((rimap.NLLS(threads=1),)))
+
+
+def test_repeats_with_other_gains_are_told() -> None:
+    model = inversion((50.0, 50.0, 400.0, 400.0, 1200.0, 1200.0, 4000.0, 4000.0))
+    scene = head(model, size=48, planes=1)
+    images = scene.noisy(40)[:, 8:40, 8:40]  # no air to speak of
+    images[1::2] *= 1.1
+    maps = rimap.NLLS(threads=1).estimate(rimap.WeightedSeries(images, model))
+    assert any("repeated images show a ratio of 1.1" in w for w in maps.warnings)
+
+
+def test_as_many_images_as_parameters_is_said() -> None:
+    model = inversion((50.0, 800.0, 4000.0))
+    scene = head(model, size=48, planes=1)
+    maps = rimap.NLLS(threads=1).estimate(rimap.WeightedSeries(scene.noisy(40), model))
+    assert any(w.startswith("There are as many images as parameters (3)") for w in maps.warnings)
+
+
+@pytest.mark.parametrize(
+    "estimator", [rimap.NLLS(threads=1), rimap.MLE(threads=1), rimap.RIM(threads=1)], ids=lambda e: e.name
+)
+def test_poorly_determined_is_said_by_every_estimator(estimator: Any) -> None:
+    model = inversion((50.0, 100.0, 150.0, 200.0))
+    kappa = np.ones((3, 32, 32)) * np.reshape([1.0, 1.9, 3000.0], (3, 1, 1))
+    images = model.signal(kappa) + np.random.default_rng(0).normal(0, 0.15, (4, 32, 32))
+    maps = estimator.estimate(rimap.WeightedSeries(abs(images), model, noise=rimap.Gaussian(sigma=0.15)))
+    assert any("is poorly determined" in w for w in maps.warnings)
