@@ -1,6 +1,8 @@
 """The paper's own sweep of λ_B: T1 error and outliers of the MLE on slices of the training anatomies.
 
-    python -m benchmarks.bench_lambda [--anatomies FOLDER] [--out docs/lambda]
+    python -m benchmarks.bench_lambda [--fields] [--anatomies FOLDER] [--out docs/lambda]
+
+With --fields, instead: the λ_B that is chosen from the data in fields as scanners have them (`benchmarks.fields`).
 
 Slices of training anatomies, truth as in rimap.simulation.subjects (T smooth inside a tissue), 31 inversion times of
 IV_T1, Gaussian noise of σ = 0.65/SNR added after the modulus, B smooth over a range of 10 % or constant. The same
@@ -19,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import fields
 from rimap import MLE, PROTOCOLS, Gaussian
 from rimap.estimators.mle.voxels import Voxels
 from rimap.estimators.mle.weight import DEFAULT_LAMBDA_B
@@ -128,7 +131,11 @@ def main() -> None:
     parser.add_argument("--anatomies", type=Path, default=data)
     parser.add_argument("--slices", type=int, default=len(ANATOMIES), help="how many of the slices")
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "docs" / "lambda")
+    parser.add_argument("--fields", action="store_true", help="the λ_B that is chosen from the data, in five fields")
     options = parser.parse_args()
+    if options.fields:
+        fields.main()
+        return
     if not options.anatomies.is_dir():
         print(f"skipped: no anatomies at {options.anatomies}")
         return

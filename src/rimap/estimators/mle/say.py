@@ -25,7 +25,7 @@ STEPS, VALUES = 3, 9
 LESS, NONE = 4.0, 8.0
 #: What is usual, in standard deviations, is that of the voxels over three times the distance to which the field is smoothed, each
 #: counted as no more than `MOST`: where the field is smoothed too much many are off alike, and a few odd ones do not decide.
-WIDER, MOST = 100.0, 20.0
+WIDER, MOST = 100.0, 10.0
 
 
 def follow_the_model(data: Voxels, fit: Fit, bounds: tuple[float, float], free: int) -> tuple[NDArray[np.bool_], float]:

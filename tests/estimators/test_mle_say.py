@@ -1,0 +1,94 @@
+"""Voxels that contradict the model do not move the field for others; fields beyond what is physical are reported."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rimap import MLE, Gaussian, InversionRecovery, Rician, WeightedSeries
+from rimap.likelihood import Noise
+
+TAU = (50, 150, 400, 1100, 2500, 4500)
+N = 32
+
+
+def _series(noise: Noise, *, signed: bool = False) -> tuple[WeightedSeries, NDArray[np.float64]]:
+    y, x = np.meshgrid(np.linspace(-1, 1, N), np.linspace(-1, 1, N), indexing="ij")
+    model = InversionRecovery(tau=TAU, signed=signed)
+    T1 = 900 + 300 * (x > 0) + 100 * y
+    images = noise.sample(
+        model.signal(np.stack([0 * x + 1, 1.92 - 0.04 * (x**2 + y**2), T1])), np.random.default_rng(0)
+    )
+    return WeightedSeries(images=images.astype(np.float32), model=model, noise=noise), T1
+
+
+def _wrapped(images: NDArray[np.float32]) -> NDArray[np.bool_]:
+    at = np.random.default_rng(1).random((N, N)) < 0.01
+    images[-1][at] -= 2.0
+    return at
+
+
+def _wrong_sign(images: NDArray[np.float32]) -> NDArray[np.bool_]:
+    at = np.zeros((N, N), bool)
+    at[4:8, 20:24] = True
+    images[3][at] *= -1
+    return at
+
+
+def _bright_block(images: NDArray[np.float32]) -> NDArray[np.bool_]:
+    at = np.zeros((N, N), bool)
+    at[12:15, 9:12] = True
+    images[4][at] = 4.0
+    return at
+
+
+def _metal(images: NDArray[np.float32]) -> NDArray[np.bool_]:
+    y, x = np.indices((N, N))
+    at = np.hypot(y - 20, x - 12) < 3.5
+    images[:, at] = np.random.default_rng(2).uniform(0, 1.5, (len(TAU), at.sum())).astype(np.float32)
+    return at
+
+
+@pytest.mark.parametrize("weight", [None, 1e6, math.inf])
+@pytest.mark.parametrize("fault", [_wrapped, _wrong_sign, _bright_block, _metal])
+@pytest.mark.parametrize(("noise", "signed"), [(Gaussian(0.01), False), (Gaussian(0.01), True), (Rician(0.01), False)])
+def test_wrong_voxels_do_not_move_others(weight: float | None, fault: object, noise: Noise, signed: bool) -> None:
+    if fault is _wrong_sign and not signed:
+        pytest.skip("magnitude images have no sign")
+    series, _ = _series(noise, signed=signed)
+    good = MLE(lambda_B=weight).estimate(series)["T1"]
+    images = np.array(series.images)
+    at = fault(images)  # type: ignore[operator]
+    if not signed:
+        images = abs(images)
+    spoilt = MLE(lambda_B=weight).estimate(WeightedSeries(images=images, model=series.model, noise=noise))["T1"]
+    moved = np.abs(spoilt / good - 1)[~at]
+    assert np.quantile(moved, 0.99) < 0.01
+    assert (moved > 0.02).mean() < 0.005
+
+
+def test_a_field_beyond_what_is_physical_is_reported() -> None:
+    model = InversionRecovery(tau=TAU)
+    rng = np.random.default_rng(0)
+    noise = Gaussian(0.005)
+
+    def told(B: float | NDArray[np.float64]) -> str:
+        shape = (16, 16)
+        kappa = np.stack([np.ones(shape), np.broadcast_to(B, shape), rng.uniform(600, 1400, shape)])
+        images = noise.sample(model.signal(kappa), rng)
+        return " ".join(MLE().estimate(WeightedSeries(images=images, model=model, noise=noise)).warnings)
+
+    assert "is this an inversion recovery" not in told(1.9)
+    assert "in the median voxel" in told(2.4) and "in the median voxel" in told(0.5)
+    region = np.full((16, 16), 1.9)
+    region[:, 10:] = 2.5
+    assert "in this region" in told(region)
+
+
+def test_what_was_chosen_is_said() -> None:
+    series, _ = _series(Gaussian(0.02))
+    assert any("AIC" in text for text in MLE().estimate(series).warnings)
+    assert not any("AIC" in text for text in MLE(lambda_B=1e5).estimate(series).warnings)
