@@ -56,6 +56,23 @@ def test_one_bad_file_does_not_keep_others_from_being_mapped(tmp_path: Path, wha
     assert [label for label, _ in run.refused] == ["sub-02 IRT1"]
 
 
+def test_a_folder_that_cannot_be_read_counts_as_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "raw"
+    for subject in ("01", "02"):
+        write(root, subject)
+    before = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if str(path).endswith("sub-02/anat"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return before(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    run = mapped(root, tmp_path / "out")
+    assert [r.label for r in run.results] == ["sub-01 IRT1"]
+    assert [label for label, _ in run.refused] == ["sub-02"]
+
+
 def test_images_that_are_of_no_series_are_told_of(tmp_path: Path) -> None:
     root = write(tmp_path / "raw", "01")
     nib.save(nib.Nifti1Image(np.ones((2, 2, 2), np.float32), np.eye(4)), root / "sub-01/anat/sub-01_T1w.nii.gz")

@@ -254,10 +254,10 @@ def _images(paths: Sequence[Path], subjects: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += [f for f in nifti_files(absolute(path), subjects) if is_b1(f)]
+            found += [f for f in nifti_files(absolute(path), subjects, []) if is_b1(f)]
         elif path.is_file() and is_b1(path):
             own = _numbered(BidsName.parse(path.name))  # type: ignore[arg-type]
-            beside = [f for f in nifti_files(absolute(path).parent) if is_b1(f)]
+            beside = [f for f in nifti_files(absolute(path).parent, (), []) if is_b1(f)]
             found += [f for f in beside if (n := BidsName.parse(f.name)) and _numbered(n)[1] == own[1]]
     return sorted(set(found))
 

@@ -289,7 +289,7 @@ def _apart(paths: Sequence[Path], *, always: bool) -> tuple[list[Path], list[Pat
     for path in paths:
         may_be = path.exists() and not is_nifti(path)
         if may_be and path.is_dir() and not always:
-            may_be = next(nifti_files(absolute(path)), None) is None
+            may_be = next(nifti_files(absolute(path), (), []), None) is None
         files = dicom_files(path) if may_be else []
         dicom += files
         if not files:

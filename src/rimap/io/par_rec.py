@@ -6,6 +6,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+from rimap.advice import note
 from rimap.errors import InputError
 from rimap.io.bids import natural
 from rimap.io.dicom_convert import PrivateFolder, converter
@@ -67,7 +68,7 @@ def convert_par(path: Path, sequence: str | None) -> list[SeriesFiles]:
         folder.remove()
         raise
     notes = (
-        f"converted from {path.name} with dcm2niix",
+        note(f"converted from {path.name} with dcm2niix"),
         *([f"{len(left_out)} of its images were left out"] if left_out else []),
     )
     return [

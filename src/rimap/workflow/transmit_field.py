@@ -140,7 +140,7 @@ def _only_scans(inputs: Sequence[Path]) -> bool:
     from rimap.io.bids import BidsName, absolute, model_of_suffix, nifti_files
 
     for path in inputs:
-        for file in nifti_files(absolute(path)) if path.is_dir() else [path]:
+        for file in nifti_files(absolute(path), (), []) if path.is_dir() else [path]:
             name = BidsName.parse(file.name)
             if name is None or model_of_suffix(name.suffix) or (not path.is_dir() and name.suffix not in KINDS):
                 return False
