@@ -243,6 +243,7 @@ def test_values_at_a_bound_count_and_others_do_not():
     status.flat[inside[:10]], status.flat[inside[10:30]] = Status.AT_BOUND, Status.NOT_CONVERGED
     (row,) = roi_table(ParameterMaps(maps.kappa, maps.model, status), labels)
     assert (row["voxels"], row["n"]) == (100, 80)
+    assert (row["ok"], row["at_bound"], row["not_converged"], row["off_model"]) == (0.7, 0.1, 0.2, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,12 @@ from rimap.estimators import estimators
 from rimap.io.atomic import write_whole
 from rimap.io.results import ResultFiles
 from rimap.report.page import RUN_BLOCK, Run, page
+from rimap.series import Status
 
 #: Columns with numbers in a table of regions.
 _NUMBERS = {"label": int, "voxels": int, "n": int, "median": float, "iqr": float, "mean": float, "sd": float}
+#: Columns with the share of each quality flag; tables of earlier versions lack them.
+_SHARES = {s.name.lower() for s in Status}
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,8 @@ def _table(path: Path) -> list[dict[str, Any]]:
 
 
 def _cell(column: str, text: str) -> Any:
+    if column in _SHARES:
+        return float("nan" if text == "n/a" else text)
     if column in _NUMBERS:
         return _NUMBERS[column]("nan" if text == "n/a" else text)
     return "" if text == "n/a" else text

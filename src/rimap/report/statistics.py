@@ -109,10 +109,21 @@ def statistics_of(maps: ParameterMaps, where: NDArray[np.bool_]) -> dict[str, St
     return {q.name: describe(values_of(q, maps.model, maps)[where]) for q in quantities_of(maps.model)}
 
 
+def shares(status: NDArray[Any]) -> dict[str, float]:
+    """Return the share of each quality flag among voxels, by column name: ``at_bound`` is the one at bound.
+
+    >>> shares(np.array([0, 0, 1, 7]))["off_model"]
+    0.25
+    """
+    return {s.name.lower(): float(np.mean(status == s)) if status.size else float("nan") for s in Status}
+
+
 def roi_table(
     maps: ParameterMaps, labels: NDArray[Any], names: Mapping[int, str] | None = None
 ) -> list[dict[str, Any]]:
     """Return one row for each label: n, median, IQR, mean and SD of the main map and of the relaxation time behind it.
+
+    The share of each quality flag among the voxels of the label follows.
 
     Parameters
     ----------
@@ -156,6 +167,7 @@ def roi_table(
                     "iqr": s.iqr,
                     "mean": s.mean,
                     "sd": s.sd,
+                    **shares(maps.status[region]),
                 }
             )
     return rows
