@@ -26,7 +26,7 @@ from rimap import MLE, NLLS, Gaussian, MultiEchoSpinEcho, Request, WeightedSerie
 
 Array = NDArray[np.float64]
 
-DATA = Path(__file__).resolve().parents[1] / "shared" / "data"
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 TE = 10.0 * np.arange(1, 33)
 #: T2 of the spheres that a train of 8 to 256 ms can tell, ms.
 LEAST_T2, MOST_T2 = 15.0, 600.0

@@ -9,6 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from benchmarks.bench_epg import ASKED_BIAS, mean_bias, phantom
 
 from rimap import Gaussian, MultiEchoSpinEcho, Rician, T2Decay
 from rimap.errors import InputError
@@ -19,7 +20,6 @@ from rimap.workflow import Request, map_series, summary
 from rimap.workflow.checks import finished
 from rimap.workflow.evidence import MARGIN, Decision, decide, possible_models, settled
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 TRAINS = {
     "32 echoes": 10.0 * np.arange(1, 33),
     "10 echoes": 12.9 * np.arange(1, 11),
@@ -245,12 +245,18 @@ def test_few_voxels_decide_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("subject", "profile"), [("sub-philips3TplateT2", Sinc(2.0, 1.3)), ("sub-philips3TplateT1", None)]
 )
-def test_the_phantom_is_a_train(subject: str, profile: Any, tmp_path: Path) -> None:
-    folder = DATA / "nist_phantom" / subject
-    if not folder.is_dir():
-        pytest.skip(f"needs the NIST phantom in {DATA}")
+def test_the_phantom_is_a_train(subject: str, profile: Any, shared_data: Path, tmp_path: Path) -> None:
+    folder = shared_data / "nist_phantom" / subject
     files = next(f for f in find_series(folder) if f.suffix == "MESE")
     request, _ = decide(Request(inputs=folder, out=tmp_path), files)
     assert request.sequence == "mese" and request.settings["profile"] in (
         (profile,) if profile else (Sinc(2.0, 1.3), Sinc(1.5, 1.35))
     )
+
+
+@pytest.mark.parametrize("subject", ASKED_BIAS)
+def test_T2_of_the_phantom_with_everything_at_its_default(subject: str, shared_data: Path) -> None:
+    """Spheres of 16 to 581 ms; T1 is given where the data set has it."""
+    spheres, chosen = phantom(shared_data, subject)
+    assert "mle" in chosen and "Multi-echo spin echo (mese) was chosen" in chosen
+    assert mean_bias(spheres) <= ASKED_BIAS[subject]
