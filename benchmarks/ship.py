@@ -8,6 +8,7 @@ The file is written anew by this version (the same weights); no path of the mach
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import onnx
 
 from rimap.estimators.networks.export import save_onnx
 from rimap.estimators.networks.restore import written_anew
-from rimap.estimators.shipped import METADATA, WEIGHTS, metadata_of
+from rimap.estimators.shipped import CHECKSUMS, METADATA, WEIGHTS, metadata_of
 
 
 def main() -> None:
@@ -39,6 +40,8 @@ def main() -> None:
     onnx.helper.set_model_props(model, {METADATA: json.dumps(about)})
     out = WEIGHTS / f"{about['name']}.onnx"
     save_onnx(model, out)
+    sums = [f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.name}\n" for f in sorted(WEIGHTS.glob("*.onnx"))]
+    (WEIGHTS / CHECKSUMS).write_text("".join(sums), encoding="utf-8")
     print(f"{out}: {out.stat().st_size / 1e3:.0f} kB")
 
 

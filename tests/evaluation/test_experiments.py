@@ -8,13 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
 from rimap.errors import InputError
-from rimap.evaluation.experiment import Experiment, Result, Settings, draw, experiments, run
+from rimap.evaluation.experiment import Experiment, Result, Settings, _key, draw, experiments, run
 from rimap.evaluation.monte_carlo import MonteCarlo
+from rimap.evaluation.scans import given_scans
 from rimap.evaluation.tables import Row, read_table, select
 
 ALL = experiments()
@@ -193,6 +195,37 @@ def test_repeated_scans_that_are_given(tmp_path: Path, shared_data: Path) -> Non
     assert units[0] == ("T1", "mle")
     part = ALL["repeatability"].compute(settings, units[0])
     assert int(part["n"]) == 2 and float(np.nanmax(part["m2"])) == 0  # the same scan twice
+
+
+def test_other_data_at_the_same_place_have_pieces_of_their_own(tmp_path: Path) -> None:
+    """A scan that was exchanged is not answered with what was computed before."""
+    place = tmp_path / "scan" / "a.nii"
+    place.parent.mkdir()
+    keys = []
+    for content in (b"one", b"two", b"one"):
+        place.write_bytes(content)
+        keys.append(_key(ALL["repeatability"], Settings(scans=(place.parent,))))
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_scans_that_lie_elsewhere_are_refused(tmp_path: Path) -> None:
+    tau, rng = [50, 400, 1100, 2500], np.random.default_rng(0)
+    images = rng.uniform(90, 100, (6, 5, 4, 4)).astype(np.float32)
+    for name, shift in (("a", 0.0), ("b", 8.0)):
+        affine = np.diag([2.0, 2.0, 2.0, 1.0])
+        affine[0, 3] = shift
+        folder = tmp_path / name
+        folder.mkdir()
+        nib.save(nib.Nifti1Image(images, affine), folder / f"{name}.nii")
+        (folder / f"{name}.json").write_text(json.dumps({"InversionTime": [t / 1000 for t in tau]}))
+    scans = tuple(tmp_path / n / f"{n}.nii" for n in "ab")
+    with pytest.raises(InputError, match=r"b\.nii lies elsewhere in the scanner than .*a\.nii"):
+        given_scans(Settings(scans=scans), "ir")
+
+
+def test_without_an_mle_nothing_differs_from_it(tmp_path: Path, shared_data: Path) -> None:
+    rows = _quick("repeatability", tmp_path, ("nlls",), data=shared_data).table
+    assert {r["metric"] for r in rows} == {"cv"}
 
 
 def test_data_that_are_missing_are_named(tmp_path: Path) -> None:

@@ -108,20 +108,17 @@ def _run(
     redraw: bool,
     quiet: bool,
 ) -> None:
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
     from contextlib import nullcontext
 
     from rimap.cli._console import progress_bar
     from rimap.evaluation.experiment import Settings, draw, run
+    from rimap.parallel import Processes
 
     print(f"{experiment.title} ({experiment.paper})")
     if redraw:
         print(draw(experiment, out / experiment.name), f"\nDrawn again: {out / experiment.name}\n", sep="\n")
         return
-    pool = (
-        ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) if workers > 1 else nullcontext()
-    )
+    pool = Processes(workers) if workers > 1 else nullcontext()
     with pool as executor, progress_bar(experiment.name, quiet=quiet) as progress:
         result = run(
             experiment, Settings(**options), out, executor=executor, progress=progress, fresh=fresh  # type: ignore[arg-type]

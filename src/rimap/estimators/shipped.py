@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import tomllib
 from dataclasses import dataclass
@@ -12,9 +13,12 @@ from typing import Any, cast
 
 from rimap.errors import InputError
 
+#: How a tensor of an ONNX file says that its values lie in another file: the key "location" of its external data.
+_EXTERNAL = b"\x0a\x08location\x12"
 #: The key of an exported file's metadata that holds its recipe, as JSON.
 METADATA = "rimap"
 WEIGHTS = Path(__file__).parent / "weights"
+CHECKSUMS = "SHA256SUMS"
 
 
 def shipped() -> dict[str, Path]:
@@ -96,9 +100,11 @@ def session(path: Path, threads: int = 0, plane: tuple[int, int] | None = None) 
     Raises
     ------
     InputError
-        Where the file is no ONNX network.
+        Where the file is no ONNX network, or takes values from other files; where one that ships is not as it was released.
     """
     import onnxruntime
+
+    _check(path)
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -109,6 +115,33 @@ def session(path: Path, threads: int = 0, plane: tuple[int, int] | None = None) 
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise InputError(f"{path} is no network that can be read: {' '.join(str(error).split())[:120]}.") from None
+
+
+def _check(path: Path) -> None:
+    """Refuse a network whose values lie in other files, and one that ships and is damaged or exchanged."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
+    if _EXTERNAL in content:
+        raise InputError(
+            f"{path} takes values from other files (external data of ONNX), which could be any file of this machine. "
+            "Expected a network that `rimap train` wrote, in one file."
+        )
+    if path.parent == WEIGHTS:
+        expected = _checksums().get(path.name)
+        if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+            raise InputError(
+                f"{path} is not the network of this release: it is damaged or was exchanged. Install rimap again, or give "
+                "a network of your own by its path."
+            )
+
+
+@lru_cache(maxsize=1)
+def _checksums() -> dict[str, str]:
+    """Return the SHA-256 of each network that ships, by file name, as `sha256sum` writes and checks them."""
+    lines = (WEIGHTS / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    return {name: digest for digest, name in (line.split() for line in lines if line)}
 
 
 def cached_session(path: Path, threads: int = 0, plane: tuple[int, int] | None = None) -> Any:

@@ -29,6 +29,7 @@ from rimap.estimators.base import Estimator
 from rimap.evaluation.choice import available, fingerprint, named
 from rimap.evaluation.tables import Row, read_table, write_table
 from rimap.io.atomic import write_whole
+from rimap.io.records import checksum
 from rimap.sources import source_fingerprint, sources_of
 
 if TYPE_CHECKING:
@@ -294,9 +295,15 @@ def _slug(unit: Unit) -> str:
 
 def _key(experiment: Experiment, settings: Settings) -> str:
     """Return what the pieces of a run share: another seed or another code of the estimators has pieces of its own."""
-    places = [str(p.resolve()) for p in (settings.data, settings.lines, *settings.scans) if p]
-    text = json.dumps([experiment.name, settings.recipe(), places, _source()], sort_keys=True, default=str)
+    inputs = [_content(p.resolve()) for p in (settings.data, settings.lines, *settings.scans) if p]
+    text = json.dumps([experiment.name, settings.recipe(), inputs, _source()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _content(path: Path) -> list[tuple[str, int, str]]:
+    """Return name, size and checksum of a file, or of all files in a folder: other data have other pieces."""
+    files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+    return [(str(f.relative_to(path)), f.stat().st_size, checksum(f)) for f in files]
 
 
 @lru_cache(maxsize=1)

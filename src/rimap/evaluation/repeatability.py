@@ -71,7 +71,9 @@ class Repeatability(Experiment):
         for (quantity, spec), part in parts.items():
             r = Repeats.from_arrays(part)
             time = _scans(settings, str(quantity))[0].model.time_index
-            of_mle = parts.get((quantity, "mle"), part)["scan"][time]
+            reference = parts.get((quantity, "mle"))
+            # Without an MLE the regions are those of the estimate itself, and there is nothing to differ from.
+            of_mle = (reference or part)["scan"][time]
             low, high = BRAIN_LIKE[str(quantity)]
             regions = {"head": np.ones(of_mle.shape, bool), "brain-like": (of_mle > low) & (of_mle < high)}
             for region, where in regions.items():
@@ -81,8 +83,9 @@ class Repeatability(Experiment):
                     "noise": "repeated scans" if not part["sigma"] else f"added, {settings.noise_level or LEVEL:g}",
                 }  # fmt: skip
                 out.append(here | {"metric": "cv", "unit": "%"} | spread(r.cv[time][where]))
-                difference = (part["scan"][time] - of_mle)[where]
-                out.append(here | {"metric": "difference", "unit": "ms"} | spread(difference))
+                if reference is not None:
+                    difference = (part["scan"][time] - of_mle)[where]
+                    out.append(here | {"metric": "difference", "unit": "ms"} | spread(difference))
         return out
 
     def pictures(self, settings: Settings, parts: Mapping[Unit, Part]) -> dict[str, NDArray[Any]]:
@@ -125,7 +128,7 @@ class Repeatability(Experiment):
             body.append(
                 [
                     r["quantity"], r["region"], draw.label(r["estimator"]), r["q50"], r["mean"], str(paper_cv),
-                    d[0]["mean"], d[0]["q50"], str(paper_d),
+                    *((d[0]["mean"], d[0]["q50"]) if d else ("", "")), str(paper_d),
                 ]
             )  # fmt: skip
         return f"Repeats: {table[0]['noise']}, C = {int(table[0]['repeats'])}\n\n" + text_table(

@@ -18,6 +18,7 @@ from rimap.estimators.nlls.estimator import NLLS
 from rimap.evaluation.experiment import Settings
 from rimap.evaluation.repeats import Repeats
 from rimap.io import read, read_labels
+from rimap.io.grid import same_grid
 from rimap.likelihood import Gaussian, Rician
 from rimap.series import WeightedSeries
 
@@ -164,6 +165,12 @@ def given_scans(settings: Settings, sequence: str) -> list[WeightedSeries]:
     for path, scan in zip(settings.scans, scans):
         if scan.shape != scans[0].shape:
             raise InputError(f"{path} has shape {scan.shape}, {settings.scans[0]} has {scans[0].shape}. Register them.")
+        affines = (scan.affine, scans[0].affine)
+        if affines[0] is not None and affines[1] is not None and not same_grid(*affines, scan.shape):
+            raise InputError(
+                f"{path} lies elsewhere in the scanner than {settings.scans[0]} (their affines differ by more than a tenth of "
+                "a voxel), so a voxel of one is not that of the other. Register them."
+            )
     return [replace(s, mask=scans[0].selected) for s in scans]
 
 

@@ -52,10 +52,12 @@ class Processes(Executor):
         How many.
     threads
         For the numerical libraries inside each, so that the cores are not shared out twice.
+    prepare
+        What each process does first: a function that can be pickled.
     """
 
-    def __init__(self, n: int, *, threads: int = 1) -> None:
-        self._n, self._threads = n, threads
+    def __init__(self, n: int, *, threads: int = 1, prepare: Callable[[], object] | None = None) -> None:
+        self._n, self._threads, self._prepare = n, threads, prepare
         self._lock = threading.RLock()
         self._waiting: deque[_Job] = deque()
         self._suspects: deque[_Job] = deque()
@@ -63,6 +65,11 @@ class Processes(Executor):
         self._idle = threading.Condition(self._lock)
         self._closed = self._killed = False
         self._pool = self._new()
+
+    @property
+    def size(self) -> int:
+        """How many processes."""
+        return self._n
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Return the future of ``fn(*args, **kwargs)``."""
@@ -99,7 +106,7 @@ class Processes(Executor):
         return bool(self._waiting or self._suspects or self._running)
 
     def _new(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self._n, multiprocessing.get_context("spawn"), _begin)
+        return ProcessPoolExecutor(self._n, multiprocessing.get_context("spawn"), _begin, (self._prepare,))
 
     def _start(self) -> None:
         """Give work to the processes that have none. Hold the lock."""
@@ -146,8 +153,8 @@ class Processes(Executor):
             job.future.set_result(inner.result())
 
 
-def _begin() -> None:
-    """Leave Ctrl-C to the process that started this one, and end when that one ends."""
+def _begin(prepare: Callable[[], object] | None) -> None:
+    """Leave Ctrl-C to the process that started this one, and end when that one ends; then prepare for work."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
@@ -157,6 +164,8 @@ def _begin() -> None:
             os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+    if prepare is not None:
+        prepare()
 
 
 @contextmanager

@@ -13,9 +13,9 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +32,7 @@ from rimap.estimators.networks.rim import RIM
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import from_state
 from rimap.io.run_lock import locked
+from rimap.parallel.processes import Processes
 from rimap.signals import signal_models
 from rimap.simulation.anatomies import Anatomy, load_anatomies
 from rimap.simulation.patches import Batch, simulate_batch
@@ -282,9 +283,7 @@ def _executor(recipe: TrainingRecipe, machine: Machine, device: str) -> Executor
     if workers == 0:
         return ThreadPoolExecutor(1)
     train_on, _ = _anatomies(recipe)
-    return ProcessPoolExecutor(
-        workers, get_context("spawn"), _start_worker, (recipe.simulation.anatomies, len(train_on))
-    )
+    return Processes(workers, prepare=partial(_start_worker, recipe.simulation.anatomies, len(train_on)))
 
 
 def _ahead(
@@ -298,7 +297,7 @@ def _ahead(
 ) -> Iterator[Batch]:
     """Yield batches start … stop − 1, each simulated ahead of its turn; a rank gets its share of each."""
     size = recipe.training.batch_size // world
-    depth = 3 * getattr(executor, "_max_workers", 1)
+    depth = 3 * (executor.size if isinstance(executor, Processes) else 1)
     local = isinstance(executor, ThreadPoolExecutor)
 
     def ask(i: int) -> Future[Batch]:
