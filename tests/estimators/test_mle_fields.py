@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.estimators.mle.estimator import MLE
-from rimap.estimators.mle.voxels import Voxels
+from rimap.estimators.mle.voxels import Fit, Voxels
 from rimap.estimators.mle.weight import DEFAULT_LAMBDA_B, weight_of
 from rimap.estimators.nlls.estimator import NLLS
 from rimap.estimators.table import ShapeTable
@@ -275,3 +275,22 @@ def test_two_amplitudes_are_for_least_squares() -> None:
     assert maps["T2"] == pytest.approx(60, rel=1e-3)
     with pytest.raises(InputError, match="one amplitude"):
         MLE().estimate(WeightedSeries(images=images, model=model, noise=Rician(sigma=0.1)))
+
+
+@pytest.mark.parametrize("noise", [Gaussian(sigma=0.01), Rician(sigma=0.05), Rician(sigma=0.2)], ids=str)
+def test_a_known_field_gives_the_best_of_all_minima(noise: Noise) -> None:
+    """As good as the best of 60 starts along T, also with few images and much noise, where there are several valleys."""
+    rng = np.random.default_rng(0)
+    model, V = InversionRecovery(tau=(50, 200, 500, 1000, 2000, 4000)), 500
+    kappa = np.stack([np.ones(V), rng.uniform(1.6, 2, V), np.exp(rng.uniform(np.log(100), np.log(4000), V))])
+    S, F = noise.sample(model.signal(kappa), rng), kappa[1] + rng.normal(0, 0.05, V)
+    zero = np.zeros(V)
+    with ThreadPoolExecutor(1) as pool:
+        voxels = Voxels.of(S, np.arange(V), noise.sigma, ShapeTable.of(model), noise, pool)
+        found = voxels.fit(F, None, True, thorough=True).f
+        best = found
+        for T in np.geomspace(20, 9000, 60):
+            g = np.abs(model.signal(np.stack([np.ones(V), F, np.full(V, T)])))
+            A = (g * S).sum(0) / (g * g).sum(0) / noise.sigma
+            best = np.minimum(best, voxels.fit(F, Fit(F, np.full(V, np.log(T)), A, zero, zero, zero, zero)).f)
+    assert (found - best > 0.01).mean() < 0.005
