@@ -79,11 +79,11 @@ def test_images_that_are_no_such_series_are_told(
 @each
 def test_clipped_images_are_told_and_have_no_map(estimator: Estimator) -> None:
     images = abs(signals(inversion()))
-    images[:, :, 20:] *= 3
+    images[:, :4, 36:] *= 3
     images = np.minimum(images, 1200)
     maps = estimator.estimate(rimap.WeightedSeries(images, inversion()))
     assert any("is clipped in" in w for w in maps.warnings)
-    assert (maps.status[:, 20:] == rimap.Status.NOT_FINITE).all() and (maps.status[:, :20] == rimap.Status.OK).all()
+    assert (maps.status[:4, 36:] == rimap.Status.NOT_FINITE).all() and (maps.status[:, :36] == rimap.Status.OK).all()
 
 
 @each

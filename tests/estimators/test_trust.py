@@ -85,11 +85,9 @@ def test_as_many_images_as_parameters_is_said() -> None:
     assert any(w.startswith("There are as many images as parameters (3)") for w in maps.warnings)
 
 
-@pytest.mark.parametrize(
-    "estimator", [rimap.NLLS(threads=1), rimap.MLE(threads=1), rimap.RIM(threads=1)], ids=lambda e: e.name
-)
-def test_poorly_determined_is_said_by_every_estimator(estimator: Any) -> None:
-    model = inversion((50.0, 100.0, 150.0, 200.0))
+@pytest.mark.parametrize("estimator", [rimap.NLLS(threads=1), rimap.RIM(threads=1)], ids=lambda e: e.name)
+def test_poorly_determined_is_said_with_and_without_standard_deviations(estimator: Any) -> None:
+    model = inversion((20.0, 40.0, 60.0, 80.0))
     kappa = np.ones((3, 32, 32)) * np.reshape([1.0, 1.9, 3000.0], (3, 1, 1))
     images = model.signal(kappa) + np.random.default_rng(0).normal(0, 0.15, (4, 32, 32))
     maps = estimator.estimate(rimap.WeightedSeries(abs(images), model, noise=rimap.Gaussian(sigma=0.15)))

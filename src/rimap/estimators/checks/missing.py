@@ -21,7 +21,7 @@ Where = NDArray[np.bool_]
 #: to it at least the second share, for a signal that crosses zero has small values around its zeros.
 _EXPECTED, _NEXT = 0.15, 0.05
 #: Zeros of coarse whole numbers are measurements: so many of their steps must be expected.
-_STEPS = 4.0
+_STEPS = 16.0
 #: Edges of the squares, in voxels, in which values are expected, from near to far; and how many voxels it takes.
 _NEAR, _FEWEST = (5, 15, 45), 3
 #: So many voxels with the largest value of all, and so many times the number at any other of the next values, are clipped; zeros that
@@ -33,6 +33,8 @@ _SMALLEST = 10_000
 _NEGATIVE, _FEW = 1.0, 0.02
 #: So many planes stand for a volume.
 _PLANES = 24
+#: Fewer voxels are not worth a warning: a number, and a share of the object.
+_WORTH, _SHARE_WORTH = 5, 0.001
 #: From this share of the object's voxels on, missing values spoil the maps.
 _MANY = 0.05
 
@@ -81,7 +83,7 @@ class Missing:
             (
                 self.clipped,
                 lambda n: (
-                    f"clipped in {n:,} voxels, which all have its largest value: no map is made there. Export the images with another scale"
+                    f"clipped in {n:,} voxels, which all have its largest value: do not rely on the maps there. Export the images with another scale"
                 ),
             ),
             (
@@ -93,7 +95,7 @@ class Missing:
         )
         found = []
         for counts, what in kinds:
-            for n in np.flatnonzero(counts):
+            for n in np.flatnonzero(counts >= max(_WORTH, _SHARE_WORTH * self.voxels)):
                 weight = Weight.UNRELIABLE if counts[n] > _MANY * self.voxels else Weight.CAUTION
                 found.append(
                     Advice(f"image {n + 1} ({model.axis.text(model.times[n])}) is {what(int(counts[n]))}.", weight)
@@ -131,6 +133,8 @@ def screened(series: WeightedSeries, level: float | None = None) -> tuple[Weight
     if not any(c.any() for c in counts.values()):
         return series, found
     cleaned = images.copy()
+    if np.logical_or.reduce(bad["clipped"]).sum() > _MANY * thing.sum():
+        del bad["clipped"]  # much of a scan: its values are kept, with the warning that they are wrong
     for where in bad.values():
         for image, w in zip(cleaned, where):
             image[w] = np.nan
@@ -193,17 +197,17 @@ def _not_reached(image: NDArray[Any], thing: Where, rms: NDArray[np.float64]) ->
         share = np.where(there, size / rms, np.inf)
     nearest = minimum_filter(share, [3, 3, *[1] * (share.ndim - 2)][: share.ndim], mode="nearest")
     step = float(size[there].min())
-    bright = (expected > _EXPECTED) & (nearest > _NEXT) & (expected * rms > _STEPS * step)
+    bright = (expected > _EXPECTED) & (nearest > _EXPECTED) & (np.minimum(expected, nearest) * rms > _STEPS * step)
     if _is_pile(int(zero.sum()), size[there]):
         bright |= expected > _NEXT
     return np.asarray(zero & bright)
 
 
 def _is_pile(zeros: int, others: NDArray[np.float64]) -> bool:
-    """Tell whether zero occurs far more often than other small values: whole numbers near a null have as many of each."""
+    """Tell whether zero occurs often and no other small value twice: of continuous values, zero is then no measurement."""
     smallest = np.partition(others, min(_SMALLEST, len(others) - 1))[:_SMALLEST]
     counts = np.unique(smallest, return_counts=True)[1][:_BELOW]
-    return bool(zeros >= _PILE and zeros > _OVER * counts.max())
+    return bool(zeros >= _PILE and counts.max() == 1)
 
 
 def _mean(x: NDArray[np.float64], edge: int) -> NDArray[np.float64]:
