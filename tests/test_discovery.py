@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 import warnings
@@ -173,7 +174,7 @@ def test_the_command_line_shows_a_line(install: Install, monkeypatch: pytest.Mon
     monkeypatch.delenv("RIMAP_DEBUG", raising=False)
     done = CliRunner().invoke(build(), ["models"], prog_name="rimap")
     assert done.exit_code == 0, done.output
-    assert "mine     Decay: A, T2" in done.stdout
+    assert re.search(r"^  mine +Decay: A, T2", done.stdout, re.M)
     assert done.stderr.splitlines() == [
         "rimap: warning: rimap skips the plugin lab_broken = lab_broken:Model of the package lab_broken 1.5: it raised "
         "ZeroDivisionError: division by zero. Update or uninstall that package."

@@ -115,7 +115,8 @@ def test_it_finds_the_tissue(case: Case) -> None:
     assert maps.estimator == case.kind and maps.model == case.model
     assert np.isfinite(maps.kappa[:, maps.status == Status.OK]).all()
     if case.path in shipped().values():
-        assert (maps.status == Status.OK).all()
+        # A network that errs by more than the noise, as those of the paper do at this SNR, says so voxel by voxel.
+        assert np.isin(maps.status, (Status.OK, Status.OFF_MODEL)).all() and (maps.status == Status.OK).mean() > 0.95
         assert np.median(abs(maps.kappa[-1] / truth[-1] - 1)) < 0.06 * _looser(case)
     for q, p in enumerate(case.model.parameters):
         assert (maps.kappa[q] >= p.bounds[0]).all() and (maps.kappa[q] <= p.bounds[1] * (1 + 1e-6)).all()

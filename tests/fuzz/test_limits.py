@@ -103,4 +103,4 @@ def test_too_much(ground: Ground) -> None:
 def test_more_axes_than_there_are(ground: Ground, n: int) -> None:
     path = ground.clear() / "x.nii"
     path.write_bytes(with_dim(ground.good, n, 3, 2, 2, 1, 4, 1, 1))
-    assert ground.loose(path)[0] == (0 if n == 5 else 2)
+    assert ground.loose(path)[0] == 0  # the images lie along the one axis that is left

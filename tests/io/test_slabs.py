@@ -140,7 +140,8 @@ def test_what_is_refused_whole_is_refused_in_slabs(run: Callable[..., Any], tmp_
 
 def test_an_estimator_that_needs_the_whole_says_so(run: Callable[..., Any], tmp_path: Path) -> None:
     file = series(tmp_path / "x.nii.gz")
-    result = run("out", file, "--sequence", "ir", "--times-ms", "50 200 700 1500 3000", "--memory", "50M")
+    times = ("--times-ms", "50 200 700 1500 3000", "--tr-ms", "8000")
+    result = run("out", file, "--sequence", "ir", *times, "--memory", "50M")
     assert result.exit_code == 2 and "needs the whole volume" in result.stderr and "--estimator nlls" in result.stderr
     result = run(
         "out", file, "--sequence", "ir", "--times-ms", "50 200 700 1500 3000", "--estimator", "nlls", "--memory", "50M"

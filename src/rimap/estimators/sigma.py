@@ -106,6 +106,8 @@ def dark_below(rms: Floats) -> float:
     """Return the root mean square that separates the object from air: Otsu's threshold of the square root of the power, if there are two kinds."""
     top = quantile(rms, 0.98)
     x = np.sqrt(rms[np.isfinite(rms)])
+    if np.ptp(x) <= 1e-6 * x.max(initial=0):  # one kind of voxel, and no bins between
+        return float(0.1 * top)
     counts, edges = np.histogram(x, bins=128)
     n, total = np.cumsum(counts), np.cumsum(counts * (edges[1:] + edges[:-1]) / 2)
     below, above = n[:-1], n[-1] - n[:-1]

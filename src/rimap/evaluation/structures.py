@@ -126,7 +126,7 @@ def uniform_tissue(model: SignalModel, T: NDArray[Any]) -> NDArray[np.float64]:
 
     >>> from rimap import InversionRecovery
     >>> uniform_tissue(InversionRecovery(tau=[50, 400, 1100, 2500]), np.array([800.0])).ravel()
-    array([8.5e-01, 1.9e+00, 8.0e+02])
+    array([  0.85,   1.9 , 800.  ])
     """
     known = {p.name: GREY_MATTER_A if p.amplitude else p.in_a_scan.middle for p in model.parameters if p != model.time}
     return np.stack([np.full(np.shape(T), known[p.name]) if p.name in known else T for p in model.parameters])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import minimum_filter, uniform_filter
+from scipy.ndimage import label, minimum_filter, uniform_filter
 
 from rimap.advice import Advice, Weight
 from rimap.estimators.sigma import dark_below
@@ -27,6 +27,8 @@ _NEAR, _FEWEST = (5, 15, 45), 3
 #: So many voxels with the largest value of all, and so many times the number at any other of the next values, are clipped; zeros that
 #: stand out in the same way from small values were not measured, also where the signal is low.
 _PILE, _OVER, _BELOW = 6, 4, 10
+#: What an image does not reach is a line, a plane or an area: fewer zeros side by side are measurements near a null.
+_AREA = 6
 #: Among so many of the smallest values.
 _SMALLEST = 10_000
 #: A magnitude below minus this share of the object's is wrapped, if this share of the object's voxels at most have one.
@@ -200,7 +202,17 @@ def _not_reached(image: NDArray[Any], thing: Where, rms: NDArray[np.float64]) ->
     bright = (expected > _EXPECTED) & (nearest > _EXPECTED) & (np.minimum(expected, nearest) * rms > _STEPS * step)
     if _is_pile(int(zero.sum()), size[there]):
         bright |= expected > _NEXT
-    return np.asarray(zero & bright)
+    return _areas(np.asarray(zero & bright))
+
+
+def _areas(where: Where) -> Where:
+    """Return the voxels that are with `_AREA` or more side by side, diagonally too; a list of voxels has no sides."""
+    if where.ndim < 2 or not where.any():
+        return where
+    groups, _ = label(where, np.ones((3,) * where.ndim))
+    large = np.bincount(groups.reshape(-1)) >= _AREA
+    large[0] = False
+    return np.asarray(large[groups])
 
 
 def _is_pile(zeros: int, others: NDArray[np.float64]) -> bool:
