@@ -33,6 +33,8 @@ _AREA = 6
 _SMALLEST = 10_000
 #: A magnitude below minus this share of the object's is wrapped, if this share of the object's voxels at most have one.
 _NEGATIVE, _FEW = 1.0, 0.02
+#: and if it is so many times as far below zero as this share of the voxels.
+_FAR_BELOW = 5.0
 #: So many planes stand for a volume.
 _PLANES = 24
 #: Fewer voxels are not worth a warning: a number, and a share of the object.
@@ -250,7 +252,9 @@ def _wrapped(series: WeightedSeries, thing: Where, rms: NDArray[np.float64]) -> 
     none = np.zeros(thing.shape, bool)
     if series.model.is_signed or not thing.any():
         return [none] * len(series.images)
-    limit = -_NEGATIVE * float(np.median(rms[thing]))
-    found = [thing & (image < limit) for image in series.images]
+    size = _NEGATIVE * float(np.median(rms[thing]))
+    # Where noise alone makes values negative (it was added after the modulus), they must also be far below most of those.
+    limits = [-max(size, -_FAR_BELOW * float(np.quantile(image[thing], _FEW))) for image in series.images]
+    found = [thing & (image < limit) for image, limit in zip(series.images, limits)]
     any_of_them = np.logical_or.reduce(found)
     return found if any_of_them.sum() <= _FEW * thing.sum() else [none] * len(series.images)
