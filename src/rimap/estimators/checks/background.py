@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, label, maximum_filter, uniform_filter
+from scipy.ndimage import binary_dilation, maximum_filter, uniform_filter
 
+from rimap.estimators.checks.areas import areas
 from rimap.estimators.sigma import chi2
 
 Floats = NDArray[Any]
@@ -68,7 +69,7 @@ def background(images: Floats, sigma: Any, *, signed: bool, usable: Where, brigh
     if apart.sum() >= _ENOUGH:  # the scale of the air itself, where that is not σ
         own = np.sqrt(float(np.median(power[apart])) / channels)
         apart = apart | (dark & _like_noise_of(power, own, freedom, filled, empty, channels))
-    apart = _areas(apart | empty, _ENOUGH)
+    apart = areas(apart | empty, _ENOUGH)  # air is around an object, dark tissue lies scattered
     return np.asarray((air | apart) & filled)
 
 
@@ -89,14 +90,6 @@ def _like_noise_of(power: Floats, sigma: Any, freedom: int, filled: Where, empty
     for _ in range(_STEPS):
         inside = inside | (border & binary_dilation(inside | empty, next_to))
     return np.asarray(inside, bool)
-
-
-def _areas(where: Where, fewest: int) -> Where:
-    """Return the voxels that are with `fewest` or more side by side: air is around an object, dark tissue lies scattered."""
-    groups, _ = label(where, np.ones((3,) * where.ndim))
-    large = np.bincount(groups.reshape(-1)) >= fewest
-    large[0] = False
-    return np.asarray(large[groups])
 
 
 def _on_a_line(a: Floats, limit: float) -> Where:

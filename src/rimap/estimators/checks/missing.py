@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import label, minimum_filter, uniform_filter
+from scipy.ndimage import minimum_filter, uniform_filter
 
 from rimap.advice import Advice, Weight
+from rimap.estimators.checks.areas import areas
 from rimap.estimators.sigma import dark_below
 from rimap.series import WeightedSeries
 from rimap.signals.base import SignalModel
@@ -204,17 +205,7 @@ def _not_reached(image: NDArray[Any], thing: Where, rms: NDArray[np.float64]) ->
     bright = (expected > _EXPECTED) & (nearest > _EXPECTED) & (np.minimum(expected, nearest) * rms > _STEPS * step)
     if _is_pile(int(zero.sum()), size[there]):
         bright |= expected > _NEXT
-    return _areas(np.asarray(zero & bright))
-
-
-def _areas(where: Where) -> Where:
-    """Return the voxels that are with `_AREA` or more side by side, diagonally too; a list of voxels has no sides."""
-    if where.ndim < 2 or not where.any():
-        return where
-    groups, _ = label(where, np.ones((3,) * where.ndim))
-    large = np.bincount(groups.reshape(-1)) >= _AREA
-    large[0] = False
-    return np.asarray(large[groups])
+    return areas(np.asarray(zero & bright), _AREA)
 
 
 def _is_pile(zeros: int, others: NDArray[np.float64]) -> bool:
