@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, maximum_filter, uniform_filter
 
 from rimap.estimators.checks.areas import areas
-from rimap.estimators.sigma import chi2
+from rimap.estimators.sigma import chi2, dark_below
 
 Floats = NDArray[Any]
 Where = NDArray[np.bool_]
@@ -28,11 +28,18 @@ _STEPS = 2
 _DARK = 0.35
 #: its values scatter by at least this part of their mean (Rayleigh: 0.52, the root of squares of many coils: less),
 _ROUGH = 0.2
-#: and its images differ by no more than chance lets them: the quantile of the ratio of variances, for Gaussian values.
+#: its images differ by no more than chance lets them: the quantile of the ratio of variances, for Gaussian values;
 _ALIKE = 4.0
+#: and so do its voxels: the chance that noise alone exceeds the ratio. The rim of an object is dark and rough, but each of its
+#: voxels is bright or dark in all images. (So are ghosts and ringing in air, which are therefore told by the level of the object.)
+_UNLIKELY = 1e-3
+#: Nor does it scatter more than so many σ: scanners scale air, but not by an order of magnitude.
+_MOST_SIGMA = 6.0
 
 
-def background(images: Floats, sigma: Any, *, signed: bool, usable: Where, bright: float | None = None) -> Where:
+def background(
+    images: Floats, sigma: Any, *, signed: bool, usable: Where, levels: tuple[float, float] | None = None
+) -> Where:
     """Return the voxels (*X) whose values are noise in all images.
 
     Noise has the power σ² χ²(c N) / c N in each voxel, with c = 2 channels for magnitudes and 1 for signed images. The mean over
@@ -50,8 +57,8 @@ def background(images: Floats, sigma: Any, *, signed: bool, usable: Where, brigh
         Whether the noise has mean zero in air.
     usable
         (*X), finite in all images and selected.
-    bright
-        The power of the object; that of the brightest voxels by default.
+    levels
+        Of a slab: `levels_of` the whole.
     """
     shape = images.shape[1:]
     if len(shape) < 2 or min(shape[:2]) < 3:
@@ -65,7 +72,7 @@ def background(images: Floats, sigma: Any, *, signed: bool, usable: Where, brigh
     channels = 1 if signed else 2
     freedom = len(images) * channels
     air = _like_noise_of(power, sigma, freedom, filled, empty, channels)
-    dark, apart = _of_any_scale(images, power, filled, bright)
+    dark, apart = _of_any_scale(images, power, filled, sigma, levels_of(power[filled]) if levels is None else levels)
     if apart.sum() >= _ENOUGH:  # the scale of the air itself, where that is not σ
         own = np.sqrt(float(np.median(power[apart])) / channels)
         apart = apart | (dark & _like_noise_of(power, own, freedom, filled, empty, channels))
@@ -104,39 +111,65 @@ def _on_a_line(a: Floats, limit: float) -> Where:
     return np.asarray(np.minimum.reduce(ends) + a < 3 * limit)
 
 
-def bright_power(power: Floats) -> float:
-    """Return the power of the object from that of voxels (V): the median of those above a quarter of the brightest."""
+def levels_of(power: Floats) -> tuple[float, float]:
+    """Return the power of the object from that of voxels (V), the median of those above a quarter of the brightest, and that above
+    which voxels belong to it.
+    """
     power = power[power > 0]
     if not len(power):
-        return 0.0
-    return float(np.median(power[power > 0.25 * np.percentile(power, 98)]))
+        return 0.0, 0.0
+    bright = float(np.median(power[power > 0.25 * np.percentile(power, 98)]))
+    return bright, dark_below(np.sqrt(power)) ** 2
 
 
-def _of_any_scale(images: Floats, power: Floats, filled: Where, bright: float | None) -> tuple[Where, Where]:
+def _of_any_scale(
+    images: Floats, power: Floats, filled: Where, sigma: Any, levels: tuple[float, float]
+) -> tuple[Where, Where]:
     """Return the dark voxels, and those of neighbourhoods that are dark, rough, and alike in all images."""
     none = np.zeros(filled.shape, bool)
     if not filled.any():
         return none, none
-    limit = _DARK**2 * (bright_power(power[filled]) if bright is None else bright)
-    dark = filled & (power < limit)
+    dark = filled & (power < _DARK**2 * levels[0])
     if not dark.any():
         return none, none
     N, weight = len(images), dark.astype(float)
     count = 9 * _mean(weight)
     enough = np.maximum(count, 1)
-    means, within = np.zeros((N, *filled.shape)), np.zeros(filled.shape)
+    means, within, of_voxels = np.zeros((N, *filled.shape)), np.zeros(filled.shape), np.zeros(filled.shape)
     for n, image in enumerate(images):
         values = np.where(dark, image, 0).astype(float)
         means[n] = 9 * _mean(values) / enough
         within += 9 * _mean(values**2) - count * means[n] ** 2
-    within /= np.maximum(N * (count - 1), 1)
-    with np.errstate(all="ignore"):
-        alike = count * means.var(0, ddof=1) < _ALIKE * within if N > 1 else none
-        rough = within > _ROUGH**2 * np.square(means.mean(0))
-    noise = alike & rough & (count >= 4) & (9 * _mean(filled.astype(float)) - count < 4)
-    level = np.where(noise, 9 * _mean(np.where(dark, power, 0.0)) / enough, 0.0)
-    size = [3, 3, *[1] * (filled.ndim - 2)]
-    return dark, np.asarray(dark & (power < chi2(_INSIDE, N) / N * maximum_filter(level, size)))
+        of_voxels += values / N
+    between = N * (9 * _mean(of_voxels**2) - count * means.mean(0) ** 2) / np.maximum(count - 1, 1)
+    within_images = within / np.maximum(N * (count - 1), 1)
+    chance = (within - between * (count - 1)) / np.maximum(
+        (N - 1) * (count - 1), 1
+    )  # neither of an image nor of a voxel
+    faint = dark & (power < levels[1])
+    most = np.nan_to_num(_MOST_SIGMA * np.asarray(sigma, float), nan=np.inf) ** 2
+    found = none
+    for variance, alike, some in (
+        (within_images, np.inf, faint),
+        (chance, _most_between(count, N) if N > 1 else none, dark),
+    ):
+        with np.errstate(all="ignore"):
+            noise = (between < alike * variance) & (count * means.var(0, ddof=1) < _ALIKE * variance) if N > 1 else none
+            noise = noise & (variance > _ROUGH**2 * np.square(means.mean(0))) & (variance < most)
+        noise &= (count >= 4) & (9 * _mean(filled.astype(float)) - count < 4)
+        level = np.where(noise, 9 * _mean(np.where(dark, power, 0.0)) / enough, 0.0)
+        size = [3, 3, *[1] * (filled.ndim - 2)]
+        found = found | (some & (power < chi2(_INSIDE, N) / N * maximum_filter(level, size)))
+    return dark, np.asarray(found)
+
+
+def _most_between(count: Floats, N: int) -> Floats:
+    """Return by how much the variance between `count` voxels of noise (of their means over N images) seldom exceeds chance."""
+    from scipy.special import fdtri  # the quantile of F
+
+    freedom = np.arange(1, 9)
+    limits = fdtri(freedom, (N - 1) * freedom, 1 - _UNLIKELY)
+    return np.asarray(limits[np.clip(np.rint(count).astype(int) - 2, 0, 7)])
 
 
 def _mean(x: Floats) -> Floats:

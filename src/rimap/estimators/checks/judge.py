@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rimap.advice import ordered
 from rimap.estimators.base import as_many_as_parameters, conditioning_warnings, model_warnings
-from rimap.estimators.checks.background import background, bright_power
+from rimap.estimators.checks.background import background, levels_of
 from rimap.estimators.checks.field_range import field_warnings
 from rimap.estimators.checks.improbable import IMPROBABLE, chance_of_residual, contradicts, usual_misfit
 from rimap.estimators.checks.misfit import misfit_warnings, off_model_warnings
@@ -57,13 +57,13 @@ class Usual:
 
     Parameters
     ----------
-    bright
-        The power of the object.
+    levels
+        The power of the object, and that above which voxels belong to it.
     misfit
         By which factor the χ² of the median voxel exceeds its expectation.
     """
 
-    bright: float
+    levels: tuple[float, float]
     misfit: float
 
     @classmethod
@@ -71,16 +71,16 @@ class Usual:
         """Return it from the planes of a series that stand for the whole (`sampled`)."""
         power = np.mean([np.square(image, dtype=float) for image in series.images], axis=0)
         some = np.isin(maps.status, _ESTIMATED)
-        bright = bright_power(power[some]) if some.any() else 0.0
+        levels = levels_of(power[some])
         misfit, free = 1.0, series.model.n_images - fit.estimated
         noise = maps.noise
         if maps.residual is not None and free > 0 and noise is not None and noise.sigma is not None:
             sigma = np.asarray(noise.sigma, float)
-            good = some & (power > _OF_BRIGHT * bright)
+            good = some & (power > _OF_BRIGHT * levels[0])
             sigma = sigma if sigma.ndim == 0 else sigma[good]
             squares = len(series.images) * maps.residual[good].astype(float) ** 2
             misfit = usual_misfit(np.maximum(squares - fit.farther * sigma**2, 0), sigma, free)
-        return cls(bright, misfit)
+        return cls(levels, misfit)
 
 
 def sampled(series: WeightedSeries, maps: ParameterMaps) -> tuple[WeightedSeries, ParameterMaps]:
@@ -141,7 +141,7 @@ def with_statuses(
     usual = usual or Usual.of(*sampled(series, maps), fit)
     sigma: Any = np.nan if maps.noise is None or maps.noise.sigma is None else maps.noise.sigma
     air = background(
-        series.images, sigma, signed=series.model.is_signed, usable=_usable(series, maps), bright=usual.bright
+        series.images, sigma, signed=series.model.is_signed, usable=_usable(series, maps), levels=usual.levels
     )
     if maps.sigma_source == "given" and not (status & ~air).any():
         air = np.zeros(status.shape, bool)  # such a σ is wrong, and a scan of air alone is no scan
