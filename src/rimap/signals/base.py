@@ -238,6 +238,8 @@ class SignalModel(ABC):
     """Options among which the images decide if the user gives none: ``({"profile": …}, …)``."""
     if_first_is_skipped: ClassVar[str] = ""
     """What it means for the maps if the images of the shortest times are left out, a sentence for a note."""
+    if_misfit: ClassVar[str] = ""
+    """What commonly makes good images contradict the model, a clause for warnings."""
 
     typical_protocol: ClassVar[Mapping[str, Any]] = {}
     """Settings of a usual scan, by name, if they depend on each other: simulated protocols are near it. Else they are drawn."""

@@ -29,6 +29,9 @@ _TIME = Parameter(
     suffix="T2starmap",
     meaning="effective transverse relaxation time",
 )
+_IF_MISFIT = (
+    "near air the main field varies across a voxel, and fat beside water beats with it: no T2* describes either decay"
+)
 _R2STAR = Derived("R2star", "1/s", _rate, suffix="R2starmap", meaning="effective transverse relaxation rate")
 
 
@@ -75,6 +78,7 @@ class GradientEcho(SignalModel):
     reference: ClassVar[str] = "Chavhan et al. 2009, doi:10.1148/rg.295095034"
     bids_suffix: ClassVar[str] = "MEGRE"
     gradient_echo: ClassVar[bool | None] = True
+    if_misfit: ClassVar[str] = _IF_MISFIT
     parameters: ClassVar[tuple[Parameter, ...]] = (_AMPLITUDE, _TIME)
     derived: ClassVar[tuple[Derived, ...]] = (_R2STAR,)
 
@@ -131,6 +135,7 @@ class GradientEchoWithOffset(SignalModel):
     reference: ClassVar[str] = "Ghugre et al. 2006, doi:10.1002/jmri.20467"
     also_reads: ClassVar[tuple[str, ...]] = ("MEGRE",)
     gradient_echo: ClassVar[bool | None] = True
+    if_misfit: ClassVar[str] = _IF_MISFIT
     parameters: ClassVar[tuple[Parameter, ...]] = (
         _AMPLITUDE,
         _TIME,

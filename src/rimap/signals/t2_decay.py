@@ -46,6 +46,7 @@ class T2Decay(SignalModel):
     reference: ClassVar[str] = "Sabidussi et al. 2021, doi:10.1016/j.media.2021.102220"
     bids_suffix: ClassVar[str] = "MESE"
     gradient_echo: ClassVar[bool | None] = False
+    if_misfit: ClassVar[str] = "a first echo that is too low has stimulated echoes after it (--skip-first 1)"
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter("A", "a.u.", (0.0, np.inf), "amplitude", suffix="M0map", meaning="amplitude"),
         Parameter(

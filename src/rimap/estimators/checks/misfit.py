@@ -82,11 +82,13 @@ def off_model_warnings(maps: ParameterMaps) -> tuple[str, ...]:
     if off < max(_FEWEST_OFF, FEW_OFF * with_value):
         return ()
     many = off > MANY_OFF * with_value
+    reason = maps.model.if_misfit
     told = unreliable if many else str
     return (
         told(
             f"{off:,} voxels ({100 * off / with_value:.2g} % of those with a value) do not follow the model: noise does not explain "
-            "their residuals. Their status is off model; do not rely on their values. Look at their curves in the report."
+            f"their residuals. Their status is off model; do not rely on their values. Look at their curves in the report"
+            f"{reason and ': '}{reason}."
         ),
     )
 
@@ -147,10 +149,8 @@ def _shape(series: WeightedSeries, S: NDArray[np.float64], found: Misfit) -> tup
     t, worst = series.model.times, int(np.argmax(found.size))
     if found.share < SHARE or found.size[worst] < SIZE:
         return ()
-    hint = ""
-    if series.model.axis.entity == "echo":
-        hint = "; a first echo that is too low has stimulated echoes after it (--skip-first 1)"
-    elif not series.model.is_signed and np.mean(S.min(0) < -0.2 * abs(S).max(0)) > 0.02:
+    hint = series.model.if_misfit and f"; {series.model.if_misfit}"
+    if not series.model.is_signed and np.mean(S.min(0) < -0.2 * abs(S).max(0)) > 0.02:
         hint = "; bright voxels are negative at some times: signed images (real part) are --signed, or signed=True"
     return (
         unreliable(
