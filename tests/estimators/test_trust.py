@@ -85,10 +85,37 @@ def test_as_many_images_as_parameters_is_said() -> None:
     assert any(w.startswith("There are as many images as parameters (3)") for w in maps.warnings)
 
 
-@pytest.mark.parametrize("estimator", [rimap.NLLS(threads=1), rimap.RIM(threads=1)], ids=lambda e: e.name)
+@pytest.mark.parametrize(
+    "estimator", [rimap.NLLS(threads=1), rimap.MLE(threads=1), rimap.RIM(threads=1)], ids=lambda e: e.name
+)
 def test_poorly_determined_is_said_with_and_without_standard_deviations(estimator: Any) -> None:
     model = inversion((20.0, 40.0, 60.0, 80.0))
     kappa = np.ones((3, 32, 32)) * np.reshape([1.0, 1.9, 3000.0], (3, 1, 1))
     images = model.signal(kappa) + np.random.default_rng(0).normal(0, 0.15, (4, 32, 32))
     maps = estimator.estimate(rimap.WeightedSeries(abs(images), model, noise=rimap.Gaussian(sigma=0.15)))
     assert any("is poorly determined" in w for w in maps.warnings)
+
+
+@pytest.mark.parametrize("name", ["t2", "megre", "vfa"])
+@pytest.mark.parametrize("estimator", [rimap.NLLS(threads=1), rimap.MLE(threads=1)], ids=lambda e: e.name)
+def test_poorly_determined_is_said_for_every_sequence(estimator: Any, name: str) -> None:
+    model, sigma = {
+        "t2": (rimap.T2Decay(tau=(5.0, 10.0, 15.0, 20.0)), 0.05),
+        "megre": (rimap.GradientEcho(te=(1.0, 2.0, 3.0, 4.0)), 0.05),
+        "vfa": (rimap.VariableFlipAngle(flip_angle=(3.0, 4.0, 5.0), tr=15.0), 0.002),
+    }[name]
+    values = {"T2": 300.0, "T2star": 60.0, "T1": 1200.0, "A": 1.0, "B1": 1.0}
+    kappa = np.ones((len(model.parameters), 32, 32)) * np.reshape(
+        [values[p.name] for p in model.parameters], (-1, 1, 1)
+    )
+    images = abs(model.signal(kappa) + np.random.default_rng(0).normal(0, sigma, (model.n_images, 32, 32)))
+    maps = estimator.estimate(rimap.WeightedSeries(images, model))
+    assert any("is poorly determined" in w for w in maps.warnings)
+
+
+def test_everywhere_at_a_bound_is_poorly_determined() -> None:
+    model = rimap.T2Decay(tau=(5.0, 10.0, 15.0, 20.0))
+    images = np.random.default_rng(0).normal(1, 0.01, (4, 32, 32))
+    images += np.array([0.0, 0.02, 0.04, 0.06])[:, None, None]  # no decay at all
+    maps = rimap.NLLS(threads=1).estimate(rimap.WeightedSeries(images, model))
+    assert any("of the voxels are at a bound of its range" in w for w in maps.warnings)

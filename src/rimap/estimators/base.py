@@ -123,7 +123,7 @@ def _with_bound(series: WeightedSeries, maps: ParameterMaps) -> ParameterMaps:
 
 
 def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: float = 0.2) -> tuple[str, ...]:
-    """Return a warning where the median standard deviation of T exceeds 20 % of T, and why it does."""
+    """Return a warning where the median standard deviation of T exceeds 20 % of T, or T is at a bound, and why it does."""
     noise = maps.noise
     if maps.residual is None or noise is None or noise.sigma is None:
         return ()
@@ -139,15 +139,21 @@ def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: fl
     sd, T, A, status = (a.reshape(-1)[flat] for a in (maps.sd_kappa[at], T, A, maps.status))
     A = A * brightness(model)
     with np.errstate(invalid="ignore"):
-        use = (status == Status.OK) & np.isfinite(sd) & (3 * sigma < A)
-        poor = use & (sd > limit * T)
-    if 2 * poor.sum() < max(use.sum(), 1):
+        at_bound = (status == Status.AT_BOUND) & (3 * sigma < A)  # as poor as can be: nothing says how far beyond
+        use = (status == Status.OK) & np.isfinite(sd) & (3 * sigma < A) | at_bound
+        relative = np.where(at_bound, np.inf, sd / T)[use]
+    if 2 * (relative > limit).sum() < max(use.sum(), 1):
         return ()
     from rimap.estimators.sigma import quantile  # scipy is slow to import
 
-    relative = quantile(sd[use] / T[use], 0.5)
-    if relative <= limit:
+    middle_sd = float(np.median(relative))
+    if middle_sd <= limit:
         return ()
+    how = (
+        f"its standard deviation is {100 * middle_sd:.0f} % in the median voxel"
+        if np.isfinite(middle_sd)
+        else f"{100 * at_bound.sum() / use.sum():.0f} % of the voxels are at a bound of its range or of another parameter's"
+    )
     times, middle = model.times, quantile(T[use], 0.5)
     snr = quantile(A[use] / sigma[use], 0.5)
     reasons = [f"the SNR is {snr:.3g}"]
@@ -158,6 +164,6 @@ def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: fl
     if model.axis.unit == p.unit and times.min() > middle / 2:
         reasons.append(f"the shortest time, {times.min():g} ms, is {times.min() / middle:.2g} of the median {p.name}")
     return (
-        f"{p.name} is poorly determined: its standard deviation is {100 * relative:.0f} % in the median voxel, because "
+        f"{p.name} is poorly determined: {how}, because "
         f"{' and '.join(reasons)} with {model.n_images} images. Images at other times, or more of them, help.",
     )

@@ -307,7 +307,7 @@ def _table(model: Reduced, t: Floats) -> ConeTable:
         last=(upper < 0).sum(0) if flips else np.zeros(len(t), np.int64),
         lean=np.ascontiguousarray(lean),
         reach=np.minimum(largest * (width / 2) ** 2, 1e30).astype(np.float32),
-        drift=np.minimum((alpha + scalars[:, OMEGA, 0] ** 2) * (width / 2) ** 2, 1e30).astype(np.float32),
+        drift=np.clip((alpha + scalars[:, OMEGA, 0] ** 2) * (width / 2) ** 2, -1e30, 1e30).astype(np.float32),
         F_bounds=model.F_bounds,
         has_field=has_field,
         flips=flips,
