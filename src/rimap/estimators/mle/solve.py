@@ -249,8 +249,8 @@ def _smooth(
         F, fit, converged = path.to(lambda_B, F, fit, search=True)
     if progress:
         progress(100, 100)
-    error = mean_squared_error(box, F, fit, weight_of(field, lambda_B))
-    return Solution(box.crop(F, series.shape), fit, error, converged, lambda_B)
+    error = mean_squared_error(box, F, fit, weight_of(field, lambda_B), field.bounds)
+    return Solution(np.clip(box.crop(F, series.shape), *field.bounds), fit, error, converged, lambda_B)
 
 
 def _one_field(path: _Path, shape: tuple[int, ...], fit: Fit) -> Solution:
