@@ -5,13 +5,17 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from rimap.errors import InputError
+
+if TYPE_CHECKING:
+    from rimap.signals.base import SignalModel
 
 #: How a tensor of an ONNX file says that its values lie in another file: the key "location" of its external data.
 _EXTERNAL = b"\x0a\x08location\x12"
@@ -19,6 +23,19 @@ _EXTERNAL = b"\x0a\x08location\x12"
 METADATA = "rimap"
 WEIGHTS = Path(__file__).parent / "weights"
 CHECKSUMS = "SHA256SUMS"
+#: What the metadata of a network for every sequence with one amplitude have in place of a sequence.
+ANY_SEQUENCE = "any"
+#: The ranges of a sequence that a network for any sequence has not seen: all that it reads is in units of what the data tell.
+UNLIMITED: dict[str, Any] = {
+    "times_ms": [],
+    "time_range_ms": [0.0, math.inf],
+    "n_images": [2, math.inf],
+    "sigma": [0.0, math.inf],
+    "settings": None,
+    "parameters": {},
+    "noise": ["gaussian", "rician"],
+    "signed": True,
+}
 
 
 def shipped() -> dict[str, Path]:
@@ -84,7 +101,7 @@ def default_network(sequence: str, kind: str) -> str:
             return network.name
     for other, path in found.items():
         about = metadata_of(path)
-        if about["kind"] == kind and about["sequence"] == sequence:
+        if about["kind"] == kind and about["sequence"] in (sequence, ANY_SEQUENCE):
             return other
     raise InputError(
         f"no {kind} for the sequence {sequence} ships with this installation. Train one with `rimap train` and give "
@@ -172,6 +189,30 @@ def metadata_of(path: Path) -> dict[str, Any]:
     if text is None:
         raise InputError(f"{path} was not made by `rimap train`: it has no recipe inside.")
     return cast(dict[str, Any], json.loads(text))
+
+
+def for_model(about: dict[str, Any], model: SignalModel) -> dict[str, Any]:
+    """Return the metadata of a network as they are for one signal model: of a network for any sequence, what it has seen of this.
+
+    Raises
+    ------
+    InputError
+        Where the network was trained for another sequence, or is for models with one amplitude and this has several.
+    """
+    if about["sequence"] == ANY_SEQUENCE:
+        if (n := len(model.amplitudes)) != 1:
+            raise InputError(
+                f"network {about['name']!r} is for signal models with one amplitude; {model.name} has {n}. "
+                "Use another estimator, or train a network for this sequence."
+            )
+        seen = about["trained_on"].get(model.name, UNLIMITED)
+        return {**about, "sequence": model.name, "trained_on": seen, "unseen": model.name not in about["trained_on"]}
+    if about["sequence"] != model.name:
+        raise InputError(
+            f"network {about['name']!r} was trained for the sequence {about['sequence']}; this series is {model.name}. "
+            "`rimap models` lists the networks for it."
+        )
+    return about
 
 
 def describe(name: str) -> dict[str, Any] | None:

@@ -17,8 +17,7 @@ from scipy import ndimage
 from rimap.errors import InputError
 from rimap.estimators import estimators as registered
 from rimap.estimators.base import Estimator, Progress
-from rimap.estimators.checks import training_range
-from rimap.estimators.shipped import metadata_of, path_of
+from rimap.estimators.shipped import for_model, metadata_of, path_of
 from rimap.likelihood import Rician
 from rimap.series import ParameterMaps, WeightedSeries
 from rimap.signals.base import SignalModel
@@ -140,9 +139,8 @@ def fitting(specs: Sequence[str], model: SignalModel) -> tuple[str, ...]:
         if not smooth and (kind == "global_b" or (spec == "nlls" and "mle" in specs)):
             continue
         if kind in NETWORKS:
-            about = metadata_of(path_of(what))
             try:
-                training_range.fits(about, model)
+                about = for_model(metadata_of(path_of(what)), model)
             except InputError:
                 continue
             least, most = about["trained_on"]["n_images"]

@@ -31,9 +31,11 @@ from rimap.estimators.networks.resnet import ResNet
 from rimap.estimators.networks.rim import RIM
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import from_state
+from rimap.estimators.shipped import ANY_SEQUENCE
 from rimap.io.run_lock import locked
 from rimap.parallel.processes import Processes
 from rimap.signals import signal_models
+from rimap.signals.base import AMPLITUDE, FIELD, TIME
 from rimap.simulation.anatomies import Anatomy, load_anatomies
 from rimap.simulation.patches import Batch, simulate_batch
 from rimap.simulation.recipe import PatchRecipe
@@ -155,7 +157,8 @@ def _train(
     average = {k: v.to(fabric.device) for k, v in average.items()}
     done = first = resume(out / CHECKPOINT, network, optimiser, average)  # where the weights are: so are the moments
     train_on, judge_on = _anatomies(recipe)
-    held = [simulate_batch(_judging(recipe), judge_on, i, _judging_size(recipe)) for i in range(o.validation_batches)]
+    judged_on = range(max(o.validation_batches, len(recipe.simulations)))
+    held = [simulate_batch(_judging(recipe, i), judge_on, i, _judging_size(recipe)) for i in judged_on]
     log = _Log(out / LOG, done) if fabric.is_global_zero else None
     recent: deque[float] = deque(maxlen=100)
     began = time.perf_counter()
@@ -244,8 +247,8 @@ def validate(
     }
 
 
-def _judging(recipe: TrainingRecipe) -> PatchRecipe:
-    return replace(recipe.simulation, seed=recipe.simulation.seed + 1_000_003)
+def _judging(recipe: TrainingRecipe, index: int) -> PatchRecipe:
+    return replace(recipe.simulation_of(index), seed=recipe.simulation.seed + 1_000_003)
 
 
 def _judging_size(recipe: TrainingRecipe) -> int:
@@ -302,8 +305,8 @@ def _ahead(
 
     def ask(i: int) -> Future[Batch]:
         if local:
-            return executor.submit(simulate_batch, recipe.simulation, anatomies, i * world + rank, size)
-        return executor.submit(_work, recipe.simulation, i * world + rank, size)
+            return executor.submit(simulate_batch, recipe.simulation_of(i), anatomies, i * world + rank, size)
+        return executor.submit(_work, recipe.simulation_of(i), i * world + rank, size)
 
     waiting = deque(ask(i) for i in range(start, min(start + depth, stop)))
     try:
@@ -376,6 +379,22 @@ class _averaged:
             self._network.load_state_dict(self._own)
 
 
+def _of_sequences(recipe: TrainingRecipe, anatomies: int) -> dict[str, Any]:
+    """Return what a network was trained for: one sequence and what it has seen of it, or any, with each that it has seen."""
+    if not recipe.rim.any_sequence:
+        carried = Layout.of(signal_models()[recipe.simulation.sequence]).carried
+        return {
+            "sequence": recipe.simulation.sequence,
+            "carries": [p.name for p in carried],
+            "trained_on": recipe.ranges(anatomies),
+        }
+    return {
+        "sequence": ANY_SEQUENCE,
+        "carries": [AMPLITUDE, FIELD, TIME],
+        "trained_on": {s.sequence: recipe.ranges(anatomies, s) for s in recipe.simulations},
+    }
+
+
 def export(
     recipe: TrainingRecipe,
     network: nn.Module,
@@ -389,10 +408,8 @@ def export(
         "kind": recipe.network,
         "name": recipe.name,
         "description": recipe.description,
-        "sequence": recipe.simulation.sequence,
-        "carries": [p.name for p in Layout.of(signal_models()[recipe.simulation.sequence]).carried],
+        **_of_sequences(recipe, anatomies),
         "rim": recipe.rim.as_dict() if recipe.network == "rim" else None,
-        "trained_on": recipe.ranges(anatomies),
         "iterations": iterations,
         "parameters": sum(p.numel() for p in network.parameters()),
         "figures": {k: round(v, 4) for k, v in (figures or {}).items() if math.isfinite(v)},

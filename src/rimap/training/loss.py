@@ -126,7 +126,7 @@ def _parameter_weights(loss: Loss, layout: Layout, cost: Tensor) -> Tensor:
 
 
 def _error_scale(loss: Loss, recipe: TrainingRecipe, batch: Batch, truth: Tensor, sigma: Tensor) -> Tensor:
-    """Return what an error in u is divided by, (P, b, h, w): 1, or the Cramér-Rao bound at the truth with the field known."""
+    """Return what an error in u is divided by, (P, b, h, w): 1, or the Cramér-Rao bound at the truth with a smooth field known."""
     if loss.kind == "mse":
         return torch.ones_like(truth)
     with torch.no_grad():
@@ -136,6 +136,6 @@ def _error_scale(loss: Loss, recipe: TrainingRecipe, batch: Batch, truth: Tensor
         sums = data_term(batch.model, S, None, known)(truth)
         quadratic = Quadratic.of(recipe.rim, layout, truth, sums, s)
         scale = [torch.full_like(truth[0], loss.field_sd)] * len(layout.carried)
-        for q, v in zip(layout.without_field, quadratic.of_voxel[1]):
+        for q, v in zip(quadratic.rows_of_voxel, quadratic.alone[1]):
             scale[q] = (v + loss.floor**2).sqrt().clamp(max=loss.ceiling)
         return torch.stack(scale)

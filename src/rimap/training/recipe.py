@@ -156,6 +156,8 @@ class TrainingRecipe:
         Start from a network that ships, or from a file.
     simulation, rim, loss, training
         The tables of the TOML file.
+    others
+        How the further sequences of a network for several are simulated: batches take turns over `simulation` and these.
     """
 
     name: str = "network"
@@ -166,6 +168,7 @@ class TrainingRecipe:
     rim: RIMConfig = PAPER
     loss: Loss = Loss()
     training: Training = Training()
+    others: tuple[PatchRecipe, ...] = ()
 
     def __post_init__(self) -> None:
         _one_of("network", self.network, ("rim", "resnet"))
@@ -179,21 +182,36 @@ class TrainingRecipe:
         if self.network == "resnet" and given:
             raise InputError(f'a ResNet reads images alone and cannot be given {", ".join(given)}: network = "rim".')
 
+        if self.others and not self.rim.any_sequence:
+            raise InputError("a network for several sequences needs any_sequence = true in [rim].")
+
+    @property
+    def simulations(self) -> tuple[PatchRecipe, ...]:
+        """How each sequence is simulated, one entry for each turn."""
+        return (self.simulation, *self.others)
+
+    def simulation_of(self, index: int) -> PatchRecipe:
+        """Return how batch `index` is simulated."""
+        return self.simulations[index % len(self.simulations)]
+
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON can hold it; anatomies by the names of their files."""
         d: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        d["simulation"]["anatomies"] = [_bare(a) for a in self.simulation.anatomies]
+        for simulation in (d["simulation"], *d["others"]):
+            simulation["anatomies"] = [_bare(a) for a in self.simulation.anatomies]
+        if not self.others:
+            del d["others"]
         d["training"]["validation"] = [_bare(a) for a in self.training.validation]
         return d
 
-    def ranges(self, anatomies: int = 0) -> dict[str, Any]:
-        """Return what the network has seen.
+    def ranges(self, anatomies: int = 0, simulation: PatchRecipe | None = None) -> dict[str, Any]:
+        """Return what the network has seen of a sequence, by default the first one.
 
         ``times_ms``, ``time_range_ms`` and ``n_images`` are of the model's axis. ``settings``: the range of each other setting
         that was known, by name; `None` if any that is longer than the axis. ``parameters``: the range of each parameter that
         is not an amplitude, by name. ``sigma`` is in units of A of CSF.
         """
-        s = self.simulation
+        s = simulation or self.simulation
         kind = model_class(s.sequence)
         fixed = list(s.times_ms)
         return {
@@ -295,16 +313,26 @@ def training_recipe(document: Mapping[str, Any], *, default_name: str = "network
     _one_of("variant", variant, tuple(VARIANTS))
     simulation = {k: document[k] for k in _SHORT if k in document} | dict(document.get("simulation", {}))
     simulation.setdefault("preset", variant)
+    sequences = simulation.pop("sequences", None)
+    first, *others = [simulation] if sequences is None else [simulation | {"sequence": name} for name in _names(sequences)]
     return TrainingRecipe(
         name=str(document.get("name", default_name)),
         description=str(document.get("description", "")),
         network=network,
         init=str(document.get("init", "")),
-        simulation=recipe_from(simulation),
+        simulation=recipe_from(first),
+        others=tuple(recipe_from(table) for table in others),
         rim=_filled(_rim_of(document, variant), document.get("rim", {}), "[rim]"),
         loss=_filled(_LOSS[variant], _renamed(document.get("loss", {})), "[loss]"),
         training=_filled(_TRAINING[variant], _renamed(document.get("training", {})), "[training]"),
     )
+
+
+def _names(sequences: Any) -> list[str]:
+    """Return the names of the sequences that a network is trained for, in turn; one may come more than once."""
+    if not isinstance(sequences, list) or not sequences or not all(isinstance(name, str) for name in sequences):
+        raise InputError(f'sequences: expected a list of names, as in ["ir", "t2"], got {sequences!r}.')
+    return list(sequences)
 
 
 def _rim_of(document: Mapping[str, Any], variant: str) -> RIMConfig:
@@ -333,10 +361,11 @@ def read_training_recipe(path: str | Path, *, anatomies: tuple[str, ...] = ()) -
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not TOML: {error}.") from None
     recipe = training_recipe(document, default_name=path.stem)
-    simulation = replace(recipe.simulation, anatomies=anatomies or _beside(path, recipe.simulation.anatomies))
+    simulations = [replace(s, anatomies=anatomies or _beside(path, s.anatomies)) for s in recipe.simulations]
     validation = _beside(path, recipe.training.validation)
     init = _beside(path, (recipe.init,))[0] if recipe.init else ""
-    return replace(recipe, simulation=simulation, training=replace(recipe.training, validation=validation), init=init)
+    simulation, *others = simulations
+    return replace(recipe, simulation=simulation, others=tuple(others), training=replace(recipe.training, validation=validation), init=init)
 
 
 def _beside(path: Path, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -87,7 +87,7 @@ def suited(request: Request, estimator: Estimator, why: str, model: SignalModel)
     What the user asked for is not replaced.
     """
     from rimap.estimators.checks.training_range import unsuited
-    from rimap.estimators.shipped import default_network, metadata_of, path_of
+    from rimap.estimators.shipped import default_network, for_model, metadata_of, path_of
 
     options = {**request.estimator_options, **constraints_for(request, type(model))}
     if request.estimator is not None or "network" in options or "lambda_B" in options:
@@ -105,7 +105,7 @@ def suited(request: Request, estimator: Estimator, why: str, model: SignalModel)
             "be smoothed; --estimator for others"
         )
     if hasattr(estimator, "network"):
-        about = metadata_of(path_of(estimator.network or default_network(model.name, estimator.name)))
+        about = for_model(metadata_of(path_of(estimator.network or default_network(model.name, estimator.name))), model)
         if reasons := unsuited(about, model):
             return without_network(request, model, f"network {about['name']} was trained for {reasons[0]}")
     return estimator, why

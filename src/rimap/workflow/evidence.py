@@ -210,11 +210,11 @@ def _options(model: SignalModel, candidate: int) -> str:
 
 def _is_served(request: Request, model: type[SignalModel]) -> bool:
     """Tell whether the network that was asked for, if any, is one for this model."""
-    from rimap.estimators.shipped import default_network, metadata_of, path_of
+    from rimap.estimators.shipped import ANY_SEQUENCE, default_network, metadata_of, path_of
     from rimap.workflow.choice import needs_network
 
     if "network" in request.estimator_options:
-        return bool(metadata_of(path_of(request.estimator_options["network"])).get("sequence") == model.name)
+        return metadata_of(path_of(request.estimator_options["network"]))["sequence"] in (model.name, ANY_SEQUENCE)
     if request.estimator is None or not needs_network(request.estimator):
         return True
     try:

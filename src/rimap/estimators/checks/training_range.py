@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from rimap import earlier
 from rimap.advice import unreliable
-from rimap.errors import InputError
 from rimap.estimators.checks.judge import Fit, warnings_for, with_statuses
 from rimap.estimators.checks.missing import Missing
 from rimap.likelihood import Rician
@@ -29,21 +28,6 @@ _WITHOUT_VALUE = (Status.NO_SIGNAL, Status.NOT_FINITE, Status.OUTSIDE_MASK)
 _SLACK = 1.1  # a tenth beyond the range is not worth a warning
 #: The share of voxels whose field is outside the training from which on the user is warned.
 MANY = 0.1
-
-
-def fits(about: dict[str, Any], model: SignalModel) -> None:
-    """Refuse a series of another sequence.
-
-    Raises
-    ------
-    InputError
-        Saying what the network is for.
-    """
-    if about["sequence"] != model.name:
-        raise InputError(
-            f"network {about['name']!r} was trained for the sequence {about['sequence']}; this series is {model.name}. "
-            "`rimap models` lists the networks for it."
-        )
 
 
 @dataclass(frozen=True)
@@ -74,9 +58,9 @@ class Seen:
     def of(cls, about: Mapping[str, Any], model: SignalModel) -> Seen:
         """Return what the metadata of a network say."""
         seen = earlier.training(about["trained_on"], model)
-        settings = {
-            name: None if ends is None else (ends[0], ends[1]) for name, ends in seen.get("settings", {}).items()
-        }
+        known = seen.get("settings", {})
+        known = dict.fromkeys(model.settings) if known is None else known
+        settings = {name: None if ends is None else (ends[0], ends[1]) for name, ends in known.items()}
         parameters = {name: (ends[0], ends[1]) for name, ends in seen.get("parameters", {}).items()}
         low, high = seen["time_range_ms"]
         fewest, most = seen["n_images"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,8 +100,8 @@ class RIM(nn.Module):
                 carried = at_field(problem, nearer_field(carried[layout.n_amplitudes]))
         u = to_state(config, layout, carried)
         bounds = box(config, layout)
-        P, sd = len(layout.carried), None
-        h, steps = None, []
+        sd, h = None, None
+        steps: list[Tensor] = []
         for _ in range(config.n_steps):
             with torch.no_grad():
                 here = u.detach()
@@ -110,17 +111,15 @@ class RIM(nn.Module):
                 unit = units(config, quadratic)
                 inputs = cell_inputs(config, here, sums, quadratic, model.n_images)
             if config.inputs[0] == "state":  # the estimate itself stays in the graph
-                inputs[: len(u)] = cell_inputs(_STATE_OF[config.state], u, sums, quadratic, model.n_images)
+                of_state = replace(config, inputs=("state",))
+                inputs[: config.n_slots(layout)] = cell_inputs(of_state, u, sums, quadratic, model.n_images)
             with torch.autocast(S.device.type, torch.bfloat16, enabled=self.mixed and self.training):
                 delta, h = self.cell(torch.stack(inputs, 1), h)  # Eq. 4
-            out = delta.movedim(1, 0).to(u.dtype)
-            u = moved(config, u, out[:P], unit, bounds)  # Eq. 5
+            update, log_sd = config.of_carried(layout, delta.movedim(1, 0).to(u.dtype))
+            u = moved(config, u, update, unit, bounds)  # Eq. 5
             steps.append(u)
-            sd = sd_of(config, out[P:], unit) if config.sd_outputs else None
+            sd = sd_of(config, log_sd, unit) if config.sd_outputs else None
         return Passed(steps, sd)
-
-
-_STATE_OF = {s: RIMConfig(inputs=("state",), state=s) for s in ("linear", "log")}
 
 
 def data_term(

@@ -18,7 +18,7 @@ from rimap.estimators.rim import bootstrap
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import PAPER, from_state
 from rimap.estimators.rim.network_input import neutral, prepared, slices
-from rimap.estimators.shipped import cached_session, default_network, metadata_of, path_of, shipped
+from rimap.estimators.shipped import cached_session, default_network, for_model, metadata_of, path_of, shipped
 from rimap.series import ParameterMaps, WeightedSeries
 from rimap.signals.base import SignalModel
 
@@ -94,8 +94,7 @@ class ResNet(Estimator):
         series, missing = screened(series)
         model = series.model
         path = path_of(self.network or default_network(model.name, "resnet"))
-        about = metadata_of(path)
-        training_range.fits(about, model)
+        about = for_model(metadata_of(path), model)
         _refuse_given(series)
         n = about["trained_on"]["n_images"][0]
         if n != model.n_images:

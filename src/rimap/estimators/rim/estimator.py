@@ -36,7 +36,7 @@ from rimap.estimators.rim.loop import (
 from rimap.estimators.rim.network_input import Prepared, known_at, neutral, prepared, slices
 from rimap.estimators.rim.start import start
 from rimap.estimators.rim.whole_field import folds, smooth_field, smooth_field_of_alike
-from rimap.estimators.shipped import cached_session, default_network, metadata_of, path_of
+from rimap.estimators.shipped import cached_session, default_network, for_model, metadata_of, path_of
 from rimap.likelihood import Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
@@ -134,8 +134,7 @@ class RIM(Estimator):
     def _loop(self, series: WeightedSeries) -> Loop:
         model, plane = series.model, (series.shape[0], (*series.shape, 1)[1])
         path = path_of(self.network or default_network(model.name, "rim"))
-        about = metadata_of(path)
-        training_range.fits(about, model)
+        about = for_model(metadata_of(path), model)
         return Loop(model, RIMConfig.of(about["rim"]), cached_session(path, self.threads or 0, plane), about)
 
     def _smooth_field(
@@ -362,7 +361,6 @@ class Loop:
         memory = [np.zeros((1, config.features, h, w), np.float32)] * 2
         sums = data(carried)
         yield Step(carried, sums.sse)
-        P = len(u)
         for _ in range(config.n_steps):
             quadratic = Quadratic.of(config, layout, carried, sums, sigma)
             x = np.stack([c.astype(np.float32) for c in cell_inputs(config, u, sums, quadratic, len(S))], 1)
@@ -371,11 +369,11 @@ class Loop:
             unit = units(config, quadratic)
             if hold_field:
                 unit[layout.n_amplitudes] = 0.0
-            out = np.moveaxis(delta, 1, 0)
-            u = moved(config, u, out[:P], unit, bounds)  # Eq. 5
+            update, log_sd = config.of_carried(layout, np.moveaxis(delta, 1, 0))
+            u = moved(config, u, update, unit, bounds)  # Eq. 5
             carried = from_state(config, layout, u).astype(np.float32)
             sums = data(carried)
-            yield Step(carried, sums.sse, self._sd(carried, out[P:], unit) if config.sd_outputs else None)
+            yield Step(carried, sums.sse, self._sd(carried, log_sd, unit) if config.sd_outputs else None)
 
     def _sd(self, carried: F32, log_sd: F32, unit: Sequence[Any]) -> F32:
         """Return the standard deviations of the estimate: those of u, through the slope of what is carried in u."""

@@ -25,7 +25,9 @@ from rimap.estimators.rim.elimination import Factors
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.neighbours import gaussian_sum
 
-INPUTS = ("state", "gradient", "step", "step_known_field", "score", "sd", "log_sigma", "misfit", "contrast", "pull")
+INPUTS = (
+    "state", "gradient", "step", "step_known_field", "score", "sd", "log_sigma", "log_noise", "misfit", "contrast", "pull",
+)  # fmt: skip
 #: Standard deviations (pixels) of the means of the first amplitude and of the time that ``contrast`` compares a voxel with.
 AMPLITUDE_WIDTHS, TIME_WIDTHS = (1.0, 2.0), (0.7, 1.4, 2.8)
 #: Standard deviations (pixels) of the neighbourhoods over which ``pull`` sums how far the data are from the estimate.
@@ -41,6 +43,8 @@ FIRST_AMPLITUDE, OTHER_AMPLITUDES, AMPLITUDE_SPREAD, TIME_SPREAD = 2.7, 0.0, 0.5
 FIELD_SPREAD = 0.2
 #: The time from which u of the time is measured, in ms, where a configuration has ``reference = "second"``.
 SECOND_MS = 1000.0
+#: The standard deviation of a field that a model does not have, as ``sd`` gives it to a cell that has a place for one.
+SD_WITHOUT_FIELD = 2.5e-3
 #: No amplitude exceeds so many image scales.
 LARGEST_AMPLITUDE = 100.0
 #: The gradient is given as if there were so many images: those of the paper's protocol.
@@ -61,7 +65,8 @@ class RIMConfig:
         ``step`` (P) the damped Gauss-Newton step; ``step_known_field`` (1) that of the time with the field fixed;
         ``score`` (P) the gradient in units of its own standard deviation;
         ``sd`` (1, or 3 if there is a field) logarithm of the Cramér-Rao bound of log T with the field known, with
-        the field free, and of the field; ``log_sigma`` (1); ``misfit`` (1) log χ²/N;
+        the field free, and of the field; ``log_sigma`` (1); ``log_noise`` (1) logarithm of σ over the root mean square of
+        the predicted images, which has no unit for any sequence; ``misfit`` (1) log χ²/N;
         ``contrast`` (5; 3 without an amplitude) how far the precision-weighted means of the first amplitude and the time over neighbourhoods of
         several sizes are from the voxel, in units of its Cramér-Rao bound: what a smoother would do, for the cell to weigh;
         ``pull`` (3) how far the data of neighbourhoods of several sizes are from the estimate of the time, in units of the
@@ -73,8 +78,8 @@ class RIMConfig:
     update
         ``abs``: κ ← |κ + Δ|, the domain guard of the authors' package. ``clip``: into the box.
     unit
-        What an output of 1 means: ``fixed``: `gain`; ``sd``: the Cramér-Rao bound of each voxel with the field known
-        (for the field: `gain`).
+        What an output of 1 means: ``fixed``: `gain`; ``sd``: the Cramér-Rao bound of each voxel with a smooth field known
+        (for that field: `gain`).
     gain
         Size of an output of 1 in u, for amplitudes, field and time.
     limit
@@ -87,6 +92,8 @@ class RIMConfig:
         Standard deviations in u of the weak prior that damps the Gauss-Newton step, for amplitudes, field and time.
     floor
         Smallest standard deviation of log T, log A that is told apart.
+    any_sequence
+        One cell serves every model with one amplitude: a model without a field leaves the channels of the field zero.
     sd_outputs
         The cell also gives the logarithm of each parameter's standard deviation, in units of the Cramér-Rao bound.
     reference
@@ -108,6 +115,7 @@ class RIMConfig:
     floor: float = 0.01
     reference: str = "second"
     sd_outputs: bool = False
+    any_sequence: bool = False
 
     def __post_init__(self) -> None:
         for name in ("gain", "prior_sd"):
@@ -125,16 +133,42 @@ class RIMConfig:
             if value not in allowed:
                 raise InputError(f"{value!r} in the network's settings: expected one of {', '.join(allowed)}.")
 
+    def slots(self, layout: Layout) -> tuple[int, ...]:
+        """Return the place among the cell's channels of each parameter that is carried.
+
+        Raises
+        ------
+        InputError
+            If one cell for any sequence is to carry several amplitudes, or none.
+        """
+        if not self.any_sequence:
+            return layout.every
+        if layout.n_amplitudes != 1:
+            raise InputError(
+                f"a network for any sequence carries one amplitude, got {layout.n_amplitudes}: train one for this sequence."
+            )
+        return (0, 2) if layout.field is None else (0, 1, 2)
+
+    def n_slots(self, layout: Layout) -> int:
+        """Return for how many parameters the cell has channels."""
+        return 3 if self.any_sequence else len(layout.carried)
+
     def channels(self, layout: Layout) -> int:
         """Return the number of input channels of the cell."""
-        one = {"step_known_field": 1, "log_sigma": 1, "misfit": 1, "sd": 1 if layout.field is None else 3}
+        without_field = layout.field is None and not self.any_sequence
+        one = {"step_known_field": 1, "log_sigma": 1, "log_noise": 1, "misfit": 1, "sd": 1 if without_field else 3}
         one["contrast"] = len(AMPLITUDE_WIDTHS) * (layout.n_amplitudes > 0) + len(TIME_WIDTHS)
         one["pull"] = len(PULL_WIDTHS)
-        return sum(one.get(i, len(layout.carried)) for i in self.inputs)
+        return sum(one.get(i, self.n_slots(layout)) for i in self.inputs)
 
     def outputs(self, layout: Layout) -> int:
         """Return the number of output channels of the cell: the update, and the standard deviations if it gives them."""
-        return len(layout.carried) * (2 if self.sd_outputs else 1)
+        return self.n_slots(layout) * (2 if self.sd_outputs else 1)
+
+    def of_carried(self, layout: Layout, out: Array) -> tuple[Array, Array]:
+        """Return the update (P, *X) and the logarithm of the standard deviations (P, *X; none if the cell gives none) of an output."""
+        slots, n = list(self.slots(layout)), self.n_slots(layout)
+        return out[:n][slots], out[n:][slots] if self.sd_outputs else out[n:]
 
     def reference_ms(self, layout: Layout) -> float:
         """Return T₀ in ms."""
@@ -273,6 +307,17 @@ class Quadratic:
         """Step and variances with the field known: of the amplitudes and the time."""
         return self.of_all if self.layout.field is None else self.solve(self.layout.without_field)
 
+    @property
+    def rows_of_voxel(self) -> tuple[int, ...]:
+        """Which parameters a voxel has to determine by itself: all but a smooth field, which its neighbours determine."""
+        field = self.layout.field
+        return self.layout.every if field is None or not field.smooth else self.layout.without_field
+
+    @property
+    def alone(self) -> tuple[list[Array], list[Array]]:
+        """Step and variances of `rows_of_voxel`."""
+        return self.of_all if len(self.rows_of_voxel) == len(self.layout.every) else self.of_voxel
+
 
 def cell_inputs(config: RIMConfig, u: Array, sums: Sums, quadratic: Quadratic, n_images: int) -> list[Array]:
     """Return the channels that the cell reads (Eq. 4), each (*X)."""
@@ -284,6 +329,11 @@ def cell_inputs(config: RIMConfig, u: Array, sums: Sums, quadratic: Quadratic, n
     centre.append(0.0)
     spread = by_role(layout, (AMPLITUDE_SPREAD, FIELD_SPREAD, TIME_SPREAD))
     out: list[Array] = []
+    blank = config.any_sequence and layout.field is None
+
+    def placed(values: list[Array]) -> list[Array]:
+        """Leave the channel of a field that the model does not have at zero."""
+        return [values[0], 0 * values[0], values[-1]] if blank else values
 
     def soft(x: Array, at: float) -> Array:
         return xp.tanh(x / at) * at
@@ -293,32 +343,37 @@ def cell_inputs(config: RIMConfig, u: Array, sums: Sums, quadratic: Quadratic, n
 
     for name in config.inputs:
         if name == "state":
-            out += [u[q] if config.state == "linear" else (u[q] - centre[q]) / spread[q] for q in every]
+            out += placed([u[q] if config.state == "linear" else (u[q] - centre[q]) / spread[q] for q in every])
         elif name == "gradient":
-            out += [quadratic.g[q] * (N_IMAGES_OF_THE_PAPER / n_images) for q in every]
+            out += placed([quadratic.g[q] * (N_IMAGES_OF_THE_PAPER / n_images) for q in every])
         elif name == "step":
-            out += [soft(quadratic.of_all[0][q] / spread[q], 2.0) for q in every]
+            out += placed([soft(quadratic.of_all[0][q] / spread[q], 2.0) for q in every])
         elif name == "step_known_field":
             out += [soft(quadratic.of_voxel[0][-1] / spread[-1], 2.0)]
         elif name == "score":
-            out += [
-                soft(quadratic.g[q] / (quadratic.sigma * xp.sqrt(quadratic.H[q, q] + quadratic.damping[q])), 4.0) / 2
-                for q in every
-            ]
+            own_sd = [quadratic.sigma * xp.sqrt(quadratic.H[q, q] + quadratic.damping[q]) for q in every]
+            out += placed([soft(quadratic.g[q] / own_sd[q], 4.0) / 2 for q in every])
         elif name == "sd":
             out += [log_sd(quadratic.of_voxel[1][-1])]
             if layout.field is not None:
                 out += [log_sd(quadratic.of_all[1][-1]), log_sd(quadratic.of_all[1][K])]
+            elif blank:
+                none = 0 * out[-1]
+                out += [out[-1], none + float(np.log(SD_WITHOUT_FIELD)) / 1.5 + 2.0]
         elif name == "log_sigma":
             out += [xp.log(quadratic.sigma + 0 * u[0]) / 1.5 + 2.0]
+        elif name == "log_noise":
+            # ∂f/∂u of the amplitude is the shape times the slope of the state: their ratio to A is close to 1
+            relative = quadratic.sigma**2 * n_images / (quadratic.H[0, 0] + quadratic.damping[0])
+            out += [0.5 * xp.log(relative) / 1.5 + 2.0]
         elif name == "contrast":
             for q, widths in ((0, AMPLITUDE_WIDTHS if K else ()), (-1, TIME_WIDTHS)):
-                v, x = quadratic.of_voxel[1][q] + config.floor**2, u[every[q]]
+                v, x = quadratic.alone[1][q] + config.floor**2, u[every[q]]
                 for width in widths:
                     mean = gaussian_sum(x / v, width) / (gaussian_sum(1 / v, width) + 1e-12)
                     out += [soft((mean - x) / xp.sqrt(v), 4.0) / 2]
         elif name == "pull":
-            z = quadratic.of_voxel[0][-1] / xp.sqrt(quadratic.of_voxel[1][-1])
+            z = quadratic.alone[0][-1] / xp.sqrt(quadratic.alone[1][-1])
             for width in PULL_WIDTHS:
                 # the squares of a Gaussian are one that is narrower by √2: the variance of a weighted sum of unit noise
                 noise = xp.sqrt(gaussian_sum(0 * z + 1, width / 2**0.5))
@@ -334,9 +389,9 @@ def units(config: RIMConfig, quadratic: Quadratic) -> list[Any]:
     gain: list[Any] = list(by_role(layout, config.gain))
     if config.unit == "fixed":
         return gain
-    _, variance = quadratic.of_voxel
+    _, variance = quadratic.alone
     xp = namespace(variance[0])
-    for q, v in zip(layout.without_field, variance):
+    for q, v in zip(quadratic.rows_of_voxel, variance):
         sd = xp.sqrt(v + config.floor**2)
         gain[q] = gain[q] * xp.where(sd > 0.5, 0 * sd + 0.5, sd)
     return gain
