@@ -30,6 +30,7 @@ def batch_loss(recipe: TrainingRecipe, network: nn.Module, batch: Batch, device:
     )
     D = recipe.simulation.noise_draws
     weight = weight * structure_weights(recipe.loss, batch).to(device)
+    penalty = bias_penalties(recipe.loss, batch).to(device) if D > 1 else None
     total = S.new_zeros(())
     for part, u in zip(share, estimates):
         e = (u - target) / scale
@@ -37,13 +38,13 @@ def batch_loss(recipe: TrainingRecipe, network: nn.Module, batch: Batch, device:
         if recipe.loss.huber:
             d = recipe.loss.huber
             cost = 2 * d * d * ((1 + cost / (d * d)).sqrt() - 1)
-        if recipe.loss.bias_penalty and D > 1:
+        if penalty is not None:
             draws = e.unflatten(1, (-1, D))
             # squared bias of the mean over the draws, without the noise that is left in the mean
             bias = draws.mean(2) ** 2 - draws.var(2) / D
             if recipe.loss.huber:
                 bias = bias / (1 + draws.square().mean(2).detach() / recipe.loss.huber**2)
-            cost = cost + recipe.loss.bias_penalty * bias.repeat_interleave(D, 1)
+            cost = cost + penalty * bias.repeat_interleave(D, 1)
         total = total + part * (cost * _parameter_weights(recipe.loss, layout, cost) * weight).sum() / (
             weight.sum().clamp(min=1) * len(cost)
         )
@@ -119,6 +120,12 @@ def structure_weights(loss: Loss, batch: Batch) -> Tensor:
     """Return how often each voxel counts, (b, h, w): single voxels and lines `structure_weight` times."""
     alone = np.isin(batch.structures, (Structure.VOXEL, Structure.LINE))
     return torch.from_numpy(np.where(alone, np.float32(loss.structure_weight), np.float32(1)))
+
+
+def bias_penalties(loss: Loss, batch: Batch) -> Tensor:
+    """Return the weight of the squared bias of each voxel, (b, h, w): more of it inside structures."""
+    inside = torch.from_numpy(np.where(batch.structures != Structure.NONE, np.float32(1), np.float32(0)))
+    return loss.bias_penalty + loss.structure_bias_penalty * inside
 
 
 def _parameter_weights(loss: Loss, layout: Layout, cost: Tensor) -> Tensor:

@@ -46,6 +46,9 @@ class Loss:
         Errors beyond this count linearly; 0: never.
     bias_penalty
         Weight of the squared bias of the mean over the noise draws of a patch (`noise_draws` > 1).
+    structure_bias_penalty
+        The same, inside structures alone (faint ones, lesions, lines, single voxels): the least squared error gives up a part of
+        a contrast that it is not sure of, and this asks for the contrast to be kept on average.
     structure_weight
         How often a single odd voxel or a voxel of a line counts: they are rare, and a network that takes them for noise
         or ringing loses little by it.
@@ -61,6 +64,7 @@ class Loss:
     steps: str = "uniform"
     huber: float = 0.0
     bias_penalty: float = 0.0
+    structure_bias_penalty: float = 0.0
     structure_weight: float = 1.0
     sd_weight: float = 0.3
 

@@ -16,8 +16,12 @@ Where = NDArray[np.bool_]
 
 #: How many standard deviations the mean power of a neighbourhood of air may exceed its expectation.
 _AROUND = 3.5
-#: the same for three voxels in a row, as in bone that is one voxel wide.
+#: the same for three voxels in a row, as in bone that is one voxel wide,
 _ALONG = 2.5
+#: if the power of the others around them exceeds that of noise by this factor: a weak tissue is weak all around.
+_BRIGHT_AROUND = 3.0
+#: Noise that was added after the modulus has mean zero: more than this share of the values of a magnitude are then negative.
+_NEGATIVE = 0.005
 #: The power of a single voxel of air exceeds these quantiles seldom: inside air, and at its border with tissue.
 _INSIDE, _BORDER = 0.9999, 0.99
 #: So many voxels of air determine its scale.
@@ -69,7 +73,7 @@ def background(
     power /= len(images)
     empty = usable & (power == 0)
     filled = usable & (power > 0)
-    channels = 1 if signed else 2
+    channels = 1 if signed or _has_mean_zero(images, filled) else 2
     freedom = len(images) * channels
     air = _like_noise_of(power, sigma, freedom, filled, empty, channels)
     dark, apart = _of_any_scale(images, power, filled, sigma, levels_of(power[filled]) if levels is None else levels)
@@ -99,8 +103,17 @@ def _like_noise_of(power: Floats, sigma: Any, freedom: int, filled: Where, empty
     return np.asarray(inside, bool)
 
 
+def _has_mean_zero(images: Floats, filled: Where) -> bool:
+    """Tell whether the noise was added after the modulus, as in the simulations of the paper."""
+    values = images[:, filled]
+    return bool(np.count_nonzero(values < 0) > _NEGATIVE * values.size)
+
+
 def _on_a_line(a: Floats, limit: float) -> Where:
-    """Return the voxels in the middle of three in a row, column or diagonal of the plane, whose mean is below a limit."""
+    """Return the voxels in the middle of three in a row, column or diagonal of the plane, whose mean is below a limit.
+
+    The six others of the 3 × 3 voxels are bright.
+    """
     padded = np.pad(a, [(1, 1), (1, 1), *[(0, 0)] * (a.ndim - 2)], constant_values=np.inf)
     X, Y = a.shape[:2]
 
@@ -108,7 +121,10 @@ def _on_a_line(a: Floats, limit: float) -> Where:
         return padded[1 + i : 1 + i + X, 1 + j : 1 + j + Y]
 
     ends = [at(i, j) + at(-i, -j) for i, j in ((0, 1), (1, 0), (1, 1), (1, -1))]
-    return np.asarray(np.minimum.reduce(ends) + a < 3 * limit)
+    three = np.minimum.reduce(ends) + a
+    finite = np.where(np.isfinite(a), a, 0.0)
+    others = (9 * _mean(finite) - np.where(np.isfinite(three), three, 0.0)) / 6
+    return np.asarray((three < 3 * limit) & (others > _BRIGHT_AROUND))
 
 
 def levels_of(power: Floats) -> tuple[float, float]:
