@@ -318,7 +318,9 @@ def training_recipe(document: Mapping[str, Any], *, default_name: str = "network
     simulation = {k: document[k] for k in _SHORT if k in document} | dict(document.get("simulation", {}))
     simulation.setdefault("preset", variant)
     sequences = simulation.pop("sequences", None)
-    first, *others = [simulation] if sequences is None else [simulation | {"sequence": name} for name in _names(sequences)]
+    first, *others = (
+        [simulation] if sequences is None else [simulation | {"sequence": name} for name in _names(sequences)]
+    )
     return TrainingRecipe(
         name=str(document.get("name", default_name)),
         description=str(document.get("description", "")),
@@ -369,7 +371,13 @@ def read_training_recipe(path: str | Path, *, anatomies: tuple[str, ...] = ()) -
     validation = _beside(path, recipe.training.validation)
     init = _beside(path, (recipe.init,))[0] if recipe.init else ""
     simulation, *others = simulations
-    return replace(recipe, simulation=simulation, others=tuple(others), training=replace(recipe.training, validation=validation), init=init)
+    return replace(
+        recipe,
+        simulation=simulation,
+        others=tuple(others),
+        training=replace(recipe.training, validation=validation),
+        init=init,
+    )
 
 
 def _beside(path: Path, names: tuple[str, ...]) -> tuple[str, ...]:
