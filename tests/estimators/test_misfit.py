@@ -87,6 +87,16 @@ def test_clipped_images_are_told_and_have_no_map(estimator: Estimator) -> None:
 
 
 @each
+def test_images_that_are_clipped_in_much_of_the_object_keep_their_values_and_are_marked(estimator: Estimator) -> None:
+    images = abs(signals(inversion()))
+    where = (images > 600).any(0)
+    maps = estimator.estimate(rimap.WeightedSeries(np.minimum(images, 600), inversion()))
+    assert any("is clipped in" in w and "do not rely" in w for w in maps.warnings)
+    assert where.mean() > 0.05 and not (maps.status[where] == rimap.Status.OK).any()
+    assert np.isfinite(maps.kappa[:, where]).all()
+
+
+@each
 def test_a_low_first_echo_is_told_with_what_helps(estimator: Estimator) -> None:
     model = rimap.T2Decay(tau=TE)
     images = signals(model)

@@ -15,7 +15,7 @@ from rimap.errors import InputError
 from rimap.estimators import sigma
 from rimap.estimators.base import model_warnings, settings_of_options
 from rimap.estimators.checks.judge import Fit, Usual, warnings_for, with_statuses
-from rimap.estimators.checks.missing import Missing, object_level, sample_of_planes, screened
+from rimap.estimators.checks.missing import Missing, Whole, sample_of_planes, screened
 from rimap.estimators.mle.estimator import MLE
 from rimap.estimators.nlls.covariance import covariance_for
 from rimap.estimators.nlls.estimator import NLLS, noise_of, sd_for
@@ -175,13 +175,13 @@ def estimate(
     selected = finite = signal = False
     missing = Missing.none(model.n_images)
     standing = _read_some(opened, sample_of_planes(opened.shape))
-    level = 0.0 if standing is None else object_level(standing, every=True)
+    whole = Whole.of(standing, lambda: _parts(opened, slabs))
     for n, (a, b) in enumerate(slabs):
         images, mask = opened.read_planes(a, b)
         here = mask is None or bool(mask.any()), bool(np.isfinite(images).any()), bool(images.any())
         selected, finite, signal = selected | here[0], finite | here[1], signal | here[2]
         if all(here):
-            part, gone = screened(WeightedSeries(images, model, mask=mask, given=opened.given_at(a, b)), level)
+            part, gone = screened(WeightedSeries(images, model, mask=mask, given=opened.given_at(a, b)), whole)
             maps, missing = squares.piece(part), missing + gone
         else:
             maps = _nothing(head, mask, images.shape[1:], Status.NO_SIGNAL if here[1] else Status.NOT_FINITE)
@@ -199,7 +199,7 @@ def estimate(
     if standing is not None:
         places = sample_of_planes(opened.shape)
         known = replace(_maps_of_some(done, places), noise=_noise_at(noise, (..., places)), sigma_source=source)
-        usual = Usual.of(screened(standing, level)[0], known, fit)
+        usual = Usual.of(screened(standing, whole)[0], known, fit)
     for a, b in slabs:
         planes = (..., slice(a, b))
         maps, there, held = done.maps.read((a, b)), _noise_at(noise, planes), done.held(planes)
@@ -207,8 +207,9 @@ def estimate(
         maps = replace(maps, sd_kappa=sd_for(model, maps, there, held=held), covariance=covariance)
         images, mask = opened.read_planes(a, b)
         if (maps.status <= Status.AT_BOUND).any():
-            part, _ = screened(WeightedSeries(images, model, mask=mask, given=opened.given_at(a, b)), level)
-            maps, _ = with_statuses(part, replace(maps, noise=there, sigma_source=source), fit, usual)
+            part, gone = screened(WeightedSeries(images, model, mask=mask, given=opened.given_at(a, b)), whole)
+            maps = replace(maps, noise=there, sigma_source=source)
+            maps, _ = with_statuses(part, maps, fit, usual, gone.doubtful)
             done.status[..., a:b] = maps.status
         done.maps.write((a, b), maps)
     head = replace(head, noise=noise, sigma_source=source)
@@ -237,6 +238,14 @@ def _read_some(opened: OpenSeries, planes: Any) -> WeightedSeries | None:
     if not np.isfinite(images).any() or not np.nan_to_num(images).any() or (mask is not None and not mask.any()):
         return None
     return WeightedSeries(images, opened.model, mask=mask, given=_given_at(opened, (..., planes)))
+
+
+def _parts(opened: OpenSeries, slabs: Sequence[Planes]) -> Iterator[WeightedSeries]:
+    """Yield the slabs in which there is something."""
+    for a, b in slabs:
+        images, mask = opened.read_planes(a, b)
+        if (mask is None or mask.any()) and np.isfinite(images).any() and images.any():
+            yield WeightedSeries(images, opened.model, mask=mask, given=opened.given_at(a, b))
 
 
 def _maps_of_some(done: Slabwise, planes: Any) -> ParameterMaps:

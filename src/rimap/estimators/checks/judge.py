@@ -15,7 +15,7 @@ from rimap.estimators.checks.background import background, levels_of
 from rimap.estimators.checks.field_range import field_warnings
 from rimap.estimators.checks.improbable import IMPROBABLE, chance_of_residual, contradicts, usual_misfit
 from rimap.estimators.checks.misfit import misfit_warnings, off_model_warnings
-from rimap.estimators.checks.missing import sample_of_planes
+from rimap.estimators.checks.missing import Missing, sample_of_planes
 from rimap.estimators.checks.mixtures import unexplained
 from rimap.estimators.checks.noise_floor import noise_floor_warnings
 from rimap.likelihood import Gaussian
@@ -114,7 +114,11 @@ def sampled(series: WeightedSeries, maps: ParameterMaps) -> tuple[WeightedSeries
 
 
 def with_statuses(
-    series: WeightedSeries, maps: ParameterMaps, fit: Fit, usual: Usual | None = None
+    series: WeightedSeries,
+    maps: ParameterMaps,
+    fit: Fit,
+    usual: Usual | None = None,
+    doubtful: NDArray[np.bool_] | None = None,
 ) -> tuple[ParameterMaps, NDArray[np.bool_]]:
     """Return maps whose background is no signal, and in which voxels that do not follow the model say so.
 
@@ -130,6 +134,8 @@ def with_statuses(
         How they were fitted.
     usual
         Of a slab: that of the whole.
+    doubtful
+        (*X), voxels whose images hold wrong values.
 
     Returns
     -------
@@ -147,6 +153,8 @@ def with_statuses(
         air = np.zeros(status.shape, bool)  # such a σ is wrong, and a scan of air alone is no scan
     maps = _without(maps, air & status, fit.without_value)
     off = _off_model(series, maps, sigma, fit, usual.misfit)
+    if doubtful is not None:
+        off |= doubtful & np.isin(maps.status, (Status.OK, Status.AT_BOUND))
     if not off.any():
         return maps, air
     new = maps.status.copy()
@@ -176,10 +184,12 @@ def warnings_for(
     )
 
 
-def judged(series: WeightedSeries, maps: ParameterMaps, fit: Fit, found: Iterable[str] = ()) -> ParameterMaps:
-    """Return the maps with their statuses and all warnings."""
-    maps, air = with_statuses(series, maps, fit)
-    return replace(maps, warnings=warnings_for(series, maps, fit, found, air))
+def judged(
+    series: WeightedSeries, maps: ParameterMaps, fit: Fit, missing: Missing, found: Iterable[str] = ()
+) -> ParameterMaps:
+    """Return the maps with their statuses and all warnings; `missing` are values of the images that were not measured."""
+    maps, air = with_statuses(series, maps, fit, doubtful=missing.doubtful)
+    return replace(maps, warnings=warnings_for(series, maps, fit, (*found, *missing.advice(series.model)), air))
 
 
 def _usable(series: WeightedSeries, maps: ParameterMaps) -> NDArray[np.bool_]:

@@ -87,7 +87,7 @@ def off_model_warnings(maps: ParameterMaps) -> tuple[str, ...]:
     return (
         told(
             f"{off:,} voxels ({100 * off / with_value:.2g} % of those with a value) do not follow the model: noise does not explain "
-            f"their residuals. Their status is off model; do not rely on their values. Look at their curves in the report"
+            f"their values. Their status is off model; do not rely on their values. Look at their curves in the report"
             f"{reason and ': '}{reason}."
         ),
     )

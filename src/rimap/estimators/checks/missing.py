@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from scipy.ndimage import minimum_filter, uniform_filter
 
 from rimap.advice import Advice, Weight
 from rimap.estimators.checks.areas import areas
+from rimap.estimators.checks.clipping import MANY, PILE, Clipping
 from rimap.estimators.sigma import dark_below
 from rimap.series import WeightedSeries
 from rimap.signals.base import SignalModel
@@ -25,9 +26,8 @@ _EXPECTED, _NEXT = 0.15, 0.05
 _STEPS = 16.0
 #: Edges of the squares, in voxels, in which values are expected, from near to far; and how many voxels it takes.
 _NEAR, _FEWEST = (5, 15, 45), 3
-#: So many voxels with the largest value of all, and so many times the number at any other of the next values, are clipped; zeros that
-#: stand out in the same way from small values were not measured, also where the signal is low.
-_PILE, _OVER, _BELOW = 6, 4, 10
+#: So many zeros that stand out from the next values were not measured, also where the signal is low.
+_BELOW = 10
 #: What an image does not reach is a line, a plane or an area: fewer zeros side by side are measurements near a null.
 _AREA = 6
 #: Among so many of the smallest values.
@@ -40,8 +40,6 @@ _FAR_BELOW = 5.0
 _PLANES = 24
 #: Fewer voxels are not worth a warning: a number, and a share of the object.
 _WORTH, _SHARE_WORTH = 5, 0.001
-#: From this share of the object's voxels on, missing values spoil the maps.
-_MANY = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +52,15 @@ class Missing:
         (N) numbers of voxels.
     voxels
         Number of voxels of the object.
+    doubtful
+        (*X) voxels that keep their values although these are wrong: much of the object is clipped.
     """
 
     zero: NDArray[np.int64]
     clipped: NDArray[np.int64]
     negative: NDArray[np.int64]
     voxels: int = 0
+    doubtful: Where | None = None
 
     @classmethod
     def none(cls, n_images: int) -> Missing:
@@ -68,7 +69,7 @@ class Missing:
         return cls(zero, clipped, negative)
 
     def __add__(self, other: Missing) -> Missing:
-        """Return the sum over two parts of a series."""
+        """Return the sum over two parts of a series; what is doubtful is known of each part alone."""
         return Missing(
             self.zero + other.zero,
             self.clipped + other.clipped,
@@ -101,14 +102,52 @@ class Missing:
         found = []
         for counts, what in kinds:
             for n in np.flatnonzero(counts >= max(_WORTH, _SHARE_WORTH * self.voxels)):
-                weight = Weight.UNRELIABLE if counts[n] > _MANY * self.voxels else Weight.CAUTION
+                weight = Weight.UNRELIABLE if counts[n] > MANY * self.voxels else Weight.CAUTION
                 found.append(
                     Advice(f"image {n + 1} ({model.axis.text(model.times[n])}) is {what(int(counts[n]))}.", weight)
                 )
         return tuple(found)
 
 
-def screened(series: WeightedSeries, level: float | None = None) -> tuple[WeightedSeries, Missing]:
+@dataclass(frozen=True)
+class Whole:
+    """What the whole of a series says about values that were not measured, so that each part of it is judged alike.
+
+    Parameters
+    ----------
+    level
+        The root mean square above which voxels belong to the object.
+    clipping
+        Where the images are clipped.
+    zeros
+        Of each image: the share of the root mean square that is expected, the smallest value, and whether zero stands out from
+        small values.
+    wrapped_below
+        Of each image: no magnitude is below this value.
+    """
+
+    level: float
+    clipping: Clipping
+    zeros: tuple[tuple[float, float, bool], ...]
+    wrapped_below: tuple[float, ...]
+
+    @classmethod
+    def of(cls, sample: WeightedSeries | None, parts: Callable[[], Iterable[WeightedSeries]]) -> Whole:
+        """Return it from the planes that stand for the whole (`sample_of_planes`; `None` if nothing is there) and all parts."""
+        rms = np.zeros(1) if sample is None else _rms(sample)
+        level = dark_below(rms[rms > 0]) if (rms > 0).any() else 0.0
+        if sample is None:
+            return cls(level, Clipping(), (), ())
+        thing = rms > level
+        return cls(
+            level,
+            Clipping.of(lambda: ((part.images, _rms(part) > level) for part in parts())),
+            tuple(_zeros_of(image, thing, rms) for image in sample.images),
+            _lowest_magnitudes(sample, thing, rms),
+        )
+
+
+def screened(series: WeightedSeries, whole: Whole | None = None) -> tuple[WeightedSeries, Missing]:
     """Return the series with NaN for values that were not measured, and how many there are.
 
     Nothing is made of such voxels, and they have no say in a smooth field.
@@ -117,29 +156,34 @@ def screened(series: WeightedSeries, level: float | None = None) -> tuple[Weight
     ----------
     series
         The whole, or a slab.
-    level
-        Of a slab: `object_level` of the whole.
+    whole
+        Of a slab: what the whole says.
     """
     images, N = series.images, len(series.images)
-    suspects = [_suspects(image, series) for image in images]
-    if not any(s.any() for s in suspects):
+    suspects = np.array([_suspects(image, series) for image in images])
+    if whole is not None:
+        suspects[:, 1] |= np.array([bool((image >= whole.clipping.level).any()) for image in images])
+    if not suspects.any():
         return series, Missing.none(N)
     rms = _rms(series)
     if not (rms > 0).any():
         return series, Missing.none(N)
-    thing = np.asarray(rms > (object_level(series) if level is None else level))
+    if whole is None:
+        whole = Whole.of(_sampled(series), lambda: (series,))
+    thing = np.asarray(rms > whole.level)
+    none = np.zeros(thing.shape, bool)
     bad = {
-        "zero": [_not_reached(image, thing, rms) for image in images],
-        "clipped": _clipped(images, thing),
-        "negative": _wrapped(series, thing, rms),
+        "zero": [_not_reached(i, thing, rms, *z) for i, z in zip(images, whole.zeros)] or [none] * N,
+        "clipped": [thing & (image >= whole.clipping.level) for image in images],
+        "negative": [thing & (i < lowest) for i, lowest in zip(images, whole.wrapped_below)] or [none] * N,
     }
-    counts = {k: np.array([int(w.sum()) for w in where], np.int64) for k, where in bad.items()}
-    found = Missing(**counts, voxels=int(thing.sum()))
-    if not any(c.any() for c in counts.values()):
+    counts = [np.array([int(w.sum()) for w in where], np.int64) for where in bad.values()]
+    found = Missing(counts[0], counts[1], counts[2], int(thing.sum()))
+    if not any(c.any() for c in counts):
         return series, found
+    if whole.clipping.much:  # values are kept, with a quality flag and the warning that they are wrong
+        found = replace(found, doubtful=np.logical_or.reduce(bad.pop("clipped")))
     cleaned = images.copy()
-    if np.logical_or.reduce(bad["clipped"]).sum() > _MANY * thing.sum():
-        del bad["clipped"]  # much of a scan: its values are kept, with the warning that they are wrong
     for where in bad.values():
         for image, w in zip(cleaned, where):
             image[w] = np.nan
@@ -148,11 +192,16 @@ def screened(series: WeightedSeries, level: float | None = None) -> tuple[Weight
     return replace(series, images=cleaned), found
 
 
-def object_level(series: WeightedSeries, *, every: bool = False) -> float:
-    """Return the root mean square above which voxels belong to the object, from some planes, or from every one."""
-    rms = _rms(series)
-    rms = rms if every else rms[..., sample_of_planes(series.shape)]
-    return dark_below(rms[rms > 0]) if (rms > 0).any() else 0.0
+def _sampled(series: WeightedSeries) -> WeightedSeries:
+    """Return the planes that stand for the whole."""
+    planes = sample_of_planes(series.shape)
+    if isinstance(planes, slice) or len(planes) == series.shape[2]:
+        return series
+    mask = None if series.mask is None else series.mask[..., planes]
+    images = series.images[..., planes]
+    if not np.isfinite(images).all(0).any() or (mask is not None and not mask.any()):
+        return series
+    return replace(series, images=images, mask=mask, noise=None, given={}, affine=None)
 
 
 def sample_of_planes(shape: tuple[int, ...]) -> Any:
@@ -181,29 +230,40 @@ def _suspects(image: NDArray[Any], series: WeightedSeries) -> Where:
         return np.array(
             [
                 np.count_nonzero(image) < image.size,
-                np.count_nonzero(image == largest) >= _PILE,
+                np.count_nonzero(image == largest) >= PILE,
                 not series.model.is_signed and bool(np.fmin.reduce(image, axis=None) < -_NEGATIVE * 0.1 * abs(largest)),
             ]
         )
 
 
-def _not_reached(image: NDArray[Any], thing: Where, rms: NDArray[np.float64]) -> Where:
+def _zeros_of(image: NDArray[Any], thing: Where, rms: NDArray[np.float64]) -> tuple[float, float, bool]:
+    """Return an image's share of the root mean square, its smallest value, and whether zero stands out, over an object."""
+    zero = thing & (image == 0)
+    there = thing & ~zero
+    if not there.any():
+        return 0.0, 0.0, False
+    size = abs(image[there]).astype(float)
+    return float(size.mean() / rms[there].mean()), float(size.min()), _is_pile(int(zero.sum()), size)
+
+
+def _not_reached(
+    image: NDArray[Any], thing: Where, rms: NDArray[np.float64], usual: float, step: float, pile: bool
+) -> Where:
     """Return the voxels of an object where an image is zero and should not be."""
     zero = thing & (image == 0)
     there = thing & ~zero
-    if not zero.any() or not there.any():
+    if not zero.any():
         return np.zeros(thing.shape, bool)
     size = np.where(there, abs(image), 0).astype(float)
-    expected = np.full(thing.shape, size[there].mean() / rms[there].mean())
+    expected = np.full(thing.shape, usual)
     for edge in reversed(_NEAR):
         count, s, r = (_mean(x, edge) for x in (there.astype(float), size, np.where(there, rms, 0)))
         expected = np.where(count * edge**2 >= _FEWEST - 0.5, s / np.maximum(r, 1e-300), expected)
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.where(there, size / rms, np.inf)
     nearest = minimum_filter(share, [3, 3, *[1] * (share.ndim - 2)][: share.ndim], mode="nearest")
-    step = float(size[there].min())
     bright = (expected > _EXPECTED) & (nearest > _EXPECTED) & (np.minimum(expected, nearest) * rms > _STEPS * step)
-    if _is_pile(int(zero.sum()), size[there]):
+    if pile:
         bright |= expected > _NEXT
     return areas(np.asarray(zero & bright), _AREA)
 
@@ -212,40 +272,20 @@ def _is_pile(zeros: int, others: NDArray[np.float64]) -> bool:
     """Tell whether zero occurs often and no other small value twice: of continuous values, zero is then no measurement."""
     smallest = np.partition(others, min(_SMALLEST, len(others) - 1))[:_SMALLEST]
     counts = np.unique(smallest, return_counts=True)[1][:_BELOW]
-    return bool(zeros >= _PILE and counts.max() == 1)
+    return bool(zeros >= PILE and counts.max() == 1)
 
 
 def _mean(x: NDArray[np.float64], edge: int) -> NDArray[np.float64]:
     return np.asarray(uniform_filter(x, [edge, edge, *[1] * (x.ndim - 2)][: x.ndim], mode="constant"))
 
 
-def _clipped(images: NDArray[Any], thing: Where) -> list[Where]:
-    """Return, for each image, the voxels of an object that have the value at which images are clipped."""
-    none = np.zeros(thing.shape, bool)
-    where, levels = [none] * len(images), set()
-    for n, image in enumerate(images):
-        values, counts = np.unique(image[thing], return_counts=True)
-        if len(values) < 2 or counts[-1] < max(_PILE, _OVER * counts[-1 - _BELOW : -1].max()):
-            continue
-        pile = thing & (image == values[-1])
-        others = [len(np.unique(other[pile])) for m, other in enumerate(images) if m != n]
-        if max(others, default=0) > 0.5 * counts[-1]:  # else these voxels are alike in all images: a drawn object
-            levels.add(float(values[-1]))
-            where[n] = pile
-    if levels:
-        highest = max(levels)
-        where = [w | (thing & (image >= highest)) for w, image in zip(where, images)]
-    return where
-
-
-def _wrapped(series: WeightedSeries, thing: Where, rms: NDArray[np.float64]) -> list[Where]:
-    """Return, for each magnitude image, the few voxels of an object that are far below zero."""
-    none = np.zeros(thing.shape, bool)
+def _lowest_magnitudes(series: WeightedSeries, thing: Where, rms: NDArray[np.float64]) -> tuple[float, ...]:
+    """Return, for each image, the value below which a magnitude has wrapped; −∞ if that would be so in more than a few voxels."""
+    never = (-np.inf,) * len(series.images)
     if series.model.is_signed or not thing.any():
-        return [none] * len(series.images)
+        return never
     size = _NEGATIVE * float(np.median(rms[thing]))
     # Where noise alone makes values negative (it was added after the modulus), they must also be far below most of those.
-    limits = [-max(size, -_FAR_BELOW * float(np.quantile(image[thing], _FEW))) for image in series.images]
-    found = [thing & (image < limit) for image, limit in zip(series.images, limits)]
-    any_of_them = np.logical_or.reduce(found)
-    return found if any_of_them.sum() <= _FEW * thing.sum() else [none] * len(series.images)
+    limits = tuple(-max(size, -_FAR_BELOW * float(np.quantile(image[thing], _FEW))) for image in series.images)
+    wrapped = np.logical_or.reduce([thing & (image < limit) for image, limit in zip(series.images, limits)])
+    return limits if wrapped.sum() <= _FEW * thing.sum() else never

@@ -194,7 +194,7 @@ def checked_maps(
         affine=series.affine,
     )
     fit = Fit(estimated=0, farther=FARTHEST_CHI2)
-    maps, air = with_statuses(series, maps, fit)
+    maps, air = with_statuses(series, maps, fit, doubtful=missing.doubtful)
     outside, found = compare(about, series, ready, maps)
     status = maps.status.copy()
     status[outside & (status == Status.OK)] = Status.OUTSIDE_TRAINING

@@ -178,7 +178,7 @@ def _maximise(options: MLE, series: WeightedSeries, missing: Missing, progress: 
         found = (*found, _how_smooth(unknown, lambda_B))
     alone = [p for p in model.parameters if p.name not in held and not (p is unknown and lambda_B != 0)]
     kept = (*held, *(() if unknown is None else (unknown.name,)))
-    return judged(series, maps, Fit(len(alone), without_value=kept), (*found, *missing.advice(model)))
+    return judged(series, maps, Fit(len(alone), without_value=kept), missing, found)
 
 
 def _how_smooth(field: Parameter, lambda_B: float) -> Advice:

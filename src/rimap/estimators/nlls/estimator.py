@@ -98,13 +98,16 @@ class NLLS(Estimator):
 
     def piece(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a slab: those of the whole, cut, up to `finish`."""
-        series, _ = screened(self._restricted(series))
+        series = self._restricted(series)
         return _fit(series, self._known(series), self.threads, progress)[0]
 
     def finish(self, series: WeightedSeries, maps: ParameterMaps) -> ParameterMaps:
         """Return the maps of the whole with what needs the whole: σ, the standard deviations, warnings."""
-        series, missing = screened(self._restricted(series))
-        return self._finish(series, maps, missing)
+        series = self._restricted(series)
+        good, missing = screened(series)
+        if good is not series:
+            maps = _without_values(maps, ~np.isfinite(good.images).all(0))
+        return self._finish(good, maps, missing)
 
     def _restricted(self, series: WeightedSeries) -> WeightedSeries:
         """Return the series with a model that has the bounds of this estimator."""
@@ -148,7 +151,17 @@ class NLLS(Estimator):
             settings=settings_of_options(self),
         )
         estimated = sum(p.name not in held for p in series.model.parameters)
-        return judged(series, maps, Fit(estimated), (*found, *missing.advice(series.model)))
+        return judged(series, maps, Fit(estimated), missing, found)
+
+
+def _without_values(maps: ParameterMaps, where: NDArray[np.bool_]) -> ParameterMaps:
+    """Return the maps without values where an image has none."""
+    where = where & (maps.status != Status.OUTSIDE_MASK)
+    changed = {name: getattr(maps, name).copy() for name in ("kappa", "sd_kappa", "residual", "status")}
+    for name in ("kappa", "sd_kappa", "residual"):
+        changed[name][..., where] = np.nan
+    changed["status"][where] = Status.NOT_FINITE
+    return replace(maps, **changed)
 
 
 def _number(name: str, value: Any) -> float:
