@@ -306,7 +306,7 @@ def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> F
     beside = _beside(root)
     if named:
         found = series_of(named, sequence)
-        others = [(f, "of no series that rimap maps, by its name") for f in files if f not in named and not is_b1(f)]
+        others = [(f, _why_of_no_series(f)) for f in files if f not in named and not is_b1(f)]
         return replace(found, refused=(*refused, *found.refused), left_out=(*found.left_out, *others, *beside))
     here = [f for f in files if f.parent == root and not strip_nii(f).endswith((*map_suffixes(), *_NO_IMAGES))]
     if here and not any(f.is_dir() for f in root.glob("sub-*")):
@@ -317,6 +317,15 @@ def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> F
     if refused:
         raise refused[0][1]
     raise _nothing(folder, root, files)
+
+
+def _why_of_no_series(path: Path) -> str:
+    """Return what an image is by its name, if it is of no series."""
+    name = BidsName.parse(path.name)
+    known = {p.suffix: p.name for model in models().values() for p in model.parameters if p.given and p.suffix}
+    if name is not None and name.suffix in known:
+        return f"a map of {known[name.suffix]}, which the series that need it take"
+    return "of no series that rimap maps, by its name"
 
 
 def _nothing(folder: Path, root: Path, files: Sequence[Path]) -> InputError:
