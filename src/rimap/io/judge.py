@@ -196,10 +196,15 @@ def listed(left_out: Sequence[tuple[Path, str]], most: int = 12) -> list[str]:
     for path, reason in left_out:
         reasons.setdefault(reason, []).append(path.name)
     return [
-        f"{count_of(len(names), 'image')} left out, {reason}: {', '.join(names[:most])}"
+        f"{count_of(len(names), 'image')} {_done_with(reason)}, {reason}: {', '.join(names[:most])}"
         + (f" and {len(names) - most} more" if len(names) > most else "")
         for reason, names in reasons.items()
     ]
+
+
+def _done_with(reason: str) -> str:
+    """Return what became of an image: a map is not mapped, and may still be used."""
+    return "not mapped" if reason.startswith("a map") else "left out"
 
 
 def _fields() -> frozenset[str]:
