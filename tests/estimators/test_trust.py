@@ -38,6 +38,22 @@ def test_air_is_background_for_every_estimator_and_noise(estimator: Any, noise: 
     assert (maps.status[scene.tissue] != rimap.Status.NO_SIGNAL).all()
 
 
+@pytest.mark.parametrize("noise", ["rician", "after the modulus"])
+def test_weak_tissue_is_no_background(noise: str) -> None:
+    """SNR 3, where single voxels of an inversion recovery have hardly more power than air."""
+    model = rimap.PROTOCOLS["IV_T1"]
+    T = np.where(np.arange(64) < 32, 800.0, 1300.0) + np.zeros((64, 1))
+    kappa = np.stack([np.where(T < 1000, 0.65, 0.85), np.full(T.shape, 1.9), T])
+    rng, sigma = np.random.default_rng(1), 0.65 / 3
+    clean = model.signal(kappa)
+    images = clean + sigma * rng.standard_normal(clean.shape)
+    if noise == "rician":
+        images = np.hypot(images, sigma * rng.standard_normal(clean.shape))
+    series = rimap.WeightedSeries(images.astype(np.float32), model, rimap.Gaussian(sigma=sigma))
+    status = rimap.NLLS(threads=1).estimate(series).status
+    assert (status == rimap.Status.NO_SIGNAL).mean() < 0.001
+
+
 @pytest.mark.parametrize("how", ["zeroed", "scaled down", "scaled up", "whole numbers"])
 def test_air_of_any_scale(how: str) -> None:
     scene = head(MODELS["TI9"])

@@ -26,6 +26,8 @@ _NEGATIVE = 0.005
 _INSIDE, _BORDER = 0.9999, 0.99
 #: So many voxels of air determine its scale.
 _ENOUGH = 50
+#: Air is extended from where more than so many of 3 × 3 voxels are air: a voxel of a weak tissue is like air by chance.
+_ALONE = 2.5
 #: How often air is extended to neighbours.
 _STEPS = 2
 #: Air of any scale: its root mean square is below this share of that of the object,
@@ -95,12 +97,25 @@ def _like_noise_of(power: Floats, sigma: Any, freedom: int, filled: Where, empty
     around = _mean(np.where(known, a, 0.0)) / np.maximum(count, 1e-9)
     spread = np.sqrt(2 / (freedom * np.maximum(9 * count, 1)))
     inside = known & (around < 1 + _AROUND * spread) & (a < chi2(_INSIDE, freedom) / freedom)
+    inside &= ~_weak_all_around(a, known, freedom)
     border = known & (a < chi2(_BORDER, freedom) / freedom)
     inside |= border & _on_a_line(np.where(known, a, np.inf), 1 + _ALONG * np.sqrt(2 / (3 * freedom)))
     next_to = _plane_of(np.ones((3, 3), bool), a.ndim)
+    seeds = inside & (9 * _mean(inside.astype(float)) > _ALONE)
     for _ in range(_STEPS):
-        inside = inside | (border & binary_dilation(inside | empty, next_to))
+        seeds = seeds | (border & binary_dilation(seeds | empty, next_to))
+    inside |= seeds
     return np.asarray(inside, bool)
+
+
+def _weak_all_around(a: Floats, known: Where, freedom: int) -> Where:
+    """Return the voxels of a weak tissue: over 5 × 5 voxels there is more power than that of noise, and nowhere a bright object."""
+    size = [5, 5, *[1] * (a.ndim - 2)]
+    count = uniform_filter(known.astype(float), size, mode="constant")
+    around = uniform_filter(np.where(known, a, 0.0), size, mode="constant") / np.maximum(count, 1e-9)
+    brightest = maximum_filter(_mean(np.where(known, a, 0.0)), size)
+    spread = np.sqrt(2 / (freedom * np.maximum(25 * count, 1)))
+    return np.asarray((around > 1 + _AROUND * spread) & (brightest < _BRIGHT_AROUND))
 
 
 def _has_mean_zero(images: Floats, filled: Where) -> bool:
