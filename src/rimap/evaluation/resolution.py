@@ -142,7 +142,7 @@ def _filled(kappa: NDArray[Any], series: WeightedSeries) -> NDArray[np.float64]:
     for q, p in enumerate(series.model.parameters):
         held = series.held.get(p.name)
         out[q] = np.where(np.isfinite(out[q]), out[q], (p.start or 0.0) if held is None else held)
-    return np.nan_to_num(out)
+    return np.asarray(np.nan_to_num(out))
 
 
 def _mapped(
