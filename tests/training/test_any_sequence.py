@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 import rimap
 from rimap.errors import InputError
 from rimap.estimators.rim.layout import Layout
+from rimap.estimators.rim.loop import to_state
 from rimap.estimators.shipped import ANY_SEQUENCE, metadata_of
 from rimap.series import Status
 from rimap.signals import signal_models
@@ -23,7 +24,7 @@ from rimap.simulation.recipe import general
 from rimap.simulation.subjects import simulate_acquisition
 from rimap.training import loop
 from rimap.training.loop import Machine, build_network, train
-from rimap.training.loss import batch_loss
+from rimap.training.loss import batch_loss, estimates_of, tensors_of
 from rimap.training.recipe import TrainingRecipe, training_recipe
 
 SEQUENCES = ["ir", "t2", "look-locker"]
@@ -102,3 +103,21 @@ def test_the_loss_has_a_gradient_in_every_input_that_the_sequence_has(sequence: 
     assert bool(gradient[1] > 0) == has_field  # the second channel is the state of the field
     assert gradient[0] > 0
     assert gradient[2] > 0
+
+
+def test_calibrated_intervals_hold_the_truth_in_95_of_100_voxels(network: Path) -> None:
+    """The factors are the quantile of the errors: with them, 1.96 standard deviations hold 95 % of the voxels of all batches."""
+    several = recipe()
+    net = build_network(several)
+    small = Anatomy.of(digital_brain((48, 54, 36)), "small")
+    batches = [simulate_batch(several.simulation_of(i), [small], i, 2) for i in range(6)]
+    cpu = torch.device("cpu")
+    factor = loop.calibrated(several, net, batches, cpu)[2]
+    held = []
+    for batch in batches:
+        tensors = tensors_of(batch, cpu)
+        steps, sd = estimates_of(several, net, batch, tensors)
+        error = (steps[-1] - to_state(several.rim, Layout.of(batch.model), tensors[1])).abs()
+        held.append((error[-1] <= 1.96 * factor * sd[-1]).detach().numpy()[batch.weight])
+    assert np.concatenate(held).mean() == pytest.approx(0.95, abs=0.005)
+    assert len(metadata_of(network)["sd_factors"]) == 3

@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +22,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rimap import __version__
@@ -30,7 +31,7 @@ from rimap.estimators.networks.export import cell_to_onnx, resnet_to_onnx, save_
 from rimap.estimators.networks.resnet import ResNet
 from rimap.estimators.networks.rim import RIM
 from rimap.estimators.rim.layout import Layout
-from rimap.estimators.rim.loop import from_state
+from rimap.estimators.rim.loop import from_state, to_state
 from rimap.estimators.shipped import ANY_SEQUENCE
 from rimap.io.run_lock import locked
 from rimap.parallel.processes import Processes
@@ -44,6 +45,8 @@ from rimap.training.loss import batch_loss, estimates_of, tensors_of
 from rimap.training.recipe import TrainingRecipe
 
 LOG = "log.csv"
+#: The standard deviation of the texture, relative to the value, in half of the batches of the calibration; bounds of its factors.
+TEXTURE, LARGEST_FACTOR = 0.03, (0.3, 5.0)
 _COLUMNS = (
     "iteration", "loss", "rate", "seconds", "validation_loss", "bias_pct", "error_pct", "error_low_noise_pct",
     "error_mid_noise_pct", "error_high_noise_pct", "start_error_pct",
@@ -159,6 +162,7 @@ def _train(
     train_on, judge_on = _anatomies(recipe)
     judged_on = range(max(o.validation_batches, len(recipe.simulations)))
     held = [simulate_batch(_judging(recipe, i), judge_on, i, _judging_size(recipe)) for i in judged_on]
+    textured = [simulate_batch(_of_texture(recipe, i), judge_on, i, _judging_size(recipe)) for i in judged_on]
     log = _Log(out / LOG, done) if fabric.is_global_zero else None
     recent: deque[float] = deque(maxlen=100)
     began = time.perf_counter()
@@ -193,13 +197,15 @@ def _train(
             if fabric.is_global_zero and (last or done % o.checkpoint_every == 0):
                 save_checkpoint(out / CHECKPOINT, recipe, network, optimiser, average, done)
                 with _averaged(network, average):
-                    export(recipe, network, out / f"{recipe.name}.onnx", done, judged, len(train_on))
+                    factors = calibrated(recipe, network, [*held, *textured], fabric.device) if last else None
+                    export(recipe, network, out / f"{recipe.name}.onnx", done, judged, len(train_on), factors)
             if last:
                 break
     if first >= o.iterations and fabric.is_global_zero:
         with _averaged(network, average):
             figures = validate(recipe, network, held, fabric.device)
-            export(recipe, network, out / f"{recipe.name}.onnx", done, figures, len(train_on))
+            factors = calibrated(recipe, network, [*held, *textured], fabric.device)
+            export(recipe, network, out / f"{recipe.name}.onnx", done, figures, len(train_on), factors)
     return out / f"{recipe.name}.onnx"
 
 
@@ -245,6 +251,42 @@ def validate(
         "error_high_noise_pct": median(abs(e[third == 2])),
         "start_error_pct": median(abs(f)),
     }
+
+
+def calibrated(
+    recipe: TrainingRecipe, network: nn.Module, batches: Sequence[Batch], device: torch.device
+) -> tuple[float, float, float]:
+    """Return by what the standard deviations of amplitudes, field and time are multiplied, so that 1.96 of them hold 95 % of the errors.
+
+    This is split conformal prediction (Vovk et al. 2005, doi:10.1007/b106715): the batches are of anatomies and of a texture that
+    were not trained on, and the factor is a quantile of the errors there.
+    """
+    found: dict[str, list[NDArray[Any]]] = {AMPLITUDE: [], FIELD: [], TIME: []}
+    was = network.training
+    network.eval()
+    with torch.no_grad():
+        for batch in batches:
+            tensors, layout = tensors_of(batch, device), Layout.of(batch.model)
+            passed = estimates_of(recipe, network, batch, tensors)
+            if passed.sd is None:
+                continue
+            ratio = ((passed.steps[-1] - to_state(recipe.rim, layout, tensors[1])).abs() / passed.sd).cpu().numpy()
+            for p, of_parameter in zip(layout.carried, ratio):
+                found[p.role].append(of_parameter[batch.weight])
+    network.train(was)
+
+    def factor(role: str) -> float:
+        if not found[role]:
+            return 1.0
+        low, high = LARGEST_FACTOR
+        return float(np.clip(np.quantile(np.concatenate(found[role]), 0.95) / 1.96, low, high))
+
+    return factor(AMPLITUDE), factor(FIELD), factor(TIME)
+
+
+def _of_texture(recipe: TrainingRecipe, index: int) -> PatchRecipe:
+    """Return how batch `index` of the calibration is simulated that has a texture from voxel to voxel."""
+    return replace(_judging(recipe, index), white_share=1.0, white_relative=(TEXTURE, TEXTURE), ringing_share=0.0)
 
 
 def _judging(recipe: TrainingRecipe, index: int) -> PatchRecipe:
@@ -402,6 +444,7 @@ def export(
     iterations: int,
     figures: dict[str, float] | None,
     anatomies: int = 0,
+    sd_factors: tuple[float, float, float] | None = None,
 ) -> None:
     """Write the network as ONNX with its recipe, its training ranges and its figures inside."""
     metadata = {
@@ -413,6 +456,7 @@ def export(
         "iterations": iterations,
         "parameters": sum(p.numel() for p in network.parameters()),
         "figures": {k: round(v, 4) for k, v in (figures or {}).items() if math.isfinite(v)},
+        **({"sd_factors": [round(f, 4) for f in sd_factors]} if sd_factors and recipe.rim.sd_outputs else {}),
         "recipe": recipe.as_dict(),
         "rimap": __version__,
     }
