@@ -51,6 +51,13 @@ _MEANING = {
 }
 
 
+def has(status: NDArray[np.uint8], these: Sequence[Status]) -> NDArray[np.bool_]:
+    """Return where (*X) a status is one of some."""
+    table = np.zeros(256, bool)
+    table[list(these)] = True
+    return np.asarray(table[status])
+
+
 class _Named(Mapping[str, NDArray[Any]]):
     """Maps (*X) by the names of parameters, then of derived maps; each is made when it is asked for."""
 

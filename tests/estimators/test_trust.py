@@ -11,6 +11,7 @@ from benchmarks.trust_scenes import TE8, TI4, TI6, TI9, head, inversion, like_ge
 
 import rimap
 from rimap.estimators.checks.background import background
+from rimap.estimators.checks.census import Census
 from rimap.estimators.checks.missing import screened
 
 MODELS = {"TI9": inversion(TI9), "TI4": inversion(TI4), "T2": rimap.T2Decay(tau=TE8), "signed": inversion(signed=True)}
@@ -59,7 +60,7 @@ def test_air_of_any_scale(how: str) -> None:
     scene = head(MODELS["TI9"])
     images = like_ge(scene.noisy(15), scene.air, how)
     unit = 2 / np.median(scene.noisy(15)[:, scene.air]) if how == "whole numbers" else 1.0
-    found = background(images, 0.65 / 15 * unit, signed=False, usable=np.ones(scene.air.shape, bool))
+    found = background(Census.of(images), 0.65 / 15 * unit, signed=False, usable=np.ones(scene.air.shape, bool))
     assert (found | (images == 0).all(0))[scene.air].mean() >= 0.99 and found[scene.tissue].mean() <= 0.001
 
 
@@ -77,7 +78,7 @@ def test_zeros_near_a_null_are_measurements() -> None:
     scene = head(inversion(TI6), size=72, planes=1)
     whole = np.round(scene.noisy(40) * 100).astype(np.float32)  # zero at the null of some tissue
     assert ((whole == 0) & scene.tissue).any()
-    _, missing = screened(rimap.WeightedSeries(whole, scene.model))
+    missing = screened(rimap.WeightedSeries(whole, scene.model)).missing
     assert missing.zero.sum() + missing.clipped.sum() + missing.negative.sum() <= 2
 
 

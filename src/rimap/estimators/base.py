@@ -19,6 +19,8 @@ from rimap.signals.base import SignalModel
 Progress = Callable[[int, int], None]
 #: So many voxels tell a median standard deviation that has to be computed for it.
 _FEW = 2_000
+#: So many tell a median that is known everywhere.
+_MANY = 50_000
 _POOR = "is poorly determined"
 
 
@@ -132,12 +134,11 @@ def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: fl
     model, p = series.model, series.model.time
     assert maps.sd_kappa is not None
     at = model.index(p.name)
-    T, A = maps.kappa[at], model.amplitude(maps.kappa)
-    step = -(-maps.status.size // 50_000)  # a median needs no more voxels
-    flat = slice(None, None, step)
+    flat = slice(None, None, -(-maps.status.size // _MANY))
     sigma = np.broadcast_to(np.reshape(noise.sigma, -1), maps.status.size)[flat]
-    sd, T, A, status = (a.reshape(-1)[flat] for a in (maps.sd_kappa[at], T, A, maps.status))
-    A = A * brightness(model)
+    kappa = maps.kappa.reshape(len(maps.kappa), -1)[:, flat]
+    sd, status = maps.sd_kappa[at].reshape(-1)[flat], maps.status.reshape(-1)[flat]
+    T, A = kappa[at], model.amplitude(kappa) * brightness(model)
     with np.errstate(invalid="ignore"):
         at_bound = (status == Status.AT_BOUND) & (3 * sigma < A)  # as poor as can be: nothing says how far beyond
         use = (status == Status.OK) & np.isfinite(sd) & (3 * sigma < A) | at_bound

@@ -104,18 +104,24 @@ def _freedom(series: WeightedSeries, held: Iterable[str] | None) -> int:
 
 def dark_below(rms: Floats) -> float:
     """Return the root mean square that separates the object from air: Otsu's threshold of the square root of the power, if there are two kinds."""
+    from rimap.estimators.sigma_kernels import histogram, split_sums  # numba is slow to import
+
     top = quantile(rms, 0.98)
-    x = np.sqrt(rms[np.isfinite(rms)])
-    if np.ptp(x) <= 1e-6 * x.max(initial=0):  # one kind of voxel, and no bins between
+    finite = np.isfinite(rms)
+    x = np.sqrt(rms if finite.all() else rms[finite])
+    low, high = x.min(initial=np.inf), x.max(initial=0)
+    if not high - low > 1e-6 * high:  # one kind of voxel, and no bins between
         return float(0.1 * top)
-    counts, edges = np.histogram(x, bins=128)
+    counts, edges = np.zeros(128, np.int64), np.linspace(low, high, 129, dtype=x.dtype)
+    histogram(x, edges, counts)
     n, total = np.cumsum(counts), np.cumsum(counts * (edges[1:] + edges[:-1]) / 2)
     below, above = n[:-1], n[-1] - n[:-1]
     with np.errstate(divide="ignore", invalid="ignore"):
         apart = np.nan_to_num(below * above * (total[:-1] / below - (total[-1] - total[:-1]) / above) ** 2)
     limit = edges[1:-1][np.argmax(apart)]
-    dark, bright = x[x <= limit], x[x > limit]
-    if len(bright) < 0.01 * len(x) or len(dark) < 0.05 * len(x) or dark.mean() > 0.6 * bright.mean():
+    sum_dark, dark, total_sum = split_sums(x, limit)
+    bright = len(x) - dark
+    if bright < 0.01 * len(x) or dark < 0.05 * len(x) or sum_dark / dark > 0.6 * (total_sum - sum_dark) / bright:
         return float(0.1 * top)
     return float(max(limit**2, 0.1 * top))
 
@@ -165,10 +171,14 @@ def sigma_from_background(series: WeightedSeries) -> float:
 
 def quantile(x: Floats, q: float) -> float:
     """Return what `np.quantile` returns, faster: what cannot hold it is only counted."""
+    from rimap.estimators.sigma_kernels import between  # numba is slow to import
+
     place = q * (len(x) - 1)
     k, few = int(place), np.sort(x[:: len(x) // 1000 + 1])
     low, high = (few[int(np.clip(q * len(few) + side * 70, 0, len(few) - 1))] for side in (-1, 1))
-    below, near = np.count_nonzero(x < low), x[(x >= low) & (x <= high)]
+    found = np.empty(len(x) + 1, x.dtype)
+    number, below = between(x, low, high, found)
+    near = found[:number]
     if not below <= k < below + len(near) - 1:
         return float(np.quantile(x, q))
     pair = np.partition(near, (k - below, k - below + 1))[k - below : k - below + 2]

@@ -181,8 +181,8 @@ def estimate(
         here = mask is None or bool(mask.any()), bool(np.isfinite(images).any()), bool(images.any())
         selected, finite, signal = selected | here[0], finite | here[1], signal | here[2]
         if all(here):
-            part, gone = screened(WeightedSeries(images, model, mask=mask, given=opened.given_at(a, b)), whole)
-            maps, missing = squares.piece(part), missing + gone
+            screen = screened(WeightedSeries(images, model, mask=mask, given=opened.given_at(a, b)), whole)
+            maps, missing = squares.piece(screen.series), missing + screen.missing
         else:
             maps = _nothing(head, mask, images.shape[1:], Status.NO_SIGNAL if here[1] else Status.NOT_FINITE)
         done.maps.write((a, b), maps)
@@ -199,7 +199,7 @@ def estimate(
     if standing is not None:
         places = sample_of_planes(opened.shape)
         known = replace(_maps_of_some(done, places), noise=_noise_at(noise, (..., places)), sigma_source=source)
-        usual = Usual.of(screened(standing, whole)[0], known, fit)
+        usual = Usual.of(screened(standing, whole).census, known, fit)
     for a, b in slabs:
         planes = (..., slice(a, b))
         maps, there, held = done.maps.read((a, b)), _noise_at(noise, planes), done.held(planes)
@@ -207,9 +207,9 @@ def estimate(
         maps = replace(maps, sd_kappa=sd_for(model, maps, there, held=held), covariance=covariance)
         images, mask = opened.read_planes(a, b)
         if (maps.status <= Status.AT_BOUND).any():
-            part, gone = screened(WeightedSeries(images, model, mask=mask, given=opened.given_at(a, b)), whole)
+            part, gone, census = screened(WeightedSeries(images, model, mask=mask, given=opened.given_at(a, b)), whole)
             maps = replace(maps, noise=there, sigma_source=source)
-            maps, _ = with_statuses(part, maps, fit, usual, gone.doubtful)
+            maps, _ = with_statuses(part, maps, fit, usual, gone.doubtful, census)
             done.status[..., a:b] = maps.status
         done.maps.write((a, b), maps)
     head = replace(head, noise=noise, sigma_source=source)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, maximum_filter, uniform_filter
 
 from rimap.estimators.checks.areas import areas
-from rimap.estimators.sigma import chi2, dark_below
+from rimap.estimators.checks.census import Census
+from rimap.estimators.checks.planes import Planes
+from rimap.estimators.sigma import chi2, dark_below, quantile
 
 Floats = NDArray[Any]
 Where = NDArray[np.bool_]
@@ -26,6 +29,8 @@ _NEGATIVE = 0.005
 _INSIDE, _BORDER = 0.9999, 0.99
 #: So many voxels of air determine its scale.
 _ENOUGH = 50
+#: So many of 3 × 3 voxels tell a level, and fewer that are brighter do not matter.
+_FEWEST = 4
 #: Air is extended from where more than so many of 3 × 3 voxels are air: a voxel of a weak tissue is like air by chance.
 _ALONE = 2.5
 #: How often air is extended to neighbours.
@@ -43,9 +48,26 @@ _UNLIKELY = 1e-3
 _MOST_SIGMA = 6.0
 
 
-def background(
-    images: Floats, sigma: Any, *, signed: bool, usable: Where, levels: tuple[float, float] | None = None
-) -> Where:
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """What the power of an object is like, from that of voxels (V)."""
+
+    power: Floats
+
+    @cached_property
+    def bright(self) -> float:
+        """The median of those above a quarter of the brightest."""
+        power = self.power[self.power > 0]
+        return quantile(power[power > 0.25 * quantile(power, 0.98)], 0.5) if len(power) else 0.0
+
+    @cached_property
+    def edge(self) -> float:
+        """Above it, voxels belong to the object."""
+        power = self.power[self.power > 0]
+        return dark_below(np.sqrt(power)) ** 2 if len(power) else 0.0
+
+
+def background(census: Census, sigma: Any, *, signed: bool, usable: Where, levels: Levels | None = None) -> Where:
     """Return the voxels (*X) whose values are noise in all images.
 
     Noise has the power σ² χ²(c N) / c N in each voxel, with c = 2 channels for magnitudes and 1 for signed images. The mean over
@@ -55,8 +77,8 @@ def background(
 
     Parameters
     ----------
-    images
-        (N, *X).
+    census
+        Of the images.
     sigma
         A number or a map (*X), NaN if it is unknown.
     signed
@@ -64,134 +86,103 @@ def background(
     usable
         (*X), finite in all images and selected.
     levels
-        Of a slab: `levels_of` the whole.
+        Of a slab: those of the whole.
     """
-    shape = images.shape[1:]
-    if len(shape) < 2 or min(shape[:2]) < 3:
-        return np.zeros(shape, bool)
-    power = np.zeros(shape)
-    for image in images:
-        power += np.square(np.where(usable, image, 0), dtype=float)
-    power /= len(images)
-    empty = usable & (power == 0)
-    filled = usable & (power > 0)
-    channels = 1 if signed or _has_mean_zero(images, filled) else 2
-    freedom = len(images) * channels
-    air = _like_noise_of(power, sigma, freedom, filled, empty, channels)
-    dark, apart = _of_any_scale(images, power, filled, sigma, levels_of(power[filled]) if levels is None else levels)
+    planes, N = Planes.of(census.voxels), len(census.voxels.images)
+    if planes is None:
+        return np.zeros(usable.shape, bool)
+    known = planes.of_map(usable)
+    power = np.where(known, census.squares.reshape(planes.shape), 0.0) / N
+    if levels is None:
+        levels = Levels(power[power > 0])
+    channels = 1 if signed or _has_mean_zero(census, planes, power > 0) else 2
+    freedom = N * channels
+    sigma = planes.of_map(np.asarray(sigma, float)) if np.ndim(sigma) else float(sigma)
+    below = np.fmax.reduce(channels * np.square(sigma) * chi2(_INSIDE, freedom) / freedom, axis=None)
+    if not np.any((power > 0) & (power < np.fmax(1.001 * below, _DARK**2 * levels.bright))):
+        return np.zeros(usable.shape, bool)  # as in a scan of tissue alone
+    scene = _Scene(planes, power, filled=power > 0, empty=known & (power == 0))
+    air = _like_noise_of(scene, sigma, freedom, channels)
+    dark, apart = _of_any_scale(scene, sigma, levels)
     if apart.sum() >= _ENOUGH:  # the scale of the air itself, where that is not σ
-        own = np.sqrt(float(np.median(power[apart])) / channels)
-        apart = apart | (dark & _like_noise_of(power, own, freedom, filled, empty, channels))
-    apart = areas(apart | empty, _ENOUGH)  # air is around an object, dark tissue lies scattered
-    return np.asarray((air | apart) & filled)
+        own = np.sqrt(quantile(power[apart], 0.5) / channels)
+        apart = apart | (dark & _like_noise_of(scene, own, freedom, channels))
+    if (apart & ~air).any():
+        apart = areas((apart | scene.empty).reshape(census.voxels.X), _ENOUGH).reshape(planes.shape)
+        air = air | apart  # air is around an object, dark tissue lies scattered
+    return np.asarray(planes.as_map(air & scene.filled))
 
 
-def _like_noise_of(power: Floats, sigma: Any, freedom: int, filled: Where, empty: Where, channels: int) -> Where:
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """What the images show, as planes (P, R, C): the power, and which voxels have a value that is not, or that is, zero in all images."""
+
+    planes: Planes
+    power: Floats
+    filled: Where
+    empty: Where
+
+
+def _like_noise_of(scene: _Scene, sigma: Any, freedom: int, channels: int) -> Where:
     """Return the voxels whose power is that of noise of σ, in a neighbourhood of such voxels."""
+    planes = scene.planes
     with np.errstate(all="ignore"):
-        a = np.nan_to_num(power / (channels * np.asarray(sigma, float) ** 2), nan=np.inf, posinf=np.inf)
-    known = filled & np.isfinite(a)
+        a = np.asarray(scene.power / (channels * np.square(sigma)))
+    known = scene.filled & np.isfinite(a)
     if not known.any():
         return np.zeros(known.shape, bool)
-    count = _mean(known.astype(float))
-    around = _mean(np.where(known, a, 0.0)) / np.maximum(count, 1e-9)
-    spread = np.sqrt(2 / (freedom * np.maximum(9 * count, 1)))
-    inside = known & (around < 1 + _AROUND * spread) & (a < chi2(_INSIDE, freedom) / freedom)
-    inside &= ~_weak_all_around(a, known, freedom)
+    a = np.where(known, a, np.inf)
+    finite = np.where(known, a, 0.0)
+    number = np.arange(26)  # of known voxels among 3 × 3 or 5 × 5
+    limits = number * (1 + _AROUND * np.sqrt(2 / (freedom * np.maximum(number, 1))))
+    around = planes.sums(finite)
+    inside = known & (a < chi2(_INSIDE, freedom) / freedom) & (around < limits[planes.count(known)])
+    # A weak tissue: over 5 × 5 voxels there is more power than that of noise, and nowhere a bright object.
+    weak = planes.sums(finite, half=2) > limits[planes.count(known, half=2)]
+    inside &= ~(weak & (planes.maxima(around, half=2) < 9 * _BRIGHT_AROUND))
     border = known & (a < chi2(_BORDER, freedom) / freedom)
-    inside |= border & _on_a_line(np.where(known, a, np.inf), 1 + _ALONG * np.sqrt(2 / (3 * freedom)))
-    next_to = _plane_of(np.ones((3, 3), bool), a.ndim)
-    seeds = inside & (9 * _mean(inside.astype(float)) > _ALONE)
+    limit = 1 + _ALONG * np.sqrt(2 / (3 * freedom))
+    inside |= planes.on_a_line(a, around, (limit, _BRIGHT_AROUND), border & ~inside)
+    seeds = inside & (planes.count(inside) > _ALONE)
     for _ in range(_STEPS):
-        seeds = seeds | (border & binary_dilation(seeds | empty, next_to))
-    inside |= seeds
-    return np.asarray(inside, bool)
+        seeds |= border & (planes.count(seeds | scene.empty) > 0)
+    return np.asarray(inside | seeds, bool)
 
 
-def _weak_all_around(a: Floats, known: Where, freedom: int) -> Where:
-    """Return the voxels of a weak tissue: over 5 × 5 voxels there is more power than that of noise, and nowhere a bright object."""
-    size = [5, 5, *[1] * (a.ndim - 2)]
-    count = uniform_filter(known.astype(float), size, mode="constant")
-    around = uniform_filter(np.where(known, a, 0.0), size, mode="constant") / np.maximum(count, 1e-9)
-    brightest = maximum_filter(_mean(np.where(known, a, 0.0)), size)
-    spread = np.sqrt(2 / (freedom * np.maximum(25 * count, 1)))
-    return np.asarray((around > 1 + _AROUND * spread) & (brightest < _BRIGHT_AROUND))
-
-
-def _has_mean_zero(images: Floats, filled: Where) -> bool:
+def _has_mean_zero(census: Census, planes: Planes, filled: Where) -> bool:
     """Tell whether the noise was added after the modulus, as in the simulations of the paper."""
-    values = images[:, filled]
-    return bool(np.count_nonzero(values < 0) > _NEGATIVE * values.size)
+    negative = [n for n in range(len(planes.images)) if census.smallest[n] < 0]
+    number = sum(np.count_nonzero((planes.images[n] < 0) & filled) for n in negative)
+    return bool(number > _NEGATIVE * len(planes.images) * np.count_nonzero(filled))
 
 
-def _on_a_line(a: Floats, limit: float) -> Where:
-    """Return the voxels in the middle of three in a row, column or diagonal of the plane, whose mean is below a limit.
-
-    The six others of the 3 × 3 voxels are bright.
-    """
-    padded = np.pad(a, [(1, 1), (1, 1), *[(0, 0)] * (a.ndim - 2)], constant_values=np.inf)
-    X, Y = a.shape[:2]
-
-    def at(i: int, j: int) -> Floats:
-        return padded[1 + i : 1 + i + X, 1 + j : 1 + j + Y]
-
-    ends = [at(i, j) + at(-i, -j) for i, j in ((0, 1), (1, 0), (1, 1), (1, -1))]
-    three = np.minimum.reduce(ends) + a
-    finite = np.where(np.isfinite(a), a, 0.0)
-    others = (9 * _mean(finite) - np.where(np.isfinite(three), three, 0.0)) / 6
-    return np.asarray((three < 3 * limit) & (others > _BRIGHT_AROUND))
-
-
-def levels_of(power: Floats) -> tuple[float, float]:
-    """Return the power of the object from that of voxels (V), the median of those above a quarter of the brightest, and that above
-    which voxels belong to it.
-    """
-    power = power[power > 0]
-    if not len(power):
-        return 0.0, 0.0
-    bright = float(np.median(power[power > 0.25 * np.percentile(power, 98)]))
-    return bright, dark_below(np.sqrt(power)) ** 2
-
-
-def _of_any_scale(
-    images: Floats, power: Floats, filled: Where, sigma: Any, levels: tuple[float, float]
-) -> tuple[Where, Where]:
+def _of_any_scale(scene: _Scene, sigma: Any, levels: Levels) -> tuple[Where, Where]:
     """Return the dark voxels, and those of neighbourhoods that are dark, rough, and alike in all images."""
-    none = np.zeros(filled.shape, bool)
-    if not filled.any():
-        return none, none
-    dark = filled & (power < _DARK**2 * levels[0])
-    if not dark.any():
-        return none, none
-    N, weight = len(images), dark.astype(float)
-    count = 9 * _mean(weight)
-    enough = np.maximum(count, 1)
-    means, within, of_voxels = np.zeros((N, *filled.shape)), np.zeros(filled.shape), np.zeros(filled.shape)
-    for n, image in enumerate(images):
-        values = np.where(dark, image, 0).astype(float)
-        means[n] = 9 * _mean(values) / enough
-        within += 9 * _mean(values**2) - count * means[n] ** 2
-        of_voxels += values / N
-    between = N * (9 * _mean(of_voxels**2) - count * means.mean(0) ** 2) / np.maximum(count - 1, 1)
-    within_images = within / np.maximum(N * (count - 1), 1)
-    chance = (within - between * (count - 1)) / np.maximum(
-        (N - 1) * (count - 1), 1
-    )  # neither of an image nor of a voxel
-    faint = dark & (power < levels[1])
-    most = np.nan_to_num(_MOST_SIGMA * np.asarray(sigma, float), nan=np.inf) ** 2
-    found = none
-    for variance, alike, some in (
-        (within_images, np.inf, faint),
-        (chance, _most_between(count, N) if N > 1 else none, dark),
-    ):
-        with np.errstate(all="ignore"):
-            noise = (between < alike * variance) & (count * means.var(0, ddof=1) < _ALIKE * variance) if N > 1 else none
-            noise = noise & (variance > _ROUGH**2 * np.square(means.mean(0))) & (variance < most)
-        noise &= (count >= 4) & (9 * _mean(filled.astype(float)) - count < 4)
-        level = np.where(noise, 9 * _mean(np.where(dark, power, 0.0)) / enough, 0.0)
-        size = [3, 3, *[1] * (filled.ndim - 2)]
-        found = found | (some & (power < chi2(_INSIDE, N) / N * maximum_filter(level, size)))
-    return dark, np.asarray(found)
+    planes, power, N = scene.planes, scene.power, len(scene.planes.images)
+    none = np.zeros(planes.shape, bool)
+    dark = scene.filled & (power < _DARK**2 * levels.bright)
+    many = planes.count(dark)
+    at = np.flatnonzero((many >= _FEWEST) & (planes.count(scene.filled) - many < _FEWEST))
+    if N < 2 or not len(at):
+        return dark, none
+    found = planes.images_around(dark, many, _FEWEST).reshape(4, -1)[:, at]
+    mean, of_means, within, of_voxels = found
+    count = many.reshape(-1)[at].astype(float)
+    between = N * (of_voxels - count * mean**2) / (count - 1)
+    within_images = within / (N * (count - 1))
+    chance = (within - between * (count - 1)) / ((N - 1) * (count - 1))  # neither of an image nor of a voxel
+    faint = dark & (power < levels.edge)
+    most = np.nan_to_num(_MOST_SIGMA * (sigma.reshape(-1)[at] if np.ndim(sigma) else np.asarray(sigma)), nan=np.inf)
+    level = planes.sums(np.where(dark, power, 0.0)).reshape(-1)[at] / count
+    air = none
+    for variance, alike, some in ((within_images, np.inf, faint), (chance, _most_between(count, N), dark)):
+        with np.errstate(invalid="ignore"):  # ∞ times 0
+            noise = (between < alike * variance) & (count * of_means < _ALIKE * variance)
+        noise &= (variance > _ROUGH**2 * mean**2) & (variance < most**2)
+        around = np.zeros(planes.shape)
+        around.reshape(-1)[at] = np.where(noise, level, 0.0)
+        air = air | (some & (power < chi2(_INSIDE, N) / N * planes.maxima(around)))
+    return dark, np.asarray(air)
 
 
 def _most_between(count: Floats, N: int) -> Floats:
@@ -201,12 +192,3 @@ def _most_between(count: Floats, N: int) -> Floats:
     freedom = np.arange(1, 9)
     limits = fdtri(freedom, (N - 1) * freedom, 1 - _UNLIKELY)
     return np.asarray(limits[np.clip(np.rint(count).astype(int) - 2, 0, 7)])
-
-
-def _mean(x: Floats) -> Floats:
-    """Return the mean over 3 × 3 voxels of the plane; beyond the edge there is nothing."""
-    return np.asarray(uniform_filter(x, [3, 3, *[1] * (x.ndim - 2)], mode="constant"))
-
-
-def _plane_of(square: Where, ndim: int) -> Where:
-    return square.reshape(*square.shape, *[1] * (ndim - 2))

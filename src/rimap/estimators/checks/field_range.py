@@ -8,41 +8,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.advice import Advice, Weight
+from rimap.estimators.checks.census import Census
 from rimap.estimators.checks.noise_floor import BRIGHT, WITH_VALUE
+from rimap.estimators.sigma import quantile
+from rimap.maps import has
 from rimap.series import ParameterMaps, WeightedSeries
 from rimap.signals.base import Parameter
 
 #: Of the voxels with a value so many beyond the range are a region, if the field is smooth.
 REGION = 0.02
+#: So many voxels tell.
+_SAMPLE = 20_000
 #: By so many standard deviations a value is beyond the range.
 SURELY = 2.0
 
 
-def field_warnings(series: WeightedSeries, maps: ParameterMaps) -> tuple[str, ...]:
+def field_warnings(series: WeightedSeries, maps: ParameterMaps, census: Census) -> tuple[str, ...]:
     """Return a warning for each estimated field that is beyond its physical range, over the object or in a region."""
     fields = [p for p in maps.model.parameters if p.role == "field" and p.physical and p.name not in series.held]
     if not fields:
         return ()
-    use = _object(series, maps)
+    use = np.flatnonzero(_object(maps, census))
+    use = use[:: -(-len(use) // _SAMPLE) or 1]
     return tuple(text for p in fields for text in _of(p, maps, use))
 
 
-def _object(series: WeightedSeries, maps: ParameterMaps) -> NDArray[np.bool_]:
+def _object(maps: ParameterMaps, census: Census) -> NDArray[np.bool_]:
     """Return the voxels (*X) with a value and much signal: in air a field is what noise makes it."""
-    use = np.isin(maps.status, WITH_VALUE)
-    peak = np.zeros(maps.status.shape)
-    for image in series.images:
-        np.maximum(peak, np.abs(image, dtype=float), out=peak, where=use)
-    return np.asarray(use & (peak > BRIGHT * np.percentile(peak[use], 98))) if use.any() else use
+    use, peak = has(maps.status, WITH_VALUE), census.brightest
+    return np.asarray(use & (peak > BRIGHT * quantile(peak[use].astype(float), 0.98))) if use.any() else use
 
 
-def _of(p: Parameter, maps: ParameterMaps, use: NDArray[np.bool_]) -> Iterator[str]:
+def _of(p: Parameter, maps: ParameterMaps, use: NDArray[np.intp]) -> Iterator[str]:
     assert p.physical is not None
     low, high = max(p.physical[0], p.bounds[0]), min(p.physical[1], p.bounds[1])
-    values = maps.kappa[maps.model.index(p.name)][use]
-    sd = (
-        np.zeros(values.shape) if maps.sd_kappa is None else np.nan_to_num(maps.sd_kappa[maps.model.index(p.name)][use])
-    )
+    q = maps.model.index(p.name)
+    values = maps.kappa[q].reshape(-1)[use]
+    sd = np.zeros(values.shape) if maps.sd_kappa is None else np.nan_to_num(maps.sd_kappa[q].reshape(-1)[use])
     if not np.isfinite(values).any():
         return
     middle = float(np.nanmedian(values))

@@ -20,6 +20,8 @@ _SMALL = 0.04
 _RAYLEIGH, _NORMAL, _NEAR = 2.195, 3.610, 0.15
 #: So many voxels of air tell its level, and by so many standard errors levels must differ.
 _AIR, _SURE = 300, 6.0
+#: At most so many are read.
+_OF_AIR = 10_000
 #: So much of the residuals' power, and so large a range of gains, must the gains explain that fit best.
 _EXPLAINED, _RANGE = 0.08, 0.055
 #: Gains that are determined worse than the best by this factor (of the information) are not.
@@ -102,12 +104,14 @@ def _of_air(images: NDArray[Any], air: NDArray[np.bool_], signed: bool) -> Float
     where = np.flatnonzero(air)
     if len(where) < _AIR:
         return None
-    where = where[:: -(-len(where) // 50_000)]
-    values = np.stack([image[np.unravel_index(where, air.shape)] for image in images]).astype(float)
+    where = where[:: -(-len(where) // _OF_AIR)]
+    places = np.unravel_index(where, air.shape)
+    values = np.stack([image[places] for image in images])
     values = values[:, (values != 0).all(0)]
     if values.shape[1] < _AIR:
         return None
-    low, level, high = np.quantile(abs(values), (0.25, 0.5, 0.75), axis=1)  # single voxels of tissue do not matter
+    order = [(q * (values.shape[1] - 1)) // 4 for q in (1, 2, 3)]
+    low, level, high = np.partition(abs(values), order, axis=1)[:, order].T.astype(float)  # tissue does not matter
     if not (low > 0).all() or (abs(high / low - (_NORMAL if signed else _RAYLEIGH)) > _NEAR).any():
         return None
     gains = np.asarray(level / level.mean())
@@ -126,26 +130,40 @@ def _of_fit(model: SignalModel, bright: Bright) -> Floats | None:
     field_is_free = any(model.parameters[q].role == FIELD for q in bright.free)
     if not model.changes_sign or field_is_free or N - len(bright.free) < 1 or S.shape[1] < 50:
         return None
-    J = np.moveaxis(model.partials(bright.kappa)[:, bright.free], 2, 0)
-    good = np.isfinite(J).all((1, 2)) & np.isfinite(f).all(0)
-    J, f, S = J[good], f[:, good], S[:, good]
-    if len(J) < 50:
+    J = model.partials(bright.kappa)[:, bright.free]
+    good = np.isfinite(J).all((0, 1)) & np.isfinite(f).all(0)
+    J, f, S = J[..., good], f[:, good], S[:, good]
+    if J.shape[-1] < 50:
         return None
-    Q, _ = np.linalg.qr(J / np.maximum(np.linalg.norm(J, axis=1, keepdims=True), 1e-30))
-    P = np.eye(N) - Q @ np.swapaxes(Q, 1, 2)
-    D = P * f.T[:, None, :]
-    rest = np.einsum("vnm,mv->vn", P, S - f)
+    basis = _orthonormal(J)
+    rest = S - f
+    for q in basis:
+        rest = rest - q * (q * rest).sum(0)
     weight = 1 / np.maximum((f**2).mean(0), 1e-300)
-    size = (rest**2).sum(1) * weight
+    squares = (rest**2).sum(0)
+    size = squares * weight
     weight = weight / (1 + size / (9 * np.median(size) + 1e-300))
-    H = np.einsum("v,vnm,vnk->mk", weight, D, D)
-    b = np.einsum("v,vnm,vn->m", weight, D, rest)
+    # Σ DᵀD and Σ Dᵀr with D = P diag f: P is a projection, so PᵀP = P = 1 − Σ qqᵀ, and Pr = r
+    H, b = np.diag((weight * f**2).sum(1)), (weight * f * rest).sum(1)
+    for q in basis:
+        H -= (weight * f * q) @ (f * q).T
     value, vector = np.linalg.eigh(H)
     sure = value > _DETERMINED * value[-1]
     delta = vector[:, sure] @ ((vector[:, sure].T @ b) / value[sure])
-    power = float((weight * (rest**2).sum(1)).sum())
+    power = float((weight * squares).sum())
     explained = float(b @ delta) / power if power > 0 else 0.0
-    noise = power / max(len(J) * (N - len(bright.free)), 1)
+    noise = power / max(J.shape[-1] * (N - len(bright.free)), 1)
     error = np.sqrt(noise * ((vector[:, sure] ** 2) / value[sure]).sum(1).max())
     significant = np.ptp(delta) > max(_RANGE, _SURE * error)
     return np.asarray(1 + delta) if significant and explained > _EXPLAINED else None
+
+
+def _orthonormal(J: Floats) -> list[Floats]:
+    """Return an orthonormal basis (N, V) of the columns of J (N, Q, V) in each voxel: Gram and Schmidt, twice for precision."""
+    basis: list[Floats] = []
+    for column in np.moveaxis(J, 1, 0):
+        q = column / np.maximum(np.linalg.norm(column, axis=0), 1e-30)
+        for other in (*basis, *basis):
+            q = q - other * (other * q).sum(0)
+        basis.append(q / np.maximum(np.linalg.norm(q, axis=0), 1e-30))
+    return basis

@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 
 from rimap.advice import ordered
 from rimap.estimators.base import as_many_as_parameters, conditioning_warnings, model_warnings
-from rimap.estimators.checks.background import background, levels_of
+from rimap.estimators.checks.background import Levels, background
+from rimap.estimators.checks.census import Census
 from rimap.estimators.checks.field_range import field_warnings
 from rimap.estimators.checks.improbable import IMPROBABLE, chance_of_residual, contradicts, usual_misfit
 from rimap.estimators.checks.misfit import misfit_warnings, off_model_warnings
-from rimap.estimators.checks.missing import Missing, sample_of_planes
+from rimap.estimators.checks.missing import Screened, sample_of_planes
 from rimap.estimators.checks.mixtures import unexplained
 from rimap.estimators.checks.noise_floor import noise_floor_warnings
 from rimap.likelihood import Gaussian
+from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
 
 #: A residual is a contradiction only if it also exceeds this share of the voxel's signal (root mean squares over the images), also
@@ -58,59 +60,45 @@ class Usual:
     Parameters
     ----------
     levels
-        The power of the object, and that above which voxels belong to it.
+        The power of the object.
     misfit
         By which factor the χ² of the median voxel exceeds its expectation.
     """
 
-    levels: tuple[float, float]
+    levels: Levels
     misfit: float
 
     @classmethod
-    def of(cls, series: WeightedSeries, maps: ParameterMaps, fit: Fit) -> Usual:
-        """Return it from the planes of a series that stand for the whole (`sampled`)."""
-        power = np.mean([np.square(image, dtype=float) for image in series.images], axis=0)
-        some = np.isin(maps.status, _ESTIMATED)
-        levels = levels_of(power[some])
-        misfit, free = 1.0, series.model.n_images - fit.estimated
-        noise = maps.noise
-        if maps.residual is not None and free > 0 and noise is not None and noise.sigma is not None:
-            sigma = np.asarray(noise.sigma, float)
-            good = some & (power > _OF_BRIGHT * levels[0])
+    def of(cls, census: Census, maps: ParameterMaps, fit: Fit) -> Usual:
+        """Return it from the census of the images of maps."""
+        power, status, residual, noise = census.power, maps.status, maps.residual, maps.noise
+        sigma: Any = np.nan if noise is None or noise.sigma is None else noise.sigma
+        planes = _planes_of(census)
+        if planes is not None:
+            power, status = power[..., planes], status[..., planes]
+            residual = None if residual is None else residual[..., planes]
+            sigma = sigma if np.ndim(sigma) == 0 else np.asarray(sigma)[..., planes]
+        some = has(status, _ESTIMATED)
+        levels = Levels(power[some])
+        N, misfit = maps.model.n_images, 1.0
+        free = N - fit.estimated
+        if residual is not None and free > 0 and not np.isnan(sigma).all():
+            good = some & (power > _OF_BRIGHT * levels.bright)
+            sigma = np.asarray(sigma, float)
             sigma = sigma if sigma.ndim == 0 else sigma[good]
-            squares = len(series.images) * maps.residual[good].astype(float) ** 2
+            squares = N * residual[good].astype(float) ** 2
             misfit = usual_misfit(np.maximum(squares - fit.farther * sigma**2, 0), sigma, free)
         return cls(levels, misfit)
 
 
-def sampled(series: WeightedSeries, maps: ParameterMaps) -> tuple[WeightedSeries, ParameterMaps]:
-    """Return the planes of a volume that stand for the whole."""
-    if len(series.shape) < 3 or series.shape[2] == 1:
-        return series, maps
-    planes = sample_of_planes(series.shape)
-    images, status = series.images[..., planes], maps.status[..., planes]
-    if not np.isfinite(images).any() or not np.nan_to_num(images).any():
-        return series, maps
-    sigma: Any = np.nan if maps.noise is None else maps.noise.sigma
-    noise = (
-        maps.noise
-        if np.ndim(sigma) == 0 or maps.noise is None
-        else type(maps.noise)(sigma=np.asarray(sigma)[..., planes])
-    )
-    mask = None if series.mask is None or not series.mask[..., planes].any() else series.mask[..., planes]
-    given = {k: v if np.ndim(v) == 0 else np.asarray(v)[..., planes] for k, v in series.given.items()}
-    return (
-        replace(series, images=images, mask=mask, noise=noise, given=given),
-        replace(
-            maps,
-            kappa=maps.kappa[..., planes],
-            status=status,
-            residual=None if maps.residual is None else maps.residual[..., planes],
-            sd_kappa=None,
-            covariance=None,
-            noise=noise,
-        ),
-    )
+def _planes_of(census: Census) -> Any:
+    """Return the planes of a volume that stand for the whole, `None` if that takes every voxel."""
+    shape = census.shape
+    if len(shape) < 3 or shape[2] == 1:
+        return None
+    planes = sample_of_planes(shape)
+    power = census.power[..., planes]
+    return planes if len(planes) < shape[2] and (np.isfinite(power) & (power > 0)).any() else None
 
 
 def with_statuses(
@@ -119,6 +107,7 @@ def with_statuses(
     fit: Fit,
     usual: Usual | None = None,
     doubtful: NDArray[np.bool_] | None = None,
+    census: Census | None = None,
 ) -> tuple[ParameterMaps, NDArray[np.bool_]]:
     """Return maps whose background is no signal, and in which voxels that do not follow the model say so.
 
@@ -136,25 +125,28 @@ def with_statuses(
         Of a slab: that of the whole.
     doubtful
         (*X), voxels whose images hold wrong values.
+    census
+        Of the images, if it is known.
 
     Returns
     -------
     The maps, and which voxels (*X) are background, also beside the mask.
     """
-    status = np.isin(maps.status, _ESTIMATED)
+    status = has(maps.status, _ESTIMATED)
     if not status.any():
         return maps, np.zeros(maps.status.shape, bool)
-    usual = usual or Usual.of(*sampled(series, maps), fit)
+    census = census or Census.of(series.images)
+    usual = usual or Usual.of(census, maps, fit)
     sigma: Any = np.nan if maps.noise is None or maps.noise.sigma is None else maps.noise.sigma
     air = background(
-        series.images, sigma, signed=series.model.is_signed, usable=_usable(series, maps), levels=usual.levels
+        census, sigma, signed=series.model.is_signed, usable=_usable(series, maps, census), levels=usual.levels
     )
     if maps.sigma_source == "given" and not (status & ~air).any():
         air = np.zeros(status.shape, bool)  # such a σ is wrong, and a scan of air alone is no scan
     maps = _without(maps, air & status, fit.without_value)
-    off = _off_model(series, maps, sigma, fit, usual.misfit)
+    off = _off_model(series, maps, sigma, fit, usual.misfit, census)
     if doubtful is not None:
-        off |= doubtful & np.isin(maps.status, (Status.OK, Status.AT_BOUND))
+        off |= doubtful & has(maps.status, (Status.OK, Status.AT_BOUND))
     if not off.any():
         return maps, air
     new = maps.status.copy()
@@ -168,82 +160,77 @@ def warnings_for(
     fit: Fit,
     found: Iterable[str] = (),
     air: NDArray[np.bool_] | None = None,
+    census: Census | None = None,
 ) -> tuple[str, ...]:
     """Return all warnings about maps, the heaviest first; `found` are those that the estimator has to add."""
+    census = census or Census.of(series.images)
     return ordered(
         (
             *model_warnings(series.model),
             *found,
-            *field_warnings(series, maps),
+            *field_warnings(series, maps, census),
             *as_many_as_parameters(series.model, fit.estimated),
             *conditioning_warnings(series, maps),
             *noise_floor_warnings(series, maps),
-            *misfit_warnings(series, maps, fit.estimated, air),
+            *misfit_warnings(series, maps, fit.estimated, air, census),
             *off_model_warnings(maps),
         )
     )
 
 
-def judged(
-    series: WeightedSeries, maps: ParameterMaps, fit: Fit, missing: Missing, found: Iterable[str] = ()
-) -> ParameterMaps:
-    """Return the maps with their statuses and all warnings; `missing` are values of the images that were not measured."""
-    maps, air = with_statuses(series, maps, fit, doubtful=missing.doubtful)
-    return replace(maps, warnings=warnings_for(series, maps, fit, (*found, *missing.advice(series.model)), air))
+def judged(screen: Screened, maps: ParameterMaps, fit: Fit, found: Iterable[str] = ()) -> ParameterMaps:
+    """Return the maps of a series with their statuses and all warnings."""
+    series, missing, census = screen
+    maps, air = with_statuses(series, maps, fit, doubtful=missing.doubtful, census=census)
+    found = (*found, *missing.advice(series.model))
+    return replace(maps, warnings=warnings_for(series, maps, fit, found, air, census))
 
 
-def _usable(series: WeightedSeries, maps: ParameterMaps) -> NDArray[np.bool_]:
+def _usable(series: WeightedSeries, maps: ParameterMaps, census: Census) -> NDArray[np.bool_]:
     """Return the voxels (*X) whose images are finite, also beside a mask: they are neighbours."""
     finite = np.asarray((maps.status != Status.NOT_FINITE) & (maps.status != Status.OUTSIDE_MASK))
     if series.mask is None:
         return finite
-    beside = ~series.mask
-    for image in series.images:
-        beside = beside & np.isfinite(image)
-    return np.asarray(finite | beside)
+    return np.asarray(finite | (~series.mask & np.isfinite(census.power)))
 
 
 def _without(maps: ParameterMaps, where: NDArray[np.bool_], kept: tuple[str, ...]) -> ParameterMaps:
     """Return the maps without values in background."""
     if not where.any():
         return maps
-    status, kappa = maps.status.copy(), maps.kappa.copy()
+    status, kappa, at = maps.status.copy(), maps.kappa.copy(), np.flatnonzero(where)
     status[where] = Status.NO_SIGNAL
     for q, p in enumerate(maps.model.parameters):
         if p.name not in kept:
-            kappa[q][where] = np.nan
+            kappa[q].reshape(-1)[at] = np.nan
     changed: dict[str, Any] = {}
     for name in ("sd_kappa", "residual", "covariance"):
         values = getattr(maps, name)
         if values is not None:
             changed[name] = values.copy()
-            changed[name][..., where] = np.nan
+            changed[name].reshape(-1, where.size)[:, at] = np.nan
     return replace(maps, status=status, kappa=kappa, **changed)
 
 
-def _off_model(series: WeightedSeries, maps: ParameterMaps, sigma: Any, fit: Fit, usual: float) -> NDArray[np.bool_]:
+def _off_model(
+    series: WeightedSeries, maps: ParameterMaps, sigma: Any, fit: Fit, usual: float, census: Census
+) -> NDArray[np.bool_]:
     """Return the voxels (*X) whose residual is improbable for σ, unusual in this scan, and large."""
     none = np.zeros(maps.status.shape, bool)
     N = series.model.n_images
     free = N - fit.estimated
     if maps.residual is None or free < 1 or not np.isfinite(sigma).any():
         return none
-    judged_ones = np.isin(maps.status, (Status.OK, Status.AT_BOUND)) & np.isfinite(maps.residual)
-    at = np.flatnonzero(judged_ones)
+    large = N * np.asarray(maps.residual, float) ** 2 * (N / free) > LARGE**2 * N * census.power
+    at = np.flatnonzero(large & has(maps.status, (Status.OK, Status.AT_BOUND)))
     if not len(at):
         return none
     s = np.asarray(sigma, float)
     s = s if s.ndim == 0 else s.reshape(-1)[at]
     squares = N * np.asarray(maps.residual, float).reshape(-1)[at] ** 2
-    suspect = contradicts(np.maximum(squares - fit.farther * s**2, 0), s, free, usual=usual)
-    at, squares = at[suspect], squares[suspect]
-    s = s if np.ndim(s) == 0 else s[suspect]
-    where = np.unravel_index(at, maps.status.shape)
-    power = np.zeros(len(at))
-    for image in series.images:
-        power += image[where].astype(float) ** 2
-    off = squares * (N / free) > LARGE**2 * power
+    off = contradicts(np.maximum(squares - fit.farther * s**2, 0), s, free, usual=usual)
     if maps.noise is not None and not isinstance(maps.noise, Gaussian):
+        at, off, s = at[off], off[off], s if np.ndim(s) == 0 else s[off]
         off &= _far_from_mean(series, maps, at, s, fit, free)
     at = at[off]
     at = at[unexplained(series, maps, at) > LARGE**2]

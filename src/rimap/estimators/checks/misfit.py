@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.advice import unreliable
+from rimap.estimators.checks.census import Census
 from rimap.estimators.checks.gains import Bright, gain_warnings
 from rimap.estimators.checks.noise_floor import BRIGHT
-from rimap.estimators.sigma import chi2
+from rimap.estimators.sigma import chi2, quantile
+from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.settings import with_unit
 
@@ -46,7 +48,11 @@ class Misfit:
 
 
 def misfit_warnings(
-    series: WeightedSeries, maps: ParameterMaps, estimated: int, air: NDArray[np.bool_] | None = None
+    series: WeightedSeries,
+    maps: ParameterMaps,
+    estimated: int,
+    air: NDArray[np.bool_] | None = None,
+    census: Census | None = None,
 ) -> tuple[str, ...]:
     """Return warnings where the images contradict the model or the σ that was given, in plain words.
 
@@ -58,8 +64,10 @@ def misfit_warnings(
         Parameters of each voxel that its residuals have lost.
     air
         (*X), voxels without signal.
+    census
+        Of the images, if it is known.
     """
-    at = _bright(series, maps)
+    at = _bright(maps, census or Census.of(series.images))
     if len(at) < 8:
         return ()
     model = series.model
@@ -115,19 +123,16 @@ def _sigma_at(maps: ParameterMaps, at: NDArray[np.intp]) -> NDArray[np.float64]:
     )
 
 
-def _bright(series: WeightedSeries, maps: ParameterMaps) -> NDArray[np.intp]:
+def _bright(maps: ParameterMaps, census: Census) -> NDArray[np.intp]:
     """Return (some of) the voxels with a value and much signal."""
     status = maps.status.reshape(-1)
     step = status.size // _AMONG | 1  # odd, so that it does not run along an edge
-    known = np.flatnonzero(np.isin(status[::step], WITH_VALUE)) * step
+    known = np.flatnonzero(has(status[::step], WITH_VALUE)) * step
     if len(known) < _SAMPLE < status.size:  # a small mask
-        known = np.flatnonzero(np.isin(status, WITH_VALUE))
+        known = np.flatnonzero(has(status, WITH_VALUE))
         known = known[:: -(-len(known) // _AMONG) or 1]
-    where = np.unravel_index(known, series.shape)
-    peak = np.zeros(len(known))
-    for image in series.images:
-        peak = np.maximum(peak, abs(image[where]))
-    bright = known[peak > BRIGHT * np.percentile(peak, 98)] if len(known) else known
+    peak = census.brightest.reshape(-1)[known].astype(float)
+    bright = known[peak > BRIGHT * quantile(peak, 0.98)] if len(known) else known
     return bright[:: -(-len(bright) // _SAMPLE) or 1]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,16 @@ from scipy.ndimage import minimum_filter, uniform_filter
 
 from rimap.advice import Advice, Weight
 from rimap.estimators.checks.areas import areas
+from rimap.estimators.checks.census import Census
 from rimap.estimators.checks.clipping import MANY, PILE, Clipping
-from rimap.estimators.sigma import dark_below
+from rimap.estimators.sigma import dark_below, quantile
 from rimap.series import WeightedSeries
 from rimap.signals.base import SignalModel
 
 Where = NDArray[np.bool_]
+Power = NDArray[np.float64]
+#: Yields the images (N, *X) of each part of a series, and their root mean square (*X).
+Parts = Callable[[], Iterable[tuple[NDArray[Any], Power]]]
 
 #: A zero is no measurement if voxels around it have at least this share of their root mean square in that image; the voxels next
 #: to it at least the second share, for a signal that crosses zero has small values around its zeros.
@@ -134,20 +138,35 @@ class Whole:
     @classmethod
     def of(cls, sample: WeightedSeries | None, parts: Callable[[], Iterable[WeightedSeries]]) -> Whole:
         """Return it from the planes that stand for the whole (`sample_of_planes`; `None` if nothing is there) and all parts."""
-        rms = np.zeros(1) if sample is None else _rms(sample)
-        level = dark_below(rms[rms > 0]) if (rms > 0).any() else 0.0
         if sample is None:
-            return cls(level, Clipping(), (), ())
+            return cls(0.0, Clipping(), (), ())
+        every = np.ones(len(sample.images), bool)
+        return cls._of(
+            sample, _rms(sample), lambda: ((part.images, _rms(part)) for part in parts()), zeros=every, negative=every
+        )
+
+    @classmethod
+    def _of(cls, sample: WeightedSeries, rms: Power, parts: Parts, *, zeros: Where, negative: Where) -> Whole:
+        """Return it from a sample, images and root mean squares of all parts, and which images (N) may have zeros or wrapped values."""
+        level = dark_below(rms[rms > 0]) if (rms > 0).any() else 0.0
         thing = rms > level
         return cls(
             level,
-            Clipping.of(lambda: ((part.images, _rms(part) > level) for part in parts())),
-            tuple(_zeros_of(image, thing, rms) for image in sample.images),
-            _lowest_magnitudes(sample, thing, rms),
+            Clipping.of(lambda: ((images, of_part > level) for images, of_part in parts())),
+            tuple(_zeros_of(i, thing, rms) if some else (0.0, 0.0, False) for i, some in zip(sample.images, zeros)),
+            _lowest_magnitudes(sample, thing, rms, negative),
         )
 
 
-def screened(series: WeightedSeries, whole: Whole | None = None) -> tuple[WeightedSeries, Missing]:
+class Screened(NamedTuple):
+    """A series with NaN for values that were not measured, how many there are, and the census of its images."""
+
+    series: WeightedSeries
+    missing: Missing
+    census: Census
+
+
+def screened(series: WeightedSeries, whole: Whole | None = None, *, threads: int | None = None) -> Screened:
     """Return the series with NaN for values that were not measured, and how many there are.
 
     Nothing is made of such voxels, and they have no say in a smooth field.
@@ -158,38 +177,51 @@ def screened(series: WeightedSeries, whole: Whole | None = None) -> tuple[Weight
         The whole, or a slab.
     whole
         Of a slab: what the whole says.
+    threads
+        How many count the images; by default as many as there are processors.
     """
     images, N = series.images, len(series.images)
-    suspects = np.array([_suspects(image, series) for image in images])
+    census = Census.of(images, threads)
+    negative = (census.smallest < -_NEGATIVE * 0.1 * abs(census.largest)) & (not series.model.is_signed)
+    piled = census.at_largest >= PILE
     if whole is not None:
-        suspects[:, 1] |= np.array([bool((image >= whole.clipping.level).any()) for image in images])
-    if not suspects.any():
-        return series, Missing.none(N)
-    rms = _rms(series)
+        piled |= census.largest >= whole.clipping.level
+    if not ((census.zeros_of > 0) | piled | negative).any():  # as in most scans of tissue
+        return Screened(series, Missing.none(N), census)
+    rms = _rms(series, census)
     if not (rms > 0).any():
-        return series, Missing.none(N)
+        return Screened(series, Missing.none(N), census)
     if whole is None:
-        whole = Whole.of(_sampled(series), lambda: (series,))
+        sample = _sampled(series)
+        of_sample = rms if sample is series else rms[..., sample_of_planes(series.shape)]
+        below = census.smallest < 0
+        whole = Whole._of(sample, of_sample, lambda: ((images, rms),), zeros=census.zeros_of > 0, negative=below)
     thing = np.asarray(rms > whole.level)
     none = np.zeros(thing.shape, bool)
+
+    def where(some: NDArray[np.bool_], found: Callable[[int], Where]) -> list[Where]:
+        return [found(n) if some[n] else none for n in range(N)]
+
+    has_zeros = (census.zeros_of > 0) & bool(whole.zeros)
+    lowest = np.array(whole.wrapped_below or (-np.inf,) * N)
     bad = {
-        "zero": [_not_reached(i, thing, rms, *z) for i, z in zip(images, whole.zeros)] or [none] * N,
-        "clipped": [thing & (image >= whole.clipping.level) for image in images],
-        "negative": [thing & (i < lowest) for i, lowest in zip(images, whole.wrapped_below)] or [none] * N,
+        "zero": where(has_zeros, lambda n: _not_reached(images[n], thing, rms, *whole.zeros[n])),
+        "clipped": where(census.largest >= whole.clipping.level, lambda n: thing & (images[n] >= whole.clipping.level)),
+        "negative": where(census.smallest < lowest, lambda n: thing & (images[n] < lowest[n])),
     }
-    counts = [np.array([int(w.sum()) for w in where], np.int64) for where in bad.values()]
+    counts = [np.array([np.count_nonzero(w) for w in places], np.int64) for places in bad.values()]
     found = Missing(counts[0], counts[1], counts[2], int(thing.sum()))
     if not any(c.any() for c in counts):
-        return series, found
+        return Screened(series, found, census)
     if whole.clipping.much:  # values are kept, with a quality flag and the warning that they are wrong
         found = replace(found, doubtful=np.logical_or.reduce(bad.pop("clipped")))
     cleaned = images.copy()
-    for where in bad.values():
-        for image, w in zip(cleaned, where):
+    for places in bad.values():
+        for image, w in zip(cleaned, places):
             image[w] = np.nan
     if not np.isfinite(cleaned).all(0).any():  # nothing would be left: the checks of the fit say what is wrong
-        return series, found
-    return replace(series, images=cleaned), found
+        return Screened(series, found, census)
+    return Screened(replace(series, images=cleaned), found, Census.of(cleaned, threads))
 
 
 def _sampled(series: WeightedSeries) -> WeightedSeries:
@@ -212,28 +244,12 @@ def sample_of_planes(shape: tuple[int, ...]) -> Any:
     return np.arange(step // 2, shape[2], step)
 
 
-def _rms(series: WeightedSeries) -> NDArray[np.float64]:
+def _rms(series: WeightedSeries, census: Census | None = None) -> Power:
     """Return the root mean square (*X) over the images that are not zero; 0 where a value is not finite, or outside the mask."""
-    usable = np.asarray(series.selected & np.isfinite(series.images).all(0))
-    filled, power = np.zeros(series.shape), np.zeros(series.shape)
-    for image in series.images:
-        values = np.where(usable, image, 0).astype(float)
-        power += values**2
-        filled += values != 0
-    return np.asarray(np.sqrt(power / np.maximum(filled, 1)))
-
-
-def _suspects(image: NDArray[Any], series: WeightedSeries) -> Where:
-    """Return, quickly, whether an image has zeros, a pile at its largest value, or negative magnitudes (three answers)."""
-    with np.errstate(invalid="ignore"):
-        largest = np.fmax.reduce(image, axis=None)
-        return np.array(
-            [
-                np.count_nonzero(image) < image.size,
-                np.count_nonzero(image == largest) >= PILE,
-                not series.model.is_signed and bool(np.fmin.reduce(image, axis=None) < -_NEGATIVE * 0.1 * abs(largest)),
-            ]
-        )
+    census = census or Census.of(series.images)
+    usable = np.isfinite(census.squares) & census.voxels.flatten(series.selected)
+    filled = np.maximum(len(series.images) - census.zeros.astype(np.int64), 1)
+    return np.asarray(census.voxels.unflatten(np.sqrt(np.where(usable, census.squares, 0.0) / filled)))
 
 
 def _zeros_of(image: NDArray[Any], thing: Where, rms: NDArray[np.float64]) -> tuple[float, float, bool]:
@@ -279,13 +295,19 @@ def _mean(x: NDArray[np.float64], edge: int) -> NDArray[np.float64]:
     return np.asarray(uniform_filter(x, [edge, edge, *[1] * (x.ndim - 2)][: x.ndim], mode="constant"))
 
 
-def _lowest_magnitudes(series: WeightedSeries, thing: Where, rms: NDArray[np.float64]) -> tuple[float, ...]:
-    """Return, for each image, the value below which a magnitude has wrapped; −∞ if that would be so in more than a few voxels."""
+def _lowest_magnitudes(series: WeightedSeries, thing: Where, rms: Power, some: Where) -> tuple[float, ...]:
+    """Return, for each image, the value below which a magnitude has wrapped; −∞ if that would be so in more than a few voxels.
+
+    Only `some` images (N) have negative values.
+    """
     never = (-np.inf,) * len(series.images)
     if series.model.is_signed or not thing.any():
         return never
-    size = _NEGATIVE * float(np.median(rms[thing]))
+    size = _NEGATIVE * quantile(rms[thing], 0.5)
     # Where noise alone makes values negative (it was added after the modulus), they must also be far below most of those.
-    limits = tuple(-max(size, -_FAR_BELOW * float(np.quantile(image[thing], _FEW))) for image in series.images)
-    wrapped = np.logical_or.reduce([thing & (image < limit) for image, limit in zip(series.images, limits)])
+    low = [quantile(i[thing], _FEW) if negative else 0.0 for i, negative in zip(series.images, some)]
+    limits = tuple(-max(size, -_FAR_BELOW * q) for q in low)
+    wrapped = np.zeros(thing.shape, bool)
+    for n in np.flatnonzero(some):
+        wrapped |= thing & (series.images[n] < limits[n])
     return limits if wrapped.sum() <= _FEW * thing.sum() else never

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.estimators.sigma import quantile
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
 
@@ -17,6 +18,8 @@ _TIMES, _FRACTIONS, _FIELD = 20, 9, (0.02, 0.25, 0.5, 0.75, 0.98)
 #: Mixtures have relaxation times between these quantiles of those of the object, a factor wider on either side.
 _QUANTILES, _WIDER = (0.02, 0.98), 3.0
 _CHUNK = 5_000
+#: So many voxels tell them.
+_SAMPLE = 20_000
 
 
 def unexplained(series: WeightedSeries, maps: ParameterMaps, at: NDArray[np.intp]) -> Floats:
@@ -35,20 +38,23 @@ def unexplained(series: WeightedSeries, maps: ParameterMaps, at: NDArray[np.intp
         where = np.unravel_index(at[i : i + _CHUNK], series.shape)
         S = np.stack([image[where] for image in series.images], axis=1).astype(float)
         power = np.maximum((S**2).sum(1), 1e-300)
-        best = np.maximum(S @ shapes, 0).max(1) ** 2
+        best = np.maximum((shapes @ S.T).max(0), 0) ** 2
         left[i : i + _CHUNK] = np.clip(1 - best / power, 0, 1)
     return left
 
 
 def _mixtures(model: SignalModel, series: WeightedSeries, maps: ParameterMaps) -> Floats | None:
-    """Return the signals of mixtures with norm 1, (N, number of mixtures)."""
-    good = np.flatnonzero((maps.status == Status.OK) & np.isfinite(maps.kappa).all(0))
-    good = good[:: -(-len(good) // 20_000) or 1]
-    if len(good) < 10:
-        return None
+    """Return the signals of mixtures with norm 1, (number of mixtures, N)."""
+    from rimap.estimators.checks.mixture_kernels import mix  # numba is slow to import
+
+    good = np.flatnonzero(maps.status == Status.OK)
+    good = good[:: -(-len(good) // _SAMPLE) or 1]
     kappa = maps.kappa.reshape(len(maps.kappa), -1)[:, good]
+    kappa = kappa[:, np.isfinite(kappa).all(0)].astype(float, copy=False)
+    if kappa.shape[1] < 10:
+        return None
     T = kappa[model.index(model.time.name)]
-    low, high = np.quantile(T, _QUANTILES)
+    low, high = (quantile(T, q) for q in _QUANTILES)
     low, high = max(low / _WIDER, model.time.bounds[0]), min(high * _WIDER, model.time.bounds[1])
     times = np.geomspace(low, high, _TIMES)
     settings: list[dict[str, Any]] = [{}]
@@ -56,15 +62,11 @@ def _mixtures(model: SignalModel, series: WeightedSeries, maps: ParameterMaps) -
         if p is model.time:
             continue
         values = kappa[model.index(p.name)]
-        levels = np.unique(np.quantile(values, _FIELD)) if p is model.field else [float(np.median(values))]
+        levels = sorted({quantile(values, q) for q in (_FIELD if p is model.field else (0.5,))})
         settings = [{**s, p.name: float(v)} for s in settings for v in levels]
     fractions = np.linspace(0, 1, _FRACTIONS + 2)[:-1]
-    first, second = np.triu_indices(_TIMES, 1)
-    found = []
-    for known in settings:
+    found = np.empty((len(settings), _TIMES * (_TIMES - 1) // 2 * len(fractions), model.n_images))
+    for mixed, known in zip(found, settings):
         g = np.asarray(model.shape(**{model.time.name: times, **{k: np.full_like(times, v) for k, v in known.items()}}))
-        mixed = g[:, first, None] * fractions + g[:, second, None] * (1 - fractions)
-        found.append(mixed.reshape(len(g), -1))
-    shapes = np.concatenate(found, axis=1)
-    shapes = abs(shapes) if model.magnitude else shapes
-    return np.asarray(shapes / np.maximum(np.linalg.norm(shapes, axis=0), 1e-300))
+        mix(np.ascontiguousarray(g.T, float), fractions, bool(model.magnitude), mixed)
+    return found.reshape(-1, model.n_images)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.arrays import bessel_e
+from rimap.estimators.sigma import quantile
 from rimap.likelihood import Gaussian
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
@@ -50,8 +51,8 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
     step = -(-int(known.sum()) // _SAMPLE) or 1
     at = np.arange(0, known.size, step) if known.all() else np.flatnonzero(known)[::step]
     few = at[:: -(-len(at) // _FEW) or 1]
-    off = _seen(model, maps, sigma[few], few)[3]
-    lower, middle, upper = np.quantile(off, (0.25, 0.5, 0.75))
+    off = np.sort(_seen(model, maps, sigma[few], few)[3])
+    lower, middle, upper = (off[(len(off) - 1) * q // 4] for q in (1, 2, 3))
     if not middle + 3 * (upper - lower) / len(off) ** 0.5 > limit:  # a few tell that the median is below
         return ()
     kappa, sigma, f, off = _seen(model, maps, sigma[at], at)
@@ -73,16 +74,17 @@ def _seen(
     """Return κ, σ, the signal, and by which part T is off, of the bright ones among the voxels `at`."""
     kappa = np.asarray(maps.kappa.reshape(len(maps.kappa), -1)[:, at], float)
     with np.errstate(all="ignore"):
-        f = abs(model.signal(kappa))
-        peak = f.max(axis=0)
-        bright = peak > BRIGHT * np.percentile(peak, 98) if (peak > 0).any() else peak > 0
+        f = np.asarray(model.signal(kappa))
+        peak = abs(f).max(axis=0)
+        bright = peak > BRIGHT * quantile(peak, 0.98) if (peak > 0).any() else peak > 0
         kappa, sigma, f = kappa[:, bright], sigma[bright], f[:, bright]
-        return kappa, sigma, f, abs(_bias(model, kappa, sigma)) if bright.any() else np.zeros(1)
+        return kappa, sigma, abs(f), abs(_bias(model, kappa, sigma, f)) if bright.any() else np.zeros(1)
 
 
-def _bias(model: SignalModel, kappa: NDArray[np.float64], sigma: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return by which part T (V,) is off, to first order."""
-    f = model.signal(kappa)
+def _bias(
+    model: SignalModel, kappa: NDArray[np.float64], sigma: NDArray[np.float64], f: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return by which part T (V,) is off, to first order, where the signal is f (N, V)."""
     free = [q for q, p in enumerate(model.parameters) if not p.given]
     T = model.index(model.time.name)
     J = np.moveaxis(model.partials(kappa)[:, free], 2, 0)

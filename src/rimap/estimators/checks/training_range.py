@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rimap import earlier
 from rimap.advice import unreliable
 from rimap.estimators.checks.judge import Fit, warnings_for, with_statuses
-from rimap.estimators.checks.missing import Missing
+from rimap.estimators.checks.missing import Screened
 from rimap.likelihood import Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import FIELD, SignalModel
@@ -167,7 +167,7 @@ def checked_maps(
     residual: NDArray[np.float32],
     estimator: str,
     settings: dict[str, Any],
-    missing: Missing,
+    screen: Screened,
 ) -> ParameterMaps:
     """Return the maps of a network, with the status of each voxel; κ and residual become NaN where there is no answer.
 
@@ -175,10 +175,10 @@ def checked_maps(
     ----------
     kappa, residual
         (Q, *X) and (*X), in the unit of the images.
-    missing
-        Values of the images that were not measured.
+    screen
+        The series, what its images lack, and their census.
     """
-    status = ready.status(series, kappa, series.model)
+    status = ready.status(series, kappa, screen.census)
     gone = np.isin(status, _WITHOUT_VALUE)
     kappa[:, gone] = np.nan
     residual[gone] = np.nan
@@ -194,9 +194,10 @@ def checked_maps(
         affine=series.affine,
     )
     fit = Fit(estimated=0, farther=FARTHEST_CHI2)
-    maps, air = with_statuses(series, maps, fit, doubtful=missing.doubtful)
+    maps, air = with_statuses(series, maps, fit, doubtful=screen.missing.doubtful, census=screen.census)
     outside, found = compare(about, series, ready, maps)
     status = maps.status.copy()
     status[outside & (status == Status.OK)] = Status.OUTSIDE_TRAINING
     maps = replace(maps, status=status)
-    return replace(maps, warnings=warnings_for(series, maps, fit, (*found, *missing.advice(series.model)), air))
+    found = (*found, *screen.missing.advice(series.model))
+    return replace(maps, warnings=warnings_for(series, maps, fit, found, air, screen.census))

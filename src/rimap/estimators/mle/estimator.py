@@ -20,7 +20,7 @@ from rimap.estimators.base import (
     settings_of_options,
 )
 from rimap.estimators.checks.judge import Fit, judged
-from rimap.estimators.checks.missing import Missing, screened
+from rimap.estimators.checks.missing import Screened, screened
 from rimap.estimators.nlls.estimator import NLLS
 from rimap.estimators.nlls.sharing import cores
 from rimap.likelihood import Gaussian, Noise
@@ -130,8 +130,8 @@ class MLE(Estimator):
         if self.is_voxelwise(series) and isinstance(series.noise or Gaussian(), Gaussian):
             maps = self._least_squares.estimate(series, progress=progress)
             return replace(maps, estimator=self.name, settings=self._settings(None))
-        series, missing = screened(constrained(series, self.fixed, self.bounds))
-        return _maximise(self, series, missing, progress)
+        screen = screened(constrained(series, self.fixed, self.bounds), threads=self.threads)
+        return _maximise(self, screen, progress)
 
     def is_voxelwise(self, series: WeightedSeries) -> bool:
         """Tell whether no field of the series is smoothed."""
@@ -145,12 +145,13 @@ class MLE(Estimator):
         return options if lambda_B is None else {"lambda_B": lambda_B, **options}
 
 
-def _maximise(options: MLE, series: WeightedSeries, missing: Missing, progress: Progress | None) -> ParameterMaps:
+def _maximise(options: MLE, screen: Screened, progress: Progress | None) -> ParameterMaps:
     from rimap.estimators.mle.answer import Answer, Scale, write  # numba is slow to import: only who maps pays
     from rimap.estimators.mle.known import Partitions, usable
     from rimap.estimators.mle.solve import solve
     from rimap.estimators.mle.voxels import Voxels
 
+    series = screen.series
     model, held = series.model, series.held
     unknown = None if model.field is None or model.field.name in held else model.field
     lambda_B = 0.0 if options.is_voxelwise(series) else options.lambda_B
@@ -178,7 +179,7 @@ def _maximise(options: MLE, series: WeightedSeries, missing: Missing, progress: 
         found = (*found, _how_smooth(unknown, lambda_B))
     alone = [p for p in model.parameters if p.name not in held and not (p is unknown and lambda_B != 0)]
     kept = (*held, *(() if unknown is None else (unknown.name,)))
-    return judged(series, maps, Fit(len(alone), without_value=kept), missing, found)
+    return judged(screen, maps, Fit(len(alone), without_value=kept), found)
 
 
 def _how_smooth(field: Parameter, lambda_B: float) -> Advice:

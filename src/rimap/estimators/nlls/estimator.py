@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.estimators.base import Estimator, Progress, settings_of_options
 from rimap.estimators.checks.judge import Fit, judged
-from rimap.estimators.checks.missing import Missing, screened
+from rimap.estimators.checks.missing import Screened, screened
 from rimap.estimators.nlls import grid
 from rimap.estimators.nlls.conic import search as conic
 from rimap.estimators.nlls.conic.tables import suits
@@ -92,9 +92,9 @@ class NLLS(Estimator):
 
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series, with standard deviations, residual and σ."""
-        series, missing = screened(self._restricted(series))
-        maps, rms = _fit(series, self._known(series), self.threads, progress)
-        return self._finish(series, maps, missing, rms, out=maps.sd_kappa)
+        screen = screened(self._restricted(series), threads=self.threads)
+        maps, rms = _fit(screen.series, self._known(screen.series), self.threads, progress)
+        return self._finish(screen, maps, rms, out=maps.sd_kappa)
 
     def piece(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a slab: those of the whole, cut, up to `finish`."""
@@ -104,10 +104,10 @@ class NLLS(Estimator):
     def finish(self, series: WeightedSeries, maps: ParameterMaps) -> ParameterMaps:
         """Return the maps of the whole with what needs the whole: σ, the standard deviations, warnings."""
         series = self._restricted(series)
-        good, missing = screened(series)
-        if good is not series:
-            maps = _without_values(maps, ~np.isfinite(good.images).all(0))
-        return self._finish(good, maps, missing)
+        screen = screened(series, threads=self.threads)
+        if screen.series is not series:
+            maps = _without_values(maps, ~np.isfinite(screen.census.power))
+        return self._finish(screen, maps)
 
     def _restricted(self, series: WeightedSeries) -> WeightedSeries:
         """Return the series with a model that has the bounds of this estimator."""
@@ -131,14 +131,9 @@ class NLLS(Estimator):
         return series.held | dict(self.fixed)
 
     def _finish(
-        self,
-        series: WeightedSeries,
-        maps: ParameterMaps,
-        missing: Missing,
-        rms: Floats | None = None,
-        out: Floats | None = None,
+        self, screen: Screened, maps: ParameterMaps, rms: Floats | None = None, out: Floats | None = None
     ) -> ParameterMaps:
-        held = self._known(series)
+        series, held = screen.series, self._known(screen.series)
         noise, source, found = noise_of(series, maps, rms, held)
         covariance = covariance_for(series.model, maps, noise, held) if series.model.derived else None
         maps = replace(
@@ -151,7 +146,7 @@ class NLLS(Estimator):
             settings=settings_of_options(self),
         )
         estimated = sum(p.name not in held for p in series.model.parameters)
-        return judged(series, maps, Fit(estimated), missing, found)
+        return judged(screen, maps, Fit(estimated), found)
 
 
 def _without_values(maps: ParameterMaps, where: NDArray[np.bool_]) -> ParameterMaps:

@@ -44,7 +44,11 @@ class Voxels:
     @classmethod
     def of(cls, series: WeightedSeries) -> Voxels:
         """Return the voxels of a series."""
-        images, mask = series.images, series.selected
+        return cls.of_images(series.images, series.selected)
+
+    @classmethod
+    def of_images(cls, images: Floats, mask: NDArray[np.bool_]) -> Voxels:
+        """Return the voxels of images (N, *X) with a mask (*X)."""
         backwards = (0, *range(images.ndim - 1, 0, -1))
         turned = not images.flags.c_contiguous and images.transpose(backwards).flags.c_contiguous
         if turned:

@@ -91,7 +91,8 @@ class ResNet(Estimator):
             Where the network was trained for another sequence or another number of images, or the series gives a parameter
             that the network estimates.
         """
-        series, missing = screened(series)
+        screen = screened(series, threads=self.threads)
+        series = screen.series
         model = series.model
         path = path_of(self.network or default_network(model.name, "resnet"))
         about = for_model(metadata_of(path), model)
@@ -110,7 +111,7 @@ class ResNet(Estimator):
         alone = kappa.copy() if self.sd_draws else kappa
         settings = {"network": about["name"], "scale": ready.scale, "threads": self.threads}
         residual = _residual(series, kappa, ready.scale)
-        maps = training_range.checked_maps(about, series, ready, kappa, residual, self.name, settings, missing)
+        maps = training_range.checked_maps(about, series, ready, kappa, residual, self.name, settings, screen)
         if not self.sd_draws:
             return maps
         return bootstrap.with_sd(

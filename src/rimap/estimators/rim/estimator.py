@@ -120,7 +120,7 @@ class RIM(Estimator):
 
     def prepare(self, series: WeightedSeries) -> tuple[RIM, WeightedSeries]:
         """Return the estimator with the scale and smooth field of this series, and the series with its σ."""
-        series, _ = screened(series)
+        series = screened(series, threads=self.threads).series
         loop, ready = self._loop(series), prepared(series, self.scale, self.threads)
         series = series.with_noise(ready.noise)
         found = self._smooth_field(loop, series, ready, None)
@@ -171,14 +171,15 @@ class RIM(Estimator):
         InputError
             Where the network was trained for another sequence, or σ is neither given nor to be found.
         """
-        series, missing = screened(series)
+        screen = screened(series, threads=self.threads)
+        series = screen.series
         loop, ready = self._loop(series), prepared(series, self.scale, self.threads)
         about = loop.about
         kappa, residual, sd = self._found(loop, series, ready, part_of(progress, 0, 1 + self.sd_draws))
         alone = kappa.copy() if self.sd_draws else kappa
         settings = {"network": about["name"], "scale": ready.scale, "threads": self.threads}
         maps = training_range.checked_maps(
-            about, series, ready, kappa, residual * np.float32(ready.scale), self.name, settings, missing
+            about, series, ready, kappa, residual * np.float32(ready.scale), self.name, settings, screen
         )
         if not self.sd_draws:
             return maps if sd is None else _with_own_sd(maps, series, sd)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
+from rimap.estimators.checks.census import Census
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.start import likelihood_start
@@ -51,21 +52,16 @@ class Prepared:
         """The median of σ in units of the scale."""
         return float(np.nanmedian(self.noise.sigma) / self.scale)
 
-    def status(self, series: WeightedSeries, kappa: F32, model: SignalModel) -> NDArray[np.uint8]:
+    def status(self, series: WeightedSeries, kappa: F32, census: Census) -> NDArray[np.uint8]:
         """Return the status of each voxel, before what the network was trained for."""
         status = np.full(series.shape, Status.OK, np.uint8)
-        for p in Layout.of(model).carried:
-            q = model.index(p.name)
+        for p in Layout.of(series.model).carried:
+            q = series.model.index(p.name)
             for bound in p.bounds:
                 if np.isfinite(bound) and bound > 0:
                     status[abs(kappa[q] - bound) < 1e-3 * bound] = Status.AT_BOUND
-        size = np.zeros(series.shape)
-        finite = np.ones(series.shape, bool)
-        for image in series.images:
-            finite &= np.isfinite(image)
-            size = np.maximum(size, abs(np.where(np.isfinite(image), image, 0)))
-        status[size == 0] = Status.NO_SIGNAL
-        status[~finite] = Status.NOT_FINITE
+        status[census.brightest == 0] = Status.NO_SIGNAL
+        status[~np.isfinite(census.power)] = Status.NOT_FINITE
         for value in (self.noise.sigma, *series.held.values()):
             if np.ndim(value):
                 status[~np.isfinite(value)] = Status.NOT_FINITE

@@ -1,0 +1,68 @@
+"""Numba kernel: one pass over the images, for what several checks ask of every voxel and of every image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rimap.kernels import njit
+
+Array = Any
+
+#: Voxels whose sums stay in the cache while all images are read, and of them those that are compared side by side.
+BLOCK, LANES = 1024, 64
+#: Columns of what is counted in an image: values that are zero, that equal the largest one; the largest and the smallest value.
+ZEROS, AT_LARGEST, LARGEST, SMALLEST = range(4)
+
+
+@njit(error_model="numpy")
+def count(images: Array, first: int, last: int, squares: Array, peak: Array, zeros: Array, of_image: Array) -> None:
+    """Write Σₙ Sₙ² and maxₙ |Sₙ| of the voxels from `first` to `last`, in how many images they are zero, and counts of images.
+
+    NaN counts in the squares alone. The squares are summed in the order of the images.
+
+    Parameters
+    ----------
+    images
+        (N, M).
+    squares, peak, zeros
+        (M), zero before.
+    of_image
+        (N, 4), of these voxels.
+    """
+    N, one, none = images.shape[0], peak.dtype.type(1), peak.dtype.type(0)
+    largest, smallest = np.empty((N, LANES), peak.dtype), np.empty((N, LANES), peak.dtype)
+    many = np.zeros((N, LANES), peak.dtype)  # of the type of the images: side by side in a register
+    largest[...], smallest[...] = -np.inf, np.inf
+    empty = np.zeros(N, np.int64)
+    for a in range(first, last, BLOCK):
+        b = min(a + BLOCK, last)
+        total, size, unfilled = squares[a:b], peak[a:b], zeros[a:b]
+        for n in range(N):
+            row = images[n, a:b]
+            for i in range(row.shape[0]):
+                total[i] += np.float64(row[i]) * np.float64(row[i])
+            for i in range(row.shape[0]):
+                x = abs(row[i])
+                size[i] = x if x > size[i] else size[i]
+            nothing = none
+            for i in range(row.shape[0]):
+                nothing += one if row[i] == none else none
+            if nothing > none:
+                empty[n] += int(nothing)
+                for i in range(row.shape[0]):
+                    unfilled[i] += row[i] == none
+            high, low, times = largest[n], smallest[n], many[n]
+            for c in range(0, row.shape[0], LANES):
+                part = row[c : c + LANES]
+                for v in range(part.shape[0]):
+                    x = part[v]
+                    again = one if x == high[v] else none
+                    times[v] = one if x > high[v] else times[v] + again
+                    high[v] = x if x > high[v] else high[v]
+                    low[v] = x if x < low[v] else low[v]
+    for n in range(N):
+        of_image[n, ZEROS] = empty[n]
+        of_image[n, LARGEST], of_image[n, SMALLEST] = largest[n].max(), smallest[n].min()
+        of_image[n, AT_LARGEST] = many[n][largest[n] == of_image[n, LARGEST]].sum()
