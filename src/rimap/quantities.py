@@ -19,6 +19,8 @@ Quantity = Parameter | Derived
 RATE, FACTOR = "rate", "factor"
 #: Units of relaxation rates.
 RATE_UNITS = ("1/s", "1/ms")
+#: The unit of a map in BIDS, and how many of it one unit of rimap is.
+_FILE_UNITS = {"ms": ("s", 1e-3), "1/ms": ("1/s", 1e3), "a.u.": ("arbitrary", 1.0), "deg": ("degree", 1.0)}
 #: A window ends at so many times the third quartile at the latest: contrast for tissue rather than for fluid.
 HIGHEST_QUARTILES = 2.5
 
@@ -99,6 +101,24 @@ def window_of(q: Quantity, values: NDArray[Any]) -> tuple[float, float]:
     if 0 < most < high:
         high = colours.window(np.array([most]))[1]
     return low, min(high, q.bounds[1]) if isinstance(q, Parameter) else high
+
+
+def file_unit(unit: str) -> tuple[str, float]:
+    """Return the unit in which files have a map, and how many of it one unit of rimap is.
+
+    >>> file_unit("ms")
+    ('s', 0.001)
+    """
+    return _FILE_UNITS.get(unit, (unit, 1.0))
+
+
+def as_stored(q: Quantity, values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return values in the unit of rimap as they are read back from a file: figures of a run are then those of its maps."""
+    _, scale = file_unit(q.unit)
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = (np.asarray(values, dtype=float) * scale).astype(np.float32).astype(float)
+        fits = (np.abs(x) > np.finfo(np.float32).tiny) & np.isfinite(x)
+    return np.where(fits, x * (1 / scale), values)
 
 
 def values_of(q: Quantity, model: SignalModel, maps: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:

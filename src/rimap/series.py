@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rimap import card, colours
 from rimap.errors import InputError
+from rimap.foreground import AUTO, foreground, note_on
 from rimap.foreign import images_and_affine, note_on_threshold, selection, threshold_of, volume
 from rimap.likelihood import Noise, Rician
 from rimap.maps import ParameterMaps, Status, as_plain, as_read_only, by_words, noise_words
@@ -37,7 +38,8 @@ class WeightedSeries:
     noise
         `Gaussian(…)` (the default) or `Rician(…)`, with σ in the unit of the images or without.
     mask
-        (*X), non-zero where maps are wanted; everywhere if left out. An array, a tensor or a nibabel image.
+        (*X), non-zero where maps are wanted; everywhere if left out. An array, a tensor or a nibabel image; ``"auto"`` for the
+        voxels with signal (`rimap.foreground`).
     affine
         (4, 4), voxel to world, mm; or a nibabel image that has it.
     source
@@ -96,7 +98,14 @@ class WeightedSeries:
         if not any(image.any() for image in images):
             raise InputError("all images are zero. Check the file and its scaling.")
         mask = None
-        if self.mask is not None:
+        if isinstance(self.mask, str):
+            if self.mask != AUTO:
+                raise InputError(
+                    f"mask: expected an array, a nibabel image or {AUTO!r}, got {self.mask!r}. Read files with rimap.read."
+                )
+            mask = foreground(images)
+            object.__setattr__(self, "notes", (*self.notes, note_on(mask)))
+        elif self.mask is not None:
             mask = volume(self.mask, affine, "the mask")
             if mask.shape != X:
                 raise InputError(

@@ -462,7 +462,8 @@ def test_the_group_has_the_figures_of_every_region(rimap, make, tmp_path):
     done = rimap("bids", tmp_path, out, "group", "--skip-bids-validation")
     assert done.exit_code == 0, done.output
     rows = table(out / "group.tsv")
-    assert len(rows) == 12 and rows[0]["participant_id"] == "sub-01" and rows[0]["session_id"] == "n/a"
+    assert len(rows) == 18 and [r["region"] for r in rows[:3]] == ["signal", "1", "2"]  # the whole, and its regions
+    assert rows[0]["participant_id"] == "sub-01" and rows[0]["session_id"] == "n/a"
     white = [r for r in rows if r["region"] == "1"]
     assert [float(r["median"]) for r in white] == pytest.approx(medians, rel=1e-6)
     assert {r["name"] for r in white} == {"white matter"} and {float(r["iqr"]) for r in white} == {0.0}
@@ -473,16 +474,19 @@ def test_the_group_has_the_figures_of_every_region(rimap, make, tmp_path):
     assert list(about) == list(rows[0]) and about["median"]["Units"] == "ms"
     page = (out / "group.html").read_text()
     assert "<script" not in page and not re.search(r"(src|href)=\"(https?:)?//", page)
-    assert page.count("<circle") == 2 * 6 + 6 and "Outliers: sub-06" in page and "white matter" in page
+    assert page.count("<circle") == 3 * 6 + 6 and "Outliers: sub-06" in page and "white matter" in page
     assert 'href="sub-06_T1map.html"' in page and "group.*" in (out / ".bidsignore").read_text().split()
 
 
-def test_one_map_without_labels_stops_no_other(rimap, make, tmp_path):
+def test_a_map_without_labels_is_listed_and_keeps_the_figures_of_the_whole(rimap, make, tmp_path):
     out = derivative(tmp_path / "out", make, [800, 900], labels=False)
     make.save(tmp_path / "seg" / "sub-01_dseg.nii.gz", np.ones((6, 5, 4), np.int16))
     done = rimap("bids", tmp_path, out, "group", "--skip-bids-validation", "--rois", tmp_path / "seg")
-    assert done.exit_code == 2 and "sub-02 T1map" in done.output and len(table(out / "group.tsv")) == 1
-    assert "sub-02 T1map" in (out / "group.html").read_text()
+    assert done.exit_code == 0 and "without labels" in done.output and "sub-02_T1map" in done.output
+    regions = [(r["participant_id"], r["region"]) for r in table(out / "group.tsv")]
+    assert regions == [("sub-01", "signal"), ("sub-01", "1"), ("sub-02", "signal")]
+    text = (out / "group.html").read_text()
+    assert "Without labels" in text and "sub-02_T1map" in text[text.index("Without labels") :]
 
 
 def test_without_labels_the_group_has_one_region(rimap, study, tmp_path):

@@ -9,7 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from rimap.report.group import columns, fences, main_maps, page, rows_of, with_outliers
+from rimap.report.group import columns, fences, page, with_outliers
+from rimap.report.main_maps import main_maps, rows_of
 from rimap.series import Status
 from rimap.signals import signal_models
 

@@ -70,7 +70,8 @@ def command(
         str | None,
         typer.Option(
             metavar="WHERE",
-            help="Masks: a file, a pattern (m/sub-{sub}_mask.nii.gz; {ses}, {run}, {map}) or a BIDS folder.",
+            help="Masks: a file, a pattern (m/sub-{sub}_mask.nii.gz; {ses}, {run}, {map}) or a BIDS folder; auto: the voxels "
+            "with signal.",
         ),
     ] = None,
     rois: Annotated[
@@ -106,6 +107,7 @@ def command(
     """
     from rimap.cli import _console as console
     from rimap.errors import one_of
+    from rimap.foreground import AUTO
     from rimap.workflow import Request
     from rimap.workflow.bids import App, group, participant, summary
     from rimap.workflow.memory import size
@@ -139,7 +141,7 @@ def command(
     )
     app = App(
         request=request,
-        masks=None if mask is None else Path(mask),
+        masks=mask if mask in (None, AUTO) else Path(mask),
         rois=None if rois is None else Path(rois),
         nprocs=nprocs,
         work_dir=work_dir,
@@ -156,6 +158,7 @@ def command(
         _conclude(mapped.failures, mapped.found, mapped.table)
     else:
         together = group(app, listener)
+        console.show(summary.warnings_of_group(together), error=True)
         console.show(() if quiet else summary.of_group(together))
         _conclude(together.failures, together.found)
 

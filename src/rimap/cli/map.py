@@ -22,7 +22,10 @@ def command(
     ],
     out: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder for maps and reports.")],
     estimator: typed.EstimatorName = None,
-    mask: Annotated[Path | None, typer.Option(metavar="FILE", help="NIfTI, non-zero where maps are wanted.")] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|auto", help="NIfTI, non-zero where maps are wanted; auto: the voxels with signal."),
+    ] = None,
     times_ms: Annotated[
         str | None,
         typer.Option(metavar="LIST", help='Inversion or echo times in ms: "50,400,1100". Else from the sidecars.'),

@@ -12,6 +12,10 @@ from rimap.io.bids import BidsName, is_nifti, nifti_files
 _SHARED = ("sub", "ses", "acq", "rec", "run", "space")
 
 
+class NoImage(InputError):
+    """There is no image for a series where one was looked for."""
+
+
 def image_for(
     where: Path, entities: Mapping[str, str], suffixes: Sequence[str], *, option: str, label: str, prefer: str = ""
 ) -> Path:
@@ -43,7 +47,7 @@ def image_for(
                 f"{label}: {option} {where}: a pattern with {{sub}}, {{ses}}, {{run}} or {{map}} was expected; no {error} here."
             ) from None
         if not path.is_file():
-            raise InputError(f"{label}: {option}: there is no {path}.")
+            raise NoImage(f"{label}: {option}: there is no {path}.")
         return path
     if not where.is_dir():
         return where
@@ -60,7 +64,7 @@ def image_for(
             agreeing = sum(name.entities.get(k) == v for k, v in entities.items() if k in _SHARED)
             fitting.append((2 * agreeing + (name.entities.get("desc") == prefer), path))
     if not fitting:
-        raise InputError(f"{label}: {option}: there is no _{' or _'.join(suffixes)} image for it in {where}.")
+        raise NoImage(f"{label}: {option}: there is no _{' or _'.join(suffixes)} image for it in {where}.")
     most = max(rank for rank, _ in fitting)
     best = [path for rank, path in fitting if rank == most]
     if len(best) > 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
+from rimap.foreground import Region
 from rimap.io.atomic import Content, write_together
 from rimap.io.bids import absolute
 from rimap.io.grid import placed_first
@@ -22,12 +23,12 @@ from rimap.io.nifti import open_nifti
 from rimap.io.provenance import dataset_files, dataset_problem, map_metadata, to_json
 from rimap.io.series_files import SeriesFiles
 from rimap.io.slabs import MapsOnDisk, pieces_of
-from rimap.quantities import values_of
+from rimap.quantities import file_unit, values_of
 from rimap.series import ParameterMaps, Status
 from rimap.signals import Parameter
 
-#: The unit of a map in BIDS, and how many of it one unit of rimap is.
-_UNITS = {"ms": ("s", 1e-3), "1/ms": ("1/s", 1e3), "a.u.": ("arbitrary", 1.0), "deg": ("degree", 1.0)}
+#: What the sidecar of a mask may say that it is (BIDS); a foreground is no brain.
+_KIND_OF_MASK = "ROI"
 
 
 def planned_outputs(
@@ -163,14 +164,30 @@ def map_files(
     rates: bool = False,
     given: Mapping[str, Any] | None = None,
     extra_metadata: Mapping[str, Any] | None = None,
+    described: Region | None = None,
 ) -> MapFiles:
-    """Return the files of the maps of a series, unwritten; the parameters are those of `write_maps`."""
+    """Return the files of the maps of a series, unwritten.
+
+    Parameters
+    ----------
+    described
+        The voxels that figures describe, for the mask that is written; no mask is, if they are left out. The other parameters are
+        those of `write_maps`.
+    """
     first = placed_first([open_nifti(f) for f in series_files.images])
     shape = maps.shape if isinstance(maps, MapsOnDisk) else maps.status.shape
     if shape not in (first.shape, (*first.shape[:2], 1)):
         raise InputError(f"the maps have shape {shape} and {first.path.name} {first.shape}.")
     return files_like(
-        maps, series_files, Path(out), first.header, fill=fill, rates=rates, given=given, extra_metadata=extra_metadata
+        maps,
+        series_files,
+        Path(out),
+        first.header,
+        fill=fill,
+        rates=rates,
+        given=given,
+        extra_metadata=extra_metadata,
+        described=described,
     )
 
 
@@ -184,8 +201,9 @@ def files_like(
     rates: bool = False,
     given: Mapping[str, Any] | None = None,
     extra_metadata: Mapping[str, Any] | None = None,
+    described: Region | None = None,
 ) -> MapFiles:
-    """Return the files of maps with the geometry of a NIfTI header; the other parameters are those of `write_maps`."""
+    """Return the files of maps with the geometry of a NIfTI header; the other parameters are those of `map_files`."""
     head = maps.head if isinstance(maps, MapsOnDisk) else maps
     shape = maps.shape if isinstance(maps, MapsOnDisk) else maps.status.shape
     shape = (*shape, 1) if len(shape) == 1 else shape  # a file has two axes or more
@@ -203,11 +221,11 @@ def files_like(
     for q in outputs_of(type(head.model)):
         if isinstance(q, Parameter) and q.given and not isinstance(known.get(q.name, q.start), (Path, str)):
             continue  # one number, which the sidecars have
-        unit, scale = _UNITS.get(q.unit, (q.unit, 1.0))
+        unit, scale = file_unit(q.unit)
         title = f"{q.name} of {head.model.title.lower()}"
         as_given = q.name in known
         add(naming.main(q), partial(_value, q, scale), unit, f"{title}, as it was given" if as_given else title)
-        has_sd = head.has_sd(q.name) and not as_given
+        has_sd = not as_given and _has_sd(q.name, maps, head)
         if has_sd:
             add(naming.sd(q), partial(_sd, q.name, scale), unit, f"Standard deviation of {title} ({head.sd_source})")
         if rates and rate_suffix(q, type(head.model)):
@@ -221,11 +239,33 @@ def files_like(
         add(naming.extra("residual"), _residual, "arbitrary", about)
     levels = {str(int(s)): s.meaning for s in Status}
     add(naming.extra("status"), _status, None, "Quality flag of each voxel", Levels=levels)
+    if described is not None:
+        path, inside = naming.mask(), np.asarray(described.inside, np.uint8).reshape(shape)
+        images[path] = partial(nifti_of_pieces, lambda: [inside], header, shape, fill)
+        what = {"Description": f"Voxels that figures describe ({described.words})", "Type": _KIND_OF_MASK}
+        sidecars[sidecar_of(path)] = to_json({**what, "HowFound": described.how, "Sources": common["Sources"]})
     files: dict[Path, Content] = {}
     if series_files.dataset is not None:
         files |= dataset_files(out, series_files.dataset)
     stale = [f for path in naming.all_files() for f in (path, sidecar_of(path))]
     return MapFiles(files | sidecars | images, tuple(images), tuple(stale), tuple(files))
+
+
+def without_sd(maps: ParameterMaps | MapsOnDisk, given: Collection[str] = ()) -> list[str]:
+    """Return the names of the maps that could have a standard deviation and have none in any voxel: no file is written for it."""
+    head = maps.head if isinstance(maps, MapsOnDisk) else maps
+    names = [q.name for q in outputs_of(type(head.model)) if q.name not in {*given, *_known(head)}]
+    return [name for name in names if head.has_sd(name) and not _has_sd(name, maps, head)]
+
+
+def _known(maps: ParameterMaps) -> set[str]:
+    """Return the parameters that were not estimated, by name: what the model takes as given, and what the estimator holds."""
+    return {p.name for p in maps.model.parameters if p.given} | set(dict(maps.settings.get("fixed") or {}))
+
+
+def _has_sd(name: str, maps: ParameterMaps | MapsOnDisk, head: ParameterMaps) -> bool:
+    """Tell whether a voxel has a standard deviation: a map of NaN alone says nothing."""
+    return head.has_sd(name) and any(np.isfinite(piece.sd[name]).any() for piece in pieces_of(maps))
 
 
 #: From the maps of a slab to what is written of it.
@@ -237,7 +277,7 @@ def _in_slabs(maps: ParameterMaps | MapsOnDisk, values: Values) -> Iterator[NDAr
 
 
 def _value(q: Quantity, scale: float, maps: ParameterMaps) -> NDArray[Any]:
-    return values_of(q, maps.model, maps) * scale
+    return np.asarray(values_of(q, maps.model, maps), dtype=float) * scale  # as `as_stored` has it
 
 
 def _sd(name: str, scale: float, maps: ParameterMaps) -> NDArray[Any]:

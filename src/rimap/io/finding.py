@@ -223,7 +223,7 @@ def read(
     sequence
         A signal model by name, if suffix and sidecars do not say it or are to be read as another one.
     mask
-        A file, an array (*X), a tensor or a nibabel image.
+        A file, an array (*X), a tensor or a nibabel image; ``"auto"`` for the voxels with signal.
     noise
         `Gaussian(…)` or `Rician(…)`.
     skip_first

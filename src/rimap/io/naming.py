@@ -11,7 +11,10 @@ For T1 of BIDS input ``sub-01_ses-1_…`` in ``OUT/sub-01/ses-1/anat/`` (other m
                             ``desc-sd_R1map`` of R1)
 ``…_desc-residual_T1map``   root mean square of image − model
 ``…_desc-status_T1map``     quality flag of each voxel, whole numbers
+``…_desc-signal_mask``      the voxels that figures describe: the mask, or where there is signal
 =========================== =====================================================
+
+The mask of a second series with the same entities has its suffix in ``desc-``: ``…_desc-signalMESE_mask`` beside an IRT1.
 
 BIDS has no suffix for B, residual or status. They take the suffix of the map they belong to and a ``desc-``, which
 the validator knows, so that no ``.bidsignore`` is needed for them; a suffix of our own would need one. (The
@@ -43,6 +46,8 @@ from rimap.signals.base import FIELD, Derived, main_of
 #: What a signal model declares a map with.
 Quantity = Parameter | Derived
 
+#: The ``desc-`` of the mask of the voxels that figures describe.
+SIGNAL = "signal"
 #: Suffixes of relaxation times that have a rate: T1map, T2starmap.
 _OF_TIMES = re.compile(r"T(\d\w*map)")
 
@@ -139,6 +144,11 @@ class Naming:
         """Return the path of what is neither a map nor its standard deviation: ``residual``, ``status``."""
         return self._path(desc_of(what, self.prefix), self.suffix)
 
+    def mask(self) -> Path:
+        """Return the path of the mask of the voxels that figures describe."""
+        second = self._before(lambda _: True) and not self._same_main()
+        return self._path(desc_of(SIGNAL, self.prefix) + (self.files.suffix if second else ""), "mask")
+
     def all_files(self) -> list[Path]:
         """Return every path that may be written."""
         paths = []
@@ -146,7 +156,7 @@ class Naming:
             paths += [self.main(q), self.sd(q)]
             if rate_suffix(q, self.model):
                 paths += [self.main(q, rate=True), self.sd(q, rate=True)]
-        return [*paths, self.extra("residual"), self.extra("status")]
+        return [*paths, self.extra("residual"), self.extra("status"), self.mask()]
 
     def _mine(self, suffix: str) -> str:
         """Return what tells apart the maps that two series with the same entities share by name (M0map)."""

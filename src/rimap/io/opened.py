@@ -53,7 +53,7 @@ class OpenSeries:
     signed
         What the user says of the polarity.
     mask
-        Where maps are wanted, a file or an array (*X).
+        Where maps are wanted, a file or an array (*X); ``"auto"`` if that is to be found from the images.
     noise
         As the user gave it.
     notes
@@ -76,7 +76,7 @@ class OpenSeries:
     model: SignalModel
     part: str
     signed: bool | None
-    mask: MaskFile | NDArray[Any] | None
+    mask: MaskFile | NDArray[Any] | str | None
     noise: Noise | None
     notes: tuple[str, ...]
     given: Mapping[str, float | NDArray[np.float64]] = field(default_factory=dict)
@@ -95,6 +95,11 @@ class OpenSeries:
     def affine(self) -> NDArray[np.float64] | None:
         """(4, 4), voxel to world, mm; `None` if no header says where the images are."""
         return affine_of(placed_first(self.files))
+
+    @property
+    def finds_mask(self) -> bool:
+        """Whether the mask is to be found from the images."""
+        return isinstance(self.mask, str)
 
     def read(self) -> WeightedSeries:
         """Return the whole series.
@@ -120,7 +125,10 @@ class OpenSeries:
             raise self._named(error) from None
 
     def read_planes(self, a: int, b: int) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        """Return the images (N, *X) and the mask (*X) of planes `a` to `b` of the last axis, of a `settled` series."""
+        """Return the images (N, *X) and the mask (*X) of planes `a` to `b` of the last axis, of a `settled` series.
+
+        A mask that is to be found from the whole is left out.
+        """
         images, _, mask, _ = self._arrays((a, b))
         return images, mask
 
@@ -176,10 +184,12 @@ class OpenSeries:
             if f.stamp is not None:
                 f.stamp.check(f.path)
 
-    def _arrays(self, planes: Planes | None) -> tuple[NDArray[Any], SignalModel, NDArray[np.bool_] | None, list[str]]:
-        mask = self.mask
+    def _arrays(self, planes: Planes | None) -> tuple[NDArray[Any], SignalModel, Any, list[str]]:
+        mask: Any = self.mask
         if isinstance(mask, MaskFile):
             mask = mask.read(planes)
+        elif isinstance(mask, str):
+            mask = mask if planes is None else None
         elif mask is not None and planes is not None:
             mask = mask[..., planes[0] : planes[1]]
         images, about_range = self._normalised(read_volumes(self.files, self.keep, planes))

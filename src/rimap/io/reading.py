@@ -31,7 +31,7 @@ class Reading:
     sequence
         A signal model by name, if suffix and sidecars do not say it or are to be read as another one.
     mask
-        A file or an array (*X).
+        A file or an array (*X); ``"auto"`` for the voxels with signal.
     noise
         `Gaussian(…)` or `Rician(…)`.
     skip_first

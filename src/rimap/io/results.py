@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from rimap.advice import note
 from rimap.errors import InputError
+from rimap.foreground import Region
 from rimap.io.bids import absolute, is_nifti, models, read_json
 from rimap.io.finding import find_series
 from rimap.io.grid import affine_of, placed_first, same_grid
 from rimap.io.metadata import model_from_metadata
-from rimap.io.naming import desc_of, main_suffix, outputs_of, own_suffix, sidecar_of
+from rimap.io.naming import SIGNAL, desc_of, main_suffix, outputs_of, own_suffix, sidecar_of
 from rimap.io.nifti import open_nifti
 from rimap.io.provenance import ARRAY
 from rimap.io.reading import Reading
@@ -167,6 +168,20 @@ class ResultFiles:
             },
         )
 
+    def described(self) -> Region | None:
+        """Return the voxels that the figures of the run describe, from the mask that it wrote; `None` if there is none."""
+        path = self._path(*self._wanted()[SIGNAL])
+        if not path.is_file() or not self._of_this_series(path):
+            return None
+        file, shape = open_nifti(path), open_nifti(self.main).shape
+        if file.shape != shape or file.n_volumes != 1:
+            return None
+        inside, how = np.asarray(next(iter(file.volumes())) > 0), str(read_json(sidecar_of(path)).get("HowFound", ""))
+        if not inside.any():
+            return None
+        about = str(read_json(sidecar_of(path)).get("Description", ""))
+        return Region.of_mask(inside, how) if Region.of_mask(inside).words in about else Region.found(inside)
+
     def sources(self) -> list[Path]:
         """Return the images that were mapped.
 
@@ -291,6 +306,9 @@ class ResultFiles:
         """Return (desc, suffix) of each image: of parameters, their deviations, residual and status."""
         cls = self.model_class()
         wanted = {"status": ("status", self.suffix), "residual": ("residual", self.suffix)}
+        apart_by = [s for s in (cls.bids_suffix, *cls.also_reads) if s]
+        second = next((f"{SIGNAL}{s}" for s in apart_by if self._path(f"{SIGNAL}{s}", "mask").is_file()), SIGNAL)
+        wanted[SIGNAL] = (second, "mask")
         for q in outputs_of(cls):
             own = own_suffix(q, cls)
             wanted[q.name] = ("" if own else q.name, own or self.suffix)

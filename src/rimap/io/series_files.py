@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rimap.errors import InputError
+from rimap.foreground import AUTO
 from rimap.io.bids import Sidecars, model_of_suffix, models, sidecar_beside
 from rimap.io.given import given_maps
 from rimap.io.grid import affine_of, check_same_grid, placed_first, third_axis_as_images
@@ -191,7 +192,7 @@ class SeriesFiles:
             notes += check_same_grid([first, *companions])
             check_companions(files, companions)
         where: Any = how.mask
-        if isinstance(where, (str, Path)):
+        if isinstance(where, (str, Path)) and where != AUTO:
             where = MaskFile.of(Path(where), first.shape, affine_of(first))
             notes += where.notes
         delays, about_slices = slice_delays(files, self.metadata(), model)

@@ -14,12 +14,15 @@ from rimap.estimators import estimators
 from rimap.io.atomic import write_whole
 from rimap.io.results import ResultFiles
 from rimap.report.page import RUN_BLOCK, Run, page
+from rimap.report.statistics import share_column
 from rimap.series import Status
 
 #: Columns with numbers in a table of regions.
 _NUMBERS = {"label": int, "voxels": int, "n": int, "median": float, "iqr": float, "mean": float, "sd": float}
+#: and quartiles, which tables of earlier versions lack.
+_QUARTILES = ("q25", "q75")
 #: Columns with the share of each quality flag; tables of earlier versions lack them.
-_SHARES = {s.name.lower() for s in Status}
+_SHARES = {share_column(s) for s in Status}
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def page_again(result: ResultFiles, *, overwrite: bool = False) -> Again:
     run = _run(result, path, text)
     if problem:
         run = replace(run, warnings=(*run.warnings, f"This page has no measured signal: {problem}."))
-    write_whole(path, page(series, maps, run))
+    write_whole(path, page(series, maps, run, result.described()))
     return Again(path, problem)
 
 
@@ -136,7 +139,7 @@ def _table(path: Path) -> list[dict[str, Any]]:
 
 
 def _cell(column: str, text: str) -> Any:
-    if column in _SHARES:
+    if column in _SHARES or column in _QUARTILES:
         return float("nan" if text == "n/a" else text)
     if column in _NUMBERS:
         return _NUMBERS[column]("nan" if text == "n/a" else text)

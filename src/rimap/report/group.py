@@ -5,21 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rimap import __version__, colours
-from rimap.errors import InputError, count_of
-from rimap.io.bids import BidsName, compose, read_json
-from rimap.io.grid import affine_of
-from rimap.io.masks import read_labels, read_mask
-from rimap.io.nifti import open_nifti
-from rimap.quantities import Quantity, name_of, shown_name
-from rimap.report.statistics import COUNTED, describe, foreground
+from rimap.errors import count_of
+from rimap.foreground import HOW
+from rimap.quantities import name_of, shown_name
+from rimap.report.main_maps import MainMap, Row
+from rimap.report.statistics import share_column
 from rimap.report.templating import render, source
 from rimap.series import Status
 from rimap.signals import signal_models
@@ -30,175 +25,8 @@ from rimap.signals.settings import unit_symbol
 _ENOUGH = 5
 #: Regions and series that the page shows; the table has all.
 _MOST_REGIONS, _MOST_ROWS = 24, 2000
-#: BIDS has times in seconds, rimap in milliseconds; other units are the same.
-_TO_MILLISECONDS = 1000.0
-#: Shares of voxels by quality flag: columns of the table.
-SHARES = tuple(s for s in Status if s is not Status.OUTSIDE_MASK)
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class MainMap:
-    """The main map of a series in a derivative: a T1map, a T2starmap.
-
-    Parameters
-    ----------
-    path
-        The image.
-    entities
-        The entities of its name, without ``desc-``.
-    name
-        Its suffix without ``map``: ``T1``.
-    estimator
-        The estimator that made it.
-    prefix
-        The start of the ``desc-`` of the other maps of the series.
-    model
-        The name of the signal model; "" if the sidecar has none.
-    """
-
-    path: Path
-    entities: Mapping[str, str]
-    name: str
-    estimator: str
-    prefix: str
-    model: str = ""
-
-    @property
-    def quantity(self) -> Quantity:
-        """The declaration of the map in the signal model that made it, or else in the first one with such a map."""
-        known = signal_models()
-        if self.model in known and (found := main_of(known[self.model])).suffix == f"{self.name}map":
-            return found
-        return next(q for q in map(main_of, known.values()) if q.suffix == f"{self.name}map")
-
-    @property
-    def label(self) -> str:
-        """For messages: ``sub-01 ses-1 T1map``."""
-        return compose(self.entities, f"{self.name}map").replace("_", " ")
-
-    def beside(self, what: str, suffix: str = "") -> Path:
-        """Return the path of another map of the same series, by the end of its ``desc-``."""
-        desc = (self.prefix + what[:1].upper() + what[1:]) if self.prefix else what
-        entities = {**self.entities, **({"desc": desc} if desc else {})}
-        return self.path.with_name(f"{compose(entities, suffix or f'{self.name}map')}.nii.gz")
-
-
-def main_maps(
-    out: Path, *, subjects: Sequence[str] = (), sessions: Sequence[str] = (), estimator: str | None = None
-) -> list[MainMap]:
-    """Return the main maps in a derivative, in order of name: those with the suffix of a signal model's main map.
-
-    Parameters
-    ----------
-    subjects, sessions
-        Only these, without ``sub-`` and ``ses-``; all if empty.
-    estimator
-        Only the maps of this estimator; by default those whose names have no ``desc-``.
-    """
-    found, suffixes = [], {main_of(model).suffix for model in signal_models().values()}
-    for path in sorted(Path(out).glob("sub-*/**/*map.nii.gz")):
-        parsed = BidsName.parse(path.name)
-        if parsed is None or parsed.suffix not in suffixes:
-            continue
-        entities = dict(parsed.entities)
-        desc, sidecar = entities.pop("desc", ""), path.with_name(path.name.removesuffix(".nii.gz") + ".json")
-        if (subjects and entities.get("sub") not in subjects) or (sessions and entities.get("ses") not in sessions):
-            continue
-        if (desc and (estimator is None or desc != re.sub(r"[^a-zA-Z0-9]", "", estimator))) or not sidecar.is_file():
-            continue
-        about = read_json(sidecar)
-        made_by, model = str(about.get("Estimator", "")), str(about.get("SignalModel", ""))
-        if estimator in (None, made_by):
-            found.append(MainMap(path, entities, parsed.suffix.removesuffix("map"), made_by, desc, model))
-    return found
-
-
-def rows_of(
-    main: MainMap, *, labels: Path | None = None, names: Mapping[int, str] | None = None, mask: Path | None = None
-) -> list[Row]:
-    """Return one row for each region of one map, in the unit of its declaration (ms for times).
-
-    The regions are those of a label image if one is given; else the mask; else the mask of the maps; else, for maps
-    without a mask, the foreground of the amplitude map.
-
-    Raises
-    ------
-    InputError
-        If a file cannot be read, or is not on the grid of the map.
-    """
-    file = open_nifti(main.path)
-    values = (_TO_MILLISECONDS if main.quantity.unit == "ms" else 1.0) * next(iter(file.volumes()))
-    status = _beside(main.beside("status"), values.shape)
-    if status is None:
-        raise InputError(f"{main.label}: {main.beside('status').name} is missing. Map this series again.")
-    regions: list[tuple[int | str, str, NDArray[np.bool_]]]
-    if labels is not None:
-        image = read_labels(labels, file.shape, affine_of(file))
-        regions = [(int(v), (names or {}).get(int(v), ""), image == v) for v in np.unique(image[image != 0])]
-        if not regions:
-            raise InputError(f"{labels}: expected at least one region, got zeros only.")
-    elif mask is not None:
-        regions = [("mask", "", read_mask(mask, file.shape, affine_of(file)))]
-    elif (status == Status.OUTSIDE_MASK).any():
-        regions = [("mask", "", status != Status.OUTSIDE_MASK)]
-    else:
-        regions = [("signal", "", _signal(main, values.shape))]
-    return [_row(main, values, status, *region) for region in regions]
-
-
-def _beside(path: Path, shape: tuple[int, ...]) -> NDArray[Any] | None:
-    if not path.is_file():
-        return None
-    values = next(iter(open_nifti(path).volumes()))
-    if values.shape != shape:
-        raise InputError(f"{path}: expected the shape of the main map {shape}, got {values.shape}.")
-    return values
-
-
-def _signal(main: MainMap, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Return the foreground of the amplitude map; all voxels if there is none."""
-    model = signal_models().get(main.model)
-    suffixes = [p.suffix for p in model.parameters if p.amplitude and p.suffix] if model else []
-    for suffix in suffixes:
-        for desc in ("", model.bids_suffix if model else ""):  # two series with the same entities share a suffix
-            A = _beside(main.beside(desc, suffix), shape)
-            if A is not None:
-                return foreground(A[None])
-    return np.ones(shape, bool)
-
-
-def _row(
-    main: MainMap, values: NDArray[Any], status: NDArray[Any], region: int | str, name: str, where: NDArray[np.bool_]
-) -> Row:
-    found = status[where]
-    s = describe(values[where & np.isin(status, COUNTED)])
-    inside = max(1, int((found != Status.OUTSIDE_MASK).sum()))
-    return {
-        "participant_id": f"sub-{main.entities['sub']}",
-        "session_id": f"ses-{main.entities['ses']}" if "ses" in main.entities else "",
-        "map": main.name,
-        "unit": main.quantity.unit,
-        "estimator": main.estimator,
-        "region": region,
-        "name": name,
-        "voxels": int(where.sum()),
-        "n": s.n,
-        "median": s.median,
-        "q25": s.q25,
-        "q75": s.q75,
-        "iqr": s.iqr,
-        "mean": s.mean,
-        "sd": s.sd,
-        **{_share(x): float((found == x).sum() / inside) for x in SHARES},
-        "outlier": "",
-        "series": main.path.name.removesuffix(".nii.gz"),
-    }
-
-
-def _share(status: Status) -> str:
-    return f"share_{status.name.lower()}"
+#: Names of maps that a line of the page shows; it says how many more there are.
+_MOST_NAMES = 12
 
 
 def with_outliers(rows: Sequence[Row]) -> list[Row]:
@@ -242,7 +70,8 @@ def columns() -> dict[str, dict[str, Any]]:
         "unit": {"Description": "Unit of the median, the quartiles, the mean and the standard deviation"},
         "estimator": {"Description": "Estimator that made the map"},
         "region": {
-            "Description": "Value in the label image; mask: the mask; signal: the foreground of the amplitude map"
+            "Description": f"Value in the label image; mask: the mask; signal: {HOW}. desc-signal_mask beside each map has the "
+            "voxels of mask and signal"
         },
         "name": {"Description": "Name of the label"},
         "voxels": {"Description": "Voxels of the region"},
@@ -257,9 +86,10 @@ def columns() -> dict[str, dict[str, Any]]:
         ("sd", "Standard deviation between voxels"),
     ):
         about[key] = {"Description": text} | ({"Units": next(iter(units))} if len(units) == 1 else {})
-    for s in SHARES:
-        about[_share(s)] = {"Description": f"Share of the voxels of the region: {s.meaning}", "Units": "1"}
+    for s in Status:
+        about[share_column(s)] = {"Description": f"Share of the voxels of the region: {s.meaning}", "Units": "1"}
     return about | {
+        "warnings": {"Description": "Number of warnings about the map; its sidecar and group.html have them"},
         "outlier": {
             "Description": "low, high: the median is more than 1.5 interquartile ranges from the quartiles of all series; "
             "few: the share of estimated voxels is"
@@ -268,8 +98,30 @@ def columns() -> dict[str, dict[str, Any]]:
     }
 
 
+def warnings_of_maps(maps: Sequence[MainMap]) -> list[tuple[str, list[str]]]:
+    """Return each warning about the maps with the names of those that have it, the heaviest and then the most frequent first.
+
+    Warnings that differ in their figures alone are one; its text is that of the first map.
+    """
+    found: dict[str, tuple[str, list[str], int]] = {}
+    for m in maps:
+        for rank, text in enumerate(m.warnings):
+            first, names, before = found.setdefault(re.sub(r"\d[\d.,]*", "#", text), (text, [], rank))
+            names.append(m.series)
+            found[re.sub(r"\d[\d.,]*", "#", text)] = (first, names, min(before, rank))
+    listed = sorted(found.values(), key=lambda x: ("do not rely" not in x[0], x[2], -len(x[1])))
+    return [(text, list(dict.fromkeys(names))) for text, names, _ in listed]
+
+
 def page(
-    rows: Sequence[Row], *, title: str, made: str, command: str = "", failed: Sequence[Mapping[str, str]] = ()
+    rows: Sequence[Row],
+    *,
+    title: str,
+    made: str,
+    command: str = "",
+    failed: Sequence[Mapping[str, str]] = (),
+    maps: Sequence[MainMap] = (),
+    without_labels: Sequence[str] = (),
 ) -> str:
     """Return the page as HTML.
 
@@ -281,6 +133,10 @@ def page(
         The data set, the date and time, and the command line.
     failed
         ``participant_id``, ``series`` and ``reason`` of each series without a map.
+    maps
+        For their warnings.
+    without_labels
+        Names of the maps that have no labels, although others have.
     """
     regions = _by_region(rows)
     shown = dict(list(regions.items())[:_MOST_REGIONS])
@@ -301,7 +157,14 @@ def page(
         outliers=[r for r in rows if r["outlier"]],
         table=_table(rows, list(shown)),
         failed=failed,
+        warnings=[_listed(text, names) for text, names in warnings_of_maps(maps)],
+        without_labels=_listed("", without_labels),
     )
+
+
+def _listed(text: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return a text with the maps it is about, for the page."""
+    return {"text": text, "names": names[:_MOST_NAMES], "n": len(names), "more": max(0, len(names) - _MOST_NAMES)}
 
 
 _Region = tuple[str, Any]
@@ -346,15 +209,12 @@ def _strip(members: Sequence[Row]) -> dict[str, Any]:
 
 
 def _strip_of_shares(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return the share of estimated voxels of each map, over its regions."""
-    of_map: dict[str, list[Row]] = {}
+    """Return the share of estimated voxels of each map, over its mask or foreground: the first of its rows."""
+    of_map: dict[str, Row] = {}
     for r in rows:
-        of_map.setdefault(r["series"], []).append(r)
-    values = [
-        100 * sum(r["share_ok"] * r["voxels"] for r in rs) / max(1, sum(r["voxels"] for r in rs))
-        for rs in of_map.values()
-    ]
-    firsts = [rs[0] | {"outlier": ""} for rs in of_map.values()]
+        of_map.setdefault(r["series"], r)
+    values = [100 * r["share_ok"] for r in of_map.values()]
+    firsts = [r | {"outlier": ""} for r in of_map.values()]
     return {"title": "Voxels estimated", "unit": "%", **_box(values, firsts, most=100.0)}
 
 
@@ -411,10 +271,8 @@ def _table(rows: Sequence[Row], shown: Sequence[_Region]) -> dict[str, Any]:
     """Return the medians as a table: a line for each map, a column for each region."""
     lines: dict[str, dict[str, Any]] = {}
     for r in rows:
-        line = lines.setdefault(r["series"], {"who": _who(r), "series": r["series"], "cells": {}, "ok": [], "n": []})
+        line = lines.setdefault(r["series"], {"who": _who(r), "series": r["series"], "cells": {}, "row": r})
         line["cells"][r["map"], r["region"]] = r
-        line["ok"].append(r["share_ok"] * r["voxels"])
-        line["n"].append(r["voxels"])
     head = {key: _region_title(next(r for r in rows if (r["map"], r["region"]) == key)) for key in shown}
     return {
         "head": [f"{shown_name(key[0])} {text}" for key, text in head.items()],
@@ -423,7 +281,9 @@ def _table(rows: Sequence[Row], shown: Sequence[_Region]) -> dict[str, Any]:
                 "who": line["who"],
                 "series": line["series"],
                 "cells": [line["cells"].get(key) for key in shown],
-                "ok": 100 * sum(line["ok"]) / max(1, sum(line["n"])),
+                "estimator": line["row"]["estimator"],
+                "warnings": line["row"]["warnings"],
+                "ok": 100 * line["row"]["share_ok"],
             }
             for line in list(lines.values())[:_MOST_ROWS]
         ],

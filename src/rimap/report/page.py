@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from rimap import __version__, colours
 from rimap.advice import notes_of, warnings_of
+from rimap.foreground import Region
 from rimap.quantities import is_relaxation, name_of, quantities_of, values_of, window_of
 from rimap.report.charts import histogram, precision
 from rimap.report.embedding import Embedded, embed, image_window
@@ -28,9 +29,9 @@ from rimap.report.statistics import (
     Statistics,
     counted,
     describe,
-    foreground,
     known_parameters,
     region,
+    region_of_maps,
     statistics_of,
 )
 from rimap.report.templating import render, source
@@ -87,7 +88,7 @@ class Run:
     network_start: str = ""
 
 
-def page(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> str:
+def page(series: WeightedSeries | None, maps: ParameterMaps, run: Run, described: Region | None = None) -> str:
     """Return the page as HTML.
 
     Parameters
@@ -99,25 +100,24 @@ def page(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> str:
         The maps that were estimated from them.
     run
         What else the page says.
+    described
+        The voxels that the figures describe, if they are known: else the mask of the series, or the foreground.
     """
     script = source("viewer.js")
     run = replace(run, estimator_title=title_of(maps, run.estimator_title))
     return render(
         "report.html",
-        **_content(series, maps, run),
+        **_content(series, maps, run, described),
         css=source("base.css", "report.css"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )
 
 
-def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> dict[str, Any]:
-    if series is None:
-        inside, where = _region_of_maps(maps)
-        affine = maps.affine
-    else:
-        inside, where = region(series)
-        affine = series.affine
+def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run, described: Region | None) -> dict[str, Any]:
+    described = described or (region_of_maps(maps) if series is None else region(series))
+    inside, where = described.inside, described.words
+    affine = maps.affine if series is None else series.affine
     finite = np.isfinite(maps.kappa).all(0) & inside
     shown = finite if finite.any() else inside
     view = view_of(affine, shown)
@@ -185,18 +185,6 @@ def _json(data: Any) -> str:
     """Return JSON that can stand in a script element."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _region_of_maps(maps: ParameterMaps) -> tuple[NDArray[np.bool_], str]:
-    """Return the voxels (*X) that the figures describe if there are no images: the mask, else where the signal is large."""
-    selected = maps.status != Status.OUTSIDE_MASK
-    if not selected.all():
-        return np.asarray(selected), "in the mask"
-    amplitudes = np.stack(
-        [np.nan_to_num(maps[p.name]) for p in maps.model.amplitudes] or [np.isfinite(maps.kappa).all(0)]
-    )
-    bright = foreground(amplitudes)
-    return bright, "where there is signal" if not bright.all() else "of all voxels"
 
 
 def _viewer(

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.quantities import quantities_of, values_of
+from rimap.foreground import Region, foreground
+from rimap.quantities import Quantity, as_stored, quantities_of, values_of
 from rimap.series import ParameterMaps, Status, WeightedSeries
 
 #: Quality flags whose values enter the statistics. Values at a bound do: leaving them out would hide a tail.
@@ -66,64 +67,78 @@ def known_parameters(maps: ParameterMaps) -> set[str]:
     return known | {p.name for p in maps.model.parameters if not np.isfinite(maps.sd[p.name]).any()}
 
 
-def foreground(images: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return the foreground (*X) of images (N, *X).
+def region(series: WeightedSeries) -> Region:
+    """Return the voxels that the figures describe: those of the mask, else the foreground of the images."""
+    return Region.found(foreground(series.images)) if series.mask is None else Region.of_mask(series.selected)
 
-    It is Otsu's threshold on the square root of the root mean square over the images. All voxels are foreground if the
-    threshold leaves out or keeps almost nothing, or if what it leaves out is not much darker: it would split the tissue.
-    Figures and pictures use it; maps are made everywhere.
 
-    References
-    ----------
-    Otsu 1979, doi:10.1109/TSMC.1979.4310076.
+def region_of_maps(maps: ParameterMaps) -> Region:
+    """Return the voxels that the figures describe if there are neither images nor their mask: maps of an earlier version.
+
+    It is the mask of the maps, or else the foreground of the amplitudes.
     """
-    power = np.zeros(images.shape[1:])
-    with np.errstate(invalid="ignore", over="ignore"):
-        for image in images:  # one at a time: the squares of a large volume would not fit
-            power += np.square(image, dtype=np.float64)
-    x = np.where(np.isfinite(power), power, 0.0) ** 0.25
-    if not np.ptp(x) > 1e-6 * x.max():
-        return np.ones(x.shape, bool)  # the same everywhere
-    counts, edges = np.histogram(x, bins=256)
-    centres, n = (edges[1:] + edges[:-1]) / 2, np.cumsum(counts)
-    total = np.cumsum(counts * centres)
-    below, above = n[:-1], n[-1] - n[:-1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        apart = below * above * (total[:-1] / below - (total[-1] - total[:-1]) / above) ** 2
-    bright = x > edges[1:-1][np.argmax(np.nan_to_num(apart))]
-    split = 0.01 < bright.mean() < 0.95 and np.mean(x[~bright] ** 2) < 0.35 * np.mean(x[bright] ** 2)
-    return np.asarray(bright if split else np.ones_like(bright))
-
-
-def region(series: WeightedSeries) -> tuple[NDArray[np.bool_], str]:
-    """Return the voxels (*X) that the figures describe, and their name in words: the mask, else the foreground."""
-    if series.mask is not None:
-        return series.selected, "in the mask"
-    bright = foreground(series.images)
-    return bright, "where there is signal" if not bright.all() else "of all voxels"
+    selected = np.asarray(maps.status != Status.OUTSIDE_MASK)
+    if not selected.all():
+        return Region.of_mask(selected)
+    amplitudes = [np.nan_to_num(maps[p.name]) for p in maps.model.amplitudes] or [np.isfinite(maps.kappa).all(0)]
+    return Region.found(foreground(np.stack(amplitudes)))
 
 
 def statistics_of(maps: ParameterMaps, where: NDArray[np.bool_]) -> dict[str, Statistics]:
     """Return the statistics of every map, also of derived ones, over the voxels of `where` (*X) that count, by name."""
     where = where & counted(maps)
-    return {q.name: describe(values_of(q, maps.model, maps)[where]) for q in quantities_of(maps.model)}
+    return {q.name: describe(stored_values(q, maps, where)) for q in quantities_of(maps.model)}
+
+
+def stored_values(q: Quantity, maps: ParameterMaps, where: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the values of a map at voxels, as its file has them."""
+    return as_stored(q, values_of(q, maps.model, maps)[where])
+
+
+def share_column(status: Status) -> str:
+    """Return the name of the column with the share of a quality flag.
+
+    >>> share_column(Status.OK)
+    'share_ok'
+    """
+    return f"share_{status.name.lower()}"
+
+
+def figures_of(values: NDArray[Any], status: NDArray[Any], where: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return the columns with the figures of a region: number of voxels, statistics of those that count, shares.
+
+    Parameters
+    ----------
+    values, status, where
+        (*X): a map as its file has it, its quality flags, and the voxels of the region.
+    """
+    s = describe(values[where & np.isin(status, COUNTED)])
+    return {
+        "voxels": int(where.sum()),
+        "n": s.n,
+        "median": s.median,
+        "q25": s.q25,
+        "q75": s.q75,
+        "iqr": s.iqr,
+        "mean": s.mean,
+        "sd": s.sd,
+        **shares(status[where]),
+    }
 
 
 def shares(status: NDArray[Any]) -> dict[str, float]:
-    """Return the share of each quality flag among voxels, by column name: ``at_bound`` is the one at bound.
+    """Return the share of each quality flag among voxels, by column name.
 
-    >>> shares(np.array([0, 0, 1, 7]))["off_model"]
+    >>> shares(np.array([0, 0, 1, 7]))["share_at_bound"]
     0.25
     """
-    return {s.name.lower(): float(np.mean(status == s)) if status.size else float("nan") for s in Status}
+    return {share_column(s): float(np.mean(status == s)) if status.size else float("nan") for s in Status}
 
 
 def roi_table(
     maps: ParameterMaps, labels: NDArray[Any], names: Mapping[int, str] | None = None
 ) -> list[dict[str, Any]]:
-    """Return one row for each label: n, median, IQR, mean and SD of the main map and of the relaxation time behind it.
-
-    The share of each quality flag among the voxels of the label follows.
+    """Return one row for each label: the figures of the main map and of the relaxation time behind it (`figures_of`).
 
     Parameters
     ----------
@@ -149,25 +164,10 @@ def roi_table(
         raise InputError(
             "labels: expected whole numbers, got fractions. Resample label images with nearest-neighbour interpolation."
         )
-    where, rows = counted(maps), []
-    main, time = maps.model.main, maps.model.time
+    rows, main, time = [], maps.model.main, maps.model.time
+    stored = {q.name: (q.unit, as_stored(q, values_of(q, maps.model, maps))) for q in (main, time)}
     for value in values:
-        region = labels == value
-        for q in (main,) if main == time else (main, time):
-            s = describe(values_of(q, maps.model, maps)[region & where])
-            rows.append(
-                {
-                    "label": int(value),
-                    "name": (names or {}).get(int(value), ""),
-                    "map": q.name,
-                    "unit": q.unit,
-                    "voxels": int(region.sum()),
-                    "n": s.n,
-                    "median": s.median,
-                    "iqr": s.iqr,
-                    "mean": s.mean,
-                    "sd": s.sd,
-                    **shares(maps.status[region]),
-                }
-            )
+        for name, (unit, x) in stored.items():
+            about = {"label": int(value), "name": (names or {}).get(int(value), ""), "map": name, "unit": unit}
+            rows.append(about | figures_of(x, maps.status, labels == value))
     return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rimap.errors import InputError, one_of
@@ -55,7 +56,7 @@ def _check_options(request: Request, found: Sequence[SeriesFiles]) -> None:
     if request.skip_first < 0:
         raise InputError(f"--skip-first: expected a number of times, got {request.skip_first}.")
     for path, option in ((request.mask, "--mask"), (request.rois, "--rois")):
-        if path is not None and not path.is_file():
+        if isinstance(path, Path) and not path.is_file():
             raise InputError(f"{option} {path}: there is no such file.")
 
 

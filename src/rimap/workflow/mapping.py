@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rimap.errors import InputError
@@ -23,6 +24,7 @@ from rimap.workflow.writing import Making, Mapped, Result, written
 
 if TYPE_CHECKING:
     from rimap.estimators import Estimator
+    from rimap.foreground import Region
     from rimap.io import SeriesFiles
     from rimap.io.opened import OpenSeries
     from rimap.series import ParameterMaps, WeightedSeries
@@ -275,10 +277,13 @@ def _whole(
             maps = estimate_by_delay(estimator, series, opened.delays, progress)
         else:
             maps = spread(estimator, series, progress) if spread else estimator.estimate(series, progress=progress)
+    described = _told_how(request, report.region(series))
     return Mapped(
         shown=series,
         shown_maps=maps,
         maps=maps,
+        described=described,
+        foreground=described,
         shape=series.shape,
         count=maps.count(),
         rois=[] if labels is None else report.roi_table(maps, labels, label_names(request.rois)),
@@ -288,6 +293,16 @@ def _whole(
         given=opened.given_from,
         metadata=about_alignment,
     )
+
+
+def _told_how(request: Request, region: Region) -> Region:
+    """Return a region with how its mask was found, for its sidecar."""
+    from rimap.foreground import AUTO, HOW
+
+    if request.mask is None:
+        return region
+    how = HOW if request.mask == AUTO else f"the mask that was given, {Path(request.mask).name}"
+    return replace(region, how=how)
 
 
 def _in_slabs(
@@ -314,10 +329,12 @@ def _in_slabs(
     if labels is not None:
         maps, values = done.labelled(labels.unpacked(folder))
         rois = report.roi_table(maps, values, label_names(request.rois))
-    shown, shown_maps, n = done.some(voxels)
+    shown, shown_maps, chosen = done.some(voxels)
     shown, _ = in_register(shown, align=False, threads=request.threads)
-    all_planes = opened.shape[-1]
+    n, all_planes = len(chosen), opened.shape[-1]
     return Mapped(
+        described=replace(done.described, inside=done.described.inside[..., chosen]),
+        foreground=_told_how(request, done.described),
         shown=shown,
         shown_maps=shown_maps,
         maps=done.maps,

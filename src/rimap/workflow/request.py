@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rimap.errors import InputError
+from rimap.foreground import AUTO
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class Request:
     estimator_options
         Options of that estimator by name: `lambda_B`, `network`, `sd_draws`.
     mask
-        NIfTI file, non-zero where maps are wanted.
+        NIfTI file, non-zero where maps are wanted; ``"auto"`` for the voxels with signal.
     times_ms, tr_ms
         Times along the axis of the series in the order of the images, and repetition time: one or one per image, ms.
     settings
@@ -63,7 +64,7 @@ class Request:
     out: Path
     estimator: str | None = None
     estimator_options: Mapping[str, Any] = field(default_factory=dict)
-    mask: Path | None = None
+    mask: Path | str | None = None
     times_ms: tuple[float, ...] | None = None
     tr_ms: tuple[float, ...] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -93,8 +94,8 @@ class Request:
         inputs: Any = self.inputs
         several = (inputs,) if isinstance(inputs, (str, Path)) else tuple(inputs)
         values: dict[str, Any] = {"inputs": tuple(Path(p) for p in several), "out": Path(self.out)}
-        for name in ("mask", "rois"):
-            values[name] = None if (path := getattr(self, name)) is None else Path(path)
+        values["rois"] = None if self.rois is None else Path(self.rois)
+        values["mask"] = self.mask if self.mask in (None, AUTO) else Path(self.mask)
         for name in ("times_ms", "tr_ms"):
             values[name] = None if (numbers := getattr(self, name)) is None else _numbers(numbers)
         known: Mapping[str, Any] = self.given

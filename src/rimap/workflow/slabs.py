@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap import foreground
 from rimap.advice import ordered
 from rimap.errors import InputError
 from rimap.estimators import sigma
@@ -19,6 +20,7 @@ from rimap.estimators.checks.missing import Missing, Whole, sample_of_planes, sc
 from rimap.estimators.mle.estimator import MLE
 from rimap.estimators.nlls.covariance import covariance_for
 from rimap.estimators.nlls.estimator import NLLS, noise_of, sd_for
+from rimap.foreground import Region
 from rimap.io.slabs import MapsOnDisk, Planes, cuts
 from rimap.likelihood import Gaussian, Noise
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -60,12 +62,15 @@ class Slabwise:
         (*X) quality flags, in memory: a byte for each voxel.
     planes
         The slabs.
+    described
+        The voxels (*X) that figures describe.
     """
 
     opened: OpenSeries
     maps: MapsOnDisk
     status: NDArray[np.uint8]
     planes: Sequence[Planes]
+    described: Region
 
     def held(self, where: Any) -> dict[str, Any]:
         """Return what is known of some voxels, as `WeightedSeries.held` does."""
@@ -76,8 +81,8 @@ class Slabwise:
         counts = np.bincount(self.status.reshape(-1, order="A"), minlength=len(Status))
         return {s: int(counts[s]) for s in Status if counts[s]}
 
-    def some(self, voxels: int) -> tuple[WeightedSeries, ParameterMaps, int]:
-        """Return planes evenly apart, of about so many voxels: series, maps, and how many planes there are of them."""
+    def some(self, voxels: int) -> tuple[WeightedSeries, ParameterMaps, list[int]]:
+        """Return planes evenly apart, of about so many voxels: series, maps, and which planes they are."""
         axes = tuple(range(self.status.ndim - 1))
         good = np.flatnonzero((self.status <= Status.AT_BOUND).any(axes))
         used = good if len(good) else np.flatnonzero((self.status < Status.NOT_FINITE).any(axes))
@@ -111,7 +116,7 @@ class Slabwise:
             noise=series.noise,
             affine=affine,
         )
-        return series, maps, len(chosen)
+        return series, maps, chosen
 
     def labelled(self, labels: LabelFile) -> tuple[ParameterMaps, NDArray[np.int64]]:
         """Return the maps (Q, n) and the labels (n) of the voxels that have one.
@@ -155,6 +160,8 @@ def estimate(
         For the same input as if the whole were mapped at once.
     """
     opened = opened.unpacked(folder).settled()
+    slabs = cuts(opened.shape, voxels)
+    opened, described = _described(opened, slabs)
     squares = voxelwise(estimator, opened.model, opened.noise)
     assert squares is not None
     opened = replace(  # so that every step below knows what is fixed, as if it were given
@@ -162,7 +169,6 @@ def estimate(
     )
     squares = NLLS(threads=squares.threads)
     model, Q = opened.model, len(opened.model.parameters)
-    slabs = cuts(opened.shape, voxels)
     empty = np.empty(0)
     settings = settings_of_options(estimator)
     settings.pop("lambda_B", None)  # no field is smoothed voxel by voxel
@@ -171,7 +177,7 @@ def estimate(
         affine=opened.affine, estimator=estimator.name, settings=settings,
         covariance=np.empty((Q * (Q + 1) // 2, 0)) if model.derived else None,
     )  # fmt: skip
-    done = Slabwise(opened, MapsOnDisk(folder, opened.shape, head), np.empty(opened.shape, np.uint8), slabs)
+    done = Slabwise(opened, MapsOnDisk(folder, opened.shape, head), np.empty(opened.shape, np.uint8), slabs, described)
     selected = finite = signal = False
     missing = Missing.none(model.n_images)
     standing = _read_some(opened, sample_of_planes(opened.shape))
@@ -225,6 +231,25 @@ def estimate(
     else:
         warnings = ordered((*model_warnings(model), *told))
     return replace(done, maps=replace(done.maps, head=replace(head, warnings=warnings)))
+
+
+def _described(opened: OpenSeries, slabs: Sequence[Planes]) -> tuple[OpenSeries, Region]:
+    """Return the series with the mask that it asks for, and the voxels that figures describe, as `report.region` does for the whole."""
+    if opened.mask is not None and not opened.finds_mask:
+        masks = [opened.read_planes(a, b)[1] for a, b in slabs]
+        return opened, Region.of_mask(np.concatenate([m for m in masks if m is not None], -1))
+    without = replace(opened, mask=None)
+
+    def pieces() -> Iterator[tuple[NDArray[Any], NDArray[np.float64]]]:
+        for a, b in slabs:
+            images = without.read_planes(a, b)[0]
+            yield images, foreground.strength(images)
+
+    limit = foreground.threshold(pieces)
+    inside = np.concatenate([foreground.above(x, limit) for _, x in pieces()], -1)
+    if not opened.finds_mask:
+        return opened, Region.found(inside)
+    return replace(opened, mask=inside, notes=(*opened.notes, foreground.note_on(inside))), Region.of_mask(inside)
 
 
 def _read_some(opened: OpenSeries, planes: Any) -> WeightedSeries | None:

@@ -72,13 +72,13 @@ def _told(label: str, texts: Sequence[str], n_series: int) -> list[str]:
 
 
 def in_a_line(r: Result) -> str:
-    """Return the main figures of a series."""
+    """Return the main figures of a series, and its estimator."""
     from rimap.report.numbers import number
 
     s, unit = r.statistics[r.main], r.units[r.main]
     return (
         f"{r.titles[r.main]} {number(s.median)} {unit} ({number(s.q25)}–{number(s.q75)}), {100 * r.share_ok:.1f} % ok, "
-        f"{r.seconds:.1f} s"
+        f"by {r.estimator.split(' – ')[0]} in {r.seconds:.1f} s"
     )
 
 

@@ -16,6 +16,7 @@ from rimap.workflow.request import Request
 
 if TYPE_CHECKING:
     from rimap.estimators import Estimator
+    from rimap.foreground import Region
     from rimap.io import SeriesFiles
     from rimap.io.records import Record
     from rimap.io.slabs import MapsOnDisk
@@ -102,6 +103,8 @@ class Mapped:
         Refuses files that have changed since they were read.
     given
         Where each known parameter is from, by name: a file, a number, or ``"array"``.
+    described, foreground
+        The voxels that figures describe: of what is shown, and of the whole.
     note
         Which part is shown, "" for the whole.
     metadata
@@ -117,6 +120,8 @@ class Mapped:
     seconds: float
     compiling: float
     check: Callable[[], None]
+    described: Region
+    foreground: Region
     given: Mapping[str, Path | float | str] = field(default_factory=dict)
     note: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -145,7 +150,7 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
 
     request, files, estimator = making.request, making.files, making.estimator
     series, maps, rois = mapped.shown, mapped.shown_maps, mapped.rois
-    told = ordered((*series.notes, *maps.warnings))
+    told = ordered((*series.notes, *maps.warnings, *_about_sd(mapped)))
     part = (note(f"Mapped in slabs; figures and images show the voxels {mapped.note}."),) if mapped.note else ()
     new = map_files(
         mapped.maps,
@@ -154,6 +159,7 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         fill=math.nan if request.fill is None else request.fill,
         rates=request.rates,
         given=mapped.given,
+        described=mapped.foreground,
         extra_metadata={**mapped.metadata, "Warnings": list(warnings_of(told)), "Notes": list(notes_of(told))},
     )
     page, table = _places(new.images[0], files, request.out)
@@ -173,14 +179,14 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         warnings=(*told, *part),
         rois=rois,
     )
-    contents = {**new.contents, page: as_bytes(report.page(series, maps, run))}
+    contents = {**new.contents, page: as_bytes(report.page(series, maps, run, mapped.described))}
     if rois:
         contents[table] = as_bytes(tsv(rois))
     mapped.check()
     with making.record.writing():
         write_together(contents, remove=new.stale if overwrite else ())
     making.record.finish(path for path in contents if path not in new.dataset_files)
-    inside, where = report.region(series)
+    inside, where = mapped.described.inside, mapped.described.words
     statistics = report.statistics_of(maps, inside)
     return Result(
         label=files.label,
@@ -208,6 +214,19 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         rois=rois,
         roi_file=table if rois else None,
     )
+
+
+def _about_sd(mapped: Mapped) -> list[str]:
+    """Return a note about maps of standard deviations that are not written."""
+    from rimap.io.derivatives import without_sd
+    from rimap.quantities import shown_name
+
+    names = [shown_name(name) for name in without_sd(mapped.maps, mapped.given)]
+    if not names:
+        return []
+    noise = mapped.shown_maps.noise
+    why = "the noise level is not known" if noise is None or noise.sigma is None else "no voxel has one"
+    return [note(f"No map of the standard deviation of {' and '.join(names)} is written: {why}.")]
 
 
 def _noise_text(maps: ParameterMaps) -> str:

@@ -24,7 +24,8 @@ class App:
     request
         The options of each series. Its only input is the data set.
     masks, rois
-        A file, a pattern or a BIDS folder with the mask or the labels of each series.
+        A file, a pattern or a BIDS folder with the mask or the labels of each series; ``"auto"`` for masks of the voxels with
+        signal.
     nprocs
         Cores to use.
     work_dir
@@ -36,7 +37,7 @@ class App:
     """
 
     request: Request
-    masks: Path | None = None
+    masks: Path | str | None = None
     rois: Path | None = None
     nprocs: int | None = None
     work_dir: Path | None = None
@@ -64,7 +65,7 @@ def check(app: App) -> ClusterOptions | None:
     if app.cluster_options is not None and app.cluster != "slurm":
         raise InputError("--cluster-options is for --cluster slurm. Leave it out.")
     for where, option in ((app.masks, "--mask"), (app.rois, "--rois")):
-        if where is not None and "{" not in str(where) and not where.exists():
+        if isinstance(where, Path) and "{" not in str(where) and not where.exists():
             raise InputError(f"{option} {where}: there is no such file or folder.")
     if app.validate:
         check_dataset(app.data)
@@ -77,11 +78,13 @@ def own_request(app: App, files: SeriesFiles) -> Request:
 
     time = next(p.name for p in files.model_class(app.request.sequence).parameters if p.role == "time")
     entities = {**files.entities, "map": time}
-    mask, rois = (
-        None if where is None else image_for(where, entities, suffixes, option=option, label=files.label, prefer=d)
+    mask, rois = (  # a mask that is to be found, and what is left out, stay as they are
+        image_for(where, entities, suffixes, option=option, label=files.label, prefer=d)
+        if isinstance(where, Path)
+        else where
         for where, suffixes, option, d in (
             (app.masks, ("mask",), "--mask", "brain"),
             (app.rois, ("dseg",), "--rois", ""),
         )
     )
-    return replace(app.request, mask=mask, rois=rois)
+    return replace(app.request, mask=mask, rois=None if rois is None else Path(rois))

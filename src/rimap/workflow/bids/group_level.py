@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -22,18 +22,31 @@ from rimap.workflow.listener import SILENT, Listener
 from rimap.workflow.regions import label_names, tsv
 
 if TYPE_CHECKING:
-    from rimap.report.group import MainMap, Row
+    from rimap.report.main_maps import MainMap, Row
 
-#: Of the files that are written.
+#: Of the files that are written, and of the tables of regions put together.
 STEM = "group"
-_IGNORED = (f"{STEM}.*", FAILED)
+REGIONS = f"{STEM}_rois"
+_IGNORED = (f"{STEM}.*", f"{REGIONS}.*", FAILED)
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The rows of one map, as they come back from a worker."""
+    """The rows of one map, as they come back from a worker.
+
+    Parameters
+    ----------
+    rows
+        That of the whole map, and those of its regions if it has labels.
+    table
+        The table of regions that the run wrote which made the map, as text.
+    labelled
+        Whether it has labels.
+    """
 
     rows: Sequence[Row]
+    table: Sequence[Mapping[str, str]]
+    labelled: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +63,12 @@ class GroupRun:
         The maps that could not be read.
     found
         How many maps there are.
+    without_labels
+        The maps that have no labels, although others have or `--rois` asks for them.
+    warnings
+        Each warning about the maps, with the names of those that have it.
+    has_table
+        Whether tables of regions were put together.
     seconds
         Time that all of it took.
     """
@@ -58,11 +77,14 @@ class GroupRun:
     rows: tuple[Row, ...]
     failures: tuple[Failure, ...]
     found: int
+    without_labels: tuple[str, ...]
+    warnings: tuple[tuple[str, list[str]], ...]
+    has_table: bool
     seconds: float
 
 
 def group(app: App, listener: Listener = SILENT) -> GroupRun:
-    """Write ``group.html``, ``group.tsv`` and ``group.json`` into OUT.
+    """Write ``group.html``, ``group.tsv`` and ``group.json`` into OUT, and the tables of regions of all series as one.
 
     Raises
     ------
@@ -71,7 +93,8 @@ def group(app: App, listener: Listener = SILENT) -> GroupRun:
     """
     from rimap.io import write_whole
     from rimap.io.provenance import to_json
-    from rimap.report.group import columns, main_maps, page, with_outliers
+    from rimap.report.group import columns, page, warnings_of_maps, with_outliers
+    from rimap.report.main_maps import main_maps, whole_table
 
     started, request = time.perf_counter(), app.request
     options, out = check(app), request.out
@@ -79,15 +102,19 @@ def group(app: App, listener: Listener = SILENT) -> GroupRun:
     if not maps:
         of = f" of {request.estimator}" if request.estimator else ""
         raise InputError(f"{out} holds no T1 or T2 map{of}. Make them first: rimap bids {app.data} {out} participant.")
-    found: dict[Path, Sequence[Row]] = {}
+    found: dict[Path, Figures] = {}
     failures: list[Failure] = []
     with contextlib.closing(_figures(app, options, maps, listener)) as coming:
         for main, outcome in coming:
             if isinstance(outcome, Failure):
                 failures.append(outcome)
             else:
-                found[main.path] = outcome.rows
-    rows = with_outliers([row for main in maps for row in found.get(main.path, ())])
+                found[main.path] = outcome
+    there = [main for main in maps if main.path in found]
+    rows = with_outliers([row for main in there for row in found[main.path].rows])
+    asked = app.rois is not None or any(found[main.path].labelled for main in there)
+    without = [main.series for main in there if asked and not found[main.path].labelled]
+    tables = whole_table([(main, found[main.path].table) for main in there])
     if rows:
         html = page(
             rows,
@@ -95,16 +122,23 @@ def group(app: App, listener: Listener = SILENT) -> GroupRun:
             made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
             command=shlex.join(["rimap", *request.command]) if request.command else "",
             failed=[*read_failed(out), *({"series": f.label, "reason": f.reason} for f in failures)],
+            maps=there,
+            without_labels=without,
         )
         write_whole(out / f"{STEM}.tsv", tsv(rows))
         write_whole(out / f"{STEM}.json", to_json(columns()))
         write_whole(out / f"{STEM}.html", html)
+        if tables:
+            write_whole(out / f"{REGIONS}.tsv", tsv(tables))
         _ignore(out)
     return GroupRun(
         out=out,
         rows=tuple(rows),
         failures=tuple(failures),
         found=len(maps),
+        without_labels=tuple(without),
+        warnings=tuple(warnings_of_maps(there)),
+        has_table=bool(tables),
         seconds=time.perf_counter() - started,
     )
 
@@ -112,11 +146,12 @@ def group(app: App, listener: Listener = SILENT) -> GroupRun:
 def _figures(
     app: App, options: Any, maps: Sequence[MainMap], listener: Listener
 ) -> Generator[tuple[MainMap, Figures | Failure], None, None]:
+    out = app.request.out
     with team(replace(app, nprocs=app.nprocs or _few(len(maps))), options, len(maps), listener) as crew:
         if crew.executor is None:
-            yield from ((m, attempt(m.label, partial(figures, app.masks, app.rois, m))) for m in maps)
+            yield from ((m, attempt(m.label, partial(figures, _masks(app), app.rois, out, m))) for m in maps)
             return
-        futures = {crew.executor.submit(figures, app.masks, app.rois, m): m for m in maps}
+        futures = {crew.executor.submit(figures, _masks(app), app.rois, out, m): m for m in maps}
         for future in as_completed(futures):
             yield futures[future], attempt(futures[future].label, future.result)
 
@@ -128,20 +163,35 @@ def _few(n: int) -> int:
     return max(1, min(cores(), n // 20))
 
 
-def figures(masks: Path | None, rois: Path | None, main: MainMap) -> Figures:
-    """Return the rows of one map: over its labels, else over its mask. A dseg beside the map is used by default."""
-    from rimap.io.beside import image_for
-    from rimap.report.group import rows_of
+def _masks(app: App) -> Path | None:
+    """Return where masks are; the voxels with signal are taken by default."""
+    return app.masks if isinstance(app.masks, Path) else None
+
+
+def figures(masks: Path | None, rois: Path | None, out: Path, main: MainMap) -> Figures:
+    """Return the rows of one map: over its mask or the voxels with signal, then over its labels.
+
+    The labels are those that are asked for; else those of the run that made the map, with the numbers of its table; else those of a
+    dseg beside the map. A map without labels has the row of the whole alone.
+    """
+    from rimap.io.beside import NoImage, image_for
+    from rimap.report.main_maps import read_table, rows_of, rows_of_table
 
     where = partial(image_for, entities={**main.entities, "map": main.name}, label=main.label)
-    labels = mask = None
+    mask = None if masks is None else where(masks, suffixes=("mask",), option="--mask", prefer="brain")
+    path = main.table(out)
+    table = read_table(path) if path.is_file() else []
+    if rois is None and table:
+        rows = [*rows_of(main, mask=mask), *rows_of_table(main, table)]
+        return Figures(rows, table, True)
+    labels = None
     if rois is not None:
-        labels = where(rois, suffixes=("dseg",), option="--rois")
-    elif masks is not None:
-        mask = where(masks, suffixes=("mask",), option="--mask", prefer="brain")
+        with contextlib.suppress(NoImage):
+            labels = where(rois, suffixes=("dseg",), option="--rois")
     elif any(main.path.parent.glob(f"sub-{main.entities['sub']}*_dseg.nii*")):
         labels = where(main.path.parent, suffixes=("dseg",), option="beside the map")
-    return Figures(rows_of(main, labels=labels, names=label_names(labels), mask=mask))
+    rows = rows_of(main, labels=labels, names=label_names(labels), mask=mask)
+    return Figures(rows, table, labels is not None)
 
 
 def _title(out: Path) -> str:

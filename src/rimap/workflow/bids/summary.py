@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from rimap.advice import ordered
 from rimap.errors import count_of
-from rimap.workflow.bids.group_level import STEM
+from rimap.workflow.bids.group_level import REGIONS, STEM
 from rimap.workflow.bids.outcome import Failure
 from rimap.workflow.summary import notes_in_short
 
 if TYPE_CHECKING:
-    from rimap.report.group import Row
+    from rimap.report.main_maps import Row
     from rimap.workflow.bids.group_level import GroupRun
     from rimap.workflow.bids.participant_level import DatasetRun
     from rimap.workflow.writing import Result
@@ -30,7 +30,9 @@ def of_participants(run: DatasetRun) -> Iterator[str]:
         n = len(run.kept)
         yield f"{n} series {'was' if n == 1 else 'were'} finished before (--overwrite maps them again)"
     if run.results:
-        yield f"{len(run.results)} series mapped in {run.seconds:.1f} s by {run.results[0].estimator}: {run.out}"
+        yield f"{len(run.results)} series mapped in {run.seconds:.1f} s: {run.out}"
+        for estimator, n in Counter(r.estimator for r in run.results).items():
+            yield f"  {n} by {estimator}"
 
 
 def warnings(results: Sequence[Result]) -> Iterator[str]:
@@ -71,7 +73,22 @@ def of_group(run: GroupRun) -> Iterator[str]:
         more = f" and {len(outliers) - _MOST_OUTLIERS} more" if len(outliers) > _MOST_OUTLIERS else ""
         yield f"outliers  {', '.join(outliers[:_MOST_OUTLIERS])}{more}"
     n = len({r["series"] for r in run.rows})
-    yield f"{count_of(n, 'map')} in {run.seconds:.1f} s: {run.out / STEM}.html, {STEM}.tsv, {STEM}.json"
+    of = Counter(r["estimator"] for r in {r["series"]: r for r in run.rows}.values())
+    counts = [f"{name} ({count_of(k, 'map')})" for name, k in of.items()]
+    yield f"estimators  {', '.join(counts)}"
+    files = [f"{run.out / STEM}.html", f"{STEM}.tsv", f"{STEM}.json", *([f"{REGIONS}.tsv"] if run.has_table else [])]
+    yield f"{count_of(n, 'map')} in {run.seconds:.1f} s: {', '.join(files)}"
+
+
+def warnings_of_group(run: GroupRun) -> Iterator[str]:
+    """Yield each warning about the maps with the number of those that have it, and the maps without labels."""
+    n = len({r["series"] for r in run.rows})
+    for text, names in run.warnings:
+        yield f"warning: {text} ({len(names)} of {count_of(n, 'map')})"
+    if run.without_labels:
+        shown = ", ".join(run.without_labels[:_MOST_OUTLIERS])
+        more = len(run.without_labels) - _MOST_OUTLIERS
+        yield f"warning: without labels, in the table with the figures of the whole: {shown}{f' and {more} more' if more > 0 else ''}"
 
 
 def of_failures(failures: Sequence[Failure]) -> Iterator[str]:

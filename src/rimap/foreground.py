@@ -1,0 +1,153 @@
+"""The foreground: which voxels have signal. Summary, report, group, the mask that is written and `mask="auto"` share this definition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.advice import Advice, note
+
+#: What a mask is called that is to be found from the images.
+AUTO = "auto"
+#: What sidecars and help say of it.
+HOW = (
+    "voxels whose root mean square over all images exceeds Otsu's threshold (of its square root; doi:10.1109/TSMC.1979.4310076); "
+    "all voxels if what is darker is neither much darker nor noise"
+)
+_BINS = 256
+#: The threshold separates two kinds of voxels if the bright ones are between these shares of all,
+_LEAST, _MOST = 0.01, 0.95
+#: and the mean of the root mean square of the dark ones is below this share of that of the bright ones,
+_DARK = 0.35
+#: or if they are noise: below this share, alike in all images (range of their root mean squares, relative), and scattered as
+#: Rayleigh or normal values are (the square of the mean over the mean of the squares is 0.785 or less; of tissue it is near 1).
+_DARKER, _ALIKE, _SCATTERED = 0.8, 0.1, 0.86
+
+#: Gives images (N, *X) in pieces with their `strength`, as often as it is called.
+Pieces = Callable[[], Iterable[tuple[NDArray[Any], NDArray[np.float64]]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """The voxels that figures describe.
+
+    Parameters
+    ----------
+    inside
+        (*X), which voxels.
+    words
+        What summaries call them: "in the mask", "where there is signal", "of all voxels".
+    how
+        How they were found.
+    """
+
+    inside: NDArray[np.bool_]
+    words: str
+    how: str
+
+    @classmethod
+    def found(cls, inside: NDArray[np.bool_]) -> Region:
+        """Return the region of a foreground."""
+        return cls(inside, "of all voxels" if inside.all() else "where there is signal", HOW)
+
+    @classmethod
+    def of_mask(cls, mask: NDArray[np.bool_], how: str = "the mask that the series was mapped with") -> Region:
+        """Return the region of a mask that the series was mapped with."""
+        return cls(mask, "in the mask", how)
+
+
+def foreground(images: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return the foreground (*X) of images (N, *X).
+
+    It is Otsu's threshold on the square root of the root mean square over the images. All voxels are foreground if the
+    threshold leaves out or keeps almost nothing, or if what it leaves out is neither much darker nor noise: it would split the
+    tissue. Values that are not finite count as dark. The sign of an image does not matter.
+
+    References
+    ----------
+    Otsu 1979, doi:10.1109/TSMC.1979.4310076.
+
+    Examples
+    --------
+    >>> foreground(np.array([[1.0, 2.0, 50.0, 60.0, 55.0]]))
+    array([False, False,  True,  True,  True])
+    """
+    x = strength(images)
+    return above(x, threshold(lambda: [(images, x)]))
+
+
+def note_on(inside: NDArray[np.bool_]) -> Advice:
+    """Return a note about a mask that was found."""
+    if inside.all():
+        return note("The mask was found from the images: they have no background, so it selects all voxels.")
+    return note(f"The mask was found from the images: {100 * inside.mean():.1f} % of the voxels have signal.")
+
+
+def strength(images: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the square root of the root mean square (*X) over images (N, *X)."""
+    power = np.zeros(images.shape[1:])
+    with np.errstate(invalid="ignore", over="ignore"):
+        for image in images:  # one at a time: the squares of a large volume would not fit
+            power += np.square(image, dtype=np.float64)
+    return np.asarray(np.where(np.isfinite(power), power / max(len(images), 1), 0.0) ** 0.25)
+
+
+def above(x: NDArray[np.float64], limit: float | None) -> NDArray[np.bool_]:
+    """Return which strengths are foreground; all if there is no threshold."""
+    return np.ones(x.shape, bool) if limit is None else np.asarray(x > limit)
+
+
+def threshold(pieces: Pieces) -> float | None:
+    """Return the strength that separates bright from dark voxels; `None` if there are not two kinds."""
+    low, high, n = np.inf, -np.inf, 0
+    for _, x in pieces():
+        low, high, n = min(low, float(x.min(initial=np.inf))), max(high, float(x.max(initial=-np.inf))), n + x.size
+    if not n or not high - low > 1e-6 * high:
+        return None  # the same everywhere
+    counts = np.zeros(_BINS)
+    for _, x in pieces():
+        counts += np.histogram(x, bins=_BINS, range=(low, high))[0]
+    limit = _otsu(counts, np.linspace(low, high, _BINS + 1))
+    return limit if _separates(pieces, limit) else None
+
+
+def _otsu(counts: NDArray[np.float64], edges: NDArray[np.float64]) -> float:
+    """Return the edge between bins that leaves the classes farthest apart."""
+    n = np.cumsum(counts)
+    total = np.cumsum(counts * (edges[1:] + edges[:-1]) / 2)
+    dark, bright = n[:-1], n[-1] - n[:-1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        apart = dark * bright * (total[:-1] / dark - (total[-1] - total[:-1]) / bright) ** 2
+    return float(edges[1:-1][np.argmax(np.nan_to_num(apart))])
+
+
+def _separates(pieces: Pieces, limit: float) -> bool:
+    """Tell whether the voxels below the limit are something else than tissue."""
+    rms, counted = np.zeros(2), np.zeros(2)  # below and above the limit
+    sums: Any = 0.0  # of the dark voxels: values, squares and number in each image
+    for images, x in pieces():
+        bright = x > limit
+        for side, here in enumerate((x[~bright], x[bright])):
+            rms[side] += float(np.sum(here**2))
+            counted[side] += here.size
+        sums = sums + np.array([_sums(image[~bright]) for image in images])
+    if not _LEAST < counted[1] / counted.sum() < _MOST:
+        return False
+    ratio = rms[0] / counted[0] / (rms[1] / counted[1])
+    if ratio < _DARK:
+        return True
+    values, squares = sums[:, :2].T / np.maximum(sums[:, 2], 1)
+    if ratio > _DARKER or not (squares > 0).all():
+        return False
+    level = np.sqrt(squares)
+    return bool(np.ptp(level) < _ALIKE * level.mean() and (values**2 < _SCATTERED * squares).all())
+
+
+def _sums(values: NDArray[Any]) -> tuple[float, float, float]:
+    """Return the sum, the sum of the squares and the number of the values that are neither zero nor missing."""
+    v = values[np.isfinite(values) & (values != 0)].astype(np.float64)
+    return float(v.sum()), float((v**2).sum()), float(v.size)

@@ -1,0 +1,276 @@
+"""The main maps of a derivative (T1map, T2map), and the figures of their regions as the runs that made them have them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.errors import InputError
+from rimap.foreground import foreground
+from rimap.io.bids import BidsName, compose, read_json
+from rimap.io.grid import affine_of
+from rimap.io.masks import read_labels, read_mask
+from rimap.io.naming import SIGNAL, desc_of, sidecar_of
+from rimap.io.nifti import open_nifti
+from rimap.quantities import Quantity, file_unit
+from rimap.report.statistics import figures_of
+from rimap.series import Status
+from rimap.signals import signal_models
+from rimap.signals.base import main_of
+
+Row = dict[str, Any]
+#: Columns of a table of regions that hold no number.
+_TEXT = ("label", "name", "map", "unit")
+#: What a table of regions calls the shares of quality flags.
+_SHARE = "share_"
+
+
+@dataclass(frozen=True)
+class MainMap:
+    """The main map of a series in a derivative: a T1map, a T2starmap.
+
+    Parameters
+    ----------
+    path
+        The image.
+    entities
+        The entities of its name, without ``desc-``.
+    name
+        Its suffix without ``map``: ``T1``.
+    estimator
+        The estimator that made it.
+    prefix
+        The start of the ``desc-`` of the other maps of the series.
+    model
+        The name of the signal model; "" if the sidecar has none.
+    warnings
+        What the user was told about it, the heaviest first.
+    sources
+        What its sidecar names as its sources.
+    """
+
+    path: Path
+    entities: Mapping[str, str]
+    name: str
+    estimator: str
+    prefix: str
+    model: str = ""
+    warnings: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+    @property
+    def quantity(self) -> Quantity:
+        """The declaration of the map in the signal model that made it, or else in the first one with such a map."""
+        known = signal_models()
+        if self.model in known and (found := main_of(known[self.model])).suffix == f"{self.name}map":
+            return found
+        return next(q for q in map(main_of, known.values()) if q.suffix == f"{self.name}map")
+
+    @property
+    def label(self) -> str:
+        """For messages: ``sub-01 ses-1 T1map``."""
+        return compose(self.entities, f"{self.name}map").replace("_", " ")
+
+    @property
+    def series(self) -> str:
+        """The name of the map, without extension."""
+        return self.path.name.removesuffix(".nii.gz")
+
+    def beside(self, what: str, suffix: str = "") -> Path:
+        """Return the path of another map of the same series, by the end of its ``desc-``."""
+        desc = desc_of(what, self.prefix)
+        entities = {**self.entities, **({"desc": desc} if desc else {})}
+        return self.path.with_name(f"{compose(entities, suffix or f'{self.name}map')}.nii.gz")
+
+    def mask(self) -> Path | None:
+        """Return the mask of the voxels that the figures of its run describe; `None` if an earlier version made the map."""
+        model = signal_models().get(self.model)
+        suffixes = [s for s in ((model.bids_suffix, *model.also_reads) if model else ()) if s]
+        for desc in (*(f"{SIGNAL}{s}" for s in suffixes), SIGNAL):
+            path = self.beside(desc, "mask")
+            if path.is_file() and set(_texts(path, "Sources")) <= set(self.sources):
+                return path
+        return None
+
+    def table(self, out: Path) -> Path:
+        """Return where the run that made the map wrote its table of regions, if it wrote one."""
+        return out / f"{self.series}_rois.tsv"
+
+
+def main_maps(
+    out: Path, *, subjects: Sequence[str] = (), sessions: Sequence[str] = (), estimator: str | None = None
+) -> list[MainMap]:
+    """Return the main maps in a derivative, in order of name: those with the suffix of a signal model's main map.
+
+    Parameters
+    ----------
+    subjects, sessions
+        Only these, without ``sub-`` and ``ses-``; all if empty.
+    estimator
+        Only the maps of this estimator; by default those whose names have no ``desc-``.
+    """
+    found, suffixes = [], {main_of(model).suffix for model in signal_models().values()}
+    for path in sorted(Path(out).glob("sub-*/**/*map.nii.gz")):
+        parsed = BidsName.parse(path.name)
+        if parsed is None or parsed.suffix not in suffixes:
+            continue
+        entities = dict(parsed.entities)
+        desc, sidecar = entities.pop("desc", ""), sidecar_of(path)
+        if (subjects and entities.get("sub") not in subjects) or (sessions and entities.get("ses") not in sessions):
+            continue
+        if (desc and (estimator is None or desc != re.sub(r"[^a-zA-Z0-9]", "", estimator))) or not sidecar.is_file():
+            continue
+        about = read_json(sidecar)
+        made_by, model = str(about.get("Estimator", "")), str(about.get("SignalModel", ""))
+        if estimator in (None, made_by):
+            texts = (tuple(_strings(about.get(field))) for field in ("Warnings", "Sources"))
+            found.append(MainMap(path, entities, parsed.suffix.removesuffix("map"), made_by, desc, model, *texts))
+    return found
+
+
+def rows_of(
+    main: MainMap, *, labels: Path | None = None, names: Mapping[int, str] | None = None, mask: Path | None = None
+) -> list[Row]:
+    """Return a row for the whole of one map, then one for each label, in the unit of its declaration (ms for times).
+
+    The whole is the mask if one is given; else the voxels that the run described, which it wrote as a mask. A map of an earlier
+    version has none: then it is the mask of the map, or the foreground of the amplitude map.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or is not on the grid of the map.
+    """
+    file = open_nifti(main.path)
+    _, scale = file_unit(main.quantity.unit)
+    values = np.asarray(next(iter(file.volumes())), dtype=float) * (1 / scale)
+    status = _beside(main.beside("status"), values.shape)
+    if status is None:
+        raise InputError(f"{main.label}: {main.beside('status').name} is missing. Map this series again.")
+    codes = np.nan_to_num(status, nan=float(Status.NOT_FINITE)).astype(np.uint8)
+    region, where = _whole(main, codes, file, mask)
+    rows = [_row(main, region, "", figures_of(values, codes, where))]
+    if labels is not None:
+        image = read_labels(labels, file.shape, affine_of(file))
+        found = np.unique(image[image != 0])
+        if not found.size:
+            raise InputError(f"{labels}: expected at least one region, got zeros only.")
+        rows += [
+            _row(main, int(v), (names or {}).get(int(v), ""), figures_of(values, codes, image == v)) for v in found
+        ]
+    return rows
+
+
+def rows_of_table(main: MainMap, table: Sequence[Mapping[str, str]]) -> list[Row]:
+    """Return the rows of the main map in the table of regions that its run wrote: the numbers that it has."""
+    rows = []
+    for line in table:
+        if line["map"] == main.quantity.name:
+            figures = {k: _number(v) for k, v in line.items() if k not in _TEXT}
+            rows.append(_row(main, int(line["label"]), _text(line["name"]), figures))
+    return rows
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a table of regions as text.
+
+    Raises
+    ------
+    InputError
+        If it is damaged.
+    """
+    try:
+        header, *lines = path.read_text(encoding="utf-8").splitlines()
+        rows = [dict(zip(header.split("\t"), line.split("\t"), strict=True)) for line in lines]
+        for row in rows:
+            int(row["label"]), [_number(v) for k, v in row.items() if k not in _TEXT], row["name"], row["map"]
+    except (OSError, ValueError, KeyError):
+        raise InputError(f"{path}: expected a table of regions, got something else. Map the series again.") from None
+    return rows
+
+
+def whole_table(mains: Sequence[tuple[MainMap, Sequence[Mapping[str, str]]]]) -> list[Row]:
+    """Return the tables of regions of all series as one: whose row it is, then its cells as they are."""
+    rows = [{**_whose(main), **line} for main, table in mains for line in table]
+    every = list(dict.fromkeys(column for row in rows for column in row))
+    return [{column: row.get(column, "n/a") for column in every} for row in rows]
+
+
+def _whole(main: MainMap, status: NDArray[Any], file: Any, mask: Path | None) -> tuple[str, NDArray[np.bool_]]:
+    if mask is not None:
+        return "mask", read_mask(mask, file.shape, affine_of(file))
+    masked = bool((status == Status.OUTSIDE_MASK).any())
+    written = main.mask()
+    if written is not None:
+        return "mask" if masked else "signal", read_mask(written, file.shape, affine_of(file))
+    if masked:
+        return "mask", status != Status.OUTSIDE_MASK
+    return "signal", _signal(main, status.shape)
+
+
+def _beside(path: Path, shape: tuple[int, ...]) -> NDArray[Any] | None:
+    if not path.is_file():
+        return None
+    values = next(iter(open_nifti(path).volumes()))
+    if values.shape != shape:
+        raise InputError(f"{path}: expected the shape of the main map {shape}, got {values.shape}.")
+    return values
+
+
+def _signal(main: MainMap, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return the foreground of the amplitude map; all voxels if there is none."""
+    model = signal_models().get(main.model)
+    suffixes = [p.suffix for p in model.parameters if p.amplitude and p.suffix] if model else []
+    for suffix in suffixes:
+        for desc in ("", model.bids_suffix if model else ""):  # two series with the same entities share a suffix
+            A = _beside(main.beside(desc, suffix), shape)
+            if A is not None:
+                return foreground(A[None])
+    return np.ones(shape, bool)
+
+
+def _whose(main: MainMap) -> Row:
+    return {
+        "participant_id": f"sub-{main.entities['sub']}",
+        "session_id": f"ses-{main.entities['ses']}" if "ses" in main.entities else "",
+        "series": main.series,
+        "estimator": main.estimator,
+    }
+
+
+def _row(main: MainMap, region: int | str, name: str, figures: Mapping[str, Any]) -> Row:
+    whose = _whose(main)
+    series = whose.pop("series")
+    about = {"map": main.name, "unit": main.quantity.unit, "estimator": whose.pop("estimator")}
+    plain = {f"{_SHARE}{s.name.lower()}": float("nan") for s in Status}
+    numbers = {k: float("nan") for k in ("q25", "q75")} | dict(figures)
+    ordered = {k: numbers[k] for k in ("voxels", "n", "median", "q25", "q75", "iqr", "mean", "sd")}
+    shares = {k: numbers.get(k, v) for k, v in plain.items()}
+    whole = {"voxels": int(ordered["voxels"]), "n": int(ordered["n"])}
+    more = {"warnings": len(main.warnings), "outlier": "", "series": series}
+    return {**whose, **about, "region": region, "name": name, **ordered, **whole, **shares, **more}
+
+
+def _number(text: str) -> float:
+    return float("nan") if text == "n/a" else float(text)
+
+
+def _text(text: str) -> str:
+    return "" if text == "n/a" else text
+
+
+def _texts(image: Path, field: str) -> list[str]:
+    try:
+        return _strings(read_json(sidecar_of(image)).get(field))
+    except InputError:
+        return []
+
+
+def _strings(value: Any) -> list[str]:
+    return [v for v in value if isinstance(v, str)] if isinstance(value, list) else []
