@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,9 +78,12 @@ def volume(x: NDArray[Any]) -> NDArray[Any]:
     return x.reshape(x.shape + (1,) * (3 - x.ndim))
 
 
-def edges_mm(affine: NDArray[Any] | None) -> NDArray[np.float64]:
-    """Return the edge lengths (3,) of a voxel, mm; 1 where no affine is known."""
-    return np.ones(3) if affine is None else np.linalg.norm(affine[:3, :3], axis=0)
+def edges_mm(affine: NDArray[Any] | None, known: Sequence[float] = ()) -> NDArray[np.float64]:
+    """Return the edge lengths (3,) of a voxel, mm: of the affine, else those that are `known` without it, else 1."""
+    if affine is not None:
+        return np.asarray(np.linalg.norm(affine[:3, :3], axis=0))
+    edges = np.array([*known, 1.0, 1.0, 1.0], dtype=float)[:3]
+    return np.where(np.isfinite(edges) & (edges > 0), edges, 1.0)
 
 
 def planes_of(affine: NDArray[Any] | None, shape: tuple[int, ...]) -> list[Plane]:
@@ -122,10 +126,12 @@ def _laid(direction: NDArray[Any], world: list[int], through: int) -> Plane:
     return Plane(("sagittal", "coronal", "axial")[world[through]], (right, down, through), flips, letters)
 
 
-def view_of(affine: NDArray[Any] | None, shown: NDArray[np.bool_], limit: int = 12) -> View:
-    """Return the acquisition's plane: up to `limit` slices through `shown` (*X), cropped to it."""
+def view_of(
+    affine: NDArray[Any] | None, shown: NDArray[np.bool_], limit: int = 12, edges: Sequence[float] = ()
+) -> View:
+    """Return the acquisition's plane: up to `limit` slices through `shown` (*X), cropped to it; `edges` as of `edges_mm`."""
     plane = planes_of(affine, shown.shape)[0]
-    shown, size = volume(shown), edges_mm(affine)
+    shown, size = volume(shown), edges_mm(affine, edges)
     right, down, through = plane.axes
     used = np.flatnonzero(shown.any(axis=(right, down)))
     used = used if used.size else np.arange(shown.shape[through])

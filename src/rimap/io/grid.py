@@ -80,6 +80,11 @@ def placed_first(files: Sequence[NiftiFile]) -> NiftiFile:
     return next((f for f in files if f.oriented), files[0])
 
 
+def edges_of(file: NiftiFile) -> tuple[float, ...]:
+    """Return the edge lengths of a voxel as the header has them, also if it does not say where the image is."""
+    return tuple(float(e) for e in file.header["pixdim"][1:4])
+
+
 def affine_of(file: NiftiFile) -> NDArray[np.float64] | None:
     """Return the affine of an image (4, 4), mm; `None` if its header does not say where it is."""
     return file.affine if file.oriented else None

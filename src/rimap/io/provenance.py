@@ -108,7 +108,9 @@ def map_metadata(
         "EstimationReference": f"{model.reference}; {_PAPER}" if model.reference else _PAPER,
         "SkullStripped": False,
         "Estimator": maps.estimator,
-        "EstimatorSettings": {k: v for k, v in maps.settings.items() if k != "threads"},  # no value depends on it
+        "EstimatorSettings": {
+            k: _setting(v) for k, v in maps.settings.items() if k != "threads"
+        },  # no value depends on it
         "SignalModel": model.name,
         **settings_metadata(model),
     }
@@ -127,6 +129,11 @@ def map_metadata(
         if len(values) == 1 and sidecars[0].get(field) is not None:
             metadata[field] = sidecars[0][field]
     return metadata | {"EstimationSoftwareVersions": versions()}
+
+
+def _setting(value: Any) -> Any:
+    """Return an option as JSON can have it: an infinite one as a word, which is a choice and not a missing value."""
+    return str(value) if isinstance(value, float) and math.isinf(value) else value
 
 
 def _given(model: SignalModel, given: Mapping[str, Any], series_files: SeriesFiles, out: Path) -> dict[str, Any]:
@@ -153,8 +160,8 @@ def _relative(path: Path, start: Path) -> str:
     path, start = absolute(path), absolute(start)
     try:
         return quote(os.fsencode(Path(os.path.relpath(path, start)).as_posix()))
-    except ValueError:  # another drive
-        return path.as_uri()
+    except ValueError:  # another drive: an absolute path would tell where somebody keeps data
+        return quote(path.name)
 
 
 def _link_name(description: Mapping[str, Any], target: str) -> str:

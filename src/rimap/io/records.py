@@ -23,6 +23,7 @@ from rimap.io.atomic import write_whole
 from rimap.io.bids import absolute, read_json
 from rimap.io.provenance import to_json
 from rimap.io.series_files import SeriesFiles
+from rimap.io.without_folders import without_folders
 
 FOLDER = ".rimap"
 
@@ -129,7 +130,7 @@ class Record:
     def fail(self, message: str) -> None:
         """Add why the last attempt gave no output; what is said of outputs of earlier ones stays."""
         before = self.read() or {"label": self.label, "state": "failed", "wanted": dict(self.wanted)}
-        write_whole(self.path, to_json(before | {"message": message}))
+        write_whole(self.path, to_json(before | {"message": without_folders(message, [self.out])}))
 
     def forgive(self) -> None:
         """Take back what `fail` added: the outputs are those that are wanted."""
@@ -248,7 +249,7 @@ def _name(path: Path, start: Path) -> str:
     try:
         return absolute(Path(path)).relative_to(absolute(start)).as_posix()
     except ValueError:
-        return str(absolute(Path(path)))
+        return Path(path).name  # size and time tell it from others of the name; where it is stored is nobody's business
 
 
 def _plain(wanted: Mapping[str, Any]) -> dict[str, Any]:

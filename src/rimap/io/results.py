@@ -183,16 +183,18 @@ class ResultFiles:
         return Region.of_mask(inside, how) if Region.of_mask(inside).words in about else Region.found(inside)
 
     def sources(self) -> list[Path]:
-        """Return the images that were mapped.
+        """Return the images that were mapped, without the maps that were given.
 
         Raises
         ------
         InputError
             Where the sidecar does not name files, one is not there, or a name leads out of its data set.
         """
-        named = self.metadata.get("Sources")
+        named, given = self.metadata.get("Sources"), self.metadata.get("GivenParameters")
         if not isinstance(named, list) or not named or not all(isinstance(s, str) for s in named):
             raise InputError("the sidecar names no sources")
+        known = [v for v in given.values() if isinstance(v, str)] if isinstance(given, dict) else []
+        named = [s for s in named if s not in known]
         found = [source_path(s, self.main.parent, self.dataset) for s in named]
         for path in found:
             if not is_nifti(path) or not path.is_file():
@@ -214,8 +216,7 @@ class ResultFiles:
         if "Registration" in self.metadata:
             raise InputError("the images were aligned (--register) before they were mapped")
         model, mask, given = maps.model, maps.status != Status.OUTSIDE_MASK, self.given()
-        images = [f for f in self.sources() if f not in given.values()]
-        found = find_series(images, sequence=model.name)
+        found = find_series(self.sources(), sequence=model.name)
         if len(found) != 1:
             raise InputError("the sources are not one series")
         files = found[0]
@@ -257,24 +258,37 @@ class ResultFiles:
     def given(self) -> dict[str, Path | float]:
         """Return the parameters that were given, by name: the file or the number.
 
+        A file that is not in the data set, is not there any more, or was an array in memory is the copy that was written with
+        the maps.
+
         Raises
         ------
         InputError
-            If one was an array in memory that is not there any more.
+            If there is no such copy either.
         """
         named = self.metadata.get("GivenParameters")
         known: dict[str, Path | float] = {}
         for name, value in (named if isinstance(named, dict) else {}).items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 known[name] = float(value)
-            elif isinstance(value, str) and value != ARRAY:
-                known[name] = source_path(value, self.main.parent, self.dataset)
+            elif (file := self._given_file(value)) is not None:
+                known[name] = file
             else:
                 written = self._path(*self._wanted()[name]) if name in self._wanted() else None
                 if written is None or not written.is_file():
                     raise InputError(f"the given map of {name} is not there any more")
                 known[name] = written
         return known
+
+    def _given_file(self, value: Any) -> Path | None:
+        """Return the file of a given map, `None` if it is not to be followed or is not there any more."""
+        if not isinstance(value, str) or value == ARRAY:
+            return None
+        try:
+            path = source_path(value, self.main.parent, self.dataset)
+        except InputError:
+            return None
+        return path if path.is_file() else None
 
     @staticmethod
     def _scaled(

@@ -12,6 +12,8 @@ from typing import Any
 from rimap.errors import InputError
 from rimap.estimators import estimators
 from rimap.io.atomic import write_whole
+from rimap.io.grid import edges_of
+from rimap.io.nifti import open_nifti
 from rimap.io.results import ResultFiles
 from rimap.report.page import RUN_BLOCK, Run, page
 from rimap.report.statistics import share_column
@@ -104,6 +106,7 @@ def _run(result: ResultFiles, path: Path, text_before: str) -> Run:
         seconds=float(seconds) if isinstance(seconds, (int, float)) and 0 < seconds < 1e9 else 0.0,
         made=text("made", written.strftime("%Y-%m-%d %H:%M")),
         rois=_table(path.parent / f"{result.main.name.removesuffix('.nii.gz')}_rois.tsv"),
+        edges=edges_of(open_nifti(result.main)),
         versions={str(k): str(v) for k, v in versions.items()} if isinstance(versions, Mapping) else {},
     )
 

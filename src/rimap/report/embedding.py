@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,7 @@ def embed(
     inside: NDArray[np.bool_],
     affine: NDArray[Any] | None,
     room: int,
+    edges: Sequence[float] = (),
 ) -> Embedded:
     """Return maps and images for the viewer, in at most about `room` characters.
 
@@ -73,7 +74,7 @@ def embed(
     shown = volume(inside)
     shown_maps = {q.name: (q, values_of(q, maps.model, maps)) for q in quantities_of(maps.model)}
     n_maps = len(shown_maps) + sum(is_relaxation(q) for q, _ in shown_maps.values()) + (maps.residual is not None)
-    box, notes = _box(shown, affine, int(0.7 * room / (_PER_VALUE * n_maps))), []
+    box, notes = _box(shown, edges_mm(affine, edges), int(0.7 * room / (_PER_VALUE * n_maps))), []
     stride = [b.step for b in box]
     if max(stride) > 1:
         notes.append(
@@ -108,7 +109,7 @@ def embed(
         "full": list(volume(inside).shape),
         "axes": inside.ndim,
         "affine": None if affine is None else affine.tolist(),
-        "edges": edges_mm(affine).tolist(),
+        "edges": edges_mm(affine, edges).tolist(),
         "planes": [
             {"name": p.name, "axes": list(p.axes), "flips": list(p.flips), "letters": list(p.letters)} for p in planes
         ],
@@ -176,10 +177,9 @@ def decode(codes: NDArray[np.uint16], how: dict[str, Any]) -> NDArray[np.float64
     return np.asarray(np.where(codes == 0, np.nan, values))
 
 
-def _box(shown: NDArray[np.bool_], affine: NDArray[Any] | None, most: int) -> tuple[slice, slice, slice]:
+def _box(shown: NDArray[np.bool_], size: NDArray[np.float64], most: int) -> tuple[slice, slice, slice]:
     """Return which voxels are kept: a box around what is shown, thinned out along the finest axes to `most` voxels."""
     ranges, step = [extent(shown, a) for a in range(3)], [1, 1, 1]
-    size = edges_mm(affine)
 
     def box() -> tuple[slice, slice, slice]:
         x, y, z = (slice(low, high, s) for (low, high), s in zip(ranges, step))

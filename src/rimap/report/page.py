@@ -72,6 +72,8 @@ class Run:
         Versions of the software that made the maps; by default of what is installed.
     network_start
         Where a network starts, see `methods.start_of`: maps have only its name.
+    edges
+        Edge lengths of a voxel as the header has them, for images that have no affine.
     """
 
     title: str
@@ -86,6 +88,7 @@ class Run:
     rois: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     versions: Mapping[str, str] = field(default_factory=dict)
     network_start: str = ""
+    edges: Sequence[float] = ()
 
 
 def page(series: WeightedSeries | None, maps: ParameterMaps, run: Run, described: Region | None = None) -> str:
@@ -120,7 +123,7 @@ def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run, descr
     affine = maps.affine if series is None else series.affine
     finite = np.isfinite(maps.kappa).all(0) & inside
     shown = finite if finite.any() else inside
-    view = view_of(affine, shown)
+    view = view_of(affine, shown, edges=run.edges)
     model, stats, figured = maps.model, statistics_of(maps, inside), inside & counted(maps)
     main, known = model.main, known_parameters(maps)
     main_values = values_of(main, model, maps)
@@ -128,12 +131,12 @@ def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run, descr
     still = [p.pictures(view, view.slices if i == 0 else (view.middle,)) for i, p in enumerate(panels)]
     images = [] if series is None else _weighted(series, view)
     used = sum(len(picture["src"]) for each in (*still, {"pictures": images}) for picture in each["pictures"])
-    embedded = embed(maps, series, inside, affine, LIMIT - used - 150_000)
+    embedded = embed(maps, series, inside, affine, LIMIT - used - 150_000, run.edges)
     masked = bool((maps.status == Status.OUTSIDE_MASK).any()) if series is None else series.mask is not None
     text, books = methods(maps, run.estimator_title, run.versions.get("rimap", __version__), run.network_start)
     return {
         "run": run,
-        "run_json": _json({k: v for k, v in asdict(run).items() if k not in ("rois", "warnings", "versions")}),
+        "run_json": _json({k: v for k, v in asdict(run).items() if k not in ("rois", "warnings", "versions", "edges")}),
         "quantity": name_of(main),
         "unit": unit_symbol(main.unit),
         "recommended": is_relaxation(main),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,13 +144,18 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
     from rimap import report
     from rimap.io import map_files
     from rimap.io.atomic import as_bytes, write_together
+    from rimap.io.grid import edges_of, placed_first
+    from rimap.io.nifti import open_nifti
+    from rimap.io.without_folders import without_folders
     from rimap.quantities import name_of, quantities_of
     from rimap.report.statistics import known_parameters
     from rimap.signals.settings import unit_symbol
 
     request, files, estimator = making.request, making.files, making.estimator
     series, maps, rois = mapped.shown, mapped.shown_maps, mapped.rois
-    told = ordered((*series.notes, *maps.warnings, *_about_sd(mapped)))
+    folders = [*([] if files.dataset is None else [files.dataset]), request.out]
+    said = ordered((*series.notes, *maps.warnings, *_about_sd(mapped)))
+    told = [without_folders(text, folders) for text in said]
     part = (note(f"Mapped in slabs; figures and images show the voxels {mapped.note}."),) if mapped.note else ()
     new = map_files(
         mapped.maps,
@@ -169,17 +174,18 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         network_start=report.start_of(network) if (network := str(getattr(estimator, "network", ""))) else "",
         choice=making.choice,
         inputs=[
-            *(list(files.origin) or [_shown(f) for f in files.sources]),
-            *(_shown(f) for f in mapped.given.values() if isinstance(f, Path)),
+            *(list(files.origin) or [_shown(f, request, files.dataset) for f in files.sources]),
+            *(_shown(f, request, files.dataset) for f in mapped.given.values() if isinstance(f, Path)),
         ],
-        outputs=[_shown(f) for f in new.images],
-        command=_command(request, hide_inputs=bool(files.origin)),
+        outputs=[_shown(f, request, files.dataset) for f in new.images],
+        command=written_command(request, hide_inputs=bool(files.origin)),
         seconds=mapped.seconds,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         warnings=(*told, *part),
         rois=rois,
+        edges=edges_of(placed_first([open_nifti(f) for f in files.images])),
     )
-    contents = {**new.contents, page: as_bytes(report.page(series, maps, run, mapped.described))}
+    contents = {**new.contents, page: as_bytes(report.page(series, replace(maps, warnings=()), run, mapped.described))}
     if rois:
         contents[table] = as_bytes(tsv(rois))
     mapped.check()
@@ -204,8 +210,8 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         noise=_noise_text(maps),
         estimator=f"{maps.estimator} – {report.title_of(maps, estimator.title)}",
         choice=making.choice,
-        warnings=warnings_of(told),
-        notes=notes_of(told),
+        warnings=warnings_of(said),
+        notes=notes_of(said),
         decision=making.decision,
         seconds=mapped.seconds,
         compiling=mapped.compiling,
@@ -247,20 +253,31 @@ def _places(main: Path, files: SeriesFiles, out: Path) -> tuple[Path, Path]:
     return out / (f"{stem}.html" if files.dataset else f"{stem}_report.html"), out / f"{stem}_rois.tsv"
 
 
-def _command(request: Request, *, hide_inputs: bool) -> str:
-    """Return what was typed, "" if Python called; without the paths of DICOM, which may be named after the patient."""
+def written_command(request: Request, *, hide_inputs: bool = False) -> str:
+    """Return what was typed, "" if Python called, without folders; `hide_inputs` for DICOM, whose paths may name the patient."""
+    from rimap.io.without_folders import word_without_folders
+
     hidden = set(request.inputs) if hide_inputs else set()
 
     def without_path(word: str) -> str:
         path = Path(word)
-        return "DICOM" if path in hidden else f"DICOM/{path.name}" if hidden & set(path.parents) - {Path()} else word
+        if path in hidden:
+            return "DICOM"
+        return f"DICOM/{path.name}" if hidden & set(path.parents) - {Path()} else word_without_folders(word, _here())
 
     return shlex.join(["rimap", *map(without_path, request.command)]) if request.command else ""
 
 
-def _shown(path: Path) -> str:
-    """Return a path relative to the working directory if it is below it."""
+def _here() -> Path:
+    """Return the working directory; another path if it is not there any more."""
     try:
-        return str(Path(path).resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+        return Path.cwd()
+    except OSError:
+        return Path()
+
+
+def _shown(path: Path, request: Request, dataset: Path | None) -> str:
+    """Return a path from the working directory if it is below it, else from the data set or OUT, else its name."""
+    from rimap.io.without_folders import shown_path
+
+    return shown_path(path, [_here(), *([] if dataset is None else [dataset]), request.out])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import time
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import as_completed
@@ -20,6 +19,7 @@ from rimap.workflow.bids.outcome import Failure, attempt
 from rimap.workflow.bids.team import team
 from rimap.workflow.listener import SILENT, Listener
 from rimap.workflow.regions import label_names, tsv
+from rimap.workflow.writing import written_command
 
 if TYPE_CHECKING:
     from rimap.report.main_maps import MainMap, Row
@@ -93,6 +93,7 @@ def group(app: App, listener: Listener = SILENT) -> GroupRun:
     """
     from rimap.io import write_whole
     from rimap.io.provenance import to_json
+    from rimap.io.without_folders import without_folders
     from rimap.report.group import columns, page, warnings_of_maps, with_outliers
     from rimap.report.main_maps import main_maps, whole_table
 
@@ -120,8 +121,11 @@ def group(app: App, listener: Listener = SILENT) -> GroupRun:
             rows,
             title=_title(out),
             made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-            command=shlex.join(["rimap", *request.command]) if request.command else "",
-            failed=[*read_failed(out), *({"series": f.label, "reason": f.reason} for f in failures)],
+            command=written_command(request),
+            failed=[
+                *read_failed(out),
+                *({"series": f.label, "reason": without_folders(f.reason, [app.data, out])} for f in failures),
+            ],
             maps=there,
             without_labels=without,
         )

@@ -89,7 +89,7 @@ def participant(app: App, listener: Listener = SILENT) -> DatasetRun:
         todo, kept, outcomes = _sorted(app, found)
         forget(request.out, subjects)
         for failure in failures:
-            subject_record(request.out, failure.label).fail(failure.reason)
+            subject_record(request.out, failure.label).fail(_written(app, failure.reason))
         results: list[Result] = []
         with contextlib.closing(run(app, options, todo, listener)) as coming:
             for n, (files, outcome) in enumerate(itertools.chain(outcomes, coming), start=1):
@@ -99,7 +99,7 @@ def participant(app: App, listener: Listener = SILENT) -> DatasetRun:
                     listener.say(f"{position}  {in_a_line(outcome)}")
                 else:
                     failures.append(outcome)
-                    _record(app, files).fail(outcome.reason)
+                    _record(app, files).fail(_written(app, outcome.reason))
                     listener.warn(f"{position} failed: {outcome.reason}")
         if todo:
             remove_leftovers(request.out, subjects if request.participant_labels else ())  # of killed processes
@@ -194,6 +194,13 @@ def _sorted(app: App, found: Sequence[SeriesFiles]) -> tuple[list[Task], list[st
             "--overwrite, or give another OUT_DIR."
         )
     return todo, kept, unfit
+
+
+def _written(app: App, reason: str) -> str:
+    """Return a reason as files have it: without the folders that it names."""
+    from rimap.io.without_folders import without_folders
+
+    return without_folders(reason, [app.data, app.request.out])
 
 
 def _record(app: App, files: SeriesFiles) -> Record:
