@@ -17,6 +17,7 @@ import pytest
 
 import rimap
 from rimap.errors import InputError
+from rimap.foreground import Region, foreground
 from rimap.io import SeriesFiles, check_output, find_series, planned_outputs, read, write_maps
 from rimap.io.reading import Reading
 from rimap.series import ParameterMaps, Status
@@ -207,7 +208,10 @@ def test_an_earlier_result_is_replaced_only_on_request_and_then_whole(
 def test_what_is_planned_is_what_is_written(bids: Path, as_maps: Make, tmp_path: Path) -> None:
     for series in find_series(bids, participant_labels=["01"]):
         planned = planned_outputs(series, tmp_path / "out", estimator="nlls")
-        assert set(write_maps(as_maps(series.load()), series, tmp_path / "out", rates=True)) == set(planned)
+        images = series.load()
+        every = Region.found(foreground(images.images))
+        written = write_maps(as_maps(images), series, tmp_path / "out", rates=True, described=every)
+        assert set(written) == set(planned)
 
 
 class TestWhere:

@@ -97,6 +97,7 @@ def write_maps(
     given: Mapping[str, Any] | None = None,
     extra_metadata: Mapping[str, Any] | None = None,
     sequence: str | None = None,
+    described: Region | None = None,
 ) -> list[Path]:
     """Write the maps of a series with their sidecars, all or none.
 
@@ -116,6 +117,8 @@ def write_maps(
         For every sidecar, over what is written by itself.
     sequence
         As in `planned_outputs`.
+    described
+        The voxels that figures describe, for the mask that is written; no mask is, if they are left out.
 
     Returns
     -------
@@ -128,7 +131,16 @@ def write_maps(
         As `check_output`; where the shape of the maps is not that of the files; where OUT cannot be written.
     """
     check_output([series_files], Path(out), estimator=maps.estimator, overwrite=overwrite, sequence=sequence)
-    new = map_files(maps, series_files, out, fill=fill, rates=rates, given=given, extra_metadata=extra_metadata)
+    new = map_files(
+        maps,
+        series_files,
+        out,
+        fill=fill,
+        rates=rates,
+        given=given,
+        extra_metadata=extra_metadata,
+        described=described,
+    )
     write_together(new.contents, remove=new.stale if overwrite else ())
     return list(new.images)
 
@@ -166,14 +178,7 @@ def map_files(
     extra_metadata: Mapping[str, Any] | None = None,
     described: Region | None = None,
 ) -> MapFiles:
-    """Return the files of the maps of a series, unwritten.
-
-    Parameters
-    ----------
-    described
-        The voxels that figures describe, for the mask that is written; no mask is, if they are left out. The other parameters are
-        those of `write_maps`.
-    """
+    """Return the files of the maps of a series, unwritten; the parameters are those of `write_maps`."""
     first = placed_first([open_nifti(f) for f in series_files.images])
     shape = maps.shape if isinstance(maps, MapsOnDisk) else maps.status.shape
     if shape not in (first.shape, (*first.shape[:2], 1)):
@@ -203,7 +208,7 @@ def files_like(
     extra_metadata: Mapping[str, Any] | None = None,
     described: Region | None = None,
 ) -> MapFiles:
-    """Return the files of maps with the geometry of a NIfTI header; the other parameters are those of `map_files`."""
+    """Return the files of maps with the geometry of a NIfTI header; the other parameters are those of `write_maps`."""
     head = maps.head if isinstance(maps, MapsOnDisk) else maps
     shape = maps.shape if isinstance(maps, MapsOnDisk) else maps.status.shape
     shape = (*shape, 1) if len(shape) == 1 else shape  # a file has two axes or more
