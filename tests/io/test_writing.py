@@ -282,7 +282,7 @@ def test_json_has_no_nan(bids: Path, as_maps: Make, tmp_path: Path) -> None:
     sigma[0] = np.nan
     maps = replace(as_maps(series.load()), noise=rimap.Gaussian(sigma=sigma), settings={"limit": np.inf})
     meta = sidecar(write_maps(maps, series, tmp_path / "out", extra_metadata={"x": np.array([np.nan, 1])})[0])
-    assert (meta["NoiseSigma"], meta["EstimatorSettings"], meta["x"]) == (3.0, {"limit": None}, [None, 1.0])
+    assert (meta["NoiseSigma"], meta["EstimatorSettings"], meta["x"]) == (3.0, {"limit": "inf"}, [None, 1.0])
 
 
 def test_the_same_maps_give_the_same_bytes(bids: Path, as_maps: Make, tmp_path: Path) -> None:
