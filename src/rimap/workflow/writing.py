@@ -200,7 +200,7 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         shape=mapped.shape,
         n_images=series.model.n_images,
         where=" ".join(x for x in (where, mapped.note) if x),
-        share_ok=float((maps.status[inside] == 0).mean()),
+        share_ok=float((maps.status[inside] == 0).mean()) if inside.any() else 0.0,
         main=series.model.main.name,
         statistics=statistics,
         titles={q.name: name_of(q) for q in quantities_of(maps.model)},
