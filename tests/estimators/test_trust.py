@@ -30,6 +30,20 @@ def test_air_is_background_tissue_is_kept_and_sigma_is_right(name: str, snr: int
     assert np.isnan(maps.kappa[:, maps.status == rimap.Status.NO_SIGNAL]).all()
 
 
+@pytest.mark.parametrize("snr", [4, 8, 15, 40])
+@pytest.mark.parametrize("name", ["TI4", "TI6", "TI9", "T2"])
+def test_sigma_without_air_is_right(name: str, snr: int) -> None:
+    model = MODELS[name] if name in MODELS else inversion(TI6)
+    scene = head(model, size=72, planes=1)
+    images = scene.noisy(snr)[:, ~scene.air]
+    n = int(np.sqrt(images.shape[1]))
+    images = images[:, : n * n].reshape(-1, n, n)
+    maps = rimap.NLLS(threads=1).estimate(rimap.WeightedSeries(images, model))
+    assert maps.sigma_source == "residuals"
+    limit = 0.15 if (name, snr) == ("TI4", 4) else 0.1  # three parameters, four folded images
+    assert maps.noise.sigma == pytest.approx(0.65 / snr, rel=limit)
+
+
 @pytest.mark.parametrize("estimator", [rimap.MLE(threads=1), rimap.RIM(threads=1)], ids=lambda e: e.name)
 @pytest.mark.parametrize("noise", [None, rimap.Rician()], ids=["gaussian", "rician"])
 def test_air_is_background_for_every_estimator_and_noise(estimator: Any, noise: Any) -> None:
@@ -72,6 +86,33 @@ def test_values_that_were_not_measured_are_marked(name: str) -> None:
     where = where & scene.tissue
     assert (maps.status[where] != rimap.Status.OK).mean() >= 0.9
     assert (maps.status[scene.tissue & ~where] == rimap.Status.OK).mean() >= 0.999
+
+
+@pytest.mark.parametrize("snr", [8, 30])
+def test_a_list_of_voxels_is_judged_without_neighbours(snr: int) -> None:
+    scene = head(inversion(TI6), size=72, planes=1)
+    rng = np.random.default_rng(2)
+    order = rng.permutation(np.flatnonzero(scene.air | scene.tissue))
+    air, tissue, T = (a.reshape(-1)[order] for a in (scene.air, scene.tissue, scene.T))
+    images = scene.noisy(snr).reshape(6, -1)[:, order]
+    spoilt = tissue & (rng.random(len(order)) < 0.02)
+    images[2, spoilt] *= 4
+    maps = rimap.NLLS(threads=1).estimate(rimap.WeightedSeries(images, scene.model))
+    assert (maps.status[air] != rimap.Status.OK).mean() >= 0.98
+    assert (maps.status[tissue] != rimap.Status.NO_SIGNAL).mean() >= 0.999
+    if snr == 30:
+        right = abs(maps["T1"] / T - 1) < 0.15
+        assert ((maps.status != rimap.Status.OK) | right)[spoilt].mean() > 0.9  # some are near their null there
+    alone = rimap.NLLS(threads=1).estimate(rimap.WeightedSeries(images[:, tissue], scene.model))
+    assert not (alone.status == rimap.Status.NO_SIGNAL).any()
+
+
+def test_what_was_not_measured_is_found_in_a_list_of_voxels() -> None:
+    scene = head(inversion(TI6), size=72, planes=1)
+    images = scene.noisy(30).reshape(6, -1)[:, scene.tissue.reshape(-1)]
+    images[4, ::50] = 0
+    _, missing = screened(rimap.WeightedSeries(images, scene.model))
+    assert missing.zero[4] == len(images[4, ::50])
 
 
 def test_zeros_near_a_null_are_measurements() -> None:

@@ -340,7 +340,7 @@ def _thinned(wanted: Callable[[NDArray[np.uint8]], NDArray[np.bool_]], status: N
             yield i, wanted(flat[i : i + _BLOCK])
 
     total = sum(int(w.sum()) for _, w in blocks())
-    step, before, found = -(-total // sigma._SAMPLE) or 1, 0, [np.empty(0, np.intp)]
+    step, before, found = -(-total // sigma.SAMPLE) or 1, 0, [np.empty(0, np.intp)]
     for i, w in blocks():
         here = np.flatnonzero(w)
         found.append(here[(-before) % step :: step] + i)

@@ -27,6 +27,8 @@ _BRIGHT_AROUND = 3.0
 _NEGATIVE = 0.005
 #: The power of a single voxel of air exceeds these quantiles seldom: inside air, and at its border with tissue.
 _INSIDE, _BORDER = 0.9999, 0.99
+#: A list of voxels has air if so many are as dark as noise: a number, and a share.
+_FEWEST_ALONE, _SHARE_ALONE = 8, 0.01
 #: So many voxels of air determine its scale.
 _ENOUGH = 50
 #: So many of 3 × 3 voxels tell a level, and fewer that are brighter do not matter.
@@ -73,7 +75,8 @@ def background(census: Census, sigma: Any, *, signed: bool, usable: Where, level
     Noise has the power σ² χ²(c N) / c N in each voxel, with c = 2 channels for magnitudes and 1 for signed images. The mean over
     the 3 × 3 voxels of a plane decides inside air, and the voxel's own power at the border of the object. Air whose scale is
     not σ (scaled by the scanner, or the root of squares of many coils) is much darker than the object, rough, and alike in all
-    images. Voxels without neighbours, in a list of voxels, are not judged.
+    images. In a list, where voxels have no neighbours, the voxel's own power decides, if there are more dark ones than chance
+    leaves of an object.
 
     Parameters
     ----------
@@ -90,7 +93,7 @@ def background(census: Census, sigma: Any, *, signed: bool, usable: Where, level
     """
     planes, N = Planes.of(census.voxels), len(census.voxels.images)
     if planes is None:
-        return np.zeros(usable.shape, bool)
+        return _alone(census, sigma, signed=signed, usable=usable)
     known = planes.of_map(usable)
     power = np.where(known, census.squares.reshape(planes.shape), 0.0) / N
     if levels is None:
@@ -111,6 +114,20 @@ def background(census: Census, sigma: Any, *, signed: bool, usable: Where, level
         apart = areas((apart | scene.empty).reshape(census.voxels.X), _ENOUGH).reshape(planes.shape)
         air = air | apart  # air is around an object, dark tissue lies scattered
     return np.asarray(planes.as_map(air & scene.filled))
+
+
+def _alone(census: Census, sigma: Any, *, signed: bool, usable: Where) -> Where:
+    """Return the voxels of a list whose power is that of noise of σ, if many have so little."""
+    channels, N = 1 if signed else 2, len(census.voxels.images)
+    freedom = N * channels
+    power = np.where(usable, census.squares.reshape(usable.shape), 0.0) / N
+    with np.errstate(all="ignore"):
+        a = np.nan_to_num(power / (channels * np.square(np.asarray(sigma, float))), nan=np.inf, posinf=np.inf)
+    filled = power > 0
+    noise = 2 * np.count_nonzero(filled & (a < chi2(0.5, freedom) / freedom))
+    if noise < max(_FEWEST_ALONE, _SHARE_ALONE * np.count_nonzero(filled)):
+        return np.zeros(usable.shape, bool)
+    return np.asarray(filled & (a < chi2(_BORDER, freedom) / freedom))
 
 
 @dataclass(frozen=True, eq=False)

@@ -270,6 +270,8 @@ def _not_reached(
     there = thing & ~zero
     if not zero.any():
         return np.zeros(thing.shape, bool)
+    if thing.ndim < 2:  # a list of voxels, which have no neighbours
+        return np.asarray(zero & pile & (usual > _EXPECTED) & (usual * rms > _STEPS * step))
     size = np.where(there, abs(image), 0).astype(float)
     expected = np.full(thing.shape, usual)
     for edge in reversed(_NEAR):

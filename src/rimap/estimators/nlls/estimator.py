@@ -14,6 +14,7 @@ from rimap.estimators.base import Estimator, Progress, settings_of_options
 from rimap.estimators.checks.judge import Fit, judged
 from rimap.estimators.checks.missing import Screened, screened
 from rimap.estimators.nlls import grid
+from rimap.estimators.nlls.calibration import calibrated
 from rimap.estimators.nlls.conic import search as conic
 from rimap.estimators.nlls.conic.tables import suits
 from rimap.estimators.nlls.covariance import covariance_for
@@ -294,12 +295,19 @@ def noise_of(
     noise = series.noise or Gaussian()
     if noise.sigma is not None:
         return noise, "given", ()
-    held = series.held if held is None else held
-    sigma, source = estimate_sigma(series, maps, rms, held)
+    known = series.held if held is None else held
+
+    def refit(voxels: WeightedSeries, known: Held) -> ParameterMaps:
+        return _fit(voxels, known, 1, None)[0]
+
+    def calibrated_at(sigma: float) -> float:
+        return calibrated(series, maps, sigma, known, refit)
+
+    sigma, source = estimate_sigma(series, maps, rms, known, calibrated_at)
     if np.isfinite(sigma):
         return type(noise)(sigma=sigma), source, ()
     return noise, source, (
-        f"The noise level is not known: {series.model.n_images} images and {len(series.model.parameters) - len(held)} parameters "
+        f"The noise level is not known: {series.model.n_images} images and {len(series.model.parameters) - len(known)} parameters "
         "leave no residual, and there is no background. Give --sigma for standard deviations.",
     )  # fmt: skip
 

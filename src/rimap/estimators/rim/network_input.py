@@ -139,14 +139,14 @@ def prepared(series: WeightedSeries, scale: float | None, threads: int | None) -
 
 
 def _sigma(series: WeightedSeries, threads: int | None) -> tuple[float, str]:
-    from rimap.estimators.nlls.estimator import least_squares
-    from rimap.estimators.sigma import estimate_sigma
+    from rimap.estimators.nlls.estimator import least_squares, noise_of
 
     if len(series.shape) == 3 and series.shape[2] > 8:  # σ is one number: a few slices tell it
         k = np.unique(np.linspace(0, series.shape[2] - 1, 10).round().astype(int))[1:-1]
         if series.selected[..., k].any() and np.isfinite(series.images[..., k]).any() and series.images[..., k].any():
             series = part_of_series(series, (slice(None), slice(None), k))
-    return estimate_sigma(series, least_squares(series, threads=threads))
+    noise, source, _ = noise_of(series, least_squares(series, threads=threads))
+    return np.nan if noise.sigma is None else float(noise.sigma), source
 
 
 def image_scale(series: WeightedSeries, noise: Noise) -> float:
