@@ -37,6 +37,8 @@ class Estimator(ABC):
     title: ClassVar[str]
     halo: int | None = 0
     """Voxels that a slab must reach beyond its own to give the map of the whole; `None`: solve whole."""
+    smooths: ClassVar[bool] = False
+    """Whether the time of a voxel depends on its neighbours, so that small structures lose contrast."""
 
     @abstractmethod
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:

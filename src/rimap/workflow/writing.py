@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rimap.advice import note, notes_of, ordered, warnings_of
+from rimap.errors import InputError
 from rimap.workflow.regions import tsv
 from rimap.workflow.request import Request
 
 if TYPE_CHECKING:
     from rimap.estimators import Estimator
+    from rimap.evaluation.resolution import Kept
     from rimap.foreground import Region
     from rimap.io import SeriesFiles
     from rimap.io.records import Record
@@ -154,7 +156,8 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
     request, files, estimator = making.request, making.files, making.estimator
     series, maps, rois = mapped.shown, mapped.shown_maps, mapped.rois
     folders = [*([] if files.dataset is None else [files.dataset]), request.out]
-    said = ordered((*series.notes, *maps.warnings, *_about_sd(mapped)))
+    kept = _resolution(making, mapped)
+    said = ordered((*series.notes, *maps.warnings, *_about_sd(mapped), *_about_resolution(kept, series)))
     told = [without_folders(text, folders) for text in said]
     part = (note(f"Mapped in slabs; figures and images show the voxels {mapped.note}."),) if mapped.note else ()
     new = map_files(
@@ -165,7 +168,12 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         rates=request.rates,
         given=mapped.given,
         described=mapped.foreground,
-        extra_metadata={**mapped.metadata, "Warnings": list(warnings_of(told)), "Notes": list(notes_of(told))},
+        extra_metadata={
+            **mapped.metadata,
+            **_resolution_fields(kept),
+            "Warnings": list(warnings_of(told)),
+            "Notes": list(notes_of(told)),
+        },
     )
     page, table = _places(new.images[0], files, request.out)
     run = report.Run(
@@ -220,6 +228,39 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         rois=rois,
         roi_file=table if rois else None,
     )
+
+
+def _resolution(making: Making, mapped: Mapped) -> tuple[Kept, ...]:
+    """Return what an estimator that reads neighbours leaves of small spots in this series."""
+    from rimap.evaluation.resolution import resolution
+
+    estimator = making.estimator
+    if not estimator.smooths:
+        return ()
+    if hasattr(estimator, "sd_draws"):
+        estimator = replace(estimator, sd_draws=0)  # type: ignore[type-var]
+    try:
+        return resolution(mapped.shown, mapped.shown_maps, estimator)
+    except InputError:  # the part is no series of its own: the maps of the whole are none the worse
+        return ()
+
+
+def _about_resolution(kept: tuple[Kept, ...], series: WeightedSeries) -> list[str]:
+    from rimap.evaluation.resolution import in_words
+    from rimap.quantities import name_of
+
+    text = in_words(kept, name_of(series.model.time))
+    return [note(f"Resolution, from spots put into these maps: {text}")] if text else []
+
+
+def _resolution_fields(kept: tuple[Kept, ...]) -> dict[str, Any]:
+    """Return the field of the sidecar that says how much of small spots is left."""
+    found = [
+        {"WidthVoxels": k.width, "Voxels": k.voxels, "Contrast": k.contrast, "ShareKept": round(k.share, 3)}
+        for k in kept
+        if math.isfinite(k.share)
+    ]
+    return {"SmallSpots": found} if found else {}
 
 
 def _about_sd(mapped: Mapped) -> list[str]:

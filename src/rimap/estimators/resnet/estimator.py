@@ -54,6 +54,7 @@ class ResNet(Estimator):
 
     name: ClassVar[str] = "resnet"
     title: ClassVar[str] = "Residual network"
+    smooths: ClassVar[bool] = True
     halo: int | None = 0
 
     def __post_init__(self) -> None:

@@ -99,6 +99,7 @@ class RIM(Estimator):
 
     name: ClassVar[str] = "rim"
     title: ClassVar[str] = "Recurrent inference machine"
+    smooths: ClassVar[bool] = True
     halo: int | None = None
 
     def __post_init__(self) -> None:
