@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="folder that holds the other version of the package (its src)")
     parser.add_argument("--runs", type=int, default=7, help="turns of each version")
     parser.add_argument("--only", default="", help="a part of the name of the cases that run")
+    parser.add_argument("--images", type=Path, help="folder in which the simulated images are kept for another time")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
@@ -157,7 +158,7 @@ def main() -> None:
         folder = Path(name)
         versions = [Version(args.before, folder / "before"), Version(here, folder / "now")]
         for case in chosen:
-            file = write_images(folder, *CASES[case][1:])
+            file = write_images(args.images or folder, *CASES[case][1:])
             for version in versions:
                 version.seconds(case, file)  # not counted
             times = np.array([[version.seconds(case, file) for version in versions] for _ in range(args.runs)])

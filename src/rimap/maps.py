@@ -53,9 +53,10 @@ _MEANING = {
 
 def has(status: NDArray[np.uint8], these: Sequence[Status]) -> NDArray[np.bool_]:
     """Return where (*X) a status is one of some."""
-    table = np.zeros(256, bool)
-    table[list(these)] = True
-    return np.asarray(table[status])
+    found = status == int(these[0])  # of a Status, NumPy would compare wider integers
+    for one in these[1:]:
+        found |= status == int(one)
+    return np.asarray(found)
 
 
 class _Named(Mapping[str, NDArray[Any]]):

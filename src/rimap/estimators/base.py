@@ -12,6 +12,7 @@ import numpy as np
 from rimap.advice import ordered
 from rimap.errors import InputError
 from rimap.likelihood import cramer_rao_sd
+from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
 
@@ -20,7 +21,7 @@ Progress = Callable[[int, int], None]
 #: So many voxels tell a median standard deviation that has to be computed for it.
 _FEW = 2_000
 #: So many tell a median that is known everywhere.
-_MANY = 50_000
+_MANY = 20_000
 _POOR = "is poorly determined"
 
 
@@ -142,8 +143,8 @@ def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: fl
     sd, status = maps.sd_kappa[at].reshape(-1)[flat], maps.status.reshape(-1)[flat]
     T, A = kappa[at], model.amplitude(kappa) * brightness(model)
     with np.errstate(invalid="ignore"):
-        at_bound = (status == Status.AT_BOUND) & (3 * sigma < A)  # as poor as can be: nothing says how far beyond
-        use = (status == Status.OK) & np.isfinite(sd) & (3 * sigma < A) | at_bound
+        at_bound = has(status, (Status.AT_BOUND,)) & (3 * sigma < A)  # as poor as can be: nothing says how far beyond
+        use = has(status, (Status.OK,)) & np.isfinite(sd) & (3 * sigma < A) | at_bound
         relative = np.where(at_bound, np.inf, sd / T)[use]
     if 2 * (relative > limit).sum() < max(use.sum(), 1):
         return ()

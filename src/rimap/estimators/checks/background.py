@@ -57,15 +57,20 @@ class Levels:
     power: Floats
 
     @cached_property
+    def _positive(self) -> Floats:
+        positive = self.power > 0
+        return self.power if positive.all() else self.power[positive]
+
+    @cached_property
     def bright(self) -> float:
         """The median of those above a quarter of the brightest."""
-        power = self.power[self.power > 0]
+        power = self._positive
         return quantile(power[power > 0.25 * quantile(power, 0.98)], 0.5) if len(power) else 0.0
 
     @cached_property
     def edge(self) -> float:
         """Above it, voxels belong to the object."""
-        power = self.power[self.power > 0]
+        power = self._positive
         return dark_below(np.sqrt(power)) ** 2 if len(power) else 0.0
 
 
@@ -120,14 +125,13 @@ def _alone(census: Census, sigma: Any, *, signed: bool, usable: Where) -> Where:
     """Return the voxels of a list whose power is that of noise of σ, if many have so little."""
     channels, N = 1 if signed else 2, len(census.voxels.images)
     freedom = N * channels
-    power = np.where(usable, census.squares.reshape(usable.shape), 0.0) / N
-    with np.errstate(all="ignore"):
-        a = np.nan_to_num(power / (channels * np.square(np.asarray(sigma, float))), nan=np.inf, posinf=np.inf)
-    filled = power > 0
-    noise = 2 * np.count_nonzero(filled & (a < chi2(0.5, freedom) / freedom))
+    squares = census.voxels.unflatten(census.squares)
+    filled = usable & (squares > 0)
+    unit = channels * N / freedom * np.square(np.asarray(sigma, float))  # of the squares; NaN if σ is unknown
+    noise = 2 * np.count_nonzero(filled & (squares < chi2(0.5, freedom) * unit))
     if noise < max(_FEWEST_ALONE, _SHARE_ALONE * np.count_nonzero(filled)):
         return np.zeros(usable.shape, bool)
-    return np.asarray(filled & (a < chi2(_BORDER, freedom) / freedom))
+    return np.asarray(filled & (squares < chi2(_BORDER, freedom) * unit))
 
 
 @dataclass(frozen=True, eq=False)

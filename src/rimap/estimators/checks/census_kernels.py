@@ -46,11 +46,11 @@ def count(images: Array, first: int, last: int, squares: Array, peak: Array, zer
             for i in range(row.shape[0]):
                 x = abs(row[i])
                 size[i] = x if x > size[i] else size[i]
-            nothing = none
+            nothing = 0
             for i in range(row.shape[0]):
-                nothing += one if row[i] == none else none
-            if nothing > none:
-                empty[n] += int(nothing)
+                nothing += 1 if row[i] == none else 0
+            if nothing:
+                empty[n] += nothing
                 for i in range(row.shape[0]):
                     unfilled[i] += row[i] == none
             high, low, times = largest[n], smallest[n], many[n]

@@ -18,7 +18,7 @@ from rimap.signals.base import Parameter
 #: Of the voxels with a value so many beyond the range are a region, if the field is smooth.
 REGION = 0.02
 #: So many voxels tell.
-_SAMPLE = 20_000
+_SAMPLE = 30_000
 #: By so many standard deviations a value is beyond the range.
 SURELY = 2.0
 
@@ -28,15 +28,16 @@ def field_warnings(series: WeightedSeries, maps: ParameterMaps, census: Census) 
     fields = [p for p in maps.model.parameters if p.role == "field" and p.physical and p.name not in series.held]
     if not fields:
         return ()
-    use = np.flatnonzero(_object(maps, census))
-    use = use[:: -(-len(use) // _SAMPLE) or 1]
+    use = _object(maps, census)
     return tuple(text for p in fields for text in _of(p, maps, use))
 
 
-def _object(maps: ParameterMaps, census: Census) -> NDArray[np.bool_]:
-    """Return the voxels (*X) with a value and much signal: in air a field is what noise makes it."""
-    use, peak = has(maps.status, WITH_VALUE), census.brightest
-    return np.asarray(use & (peak > BRIGHT * quantile(peak[use].astype(float), 0.98))) if use.any() else use
+def _object(maps: ParameterMaps, census: Census) -> NDArray[np.intp]:
+    """Return (some of) the voxels with a value and much signal: in air a field is what noise makes it."""
+    use = np.flatnonzero(has(maps.status, WITH_VALUE))
+    use = use[:: -(-len(use) // _SAMPLE) or 1]
+    peak = census.brightest.reshape(-1)[use].astype(float)
+    return np.asarray(use[peak > BRIGHT * quantile(peak, 0.98)]) if len(use) else use
 
 
 def _of(p: Parameter, maps: ParameterMaps, use: NDArray[np.intp]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from rimap.estimators.sigma import chi2, quantile
 #: A residual that noise alone exceeds in less than this share of voxels contradicts the model.
 IMPROBABLE = 1e-4
 #: At most so many voxels say what is usual in a scan.
-_SAMPLE = 50_000
+SAMPLE = 50_000
 
 
 def chance_of_residual(squares: Any, sigma: Any, free: int) -> NDArray[np.float64]:
@@ -77,7 +77,7 @@ def usual_misfit(squares: Any, sigma: Any, free: int) -> float:
     """Return by which factor the χ² of the median voxel exceeds its expectation, at least 1."""
     ratio = _ratio(squares, sigma).reshape(-1)
     known = np.flatnonzero(np.isfinite(ratio))
-    known = known[:: -(-len(known) // _SAMPLE) or 1]
+    known = known[:: -(-len(known) // SAMPLE) or 1]
     if not len(known) or free < 1:
         return 1.0
     return max(1.0, quantile(ratio[known], 0.5) / chi2(0.5, free))

@@ -14,7 +14,7 @@ from rimap.estimators.base import as_many_as_parameters, conditioning_warnings, 
 from rimap.estimators.checks.background import Levels, background
 from rimap.estimators.checks.census import Census
 from rimap.estimators.checks.field_range import field_warnings
-from rimap.estimators.checks.improbable import IMPROBABLE, chance_of_residual, contradicts, usual_misfit
+from rimap.estimators.checks.improbable import IMPROBABLE, SAMPLE, chance_of_residual, contradicts, usual_misfit
 from rimap.estimators.checks.misfit import misfit_warnings, off_model_warnings
 from rimap.estimators.checks.missing import Screened, sample_of_planes
 from rimap.estimators.checks.mixtures import unexplained
@@ -79,14 +79,15 @@ class Usual:
             residual = None if residual is None else residual[..., planes]
             sigma = sigma if np.ndim(sigma) == 0 else np.asarray(sigma)[..., planes]
         some = has(status, _ESTIMATED)
-        levels = Levels(power[some])
+        levels = Levels(power.reshape(-1) if some.all() else power[some])
         N, misfit = maps.model.n_images, 1.0
         free = N - fit.estimated
         if residual is not None and free > 0 and not np.isnan(sigma).all():
-            good = some & (power > _OF_BRIGHT * levels.bright)
+            good = np.flatnonzero(some & (power > _OF_BRIGHT * levels.bright))
+            good = good[:: -(-len(good) // SAMPLE) or 1]
             sigma = np.asarray(sigma, float)
-            sigma = sigma if sigma.ndim == 0 else sigma[good]
-            squares = N * residual[good].astype(float) ** 2
+            sigma = sigma if sigma.ndim == 0 else sigma.reshape(-1)[good]
+            squares = N * residual.reshape(-1)[good].astype(float) ** 2
             misfit = usual_misfit(np.maximum(squares - fit.farther * sigma**2, 0), sigma, free)
         return cls(levels, misfit)
 
@@ -221,8 +222,8 @@ def _off_model(
     free = N - fit.estimated
     if maps.residual is None or free < 1 or not np.isfinite(sigma).any():
         return none
-    large = N * np.asarray(maps.residual, float) ** 2 * (N / free) > LARGE**2 * N * census.power
-    at = np.flatnonzero(large & has(maps.status, (Status.OK, Status.AT_BOUND)))
+    at = np.flatnonzero(np.square(maps.residual, dtype=float) > LARGE**2 * (free / N) * census.power)
+    at = at[has(maps.status.reshape(-1)[at], (Status.OK, Status.AT_BOUND))]
     if not len(at):
         return none
     s = np.asarray(sigma, float)

@@ -85,8 +85,8 @@ def misfit_warnings(
 
 def off_model_warnings(maps: ParameterMaps) -> tuple[str, ...]:
     """Return a warning if more than a few voxels do not follow the model."""
-    off = int(np.count_nonzero(maps.status == Status.OFF_MODEL))
-    with_value = off + int(np.count_nonzero((maps.status == Status.OK) | (maps.status == Status.AT_BOUND)))
+    off = int(np.count_nonzero(has(maps.status, (Status.OFF_MODEL,))))
+    with_value = off + int(np.count_nonzero(has(maps.status, (Status.OK, Status.AT_BOUND))))
     if off < max(_FEWEST_OFF, FEW_OFF * with_value):
         return ()
     many = off > MANY_OFF * with_value

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.estimators.sigma import quantile
+from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
 
@@ -47,10 +48,11 @@ def _mixtures(model: SignalModel, series: WeightedSeries, maps: ParameterMaps) -
     """Return the signals of mixtures with norm 1, (number of mixtures, N)."""
     from rimap.estimators.checks.mixture_kernels import mix  # numba is slow to import
 
-    good = np.flatnonzero(maps.status == Status.OK)
+    good = np.flatnonzero(has(maps.status, (Status.OK,)))
     good = good[:: -(-len(good) // _SAMPLE) or 1]
-    kappa = maps.kappa.reshape(len(maps.kappa), -1)[:, good]
-    kappa = kappa[:, np.isfinite(kappa).all(0)].astype(float, copy=False)
+    kappa = np.asarray(maps.kappa.reshape(len(maps.kappa), -1)[:, good], float)
+    if not (known := np.isfinite(kappa).all(0)).all():
+        kappa = kappa[:, known]
     if kappa.shape[1] < 10:
         return None
     T = kappa[model.index(model.time.name)]

@@ -7,12 +7,13 @@ from numpy.typing import NDArray
 
 from rimap.arrays import bessel_e
 from rimap.estimators.sigma import quantile
-from rimap.likelihood import Gaussian
+from rimap.likelihood import Gaussian, Rician
+from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
 
 #: So many voxels tell a median.
-_SAMPLE = 1_000
+_SAMPLE = 500
 #: So many tell whether it is worth while to look closely.
 _FEW = 200
 #: Voxels are looked at whose brightest image, as it is fitted, exceeds this part of that of the brightest (98th percentile).
@@ -47,7 +48,7 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
         return ()
     sigma = np.broadcast_to(np.asarray(noise.sigma, float), maps.status.shape).reshape(-1)
     known = np.isfinite(sigma) if np.ndim(noise.sigma) else np.ones(1, bool)
-    known = known & np.logical_or.reduce([maps.status.reshape(-1) == s for s in WITH_VALUE])
+    known = known & has(maps.status.reshape(-1), WITH_VALUE)
     step = -(-int(known.sum()) // _SAMPLE) or 1
     at = np.arange(0, known.size, step) if known.all() else np.flatnonzero(known)[::step]
     few = at[:: -(-len(at) // _FEW) or 1]
@@ -87,13 +88,14 @@ def _bias(
     """Return by which part T (V,) is off, to first order, where the signal is f (N, V)."""
     free = [q for q, p in enumerate(model.parameters) if not p.given]
     T = model.index(model.time.name)
-    J = np.moveaxis(model.partials(kappa)[:, free], 2, 0)
-    size = np.maximum(np.linalg.norm(J, axis=1), 1e-30)
+    J = model.partials(kappa)[:, free].swapaxes(0, 1)
+    size = np.maximum(np.sqrt((J * J).sum(1)), 1e-30)
     J = J / size[:, None]
-    normal = np.einsum("vnq,vnp->vqp", J, J) + 1e-6 * np.eye(J.shape[2])
-    floor = (sigma * excess(f / sigma)).T
-    step = np.linalg.solve(normal, np.einsum("vnq,vn->vq", J, floor)[..., None])[..., 0] / size
-    return np.asarray(step[:, free.index(T)] / kappa[T])
+    floor = Rician(sigma=1.0).mean(f / sigma) - abs(f / sigma)  # in units of σ
+    normal = np.array([[(a * b).sum(0) for a in J] for b in J]) + 1e-6 * np.eye(len(J))[..., None]
+    right = sigma * (J * floor).sum(1)
+    step = np.linalg.solve(normal.transpose(2, 0, 1), right.T[..., None])[..., 0].T / size
+    return np.asarray(step[free.index(T)] / kappa[T])
 
 
 def _any_negative(series: WeightedSeries, voxels: NDArray[np.intp]) -> bool:

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.estimators.sigma import SAMPLE, air_power, dark_below, quantile
+from rimap.estimators.sigma import SAMPLE, air_power, dark_below, quantile, values_at
 from rimap.likelihood import Rician
+from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
 
 #: Voxels that are simulated, and fewer are not enough; how often the σ that was found is simulated anew, and when that ends.
@@ -32,7 +33,12 @@ Refit = Callable[[WeightedSeries, Mapping[str, Any]], ParameterMaps]
 
 
 def calibrated(
-    series: WeightedSeries, maps: ParameterMaps, sigma: float, held: Mapping[str, Any], refit: Refit
+    series: WeightedSeries,
+    maps: ParameterMaps,
+    sigma: float,
+    held: Mapping[str, Any],
+    refit: Refit,
+    rms: NDArray[Any] | None = None,
 ) -> float:
     """Return σ so that images simulated with it leave the residuals of the scan, in the median voxel.
 
@@ -46,22 +52,25 @@ def calibrated(
         What is known of the parameters, numbers or maps (*X) by name.
     refit
         The same least squares.
+    rms
+        (*X), root mean square over the images, if it is known.
     """
     assert maps.residual is not None
-    known = np.flatnonzero((maps.status == Status.OK) | (maps.status == Status.AT_BOUND))
+    known = np.flatnonzero(has(maps.status, (Status.OK, Status.AT_BOUND)))
     known = known[:: -(-len(known) // SAMPLE) or 1]
-    where = np.unravel_index(known, series.shape)
-    images = np.stack([image[where] for image in series.images]).astype(float)
-    rms = np.sqrt((images**2).mean(0))
+    if rms is None:
+        rms = np.sqrt((values_at(series, known) ** 2).mean(0))
+    else:
+        rms = rms.reshape(-1)[known]
     chosen = rms > max(dark_below(rms), np.sqrt(air_power(series.model)) * sigma)
     some = np.flatnonzero(chosen)
     some = some[:: -(-len(some) // _VOXELS) or 1]
     if len(some) < _FEWEST:
         return sigma
-    place = tuple(w[some] for w in where)
+    place = np.unravel_index(known[some], series.shape)
     given = {name: v if np.ndim(v) == 0 else np.asarray(v)[place] for name, v in held.items()}
     left = np.square(np.asarray(maps.residual, float)[place])
-    voxels = replace(series, images=images[:, some], mask=None, noise=None, given={}, affine=None)
+    voxels = replace(series, images=values_at(series, known[some]), mask=None, noise=None, given={}, affine=None)
     kappa = maps.kappa.reshape(len(maps.kappa), -1)[:, known[some]]
     f = series.model.signal(_truth(voxels, kappa, given, refit))
     found = sigma

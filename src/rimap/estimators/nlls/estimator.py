@@ -301,7 +301,7 @@ def noise_of(
         return _fit(voxels, known, 1, None)[0]
 
     def calibrated_at(sigma: float) -> float:
-        return calibrated(series, maps, sigma, known, refit)
+        return calibrated(series, maps, sigma, known, refit, rms)
 
     sigma, source = estimate_sigma(series, maps, rms, known, calibrated_at)
     if np.isfinite(sigma):
