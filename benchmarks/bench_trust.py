@@ -8,13 +8,13 @@ Each engineer adds figures as a function that yields `Figure`s and is listed in 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 import rimap
-from benchmarks.trust_scenes import TE8, TI4, TI6, TI9, Head, head, inversion, like_ge
+from benchmarks.trust_scenes import TE8, TI4, TI6, TI9, Head, head, inversion, like_ge, zero_filled
 from rimap import PROTOCOLS
 
 ESTIMATORS: tuple[Any, ...] = (rimap.NLLS(), rimap.MLE(), rimap.RIM())
@@ -173,7 +173,37 @@ def trained_box() -> Iterator[Figure]:
         )
 
 
-PARTS: tuple[Callable[[], Iterator[Figure]], ...] = (air, noise_level, faults, gains, trained_box)
+#: Draws of a scan that tell its true scatter, and the median of χ² over its degrees of freedom, 7.
+_DRAWS, _MEDIAN = 8, 6.346 / 7
+
+
+def interpolated() -> Iterator[Figure]:
+    """Standard deviations of interpolated images are those of repeated scans; the correlation of their noise is found."""
+    model = inversion(TI9)
+    sigma = 0.65 / 20
+    for factor, size in ((1.0, 72), (4 / 3, 72), (2.0, 48)):
+        scene = head(replace(model, signed=True), size=size, planes=1)
+        scans = [zero_filled(scene.images, factor, sigma, seed=n) for n in range(_DRAWS)]
+        place = (np.arange(scans[0].shape[1]) / factor).astype(int)
+        tissue = scene.tissue[np.ix_(place, place, [0])]
+        for estimator in (rimap.NLLS(), rimap.MLE(), rimap.RIM(sd_draws=8)):
+            drawn = estimator if estimator.name != "rim" else rimap.RIM()
+            first = estimated(estimator, scans[0], model)
+            T = np.stack([first["T1"], *(estimated(drawn, scan, model)["T1"] for scan in scans[1:])])
+            use = tissue & np.isfinite(T).all(0) & np.isfinite(first.sd["T1"])
+            found = float(np.sqrt(_MEDIAN / np.median(T[:, use].var(0, ddof=1) / first.sd["T1"][use] ** 2)))
+            kind = f"{estimator.name}: zero-filled x {factor:.2f}"
+            yield Figure(f"SD over scatter, {kind}", "0.8 to 1.2", f"{found:.2f}", 0.8 <= found <= 1.2)
+            error = float(np.nanmedian(first.noise.sigma)) / sigma - 1
+            yield Figure(f"sigma, {kind}", "within 10 %", f"{100 * error:+.1f} %", abs(error) <= 0.1)
+            factors = first.correlation.factors[:2]
+            close = all(abs(f / factor - 1) < 0.05 for f in factors)
+            yield Figure(f"factor, {kind}", "within 5 %", " x ".join(f"{f:.2f}" for f in factors), close)
+            told = any("gain" in w for w in first.warnings)
+            yield Figure(f"gains, {kind}", "silent", "told" if told else "silent", not told)
+
+
+PARTS: tuple[Callable[[], Iterator[Figure]], ...] = (air, noise_level, faults, gains, trained_box, interpolated)
 
 
 def main() -> None:

@@ -99,6 +99,18 @@ def head(
     return Head(images, model, air, tissue, np.stack(times, -1))
 
 
+def zero_filled(images: NDArray[np.float64], factor: float, sigma: float, *, seed: int = 0) -> NDArray[np.float32]:
+    """Return magnitudes (N, m, m, Z) of signed images (N, n, n, Z): complex noise is added, then k-space is filled up with zeros."""
+    N, n, _, Z = images.shape
+    m = round(n * factor)
+    e = np.random.default_rng(seed).normal(0, sigma, (2, *images.shape))
+    k = np.zeros((N, m, m, Z), complex)
+    a = m // 2 - n // 2
+    k[:, a : a + n, a : a + n] = np.fft.fftshift(np.fft.fft2(images + e[0] + 1j * e[1], axes=(1, 2)), axes=(1, 2))
+    filled = np.fft.ifft2(np.fft.ifftshift(k, axes=(1, 2)), axes=(1, 2)) * (m / n) ** 2
+    return np.asarray(abs(filled), np.float32)
+
+
 def _means(f: NDArray[Any]) -> NDArray[Any]:
     N, n, _ = f.shape
     return np.asarray(f.reshape(N, n // _FINER, _FINER, n // _FINER, _FINER).mean((2, 4)))

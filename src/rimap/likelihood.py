@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,13 @@ from numpy.typing import NDArray
 from rimap.arrays import Array, bessel_e, floating, is_torch, namespace
 from rimap.errors import InputError
 from rimap.signals.base import SignalModel
+
+
+class Normals(Protocol):
+    """Where noise is drawn from: a `numpy.random.Generator`, or values that are correlated in space."""
+
+    def standard_normal(self, size: Any, /) -> Any:
+        """Return values of mean 0 and variance 1 of this shape."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +79,7 @@ class Noise(ABC):
         return np.asarray(f, dtype=float)
 
     @abstractmethod
-    def sample(self, f: Any, rng: np.random.Generator) -> NDArray[Any]:
+    def sample(self, f: Any, rng: Normals) -> NDArray[Any]:
         """Return f (N, *X) with noise drawn from `rng`."""
 
 
@@ -103,7 +110,7 @@ class Gaussian(Noise):
         f = floating(f)
         return 0 * f + 1 / self._sigma(f) ** 2
 
-    def sample(self, f: Any, rng: np.random.Generator) -> NDArray[Any]:
+    def sample(self, f: Any, rng: Normals) -> NDArray[Any]:
         """Return f + ε."""
         f = np.asarray(f, dtype=float)
         return np.asarray(f + self._sigma(f) * rng.standard_normal(f.shape))
@@ -160,7 +167,7 @@ class Rician(Noise):
         snr, excess = _rician_excess()
         return np.asarray(f + sigma * np.interp(f / sigma, snr, excess))
 
-    def sample(self, f: Any, rng: np.random.Generator) -> NDArray[Any]:
+    def sample(self, f: Any, rng: Normals) -> NDArray[Any]:
         """Return |f + ε₁ + iε₂|."""
         f = np.asarray(f, dtype=float)
         sigma = self._sigma(f)

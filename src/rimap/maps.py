@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rimap import card
 from rimap.advice import notes_of, warnings_of
+from rimap.correlation import NoiseCorrelation
 from rimap.derived import depends_on, derived_map, derived_sd
 from rimap.likelihood import Noise
 from rimap.quantities import is_relaxation, name_of, palette_of, quantities_of, quantity, values_of, window_of
@@ -116,6 +117,8 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
         Its name and its options, for sidecars and reports.
     warnings
         What the user should know, in plain words, the most important first (`rimap.advice`).
+    correlation
+        How the noise of neighbouring voxels is correlated, measured from residuals; `None` if that is not known.
     """
 
     kappa: NDArray[Any]
@@ -131,6 +134,7 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
     affine: NDArray[Any] | None = None
     covariance: NDArray[Any] | None = None
     sd_derived: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    correlation: NoiseCorrelation | None = None
 
     def __post_init__(self) -> None:
         for name in ("settings", "sd_derived"):

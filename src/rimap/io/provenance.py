@@ -120,6 +120,7 @@ def map_metadata(
         "NoiseModel": None if noise is None else noise.name,
         "NoiseSigma": None if sigma is None else float(sigma) if sigma.ndim == 0 else float(np.nanmedian(sigma)),
         "NoiseSigmaSource": maps.sigma_source + (MEDIAN_OF_MAP if sigma is not None and sigma.ndim else ""),
+        **({} if maps.correlation is None else {"NoiseCorrelation": list(map(list, maps.correlation.axes))}),
         "Warnings": list(warnings_of(maps.warnings)),
         "Notes": list(notes_of(maps.warnings)),
     }

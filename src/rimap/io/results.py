@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.advice import note
+from rimap.correlation import NoiseCorrelation
 from rimap.errors import InputError
 from rimap.foreground import Region
 from rimap.io.bids import absolute, is_nifti, models, read_json
@@ -161,6 +162,7 @@ class ResultFiles:
             settings=settings if isinstance(settings, dict) else {},
             warnings=told,
             affine=affine_of(header),
+            correlation=_correlation(about.get("NoiseCorrelation")),
             sd_derived={
                 name: np.where(no_value | ~(np.asarray(x) > 0), np.nan, np.asarray(x, float) * s)
                 for name, (x, s) in apart.items()
@@ -396,6 +398,15 @@ def _result(sidecar: Path) -> ResultFiles | None:
     if prefix and prefix != re.sub(r"[^a-zA-Z0-9]", "", estimator):
         return None  # desc-sd, desc-status
     return ResultFiles(main, name["stem"], prefix, name["suffix"], about)
+
+
+def _correlation(axes: Any) -> NoiseCorrelation | None:
+    """Return the correlation of the noise that a sidecar has."""
+    if not isinstance(axes, list) or not all(
+        isinstance(a, list) and all(isinstance(c, (int, float)) for c in a) for a in axes
+    ):
+        return None
+    return NoiseCorrelation(tuple(tuple(map(float, axis)) for axis in axes))
 
 
 def _texts(value: Any) -> list[str]:

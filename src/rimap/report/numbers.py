@@ -66,3 +66,11 @@ def sigma_origin(maps: ParameterMaps) -> str:
 def sd_origin(maps: ParameterMaps) -> str:
     """Return what the standard deviations are; "" where no voxel has one."""
     return maps.sd_source if maps.sd_kappa is not None and np.isfinite(maps.sd_kappa).any() else ""
+
+
+def correlation_in_words(maps: ParameterMaps) -> str:
+    """Return how the noise of adjacent voxels is correlated, "" if that is not known or if it is not."""
+    found = maps.correlation
+    if found is None or found.is_white:
+        return ""
+    return f"adjacent voxels correlated ({' × '.join(f'{c:.2f}' for c in found.neighbours)})"

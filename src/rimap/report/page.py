@@ -23,7 +23,7 @@ from rimap.report.charts import histogram, precision
 from rimap.report.embedding import Embedded, embed, image_window
 from rimap.report.formula import formula_of
 from rimap.report.methods import methods, options_of, options_of_model, title_of
-from rimap.report.numbers import number, sd_origin, sigma_number, sigma_origin
+from rimap.report.numbers import correlation_in_words, number, sd_origin, sigma_number, sigma_origin
 from rimap.report.panels import STATUS_COLOURS, palettes, panels_of, status_pictures
 from rimap.report.statistics import (
     Statistics,
@@ -349,6 +349,7 @@ def _settings(maps: ParameterMaps, run: Run) -> list[tuple[str, str]]:
     rows = [("Estimator", " – ".join(x for x in (maps.estimator, run.estimator_title) if x)), ("Chosen", run.choice)]
     rows.append(("Model", formula_of(maps.model)))
     rows.append(("Noise", noise + ("" if sigma is None else f", σ = {number(sigma)} ({sigma_origin(maps)})")))
+    rows.append(("Noise between voxels", correlation_in_words(maps)))
     rows += list(options_of(maps).items())
     known = known_parameters(maps)
     free = [p for p in maps.model.parameters if p.name not in known]

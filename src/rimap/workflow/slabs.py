@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from rimap import foreground
 from rimap.advice import ordered
+from rimap.correlation import NoiseCorrelation
 from rimap.errors import InputError
 from rimap.estimators import sigma
 from rimap.estimators.base import model_warnings, settings_of_options
 from rimap.estimators.checks.judge import Fit, Usual, warnings_for, with_statuses
 from rimap.estimators.checks.missing import Missing, Whole, sample_of_planes, screened
+from rimap.estimators.correlated import correlation_in, estimated_in, window_of, with_correlation
 from rimap.estimators.mle.estimator import MLE
 from rimap.estimators.nlls.covariance import covariance_for
 from rimap.estimators.nlls.estimator import NLLS, noise_of, sd_for
@@ -230,7 +232,20 @@ def estimate(
         warnings = warnings_for(some, replace(thin, sigma_source=source), fit, told, air)
     else:
         warnings = ordered((*model_warnings(model), *told))
-    return replace(done, maps=replace(done.maps, head=replace(head, warnings=warnings)))
+    head = with_correlation(replace(head, warnings=warnings), _correlation(done, fit.estimated))
+    return replace(done, maps=replace(done.maps, head=head))
+
+
+def _correlation(done: Slabwise, estimated: int) -> NoiseCorrelation | None:
+    """Return how the noise of neighbours is correlated, from the same window as that of the whole."""
+    good = estimated_in(done.status)
+    if not good.any():
+        return None
+    window = window_of(good)
+    inside, planes = (slice(None), *window[:-1]), range(done.status.shape[-1])[window[-1]]
+    images = np.stack([done.opened.read_planes(k, k + 1)[0][..., 0][inside] for k in planes], -1)
+    kappa = np.stack([done.maps.read((k, k + 1)).kappa[..., 0][inside] for k in planes], -1)
+    return correlation_in(images, kappa, good[window], done.opened.model, estimated)
 
 
 def _described(opened: OpenSeries, slabs: Sequence[Planes]) -> tuple[OpenSeries, Region]:

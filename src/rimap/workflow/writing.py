@@ -277,15 +277,13 @@ def _about_sd(mapped: Mapped) -> list[str]:
 
 
 def _noise_text(maps: ParameterMaps) -> str:
-    from rimap.report.numbers import number, sigma_number, sigma_origin
+    from rimap.report.numbers import correlation_in_words, number, sigma_number, sigma_origin
 
     if maps.noise is None:
         return "not used"
     sigma = sigma_number(maps)
-    text = maps.noise.name
-    if sigma is None:
-        return text
-    return f"{text}, σ = {number(sigma)} ({sigma_origin(maps)})"
+    text = maps.noise.name + ("" if sigma is None else f", σ = {number(sigma)} ({sigma_origin(maps)})")
+    return ", ".join(filter(None, (text, correlation_in_words(maps))))
 
 
 def _places(main: Path, files: SeriesFiles, out: Path) -> tuple[Path, Path]:

@@ -20,6 +20,8 @@ _SMALL = 0.04
 _RAYLEIGH, _NORMAL, _NEAR = 2.195, 3.610, 0.15
 #: So many voxels of air tell its level, and by so many standard errors levels must differ.
 _AIR, _SURE = 300, 6.0
+#: Of so many images, the darker half of air is still distributed as all of it.
+_SEVERAL = 4
 #: At most so many are read.
 _OF_AIR = 10_000
 #: So much of the residuals' power, and so large a range of gains, must the gains explain that fit best.
@@ -110,6 +112,11 @@ def _of_air(images: NDArray[Any], air: NDArray[np.bool_], signed: bool) -> Float
     values = values[:, (values != 0).all(0)]
     if values.shape[1] < _AIR:
         return None
+    if (
+        len(values) >= _SEVERAL
+    ):  # ringing of truncated k-spaces reaches into air, in each image as much as that is bright
+        power = np.square(values, dtype=float).sum(0)
+        values = values[:, power <= np.median(power)]
     order = [(q * (values.shape[1] - 1)) // 4 for q in (1, 2, 3)]
     low, level, high = np.partition(abs(values), order, axis=1)[:, order].T.astype(float)  # tissue does not matter
     if not (low > 0).all() or (abs(high / low - (_NORMAL if signed else _RAYLEIGH)) > _NEAR).any():

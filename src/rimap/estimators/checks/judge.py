@@ -19,6 +19,7 @@ from rimap.estimators.checks.misfit import misfit_warnings, off_model_warnings
 from rimap.estimators.checks.missing import Screened, sample_of_planes
 from rimap.estimators.checks.mixtures import unexplained
 from rimap.estimators.checks.noise_floor import noise_floor_warnings
+from rimap.estimators.correlated import noise_correlation, with_correlation
 from rimap.likelihood import Gaussian
 from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -184,7 +185,8 @@ def judged(screen: Screened, maps: ParameterMaps, fit: Fit, found: Iterable[str]
     series, missing, census = screen
     maps, air = with_statuses(series, maps, fit, doubtful=missing.doubtful, census=census)
     found = (*found, *missing.advice(series.model))
-    return replace(maps, warnings=warnings_for(series, maps, fit, found, air, census))
+    maps = replace(maps, warnings=warnings_for(series, maps, fit, found, air, census))
+    return with_correlation(maps, noise_correlation(series, maps, fit.estimated))
 
 
 def _usable(series: WeightedSeries, maps: ParameterMaps, census: Census) -> NDArray[np.bool_]:

@@ -14,10 +14,11 @@ from rimap.errors import InputError
 from rimap.estimators.base import Estimator, Progress
 from rimap.estimators.checks import training_range
 from rimap.estimators.checks.missing import screened
+from rimap.estimators.correlated import estimated_in, with_correlation
 from rimap.estimators.rim import bootstrap
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import PAPER, from_state
-from rimap.estimators.rim.network_input import neutral, prepared, slices
+from rimap.estimators.rim.network_input import correlation_of_noise, neutral, prepared, slices
 from rimap.estimators.shipped import cached_session, default_network, for_model, metadata_of, path_of, shipped
 from rimap.series import ParameterMaps, WeightedSeries
 from rimap.signals.base import SignalModel
@@ -113,6 +114,7 @@ class ResNet(Estimator):
         settings = {"network": about["name"], "scale": ready.scale, "threads": self.threads}
         residual = _residual(series, kappa, ready.scale)
         maps = training_range.checked_maps(about, series, ready, kappa, residual, self.name, settings, screen)
+        maps = with_correlation(maps, correlation_of_noise(series, estimated_in(maps.status), self.threads))
         if not self.sd_draws:
             return maps
         return bootstrap.with_sd(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.correlation import NoiseCorrelation
 from rimap.derived import derived_map
 from rimap.errors import InputError
 from rimap.estimators.base import Progress, part_of, with_conditioning
@@ -30,6 +31,8 @@ F32 = NDArray[np.float32]
 #: From so many draws on a voxel speaks for itself.
 ENOUGH = 50
 _SEED = 2021
+#: Planes beyond the first are numbered from here on.
+_BEYOND = 1 << 20
 
 
 def checked(n_draws: int) -> None:
@@ -85,7 +88,7 @@ def with_sd(
     unit = np.where(np.isfinite(scale) & (scale != 0), scale, 1)
     spread, derived = Spread(kappa, unit), _Derived(series.model, kappa)
     for d in range(n_draws):
-        found = again(drawn(series, kappa, noise, d, planes), part_of(progress, 1 + d, 1 + n_draws))
+        found = again(drawn(series, kappa, noise, d, planes, maps.correlation), part_of(progress, 1 + d, 1 + n_draws))
         spread.add(found)
         derived.add(found)
     has = np.isfinite(maps.kappa).all(0) & (scale != 0).all(0) & (maps.status != Status.AT_BOUND)
@@ -152,24 +155,54 @@ class _Derived:
         return found
 
 
-def drawn(series: WeightedSeries, kappa: F32, noise: Noise, draw: int, planes: Any = None) -> WeightedSeries:
+def drawn(
+    series: WeightedSeries,
+    kappa: F32,
+    noise: Noise,
+    draw: int,
+    planes: Any = None,
+    correlation: NoiseCorrelation | None = None,
+) -> WeightedSeries:
     """Return the series as it might have been: the signal at κ with noise. The same number gives the same noise.
 
     Voxels without a finite value or signal stay as they are. The noise belongs to the plane and to the rank of an
-    image's time: neither slabs nor the order of images change it.
+    image's time: neither slabs nor the order of images change it. Its neighbours are correlated as measured.
     """
     images = np.empty(series.images.shape, np.float32)
     order = np.argsort(series.model.times, kind="stable")
     rank = np.argsort(order)
     for i, k in enumerate(slices(series.shape)):
         number = i if planes is None else int(np.asarray(planes)[k].flat[0])
-        rng = np.random.default_rng([_SEED, draw, number])
+        rng = _Normal(draw, number, correlation)
         at, sigma = _of_plane(noise, k)
         S = series.images[(slice(None), *k)]
         new = at.sample(series.model.signal(kappa[(slice(None), *k)])[order], rng)[rank]
         usable = np.isfinite(S).all(0) & (S != 0).any(0) & np.isfinite(new).all(0) & np.isfinite(sigma)
         images[(slice(None), *k)] = np.where(usable, new, S)
     return replace(series, images=images, noise=noise)
+
+
+class _Normal:
+    """Standard normal values of a plane, correlated in space: what a noise model draws from.
+
+    Values along the slices are sums over adjacent planes, each with the values that it has itself.
+    """
+
+    def __init__(self, draw: int, number: int, correlation: NoiseCorrelation | None) -> None:
+        self._correlation = None if correlation is None or correlation.is_white else correlation
+        taps = np.ones(1) if self._correlation is None else self._correlation.taps(2)
+        beside = range(number - len(taps) // 2, number + len(taps) // 2 + 1)
+        self._planes = [
+            (weight, np.random.default_rng([_SEED, draw, k if k >= 0 else _BEYOND - k]))
+            for weight, k in zip(taps, beside)
+        ]
+
+    def standard_normal(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """Return values (N, *X) of a plane, N independent ones for each voxel."""
+        if self._correlation is None:
+            return self._planes[0][1].standard_normal(shape)
+        white = np.sum([weight * rng.standard_normal(shape) for weight, rng in self._planes], axis=0)
+        return self._correlation.coloured(white, range(min(2, len(shape) - 1)))
 
 
 def numbered(shape: tuple[int, ...]) -> NDArray[np.intp]:

@@ -17,6 +17,7 @@ from rimap.estimators.base import Estimator, Progress, part_of, with_conditionin
 from rimap.estimators.checks import training_range
 from rimap.estimators.checks.missing import screened
 from rimap.estimators.checks.training_range import FARTHEST_CHI2
+from rimap.estimators.correlated import estimated_in, with_correlation
 from rimap.estimators.rim import bootstrap
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
@@ -33,10 +34,11 @@ from rimap.estimators.rim.loop import (
     to_state,
     units,
 )
-from rimap.estimators.rim.network_input import Prepared, known_at, neutral, prepared, slices
+from rimap.estimators.rim.network_input import Prepared, correlation_of_noise, known_at, neutral, prepared, slices
 from rimap.estimators.rim.start import start
 from rimap.estimators.rim.whole_field import folds, smooth_field, smooth_field_of_alike
 from rimap.estimators.shipped import cached_session, default_network, for_model, metadata_of, path_of
+from rimap.foreground import foreground
 from rimap.likelihood import Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
@@ -84,6 +86,8 @@ class RIM(Estimator):
         standard deviation of T is then 3 to 6 % too small, and the field has none.
     planes
         (*X), which plane of the whole a voxel is in; `prepare` and `slab` set it.
+    correlation
+        How the noise of neighbouring voxels is correlated; found if left out, and set by `prepare`.
 
     References
     ----------
@@ -96,6 +100,7 @@ class RIM(Estimator):
     start_field: Any = field(default=None, repr=False, compare=False)
     sd_draws: int = 0
     planes: Any = field(default=None, repr=False, compare=False)
+    correlation: Any = field(default=None, repr=False, compare=False)
 
     name: ClassVar[str] = "rim"
     title: ClassVar[str] = "Recurrent inference machine"
@@ -125,7 +130,9 @@ class RIM(Estimator):
         loop, ready = self._loop(series), prepared(series, self.scale, self.threads)
         series = series.with_noise(ready.noise)
         found = self._smooth_field(loop, series, ready, None)
-        return replace(self, scale=ready.scale, start_field=found, planes=bootstrap.numbered(series.shape)), series
+        correlation = correlation_of_noise(series, series.selected & foreground(series.images), self.threads)
+        planes = bootstrap.numbered(series.shape)
+        return replace(self, scale=ready.scale, start_field=found, planes=planes, correlation=correlation), series
 
     def slab(self, index: Any) -> RIM:
         """Return the estimator for ``series[index]`` of the series that it was prepared for."""
@@ -182,6 +189,8 @@ class RIM(Estimator):
         maps = training_range.checked_maps(
             about, series, ready, kappa, residual * np.float32(ready.scale), self.name, settings, screen
         )
+        found = self.correlation or correlation_of_noise(series, estimated_in(maps.status), self.threads)
+        maps = with_correlation(maps, found)
         if not self.sd_draws:
             return maps if sd is None else _with_own_sd(maps, series, sd)
         maps = bootstrap.with_sd(

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.correlation import NoiseCorrelation
 from rimap.errors import InputError
 from rimap.estimators.checks.census import Census
+from rimap.estimators.correlated import correlation_in, estimated_in, window_of
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.start import likelihood_start
@@ -147,6 +149,24 @@ def _sigma(series: WeightedSeries, threads: int | None) -> tuple[float, str]:
             series = part_of_series(series, (slice(None), slice(None), k))
     noise, source, _ = noise_of(series, least_squares(series, threads=threads))
     return np.nan if noise.sigma is None else float(noise.sigma), source
+
+
+def correlation_of_noise(
+    series: WeightedSeries, where: NDArray[np.bool_], threads: int | None
+) -> NoiseCorrelation | None:
+    """Return how the noise of neighbours is correlated, from least squares in a part of the voxels `where` (*X).
+
+    A network averages over neighbours: its own residuals would say less.
+    """
+    from rimap.estimators.nlls.estimator import least_squares
+
+    if not where.any():
+        return None
+    window = window_of(where)
+    part = part_of_series(series, window)
+    maps = least_squares(part, threads=threads)
+    estimated = sum(p.name not in part.held for p in part.model.parameters)
+    return correlation_in(part.images, maps.kappa, where[window] & estimated_in(maps.status), part.model, estimated)
 
 
 def image_scale(series: WeightedSeries, noise: Noise) -> float:
