@@ -95,7 +95,7 @@ def _from_residuals(
         voxels = np.arange(known.size)[some] if isinstance(some, slice) else some
         rms = np.sqrt((values_at(series, voxels) ** 2).mean(0))
     else:
-        rms = rms.reshape(-1)[some]
+        rms = np.ascontiguousarray(rms.reshape(-1)[some])
     rss = np.asarray(maps.residual, dtype=float).reshape(-1)[some] ** 2 * series.model.n_images
     interior = maps.status.reshape(-1)[some] == int(Status.OK)
     chosen = rms > dark_below(rms)

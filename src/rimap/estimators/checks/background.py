@@ -65,7 +65,7 @@ class Levels:
     def bright(self) -> float:
         """The median of those above a quarter of the brightest."""
         power = self._positive
-        return quantile(power[power > 0.25 * quantile(power, 0.98)], 0.5) if len(power) else 0.0
+        return quantile(np.compress(power > 0.25 * quantile(power, 0.98), power), 0.5) if len(power) else 0.0
 
     @cached_property
     def edge(self) -> float:
@@ -100,7 +100,7 @@ def background(census: Census, sigma: Any, *, signed: bool, usable: Where, level
     if planes is None:
         return _alone(census, sigma, signed=signed, usable=usable)
     known = planes.of_map(usable)
-    power = np.where(known, census.squares.reshape(planes.shape), 0.0) / N
+    power = np.where(known, census.mean_square.reshape(planes.shape), 0.0)
     if levels is None:
         levels = Levels(power[power > 0])
     channels = 1 if signed or _has_mean_zero(census, planes, power > 0) else 2
@@ -125,13 +125,12 @@ def _alone(census: Census, sigma: Any, *, signed: bool, usable: Where) -> Where:
     """Return the voxels of a list whose power is that of noise of σ, if many have so little."""
     channels, N = 1 if signed else 2, len(census.voxels.images)
     freedom = N * channels
-    squares = census.voxels.unflatten(census.squares)
-    filled = usable & (squares > 0)
-    unit = channels * N / freedom * np.square(np.asarray(sigma, float))  # of the squares; NaN if σ is unknown
-    noise = 2 * np.count_nonzero(filled & (squares < chi2(0.5, freedom) * unit))
+    power, unit = census.power, channels / freedom * np.square(np.asarray(sigma, float))  # NaN if σ is unknown
+    filled = usable & (power > 0)
+    noise = 2 * np.count_nonzero(filled & (power < chi2(0.5, freedom) * unit))
     if noise < max(_FEWEST_ALONE, _SHARE_ALONE * np.count_nonzero(filled)):
         return np.zeros(usable.shape, bool)
-    return np.asarray(filled & (squares < chi2(_BORDER, freedom) * unit))
+    return np.asarray(filled & (power < chi2(_BORDER, freedom) * unit))
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,27 +142,60 @@ class _Scene:
     filled: Where
     empty: Where
 
+    @cached_property
+    def near(self) -> _Sums:
+        """Over 3 × 3 voxels."""
+        return _Sums.of(self, 1)
+
+    @cached_property
+    def far(self) -> _Sums:
+        """Over 5 × 5 voxels."""
+        return _Sums.of(self, 2)
+
+    @cached_property
+    def brightest(self) -> Floats:
+        """The largest sum over 3 × 3 voxels of those around the 5 × 5 voxels."""
+        return self.planes.maxima(self.near.power, half=2)
+
+    @cached_property
+    def bounded(self) -> Floats:
+        """The power, infinite in voxels that are not filled."""
+        return np.where(self.filled, self.power, np.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """The power of the filled voxels around each one (P, R, C), and how many these are."""
+
+    power: Floats
+    count: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, scene: _Scene, half: int) -> _Sums:
+        planes = scene.planes
+        return cls(planes.sums(np.where(scene.filled, scene.power, 0.0), half), planes.count(scene.filled, half))
+
 
 def _like_noise_of(scene: _Scene, sigma: Any, freedom: int, channels: int) -> Where:
     """Return the voxels whose power is that of noise of σ, in a neighbourhood of such voxels."""
-    planes = scene.planes
-    with np.errstate(all="ignore"):
-        a = np.asarray(scene.power / (channels * np.square(sigma)))
-    known = scene.filled & np.isfinite(a)
-    if not known.any():
-        return np.zeros(known.shape, bool)
-    a = np.where(known, a, np.inf)
-    finite = np.where(known, a, 0.0)
+    planes, unit = scene.planes, channels * np.square(sigma)
+    if np.ndim(unit):
+        with np.errstate(all="ignore"):
+            a = np.asarray(scene.power / unit)
+        scene, unit = _Scene(planes, a, scene.filled & np.isfinite(a), scene.empty), 1.0
+    if not (scene.filled.any() and np.isfinite(unit)):
+        return np.zeros(scene.filled.shape, bool)
+    power, known, near, far = scene.power, scene.filled, scene.near, scene.far
     number = np.arange(26)  # of known voxels among 3 × 3 or 5 × 5
-    limits = number * (1 + _AROUND * np.sqrt(2 / (freedom * np.maximum(number, 1))))
-    around = planes.sums(finite)
-    inside = known & (a < chi2(_INSIDE, freedom) / freedom) & (around < limits[planes.count(known)])
+    limits = unit * number * (1 + _AROUND * np.sqrt(2 / (freedom * np.maximum(number, 1))))
+    inside = known & (power < unit * chi2(_INSIDE, freedom) / freedom) & (near.power < np.take(limits, near.count))
     # A weak tissue: over 5 × 5 voxels there is more power than that of noise, and nowhere a bright object.
-    weak = planes.sums(finite, half=2) > limits[planes.count(known, half=2)]
-    inside &= ~(weak & (planes.maxima(around, half=2) < 9 * _BRIGHT_AROUND))
-    border = known & (a < chi2(_BORDER, freedom) / freedom)
-    limit = 1 + _ALONG * np.sqrt(2 / (3 * freedom))
-    inside |= planes.on_a_line(a, around, (limit, _BRIGHT_AROUND), border & ~inside)
+    weak = far.power > np.take(limits, far.count)
+    inside &= ~(weak & (scene.brightest < unit * 9 * _BRIGHT_AROUND))
+    border = known & (power < unit * chi2(_BORDER, freedom) / freedom)
+    limit = unit * (1 + _ALONG * np.sqrt(2 / (3 * freedom)))
+    on_line = border & ~inside
+    inside |= planes.on_a_line(scene.bounded, near.power, (limit, unit * _BRIGHT_AROUND), on_line)
     seeds = inside & (planes.count(inside) > _ALONE)
     for _ in range(_STEPS):
         seeds |= border & (planes.count(seeds | scene.empty) > 0)
@@ -183,7 +215,7 @@ def _of_any_scale(scene: _Scene, sigma: Any, levels: Levels) -> tuple[Where, Whe
     none = np.zeros(planes.shape, bool)
     dark = scene.filled & (power < _DARK**2 * levels.bright)
     many = planes.count(dark)
-    at = np.flatnonzero((many >= _FEWEST) & (planes.count(scene.filled) - many < _FEWEST))
+    at = np.flatnonzero((many >= _FEWEST) & (scene.near.count - many < _FEWEST))
     if N < 2 or not len(at):
         return dark, none
     found = planes.images_around(dark, many, _FEWEST).reshape(4, -1)[:, at]

@@ -23,8 +23,8 @@ class Census:
     ----------
     voxels
         The images (N, M), in a row.
-    squares
-        (M), Σₙ Sₙ²; not finite if an image is not.
+    mean_square
+        (M), the mean square over the images; not finite if an image is not.
     peak
         (M), maxₙ |Sₙ| of the images that are numbers.
     zeros
@@ -36,7 +36,7 @@ class Census:
     """
 
     voxels: Voxels
-    squares: NDArray[np.float64]
+    mean_square: NDArray[np.float64]
     peak: NDArray[Any]
     zeros: NDArray[np.uint16]
     zeros_of: NDArray[np.int64]
@@ -52,12 +52,12 @@ class Census:
         voxels = Voxels.of_images(images, np.ones(images.shape[1:], bool))
         rows = voxels.images
         N, M = rows.shape
-        squares, peak, zeros = np.zeros(M), np.zeros(M, rows.dtype), np.zeros(M, np.uint16)
+        mean_square, peak, zeros = np.zeros(M), np.zeros(M, rows.dtype), np.zeros(M, np.uint16)
         parts = []
 
         def work(chunk: NDArray[np.int64]) -> None:
             found = np.empty((N, 4))
-            kernels.count(rows, int(chunk[0]), int(chunk[-1]) + 1, squares, peak, zeros, found)
+            kernels.count(rows, int(chunk[0]), int(chunk[-1]) + 1, mean_square, peak, zeros, found)
             parts.append(found)
 
         chunks = (np.arange(i, min(i + _CHUNK, M)) for i in range(0, M, _CHUNK))
@@ -67,7 +67,7 @@ class Census:
         at_largest = of_image[:, :, kernels.AT_LARGEST]
         at_largest = np.where(of_image[:, :, kernels.LARGEST] == largest, at_largest, 0).sum(0)
         return cls(
-            voxels=voxels, squares=squares, peak=peak, zeros=zeros,
+            voxels=voxels, mean_square=mean_square, peak=peak, zeros=zeros,
             zeros_of=of_image[:, :, kernels.ZEROS].sum(0).astype(np.int64), at_largest=at_largest.astype(np.int64),
             largest=largest, smallest=of_image[:, :, kernels.SMALLEST].min(0),
         )  # fmt: skip
@@ -80,7 +80,7 @@ class Census:
     @cached_property
     def power(self) -> NDArray[np.float64]:
         """(*X), the mean square over the images; not finite if an image is not."""
-        return self.voxels.unflatten(self.squares / len(self.voxels.images))
+        return self.voxels.unflatten(self.mean_square)
 
     @cached_property
     def brightest(self) -> NDArray[Any]:

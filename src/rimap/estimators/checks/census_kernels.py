@@ -17,16 +17,16 @@ ZEROS, AT_LARGEST, LARGEST, SMALLEST = range(4)
 
 
 @njit(error_model="numpy")
-def count(images: Array, first: int, last: int, squares: Array, peak: Array, zeros: Array, of_image: Array) -> None:
-    """Write Σₙ Sₙ² and maxₙ |Sₙ| of the voxels from `first` to `last`, in how many images they are zero, and counts of images.
+def count(images: Array, first: int, last: int, power: Array, peak: Array, zeros: Array, of_image: Array) -> None:
+    """Write Σₙ Sₙ²/N and maxₙ |Sₙ| of the voxels from `first` to `last`, in how many images they are zero, and counts of images.
 
-    NaN counts in the squares alone. The squares are summed in the order of the images.
+    NaN counts in the power alone. The squares are summed in the order of the images.
 
     Parameters
     ----------
     images
         (N, M).
-    squares, peak, zeros
+    power, peak, zeros
         (M), zero before.
     of_image
         (N, 4), of these voxels.
@@ -38,7 +38,7 @@ def count(images: Array, first: int, last: int, squares: Array, peak: Array, zer
     empty = np.zeros(N, np.int64)
     for a in range(first, last, BLOCK):
         b = min(a + BLOCK, last)
-        total, size, unfilled = squares[a:b], peak[a:b], zeros[a:b]
+        total, size, unfilled = power[a:b], peak[a:b], zeros[a:b]
         for n in range(N):
             row = images[n, a:b]
             for i in range(row.shape[0]):
@@ -62,6 +62,8 @@ def count(images: Array, first: int, last: int, squares: Array, peak: Array, zer
                     times[v] = one if x > high[v] else times[v] + again
                     high[v] = x if x > high[v] else high[v]
                     low[v] = x if x < low[v] else low[v]
+        for i in range(total.shape[0]):
+            total[i] /= N
     for n in range(N):
         of_image[n, ZEROS] = empty[n]
         of_image[n, LARGEST], of_image[n, SMALLEST] = largest[n].max(), smallest[n].min()

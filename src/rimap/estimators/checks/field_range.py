@@ -48,8 +48,9 @@ def _of(p: Parameter, maps: ParameterMaps, use: NDArray[np.intp]) -> Iterator[st
     sd = np.zeros(values.shape) if maps.sd_kappa is None else np.nan_to_num(maps.sd_kappa[q].reshape(-1)[use])
     if not np.isfinite(values).any():
         return
-    middle = float(np.nanmedian(values))
-    beyond = (values <= low) | (values >= high) | ~np.isfinite(values)
+    finite = np.isfinite(values)
+    middle = quantile(values if finite.all() else values[finite], 0.5)
+    beyond = (values <= low) | (values >= high) | ~finite
     surely = beyond & ((values + SURELY * sd <= low) | (values - SURELY * sd >= high))
     share = float(np.mean(surely))
     what, ask = f"{p.name} ({p.meaning.split(';')[0]})", f": {p.if_unphysical}" if p.if_unphysical else "."

@@ -76,11 +76,12 @@ def contradicts(
 def usual_misfit(squares: Any, sigma: Any, free: int) -> float:
     """Return by which factor the χ² of the median voxel exceeds its expectation, at least 1."""
     ratio = _ratio(squares, sigma).reshape(-1)
-    known = np.flatnonzero(np.isfinite(ratio))
-    known = known[:: -(-len(known) // SAMPLE) or 1]
-    if not len(known) or free < 1:
+    known = np.isfinite(ratio)
+    ratio = ratio if known.all() else ratio[known]
+    ratio = ratio[:: -(-len(ratio) // SAMPLE) or 1]
+    if not len(ratio) or free < 1:
         return 1.0
-    return max(1.0, quantile(ratio[known], 0.5) / chi2(0.5, free))
+    return max(1.0, quantile(ratio, 0.5) / chi2(0.5, free))
 
 
 def _ratio(squares: Any, sigma: Any) -> NDArray[np.float64]:

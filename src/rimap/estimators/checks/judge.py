@@ -191,7 +191,7 @@ def judged(screen: Screened, maps: ParameterMaps, fit: Fit, found: Iterable[str]
 
 def _usable(series: WeightedSeries, maps: ParameterMaps, census: Census) -> NDArray[np.bool_]:
     """Return the voxels (*X) whose images are finite, also beside a mask: they are neighbours."""
-    finite = np.asarray((maps.status != Status.NOT_FINITE) & (maps.status != Status.OUTSIDE_MASK))
+    finite = ~has(maps.status, (Status.NOT_FINITE, Status.OUTSIDE_MASK))
     if series.mask is None:
         return finite
     return np.asarray(finite | (~series.mask & np.isfinite(census.power)))

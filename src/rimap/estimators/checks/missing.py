@@ -247,9 +247,11 @@ def sample_of_planes(shape: tuple[int, ...]) -> Any:
 def _rms(series: WeightedSeries, census: Census | None = None) -> Power:
     """Return the root mean square (*X) over the images that are not zero; 0 where a value is not finite, or outside the mask."""
     census = census or Census.of(series.images)
-    usable = np.isfinite(census.squares) & census.voxels.flatten(series.selected)
+    usable = np.isfinite(census.mean_square) & census.voxels.flatten(series.selected)
     filled = np.maximum(len(series.images) - census.zeros.astype(np.int64), 1)
-    return np.asarray(census.voxels.unflatten(np.sqrt(np.where(usable, census.squares, 0.0) / filled)))
+    return np.asarray(
+        census.voxels.unflatten(np.sqrt(np.where(usable, census.mean_square, 0.0) * (len(series.images) / filled)))
+    )
 
 
 def _zeros_of(image: NDArray[Any], thing: Where, rms: NDArray[np.float64]) -> tuple[float, float, bool]:

@@ -51,8 +51,8 @@ def _mixtures(model: SignalModel, series: WeightedSeries, maps: ParameterMaps) -
     good = np.flatnonzero(has(maps.status, (Status.OK,)))
     good = good[:: -(-len(good) // _SAMPLE) or 1]
     kappa = np.asarray(maps.kappa.reshape(len(maps.kappa), -1)[:, good], float)
-    if not (known := np.isfinite(kappa).all(0)).all():
-        kappa = kappa[:, known]
+    if not np.isfinite(kappa).all():
+        kappa = kappa[:, np.isfinite(kappa).all(0)]
     if kappa.shape[1] < 10:
         return None
     T = kappa[model.index(model.time.name)]

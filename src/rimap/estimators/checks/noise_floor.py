@@ -21,6 +21,8 @@ BRIGHT = 0.4
 WITH_VALUE = (Status.OK, Status.AT_BOUND, Status.OUTSIDE_TRAINING)
 #: An image below so many σ is mostly noise.
 _FAINT = 3.0
+#: Above so many σ a magnitude exceeds its signal f by σ²/2f.
+_NEAR = 10.0
 
 
 def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: float = 0.05) -> tuple[str, ...]:
@@ -46,9 +48,12 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
         return ()
     if model.is_signed or not model.amplitudes:
         return ()
-    sigma = np.broadcast_to(np.asarray(noise.sigma, float), maps.status.shape).reshape(-1)
-    known = np.isfinite(sigma) if np.ndim(noise.sigma) else np.ones(1, bool)
-    known = known & has(maps.status.reshape(-1), WITH_VALUE)
+    known = has(maps.status.reshape(-1), WITH_VALUE)
+    if np.ndim(noise.sigma):
+        sigma = np.asarray(noise.sigma, float).reshape(-1)
+        known &= np.isfinite(sigma)
+    else:
+        sigma = np.broadcast_to(np.asarray(noise.sigma, float), known.shape)
     step = -(-int(known.sum()) // _SAMPLE) or 1
     at = np.arange(0, known.size, step) if known.all() else np.flatnonzero(known)[::step]
     few = at[:: -(-len(at) // _FEW) or 1]
@@ -91,7 +96,10 @@ def _bias(
     J = model.partials(kappa)[:, free].swapaxes(0, 1)
     size = np.maximum(np.sqrt((J * J).sum(1)), 1e-30)
     J = J / size[:, None]
-    floor = Rician(sigma=1.0).mean(f / sigma) - abs(f / sigma)  # in units of σ
+    level = abs(f / sigma)
+    floor = 0.5 / np.maximum(level, 1.0)  # in units of σ, far above the noise
+    near = level < _NEAR
+    floor[near] = Rician(sigma=1.0).mean(level[near]) - level[near]
     normal = np.array([[(a * b).sum(0) for a in J] for b in J]) + 1e-6 * np.eye(len(J))[..., None]
     right = sigma * (J * floor).sum(1)
     step = np.linalg.solve(normal.transpose(2, 0, 1), right.T[..., None])[..., 0].T / size
