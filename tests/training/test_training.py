@@ -295,3 +295,55 @@ def test_units_of_the_bound_make_noise_levels_alike(small_anatomy):
         median = float(s[2][torch.from_numpy(batch.brain)].median())
         assert math.isfinite(median) and 0.1 * sigma < median < 10 * sigma
     assert np.allclose(costs, 1.0, atol=0.1)
+
+
+def test_a_training_can_be_made_longer(tmp_path):
+    recipe = tiny(training={"iterations": 2})
+    train(recipe, tmp_path, machine=CPU)
+    longer = replace(recipe, training=replace(recipe.training, iterations=4))
+    seen = []
+    train(longer, tmp_path, machine=CPU, progress=seen.append)
+    assert [s.done for s in seen] == [3, 4]
+    assert json.loads((tmp_path / "recipe.json").read_text())["training"]["iterations"] == 4
+    assert metadata_of(tmp_path / "tiny.onnx")["iterations"] == 4
+
+
+def test_the_network_of_the_least_validation_loss_is_kept(tmp_path):
+    """A second half that diverges does not replace it."""
+    recipe = tiny(training={"iterations": 4, "validate_every": 2, "rate": 0.05, "schedule": "constant", "ema": 0.0})
+    seen = []
+    train(recipe, tmp_path, machine=CPU, progress=seen.append)
+    judged = {s.done: s.validation["validation_loss"] for s in seen if s.validation}
+    assert set(judged) == {2, 4}
+    assert metadata_of(tmp_path / "tiny-best.onnx")["iterations"] == min(judged, key=judged.get)
+
+
+def test_keys_of_a_recipe_can_be_changed_by_the_way(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text('sequence = "ir"\nanatomies = ["builtin"]\n[training]\niterations = 7\n')
+    changes = ("training.rate=1e-3", "name=other", "simulation.sigma=[0.01, 0.1]", "rim.n_steps=4")
+    recipe = read_training_recipe(path, changes=changes)
+    assert (recipe.training.rate, recipe.training.iterations, recipe.name) == (1e-3, 7, "other")
+    assert (recipe.simulation.sigma, recipe.rim.n_steps) == ((0.01, 0.1), 4)
+    for wrong, message in (
+        ("training.rat=1", "nearest valid one is 'rate'"),
+        ("rate", "expected TABLE.KEY=VALUE"),
+        ("training.rate=fast", "kind of"),
+        ("name.x=1", "no table"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_training_recipe(path, changes=("name=a", wrong))
+
+
+def test_tissues_of_a_recipe_replace_those_of_the_table(small_anatomy):
+    own = {"T1": {"GM": [1700.0, 0.0], "WM": [1000.0, 0.0]}}
+    quiet = {"tissues": own, "smooth_share": 0.0, "white_share": 0.0, "wide_share": 0.0, "lesion_share": 0.0}
+    quiet |= {"odd_share": 0.0, "line_share": 0.0, "blur": [0.0, 0.0]}
+    recipe = tiny(simulation=quiet)
+    batch = simulate_batch(recipe.simulation, [small_anatomy], 0, 4)
+    for label, value in ((2, 1700.0), (3, 1000.0)):
+        assert batch.kappa[:, 2][batch.labels == label] == pytest.approx(value)
+    assert recipe.as_dict()["simulation"]["tissues"] == own
+    for wrong, message in (({"T3": {}}, "nearest"), ({"T1": {"Gm": [1, 1]}}, "nearest"), ({"T1": {"GM": [1]}}, "mean")):
+        with pytest.raises(InputError, match=message):
+            tiny(simulation={"tissues": wrong})

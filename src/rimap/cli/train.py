@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,14 +16,23 @@ def command(
     anatomies: Annotated[
         list[str] | None, typer.Option(help="Train on these label volumes or folders instead of the recipe's.")
     ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Another value than the recipe's: training.rate=1e-3."),
+    ] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     devices: Annotated[int, typer.Option(help="How many GPUs.")] = 1,
     workers: Annotated[
         int, typer.Option(help="Processes that simulate ahead; 0: a thread; -1: as the device needs.")
     ] = -1,
     threads: Annotated[int, typer.Option(help="Cores for the network on a CPU; 0: all.")] = 0,
-    iterations: Annotated[int, typer.Option(help="Stop after this many in all; 0: as the recipe says.")] = 0,
+    iterations: Annotated[
+        int, typer.Option(help="Stop after this many in all, to go on later; 0: as the recipe says.")
+    ] = 0,
     every: Annotated[int, typer.Option(help="Print a line every so many iterations.")] = 10,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write the log for TensorBoard as well, into OUT/tensorboard.")
+    ] = False,
 ) -> None:
     """Train a RIM or a ResNet for any protocol; goes on where an interrupted training stopped."""
     try:
@@ -38,14 +47,27 @@ def command(
         ) from None
     from rimap.training.recipe import read_training_recipe
 
-    what = read_training_recipe(recipe, anatomies=tuple(anatomies or ()))
+    what = read_training_recipe(recipe, anatomies=tuple(anatomies or ()), changes=tuple(changes or ()))
     if threads:
         torch.set_num_threads(threads)
-    print(f"{what.name}: {what.network}, {what.training.iterations} iterations of {what.training.batch_size} patches")
+    print(
+        f"{what.name}: {what.network}, {what.training.iterations} iterations of {what.training.batch_size} patches",
+        flush=True,
+    )
+
+    first = True
+
+    writer = _writer(out) if tensorboard else None
 
     def show(step: Step) -> None:
-        if step.validation is None and step.done % every:
+        nonlocal first
+        if writer is not None:
+            values = {"loss": step.loss, "rate": step.rate, **(step.validation or {})}
+            for name, value in values.items():
+                writer.add_scalar(name, value, step.done)
+        if step.validation is None and step.done % every and not first:
             return
+        first = False
         line = (
             f"{step.done:>6}/{step.total}  loss {step.loss:<9.4g} rate {step.rate:.2e}  "
             f"{step.seconds:.2f} s/iteration, {_duration(step.left)} left"
@@ -63,6 +85,20 @@ def command(
     machine = Machine(accelerator=accelerator, devices=devices, workers=workers)
     network = train(what, out, machine=machine, progress=show, stop_at=iterations or None)
     print(f"trained: {network}\nmap with it: rimap map INPUT -o OUT --estimator {what.network} --network {network}")
+
+
+def _writer(out: Path) -> Any:
+    """Return what writes the log for TensorBoard."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        from rimap.errors import InputError
+
+        raise InputError(
+            f"--tensorboard needs a package that is missing ({error.name}): pip install tensorboard. "
+            "The log of every training is in OUT/log.csv."
+        ) from None
+    return SummaryWriter(str(out / "tensorboard"))
 
 
 def _duration(seconds: float) -> str:

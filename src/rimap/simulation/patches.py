@@ -25,7 +25,7 @@ from rimap.simulation.anatomies import Anatomy
 from rimap.simulation.faint import Faint, put_faint
 from rimap.simulation.fields import smooth_kernel
 from rimap.simulation.recipe import PatchRecipe, Range, model_class
-from rimap.simulation.tissues import BACKGROUND_T, BRAIN_LABELS, FLOOR, LABELS, property_of, table_of
+from rimap.simulation.tissues import BACKGROUND_T, BRAIN_LABELS, FLOOR, LABELS, property_of
 
 F32 = NDArray[np.float32]
 _MARGIN = 2  # pixels around a patch, so that its blur does not see its edge
@@ -319,7 +319,7 @@ def _tissue_values(recipe: PatchRecipe, p: Parameter, rng: np.random.Generator, 
         low, high = recipe.field_mean if recipe.field_mean[1] > 0 else p.in_a_scan.mean
         value = rng.uniform(low, high, n)
     else:
-        mean, sd = table_of(p)
+        mean, sd = recipe.table_of(p)
         value = np.maximum(mean + sd * rng.standard_normal(n), FLOOR * mean)
         if p.role == TIME:
             wide = rng.random(n) < recipe.wide_share

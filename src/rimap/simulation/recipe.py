@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rimap import earlier
 from rimap.errors import InputError
 from rimap.signals import SignalModel, signal_models
-from rimap.signals.base import FIELD, TIME, axis_of
+from rimap.signals.base import FIELD, TIME, Parameter, axis_of
 from rimap.signals.protocols import PROTOCOLS
 from rimap.signals.settings import settings_of
-from rimap.simulation.tissues import GM, property_of, table_of
+from rimap.simulation.tissues import GM, LABELS, PROPERTIES, property_of, table_of
 
 Range = tuple[float, float]
 
@@ -72,6 +73,9 @@ class PatchRecipe:
         Pixels along an edge; 40.
     anatomies
         What `rimap.simulation.anatomies.load_anatomies` takes: ``builtin``, files, folders, ``brainweb:04``.
+    tissues
+        Other values of tissues than those of Table 1: by property (``A``, ``T1``, ``T2``, ``T2star``) and tissue (``GM``,
+        ``WM`` …, `rimap.simulation.tissues.LABELS`) the mean and the standard deviation, times in ms.
     orientations
         Normal of the patch's plane, axes of the anatomy; all three.
     flips
@@ -151,6 +155,7 @@ class PatchRecipe:
     signed_share: float = 0.0
     patch_size: int = 40
     anatomies: tuple[str, ...] = ("builtin",)
+    tissues: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
     orientations: tuple[int, ...] = (0, 1, 2)
     flips: bool = False
     zoom: Range = (1.0, 1.0)
@@ -223,15 +228,34 @@ class PatchRecipe:
         missing = [s.name for s in settings_of(kind).values() if s.required and s.name not in self.settings]
         if self.times_ms and missing == [axis.name]:
             kind.at(self.times_ms, **self.settings)  # checks them
+        refuse_unknown(self.tissues, PROPERTIES, "tissues")
+        for name, rows in self.tissues.items():
+            refuse_unknown(rows, LABELS[1:], f"tissues.{name}")
+            for tissue, values in rows.items():
+                if len(values) != 2 or not values[0] > 0 or values[1] < 0:
+                    raise InputError(
+                        f"tissues.{name}.{tissue}: expected [mean, standard deviation], got {list(values)}."
+                    )
         if not self.anatomies:
             raise InputError('anatomies is empty. Give files, folders, or "builtin".')
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as TOML and JSON can hold them."""
-        return {
-            k: list(v) if isinstance(v, tuple) else {n: list(x) for n, x in v.items()} if isinstance(v, Mapping) else v
-            for k, v in asdict(self).items()
-        }
+        return {k: _plain(v) for k, v in asdict(self).items()}
+
+    def table_of(self, p: Parameter) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return mean and standard deviation of a parameter by label, (12,) each: of Table 1, or of `tissues`."""
+        mean, sd = (values.copy() for values in table_of(p))
+        for tissue, (own_mean, own_sd) in self.tissues.get(property_of(p), {}).items():
+            label = LABELS.index(tissue)
+            mean[label], sd[label] = own_mean, own_sd
+        return mean, sd
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(x) for name, x in value.items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
 _RANGES = tuple(f.name for f in fields(PatchRecipe) if f.type in ("Range", "tuple[int, int]"))

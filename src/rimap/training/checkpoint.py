@@ -146,7 +146,8 @@ def grown(found: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, T
     return out
 
 
-_MAY_CHANGE = {f"training.{key}" for key in ("validate_every", "checkpoint_every", "validation_batches")}
+#: What may differ between the beginning and the end of a training; more iterations make it longer.
+_MAY_CHANGE = {f"training.{key}" for key in ("validate_every", "checkpoint_every", "validation_batches", "iterations")}
 
 
 def claim(recipe: TrainingRecipe, out: Path) -> None:
@@ -173,7 +174,6 @@ def claim(recipe: TrainingRecipe, out: Path) -> None:
                 f"{here.get(other[0])!r} in yours{f', and {len(other) - 1} more differ' if other[1:] else ''}. "
                 f"Give another folder with -o, or remove {CHECKPOINT} and {PREVIOUS} there."
             )
-        return
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(recipe.as_dict(), indent=1), encoding="utf-8")
     part.replace(path)

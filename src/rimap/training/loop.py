@@ -45,6 +45,8 @@ from rimap.training.loss import batch_loss, estimates_of, tensors_of
 from rimap.training.recipe import TrainingRecipe
 
 LOG = "log.csv"
+#: The end of the name of the network whose validation loss is the least so far.
+BEST = "-best"
 #: The standard deviation of the texture, relative to the value, in half of the batches of the calibration; bounds of its factors.
 TEXTURE, LARGEST_FACTOR = 0.03, (0.3, 5.0)
 _COLUMNS = (
@@ -112,7 +114,8 @@ def train(
     recipe
         What to train.
     out
-        Gets the checkpoint, the log, the recipe and ``NAME.onnx`` (at each checkpoint, each written whole).
+        Gets the checkpoint, the log, the recipe, ``NAME.onnx`` (at each checkpoint) and ``NAME-best.onnx`` (of the least
+        validation loss), each written whole.
     progress
         Called after every iteration.
     stop_at
@@ -165,6 +168,7 @@ def _train(
     textured = [simulate_batch(_of_texture(recipe, i), judge_on, i, _judging_size(recipe)) for i in judged_on]
     log = _Log(out / LOG, done) if fabric.is_global_zero else None
     recent: deque[float] = deque(maxlen=100)
+    least = _least_so_far(out / LOG)
     began = time.perf_counter()
     executor = _executor(recipe, machine, str(fabric.device.type))
     with executor:
@@ -188,6 +192,10 @@ def _train(
             if fabric.is_global_zero and (last or done % o.validate_every == 0):
                 with _averaged(network, average):
                     judged = validate(recipe, network, held, fabric.device)
+                if judged["validation_loss"] < least:
+                    least = judged["validation_loss"]
+                    with _averaged(network, average):
+                        export(recipe, network, out / f"{recipe.name}{BEST}.onnx", done, judged, len(train_on))
             seconds = (time.perf_counter() - began) / (done - first)
             step = Step(done, o.iterations, value, o.rate_at(done - 1), seconds, judged)
             if log:
@@ -360,6 +368,15 @@ def _ahead(
     finally:
         for f in waiting:
             f.cancel()
+
+
+def _least_so_far(log: Path) -> float:
+    """Return the least validation loss in a log; infinity if there is none."""
+    if not log.exists():
+        return math.inf
+    with log.open(newline="", encoding="utf-8") as f:
+        found = [row["validation_loss"] for row in csv.DictReader(f)]
+    return min((float(value) for value in found if value), default=math.inf)
 
 
 class _Log:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from rimap.estimators.rim.loop import PAPER, VARIANTS, RIMConfig
 from rimap.signals.base import TIME, Parameter, SignalModel, axis_of
 from rimap.signals.settings import settings_of
 from rimap.simulation.recipe import PatchRecipe, around_typical, model_class, recipe_from, refuse_unknown
-from rimap.simulation.tissues import FLOOR, property_of, table_of
+from rimap.simulation.tissues import FLOOR, property_of
 
 T = TypeVar("T")
 
@@ -262,7 +262,7 @@ def _parameter_range(s: PatchRecipe, p: Parameter) -> list[float]:
         wide = s.wide_share > 0 or s.lesion_share > 0
         return list(s.wide_T_ms if wide else _PAPER_MS.get(p.name, s.wide_T_ms))
     if property_of(p):
-        mean, sd = table_of(p)
+        mean, sd = s.table_of(p)
         return [float(max((mean - 2 * sd)[1:].min(), FLOOR * mean[1:].min())), float((mean + 2 * sd).max())]
     if s.field_mean[1] > 0:
         return list(s.field_mean)
@@ -351,13 +351,22 @@ def _rim_of(document: Mapping[str, Any], variant: str) -> RIMConfig:
     return VARIANTS[variant]
 
 
-def read_training_recipe(path: str | Path, *, anatomies: tuple[str, ...] = ()) -> TrainingRecipe:
+def read_training_recipe(
+    path: str | Path, *, anatomies: tuple[str, ...] = (), changes: Sequence[str] = ()
+) -> TrainingRecipe:
     """Read a recipe file. Relative paths in it are taken from its folder.
 
     Parameters
     ----------
     anatomies
         Train on these instead of the file's.
+    changes
+        Keys with other values than the file's, as TOML: ``training.rate=1e-3``, ``name="other"``.
+
+    Raises
+    ------
+    InputError
+        For a file that cannot be read, a key that there is not, or a value of the wrong kind.
     """
     path = Path(path)
     try:
@@ -366,6 +375,8 @@ def read_training_recipe(path: str | Path, *, anatomies: tuple[str, ...] = ()) -
         raise InputError(f"no recipe at {path}. Give a .toml file.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not TOML: {error}.") from None
+    for change in changes:
+        _change(document, change)
     recipe = training_recipe(document, default_name=path.stem)
     simulations = [replace(s, anatomies=anatomies or _beside(path, s.anatomies)) for s in recipe.simulations]
     validation = _beside(path, recipe.training.validation)
@@ -378,6 +389,24 @@ def read_training_recipe(path: str | Path, *, anatomies: tuple[str, ...] = ()) -
         training=replace(recipe.training, validation=validation),
         init=init,
     )
+
+
+def _change(document: dict[str, Any], change: str) -> None:
+    """Put ``TABLE.KEY=VALUE`` into a document; a value that is no TOML is a text."""
+    key, separator, text = change.partition("=")
+    names = key.strip().split(".")
+    if not separator or not all(names):
+        raise InputError(f"--set {change}: expected TABLE.KEY=VALUE, as in training.rate=1e-3.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    table = document
+    for name in names[:-1]:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise InputError(f"--set {change}: {name} is no table of the recipe.")
+    table[names[-1]] = value
 
 
 def _beside(path: Path, names: tuple[str, ...]) -> tuple[str, ...]:
