@@ -10,6 +10,8 @@ from benchmarks.bench_sequences import SCANS, Scan, simulated
 from benchmarks.dense import dense_grid
 
 from rimap import NLLS, WeightedSeries
+from rimap.estimators.nlls.grid import _axes
+from rimap.estimators.table import ShapeTable
 from rimap.series import Status
 from rimap.signals.multi_echo_spin_echo import MultiEchoSpinEcho
 
@@ -57,3 +59,16 @@ def test_slabs_and_calls_share_the_coarse_grid() -> None:
     series, _ = simulated(GENERAL["mese, sinc"], 200, 30)
     first, second = (NLLS().estimate(series) for _ in range(2))
     assert np.array_equal(first.kappa, second.kappa, equal_nan=True)
+
+
+def test_times_without_a_visible_signal_are_not_searched() -> None:
+    """At a T2 of half a millisecond the table has only errors of interpolation, and an amplitude of 10⁹ would fit them to anything."""
+    model = TRAIN.model
+    table = ShapeTable.of(model, {"T1": 1000.0})
+    u, _ = _axes(table, True)
+    T = np.append(np.exp(u[[0, -1]]), 5000.0)
+    size = np.linalg.norm(model.shape(B1=np.ones(3), T1=np.full(3, 1000.0), T2=T), axis=0)
+    assert 1e-7 < size[0] / size[2] < 1e-4 and T[1] == pytest.approx(model.time.bounds[1])
+    T2 = np.array([1.5, 3.0, 18.0, 4000.0])
+    images = model.signal(np.stack([np.full(4, 100.0), np.full(4, 0.9), np.full(4, 1000.0), T2]))
+    assert NLLS().estimate(WeightedSeries(images=images, model=model))["T2"] == pytest.approx(T2, rel=0.01)

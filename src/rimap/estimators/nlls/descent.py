@@ -35,7 +35,7 @@ Array = Any
 
 MOST_STEPS = 40
 #: A step of this many cells of the coarse grid ends a descent: Newton's next one would be of its square.
-SMALL_STEP = 1e-5
+SMALL_STEP = 2e-4
 #: Relative change of the sum of squares that is rounding.
 ROUNDING = 4e-15
 #: A valley is at most this many times as deep as its curvature says, for a start that is half a cell from its bottom.

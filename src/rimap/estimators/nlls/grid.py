@@ -23,11 +23,13 @@ from rimap.signals.base import SignalModel
 CHUNK = 1024
 #: Angle between neighbouring nodes of the coarse grid along (u, F), rad: of a smooth shape, and of a modulus, which has kinks.
 #: A field can have many shallow optima, along a ridge across u.
-ANGLE, ANGLE_OF_MODULUS = (0.12, 0.08), (0.05, 0.05)
+ANGLE, ANGLE_OF_MODULUS = (0.07, 0.08), (0.05, 0.05)
 #: The least and the greatest number of nodes along an axis.
 NODES, NODES_OF_MODULUS = (12, 96), (48, 384)
 #: Part of an atom that the compressed basis of the coarse grid may leave out.
-LEFT_OUT = 1e-3
+LEFT_OUT = 3e-3
+#: Times at which the shape is smaller than this part of the largest are not searched: the table has only errors there.
+FAINT = 1e-6
 
 
 def grid_search(model: SignalModel, held: Mapping[str, float], fields: Floats | None, images: Floats, to: Out) -> Work:
@@ -170,11 +172,20 @@ def _reach(table: ShapeTable, u: Floats, F: Floats) -> Floats:
     return reach
 
 
+def _visible(table: ShapeTable) -> tuple[float, float]:
+    """Return the bounds of u between which the shape is not `FAINT` for some field."""
+    low, high = (float(v) for v in np.log(table.model.time.bounds))
+    fine = np.linspace(low, high, 257)
+    size = np.linalg.norm(_columns(table, *np.meshgrid(fine, _fields(table))), axis=(-2, -1)).max(0)
+    seen = np.flatnonzero(size > FAINT * size.max())
+    return (float(fine[seen[0]]), float(fine[seen[-1]])) if len(seen) else (low, high)
+
+
 @lru_cache(maxsize=8)
 def _axes(table: ShapeTable, moves_F: bool) -> tuple[Floats, Floats]:
     """Return the nodes along u, and those along F if the field is searched."""
     model = table.model
-    u = _spread(table, cast("tuple[float, float]", tuple(np.log(model.time.bounds))), axis=0)
+    u = _spread(table, _visible(table), axis=0)
     return u, _spread(table, model.field.bounds, axis=1) if moves_F and model.field is not None else np.zeros(1)
 
 

@@ -39,6 +39,10 @@ FALL_RESERVE = np.float32(1)
 NEED = 3.0
 #: Along the ridge of a field, where parabolas tell more: the error of what they add, and that of the whole, relative.
 RIDGE_RESERVE, RIDGE_ERROR = 0.5, 1e-4
+#: Neighbours along the ridge that differ by no more than this, relative, are level.
+LEVEL = 4e-4
+#: A parabola that adds more than this part to what its node explains has too few nodes to be believed.
+CREDIBLE = 0.02
 #: A fit that is better by less than this share of ‖S‖² is the same one: the field nearer to its usual value is then taken.
 TIE = 1e-10
 
@@ -204,26 +208,23 @@ def product(atoms: Array, ranks: Array, block: Array, P: Array) -> None:
 
 
 @kernel
-def explain_one(coarse: Coarse, low: Array, high: Array, P: Array) -> None:
-    """Turn S·q (G, LANES) into what one bounded amplitude explains of ‖S‖², a (2 S·q − a)."""
-    for g in range(coarse.u.shape[0]):
-        unit, p = coarse.factor[0, g], P[g]
-        for v in range(LANES):
-            along = p[v]
-            a = min(max(along, low[v] * unit), high[v] * unit)
-            p[v] = a * (along + along - a)
+def explain_one(coarse: Coarse, lanes: Lanes) -> None:
+    """Write what one bounded amplitude explains of ‖S‖² at each node, a (2 S·q − a), to P, and the most of it to `need`.
 
-
-@kernel
-def promise_of_one(coarse: Coarse, g: int, low: Array, P: Array, promise: Array) -> None:
-    """Write what a place near node g may explain (LANES): the more, the larger the part a² of the images along the node.
-
-    a² is what the node explains if a is free, less if a is at its upper bound, and low² g·g if it is at its lower one.
+    Four nodes at a time, while their S·q are in the cache.
     """
-    unit, more, p = coarse.factor[0, g], RESERVE * coarse.reach[g], P[g]
+    P, low, high, most = lanes.P, lanes.low, lanes.high, lanes.need
     for v in range(LANES):
-        least = low[v] * unit
-        promise[v] = p[v] + more * max(p[v], least * least)
+        most[v] = -np.float32(np.inf)
+    for g in range(0, coarse.atoms.shape[1], 4):
+        product(coarse.atoms[0, g : g + 4], coarse.ranks[0, g // 4 : g // 4 + 1], lanes.compressed, P[g : g + 4])
+        for i in range(g, min(g + 4, coarse.u.shape[0])):
+            unit, p = coarse.factor[0, i], P[i]
+            for v in range(LANES):
+                along = p[v]
+                a = min(max(along, low[v] * unit), high[v] * unit)
+                p[v] = a * (along + along - a)
+                most[v] = max(most[v], p[v])
 
 
 @kernel
@@ -247,13 +248,18 @@ def explain_two(coarse: Coarse, scale: Array, amplitudes: Array, box: Array, P: 
 
 
 @kernel
-def needed(P: Array, G: int, total: Array, free: float, need: Array) -> None:
-    """Write to `need` (LANES) what a node must promise to be worth a descent: 3σ² less than the best one explains."""
+def most_explained(P: Array, G: int, most: Array) -> None:
+    """Write the most that a node explains to `most` (LANES)."""
     for v in range(LANES):
-        need[v] = P[0, v]
+        most[v] = P[0, v]
     for g in range(1, G):
         for v in range(LANES):
-            need[v] = max(need[v], P[g, v])
+            most[v] = max(most[v], P[g, v])
+
+
+@kernel
+def needed(total: Array, free: float, need: Array) -> None:
+    """Turn the most that a node explains (LANES) into what a node must promise to be worth a descent: 3σ² less."""
     for v in range(LANES):
         need[v] -= np.float32(NEED / free) * max(total[v] - need[v], np.float32(0))
 
@@ -299,8 +305,8 @@ def ridge_along_u(P: Array, coarse: Coarse, lanes: Lanes) -> None:
             for v in range(LANES):
                 slope, bend = after[v] - before[v], before[v] + after[v] - here[v] - here[v]
                 is_top = (bend < 0) & (here[v] >= before[v]) & (here[v] >= after[v])
-                more = np.float32(-0.125) * slope * slope / bend if is_top else np.float32(0)
                 part = np.float32(-0.5) * slope / bend if is_top else np.float32(0)
+                more = np.float32(0.25) * slope * part
                 better = here[v] + more > top[v]
                 top[v] = here[v] + more if better else top[v]
                 place[v] = np.float32(i) + part if better else place[v]
@@ -315,15 +321,20 @@ def _along_nodes(nodes: Array, place: float, n: int) -> float:
 
 
 @kernel
-def _ends_here(ridge: Array, f: int, v: int, need: float) -> bool:
-    """Tell whether a part of the ridge (n_F, LANES) that explains what is needed, of four nodes or more, ends at f."""
+def _ends_here(ridge: Array, f: int, v: int, need: float, level: float) -> bool:
+    """Tell whether a level part of the ridge (n_F, LANES), of four nodes or more and above what is needed, ends at f.
+
+    It is level where neighbours differ by no more than `level`.
+    """
     for direction in (-1, 1):
         outside, inside = f - direction, f + 3 * direction
         if inside < 0 or inside >= ridge.shape[0]:
             continue
-        ends = outside < 0 or outside >= ridge.shape[0] or ridge[outside, v] < need
+        ends = outside < 0 or outside >= ridge.shape[0]
+        ends = ends or ridge[outside, v] < need or abs(ridge[outside, v] - ridge[f, v]) > level
         for step in range(1, 4):
-            ends &= ridge[f + step * direction, v] >= need
+            here, before = ridge[f + step * direction, v], ridge[f + (step - 1) * direction, v]
+            ends &= here >= need and abs(here - before) <= level
         if ends:
             return True
     return False
@@ -333,20 +344,21 @@ def _ends_here(ridge: Array, f: int, v: int, need: float) -> bool:
 def starts_on_ridge(coarse: Coarse, free: float, lanes: Lanes) -> None:
     """Write the maxima along F of what the ridge explains to `lanes.starts`, and to `lanes.many` how many there are.
 
-    Where the ridge is flat, to the error of the parabolas, its maxima mean nothing: both ends of such a part are starts, too.
+    Where the ridge is level, to the error of the parabolas, its maxima mean nothing: both ends of such a part are starts, too.
     """
     n_F, n_u = coarse.shape
     for v in range(LANES):
         best = -math.inf
         for f in range(n_F):
-            best = max(best, lanes.ridge[f, v])
+            doubtful = lanes.ridge_gain[f, v] - CREDIBLE * lanes.ridge[f, v]
+            best = max(best, lanes.ridge[f, v] - max(doubtful, 0.0))
         need = best - NEED * max(lanes.total[v] - best, 0.0) / free - RIDGE_ERROR * best
         lanes.many[v] = 0
         for f in range(n_F):
             low, high = max(f - 1, 0), min(f + 1, n_F - 1)
             before, here, after = lanes.ridge[low, v], lanes.ridge[f, v], lanes.ridge[high, v]
             if here < before or here < after:
-                if here >= need and _ends_here(lanes.ridge, f, v, need):
+                if here >= need and _ends_here(lanes.ridge, f, v, need, LEVEL * best):
                     u = _along_nodes(coarse.u, lanes.ridge_u[f, v], n_u)
                     lanes.many[v] = _add(lanes.starts[v], lanes.many[v], (u, coarse.F[f * n_u], here, math.inf))
                 continue
@@ -376,14 +388,21 @@ def starts_on_grid(P: Array, R: Array, coarse: Coarse, lanes: Lanes) -> None:
             left, right = max(i - 1, 0), min(i + 1, n_u - 1)
             p, r = P[here + i], lanes.promise if one_amplitude else R[here + i]
             if one_amplitude:
-                promise_of_one(coarse, here + i, lanes.low, P, lanes.promise)
-            found = 0
+                # The more, the larger the part a² of the images along the node: what it explains if a is free, less if a is at
+                # its upper bound, and low² g·g if it is at its lower one.
+                unit, more = coarse.factor[0, here + i], RESERVE * coarse.reach[here + i]
+                for v in range(LANES):
+                    least = lanes.low[v] * unit
+                    r[v] = p[v] + more * max(p[v], least * least)
+            worth = np.float32(0)
             for v in range(LANES):
-                promises = (r[v] >= need[v]) & (abs(ridge[v] - np.float32(i)) > np.float32(1))
-                peak[v] = np.uint8(1) if promises else np.uint8(0)
-                found += 1 if promises else 0
-            if not found:
+                beside = r[v] - need[v] if abs(ridge[v] - np.float32(i)) > np.float32(1) else -np.float32(1)
+                worth += np.float32(1) if beside >= 0 else np.float32(0)
+            if worth == 0:
                 continue
+            for v in range(LANES):
+                beside = (r[v] >= need[v]) & (abs(ridge[v] - np.float32(i)) > np.float32(1))
+                peak[v] = np.uint8(1) if beside else np.uint8(0)
             p0, p1, p2, p3 = P[here + left], P[here + right], P[above + i], P[below + i]
             p4, p5, p6, p7 = P[above + left], P[above + right], P[below + left], P[below + right]
             found = 0
@@ -591,13 +610,14 @@ def fit_on_grid(images: Array, voxels: Array, coarse: Coarse, grid: Grid, proble
     for first in range(0, voxels.shape[0], LANES):
         m = load_lanes(images, voxels, first, problem, lanes)
         product(coarse.basis, coarse.basis_ranks, lanes.block, lanes.compressed)
-        product(coarse.atoms[0], coarse.ranks[0], lanes.compressed, P)
         if K == 1:
-            explain_one(coarse, lanes.low, lanes.high, P)
+            explain_one(coarse, lanes)
         else:
+            product(coarse.atoms[0], coarse.ranks[0], lanes.compressed, P)
             product(coarse.atoms[1], coarse.ranks[1], lanes.compressed, R)
             explain_two(coarse, lanes.scale, problem.amplitudes, work.amplitudes, P, R)
-        needed(P, coarse.shape[0] * coarse.shape[1], lanes.total, problem.n_free, lanes.need)
+            most_explained(P, coarse.shape[0] * coarse.shape[1], lanes.need)
+        needed(lanes.total, problem.n_free, lanes.need)
         ridge_along_u(P, coarse, lanes)
         starts_on_ridge(coarse, problem.n_free, lanes)
         starts_on_grid(P, R, coarse, lanes)
