@@ -120,20 +120,21 @@ def correlation_of(residuals: NDArray[Any], good: NDArray[np.bool_], freedom: fl
     if not good.any():
         return NoiseCorrelation(((),) * axes)
     r = np.where(good, residuals, 0.0).astype(np.float32)
-    limit = np.float32(_CLIP * float(np.median(np.abs(r[good]))) / _MAD)
+    sizes = np.abs(r).reshape(-1)
+    limit = np.float32(_CLIP * float(np.median(sizes if good.all() else np.compress(good.reshape(-1), sizes))) / _MAD)
     r = np.minimum(np.maximum(r, -limit), limit)
     return NoiseCorrelation(tuple(_along(r, good, axis, freedom) for axis in range(axes)))
 
 
 def _along(r: NDArray[np.float32], good: NDArray[np.bool_], axis: int, freedom: float) -> tuple[float, ...]:
     """Return the correlations along a spatial axis, () if there are none."""
-    n = good.shape[axis + 1]
+    n, everywhere = good.shape[axis + 1], bool(good.all())
 
     def covariance(lag: int) -> tuple[float, float]:
         """Return the mean product of values so many voxels apart, and how many pairs of voxels there are."""
         before: tuple[slice, ...] = (slice(None),) * (axis + 1)
         a, b = (*before, slice(lag, None)), (*before, slice(0, n - lag))
-        pairs = int(np.count_nonzero(good[a] & good[b]))
+        pairs = good[a].size if everywhere else int(np.count_nonzero(good[a] & good[b]))
         return float(np.vdot(r[a], r[b])) / max(pairs, 1), pairs / len(good)
 
     power = covariance(0)[0]

@@ -65,7 +65,9 @@ def correlation_in(
     residuals = np.where(good, images[some] - predicted, 0.0)
     counts = np.broadcast_to(good, residuals.shape)
     if not model.is_signed:
-        counts = counts & (np.abs(predicted) > _ABOVE_NOISE * np.sqrt(np.mean(residuals[:, good] ** 2)))
+        counts = counts & (
+            np.abs(predicted) > _ABOVE_NOISE * np.sqrt(np.sum(residuals**2) / (len(some) * np.count_nonzero(good)))
+        )
     return correlation_of(residuals, counts, (N - estimated) * len(some) / N)
 
 
