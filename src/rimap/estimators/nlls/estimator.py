@@ -268,7 +268,8 @@ def _search(
     """Return the search that suits the model, and how many voxels a thread takes at a time."""
     if fields is None and (reduced := Reduced.of(model, numbers)) is not None and suits(reduced):
         return conic.cone_search(reduced, images, out), conic.chunk_for(len(images))
-    return grid.grid_search(model, numbers, fields, images, out), grid.CHUNK
+    size = grid.CHUNK if fields is None else grid.LINE_CHUNK
+    return grid.grid_search(model, numbers, fields, images, out), size
 
 
 def _in_order(model: SignalModel, free: list[Any], out: Out, held: Held, voxels: Voxels) -> tuple[Floats, Floats]:
