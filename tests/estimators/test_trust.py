@@ -111,7 +111,7 @@ def test_what_was_not_measured_is_found_in_a_list_of_voxels() -> None:
     scene = head(inversion(TI6), size=72, planes=1)
     images = scene.noisy(30).reshape(6, -1)[:, scene.tissue.reshape(-1)]
     images[4, ::50] = 0
-    missing = screened(rimap.WeightedSeries(images, scene.model))[1]
+    missing = screened(rimap.WeightedSeries(images, scene.model)).missing
     assert missing.zero[4] == len(images[4, ::50])
 
 

@@ -4,7 +4,7 @@ The field is determined by all voxels together (Eq. 2), so it is found once for 
 low SNR the maximum of the likelihood over amplitude and T of every noisy voxel is biased in the field. On images averaged
 over the voxels that a first pass found alike it is not.
 
-This is Eq. 2 as `MLE` solves it with λ_B = 10⁶, for which the networks were trained, but quickly: Newton steps of which the first few see every fourth voxel, on a grid for the
+This is Eq. 2 as `MLE` solves it, with the λ_B that the data ask for, but quickly: Newton steps of which the first few see every fourth voxel, on a grid for the
 field that is half as fine as the images; amplitudes and T are those of `DataTerm.at_field`. Voxels that contradict the model have no say.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.estimators.checks.improbable import contradicts
-from rimap.estimators.mle.estimator import PRECISION
+from rimap.estimators.mle.estimator import MLE, PRECISION
 from rimap.estimators.mle.field import Box, solve_linear
 from rimap.estimators.mle.say import LIMIT
 from rimap.estimators.mle.weight import DEFAULT_LAMBDA_B, weight_of
@@ -45,23 +45,56 @@ STEPS, STEPS_OF_ALL = 3, 2
 LARGEST_CHANGE, CLOSE = 1.0, 0.015
 #: How many voxels determine the one field to begin with.
 N_FIRST = 500
+#: The smoothness is chosen on about so many voxels along the longer axis of a slice, and so many slices; of fewer voxels in all it
+#: is not. Beyond the stiffest the field is one value.
+POINTS, SLICES, FEWEST, STIFFEST = 48, 4, 200, 1e8
 
 
-def smooth_field(series: WeightedSeries, *, threads: int | None, rough: bool = False) -> F32:
+def smooth_field(
+    series: WeightedSeries, *, threads: int | None, rough: bool = False, lambda_field: float = DEFAULT_LAMBDA_B
+) -> F32:
     """Return the smooth field (*X) of maximum likelihood; `rough`, of every fourth voxel.
 
     Parameters
     ----------
     series
         Its noise has a σ.
+    lambda_field
+        The weight of its penalty, as λ_B of `MLE`.
     """
     coarser = _coarser(series.shape)
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         some = _every(series, coarser)
-        field = _newton(some, _one_field(some, pool), coarser, DEFAULT_LAMBDA_B, STEPS, 1, pool)
+        field = _newton(some, _one_field(some, pool), coarser, lambda_field, STEPS, 1, pool)
         if coarser > 1 and not rough:
-            field = _newton(series, field, coarser, DEFAULT_LAMBDA_B, STEPS_OF_ALL, coarser, pool)
+            field = _newton(series, field, coarser, lambda_field, STEPS_OF_ALL, coarser, pool)
     return _fine(field, series.shape, coarser)
+
+
+def smoothness(series: WeightedSeries, *, threads: int | None) -> float:
+    """Return the λ_B that the data ask for by AIC, as `MLE` chooses it, from a part of the voxels.
+
+    A field belongs to the coil and the object, so on a grid that is k times as coarse it is as smooth with λ_B / k⁴.
+
+    Parameters
+    ----------
+    series
+        Its noise has a σ.
+    """
+    if len(series.shape) < 2 or len(series.model.amplitudes) != 1:
+        return DEFAULT_LAMBDA_B
+    every = max(1, round(max(series.shape[:2]) / POINTS))
+    some = _every(series, every)
+    if len(some.shape) > 2 and some.shape[2] > SLICES:
+        step = some.shape[2] // SLICES
+        affine = np.eye(4) if some.affine is None else np.array(some.affine)
+        affine[:, 2] *= step
+        some = replace(part_of_series(some, (slice(None), slice(None), slice(step // 2, None, step))), affine=affine)
+    known = some.selected & np.isfinite(some.images).all(0)
+    if known.sum() < FEWEST or not some.images[:, known].any():
+        return DEFAULT_LAMBDA_B
+    chosen = MLE(threads=threads).estimate(some).settings.get("lambda_B", DEFAULT_LAMBDA_B)
+    return float(min(chosen * every**4, STIFFEST))
 
 
 def _coarser(shape: tuple[int, ...]) -> int:
@@ -224,7 +257,12 @@ def folds(times: NDArray[Any], n: int, least: int) -> list[tuple[NDArray[np.intp
 
 
 def smooth_field_of_alike(
-    series: WeightedSeries, guides: Sequence[tuple[NDArray[np.intp], Any]], field: F32, *, threads: int | None
+    series: WeightedSeries,
+    guides: Sequence[tuple[NDArray[np.intp], Any]],
+    field: F32,
+    *,
+    threads: int | None,
+    lambda_field: float = DEFAULT_LAMBDA_B,
 ) -> F32:
     """Return the smooth field (*X) of the series averaged, slice by slice, over voxels that are alike, from a field nearby.
 
@@ -259,5 +297,5 @@ def smooth_field_of_alike(
     shared = float(np.median(factor[grid.selected]) ** -2)
     first = field[(slice(None, None, coarser),) * 2] if coarser > 1 else field
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        found = _newton(quieter, first.astype(float), coarser, DEFAULT_LAMBDA_B * shared, STEPS, 1, pool)
+        found = _newton(quieter, first.astype(float), coarser, lambda_field * shared, STEPS, 1, pool)
     return _fine(found, series.shape, coarser)
