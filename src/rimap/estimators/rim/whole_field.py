@@ -94,7 +94,10 @@ def smoothness(series: WeightedSeries, *, threads: int | None) -> float:
     if known.sum() < FEWEST or not some.images[:, known].any():
         return DEFAULT_LAMBDA_B
     chosen = MLE(threads=threads).estimate(some).settings.get("lambda_B", DEFAULT_LAMBDA_B)
-    return float(min(chosen * every**4, STIFFEST))
+    if not 0 < chosen * every**4 < STIFFEST:
+        return STIFFEST
+    # In steps of half a decade: neither the unit of the images nor the order of the times makes a difference.
+    return float(10 ** (np.round(2 * np.log10(chosen * every**4)) / 2))
 
 
 def _coarser(shape: tuple[int, ...]) -> int:
