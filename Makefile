@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test fuzz lint typecheck bench docs lock clean
+.PHONY: demo test test-lower-bounds fuzz lint typecheck bench docs lock clean
 
 .venv/base: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -20,6 +20,16 @@ demo: .venv/base
 
 test: .venv/dev lint typecheck
 	$(BIN)/python -m pytest -n 2
+
+# The oldest versions that pyproject.toml allows: arrays of NumPy 1 lack what those of NumPy 2 have.
+LOWER := .venv-lower
+test-lower-bounds:
+	$(PYTHON) -m venv $(LOWER)
+	$(PYTHON) -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb')); \
+	print(*(d.replace('>=', '==') for d in p['project']['dependencies']), sep='\n')" > $(LOWER)/requirements.txt
+	$(LOWER)/bin/python -m pip install --quiet -r $(LOWER)/requirements.txt "pytest>=8" "hypothesis>=6.100"
+	$(LOWER)/bin/python -m pip install --quiet --no-deps --editable .
+	$(LOWER)/bin/python -m pytest tests/estimators/test_nlls.py tests/estimators/test_rim_mapping.py tests/workflow/test_slabs.py
 
 # Every night: other cases each time. `make test` tries a few hundred, always the same.
 fuzz: .venv/dev

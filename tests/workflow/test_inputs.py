@@ -13,7 +13,7 @@ import pytest
 
 from rimap.errors import InputError
 from rimap.workflow import Request, Run, map_series, summary
-from rimap.workflow.regions import tsv
+from rimap.workflow.regions import label_names, tsv
 
 TI = (50.0, 400.0, 1100.0, 2500.0)
 
@@ -195,3 +195,27 @@ class TestSliceTimes:
         self.write(tmp_path / "raw", SliceTiming=timing, PulseSequenceType="EPI")
         with pytest.raises(InputError, match="SliceTiming"):
             mapped(tmp_path / "raw", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"\xff\xfe\x00garbage", "it is no text in UTF-8. Correct the table, or remove it"),
+        (
+            b"label\tregion\n1\tcortex\n",
+            "expected the columns index and name, separated by tabs, got none called index",
+        ),
+    ],
+)
+def test_a_damaged_table_of_labels_is_named(text: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.tsv").write_bytes(text)
+    with pytest.raises(InputError, match=message):
+        label_names(tmp_path / "labels.nii.gz")
+    (tmp_path / "labels.tsv").write_text("index\tname\n1\tcortex\n")
+    assert label_names(tmp_path / "labels.nii.gz") == {1: "cortex"}
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there are no devices here")
+def test_a_device_is_refused_without_reading_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"/dev/zero: expected a file, got a device"):
+        map_series(Request(inputs=Path("/dev/zero"), out=tmp_path / "out", sequence="ir", times_ms=TI))

@@ -287,6 +287,8 @@ def _apart(paths: Sequence[Path], *, always: bool) -> tuple[list[Path], list[Pat
     dicom: list[Path] = []
     others: list[Path] = []
     for path in paths:
+        if not path.is_dir():
+            refuse_device(path)
         may_be = path.exists() and not is_nifti(path)
         if may_be and path.is_dir() and not always:
             may_be = next(nifti_files(absolute(path), (), []), None) is None

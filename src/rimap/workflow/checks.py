@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rimap.errors import InputError, one_of
+from rimap.io.formats import refuse_device
 from rimap.workflow.by_name import check_names, recorded
 from rimap.workflow.choice import chosen, estimator_of
 from rimap.workflow.evidence import decide, possible_models, settled
-from rimap.workflow.regions import label_table
+from rimap.workflow.regions import label_names, label_table
 from rimap.workflow.request import Request
 
 if TYPE_CHECKING:
@@ -56,8 +57,11 @@ def _check_options(request: Request, found: Sequence[SeriesFiles]) -> None:
     if request.skip_first < 0:
         raise InputError(f"--skip-first: expected a number of times, got {request.skip_first}.")
     for path, option in ((request.mask, "--mask"), (request.rois, "--rois")):
-        if isinstance(path, Path) and not path.is_file():
-            raise InputError(f"{option} {path}: there is no such file.")
+        if isinstance(path, Path):
+            refuse_device(path)
+            if not path.is_file():
+                raise InputError(f"{option} {path}: there is no such file.")
+    label_names(request.rois if isinstance(request.rois, Path) else None)
 
 
 def _check_output(request: Request, found: Sequence[SeriesFiles]) -> None:

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rimap.errors import InputError
+from rimap.io.formats import refuse_device
+
 
 def label_table(image: Path) -> Path:
     """Return where the names of the labels of an image are stored, if anywhere."""
@@ -14,17 +17,33 @@ def label_table(image: Path) -> Path:
 
 
 def label_names(image: Path | None) -> dict[int, str]:
-    """Return the names in the table beside a label image (BIDS: the same stem, ``.tsv``, index and name), if any."""
+    """Return the names in the table beside a label image (BIDS: the same stem, ``.tsv``, index and name), if any.
+
+    Raises
+    ------
+    InputError
+        If there is a table that cannot be read, or that does not have these columns.
+    """
     if image is None:
         return {}
-    names = {}
+    names, table = {}, label_table(image)
+    if not table.exists():
+        return {}
+    refuse_device(table)
+    remedy = "Correct the table, or remove it: the regions then have numbers"
     try:
-        with label_table(image).open(encoding="utf-8-sig", newline="") as file:
-            for row in csv.DictReader(file, delimiter="\t"):
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file, delimiter="\t")
+            if missing := [c for c in ("index", "name") if c not in (rows.fieldnames or ())]:
+                raise InputError(
+                    f"{table}: expected the columns index and name, separated by tabs, got none called {missing[0]}. {remedy}."
+                )
+            for row in rows:
                 if (row.get("index") or "").strip().isdigit():
                     names[int(row["index"])] = (row.get("name") or "").strip()
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return {}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise InputError(f"{table} cannot be read: {reason}. {remedy}.") from None
     return names
 
 

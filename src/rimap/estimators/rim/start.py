@@ -426,7 +426,8 @@ def _with_amplitudes(problem: Problem, field_map: Array | None, T: Array) -> Arr
 
 def _take(xp: Any, Z: Array, k: Array) -> Array:
     """Return Z[m, k[m]]."""
-    at = k + xp.arange(Z.shape[0], dtype=k.dtype, device=k.device) * Z.shape[1]
+    where = {"device": k.device} if is_torch(k) else {}  # arrays of NumPy 1 have none
+    at = k + xp.arange(Z.shape[0], dtype=k.dtype, **where) * Z.shape[1]
     return xp.reshape(Z, (-1,))[at]
 
 
