@@ -38,7 +38,7 @@ def window_of(where: NDArray[np.bool_]) -> tuple[slice, ...]:
 
 def estimated_in(status: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return which voxels have residuals that say something about the noise."""
-    return np.asarray(status <= Status.AT_BOUND)
+    return np.asarray(status <= int(Status.AT_BOUND))
 
 
 def correlation_in(
@@ -73,8 +73,10 @@ def correlation_in(
 
 def noise_correlation(series: WeightedSeries, maps: ParameterMaps, estimated: int) -> NoiseCorrelation | None:
     """Return the correlation in the residuals of maps; `None` if they have no degrees of freedom."""
+    if maps.residual is None or maps.status.ndim < 2 or estimated >= series.model.n_images:
+        return None
     good = estimated_in(maps.status)
-    if maps.residual is None or not good.any():
+    if not good.any():
         return None
     window = window_of(good)
     at = (slice(None), *window)

@@ -55,12 +55,12 @@ class Census:
         mean_square, peak, zeros = np.zeros(M), np.zeros(M, rows.dtype), np.zeros(M, np.uint16)
         parts = []
 
-        def work(chunk: NDArray[np.int64]) -> None:
+        def work(ends: NDArray[np.int64]) -> None:
             found = np.empty((N, 4))
-            kernels.count(rows, int(chunk[0]), int(chunk[-1]) + 1, mean_square, peak, zeros, found)
+            kernels.count(rows, int(ends[0]), int(ends[1]), mean_square, peak, zeros, found)
             parts.append(found)
 
-        chunks = (np.arange(i, min(i + _CHUNK, M)) for i in range(0, M, _CHUNK))
+        chunks = (np.array([i, min(i + _CHUNK, M)]) for i in range(0, M, _CHUNK))
         share(work, chunks, min(threads or cores(), -(-M // _CHUNK)), None)
         of_image = np.stack(parts)
         largest = of_image[:, :, kernels.LARGEST].max(0)
