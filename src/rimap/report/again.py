@@ -76,7 +76,7 @@ def page_again(result: ResultFiles, *, overwrite: bool = False) -> Again:
     run = _run(result, path, text)
     if problem:
         run = replace(run, warnings=(*run.warnings, f"This page has no measured signal: {problem}."))
-    write_whole(path, page(series, maps, run, result.described()))
+    write_whole(path, page(series, maps, run))
     return Again(path, problem)
 
 
@@ -106,6 +106,7 @@ def _run(result: ResultFiles, path: Path, text_before: str) -> Run:
         seconds=float(seconds) if isinstance(seconds, (int, float)) and 0 < seconds < 1e9 else 0.0,
         made=text("made", written.strftime("%Y-%m-%d %H:%M")),
         rois=_table(path.parent / f"{result.main.name.removesuffix('.nii.gz')}_rois.tsv"),
+        described=result.described(),
         edges=edges_of(open_nifti(result.main)),
         versions={str(k): str(v) for k, v in versions.items()} if isinstance(versions, Mapping) else {},
     )

@@ -7,7 +7,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from typing import Any
@@ -44,6 +44,8 @@ from rimap.slices import View, edges_mm, png, view_of, volume
 LIMIT = 9_600_000
 #: The block of the page that holds the `Run`, for `rimap report`.
 RUN_BLOCK = '<script type="application/json" id="run">'
+#: What that leaves out: it is in the sidecars, the tables and the images.
+_NOT_KEPT = ("rois", "warnings", "versions", "edges", "described")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Run:
         Versions of the software that made the maps; by default of what is installed.
     network_start
         Where a network starts, see `methods.start_of`: maps have only its name.
+    described
+        The voxels that the figures describe, if they are known: else the mask of the series, or the foreground.
     edges
         Edge lengths of a voxel as the header has them, for images that have no affine.
     """
@@ -89,9 +93,10 @@ class Run:
     versions: Mapping[str, str] = field(default_factory=dict)
     network_start: str = ""
     edges: Sequence[float] = ()
+    described: Region | None = None
 
 
-def page(series: WeightedSeries | None, maps: ParameterMaps, run: Run, described: Region | None = None) -> str:
+def page(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> str:
     """Return the page as HTML.
 
     Parameters
@@ -103,22 +108,20 @@ def page(series: WeightedSeries | None, maps: ParameterMaps, run: Run, described
         The maps that were estimated from them.
     run
         What else the page says.
-    described
-        The voxels that the figures describe, if they are known: else the mask of the series, or the foreground.
     """
     script = source("viewer.js")
     run = replace(run, estimator_title=title_of(maps, run.estimator_title))
     return render(
         "report.html",
-        **_content(series, maps, run, described),
+        **_content(series, maps, run),
         css=source("base.css", "report.css"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )
 
 
-def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run, described: Region | None) -> dict[str, Any]:
-    described = described or (region_of_maps(maps) if series is None else region(series))
+def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> dict[str, Any]:
+    described = run.described or (region_of_maps(maps) if series is None else region(series))
     inside, where = described.inside, described.words
     affine = maps.affine if series is None else series.affine
     finite = np.isfinite(maps.kappa).all(0) & inside
@@ -136,7 +139,7 @@ def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run, descr
     text, books = methods(maps, run.estimator_title, run.versions.get("rimap", __version__), run.network_start)
     return {
         "run": run,
-        "run_json": _json({k: v for k, v in asdict(run).items() if k not in ("rois", "warnings", "versions", "edges")}),
+        "run_json": _json({f.name: getattr(run, f.name) for f in fields(run) if f.name not in _NOT_KEPT}),
         "quantity": name_of(main),
         "unit": unit_symbol(main.unit),
         "recommended": is_relaxation(main),

@@ -191,9 +191,10 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         warnings=(*told, *part),
         rois=rois,
+        described=mapped.described,
         edges=edges_of(placed_first([open_nifti(f) for f in files.images])),
     )
-    contents = {**new.contents, page: as_bytes(report.page(series, replace(maps, warnings=()), run, mapped.described))}
+    contents = {**new.contents, page: as_bytes(report.page(series, replace(maps, warnings=()), run))}
     if rois:
         contents[table] = as_bytes(tsv(rois))
     mapped.check()
