@@ -26,12 +26,14 @@ LINE_CHUNK = 4096
 #: Angle between neighbouring nodes of the coarse grid along (u, F), rad: of a smooth shape, and of a modulus, which has kinks.
 #: A field can have many shallow optima, along a ridge across u.
 ANGLE, ANGLE_OF_MODULUS = (0.07, 0.08), (0.05, 0.05)
+#: How much of the largest turn along u and F counts everywhere: valleys where the shape turns little need nodes, too.
+EVEN, EVEN_OF_MODULUS = (0.3, 0.1), (0.1, 0.1)
 #: The least and the greatest number of nodes along an axis.
-NODES, NODES_OF_MODULUS = (12, 96), (48, 384)
+NODES, NODES_OF_MODULUS = (12, 160), (48, 384)
 #: Part of an atom that the compressed basis of the coarse grid may leave out.
 LEFT_OUT = 3e-3
 #: Times at which the shape is smaller than this part of the largest are not searched: the table has only errors there.
-FAINT = 1e-6
+FAINT = 1e-5
 
 
 def grid_search(model: SignalModel, held: Mapping[str, float], fields: Floats | None, images: Floats, to: Out) -> Work:
@@ -151,7 +153,8 @@ def _spread(table: ShapeTable, bounds: tuple[float, float], axis: int) -> Floats
     q, _ = _orthonormal(_columns(table, *((x, y) if axis == 0 else (y, x))))
     steps = np.sqrt(_distance(q[:-1], q[1:])).max(1)
     angle, (least, most) = (ANGLE_OF_MODULUS, NODES_OF_MODULUS) if table.magnitude else (ANGLE, NODES)
-    steps = steps + 0.1 * steps.max() + 1e-9  # nodes everywhere, closer where the shape turns
+    even = (EVEN_OF_MODULUS if table.magnitude else EVEN)[axis]
+    steps = steps + even * steps.max() + 1e-9  # nodes everywhere, closer where the shape turns
     length = np.concatenate([[0.0], np.cumsum(steps)])
     n = int(np.clip(np.ceil(length[-1] / angle[axis]) + 1, least, most))
     nodes = np.interp(np.linspace(0, length[-1], n), length, fine)

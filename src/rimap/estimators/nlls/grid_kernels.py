@@ -555,7 +555,8 @@ def write(o: int, loaded: tuple[Array, float, float], converged: bool, grid: Gri
         rows.kappa[row, o] = F
         row += 1
     T = min(max(math.exp(u), problem.T_bounds[0]), problem.T_bounds[1])
-    T = problem.T_bounds[0] if u <= box.low_u else (problem.T_bounds[1] if u >= box.high_u else T)
+    for bound in problem.T_bounds:  # the end of what is searched may be inside the bounds
+        T = bound if abs(T - bound) < 1e-9 * bound else T
     rows.kappa[row, o] = T
     rows.residual[o] = math.sqrt(residual_of(S, total, grid, problem.magnitude, work) / S.shape[0]) * size
     Q = 0 if at_bound else covariance_of(facts, K, box.moves_F, problem.open_amplitudes, work.matrix)
