@@ -21,7 +21,7 @@ Progress = Callable[[int, int], None]
 #: So many voxels tell a median standard deviation that has to be computed for it.
 _FEW = 2_000
 #: So many tell a median that is known everywhere.
-_MANY = 20_000
+_MANY = 8_000
 _POOR = "is poorly determined"
 
 

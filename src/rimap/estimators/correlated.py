@@ -14,11 +14,11 @@ from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
 
 #: The part of a series that is looked at: so many voxels along the axes of a plane,
-_WINDOW = 112
+_WINDOW = 72
 #: of a volume of several planes fewer, and so many planes,
 _SMALLER, _PLANES = 64, 9
 #: and so many images, evenly over their times.
-_IMAGES = 8
+_IMAGES = 5
 #: A magnitude counts if it exceeds the residuals (root mean square) by this factor: below, the modulus folds the noise.
 _ABOVE_NOISE = 3.0
 

@@ -12,7 +12,7 @@ from rimap.estimators.sigma import chi2, quantile
 #: A residual that noise alone exceeds in less than this share of voxels contradicts the model.
 IMPROBABLE = 1e-4
 #: At most so many voxels say what is usual in a scan.
-SAMPLE = 50_000
+SAMPLE = 20_000
 
 
 def chance_of_residual(squares: Any, sigma: Any, free: int) -> NDArray[np.float64]:

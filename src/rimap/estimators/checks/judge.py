@@ -80,7 +80,8 @@ class Usual:
             residual = None if residual is None else residual[..., planes]
             sigma = sigma if np.ndim(sigma) == 0 else np.asarray(sigma)[..., planes]
         some = has(status, _ESTIMATED)
-        levels = Levels(power.reshape(-1) if some.all() else power[some])
+        estimated = power.reshape(-1) if some.all() else power[some]
+        levels = Levels(estimated[:: -(-len(estimated) // SAMPLE) or 1])
         N, misfit = maps.model.n_images, 1.0
         free = N - fit.estimated
         if residual is not None and free > 0 and not np.isnan(sigma).all():

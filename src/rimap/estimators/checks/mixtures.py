@@ -20,7 +20,7 @@ _TIMES, _FRACTIONS, _FIELD = 20, 9, (0.02, 0.25, 0.5, 0.75, 0.98)
 _QUANTILES, _WIDER = (0.02, 0.98), 3.0
 _CHUNK = 5_000
 #: So many voxels tell them.
-_SAMPLE = 20_000
+_SAMPLE = 4_000
 
 
 def unexplained(series: WeightedSeries, maps: ParameterMaps, at: NDArray[np.intp]) -> Floats:
