@@ -141,9 +141,11 @@ def with_statuses(
     census = census or Census.of(series.images)
     usual = usual or Usual.of(census, maps, fit)
     sigma: Any = np.nan if maps.noise is None or maps.noise.sigma is None else maps.noise.sigma
-    air = background(
-        census, sigma, signed=series.model.is_signed, usable=_usable(series, maps, census), levels=usual.levels
-    )
+    air = np.zeros(status.shape, bool)
+    if series.model.amplitudes:  # without one (UNIT1) a value near zero is as good as any
+        air = background(
+            census, sigma, signed=series.model.is_signed, usable=_usable(series, maps, census), levels=usual.levels
+        )
     if maps.sigma_source == "given" and not (status & ~air).any():
         air = np.zeros(status.shape, bool)  # such a σ is wrong, and a scan of air alone is no scan
     maps = _without(maps, air & status, fit.without_value)
