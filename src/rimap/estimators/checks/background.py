@@ -29,6 +29,8 @@ _NEGATIVE = 0.005
 _INSIDE, _BORDER = 0.9999, 0.99
 #: A list of voxels has air if so many are as dark as noise: a number, and a share.
 _FEWEST_ALONE, _SHARE_ALONE = 8, 0.01
+#: and few, relative to those, are little brighter.
+_BETWEEN = 0.1
 #: So many voxels of air determine its scale.
 _ENOUGH = 50
 #: So many of 3 × 3 voxels tell a level, and fewer that are brighter do not matter.
@@ -130,7 +132,11 @@ def _alone(census: Census, sigma: Any, *, signed: bool, usable: Where) -> Where:
     noise = 2 * np.count_nonzero(filled & (power < chi2(0.5, freedom) * unit))
     if noise < max(_FEWEST_ALONE, _SHARE_ALONE * np.count_nonzero(filled)):
         return np.zeros(usable.shape, bool)
-    return np.asarray(filled & (power < chi2(_BORDER, freedom) * unit))
+    limit = chi2(_BORDER, freedom) * unit
+    between = np.count_nonzero(filled & (power >= limit) & (power < 2 * limit))
+    if between > _BETWEEN * noise:  # faint tissue: nothing separates it from air
+        return np.zeros(usable.shape, bool)
+    return np.asarray(filled & (power < limit))
 
 
 @dataclass(frozen=True, eq=False)
