@@ -254,20 +254,7 @@ def test_the_phantom_is_a_train(subject: str, profile: Any, shared_data: Path, t
     )
 
 
-@pytest.mark.parametrize(
-    "subject",
-    [
-        pytest.param(
-            name,
-            marks=[
-                pytest.mark.xfail(reason="2.501 %: AIC takes the least smooth field of its ladder, others give 2.34 %")
-            ]
-            if name == "sub-philips3TplateT2"
-            else [],
-        )
-        for name in ASKED_BIAS
-    ],
-)
+@pytest.mark.parametrize("subject", ASKED_BIAS)
 def test_T2_of_the_phantom_with_everything_at_its_default(subject: str, shared_data: Path) -> None:
     """Spheres of 16 to 581 ms; T1 is given where the data set has it."""
     spheres, chosen = phantom(shared_data, subject)

@@ -13,6 +13,7 @@ from rimap.estimators.base import Progress
 from rimap.estimators.mle.field import Box, mean_squared_error, minimise
 from rimap.estimators.mle.known import Partitions
 from rimap.estimators.mle.say import follow_the_model, say_among_neighbours
+from rimap.estimators.mle.shared import variance_inflation
 from rimap.estimators.mle.start import LikelyField
 from rimap.estimators.mle.voxels import Fit, Voxels
 from rimap.estimators.mle.weight import DEFAULT_LAMBDA_B, weight_of
@@ -30,6 +31,8 @@ TOLERANCE = 0.1
 ROUGH = 5.0
 #: By how many steps of ten λ_B may be below its default.
 LADDER_STEPS = 3
+#: From this variance inflation on, λ_B is chosen again with it.
+LEAST_SHARED = 1.5
 #: A voxel whose weight among its neighbours is below this has less say; above it all have the same. It is found again while the
 #: weight of one changes by `CHANGED`, so many times.
 HEARD, CHANGED, HEARINGS = 0.5, 0.3, 2
@@ -237,7 +240,12 @@ def _smooth(
 
     path = _Path(box, data, field, information, excess, likely, watch)
     if lambda_B is None:
+        begun, path_begun = (start, fit), path
         path, lambda_B, start, fit = path.chosen(start, fit)
+        if lambda_B < DEFAULT_LAMBDA_B:
+            shared = variance_inflation(series, data.S, _maps(series, parts, field, fit), parts.voxels)
+            if shared > LEAST_SHARED:
+                path, lambda_B, start, fit = replace(path_begun, excess=excess * shared).chosen(*begun)
     if math.isinf(lambda_B):
         assert fit is not None
         return _one_field(path, series.shape, fit)
@@ -251,6 +259,18 @@ def _smooth(
         progress(100, 100)
     error = mean_squared_error(box, F, fit, weight_of(field, lambda_B), field.bounds)
     return Solution(np.clip(box.crop(F, series.shape), *field.bounds), fit, error, converged, lambda_B)
+
+
+def _maps(series: WeightedSeries, parts: Partitions, field: Parameter, fit: Fit) -> Array:
+    """Return κ (Q, V) of a fit, amplitudes in the unit of its images."""
+    model = series.model
+    found = {model.amplitudes[0].name: fit.A, field.name: fit.F, model.time.name: np.exp(fit.u)}
+
+    def known(name: str) -> Array:
+        value = np.asarray(series.held[name], float)
+        return np.full(len(fit.F), float(value)) if value.ndim == 0 else value.reshape(-1)[parts.voxels]
+
+    return np.stack([found[p.name] if p.name in found else known(p.name) for p in model.parameters])
 
 
 def _one_field(path: _Path, shape: tuple[int, ...], fit: Fit) -> Solution:
