@@ -21,7 +21,7 @@ from rimap.estimators.base import (
 )
 from rimap.estimators.checks.judge import Fit, judged
 from rimap.estimators.checks.missing import Screened, screened
-from rimap.estimators.nlls.estimator import NLLS
+from rimap.estimators.nlls.estimator import NLLS, least_squares, noise_of
 from rimap.estimators.nlls.sharing import cores
 from rimap.likelihood import Gaussian, Noise
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -30,6 +30,9 @@ from rimap.signals.base import Parameter
 #: No image is trusted to less than this share of the root mean square of all: real scans are not known that well, and
 #: noise-free ones would make the problem endlessly stiff.
 PRECISION = 5e-4
+
+#: So many voxels tell σ, where it is not given.
+ENOUGH_FOR_SIGMA = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,13 +197,24 @@ def _with_sigma(series: WeightedSeries, threads: int | None) -> tuple[Noise, str
     noise = series.noise or Gaussian()
     if noise.sigma is not None:
         return noise, "given", ()
-    maps = NLLS(threads=threads).estimate(series)
-    if maps.noise is None or maps.noise.sigma is None:
+    found, source, _ = noise_of(series, least_squares(_some_voxels(series), threads=threads))
+    if found.sigma is None:
         raise InputError(
             "the MLE weighs the images against the smoothness of the field, so it must know the noise level; there are too "
             "few images and no background to estimate it from. Give --sigma, or use NLLS."
         )
-    return maps.noise, maps.sigma_source, ()
+    return found, source, ()
+
+
+def _some_voxels(series: WeightedSeries) -> WeightedSeries:
+    """Return the series with a mask of so many of its voxels as tell σ."""
+    selected = np.flatnonzero(series.selected)
+    step = len(selected) // ENOUGH_FOR_SIGMA | 1  # odd, so that it does not run along an edge
+    if step == 1:
+        return series
+    mask = np.zeros(series.shape, bool)
+    mask.reshape(-1)[selected[::step]] = True
+    return replace(series, mask=mask)
 
 
 def _at(sigma: Any, voxels: NDArray[np.intp]) -> Any:
