@@ -18,7 +18,7 @@ from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.settings import with_unit
 
 #: So many voxels tell, sought among so many.
-_SAMPLE, _AMONG = 2_000, 20_000
+_SAMPLE, _AMONG = 1_200, 20_000
 #: Noise differs from voxel to voxel, and a wrong image from the model in the same way in those of a like T: so much of the
 #: residuals' power is in the means of groups, and in one image they are as large as this part of a voxel's brightest.
 SHARE, SIZE, GROUPS = 0.25, 0.04, 8

@@ -15,7 +15,7 @@ from rimap.signals.base import SignalModel
 #: So many voxels tell a median.
 _SAMPLE = 500
 #: So many tell whether it is worth while to look closely.
-_FEW = 200
+_FEW = 100
 #: Voxels are looked at whose brightest image, as it is fitted, exceeds this part of that of the brightest (98th percentile).
 BRIGHT = 0.4
 WITH_VALUE = (Status.OK, Status.AT_BOUND, Status.OUTSIDE_TRAINING)
