@@ -111,11 +111,11 @@ def threshold(pieces: Pieces) -> float | None:
     counts = np.zeros(_BINS)
     for _, x in pieces():
         counts += np.histogram(x, bins=_BINS, range=(low, high))[0]
-    limit = _otsu(counts, np.linspace(low, high, _BINS + 1))
+    limit = otsu(counts, np.linspace(low, high, _BINS + 1))
     return limit if _separates(pieces, limit) else None
 
 
-def _otsu(counts: NDArray[np.float64], edges: NDArray[np.float64]) -> float:
+def otsu(counts: NDArray[np.float64], edges: NDArray[np.float64]) -> float:
     """Return the edge between bins that leaves the classes farthest apart."""
     n = np.cumsum(counts)
     total = np.cumsum(counts * (edges[1:] + edges[:-1]) / 2)

@@ -206,7 +206,7 @@ def for_model(about: dict[str, Any], model: SignalModel) -> dict[str, Any]:
                 "Use another estimator, or train a network for this sequence."
             )
         seen = about["trained_on"].get(model.name, UNLIMITED)
-        return {**about, "sequence": model.name, "trained_on": seen, "unseen": model.name not in about["trained_on"]}
+        return {**about, "sequence": model.name, "trained_on": seen}
     if about["sequence"] != model.name:
         raise InputError(
             f"network {about['name']!r} was trained for the sequence {about['sequence']}; this series is {model.name}. "

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaincinv
 
+from rimap.foreground import otsu
 from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
@@ -143,11 +144,7 @@ def dark_below(rms: Floats) -> float:
         return float(0.1 * top)
     counts, edges = np.zeros(128, np.int64), np.linspace(low, high, 129, dtype=x.dtype)
     histogram(x, edges, counts)
-    n, total = np.cumsum(counts), np.cumsum(counts * (edges[1:] + edges[:-1]) / 2)
-    below, above = n[:-1], n[-1] - n[:-1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        apart = np.nan_to_num(below * above * (total[:-1] / below - (total[-1] - total[:-1]) / above) ** 2)
-    limit = edges[1:-1][np.argmax(apart)]
+    limit = x.dtype.type(otsu(counts.astype(float), edges))
     sum_dark, dark, total_sum = split_sums(x, limit)
     bright = len(x) - dark
     if bright < 0.01 * len(x) or dark < 0.05 * len(x) or sum_dark / dark > 0.6 * (total_sum - sum_dark) / bright:

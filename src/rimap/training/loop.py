@@ -165,7 +165,6 @@ def _train(
     train_on, judge_on = _anatomies(recipe)
     judged_on = range(max(o.validation_batches, len(recipe.simulations)))
     held = [simulate_batch(_judging(recipe, i), judge_on, i, _judging_size(recipe)) for i in judged_on]
-    textured = [simulate_batch(_of_texture(recipe, i), judge_on, i, _judging_size(recipe)) for i in judged_on]
     log = _Log(out / LOG, done) if fabric.is_global_zero else None
     recent: deque[float] = deque(maxlen=100)
     least = _least_so_far(out / LOG)
@@ -205,14 +204,18 @@ def _train(
             if fabric.is_global_zero and (last or done % o.checkpoint_every == 0):
                 save_checkpoint(out / CHECKPOINT, recipe, network, optimiser, average, done)
                 with _averaged(network, average):
-                    factors = calibrated(recipe, network, [*held, *textured], fabric.device) if last else None
+                    factors = (
+                        calibrated(recipe, network, _calibration(recipe, judge_on, held), fabric.device)
+                        if last
+                        else None
+                    )
                     export(recipe, network, out / f"{recipe.name}.onnx", done, judged, len(train_on), factors)
             if last:
                 break
     if first >= o.iterations and fabric.is_global_zero:
         with _averaged(network, average):
             figures = validate(recipe, network, held, fabric.device)
-            factors = calibrated(recipe, network, [*held, *textured], fabric.device)
+            factors = calibrated(recipe, network, _calibration(recipe, judge_on, held), fabric.device)
             export(recipe, network, out / f"{recipe.name}.onnx", done, figures, len(train_on), factors)
     return out / f"{recipe.name}.onnx"
 
@@ -292,9 +295,15 @@ def calibrated(
     return factor(AMPLITUDE), factor(FIELD), factor(TIME)
 
 
-def _of_texture(recipe: TrainingRecipe, index: int) -> PatchRecipe:
-    """Return how batch `index` of the calibration is simulated that has a texture from voxel to voxel."""
-    return replace(_judging(recipe, index), white_share=1.0, white_relative=(TEXTURE, TEXTURE), ringing_share=0.0)
+def _calibration(recipe: TrainingRecipe, anatomies: Sequence[Anatomy], held: Sequence[Batch]) -> list[Batch]:
+    """Return the batches of the validation, and as many that have a texture from voxel to voxel; none without intervals."""
+    if not recipe.rim.sd_outputs:
+        return []
+    size, found = _judging_size(recipe), list(held)
+    for i in range(len(held)):
+        textured = replace(_judging(recipe, i), white_share=1.0, white_relative=(TEXTURE, TEXTURE), ringing_share=0.0)
+        found.append(simulate_batch(textured, anatomies, i, size))
+    return found
 
 
 def _judging(recipe: TrainingRecipe, index: int) -> PatchRecipe:
