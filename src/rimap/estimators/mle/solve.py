@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from rimap.estimators.mle.say import follow_the_model, say_among_neighbours
 from rimap.estimators.mle.shared import variance_inflation
 from rimap.estimators.mle.start import LikelyField
 from rimap.estimators.mle.voxels import Fit, Voxels
-from rimap.estimators.mle.weight import DEFAULT_LAMBDA_B, weight_of
+from rimap.estimators.mle.weight import DEFAULT_LAMBDA_B, LADDER, LEAST_SHARED, of_least_cost, weight_of
 from rimap.estimators.nlls.estimator import NLLS
 from rimap.likelihood import Gaussian
 from rimap.series import WeightedSeries
@@ -29,10 +29,6 @@ Array = NDArray[np.float64]
 TOLERANCE = 0.1
 #: How much more than that while a weight is chosen.
 ROUGH = 5.0
-#: By how many steps of ten λ_B may be below its default.
-LADDER_STEPS = 3
-#: From this variance inflation on, λ_B is chosen again with it.
-LEAST_SHARED = 1.5
 #: A voxel whose weight among its neighbours is below this has less say; above it all have the same. It is found again while the
 #: weight of one changes by `CHANGED`, so many times.
 HEARD, CHANGED, HEARINGS = 0.5, 0.3, 2
@@ -164,8 +160,7 @@ class _Path:
         best = (costs[lambda_B], lambda_B, F, fit)
         if (one := _cost_of_one(fit) / path.excess + 1.0) < best[0]:
             best = (one, math.inf, F, fit)
-        for _ in range(LADDER_STEPS):
-            lambda_B /= 10
+        for lambda_B in LADDER[1:]:
             if path.likely is None:
                 F, fit, _ = path.to(lambda_B, F, fit, search=False)
             else:  # what was smoothed too much may have left the best minimum
@@ -175,22 +170,7 @@ class _Path:
             if costs[lambda_B] > best[0]:
                 break
             best = (costs[lambda_B], lambda_B, F, fit)
-        return path, _between(costs, best[1]), best[2], best[3]
-
-
-def _between(costs: Mapping[float, float], best: float) -> float:
-    """Return the λ_B of least cost: that of a parabola in log λ_B through the best step of a ladder and its neighbours.
-
-    It is not followed towards more smoothing: T1 of voxels that say little on the field suffers more from too much smoothing
-    than from too little, and AIC does not see that.
-    """
-    steps = list(costs)
-    at = steps.index(best) if best in costs else 0
-    if not 0 < at < len(steps) - 1:
-        return best
-    above, here, below = (costs[x] for x in steps[at - 1 : at + 2])
-    shift = 0.5 * (below - above) / (above - 2 * here + below)
-    return float(f"{best * (steps[at - 1] / steps[at]) ** min(shift, 0.0):.3g}")
+        return path, of_least_cost(costs, best[1]), best[2], best[3]
 
 
 def _cost_of_one(fit: Fit) -> float:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rimap.signals.base import Parameter
 
 #: The first finite step of the ladder on which λ_B is chosen, and the λ_B that networks were trained with: docs/lambda.md.
 DEFAULT_LAMBDA_B = 1e6
+#: The finite steps on which λ_B is chosen.
+LADDER = (DEFAULT_LAMBDA_B, 1e5, 1e4, 1e3)
+#: From this variance inflation of the residuals of neighbours on, λ_B is chosen again with it.
+LEAST_SHARED = 1.5
 #: The standard deviation of a field within an image for which λ_B is meant: that of the prior of B.
 SPREAD_OF_B = 0.1775
 
@@ -25,3 +31,18 @@ def weight_of(field: Parameter, lambda_B: float) -> float:
     """
     ratio = SPREAD_OF_B / spread_of(field)
     return lambda_B if abs(ratio - 1) < 1e-9 else lambda_B * ratio**2
+
+
+def of_least_cost(costs: Mapping[float, float], best: float) -> float:
+    """Return the λ_B of least cost: that of a parabola in log λ_B through the best step of a ladder and its neighbours.
+
+    It is not followed towards more smoothing: T1 of voxels that say little on the field suffers more from too much smoothing
+    than from too little, and AIC does not see that.
+    """
+    steps = list(costs)
+    at = steps.index(best) if best in costs else 0
+    if not 0 < at < len(steps) - 1:
+        return best
+    above, here, below = (costs[x] for x in steps[at - 1 : at + 2])
+    shift = 0.5 * (below - above) / (above - 2 * here + below)
+    return float(f"{best * (steps[at - 1] / steps[at]) ** min(shift, 0.0):.3g}")

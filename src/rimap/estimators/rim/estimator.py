@@ -36,7 +36,7 @@ from rimap.estimators.rim.loop import (
 )
 from rimap.estimators.rim.network_input import Prepared, correlation_of_noise, known_at, neutral, prepared, slices
 from rimap.estimators.rim.start import start
-from rimap.estimators.rim.whole_field import folds, smooth_field, smooth_field_of_alike, smoothness
+from rimap.estimators.rim.whole_field import folds, smooth_field, smooth_field_of_alike
 from rimap.estimators.shipped import cached_session, default_network, for_model, metadata_of, path_of
 from rimap.foreground import foreground
 from rimap.likelihood import Rician
@@ -158,8 +158,7 @@ class RIM(Estimator):
         if estimated is None or not estimated.smooth or loop.config.start != "likelihood":
             return None
         refine = ready.relative_sigma > REFINE_ABOVE
-        lambda_field = smoothness(series, threads=self.threads)
-        found = smooth_field(series, threads=self.threads, rough=refine, lambda_field=lambda_field)
+        found, lambda_B = smooth_field(series, threads=self.threads, rough=refine)
         if refine:
             n = next((n for above, n in FOLDS if ready.relative_sigma > above), 1)
             pairs = folds(series.model.times, n, len(loop.layout.carried))
@@ -169,7 +168,7 @@ class RIM(Estimator):
                 return self._pass(self._loop(some).shortened(FIRST_STEPS), some, ready, found, part).maps
 
             guides = [(part, guide(others, part_of(progress, i, len(pairs)))) for i, (part, others) in enumerate(pairs)]
-            found = smooth_field_of_alike(series, guides, found, threads=self.threads, lambda_field=lambda_field)
+            found = smooth_field_of_alike(series, guides, found, threads=self.threads, lambda_B=lambda_B)
         return found
 
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:

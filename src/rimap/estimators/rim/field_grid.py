@@ -1,0 +1,224 @@
+"""A smooth field on a grid that may be coarser than the images: what the data say about it, and Newton steps.
+
+Amplitudes and T are those of `DataTerm.at_field`, so that what is left is a function of the field alone. Voxels that contradict
+the model have no say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.estimators.checks.improbable import contradicts, usual_misfit
+from rimap.estimators.mle.estimator import PRECISION
+from rimap.estimators.mle.field import Box, solve_linear
+from rimap.estimators.mle.say import LIMIT
+from rimap.estimators.mle.weight import weight_of
+from rimap.estimators.rim.elimination import Triangle, eliminated
+from rimap.estimators.rim.known_field import DataTerm
+from rimap.estimators.rim.layout import Layout
+from rimap.estimators.rim.network_input import known_at, neutral, part_of_series, slices
+from rimap.likelihood import Gaussian, Rician
+from rimap.series import WeightedSeries
+from rimap.signals.base import Parameter
+
+F32 = NDArray[np.float32]
+Array = NDArray[np.float64]
+#: In standard deviations of the field: the largest change in a step.
+LARGEST_CHANGE = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Information:
+    """What the data say about a field at one field, with the best amplitudes and T of each voxel.
+
+    Parameters
+    ----------
+    g, w
+        First and second derivatives of −log p in the field, summed to the grid, of the voxels that have a say.
+    squares, own
+        (*X) χ² of each voxel at this field, and with the field that suits it best.
+    say
+        (*X), which voxels have one: those that do not contradict the model.
+    carried
+        (P, *X), the estimates.
+    """
+
+    g: Array
+    w: Array
+    squares: Array
+    own: Array
+    say: NDArray[np.bool_]
+    carried: F32
+
+
+@dataclass(frozen=True, eq=False)
+class FieldGrid:
+    """Where a field is looked for.
+
+    Parameters
+    ----------
+    series
+        Every voxel (`binned` = `coarser`) or, with `binned` = 1, those on the grid alone: each then stands for all around it.
+    coarser
+        Along both axes of a slice, how much coarser the grid is than the images of which λ_B is given.
+    """
+
+    series: WeightedSeries
+    coarser: int
+    binned: int
+    pool: Executor
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Of the grid."""
+        return tuple(-(-n // self.binned) if i < 2 else n for i, n in enumerate(self.series.shape))
+
+    @cached_property
+    def parameter(self) -> Parameter:
+        """The field."""
+        field = Layout.of(self.series.model).field
+        assert field is not None
+        return field
+
+    @cached_property
+    def _voxel_size(self) -> tuple[float, ...]:
+        return tuple(v * (self.binned if i < 2 else 1) for i, v in enumerate(self.series.voxel_size))
+
+    @cached_property
+    def box(self) -> Box:
+        """Around the whole grid: its data are all points."""
+        return Box.around(np.ones(self.shape, bool), self._voxel_size)
+
+    @property
+    def each(self) -> int:
+        """For how many voxels each one that is looked at stands."""
+        return self.coarser**2 if self.binned == 1 else 1
+
+    def penalty(self, lambda_B: float) -> float:
+        """Return the weight of the penalty per point, in its finest edge."""
+        edges = self._voxel_size
+        edge = min(edges) / min(v / self.coarser if i < 2 else v for i, v in enumerate(edges))
+        return weight_of(self.parameter, lambda_B) * self.coarser**2 / edge**4
+
+    def padded(self, field: Array) -> Array:
+        """Return a field of the grid on the box."""
+        box = self.box
+        return np.pad(field, [(i.start, n - i.stop) for i, n in zip(box.inner, box.shape)], mode="edge")
+
+    def cropped(self, padded: Array) -> Array:
+        """Return a field of the box on the grid."""
+        return self.box.crop(padded, self.shape)
+
+    def at(self, padded: Array) -> Information:
+        """Return what the data say at a field."""
+        series, field, each = self.series, self.cropped(padded), self.each
+        unit, noise = unit_of(series), series.noise or Gaussian()
+        g, w = np.zeros(field.shape), np.zeros(field.shape)
+        squares, own = np.full(series.shape, np.nan), np.full(series.shape, np.nan)
+        say = np.zeros(series.shape, bool)
+        carried = np.zeros((len(Layout.of(series.model).carried), *series.shape), np.float32)
+        for k in slices(series.shape):
+            selected = series.selected[k]
+            if not selected.any():
+                continue
+            S = neutral(series.images[(slice(None), *k)], unit)
+            here = fine(field[k], selected.shape, self.binned)
+            sigma = noise.sigma[k] if np.ndim(noise.sigma) else noise.sigma
+            sigma = np.maximum(np.asarray(sigma) / unit, PRECISION)
+            found = _of_slice(series, S, here, sigma, known_at(series, k), self.pool)
+            for out, values in ((g, found.g), (w, found.w)):
+                out[k] = each * binned(np.where(selected, values, 0.0), out[k].shape, self.binned)
+            for whole, part in ((squares, found.squares), (own, found.own)):
+                whole[k] = np.where(selected, part, np.nan)
+            say[k], carried[(slice(None), *k)] = selected & found.say, found.carried
+        return Information(g, w, squares, own, say, carried)
+
+    def step(self, padded: Array, here: Information, lambda_B: float) -> tuple[Array, float]:
+        """Return the field after a Newton step, and how many standard deviations of the field it has changed at most."""
+        box, penalty = self.box, self.penalty(lambda_B)
+        rhs = -box.scatter(here.g.reshape(-1)) - penalty * box.laplacian(box.laplacian(padded))
+        change, _ = solve_linear(box, box.scatter(here.w.reshape(-1)), penalty, rhs, rtol=0.03)
+        sd = self.parameter.in_a_scan.deviation
+        change = np.clip(change, -LARGEST_CHANGE * sd, LARGEST_CHANGE * sd)
+        return np.clip(padded + change, *self.parameter.bounds), float(abs(change).max() / sd)
+
+
+def _of_slice(
+    series: WeightedSeries, S: F32, field: F32, sigma: Any, known: Mapping[str, Any], pool: Executor
+) -> Information:
+    """Return what the voxels of one slice (N, *X) say."""
+    shape = (1, field.shape[0], int(np.prod(field.shape[1:])))
+    sigma = np.where(np.isfinite(sigma) & (sigma > 0), sigma, 1.0).astype(np.float32)
+    sigma = sigma.reshape(shape) if sigma.ndim else sigma.reshape(1, 1, 1)
+    known = {name: v.reshape(shape) if np.ndim(v) else v for name, v in known.items()}
+    rician, model = isinstance(series.noise, Rician), series.model
+    data = DataTerm(model, S.reshape(len(S), *shape), sigma, rician, pool, known=known)
+    carried = data.at_field(np.ascontiguousarray(field.reshape(shape)), alone=True)
+    sums, layout = data(carried), Layout.of(model)
+    K, P = layout.n_amplitudes, len(layout.carried)
+    pairs = [(i, j) for i in range(P) for j in range(i, P)]
+    H: Triangle = {pair: x.astype(float) for pair, x in zip(pairs, sums.H)}
+    g: Mapping[int, Array] = {q: sums.g[q].astype(float) for q in range(P)}
+    for k in range(K):
+        H, g = eliminated(H, g, k, H[k, k] + 1e-6 * sigma**2)
+    lo, hi = model.time.bounds
+    inside = (carried[-1] > 1.001 * lo) & (carried[-1] < 0.999 * hi)  # at a bound T does not follow the field
+    of_time = sums.H[-1].astype(float)
+    H, g = eliminated(H, g, P - 1, np.where(inside, H[P - 1, P - 1], np.inf) + 1e-3 * of_time + 1e-12)
+    w, slope = np.maximum(H[K, K], 0.0), g[K]
+    if layout.field is not None and layout.field.transform == "log":  # from the logarithm to the field itself
+        w, slope = w / carried[K] ** 2, slope / carried[K]
+    slope, w = slope / sigma**2, w / sigma**2
+    squares = (sums.sse / sigma**2).astype(float)
+    own = squares - np.where(w > 0, slope**2 / np.maximum(w, 1e-12), 0.0)
+    say = ~contradicts(own, 1.0, len(S) - P, limit=LIMIT)
+    g_say, w_say, squares, own = (np.reshape(x, field.shape) for x in (slope * say, w * say, squares, own))
+    return Information(g_say, w_say, squares, own, say.reshape(field.shape), carried.reshape(P, *field.shape))
+
+
+def usual_excess(series: WeightedSeries, here: Information) -> float:
+    """Return by which factor χ² is too large throughout, whatever the field."""
+    layout = Layout.of(series.model)
+    return usual_misfit(here.own, 1.0, series.model.n_images - len(layout.carried))
+
+
+def every_so_many(series: WeightedSeries, coarser: int) -> WeightedSeries:
+    """Return the series with one of so many voxels along both axes of a slice."""
+    if coarser == 1:
+        return series
+    affine = np.eye(4) if series.affine is None else np.array(series.affine)
+    affine[:, :2] *= coarser
+    return replace(part_of_series(series, (slice(None, None, coarser),) * 2), affine=affine)
+
+
+def unit_of(series: WeightedSeries) -> float:
+    """Return the root mean square of the images."""
+    some = series.images[(slice(None), *(slice(None, None, 4 if n > 32 else 1) for n in series.shape))]
+    values = some[np.isfinite(some)].astype(float)
+    return float(np.sqrt(np.mean(values**2))) or 1.0 if len(values) else 1.0
+
+
+def binned(values: Array, shape: tuple[int, ...], of_each: int) -> Array:
+    """Return the sums over squares of `of_each` voxels along the first two axes."""
+    if of_each == 1:
+        return values
+    full = np.zeros([n * of_each for n in shape])
+    full[tuple(slice(n) for n in values.shape)] = values
+    return np.asarray(full.reshape(shape[0], of_each, shape[1], of_each).sum((1, 3)))
+
+
+def fine(field: Array, shape: tuple[int, ...], coarser: int) -> F32:
+    """Return the field on the voxels, linear between the points of its grid."""
+    for axis in range(2) if coarser > 1 else ():
+        x = np.clip((np.arange(shape[axis]) - (coarser - 1) / 2) / coarser, 0, field.shape[axis] - 1)
+        i = np.minimum(x.astype(int), max(field.shape[axis] - 2, 0))
+        t = (x - i).reshape((-1,) + (1,) * (field.ndim - 1 - axis))
+        field = (1 - t) * field.take(i, axis) + t * field.take(np.minimum(i + 1, field.shape[axis] - 1), axis)
+    return np.asarray(field, np.float32)
