@@ -30,8 +30,10 @@ from rimap.errors import InputError
 from rimap.estimators.networks.export import cell_to_onnx, resnet_to_onnx, save_onnx
 from rimap.estimators.networks.resnet import ResNet
 from rimap.estimators.networks.rim import RIM
+from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
-from rimap.estimators.rim.loop import from_state, to_state
+from rimap.estimators.rim.loop import Quadratic, from_state, to_state
+from rimap.estimators.rim.restoring import Restored, restored
 from rimap.estimators.shipped import ANY_SEQUENCE
 from rimap.io.run_lock import locked
 from rimap.parallel.processes import Processes
@@ -281,7 +283,11 @@ def calibrated(
             passed = estimates_of(recipe, network, batch, tensors)
             if passed.sd is None:
                 continue
-            ratio = ((passed.steps[-1] - to_state(recipe.rim, layout, tensors[1])).abs() / passed.sd).cpu().numpy()
+            truth = to_state(recipe.rim, layout, tensors[1]).cpu().numpy()
+            u, sd = passed.steps[-1].cpu().numpy(), passed.sd.cpu().numpy()
+            if recipe.rim.restore:
+                u, sd = _restored(recipe, batch, u, sd)
+            ratio = abs(u - truth) / sd
             for p, of_parameter in zip(layout.carried, ratio):
                 found[p.role].append(of_parameter[batch.weight])
     network.train(was)
@@ -293,6 +299,16 @@ def calibrated(
         return float(np.clip(np.quantile(np.concatenate(found[role]), 0.95) / 1.96, low, high))
 
     return factor(AMPLITUDE), factor(FIELD), factor(TIME)
+
+
+def _restored(recipe: TrainingRecipe, batch: Batch, u: NDArray[Any], sd: NDArray[Any]) -> Restored:
+    """Return estimates of a batch and their standard deviations with what is put back, as in mapping."""
+    layout = Layout.of(batch.model)
+    sigma = batch.sigma[:, None, None].astype(np.float32)
+    images = np.ascontiguousarray(batch.images.swapaxes(0, 1), np.float32)
+    data = DataTerm(batch.model, images, sigma, batch.rician, known=batch.known)
+    carried = np.asarray(from_state(recipe.rim, layout, u), np.float32)
+    return restored(u, sd, Quadratic.of(recipe.rim, layout, carried, data(carried), sigma))
 
 
 def _calibration(recipe: TrainingRecipe, anatomies: Sequence[Anatomy], held: Sequence[Batch]) -> list[Batch]:

@@ -94,6 +94,8 @@ class RIMConfig:
         Smallest standard deviation of log T, log A that is told apart.
     any_sequence
         One cell serves every model with one amplitude: a model without a field leaves the channels of the field zero.
+    restore
+        What the cell smoothed away although the data show it is put back after the last step (`restoring`); needs `sd_outputs`.
     sd_outputs
         The cell also gives the logarithm of each parameter's standard deviation, in units of the Cramér-Rao bound.
     reference
@@ -115,6 +117,7 @@ class RIMConfig:
     floor: float = 0.01
     reference: str = "second"
     sd_outputs: bool = False
+    restore: bool = False
     any_sequence: bool = False
 
     def __post_init__(self) -> None:
@@ -122,6 +125,8 @@ class RIMConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "inputs", tuple(_EARLIER.get(i, i) for i in self.inputs))
         object.__setattr__(self, "start", _EARLIER.get(self.start, self.start))
+        if self.restore and not self.sd_outputs:
+            raise InputError("restore = true in the network's settings needs sd_outputs = true.")
         for value, allowed in (
             (self.state, ("linear", "log")),
             (self.start, ("paper", "likelihood")),

@@ -1,0 +1,152 @@
+"""The four lines of the paper around an exported cell (§3, Eqs. 4–5), over NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.estimators.checks.training_range import FARTHEST_CHI2
+from rimap.estimators.rim.data_term import Sums
+from rimap.estimators.rim.known_field import DataTerm
+from rimap.estimators.rim.layout import Layout
+from rimap.estimators.rim.loop import (
+    Quadratic,
+    RIMConfig,
+    box,
+    by_role,
+    cell_inputs,
+    from_state,
+    moved,
+    sd_of,
+    slopes,
+    to_state,
+    units,
+)
+from rimap.estimators.rim.restoring import restored
+from rimap.estimators.rim.start import start
+from rimap.signals.base import SignalModel
+
+F32 = NDArray[np.float32]
+
+
+class Step(NamedTuple):
+    """Where the loop stands.
+
+    Parameters
+    ----------
+    carried
+        (P, 1, h, w), the estimate.
+    sse
+        (1, h, w), Σ(S − f)² there.
+    sd
+        (P, 1, h, w), the standard deviations that the network expects of it; `None` if it gives none, and at the start.
+    """
+
+    carried: F32
+    sse: F32
+    sd: F32 | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """The four lines of the paper, over NumPy."""
+
+    model: SignalModel
+    config: RIMConfig
+    cell: Any
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def layout(self) -> Layout:
+        """Which parameters the network carries."""
+        return Layout.of(self.model)
+
+    def shortened(self, n_steps: int) -> Loop:
+        """Return the loop with no more than so many steps."""
+        return replace(self, config=replace(self.config, n_steps=min(n_steps, self.config.n_steps)))
+
+    def __call__(self, data: DataTerm, start_field: F32 | None = None, *, hold_field: bool = False) -> Step:
+        """Return the estimate after J steps.
+
+        Parameters
+        ----------
+        data
+            Of images (N, 1, h, w) in units of the image scale.
+        start_field
+            (1, h, w), the field at which to begin.
+        hold_field
+            Whether the field stays as it is.
+        """
+        sigma = data.problem.sigma
+        begun, *_, (carried, sse, sd) = self.steps(data, start_field, hold_field=hold_field)
+        rise = (sse - begun.sse) / sigma**2 / self._share_of_farthest(sigma)
+        if self.config.start == "likelihood" and (far := rise > FARTHEST_CHI2).any():
+            carried[:, far] = self._drawn_back(begun.carried[:, far], carried[:, far], rise[far])
+            sse[far] = data.of_voxels(far)(np.ascontiguousarray(carried[:, far][:, None, None])).sse[0, 0]
+        return Step(carried, sse, sd)
+
+    def _restored(self, data: DataTerm, u: F32, sums: Sums, sd_of_u: F32) -> Step:
+        """Return the last estimate with what it lacks of what the data show."""
+        carried = from_state(self.config, self.layout, u).astype(np.float32)
+        quadratic = Quadratic.of(self.config, self.layout, carried, sums, data.problem.sigma)
+        u, sd_of_u = restored(u.astype(np.float32), sd_of_u, quadratic)
+        bounds = box(self.config, self.layout)
+        u = np.stack([np.clip(x, lo, hi) for x, (lo, hi) in zip(u, bounds)])
+        carried = from_state(self.config, self.layout, u).astype(np.float32)
+        return Step(carried, data(carried).sse, self._sd(carried, sd_of_u))
+
+    def _share_of_farthest(self, sigma: F32) -> F32:
+        """Return 1, and less if noise is below that of the training: towards maximum likelihood, which is then best."""
+        least = self.about.get("trained_on", {}).get("sigma", (0.0,))[0]
+        return np.minimum(sigma / least, 1) ** 2 if least else np.ones_like(sigma)
+
+    def _drawn_back(self, begun: F32, carried: F32, rise: F32) -> F32:
+        """Return the estimate (P, n) where χ² has risen by `FARTHEST_CHI2`, on the line to the start."""
+        u, u0 = (to_state(self.config, self.layout, x) for x in (carried, begun))
+        back = u0 + np.sqrt(FARTHEST_CHI2 / rise) * (u - u0)
+        return np.asarray(from_state(self.config, self.layout, back), np.float32)
+
+    def steps(self, data: DataTerm, start_field: F32 | None = None, *, hold_field: bool = False) -> Iterator[Step]:
+        """Yield the start and the estimate after each step; parameters as of `__call__`."""
+        config, layout = self.config, self.layout
+        S, sigma = data.problem.S, data.problem.sigma
+        h, w = S.shape[2:]
+        if start_field is None:
+            weight = (abs(S).max(0) > 0).astype(np.float32)
+            carried = start(config.start, data.problem, weight).astype(np.float32)
+        else:
+            carried = data.at_field(start_field)
+        bounds = box(config, layout)
+        u = to_state(config, layout, carried)
+        u = np.stack([np.clip(x, lo, hi) for x, (lo, hi) in zip(u, bounds)])
+        memory = [np.zeros((1, config.features, h, w), np.float32)] * 2
+        sums = data(carried)
+        yield Step(carried, sums.sse)
+        for step in range(config.n_steps):
+            quadratic = Quadratic.of(config, layout, carried, sums, sigma)
+            x = np.stack([c.astype(np.float32) for c in cell_inputs(config, u, sums, quadratic, len(S))], 1)
+            feed = {"x": x, "h1": memory[0], "h2": memory[1]}
+            delta, *memory = self.cell.run(("delta", "h1_next", "h2_next"), feed)  # Eq. 4
+            unit = units(config, quadratic)
+            if hold_field:
+                unit[layout.n_amplitudes] = 0.0
+            update, log_sd = config.of_carried(layout, np.moveaxis(delta, 1, 0))
+            u = moved(config, u, update, unit, bounds)  # Eq. 5
+            carried = from_state(config, layout, u).astype(np.float32)
+            sums = data(carried)
+            sd_of_u = sd_of(config, log_sd, unit) if config.sd_outputs else None
+            if config.restore and sd_of_u is not None and step == config.n_steps - 1:
+                yield self._restored(data, u, sums, sd_of_u)
+            else:
+                yield Step(carried, sums.sse, None if sd_of_u is None else self._sd(carried, sd_of_u))
+
+    def _sd(self, carried: F32, sd_of_u: F32) -> F32:
+        """Return the standard deviations of the estimate: those of u, through the slope of what is carried in u."""
+        sd = sd_of_u * np.stack(slopes(self.config, self.layout, carried))
+        sd[-1] *= carried[-1]  # of the time, and not of its logarithm
+        factors = by_role(self.layout, self.about.get("sd_factors", (1.0, 1.0, 1.0)))
+        return np.asarray(sd * np.reshape(factors, (-1, *(1,) * (sd.ndim - 1))), np.float32)
