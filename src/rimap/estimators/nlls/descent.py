@@ -36,6 +36,10 @@ Array = Any
 MOST_STEPS = 40
 #: A step of this many cells of the coarse grid ends a descent: Newton's next one would be of its square.
 SMALL_STEP = 2e-4
+#: A Newton step of this many cells is taken without looking at where it leads.
+UNSEEN_STEP = 2e-5
+#: A matrix is singular where so little of a parameter's information is its own.
+SINGULAR = 1e-13
 #: Relative change of the sum of squares that is rounding.
 ROUNDING = 4e-15
 #: A valley is at most this many times as deep as its curvature says, for a start that is half a cell from its bottom.
@@ -200,6 +204,9 @@ def descend(S: Array, grid: Grid, box: Box, known: Known, work: Scratch) -> bool
         if hopeless or (far > FARTHEST and facts[RSS] > known.above_noise):
             work.place[0], work.place[1] = u, F
             return False
+        if whole and size < UNSEEN_STEP:
+            work.place[0], work.place[1] = u1, F1
+            return True
         facts_at(S, total, grid, (u1, F1), work.amplitudes, box.moves_F, work.columns, trial)
         if trial[RSS] <= facts[RSS] + ROUNDING * total:
             copy(trial, facts)
@@ -249,6 +256,13 @@ def covariance_of(facts: Array, K: int, moves_F: bool, open_amplitudes: tuple[bo
 @kernel
 def invert(M: Array, n: int, inverse: Array) -> bool:
     """Write the inverse of the symmetric M (its upper triangle, n × n), whatever the units; false if it is singular."""
+    if n == 2:  # of an amplitude and u, most often: in closed form
+        a, d, rest = M[0, 0], M[1, 1], 1 - M[0, 1] * M[0, 1] / max(M[0, 0] * M[1, 1], 1e-300)
+        if not (a > 0 and d > 0 and rest > SINGULAR):
+            return False
+        inverse[0, 0], inverse[1, 1] = 1 / (a * rest), 1 / (d * rest)
+        inverse[0, 1] = inverse[1, 0] = -M[0, 1] / (a * d * rest)
+        return True
     scale = inverse[:, n - 1]  # scratch until that column is written
     for i in range(n):
         if not M[i, i] > 0:
@@ -262,7 +276,7 @@ def invert(M: Array, n: int, inverse: Array) -> bool:
     for i in range(n):
         for k in range(i):
             M[i, i] -= M[k, i] * M[k, i]
-        if not M[i, i] > 1e-13:
+        if not M[i, i] > SINGULAR:
             return False
         M[i, i] = math.sqrt(M[i, i])
         for j in range(i + 1, n):

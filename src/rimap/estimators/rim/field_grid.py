@@ -68,12 +68,15 @@ class FieldGrid:
         Every voxel (`binned` = `coarser`) or, with `binned` = 1, those on the grid alone: each then stands for all around it.
     coarser
         Along both axes of a slice, how much coarser the grid is than the images of which λ_B is given.
+    all_have_a_say
+        Also voxels that contradict the model. If noise is less than the error of the model itself (in averages), most would.
     """
 
     series: WeightedSeries
     coarser: int
     binned: int
     pool: Executor
+    all_have_a_say: bool = False
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -133,6 +136,8 @@ class FieldGrid:
             sigma = noise.sigma[k] if np.ndim(noise.sigma) else noise.sigma
             sigma = np.maximum(np.asarray(sigma) / unit, PRECISION)
             found = _of_slice(series, S, here, sigma, known_at(series, k), self.pool)
+            if not self.all_have_a_say:
+                found.g[~found.say] = found.w[~found.say] = 0.0
             for out, values in ((g, found.g), (w, found.w)):
                 out[k] = each * binned(np.where(selected, values, 0.0), out[k].shape, self.binned)
             for whole, part in ((squares, found.squares), (own, found.own)):
@@ -179,8 +184,8 @@ def _of_slice(
     squares = (sums.sse / sigma**2).astype(float)
     own = squares - np.where(w > 0, slope**2 / np.maximum(w, 1e-12), 0.0)
     say = ~contradicts(own, 1.0, len(S) - P, limit=LIMIT)
-    g_say, w_say, squares, own = (np.reshape(x, field.shape) for x in (slope * say, w * say, squares, own))
-    return Information(g_say, w_say, squares, own, say.reshape(field.shape), carried.reshape(P, *field.shape))
+    slope, w, squares, own = (np.reshape(x, field.shape) for x in (slope, w, squares, own))
+    return Information(slope, w, squares, own, say.reshape(field.shape), carried.reshape(P, *field.shape))
 
 
 def usual_excess(series: WeightedSeries, here: Information) -> float:

@@ -250,7 +250,7 @@ def smooth_field_of_alike(
     grid = every_so_many(series, coarser)
     images = np.empty(grid.images.shape, np.float32)
     factor = np.ones(grid.shape)
-    rician_sigma = float(np.nanmedian(noise.sigma)) if isinstance(noise, Rician) else 0.0
+    rician_sigma = float(np.nanmedian(noise.sigma)) if _is_folded(series) else 0.0
     for k in slices(series.shape):
         S, where = series.images[(slice(None), *k)], series.selected[k]
         flat = S.reshape(len(S), S.shape[1], -1)
@@ -263,9 +263,17 @@ def smooth_field_of_alike(
         images[(slice(None), *k)] = out.reshape(images[(slice(None), *k)].shape)
         factor[k] = np.sqrt(left).reshape(factor[k].shape)
     sigma = np.asarray((grid.noise or noise).sigma, dtype=float) * factor
-    quieter = replace(grid, images=images, noise=Gaussian(sigma=sigma))
+    first = (field[(slice(None, None, coarser),) * 2] if coarser > 1 else field).astype(float)
     shared = float(np.median(factor[grid.selected]) ** -2)
-    first = field[(slice(None, None, coarser),) * 2] if coarser > 1 else field
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        found = _newton(FieldGrid(quieter, coarser, 1, pool), first.astype(float), lambda_B * shared, STEPS)
+        alone = FieldGrid(grid, coarser, 1, pool)
+        follow = alone.at(alone.padded(first)).say
+        quieter = replace(grid, images=images, noise=Gaussian(sigma=sigma), mask=grid.selected & follow)
+        averaged = FieldGrid(quieter, coarser, 1, pool, all_have_a_say=True)
+        found = _newton(averaged, first, lambda_B * shared, STEPS)
     return fine(found, series.shape, coarser)
+
+
+def _is_folded(series: WeightedSeries) -> bool:
+    """Whether the images are magnitudes, whose noise the modulus folds near zero, whatever the noise is taken for."""
+    return isinstance(series.noise, Rician) or (series.model.magnitude and not (series.images < 0).any())
