@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 #: Public name -> the module that has it. Loaded on first use, so that `import rimap` costs nothing.
 _NAMES = {
-    "read": "rimap.io",
+    "read": "rimap.workflow.reading",
     "write": "rimap.io.write",
     "WeightedSeries": "rimap.series",
     "ParameterMaps": "rimap.maps",
@@ -63,7 +63,6 @@ if TYPE_CHECKING:  # what type checkers see; tests/test_ways_in.py holds it to _
     from rimap.estimators.nlls.estimator import NLLS as NLLS
     from rimap.estimators.resnet.estimator import ResNet as ResNet
     from rimap.estimators.rim.estimator import RIM as RIM
-    from rimap.io import read as read
     from rimap.io.write import write as write
     from rimap.likelihood import Gaussian as Gaussian
     from rimap.likelihood import Rician as Rician
@@ -92,6 +91,7 @@ if TYPE_CHECKING:  # what type checkers see; tests/test_ways_in.py holds it to _
     from rimap.signals.t2_decay import T2Decay as T2Decay
     from rimap.signals.variable_flip_angle import VariableFlipAngle as VariableFlipAngle
     from rimap.workflow.mapping import map_series as map_series
+    from rimap.workflow.reading import read as read
     from rimap.workflow.request import Request as Request
 
 

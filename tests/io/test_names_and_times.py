@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rimap.errors import InputError
-from rimap.io import read
+from rimap.workflow.reading import read
 
 
 def files(folder: Path, names: list[str]) -> list[Path]:

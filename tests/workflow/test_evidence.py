@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from benchmarks.bench_epg import ASKED_BIAS, mean_bias, phantom
 
+import rimap
 from rimap import Gaussian, MultiEchoSpinEcho, Rician, T2Decay
 from rimap.errors import InputError
 from rimap.estimators.checks.evidence import evidence
@@ -260,3 +261,17 @@ def test_T2_of_the_phantom_with_everything_at_its_default(subject: str, shared_d
     spheres, chosen = phantom(shared_data, subject)
     assert "mle" in chosen and "Multi-echo spin echo (mese) was chosen" in chosen
     assert mean_bias(spheres) <= ASKED_BIAS[subject]
+
+
+@pytest.mark.parametrize("sequence", [None, "t2"])
+def test_python_reads_a_series_with_the_model_that_the_command_line_maps(sequence: str | None, tmp_path: Path) -> None:
+    te, noise = TRAINS["32 echoes"], Rician(sigma=1 / 60)
+    folder = written(tmp_path / "in", train(te, Sinc(2.7, 1.2), noise), te)
+    request, decision = choice(folder, tmp_path / "out", sequence=sequence)
+    series = rimap.read(folder, sequence=sequence)
+    assert series.model.name == request.sequence == ("mese" if sequence is None else "t2")
+    if sequence is None:
+        assert decision is not None and decision.text in str(series.notes[0])
+        assert all(getattr(series.model, name) == value for name, value in request.settings.items())
+    else:
+        assert not any("was chosen" in str(n) for n in series.notes)

@@ -17,8 +17,10 @@ from rimap.estimators.base import Estimator
 from rimap.estimators.nlls.estimator import NLLS
 from rimap.evaluation.experiment import Settings
 from rimap.evaluation.repeats import Repeats
-from rimap.io import read, read_labels
+from rimap.io import read_labels
+from rimap.io.finding import one_series
 from rimap.io.grid import same_grid
+from rimap.io.reading import Reading
 from rimap.likelihood import Gaussian, Rician
 from rimap.series import WeightedSeries
 
@@ -75,7 +77,7 @@ def phantom(folder: Path | str, scan: PhantomScan) -> Regions:
     stem = f"{scan.subject}_desc-spheres{scan.spheres}"
     with (rois / f"{stem}_reference.tsv").open() as file:
         reference = {int(r["sphere"]): float(r["reference_ms"]) for r in csv.DictReader(file, delimiter="\t")}
-    series = read(folder / scan.subject, sequence=scan.sequence, skip_first=scan.skip_first)
+    series = _read(folder / scan.subject, scan.sequence, scan.skip_first)
     labels = read_labels(rois / f"{stem}_dseg.nii.gz", series.shape, series.affine)
     values = np.asarray(labels, np.int64)
     values = np.where(np.isin(values, list(reference)), values, 0)
@@ -105,7 +107,7 @@ def with_sigma(series: WeightedSeries) -> WeightedSeries:
 
 def read_scan(path: Path | str, sequence: str) -> WeightedSeries:
     """Return a series of a brain or phantom with a mask of what gives signal, and σ."""
-    series = read(path, sequence=sequence)
+    series = _read(path, sequence)
     return with_sigma(replace(series, mask=head(series)))
 
 
@@ -177,3 +179,7 @@ def given_scans(settings: Settings, sequence: str) -> list[WeightedSeries]:
 def repeat_given(estimator: Estimator, scans: list[WeightedSeries]) -> Repeats:
     """Return the estimates of repeated scans, inside the mask."""
     return Repeats.of(np.stack([estimator.estimate(s).kappa[:, s.selected] for s in scans]))
+
+
+def _read(path: Path | str, sequence: str, skip_first: int = 0) -> WeightedSeries:
+    return one_series(path, sequence, None).load(Reading(sequence=sequence, skip_first=skip_first))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rimap.io.atomic import write_whole
 from rimap.io.derivatives import check_output, map_files, planned_outputs, write_maps
-from rimap.io.finding import find_series, read
+from rimap.io.finding import find_series
 from rimap.io.masks import read_labels, read_mask
 from rimap.io.reading import Reading
 from rimap.io.series_files import SeriesFiles
@@ -16,7 +16,6 @@ __all__ = [
     "find_series",
     "map_files",
     "planned_outputs",
-    "read",
     "read_labels",
     "read_mask",
     "write_maps",

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 def settings_for(request: Request, model: type[SignalModel]) -> dict[str, Any]:
     """Return the settings that the user gave for series of a model."""
-    return {name: value for name, value in request.settings.items() if name in _settings(model)}
+    return {name: value for name, value in request.settings.items() if name in setting_names(model)}
 
 
 def given_for(request: Request, model: type[SignalModel]) -> dict[str, Path | float]:
     """Return the known parameters that the user gave for series of a model."""
-    return {name: value for name, value in request.given.items() if name in _known(model)}
+    return {name: value for name, value in request.given.items() if name in known_names(model)}
 
 
 def constraints_for(request: Request, model: type[SignalModel]) -> dict[str, dict[str, Any]]:
@@ -46,8 +46,8 @@ def check_names(request: Request, models: Collection[type[SignalModel]]) -> None
     """
     titles = " and ".join(sorted(m.title.lower() for m in models))
     for option, what, names, valid in (
-        ("--set", "a setting", request.settings, _all(_settings(m) for m in models)),
-        ("--given", "a parameter that can be known", request.given, _all(_known(m) for m in models)),
+        ("--set", "a setting", request.settings, _all(setting_names(m) for m in models)),
+        ("--given", "a parameter that can be known", request.given, _all(known_names(m) for m in models)),
         ("--fixed", "a parameter", request.fixed, _all(_nonlinear(m) for m in models)),
         ("--bounds", "a parameter", request.bounds, _all(_nonlinear(m) for m in models)),
     ):
@@ -68,8 +68,8 @@ def check_names(request: Request, models: Collection[type[SignalModel]]) -> None
 def named_by(request: Request, model: type[SignalModel], other: type[SignalModel]) -> str:
     """Return the first option that the user gave which one model has and another has not, "" if there is none."""
     for option, names, of in (
-        ("--set", request.settings, _settings),
-        ("--given", request.given, _known),
+        ("--set", request.settings, setting_names),
+        ("--given", request.given, known_names),
         ("--fixed", request.fixed, _nonlinear),
         ("--bounds", request.bounds, _estimated),
     ):
@@ -90,7 +90,7 @@ def recorded(request: Request, model: type[SignalModel]) -> dict[str, Any]:
     }
 
 
-def _settings(model: type[SignalModel]) -> list[str]:
+def setting_names(model: type[SignalModel]) -> list[str]:
     from rimap.signals.options import other_options
     from rimap.signals.settings import settings_of
 
@@ -105,7 +105,7 @@ def _estimated(model: type[SignalModel]) -> list[str]:
     return [p.name for p in model.parameters if not p.amplitude and not p.given]
 
 
-def _known(model: type[SignalModel]) -> list[str]:
+def known_names(model: type[SignalModel]) -> list[str]:
     """Return what can be known of a scan beforehand: all but amplitudes and the relaxation time that is wanted."""
     time = next(p.name for p in model.parameters if p.role == "time")
     return [name for name in _nonlinear(model) if name != time]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from rimap.advice import note
 from rimap.errors import InputError
-from rimap.workflow.by_name import constraints_for, named_by, recorded
+from rimap.likelihood import Gaussian
+from rimap.workflow.by_name import constraints_for, known_names, named_by, recorded, setting_names
 from rimap.workflow.opening import opened
 from rimap.workflow.request import Request
 
 if TYPE_CHECKING:
     from rimap.io import SeriesFiles
     from rimap.io.opened import OpenSeries
+    from rimap.io.reading import Reading
     from rimap.io.records import Record
     from rimap.signals import SignalModel
 
@@ -116,25 +118,79 @@ def _decided(request: Request, files: SeriesFiles, models: tuple[type[SignalMode
     """Return the decision, without a text if the images can be those of the first model only."""
     own, *rivals = models
     named = {rival.name: named_by(request, rival, own) for rival in rivals}
-    series = [opened(replace(request, sequence=own.name), files)]
+    may_have_floor = (request.noise or "").strip().lower() != "gaussian"
+    return _of_models(
+        models, lambda name: opened(replace(request, sequence=name), files), request.settings, named, may_have_floor
+    )
+
+
+def decide_reading(how: Reading, files: SeriesFiles) -> tuple[Reading, Decision | None]:
+    """Return how to read a series in Python, with the signal model that its images support, and what was decided if there was a choice.
+
+    Raises
+    ------
+    InputError
+        As `decide`.
+    """
+    from rimap.signals import signal_models
+
+    own = files.model_class(how.sequence)
+    models = (own, *(m for m in signal_models().values() if m.chosen_over == own.name))
+    if how.sequence is not None or len(models) == 1:
+        return how, None
+    settings = dict(how.settings or {})
+    options = {"settings=": (settings, setting_names), "given=": (how.given or {}, known_names)}
+    named = {
+        rival.name: next(
+            (f"{option}{name}" for option, (names, of) in options.items() for name in names
+             if name in of(rival) and name not in of(own)), "",
+        )
+        for rival in models[1:]
+    }  # fmt: skip
+    may_have_floor = not isinstance(how.noise, Gaussian)
+    found = _of_models(models, lambda name: files.open(replace(how, sequence=name)), settings, named, may_have_floor)
+    chosen = {} if found.candidate is None else signal_models()[found.sequence].candidates[found.candidate]
+    return replace(how, sequence=found.sequence, settings={**settings, **chosen}), found
+
+
+def _of_models(
+    models: Sequence[type[SignalModel]],
+    opened_as: Callable[[str], OpenSeries],
+    settings: Mapping[str, Any],
+    named: Mapping[str, str],
+    may_have_floor: bool,
+) -> Decision:
+    """Return which of the models, the first of which is that of the files, the images of a series support.
+
+    Parameters
+    ----------
+    opened_as
+        Returns the series, opened for a model by name.
+    named
+        For each other model, by which option the user named it, "" by none.
+    may_have_floor
+        Whether the noise may be that of magnitudes.
+    """
+    own, *rivals = models
+    series = [opened_as(own.name)]
     compared: list[tuple[SignalModel, int | None]] = [(series[0].model, None)]
     for rival in rivals:
         try:
-            series.append(opened(replace(request, sequence=rival.name), files))
+            series.append(opened_as(rival.name))
         except InputError:
             if named[rival.name]:
                 raise
             continue
-        given = {name for options in rival.candidates for name in options if name in request.settings}
+        given = {name for options in rival.candidates for name in options if name in settings}
         options = [{}] if given else rival.candidates
         compared += [(replace(series[-1].model, **o), None if given or not o else i) for i, o in enumerate(options)]
     if len(compared) == 1:
         return Decision(own.name, None, "", "")
-    return _weighed(request, series, compared, {name: by for name, by in named.items() if by})
+    return _weighed(may_have_floor, series, compared, {name: by for name, by in named.items() if by})
 
 
 def _weighed(
-    request: Request,
+    may_have_floor: bool,
     series: list[OpenSeries],
     compared: list[tuple[SignalModel, int | None]],
     named: Mapping[str, str],
@@ -148,7 +204,7 @@ def _weighed(
     known = [_known(by_name[model.name], voxels) for model, _ in compared]
     positions = _positions(series[0], voxels)
     enough = images.shape[1] >= FEWEST_VOXELS
-    has_floor = (request.noise or "").strip().lower() != "gaussian" and not (images < 0).any()
+    has_floor = may_have_floor and not (images < 0).any()
     found = evidence(images, positions, [m for m, _ in compared], known, has_floor=has_floor) if enough else None
     eligible = [c for c, (model, _) in enumerate(compared) if not named or model.name in named]
     if found is None or found.n_voxels < FEWEST_VOXELS:
