@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -267,14 +267,48 @@ class DecayAndOffset(T2Decay):
     shape_partials = SignalModel.shape_partials  # type: ignore[assignment]
 
 
-def test_two_amplitudes_are_for_least_squares() -> None:
-    model = DecayAndOffset(tau=(10, 20, 40, 80, 160, 320))
-    kappa = np.ones((3, 4, 4)) * np.reshape([100.0, 10.0, 60.0], (3, 1, 1))
-    images = model.signal(kappa)
-    maps = MLE().estimate(WeightedSeries(images=images, model=model, noise=Gaussian(sigma=0.1)))
-    assert maps["T2"] == pytest.approx(60, rel=1e-3)
-    with pytest.raises(InputError, match="one amplitude"):
-        MLE().estimate(WeightedSeries(images=images, model=model, noise=Rician(sigma=0.1)))
+TWO = DecayAndOffset(tau=(10, 20, 40, 80, 160, 320))
+
+
+def two_amplitudes(noise: Noise, n: int) -> tuple[WeightedSeries, np.ndarray]:
+    rng = np.random.default_rng(8)
+    kappa = np.stack([rng.uniform(80, 120, n), rng.uniform(5, 15, n), rng.uniform(30, 120, n)])
+    return WeightedSeries(noise.sample(TWO.signal(kappa), rng), TWO, noise), kappa
+
+
+def test_two_amplitudes_without_noise_are_found_and_with_gaussian_noise_are_those_of_least_squares() -> None:
+    for noise in (Gaussian(sigma=1e-3), Rician(sigma=1e-3)):
+        series, kappa = two_amplitudes(noise, 50)
+        assert MLE().estimate(series).kappa == pytest.approx(kappa, rel=1e-3)
+    series, _ = two_amplitudes(Gaussian(sigma=2.0), 50)
+    assert MLE().estimate(series).kappa == pytest.approx(NLLS().estimate(series).kappa, rel=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [2.0, 8.0])
+def test_two_amplitudes_with_rician_noise_are_the_most_likely_of_a_dense_search(sigma: float) -> None:
+    noise = Rician(sigma=sigma)
+    series, kappa = two_amplitudes(noise, 40)
+    found = MLE().estimate(series)
+
+    def nll(k: Any, S: Any) -> Any:
+        return noise.nll(S, TWO.signal(k)).sum(0)
+
+    A, C, T = np.meshgrid(np.linspace(40, 200, 40), np.linspace(0, 40, 40), np.geomspace(8, 600, 60), indexing="ij")
+    grid = np.stack([A.ravel(), C.ravel(), T.ravel()])
+    for v in range(len(series.images[0])):
+        S = series.images[:, v, None].astype(float)
+        assert nll(found.kappa[:, [v]].astype(float), S)[0] <= nll(grid, S).min() + 1e-3
+        assert nll(found.kappa[:, [v]].astype(float), S)[0] <= nll(kappa[:, [v]], S)[0] + 1e-3
+
+
+def test_intervals_of_two_amplitudes_hold_the_truth() -> None:
+    series, kappa = two_amplitudes(Rician(sigma=3.0), 3000)
+    maps = MLE().estimate(series)
+    ok = maps.status == 0
+    assert ok.mean() > 0.95
+    for q in range(3):
+        held = abs(maps.kappa[q] - kappa[q]) < 1.96 * maps.sd_kappa[q]
+        assert held[ok].mean() == pytest.approx(0.95, abs=0.02)
 
 
 @pytest.mark.parametrize("noise", [Gaussian(sigma=0.01), Rician(sigma=0.05), Rician(sigma=0.2)], ids=str)

@@ -18,6 +18,7 @@ from rimap.estimators.mle.information import (
     VAR_A,
     VAR_U,
 )
+from rimap.estimators.mle.several import Found
 from rimap.estimators.mle.solve import Solution
 from rimap.estimators.mle.voxels import Voxels
 from rimap.likelihood import Noise
@@ -58,6 +59,19 @@ class Answer:
                 kappa[q] = np.where(status == Status.OUTSIDE_MASK, np.nan, known)
         covariance = np.full((Q * (Q + 1) // 2, M), np.nan) if series.model.derived else None
         return cls(kappa, np.full((Q, M), np.nan), np.full(M, np.nan), status, covariance)
+
+    def take(self, series: WeightedSeries, found: Found) -> None:
+        """Take what was found voxel by voxel."""
+        done = np.isfinite(found.kappa).all(0)
+        self.kappa[:, done], self.sd[:, done] = found.kappa[:, done], found.sd[:, done]
+        self.residual[done] = np.sqrt(found.squares[done] / series.model.n_images)
+        self.status[:] = found.status
+        if self.covariance is not None:
+            pairs = zip(*np.triu_indices(len(self.kappa)))
+            for row, (i, j) in enumerate(pairs):
+                value = found.covariance[i, j, done]
+                known = np.isnan(value) & np.isfinite(found.sd[:, done]).any(0)
+                self.covariance[row, done] = np.where(known, 0.0, value)
 
 
 def write(

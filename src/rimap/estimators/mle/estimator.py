@@ -45,8 +45,8 @@ class MLE(Estimator):
     on the field in any way. Iterations end by a criterion: when a Newton step brings less than some 0.1 of log-likelihood for
     the whole volume and neither does a new search of T.
 
-    Without a smooth field (if the model has none, or a map of it is given) every voxel is estimated by itself. For
-    Gaussian noise that is `NLLS`.
+    Without a smooth field (if the model has none, or a map of it is given) every voxel is estimated by itself, and the model
+    may have several amplitudes. For Gaussian noise that is `NLLS`.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class MLE(Estimator):
     Raises
     ------
     InputError
-        If λ_B is negative, if the model has several amplitudes and a smooth field or Rician noise, or if the estimate needs a
+        If λ_B is negative, if the model has several amplitudes and a smooth field, or if the estimate needs a
         σ that is neither given nor available from the series.
 
     Deviations
@@ -151,6 +151,7 @@ class MLE(Estimator):
 def _maximise(options: MLE, screen: Screened, progress: Progress | None) -> ParameterMaps:
     from rimap.estimators.mle.answer import Answer, Scale, write  # numba is slow to import: only who maps pays
     from rimap.estimators.mle.known import Partitions, usable
+    from rimap.estimators.mle.several import maximise
     from rimap.estimators.mle.solve import solve
     from rimap.estimators.mle.voxels import Voxels
 
@@ -162,7 +163,9 @@ def _maximise(options: MLE, screen: Screened, progress: Progress | None) -> Para
     status = usable(series, noise)
     voxels = np.flatnonzero(status == Status.OK)
     answer = Answer.empty(series, status)
-    if len(voxels):
+    if len(voxels) and len(model.amplitudes) > 1 and (unknown is None or lambda_B == 0):
+        answer.take(series, maximise(series, noise, status, options._least_squares))
+    elif len(voxels):
         with ThreadPoolExecutor(options.threads or cores()) as pool:
             parts = Partitions.of(series, voxels)
             sigma = _at(noise.sigma, parts.voxels)

@@ -64,8 +64,8 @@ class Partitions:
         if len(model.amplitudes) != 1:
             names = ", ".join(p.name for p in model.amplitudes)
             raise InputError(
-                f"the MLE needs a model with one amplitude; {model.title} has {len(model.amplitudes)} ({names}). Use NLLS "
-                "with Gaussian noise."
+                f"a smooth {model.field.name if model.field is not None else 'field'} needs a model with one amplitude; {model.title} "
+                f"has {len(model.amplitudes)} ({names}). Give a map of the field, or lambda_B = 0 for one of its own in each voxel."
             )
         numbers = {name: float(value) for name, value in series.held.items() if np.ndim(value) == 0}
         field = model.field
