@@ -194,6 +194,17 @@ def test_old_folders_are_removed_and_nothing_else(nowhere: Path, monkeypatch) ->
     assert set(base.iterdir()) == {new, recent, *old[:3], base / "profile_0123", base / "rimap-notes"}
 
 
+def test_folders_that_nothing_has_used_for_weeks_are_removed_however_few_there_are(nowhere: Path, monkeypatch) -> None:
+    base = nowhere / "mine"
+    last_week, last_month = (base / f"rimap-{i:016x}" for i in range(2))
+    for folder, days in ((last_week, 7), (last_month, 30)):
+        folder.mkdir(parents=True)
+        os.utime(folder, (time.time() - days * 86400,) * 2)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(base))
+    new = kernels.kernel_folder()
+    assert set(base.iterdir()) == {new, last_week}
+
+
 @pytest.mark.parametrize("ending", [".nbi", ".nbc"])
 @pytest.mark.parametrize("content", [b"", b"no pickle at all"])
 def test_damaged_files_are_replaced(copy: Path, ending: str, content: bytes) -> None:

@@ -24,6 +24,8 @@ from rimap.sources import PACKAGE, kernel_fingerprint
 
 #: Folders that are kept: one for each file with kernels, for each of a few branches or installed versions.
 _KEPT_FOLDERS = 80
+#: Days after which a folder that nothing has used goes, however few there are.
+_KEPT_DAYS = 14.0
 #: Hours for which a folder is kept in any case: a run that uses it would have to compile again.
 _KEPT_HOURS = 1.0
 _FOLDER = re.compile(r"rimap-[0-9a-f]{16}")
@@ -128,12 +130,13 @@ def _usable(folder: Path) -> Path:
 
 
 def _remove_old(base: Path) -> None:
-    """Remove all but the newest folders. A process that still uses one of them compiles again and goes on."""
+    """Remove all but the newest folders, and what is long unused. A process that still uses one compiles again and goes on."""
     with contextlib.suppress(OSError):
         folders = [f for f in base.iterdir() if _FOLDER.fullmatch(f.name) and f.is_dir() and not f.is_symlink()]
         age = {f: time.time() - f.stat().st_mtime for f in folders}
-        for folder in sorted(folders, key=age.__getitem__)[_KEPT_FOLDERS + 1 :]:
-            if age[folder] > _KEPT_HOURS * 3600:
+        for place, folder in enumerate(sorted(folders, key=age.__getitem__)):
+            too_many = place > _KEPT_FOLDERS and age[folder] > _KEPT_HOURS * 3600
+            if too_many or age[folder] > _KEPT_DAYS * 86400:
                 shutil.rmtree(folder, ignore_errors=True)
 
 

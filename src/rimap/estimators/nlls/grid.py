@@ -27,7 +27,8 @@ LINE_CHUNK = 4096
 #: A field can have many shallow optima, along a ridge across u.
 ANGLE, ANGLE_OF_MODULUS = (0.07, 0.08), (0.05, 0.05)
 #: How much of the largest turn along u and F counts everywhere: valleys where the shape turns little need nodes, too.
-EVEN, EVEN_OF_MODULUS = (0.3, 0.1), (0.1, 0.1)
+#: Without a field that is searched there is one line along u, and no valleys across it.
+EVEN, EVEN_OF_MODULUS, EVEN_OF_LINE = (0.3, 0.1), (0.1, 0.1), 0.1
 #: The least and the greatest number of nodes along an axis.
 NODES, NODES_OF_MODULUS = (12, 160), (48, 384)
 #: Part of an atom that the compressed basis of the coarse grid may leave out.
@@ -144,8 +145,11 @@ def _distance(a: Floats, b: Floats) -> Floats:
     return np.asarray(np.clip((b**2).sum(-2) - (inside**2).sum(-2), 0, 1).max(-1))
 
 
-def _spread(table: ShapeTable, bounds: tuple[float, float], axis: int) -> Floats:
-    """Return nodes of u (axis 0) or F (axis 1) between bounds, so that neighbours are about `ANGLE` apart everywhere."""
+def _spread(table: ShapeTable, bounds: tuple[float, float], axis: int, *, line: bool = False) -> Floats:
+    """Return nodes of u (axis 0) or F (axis 1) between bounds, so that neighbours are about `ANGLE` apart everywhere.
+
+    On a `line` only u is searched.
+    """
     low, high = bounds
     fine = np.linspace(low, high, 257)
     others = _fields(table) if axis == 0 else np.linspace(table.low_u, table.high_u, 9)
@@ -153,7 +157,7 @@ def _spread(table: ShapeTable, bounds: tuple[float, float], axis: int) -> Floats
     q, _ = _orthonormal(_columns(table, *((x, y) if axis == 0 else (y, x))))
     steps = np.sqrt(_distance(q[:-1], q[1:])).max(1)
     angle, (least, most) = (ANGLE_OF_MODULUS, NODES_OF_MODULUS) if table.magnitude else (ANGLE, NODES)
-    even = (EVEN_OF_MODULUS if table.magnitude else EVEN)[axis]
+    even = EVEN_OF_LINE if line else (EVEN_OF_MODULUS if table.magnitude else EVEN)[axis]
     steps = steps + even * steps.max() + 1e-9  # nodes everywhere, closer where the shape turns
     length = np.concatenate([[0.0], np.cumsum(steps)])
     n = int(np.clip(np.ceil(length[-1] / angle[axis]) + 1, least, most))
@@ -190,7 +194,7 @@ def _visible(table: ShapeTable) -> tuple[float, float]:
 def _axes(table: ShapeTable, moves_F: bool) -> tuple[Floats, Floats]:
     """Return the nodes along u, and those along F if the field is searched."""
     model = table.model
-    u = _spread(table, _visible(table), axis=0)
+    u = _spread(table, _visible(table), axis=0, line=not moves_F)
     return u, _spread(table, model.field.bounds, axis=1) if moves_F and model.field is not None else np.zeros(1)
 
 
