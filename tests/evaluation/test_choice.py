@@ -53,7 +53,7 @@ def test_what_is_the_same_on_a_decay_is_kept_once() -> None:
 
 
 def test_colours_differ_between_estimators_and_are_always_the_same() -> None:
-    main = ["nlls", "mle", "global_b", "mppca+nlls", "rim:t1", "rim:rim_t1_31", "resnet:resnet_t1_31"]
+    main = ["nlls", "mle", "global_b", "mppca+nlls", "rim:universal", "rim:rim_t1_31", "resnet:resnet_t1_31"]
     assert len({COLOURS[s] for s in main}) == len(main)
     assert colour("rim:runs/x.onnx") == colour("rim:runs/x.onnx")
 

@@ -57,7 +57,7 @@ def command(
     \b
     rimap evaluate list
     rimap evaluate monte-carlo -o results --data DIR --workers 2
-    rimap evaluate blurriness -o results --estimators mle,rim:t1,rim:runs/mine.onnx
+    rimap evaluate blurriness -o results --estimators mle,rim:universal,rim:runs/mine.onnx
     """
     from rimap.errors import InputError, one_of
     from rimap.evaluation.experiment import experiments

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rimap.estimators.shipped import ANY_SEQUENCE
+
 if TYPE_CHECKING:
     from rimap.signals.base import Setting, SignalModel
 
@@ -48,7 +50,7 @@ def command(
     print("Networks (--network):")
     for name, path in shipped().items():
         about = metadata_of(path)
-        print(f"  {name:<14} {about['kind']}, {about['sequence']}: {about.get('description') or about['name']}")
+        print(f"  {name:<14} {about['kind']}, {_sequences(about)}: {about.get('description') or about['name']}")
         print(f"  {'':<14} {_training(about)}; {about['parameters']:,} parameters, {path.stat().st_size / 1e3:,.0f} kB")
         if figures := about.get("figures"):
             print(f"  {'':<14} {_figures(figures, about['kind'], _last(about))}")
@@ -124,11 +126,16 @@ def _defaults(sequences: Mapping[str, type[SignalModel]]) -> dict[str, str]:
     return {name: f" (default for {', '.join(sorted(names))})" for name, names in found.items()}
 
 
+def _sequences(about: Mapping[str, Any]) -> str:
+    """Return for which sequences a network is: one, or any with one amplitude."""
+    return "any sequence" if about["sequence"] == ANY_SEQUENCE else about["sequence"]
+
+
 def _last(about: Mapping[str, Any]) -> str:
     """Return the relaxation time that a network maps."""
     from rimap.signals import signal_models
 
-    return _time(signal_models()[about["sequence"]])
+    return "T" if about["sequence"] == ANY_SEQUENCE else _time(signal_models()[about["sequence"]])
 
 
 def _figures(figures: Mapping[str, float], kind: str, T: str) -> str:
@@ -151,13 +158,18 @@ def _figures(figures: Mapping[str, float], kind: str, T: str) -> str:
 
 def _training(about: dict[str, Any]) -> str:
     """Return what a network was trained on, in words."""
+    iterations = f"{about['iterations']:,} iterations"
+    if about["sequence"] == ANY_SEQUENCE:
+        return f"trained on {', '.join(sorted(about['trained_on']))}, {iterations}"
     seen, T = about["trained_on"], _last(about)
 
     def span(values: Any, unit: str = "") -> str:
         low, high = values
         return f"{low:g}{unit}" if low == high else f"{low:g}–{high:g}{unit}"
 
+    of_time = seen.get("T_ms") or seen["parameters"].get(T)  # networks of 0.1.0 had the range of the time alone
     return (
         f"trained on {span(seen['n_images'])} images at {span(seen['time_range_ms'], ' ms')}, "
-        f"{T} {span(seen['T_ms'], ' ms')}, σ {span(seen['sigma'])} of A in CSF, {about['iterations']:,} iterations"
+        + (f"{T} {span(of_time, ' ms')}, " if of_time else "")
+        + f"σ {span(seen['sigma'])} of A in CSF, {iterations}"
     )

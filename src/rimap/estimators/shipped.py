@@ -67,24 +67,26 @@ def path_of(name: str | Path) -> Path:
 
 @dataclass(frozen=True)
 class DefaultNetwork:
-    """A row of ``weights/networks.toml``: the network of its kind for a sequence, and whether it has passed its tests."""
+    """A row of ``weights/networks.toml``: the network of its kind for some sequences, and for which it has passed its tests."""
 
     name: str
     kind: str
-    sequence: str
-    passed: bool
+    sequences: tuple[str, ...]
+    passed: tuple[str, ...]
 
 
 @lru_cache(maxsize=1)
 def _default_networks() -> tuple[DefaultNetwork, ...]:
     table = tomllib.loads((WEIGHTS / "networks.toml").read_text(encoding="utf-8"))
-    return tuple(DefaultNetwork(name=name, **row) for name, row in table.items())
+    return tuple(
+        DefaultNetwork(name, row["kind"], tuple(row["sequences"]), tuple(row["passed"])) for name, row in table.items()
+    )
 
 
 def passed_network(sequence: str) -> DefaultNetwork | None:
     """Return the network that maps a sequence if the user names no estimator, `None` if none has passed its tests for it."""
     found = shipped()
-    return next((n for n in _default_networks() if n.passed and n.sequence == sequence and n.name in found), None)
+    return next((n for n in _default_networks() if sequence in n.passed and n.name in found), None)
 
 
 def default_network(sequence: str, kind: str) -> str:
@@ -97,7 +99,7 @@ def default_network(sequence: str, kind: str) -> str:
     """
     found = shipped()
     for network in _default_networks():
-        if (network.kind, network.sequence) == (kind, sequence) and network.name in found:
+        if network.kind == kind and sequence in network.sequences and network.name in found:
             return network.name
     for other, path in found.items():
         about = metadata_of(path)

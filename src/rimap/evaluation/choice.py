@@ -22,7 +22,7 @@ from rimap.likelihood import Rician
 from rimap.series import ParameterMaps, WeightedSeries
 from rimap.signals.base import SignalModel
 
-#: Estimators whose weights come from a file or ship by name: ``rim:t1``, ``resnet:path/to/file.onnx``.
+#: Estimators whose weights come from a file or ship by name: ``rim:universal``, ``resnet:path/to/file.onnx``.
 NETWORKS = {"rim": ("rimap.estimators.rim.estimator", "RIM"), "resnet": ("rimap.estimators.resnet.estimator", "ResNet")}
 #: ``mppca+nlls``: images denoised first, then any estimator.
 DENOISED = "mppca+"

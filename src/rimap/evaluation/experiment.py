@@ -45,8 +45,8 @@ _DECIDES_NUMBERS = ("arrays.py", "likelihood.py", "series.py", "signals", "estim
 Progress = Callable[[int, int], None]
 
 #: The question of every reader is answered by all of these, as far as they are to be had.
-OF_T1 = ("nlls", "mle", "global_b", "mppca+nlls", "resnet:resnet_t1_31", "rim:rim_t1_31", "rim:t1")
-SIDE_BY_SIDE = (*OF_T1, "resnet:resnet_t2", "rim:rim_t2", "rim:t2")
+OF_T1 = ("nlls", "mle", "global_b", "mppca+nlls", "resnet:resnet_t1_31", "rim:rim_t1_31", "rim:universal")
+SIDE_BY_SIDE = (*OF_T1, "resnet:resnet_t2", "rim:rim_t2")
 
 
 @dataclass(frozen=True, kw_only=True)

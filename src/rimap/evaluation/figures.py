@@ -22,8 +22,9 @@ COLOURS = {
     "global_b": "#6fb7e9",
     "mppca+nlls": "#e08e0b",
     "mppca+mle": "#a8720f",
-    "rim:t1": "#c8102e",
-    "rim:t2": "#c8102e",
+    "rim:universal": "#c8102e",
+    "rim:t1": "#73122f",
+    "rim:t2": "#73122f",
     "rim:rim_t1_31": "#f08c8c",
     "rim:rim_t2": "#f08c8c",
     "rim:rim_t1_23": "#f4b6a6",
@@ -35,7 +36,7 @@ COLOURS = {
     "reference": "#000000",
 }
 _OTHERS = {
-    "rim": ("#8e1b5e", "#d1478c", "#73122f"),
+    "rim": ("#8e1b5e", "#d1478c", "#5a2a6b"),
     "resnet": ("#1d6b52", "#8aa832"),
     "": ("#6a4fa3", "#2aa5a0", "#9a6b4f"),
 }

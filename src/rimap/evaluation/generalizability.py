@@ -46,7 +46,7 @@ class Generalizability(Experiment):
     paper: ClassVar[str] = "§5.4, Fig. 9"
     default_estimators: ClassVar[tuple[str, ...]] = (
         "mle", "global_b", "resnet:resnet_t1_23", "resnet:resnet_t1_25", "resnet:resnet_t1_31", "rim:rim_t1_23",
-        "rim:rim_t1_25", "rim:rim_t1_31", "rim:t1",
+        "rim:rim_t1_25", "rim:rim_t1_31", "rim:universal",
     )  # fmt: skip
 
     def units(self, settings: Settings) -> list[Unit]:

@@ -32,7 +32,13 @@ class T2Range(Experiment):
     name: ClassVar[str] = "t2-range"
     title: ClassVar[str] = "T2 from 20 to 2000 ms"
     paper: ClassVar[str] = "§6.3, Fig. 8 n, o"
-    default_estimators: ClassVar[tuple[str, ...]] = ("mle", "mppca+mle", "resnet:resnet_t2", "rim:rim_t2", "rim:t2")
+    default_estimators: ClassVar[tuple[str, ...]] = (
+        "mle",
+        "mppca+mle",
+        "resnet:resnet_t2",
+        "rim:rim_t2",
+        "rim:universal",
+    )
 
     def units(self, settings: Settings) -> list[Unit]:
         """Return (times, estimator)."""

@@ -25,7 +25,7 @@ def default_estimator(model: type[SignalModel], options: Mapping[str, Any] = Map
     """Return the estimator that maps series of a model if the user names none, and why.
 
     A network that ships and has passed its tests for the sequence comes first (bias at every SNR and small structures:
-    `python -m benchmarks.bench_t1 rim:t1`). Else it is the maximum likelihood if the model has a smooth field, or if its signal
+    `python -m benchmarks.bench_t1 rim:universal`). Else it is the maximum likelihood if the model has a smooth field, or if its signal
     decays along an axis of times so that late images reach the noise floor, and least squares for all others. An option that
     belongs to one estimator takes precedence.
     """
