@@ -11,8 +11,9 @@ import pytest
 
 import rimap
 from rimap.estimators.sigma import dark_below
-from rimap.io import find_series, read, read_labels
+from rimap.io import find_series, read_labels
 from rimap.io.reading import Reading
+from rimap.workflow.reading import read
 
 SIGNED = "sub-siemensSignedplateT1"
 

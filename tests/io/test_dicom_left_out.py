@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from rimap.errors import InputError
-from rimap.io import find_series, read
+from rimap.io import find_series
+from rimap.workflow.reading import read
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("dcm2niix")

@@ -14,7 +14,8 @@ import pytest
 
 import rimap
 from rimap.errors import InputError
-from rimap.io import find_series, read
+from rimap.io import find_series
+from rimap.workflow.reading import read
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("dcm2niix")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rimap.errors import InputError
-from rimap.io import find_series, read
+from rimap.io import find_series
+from rimap.workflow.reading import read
 
 pytest.importorskip("pydicom")
 pytest.importorskip("dcm2niix")

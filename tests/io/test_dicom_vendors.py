@@ -12,9 +12,10 @@ import pytest
 
 import rimap
 from rimap.errors import InputError
-from rimap.io import find_series, read
+from rimap.io import find_series
 from rimap.signals.gradient_echo import GradientEcho, GradientEchoWithOffset
 from rimap.signals.variable_flip_angle import VariableFlipAngle
+from rimap.workflow.reading import read
 
 pytest.importorskip("pydicom")
 pytest.importorskip("dcm2niix")

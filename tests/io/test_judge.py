@@ -17,10 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rimap.errors import InputError
-from rimap.io import find_series, read
+from rimap.io import find_series
 from rimap.io.finding import find
 from rimap.io.found import Found
 from rimap.io.nifti import open_nifti
+from rimap.workflow.reading import read
 
 ORIGINAL = ["ORIGINAL", "PRIMARY", "M", "ND"]
 PHASE = ["ORIGINAL", "PRIMARY", "P", "ND", "PHASE"]

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from rimap.errors import InputError
-from rimap.io import find_series, read
+from rimap.io import find_series
 from rimap.io.kind import GRADIENT, SPIN, UNKNOWN, echo_kind
 from rimap.io.reading import Reading
 from rimap.signals import signal_models
 from rimap.signals.base import axis_of
+from rimap.workflow.reading import read
 
 from .model_files import example, images_of, save, sidecars_of, write_bids
 

@@ -11,9 +11,10 @@ import pytest
 
 import rimap
 from rimap.errors import InputError
-from rimap.io import find_series, read
+from rimap.io import find_series
 from rimap.io.polarity import looks_signed, phase_circle, refuse_reversed
 from rimap.io.reading import Reading
+from rimap.workflow.reading import read
 
 
 def write_parts(

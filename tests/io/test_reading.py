@@ -12,7 +12,8 @@ import pytest
 
 import rimap
 from rimap.errors import InputError
-from rimap.io import find_series, read, read_labels, read_mask
+from rimap.io import find_series, read_labels, read_mask
+from rimap.workflow.reading import read
 
 LABELS = {
     "sub-01 IRT1",

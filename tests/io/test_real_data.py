@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import rimap
-from rimap.io import find_series, read, read_labels
+from rimap.io import find_series, read_labels
 from rimap.io.reading import Reading
+from rimap.workflow.reading import read
 
 
 def test_brain_is_signed_with_a_repetition_time(shared_data: Path) -> None:

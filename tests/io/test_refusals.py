@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from rimap.errors import InputError
-from rimap.io import find_series, read
+from rimap.io import find_series
 from rimap.io.nifti import open_nifti
 from rimap.io.reading import Reading
+from rimap.workflow.reading import read
 
 
 def refused(function: Callable[[], object]) -> str:

@@ -18,9 +18,10 @@ import pytest
 import rimap
 from rimap.errors import InputError
 from rimap.foreground import Region, foreground
-from rimap.io import SeriesFiles, check_output, find_series, planned_outputs, read, write_maps
+from rimap.io import SeriesFiles, check_output, find_series, planned_outputs, write_maps
 from rimap.io.reading import Reading
 from rimap.series import ParameterMaps, Status
+from rimap.workflow.reading import read
 
 Make = Callable[..., ParameterMaps]
 VALIDATOR = Path(sys.executable).with_name("bids-validator-deno")
