@@ -25,6 +25,8 @@ WEIGHTS = Path(__file__).parent / "weights"
 CHECKSUMS = "SHA256SUMS"
 #: What the metadata of a network for every sequence with one amplitude have in place of a sequence.
 ANY_SEQUENCE = "any"
+#: In what `for_model` returns: the sequences of the training, if the one that is mapped is not among them.
+UNSEEN = "trained_on_others"
 #: The ranges of a sequence that a network for any sequence has not seen: all that it reads is in units of what the data tell.
 UNLIMITED: dict[str, Any] = {
     "times_ms": [],
@@ -207,8 +209,9 @@ def for_model(about: dict[str, Any], model: SignalModel) -> dict[str, Any]:
                 f"network {about['name']!r} is for signal models with one amplitude; {model.name} has {n}. "
                 "Use another estimator, or train a network for this sequence."
             )
-        seen = about["trained_on"].get(model.name, UNLIMITED)
-        return {**about, "sequence": model.name, "trained_on": seen}
+        seen = about["trained_on"].get(model.name)
+        of_others = {UNSEEN: sorted(about["trained_on"])} if seen is None else {}
+        return {**about, "sequence": model.name, "trained_on": seen or UNLIMITED, **of_others}
     if about["sequence"] != model.name:
         raise InputError(
             f"network {about['name']!r} was trained for the sequence {about['sequence']}; this series is {model.name}. "

@@ -101,7 +101,7 @@ def _estimation(maps: ParameterMaps, title: str, cite: Callable[..., str], start
 
 
 #: Settings of a network that the sentences name already, or that mean nothing to a reader.
-_OF_NETWORKS = ("network", "scale", "sd_draws")
+_OF_NETWORKS = ("network", "scale", "sd_draws", "sd_from")
 
 
 def start_of(network: str) -> str:
@@ -122,9 +122,15 @@ def _network(maps: ParameterMaps, paper: str, start: str) -> str:
     if (start or (start_of(str(name)) if ships else "")) not in ("smooth_B", "likelihood"):
         return text
     smooth = " and ".join(p.name for p in maps.model.parameters if p.smooth)
-    return (
+    text = (
         f"{text}. Its design differs from that of {paper}: it starts at the maximum of the likelihood"
         f"{f' with a smooth {smooth}' if smooth else ''}, and its inputs and outputs are in units of the Cramér-Rao bound"
+    )
+    if maps.settings.get("sd_from") != "network":
+        return text
+    return (
+        f"{text}. What it had smoothed away although the data show it was added to its maps, and its standard deviations are "
+        "outputs of the network, scaled so that 95 % intervals hold the truth in simulated heads that it was not trained on"
     )
 
 

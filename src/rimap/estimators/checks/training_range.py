@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap import earlier
-from rimap.advice import unreliable
+from rimap.advice import note, unreliable
 from rimap.estimators.checks.judge import Fit, warnings_for, with_statuses
 from rimap.estimators.checks.missing import Screened
+from rimap.estimators.shipped import UNSEEN
 from rimap.likelihood import Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import FIELD, SignalModel
@@ -78,6 +79,13 @@ def compare(
     reasons = _reasons(about, seen, series, ready)
     outside = np.zeros(series.shape, bool)
     warnings = [unreliable(f"Network {name!r} was trained for {r}: do not rely on its maps here.") for r in reasons]
+    if others := about.get(UNSEEN):
+        warnings.append(
+            note(
+                f"Network {name!r} is for any sequence with one amplitude, but its training had only {', '.join(others)}, and not "
+                f"{model.name}. Compare its maps with those of mle or nlls before you rely on them."
+            )
+        )
     has_value = np.isfinite(maps.kappa).all(0)
     for p in model.parameters:
         if p.name not in seen.parameters or p.name in series.held:

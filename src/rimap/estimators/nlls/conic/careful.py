@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from rimap.estimators.nlls.conic.arguments import Around, Chunk, Cone, Found, Maps, Plan, Profile
 from rimap.estimators.nlls.conic.finish import finish_one, residual_of
 from rimap.estimators.nlls.conic.polynomials import (
     INSIDE,
@@ -80,13 +81,14 @@ def _value(c: Array, low: Array, high: Array, bound: Array, kinks: bool, t: floa
 
 
 @compiled()
-def _ascend(s: Array, j: int, n_low: int, n_high: int, basis: Array, scalars: Array, t: Array, limits: Array, bufs: Array, out: Array) -> None:  # fmt: skip
+def _ascend(s: Array, j: int, n_low: int, n_high: int, cone: Around, bufs: Array, out: Array) -> None:
     """Climb from node j to the maximum over T of the projection on a sector of the cone; the signs of s stay.
 
     The sector lies between the zero crossings of the images n_low and n_high, -1 for the edges of the cone. Writes
     (squared length, node, θ, x, y, place, whether T is at a bound) to `out`.
     """
-    J = t.shape[0]
+    basis, scalars, limits = cone.basis, cone.scalars, cone.limits
+    J = limits.shape[0]
     c, low, high, bound, e, now, then = bufs[0], bufs[1], bufs[2], bufs[3], bufs[4], bufs[5], bufs[6]
     direction = 0
     F_before = -1.0
@@ -157,8 +159,9 @@ def _ascend(s: Array, j: int, n_low: int, n_high: int, basis: Array, scalars: Ar
 
 
 @compiled()
-def _could_surpass(out: Array, s: Array, j: int, basis: Array, scalars: Array, limits: Array, bufs: Array) -> bool:
+def _could_surpass(out: Array, s: Array, j: int, cone: Around, bufs: Array) -> bool:
     """Tell whether the signs s, at the T of `out`, come near enough to its squared length to be worth a climb."""
+    basis, scalars, limits = cone.basis, cone.scalars, cone.limits
     c, low, high, e, now = bufs[0], bufs[1], bufs[2], bufs[4], bufs[5]
     combine(basis[j], s, c)
     low[:] = 0.0
@@ -175,11 +178,14 @@ def _could_surpass(out: Array, s: Array, j: int, basis: Array, scalars: Array, l
 
 
 @compiled()
-def _settle(row: Array, s: Array, j: int, k: int, N: int, flips: int, span: int, exact: bool, order: Array, basis: Array, scalars: Array, t: Array, limits: Array, bufs: Array, out: Array) -> None:  # fmt: skip
-    """Climb from node j with k flips, then with up to `span` more or fewer as long as that helps."""
+def _settle(row: Array, s: Array, at: tuple[int, int], exact: bool, cone: Around, plan: Plan, bufs: Array, out: Array) -> None:  # fmt: skip
+    """Climb from (node, flips), then with up to `span` flips more or fewer as long as that helps."""
+    order, flips, span, N = cone.order, plan.flips, plan.span, row.shape[0]
+    j, k = at
     trial = bufs[7]
     _sign(row, order[j], k, s)
-    _ascend(s, j, order[j, k - 1] if exact and k > 0 else -1, order[j, k] if exact and k < flips else -1, basis, scalars, t, limits, bufs, out)  # fmt: skip
+    below, above = order[j, k - 1] if exact and k > 0 else -1, order[j, k] if exact and k < flips else -1
+    _ascend(s, j, below, above, cone, bufs, out)
     if not flips:
         return
     home, tried = k, 0
@@ -192,9 +198,10 @@ def _settle(row: Array, s: Array, j: int, k: int, N: int, flips: int, span: int,
                 continue
             i = int(out[1])
             _sign(row, order[i], k, s)
-            if not exact and not _could_surpass(out, s, i, basis, scalars, limits, bufs):
+            if not exact and not _could_surpass(out, s, i, cone, bufs):
                 continue
-            _ascend(s, i, order[i, k - 1] if exact and k > 0 else -1, order[i, k] if exact and k < flips else -1, basis, scalars, t, limits, bufs, trial)  # fmt: skip
+            below, above = order[i, k - 1] if exact and k > 0 else -1, order[i, k] if exact and k < flips else -1
+            _ascend(s, i, below, above, cone, bufs, trial)
             if trial[0] > out[0] * (1 + 1e-14):
                 out[:7] = trial[:7]
                 home, tried, moved = k, change, True
@@ -204,11 +211,13 @@ def _settle(row: Array, s: Array, j: int, k: int, N: int, flips: int, span: int,
 
 
 @compiled()
-def _profile(S: Array, basis: Array, theta: float, ex: float, ey: float, order: Array, perm: Array, flips: int, u0: Array, u1: Array, out: Array) -> None:  # fmt: skip
+def _profile(S: Array, j: int, theta: float, cone: Around, flips: int, scratch: Profile, out: Array) -> None:
     """Write the best (squared length, x, y, place, flips) over A and B for one T and images S of any sign.
 
     Between two flips the signs are those of the model, so each sector of the cone is a linear problem of its own.
     """
+    basis, order, perm, u0, u1 = cone.basis[j], cone.order[j], scratch.perm, scratch.first, scratch.second
+    ex, ey = poly0(cone.scalars[j, 0], 0, theta), poly0(cone.scalars[j, 1], 0, theta)
     N = basis.shape[0]
     x = y = 0.0
     for n in range(N):
@@ -253,22 +262,22 @@ def _profile(S: Array, basis: Array, theta: float, ex: float, ey: float, order: 
 
 
 @compiled()
-def _search_all(row: Array, flips: int, order: Array, basis: Array, scalars: Array, t: Array, limits: Array, u0: Array, u1: Array, perm: Array, bufs: Array, out: Array) -> None:  # fmt: skip
+def _search_all(row: Array, cone: Around, flips: int, scratch: Profile, bufs: Array, out: Array) -> None:
     """Maximise the exact profile over T by a dense scan: the last resort, where the order of the flips changes."""
-    fine, J = 12, t.shape[0]
+    fine, J, limits = 12, cone.limits.shape[0], cone.limits
     p = bufs[0]
     out[0] = -1.0
     for j in range(J - 1):
         for i in range(fine + (j == J - 2)):
             theta = limits[j, 1] * i / fine
-            _profile(row, basis[j], theta, poly0(scalars[j, 0], 0, theta), poly0(scalars[j, 1], 0, theta), order[j], perm, flips, u0, u1, p)  # fmt: skip
+            _profile(row, j, theta, cone, flips, scratch, p)
             if p[0] > out[0]:
                 out[0], out[1], out[2], out[3], out[4], out[5] = p[0], j, theta, p[1], p[2], p[3]
     j, centre, span = int(out[1]), out[2], limits[int(out[1]), 1] / fine
     while span > 1e-9:
         for side in range(-1, 2, 2):
             theta = min(max(centre + side * span, limits[j, 0]), limits[j, 1])
-            _profile(row, basis[j], theta, poly0(scalars[j, 0], 0, theta), poly0(scalars[j, 1], 0, theta), order[j], perm, flips, u0, u1, p)  # fmt: skip
+            _profile(row, j, theta, cone, flips, scratch, p)
             if p[0] > out[0]:
                 out[0], out[2], out[3], out[4], out[5] = p[0], theta, p[1], p[2], p[3]
         if out[2] == centre:
@@ -279,29 +288,33 @@ def _search_all(row: Array, flips: int, order: Array, basis: Array, scalars: Arr
 
 
 @compiled()
-def settle(tasks: Array, n: int, rows: Array, flips: int, span: int, order: Array, basis: Array, scalars: Array, t: Array, limits: Array, best: Array) -> None:  # fmt: skip
-    """Do n tasks of `nlls_climb` with care; keep what is better than `best` (M, 8)."""
-    N = basis.shape[1]
+def settle(tasks: Array, n: int, chunk: Chunk, cone: Cone, plan: Plan) -> None:
+    """Do n tasks of `climb` with care; keep what is better than `best`."""
+    best, N = chunk.best, cone.around.basis.shape[1]
     row, s, bufs, trial = np.zeros(N), np.zeros(N), np.zeros((8, 16)), np.zeros(16)
     for i in range(n):
         voxel = tasks[i, VOXEL]
-        row[:] = rows[voxel]
-        _settle(row, s, tasks[i, KEY] // 2, tasks[i, FLIPS], N, flips, span, False, order, basis, scalars, t, limits, bufs, trial)  # fmt: skip
+        row[:] = chunk.rows[voxel]
+        _settle(row, s, (tasks[i, KEY] // 2, tasks[i, FLIPS]), False, cone.around, plan, bufs, trial)
         if trial[0] > best[voxel, 0]:
             best[voxel, :7] = trial[:7]
 
 
 @compiled()
-def search(rows: Array, ids: Array, kind: Array, scale: Array, voxels: Array, t: Array, width: Array, limits: Array, basis: Array, scalars: Array, order: Array, nodes: Array, edge: Array, upper: Array, last: Array, reach: Array, b0: float, b1: float, has_field: int, flips: int, span: int, kappa: Array, sd: Array, residual: Array, status: Array) -> None:  # fmt: skip
-    """Fit the voxels `ids` of what `load` loaded, with care, and write what `finish` writes."""
-    J, N, Q = t.shape[0], basis.shape[1], kappa.shape[0]
+def search(ids: Array, chunk: Chunk, cone: Cone, plan: Plan, maps: Maps) -> None:
+    """Fit the voxels `ids` of the chunk with care, and write what `finish` writes."""
+    rows, scale, voxels, flips = chunk.rows, chunk.scale, chunk.voxels, plan.flips
+    basis, reach, last = cone.around.basis, cone.reach, cone.nodes.last
+    kappa, sd, residual, status = maps.kappa, maps.sd, maps.residual, maps.status
+    J, N, Q = cone.scale.t.shape[0], basis.shape[1], kappa.shape[0]
     S = np.zeros((N + 1, LANES), np.float32)
     W = np.zeros(5 * LANES, np.float32)
     P, K = np.zeros((J, LANES), np.float32), np.zeros((J, LANES), np.float32)
     power, top, flipped = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
     low = np.zeros(LANES, np.float32)
     where, rivals, here = np.zeros(LANES, np.int32), np.zeros(LANES, np.int32), np.zeros(LANES, np.int64)
-    row, s, u0, u1, perm = np.zeros(N), np.zeros(N), np.zeros(N), np.zeros(N), np.zeros(N + 2, np.int64)
+    row, s, perm = np.zeros(N), np.zeros(N), np.zeros(N + 2, np.int64)
+    found, scratch = Found(top, flipped, where, rivals), Profile(perm, np.zeros(N), np.zeros(N))
     bufs, best, trial, p = np.zeros((8, 16)), np.zeros(16), np.zeros(16), np.zeros(16)
     k_out, sd_out = np.zeros(Q), np.zeros(Q)
     for b in range(0, ids.shape[0], LANES):
@@ -314,8 +327,8 @@ def search(rows: Array, ids: Array, kind: Array, scale: Array, voxels: Array, t:
         for n in range(N):
             for v in range(LANES):
                 power[v] += S[n, v] * S[n, v]
-        scan_block(S, nodes, edge, upper, last, order, flips, reach, W, P, K, low)
-        best_of(P, K, reach, power, max(N - Q, 1), top, flipped, where, rivals)
+        scan_block(S, cone.nodes, flips, reach, W, P, K, low)
+        best_of(P, K, reach, power, max(N - Q, 1), found)
         for v in range(m):
             i = voxels[here[v]]
             total, negative = 0.0, 0.0
@@ -345,19 +358,19 @@ def search(rows: Array, ids: Array, kind: Array, scale: Array, voxels: Array, t:
                 if exact:
                     if P[j, v] * (1 + 4 * reach[j]) < best[0]:  # what is clipped at zero fits no worse
                         continue
-                    _profile(row, basis[j], 0.0, scalars[j, 0, 0], scalars[j, 1, 0], order[j], perm, flips, u0, u1, p)
-                    _settle(row, s, j, int(p[4]), N, flips, span, True, order, basis, scalars, t, limits, bufs, trial)
+                    _profile(row, j, 0.0, cone.around, flips, scratch, p)
+                    _settle(row, s, (j, int(p[4])), True, cone.around, plan, bufs, trial)
                     if trial[0] > best[0]:
                         best[:7] = trial[:7]
                     continue
-                _settle(row, s, j, k, N, flips, span, False, order, basis, scalars, t, limits, bufs, trial)
+                _settle(row, s, (j, k), False, cone.around, plan, bufs, trial)
                 if trial[0] > best[0]:
                     best[:7] = trial[:7]
                 if flips and rivals[v] > 1:  # flips that are far apart may do nearly as well
                     need = threshold / (1 + 4 * reach[j])
-                    others = other_flips(rows[here[v]], j, k, min(flips, last[j]), need, nodes, edge, order, perm)
+                    others = other_flips(rows[here[v]], j, k, min(flips, last[j]), need, cone.nodes, perm)
                     for o in range(others):
-                        _settle(row, s, j, perm[o], N, flips, span, False, order, basis, scalars, t, limits, bufs, trial)  # fmt: skip
+                        _settle(row, s, (j, perm[o]), False, cone.around, plan, bufs, trial)
                         if trial[0] > best[0]:
                             best[:7] = trial[:7]
             fit = best[0]
@@ -368,10 +381,10 @@ def search(rows: Array, ids: Array, kind: Array, scale: Array, voxels: Array, t:
                     f = best[3] * poly0(basis[j, n], 0, theta) + best[4] * poly0(basis[j, n], 8, theta)
                     fit -= (row[n] - abs(f)) ** 2
                 if fit < best[0] - 1e-9 * total:
-                    _search_all(row, flips, order, basis, scalars, t, limits, u0, u1, perm, bufs, best)
+                    _search_all(row, cone.around, flips, scratch, bufs, best)
                     fit = best[0]
             best[0], size = fit, scale[here[v]]
-            status[i] = finish_one(best, scalars, t, width, b0, b1, has_field, size, k_out, sd_out)
+            status[i] = finish_one(best, cone.scale, plan, size, k_out, sd_out)
             for q in range(Q):
                 kappa[q, i] = k_out[q]
                 sd[q, i] = sd_out[q]

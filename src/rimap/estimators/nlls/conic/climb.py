@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from rimap.estimators.nlls.conic.arguments import Chunk, Cone, Plan, Queues, Task
 from rimap.estimators.nlls.conic.polynomials import INSIDE, UPPER, Array, compiled, poly, poly0
 from rimap.estimators.nlls.conic.scan import FINE, FIRST, FLIPS, FRESH, HINT, KEY, SEEN, VOXEL, other_flips, push
 
@@ -230,14 +231,23 @@ def sort(tasks: Array, n: int, keys: int, begin: Array, index: Array) -> None:
 
 
 @compiled()
-def climb(tasks: Array, n: int, index: Array, rows: Array, total: Array, limits: Array, basis: Array, scalars: Array, order: Array, rank: Array, lean: Array, flips: int, has_field: int, span: int, nodes: Array, edge: Array, last: Array, reach: Array, goal: Array, low: Array, best: Array, left: Array, then: Array, odd: Array, odds: int) -> tuple[int, int]:  # fmt: skip
-    """Do n tasks: keep what is better than `best` (M, 8), write to `then` what is to be done next, to `odd` what fits no pattern.
+def climb(queues: Queues, n: int, odds: int, chunk: Chunk, cone: Cone, plan: Plan) -> tuple[int, int]:
+    """Do n tasks: keep what is better than `best`, write to `then` what is to be done next, to `odd` what fits no pattern.
 
-    Returns how many of either.
-
-    `basis` (J, N + pad, 16) has a multiple of four rows. `rank` (J, N) is the place of each image in `order`. `lean` (J, N): by how much, squared, an image can pull the
-    model towards itself. Of fresh tasks, flips that are far apart are looked for too, up to `goal` (M); `low` (M) bounds what the lower edge gives. Voxels that this cannot do are marked in `left`.
+    Returns how many of either. Of fresh tasks, flips that are far apart are looked for too, up to `goal`; `low` bounds what the
+    lower edge gives. Voxels that this cannot do are marked in `left`.
     """
+    tasks, index, then, odd = queues.tasks, queues.index, queues.then, queues.odd
+    rows, total, goal, low, best, left = chunk.rows, chunk.total, chunk.goal, chunk.low, chunk.best, chunk.left
+    basis, scalars, limits, order, rank = (
+        cone.padded,
+        cone.around.scalars,
+        cone.around.limits,
+        cone.nodes.order,
+        cone.rank,
+    )
+    lean, last, reach, plane, edge = cone.lean, cone.nodes.last, cone.reach, cone.nodes.plane, cone.nodes.edge
+    flips, has_field, span = plan.flips, plan.has_field, plan.span
     J, N = rank.shape
     begin = np.zeros(2 * J + 2, np.int64)
     sort(tasks, n, 2 * J, begin, index)
@@ -280,16 +290,24 @@ def climb(tasks: Array, n: int, index: Array, rows: Array, total: Array, limits:
                 factor = np.float32(1) / (np.float32(1) + np.float32(4) * reach[j])
                 for v in range(GROUP):
                     W[6 * GROUP + v] = goal[tasks[index[group + min(v, m - 1)], VOXEL]] * factor
-                _far_flips(images, nodes[j], edge[j], order[j], last[j], T, W)
+                _far_flips(images, plane[j], edge[j], order[j], last[j], T, W)
                 for v in range(m):
                     i = index[group + v]
                     if W[5 * GROUP + v] > 1 and tasks[i, FIRST] >= FRESH:
                         voxel = tasks[i, VOXEL]
-                        for o in range(other_flips(rows[voxel], j, tasks[i, FLIPS], last[j], W[6 * GROUP + v], nodes, edge, order, found)):  # fmt: skip
-                            more = push(then, more, 2 * j, voxel, found[o], 0, 1 << (found[o] % 31), 0.0, left)
+                        many = other_flips(
+                            rows[voxel], j, tasks[i, FLIPS], last[j], W[6 * GROUP + v], cone.nodes, found
+                        )
+                        for o in range(many):
+                            more = push(then, more, Task(2 * j, voxel, found[o], 0, 1 << (found[o] % 31)), 0.0, left)
             for v in range(m):
                 i = index[group + v]
-                voxel, k, first, seen = tasks[i, VOXEL], tasks[i, FLIPS], tasks[i, FIRST] % FRESH, tasks[i, SEEN]
+                voxel, k, first, seen = (
+                    tasks[i, VOXEL],
+                    tasks[i, FLIPS],
+                    tasks[i, FIRST] % FRESH,
+                    np.int64(tasks[i, SEEN]),
+                )
                 if left[voxel]:
                     continue
                 rest = max(power[v] - R[PROMISE, v], 0.0)
@@ -298,26 +316,27 @@ def climb(tasks: Array, n: int, index: Array, rows: Array, total: Array, limits:
                 theta, x, y, fit, depth = R[THETA, v], R[X, v], R[Y, v], R[LENGTH, v], R[DEPTH, v]
                 beyond = theta <= lo + 1e-12 or theta >= hi - 1e-12
                 if not (beyond or abs(R[STEP, v]) < REST) or (on_edge and not fit > 0):
-                    odds = push(odd, odds, key, voxel, k, first, seen, theta, left)
+                    odds = push(odd, odds, Task(key, voxel, k, first, seen), theta, left)
                     continue
                 astray = on_edge and depth > 1e-9
                 if on_edge:
                     if astray:  # rather inside; but another number of flips may keep to the edge
-                        more = push(then, more, key - 1, voxel, k, first, seen, theta, left)
+                        more = push(then, more, Task(key - 1, voxel, k, first, seen), theta, left)
                 elif has_field and not (y > 0 and depth > 0):
                     if y <= 0 and low[voxel] < record[v]:  # B beyond its lower bound, where no better fit lies
                         continue
                     if y > 0:
-                        more = push(then, more, key + 1, voxel, k, first, seen, theta, left)
+                        more = push(then, more, Task(key + 1, voxel, k, first, seen), theta, left)
                     else:
-                        odds = push(odd, odds, key, voxel, k, first, seen, theta, left)
+                        odds = push(odd, odds, Task(key, voxel, k, first, seen), theta, left)
                     continue
                 elif not (has_field or x > 0):
-                    odds = push(odd, odds, key, voxel, k, first, seen, theta, left)
+                    odds = push(odd, odds, Task(key, voxel, k, first, seen), theta, left)
                     continue
                 if beyond and abs(theta) > 1e-9:  # that is for the node beside it
                     if first or fit > record[v]:
-                        more = push(then, more, key + (2 if theta > 0 else -2), voxel, k, first, seen, 0.0, left)
+                        beside = key + (2 if theta > 0 else -2)
+                        more = push(then, more, Task(beside, voxel, k, first, seen), 0.0, left)
                     continue
                 if fit > record[v] and fit > best[voxel, FIT] and not astray:  # a lane before may have been better
                     best[voxel, FIT], best[voxel, NODE], best[voxel, BEST_THETA] = fit, j, theta
@@ -348,5 +367,5 @@ def climb(tasks: Array, n: int, index: Array, rows: Array, total: Array, limits:
                             around[count] = turns
                             count += 1
                 for r in range(count):
-                    more = push(then, more, key, voxel, around[r], 0, seen, theta, left)
+                    more = push(then, more, Task(key, voxel, around[r], 0, seen), theta, left)
     return more, odds

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from rimap.estimators.nlls.conic.arguments import Chunk, Cone, Maps, Plan, Scale
 from rimap.estimators.nlls.conic.climb import BEST_THETA, BEST_X, BEST_Y, FIT, GROUP, NODE, PLACE, T_BOUND
 from rimap.estimators.nlls.conic.polynomials import (
     AT_BOUND,
@@ -25,8 +26,9 @@ DIM = 1e-6
 
 
 @compiled()
-def finish_one(result: Array, scalars: Array, t: Array, width: Array, b0: float, b1: float, has_field: int, scale: float, kappa: Array, sd: Array) -> int:  # fmt: skip
+def finish_one(result: Array, to: Scale, plan: Plan, scale: float, kappa: Array, sd: Array) -> int:
     """Turn a search result into κ and its standard deviations for σ = 1; return the status."""
+    scalars, t, width, b0, b1 = to.scalars, to.t, to.width, plan.low_F, plan.high_F
     j, theta, x, y, place = int(result[1]), result[2], result[3], result[4], int(result[5])
     Q = kappa.shape[0]
     sd[:] = np.nan
@@ -40,7 +42,7 @@ def finish_one(result: Array, scalars: Array, t: Array, width: Array, b0: float,
     l0, l01 = poly1(C[2], 0, theta)
     r0, l01 = math.exp(-l0), l01 / width[j]
     alpha = poly1(C[5], 0, theta)[0]
-    if not has_field:
+    if not plan.has_field:
         kappa[0] = x * r0 * scale
         D = x * x * alpha
         if at_bound or not D > 0:
@@ -162,11 +164,21 @@ def residual_of(row: Array, C: Array, found: Array, total: float, flips: int) ->
 
 
 @compiled()
-def finish(ids: Array, best: Array, left: Array, kind: Array, scale: Array, total: Array, voxels: Array, rows: Array, flips: int, t: Array, width: Array, basis: Array, scalars: Array, b0: float, b1: float, has_field: int, kappa: Array, sd: Array, residual: Array, status: Array) -> None:  # fmt: skip
-    """Write κ (Q, M), standard deviations for σ = 1 (Q, M), root mean square residuals and status (M) at `voxels`.
+def finish(ids: Array, chunk: Chunk, cone: Cone, plan: Plan, maps: Maps) -> None:
+    """Write the maps of those voxels of `ids` of which `best` holds a maximum.
 
-    Of those of `ids` of which `best` holds a maximum. What has no estimate gets its status; what is `left` is passed over.
+    What has no estimate gets its status; what is `left` is passed over.
     """
+    voxels, rows, scale, total, kind = chunk.voxels, chunk.rows, chunk.scale, chunk.total, chunk.kind
+    best, left, basis, scalars, t, width = (
+        chunk.best,
+        chunk.left,
+        cone.around.basis,
+        cone.scale.scalars,
+        cone.scale.t,
+        cone.scale.width,
+    )
+    kappa, sd, residual, status, has_field = maps.kappa, maps.sd, maps.residual, maps.status, plan.has_field
     J, Q, m = t.shape[0], kappa.shape[0], ids.shape[0]
     begin, index = np.zeros(J + 2, np.int64), np.zeros(m, np.int64)
     Z = np.zeros(14 * GROUP)
@@ -195,16 +207,16 @@ def finish(ids: Array, best: Array, left: Array, kind: Array, scale: Array, tota
                 L[0, v], L[1, v], L[2, v] = best[i, BEST_THETA], best[i, BEST_X], best[i, BEST_Y]
                 L[3, v], L[4, v], L[5, v] = 1.0 if best[i, PLACE] == UPPER else 0.0, best[i, T_BOUND], scale[i]
             if has_field:
-                _lanes(scalars[j].reshape(-1), t[j], width[j], b0, b1, Z)
+                _lanes(scalars[j].reshape(-1), t[j], width[j], plan.low_F, plan.high_F, Z)
             else:
                 _line_lanes(scalars[j].reshape(-1), t[j], width[j], Z)
             for v in range(many):
                 i = index[group + v]
                 o, size = voxels[i], scale[i]
-                residual[o] = residual_of(rows[i], basis[j], best[i], total[i], flips) * size
+                residual[o] = residual_of(rows[i], basis[j], best[i], total[i], plan.flips) * size
                 if R[7, v] > 1 or best[i, PLACE] == LOWER:
                     result[:] = best[i]
-                    status[o] = finish_one(result, scalars, t, width, b0, b1, has_field, size, k_out, sd_out)
+                    status[o] = finish_one(result, cone.scale, plan, size, k_out, sd_out)
                     for q in range(Q):
                         kappa[q, o], sd[q, o] = k_out[q], sd_out[q]
                     continue

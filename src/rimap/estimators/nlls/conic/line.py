@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from rimap.estimators.nlls.conic.arguments import Chunk, Groups, Line, Maps
 from rimap.estimators.nlls.conic.polynomials import LANES, OK, Array, compiled
 from rimap.estimators.nlls.conic.scan import PIECE, load
 
@@ -140,13 +141,16 @@ def _peaks(C: Array, M: Array, S: Array, N: float, Z: Array) -> None:
 
 
 @compiled()
-def _write(C: Array, M: Array, S: Array, who: Array, many: int, scale: Array, total: Array, voxels: Array, Z: Array, kappa: Array, sd: Array, residual: Array, status: Array, rows: Array, again: Array, count: int) -> int:  # fmt: skip
-    """Climb the group of the voxels `who` and write their maps; those without a maximum go to `again`, now `count`."""
+def _write(k: int, groups: Groups, line: Line, chunk: Chunk, to: Maps, count: int) -> int:
+    """Climb the group of interval k and write its maps; those without a maximum go to `again`, now `count`; return how many that are."""
+    S, who, many, Z, again = groups.images[k], groups.who[k], groups.full[k], groups.climbed, groups.again
+    voxels, rows, scale, total = chunk.voxels, chunk.rows, chunk.scale, chunk.total
+    kappa, sd, residual, status = to.kappa, to.sd, to.residual, to.status
     N = rows.shape[1]
     for v in range(GROUP):
         i = who[v] if v < many else who[0]
         Z[TOTAL * GROUP + v], Z[SCALE * GROUP + v] = total[i], scale[i]
-    _peaks(C, M, S, float(N), Z)
+    _peaks(line.basis[k], line.maps[k], S, float(N), Z)
     for v in range(many):
         i = who[v]
         if Z[FOUND * GROUP + v] > 0:
@@ -164,12 +168,14 @@ def _write(C: Array, M: Array, S: Array, who: Array, many: int, scale: Array, to
 
 
 @compiled()
-def fit_line(images: Array, voxels: Array, blocks: Array, rows: Array, scale: Array, total: Array, kind: Array, rms: Array, slopes: Array, basis: Array, maps: Array, exact: Array, kappa: Array, sd: Array, residual: Array, status: Array, again: Array) -> int:  # fmt: skip
-    """Load `voxels` and write what `finish` writes where one maximum lies between the bounds of T; the others to `again`.
+def fit_line(images: Array, blocks: Array, chunk: Chunk, line: Line, to: Maps, again: Array) -> int:
+    """Load the voxels and write what `finish` writes where one maximum lies between the bounds of T; the others to `again`.
 
-    Returns how many those are; `rows` holds them alone. `load` has the first arguments (`blocks` need hold no more than
-    PIECE voxels); `slopes`, `basis` and `maps` are of a `LineTable`, padded.
+    Returns how many those are; `rows` holds them alone. `blocks` need hold no more than PIECE voxels.
     """
+    voxels, rows, scale, total, kind = chunk.voxels, chunk.rows, chunk.scale, chunk.total, chunk.kind
+    kappa, sd, residual, status = to.kappa, to.sd, to.residual, to.status
+    basis, exact = line.basis, line.exact
     N, K, m = images.shape[0], basis.shape[0], voxels.shape[0]
     X, W, here = np.zeros(4 * LANES, np.float32), np.zeros(3 * LANES, np.float32), np.zeros(LANES, np.int32)
     # What lies in each interval is kept until the group is full.
@@ -178,14 +184,14 @@ def fit_line(images: Array, voxels: Array, blocks: Array, rows: Array, scale: Ar
         np.zeros((K, GROUP), np.int64),
         np.zeros(K, np.int64),
     )
-    Z = np.zeros(17 * GROUP)
+    to_climb = Groups(groups, who, full, np.zeros(17 * GROUP), again)
     count = 0
     for piece in range(0, m, PIECE):
         end = min(piece + PIECE, m)
-        load(images, voxels[piece:end], blocks, rows[:0], scale[piece:], total[piece:], kind[piece:], rms)
+        load(images, voxels[piece:end], blocks, rows[:0], scale[piece:], total[piece:], kind[piece:], to.rms)
         for first in range(piece, end, LANES):
             S = blocks[(first - piece) // LANES]
-            _bracket(S, slopes, X, W, here)
+            _bracket(S, line.slopes, X, W, here)
             for v in range(min(LANES, m - first)):
                 i, k = first + v, here[v]
                 if kind[i] > 0:
@@ -209,9 +215,9 @@ def fit_line(images: Array, voxels: Array, blocks: Array, rows: Array, scale: Ar
                     who[k, place] = i
                     full[k] = place + 1
                     if place + 1 == GROUP:
-                        count = _write(basis[k], maps[k], group, who[k], GROUP, scale, total, voxels, Z, kappa, sd, residual, status, rows, again, count)  # fmt: skip
+                        count = _write(k, to_climb, line, chunk, to, count)
                         full[k] = 0
     for k in range(K):
         if full[k] > 0:
-            count = _write(basis[k], maps[k], groups[k], who[k], full[k], scale, total, voxels, Z, kappa, sd, residual, status, rows, again, count)  # fmt: skip
+            count = _write(k, to_climb, line, chunk, to, count)
     return count

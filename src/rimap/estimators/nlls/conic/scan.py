@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from rimap.estimators.nlls.conic.arguments import Chunk, Cone, Found, Nodes, Plan, Task
 from rimap.estimators.nlls.conic.polynomials import LANES, NO_SIGNAL, NOT_FINITE, Array, compiled
 
 #: Columns of a task: 2 × its node (+ 1: on the upper edge of the cone), its voxel, its flips, whether it is the first
@@ -124,13 +125,13 @@ def gather(rows: Array, ids: Array, clip: bool, S: Array) -> None:
 
 
 @compiled(fast=True)
-def scan_block(S: Array, nodes: Array, edge: Array, upper: Array, last: Array, order: Array, flips: int, drift: Array, W: Array, P: Array, K: Array, low: Array) -> None:  # fmt: skip
+def scan_block(S: Array, cone: Nodes, flips: int, drift: Array, W: Array, P: Array, K: Array, low: Array) -> None:
     """Write for each node and lane the longest squared projection on the cone over all flips, and their number.
 
-    Flips beyond those of the upper edge of the cone cannot be the best ones. S (N + 1, LANES), its last row zero;
-    nodes (J, 3, N + 1), upper (J, N + 1), order (J, N + 4), padded with zeros and N; W (5·LANES) scratch; P and K
-    (J, LANES). `low` (LANES) becomes what the lower edge may come to, growing by `drift` (J) between nodes.
+    Flips beyond those of the upper edge of the cone cannot be the best ones. S (N + 1, LANES), its last row zero; W (5·LANES)
+    scratch; P and K (J, LANES). `low` (LANES) becomes what the lower edge may come to, growing by `drift` (J) between nodes.
     """
+    nodes, edge, upper, last, order = cone.plane, cone.edge, cone.upper, cone.last, cone.order
     J, N = upper.shape[0], upper.shape[1] - 1
     zero = np.float32(0)
     for v in range(LANES):
@@ -210,11 +211,12 @@ def scan_block(S: Array, nodes: Array, edge: Array, upper: Array, last: Array, o
 
 
 @compiled(fast=True)
-def best_of(P: Array, K: Array, reach: Array, power: Array, free: float, top: Array, flipped: Array, where: Array, rivals: Array) -> None:  # fmt: skip
+def best_of(P: Array, K: Array, reach: Array, power: Array, free: float, found: Found) -> None:
     """Write the best P (LANES), its flips and node, and how many others could surpass it between nodes.
 
     `power` is the sum of squares; it becomes what a node must come up to.
     """
+    top, flipped, where, rivals = found.top, found.flipped, found.where, found.rivals
     J = P.shape[0]
     for v in range(LANES):
         top[v] = np.float32(-1)
@@ -241,11 +243,12 @@ def best_of(P: Array, K: Array, reach: Array, power: Array, free: float, top: Ar
 
 
 @compiled(fast=True)
-def other_flips(row: Array, j: int, k: int, flips: int, need: float, nodes: Array, edge: Array, order: Array, found: Array) -> int:  # fmt: skip
+def other_flips(row: Array, j: int, k: int, flips: int, need: float, cone: Nodes, found: Array) -> int:
     """Write to `found` the numbers of flips, other than k, whose x² + y² at node j is a maximum over them and ≥ `need`.
 
     Returns how many.
     """
+    nodes, edge, order = cone.plane, cone.edge, cone.order
     x = y = 0.0
     for n in range(row.shape[0]):
         x += nodes[j, 0, n] * row[n]
@@ -268,29 +271,34 @@ def other_flips(row: Array, j: int, k: int, flips: int, need: float, nodes: Arra
 
 
 @compiled()
-def push(tasks: Array, n: int, key: int, voxel: int, k: int, first: int, seen: int, theta: float, left: Array) -> int:
+def push(tasks: Array, n: int, new: Task, theta: float, left: Array) -> int:
     """Add a task and return how many there are now; where there is no room for it, the voxel is `left`."""
     if n == tasks.shape[0]:
-        left[voxel] = 1
+        left[new.voxel] = 1
         return n
     task = tasks[n]
-    task[KEY], task[VOXEL], task[FLIPS], task[FIRST], task[SEEN] = key, voxel, k, first, seen
+    task[KEY], task[VOXEL], task[FLIPS], task[FIRST], task[SEEN] = new.key, new.voxel, new.flips, new.first, new.seen
     task[HINT] = int(theta * FINE)
     return n + 1
 
 
 @compiled()
-def scan(blocks: Array, ids: Array, kind: Array, nodes: Array, edge: Array, upper: Array, last: Array, reach: Array, order: Array, flips: int, drift: Array, free: float, goal: Array, low: Array, singles: Array, mains: Array, rivals: Array, left: Array) -> tuple[int, int, int]:  # fmt: skip
+def scan(
+    blocks: Array, ids: Array, chunk: Chunk, cone: Cone, plan: Plan, singles: Array, mains: Array, rivals: Array
+) -> tuple[int, int, int]:
     """Write the task of the best node of each voxel (of `ids`, -1 for none) to `singles`, or to `mains` where others may do as well.
 
-    Those go to `rivals`, and what a node must come up to, to `goal` (M); `low` is as of `scan_block`. Returns how many. Voxels that this cannot do
-    are marked in `left`.
+    Those go to `rivals`, and what a node must come up to, to `goal`; `low` is as of `scan_block`. Returns how many. Voxels that
+    this cannot do are marked in `left`.
     """
-    J, N = upper.shape[0], upper.shape[1] - 1
+    kind, goal, low, left, reach = chunk.kind, chunk.goal, chunk.low, chunk.left, cone.reach
+    flips, free = plan.flips, plan.free
+    J, N = cone.nodes.upper.shape[0], cone.nodes.upper.shape[1] - 1
     W = np.zeros(5 * LANES, np.float32)
     P, K = np.zeros((J, LANES), np.float32), np.zeros((J, LANES), np.float32)
     power, top, flipped = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
     where, count = np.zeros(LANES, np.int32), np.zeros(LANES, np.int32)
+    found = Found(top, flipped, where, count)
     bottom = np.zeros(LANES, np.float32)
     s = m = r = 0
     for b in range(blocks.shape[0]):
@@ -300,8 +308,8 @@ def scan(blocks: Array, ids: Array, kind: Array, nodes: Array, edge: Array, uppe
         for n in range(N):
             for v in range(LANES):
                 power[v] += S[n, v] * S[n, v]
-        scan_block(S, nodes, edge, upper, last, order, flips, drift, W, P, K, bottom)
-        best_of(P, K, reach, power, free, top, flipped, where, count)
+        scan_block(S, cone.nodes, flips, cone.drift, W, P, K, bottom)
+        best_of(P, K, reach, power, free, found)
         for v in range(LANES):
             i = ids[b * LANES + v]
             if i < 0:
@@ -315,9 +323,9 @@ def scan(blocks: Array, ids: Array, kind: Array, nodes: Array, edge: Array, uppe
             best, k_best = where[v], int(flipped[v])
             key = 2 * best + (1 if flipped[v] - k_best > 0 else 0)
             if count[v] < 2:
-                s = push(singles, s, key, i, k_best, 1, 1 << (k_best % 31), 0.0, left)
+                s = push(singles, s, Task(key, i, k_best, 1, 1 << (k_best % 31)), 0.0, left)
                 continue
-            m = push(mains, m, key, i, k_best, 1 + FRESH, 1 << (k_best % 31), 0.0, left)
+            m = push(mains, m, Task(key, i, k_best, 1 + FRESH, 1 << (k_best % 31)), 0.0, left)
             for j in range(J):
                 p, k = P[j, v], int(K[j, v])
                 if p * (1 + 4 * reach[j]) < power[v] or j == best:
@@ -325,7 +333,8 @@ def scan(blocks: Array, ids: Array, kind: Array, nodes: Array, edge: Array, uppe
                 if k != k_best or ((j == 0 or P[j - 1, v] <= p) and (j == J - 1 or P[j + 1, v] <= p)):
                     if r < rivals.shape[0]:
                         rivals[r, MOST] = int(min(p * (1 + 4 * reach[j]) * FINE, 2e9))
-                    r = push(rivals, r, 2 * j + (1 if K[j, v] - k > 0 else 0), i, k, FRESH, 1 << (k % 31), 0.0, left)
+                    edge = 1 if K[j, v] - k > 0 else 0
+                    r = push(rivals, r, Task(2 * j + edge, i, k, FRESH, 1 << (k % 31)), 0.0, left)
     return s, m, r
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.estimators.nlls.conic.arguments import Around, Chunk, Cone, Line, Maps, Nodes, Plan, Queues, Scale
 from rimap.estimators.nlls.conic.tables import LineTable, cone_table, line_table
 from rimap.estimators.nlls.reduced import Reduced
 from rimap.estimators.nlls.sharing import Floats, Out, Work
@@ -43,12 +44,25 @@ def cone_search(model: Reduced, images: Floats, to: Out) -> Work:
     span = 2 if repeats == 1 else repeats + 1
     # Padded as the kernels want them.
     order = np.concatenate([table.order, np.full((J, 4), N)], axis=1)
-    rank = np.argsort(table.order, axis=1)
-    nodes = np.concatenate([table.nodes, np.zeros((J, 3, 1), np.float32)], axis=2)
-    upper = np.concatenate([table.upper, np.zeros((J, 1), np.float32)], axis=1)
-    basis = np.concatenate([table.basis, np.zeros((J, -N % 4, 16))], axis=1)
-    cones = (nodes, table.edge, upper, table.last, table.reach)
-    out, rms = (to.kappa, to.sd, to.residual, to.status), to.rms
+    cone = Cone(
+        nodes=Nodes(
+            plane=np.concatenate([table.nodes, np.zeros((J, 3, 1), np.float32)], axis=2),
+            edge=table.edge,
+            upper=np.concatenate([table.upper, np.zeros((J, 1), np.float32)], axis=1),
+            last=table.last,
+            order=order,
+        ),
+        around=Around(table.basis, table.scalars, table.limits, order),
+        scale=Scale(table.scalars, table.t, table.width),
+        reach=table.reach,
+        drift=table.drift,
+        rank=np.argsort(table.order, axis=1),
+        lean=table.lean,
+        padded=np.concatenate([table.basis, np.zeros((J, -N % 4, 16))], axis=1),
+    )
+    low_F, high_F = table.F_bounds
+    plan = Plan(flips, span, has_field, float(low_F), float(high_F), float(free))
+    maps = Maps(to.kappa, to.sd, to.residual, to.status, to.rms)
     line = None if has_field else _padded(line_table(model))
 
     def work(voxels: NDArray[np.int64]) -> None:
@@ -59,12 +73,11 @@ def cone_search(model: Reduced, images: Floats, to: Out) -> Work:
     def fit(voxels: NDArray[np.int64], w: _Space) -> None:
         m = len(voxels)
         blocks, ids = w.blocks[: -(-m // LANES)], w.everywhere[: -(-m // LANES) * LANES]
+        chunk = Chunk(voxels, w.rows, w.scale, w.total, w.kind, w.goal, w.low, w.best, w.left)
         if line is None:
-            nlls_scan.load(images, voxels, blocks, w.rows, w.scale, w.total, w.kind, rms)
+            nlls_scan.load(images, voxels, blocks, w.rows, w.scale, w.total, w.kind, maps.rms)
         else:
-            count = nlls_line.fit_line(
-                images, voxels, blocks, w.rows, w.scale, w.total, w.kind, rms, *line, *out, w.again
-            )
+            count = nlls_line.fit_line(images, blocks, chunk, line, maps, w.again)
             if not count:
                 return
             ids = w.again[: -(-count // LANES) * LANES]
@@ -74,16 +87,11 @@ def cone_search(model: Reduced, images: Floats, to: Out) -> Work:
                 nlls_scan.gather(w.rows, ids[b * LANES : (b + 1) * LANES], False, blocks[b])
         w.left[:], w.best[:], w.best[:, 0] = 0, 0.0, -1.0
         now, then, mains, rivals, odd = w.tasks
-        count, c, r = nlls_scan.scan(
-            blocks, ids, w.kind, *cones, order, flips, table.drift, free, w.goal, w.low, now, mains, rivals, w.left
-        )
+        count, c, r = nlls_scan.scan(blocks, ids, chunk, cone, plan, now, mains, rivals)
         now[count : count + c] = mains[:c]
         count, odds = count + c, 0
         for turn in range(ROUNDS):
-            count, odds = nlls_climb.climb(
-                now, count, w.index, w.rows, w.total, table.limits, basis, table.scalars, order, rank, table.lean, flips,
-                has_field, span, nodes, table.edge, table.last, table.reach, w.goal, w.low, w.best, w.left, then, odd, odds,
-            )  # fmt: skip
+            count, odds = nlls_climb.climb(Queues(now, w.index, then, odd), count, odds, chunk, cone, plan)
             if turn == 0 and r:
                 count = nlls_scan.weed(rivals, r, w.best, w.total, free, span, then, count)
             now, then = then, now
@@ -91,32 +99,23 @@ def cone_search(model: Reduced, images: Floats, to: Out) -> Work:
                 break
         for tasks, many in ((odd, odds), (now, count)):
             if many:
-                nlls_kernels.settle(
-                    tasks, many, w.rows, flips, span, order, table.basis, table.scalars, table.t, table.limits, w.best
-                )
+                nlls_kernels.settle(tasks, many, chunk, cone, plan)
         w.left[(w.best[:, 0] <= 0) & (w.kind <= 0)] = 1  # not found: the last resort
-        bounds = (*table.F_bounds, has_field)
         ids = ids[ids >= 0][:m] if has_field else ids[ids >= 0]
-        nlls_finish.finish(
-            ids, w.best, w.left, w.kind, w.scale, w.total, voxels, w.rows, flips, table.t, table.width, table.basis,
-            table.scalars, *bounds, *out,
-        )  # fmt: skip
+        nlls_finish.finish(ids, chunk, cone, plan, maps)
         ids = ids[w.left[ids] > 0]
         if len(ids):
-            nlls_kernels.search(
-                w.rows, ids, w.kind, w.scale, voxels, table.t, table.width, table.limits, table.basis, table.scalars,
-                order, *cones, *bounds, flips, span, *out,
-            )  # fmt: skip
+            nlls_kernels.search(ids, chunk, cone, plan, maps)
 
     return work
 
 
-def _padded(table: LineTable) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return slopes, basis, maps and exact of a table, as the kernels want them: N a multiple of three."""
+def _padded(table: LineTable) -> Line:
+    """Return a table as the kernels want it: N a multiple of three."""
     pad = -table.basis.shape[1] % 3
     slopes = np.concatenate([table.slopes, np.zeros((len(table.slopes), pad), np.float32)], axis=1)
     basis = np.concatenate([table.basis, np.zeros((len(table.basis), pad, 8))], axis=1)
-    return slopes, basis, table.maps, table.exact
+    return Line(slopes, basis, table.maps, table.exact)
 
 
 class _Space:
