@@ -50,14 +50,15 @@ def average_of_alike(
     mean = np.zeros((*factor.shape, S.shape[2]), np.float32)
     y = np.arange(-_REACH, _REACH + 1)
     apart = ((y[:, None] ** 2 + y**2) / _WIDTH**2).astype(np.float32)
-    _average(S, log_T, log_A, usable, apart, np.float32(-2 * np.log(_LEAST)), every, mean, factor)
+    _average(S, log_T, log_A, usable, (apart, np.float32(-2 * np.log(_LEAST))), every, mean, factor)
     if rician_sigma:
         mean = np.sqrt(np.maximum(mean - np.float32(2 * rician_sigma**2), 0))
     return np.ascontiguousarray(np.moveaxis(mean, -1, 0)), factor
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
-def _average(S, log_T, log_A, usable, apart, most, every, mean, factor):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _average(S, log_T, log_A, usable, distance, every, mean, factor):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    apart, most = distance  # squares of the distance in space, and the largest square of the whole distance that counts
     h, w, N = S.shape
     for y in range(0, h, every):
         for x in range(0, w, every):

@@ -21,6 +21,15 @@ from rimap.estimators.rim.layout import Known, Layout
 from rimap.kernels import njit
 from rimap.signals.base import SignalModel
 
+
+class Likelihood(NamedTuple):
+    """For kernels: whether noise is Rician, whether the signal is a modulus, and the table of `bessel_ratio`."""
+
+    rician: bool
+    modulus: bool
+    ratio: NDArray[np.float32]
+
+
 _GRID = 4096
 _CHUNK = 8192
 _LANES = 8  # images of a voxel are filled up with zeros to a multiple of this: whole registers, three times as fast
@@ -139,15 +148,13 @@ class SignalTable:
         out = np.empty((10, M), np.float32)
         A, T = carried[0], carried[-1]
         F = carried[1] if has_field else np.zeros_like(A)
-        rician = sigma is not None
+        likelihood = Likelihood(sigma is not None, self.model.magnitude, bessel_ratio_table())
+        table = (self.values, self.low, self.step)
         s = np.broadcast_to(np.float32(1) if sigma is None else sigma, (M,)).astype(np.float32)
 
         def run(start: int) -> None:
             k = slice(start, start + _CHUNK)
-            _sums(
-                self.values, self.low, self.step, S[k], A[k], F[k], T[k], s[k], rician, self.model.magnitude,
-                bessel_ratio_table(), out[:, k],
-            )  # fmt: skip
+            _sums(table, S[k], A[k], F[k], T[k], s[k], likelihood, out[:, k])
 
         in_chunks(run, range(0, M, _CHUNK), executor)
         if has_field:
@@ -206,8 +213,10 @@ def place(log_T, low, step, last):  # type: ignore[no-untyped-def]  # pragma: no
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, inline="always")
-def sums_of_voxel(values, i, w, a, b, s, inverse, rician, modulus, ratio):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """Return g and H in (A, B, log T) and Σ(|f| − S)² of one voxel s (≥ N)."""
+def sums_of_voxel(values, at, a, b, s, inverse, likelihood):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Return g and H in (A, B, log T) and Σ(|f| − S)² of one voxel s (≥ N), at a `place` of the table; `inverse` is 1/σ²."""
+    i, w = at
+    modulus, ratio = likelihood.modulus, likelihood.ratio
     one, zero = np.float32(1), np.float32(0)
     v = one - w
     gA = gB = gT = AA = AB = AT = BB = BT = TT = sse = zero
@@ -227,7 +236,7 @@ def sums_of_voxel(values, i, w, a, b, s, inverse, rician, modulus, ratio):  # ty
         BB += p1 * p1
         BT += p1 * dM
         TT += dM * dM
-    if rician:
+    if likelihood.rician:
         gA = gB = gT = zero
         for n in range(s.shape[0]):
             p1 = v * values[i, 1, n] + w * values[i + 1, 1, n]
@@ -244,14 +253,13 @@ def sums_of_voxel(values, i, w, a, b, s, inverse, rician, modulus, ratio):  # ty
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
-def _sums(values, low, step, S, A, B, T, sigma, rician, modulus, ratio, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _sums(table, S, A, B, T, sigma, likelihood, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    values, low, step = table
     last = np.float32(values.shape[0] - 1.001)
     for m in range(S.shape[0]):
-        i, w = place(np.log(T[m]), low, step, last)
+        at = place(np.log(T[m]), low, step, last)
         inverse = np.float32(1) / (sigma[m] * sigma[m])
-        g0, g1, g2, h0, h1, h2, h3, h4, h5, sse = sums_of_voxel(
-            values, i, w, A[m], B[m], S[m], inverse, rician, modulus, ratio
-        )
+        g0, g1, g2, h0, h1, h2, h3, h4, h5, sse = sums_of_voxel(values, at, A[m], B[m], S[m], inverse, likelihood)
         out[0, m], out[1, m], out[2, m] = g0, g1, g2
         out[3, m], out[4, m], out[5, m] = h0, h1, h2
         out[6, m], out[7, m], out[8, m] = h3, h4, h5

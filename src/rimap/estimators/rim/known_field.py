@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.estimators.rim.data_term import (
+    Likelihood,
     SignalTable,
     Sums,
     bessel_ratio_table,
@@ -165,6 +166,7 @@ def _fit_voxels(table, grid, fit, images, variances, field, out):  # type: ignor
         (3, M): A, the field, T.
     """
     values, table_low, table_step, ratio = table
+    gaussian, likelihood = Likelihood(False, fit.modulus, ratio), Likelihood(fit.rician, fit.modulus, ratio)
     S, around = images
     s2, s2_around = variances
     phi, gram, prior = grid.phi, grid.gram, grid.prior
@@ -206,17 +208,13 @@ def _fit_voxels(table, grid, fit, images, variances, field, out):  # type: ignor
         shift = min(max(half * (own[k - 1] - own[k + 1]) / curve, -one), one)
         u = min(max(grid.first + (np.float32(k) + shift) * grid.step, fit.low), fit.high)
         inverse = a
-        i, w = place(u, table_low, table_step, last)
-        gA, _, gT, AA, _, AT, _, _, TT, _ = sums_of_voxel(
-            values, i, w, one, F, S[m], inverse, False, fit.modulus, ratio
-        )
+        at = place(u, table_low, table_step, last)
+        gA, _, gT, AA, _, AT, _, _, TT, _ = sums_of_voxel(values, at, one, F, S[m], inverse, gaussian)
         A = max((AA - gA) / (AA + np.float32(1e-12)), zero)
         ridge = s2[m] * weak
         for _ in range(fit.n_steps):
-            i, w = place(u, table_low, table_step, last)
-            gA, _, gT, AA, _, AT, _, _, TT, _ = sums_of_voxel(
-                values, i, w, A, F, S[m], inverse, fit.rician, fit.modulus, ratio
-            )
+            at = place(u, table_low, table_step, last)
+            gA, _, gT, AA, _, AT, _, _, TT, _ = sums_of_voxel(values, at, A, F, S[m], inverse, likelihood)
             gT += ridge * (u - fit.centre)
             AA = np.float32(1.001) * AA + np.float32(1e-6) * s2[m]
             TT = np.float32(1.001) * TT + ridge

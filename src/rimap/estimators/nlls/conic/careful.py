@@ -1,6 +1,6 @@
-"""Numba kernels of the careful search, a voxel at a time: what `nlls_climb` leaves, and images with negative values.
+"""Numba kernels of the careful search, a voxel at a time: what `climb` leaves, and images with negative values.
 
-`separable` has the geometry, `nlls` the method.
+`tables` has the geometry, `search` the method.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Tasks are sorted by node, so that all lanes of a group share its polynomials. What turns out to continue elsewhere (at
 the node beside it, on the edge of the cone, with another number of flips) becomes a task of the next round; what fits
-no pattern is odd, for `nlls_kernels`.
+no pattern is odd, for `careful`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Numba kernels that load images and scan the nodes of T over all flips: where is a search worth its while?
 
 A block is LANES voxels side by side, so that the scan runs on whole vector registers, in single precision. What it
-finds are tasks for `nlls_climb`.
+finds are tasks for `climb`.
 """
 
 from __future__ import annotations
