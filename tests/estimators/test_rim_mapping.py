@@ -272,3 +272,15 @@ def test_less_noise_than_in_training_goes_towards_maximum_likelihood():
     maps, mle = RIM.load("t1").estimate(s), rimap.MLE().estimate(s)
     assert (maps.status == Status.OK).all() and not any("was trained for" in w for w in maps.warnings)
     assert np.percentile(abs(maps["T1"] / mle["T1"] - 1), 95) < 0.004
+
+
+def test_a_map_of_sigma_serves_a_network_without_standard_deviations_of_its_own():
+    """Warnings look at some voxels and at their own σ."""
+    model = rimap.InversionRecovery(tau=[50, 400, 1100, 2500, 4000])
+    kappa = np.ones((3, 60, 60)) * np.reshape([0.65, 1.9, 900.0], (3, 1, 1))
+    sigma = np.linspace(0.01, 0.03, 3600).reshape(60, 60)
+    noise = rimap.Gaussian(sigma=sigma)
+    series = rimap.WeightedSeries(noise.sample(model.signal(kappa), np.random.default_rng(0)), model, noise)
+    for network in ("t1", "universal"):
+        maps = rimap.RIM(network=network, threads=1).estimate(series)
+        assert np.nanmedian(maps["T1"]) == pytest.approx(900, rel=0.02)

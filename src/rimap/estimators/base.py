@@ -133,9 +133,9 @@ def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: fl
     if maps.residual is None or noise is None or noise.sigma is None:
         return ()
     if maps.sd_kappa is None:
-        maps = _with_bound(series, maps)
-    model, p = series.model, series.model.time
-    assert maps.sd_kappa is not None
+        maps = _with_bound(series, maps)  # some voxels, and their noise
+    model, p, noise = series.model, series.model.time, maps.noise
+    assert maps.sd_kappa is not None and noise is not None and noise.sigma is not None
     at = model.index(p.name)
     flat = slice(None, None, -(-maps.status.size // _MANY))
     sigma = np.broadcast_to(np.reshape(noise.sigma, -1), maps.status.size)[flat]

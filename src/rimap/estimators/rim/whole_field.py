@@ -39,7 +39,7 @@ COARSER = 2
 #: Voxels along an axis from which on the grid is coarser.
 LARGE_ENOUGH = 64
 #: Newton steps on every fourth voxel, of each further step of the ladder of λ_B, and on all voxels.
-STEPS, STEPS_OF_A_RUNG, STEPS_OF_ALL = 3, 2, 2
+STEPS, STEPS_OF_A_RUNG, STEPS_OF_ALL = 3, 1, 2
 #: In standard deviations of the field: a change after which the next one is far smaller.
 CLOSE = 0.015
 #: How many voxels determine the one field to begin with.
