@@ -11,7 +11,7 @@ import pytest
 from rimap import Gaussian, Rician, Status, WeightedSeries
 from rimap.errors import InputError
 from rimap.estimators import estimators
-from rimap.estimators.shipped import metadata_of, shipped
+from rimap.estimators.shipped import ANY_SEQUENCE, metadata_of, shipped
 from rimap.signals import SignalModel, signal_models
 from rimap.testing import ESTIMATOR_CHECKS, EstimatorCase, Tolerance
 from rimap.testing.checking import Check, DoesNotApply
@@ -36,6 +36,9 @@ def _cases() -> dict[str, tuple[str, dict[str, object]]]:
     found: dict[str, tuple[str, dict[str, object]]] = {}
     for name, path in shipped().items():
         about = metadata_of(path)
+        if about["sequence"] == ANY_SEQUENCE:
+            found |= {f"{name}, {sequence}": (name, {"sequence": sequence}) for sequence in ("ir", "t2")}
+            continue
         for setting in ({}, {"signed": True, "tr": 6000.0}) if about["sequence"] == "ir" else ({},):
             if all(about["trained_on"].get(k) for k in setting):
                 found[" ".join([name, *setting])] = (name, setting)
@@ -48,11 +51,15 @@ CASES = _cases()
 @pytest.fixture(scope="module", params=CASES)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     name, setting = CASES[request.param]
+    setting = dict(setting)
     path = shipped()[name] if name else _small_resnet(tmp_path_factory.mktemp("nets"))
     about = metadata_of(path)
+    sequence = str(setting.pop("sequence", about["sequence"]))
+    if about["sequence"] == ANY_SEQUENCE:
+        about = {**about, "trained_on": about["trained_on"][sequence]}
     low, high = about["trained_on"]["time_range_ms"]
     times = about["trained_on"]["times_ms"] or np.geomspace(1.2 * low, 0.6 * high, 7).round()
-    return Case(path, about["kind"], signal_models()[about["sequence"]](tau=times, **setting))
+    return Case(path, about["kind"], signal_models()[sequence](tau=times, **setting))
 
 
 def _small_resnet(folder: Path) -> Path:

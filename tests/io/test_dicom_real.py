@@ -23,7 +23,7 @@ pytest.importorskip("dcm2niix")
 def test_values_and_times_are_those_of_the_bids_version(
     shared_data: Path, folder: str, subject: str, sequence: str, n_images: int
 ) -> None:
-    series = read(shared_data / "dicom" / folder)
+    series = read(shared_data / "dicom" / folder, sequence=sequence)
     expected = read(shared_data / "nist_phantom" / f"sub-{subject}", sequence=sequence)
     assert series.model == expected.model
     assert series.images.shape == expected.images.shape == (n_images, 192, 192, 1)

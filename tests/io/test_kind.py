@@ -90,7 +90,8 @@ class TestGradientEchoes:
         assert series.model.name == "t2"
         assert "nothing says whether these are spin or gradient echoes" in series.notes[0]
         assert read(tmp_path, sequence="t2").notes == ()
-        assert read(echoes(tmp_path / "se", ScanningSequence="SE")).notes == ()
+        (decision,) = read(echoes(tmp_path / "se", ScanningSequence="SE")).notes
+        assert "T2 decay (t2) was chosen" in decision
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rimap.estimators.shipped import ANY_SEQUENCE
-
 if TYPE_CHECKING:
     from rimap.signals.base import Setting, SignalModel
 
@@ -128,11 +126,14 @@ def _defaults(sequences: Mapping[str, type[SignalModel]]) -> dict[str, str]:
 
 def _sequences(about: Mapping[str, Any]) -> str:
     """Return for which sequences a network is: one, or any with one amplitude."""
+    from rimap.estimators.shipped import ANY_SEQUENCE
+
     return "any sequence" if about["sequence"] == ANY_SEQUENCE else about["sequence"]
 
 
 def _last(about: Mapping[str, Any]) -> str:
     """Return the relaxation time that a network maps."""
+    from rimap.estimators.shipped import ANY_SEQUENCE
     from rimap.signals import signal_models
 
     return "T" if about["sequence"] == ANY_SEQUENCE else _time(signal_models()[about["sequence"]])
@@ -158,6 +159,8 @@ def _figures(figures: Mapping[str, float], kind: str, T: str) -> str:
 
 def _training(about: dict[str, Any]) -> str:
     """Return what a network was trained on, in words."""
+    from rimap.estimators.shipped import ANY_SEQUENCE
+
     iterations = f"{about['iterations']:,} iterations"
     if about["sequence"] == ANY_SEQUENCE:
         return f"trained on {', '.join(sorted(about['trained_on']))}, {iterations}"

@@ -87,4 +87,4 @@ def read(
         files,
     )
     found = files.load(how)
-    return found if decision is None or not decision.text else replace(found, notes=(note(decision.text), *found.notes))
+    return found if decision is None or not decision.text else replace(found, notes=(*found.notes, note(decision.text)))

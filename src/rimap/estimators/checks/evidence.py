@@ -210,7 +210,7 @@ def _sigma(fit: _Fit, weight: Floats) -> float:
     if not usable.any():
         return float("nan")
     middle = np.array([0.0, *(chi2(0.5, n) for n in range(1, free.max() + 1))])
-    return float(np.sqrt(np.median(rss[usable] / middle[free[usable]])))
+    return float(np.sqrt(np.median(np.maximum(rss[usable], 0) / middle[free[usable]])))
 
 
 def _criterion(chi2s: Floats, has_field: bool, tree: Sequence[NDArray[np.intp]]) -> float:

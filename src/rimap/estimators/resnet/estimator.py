@@ -142,8 +142,9 @@ def _other(model: SignalModel) -> str:
     """Return which ResNet that ships is for so many images, as a piece of advice; nothing where none is."""
     for name, path in shipped().items():
         about = metadata_of(path)
-        seen = about["kind"], about["sequence"], about["trained_on"]["n_images"][0]
-        if seen == ("resnet", model.name, model.n_images):
+        if (about["kind"], about["sequence"]) != ("resnet", model.name):
+            continue
+        if about["trained_on"]["n_images"][0] == model.n_images:
             return f"--network {name}, "
     return ""
 

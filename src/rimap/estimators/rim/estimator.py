@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.estimators.base import Estimator, Progress, part_of, with_conditioning
+from rimap.estimators.base import Estimator, Progress, part_of
 from rimap.estimators.checks import training_range
 from rimap.estimators.checks.missing import screened
 from rimap.estimators.correlated import estimated_in, with_correlation
@@ -269,5 +269,4 @@ def _with_own_sd(maps: ParameterMaps, series: WeightedSeries, sd: F32) -> Parame
     sd[~np.isfinite(maps.kappa)] = np.nan
     for name in series.held:
         sd[series.model.index(name)] = np.nan
-    maps = replace(maps, sd_kappa=sd, settings={**maps.settings, "sd_from": "network"})
-    return with_conditioning(series, maps)
+    return replace(maps, sd_kappa=sd, settings={**maps.settings, "sd_from": "network"})
