@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Of Python and the libraries, and of threads and buffers.
 BASE = 352 << 20
 #: Bytes for each voxel: of its own, and for each image; and those for each voxel of a plane. Measured: docs/files.md.
-_NEEDS = {"nlls": (180, 8), "mle": (420, 12), "rim": (160, 14), "resnet": (300, 16)}
+_NEEDS = {"nlls": (180, 8), "mle": (420, 12), "rim": (210, 14), "resnet": (300, 16)}
 _PLANE = {"rim": (1500, 20), "resnet": (10_000, 40)}
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
