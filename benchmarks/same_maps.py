@@ -18,28 +18,30 @@ from pathlib import Path
 import numpy as np
 
 import rimap
-from rimap.estimators.shipped import metadata_of, shipped
+from rimap.estimators.shipped import ANY_SEQUENCE, metadata_of, shipped
+from rimap.signals.base import SignalModel
 
 SIZE = 72
 TAU_MS = (40.0, 120.0, 300.0, 600.0, 1100.0, 1900.0, 3000.0, 4400.0)
 TE_MS = (8.0, 16.0, 30.0, 55.0, 100.0, 180.0)
 
 
-def cases() -> dict[str, tuple[str, dict[str, object], str, float]]:
-    """Return (network, fields of its model, noise, SNR) of each case, by name."""
-    found: dict[str, tuple[str, dict[str, object], str, float]] = {}
+def cases() -> dict[str, tuple[str, SignalModel, str, float]]:
+    """Return (network, signal model, noise, SNR) of each case, by name."""
+    found: dict[str, tuple[str, SignalModel, str, float]] = {}
     for name, path in shipped().items():
         about = metadata_of(path)
-        times = tuple(about["trained_on"]["times_ms"])
-        if times:
-            found[f"{name} SNR 20"] = (name, {"tau": times}, "Gaussian", 20.0)
-            continue
-        tau = {"tau": TAU_MS if about["sequence"] == "ir" else TE_MS}
-        for noise, snr in (("Gaussian", 100.0), ("Gaussian", 10.0), ("Rician", 4.0)):
-            found[f"{name} {noise} SNR {snr:g}"] = (name, tau, noise, snr)
-        if about["trained_on"]["signed"]:
-            more = {"signed": True, "tr": 6000.0}
-            found[f"{name} signed, TR known, SNR 30"] = (name, tau | more, "Gaussian", 30.0)
+        for sequence in ("ir", "t2") if about["sequence"] == ANY_SEQUENCE else (about["sequence"],):
+            seen = about["trained_on"].get(sequence, about["trained_on"])
+            kind, tau = {"ir": (rimap.InversionRecovery, TAU_MS), "t2": (rimap.T2Decay, TE_MS)}[sequence]
+            if times := tuple(seen["times_ms"]):
+                found[f"{name} SNR 20"] = (name, kind(tau=times), "Gaussian", 20.0)
+                continue
+            for noise, snr in (("Gaussian", 100.0), ("Gaussian", 10.0), ("Rician", 4.0)):
+                found[f"{name} {sequence} {noise} SNR {snr:g}"] = (name, kind(tau=tau), noise, snr)
+            if seen["signed"] and sequence == "ir":
+                signed = kind(tau=tau, signed=True, tr=6000.0)
+                found[f"{name} signed, TR known, SNR 30"] = (name, signed, "Gaussian", 30.0)
     return found
 
 
@@ -54,22 +56,18 @@ def truth(quantity: str) -> np.ndarray:
 
 def write_images(folder: Path) -> None:
     """Write the images of each case, which both versions read."""
-    for i, (network, fields, noise, snr) in enumerate(cases().values()):
-        sequence = metadata_of(shipped()[network])["sequence"]
-        model = {"ir": rimap.InversionRecovery, "t2": rimap.T2Decay}[sequence](**fields)
+    for i, (_, model, noise, snr) in enumerate(cases().values()):
         rng = np.random.default_rng(i)
-        images = getattr(rimap, noise)(sigma=0.65 / snr).sample(model.signal(truth(sequence)), rng)
+        images = getattr(rimap, noise)(sigma=0.65 / snr).sample(model.signal(truth(model.name)), rng)
         np.save(folder / f"{i}.npy", images.astype(np.float32))
 
 
 def map_images(folder: Path, out: Path) -> None:
     """Map the images with the version that is imported."""
     out.mkdir(exist_ok=True)
-    for i, (network, fields, noise, snr) in enumerate(cases().values()):
-        about = metadata_of(shipped()[network])
-        model = {"ir": rimap.InversionRecovery, "t2": rimap.T2Decay}[about["sequence"]](**fields)
+    for i, (network, model, noise, snr) in enumerate(cases().values()):
         series = rimap.WeightedSeries(np.load(folder / f"{i}.npy"), model, getattr(rimap, noise)(sigma=0.65 / snr))
-        kind = {"rim": rimap.RIM, "resnet": rimap.ResNet}[about["kind"]]
+        kind = {"rim": rimap.RIM, "resnet": rimap.ResNet}[metadata_of(shipped()[network])["kind"]]
         maps = kind(network=network, threads=1).estimate(series)
         np.savez(out / f"{i}.npz", kappa=maps.kappa, status=maps.status)
 
@@ -98,7 +96,7 @@ def main() -> None:
         for i, case in enumerate(cases()):
             a, b = (np.load(folder / out / f"{i}.npz") for out in ("before", "now"))
             off = abs(b["kappa"] - a["kappa"]) / np.where(a["kappa"] == 0, 1, abs(a["kappa"]))
-            tissue = truth(metadata_of(shipped()[cases()[case][0]])["sequence"])[0] > 0  # air is rounding of noise
+            tissue = truth(cases()[case][1].name)[0] > 0  # air is rounding of noise
             off = off[np.isfinite(a["kappa"]) & np.isfinite(b["kappa"]) & tissue]
             worst = max(worst, float(off.max()))
             print(

@@ -2,7 +2,8 @@
 
 python -m benchmarks.ship runs/t1/t1.onnx --description "T1, any protocol" --figures runs/bench_t1.json
 
-The file is written anew by this version (the same weights); no path of the machine that trained it is kept.
+This version writes the file again. The weights of a RIM stay the same; those of a ResNet, which are 97 % of the wheel, become
+integers of 16 bits (`rimap.estimators.networks.sixteen_bits`). No path of the machine that trained it is kept.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import onnx
 
 from rimap.estimators.networks.export import save_onnx
 from rimap.estimators.networks.restore import written_anew
+from rimap.estimators.networks.sixteen_bits import in_sixteen_bits
 from rimap.estimators.shipped import CHECKSUMS, METADATA, WEIGHTS, metadata_of
 
 
@@ -36,7 +38,7 @@ def main() -> None:
                 of[key] = [Path(a).name for a in of[key]]
     if init := about["recipe"].get("init"):
         about["recipe"]["init"] = "/".join(Path(init).parts[-2:])
-    model = written_anew(str(args.network)) if about["kind"] == "rim" else onnx.load(str(args.network))
+    model = written_anew(str(args.network)) if about["kind"] == "rim" else in_sixteen_bits(onnx.load(str(args.network)))
     onnx.helper.set_model_props(model, {METADATA: json.dumps(about)})
     out = WEIGHTS / f"{about['name']}.onnx"
     save_onnx(model, out)

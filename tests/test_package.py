@@ -41,7 +41,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
     assert not [n for n in names if "tests" in n.split("/") or n.endswith((".pyc", ".nbi", ".nbc"))]
     others = {n.split("/")[0] for n in names - package}
     assert others == {f"rimap-{rimap.__version__}.dist-info"}
-    assert built[0].stat().st_size < 90e6
+    assert built[0].stat().st_size < 25e6
 
 
 def test_the_wheel_says_what_it_is(built):

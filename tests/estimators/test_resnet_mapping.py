@@ -4,15 +4,20 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from onnx import numpy_helper
+
 import rimap
 from rimap.errors import InputError
+from rimap.estimators.networks.export import save_onnx
 from rimap.estimators.networks.resnet import ResNet as Module
+from rimap.estimators.networks.sixteen_bits import in_sixteen_bits
 from rimap.estimators.resnet.estimator import ResNet
-from rimap.estimators.shipped import session
+from rimap.estimators.shipped import metadata_of, session, shipped
 from rimap.training.loop import export
 from rimap.training.recipe import training_recipe
 
@@ -38,6 +43,46 @@ def test_onnx_is_torch(network):
     with torch.no_grad():
         expected = net(torch.from_numpy(S)).numpy()
     np.testing.assert_allclose(session(path, 1).run(None, {"S": S})[0], expected, atol=1e-5)
+
+
+def unrounded(model, rng):
+    """Return a ResNet that ships with float32 weights, each anywhere in the interval that its 16-bit integer stands for."""
+    out = onnx.ModelProto()
+    out.CopyFrom(model)
+    values = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    scales = [name for name in values if name.endswith(".scale")]
+    del out.graph.initializer[:], out.graph.node[:]
+    for name in (n.removesuffix(".scale") for n in scales):
+        integers, scale = values.pop(f"{name}.integers"), values.pop(f"{name}.scale")
+        values[name] = ((integers + rng.uniform(-0.5, 0.5, integers.shape)) * scale).astype(np.float32)
+    out.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in values.items())
+    out.graph.node.extend(n for n in model.graph.node if n.op_type not in ("Cast", "Mul"))
+    return out
+
+
+@pytest.mark.parametrize("name", ["resnet_t1_31", "resnet_t2"])
+def test_sixteen_bits_give_the_same_maps_from_half_of_the_file(name, tmp_path):
+    path = shipped()[name]
+    about, rng = metadata_of(path), np.random.default_rng(0)
+    whole = unrounded(onnx.load(str(path)), rng)
+    half = in_sixteen_bits(whole)
+    for stem, model in (("whole", whole), ("half", half)):
+        save_onnx(model, tmp_path / f"{stem}.onnx")
+    T = np.repeat(np.array([400.0, 800.0, 1400.0, 3500.0]), 6)[:, None] + np.zeros((24, 16))
+    times = about["trained_on"]["times_ms"]
+    model = rimap.T2Decay(tau=times) if about["sequence"] == "t2" else rimap.InversionRecovery(tau=times)
+    kappa = [0.8 + 0 * T, T / 10] if about["sequence"] == "t2" else [0.8 + 0 * T, 1.8 + 0 * T, T]
+    S = (model.signal(kappa) + 0.03 * rng.standard_normal((len(times), *T.shape)))[None].astype(np.float32)
+    a, b = (session(tmp_path / f"{stem}.onnx", 1).run(None, {"S": S})[0][0] for stem in ("whole", "half"))
+    np.testing.assert_allclose(b, a, rtol=1e-3)
+    assert (abs(b - a) > 0).any()
+    assert (tmp_path / "half.onnx").stat().st_size < 0.52 * (tmp_path / "whole.onnx").stat().st_size
+    assert in_sixteen_bits(half) == half
+
+
+def test_the_resnets_that_ship_are_stored_in_sixteen_bits():
+    found = [path for path in shipped().values() if metadata_of(path)["kind"] == "resnet"]
+    assert found and all(in_sixteen_bits(model) == model for model in (onnx.load(str(path)) for path in found))
 
 
 def test_maps_of_a_series(network):
