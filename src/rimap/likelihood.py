@@ -18,6 +18,9 @@ from rimap.arrays import Array, bessel_e, floating, is_torch, namespace
 from rimap.errors import InputError
 from rimap.signals.base import SignalModel
 
+#: The condition of an information of unit diagonal from which on it is singular.
+LARGEST_CONDITION = 1e14
+
 
 class Normals(Protocol):
     """Where noise is drawn from: a `numpy.random.Generator`, or values that are correlated in space."""
@@ -216,12 +219,12 @@ def fisher_information(model: SignalModel, noise: Noise, kappa: Any) -> Array:
     return (info[:, None, None] * d[:, :, None] * d[:, None, :]).sum(0)
 
 
-def cramer_rao_sd(
+def cramer_rao_covariance(
     model: SignalModel, noise: Noise, kappa: Any, *, held: Iterable[str] | None = None
 ) -> NDArray[np.float64]:
-    """Return the smallest standard deviation (Q, *X) that an unbiased estimator can have, voxel by voxel.
+    """Return the smallest covariance (Q, Q, *X) that an unbiased estimator can have, voxel by voxel: the inverse of the information.
 
-    NaN where the information is singular (at A = 0, for instance), and for what is known.
+    NaN where the information is singular (at A = 0, for instance), and in rows and columns of what is known.
 
     Parameters
     ----------
@@ -231,14 +234,26 @@ def cramer_rao_sd(
     known = {p.name for p in model.parameters if p.given} if held is None else set(held)
     free = [q for q, p in enumerate(model.parameters) if p.name not in known]
     F = np.asarray(fisher_information(model, noise, kappa), dtype=float)
-    out = np.full(F.shape[1:], np.nan)
+    out = np.full(F.shape, np.nan)
     F = np.moveaxis(F[np.ix_(free, free)], (0, 1), (-2, -1))
-    d = np.sqrt(np.einsum("...ii->...i", F))
     with np.errstate(all="ignore"):
-        scaled = F / (d[..., :, None] * d[..., None, :])  # unit diagonal: well conditioned whatever the units
-        bad = ~np.isfinite(scaled).all((-2, -1)) | (np.linalg.cond(np.nan_to_num(scaled)) > 1e14)
+        d = np.sqrt(np.einsum("...ii->...i", F))
+        unit = d[..., :, None] * d[..., None, :]
+        scaled = F / unit  # unit diagonal: well conditioned whatever the units
+        bad = ~np.isfinite(scaled).all((-2, -1)) | (np.linalg.cond(np.nan_to_num(scaled)) > LARGEST_CONDITION)
         scaled[bad] = np.eye(F.shape[-1])
-        variance = np.einsum("...ii->...i", np.linalg.inv(scaled)) / d**2
-        variance[bad] = np.nan
-        out[free] = np.moveaxis(np.sqrt(variance), -1, 0)
+        covariance = np.linalg.inv(scaled) / unit
+        covariance[bad] = np.nan
+    out[np.ix_(free, free)] = np.moveaxis(covariance, (-2, -1), (0, 1))
     return out
+
+
+def cramer_rao_sd(
+    model: SignalModel, noise: Noise, kappa: Any, *, held: Iterable[str] | None = None
+) -> NDArray[np.float64]:
+    """Return the smallest standard deviation (Q, *X) that an unbiased estimator can have, voxel by voxel.
+
+    NaN where the information is singular, and for what is known; parameters as of `cramer_rao_covariance`.
+    """
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.sqrt(np.einsum("qq...->q...", cramer_rao_covariance(model, noise, kappa, held=held))))

@@ -277,3 +277,17 @@ def test_python_reads_a_series_with_the_model_that_the_command_line_maps(sequenc
         assert all(getattr(series.model, name) == value for name, value in request.settings.items())
     else:
         assert not any("was chosen" in str(n) for n in series.notes)
+
+
+def test_what_only_a_train_has_can_be_given_in_python(scan: Path) -> None:
+    series = rimap.read(
+        scan, given={"T1": 900.0}, settings={"refocusing_angle": 170.0}, times_ms=iter(TRAINS["10 echoes"])
+    )
+    assert isinstance(series.model, MultiEchoSpinEcho) and series.given["T1"] == 900.0
+    assert np.all(np.asarray(series.model.refocusing_angle) == 170.0) and len(series.model.times) == 10
+
+
+@pytest.mark.parametrize("option", [{"settings": {"refocusing_angel": 170.0}}, {"given": {"TT1": 900.0}}])
+def test_a_name_that_no_model_has_is_refused_in_python(scan: Path, option: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(next(iter(option.values()))))):
+        rimap.read(scan, **option)

@@ -124,19 +124,23 @@ def _defaults(sequences: Mapping[str, type[SignalModel]]) -> dict[str, str]:
     return {name: f" (default for {', '.join(sorted(names))})" for name, names in found.items()}
 
 
-def _sequences(about: Mapping[str, Any]) -> str:
-    """Return for which sequences a network is: one, or any with one amplitude."""
+def _is_for_any(about: Mapping[str, Any]) -> bool:
+    """Return whether a network maps any sequence with one amplitude."""
     from rimap.estimators.shipped import ANY_SEQUENCE
 
-    return "any sequence" if about["sequence"] == ANY_SEQUENCE else about["sequence"]
+    return bool(about["sequence"] == ANY_SEQUENCE)
+
+
+def _sequences(about: Mapping[str, Any]) -> str:
+    """Return for which sequences a network is: one, or any with one amplitude."""
+    return "any sequence" if _is_for_any(about) else about["sequence"]
 
 
 def _last(about: Mapping[str, Any]) -> str:
     """Return the relaxation time that a network maps."""
-    from rimap.estimators.shipped import ANY_SEQUENCE
     from rimap.signals import signal_models
 
-    return "T" if about["sequence"] == ANY_SEQUENCE else _time(signal_models()[about["sequence"]])
+    return "T" if _is_for_any(about) else _time(signal_models()[about["sequence"]])
 
 
 def _figures(figures: Mapping[str, float], kind: str, T: str) -> str:
@@ -159,10 +163,8 @@ def _figures(figures: Mapping[str, float], kind: str, T: str) -> str:
 
 def _training(about: dict[str, Any]) -> str:
     """Return what a network was trained on, in words."""
-    from rimap.estimators.shipped import ANY_SEQUENCE
-
     iterations = f"{about['iterations']:,} iterations"
-    if about["sequence"] == ANY_SEQUENCE:
+    if _is_for_any(about):
         return f"trained on {', '.join(sorted(about['trained_on']))}, {iterations}"
     seen, T = about["trained_on"], _last(about)
 

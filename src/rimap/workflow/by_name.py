@@ -5,10 +5,10 @@ A data set may hold series of several kinds. A name is for the series whose mode
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rimap.errors import InputError, did_you_mean
 from rimap.workflow.request import Request
@@ -67,15 +67,29 @@ def check_names(request: Request, models: Collection[type[SignalModel]]) -> None
 
 def named_by(request: Request, model: type[SignalModel], other: type[SignalModel]) -> str:
     """Return the first option that the user gave which one model has and another has not, "" if there is none."""
-    for option, names, of in (
-        ("--set", request.settings, setting_names),
-        ("--given", request.given, known_names),
-        ("--fixed", request.fixed, _nonlinear),
-        ("--bounds", request.bounds, _estimated),
-    ):
-        for name in names:
-            if name in of(model) and name not in of(other):
-                return f"{option} {name}"
+    options = (
+        Option("--set ", request.settings, setting_names),
+        Option("--given ", request.given, known_names),
+        Option("--fixed ", request.fixed, _nonlinear),
+        Option("--bounds ", request.bounds, _estimated),
+    )
+    return first_named(options, model, other)
+
+
+class Option(NamedTuple):
+    """An option that takes names: how it is written, the names that the user gave, and which names a model has for it."""
+
+    written: str
+    names: Iterable[str]
+    of_model: Callable[[type[SignalModel]], Collection[str]]
+
+
+def first_named(options: Iterable[Option], model: type[SignalModel], other: type[SignalModel]) -> str:
+    """Return the first name that was given, with its option, which one model has and another has not; "" if there is none."""
+    for option in options:
+        for name in option.names:
+            if name in option.of_model(model) and name not in option.of_model(other):
+                return f"{option.written}{name}"
     return ""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from rimap.advice import note
 from rimap.errors import InputError
 from rimap.likelihood import Gaussian
-from rimap.workflow.by_name import constraints_for, known_names, named_by, recorded, setting_names
+from rimap.workflow.by_name import (
+    Option,
+    constraints_for,
+    first_named,
+    known_names,
+    named_by,
+    recorded,
+    setting_names,
+)
 from rimap.workflow.opening import opened
 from rimap.workflow.request import Request
 
@@ -138,19 +146,33 @@ def decide_reading(how: Reading, files: SeriesFiles) -> tuple[Reading, Decision 
     models = (own, *(m for m in signal_models().values() if m.chosen_over == own.name))
     if how.sequence is not None or len(models) == 1:
         return how, None
+    how = replace(how, times_ms=_list_of(how.times_ms), tr_ms=_list_of(how.tr_ms))
     settings = dict(how.settings or {})
-    options = {"settings=": (settings, setting_names), "given=": (how.given or {}, known_names)}
-    named = {
-        rival.name: next(
-            (f"{option}{name}" for option, (names, of) in options.items() for name in names
-             if name in of(rival) and name not in of(own)), "",
-        )
-        for rival in models[1:]
-    }  # fmt: skip
+    options = (Option("settings=", settings, setting_names), Option("given=", how.given or {}, known_names))
+    named = {rival.name: first_named(options, rival, own) for rival in models[1:]}
     may_have_floor = not isinstance(how.noise, Gaussian)
-    found = _of_models(models, lambda name: files.open(replace(how, sequence=name)), settings, named, may_have_floor)
+    readings = {model.name: _reading_for(how, model, models) for model in models}
+    found = _of_models(models, lambda name: files.open(readings[name]), settings, named, may_have_floor)
     chosen = {} if found.candidate is None else signal_models()[found.sequence].candidates[found.candidate]
-    return replace(how, sequence=found.sequence, settings={**settings, **chosen}), found
+    how = readings[found.sequence]
+    return replace(how, settings={**(how.settings or {}), **chosen}), found
+
+
+def _list_of(values: Any) -> Any:
+    """Return values that can be read more than once."""
+    return list(values) if isinstance(values, Iterator) else values
+
+
+def _reading_for(how: Reading, model: type[SignalModel], models: Collection[type[SignalModel]]) -> Reading:
+    """Return how to read a series as one of its models: without what only another one of them has."""
+
+    def without(named: Mapping[str, Any] | None, names_of: Callable[[type[SignalModel]], list[str]]) -> dict[str, Any]:
+        others = {name for m in models for name in names_of(m)} - set(names_of(model))
+        return {name: value for name, value in (named or {}).items() if name not in others}
+
+    return replace(
+        how, sequence=model.name, settings=without(how.settings, setting_names), given=without(how.given, known_names)
+    )
 
 
 def _of_models(

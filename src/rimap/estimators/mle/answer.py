@@ -63,15 +63,16 @@ class Answer:
     def take(self, series: WeightedSeries, found: Found) -> None:
         """Take what was found voxel by voxel."""
         done = np.isfinite(found.kappa).all(0)
-        self.kappa[:, done], self.sd[:, done] = found.kappa[:, done], found.sd[:, done]
+        self.kappa[:, done] = found.kappa[:, done]
+        Q = len(self.kappa)
+        diagonal = [row for row, (i, j) in enumerate(zip(*np.triu_indices(Q))) if i == j]
+        self.sd[:, done] = np.sqrt(found.covariance[diagonal][:, done])
         self.residual[done] = np.sqrt(found.squares[done] / series.model.n_images)
         self.status[:] = found.status
         if self.covariance is not None:
-            pairs = zip(*np.triu_indices(len(self.kappa)))
-            for row, (i, j) in enumerate(pairs):
-                value = found.covariance[i, j, done]
-                known = np.isnan(value) & np.isfinite(found.sd[:, done]).any(0)
-                self.covariance[row, done] = np.where(known, 0.0, value)
+            covariance = found.covariance[:, done]
+            known = np.isnan(covariance) & np.isfinite(self.sd[:, done]).any(0)
+            self.covariance[:, done] = np.where(known, 0.0, covariance)
 
 
 def write(

@@ -163,7 +163,7 @@ def _maximise(options: MLE, screen: Screened, progress: Progress | None) -> Para
     status = usable(series, noise)
     voxels = np.flatnonzero(status == Status.OK)
     answer = Answer.empty(series, status)
-    if len(voxels) and len(model.amplitudes) > 1 and (unknown is None or lambda_B == 0):
+    if len(voxels) and len(model.amplitudes) > 1 and lambda_B == 0:
         answer.take(series, maximise(series, noise, status, options._least_squares))
     elif len(voxels):
         with ThreadPoolExecutor(options.threads or cores()) as pool:

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.estimators.nlls.covariance import packed
 from rimap.estimators.nlls.estimator import NLLS
 from rimap.estimators.nlls.sharing import cores
-from rimap.likelihood import Gaussian, Noise, fisher_information, gradient
+from rimap.likelihood import Gaussian, Noise, cramer_rao_covariance, fisher_information, gradient
 from rimap.series import Status, WeightedSeries
 from rimap.signals.base import SignalModel
 
@@ -33,13 +34,12 @@ DAMPING, LARGEST_DAMPING = 1e-3, 1e8
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What was found in all voxels (M): κ and its standard deviations (Q, M), Σ(S − f)² (M), status (M), covariance (Q, Q, M)."""
+    """What was found in all voxels (M): κ (Q, M), its covariance (Q (Q + 1)/2, M) row by row, Σ(S − f)² (M), and status (M)."""
 
     kappa: Array
-    sd: Array
+    covariance: Array
     squares: Array
     status: NDArray[np.uint8]
-    covariance: Array
 
 
 def maximise(series: WeightedSeries, noise: Noise, status: NDArray[np.uint8], least_squares: NLLS) -> Found:
@@ -55,9 +55,7 @@ def maximise(series: WeightedSeries, noise: Noise, status: NDArray[np.uint8], le
     free = [q for q, p in enumerate(model.parameters) if p.name not in held]
     images = series.images.reshape(model.n_images, M)
     sigma = np.broadcast_to(np.asarray(noise.sigma, float), series.shape).reshape(M)
-    out = Found(
-        np.full((Q, M), np.nan), np.full((Q, M), np.nan), np.full(M, np.nan), status.copy(), np.full((Q, Q, M), np.nan)
-    )
+    out = Found(np.full((Q, M), np.nan), np.full((Q * (Q + 1) // 2, M), np.nan), np.full(M, np.nan), status.copy())
     starts = [_from(series, least_squares, S).reshape(Q, M) for S in _seen_as(series, noise)]
     voxels = np.flatnonzero((status == Status.OK) & np.isfinite(starts[0]).all(0))
     out.status[np.setdiff1d(np.flatnonzero(status == Status.OK), voxels)] = Status.NO_SIGNAL
@@ -75,10 +73,9 @@ def maximise(series: WeightedSeries, noise: Noise, status: NDArray[np.uint8], le
         out.kappa[:, at] = best
         out.squares[at] = ((S - model.signal(best)) ** 2).sum(0)
         at_bound = problem.at_bound(best)
-        covariance = problem.covariance(best)
-        covariance[:, :, at_bound] = np.nan
-        out.covariance[:, :, at] = covariance
-        out.sd[:, at] = np.sqrt(np.einsum("qqv->qv", covariance))
+        covariance = packed(cramer_rao_covariance(model, of_noise, best, held=held))
+        covariance[:, at_bound] = np.nan
+        out.covariance[:, at] = covariance
         out.status[at[at_bound]] = Status.AT_BOUND
         out.status[at[~at_bound & ~converged]] = Status.NOT_CONVERGED
 
@@ -163,20 +160,6 @@ class _Problem:
         ends = [(kappa[q], self.model.parameters[q].bounds) for q in self.free]
         near = [(x <= lo + 1e-9 * abs(lo)) | (x >= hi - 1e-9 * abs(hi)) for x, (lo, hi) in ends]
         return np.asarray(np.logical_or.reduce(near))
-
-    def covariance(self, kappa: Array) -> Array:
-        """Return the covariance of κ (Q, Q, V), NaN of what is known and where the information is singular."""
-        F, unit = self._information(kappa), self._unit(kappa)
-        out = np.full((len(kappa), *kappa.shape), np.nan)
-        d = np.sqrt(np.einsum("vii->vi", F))
-        with np.errstate(all="ignore"):
-            scaled = F / (d[:, :, None] * d[:, None, :])
-            bad = ~np.isfinite(scaled).all((1, 2)) | (np.linalg.cond(np.nan_to_num(scaled)) > 1e14)
-            scaled[bad] = np.eye(F.shape[-1])
-            inverse = np.linalg.inv(scaled) / (d[:, :, None] * d[:, None, :])
-            inverse[bad] = np.nan
-        out[np.ix_(self.free, self.free)] = np.moveaxis(inverse, 0, -1) * unit[:, None] * unit[None]
-        return out
 
 
 def _steps(F: Array, g: Array, damping: Array, held: NDArray[np.bool_]) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.estimators.table import ShapeTable, levels
-from rimap.likelihood import Gaussian, Noise, fisher_information
+from rimap.likelihood import Gaussian, Noise, cramer_rao_covariance
 from rimap.series import ParameterMaps, Status
 from rimap.signals.base import SignalModel
 
@@ -40,7 +40,8 @@ def covariance_for(
         return out
     for voxels in np.array_split(ok, len(ok) // CHUNK + 1):
         sigma = noise.sigma if np.ndim(noise.sigma) == 0 else np.asarray(noise.sigma).reshape(-1)[voxels]
-        flat[:, voxels] = _exact(model, type(noise)(sigma=sigma), kappa[:, voxels], set(held))
+        found = cramer_rao_covariance(model, type(noise)(sigma=sigma), kappa[:, voxels], held=held)
+        flat[:, voxels] = packed(found)
     return out
 
 
@@ -91,17 +92,6 @@ def _from_table(
     )
 
 
-def _exact(model: SignalModel, noise: Noise, kappa: NDArray[Any], held: set[str]) -> NDArray[np.float64]:
-    """Return the packed covariance of voxels κ (Q, V) from the Fisher information of any noise."""
-    Q = len(model.parameters)
-    free = np.array([q for q, p in enumerate(model.parameters) if p.name not in held])
-    full = np.full((kappa.shape[1], Q, Q), np.nan)
-    F = np.moveaxis(np.asarray(fisher_information(model, noise, kappa), dtype=float)[np.ix_(free, free)], -1, 0)
-    with np.errstate(all="ignore"):
-        d = np.sqrt(np.einsum("vii->vi", F))
-        scaled = F / (d[:, :, None] * d[:, None, :])
-        good = np.isfinite(scaled).all((1, 2)) & (np.linalg.cond(np.nan_to_num(scaled)) < 1e14)
-    if good.any():
-        rows = np.ix_(np.flatnonzero(good), free, free)
-        full[rows] = np.linalg.inv(scaled[good]) / (d[good][:, :, None] * d[good][:, None, :])
-    return np.ascontiguousarray(full[:, *np.triu_indices(Q)].T)
+def packed(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the upper triangle row by row, (Q (Q + 1)/2, *X), of covariances (Q, Q, *X)."""
+    return np.ascontiguousarray(covariance[np.triu_indices(len(covariance))])

@@ -91,6 +91,10 @@ class FieldGrid:
         return field
 
     @cached_property
+    def _unit(self) -> float:
+        return unit_of(self.series)
+
+    @cached_property
     def _voxel_size(self) -> tuple[float, ...]:
         return tuple(v * (self.binned if i < 2 else 1) for i, v in enumerate(self.series.voxel_size))
 
@@ -122,7 +126,7 @@ class FieldGrid:
     def at(self, padded: Array) -> Information:
         """Return what the data say at a field."""
         series, field, each = self.series, self.cropped(padded), self.each
-        unit, noise = unit_of(series), series.noise or Gaussian()
+        unit, noise = self._unit, series.noise or Gaussian()
         g, w = np.zeros(field.shape), np.zeros(field.shape)
         squares, own = np.full(series.shape, np.nan), np.full(series.shape, np.nan)
         say = np.zeros(series.shape, bool)
@@ -136,10 +140,9 @@ class FieldGrid:
             sigma = noise.sigma[k] if np.ndim(noise.sigma) else noise.sigma
             sigma = np.maximum(np.asarray(sigma) / unit, PRECISION)
             found = _of_slice(series, S, here, sigma, known_at(series, k), self.pool)
-            if not self.all_have_a_say:
-                found.g[~found.say] = found.w[~found.say] = 0.0
+            counts = selected if self.all_have_a_say else selected & found.say
             for out, values in ((g, found.g), (w, found.w)):
-                out[k] = each * binned(np.where(selected, values, 0.0), out[k].shape, self.binned)
+                out[k] = each * binned(np.where(counts, values, 0.0), out[k].shape, self.binned)
             for whole, part in ((squares, found.squares), (own, found.own)):
                 whole[k] = np.where(selected, part, np.nan)
             say[k], carried[(slice(None), *k)] = selected & found.say, found.carried

@@ -89,15 +89,16 @@ class Loop:
             sse[far] = data.of_voxels(far)(np.ascontiguousarray(carried[:, far][:, None, None])).sse[0, 0]
         return Step(carried, sse, sd)
 
-    def _restored(self, data: DataTerm, u: F32, sums: Sums, sd_of_u: F32) -> Step:
+    def _restored(self, data: DataTerm, carried: F32, sums: Sums, u: F32, sd_of_u: F32) -> Step:
         """Return the last estimate with what it lacks of what the data show."""
-        carried = from_state(self.config, self.layout, u).astype(np.float32)
         quadratic = Quadratic.of(self.config, self.layout, carried, sums, data.problem.sigma)
         u, sd_of_u = restored(u.astype(np.float32), sd_of_u, quadratic)
-        bounds = box(self.config, self.layout)
-        u = np.stack([np.clip(x, lo, hi) for x, (lo, hi) in zip(u, bounds)])
-        carried = from_state(self.config, self.layout, u).astype(np.float32)
+        carried = from_state(self.config, self.layout, self._within(u)).astype(np.float32)
         return Step(carried, data(carried).sse, self._sd(carried, sd_of_u))
+
+    def _within(self, u: F32) -> F32:
+        """Return a state inside its box."""
+        return np.stack([np.clip(x, lo, hi) for x, (lo, hi) in zip(u, box(self.config, self.layout))])
 
     def _share_of_farthest(self, sigma: F32) -> F32:
         """Return 1, and less if noise is below that of the training: towards maximum likelihood, which is then best."""
@@ -121,12 +122,11 @@ class Loop:
         else:
             carried = data.at_field(start_field)
         bounds = box(config, layout)
-        u = to_state(config, layout, carried)
-        u = np.stack([np.clip(x, lo, hi) for x, (lo, hi) in zip(u, bounds)])
+        u = self._within(to_state(config, layout, carried))
         memory = [np.zeros((1, config.features, h, w), np.float32)] * 2
-        sums = data(carried)
+        sums, sd_of_u = data(carried), None
         yield Step(carried, sums.sse)
-        for step in range(config.n_steps):
+        for _ in range(config.n_steps):
             quadratic = Quadratic.of(config, layout, carried, sums, sigma)
             x = np.stack([c.astype(np.float32) for c in cell_inputs(config, u, sums, quadratic, len(S))], 1)
             feed = {"x": x, "h1": memory[0], "h2": memory[1]}
@@ -139,10 +139,9 @@ class Loop:
             carried = from_state(config, layout, u).astype(np.float32)
             sums = data(carried)
             sd_of_u = sd_of(config, log_sd, unit) if config.sd_outputs else None
-            if config.restore and sd_of_u is not None and step == config.n_steps - 1:
-                yield self._restored(data, u, sums, sd_of_u)
-            else:
-                yield Step(carried, sums.sse, None if sd_of_u is None else self._sd(carried, sd_of_u))
+            yield Step(carried, sums.sse, None if sd_of_u is None else self._sd(carried, sd_of_u))
+        if config.restore and sd_of_u is not None:
+            yield self._restored(data, carried, sums, u, sd_of_u)
 
     def _sd(self, carried: F32, sd_of_u: F32) -> F32:
         """Return the standard deviations of the estimate: those of u, through the slope of what is carried in u."""

@@ -101,12 +101,11 @@ def _newton(grid: FieldGrid, field: Array, lambda_B: float, steps: int) -> Array
 
 
 class _Rung(NamedTuple):
-    """Where the ladder of λ_B stands: half the AIC, λ_B, the field on the box, and what the data say there."""
+    """A step of the ladder of λ_B: half the AIC, λ_B, and the field on the box."""
 
     cost: float
     lambda_B: float
     padded: Array
-    here: Information
 
 
 def _chosen(grid: FieldGrid, series: WeightedSeries, field: Array) -> tuple[Array, float]:
@@ -142,26 +141,22 @@ def _least(grid: FieldGrid, padded: Array, here: Information, excess: float) -> 
     """
     k, d = grid.each, sum(n > 1 for n in grid.shape)
     per_freedom = 1 + (k - 1) * 0.5 * (1 + d / 4)
-    costs: dict[float, float] = {}
-    best: _Rung | None = None
-    counts = None
+    for _ in range(STEPS):  # to the stiffest field, from which the ladder begins
+        padded, changed = grid.step(padded, here, LADDER[0])
+        here = grid.at(padded)
+        if changed < CLOSE:
+            break
+    counts, best, costs = here.say, _one_value(grid, padded, here, excess), dict[float, float]()
     for lambda_B in LADDER:
-        for _ in range(STEPS_OF_A_RUNG if costs else STEPS):
-            padded, changed = grid.step(padded, here, lambda_B)
+        for _ in range(STEPS_OF_A_RUNG if costs else 0):
+            padded, _ = grid.step(padded, here, lambda_B)
             here = grid.at(padded)
-            if changed < CLOSE:
-                break
-        if counts is None:
-            counts = here.say
-            best = _one_value(grid, padded, here, excess)
         dof = grid.box.degrees_of_freedom(here.w.reshape(-1), grid.penalty(lambda_B))
-        cost = 0.5 * k * float(here.squares[counts].sum()) / excess + per_freedom * dof
-        costs[lambda_B] = cost
-        if best is None or cost < best.cost:
-            best = _Rung(cost, lambda_B, padded, here)
+        costs[lambda_B] = cost = 0.5 * k * float(here.squares[counts].sum()) / excess + per_freedom * dof
+        if cost < best.cost:
+            best = _Rung(cost, lambda_B, padded)
         elif len(costs) > 1:
             break
-    assert best is not None
     return best._replace(lambda_B=of_least_cost(costs, best.lambda_B))
 
 
@@ -171,7 +166,7 @@ def _one_value(grid: FieldGrid, padded: Array, here: Information, excess: float)
     change = float((here.w * (field := grid.cropped(padded)) - here.g).sum()) / total - field
     cost = 0.5 * grid.each * float(here.squares[here.say].sum())
     cost += float((here.g * change + 0.5 * here.w * change**2).sum())
-    return _Rung(cost / excess + 1.0, math.inf, grid.padded(field + change), here)
+    return _Rung(cost / excess + 1.0, math.inf, grid.padded(field + change))
 
 
 def _shared(grid: FieldGrid, series: WeightedSeries, padded: Array) -> float:
