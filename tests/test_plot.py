@@ -54,7 +54,7 @@ def test_units_title_slices_and_black():
     figure = rimap.plot(maps_of())
     assert isinstance(figure, mpl.figure.Figure)
     *panels, bar = figure.axes
-    assert [p.get_xlabel() for p in panels] == ["slice 0", "slice 2", "slice 3", "slice 5"]
+    assert [p.get_xlabel() for p in panels] == ["slice 1", "slice 3", "slice 4", "slice 6"]
     assert bar.get_ylabel() == "T1 (ms)" and figure.get_suptitle() == "T1, NLLS"
     assert "R at the left" in panels[0].get_ylabel()
     (image,) = panels[0].get_images()
@@ -101,7 +101,7 @@ def test_nothing_estimated_is_black_all_over():
     ("options", "message"),
     [
         ({"name": "T2"}, "expected one of the maps T1, B, A of inversion recovery, got 'T2'"),
-        ({"slices": 6}, "slices: expected numbers from 0 to 5, got 6"),
+        ({"slices": 6}, "slices: expected indices from 0 to 5, got 6"),
         ({"slices": []}, "slices: expected"),
         ({"window": (100, 100)}, "window"),
     ],

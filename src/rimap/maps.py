@@ -19,7 +19,7 @@ from rimap.likelihood import Noise
 from rimap.quantities import is_relaxation, name_of, palette_of, quantities_of, quantity, values_of, window_of
 from rimap.signals.base import Derived, SignalModel, Values
 from rimap.signals.settings import unit_symbol
-from rimap.slices import view_of
+from rimap.slices import slice_number, view_of
 
 
 class Status(IntEnum):
@@ -286,7 +286,7 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
                     k,
                     self.window(q.name),
                     palette_of(q),
-                    f"{label}, slice {k}",
+                    f"{label}, slice {slice_number(k)}",
                     log=is_relaxation(q),
                     bar=True,
                 )

@@ -14,7 +14,7 @@ from rimap.errors import InputError
 from rimap.quantities import Quantity, is_relaxation, label_of, name_of, palette_of, quantities_of, quantity, values_of
 from rimap.series import ParameterMaps
 from rimap.signals.settings import unit_symbol
-from rimap.slices import View, view_of
+from rimap.slices import View, slice_number, view_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +43,8 @@ def plot(
     name
         The map to draw; by default the one that the sequence is for.
     slices
-        One or several indices of slices of the acquisition; by default four through the volume.
+        One or several indices of slices of the acquisition, from 0 as in arrays; by default four through the volume. The figure
+        counts slices from 1, as people do.
     window
         Lowest and highest value of the colours, in the unit of the map; by default chosen from the values.
     sd
@@ -99,7 +100,7 @@ def plot(
             )
             ax.set(xticks=[], yticks=[])
             if maps.status.ndim == 3 and maps.status.shape[view.plane.axes[2]] > 1:
-                ax.set_xlabel(f"slice {k}", fontsize=8)
+                ax.set_xlabel(f"slice {slice_number(k)}", fontsize=8)
         marks = colours.ticks(low, high)
         places = colours.indices(marks, low, high, logarithmic=log)
         bar = figure.colorbar(drawn, ax=list(line), label=label, pad=0.02)
@@ -130,5 +131,5 @@ def _view(maps: ParameterMaps, slices: int | Sequence[int] | None) -> View:
     chosen: Any = [slices] if isinstance(slices, (int, np.integer)) else list(slices)
     depth = (*maps.status.shape, 1, 1)[view.plane.axes[2]]
     if not chosen or not all(0 <= int(k) < depth for k in chosen):
-        raise InputError(f"slices: expected numbers from 0 to {depth - 1}, got {slices}.")
+        raise InputError(f"slices: expected indices from 0 to {depth - 1}, got {slices}.")
     return replace(view, slices=tuple(int(k) for k in chosen))

@@ -73,6 +73,15 @@ class View:
         return image[self.crop[1], self.crop[0]]
 
 
+def slice_number(k: int) -> int:
+    """Return the number of a slice for people, who count from 1, from its index in an array.
+
+    >>> slice_number(0)
+    1
+    """
+    return int(k) + 1
+
+
 def volume(x: NDArray[Any]) -> NDArray[Any]:
     """Return an array of one to three axes as one of three."""
     return x.reshape(x.shape + (1,) * (3 - x.ndim))

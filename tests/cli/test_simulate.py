@@ -47,7 +47,7 @@ def test_slice_stands_where_it_was_cut(tmp_path, anatomy):
     image = nib.load(next((tmp_path / "s/sub-01/anat").glob("*.nii.gz")))
     affine = digital_affine((48, 54, 36))
     assert image.shape == (48, 54, 1)
-    np.testing.assert_allclose(image.affine @ [0, 0, 0, 1], affine @ [0, 0, 20, 1], atol=1e-4)
+    np.testing.assert_allclose(image.affine @ [0, 0, 0, 1], affine @ [0, 0, 19, 1], atol=1e-4)
 
 
 def test_patches(tmp_path, anatomy):
@@ -65,7 +65,7 @@ def test_patches(tmp_path, anatomy):
     ("arguments", "message"),
     [
         (["nothing.toml"], "no recipe at"),
-        (["IV_T2", "--slice", "99"], "--slice must be 0 to 35"),
+        (["IV_T2", "--slice", "99"], "--slice: expected 1 to 36"),
         (["IV_T2", "--snr", "-1"], "--snr must be above 0"),
         (["IV_T2", "--anatomy", "nowhere.nii.gz"], "no anatomy at"),
     ],

@@ -62,4 +62,4 @@ def test_what_may_be_zero() -> None:
 def test_a_slice_by_itself_that_is_read_in_parts_is_left_out_whole() -> None:
     S = images(IR)[..., 0]
     S[3] = 0
-    assert len(left_out(S, IR, whole=False)) == 1 and np.isnan(S[3]).all()
+    assert len(left_out(S, IR, first=0)) == 1 and np.isnan(S[3]).all()

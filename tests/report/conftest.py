@@ -121,6 +121,19 @@ class Browser:
         for kind in ("mousePressed", "mouseReleased"):
             self.send("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **at)
 
+    def drag(self, selector, places, *, shift=False, alt=False):
+        """Press the mouse at the first place, move it over the others and release it; shares of the width and height."""
+        box = self.js(
+            f"(() => {{ const e = document.querySelector({selector!r}); e.scrollIntoView({{block: 'center'}});"
+            "const b = e.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; })()"
+        )
+        at = [{"x": box[0] + x * box[2], "y": box[1] + y * box[3]} for x, y in places]
+        how = {"button": "left", "modifiers": (8 if shift else 0) + (1 if alt else 0)}
+        self.send("Input.dispatchMouseEvent", type="mousePressed", clickCount=1, **at[0], **how)
+        for place in at[1:]:
+            self.send("Input.dispatchMouseEvent", type="mouseMoved", buttons=1, **place, **how)
+        self.send("Input.dispatchMouseEvent", type="mouseReleased", clickCount=1, **at[-1], **how)
+
     def wheel(self, selector, by):
         """Turn the mouse wheel over the middle of an element."""
         box = self.js(
@@ -132,7 +145,7 @@ class Browser:
     def key(self, name, *, shift=False):
         """Press a key."""
         code = {"PageUp": 33, "PageDown": 34, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39,
-                "ArrowDown": 40, "Tab": 9}[name]  # fmt: skip
+                "ArrowDown": 40, "Tab": 9, "Escape": 27}[name]  # fmt: skip
         for kind in ("keyDown", "keyUp"):
             self.send("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code,
                       modifiers=8 if shift else 0)  # fmt: skip

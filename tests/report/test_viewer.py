@@ -79,7 +79,7 @@ def test_a_click_shows_the_signal_and_the_numbers(browser, volume):
     browser.click("#hero .frame canvas", 0.4, 0.6)
     voxel, _ = state(browser)
     at = tuple(voxel)
-    assert browser.js("document.getElementById('voxel-name').innerText") == f"Voxel {', '.join(map(str, at))}"
+    assert browser.js("document.getElementById('voxel-name').innerText") == f"Voxel [{', '.join(map(str, at))}]"
     mm = AFFINE @ [*at, 1]
     assert f"{abs(mm[0]):.1f} mm {'R' if mm[0] >= 0 else 'L'}" in browser.js(
         "document.getElementById('voxel-mm').innerText"
@@ -143,7 +143,7 @@ def test_slices_scroll_by_keys_wheel_and_slider(browser, volume):
     browser.js(
         "(() => { const s = document.getElementById('slice'); s.value = 2; s.dispatchEvent(new Event('input')); })()"
     )
-    assert state(browser)[1] == 2 and browser.js("document.getElementById('slice-at').innerText") == "2 of 5"
+    assert state(browser)[1] == 2 and browser.js("document.getElementById('slice-at').innerText") == "3 of 6"
     (x, y, z), _ = state(browser)
     browser.key("ArrowRight", shift=True)  # to the patient's left, which is towards lower x
     browser.key("ArrowDown", shift=True)
@@ -283,3 +283,106 @@ def test_names_cannot_act(browser, tmp_path):
     path.write_text(injected, encoding="utf-8")
     browser.open(path)
     assert browser.js("window.hurt") is None  # the policy knows one script
+
+
+def region_rows(browser):
+    """The table of the drawn region: numbers by map."""
+    cells = "[...document.querySelectorAll('#region-rows tr')].map(r => [...r.cells].map(c => c.innerText))"
+    return {row[0].split(",")[0]: [c.replace(",", "") for c in row[1:]] for row in browser.js(cells)}
+
+
+def drawn(browser):
+    """How many voxels the region has."""
+    return browser.js("Number(document.getElementById('viewer').dataset.region)")
+
+
+def test_a_drawn_region_has_its_statistics(browser, tmp_path):
+    series, maps = example((40, 44, 6))
+    status = np.array(maps.status)
+    status[19:21, 20:24, :][status[19:21, 20:24, :] == Status.OK] = Status.OFF_MODEL
+    maps = ParameterMaps(maps.kappa, maps.model, status, maps.sd_kappa, maps.residual, maps.noise, "residuals", "mle",
+                         {}, (), AFFINE)  # fmt: skip
+    path = tmp_path / "page.html"
+    path.write_text(page(series, maps, Run("x")), encoding="utf-8")
+    browser.open(path, fresh=True)
+    assert browser.js("document.getElementById('region').hidden") is True
+    browser.js("document.querySelector('#tools input[value=region]').click()")
+    before = state(browser)
+    shown = browser.js("JSON.parse(document.getElementById('viewer-data').textContent)")
+    (x0, y0, _), (nx, ny, _) = shown["origin"], shown["shape"]
+    box = browser.js("(b => [b.width, b.height])(document.querySelector('#hero .frame canvas').getBoundingClientRect())")
+    scale = min(box[0] / nx, box[1] / ny)  # the picture is in the middle of the canvas, as large as fits
+
+    def square(low, high):
+        corners = ((low, low), (high, low), (high, high), (low, high))
+        return [(0.5 + (x - 0.5) * nx * scale / box[0], 0.5 + (y - 0.5) * ny * scale / box[1]) for x, y in corners]
+
+    browser.drag("#hero .frame canvas", square(0.4, 0.6))
+    assert state(browser) == before  # the cross-hair stays
+    k = before[1]
+    # Picture: x runs to the patient's left (lower index i), y to posterior (lower j). Centres of cells within 40 to 60 %.
+    inside = np.zeros(status.shape, bool)
+    for i in range(nx):
+        for j in range(ny):
+            x, y = (nx - 1 - i + 0.5) / nx, (ny - 1 - j + 0.5) / ny
+            inside[x0 + i, y0 + j, k] = 0.4 < x < 0.6 and 0.4 < y < 0.6
+    chosen = status[inside]
+    assert drawn(browser) == inside.sum() and (chosen == Status.OFF_MODEL).any()
+    counted = maps["T1"][inside][np.isin(chosen, (Status.OK, Status.AT_BOUND))]
+    n, median, iqr, mean, sd = region_rows(browser)["T1"]
+    assert int(n) == counted.size
+    assert float(median) == pytest.approx(np.median(counted), rel=1e-3)
+    assert float(iqr.split(" ")[0]) == pytest.approx(np.subtract(*np.quantile(counted, [0.75, 0.25])), rel=0.02)
+    assert float(mean) == pytest.approx(counted.mean(), rel=1e-3)
+    assert float(sd) == pytest.approx(counted.std(ddof=1), rel=0.02)
+    share = 100 * np.mean(chosen != Status.OK)
+    note = browser.js("document.getElementById('region-note').innerText")
+    assert float(re.search(r"Not ok: ([\d.]+) %", note)[1]) == pytest.approx(share, rel=0.05)
+    assert f"off model {np.sum(chosen == Status.OFF_MODEL)}" in note
+    # More in the next slice, less of it again, and nothing after Esc.
+    browser.key("ArrowUp")
+    browser.drag("#hero .frame canvas", square(0.4, 0.6), shift=True)
+    assert drawn(browser) == 2 * inside.sum()
+    browser.drag("#hero .frame canvas", square(0.0, 1.0), alt=True)
+    assert drawn(browser) == inside.sum()
+    browser.key("Escape")
+    assert drawn(browser) == 0 and browser.js("document.getElementById('region-has').hidden") is True
+    assert browser.log == []
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_the_band_of_the_curve_is_that_of_the_covariance(browser, tmp_path, smooth):
+    series, maps = example((20, 22, 3))
+    model, kappa = maps.model, np.array(maps.kappa)
+    kappa[model.index("B")] *= 1 - 0.03 * np.indices(maps.status.shape)[0] / 20
+    flat = kappa.reshape(3, -1)
+    J = np.swapaxes(np.asarray(model.partials(flat)), 0, 1)  # (Q, N, M)
+    information = np.einsum("qnm,pnm->mqp", J, J) / SIGMA**2
+    place = model.index("B")
+    if smooth:  # B is known better than one voxel tells
+        information[:, place, place] += 1 / 0.004**2
+    covariance = np.full(information.shape, np.nan)
+    good = np.isfinite(flat).all(0)
+    covariance[good] = np.linalg.inv(information[good])
+    sd = np.sqrt(np.einsum("mqq->qm", covariance)).reshape(kappa.shape)
+    maps = ParameterMaps(kappa, model, maps.status, sd, maps.residual, maps.noise, "residuals", "mle", {}, (), AFFINE)
+    path = tmp_path / "page.html"
+    path.write_text(page(series, maps, Run("x")), encoding="utf-8")
+    browser.open(path, fresh=True)
+    at = tuple(state(browser)[0])
+    expected = 1.96 * np.sqrt(np.einsum("qn,qp,pn->n", J[..., np.ravel_multi_index(at, (20, 22, 3))],
+                              covariance[np.ravel_multi_index(at, (20, 22, 3))],
+                              J[..., np.ravel_multi_index(at, (20, 22, 3))]))  # fmt: skip
+    outline = browser.js("document.querySelector('#curve .band95').getAttribute('d')")
+    xy = np.array([[float(v) for v in p.split()] for p in outline.strip("MZ").split("L")])
+    upper, lower = xy[: len(xy) // 2], xy[: len(xy) // 2 - 1 : -1]
+    dots = browser.js(
+        "[...document.querySelectorAll('#curve circle')].map(c => [+c.getAttribute('cx'), +c.getAttribute('cy')])"
+    )
+    dots = np.array(dots)
+    units = abs(np.polyfit(dots[:, 1], list(points(browser).values()), 1)[0])
+    signal = np.asarray(model.signal(kappa[(slice(None), *at)]))
+    clear = np.abs(signal) > 3 * expected  # the band is not cut at zero
+    width = units * (np.interp(dots[:, 0], lower[:, 0], lower[:, 1]) - np.interp(dots[:, 0], upper[:, 0], upper[:, 1]))
+    np.testing.assert_allclose(width[clear], 2 * expected[clear], rtol=0.05, atol=0.15 * units)
+    assert clear.sum() >= 4 and browser.log == []

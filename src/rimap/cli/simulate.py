@@ -36,8 +36,8 @@ def command(
             metavar="X", help="SNR of white matter in the brightest image; drawn from the recipe if left out."
         ),
     ] = None,
-    slice_index: Annotated[
-        int | None, typer.Option("--slice", metavar="K", help="Axial slice; the one with most brain if left out.")
+    slice_number: Annotated[
+        int | None, typer.Option("--slice", metavar="K", min=1, help="Axial slice, counted from 1; by default the one with most brain.")
     ] = None,
     volume: Annotated[bool, typer.Option("--volume", help="All slices instead of one.")] = False,
     patches: Annotated[bool, typer.Option("--patches", help="Training patches in an .npz file instead.")] = False,
@@ -78,7 +78,7 @@ def command(
     if patches:
         files = {"patches.npz": _patches(what, anatomies, n)}
     else:
-        files = _subjects(what, anatomies, n, slice_index, volume)
+        files = _subjects(what, anatomies, n, slice_number, volume)
     write_together({out / name: content for name, content in files.items()})
     things = ("patch" if n == 1 else "patches") if patches else ("subject" if n == 1 else "subjects")
     print(f"Simulated {n} {things}: {out}")
@@ -89,7 +89,7 @@ def command(
 
 
 def _subjects(
-    recipe: PatchRecipe, anatomies: tuple[Anatomy, ...], n: int, slice_index: int | None, volume: bool
+    recipe: PatchRecipe, anatomies: tuple[Anatomy, ...], n: int, slice_number: int | None, volume: bool
 ) -> dict[str, bytes]:
     import numpy as np
 
@@ -102,16 +102,16 @@ def _subjects(
     for i in range(n):
         anatomy = anatomies[i % len(anatomies)]
         depth = anatomy.labels.shape[2]
-        k = int(brain_mask(anatomy.labels).sum((0, 1)).argmax()) if slice_index is None else slice_index
+        k = int(brain_mask(anatomy.labels).sum((0, 1)).argmax()) if slice_number is None else slice_number - 1
         if not 0 <= k < depth:
-            raise InputError(f"--slice must be 0 to {depth - 1} for {anatomy.name}; {k} came.")
+            raise InputError(f"--slice: expected 1 to {depth} for {anatomy.name}, got {k + 1}.")
         labels, affine = anatomy.labels, np.array(anatomy.affine)
         if not volume:
             labels = labels[:, :, k : k + 1]
             affine[:3, 3] += affine[:3, 2] * k
         series, kappa = simulate_acquisition(recipe, labels, i, affine=affine)
         subject = f"{i + 1:02d}"
-        settings = recipe.as_dict() | {"anatomy": anatomy.name, "subject": i, "slice": None if volume else k}
+        settings = recipe.as_dict() | {"anatomy": anatomy.name, "subject": i, "slice": None if volume else k + 1}
         files |= dataset.series_files(series, subject)
         files |= dataset.truth_files(kappa, labels, series, subject, settings)
     return files

@@ -12,6 +12,7 @@ from rimap.errors import InputError
 from rimap.signals import SignalModel
 from rimap.signals.options import knows_polarity
 from rimap.signals.settings import with_unit
+from rimap.slices import slice_number
 
 #: Fewer voxels that are not zero say nothing of a slice: their number, and their share of it.
 _LEAST, _SHARE = 20, 0.01
@@ -52,13 +53,13 @@ def copies(images: NDArray[Any], model: SignalModel) -> list[str]:
     return notes
 
 
-def left_out(images: NDArray[Any], model: SignalModel, *, whole: bool = True) -> list[str]:
+def left_out(images: NDArray[Any], model: SignalModel, *, first: int | None = None) -> list[str]:
     """Make NaN of slices that are empty in some image, in place, and return notes that say so.
 
     Parameters
     ----------
-    whole
-        Whether these are all planes.
+    first
+        The index of the first of these slices, if they are a part of the volume; `None` if they are all of it.
 
     Raises
     ------
@@ -69,10 +70,10 @@ def left_out(images: NDArray[Any], model: SignalModel, *, whole: bool = True) ->
     found, notes = empty_slices(S, model), []
     for i in np.flatnonzero(found.any(1)):
         what = f"image {i + 1} ({model.times[i]:g} ms)"
-        if whole and not S[i].any():
+        if first is None and not S[i].any():
             raise InputError(f"{what} is zero throughout. Leave it out, with its time, or export it again.")
         planes = np.flatnonzero(found[i])
         S[i][..., planes] = np.nan
-        several = ", ".join(str(k + 1) for k in planes[:5]) + (" …" if len(planes) > 5 else "")
+        several = ", ".join(str(slice_number((first or 0) + k)) for k in planes[:5]) + (" …" if len(planes) > 5 else "")
         notes.append(f"{what} is zero where the others have signal, in slice {several}: no map is made there")
     return notes

@@ -198,7 +198,7 @@ class OpenSeries:
             images, model, notes = self._polarity(images, planes)
             notes = [*about_copies, *notes]
             notes = [*about_range, *notes]
-            notes += left_out(images, model, whole=planes is None)
+            notes += left_out(images, model, first=None if planes is None else planes[0])
         except InputError as error:
             raise self._named(error) from None
         return images, model, mask, notes

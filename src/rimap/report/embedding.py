@@ -73,7 +73,8 @@ def embed(
     """
     shown = volume(inside)
     shown_maps = {q.name: (q, values_of(q, maps.model, maps)) for q in quantities_of(maps.model)}
-    n_maps = len(shown_maps) + sum(is_relaxation(q) for q, _ in shown_maps.values()) + (maps.residual is not None)
+    with_sd = _with_sd(maps, shown_maps)
+    n_maps = len(shown_maps) + len(with_sd) + (maps.residual is not None)
     box, notes = _box(shown, edges_mm(affine, edges), int(0.7 * room / (_PER_VALUE * n_maps))), []
     stride = [b.step for b in box]
     if max(stride) > 1:
@@ -95,7 +96,7 @@ def embed(
     for name, (q, values) in shown_maps.items():
         step, log = _coding(q, values)
         add(name, values, step, log=log)
-        if is_relaxation(q) and name in maps.sd:
+        if name in with_sd:
             add(f"sd {name}", maps.sd[name], 0.01)
     if maps.residual is not None:
         add("residual", maps.residual, 0.01)
@@ -134,6 +135,12 @@ def embed(
                     f"To keep the page small, it contains the measured points of one slice in {every}, and the curves of all."
                 )
     return Embedded(blocks, about, notes)
+
+
+def _with_sd(maps: ParameterMaps, shown: Mapping[str, tuple[Quantity, NDArray[Any]]]) -> set[str]:
+    """Return the maps whose standard deviations the page has: times, rates and fields, of which the band of a curve is made."""
+    fields = {p.name for p in maps.model.nonlinear}
+    return {name for name, (q, _) in shown.items() if name in maps.sd and (is_relaxation(q) or name in fields)}
 
 
 def _coding(q: Quantity, values: NDArray[Any]) -> tuple[float, bool]:

@@ -26,6 +26,7 @@ from rimap.report.methods import methods, options_of, options_of_model, title_of
 from rimap.report.numbers import correlation_in_words, number, sd_origin, sigma_number, sigma_origin
 from rimap.report.panels import STATUS_COLOURS, palettes, panels_of, status_pictures
 from rimap.report.statistics import (
+    COUNTED,
     Statistics,
     counted,
     describe,
@@ -109,7 +110,7 @@ def page(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> str:
     run
         What else the page says.
     """
-    script = source("viewer.js")
+    script = source("band.js", "region.js", "viewer.js")
     run = replace(run, estimator_title=title_of(maps, run.estimator_title))
     return render(
         "report.html",
@@ -209,6 +210,9 @@ def _viewer(
         "palettes": palettes(panels),
         "maps": [{"key": q.name, "name": name_of(q), "unit": unit_symbol(q.unit)} for q in quantities_of(model)],
         "main": model.main.name,
+        "time": model.time.name,
+        "free": [p.name for p in model.parameters if p.name not in known_parameters(maps)],
+        "counted": [int(s) for s in COUNTED],
         "amplitude": next((p.name for p in model.amplitudes), None),
         "statuses": {
             str(int(s)): {"name": _name(s), "meaning": s.meaning, "colour": STATUS_COLOURS[s]} for s in Status

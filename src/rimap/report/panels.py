@@ -15,7 +15,7 @@ from rimap.quantities import Quantity, is_relaxation, name_of, palette_of, quant
 from rimap.report.statistics import known_parameters
 from rimap.series import ParameterMaps, Status
 from rimap.signals.settings import unit_symbol
-from rimap.slices import View, png
+from rimap.slices import View, png, slice_number
 
 #: Colour of each quality flag in its map and legend. They are distinct for colour-blind readers too.
 STATUS_COLOURS: Mapping[Status, str] = {
@@ -67,11 +67,11 @@ class Panel:
             "unit": self.unit,
             "pictures": [
                 {
-                    "k": k,
+                    "number": slice_number(k),
                     "src": png(
                         colours.indices(view.picture(self.values, k), low, high, logarithmic=self.logarithmic), table
                     ),
-                    "alt": f"{self.title}, slice {k}",
+                    "alt": f"{self.title}, slice {slice_number(k)}",
                 }
                 for k in slices
             ],
@@ -145,7 +145,14 @@ def status_pictures(status: NDArray[np.uint8], view: View, slices: Sequence[int]
     table = np.zeros((256, 3), np.uint8)
     for s, colour in STATUS_COLOURS.items():
         table[s] = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return [{"k": k, "src": png(view.picture(status, k), table), "alt": f"status, slice {k}"} for k in slices]
+    return [
+        {
+            "number": slice_number(k),
+            "src": png(view.picture(status, k), table),
+            "alt": f"quality flags, slice {slice_number(k)}",
+        }
+        for k in slices
+    ]
 
 
 def palettes(panels: Sequence[Panel]) -> dict[str, str]:

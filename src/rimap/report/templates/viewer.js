@@ -1,4 +1,3 @@
-"use strict";
 // The viewer of a report: it reads the blocks of the page, draws slices on canvases and the signal as SVG. No dependency.
 (async () => {
   const $ = (id) => document.getElementById(id);
@@ -67,9 +66,14 @@
   // ---- values ---------------------------------------------------------------------------------------------------
   const main = about.maps.find((m) => m.key === about.main);
 
+  function placeOn(axis, p) { // in steps from the first node
+    const value = maps[axis.name][p];
+    return clamp(((axis.log ? Math.log(value) : value) - axis.low) / axis.step, 0, axis.n - 1) || 0;
+  }
+
   // The nodes from which the shape of voxel `p` is interpolated, and their weights (rimap/report/curves.py).
   let nodes = new Int32Array(0), weights = new Float64Array(0), nNodes = 0;
-  function stencil(p) {
+  function stencil(p, shifted = null, by = 0) { // with a place along one axis moved by a part of a step
     if (!nodes.length) {
       const most = table.axes.reduce((n, axis) => n * Math.min(axis.n, 4), 1);
       nodes = new Int32Array(most);
@@ -79,8 +83,7 @@
     weights[0] = 1;
     nNodes = 1;
     for (const axis of table.axes) {
-      const value = maps[axis.name][p];
-      const place = clamp(((axis.log ? Math.log(value) : value) - axis.low) / axis.step, 0, axis.n - 1) || 0;
+      const place = clamp(placeOn(axis, p) + (axis === shifted ? by : 0), 0, axis.n - 1);
       const first = axis.n < 4 ? 0 : clamp(Math.floor(place) - 1, 0, axis.n - 4), t = place - first;
       const a = t - 1, b = t - 2, c = t - 3;
       const w = axis.n === 1 ? [1] : axis.n === 2 ? [1 - t, t] : [(-a * b * c) / 6, (t * b * c) / 2, (-t * a * c) / 2, (t * a * b) / 6];
@@ -104,6 +107,39 @@
     }
     return table.axes.every((axis) => Number.isFinite(maps[axis.name][p])) ? signal : NaN;
   }
+  function shapes(point) { // the factor of each amplitude at a point of the curve, after `stencil(p)`
+    const K = table.shape[1], size = table.shape.slice(2).reduce((n, m) => n * m, 1);
+    return Array.from({ length: K }, (_, k) => {
+      let g = 0;
+      for (let i = 0; i < nNodes; i++) g += table.entries[(point * K + k) * size + nodes[i]] * weights[i];
+      return g * table.scale;
+    });
+  }
+
+  // Half the width of the 95 % band of the curve of voxel `p` at each of its points (band.js); null if there is none.
+  function band(p) {
+    // A field that is the same everywhere counts as known: all voxels together determined it.
+    const free = table.axes.filter((axis) => axis.n > 1 && about.free.includes(axis.name));
+    const time = free.find((axis) => axis.name === about.time);
+    if (!time || !maps["sd " + time.name] || free.some((axis) => !maps["sd " + axis.name])) return null;
+    const every = table.points.map((_, i) => i), columns = [];
+    for (const axis of free) { // by the parameter, or its logarithm
+      const middle = placeOn(axis, p), low = Math.max(middle - 0.05, 0), high = Math.min(middle + 0.05, axis.n - 1);
+      stencil(p, axis, low - middle);
+      const below = every.map((i) => fitted(i, p));
+      stencil(p, axis, high - middle);
+      columns.push(every.map((i) => (fitted(i, p) - below[i]) / ((high - low) * axis.step)));
+    }
+    stencil(p);
+    const amplitudes = table.amplitudes.map((name, k) => [name, k]).filter(([name]) => about.free.includes(name));
+    const ofAmplitude = every.map((i) => shapes(i));
+    const rows = every.map((i) => [...columns.map((c) => c[i]), ...amplitudes.map(([, k]) => ofAmplitude[i][k])]);
+    if (!rows.every((row) => row.every(Number.isFinite))) return null;
+    const known = (axis) => ({ at: free.indexOf(axis), sd: maps["sd " + axis.name][p] / (axis.log ? maps[axis.name][p] : 1) });
+    const others = free.filter((axis) => axis !== time).map(known);
+    return bandOf(table.images.map((i) => rows[i]), rows, about.sigma || 1, known(time), others);
+  }
+
   const modulus = (x) => (table && table.magnitude ? Math.abs(x) : x);
 
   function measured(image, p) {
@@ -176,7 +212,8 @@
 
   // ---- state ----------------------------------------------------------------------------------------------------
   const voxel = about.start.map((v, a) => clamp(Math.round((v - about.origin[a]) / about.stride[a]), 0, shape[a] - 1));
-  const state = { plane: about.planes[0], three: false, image: about.order[0], main: about.panels[0].key };
+  const state = { plane: about.planes[0], three: false, image: about.order[0], main: about.panels[0].key, drawing: false };
+  const region = { has: new Uint8Array(status.length), n: 0, line: null }; // drawn voxels; the line that is being drawn
   const full = (a) => about.origin[a] + voxel[a] * about.stride[a];
   const index = () => voxel.reduce((sum, v, a) => sum + v * steps[a], 0);
   const nSlices = () => shape[state.plane.axes[2]];
@@ -258,10 +295,21 @@
       if (e.button) return;
       canvas.setPointerCapture(e.pointerId);
       $("stage").focus({ preventScroll: true });
-      pick(v, e);
+      if (state.drawing) region.line = { view: v, points: [cellOf(v, e)] };
+      else pick(v, e);
     });
     canvas.addEventListener("pointermove", (e) => {
-      if (canvas.hasPointerCapture(e.pointerId)) pick(v, e);
+      if (!canvas.hasPointerCapture(e.pointerId)) return;
+      if (!region.line) return pick(v, e);
+      region.line.points.push(cellOf(v, e));
+      draw();
+    });
+    canvas.addEventListener("pointerup", (e) => {
+      if (region.line) close(e);
+    });
+    canvas.addEventListener("pointercancel", () => {
+      region.line = null;
+      draw();
     });
     let turned = 0;
     canvas.addEventListener("wheel", (e) => {
@@ -328,7 +376,7 @@
     card();
     const slice = full(state.plane.axes[2]);
     $("slice").value = voxel[state.plane.axes[2]];
-    $("slice-at").textContent = `${slice} of ${about.full[state.plane.axes[2]] - 1}`;
+    $("slice-at").textContent = `${slice + 1} of ${about.full[state.plane.axes[2]]}`;
     viewer.dataset.voxel = [0, 1, 2].map(full).join(" ");
     viewer.dataset.slice = slice;
   }
@@ -373,6 +421,7 @@
       }
       c.stroke();
     }
+    outline(v, c, mmX * scale, mmY * scale);
     c.font = "600 12px system-ui, sans-serif";
     c.fillStyle = "#f2f5f7";
     c.shadowColor = "#000";
@@ -383,15 +432,20 @@
       c.textBaseline = base;
       for (let again = 0; again < 3; again++) c.fillText(plane.letters[i], lx, ly);
     });
-    canvas.setAttribute("aria-label", `${panel.title}, ${plane.name || "slice"} ${full(through)}`);
+    canvas.setAttribute("aria-label", `${panel.title}, ${plane.name || "slice"} ${full(through) + 1}`);
   }
 
-  function pick(v, event) {
+  function cellOf(v, event) { // [x, y] in cells of the picture, whole numbers at their edges
     if (!v.w) paint(v);
     const box = v.canvas.getBoundingClientRect(), [right, down] = v.plane.axes;
     const place = [(event.clientX - box.left - v.left) / v.w, (event.clientY - box.top - v.top) / v.h];
-    [right, down].forEach((a, i) => {
-      const at = clamp(Math.floor(place[i] * shape[a]), 0, shape[a] - 1);
+    return [clamp(place[0], 0, 1) * shape[right], clamp(place[1], 0, 1) * shape[down]];
+  }
+
+  function pick(v, event) {
+    const cell = cellOf(v, event);
+    v.plane.axes.slice(0, 2).forEach((a, i) => {
+      const at = clamp(Math.floor(cell[i]), 0, shape[a] - 1);
       voxel[a] = v.plane.flips[i] ? shape[a] - 1 - at : at;
     });
     draw();
@@ -402,12 +456,97 @@
     draw();
   }
 
+  // ---- a region that is drawn -----------------------------------------------------------------------------------
+  function voxelAt(v, x, y) { // of a cell of the picture in the slice that is shown
+    const [right, down, through] = v.plane.axes, [flipX, flipY] = v.plane.flips;
+    return voxel[through] * steps[through] + (flipX ? shape[right] - 1 - x : x) * steps[right] + (flipY ? shape[down] - 1 - y : y) * steps[down];
+  }
+
+  function close(event) { // the line: a new region, or with Shift more of it, with Alt less
+    const { view: v, points } = region.line, [right, down] = v.plane.axes;
+    region.line = null;
+    if (!event.shiftKey && !event.altKey) region.has.fill(0);
+    for (const [x, y] of cellsInside(points, shape[right], shape[down])) region.has[voxelAt(v, x, y)] = event.altKey ? 0 : 1;
+    figures();
+    draw();
+  }
+
+  function clearRegion() {
+    region.has.fill(0);
+    region.line = null;
+    figures();
+    draw();
+  }
+
+  function outline(v, c, width, height) { // of the region and of the line, in both of two colours to be seen on any map
+    const [right, down] = v.plane.axes, W = shape[right], H = shape[down], path = new Path2D();
+    const has = (x, y) => x >= 0 && y >= 0 && x < W && y < H && region.has[voxelAt(v, x, y)];
+    if (region.n) {
+      for (let y = 0; y < H; y++) {
+        for (let x = 0; x < W; x++) {
+          if (!has(x, y)) continue;
+          const [l, r, t, b] = [v.left + x * width, v.left + (x + 1) * width, v.top + y * height, v.top + (y + 1) * height];
+          for (const [there, ax, ay, bx, by] of [[has(x - 1, y), l, t, l, b], [has(x + 1, y), r, t, r, b], [has(x, y - 1), l, t, r, t], [has(x, y + 1), l, b, r, b]]) {
+            if (there) continue;
+            path.moveTo(ax, ay);
+            path.lineTo(bx, by);
+          }
+        }
+      }
+    }
+    if (region.line && region.line.view === v)
+      region.line.points.forEach(([x, y], i) => path[i ? "lineTo" : "moveTo"](v.left + x * width, v.top + y * height));
+    for (const [colour, thick] of [["rgba(0,0,0,0.7)", 3.5], ["#4ff5e6", 1.6]]) {
+      c.strokeStyle = colour;
+      c.lineWidth = thick;
+      c.stroke(path);
+    }
+  }
+
+  function figures() { // of the region, for each map
+    const inside = [];
+    let background = 0, notOk = 0;
+    for (let g = 0; g < status.length; g++) {
+      if (!region.has[g]) continue;
+      if (stored[g] < 0) background++;
+      else inside.push(g);
+    }
+    region.n = inside.length + background;
+    viewer.dataset.region = region.n;
+    $("region").hidden = !region.n && !state.drawing;
+    $("region-draw").hidden = Boolean(region.n);
+    $("region-has").hidden = !region.n;
+    if (!region.n) return;
+    const flags = {};
+    for (const g of inside) flags[status[g]] = (flags[status[g]] || 0) + 1;
+    for (const [code, count] of Object.entries(flags)) if (about.statuses[code].name !== "ok") notOk += count;
+    const counted = inside.filter((g) => about.counted.includes(status[g])).map((g) => stored[g]);
+    const voxels = (count) => `${grouped(count, 0)} voxel${count === 1 ? "" : "s"}`;
+    const few = about.stride.reduce((product, s) => product * s, 1);
+    const size = about.edges.reduce((product, e, a) => product * e * about.stride[a], inside.length) / 1000;
+    $("region-name").textContent = `Region of ${voxels(inside.length)}`;
+    $("region-size").textContent = about.affine ? `${num(size)} ml` : "";
+    $("region-rows").replaceChildren(...about.maps.map(({ key, name, unit }) => {
+      const f = figuresOf(counted.map((p) => maps[key][p]));
+      const cells = [grouped(f.n, 0), num(f.median, 4), f.n ? `${num(f.q75 - f.q25)} (${num(f.q25)}–${num(f.q75)})` : "–", num(f.mean, 4), num(f.sd)];
+      return make("tr", {}, make("th", { scope: "row" }, unit ? `${name}, ${unit}` : name), ...cells.map((cell) => make("td", { class: "n" }, cell)));
+    }));
+    const share = inside.length ? (100 * notOk) / inside.length : NaN;
+    const kinds = Object.entries(flags).filter(([code]) => about.statuses[code].name !== "ok").map(([code, count]) => `${about.statuses[code].name} ${grouped(count, 0)}`);
+    $("region-note").textContent = [
+      `Not ok: ${num(share, 2)} % of the voxels${kinds.length ? ` (${kinds.join(", ")})` : ""}.`,
+      "The figures describe voxels that are ok or at a bound.",
+      background ? `${voxels(background)} more: ${about.outside}.` : "",
+      few > 1 ? `This page has one voxel in ${few}, and so does the region.` : "",
+    ].join(" ");
+  }
+
   // ---- the voxel ------------------------------------------------------------------------------------------------
   let saying = 0;
   function card() {
     const g = index(), p = stored[g], s = about.statuses[status[g]];
     const words = p < 0 ? about.outside : s.name === s.meaning ? s.name : `${s.name}: ${s.meaning}`;
-    $("voxel-name").textContent = `Voxel ${[0, 1, 2].slice(0, Math.max(about.axes, 2)).map(full).join(", ")}`;
+    $("voxel-name").textContent = `Voxel [${[0, 1, 2].slice(0, Math.max(about.axes, 2)).map(full).join(", ")}]`;
     $("voxel-mm").textContent = about.affine
       ? about.affine.slice(0, 3).map((row, a) => {
           const mm = row[0] * full(0) + row[1] * full(1) + row[2] * full(2) + row[3];
@@ -445,13 +584,20 @@
     const chart = $("curve"), W = 560, H = 350, L = 62, R = 548, U = 14, D = 302;
     chart.replaceChildren();
     const line = [], points = [];
+    let half = null;
     if (p >= 0) about.values.forEach((t, i) => points.push([t, measured(i, p), i]));
     if (p >= 0 && table) {
       stencil(p);
       table.points.forEach((t, i) => line.push([t, fitted(i, p)]));
+      half = line.every(([, v]) => Number.isFinite(v)) ? band(p) : null;
     }
+    const edge = (i, sign) => { // of the band
+      const v = modulus(line[i][1]) + sign * half[i];
+      return table.magnitude ? Math.max(0, v) : v;
+    };
+    $("legend-band").hidden = !half;
     const good = points.filter(([, v]) => Number.isFinite(v)), drawn = line.filter(([, v]) => Number.isFinite(v));
-    const values = [...good.map((q) => q[1]), ...drawn.map((q) => modulus(q[1]))];
+    const values = [...good.map((q) => q[1]), ...drawn.map((q) => modulus(q[1])), ...(half ? half.flatMap((_, i) => [edge(i, 1), edge(i, -1)]) : [])];
     const note = $("curve-note");
     note.textContent =
       p < 0 ? "There is no curve at this voxel." :
@@ -482,6 +628,13 @@
     svg(chart, "text", { x: (L + R) / 2, y: H - 8, "text-anchor": "middle" }, axisTitle);
     $("legend-line").style.display = !table || table.continuous ? "" : "none";
     $("legend-cross").style.display = !table || table.continuous ? "none" : "";
+    if (half) {
+      const at = (i, sign) => `${X(line[i][0]).toFixed(1)} ${Y(edge(i, sign)).toFixed(1)}`;
+      const order = line.map((_, i) => i);
+      if (table.continuous)
+        svg(chart, "path", { class: "band95", d: `M${[...order.map((i) => at(i, 1)), ...order.reverse().map((i) => at(i, -1))].join("L")}Z` });
+      else svg(chart, "path", { class: "band95 bars", d: order.map((i) => `M${at(i, 1)}L${at(i, -1)}`).join("") });
+    }
     if (drawn.length && table.continuous) {
       let path = "";
       drawn.forEach(([t, v], i) => {
@@ -549,6 +702,17 @@
       arrange();
     });
   } else choice.hidden = true;
+  const tools = $("tools");
+  for (const [label, drawing] of [["voxel", false], ["region", true]]) {
+    const radio = make("input", { type: "radio", name: "tool", value: label });
+    radio.checked = !drawing;
+    radio.addEventListener("change", () => {
+      state.drawing = drawing;
+      figures();
+    });
+    tools.append(make("label", {}, radio, make("span", {}, drawing ? "draw a region" : "select a voxel")));
+  }
+  $("region-clear").addEventListener("click", clearRegion);
   $("slice").addEventListener("input", (e) => {
     voxel[state.plane.axes[2]] = Number(e.target.value);
     draw();
@@ -571,6 +735,7 @@
     arrange();
   });
   viewer.addEventListener("keydown", (e) => {
+    if (e.key === "Escape" && region.n) return clearRegion();
     if (e.target.matches("input, button") || e.ctrlKey || e.metaKey || e.altKey) return;
     const [right, down, through] = state.plane.axes, [flipX, flipY] = state.plane.flips;
     const x = flipX ? -1 : 1, y = flipY ? -1 : 1, last = nSlices() - 1;
