@@ -310,7 +310,9 @@ def test_a_drawn_region_has_its_statistics(browser, tmp_path):
     before = state(browser)
     shown = browser.js("JSON.parse(document.getElementById('viewer-data').textContent)")
     (x0, y0, _), (nx, ny, _) = shown["origin"], shown["shape"]
-    box = browser.js("(b => [b.width, b.height])(document.querySelector('#hero .frame canvas').getBoundingClientRect())")
+    box = browser.js(
+        "(b => [b.width, b.height])(document.querySelector('#hero .frame canvas').getBoundingClientRect())"
+    )
     scale = min(box[0] / nx, box[1] / ny)  # the picture is in the middle of the canvas, as large as fits
 
     def square(low, high):

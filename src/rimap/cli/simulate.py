@@ -37,7 +37,10 @@ def command(
         ),
     ] = None,
     slice_number: Annotated[
-        int | None, typer.Option("--slice", metavar="K", min=1, help="Axial slice, counted from 1; by default the one with most brain.")
+        int | None,
+        typer.Option(
+            "--slice", metavar="K", min=1, help="Axial slice, counted from 1; by default the one with most brain."
+        ),
     ] = None,
     volume: Annotated[bool, typer.Option("--volume", help="All slices instead of one.")] = False,
     patches: Annotated[bool, typer.Option("--patches", help="Training patches in an .npz file instead.")] = False,

@@ -118,7 +118,7 @@
 
   // Half the width of the 95 % band of the curve of voxel `p` at each of its points (band.js); null if there is none.
   function band(p) {
-    // A field that is the same everywhere counts as known: all voxels together determined it.
+    // A field that is the same everywhere counts as known: it was determined from all voxels.
     const free = table.axes.filter((axis) => axis.n > 1 && about.free.includes(axis.name));
     const time = free.find((axis) => axis.name === about.time);
     if (!time || !maps["sd " + time.name] || free.some((axis) => !maps["sd " + axis.name])) return null;
