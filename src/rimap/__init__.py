@@ -49,6 +49,7 @@ _NAMES = {
     "RIM": "rimap.estimators.rim.estimator",
     "ResNet": "rimap.estimators.resnet.estimator",
     "plot": "rimap.plotting",
+    "rois": "rimap.workflow.rois",
     "map_series": "rimap.workflow.mapping",
     "Request": "rimap.workflow.request",
     "InputError": "rimap.errors",
@@ -93,6 +94,7 @@ if TYPE_CHECKING:  # what type checkers see; tests/test_ways_in.py holds it to _
     from rimap.workflow.mapping import map_series as map_series
     from rimap.workflow.reading import read as read
     from rimap.workflow.request import Request as Request
+    from rimap.workflow.rois import rois as rois
 
 
 def __getattr__(name: str) -> Any:

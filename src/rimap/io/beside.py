@@ -26,7 +26,8 @@ def image_for(
     where
         A NIfTI file for all; a pattern, ``seg/sub-{sub}_dseg.nii.gz``; or a folder in which images have BIDS names.
     entities
-        Of the series; what a pattern may have besides (``map``, T1 or T2) can be added.
+        Of the series; what a pattern may have besides (``map``, T1 or T2) can be added. An image whose ``desc-`` ends in that
+        map is preferred.
     suffixes
         Of the images that are looked for in a folder: ``("dseg",)``.
     option, label
@@ -62,7 +63,9 @@ def image_for(
             continue
         if all(name.entities[k] == entities.get(k, name.entities[k]) for k in _SHARED if k in name.entities):
             agreeing = sum(name.entities.get(k) == v for k, v in entities.items() if k in _SHARED)
-            fitting.append((2 * agreeing + (name.entities.get("desc") == prefer), path))
+            desc = name.entities.get("desc", "")
+            of_map = bool(entities.get("map")) and desc.endswith(entities["map"])  # desc-spheresT1 is for T1
+            fitting.append((2 * agreeing + (desc == prefer or of_map), path))
     if not fitting:
         raise NoImage(f"{label}: {option}: there is no _{' or _'.join(suffixes)} image for it in {where}.")
     most = max(rank for rank, _ in fitting)

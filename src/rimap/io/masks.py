@@ -15,10 +15,26 @@ from rimap.io.grid import same_grid
 from rimap.io.nifti import NiftiFile, open_nifti
 
 
-def _open_on_grid(path: Path, shape: tuple[int, ...], affine: Any, what: str) -> NiftiFile:
+def open_on_grid(path: Path, shape: tuple[int, ...], affine: Any, what: str, *, several: bool = False) -> NiftiFile:
+    """Open an image that has the grid of others.
+
+    Parameters
+    ----------
+    shape, affine
+        Those of the others. The affine is `None` if they have no orientation.
+    what
+        What messages call it.
+    several
+        Whether it may have several volumes.
+
+    Raises
+    ------
+    InputError
+        For another shape or affine, or for several volumes.
+    """
     file = open_nifti(Path(path))
     squeezed = [tuple(s for s in (*x, 1)[:3] if s != 1) for x in (file.shape, tuple(shape))]
-    if file.n_volumes != 1 or (file.shape != tuple(shape) and squeezed[0] != squeezed[1]):
+    if (file.n_volumes != 1 and not several) or (file.shape != tuple(shape) and squeezed[0] != squeezed[1]):
         full = file.shape if file.n_volumes == 1 else (*file.shape, file.n_volumes)
         raise InputError(
             f"{path}: the {what} has shape {full} and the images {tuple(shape)}. Resample it to the images."
@@ -55,7 +71,7 @@ class MaskFile:
         InputError
             For another shape or affine.
         """
-        file = _open_on_grid(path, shape, affine, "mask")
+        file = open_on_grid(path, shape, affine, "mask")
         whole_numbers = file.dtype.kind != "f" and (file.slope, file.inter) == (1.0, 0.0)
         return cls(file, 0.0 if whole_numbers else threshold_of(next(iter(file.volumes()))))
 
@@ -117,7 +133,7 @@ def read_map(path: Path | str, shape: tuple[int, ...], affine: Any, what: str) -
     InputError
         For another shape or affine.
     """
-    return next(iter(_open_on_grid(Path(path), shape, affine, what).volumes()))
+    return next(iter(open_on_grid(Path(path), shape, affine, what).volumes()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +151,7 @@ class LabelFile:
         InputError
             For another shape or affine.
         """
-        return cls(_open_on_grid(path, shape, affine, "label image"))
+        return cls(open_on_grid(path, shape, affine, "label image"))
 
     def read(self, planes: tuple[int, int] | None = None) -> NDArray[np.int64]:
         """Read the labels (*X), or planes of its last axis.

@@ -16,14 +16,14 @@ from rimap.io.grid import edges_of
 from rimap.io.nifti import open_nifti
 from rimap.io.results import ResultFiles
 from rimap.report.page import RUN_BLOCK, Run, page
-from rimap.report.statistics import share_column
+from rimap.report.statistics import COUNTS, FIGURES, share_column
 from rimap.series import Status
 
 #: Columns with numbers in a table of regions.
-_NUMBERS = {"label": int, "voxels": int, "n": int, "median": float, "iqr": float, "mean": float, "sd": float}
-#: and quartiles, which tables of earlier versions lack.
+_NUMBERS = {"label": int} | {name: int if name in COUNTS else float for name in FIGURES}
+#: and those that tables of earlier versions lack: quartiles,
 _QUARTILES = ("q25", "q75")
-#: Columns with the share of each quality flag; tables of earlier versions lack them.
+#: and the share of each quality flag.
 _SHARES = {share_column(s) for s in Status}
 
 
@@ -136,7 +136,9 @@ def _table(path: Path) -> list[dict[str, Any]]:
         header, *lines = path.read_text(encoding="utf-8").splitlines()
         rows = [dict(zip(header.split("\t"), line.split("\t"), strict=True)) for line in lines]
         return [
-            {k: _cell(k, v) for k, v in row.items()} for row in rows if {*_NUMBERS, "name", "map", "unit"} <= row.keys()
+            {k: _cell(k, v) for k, v in row.items()}
+            for row in rows
+            if {*_NUMBERS, "name", "map", "unit"} - {*_QUARTILES} <= row.keys()
         ]
     except (OSError, ValueError):
         return []

@@ -14,9 +14,8 @@ from rimap.errors import count_of
 from rimap.foreground import HOW
 from rimap.quantities import name_of, shown_name
 from rimap.report.main_maps import MainMap, Row
-from rimap.report.statistics import share_column
+from rimap.report.statistics import about_figures
 from rimap.report.templating import render, source
-from rimap.series import Status
 from rimap.signals import signal_models
 from rimap.signals.base import main_of
 from rimap.signals.settings import unit_symbol
@@ -74,20 +73,8 @@ def columns() -> dict[str, dict[str, Any]]:
             "voxels of mask and signal"
         },
         "name": {"Description": "Name of the label"},
-        "voxels": {"Description": "Voxels of the region"},
-        "n": {"Description": "Voxels of the region with a value (status ok or at a bound)"},
     }
-    for key, text in (
-        ("median", "Median over the region"),
-        ("q25", "First quartile"),
-        ("q75", "Third quartile"),
-        ("iqr", "Interquartile range"),
-        ("mean", "Mean"),
-        ("sd", "Standard deviation between voxels"),
-    ):
-        about[key] = {"Description": text} | ({"Units": next(iter(units))} if len(units) == 1 else {})
-    for s in Status:
-        about[share_column(s)] = {"Description": f"Share of the voxels of the region: {s.meaning}", "Units": "1"}
+    about |= about_figures({"Units": next(iter(units))} if len(units) == 1 else {})
     return about | {
         "warnings": {"Description": "Number of warnings about the map; its sidecar and group.html have them"},
         "outlier": {

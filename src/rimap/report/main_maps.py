@@ -19,7 +19,7 @@ from rimap.io.masks import read_labels, read_mask
 from rimap.io.naming import SIGNAL, desc_of, sidecar_of
 from rimap.io.nifti import open_nifti
 from rimap.quantities import Quantity, file_unit
-from rimap.report.statistics import figures_of
+from rimap.report.statistics import COUNTS, FIGURES, figures_of, share_column
 from rimap.series import Status
 from rimap.signals import signal_models
 from rimap.signals.base import main_of
@@ -27,8 +27,6 @@ from rimap.signals.base import main_of
 Row = dict[str, Any]
 #: Columns of a table of regions that hold no number.
 _TEXT = ("label", "name", "map", "unit")
-#: What a table of regions calls the shares of quality flags.
-_SHARE = "share_"
 
 
 @dataclass(frozen=True)
@@ -248,11 +246,10 @@ def _row(main: MainMap, region: int | str, name: str, figures: Mapping[str, Any]
     whose = _whose(main)
     series = whose.pop("series")
     about = {"map": main.name, "unit": main.quantity.unit, "estimator": whose.pop("estimator")}
-    plain = {f"{_SHARE}{s.name.lower()}": float("nan") for s in Status}
-    numbers = {k: float("nan") for k in ("q25", "q75")} | dict(figures)
-    ordered = {k: numbers[k] for k in ("voxels", "n", "median", "q25", "q75", "iqr", "mean", "sd")}
-    shares = {k: numbers.get(k, v) for k, v in plain.items()}
-    whole = {"voxels": int(ordered["voxels"]), "n": int(ordered["n"])}
+    # Tables of earlier versions lack quartiles and shares.
+    ordered = {k: figures.get(k, float("nan")) for k in FIGURES}
+    shares = {share_column(s): figures.get(share_column(s), float("nan")) for s in Status}
+    whole = {k: int(ordered[k]) for k in COUNTS}
     more = {"warnings": len(main.warnings), "outlier": "", "series": series}
     return {**whose, **about, "region": region, "name": name, **ordered, **whole, **shares, **more}
 

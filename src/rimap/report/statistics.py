@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,20 @@ from rimap.series import ParameterMaps, Status, WeightedSeries
 
 #: Quality flags whose values enter the statistics. Values at a bound do: leaving them out would hide a tail.
 COUNTED = (Status.OK, Status.AT_BOUND)
+
+#: The columns with the figures of a region: what each holds. Columns of numbers of voxels are whole numbers.
+FIGURES = {
+    "voxels": "Voxels of the region",
+    "n": "Voxels of the region with a value (status ok or at a bound)",
+    "median": "Median over the region",
+    "q25": "First quartile",
+    "q75": "Third quartile",
+    "iqr": "Interquartile range",
+    "mean": "Mean",
+    "sd": "Standard deviation between voxels",
+}
+#: Those of them that are numbers of voxels; the others have the unit of the map.
+COUNTS = ("voxels", "n")
 
 
 @dataclass(frozen=True)
@@ -104,26 +118,36 @@ def share_column(status: Status) -> str:
     return f"share_{status.name.lower()}"
 
 
-def figures_of(values: NDArray[Any], status: NDArray[Any], where: NDArray[np.bool_]) -> dict[str, Any]:
+def about_figures(units: Mapping[str, str] | None = None) -> dict[str, dict[str, str]]:
+    """Return the descriptions of the columns of a region, its shares among them, for the JSON file of a table.
+
+    Parameters
+    ----------
+    units
+        What the columns with values of the map are to say of their unit: ``{"Units": "ms"}``; nothing by default.
+    """
+    more: dict[str, str] = dict(units or {})
+    about = {k: {"Description": text} | ({} if k in COUNTS else more) for k, text in FIGURES.items()}
+    for s in Status:
+        about[share_column(s)] = {"Description": f"Share of the voxels of the region: {s.meaning}", "Units": "1"}
+    return about
+
+
+def figures_of(
+    values: NDArray[Any], status: NDArray[Any], where: NDArray[np.bool_], counting: Sequence[Status] = COUNTED
+) -> dict[str, Any]:
     """Return the columns with the figures of a region: number of voxels, statistics of those that count, shares.
 
     Parameters
     ----------
     values, status, where
         (*X): a map as its file has it, its quality flags, and the voxels of the region.
+    counting
+        The quality flags whose values count.
     """
-    s = describe(values[where & np.isin(status, COUNTED)])
-    return {
-        "voxels": int(where.sum()),
-        "n": s.n,
-        "median": s.median,
-        "q25": s.q25,
-        "q75": s.q75,
-        "iqr": s.iqr,
-        "mean": s.mean,
-        "sd": s.sd,
-        **shares(status[where]),
-    }
+    s = describe(values[where & np.isin(status, counting)])
+    figures = {name: int(where.sum()) if name == "voxels" else getattr(s, name) for name in FIGURES}
+    return figures | shares(status[where])
 
 
 def shares(status: NDArray[Any]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rimap.errors import InputError
+from rimap.io.bids import BidsName, absolute, dataset_of
 from rimap.io.formats import refuse_device
 
 
@@ -17,7 +18,9 @@ def label_table(image: Path) -> Path:
 
 
 def label_names(image: Path | None) -> dict[int, str]:
-    """Return the names in the table beside a label image (BIDS: the same stem, ``.tsv``, index and name), if any.
+    """Return the names in the table of a label image, if it has one.
+
+    BIDS: the same stem, ``.tsv``, with the columns index and name; or one that it inherits from a folder above.
 
     Raises
     ------
@@ -28,7 +31,10 @@ def label_names(image: Path | None) -> dict[int, str]:
         return {}
     names, table = {}, label_table(image)
     if not table.exists():
-        return {}
+        inherited = _inherited_table(image)
+        if inherited is None:
+            return {}
+        table = inherited
     refuse_device(table)
     remedy = "Correct the table, or remove it: the regions then have numbers"
     try:
@@ -45,6 +51,21 @@ def label_names(image: Path | None) -> dict[int, str]:
         reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
         raise InputError(f"{table} cannot be read: {reason}. {remedy}.") from None
     return names
+
+
+def _inherited_table(image: Path) -> Path | None:
+    """Return the table that a BIDS image inherits (``dseg.tsv``, ``desc-atlas_dseg.tsv`` in a folder above), `None` if there is none."""
+    name, dataset = BidsName.parse(image.name), dataset_of(image)
+    if name is None or dataset is None:
+        return None
+    for folder in absolute(image).parents:
+        for path in sorted(folder.glob(f"*{name.suffix}.tsv")):
+            other = BidsName.parse(path.name)
+            if other and other.suffix == name.suffix and other.entities.items() <= name.entities.items():
+                return path
+        if folder == dataset:
+            break
+    return None
 
 
 def _is_formula(text: str) -> bool:

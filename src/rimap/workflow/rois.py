@@ -1,0 +1,383 @@
+"""Statistics of regions on maps that exist: no map is made again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.advice import Weight, note, ordered, weight_of
+from rimap.errors import InputError, count_of, one_of
+from rimap.evaluation.references import (
+    LAYOUTS,
+    TOLERANCE_PERCENT,
+    References,
+    layout_of,
+    read_references,
+    references_of,
+)
+from rimap.io.bids import strip_nii
+from rimap.io.map_images import MapImage, map_images
+from rimap.maps import Status
+from rimap.report.statistics import COUNTED, about_figures, figures_of, share_column
+from rimap.workflow.region_images import images_of_regions, read_regions
+from rimap.workflow.summary import wrapped
+
+Row = dict[str, Any]
+#: A typical bias above this is no error of a measurement, %.
+_WRONG_PERCENT = 40.0
+#: Quality flags of voxels that have a value which does not count by default.
+_WITH_VALUE = (Status.NOT_CONVERGED, Status.OUTSIDE_TRAINING, Status.OFF_MODEL)
+#: Rows that are printed; the table in the file has all.
+_MOST_ROWS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionTable:
+    """The statistics of regions.
+
+    Parameters
+    ----------
+    rows
+        One for each map and region, by column.
+    notes
+        What the user should know of how they were made.
+    maps
+        The maps.
+    judged
+        Whether there are reference values.
+    """
+
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    maps: tuple[MapImage, ...]
+    judged: bool = False
+
+    def columns(self) -> dict[str, dict[str, str]]:
+        """Return the descriptions of the columns, for the JSON file of the table."""
+        return columns(judged=self.judged)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """What regions are held against.
+
+    Parameters
+    ----------
+    reference
+        The name of an array of spheres (``nist-t1``), or a table with the columns label and reference.
+    field_T
+        The field strength of the scanner in T, for an array; from the sidecar of the map by default.
+    temperature_C
+        The temperature of the phantom in °C.
+    tolerance_percent
+        The bias with which a region passes.
+    """
+
+    reference: str | Path | None = None
+    field_T: float | None = None
+    temperature_C: float = 20.0
+    tolerance_percent: float = TOLERANCE_PERCENT
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot be.
+
+        Raises
+        ------
+        InputError
+            For a tolerance or a field strength that is not positive.
+        """
+        for value, option, unit in (
+            (self.tolerance_percent, "--tolerance", "%"),
+            (self.field_T, "--field-strength", "T"),
+        ):
+            if value is not None and not value > 0:
+                raise InputError(f"{option}: expected a positive number, got {value:g} {unit}.")
+
+    def of(self, m: MapImage, named: str = "") -> References | None:
+        """Return the references of a map; `None` if there are none for it.
+
+        Parameters
+        ----------
+        named
+            The array that was named with the labels.
+        """
+        wanted = named or (str(self.reference) if self.reference is not None else "")
+        if not wanted or m.name != m.quantity:
+            return None
+        if wanted.lower() not in LAYOUTS and not named:
+            return read_references(wanted)
+        layout, rate = layout_of(wanted), m.name.startswith("R")
+        time = f"T{m.name[1:]}" if rate else m.name
+        if time not in layout.maps:
+            return None
+        found = references_of(layout, time, field_of(m) if self.field_T is None else self.field_T, self.temperature_C)
+        return found.inverted() if rate else found
+
+
+def rois(
+    maps: Path | str | Sequence[Path | str],
+    labels: Path | str | Sequence[Path | str] = (),
+    *,
+    names: Sequence[str] = (),
+    rates: bool = False,
+    threshold: float | None = None,
+    include: Sequence[Status | str] = (),
+    judging: Judging | None = None,
+) -> RegionTable:
+    """Return statistics of regions on maps that exist.
+
+    Parameters
+    ----------
+    maps
+        Maps (NIfTI), or folders of them: the output of `rimap map` or `rimap bids`, or maps of other software.
+    labels
+        Label images, maps of probability, folders with BIDS names, or patterns as ``seg/sub-{sub}_dseg.nii.gz``; ``nist-t1:`` and the like
+        before a file names the spheres of a phantom. By default the ``_dseg`` or ``_probseg`` image beside each map.
+    names
+        The maps to take from folders (T1, R1, B, sd, all); relaxation times and rates by default.
+    rates
+        Compute the rate of each relaxation time too.
+    threshold
+        The probability from which a voxel is in a region; 0.5 by default.
+    include
+        Quality flags whose voxels count besides ok and at bound: ``off_model``.
+    judging
+        Reference values to compare with.
+
+    Raises
+    ------
+    InputError
+        If there are no maps or no labels, an image cannot be read, or labels are on another grid than a map.
+
+    Examples
+    --------
+    >>> rimap.rois("out", "labels.nii.gz").rows[0]["median"]  # doctest: +SKIP
+    812.4
+    """
+    judging = judging or Judging()
+    if threshold is not None and not 0 < threshold <= 1:
+        raise InputError(f"--threshold: expected a probability above 0 and up to 1, got {threshold:g}.")
+    counting = (*COUNTED, *(status_of(s) for s in include))
+    where = [split_layout(text) for text in _several(labels)]
+    found = map_images(_several(maps), names, rates=rates)
+    rows: list[Row] = []
+    notes: list[str] = []
+    for m in found:
+        images = images_of_regions(m, [path for _, path in where])
+        values, status, said = counted_values(m, counting)
+        notes += said
+        for n, image in enumerate(images):
+            regions, said = read_regions(image, m, threshold)
+            references = judging.of(m, where[n][0] if where else "")
+            more = [
+                {**whose(m), "regions": image.name, **about, **figures_of(values, status, r.inside, counting)}
+                for r in regions
+                for about in ({"label": r.label, "name": r.name},)
+            ]
+            if references is not None:
+                said = [*said, note(f"Reference values: {references.source}."), *references.notes]
+                said += judge(more, references, judging, image)
+            rows += more
+            notes += said
+    notes += without_value(rows)
+    judged = any("reference" in row for row in rows)
+    if judged:
+        rows = [{**{c: float("nan") for c in ("reference", "bias_percent")}, "verdict": "", **row} for row in rows]
+        rows = [{c: row[c] for c in [*(k for k in row if k not in _JUDGED), *_JUDGED]} for row in rows]
+    return RegionTable(rows=tuple(rows), notes=ordered(notes), maps=tuple(found), judged=judged)
+
+
+def judge(rows: list[Row], references: References, judging: Judging, image: Path) -> list[str]:
+    """Add the reference, the relative bias of the median and the verdict to rows, and return notes.
+
+    Raises
+    ------
+    InputError
+        If no label has a reference value.
+    """
+    if not set(references.values) & {row["label"] for row in rows}:
+        raise InputError(
+            f"{image}: no label has a reference value. Labels are expected to be the numbers of the spheres or of the table."
+        )
+    for row in rows:
+        row |= judged(row["median"], references.values.get(row["label"]), judging.tolerance_percent)
+    biases = np.array([row["bias_percent"] for row in rows])
+    typical = float(np.nanmedian(biases)) if np.isfinite(biases).any() else 0.0
+    if abs(typical) > _WRONG_PERCENT:
+        return [
+            f"Half of the regions of {rows[0]['series']} are {abs(typical):.0f} % {'above' if typical > 0 else 'below'} "
+            "the reference values or farther off: are these the references of this phantom, map and field strength?"
+        ]
+    return []
+
+
+def status_of(name: Status | str) -> Status:
+    """Return a quality flag by its name.
+
+    Raises
+    ------
+    InputError
+        If there is none with that name.
+
+    >>> status_of("off_model").name
+    'OFF_MODEL'
+    """
+    if isinstance(name, Status):
+        return name
+    names = [s.name.lower() for s in Status]
+    return Status[one_of(name.replace(" ", "_").replace("-", "_"), names, "--include").upper()]
+
+
+def without_value(rows: Sequence[Row]) -> list[str]:
+    """Return a note on regions in which no voxel counts, with the quality flag that most of their voxels have."""
+    empty = [row for row in rows if not row["n"] and row["voxels"]]
+    if not empty:
+        return []
+    flags = [max(Status, key=lambda s: row[share_column(s)]) for row in empty]
+    most = max(set(flags), key=flags.count)
+    name = most.name.lower()
+    remedy = f" --include {name} counts them." if most in _WITH_VALUE else ""
+    return [
+        (
+            f"{count_of(len(empty), 'region')} without a voxel that counts: the status is mostly {name.replace('_', ' ')}.{remedy}"
+        )
+    ]
+
+
+def counted_values(
+    m: MapImage, counting: Sequence[Status] = COUNTED
+) -> tuple[NDArray[np.float64], NDArray[np.uint8], list[str]]:
+    """Return the values (*X) of a map where they count, its quality flags, and notes; without flags, what is a value counts.
+
+    Zeros of relaxation times and rates are no values: other software writes them where it has none.
+    """
+    values, status, notes = m.values(), m.status(), list(m.notes)
+    if m.of_time is not None:
+        notes += m.of_time.notes
+    relaxation = m.name[:1] in "TR" and m.unit in ("ms", "1/s")
+    if status is None:
+        valid = np.isfinite(values) & ((values > 0) if relaxation else True)
+        status = np.where(valid, Status.OK, Status.NO_SIGNAL).astype(np.uint8)
+        what = "values that are finite and not zero count" if relaxation else "finite values count"
+        notes.append(note(f"Maps without a status map beside them: {what}, and their shares say no more."))
+    return np.where(np.isin(status, counting), values, np.nan), status, notes
+
+
+def whose(m: MapImage) -> Row:
+    """Return the columns that say which map a row is of."""
+    return {
+        "participant_id": f"sub-{m.entities['sub']}" if "sub" in m.entities else "",
+        "session_id": f"ses-{m.entities['ses']}" if "ses" in m.entities else "",
+        "series": strip_nii(m.path),
+        "map": m.name,
+        "unit": m.unit,
+    }
+
+
+#: Columns of regions with reference values.
+_JUDGED = ("reference", "bias_percent", "verdict")
+
+
+def judged(median: float, reference: float | None, tolerance_percent: float) -> Row:
+    """Return the reference, the relative bias of the median in %, and pass or fail.
+
+    >>> judged(95.0, 100.0, 10.0)
+    {'reference': 100.0, 'bias_percent': -5.0, 'verdict': 'pass'}
+    """
+    if reference is None:
+        return {"reference": float("nan"), "bias_percent": float("nan"), "verdict": ""}
+    bias = 100 * (median / reference - 1)
+    verdict = "no value" if not np.isfinite(bias) else "pass" if abs(bias) <= tolerance_percent else "fail"
+    return {"reference": reference, "bias_percent": bias, "verdict": verdict}
+
+
+def columns(*, judged: bool = False) -> dict[str, dict[str, str]]:
+    """Return the descriptions of the columns of a table of regions."""
+    about = {
+        "participant_id": {"Description": "Subject, if the name of the map has one"},
+        "session_id": {"Description": "Session, if the name of the map has one"},
+        "series": {"Description": "Name of the map, without extension"},
+        "map": {"Description": "What the map shows; sd T1 is the standard deviation of T1"},
+        "unit": {
+            "Description": "Unit of the median, the quartiles, the mean, the standard deviation and the reference"
+        },
+        "regions": {"Description": "Name of the image with the regions"},
+        "label": {"Description": "Value in the label image, or number of the volume of an image of probabilities"},
+        "name": {"Description": "Name of the region"},
+        **about_figures(),
+    }
+    if judged:
+        about |= {
+            "reference": {"Description": "Reference value"},
+            "bias_percent": {"Description": "Median minus reference, relative to the reference", "Units": "%"},
+            "verdict": {
+                "Description": "pass if the bias is within the tolerance, fail if not, no value if no voxel counts"
+            },
+        }
+    return about
+
+
+def split_layout(text: Path | str) -> tuple[str, Path]:
+    """Return the array of spheres that a word before a file names, "" for none, and the file.
+
+    >>> split_layout("nist-t1:spheres.nii.gz")
+    ('nist-t1', PosixPath('spheres.nii.gz'))
+    """
+    before, colon, after = str(text).partition(":")
+    if colon and after and (before.lower() in LAYOUTS or before.lower().startswith("nist")):
+        return layout_of(before).name, Path(after)
+    return "", Path(text)
+
+
+def field_of(m: MapImage) -> float | None:
+    """Return the field strength in T that the sidecar of a map has, `None` if it has none."""
+    value = m.about.get("MagneticFieldStrength")
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 else None
+
+
+def lines(table: RegionTable) -> Iterator[str]:
+    """Yield the table for a terminal: a heading for each map, then its regions."""
+    from rimap.quantities import shown_name
+    from rimap.report.numbers import number
+
+    width = max([6, *(len(_region(r)) for r in table.rows)])
+    width = min(width, 40)
+    before = None
+    for row in table.rows[:_MOST_ROWS]:
+        if (row["series"], row["map"]) != before:
+            before = (row["series"], row["map"])
+            unit = f", {row['unit']}" if row["unit"] else ""
+            yield f"{row['series']}: {shown_name(row['map'])}{unit}"
+            head = f"  {'region':<{width}}{'n':>9}{'median':>10}{'IQR':>10}{'mean':>10}{'SD':>10}{'ok':>9}"
+            yield head + (f"{'reference':>11}{'bias':>9}" if table.judged else "")
+        figures = "".join(f"{number(row[c], n):>10}" for c, n in (("median", 4), ("iqr", 3), ("mean", 4), ("sd", 3)))
+        text = f"  {_region(row):<{width}}{row['n']:>9,}{figures}{100 * row[share_column(Status.OK)]:>7.1f} %"
+        if table.judged:
+            bias = "" if row["bias_percent"] != row["bias_percent"] else f"{row['bias_percent']:+.1f} %"
+            text += f"{number(row['reference'], 4):>11}{bias:>9}  {row['verdict']}"
+        yield text.rstrip()
+    if len(table.rows) > _MOST_ROWS:
+        yield f"… and {len(table.rows) - _MOST_ROWS} more rows, which the table has (-o)"
+    if table.judged:
+        counted = [row["verdict"] for row in table.rows if row["verdict"]]
+        yield f"{counted.count('pass')} of {count_of(len(counted), 'region')} with a reference value pass."
+    yield from told(table.notes)
+
+
+def told(notes: Sequence[str]) -> Iterator[str]:
+    """Yield notes and warnings for a terminal."""
+    for text in notes:
+        yield wrapped("note:" if weight_of(text) == Weight.NOTE else "warning:", text)
+
+
+def _region(row: Row) -> str:
+    return f"{row['label']} {row['name']}".strip()
+
+
+def _several(given: Path | str | Sequence[Path | str]) -> list[Path | str]:
+    return [given] if isinstance(given, (Path, str)) else list(given)
