@@ -160,11 +160,11 @@ def test_what_does_not_fit_is_refused_with_the_remedy(derivative: Path, tmp_path
         rimap.rois(derivative, save(tmp_path / "moved.nii.gz", LABELS, moved))
     with pytest.raises(InputError, match="no such file or folder"):
         rimap.rois(tmp_path / "nowhere", tmp_path / "labels.nii.gz")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="expected names like"):
-        (tmp_path / "empty").mkdir()
         rimap.rois(tmp_path / "empty", tmp_path / "labels.nii.gz")
+    series = save(tmp_path / "series.nii.gz", np.zeros((*SHAPE, 3), np.float32))
     with pytest.raises(InputError, match="got 3 volumes"):
-        series = save(tmp_path / "series.nii.gz", np.zeros((*SHAPE, 3), np.float32))
         rimap.rois(series, tmp_path / "labels.nii.gz")
 
 
