@@ -16,6 +16,7 @@ from rimap.quantities import name_of, shown_name
 from rimap.report.main_maps import MainMap, Row
 from rimap.report.statistics import about_figures
 from rimap.report.templating import render, source
+from rimap.report.thumbnails import Thumbnail, thumbnails
 from rimap.signals import signal_models
 from rimap.signals.base import main_of
 from rimap.signals.settings import unit_symbol
@@ -108,6 +109,7 @@ def page(
     command: str = "",
     failed: Sequence[Mapping[str, str]] = (),
     maps: Sequence[MainMap] = (),
+    pictures: Mapping[str, Thumbnail] | None = None,
     without_labels: Sequence[str] = (),
 ) -> str:
     """Return the page as HTML.
@@ -122,11 +124,14 @@ def page(
         ``participant_id``, ``series`` and ``reason`` of each series without a map.
     maps
         For their warnings.
+    pictures
+        The middle slice of each map, by the name of its series.
     without_labels
         Names of the maps that have no labels, although others have.
     """
     regions = _by_region(rows)
     shown = dict(list(regions.items())[:_MOST_REGIONS])
+    gallery, more_pictures = thumbnails(maps, pictures or {}, rows)
     return render(
         "group.html",
         css=source("base.css"),
@@ -139,6 +144,8 @@ def page(
             {"name": _map_title(rows, name), "regions": [_strip(m) for key, m in shown.items() if key[0] == name]}
             for name in dict.fromkeys(key[0] for key in shown)
         ],
+        gallery=gallery,
+        more_pictures=more_pictures,
         more_regions=len(regions) - len(shown),
         ok=_strip_of_shares(rows),
         outliers=[r for r in rows if r["outlier"]],

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.foreground import foreground
 from rimap.io.bids import BidsName, compose, read_json
-from rimap.io.grid import affine_of
+from rimap.io.grid import affine_of, edges_of
 from rimap.io.masks import read_labels, read_mask
 from rimap.io.naming import SIGNAL, desc_of, sidecar_of
 from rimap.io.nifti import open_nifti
@@ -132,13 +132,35 @@ def main_maps(
     return found
 
 
-def rows_of(
-    main: MainMap, *, labels: Path | None = None, names: Mapping[int, str] | None = None, mask: Path | None = None
-) -> list[Row]:
-    """Return a row for the whole of one map, then one for each label, in the unit of its declaration (ms for times).
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """A main map that was read.
 
-    The whole is the mask if one is given; else the voxels that the run described, which it wrote as a mask. A map of an earlier
-    version has none: then it is the mask of the map, or the foreground of the amplitude map.
+    Parameters
+    ----------
+    values
+        (*X), in the unit of its declaration (ms for times).
+    status
+        (*X), its quality flags.
+    inside, region
+        (*X), the voxels that its figures describe, and what the group table calls them: ``mask`` or ``signal``.
+    affine, edges
+        Its place and the edge lengths of a voxel, mm; `None` if it has no orientation.
+    """
+
+    values: NDArray[np.float64]
+    status: NDArray[np.uint8]
+    inside: NDArray[np.bool_]
+    region: str
+    affine: NDArray[Any] | None
+    edges: tuple[float, ...]
+
+
+def contents_of(main: MainMap, *, mask: Path | None = None) -> Contents:
+    """Return a main map, its quality flags and the voxels that its figures describe.
+
+    These are the mask if one is given; else the voxels that the run described, which it wrote as a mask. A map of an earlier
+    version has none: then they are the mask of the map, or the foreground of the amplitude map.
 
     Raises
     ------
@@ -153,9 +175,33 @@ def rows_of(
         raise InputError(f"{main.label}: {main.beside('status').name} is missing. Map this series again.")
     codes = np.nan_to_num(status, nan=float(Status.NOT_FINITE)).astype(np.uint8)
     region, where = _whole(main, codes, file, mask)
-    rows = [_row(main, region, "", figures_of(values, codes, where))]
+    return Contents(values, codes, where, region, affine_of(file), tuple(edges_of(file)))
+
+
+def rows_of(
+    main: MainMap,
+    *,
+    labels: Path | None = None,
+    names: Mapping[int, str] | None = None,
+    contents: Contents | None = None,
+) -> list[Row]:
+    """Return a row for the whole of one map, then one for each label, in the unit of its declaration (ms for times).
+
+    Parameters
+    ----------
+    contents
+        What `contents_of` read; by default it is read now.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or is not on the grid of the map.
+    """
+    read = contents_of(main) if contents is None else contents
+    values, codes = read.values, read.status
+    rows = [_row(main, read.region, "", figures_of(values, codes, read.inside))]
     if labels is not None:
-        image = read_labels(labels, file.shape, affine_of(file))
+        image = read_labels(labels, values.shape, read.affine)
         found = np.unique(image[image != 0])
         if not found.size:
             raise InputError(f"{labels}: expected at least one region, got zeros only.")

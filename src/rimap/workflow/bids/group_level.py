@@ -23,6 +23,7 @@ from rimap.workflow.writing import written_command
 
 if TYPE_CHECKING:
     from rimap.report.main_maps import MainMap, Row
+    from rimap.report.thumbnails import Thumbnail
 
 #: Of the files that are written, and of the tables of regions put together.
 STEM = "group"
@@ -42,11 +43,14 @@ class Figures:
         The table of regions that the run wrote which made the map, as text.
     labelled
         Whether it has labels.
+    thumbnail
+        Its middle slice.
     """
 
     rows: Sequence[Row]
     table: Sequence[Mapping[str, str]]
     labelled: bool
+    thumbnail: Thumbnail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +131,7 @@ def group(app: App, listener: Listener = SILENT) -> GroupRun:
                 *({"series": f.label, "reason": without_folders(f.reason, [app.data, out])} for f in failures),
             ],
             maps=there,
+            pictures={main.series: found[main.path].thumbnail for main in there},
             without_labels=without,
         )
         write_whole(out / f"{STEM}.tsv", tsv(rows))
@@ -179,23 +184,26 @@ def figures(masks: Path | None, rois: Path | None, out: Path, main: MainMap) -> 
     dseg beside the map. A map without labels has the row of the whole alone.
     """
     from rimap.io.beside import NoImage, image_for
-    from rimap.report.main_maps import read_table, rows_of, rows_of_table
+    from rimap.report.main_maps import contents_of, read_table, rows_of, rows_of_table
+    from rimap.report.thumbnails import Thumbnail
 
     where = partial(image_for, entities={**main.entities, "map": main.name}, label=main.label)
     mask = None if masks is None else where(masks, suffixes=("mask",), option="--mask", prefer="brain")
+    contents = contents_of(main, mask=mask)
+    thumbnail = Thumbnail.of(contents)
     path = main.table(out)
     table = read_table(path) if path.is_file() else []
     if rois is None and table:
-        rows = [*rows_of(main, mask=mask), *rows_of_table(main, table)]
-        return Figures(rows, table, True)
+        rows = [*rows_of(main, contents=contents), *rows_of_table(main, table)]
+        return Figures(rows, table, True, thumbnail)
     labels = None
     if rois is not None:
         with contextlib.suppress(NoImage):
             labels = where(rois, suffixes=("dseg",), option="--rois")
     elif any(main.path.parent.glob(f"sub-{main.entities['sub']}*_dseg.nii*")):
         labels = where(main.path.parent, suffixes=("dseg",), option="beside the map")
-    rows = rows_of(main, labels=labels, names=label_names(labels), mask=mask)
-    return Figures(rows, table, labels is not None)
+    rows = rows_of(main, labels=labels, names=label_names(labels), contents=contents)
+    return Figures(rows, table, labels is not None, thumbnail)
 
 
 def _title(out: Path) -> str:
