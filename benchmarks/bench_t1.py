@@ -35,6 +35,7 @@ from rimap.signals.inversion_recovery import InversionRecovery
 from rimap.signals.protocols import PROTOCOLS
 from rimap.signals.t2_decay import T2Decay
 from rimap.simulation.anatomies import digital_brain, load_anatomy
+from rimap.simulation.subjects import Texture
 
 Row = dict[str, Any]
 
@@ -197,10 +198,10 @@ def measured(
             for name, estimator in {**base, net[0]: net[1]}.items():
 
                 def make(name: str = name, estimator: Estimator = estimator, s: int = subject, r: float = snr) -> Any:
+                    of = accuracy.Subject(labels, model, s, Texture(texture))
                     return accuracy.measure(
-                        name, estimator, labels, model, subject=s, snr=r, n_repeats=args.draws, seed=args.seed,
-                        texture=texture, progress=note,
-                    )  # fmt: skip
+                        name, estimator, of, snr=r, n_repeats=args.draws, seed=args.seed, progress=note
+                    )
 
                 if name in base:
                     key = ("main", labels_key(labels), model, subject, snr, args.draws, args.seed, texture, name)
@@ -244,9 +245,8 @@ def structures_part(
         for name, estimator in {**base, net[0]: net[1]}.items():
 
             def make(name: str = name, estimator: Estimator = estimator, s: int = subject) -> list[Row]:
-                return accuracy.structure_bias(
-                    name, estimator, labels, model, subject=s, n_repeats=args.draws, seed=args.seed
-                )
+                of = accuracy.Subject(labels, model, s)
+                return accuracy.structure_bias(name, estimator, of, n_repeats=args.draws, seed=args.seed)
 
             key = ("structures", labels_key(labels), subject, args.draws, args.seed, name)
             rows += cache.get(key, make) if name in base else make()

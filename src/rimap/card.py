@@ -29,21 +29,32 @@ class Picture:
     high: str = ""
 
 
+@dataclass(frozen=True)
+class Scale:
+    """How values become colours: the least and the greatest value that differ in colour, the palette, and linear or logarithmic."""
+
+    window: tuple[float, float]
+    palette: str = "grey"
+    logarithmic: bool = False
+
+    def png(self, values: NDArray[Any]) -> str:
+        """Return values (rows, columns) as the source of an image."""
+        shown = colours.indices(values, *self.window, logarithmic=self.logarithmic)
+        return png(shown, colours.palette(self.palette))
+
+
 def picture(
-    values: NDArray[Any], view: View, k: int, window: tuple[float, float], palette: str, caption: str, *,
-    log: bool = False, bar: bool = False, edge: int = 180,
-) -> Picture:  # fmt: skip
-    """Return slice `k` of values (*X), at most `edge` pixels wide and high."""
-    low, high = window
-    table = colours.palette(palette)
-    scale = colours.indices(np.linspace(low, high, 128)[None], low, high, logarithmic=log)
+    values: NDArray[Any], view: View, k: int, scale: Scale, caption: str, *, bar: bool = False, edge: int = 180
+) -> Picture:
+    """Return slice `k` of values (*X), at most `edge` pixels wide and high, with a colour bar or without."""
+    low, high = scale.window
     wide = view.aspect >= 1
     return Picture(
-        src=png(colours.indices(view.picture(values, k), low, high, logarithmic=log), table),
+        src=scale.png(view.picture(values, k)),
         width=edge if wide else max(1, round(edge * view.aspect)),
         height=max(1, round(edge / view.aspect)) if wide else edge,
         caption=caption,
-        bar=png(scale, table) if bar else "",
+        bar=scale.png(np.linspace(low, high, 128)[None]) if bar else "",
         low=f"{low:,.6g}",
         high=f"{high:,.6g}",
     )

@@ -193,10 +193,9 @@ class WeightedSeries:
         values = np.stack([view.picture(self.images[n], view.middle) for n in chosen])
         low = None if (values[np.isfinite(values)] < 0).any() else 0.0
         window = colours.window(values, low=low, upper=0.995)
+        scale, times = card.Scale(window), self.model.times
         pictures = [
-            card.picture(
-                self.images[n], view, view.middle, window, "grey", self.model.axis.text(self.model.times[n]), edge=130
-            )
+            card.picture(self.images[n], view, view.middle, scale, self.model.axis.text(times[n]), edge=130)
             for n in chosen
         ]
         return card.card("WeightedSeries", self.source, pictures, [], [*self._facts(), *self.notes])

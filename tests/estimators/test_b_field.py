@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rimap.estimators.mle.field import Box, minimise, solve_linear
+from rimap.estimators.mle.field import Box, Objective, Until, minimise, solve_linear
 
 
 def _box(shape: tuple[int, ...] = (7, 5), size: tuple[float, ...] | None = None) -> Box:
@@ -105,7 +105,8 @@ def test_minimise_evaluates_within_the_bounds_and_holds_the_field_where_the_data
         seen.append((b.min(), b.max()))
         return _Quadratic(b, w, target)
 
-    B, state, converged = minimise(box, fit, np.full(box.shape, 1.5), weight, (0.0, 3.0), tolerance=1e-8)
+    objective = Objective(fit, weight, (0.0, 3.0))
+    B, state, converged = minimise(box, objective, np.full(box.shape, 1.5), Until(tolerance=1e-8))
     assert converged and min(low for low, _ in seen) >= 0 and max(high for _, high in seen) <= 3
     assert state.g == pytest.approx(w * (np.clip(B.reshape(-1)[box.data], 0, 3) - target))
     at = B.reshape(-1)[box.data]
@@ -124,11 +125,9 @@ def test_a_field_at_its_bound_takes_few_steps() -> None:
     steps: list[float] = []
     _, state, converged = minimise(
         box,
-        lambda b, near, search: _Quadratic(b, w, target),
+        Objective(lambda b, near, search: _Quadratic(b, w, target), 1e4, (0.0, 3.0)),
         np.full(box.shape, 1.5),
-        1e4,
-        (0.0, 3.0),
-        tolerance=1e-6,
+        Until(tolerance=1e-6),
         watch=lambda J, promise: steps.append(promise),
     )
     assert converged and len(steps) <= 8

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rimap.errors import InputError
-from rimap.io import find_series, write_maps
+from rimap.io import Writing, find_series, write_maps
 from rimap.io.metadata import model_from_metadata, settings_metadata
 from rimap.io.naming import main_suffix
 from rimap.io.reading import Reading
@@ -167,7 +167,7 @@ def test_maps_are_read_back_with_their_model(cls: type[SignalModel], as_maps: Ma
     maps = as_maps(series)
     for name, value in given.items():
         maps.kappa[model.index(name)][maps.status == 0] = value
-    written = write_maps(maps, files, tmp_path / "out", rates=True, given=given)
+    written = write_maps(maps, files, tmp_path / "out", Writing(rates=True, given=given))
     assert written[0].name.endswith(f"_{main_suffix(cls)}.nii.gz") and "desc-" not in written[0].name
     (result,) = find_results(tmp_path / "out")
     again = result.load()
@@ -219,8 +219,7 @@ def test_derivatives_of_all_models_are_valid(as_maps: Make, tmp_path: Path) -> N
                 as_maps(files.load(Reading(given=given))),
                 files,
                 tmp_path / "out",
-                rates=True,
-                given=dict.fromkeys(given, "array"),
+                Writing(rates=True, given=dict.fromkeys(given, "array")),
             )
     assert validate(tmp_path / "out") == []
 

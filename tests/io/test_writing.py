@@ -18,7 +18,7 @@ import pytest
 import rimap
 from rimap.errors import InputError
 from rimap.foreground import Region, foreground
-from rimap.io import SeriesFiles, check_output, find_series, planned_outputs, write_maps
+from rimap.io import SeriesFiles, Writing, check_output, find_series, planned_outputs, write_maps
 from rimap.io.reading import Reading
 from rimap.series import ParameterMaps, Status
 from rimap.workflow.reading import read
@@ -47,10 +47,10 @@ def sidecar(path: Path) -> dict[str, Any]:
     return json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
 
 
-def map_all(folder: Path, out: Path, make: Make, estimator: str = "nlls", **options: Any) -> list[Path]:
+def map_all(folder: Path, out: Path, make: Make, estimator: str = "nlls", **how: Any) -> list[Path]:
     written = []
     for s in find_series(folder):
-        written += write_maps(make(s.load(), estimator), s, out, **options)
+        written += write_maps(make(s.load(), estimator), s, out, Writing(**how))
     return written
 
 
@@ -89,7 +89,7 @@ def test_names_values_and_sidecars(bids: Path, as_maps: Make, tmp_path: Path) ->
     out = tmp_path / "out"
     (series,) = find_series(bids / "sub-02", sessions=["b"], runs=["2"])
     maps = as_maps(series.load())
-    written = write_maps(maps, series, out, extra_metadata={"Estimator": "nlls", "More": 1})
+    written = write_maps(maps, series, out, Writing(extra_metadata={"Estimator": "nlls", "More": 1}))
     stem = "sub-02/ses-b/anat/sub-02_ses-b_run-2"
     tails = ("T1map", "M0map", "desc-sd_T1map", "desc-B_T1map", "desc-sdB_T1map", "desc-sd_M0map")
     tails = (*tails, "desc-residual_T1map", "desc-status_T1map")
@@ -135,7 +135,7 @@ def test_names_values_and_sidecars(bids: Path, as_maps: Make, tmp_path: Path) ->
 def test_rates_are_reciprocal_and_fill_replaces_nan(bids: Path, as_maps: Make, tmp_path: Path) -> None:
     (series,) = find_series(bids / "sub-01", sequence="t2")
     maps = as_maps(series.load())
-    write_maps(maps, series, tmp_path / "out", rates=True, fill=0.0)
+    write_maps(maps, series, tmp_path / "out", Writing(rates=True, fill=0.0))
     anat = tmp_path / "out/sub-01/anat"
     T2, R2 = load(anat / "sub-01_T2map.nii.gz"), load(anat / "sub-01_R2map.nii.gz")
     assert T2[0, 0, 0] == R2[0, 0, 0] == 0
@@ -193,7 +193,7 @@ def test_an_earlier_result_is_replaced_only_on_request_and_then_whole(
     out = tmp_path / "out"
     (series,) = find_series(bids / "sub-01", sequence="t2")
     maps = as_maps(series.load())
-    write_maps(maps, series, out, rates=True)
+    write_maps(maps, series, out, Writing(rates=True))
     before = {n: (out / n).read_bytes() for n in names(out)}
     with pytest.raises(InputError, match="--overwrite"):
         check_output([series], out, estimator="nlls")
@@ -211,7 +211,7 @@ def test_what_is_planned_is_what_is_written(bids: Path, as_maps: Make, tmp_path:
         planned = planned_outputs(series, tmp_path / "out", estimator="nlls")
         images = series.load()
         every = Region.found(foreground(images.images))
-        written = write_maps(as_maps(images), series, tmp_path / "out", rates=True, described=every)
+        written = write_maps(as_maps(images), series, tmp_path / "out", Writing(rates=True, described=every))
         assert set(written) == set(planned)
 
 
@@ -282,7 +282,7 @@ def test_json_has_no_nan(bids: Path, as_maps: Make, tmp_path: Path) -> None:
     sigma = np.full((4, 5, 2), 3.0)
     sigma[0] = np.nan
     maps = replace(as_maps(series.load()), noise=rimap.Gaussian(sigma=sigma), settings={"limit": np.inf})
-    meta = sidecar(write_maps(maps, series, tmp_path / "out", extra_metadata={"x": np.array([np.nan, 1])})[0])
+    meta = sidecar(write_maps(maps, series, tmp_path / "out", Writing(extra_metadata={"x": np.array([np.nan, 1])}))[0])
     assert (meta["NoiseSigma"], meta["EstimatorSettings"], meta["x"]) == (3.0, {"limit": "inf"}, [None, 1.0])
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from rimap.cli import build
 from rimap.errors import InputError
-from rimap.io import find_series, write_maps
+from rimap.io import Writing, find_series, write_maps
 from rimap.io.reading import Reading
 from rimap.io.results import find_results
 from rimap.likelihood import Gaussian, Rician
@@ -72,7 +72,7 @@ def map_folder(bids, out, **options):
     for files in find_series(bids):
         series = files.load()
         maps = estimate(series, **options)
-        main, *_ = write_maps(maps, files, out, fill=fill, rates=True)
+        main, *_ = write_maps(maps, files, out, Writing(fill=fill, rates=True))
         name = f"{main.name.removesuffix('.nii.gz')}{'' if files.dataset else '_report'}.html"
         (out / name).write_text(
             page(series, maps, Run("a title", command="rimap map x", seconds=7.0)), encoding="utf-8"

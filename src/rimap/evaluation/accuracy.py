@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +14,49 @@ from rimap.evaluation.metrics import coefficient_of_variation, relative_bias, re
 from rimap.evaluation.structures import STRUCTURES, place, uniform_tissue, with_structures
 from rimap.likelihood import Gaussian
 from rimap.signals.base import SignalModel
-from rimap.simulation.subjects import simulate_series, simulate_subject
+from rimap.simulation.subjects import Texture, simulate_series, simulate_subject
 from rimap.simulation.tissues import BRAIN_LABELS, GM, WM
 
 #: The paper's definition of SNR: σ = 0.65 / SNR, with 0.65 the proton density of white matter (Table 1).
 REFERENCE_SIGNAL = 0.65
 TISSUES = {"GM": GM, "WM": WM}
 
-Texture = Literal["smooth", "white", "none"]
-BMap = Literal["smooth", "constant"]
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A simulated subject, whose truth follows from its number: it is the same for every estimator.
+
+    Parameters
+    ----------
+    labels
+        (*X), BrainWeb codes: a slice of an anatomy that was not trained on. Only the brain is simulated.
+    model
+        The protocol.
+    number
+        Which subject.
+    texture
+        How values differ inside a tissue.
+    """
+
+    labels: NDArray[Any]
+    model: SignalModel
+    number: int
+    texture: Texture = Texture()
+
+    @property
+    def brain(self) -> NDArray[np.bool_]:
+        """The voxels (*X) of the brain."""
+        return np.isin(self.labels, BRAIN_LABELS)
+
+    @property
+    def tissues(self) -> NDArray[Any]:
+        """The labels (*X) inside the brain."""
+        return np.where(self.brain, self.labels, 0)
+
+    def truth(self, seed: int) -> NDArray[np.float64]:
+        """Return κ (Q, *X)."""
+        rng = np.random.default_rng([seed, self.number])
+        return simulate_subject(self.tissues, self.model, rng, texture=self.texture)
 
 
 @dataclass(frozen=True)
@@ -65,33 +99,31 @@ def crop(labels: NDArray[Any], margin: int = 4) -> NDArray[Any]:
 def measure(
     name: str,
     estimator: Estimator,
-    labels: NDArray[Any],
-    model: SignalModel,
+    subject: Subject,
     *,
-    subject: int,
     snr: float,
     n_repeats: int = 20,
     seed: int = 0,
-    texture: Texture = "smooth",
-    b_map: BMap = "smooth",
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """Return the rows (one a tissue) of one estimator on one subject at one SNR.
 
     Subject and noise draws follow from the numbers alone: they are the same for every estimator.
+
+    Parameters
+    ----------
+    n_repeats
+        C, noise draws.
     """
-    brain = np.isin(labels, BRAIN_LABELS)
-    kappa = simulate_subject(
-        np.where(brain, labels, 0), model, np.random.default_rng([seed, subject]), texture=texture, field_map=b_map
-    )
+    brain, kappa, time = subject.brain, subject.truth(seed), subject.model.time_index
     noise = Gaussian(REFERENCE_SIGNAL / snr)
     maps = []
     for c in range(n_repeats):
-        rng = np.random.default_rng([seed, subject, round(snr * 1000), c])
-        series = simulate_series(kappa, model, noise, rng, mask=brain)
-        maps.append(estimator.estimate(series).kappa[model.time_index][brain])
-        progress(f"{name}: subject {subject}, SNR {snr:g}, draw {c + 1}/{n_repeats}")
-    estimates, truth, tissues = np.stack(maps), kappa[model.time_index][brain], labels[brain]
+        rng = np.random.default_rng([seed, subject.number, round(snr * 1000), c])
+        series = simulate_series(kappa, subject.model, noise, rng, mask=brain)
+        maps.append(estimator.estimate(series).kappa[time][brain])
+        progress(f"{name}: subject {subject.number}, SNR {snr:g}, draw {c + 1}/{n_repeats}")
+    estimates, truth, tissues = np.stack(maps), kappa[time][brain], subject.labels[brain]
     nan = float((~np.isfinite(estimates)).mean())
     rows = []
     for tissue, label in TISSUES.items():
@@ -101,7 +133,7 @@ def measure(
             asdict(
                 Accuracy(
                     estimator=name,
-                    subject=subject,
+                    subject=subject.number,
                     snr=float(snr),
                     tissue=tissue,
                     bias=float(np.median(relative_bias(e, t))),
@@ -115,49 +147,11 @@ def measure(
     return rows
 
 
-def accuracy(
-    estimators: Mapping[str, Estimator],
-    labels: NDArray[Any],
-    model: SignalModel,
-    *,
-    snrs: Sequence[float] = (3, 5, 10, 30, 100),
-    n_subjects: int = 3,
-    n_repeats: int = 20,
-    seed: int = 0,
-    texture: Texture = "smooth",
-    b_map: BMap = "smooth",
-    progress: Callable[[str], None] = lambda _: None,
-) -> list[dict[str, Any]]:
-    """Return one row for each estimator, subject, SNR and tissue; the noise draws are the same for all.
-
-    Parameters
-    ----------
-    labels
-        (*X), BrainWeb codes: a slice of an anatomy that was not trained on.
-    model
-        The protocol.
-    n_repeats
-        C, noise draws.
-    """
-    return [
-        row
-        for subject in range(n_subjects)
-        for snr in snrs
-        for name, estimator in estimators.items()
-        for row in measure(
-            name, estimator, labels, model, subject=subject, snr=snr, n_repeats=n_repeats, seed=seed,
-            texture=texture, b_map=b_map, progress=progress,
-        )
-    ]  # fmt: skip
-
-
 def structure_bias(
     name: str,
     estimator: Estimator,
-    labels: NDArray[Any],
-    model: SignalModel,
+    subject: Subject,
     *,
-    subject: int,
     snr: float = 10,
     n_repeats: int = 20,
     seed: int = 0,
@@ -166,16 +160,15 @@ def structure_bias(
 
     Each kind is placed at several sites, so that few draws are enough; the paper has one of each.
     """
-    brain = np.isin(labels, BRAIN_LABELS)
-    flat = np.where(brain, labels, 0)
-    kappa = simulate_subject(flat, model, np.random.default_rng([seed, subject]))
-    placed = place(flat, np.random.default_rng([seed, subject, 1]))
-    kappa = with_structures(kappa, model, placed)
+    model = subject.model
+    placed = place(subject.tissues, np.random.default_rng([seed, subject.number, 1]))
+    kappa = with_structures(subject.truth(seed), model, placed)
     noise = Gaussian(REFERENCE_SIGNAL / snr)
     maps = []
     for c in range(n_repeats):
-        rng = np.random.default_rng([seed, subject, round(snr * 1000), c])
-        maps.append(estimator.estimate(simulate_series(kappa, model, noise, rng, mask=brain)).kappa[model.time_index])
+        rng = np.random.default_rng([seed, subject.number, round(snr * 1000), c])
+        series = simulate_series(kappa, model, noise, rng, mask=subject.brain)
+        maps.append(estimator.estimate(series).kappa[model.time_index])
     e = np.stack(maps).astype(float)
     rows = []
     for s in STRUCTURES:
@@ -184,7 +177,7 @@ def structure_bias(
         rows.append(
             {
                 "estimator": name,
-                "subject": subject,
+                "subject": subject.number,
                 "snr": float(snr),
                 "structure": s.name,
                 "bias": float(np.median(relative_bias(inside, s.T1))),

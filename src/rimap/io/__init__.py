@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rimap.io.atomic import write_whole
-from rimap.io.derivatives import check_output, map_files, planned_outputs, write_maps
+from rimap.io.derivatives import Writing, check_output, map_files, planned_outputs, write_maps
 from rimap.io.finding import find_series
 from rimap.io.masks import read_labels, read_mask
 from rimap.io.reading import Reading
@@ -12,6 +12,7 @@ from rimap.io.series_files import SeriesFiles
 __all__ = [
     "Reading",
     "SeriesFiles",
+    "Writing",
     "check_output",
     "find_series",
     "map_files",

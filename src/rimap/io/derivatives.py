@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,18 +86,43 @@ def check_output(
                 )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Writing:
+    """How maps are written: the counterpart of `Reading`.
+
+    Parameters
+    ----------
+    fill
+        What stands for NaN.
+    rates
+        Write the rate of each relaxation time (R1 = 1/T1) and its standard deviation too, 1/s.
+    given
+        Where each given parameter is from, by name, as `OpenSeries.given_from` has it.
+    extra_metadata
+        For every sidecar, over what is written by itself.
+    described
+        The voxels that figures describe, for the mask that is written; no mask is, if they are left out.
+    """
+
+    fill: float = np.nan
+    rates: bool = False
+    given: Mapping[str, Any] = field(default_factory=dict)
+    extra_metadata: Mapping[str, Any] = field(default_factory=dict)
+    described: Region | None = None
+
+
+#: The maps alone, and NaN where there is no value.
+AS_THEY_ARE = Writing()
+
+
 def write_maps(
     maps: ParameterMaps,
     series_files: SeriesFiles,
     out: Path | str,
+    how: Writing = AS_THEY_ARE,
     *,
     overwrite: bool = False,
-    fill: float = np.nan,
-    rates: bool = False,
-    given: Mapping[str, Any] | None = None,
-    extra_metadata: Mapping[str, Any] | None = None,
     sequence: str | None = None,
-    described: Region | None = None,
 ) -> list[Path]:
     """Write the maps of a series with their sidecars, all or none.
 
@@ -107,18 +132,8 @@ def write_maps(
         The derivative data set (BIDS input) or folder (loose input); made where it is missing.
     overwrite
         Replace an earlier result of the same estimator.
-    fill
-        What stands for NaN.
-    rates
-        Write the rate of each relaxation time (R1 = 1/T1) and its standard deviation too, 1/s.
-    given
-        Where each given parameter is from, by name, as `OpenSeries.given_from` has it.
-    extra_metadata
-        For every sidecar, over what is written by itself.
     sequence
         As in `planned_outputs`.
-    described
-        The voxels that figures describe, for the mask that is written; no mask is, if they are left out.
 
     Returns
     -------
@@ -131,16 +146,7 @@ def write_maps(
         As `check_output`; where the shape of the maps is not that of the files; where OUT cannot be written.
     """
     check_output([series_files], Path(out), estimator=maps.estimator, overwrite=overwrite, sequence=sequence)
-    new = map_files(
-        maps,
-        series_files,
-        out,
-        fill=fill,
-        rates=rates,
-        given=given,
-        extra_metadata=extra_metadata,
-        described=described,
-    )
+    new = map_files(maps, series_files, out, how)
     write_together(new.contents, remove=new.stale if overwrite else ())
     return list(new.images)
 
@@ -168,61 +174,34 @@ class MapFiles:
 
 
 def map_files(
-    maps: ParameterMaps | MapsOnDisk,
-    series_files: SeriesFiles,
-    out: Path | str,
-    *,
-    fill: float = np.nan,
-    rates: bool = False,
-    given: Mapping[str, Any] | None = None,
-    extra_metadata: Mapping[str, Any] | None = None,
-    described: Region | None = None,
+    maps: ParameterMaps | MapsOnDisk, series_files: SeriesFiles, out: Path | str, how: Writing = AS_THEY_ARE
 ) -> MapFiles:
     """Return the files of the maps of a series, unwritten; the parameters are those of `write_maps`."""
     first = placed_first([open_nifti(f) for f in series_files.images])
     shape = maps.shape if isinstance(maps, MapsOnDisk) else maps.status.shape
     if shape not in (first.shape, (*first.shape[:2], 1)):
         raise InputError(f"the maps have shape {shape} and {first.path.name} {first.shape}.")
-    return files_like(
-        maps,
-        series_files,
-        Path(out),
-        first.header,
-        fill=fill,
-        rates=rates,
-        given=given,
-        extra_metadata=extra_metadata,
-        described=described,
-    )
+    return files_like(maps, series_files, Path(out), first.header, how)
 
 
 def files_like(
-    maps: ParameterMaps | MapsOnDisk,
-    series_files: SeriesFiles,
-    out: Path,
-    header: Any,
-    *,
-    fill: float = np.nan,
-    rates: bool = False,
-    given: Mapping[str, Any] | None = None,
-    extra_metadata: Mapping[str, Any] | None = None,
-    described: Region | None = None,
+    maps: ParameterMaps | MapsOnDisk, series_files: SeriesFiles, out: Path, header: Any, how: Writing
 ) -> MapFiles:
     """Return the files of maps with the geometry of a NIfTI header; the other parameters are those of `write_maps`."""
     head = maps.head if isinstance(maps, MapsOnDisk) else maps
     shape = maps.shape if isinstance(maps, MapsOnDisk) else maps.status.shape
     shape = (*shape, 1) if len(shape) == 1 else shape  # a file has two axes or more
     naming = Naming(series_files, out, type(head.model), head.estimator)
-    common = map_metadata(head, series_files, out, given=given) | dict(extra_metadata or {})
+    common = map_metadata(head, series_files, out, given=how.given) | dict(how.extra_metadata)
     images: dict[Path, Content] = {}
     sidecars: dict[Path, Content] = {}
 
     def add(path: Path, values: Values, units: str | None, about: str, **more: Any) -> None:
-        images[path] = partial(nifti_of_pieces, partial(_in_slabs, maps, values), header, shape, fill)
+        images[path] = partial(nifti_of_pieces, partial(_in_slabs, maps, values), header, shape, how.fill)
         metadata = {"Description": about, **({"Units": units} if units else {}), **more, **common}
         sidecars[sidecar_of(path)] = to_json(metadata)
 
-    known = dict(given or {})
+    known = how.given
     for q in outputs_of(type(head.model)):
         if isinstance(q, Parameter) and q.given and not isinstance(known.get(q.name, q.start), (Path, str)):
             continue  # one number, which the sidecars have
@@ -233,7 +212,7 @@ def files_like(
         has_sd = not as_given and _has_sd(q.name, maps, head)
         if has_sd:
             add(naming.sd(q), partial(_sd, q.name, scale), unit, f"Standard deviation of {title} ({head.sd_source})")
-        if rates and rate_suffix(q, type(head.model)):
+        if how.rates and rate_suffix(q, type(head.model)):
             about = f"1/{q.name} of {head.model.title.lower()}"
             add(naming.main(q, rate=True), partial(_rate, q), "1/s", about)
             if has_sd:
@@ -244,11 +223,11 @@ def files_like(
         add(naming.extra("residual"), _residual, "arbitrary", about)
     levels = {str(int(s)): s.meaning for s in Status}
     add(naming.extra("status"), _status, None, "Quality flag of each voxel", Levels=levels)
-    if described is not None:
-        path, inside = naming.mask(), np.asarray(described.inside, np.uint8).reshape(shape)
-        images[path] = partial(nifti_of_pieces, lambda: [inside], header, shape, fill)
-        what = {"Description": f"Voxels that figures describe ({described.words})", "Type": _KIND_OF_MASK}
-        sidecars[sidecar_of(path)] = to_json({**what, "HowFound": described.how, "Sources": common["Sources"]})
+    if (region := how.described) is not None:
+        path, inside = naming.mask(), np.asarray(region.inside, np.uint8).reshape(shape)
+        images[path] = partial(nifti_of_pieces, lambda: [inside], header, shape, how.fill)
+        what = {"Description": f"Voxels that figures describe ({region.words})", "Type": _KIND_OF_MASK}
+        sidecars[sidecar_of(path)] = to_json({**what, "HowFound": region.how, "Sources": common["Sources"]})
     files: dict[Path, Content] = {}
     if series_files.dataset is not None:
         files |= dataset_files(out, series_files.dataset)

@@ -10,7 +10,7 @@ import numpy as np
 
 from rimap.errors import InputError
 from rimap.io.atomic import write_together
-from rimap.io.derivatives import files_like
+from rimap.io.derivatives import Writing, files_like
 from rimap.io.provenance import ARRAY, foreign_problem
 from rimap.io.series_files import SeriesFiles
 from rimap.maps import ParameterMaps
@@ -74,7 +74,7 @@ def write(
     files = _files(maps, out, format, name)
     if format == "bids" and (problem := foreign_problem(out)):
         raise InputError(problem)
-    new = files_like(maps, files, out, _header(maps), rates=rates, given=_given(maps))
+    new = files_like(maps, files, out, _header(maps), Writing(rates=rates, given=_given(maps)))
     existing = [path for path in new.images if path.exists()]
     if existing and not overwrite:
         raise InputError(f"{existing[0]} already exists. Give overwrite=True, another name or another folder.")

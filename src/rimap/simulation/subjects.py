@@ -6,6 +6,7 @@ What a network is trained on is drawn elsewhere (`rimap.simulation.patches`), by
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -33,6 +34,37 @@ FIELD_SHARE = 0.925
 OFFSET = 0.1
 #: Error of a measured map of a field that a model takes as given: relative standard deviation.
 GIVEN_ERROR = 0.01
+#: The kinds of texture inside a tissue.
+Kind = Literal["smooth", "white", "none"]
+
+
+@dataclass(frozen=True)
+class Texture:
+    """How values differ inside a tissue.
+
+    Parameters
+    ----------
+    kind
+        ``smooth``: a random field inside each tissue. ``white``: independent from voxel to voxel, with the paper's standard
+        deviations (100 ms for T1, 10 ms for T2, 0.05 for A). ``none``.
+    sd
+        Of a smooth texture, relative to the mean of the tissue.
+    length
+        Kernel of a smooth texture, voxels.
+    """
+
+    kind: Kind = "smooth"
+    sd: float = 0.06
+    length: float = 5.0
+
+    def of(self, mean: float, white_sd: float, where: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[Any]:
+        """Return the values of a tissue in its voxels (*X)."""
+        count = int(where.sum())
+        if self.kind == "smooth":
+            return mean * (1 + self.sd * smooth_field(where.shape, self.length, rng)[where])
+        if self.kind == "white":
+            return mean + white_sd * rng.standard_normal(count)
+        return np.full(count, mean)
 
 
 def simulate_subject(
@@ -40,9 +72,7 @@ def simulate_subject(
     model: SignalModel | str,
     rng: np.random.Generator,
     *,
-    texture: Literal["smooth", "white", "none"] = "smooth",
-    texture_sd: float = 0.06,
-    texture_length: float = 5.0,
+    texture: Texture | Kind = "smooth",
     field_map: Literal["smooth", "constant"] = "smooth",
     field_mean: float | None = None,
     field_range: float = 0.1,
@@ -60,9 +90,7 @@ def simulate_subject(
     model
         A signal model, or ``"T1"`` or ``"T2"``.
     texture
-        ``smooth``: a random field inside each tissue, of standard deviation `texture_sd` (relative) and kernel
-        `texture_length` (voxels). ``white``: independent from voxel to voxel with the paper's 100 ms for T1, 10 ms
-        for T2 and 0.05 for A. ``none``.
+        How values differ inside a tissue: a `Texture`, or only its kind (``smooth``, ``white``, ``none``).
     field_map
         ``smooth``: the field is smooth over the slice, around `field_mean`, and spans `field_range` of it from its least to
         its greatest value. ``constant``: `field_mean`.
@@ -84,6 +112,7 @@ def simulate_subject(
     ((3, 64, 72), 0.1)
     """
     labels = np.asarray(labels)
+    texture = Texture(texture) if isinstance(texture, str) else texture
     if isinstance(model, str):
         if model not in QUANTITIES:
             raise InputError(f"quantity: expected one of {', '.join(QUANTITIES)}, got {model!r}.")
@@ -110,12 +139,7 @@ def simulate_subject(
             where = labels == tissue
             off = rng.choice([-1.0, 1.0]) * rng.uniform(*tissue_scale)
             m = mean_of[tissue] * (1 + off)
-            if texture == "smooth":
-                x = m * (1 + texture_sd * smooth_field(labels.shape, texture_length, rng)[where])
-            elif texture == "white":
-                x = m + white_sd * rng.standard_normal(int(where.sum()))
-            else:
-                x = np.full(int(where.sum()), m)
+            x = texture.of(m, white_sd, where, rng)
             value[where] = np.clip(np.maximum(x, FLOOR * m), *p.bounds)
         maps.append(value)
         first = value if p.amplitude and first is None else first

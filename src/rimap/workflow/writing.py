@@ -144,7 +144,7 @@ class Making:
 def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
     """Write maps, sidecars, report and table, all or none; `overwrite` removes what an earlier run wrote beyond those."""
     from rimap import report
-    from rimap.io import map_files
+    from rimap.io import Writing, map_files
     from rimap.io.atomic import as_bytes, write_together
     from rimap.io.grid import edges_of, placed_first
     from rimap.io.nifti import open_nifti
@@ -160,10 +160,7 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
     said = ordered((*series.notes, *maps.warnings, *_about_sd(mapped), *_about_resolution(kept, series)))
     told = [without_folders(text, folders) for text in said]
     part = (note(f"Mapped in slabs; figures and images show the voxels {mapped.note}."),) if mapped.note else ()
-    new = map_files(
-        mapped.maps,
-        files,
-        request.out,
+    how = Writing(
         fill=math.nan if request.fill is None else request.fill,
         rates=request.rates,
         given=mapped.given,
@@ -175,6 +172,7 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
             "Notes": list(notes_of(told)),
         },
     )
+    new = map_files(mapped.maps, files, request.out, how)
     page, table = _places(new.images[0], files, request.out)
     run = report.Run(
         title=files.label,

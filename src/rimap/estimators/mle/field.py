@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -221,48 +221,78 @@ class State(Protocol):
 S = TypeVar("S", bound=State)
 
 
-def minimise(
-    box: Box,
-    fit: Callable[[Array, S | None, bool], S],
-    start: Array,
-    lambda_B: float,
-    bounds: tuple[float, float],
-    *,
-    tolerance: float = 0.1,
-    max_iterations: int = 100,
-    watch: Callable[[float, float], None] | None = None,
-    local_curvature: bool = False,
-    state: S | None = None,
-    search: bool = True,
-) -> tuple[Array, S, bool]:
-    """Minimise Σ f(B) + λ/2·‖ΔB‖² over fields B, by Newton's method.
+@dataclass(frozen=True, eq=False)
+class Objective(Generic[S]):
+    """Σ f(B) + λ/2·‖ΔB‖², of a field B: what voxels say about it, and that it is smooth.
 
     The voxels are evaluated within `bounds`. Beyond them f continues as a parabola, and B has no bounds where it has no data: a
     solver that has to follow a bound takes ten times as many steps.
-
-    It has converged when neither a Newton step nor a search anew brings as much as `tolerance`.
-    (f has kinks, where T or a polarity jumps: the gradient alone would not tell.)
 
     Parameters
     ----------
     fit
         (B at the data (V), the state that is near or none, whether to search over all T) -> state.
-    start
-        (*shape) of the box.
-    watch
-        Called with the objective and what the next step promises.
+    lambda_B
+        λ, the weight of the penalty.
+    bounds
+        Of B.
     local_curvature
         Whether the curvature is averaged over neighbours rather than cut off at zero voxel by voxel: better if the signal is
         not linear in B, where that of many voxels is negative.
-    state
-        The state at `start`, if it is known.
+    """
+
+    fit: Callable[[Array, S | None, bool], S]
+    lambda_B: float
+    bounds: tuple[float, float]
+    local_curvature: bool = False
+
+
+@dataclass(frozen=True)
+class Until:
+    """When a minimisation ends.
+
+    Parameters
+    ----------
+    tolerance
+        It has converged when neither a Newton step nor a search anew brings as much as this.
+        (f has kinks, where T or a polarity jumps: the gradient alone would not tell.)
     search
         Whether the end must withstand a search over all T. Without it the result is good enough to go on from.
+    max_iterations
+        Newton steps at most; it has not converged then.
+    """
+
+    tolerance: float = 0.1
+    search: bool = True
+    max_iterations: int = 100
+
+
+def minimise(
+    box: Box,
+    objective: Objective[S],
+    start: Array,
+    until: Until,
+    *,
+    state: S | None = None,
+    watch: Callable[[float, float], None] | None = None,
+) -> tuple[Array, S, bool]:
+    """Minimise an objective over fields, by Newton's method.
+
+    Parameters
+    ----------
+    start
+        (*shape) of the box.
+    state
+        The state at `start`, if it is known.
+    watch
+        Called with the objective and what the next step promises.
 
     Returns
     -------
     B (*shape), which may be beyond the bounds, the state at the next B within them, and whether it converged.
     """
+    fit, lambda_B, bounds = objective.fit, objective.lambda_B, objective.bounds
+    tolerance, search = until.tolerance, until.search
     lo, hi = bounds
     B = start
 
@@ -277,9 +307,9 @@ def minimise(
     least = float(np.maximum(state.w, 0.0).mean())
     here = _beyond(state, at(B), bounds, least)
     J, searched, t = here.total + penalty(B), False, 1.0
-    for _ in range(max_iterations):
+    for _ in range(until.max_iterations):
         G = box.scatter(here.g) + lambda_B * box.laplacian(box.laplacian(B))
-        w = box.around_each(here.w, lambda_B) if local_curvature else np.maximum(here.w, 0.0)
+        w = box.around_each(here.w, lambda_B) if objective.local_curvature else np.maximum(here.w, 0.0)
         step, _ = solve_linear(box, box.scatter(w), lambda_B, -G, rtol=rtol, max_iterations=MOST_ITERATIONS)
         promise = -0.5 * float((G * step).sum())
         if watch is not None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.estimators.base import Progress
-from rimap.estimators.mle.field import Box, mean_squared_error, minimise
+from rimap.estimators.mle.field import Box, Objective, Until, mean_squared_error, minimise
 from rimap.estimators.mle.known import Partitions
 from rimap.estimators.mle.say import follow_the_model, say_among_neighbours
 from rimap.estimators.mle.shared import variance_inflation
@@ -120,18 +120,9 @@ class _Path:
         """Return the field (*box), the fit and whether it converged, from a start and the fit there if it is known."""
         weight = weight_of(self.field, lambda_B)
         dof = self.box.degrees_of_freedom(np.full(len(self.data), self.information), weight)
-        return minimise(
-            self.box,
-            self.data.fit,
-            start,
-            weight,
-            self.field.bounds,
-            tolerance=(TOLERANCE + 3e-4 * dof) * (1.0 if search else ROUGH),
-            watch=self.watch if search else None,
-            local_curvature=not self.data.linear_in_field,
-            state=fit,
-            search=search,
-        )
+        objective = Objective(self.data.fit, weight, self.field.bounds, local_curvature=not self.data.linear_in_field)
+        until = Until((TOLERANCE + 3e-4 * dof) * (1.0 if search else ROUGH), search=search)
+        return minimise(self.box, objective, start, until, state=fit, watch=self.watch if search else None)
 
     def heard(self, fit: Fit, lambda_B: float) -> tuple[_Path, Fit] | None:
         """Return the path with the weights of voxels by what their neighbours say, and the fit; `None` if they change little."""
