@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
 
 import rimap
 
+PACKAGE = Path(rimap.__file__).parent
+#: Arguments that a function may have: more are an idea that has no name yet.
+MOST_ARGUMENTS = 8
 grimp = pytest.importorskip("grimp")
 
 
@@ -28,6 +32,22 @@ def test_no_modules_import_each_other_in_a_circle(imports: dict[str, set[str]]) 
 
 def test_only_the_command_line_prints() -> None:
     """Ruff checks it too; this one also sees writes to the streams."""
-    for path in (Path(rimap.__file__).parent / "workflow").rglob("*.py"):
+    for path in (PACKAGE / "workflow").rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert not any(word in text for word in ("print(", "sys.stdout", "sys.stderr", "typer")), path
+
+
+def test_functions_take_at_most_eight_arguments() -> None:
+    """But for the verbs of the command line, whose arguments are its options."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(function, ast.FunctionDef) and not (path.parent.name == "cli" and function.name == "command"):
+                names = _arguments(function)
+                assert len(names) <= MOST_ARGUMENTS, f"{path}:{function.lineno} {function.name}: {', '.join(names)}"
+
+
+def _arguments(function: ast.FunctionDef) -> list[str]:
+    """Return the names of the arguments, without the object or the class of a method."""
+    a = function.args
+    every = [*a.posonlyargs, *a.args, *([a.vararg] if a.vararg else []), *a.kwonlyargs, *([a.kwarg] if a.kwarg else [])]
+    return [x.arg for x in every if x.arg not in ("self", "cls")]

@@ -18,6 +18,8 @@ HOW = (
     "voxels whose root mean square over all images exceeds Otsu's threshold (of its square root; doi:10.1109/TSMC.1979.4310076); "
     "all voxels if what is darker is neither much darker nor noise"
 )
+#: The same, where there are maps and no images.
+HOW_OF_MAPS = f"{HOW}; of the images that the maps predict and their residual"
 _BINS = 256
 #: The threshold separates two kinds of voxels if the bright ones are between these shares of all,
 _LEAST, _MOST = 0.01, 0.95
@@ -50,9 +52,9 @@ class Region:
     how: str
 
     @classmethod
-    def found(cls, inside: NDArray[np.bool_]) -> Region:
+    def found(cls, inside: NDArray[np.bool_], how: str = HOW) -> Region:
         """Return the region of a foreground."""
-        return cls(inside, "of all voxels" if inside.all() else "where there is signal", HOW)
+        return cls(inside, "of all voxels" if inside.all() else "where there is signal", how)
 
     @classmethod
     def of_mask(cls, mask: NDArray[np.bool_], how: str = "the mask that the series was mapped with") -> Region:

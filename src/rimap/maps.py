@@ -15,11 +15,15 @@ from rimap import card
 from rimap.advice import notes_of, warnings_of
 from rimap.correlation import NoiseCorrelation
 from rimap.derived import depends_on, derived_map, derived_sd
+from rimap.foreground import HOW_OF_MAPS, Region, foreground
 from rimap.likelihood import Noise
 from rimap.quantities import is_relaxation, name_of, palette_of, quantities_of, quantity, values_of, window_of
 from rimap.signals.base import Derived, SignalModel, Values
 from rimap.signals.settings import unit_symbol
 from rimap.slices import slice_number, view_of
+
+#: Images are predicted in so many voxels at once.
+_AT_ONCE = 65_536
 
 
 class Status(IntEnum):
@@ -225,6 +229,25 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
         """Return the number of voxels of each status that occurs."""
         values, counts = np.unique(self.status, return_counts=True)
         return {Status(int(v)): int(c) for v, c in zip(values, counts)}
+
+    @property
+    def described(self) -> Region:
+        """The voxels that figures describe, if the images are not there: the mask, else the foreground of the predicted images.
+
+        Their power is that of the signal of the maps and of the residual; a voxel without a value has none.
+        """
+        selected = np.asarray(self.status != Status.OUTSIDE_MASK)
+        if not selected.all():
+            return Region.of_mask(selected)
+        estimated = np.isfinite(self.kappa).all(0)
+        at, power = np.flatnonzero(estimated), np.zeros(estimated.size)
+        kappa = self.kappa.reshape(len(self.kappa), -1)
+        for i in range(0, len(at), _AT_ONCE):
+            some = at[i : i + _AT_ONCE]
+            power[some] = np.square(self.model.signal(np.asarray(kappa[:, some], float))).mean(0)
+        if self.residual is not None:
+            power += np.nan_to_num(np.square(self.residual, dtype=float)).reshape(-1)
+        return Region.found(foreground(np.sqrt(power).reshape(1, *estimated.shape)), HOW_OF_MAPS)
 
     def typical(self) -> NDArray[np.intp]:
         """Return flat indices of voxels that figures are about, at most 100,000, evenly over the volume.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rimap import card, colours
 from rimap.errors import InputError
-from rimap.foreground import AUTO, foreground, note_on
+from rimap.foreground import AUTO, Region, foreground, note_on
 from rimap.foreign import images_and_affine, note_on_threshold, selection, threshold_of, volume
 from rimap.likelihood import Noise, Rician
 from rimap.maps import ParameterMaps, Status, as_plain, as_read_only, by_words, noise_words
@@ -180,6 +180,11 @@ class WeightedSeries:
             "noise level not given" if self.noise is None else noise_words(self.noise),
             "no mask" if self.mask is None else f"mask of {int(self.mask.sum()):,} voxels",
         ]
+
+    @property
+    def described(self) -> Region:
+        """The voxels that figures describe: those of the mask, else the foreground of the images."""
+        return Region.found(foreground(self.images)) if self.mask is None else Region.of_mask(self.selected)
 
     def __repr__(self) -> str:
         """Return a line for people."""

@@ -54,6 +54,53 @@ def test_a_bids_data_set_is_read_back(tmp_path: Path) -> None:
     assert len(find_results(tmp_path)) == 2
 
 
+def phantom(n: int = 24) -> rimap.WeightedSeries:
+    """Return a disc in air."""
+    rng, model = np.random.default_rng(1), rimap.T2Decay(tau=(10.0, 30.0, 60.0, 120.0))
+    y, x = np.mgrid[:n, :n, :1][:2]
+    inside = (y - n / 2) ** 2 + (x - n / 2) ** 2 < (n / 4) ** 2
+    f = np.asarray(model.signal(np.stack([np.where(inside, 100.0, 0.0), np.full(inside.shape, 60.0)])))
+    noise = rng.standard_normal((2, *f.shape))
+    return rimap.WeightedSeries(np.hypot(f + noise[0], noise[1]).astype(np.float32), model, affine=AFFINE)
+
+
+def test_it_writes_what_rimap_map_writes(tmp_path: Path) -> None:
+    series = phantom()
+    image = nib.Nifti1Image(np.moveaxis(series.images, 0, -1), AFFINE)
+    nib.save(image, tmp_path / "disc.nii.gz")
+    request = rimap.Request(
+        inputs=[tmp_path / "disc.nii.gz"],
+        out=tmp_path / "map",
+        sequence="t2",
+        times_ms=series.model.times.tolist(),
+        estimator="nlls",
+        rates=True,
+    )
+    rimap.map_series(request)
+    read = rimap.read(tmp_path / "disc.nii.gz", sequence="t2", times_ms=series.model.times)
+    rimap.write(rimap.NLLS().estimate(read), tmp_path / "written", name="disc", rates=True, series=read)
+    mapped = {p.name: p for p in (tmp_path / "map").glob("*.nii.gz")}
+    written = {p.name: p for p in (tmp_path / "written").glob("*.nii.gz")}
+    assert mapped.keys() == written.keys() and "disc_desc-signal_mask.nii.gz" in written
+    for name, path in written.items():
+        np.testing.assert_array_equal(nib.load(path).get_fdata(), nib.load(mapped[name]).get_fdata(), err_msg=name)
+        mine, theirs = (
+            json.loads(p.with_name(name.replace(".nii.gz", ".json")).read_text()) for p in (path, mapped[name])
+        )
+        assert {k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k)} <= {"Sources"}, name
+
+
+def test_without_the_images_the_mask_follows_from_what_the_maps_predict(tmp_path: Path) -> None:
+    series = phantom()
+    maps = rimap.NLLS().estimate(series)
+    rimap.write(maps, tmp_path, name="disc")
+    found = nib.load(tmp_path / "disc_desc-signal_mask.nii.gz").get_fdata() > 0
+    np.testing.assert_array_equal(found, series.described.inside)
+    assert "that the maps predict" in json.loads((tmp_path / "disc_desc-signal_mask.json").read_text())["HowFound"]
+    with pytest.raises(InputError, match=r"series: expected the shape of the maps, \(24, 24, 1\)"):
+        rimap.write(maps, tmp_path / "other", series=phantom(20))
+
+
 def test_derived_maps_and_their_standard_deviations_are_read_back(tmp_path: Path) -> None:
     model = rimap.signals.signal_models()["look-locker"](ti=(50, 200, 400, 800, 1500, 2500, 4000))  # type: ignore[attr-defined]
     maps = maps_of(model=model)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rimap.likelihood import Gaussian, Rician, cramer_rao_sd
-from rimap.report import Run, page, region, roi_table
+from rimap.report import Run, page, roi_table
 from rimap.report.charts import precision
 from rimap.report.methods import methods
 from rimap.report.numbers import number
@@ -264,7 +264,7 @@ def test_number(x, text):
 
 def described(series: WeightedSeries) -> tuple[np.ndarray, str]:
     """Return the voxels that figures describe, and what they are called."""
-    found = region(series)
+    found = series.described
     return found.inside, found.words
 
 

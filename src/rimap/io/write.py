@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
+from rimap.advice import ordered
 from rimap.errors import InputError
 from rimap.io.atomic import write_together
 from rimap.io.derivatives import Writing, files_like
 from rimap.io.provenance import ARRAY, foreign_problem
 from rimap.io.series_files import SeriesFiles
-from rimap.maps import ParameterMaps
+from rimap.io.without_folders import without_folders
+from rimap.series import ParameterMaps, WeightedSeries
 
 #: The layouts of the output, by name: loose NIfTI files, or a BIDS derivative data set.
 FORMATS = ("nifti", "bids")
@@ -28,8 +31,9 @@ def write(
     name: str = "",
     overwrite: bool = False,
     rates: bool = False,
+    series: WeightedSeries | None = None,
 ) -> list[Path]:
-    """Write maps with their standard deviations, residual, status and sidecars, all or none.
+    """Write maps with their standard deviations, residual, status, mask of the signal and sidecars, all or none.
 
     Parameters
     ----------
@@ -44,6 +48,9 @@ def write(
         Replace an earlier result of the same estimator.
     rates
         Write the rate of each relaxation time (R1 = 1/T1) too, 1/s.
+    series
+        The series that the maps are of. The mask of the signal then is that of its images and the sidecars have its notes, as
+        `rimap map` has them. Without it, the mask follows from the images that the maps predict.
 
     Returns
     -------
@@ -53,7 +60,8 @@ def write(
     Raises
     ------
     InputError
-        For another format, a name that is none, files that exist, or a folder that cannot be written.
+        For another format, a name that is none, a series of another shape, files that exist, or a folder that cannot be
+        written.
 
     Examples
     --------
@@ -74,7 +82,14 @@ def write(
     files = _files(maps, out, format, name)
     if format == "bids" and (problem := foreign_problem(out)):
         raise InputError(problem)
-    new = files_like(maps, files, out, _header(maps), Writing(rates=rates, given=_given(maps)))
+    if series is not None and series.shape != maps.status.shape:
+        raise InputError(f"series: expected the shape of the maps, {maps.status.shape}, got {series.shape}.")
+    described = (maps if series is None else series).described
+    if series is not None:
+        told = ordered((*series.notes, *maps.warnings))
+        maps = replace(maps, warnings=tuple(without_folders(text, [out]) for text in told))
+    how = Writing(rates=rates, given=_given(maps), described=described)
+    new = files_like(maps, files, out, _header(maps), how)
     existing = [path for path in new.images if path.exists()]
     if existing and not overwrite:
         raise InputError(f"{existing[0]} already exists. Give overwrite=True, another name or another folder.")

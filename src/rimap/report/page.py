@@ -31,8 +31,6 @@ from rimap.report.statistics import (
     counted,
     describe,
     known_parameters,
-    region,
-    region_of_maps,
     statistics_of,
 )
 from rimap.report.templating import render, source
@@ -122,7 +120,7 @@ def page(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> str:
 
 
 def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> dict[str, Any]:
-    described = run.described or (region_of_maps(maps) if series is None else region(series))
+    described = run.described or (maps if series is None else series).described
     inside, where = described.inside, described.words
     affine = maps.affine if series is None else series.affine
     finite = np.isfinite(maps.kappa).all(0) & inside

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.foreground import Region, foreground
 from rimap.quantities import Quantity, as_stored, quantities_of, values_of
-from rimap.series import ParameterMaps, Status, WeightedSeries
+from rimap.series import ParameterMaps, Status
 
 #: Quality flags whose values enter the statistics. Values at a bound do: leaving them out would hide a tail.
 COUNTED = (Status.OK, Status.AT_BOUND)
@@ -79,23 +78,6 @@ def known_parameters(maps: ParameterMaps) -> set[str]:
     if maps.sd_kappa is None or not np.isfinite(maps.sd[maps.model.time.name]).any():
         return known
     return known | {p.name for p in maps.model.parameters if not np.isfinite(maps.sd[p.name]).any()}
-
-
-def region(series: WeightedSeries) -> Region:
-    """Return the voxels that the figures describe: those of the mask, else the foreground of the images."""
-    return Region.found(foreground(series.images)) if series.mask is None else Region.of_mask(series.selected)
-
-
-def region_of_maps(maps: ParameterMaps) -> Region:
-    """Return the voxels that the figures describe if there are neither images nor their mask: maps of an earlier version.
-
-    It is the mask of the maps, or else the foreground of the amplitudes.
-    """
-    selected = np.asarray(maps.status != Status.OUTSIDE_MASK)
-    if not selected.all():
-        return Region.of_mask(selected)
-    amplitudes = [np.nan_to_num(maps[p.name]) for p in maps.model.amplitudes] or [np.isfinite(maps.kappa).all(0)]
-    return Region.found(foreground(np.stack(amplitudes)))
 
 
 def statistics_of(maps: ParameterMaps, where: NDArray[np.bool_]) -> dict[str, Statistics]:

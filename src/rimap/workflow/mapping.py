@@ -277,7 +277,7 @@ def _whole(
             maps = estimate_by_delay(estimator, series, opened.delays, progress)
         else:
             maps = spread(estimator, series, progress) if spread else estimator.estimate(series, progress=progress)
-    described = _told_how(request, report.region(series))
+    described = _told_how(request, series.described)
     return Mapped(
         shown=series,
         shown_maps=maps,

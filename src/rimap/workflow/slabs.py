@@ -249,7 +249,7 @@ def _correlation(done: Slabwise, estimated: int) -> NoiseCorrelation | None:
 
 
 def _described(opened: OpenSeries, slabs: Sequence[Planes]) -> tuple[OpenSeries, Region]:
-    """Return the series with the mask that it asks for, and the voxels that figures describe, as `report.region` does for the whole."""
+    """Return the series with the mask that it asks for, and the voxels that figures describe, as `WeightedSeries.described` has it for the whole."""
     if opened.mask is not None and not opened.finds_mask:
         masks = [opened.read_planes(a, b)[1] for a, b in slabs]
         return opened, Region.of_mask(np.concatenate([m for m in masks if m is not None], -1))
