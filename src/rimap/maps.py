@@ -303,7 +303,9 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
         if shown.any():
             view = view_of(self.affine, shown, limit=3)
             scale = card.Scale(self.window(q.name), palette_of(q), logarithmic=is_relaxation(q))
-            pictures = [card.picture(values, view, k, scale, f"{label}, slice {slice_number(k)}", bar=True) for k in view.slices]
+            pictures = [
+                card.picture(values, view, k, scale, f"{label}, slice {slice_number(k)}", bar=True) for k in view.slices
+            ]
         rows = [("", "median", "quartiles", "median SD"), *self._rows()]
         noise = [] if self.noise is None else [f"{noise_words(self.noise)} ({self.sigma_source})"]
         notes = [
