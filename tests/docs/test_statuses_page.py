@@ -28,6 +28,7 @@ SAY_ELSEWHERE = (
     "atomic",
     "formats",
     "dicom_files",
+    "nifti_header",
 )
 #: Sentences of estimators/ and the rest of io/ that are parts of refusals, by their beginnings.
 NO_WARNINGS = (

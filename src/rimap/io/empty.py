@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.advice import unreliable
 from rimap.errors import InputError
 from rimap.signals import SignalModel
 from rimap.signals.options import knows_polarity
-from rimap.signals.settings import with_unit
 from rimap.slices import slice_number
 
 #: Fewer voxels that are not zero say nothing of a slice: their number, and their share of it.
@@ -31,26 +29,6 @@ def empty_slices(images: NDArray[Any], model: SignalModel) -> NDArray[np.bool_]:
         later = model.times[:, None] < model.times[None, :]
         expected = expected & (later @ full.astype(int) > 0)
     return np.asarray((n == 0) & expected)
-
-
-def copies(images: NDArray[Any], model: SignalModel) -> list[str]:
-    """Return a note if a series (N, *X) has one image under two times: a copy that was taken for another image.
-
-    Images of one time may be alike, and so may images that are the same everywhere.
-    """
-    seen: dict[float, list[int]] = {}
-    notes: list[str] = []
-    for i, image in enumerate(images):
-        key = float(np.nan_to_num(image, posinf=0.0, neginf=0.0).sum(dtype=float))
-        for k in seen.setdefault(key, []):
-            if model.times[i] == model.times[k] or not np.array_equal(image, images[k], equal_nan=True):
-                continue
-            if image.size >= _LEAST and np.ptp(np.nan_to_num(image, posinf=0.0, neginf=0.0)) > 0:
-                a, b = (with_unit(model.times[x], model.axis.unit) for x in (k, i))
-                text = f"images {k + 1} ({a}) and {i + 1} ({b}) hold the same values: one is a copy of the other. Do not rely on the maps"
-                notes.append(unreliable(f"{text} before you have copied or converted them again, or left one out"))
-        seen[key].append(i)
-    return notes
 
 
 def left_out(images: NDArray[Any], model: SignalModel, *, first: int | None = None) -> list[str]:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.io.bids import is_nifti, pair_of
 from rimap.io.formats import how_to_convert, refuse_device
+from rimap.io.nifti_header import check_header, check_size, only_fill
 
 #: deflate cannot do better.
 _LARGEST_RATIO = 1032
@@ -30,8 +31,6 @@ _LARGEST_RATIO = 1032
 _LATEST_START = 64 << 20
 #: Millimetres in the unit of space that a header names: metres and micrometres.
 _MM = {1: 1000.0, 3: 1e-3}
-#: Bytes after the data that are let pass.
-_MOST_AFTER = 64 << 20
 _BROKEN = (OSError, EOFError, zlib.error, ValueError, OverflowError, HeaderDataError, HeaderTypeError)
 
 
@@ -201,11 +200,9 @@ class NiftiFile:
 
 
 def _drain(file: IO[bytes]) -> None:
-    """Read to the end, where a .gz has its checksum; refuse much more than the header tells of."""
-    for _ in range(_MOST_AFTER >> 20):
-        if not file.read(1 << 20):
-            return
-    raise ValueError("it holds far more than its header says")
+    """Read to the end, where a .gz has its checksum; refuse more than the header tells of."""
+    if not only_fill(file):
+        raise ValueError("expected the data that its header describes, got more: its dimensions or its type are wrong")
 
 
 def _packed(path: Path) -> bool:
@@ -244,8 +241,14 @@ def open_nifti(path: Path) -> NiftiFile:
     single = header_path == path
     start = _start(header_path)
     try:
+        kind = _header_class(start, single)
+        stored = _as_stored(kind, start)
+    except (*_BROKEN, ImageFileError) as error:
+        raise InputError(f"{path} is not a readable NIfTI file ({_reason(error)}). Copy or convert it again.") from None
+    check_header(path, stored, single)
+    try:
         with _quiet(), _open(header_path) as opened:
-            header = _header_class(start, single).from_fileobj(opened)
+            header = kind.from_fileobj(opened)
             dtype, full = np.dtype(header.get_data_dtype()), tuple(int(s) for s in header.get_data_shape())
             affine = np.asarray(header.get_best_affine(), dtype=float)
             oriented = bool(header["qform_code"] > 0 or header["sform_code"] > 0)
@@ -261,7 +264,9 @@ def open_nifti(path: Path) -> NiftiFile:
         )
     shape, n_volumes = _split(path, full)
     needed, size = math.prod(full) * dtype.itemsize + offset, path.stat().st_size
-    if needed > (size * _LARGEST_RATIO if _packed(path) else size):
+    if not _packed(path):
+        check_size(path, full, dtype.itemsize, offset)
+    elif needed > size * _LARGEST_RATIO:
         raise InputError(
             f"{path} is truncated, or its header is wrong: {' × '.join(map(str, full))} values of {dtype.itemsize} "
             f"bytes do not fit into a file of {size:,} bytes. Copy or convert it again."
@@ -308,7 +313,7 @@ def _start(path: Path) -> bytes:
     """Return the first bytes of a header; refuse one after which the data begin absurdly late: what is between would be read."""
     try:
         with _open(path) as file:
-            start = file.read(352)
+            start = file.read(544)
     except _BROKEN as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
@@ -336,6 +341,15 @@ def _header_class(start: bytes, single: bool) -> Any:
         what = "an Analyze 7.5 image, which does not say where left is" if not single else "no NIfTI header"
         raise ImageFileError(f"it is {what}")
     return nifti1.Nifti1Header if single else nifti1.Nifti1PairHeader
+
+
+def _as_stored(kind: Any, start: bytes) -> Any:
+    """Return the fields of a header as they are stored: nothing is repaired."""
+    order = next((order for order in "<>" if struct.unpack_from(f"{order}i", start)[0] in (348, 540)), None)
+    if order is None:
+        raise ImageFileError("it does not begin with the size of a NIfTI header")
+    size = 540 if kind.sizeof_hdr == 540 else 348
+    return kind(start[:size], endianness=order, check=False)
 
 
 def _split(path: Path, full: tuple[int, ...]) -> tuple[tuple[int, ...], int]:

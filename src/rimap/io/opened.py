@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from rimap import advice
 from rimap.errors import InputError
-from rimap.io.empty import copies, left_out
+from rimap.io.empty import left_out
 from rimap.io.grid import affine_of, placed_first
+from rimap.io.levels import Level, levels_of, odd_levels
 from rimap.io.masks import MaskFile
 from rimap.io.nifti import NiftiFile, read_volumes
 from rimap.io.polarity import circle_of_images, looks_signed, refuse_reversed, restore_polarity, sign_from_phase
@@ -163,7 +164,18 @@ class OpenSeries:
             levels = self._levels(low, high)
         opened = replace(self, looks=looks, circle=circle, levels=levels)
         _, model, _, notes = opened._arrays((0, 1))
-        return replace(opened, model=model, notes=(*self.notes, *notes))
+        return replace(
+            opened, model=model, notes=(*self.notes, *odd_levels(self._levels_of_planes(), self.model), *notes)
+        )
+
+    def _levels_of_planes(self) -> list[Level]:
+        """Return the level of each image, some planes at a time."""
+        n = self.shape[-1]
+        found = [Level() for kept in self.keep if kept]
+        for a in range(0, n, _LOOK_AT):
+            images = self._normalised(read_volumes(self.files, self.keep, (a, min(a + _LOOK_AT, n))))[0]
+            found = [level.with_planes(image) for level, image in zip(found, images)]
+        return found
 
     def unpacked(self, folder: Path) -> OpenSeries:
         """Return the series with its compressed files uncompressed in `folder`."""
@@ -194,10 +206,9 @@ class OpenSeries:
             mask = mask[..., planes[0] : planes[1]]
         images, about_range = self._normalised(read_volumes(self.files, self.keep, planes))
         try:
-            about_copies = copies(images, self.model) if planes is None else []
+            about_levels = odd_levels(levels_of(images), self.model) if planes is None else []
             images, model, notes = self._polarity(images, planes)
-            notes = [*about_copies, *notes]
-            notes = [*about_range, *notes]
+            notes = [*about_range, *about_levels, *notes]
             notes += left_out(images, model, first=None if planes is None else planes[0])
         except InputError as error:
             raise self._named(error) from None

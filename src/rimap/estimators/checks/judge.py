@@ -19,6 +19,7 @@ from rimap.estimators.checks.misfit import misfit_warnings, off_model_warnings
 from rimap.estimators.checks.missing import Screened, sample_of_planes
 from rimap.estimators.checks.mixtures import unexplained
 from rimap.estimators.checks.noise_floor import noise_floor_warnings
+from rimap.estimators.checks.nothing_mapped import nothing_mapped
 from rimap.estimators.correlated import noise_correlation, with_correlation
 from rimap.likelihood import Gaussian
 from rimap.maps import has
@@ -179,6 +180,7 @@ def warnings_for(
             *noise_floor_warnings(series, maps),
             *misfit_warnings(series, maps, fit.estimated, air, census),
             *off_model_warnings(maps),
+            *nothing_mapped(series, maps),
         )
     )
 

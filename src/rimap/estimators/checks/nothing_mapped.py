@@ -1,0 +1,33 @@
+"""Maps without a single value: why there is none, in words."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rimap.advice import unreliable
+from rimap.series import ParameterMaps, Status, WeightedSeries
+from rimap.signals.settings import with_unit
+
+#: Statuses of voxels that nobody asked for.
+_NOT_ASKED = (Status.OUTSIDE_MASK,)
+
+
+def nothing_mapped(series: WeightedSeries, maps: ParameterMaps) -> list[str]:
+    """Return a warning if no voxel has a value, with the images' mean magnitudes: scales that contradict each other are seen there."""
+    status = maps.status[~np.isin(maps.status, [int(s) for s in _NOT_ASKED])]
+    none = {int(Status.NO_SIGNAL), int(Status.NOT_FINITE)}
+    if not status.size or not set(np.unique(status).tolist()) <= none:
+        return []
+    background = float(np.mean(status == int(Status.NO_SIGNAL)))
+    means = [float(np.abs(np.nan_to_num(image, posinf=0, neginf=0)).mean(dtype=float)) for image in series.images]
+    brightest, faintest = int(np.argmax(means)), int(np.argmin(means))
+    model = series.model
+
+    def at(k: int) -> str:
+        return f"{means[k]:.3g} in image {k + 1} ({with_unit(float(model.times[k]), model.axis.unit)})"
+
+    text = (
+        f"No voxel has a value: in {100 * background:.3g} % of them no signal is above the noise, by the residuals of the fit. Mean magnitudes "
+        f"are from {at(faintest)} to {at(brightest)}. Check that all images have one scale (scl_slope, RescaleSlope), and the times"
+    )
+    return [unreliable(text)]

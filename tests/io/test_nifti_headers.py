@@ -1,0 +1,202 @@
+"""A header that contradicts itself or its file is refused; images of one value or of another scale are named."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import rimap
+from rimap.advice import Weight, weight_of
+from rimap.errors import InputError
+from rimap.io.levels import largest_ratios, levels_of, odd_levels
+from rimap.io.nifti import open_nifti
+from rimap.workflow.reading import read
+
+SHAPE = (6, 5, 4, 3)
+
+
+def image(path: Path, version: int = 1, *, changes: dict[str, Any] | None = None, end: bytes = b"") -> Path:
+    """Write whole numbers with a header in which some fields were changed afterwards."""
+    data = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
+    kind, header_kind = (nib.Nifti1Image, nib.Nifti1Header) if version == 1 else (nib.Nifti2Image, nib.Nifti2Header)
+    raw = bytearray(kind(data, np.diag([2.0, 2.0, 3.0, 1.0])).to_bytes())
+    size = 348 if version == 1 else 540
+    header = header_kind(bytes(raw[:size]), check=False)
+    for name, value in (changes or {}).items():
+        if isinstance(value, dict):
+            for k, v in value.items():
+                header[name][k] = v
+        else:
+            header[name] = value
+    content = header.structarr.tobytes() + bytes(raw[size:]) + end
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as error:
+        for _ in open_nifti(path).volumes():
+            pass
+    assert path.name in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz"])
+@pytest.mark.parametrize("version", [1, 2])
+class TestHeaders:
+    """Each fault alone, in both versions of the format, compressed or not."""
+
+    def test_what_is_right_is_read(self, tmp_path: Path, name: str, version: int) -> None:
+        for end in (b"", bytes(512)):  # some programs fill whole blocks
+            found = np.stack(list(open_nifti(image(tmp_path / name, version, end=end)).volumes()), -1)
+            np.testing.assert_array_equal(found.ravel(), np.arange(np.prod(SHAPE)))
+
+    @pytest.mark.parametrize("bits", [0, 8, 32, 64])
+    def test_bits_of_another_type(self, tmp_path: Path, name: str, version: int, bits: int) -> None:
+        text = refusal(image(tmp_path / name, version, changes={"bitpix": bits}))
+        assert f"expected bitpix 16 for its datatype 4 (int16), got bitpix {bits}" in text
+
+    @pytest.mark.parametrize("offset", [0, 1, 100, 347, 351, -16])
+    def test_data_within_the_header(self, tmp_path: Path, name: str, version: int, offset: int) -> None:
+        text = refusal(image(tmp_path / name, version, changes={"vox_offset": offset}))
+        assert "vox_offset" in text or "would begin at byte" in text
+
+    @pytest.mark.parametrize("offset", [4096, 100_000])
+    def test_data_beyond_the_file(self, tmp_path: Path, name: str, version: int, offset: int) -> None:
+        text = refusal(image(tmp_path / name, version, changes={"vox_offset": offset}))
+        assert "vox_offset" in text or "truncated" in text
+
+    @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+    @pytest.mark.parametrize("axis", [1, 2, 3])
+    def test_voxels_without_a_size(self, tmp_path: Path, name: str, version: int, value: float, axis: int) -> None:
+        text = refusal(image(tmp_path / name, version, changes={"pixdim": {axis: value}}))
+        assert "expected voxel sizes above zero, got" in text and "pixdim" in text
+
+    @pytest.mark.parametrize("dim", [{1: 5}, {1: 7}, {3: 3}, {4: 2}, {4: 4}, {0: 3}, {0: 2}])
+    def test_dimensions_that_are_not_those_of_the_data(
+        self, tmp_path: Path, name: str, version: int, dim: dict[int, int]
+    ) -> None:
+        text = refusal(image(tmp_path / name, version, changes={"dim": dim}))
+        assert ("expected" in text and "got" in text) or "truncated" in text
+
+    @pytest.mark.parametrize("dim", [{0: 0}, {0: 8}, {0: -1}, {1: 0}, {2: -3}])
+    def test_dimensions_that_cannot_be(self, tmp_path: Path, name: str, version: int, dim: dict[int, int]) -> None:
+        refusal(image(tmp_path / name, version, changes={"dim": dim}))
+
+    def test_a_type_of_another_size(self, tmp_path: Path, name: str, version: int) -> None:
+        for code, bits in ((2, 8), (16, 32), (64, 64)):
+            refusal(image(tmp_path / name, version, changes={"datatype": code, "bitpix": bits}))
+
+
+def noisy(n: int, rng: np.random.Generator) -> tuple[rimap.SignalModel, np.ndarray]:
+    """Images (N, *X) of tissues of 300 to 1500 ms."""
+    model = rimap.InversionRecovery(tau=np.linspace(50, 2500, n), tr=9000.0)
+    T1 = np.linspace(300, 1500, 240).reshape(6, 10, 4)
+    clean = np.asarray(model.signal(np.stack([0 * T1 + 1000, 0 * T1 + 1.9, T1])))
+    return model, np.abs(clean + rng.normal(0, 8, clean.shape))
+
+
+class TestLevels:
+    """What is odd about the brightness of images, and what is not."""
+
+    @pytest.mark.parametrize("model", [
+        rimap.InversionRecovery(tau=(50, 400, 1100, 2500), tr=9000.0), rimap.T2Decay(tau=(10.0, 20, 40, 80, 300))
+    ])  # fmt: skip
+    def test_good_images_are_not_named(self, model: rimap.SignalModel) -> None:
+        rng = np.random.default_rng(0)
+        for low, high in ((5, 20), (100, 300), (800, 4000)):
+            T = rng.uniform(low, high, (6, 10, 4))
+            values = [1000 + 0 * T, *([1.9 + 0 * T] if len(model.parameters) == 3 else []), T]
+            S = np.abs(np.asarray(model.signal(np.stack(values))) + rng.normal(0, 3, (model.n_images, *T.shape)))
+            for scale in (1e-20, 1.0, 1e6):
+                assert not odd_levels(levels_of(scale * S), model)
+
+    def test_the_bound_holds_for_any_mixture(self) -> None:
+        rng = np.random.default_rng(1)
+        model = rimap.InversionRecovery(tau=(50, 400, 1100, 2500), tr=9000.0)
+        bound = largest_ratios(model)
+        for _ in range(50):
+            T1, B = rng.uniform(20, 6000, 30), rng.uniform(1, 2, 30)
+            S = np.abs(np.asarray(model.signal(np.stack([rng.uniform(0, 9, 30), B, T1])))).sum(1)
+            assert (bound * (S.sum() - S) * 1.01 >= S).all()
+
+    @pytest.mark.parametrize("k", [0, 2, 5])
+    def test_an_image_of_one_value(self, k: int) -> None:
+        model, S = noisy(6, np.random.default_rng(2))
+        S[k] = 400
+        (text,) = odd_levels(levels_of(S), model)
+        assert f"image {k + 1} (" in text and "one value in all voxels, 400" in text
+        assert weight_of(text) == Weight.UNRELIABLE
+
+    @pytest.mark.parametrize("factor", [1e2, 1e5, 1e38])
+    def test_an_image_of_another_scale(self, factor: float) -> None:
+        model, S = noisy(6, np.random.default_rng(3))
+        S[3] *= factor
+        text = odd_levels(levels_of(S), model)[0]
+        assert "image 4 (" in text and "scl_slope" in text and weight_of(text) == Weight.UNRELIABLE
+
+    def test_an_image_that_is_next_to_nothing(self) -> None:
+        model, S = noisy(6, np.random.default_rng(4))
+        S[5] *= 1e-30
+        assert "image 6 (" in odd_levels(levels_of(S), model)[0]
+
+    def test_values_that_overflow(self) -> None:
+        model, S = noisy(6, np.random.default_rng(5))
+        (text,) = odd_levels(levels_of(1e38 * S), model)
+        assert "scl_slope" in text and "e+41" in text
+
+    @pytest.mark.parametrize("same_time", [True, False])
+    def test_copies(self, same_time: bool) -> None:
+        model, S = noisy(6, np.random.default_rng(6))
+        times = model.times.copy()
+        if same_time:
+            times[4] = times[1]
+        S[4] = S[1]
+        (text,) = odd_levels(levels_of(S), rimap.InversionRecovery(tau=times, tr=9000.0))
+        assert ("images 2" in text and "5 (" in text) or "images 2 and 5" in text
+        assert (weight_of(text) == Weight.UNRELIABLE) != same_time
+
+    def test_a_few_planes_at_a_time_is_the_same(self) -> None:
+        from rimap.io.levels import Level
+
+        _, S = noisy(6, np.random.default_rng(7))
+        S[2, 0, 0, 0] = np.nan
+        whole = levels_of(S)
+        parts = [Level() for _ in S]
+        for k in range(S.shape[-1]):
+            parts = [level.with_planes(image[..., k : k + 1]) for level, image in zip(parts, S)]
+        for a, b in zip(whole, parts):
+            assert (a.lowest, a.highest, a.n_voxels) == (b.lowest, b.highest, b.n_voxels)
+            assert a.mean == pytest.approx(b.mean)
+
+
+@pytest.mark.parametrize("factor", [10.0, 1e30])
+def test_maps_without_a_value_have_a_reason(factor: float) -> None:
+    model, S = noisy(4, np.random.default_rng(8))
+    S[2] *= factor
+    maps = rimap.NLLS(threads=1).estimate(rimap.WeightedSeries(S, model))
+    if (maps.status == rimap.Status.NO_SIGNAL).all():
+        text = maps.warnings[0]
+        assert "No voxel has a value" in text and "image 3 (" in text and "scl_slope" in text
+    else:
+        assert any("do not rely on" in w for w in maps.warnings)
+
+
+def test_slabs_say_what_the_whole_says(tmp_path: Path, build: SimpleNamespace) -> None:
+    S = build.recovery((6, 6, 30)).copy()
+    S[1] *= 1e6
+    path = build.save(tmp_path / "ir.nii", np.moveaxis(S, 0, -1))
+    whole = read(path, times_ms=build.TI, sequence="ir")
+    from rimap.io import find_series
+    from rimap.io.reading import Reading
+
+    (files,) = find_series(path, sequence="ir")
+    slabs = files.open(Reading(times_ms=build.TI)).settled()
+    named = [n for n in whole.notes if "times as bright" in n]
+    assert len(named) == 1 and [n for n in slabs.notes if "times as bright" in n] == named
