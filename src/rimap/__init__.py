@@ -50,6 +50,8 @@ _NAMES = {
     "ResNet": "rimap.estimators.resnet.estimator",
     "plot": "rimap.plotting",
     "rois": "rimap.workflow.rois",
+    "design": "rimap.planning.design",
+    "Goal": "rimap.planning.goal",
     "map_series": "rimap.workflow.mapping",
     "Request": "rimap.workflow.request",
     "InputError": "rimap.errors",
@@ -72,6 +74,8 @@ if TYPE_CHECKING:  # what type checkers see; tests/test_ways_in.py holds it to _
     from rimap.likelihood import gradient as gradient
     from rimap.maps import ParameterMaps as ParameterMaps
     from rimap.maps import Status as Status
+    from rimap.planning.design import design as design
+    from rimap.planning.goal import Goal as Goal
     from rimap.plotting import plot as plot
     from rimap.series import WeightedSeries as WeightedSeries
     from rimap.signals.base import Derived as Derived

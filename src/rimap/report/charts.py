@@ -124,8 +124,8 @@ def precision(maps: ParameterMaps, counts: NDArray[np.bool_]) -> dict[str, Any] 
         "dots": [{"x": float(x(t)), "y": float(y(s))} for t, s in _found(maps, counts, T_data, span) if s > y_low],
         "band": (float(x(q25)), float(x(q75))),
         "median": float(x(middle[q])),
-        "x_ticks": [{"at": float(x(t)), "label": f"{t:,.10g}"} for t in _log_ticks(*span)],
-        "y_ticks": [{"at": float(y(t)), "label": f"{t:g} %"} for t in _log_ticks(y_low, y_high)],
+        "x_ticks": [{"at": float(x(t)), "label": f"{t:,.10g}"} for t in log_ticks(*span)],
+        "y_ticks": [{"at": float(y(t)), "label": f"{t:g} %"} for t in log_ticks(y_low, y_high)],
         "marks": [float(x(t)) for t in model.times if span[0] <= t <= span[1]] if same_unit else [],
         "axis": plural(model.axis.title),
         "amplitude": amplitude,
@@ -180,7 +180,8 @@ def _words(p: Parameter, percent: float, T: float, good: NDArray[Any], asked: ND
     )
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return round numbers for a logarithmic axis, four or more if there are so many."""
     for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
         found = [float(f"{s * p:.6g}") for p in powers for s in steps if low * 0.999 <= s * p <= high * 1.001]

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from rimap.arrays import Array, derivative, floating, is_torch, namespace
 from rimap.errors import InputError
+from rimap.signals.cycle import Cycle
 from rimap.signals.options import BOX, POLARITY
 from rimap.signals.settings import Setting, Values, setting, settings_of
 
-__all__ = ["Derived", "FieldPrior", "Parameter", "Setting", "SignalModel", "Values", "setting"]
+__all__ = ["Cycle", "Derived", "FieldPrior", "Parameter", "Setting", "SignalModel", "Values", "setting"]
 
 AMPLITUDE, TIME, FIELD = "amplitude", "time", "field"
 SMOOTH, GIVEN, FREE = "smooth", "given", "free"
@@ -243,6 +244,8 @@ class SignalModel(ABC):
 
     typical_protocol: ClassVar[Mapping[str, Any]] = {}
     """Settings of a usual scan, by name, if they depend on each other: simulated protocols are near it. Else they are drawn."""
+    cycle: ClassVar[Cycle] = Cycle()
+    """How long a scan takes: what it repeats and how often."""
     hideable: ClassVar[tuple[str, ...]] = ()
     """Optional settings of a scan that a model may not know, for which `effective` says what it then sees."""
 
@@ -417,7 +420,7 @@ class SignalModel(ABC):
                 value = known[s.name]
                 if s.per_image is not False and s.name not in changed and value is not None and len(set(value)) == 1:
                     known[s.name] = (value[0],) * N
-        return _predicting(type(self))(**known | changed)
+        return predicting(type(self))(**known | changed)
 
     def with_bounds(self, bounds: Mapping[str, tuple[float, float]]) -> Any:
         """Return the model with other bounds of some parameters, in their unit.
@@ -506,7 +509,7 @@ class SignalModel(ABC):
 
 
 @lru_cache(maxsize=64)
-def _predicting(model: type[SignalModel]) -> type[SignalModel]:
+def predicting(model: type[SignalModel]) -> type[SignalModel]:
     """Return the model without the need for enough images, which estimating has and predicting has not."""
     lifted = {"_check_enough_images": lambda self: None, "__module__": model.__module__}
     return type(model.__name__, (model,), lifted)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from rimap.arrays import Array, column, namespace
-from rimap.signals.base import Derived, Parameter, SignalModel, Values, setting
+from rimap.signals.base import Cycle, Derived, Parameter, SignalModel, Values, setting
 
 MILLISECONDS_PER_SECOND = 1000.0
 
@@ -32,6 +32,7 @@ _TIME = Parameter(
 _IF_MISFIT = (
     "near air the main field varies across a voxel, and fat beside water beats with it: no T2* describes either decay"
 )
+_CYCLE = Cycle(all_images=True, shots=192, length_ms=130.0)
 _R2STAR = Derived("R2star", "1/s", _rate, suffix="R2starmap", meaning="effective transverse relaxation rate")
 
 
@@ -78,6 +79,7 @@ class GradientEcho(SignalModel):
     reference: ClassVar[str] = "Chavhan et al. 2009, doi:10.1148/rg.295095034"
     bids_suffix: ClassVar[str] = "MEGRE"
     gradient_echo: ClassVar[bool | None] = True
+    cycle: ClassVar[Cycle] = _CYCLE
     if_misfit: ClassVar[str] = _IF_MISFIT
     parameters: ClassVar[tuple[Parameter, ...]] = (_AMPLITUDE, _TIME)
     derived: ClassVar[tuple[Derived, ...]] = (_R2STAR,)
@@ -135,6 +137,7 @@ class GradientEchoWithOffset(SignalModel):
     reference: ClassVar[str] = "Ghugre et al. 2006, doi:10.1002/jmri.20467"
     also_reads: ClassVar[tuple[str, ...]] = ("MEGRE",)
     gradient_echo: ClassVar[bool | None] = True
+    cycle: ClassVar[Cycle] = _CYCLE
     if_misfit: ClassVar[str] = _IF_MISFIT
     parameters: ClassVar[tuple[Parameter, ...]] = (
         _AMPLITUDE,

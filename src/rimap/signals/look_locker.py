@@ -10,7 +10,7 @@ import numpy as np
 
 from rimap.arrays import Array, column, namespace
 from rimap.errors import InputError
-from rimap.signals.base import Derived, FieldPrior, Parameter, SignalModel, Values, setting
+from rimap.signals.base import Cycle, Derived, FieldPrior, Parameter, SignalModel, Values, setting
 
 
 def _corrected_T1(model: LookLocker, maps: Mapping[str, Array]) -> Array:
@@ -124,6 +124,7 @@ class LookLocker(SignalModel):
         Derived("T1", "ms", _corrected_T1, suffix="T1map", meaning="longitudinal relaxation time", main=True),
     )
     linear_in_field: ClassVar[bool] = True
+    cycle: ClassVar[Cycle] = Cycle(all_images=True, shots=16, recovery=4.0)
     changes_sign: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rimap.arrays import Array, namespace
 from rimap.errors import InputError
-from rimap.signals.base import TIME, FieldPrior, Parameter, SignalModel, Values, setting
+from rimap.signals.base import TIME, Cycle, FieldPrior, Parameter, SignalModel, Values, setting
 
 #: A usual scan at 3 T, times in ms.
 _PROTOCOL: Mapping[str, Any] = MappingProxyType(
@@ -285,6 +285,7 @@ class MP2RAGE(SignalModel):
     parameters: ClassVar[tuple[Parameter, ...]] = (_AMPLITUDE, _B1, _T1)
     changes_sign: ClassVar[bool] = True
     typical_protocol: ClassVar[Mapping[str, Any]] = _PROTOCOL
+    cycle: ClassVar[Cycle] = Cycle(all_images=True, shots=60, also_chosen=("flip_angle",))
 
     @classmethod
     def examples(cls) -> list[MP2RAGE]:
@@ -383,6 +384,7 @@ class UniformMP2RAGE(SignalModel):
     normalised_range: ClassVar[tuple[float, float] | None] = (-0.5, 0.5)
     parameters: ClassVar[tuple[Parameter, ...]] = (_B1, _T1)
     typical_protocol: ClassVar[Mapping[str, Any]] = _UNI_PROTOCOL
+    cycle: ClassVar[Cycle] = Cycle(all_images=True, shots=60)
 
     @classmethod
     def examples(cls) -> list[UniformMP2RAGE]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from rimap.arrays import Array, namespace
 from rimap.errors import InputError
-from rimap.signals.base import FieldPrior, Parameter, SignalModel, Values, setting
+from rimap.signals.base import Cycle, FieldPrior, Parameter, SignalModel, Values, setting
 from rimap.signals.extended_phase_graph import SliceRule, train
 from rimap.signals.slice_profile import PROFILES, SliceProfile, profile_of
 
@@ -91,6 +91,7 @@ class MultiEchoSpinEcho(SignalModel):
     )
     also_reads: ClassVar[tuple[str, ...]] = ("MESE",)
     gradient_echo: ClassVar[bool | None] = False
+    cycle: ClassVar[Cycle] = Cycle(all_images=True, shots=64, length_ms=2500.0)
     chosen_over: ClassVar[str] = "t2"
     candidates: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"profile": profile} for profile in PROFILES)
     if_first_is_skipped: ClassVar[str] = (

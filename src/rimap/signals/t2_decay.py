@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from rimap.arrays import Array, column, namespace
-from rimap.signals.base import Parameter, SignalModel, Values, setting
+from rimap.signals.base import Cycle, Parameter, SignalModel, Values, setting
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class T2Decay(SignalModel):
     reference: ClassVar[str] = "Sabidussi et al. 2021, doi:10.1016/j.media.2021.102220"
     bids_suffix: ClassVar[str] = "MESE"
     gradient_echo: ClassVar[bool | None] = False
+    cycle: ClassVar[Cycle] = Cycle(all_images=True, shots=64, length_ms=2500.0)
     if_misfit: ClassVar[str] = "a first echo that is too low has stimulated echoes after it (--skip-first 1)"
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter("A", "a.u.", (0.0, np.inf), "amplitude", suffix="M0map", meaning="amplitude"),

@@ -9,7 +9,7 @@ import numpy as np
 
 from rimap.arrays import Array, column, namespace
 from rimap.errors import InputError
-from rimap.signals.base import FieldPrior, Parameter, SignalModel, Values, setting
+from rimap.signals.base import Cycle, FieldPrior, Parameter, SignalModel, Values, setting
 
 #: A largest flip angle below this one was given in radians: nobody measures T1 with it.
 LEAST_LARGEST_FLIP_DEG = 1.0
@@ -68,6 +68,7 @@ class VariableFlipAngle(SignalModel):
     formula: ClassVar[str] = r"S = A\,\sin(B_1\alpha)\,\frac{1 - e^{-TR/T_1}}{1 - \cos(B_1\alpha)\,e^{-TR/T_1}}"
     reference: ClassVar[str] = "Fram et al. 1987, doi:10.1016/0730-725X(87)90021-X"
     bids_suffix: ClassVar[str] = "VFA"
+    cycle: ClassVar[Cycle] = Cycle(shots=4000)
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter("A", "a.u.", (0.0, np.inf), "amplitude", suffix="M0map", meaning="amplitude"),
         Parameter(

@@ -1,0 +1,186 @@
+"""`rimap design`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rimap.cli import _options as options
+
+if TYPE_CHECKING:
+    from rimap.signals.base import SignalModel
+
+NO_ARGS_IS_HELP = True
+
+
+def command(
+    present: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[INPUT]", help="A scan with the present protocol: a BIDS folder, or a file of the series."
+        ),
+    ] = None,
+    sequence: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Signal model: ir, sr, t2, mese, megre, vfa, look-locker, ...")
+    ] = None,
+    T: Annotated[
+        str | None, typer.Option("--T", metavar="LOW-HIGH", help="Range of the relaxation time in ms: 600-1600.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(metavar="X", help="Scan time; that of the present protocol if left out.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="OUT", help="Folder for the page, the tables and a JSON file."),
+    ] = None,
+    snr: Annotated[
+        float,
+        typer.Option(
+            metavar="X", help="Signal-to-noise ratio of the brightest image that the sequence gives, not averaged."
+        ),
+    ] = 50.0,
+    images: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Number of images; the best number if left out.")
+    ] = None,
+    shots: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Cycles for one image: lines of k-space over echoes of each excitation."),
+    ] = None,
+    field: Annotated[
+        str | None,
+        typer.Option(metavar="free|smooth|given", help="How B or B1 is treated; as the signal model says if left out."),
+    ] = None,
+    criterion: Annotated[
+        str, typer.Option(metavar="worst|mean", help="Which standard deviation over the range is made smallest.")
+    ] = "worst",
+    times_ms: Annotated[str | None, typer.Option(metavar="LIST", help="Times of the present protocol, ms.")] = None,
+    tr_ms: Annotated[str | None, typer.Option(metavar="X", help="Repetition time of the present protocol, ms.")] = None,
+    settings: options.Settings = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Keep this setting of the present protocol: tr. Repeatable."),
+    ] = None,
+    given: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=NUMBER", help="Value of a field to assume: B=1.9. Repeatable.")
+    ] = None,
+    limits: Annotated[
+        str | None,
+        typer.Option(metavar="LOW,HIGH", help="Shortest and longest time (ms) or angle (degrees) to choose from."),
+    ] = None,
+    rest_ms: Annotated[
+        float, typer.Option(metavar="X", help="Shortest time from an image to the next cycle, ms.")
+    ] = 50.0,
+    one_tr: Annotated[bool, typer.Option("--one-tr", help="One repetition time for all images.")] = False,
+    separate: Annotated[bool, typer.Option("--separate", help="Echoes are scans of their own, not one train.")] = False,
+    noise: options.NoiseName = None,
+    limit: Annotated[
+        float, typer.Option(metavar="PERCENT", help="Standard deviation that counts as measured, %.")
+    ] = 5.0,
+) -> None:
+    """Find the times (or flip angles) that measure a relaxation time best in a scan time.
+
+    The worst or the mean standard deviation (Cramér-Rao bound, relative to T) over the range is made as small as possible.
+    With a present protocol, it is compared at the same scan time.
+
+    \b
+    rimap design --sequence ir --T 600-1600 --minutes 5
+    rimap design --sequence ir --T 600-1600 --images 6 --times-ms "50,400,1100,2500" --tr-ms 2550 -o design
+    rimap design --sequence vfa --T 600-1600 --set flip_angle=3,20 --set tr=15 -o design
+    rimap design bids/ --sequence t2 --T 40-150 -o design
+    """
+    import shlex
+    import sys
+
+    from rimap.errors import InputError, one_of
+    from rimap.planning.design import design
+    from rimap.planning.goal import Goal
+    from rimap.report.design_text import text_of
+    from rimap.signals import signal_models
+    from rimap.signals.settings import REPETITION_TIME, settings_of
+    from rimap.workflow.designing import present_from_files, present_from_options, settings_of_goal, write_design
+
+    if T is None:
+        raise InputError('--T: expected the range of the relaxation time in ms, as in "--T 600-1600", got none.')
+    if sequence is None and present is None:
+        raise InputError("--sequence: expected a signal model (see rimap models), or a scan as INPUT, got neither.")
+    if sequence is not None:
+        sequence = one_of(sequence, sorted(signal_models()), "--sequence")
+    if not limit > 0:
+        raise InputError(f"--limit: expected a number above 0 in %, got {limit:g}.")
+    typed = options.settings(settings)
+    times = options.numbers(times_ms, "--times-ms")
+    repetition = options.numbers(tr_ms, "--tr-ms")
+    known = settings_of(signal_models()[sequence]) if sequence else {}
+    length = None
+    if repetition is not None:
+        if sequence is not None and REPETITION_TIME not in known:
+            length = repetition[0]
+        else:
+            typed[REPETITION_TIME] = repetition if len(repetition) > 1 else repetition[0]
+    now: SignalModel | None
+    if present is not None:
+        now = present_from_files(present, sequence, typed, times)
+    else:
+        now = present_from_options(str(sequence), typed, times)
+    name = sequence or (now.name if now is not None else "")
+    kind = signal_models()[name]
+    assumed = {}
+    for parameter, value in options.given_maps(given).items():
+        if not isinstance(value, float):
+            raise InputError(f"--given {parameter}: expected a number, got {value}. A design has no map.")
+        assumed[parameter] = value
+    goal = Goal(
+        sequence=name,
+        T_ms=_range(T),
+        minutes=minutes,
+        snr=snr,
+        images=images,
+        shots=shots,
+        criterion=criterion,
+        treatment=field,
+        noise=noise or "gaussian",
+        settings=settings_of_goal(kind, now, typed, tuple(keep or ())),
+        assumed=assumed,
+        limits=_pair(limits, "--limits"),
+        repetition_ms=length,
+        rest_ms=rest_ms,
+        one_repetition_time=one_tr,
+        separate=separate,
+    )
+    found = design(goal, now)
+    print(text_of(found, limit))
+    if out is not None:
+        command = "rimap " + shlex.join(sys.argv[1:]) if sys.argv[1:2] == ["design"] else ""
+        write_design(found, out, limit, command)
+        print(f"\nPage and tables: {out}")
+
+
+def _range(text: str) -> tuple[float, float]:
+    """Return the range that was typed: ``600-1600``, ``600,1600``, or one value.
+
+    >>> _range("600-1600"), _range("80")
+    ((600.0, 1600.0), (80.0, 80.0))
+    """
+    from rimap.errors import InputError
+
+    words = text.replace("–", "-").replace(",", "-").replace(" ", "").split("-")
+    try:
+        values = [float(w) for w in words]
+    except ValueError:
+        values = []
+    if len(values) not in (1, 2):
+        raise InputError(f'--T: expected a range in ms, as in "--T 600-1600", got {text!r}.')
+    return values[0], values[-1]
+
+
+def _pair(text: str | None, option: str) -> tuple[float, float] | None:
+    from rimap.errors import InputError
+
+    values = options.numbers(text, option, "")
+    if values is None:
+        return None
+    if len(values) != 2:
+        raise InputError(f"{option}: expected two numbers LOW,HIGH, got {len(values)}.")
+    return values[0], values[1]

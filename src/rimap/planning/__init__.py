@@ -1,0 +1,1 @@
+"""Which protocol measures a relaxation time best in a scan time, and what a protocol can measure."""

@@ -1,0 +1,132 @@
+"""The smallest standard deviation of T that a protocol allows, over T: the Cramér-Rao bound for a field as it is treated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.arrays import derivative
+from rimap.likelihood import Noise, fisher_information
+from rimap.planning.goal import Goal
+from rimap.signals.base import FREE, GIVEN, SMOOTH, SignalModel
+
+Array = NDArray[np.float64]
+
+#: A smooth field is shared by about so many voxels: what each tells of it counts for all. The bound hardly depends on the number.
+VOXELS_OF_A_SMOOTH_FIELD = 100.0
+#: An information matrix (of unit diagonal) with a greater condition number determines nothing.
+_SINGULAR = 1e12
+
+
+def tissue_of(model: SignalModel, T: Array, assumed: Mapping[str, float] | None = None) -> Array:
+    """Return κ (Q, K) of tissues whose main map has the values T (K,), for amplitudes of 1.
+
+    Fields have the values in `assumed`, else their typical ones. Where the main map is derived, the relaxation time is that for which
+    its formula gives T; NaN if there is none within the bounds.
+    """
+    T = np.asarray(T, dtype=float)
+    kappa = np.ones((len(model.parameters), T.size))
+    for q, p in enumerate(model.parameters):
+        if p.role == "field":
+            typical = float(p.start or 1.0) if p.prior is None else p.in_a_scan.middle
+            kappa[q] = (assumed or {}).get(p.name, typical)
+    main, q = model.main, model.time_index
+    if main is model.time:
+        kappa[q] = T
+        return kappa
+    grid = np.geomspace(*model.time.bounds, 4001)
+    at = np.repeat(kappa[:, :1], grid.size, axis=1)
+    at[q] = grid
+    formula = getattr(main, "formula", None)
+    assert formula is not None
+    with np.errstate(all="ignore"):
+        found = np.asarray(formula(model, model.by_name(at)), dtype=float)
+    good = np.isfinite(found) & (found > 0)
+    order = np.argsort(found[good])
+    kappa[q] = np.interp(T, found[good][order], grid[good][order], left=np.nan, right=np.nan)
+    return kappa
+
+
+def relative_sd(model: SignalModel, noise: Noise, T: Array, goal: Goal) -> Array:
+    """Return the bound of the standard deviation of the main map over the map itself, (K,), at the values T (K,).
+
+    NaN where the protocol does not determine it.
+
+    Notes
+    -----
+    A given field is known. A free one is estimated in each voxel. A smooth one is estimated from all voxels of a neighbourhood: with
+    the information F of one voxel, its entry of the field grows by (K − 1) times the Schur complement of the field in F, which is
+    what each of K voxels with their own amplitude and T tells of it.
+    """
+    kappa = tissue_of(model, T, goal.assumed)
+    with np.errstate(all="ignore"):
+        information = np.moveaxis(np.asarray(fisher_information(model, noise, kappa), dtype=float), (0, 1), (-2, -1))
+    field, treatment = goal.field, goal.field_treatment
+    estimated = [
+        q
+        for q, p in enumerate(model.parameters)
+        if not (p.given if field is None or p.name != field.name else treatment == GIVEN)
+    ]
+    F = information[..., estimated, :][..., :, estimated]
+    if treatment == SMOOTH and field is not None:
+        F = _with_neighbours(F, estimated.index(model.index(field.name)))
+    covariance = _inverse(F)
+    slopes = _slopes(model, kappa)[estimated]
+    with np.errstate(all="ignore"):
+        variance = np.einsum("ik,kij,jk->k", slopes, covariance, slopes)
+        return np.asarray(np.where(variance > 0, np.sqrt(variance), np.nan) / T)
+
+
+def _slopes(model: SignalModel, kappa: Array) -> Array:
+    """Return the derivative of the main map in each parameter, (Q, K)."""
+    slopes = np.zeros_like(kappa)
+    main = model.main
+    if main is model.time:
+        slopes[model.time_index] = 1.0
+        return slopes
+    formula = getattr(main, "formula", None)
+    assert formula is not None
+    maps = model.by_name(kappa)
+    with np.errstate(all="ignore"):
+        for name in maps:
+            slopes[model.index(name)] = derivative(lambda **named: formula(model, named), maps, name)
+    return slopes
+
+
+def _with_neighbours(F: Array, f: int) -> Array:
+    """Return the information (K, q, q) with what the neighbours tell of the field, whose row is `f`."""
+    others = [i for i in range(F.shape[-1]) if i != f]
+    inside = _inverse(F[..., others, :][..., :, others])
+    across = F[..., f, others]
+    with np.errstate(all="ignore"):
+        alone = F[..., f, f] - np.einsum("ki,kij,kj->k", across, inside, across)
+    shared = F.copy()
+    shared[..., f, f] += (VOXELS_OF_A_SMOOTH_FIELD - 1) * np.clip(np.nan_to_num(alone), 0, None)
+    return shared
+
+
+def _inverse(F: Array) -> Array:
+    """Return the inverse of information matrices (K, q, q), NaN where they are singular."""
+    d = np.sqrt(np.einsum("...ii->...i", F))
+    with np.errstate(all="ignore"):
+        outer = d[..., :, None] * d[..., None, :]
+        scaled = F / outer  # unit diagonal: well conditioned whatever the units
+    bad = ~np.isfinite(scaled).all((-2, -1))
+    scaled[bad] = np.eye(F.shape[-1])
+    bad |= np.linalg.cond(scaled) > _SINGULAR
+    scaled[bad] = np.eye(F.shape[-1])
+    with np.errstate(all="ignore"):
+        inverse = np.linalg.inv(scaled) / outer
+    inverse[bad] = np.nan
+    return np.asarray(inverse)
+
+
+def brightest(model: SignalModel, T: float, goal: Goal) -> float:
+    """Return the largest signal of the images of a protocol at T, for an amplitude of 1."""
+    signal = np.abs(np.asarray(model.signal(tissue_of(model, np.array([T]), goal.assumed)), dtype=float))
+    return float(np.nanmax(signal, initial=0.0))
+
+
+__all__ = ["FREE", "GIVEN", "SMOOTH", "brightest", "relative_sd", "tissue_of"]

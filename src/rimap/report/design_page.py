@@ -1,0 +1,180 @@
+"""A design as one self-contained page: the precision over T, and the signal that each protocol samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap import __version__
+from rimap.planning.design import Design, Protocol, middle
+from rimap.planning.precision import tissue_of
+from rimap.planning.verdict import name_of_time, what_it_measures
+from rimap.report.charts import HEIGHT, WIDTH, log_ticks
+from rimap.report.design_text import columns_of, conditions_of, gain_of, images_of, scan_time_of, title_of
+from rimap.report.formula import formula_of
+from rimap.report.numbers import number, plural
+from rimap.report.templating import render, source
+from rimap.signals.base import SignalModel, predicting
+from rimap.signals.settings import REPETITION_TIME, unit_symbol
+
+#: The largest relative SD that the chart shows, %.
+_TOP_PERCENT = 100.0
+#: Points of a signal curve.
+_POINTS = 96
+
+
+def page(found: Design, limit_percent: float, command: str = "") -> str:
+    """Return the page."""
+    protocols = [("best", found.best)] + ([("present", found.present)] if found.present is not None else [])
+    name = name_of_time(found.best.model)
+    return render(
+        "design.html",
+        css=source("base.css"),
+        version=__version__,
+        title=title_of(found),
+        name=name,
+        tiles=_tiles(found),
+        chart=_precision_chart(found, protocols, limit_percent),
+        signal=_signal_chart(found, protocols),
+        gain=gain_of(found),
+        protocols=[
+            {
+                "label": label,
+                "title": f"{label.capitalize()} protocol",
+                "measures": what_it_measures(found, p, limit_percent),
+                "columns": [
+                    f"{s.symbol} ({unit_symbol(s.unit)})" if unit_symbol(s.unit) else s.symbol for s in columns_of(p)
+                ],
+                "rows": [[f"{v:.6g}" for v in row] for row in images_of(p)],
+                "averages": f"{p.averages:.3g}",
+                "minutes": f"{p.minutes:.3g}",
+            }
+            for label, p in protocols
+        ],
+        conditions=[*conditions_of(found), *found.notes],
+        scan_time=scan_time_of(found.goal),
+        formula=formula_of(found.best.model),
+        reference=found.goal.kind.reference,
+        command=command,
+    )
+
+
+def _tiles(found: Design) -> list[dict[str, str]]:
+    best, present = found.best, found.present
+    low, high = found.goal.T_ms
+    tiles = [
+        {
+            "label": "Worst standard deviation",
+            "value": f"{100 * best.worst:.3g} %",
+            "note": f"{low:g} to {high:g} ms, best protocol",
+        }
+    ]
+    if present is not None:
+        value = f"{100 * present.worst:.3g} %" if np.isfinite(present.worst) else "not determined"
+        tiles.append({"label": "Worst standard deviation", "value": value, "note": "present protocol, same scan time"})
+    tiles.append(
+        {
+            "label": "Scan time",
+            "value": f"{best.minutes * best.averages:.3g} min",
+            "note": f"of {found.minutes:.3g} min",
+        }
+    )
+    tiles.append(
+        {
+            "label": "Images",
+            "value": str(best.model.n_images),
+            "note": f"averaged {best.averages:g}×" if best.averages != 1 else "not averaged",
+        }
+    )
+    return tiles
+
+
+def _precision_chart(found: Design, protocols: list[tuple[str, Protocol]], limit_percent: float) -> dict[str, Any]:
+    """Return the relative SD over T of each protocol as lines for an SVG, both axes logarithmic."""
+    T = found.T_ms
+    curves = [(label, 100 * p.sd(T)) for label, p in protocols]
+    shown = [sd[np.isfinite(sd)] for _, sd in curves]
+    least = min((float(sd.min()) for sd in shown if sd.size), default=1.0)
+    y_low = float(min(least / 1.5, limit_percent / 2))
+    y_high = float(max(_TOP_PERCENT, 20 * y_low))
+    x, y = _logarithmic(T[0], T[-1], WIDTH), _logarithmic(y_low, y_high, HEIGHT)
+    lines = []
+    for label, sd in curves:
+        pieces = _pieces(np.isfinite(sd) & (sd <= y_high))
+        points = [" ".join(f"{x(T[i]):.1f},{HEIGHT - y(sd[i]):.1f}" for i in piece) for piece in pieces]
+        lines.append({"label": label, "points": [p for p in points if p]})
+    low, high = found.goal.T_ms
+    return {
+        "lines": lines,
+        "band": (x(low), max(x(high) - x(low), 2.0)),
+        "limit": HEIGHT - y(limit_percent),
+        "limit_label": f"{limit_percent:g} %",
+        "x_ticks": [{"at": x(t), "label": f"{t:,.10g}"} for t in log_ticks(T[0], T[-1])],
+        "y_ticks": [{"at": HEIGHT - y(t), "label": f"{t:g} %"} for t in log_ticks(y_low, y_high)],
+    }
+
+
+def _signal_chart(found: Design, protocols: list[tuple[str, Protocol]]) -> dict[str, Any]:
+    """Return the signal over the axis for tissues of the range, and where each protocol samples it."""
+    low, high = found.goal.T_ms
+    values = np.unique([low, middle(found.goal), high])
+    axis = found.best.model.axis
+    times = np.concatenate([p.model.times for _, p in protocols])
+    span = (float(times.min()) / 1.4, float(times.max()) * 1.15)
+    x = _logarithmic(*span, WIDTH)
+    curves = _curves(found, found.best.model, np.geomspace(*span, _POINTS), values)
+    top = max((float(np.nanmax(np.abs(s))) for _, s in curves), default=1.0) * 1.08 or 1.0
+    floor = min(0.0, min((float(np.nanmin(s)) for _, s in curves), default=0.0) * 1.08)
+
+    def y(s: Any) -> Any:
+        return HEIGHT - HEIGHT * (s - floor) / (top - floor)
+
+    return {
+        "axis": f"{plural(axis.title)} ({unit_symbol(axis.unit)})",
+        "curves": [
+            {
+                "label": f"{name_of_time(found.best.model)} = {number(float(v))} ms",
+                "points": " ".join(f"{x(t):.1f},{y(s):.1f}" for t, s in zip(np.geomspace(*span, _POINTS), signal)),
+            }
+            for v, signal in curves
+        ],
+        "marks": [
+            {"label": label, "at": [x(float(t)) for t in p.model.times], "row": k}
+            for k, (label, p) in enumerate(protocols)
+        ],
+        "x_ticks": [{"at": x(t), "label": f"{t:,.10g}"} for t in log_ticks(*span)],
+        "y_ticks": [{"at": float(y(s)), "label": f"{s:.2g}"} for s in np.linspace(floor, top, 5)],
+    }
+
+
+def _curves(
+    found: Design, model: SignalModel, at: NDArray[np.float64], values: NDArray[np.float64]
+) -> list[tuple[float, NDArray[np.float64]]]:
+    """Return the signal along the axis for each T; none for a sequence whose images depend on one another."""
+    from rimap.errors import InputError
+
+    try:
+        settings = {s.name: getattr(model, s.name) for s in model.settings.values()}
+        settings = {k: (v[0] if isinstance(v, tuple) and len(v) == model.n_images else v) for k, v in settings.items()}
+        settings[model.axis.name] = tuple(at)
+        if found.goal.chooses_repetition:
+            settings[REPETITION_TIME] = None
+        if model.axis.even:
+            return []
+        dense = predicting(type(model))(**settings)
+        signals = np.asarray(dense.signal(tissue_of(dense, values, found.goal.assumed)), dtype=float)
+    except (InputError, TypeError):
+        return []
+    return [(float(v), signals[:, k]) for k, v in enumerate(values)]
+
+
+def _logarithmic(low: float, high: float, length: float) -> Any:
+    return lambda v: float(np.clip(length * np.log(v / low) / np.log(high / low), 0, length))
+
+
+def _pieces(good: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
+    """Return the runs of indices that are true."""
+    at = np.flatnonzero(good)
+    return [run for run in np.split(at, np.flatnonzero(np.diff(at) > 1) + 1) if run.size]
