@@ -168,7 +168,7 @@ class Layout:
             return axis
         if self._length() is None and not (goal.chooses_repetition and goal.one_repetition_time):
             room = share - N * rest
-            return np.maximum(axis * min(1.0, max(room, 0.0) / axis.sum()), low)
+            return np.asarray(np.maximum(axis * min(1.0, max(room, 0.0) / axis.sum()), low))
         length = share / N if goal.chooses_repetition else float(self._length() or np.inf)
         return np.minimum(axis, length - rest)
 
