@@ -258,7 +258,7 @@ def test_broken_sidecars_are_named(bids, tmp_path, rimap, field, value):
 
 
 def test_folders_without_maps(tmp_path, rimap):
-    assert "no maps of rimap" in rimap("report", tmp_path).stderr
+    assert "expected maps, got none" in rimap("report", tmp_path).stderr
     assert "no such folder" in rimap("report", tmp_path / "x").stderr
 
 

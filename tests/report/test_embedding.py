@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rimap.report.curves import signal_table
-from rimap.report.embedding import decode, embed, encode
+from rimap.report.embedding import Shown, decode, embed, encode
 from rimap.series import ParameterMaps, WeightedSeries
 from rimap.signals.inversion_recovery import InversionRecovery
 from rimap.signals.t2_decay import T2Decay
@@ -93,7 +93,7 @@ def read(page, name):
 def test_images_come_back_well_below_the_noise():
     series, maps = example()
     series.images[2, 5, 5, 5] = np.nan
-    page = embed(maps, series, np.ones(series.shape, bool), None, 9_000_000)
+    page = embed(Shown.of(maps), series, np.ones(series.shape, bool), None, 9_000_000)
     raw = np.frombuffer(zlib.decompress(base64.b64decode(page.blocks["images"])), np.uint8).reshape(4, 2, -1)
     codes = raw[:, 0].astype(int) + 256 * raw[:, 1].astype(int)
     how, found = page.about["images"], {name: read(page, name) for name in ("A", "T2")}
@@ -112,12 +112,12 @@ def test_a_small_room_is_kept_and_what_is_left_out_is_said():
     where = np.ones(series.shape, bool)
     sizes = []
     for room in (2_000_000, 400_000, 200_000, 60_000):
-        page = embed(maps, series, where, np.diag([1.0, 1.0, 4.0, 1.0]), room)
+        page = embed(Shown.of(maps), series, where, np.diag([1.0, 1.0, 4.0, 1.0]), room)
         sizes.append(page.size)
         assert page.size <= room
     assert sizes == sorted(sizes, reverse=True)
     assert any("one voxel in" in n for n in page.notes) and page.about["stride"][0] > 1
     series, maps = example((60, 50, 12), n_images=40)
-    some = embed(maps, series, where, np.diag([1.0, 1.0, 4.0, 1.0]), 600_000)
+    some = embed(Shown.of(maps), series, where, np.diag([1.0, 1.0, 4.0, 1.0]), 600_000)
     assert some.size <= 600_000 and some.about["stride"] == [1, 1, 1]
     assert some.about["images"]["every"] > 1 and "one slice in" in some.notes[0]

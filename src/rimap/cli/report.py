@@ -14,7 +14,7 @@ def command(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="FOLDER", help="Output of `rimap map` or `rimap bids`, a folder in it, or one T1 or T2 map."
+            metavar="FOLDER", help="Output of `rimap map` or `rimap bids`, maps of another program, or one map."
         ),
     ],
     overwrite: Annotated[
@@ -22,22 +22,32 @@ def command(
         typer.Option("--overwrite", help="Replace a page also where the images are gone, and with them its signal."),
     ] = False,
 ) -> None:
-    """Make the reports of maps again, from the maps, their sidecars and, if still there, the images.
+    """Write reports of maps that exist, from the maps, their sidecars and, if still there, the images. Nothing is estimated.
 
-    The pages are written where they were, or would have been. Nothing is estimated.
+    The pages are written beside the subjects of a data set, or else beside the maps. Maps of another program, sub-01_T1map.nii.gz
+    for instance, have a page without fitted curves.
+
+    \b
+    rimap report out/
+    rimap report derivatives/other-software
+    rimap report sub-01_T1map.nii.gz
     """
     import sys
 
     from rimap.errors import InputError
-    from rimap.io.results import find_results
+    from rimap.io.results import find_results, results_in
     from rimap.report.again import page_again
+    from rimap.report.other_maps import find_other_maps, page_of_other_maps
 
-    found, failed = find_results(folder), 0
+    found, failed = results_in(folder) if folder.exists() else [], 0
+    others = find_other_maps(folder, found) if folder.exists() and not (found and folder.is_file()) else []
+    if not found and not others:
+        find_results(folder)  # says what was expected
     for result in found:
         try:
             again = page_again(result, overwrite=overwrite)
         except InputError as error:
-            if len(found) == 1:
+            if len(found) == 1 and not others:
                 raise
             failed += 1
             print(f"rimap: error: {result.main.name}: {error}", file=sys.stderr)
@@ -47,5 +57,13 @@ def command(
             print(f"  left as it is, with the measured signal, since {again.problem}; --overwrite replaces it")
         elif again.problem:
             print(f"  without measured signal: {again.problem}")
+    for other in others:
+        try:
+            print(page_of_other_maps(other))
+        except InputError as error:
+            if len(others) == 1 and not found:
+                raise
+            failed += 1
+            print(f"rimap: error: {other.main.path.name}: {error}", file=sys.stderr)
     if failed:
-        raise InputError(f"{failed} of {len(found)} reports could not be made, for the reasons above.")
+        raise InputError(f"{failed} of {len(found) + len(others)} reports could not be made, for the reasons above.")

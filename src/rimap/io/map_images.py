@@ -226,6 +226,13 @@ def map_images(inputs: Sequence[Path | str], wanted: Sequence[str] = (), *, rate
     return found
 
 
+def maps_beside(m: MapImage) -> list[MapImage]:
+    """Return the maps of the same series in the folder of a map, with itself if its name is that of a map."""
+    paths = sorted(p for p in m.path.parent.glob(f"{_escaped(m.stem)}_*.nii*") if is_nifti(p) and p.is_file())
+    found = [c for p in paths if (c := _candidate(p)) is not None]
+    return [map_image(c.path) for c in found if c.stem == m.stem]
+
+
 def _of_folder(folder: Path, wanted: Sequence[str], *, rates: bool) -> list[MapImage]:
     candidates = [m for path in _niftis(folder) if (m := _candidate(path)) is not None]
     if not candidates:

@@ -363,12 +363,18 @@ def find_results(folder: Path | str) -> list[ResultFiles]:
     folder = Path(folder)
     if not folder.exists():
         raise InputError(f"{folder}: there is no such folder.")
-    found = [r for path in _sidecars(folder) if (r := _result(path)) is not None]
+    found = results_in(folder)
     if not found:
         raise InputError(
-            f"{folder} holds no maps of rimap. Give the output folder of `rimap map` or `rimap bids`, or a main map (T1map, T2map) in it."
+            f"{folder}: expected maps, got none. Give the output of `rimap map` or `rimap bids`, a main map (T1map, T2map) in it, "
+            "or maps of another program with such names."
         )
     return found
+
+
+def results_in(folder: Path) -> list[ResultFiles]:
+    """Return the maps in a folder that `rimap map` wrote, one for each series and estimator; [] if there are none."""
+    return [r for path in _sidecars(folder) if (r := _result(path)) is not None]
 
 
 def _sidecars(folder: Path) -> Iterator[Path]:

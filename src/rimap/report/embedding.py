@@ -22,7 +22,7 @@ from rimap import colours
 from rimap.quantities import Quantity, is_relaxation, kind_of, quantities_of, values_of
 from rimap.report.curves import VISIBLE_ERROR, SignalTable, signal_table
 from rimap.series import ParameterMaps, WeightedSeries
-from rimap.signals.base import AMPLITUDE
+from rimap.signals.base import AMPLITUDE, SignalModel
 from rimap.slices import edges_mm, extent, planes_of, volume
 
 #: Characters of base64 that a voxel takes in each map at most, measured on noise.
@@ -54,8 +54,42 @@ class Embedded:
         return sum(len(b) for b in self.blocks.values())
 
 
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """The maps that a page shows.
+
+    Parameters
+    ----------
+    maps
+        Their declarations and values (*X) by name.
+    status
+        (*X), the quality flags.
+    sd
+        Standard deviations (*X) by the name of the map: those that the page has.
+    residual
+        (*X), `None` if there is none.
+    model
+        The signal model; `None` if it is not known, and then there are no curves.
+    """
+
+    maps: Mapping[str, tuple[Quantity, NDArray[Any]]]
+    status: NDArray[np.uint8]
+    sd: Mapping[str, NDArray[Any]]
+    residual: NDArray[Any] | None = None
+    model: SignalModel | None = None
+
+    @classmethod
+    def of(cls, maps: ParameterMaps) -> Shown:
+        """Return the maps of an estimator, with the standard deviations of times and rates, and of fields for the band of a curve."""
+        values = {q.name: (q, values_of(q, maps.model, maps)) for q in quantities_of(maps.model)}
+        fields = {p.name for p in maps.model.nonlinear}
+        wanted = [name for name, (q, _) in values.items() if is_relaxation(q) or name in fields]
+        sd = {name: maps.sd[name] for name in wanted if name in maps.sd}
+        return cls(values, maps.status, sd, maps.residual, maps.model)
+
+
 def embed(
-    maps: ParameterMaps,
+    maps: Shown,
     series: WeightedSeries | None,
     inside: NDArray[np.bool_],
     affine: NDArray[Any] | None,
@@ -72,9 +106,7 @@ def embed(
         (*X), what is shown.
     """
     shown = volume(inside)
-    shown_maps = {q.name: (q, values_of(q, maps.model, maps)) for q in quantities_of(maps.model)}
-    with_sd = _with_sd(maps, shown_maps)
-    n_maps = len(shown_maps) + len(with_sd) + (maps.residual is not None)
+    n_maps = len(maps.maps) + len(maps.sd) + (maps.residual is not None)
     box, notes = _box(shown, edges_mm(affine, edges), int(0.7 * room / (_PER_VALUE * n_maps))), []
     stride = [b.step for b in box]
     if max(stride) > 1:
@@ -93,15 +125,15 @@ def embed(
         blocks[name] = _base64(_planes(codes))
         read[name] = decode(codes, coded[name])
 
-    for name, (q, values) in shown_maps.items():
+    for name, (q, values) in maps.maps.items():
         step, log = _coding(q, values)
         add(name, values, step, log=log)
-        if name in with_sd:
+        if name in maps.sd:
             add(f"sd {name}", maps.sd[name], 0.01)
     if maps.residual is not None:
         add("residual", maps.residual, 0.01)
 
-    table = signal_table(maps.model, read)
+    table = None if maps.model is None else signal_table(maps.model, read)
     planes = planes_of(affine, inside.shape)
     about: dict[str, Any] = {
         "shape": list(shown.shape),
@@ -135,12 +167,6 @@ def embed(
                     f"To keep the page small, it contains the measured points of one slice in {every}, and the curves of all."
                 )
     return Embedded(blocks, about, notes)
-
-
-def _with_sd(maps: ParameterMaps, shown: Mapping[str, tuple[Quantity, NDArray[Any]]]) -> set[str]:
-    """Return the maps whose standard deviations the page has: times, rates and fields, of which the band of a curve is made."""
-    fields = {p.name for p in maps.model.nonlinear}
-    return {name for name, (q, _) in shown.items() if name in maps.sd and (is_relaxation(q) or name in fields)}
 
 
 def _coding(q: Quantity, values: NDArray[Any]) -> tuple[float, bool]:

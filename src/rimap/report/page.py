@@ -20,7 +20,7 @@ from rimap.advice import notes_of, warnings_of
 from rimap.foreground import Region
 from rimap.quantities import is_relaxation, name_of, quantities_of, values_of, window_of
 from rimap.report.charts import histogram, precision
-from rimap.report.embedding import Embedded, embed, image_window
+from rimap.report.embedding import Embedded, Shown, embed, image_window
 from rimap.report.formula import formula_of
 from rimap.report.methods import methods, options_of, options_of_model, title_of
 from rimap.report.numbers import correlation_in_words, number, sd_origin, sigma_number, sigma_origin
@@ -108,14 +108,20 @@ def page(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> str:
     run
         What else the page says.
     """
-    script = source("band.js", "region.js", "viewer.js")
     run = replace(run, estimator_title=title_of(maps, run.estimator_title))
+    return rendered(_content(series, maps, run))
+
+
+def rendered(content: Mapping[str, Any]) -> str:
+    """Return the page with this content, with its style and its scripts."""
+    script = source("band.js", "region.js", "viewer.js")
     return render(
         "report.html",
-        **_content(series, maps, run),
+        **content,
         css=source("base.css", "report.css"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        version=__version__,
     )
 
 
@@ -133,25 +139,25 @@ def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> di
     still = [p.pictures(view, view.slices if i == 0 else (view.middle,)) for i, p in enumerate(panels)]
     images = [] if series is None else _weighted(series, view)
     used = sum(len(picture["src"]) for each in (*still, {"pictures": images}) for picture in each["pictures"])
-    embedded = embed(maps, series, inside, affine, LIMIT - used - 150_000, run.edges)
+    embedded = embed(Shown.of(maps), series, inside, affine, LIMIT - used - 150_000, run.edges)
     masked = bool((maps.status == Status.OUTSIDE_MASK).any()) if series is None else series.mask is not None
     text, books = methods(maps, run.estimator_title, run.versions.get("rimap", __version__), run.network_start)
     return {
         "run": run,
-        "run_json": _json({f.name: getattr(run, f.name) for f in fields(run) if f.name not in _NOT_KEPT}),
+        "run_json": json_for_script({f.name: getattr(run, f.name) for f in fields(run) if f.name not in _NOT_KEPT}),
         "quantity": name_of(main),
         "unit": unit_symbol(main.unit),
         "recommended": is_relaxation(main),
         "main": still[:1],
         "panels": still[1:],
-        "viewer_json": _json(_viewer(maps, embedded, panels, view, figured, masked)),
+        "viewer_json": json_for_script(_viewer(maps, embedded, panels, view, figured, masked)),
         "blocks": embedded.blocks,
         "notes": embedded.notes if series is not None else [*embedded.notes, _NO_IMAGES],
         "n_slices": int(inside.shape[view.plane.axes[2]]) if inside.ndim == 3 else 1,
         "view": view,
         "histogram": histogram(main_values[figured], main, window_of(main, main_values[figured])),
         "precision": precision(maps, figured),
-        "statuses": _statuses(maps.status if masked else maps.status[inside]),
+        "statuses": flag_rows(maps.status if masked else maps.status[inside]),
         "n_background": 0 if masked else int((~inside).sum()),
         "status_pictures": status_pictures(np.where(inside, maps.status, np.uint8(255)), view, (view.middle,)),
         "stats": [
@@ -172,21 +178,21 @@ def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> di
         "images": images,
         "acquisition": _acquisition(maps, affine),
         "sd_source": sd_origin(maps),
+        "settings_title": "Settings",
         "settings": _settings(maps, run),
         "versions": list(run.versions.items()) or _versions(),
         "methods": text,
         "books": books,
-        "version": __version__,
         "rois": run.rois,
         "has_affine": affine is not None,
-        "files": [("Read", _by_folder(run.inputs)), ("Written", _by_folder(run.outputs))],
+        "files": [("Read", by_folder(run.inputs)), ("Written", by_folder(run.outputs))],
     }
 
 
 _NO_IMAGES = "The images are not available, so this page shows the fitted curves without measured points."
 
 
-def _json(data: Any) -> str:
+def json_for_script(data: Any) -> str:
     """Return JSON that can stand in a script element."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
@@ -220,7 +226,9 @@ def _viewer(
         "order": np.argsort(model.times, kind="stable").tolist(),
         "axis": {"title": axis.title, "unit": unit_symbol(axis.unit)},
         "sigma": sigma if sigma is not None and np.isfinite(sigma) else None,
-        "start": _start(maps, view, figured, embedded.about["origin"], embedded.about["stride"]),
+        "start": start_voxel(
+            values_of(model.main, model, maps), figured & (maps.status == Status.OK), view, embedded.about
+        ),
         "outside": "outside the mask" if masked else "background, left out of this page",
     }
 
@@ -237,18 +245,22 @@ def image_labels(model: SignalModel) -> list[str]:
     return [", ".join(words) for words in zip(*shown)]
 
 
-def _start(
-    maps: ParameterMaps, view: View, figured: NDArray[np.bool_], origin: Sequence[int], stride: Sequence[int]
-) -> list[int]:
+def start_voxel(values: NDArray[Any], good: NDArray[np.bool_], view: View, about: Mapping[str, Any]) -> list[int]:
     """Return the voxel that is shown first: in the middle slice, with a typical value of the main map, near the centre.
 
-    It is one of those that the page contains: each `stride` from `origin`.
+    It is one of those that the page contains: each `stride` from `origin` of `about`.
+
+    Parameters
+    ----------
+    values, good
+        (*X): the main map, and the voxels to choose from.
     """
-    T, through = volume(values_of(maps.model.main, maps.model, maps)), view.plane.axes[2]
+    origin, stride = about["origin"], about["stride"]
+    T, through = volume(values), view.plane.axes[2]
     contained = np.zeros(T.shape, bool)
     contained[tuple(slice(o, None, s) for o, s in zip(origin, stride))] = True
     with np.errstate(invalid="ignore"):
-        good = volume(figured & (maps.status == Status.OK)) & contained & (T > 0)
+        good = volume(good) & contained & (T > 0)
     middle = origin[through] + round((view.middle - origin[through]) / stride[through]) * stride[through]
     here = good & (np.indices(T.shape, sparse=True)[through] == middle)
     good = here if here.any() else good
@@ -280,7 +292,7 @@ def _name(status: Status) -> str:
     return status.name.lower().replace("_", " ")
 
 
-def _statuses(status: NDArray[np.uint8]) -> list[dict[str, Any]]:
+def flag_rows(status: NDArray[np.uint8]) -> list[dict[str, Any]]:
     values, numbers = np.unique(status, return_counts=True)
     count = {Status(int(v)): int(n) for v, n in zip(values, numbers)}
     inside = sum(n for s, n in count.items() if s is not Status.OUTSIDE_MASK)
@@ -381,7 +393,7 @@ def _given(maps: ParameterMaps, p: Parameter) -> str:
     return f"{name_of(p)}, a map"
 
 
-def _by_folder(files: Sequence[str]) -> list[tuple[str, list[str]]]:
+def by_folder(files: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Return the names of files by their folder, in their order."""
     found: dict[str, list[str]] = {}
     for f in files:

@@ -580,7 +580,9 @@
     saying = setTimeout(() => ($("say").textContent = rows.map((r) => r.join(" ")).join(", ")), 400);
   }
 
+  if (!about.values.length) $("curve").parentElement.hidden = true; // maps without a signal model
   function curve(p) {
+    if (!about.values.length) return;
     const chart = $("curve"), W = 560, H = 350, L = 62, R = 548, U = 14, D = 302;
     chart.replaceChildren();
     const line = [], points = [];
