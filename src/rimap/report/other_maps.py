@@ -33,7 +33,7 @@ from rimap.signals.settings import unit_symbol
 from rimap.slices import View, edges_mm, view_of
 
 #: Amplitudes of other programs, which have the unit of the images.
-_AMPLITUDES = ("M0", "S0", "PD", "A")
+_AMPLITUDES = ("M0", "S0", "PD")
 #: A page says that it is of rimap.
 _OF_RIMAP = '<meta name="generator" content="rimap '
 #: Fields of a sidecar that are longer than this, in characters, are left out.
