@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +17,8 @@ from safetensors.torch import load_file
 
 from rimap.errors import InputError
 from rimap.estimators.networks.rim import Passed
-from rimap.estimators.rim.loop import GENERAL
-from rimap.estimators.shipped import metadata_of
+from rimap.estimators.rim.loop import GENERAL, RIMConfig
+from rimap.estimators.shipped import metadata_of, shipped
 from rimap.io.run_lock import locked
 from rimap.simulation.anatomies import Anatomy, digital_brain
 from rimap.simulation.patches import simulate_batch
@@ -28,6 +29,7 @@ from rimap.training.loss import batch_loss
 from rimap.training.recipe import Training, read_training_recipe, training_recipe
 
 CPU = Machine(accelerator="cpu", workers=0)
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,6 +81,38 @@ def test_killed_and_resumed_is_uninterrupted(tmp_path, variant):
     assert (tmp_path / "whole" / "tiny.onnx").read_bytes() == (tmp_path / "killed" / "tiny.onnx").read_bytes()
     about = metadata_of(tmp_path / "whole" / "tiny.onnx")
     assert about["iterations"] == 6 and about["trained_on"]["anatomies"] == 1 and about["figures"]["error_pct"] > 0
+
+
+@pytest.mark.parametrize("name", ["rim_t1_31", "rim_t1_25", "rim_t1_23", "rim_t2"])
+def test_recipes_of_the_papers_rims_describe_the_networks_that_ship(tmp_path, name):
+    """Three iterations of the recipe: what the export says of itself is what the network that ships says, but for sizes and figures."""
+    ships = metadata_of(shipped()[name])
+    recipe = read_training_recipe(RECIPES / f"{name}.toml")
+    assert (
+        recipe.training.iterations == ships["iterations"]
+        or f"{recipe.training.iterations:,} iterations" in ships["description"]
+    )
+    quick = replace(recipe.training, iterations=3, batch_size=2, validation_batches=1)
+    small = replace(recipe, simulation=replace(recipe.simulation, patch_size=10), training=quick)
+    made = metadata_of(train(small, tmp_path, machine=CPU))
+    for key in ("kind", "name", "description", "sequence", "parameters"):
+        assert made[key] == ships[key]
+    assert RIMConfig.of(made["rim"]) == RIMConfig.of(ships["rim"])
+    sized = {
+        "iterations",
+        "batch_size",
+        "validation_batches",
+        "validate_every",
+        "checkpoint_every",
+        "patch_size",
+        "anatomies",
+    }
+    for table in ("simulation", "loss", "training"):
+        ours, theirs = made["recipe"][table], ships["recipe"][table]
+        shared = (ours.keys() & theirs.keys()) - sized
+        assert {k: ours[k] for k in shared} == {k: theirs[k] for k in shared}
+    for key in ("times_ms", "time_range_ms", "n_images", "sigma", "noise", "signed"):
+        assert made["trained_on"][key] == ships["trained_on"][key]
 
 
 def test_a_folder_may_be_text(tmp_path):
