@@ -6,6 +6,7 @@ the model have no say.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -77,6 +78,7 @@ class FieldGrid:
     binned: int
     pool: Executor
     all_have_a_say: bool = False
+    _kept: dict[int, DataTerm] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -123,23 +125,20 @@ class FieldGrid:
         """Return a field of the box on the grid."""
         return self.box.crop(padded, self.shape)
 
-    def at(self, padded: Array) -> Information:
-        """Return what the data say at a field."""
+    def at(self, padded: Array, near: Information | None = None) -> Information:
+        """Return what the data say at a field; near another one, T need not be searched again."""
         series, field, each = self.series, self.cropped(padded), self.each
-        unit, noise = self._unit, series.noise or Gaussian()
         g, w = np.zeros(field.shape), np.zeros(field.shape)
         squares, own = np.full(series.shape, np.nan), np.full(series.shape, np.nan)
         say = np.zeros(series.shape, bool)
         carried = np.zeros((len(Layout.of(series.model).carried), *series.shape), np.float32)
-        for k in slices(series.shape):
+        for number, k in enumerate(slices(series.shape)):
             selected = series.selected[k]
             if not selected.any():
                 continue
-            S = neutral(series.images[(slice(None), *k)], unit)
             here = fine(field[k], selected.shape, self.binned)
-            sigma = noise.sigma[k] if np.ndim(noise.sigma) else noise.sigma
-            sigma = np.maximum(np.asarray(sigma) / unit, PRECISION)
-            found = _of_slice(series, S, here, sigma, known_at(series, k), self.pool)
+            begin = None if near is None else near.carried[(slice(None), *k)]
+            found = _of_slice(self._data_of(number, k), here, begin)
             counts = selected if self.all_have_a_say else selected & found.say
             for out, values in ((g, found.g), (w, found.w)):
                 out[k] = each * binned(np.where(counts, values, 0.0), out[k].shape, self.binned)
@@ -147,6 +146,25 @@ class FieldGrid:
                 whole[k] = np.where(selected, part, np.nan)
             say[k], carried[(slice(None), *k)] = selected & found.say, found.carried
         return Information(g, w, squares, own, say, carried)
+
+    def _data_of(self, number: int, k: Any) -> DataTerm:
+        """Return the data of a slice, in units of the root mean square of all images."""
+        if number in self._kept:
+            return self._kept[number]
+        series, unit = self.series, self._unit
+        S = neutral(series.images[(slice(None), *k)], unit)
+        noise = series.noise or Gaussian()
+        given = np.asarray(noise.sigma[k] if np.ndim(noise.sigma) else noise.sigma) / unit
+        usable = np.isfinite(given) & (given > 0)
+        shape = (1, S.shape[1], int(np.prod(S.shape[2:])))
+        sigma = np.where(usable, np.maximum(given, PRECISION), 1.0).astype(np.float32)
+        sigma = sigma.reshape(shape if given.ndim else (1, 1, 1))
+        known = {name: v.reshape(shape) if np.ndim(v) else v for name, v in known_at(series, k).items()}
+        rician = isinstance(series.noise, Rician)
+        data = DataTerm(series.model, S.reshape(len(S), *shape), sigma, rician, self.pool, known=known)
+        if self.binned == 1:  # of some voxels, so that they do not take much memory
+            self._kept[number] = data
+        return data
 
     def step(self, padded: Array, here: Information, lambda_B: float) -> tuple[Array, float]:
         """Return the field after a Newton step, and how many standard deviations of the field it has changed at most."""
@@ -158,17 +176,11 @@ class FieldGrid:
         return np.clip(padded + change, *self.parameter.bounds), float(abs(change).max() / sd)
 
 
-def _of_slice(
-    series: WeightedSeries, S: F32, field: F32, sigma: Any, known: Mapping[str, Any], pool: Executor
-) -> Information:
-    """Return what the voxels of one slice (N, *X) say."""
-    shape = (1, field.shape[0], int(np.prod(field.shape[1:])))
-    sigma = np.where(np.isfinite(sigma) & (sigma > 0), sigma, 1.0).astype(np.float32)
-    sigma = sigma.reshape(shape) if sigma.ndim else sigma.reshape(1, 1, 1)
-    known = {name: v.reshape(shape) if np.ndim(v) else v for name, v in known.items()}
-    rician, model = isinstance(series.noise, Rician), series.model
-    data = DataTerm(model, S.reshape(len(S), *shape), sigma, rician, pool, known=known)
-    carried = data.at_field(np.ascontiguousarray(field.reshape(shape)), alone=True)
+def _of_slice(data: DataTerm, field: F32, near: F32 | None) -> Information:
+    """Return what the voxels of one slice (*X) say at a field (*X), from scratch or from estimates (P, *X) for one nearby."""
+    model, sigma, shape = data.model, data.problem.sigma, data.problem.S.shape[1:]
+    begin = None if near is None else near.reshape(len(near), *shape)
+    carried = data.at_field(np.ascontiguousarray(field.reshape(shape)), alone=True, near=begin)
     sums, layout = data(carried), Layout.of(model)
     K, P = layout.n_amplitudes, len(layout.carried)
     pairs = [(i, j) for i in range(P) for j in range(i, P)]
@@ -186,7 +198,7 @@ def _of_slice(
     slope, w = slope / sigma**2, w / sigma**2
     squares = (sums.sse / sigma**2).astype(float)
     own = squares - np.where(w > 0, slope**2 / np.maximum(w, 1e-12), 0.0)
-    say = ~contradicts(own, 1.0, len(S) - P, limit=LIMIT)
+    say = ~contradicts(own, 1.0, model.n_images - P, limit=LIMIT)
     slope, w, squares, own = (np.reshape(x, field.shape) for x in (slope, w, squares, own))
     return Information(slope, w, squares, own, say.reshape(field.shape), carried.reshape(P, *field.shape))
 

@@ -26,6 +26,7 @@ from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.shape_sums import ShapeSums
 from rimap.estimators.rim.start import (
     N_STEPS_KNOWN_FIELD,
+    N_STEPS_OF_ALONE,
     N_T,
     OWN_TIME_CHI2,
     PRIOR_LOG_T,
@@ -93,11 +94,19 @@ class DataTerm:
             found = self.general(flat, self.executor)
         return Sums(*(x.reshape(x.shape[:-1] + self.problem.S.shape[1:]) for x in found))
 
-    def at_field(self, field_map: F32, *, alone: bool = False) -> F32:
-        """Return the estimate (P, b, h, w) of maximum likelihood for a field (b, h, w); `alone` as of `start.at_field`."""
+    def at_field(self, field_map: F32, *, alone: bool = False, near: F32 | None = None) -> F32:
+        """Return the estimate (P, b, h, w) of maximum likelihood for a field (b, h, w).
+
+        Parameters
+        ----------
+        alone
+            As of `start.at_field`.
+        near
+            The estimate (P, b, h, w) for a field nearby, from whose T to go on; without it all T are searched.
+        """
         if not self.fast:
             return np.asarray(at_field(self.problem, field_map, alone=alone), np.float32)
-        return _compiled_at_field(self, field_map, alone)
+        return _compiled_at_field(self, field_map, alone, near)
 
 
 class _Grid(NamedTuple):
@@ -111,7 +120,8 @@ class _Grid(NamedTuple):
 
 
 class _Fit(NamedTuple):
-    """Bounds of log T, the centre of its prior, the steps to take, the kind of noise and whether the signal is a modulus."""
+    """Bounds of log T, the centre of its prior, the steps to take, the kind of noise, whether the signal is a modulus, and
+    whether all T are searched."""
 
     low: np.float32
     high: np.float32
@@ -119,10 +129,11 @@ class _Fit(NamedTuple):
     n_steps: int
     rician: bool
     modulus: bool
+    search: bool
 
 
-def _compiled_at_field(data: DataTerm, field_map: F32, alone: bool) -> F32:
-    """Return the estimate (3, 1, h, w), as `start.at_field` does."""
+def _compiled_at_field(data: DataTerm, field_map: F32, alone: bool, near_by: F32 | None) -> F32:
+    """Return the estimate (3, 1, h, w), as `start.at_field` does, or from an estimate near by."""
     problem, table, model = data.problem, data.table, data.model
     S, s2 = problem.S, np.asarray(problem.variance, np.float32)
     smooth, s2_smooth = (S, s2) if alone else quietened(S, s2)
@@ -134,10 +145,13 @@ def _compiled_at_field(data: DataTerm, field_map: F32, alone: bool) -> F32:
     grid = _Grid(phi, gram, problem.log_prior.astype(np.float32), np.float32(log_T[0]), step)
     low, high = (np.float32(x) for x in np.log(model.time.bounds))
     centre = np.float32(np.log(problem.reference_ms))
-    fit = _Fit(low, high, centre, N_STEPS_KNOWN_FIELD, data.rician, model.magnitude)
+    n_steps = N_STEPS_OF_ALONE if alone and not data.rician else N_STEPS_KNOWN_FIELD
+    fit = _Fit(low, high, centre, n_steps, data.rician, model.magnitude, near_by is None)
     own, F = s2.reshape(-1), field_map.reshape(-1)
     near = np.ascontiguousarray(np.broadcast_to(s2_smooth, s2.shape)).reshape(-1)
     out = np.empty((len(Layout.of(model).carried), len(data.voxels)), np.float32)
+    if near_by is not None:
+        out[:] = near_by.reshape(out.shape)
     tabulated = (table.values, table.low, table.step, bessel_ratio_table())
 
     def run(start: int) -> None:
@@ -150,7 +164,7 @@ def _compiled_at_field(data: DataTerm, field_map: F32, alone: bool) -> F32:
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
 def _fit_voxels(table, grid, fit, images, variances, field, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """Fit A and log T of each voxel for its field: the grid's best T, then Gauss-Newton steps.
+    """Fit A and log T of each voxel for its field: the grid's best T, or the one that `out` has, then Gauss-Newton steps.
 
     Parameters
     ----------
@@ -169,45 +183,17 @@ def _fit_voxels(table, grid, fit, images, variances, field, out):  # type: ignor
     gaussian, likelihood = Likelihood(False, fit.modulus, ratio), Likelihood(fit.rician, fit.modulus, ratio)
     S, around = images
     s2, s2_around = variances
-    phi, gram, prior = grid.phi, grid.gram, grid.prior
-    N, G = phi.shape[0], N_T
     one, zero, half = np.float32(1), np.float32(0), np.float32(0.5)
     last = np.float32(values.shape[0] - 1.001)
     weak = np.float32(1 / PRIOR_LOG_T**2)
-    own, near, power = np.empty(G, np.float32), np.empty(G, np.float32), np.empty(G, np.float32)
+    own, near = np.empty(N_T, np.float32), np.empty(N_T, np.float32)
     for m in range(S.shape[0]):
-        F = field[m]
-        for k in range(G):
-            own[k] = zero
-            near[k] = zero
-            power[k] = gram[0, k] + F * (np.float32(2) * gram[1, k] + F * gram[2, k]) + np.float32(1e-12)
-        for n in range(N):
-            s, t = S[m, n], around[m, n]
-            if fit.modulus:
-                for k in range(G):
-                    g = abs(phi[n, 0, k] + F * phi[n, 1, k])
-                    own[k] += s * g
-                    near[k] += t * g
-            else:
-                for k in range(G):
-                    g = phi[n, 0, k] + F * phi[n, 1, k]
-                    own[k] += s * g
-                    near[k] += t * g
-        a, c = one / s2[m], one / s2_around[m]
-        for k in range(G):
-            own[k] = max(own[k], zero) ** 2 / power[k] * a - prior[k]
-            near[k] = max(near[k], zero) ** 2 / power[k] * c - prior[k]
-        best = shared = 0
-        for k in range(G):
-            if own[k] > own[best]:
-                best = k
-            if near[k] > near[shared]:
-                shared = k
-        k = min(max(best if own[best] > own[shared] + np.float32(OWN_TIME_CHI2) else shared, 1), G - 2)
-        curve = min(own[k - 1] - np.float32(2) * own[k] + own[k + 1], np.float32(-1e-6))
-        shift = min(max(half * (own[k - 1] - own[k + 1]) / curve, -one), one)
-        u = min(max(grid.first + (np.float32(k) + shift) * grid.step, fit.low), fit.high)
-        inverse = a
+        F, inverse = field[m], one / s2[m]
+        if fit.search:
+            log_T = _best_of_grid(grid, fit.modulus, (S[m], around[m]), (inverse, one / s2_around[m]), F, (own, near))
+        else:
+            log_T = np.log(out[2, m])
+        u = min(max(log_T, fit.low), fit.high)
         at = place(u, table_low, table_step, last)
         gA, _, gT, AA, _, AT, _, _, TT, _ = sums_of_voxel(values, at, one, F, S[m], inverse, gaussian)
         A = max((AA - gA) / (AA + np.float32(1e-12)), zero)
@@ -223,3 +209,39 @@ def _fit_voxels(table, grid, fit, images, variances, field, out):  # type: ignor
             A = min(max(A - dA, half * A), np.float32(2) * A)
             u = min(max(u - min(max(dT, -half), half), fit.low), fit.high)
         out[0, m], out[1, m], out[2, m] = A, F, np.exp(u)
+
+
+@njit(nogil=True, cache=True, inline="always", fastmath={"reassoc", "contract", "nsz", "arcp"})
+def _best_of_grid(grid, modulus, images, inverse, F, work):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Return the log T whose signal explains most of the images (N) of a voxel, or of its neighbourhood's, at the field F."""
+    s, around = images
+    own, near = work
+    phi, gram, prior = grid.phi, grid.gram, grid.prior
+    one, zero, half, two = np.float32(1), np.float32(0), np.float32(0.5), np.float32(2)
+    for k in range(N_T):
+        own[k] = zero
+        near[k] = zero
+    for n in range(phi.shape[0]):
+        if modulus:
+            for k in range(N_T):
+                g = abs(phi[n, 0, k] + F * phi[n, 1, k])
+                own[k] += s[n] * g
+                near[k] += around[n] * g
+        else:
+            for k in range(N_T):
+                g = phi[n, 0, k] + F * phi[n, 1, k]
+                own[k] += s[n] * g
+                near[k] += around[n] * g
+    best = shared = 0
+    for k in range(N_T):
+        power = gram[0, k] + F * (two * gram[1, k] + F * gram[2, k]) + np.float32(1e-12)
+        own[k] = max(own[k], zero) ** 2 / power * inverse[0] - prior[k]
+        near[k] = max(near[k], zero) ** 2 / power * inverse[1] - prior[k]
+        if own[k] > own[best]:
+            best = k
+        if near[k] > near[shared]:
+            shared = k
+    k = min(max(best if own[best] > own[shared] + np.float32(OWN_TIME_CHI2) else shared, 1), N_T - 2)
+    curve = min(own[k - 1] - two * own[k] + own[k + 1], np.float32(-1e-6))
+    shift = min(max(half * (own[k - 1] - own[k + 1]) / curve, -one), one)
+    return grid.first + (np.float32(k) + shift) * grid.step

@@ -24,7 +24,7 @@ F32 = NDArray[np.float32]
 #: Median of A over a head, where A of CSF is 1 (Table 1: white matter 0.65, grey matter 0.85).
 TYPICAL_A = 0.78
 _LOOK_AT = 3  # slices
-_VOXELS = 128 * 128  # of each
+_VOXELS = 96 * 96  # of each
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,6 +38,8 @@ N_COARSE = 1024
 QUIET_SNR = 20.0
 #: Gauss-Newton steps with a field that is estimated, with one that is known, and without one.
 N_STEPS, N_STEPS_KNOWN_FIELD, N_STEPS_NO_FIELD = 8, 5, 2
+#: Those for a known field and Gaussian noise, where they only serve to find that field, or go on from the T for a field nearby.
+N_STEPS_OF_ALONE = 3
 #: χ², three standard deviations: how much better a voxel's own time must be than that of its neighbourhood.
 OWN_TIME_CHI2 = 9.0
 #: Error of the grid, relative to the signal.

@@ -89,9 +89,9 @@ def _coarser(shape: tuple[int, ...]) -> int:
 
 def _newton(grid: FieldGrid, field: Array, lambda_B: float, steps: int) -> Array:
     """Return the field on the grid after Newton steps."""
-    padded = grid.padded(field)
+    padded, here = grid.padded(field), None
     for _ in range(steps):
-        here = grid.at(padded)
+        here = grid.at(padded, here)
         if not here.w.any():
             return np.full(grid.shape, Layout.of(grid.series.model).typical_field)
         padded, changed = grid.step(padded, here, lambda_B)
@@ -141,16 +141,18 @@ def _least(grid: FieldGrid, padded: Array, here: Information, excess: float) -> 
     """
     k, d = grid.each, sum(n > 1 for n in grid.shape)
     per_freedom = 1 + (k - 1) * 0.5 * (1 + d / 4)
-    for _ in range(STEPS):  # to the stiffest field, from which the ladder begins
+    for left in reversed(range(STEPS)):  # to the stiffest field, from which the ladder begins
         padded, changed = grid.step(padded, here, LADDER[0])
-        here = grid.at(padded)
+        here = grid.at(padded, here if left and changed > CLOSE else None)
         if changed < CLOSE:
             break
     counts, best, costs = here.say, _one_value(grid, padded, here, excess), dict[float, float]()
     for lambda_B in LADDER:
         for _ in range(STEPS_OF_A_RUNG if costs else 0):
             padded, _ = grid.step(padded, here, lambda_B)
-            here = grid.at(padded)
+            here = grid.at(
+                padded
+            )  # every cost after a search of all T: one that goes on from the last would fall by that alone
         dof = grid.box.degrees_of_freedom(here.w.reshape(-1), grid.penalty(lambda_B))
         costs[lambda_B] = cost = 0.5 * k * float(here.squares[counts].sum()) / excess + per_freedom * dof
         if cost < best.cost:
