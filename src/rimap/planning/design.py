@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.likelihood import Noise
-from rimap.planning.goal import NOISES, Goal
+from rimap.planning.goal import Goal
 from rimap.planning.precision import brightest, relative_sd
 from rimap.planning.protocols import Layout, cycles_ms, layouts, minutes_of, shared_settings
-from rimap.planning.search import UNDETERMINED, best, judged_at, score_of
+from rimap.planning.search import best, expected_sd, judged_at, precisions, score_of
 from rimap.signals.base import SignalModel
 from rimap.signals.settings import settings_of
 
@@ -55,11 +55,15 @@ class Protocol:
     @property
     def noise(self) -> Noise:
         """The noise of an image that is not averaged."""
-        return NOISES[self.goal.noise](self.sigma)
+        return self.goal.noise_kind(self.sigma)
 
     def sd(self, T: Array) -> Array:
         """Return the relative standard deviation at the values T (K,) of the main map; NaN where it is not determined."""
         return np.asarray(relative_sd(self.model, self.noise, T, self.goal) / np.sqrt(self.averages))
+
+    def expected_sd(self, T: Array) -> Array:
+        """Return `sd` with what a wrong polarity of magnitude images adds, which the bound does not know."""
+        return expected_sd(self.model, self.noise, T, self.goal, self.averages)
 
     @cached_property
     def in_range(self) -> Array:
@@ -151,7 +155,7 @@ def design(goal: Goal, present: SignalModel | None = None) -> Design:
     goal = replace(goal, minutes=minutes)
     tried = layouts(goal, minutes, present)
     sigma = _sigma(goal, tried)
-    noise = NOISES[goal.noise](sigma)
+    noise = goal.noise_kind(sigma)
     found = best(tried, noise)
     if found.score > USELESS:
         raise InputError(
@@ -193,8 +197,5 @@ def _rounded(layout: Layout, numbers: Array, noise: Noise) -> SignalModel:
     if round_ is None:
         return exact
     T, goal = judged_at(layout.goal, _JUDGED), layout.goal
-    scores = [
-        score_of(np.nan_to_num(relative_sd(m, noise, T, goal), nan=UNDETERMINED), goal.criterion)
-        for m in (exact, round_)
-    ]
+    scores = [score_of(precisions(m, layout, noise, T), goal.criterion) for m in (exact, round_)]
     return round_ if scores[1] <= 1.01 * scores[0] else exact

@@ -141,6 +141,11 @@ class Goal:
         return signal_models()[self.sequence]
 
     @cached_property
+    def noise_kind(self) -> type[Noise]:
+        """The distribution of the noise."""
+        return NOISES[self.noise]
+
+    @cached_property
     def axis(self) -> Setting:
         """The setting along which the images differ."""
         return axis_of(self.kind)

@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 #: A smooth field is shared by about so many voxels: what each tells of it counts for all. The bound hardly depends on the number.
 VOXELS_OF_A_SMOOTH_FIELD = 100.0
-#: An information matrix (of unit diagonal) with a greater condition number determines nothing.
+#: An information matrix (of unit diagonal) whose inverse, or condition number, exceeds this determines nothing.
 _SINGULAR = 1e12
 
 
@@ -39,14 +39,20 @@ def tissue_of(model: SignalModel, T: Array, assumed: Mapping[str, float] | None 
     grid = np.geomspace(*model.time.bounds, 4001)
     at = np.repeat(kappa[:, :1], grid.size, axis=1)
     at[q] = grid
-    formula = getattr(main, "formula", None)
-    assert formula is not None
-    with np.errstate(all="ignore"):
-        found = np.asarray(formula(model, model.by_name(at)), dtype=float)
+    found = main_values(model, at)
     good = np.isfinite(found) & (found > 0)
     order = np.argsort(found[good])
     kappa[q] = np.interp(T, found[good][order], grid[good][order], left=np.nan, right=np.nan)
     return kappa
+
+
+def main_values(model: SignalModel, kappa: Array) -> Array:
+    """Return the main map (K,) of κ (Q, K)."""
+    formula = getattr(model.main, "formula", None)
+    if formula is None:
+        return np.asarray(kappa[model.time_index])
+    with np.errstate(all="ignore"):
+        return np.asarray(formula(model, model.by_name(kappa)), dtype=float)
 
 
 def relative_sd(model: SignalModel, noise: Noise, T: Array, goal: Goal) -> Array:
@@ -115,10 +121,16 @@ def _inverse(F: Array) -> Array:
         scaled = F / outer  # unit diagonal: well conditioned whatever the units
     bad = ~np.isfinite(scaled).all((-2, -1))
     scaled[bad] = np.eye(F.shape[-1])
-    bad |= np.linalg.cond(scaled) > _SINGULAR
-    scaled[bad] = np.eye(F.shape[-1])
+    try:
+        inverse = np.linalg.inv(scaled)
+    except np.linalg.LinAlgError:  # one of them is exactly singular
+        bad |= np.linalg.cond(scaled) > _SINGULAR
+        scaled[bad] = np.eye(F.shape[-1])
+        inverse = np.linalg.inv(scaled)
+    inflation = np.einsum("...ii->...i", inverse)  # of each variance, by the other parameters
+    bad |= ~((inflation > 0) & (inflation < _SINGULAR)).all(-1)
     with np.errstate(all="ignore"):
-        inverse = np.linalg.inv(scaled) / outer
+        inverse = inverse / outer
     inverse[bad] = np.nan
     return np.asarray(inverse)
 

@@ -19,6 +19,8 @@ Array = NDArray[np.float64]
 MS_PER_MINUTE = 60_000.0
 #: Angles are chosen in steps of this, degrees; times with three significant digits.
 STEP_DEG = 0.1
+#: Times that differ by less than this, relative, are chosen to be one.
+ALIKE = 0.03
 
 
 def cycles_ms(model: SignalModel, goal: Goal) -> Array:
@@ -212,7 +214,8 @@ class Layout:
                     first = gap if s.even else first
                     settings[s.name] = tuple(float(first + gap * k) for k in range(self.images))
                 else:
-                    settings[s.name] = tuple(_round(v, s) for v in settings[s.name])
+                    values = _grouped(settings[s.name]) if s.name == goal.axis.name else settings[s.name]
+                    settings[s.name] = tuple(_round(v, s) for v in values)
         if goal.chooses_repetition:
             share = self.budget_ms / self.averages
             axis = np.asarray(settings[goal.axis.name])
@@ -222,6 +225,14 @@ class Layout:
             )
         model = self._model(settings)
         return model if model is not None and self._fits(model) else None
+
+
+def _grouped(values: Sequence[float]) -> Array:
+    """Return sorted values, those that differ by less than `ALIKE` made one: images at about the same time are repeats."""
+    ordered = np.sort(np.asarray(values, dtype=float))
+    group = np.concatenate([[0], np.cumsum(np.diff(np.log(ordered)) > np.log1p(ALIKE))])
+    means = np.exp(np.bincount(group, np.log(ordered)) / np.bincount(group))
+    return np.asarray(means[group])
 
 
 def _round(value: float, s: Setting) -> float:

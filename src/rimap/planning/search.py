@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 
 from rimap.likelihood import Noise
 from rimap.planning.goal import WORST, Goal
+from rimap.planning.polarity import wrong_answers
 from rimap.planning.precision import relative_sd
 from rimap.planning.protocols import Layout
 from rimap.signals.base import SignalModel
@@ -21,8 +22,12 @@ Array = NDArray[np.float64]
 POINTS = 13
 #: The relative SD that counts for a value of T that a protocol does not determine.
 UNDETERMINED = 1e3
+#: So many protocols drawn at random are tried beside the regular starts, and so many of all are improved.
+RANDOM_STARTS, DESCENDED = 48, 2
 #: Steps along each coordinate, as a share of its range (on the scale of logarithms): from coarse to fine.
-_STEPS = (0.25, 0.1, 0.04, 0.015)
+_STEPS = (0.1, 0.04, 0.015)
+#: Values that an exchange tries for each number over its whole range.
+_VALUES = 15
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,15 @@ def precisions(model: SignalModel | None, layout: Layout, noise: Noise, T: Array
     """Return the relative SD at each T with all averages; `UNDETERMINED` where the protocol does not determine it."""
     if model is None:
         return np.full(T.shape, UNDETERMINED)
-    sd = relative_sd(model, noise, T, layout.goal) / np.sqrt(layout.averages)
+    sd = expected_sd(model, noise, T, layout.goal, layout.averages)
     return np.asarray(np.minimum(np.nan_to_num(sd, nan=UNDETERMINED), UNDETERMINED))
+
+
+def expected_sd(model: SignalModel, noise: Noise, T: Array, goal: Goal, averages: float) -> Array:
+    """Return the relative SD (K,) of an estimate: the bound, and what a lost polarity adds to it. NaN if T is not determined."""
+    sd = relative_sd(model, noise, T, goal) / np.sqrt(averages)
+    added = wrong_answers(model, float(noise.sigma) / np.sqrt(averages), T, sd, goal)
+    return np.asarray(np.sqrt(sd**2 + added))
 
 
 def score_of(sd: Array, criterion: str) -> float:
@@ -54,10 +66,12 @@ def score_of(sd: Array, criterion: str) -> float:
 
 
 def best(layouts: list[Layout], noise: Noise, *, kept: int = 3) -> Found:
-    """Return the best protocol of all layouts: every one is searched coarsely, and the best few finely."""
-    coarse = [_coarse(layout, noise) for layout in layouts]
-    coarse.sort(key=lambda found: found.score)
-    return min((_fine(found, noise) for found in coarse[:kept]), key=lambda found: found.score)
+    """Return the best protocol of all layouts: all are ranked by a few steps, and the best few are searched."""
+    if len(layouts) > kept:
+        rough = sorted(((_rough(layout, noise), k) for k, layout in enumerate(layouts)))
+        layouts = [layouts[k] for _, k in rough[:kept]]
+    coarse = sorted((_coarse(layout, noise) for layout in layouts), key=lambda found: found.score)
+    return min((_fine(found, noise) for found in coarse[:2]), key=lambda found: found.score)
 
 
 def _objective(layout: Layout, noise: Noise) -> Callable[[Array], Array]:
@@ -65,13 +79,26 @@ def _objective(layout: Layout, noise: Noise) -> Callable[[Array], Array]:
     return lambda numbers: precisions(layout.protocol(numbers), layout, noise, T)
 
 
+def _rough(layout: Layout, noise: Noise) -> float:
+    """Return the criterion after a few steps from the best regular start: enough to rank numbers of images."""
+    sd_of, criterion = _objective(layout, noise), layout.goal.criterion
+    starts = [np.clip(s, *layout.bounds.T) for s in layout.starts()]
+    start = min(starts, key=lambda s: score_of(sd_of(s), criterion))
+    soft = lambda x: _soft(sd_of(x), criterion)  # noqa: E731
+    return score_of(sd_of(_descend(start, layout.bounds, soft, _STEPS[:1], sweeps=4)), criterion)
+
+
 def _coarse(layout: Layout, noise: Noise) -> Found:
     """Return the best start after one sweep, improved along each coordinate until no step helps."""
     sd_of, criterion = _objective(layout, noise), layout.goal.criterion
     starts = [np.clip(s, *layout.bounds.T) for s in layout.starts()]
-    scored = sorted(((score_of(sd_of(s), criterion), k) for k, s in enumerate(starts)))
+    rng = np.random.default_rng(0)  # the same protocols are tried each time
+    starts += list(rng.uniform(layout.bounds[:, 0], layout.bounds[:, 1], (RANDOM_STARTS, layout.size)))
+    scored = sorted((score_of(sd_of(s), criterion), k) for k, s in enumerate(starts))
+    soft = lambda x: _soft(sd_of(x), criterion)  # noqa: E731
     found = [
-        _descend(starts[k], layout.bounds, lambda x: _soft(sd_of(x), criterion), _STEPS[:2]) for _, k in scored[:2]
+        _descend(_exchanged(starts[k], layout.bounds, soft), layout.bounds, soft, _STEPS[:1])
+        for _, k in scored[:DESCENDED]
     ]
     numbers = min(found, key=lambda x: score_of(sd_of(x), criterion))
     return Found(layout, numbers, score_of(sd_of(numbers), criterion))
@@ -81,7 +108,7 @@ def _fine(found: Found, noise: Noise) -> Found:
     """Return a protocol improved along each coordinate in small steps, and by quadratic programming."""
     layout = found.layout
     sd_of, criterion = _objective(layout, noise), layout.goal.criterion
-    numbers = _descend(found.numbers, layout.bounds, lambda x: _soft(sd_of(x), criterion), _STEPS[1:])
+    numbers = _descend(found.numbers, layout.bounds, lambda x: _soft(sd_of(x), criterion), _STEPS)
     for candidate in (_programmed(numbers, layout.bounds, sd_of, criterion),):
         if score_of(sd_of(candidate), criterion) < score_of(sd_of(numbers), criterion):
             numbers = candidate
@@ -96,12 +123,30 @@ def _soft(sd: Array, criterion: str) -> float:
     return float(worst * np.mean((sd / worst) ** 16) ** (1 / 16))
 
 
-def _descend(start: Array, bounds: Array, cost: Callable[[Array], float], steps: tuple[float, ...]) -> Array:
+def _exchanged(start: Array, bounds: Array, cost: Callable[[Array], float]) -> Array:
+    """Return numbers each of which is the best of a few values over its whole range: images may change places."""
+    x, least = start.copy(), cost(start)
+    for _ in range(3):
+        before = least
+        for k in range(x.size):
+            for value in np.linspace(bounds[k, 0], bounds[k, 1], _VALUES):
+                trial = x.copy()
+                trial[k] = value
+                if (found := cost(trial)) < least:
+                    x, least = trial, found
+        if least > before * (1 - 1e-2):
+            break
+    return x
+
+
+def _descend(
+    start: Array, bounds: Array, cost: Callable[[Array], float], steps: tuple[float, ...], *, sweeps: int = 12
+) -> Array:
     """Return numbers that no step along a coordinate improves, for steps from coarse to fine."""
     x, least = start.copy(), cost(start)
     width = bounds[:, 1] - bounds[:, 0]
     for step in steps:
-        for _ in range(12):
+        for _ in range(sweeps):
             before = least
             for k in range(x.size):
                 for sign in (1.0, -1.0):

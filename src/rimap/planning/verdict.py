@@ -12,6 +12,8 @@ from rimap.signals.base import SignalModel, main_of
 
 #: The limit that is judged unless another one is given, %.
 LIMIT_PERCENT = 5.0
+#: By this factor an uncertain polarity must raise the standard deviation to be reported.
+NOTEWORTHY = 1.3
 
 
 def spans(T: NDArray[np.float64], sd: NDArray[np.float64], limit: float) -> list[tuple[float, float]]:
@@ -48,10 +50,24 @@ def what_it_measures(found: Design, protocol: Protocol, limit_percent: float = L
     inside = [(max(a, low), min(b, high)) for a, b in where if a <= high and b >= low]
     step = T[1] / T[0]
     if any(a <= low * step and b >= high / step for a, b in inside):
-        return text
+        return text + polarity_note(found, protocol)
     worst = protocol.worst
     reached = f"reaches {100 * worst:.2g} %" if np.isfinite(worst) else "is not bounded"
-    return f"{text} Within {low:g} to {high:g} ms it exceeds that: the standard deviation {reached}."
+    return f"{text}{polarity_note(found, protocol)} Within {low:g} to {high:g} ms it exceeds that: the standard deviation {reached}."
+
+
+def polarity_note(found: Design, protocol: Protocol) -> str:
+    """Return where in the range a wrong polarity of magnitude images adds to the standard deviation, "" if nowhere."""
+    T = found.T_ms
+    T = T[(found.goal.T_ms[0] <= T) & (found.goal.T_ms[1] >= T)]
+    if not T.size:
+        return ""
+    with np.errstate(invalid="ignore"):
+        ratio = np.nan_to_num(protocol.expected_sd(T) / protocol.sd(T), nan=1.0)
+    if ratio.max() < NOTEWORTHY:
+        return ""
+    at = T[int(ratio.argmax())]
+    return f" Near {_ms(at)} the polarity of an image is uncertain, so that errors are up to {ratio.max():.2g} times as large."
 
 
 def why_undetermined(model: SignalModel, goal: Goal) -> str:
