@@ -10,7 +10,19 @@ from rimap.errors import InputError
 from rimap.estimators.rim.data_term import SignalTable, data_sums
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
-from rimap.estimators.rim.loop import GENERAL, PAPER, Quadratic, RIMConfig, box, from_state, moved, to_state
+from rimap.estimators.rim.loop import (
+    FIELD_WIDTHS,
+    GENERAL,
+    PAPER,
+    Quadratic,
+    RIMConfig,
+    box,
+    cell_inputs,
+    from_state,
+    moved,
+    pooled_field_steps,
+    to_state,
+)
 from rimap.estimators.rim.start import likelihood_start
 
 MODELS = {
@@ -112,3 +124,42 @@ def test_the_start_finds_a_smooth_B(snr):
     _, B, T = likelihood_start(data.problem)[:, 0]
     assert np.median(abs(B - kappa[1])) < {10: 0.06, 30: 0.03, 100: 0.02}[snr]
     assert np.median(abs(T / kappa[2] - 1)) < {10: 0.07, 30: 0.03, 100: 0.02}[snr]
+
+
+def field_steps(kappa, truth, sigma=0.01):
+    """Return the pooled steps of B (2, 25, 25) at estimates κ of images without noise, in units of B."""
+    model = rimap.InversionRecovery(tau=np.linspace(140, 940, 31))
+    layout = Layout.of(model)
+    S = model.signal(truth).astype(np.float32)[:, None]
+    data = DataTerm(model, S, np.full((1, 1, 1), sigma, np.float32), False)
+    carried = kappa.astype(np.float32)[:, None]
+    sums = data(carried)
+    quadratic = Quadratic.of(PAPER, layout, carried, sums, data.problem.sigma)
+    u = to_state(PAPER, layout, carried)
+    config = RIMConfig(inputs=("state", "field_step"))
+    assert len(cell_inputs(config, u, sums, quadratic, 31)) == config.channels(layout) == 3 + len(FIELD_WIDTHS)
+    steps = pooled_field_steps(PAPER, sums, quadratic, 31)
+    one_in_b = np.array([0.0, 1.0, 0.0]).reshape(3, 1, 1, 1)
+    in_b = (to_state(PAPER, layout, carried + one_in_b) - u)[1, 0, 0, 0]
+    return np.stack(steps)[:, 0] / in_b
+
+
+def tissue(B):
+    flat = np.ones((25, 25))
+    return np.stack([0.65 * flat, B * flat, 780 * flat])
+
+
+def test_the_pooled_step_finds_what_a_field_lacks():
+    """Where A and T1 have adapted to a B that is 0.03 too low, the pooled step is 0.03 within a tenth."""
+    model = rimap.InversionRecovery(tau=np.linspace(140, 940, 31))
+    truth, S = tissue(1.84), model.signal(tissue(1.84)[:, 0, 0])
+    grid = [(a, t) for a in np.linspace(0.65, 0.69, 41) for t in np.linspace(780, 820, 81)]
+    A, T = min(grid, key=lambda x: float(((model.signal(np.array([x[0], 1.81, x[1]])) - S) ** 2).sum()))
+    kappa = tissue(1.81) * np.array([A / 0.65, 1, T / 780])[:, None, None]
+    np.testing.assert_allclose(field_steps(kappa, truth)[:, 12, 12], 0.03, rtol=0.1)
+
+
+def test_a_voxel_that_has_not_converged_does_not_move_the_field():
+    truth, kappa = tissue(1.84), tissue(1.84)
+    kappa[2, 10:13, 10:13] = 2500.0  # its own step of B is wrong by far
+    assert abs(field_steps(kappa, truth)[1]).max() < 0.01
