@@ -52,6 +52,7 @@ _NAMES = {
     "rois": "rimap.workflow.rois",
     "design": "rimap.planning.design",
     "Goal": "rimap.planning.goal",
+    "phantom": "rimap.workflow.phantom",
     "map_series": "rimap.workflow.mapping",
     "Request": "rimap.workflow.request",
     "InputError": "rimap.errors",
@@ -96,6 +97,7 @@ if TYPE_CHECKING:  # what type checkers see; tests/test_ways_in.py holds it to _
     from rimap.signals.t2_decay import T2Decay as T2Decay
     from rimap.signals.variable_flip_angle import VariableFlipAngle as VariableFlipAngle
     from rimap.workflow.mapping import map_series as map_series
+    from rimap.workflow.phantom import phantom as phantom
     from rimap.workflow.reading import read as read
     from rimap.workflow.request import Request as Request
     from rimap.workflow.rois import rois as rois

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,18 @@ from typing import Any
 from rimap.errors import InputError
 from rimap.io.atomic import as_bytes, write_together
 from rimap.io.provenance import to_json
+from rimap.io.without_folders import word_without_folders
 from rimap.workflow.regions import tsv
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """Return what was typed, without folders; "" if Python called.
+
+    >>> command_line(["rois", "/data/out", "--rates"])
+    'rimap rois out --rates'
+    """
+    here = Path.cwd()
+    return shlex.join(["rimap", *(word_without_folders(word, here) for word in arguments)]) if arguments else ""
 
 
 def check_table(path: Path, *, overwrite: bool) -> None:

@@ -1,0 +1,232 @@
+"""The spheres of a phantom are found wherever they are, and what is not a phantom is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy import ndimage
+from typer.testing import CliRunner
+
+import rimap
+from rimap import InputError
+from rimap.cli import build
+from rimap.evaluation.references import LAYOUTS, layout_of, references_of
+from rimap.evaluation.spheres import INNER_MM, RING_MM, Array, find_array
+from rimap.workflow.rois import Judging
+
+WATER = 2600.0
+EDGES = (1.3, 1.3, 5.0)
+T1 = references_of(layout_of("nist-t1"), "T1", 3.0).values
+_rng = np.random.default_rng(5)
+
+
+def true_centres(turn: float, middle: tuple[float, float], mirrored: bool = False) -> np.ndarray:
+    """Centres (14, 2) in mm: a ring of ten, 36° apart, and a square of four, turned by 45°."""
+    angle = np.radians(turn + np.array([*(-36 * np.arange(10)), 45, -45, -135, -225]))
+    radius = np.array([RING_MM] * 10 + [INNER_MM] * 4)
+    xy = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
+    return xy * ([-1, 1] if mirrored else [1, 1]) + middle
+
+
+def phantom_map(
+    values: dict[int, float] = T1,
+    *,
+    turn: float = 95.0,
+    mirrored: bool = False,
+    middle: tuple[float, float] = (125.0, 122.0),
+    shape: tuple[int, int] = (192, 192),
+    edges: tuple[float, float] = EDGES[:2],
+    without: tuple[int, ...] = (),
+    noise: float = 0.05,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A map (X, Y, 1) of times in ms and the centres (14, 2) of its spheres as indices."""
+    places = np.stack(np.meshgrid(*((np.arange(n) + 0.5) * e for n, e in zip(shape, edges)), indexing="ij"), -1)
+    centres = true_centres(turn, middle, mirrored)
+    times = np.where(np.linalg.norm(places - middle, axis=-1) < 85, WATER, np.nan)
+    for n, c in enumerate(centres, start=1):
+        distance = np.linalg.norm(places - c, axis=-1)
+        if n not in without:
+            times[distance < 9] = np.nan  # the wall
+            times[distance < 7.5] = values.get(n, WATER)
+    times = times * np.exp(noise * np.random.default_rng(0).standard_normal(times.shape))
+    return times[..., None], centres / np.array(edges) - 0.5
+
+
+def off_mm(array: Array, centres: np.ndarray, edges: tuple[float, float] = EDGES[:2]) -> np.ndarray:
+    found = np.array([s.centre[:2] for s in array.spheres])
+    return np.linalg.norm((found - centres) * edges, axis=1)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("turn", _rng.uniform(0, 360, 4).round())
+def test_any_turn_and_side(turn: float, mirrored: bool) -> None:
+    times, centres = phantom_map(turn=turn, mirrored=mirrored)
+    array = find_array(times, EDGES, T1)
+    assert array.seen == 14 and off_mm(array, centres).max() < 1.0
+    medians = [float(np.nanmedian(times[s.inside])) for s in array.spheres]
+    np.testing.assert_allclose(medians, list(T1.values()), rtol=0.06)
+
+
+@pytest.mark.parametrize(
+    ("shape", "edges"),
+    [((96, 96), (2.6, 2.6)), ((400, 400), (0.62, 0.62)), ((192, 96), (1.3, 2.6)), ((64, 64), (4.0, 4.0))],
+)
+def test_any_matrix(shape: tuple[int, int], edges: tuple[float, float]) -> None:
+    times, centres = phantom_map(shape=shape, edges=edges, turn=200.0)
+    array = find_array(times, (*edges, 5.0), T1)
+    assert array.seen == 14 and off_mm(array, centres, edges).max() < max(edges)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_volume_is_searched_for_its_slice(axis: int) -> None:
+    times, centres = phantom_map(turn=20.0)
+    rng = np.random.default_rng(1)
+    volume = np.full((192, 192, 9), np.nan)
+    volume[..., 6:7] = times
+    volume[..., 2] = WATER * np.exp(0.3 * rng.standard_normal((192, 192)))
+    edges = np.insert([1.3, 1.3], axis, 5.0)
+    array = find_array(np.moveaxis(volume, 2, axis), edges, T1, (2, 1, 0))
+    assert (array.axis, array.index, array.seen) == (axis, 6, 14)
+    found = np.delete([s.centre for s in array.spheres], axis, axis=1)
+    assert (np.linalg.norm(found - centres, axis=1) < 1).all()
+
+
+def test_missing_and_cropped_spheres_are_said_and_not_measured() -> None:
+    times, centres = phantom_map(without=(2, 9, 13))
+    array = find_array(times, EDGES, T1)
+    assert [s.number for s in array.spheres if s.problem.startswith("not seen")] == [2, 9, 13]
+    assert off_mm(array, centres)[[0, 3, 5, 11]].max() < 1
+    times, centres = phantom_map()
+    cut = times[72:]
+    array = find_array(cut, EDGES, T1)
+    outside = {s.number for s in array.spheres if s.problem == "outside the image"}
+    assert outside == {n for n, c in enumerate(centres, start=1) if c[0] - 72 < 3.5 / 1.3 - 0.5} and outside
+    assert not set(np.unique(array.labels(cut.shape))) & outside
+
+
+@pytest.mark.parametrize("factor", [0.75, 1.35])
+def test_a_common_bias_does_not_turn_the_array(factor: float) -> None:
+    times, centres = phantom_map(turn=10.0)
+    array = find_array(times * factor, EDGES, T1)
+    assert off_mm(array, centres).max() < 1 and array.placement.bias == pytest.approx(np.log(factor), abs=0.1)
+
+
+def _brain() -> np.ndarray:
+    smooth = ndimage.gaussian_filter(np.random.default_rng(2).standard_normal((192, 192)), 4)
+    return np.where(smooth > smooth.mean(), 850.0, 1400.0)
+
+
+NOT_A_PHANTOM = {
+    "nothing": np.full((192, 192), np.nan),
+    "one value": np.full((192, 192), 900.0),
+    "noise": np.random.default_rng(1).uniform(10, 3000, (192, 192)),
+    "smooth": np.exp(6 + 40 * ndimage.gaussian_filter(np.random.default_rng(0).standard_normal((192, 192)), 5)),
+    "tissue": _brain(),
+    "zeros": np.zeros((192, 192)),
+    "small": np.full((12, 10), 800.0),
+}
+
+
+@pytest.mark.parametrize("name", NOT_A_PHANTOM)
+def test_what_is_not_a_phantom_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="no array of spheres was found"):
+        find_array(NOT_A_PHANTOM[name][..., None], EDGES, T1)
+
+
+def test_half_an_array_and_seconds_are_refused() -> None:
+    times, _ = phantom_map()
+    for wrong in (times[100:], times / 1000):
+        with pytest.raises(InputError, match="no array of spheres was found"):
+            find_array(wrong, EDGES, T1)
+
+
+def save(path: Path, times: np.ndarray, field: float | None = 3.0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(np.float32(times / 1000), np.diag([*EDGES, 1.0])), path)
+    about = {"Units": "s"} | ({"MagneticFieldStrength": field} if field else {})
+    path.with_name(path.name.replace(".nii.gz", ".json")).write_text(json.dumps(about))
+    return path
+
+
+def test_the_array_is_found_out_and_a_wrong_one_is_named(tmp_path: Path) -> None:
+    T2 = references_of(layout_of("nist-t2"), "T2", 3.0).values
+    path = save(tmp_path / "sub-x_T2map.nii.gz", phantom_map(T2)[0])
+    run = rimap.phantom(path)
+    assert run.measured[0].layout.name == "nist-t2" and {r["verdict"] for r in run.rows} == {"pass"}
+    with pytest.raises(InputError, match="Use --layout nist-t2"):
+        rimap.phantom(path, "nist-t1")
+    with pytest.raises(InputError, match=r"expected an array .* Did you mean nist-t2"):
+        rimap.phantom(path, "nist2")
+    with pytest.raises(InputError, match="--field-strength"):
+        rimap.phantom(save(tmp_path / "sub-y_T2map.nii.gz", phantom_map(T2)[0], None), "nist-t2")
+
+
+def test_the_label_image_gives_the_same_values_in_rois(tmp_path: Path) -> None:
+    path = save(tmp_path / "maps" / "sub-x_T1map.nii.gz", phantom_map(turn=33.0)[0])
+    done = CliRunner().invoke(build(), ["phantom", str(path), "-o", str(tmp_path / "qa")])
+    assert done.exit_code == 0 and "14 of 14 spheres within 10 % of the reference." in done.output
+    with (tmp_path / "qa" / "phantom.tsv").open() as file:
+        spheres = list(csv.DictReader(file, delimiter="\t"))
+    assert list(spheres[0]) == list(json.loads((tmp_path / "qa" / "phantom.json").read_text()))
+    labels = tmp_path / "qa" / "sub-x_T1map_spheres_dseg.nii.gz"
+    table = rimap.rois(path, labels, judging=Judging(reference="nist-t1"))
+    assert [r["median"] for r in table.rows] == pytest.approx([float(r["median"]) for r in spheres], rel=1e-5)
+    page = (tmp_path / "qa" / "phantom.html").read_text()
+    assert (
+        page.count('class="ring') == 14 and str(tmp_path) not in page and "http" not in page.replace("http-equiv", "")
+    )
+    again = CliRunner().invoke(build(), ["phantom", str(path), "-o", str(tmp_path / "qa")])
+    assert again.exit_code == 2 and "--overwrite" in again.output
+
+
+def test_drift_over_dates(tmp_path: Path) -> None:
+    for day, factor in (("20240131", 1.0), ("20230131", 0.98), ("20240801", 1.01)):
+        times, _ = phantom_map()
+        save(tmp_path / "out" / "sub-nist" / f"ses-{day}" / "anat" / f"sub-nist_ses-{day}_T1map.nii.gz", times * factor)
+    run = rimap.phantom(tmp_path / "out")
+    assert [m.date.isoformat() for m in run.measured if m.date] == ["2023-01-31", "2024-01-31", "2024-08-01"]
+    row = run.drift[4]
+    assert row["maps"] == 3 and row["change_percent"] == pytest.approx(100 * 0.03 / 0.9967, rel=0.05)
+    assert row["trend_percent_per_year"] == pytest.approx(2.0, abs=0.2)
+    assert row["median_1"] < row["median_2"] < row["median_3"]
+
+
+def test_a_map_without_spheres_among_others_is_left_out_and_said(tmp_path: Path) -> None:
+    good = save(tmp_path / "a_T1map.nii.gz", phantom_map()[0])
+    bad = save(tmp_path / "b_T1map.nii.gz", NOT_A_PHANTOM["noise"][..., None])
+    run = rimap.phantom([good, bad])
+    assert len(run.measured) == 1 and run.refused[0][0] == "b_T1map"
+    with pytest.raises(InputError, match="no array of spheres"):
+        rimap.phantom(bad)
+
+
+_SCANS = (
+    ("sub-philips3TplateT1", "T1"),
+    ("sub-philips3TplateT1", "T2"),
+    ("sub-philips3TplateT2", "T2"),
+    ("sub-siemens1p5TplateT1", "T1"),
+    ("sub-siemensSignedplateT1", "T1"),
+)
+
+
+@pytest.mark.parametrize(("subject", "name"), _SCANS)
+def test_real_spheres_are_where_their_labels_are(shared_data: Path, subject: str, name: str) -> None:
+    """The labels of these scans are rounded to voxels and came from a registered template: they are up to 1.2 voxels off themselves."""
+    folder = shared_data / "nist_phantom"
+    image = nib.load(folder / f"derivatives/rois/{subject}/anat/{subject}_desc-spheres{name}_dseg.nii.gz")
+    labels = np.asarray(image.dataobj)
+    kind = "ir" if name == "T1" else "t2"
+    series = rimap.read(folder / subject, sequence=kind)
+    maps = rimap.NLLS(threads=1).estimate(series)
+    layout = "nist-t2" if "plateT2" in subject else "nist-t1"
+    field = 3.0 if "3T" in subject else 1.5
+    array = find_array(maps[name], (*image.header.get_zooms(),), references_of(LAYOUTS[layout], name, field).values)
+    centres = np.array([np.argwhere(labels == n).mean(0)[:2] for n in range(1, 15)])
+    apart = np.array([s.centre[:2] for s in array.spheres]) - centres
+    assert array.seen == 14 and not any(s.problem for s in array.spheres)
+    assert np.abs(apart).max() < 1.15 and np.linalg.norm(apart, axis=1).mean() < 0.8
