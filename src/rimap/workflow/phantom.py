@@ -159,8 +159,9 @@ def phantom(
 def _measure(
     m: MapImage, named: Layout | None, judging: Judging, counting: Sequence[Status]
 ) -> tuple[Measured, list[str]]:
-    if m.name not in ("T1", "T2"):
-        raise InputError(f"{m.path.name}: expected a map of T1 or T2, got {m.name}.")
+    known = sorted({name for layout in LAYOUTS.values() for name in layout.maps})
+    if m.name not in known:
+        raise InputError(f"{m.path.name}: expected a map of {' or '.join(known)}, got {m.name}.")
     field = field_of(m) if judging.field_T is None else judging.field_T
     layouts = [named] if named else [y for y in LAYOUTS.values() if m.name in y.maps and y.name not in _NOT_TRIED]
     values, status, notes = counted_values(m, counting)
