@@ -41,12 +41,12 @@ def as_nifti(image: Any) -> Any:
     return np.transpose(np.asarray(image)[:, ::-1, :], (2, 1, 0))
 
 
-def by_time(folder: Path, *, number: int = 5, **more: Any) -> Path:
+def by_time(folder: Path, *, number: int = 5, noise: Any = 0, **more: Any) -> Path:
     """One series for each TI; values that are callable are asked for each TI."""
     for n, ti in enumerate(TI):
         fields = {k: v(ti) if callable(v) else v for k, v in ({"InversionTime": ti} | IR | more).items()}
         fields = {k: v for k, v in fields.items() if v is not None}
-        make.classic(folder, stored(signed(ti)), series=number + n, **fields)
+        make.classic(folder, stored(signed(ti) + noise), series=number + n, **fields)
     return folder
 
 
@@ -208,7 +208,7 @@ def test_mosaics_are_named(tmp_path: Path) -> None:
 
 def test_every_number_in_the_list_can_be_asked_for(tmp_path: Path) -> None:
     by_time(tmp_path / "a")
-    by_time(tmp_path / "b", number=20, ImageType=["DERIVED", "PRIMARY", "M"])
+    by_time(tmp_path / "b", number=20, noise=5 * np.sin(A), ImageType=["DERIVED", "PRIMARY", "M"])
     for n, te in enumerate(TE):
         for variant in ("ND", "DIS2D"):
             make.classic(tmp_path / "c", stored(A * np.exp(-te / 60)), series=77, first=1 + 10 * n + 50 * (variant == "ND"),

@@ -25,10 +25,10 @@ make = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("dicom_buil
 TI = (60, 150, 400, 1000, 2400)
 
 
-def scan(folder: Path, series: int = 5, **more: Any) -> Path:
+def scan(folder: Path, series: int = 5, amplitude: Any = 900, **more: Any) -> Path:
     T1 = np.linspace(200, 3000, 2 * 6 * 5).reshape(2, 6, 5)
     for n, ti in enumerate(TI):
-        image = np.rint(abs(900 * (1 - 1.96 * np.exp(-ti / T1)))).astype(np.uint16)
+        image = np.rint(abs(amplitude * (1 - 1.96 * np.exp(-ti / T1)))).astype(np.uint16)
         make.classic(folder, image, series=series + n, InversionTime=ti, EchoTime=12, RepetitionTime=15000,
                      name="ZWEISTEIN_ALBERTINA_19530417_{}.dcm", SeriesDescription="IR of Albertina Zweistein 4711007",
                      ScanningSequence="IR", **more)  # fmt: skip
@@ -89,7 +89,7 @@ def test_a_run_tells_nothing(tmp_path: Path, temporary: Path) -> None:
 def test_list_of_series_and_debugging_tell_nothing(
     tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scan(scan(tmp_path / "d"), series=30)
+    scan(scan(tmp_path / "d"), series=30, amplitude=np.linspace(700, 900, 60).reshape(2, 6, 5))
     monkeypatch.setenv("RIMAP_DEBUG", "1")
     done = rimap("d", "-o", "out", cwd=tmp_path)
     assert done.returncode == 2
@@ -160,7 +160,7 @@ def test_a_slice_that_is_missing_is_refused(tmp_path: Path) -> None:
 
 def test_another_patient_in_the_folder_is_another_series(tmp_path: Path) -> None:
     folder = scan(tmp_path / "d")
-    for path in scan(tmp_path / "e").iterdir():
+    for path in scan(tmp_path / "e", amplitude=np.linspace(700, 900, 60).reshape(2, 6, 5)).iterdir():
         ds = pydicom.dcmread(path)
         ds.StudyInstanceUID, ds.SOPInstanceUID = "1.2.3.4", f"1.2.3.4.{path.stem[-3:]}"
         ds.SeriesInstanceUID = f"1.2.3.5.{ds.SeriesNumber}"

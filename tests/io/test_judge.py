@@ -465,3 +465,85 @@ def test_every_file_is_a_source_or_named_or_the_run_is_refused(
         return
     lost = {name for name in there if name not in names(found) and name not in said}
     assert not lost, (lost, said)
+
+
+class TestCopiesAndRuns:
+    """Of loose files: copies count once, a run that was stopped is not mixed in, a protocol that was run again is a series."""
+
+    @pytest.mark.parametrize(
+        "change", ["a field is missing", "a field was rounded", "no sidecar", "another scale", "floating point"]
+    )
+    def test_a_copy_whose_sidecar_or_values_differ(self, tmp_path: Path, build: SimpleNamespace, change: str) -> None:
+        rng = np.random.default_rng(0)
+        images = [np.rint(i + rng.normal(0, 5, i.shape)).astype(np.int16) for i in build.recovery((8, 8, 4))]
+        for n, (t, image) in enumerate(zip(build.TI, images), 1):
+            meta = {"InversionTime": t / 1000, "RepetitionTime": 10.0, "EchoTime": 0.012, "ImageType": ORIGINAL}
+            build.save(tmp_path / f"5_ti_{n}.nii.gz", image, meta)
+        again: dict[str, Any] | None = dict(meta, InversionTime=build.TI[1] / 1000)
+        assert again is not None
+        data: Any = images[1]
+        if change == "a field is missing":
+            del again["EchoTime"]
+        elif change == "a field was rounded":
+            again["EchoTime"] = 0.01204
+        elif change == "no sidecar":
+            again = None
+        else:
+            data = np.rint(images[1] * 3.3).astype(np.int16) if change == "another scale" else images[1].astype("f4")
+        build.save(tmp_path / "9_other.nii.gz", data, again)
+        found = find(tmp_path)
+        assert [len(s.images) for s in found.series] == [len(build.TI)]
+        assert [(f.name, why) for f, why in found.left_out] == [("9_other.nii.gz", "the same image as 5_ti_2.nii.gz")]
+
+    def test_a_run_that_was_stopped(self, tmp_path: Path, build: SimpleNamespace) -> None:
+        loose(tmp_path, build, "te")
+        for n, (t, image) in enumerate(zip(build.TE[:2], build.decay()), 1):
+            meta = {"EchoTime": t / 1000, "RepetitionTime": 10.0, "SeriesNumber": 4, "ImageType": ORIGINAL}
+            build.save(tmp_path / f"4_te_{n}.nii.gz", image * 1.1 + np.sin(image), meta)
+        found = find(tmp_path)
+        assert [len(s.images) for s in found.series] == [len(build.TE)]
+        assert {f.name for f, why in found.left_out if "stopped" in why} == {"4_te_1.nii.gz", "4_te_2.nii.gz"}
+
+    def test_a_protocol_with_a_series_for_each_image_that_was_run_again(
+        self, tmp_path: Path, build: SimpleNamespace
+    ) -> None:
+        for run in (0, 1):
+            for n, (t, image) in enumerate(zip(build.TI, build.recovery())):
+                meta = {"InversionTime": t / 1000, "RepetitionTime": 10.0, "SeriesNumber": 5 + n + 10 * run}
+                build.save(tmp_path / f"{5 + n + 10 * run}.nii.gz", image + run * np.sin(image), meta)
+        assert [len(s.images) for s in find(tmp_path).series] == [len(build.TI)] * 2
+
+    def test_an_image_that_was_scanned_again_is_said(self, tmp_path: Path, build: SimpleNamespace) -> None:
+        for n, (t, image) in enumerate(
+            [*zip(build.TI, build.recovery()), (build.TI[2], np.sin(build.recovery()[2]) * 9 + build.recovery()[2])]
+        ):
+            meta = {"InversionTime": t / 1000, "RepetitionTime": 10.0, "SeriesNumber": 5 + n}
+            build.save(tmp_path / f"s{5 + n}.nii.gz", image.astype("f4"), meta)
+        notes = " ".join(read(tmp_path).notes)
+        assert "s7.nii.gz, s9.nii.gz" in notes and "repeats" in notes
+
+    def test_real_parts_of_another_scan(self, tmp_path: Path, build: SimpleNamespace) -> None:
+        loose(tmp_path, build, "te")
+        for n, (t, image) in enumerate(zip(build.TI, build.recovery(signed=True)), 1):
+            meta = {
+                "InversionTime": t / 1000,
+                "RepetitionTime": 8.0,
+                "SeriesNumber": 9,
+                "ImageType": ["ORIGINAL", "PRIMARY", "R", "ND"],
+            }
+            build.save(tmp_path / f"9_real_{n}.nii.gz", image, meta)
+        found = find(tmp_path)
+        assert sorted(len(s.images) for s in found.series) == [len(build.TI), len(build.TE)] and not found.left_out
+
+    def test_a_derived_image_of_no_other_word_is_apart(self, tmp_path: Path, build: SimpleNamespace) -> None:
+        loose(tmp_path, build, ImageType=["ORIGINAL", "PRIMARY", "M"])
+        meta = {
+            "InversionTime": build.TI[1] / 1000,
+            "RepetitionTime": 10.0,
+            "SeriesNumber": 5,
+            "ImageType": ["DERIVED", "PRIMARY", "M"],
+        }
+        build.save(tmp_path / "5_filtered.nii.gz", build.recovery()[1] * 0.7 + np.sin(build.recovery()[1]), meta)
+        found = find(tmp_path)
+        assert [len(s.images) for s in found.series] == [len(build.TI)]
+        assert [f.name for f, _ in found.left_out] == ["5_filtered.nii.gz"]

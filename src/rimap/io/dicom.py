@@ -17,12 +17,13 @@ from rimap import advice
 from rimap.errors import InputError, count_of
 from rimap.io.bids import models
 from rimap.io.dicom_convert import PrivateFolder, convert, phase_turn, require
+from rimap.io.dicom_copies import once
 from rimap.io.dicom_grouping import (
-    FIELDS,
     SYMBOLS,
     Candidate,
     candidates,
     check_complete,
+    model_of,
     note_on_others,
     refuse_incomplete,
     together,
@@ -31,8 +32,7 @@ from rimap.io.dicom_headers import read_headers
 from rimap.io.dicom_volumes import Volume, volumes_of
 from rimap.io.image_type import PART_WORDS
 from rimap.io.series_files import SeriesFiles
-from rimap.signals.base import axis_of
-from rimap.signals.settings import settings_of, unit_symbol
+from rimap.signals.settings import unit_symbol
 
 
 def find_dicom(files: Sequence[Path], *, series: Sequence[str] = (), sequence: str | None = None) -> list[SeriesFiles]:
@@ -54,7 +54,9 @@ def find_dicom(files: Sequence[Path], *, series: Sequence[str] = (), sequence: s
     """
     require()
     frames, notes = read_headers(files)
-    units = volumes_of(frames)
+    named = [int(word) for text in series for word in re.findall(r"\d+", text)]
+    units, about_copies = once(volumes_of(frames), named)
+    notes += about_copies
     found = candidates(units)
     if sequence is not None:
         wanted = [c for c in found if _reads(sequence, c)]
@@ -159,14 +161,8 @@ def _numbers(c: Candidate) -> str:
 
 def _sequence(c: Candidate) -> str:
     """Return the name of the signal model of what differs between the images, "" if there is none."""
-    fitting = [
-        m
-        for m in models().values()
-        if m.bids_suffix and FIELDS.get(c.kind) in axis_of(m).bids and m.gradient_echo in (None, c.gradient)
-    ]
-    # Of several sequences with inversion times the headers of most scans describe the one with the fewest settings.
-    simplest = min(fitting, key=lambda m: sum(s.required for s in settings_of(m).values()), default=None)
-    return "" if simplest is None else simplest.name
+    model = model_of(c.kind, c.gradient)
+    return "" if model is None else model.name
 
 
 def _reads(sequence: str, c: Candidate) -> bool:

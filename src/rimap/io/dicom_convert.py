@@ -239,7 +239,7 @@ def _slice(whole: Any, syntax: str, frame: Frame, data: bytes, n: int, k: int, g
     from pydicom.encaps import encapsulate
     from pydicom.uid import UID
 
-    slope, inter = _scaling(whole, frame.index)
+    slope, inter = scaling(whole, frame.index)
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = UID(syntax)
@@ -272,14 +272,14 @@ def phase_turn(frame: Frame) -> float | None:
 
     with quietly(), contextlib.suppress(Exception):  # what is wrong with it, its conversion has said
         whole: Any = pydicom.dcmread(frame.source.path, stop_before_pixels=True, force=True)
-        slope, inter = _scaling(whole, frame.index)
+        slope, inter = scaling(whole, frame.index)
         highest = slope * (2 ** int(whole.BitsStored) - 1) + inter
         if inter < 0 and highest >= -inter - 2 * slope:
             return -2 * inter
     return None
 
 
-def _scaling(whole: Any, index: int) -> tuple[float, float]:
+def scaling(whole: Any, index: int) -> tuple[float, float]:
     """Return slope and intercept of a frame; for Philips those to the values that images have in common.
 
     Value = (RS · pixel + RI) / (RS · SS), with RS, RI of the rescaling and SS of private tag (2005,100E).

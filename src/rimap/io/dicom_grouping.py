@@ -1,18 +1,24 @@
-"""Which images of DICOM files make a series of inversion times, echo times or flip angles."""
+"""Which images of DICOM files make a series of inversion times, echo times or flip angles: the judge decides, as for NIfTI."""
 
 from __future__ import annotations
 
 import string
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby, pairwise
+from pathlib import Path
 
 from rimap.errors import InputError, count_of
+from rimap.io.bids import models
 from rimap.io.dicom_headers import Frame
-from rimap.io.dicom_volumes import SAME_FLIP_DEG, Volume, overlap, same_slices
-from rimap.io.image_type import PART_WORDS
-from rimap.signals.settings import with_unit
+from rimap.io.dicom_volumes import Volume, overlap, same_slices
+from rimap.io.image_type import IMAGINARY, MAGNITUDE, PART_WORDS, PHASE, REAL, ImageType
+from rimap.io.judge import About, Group, judge, with_companions
+from rimap.signals import SignalModel
+from rimap.signals.base import axis_of
+from rimap.signals.settings import settings_of, with_unit
 
 #: What images of a series differ in (a field of `Frame`), by the sidecar field of the setting.
 FIELDS = {"ti": "InversionTime", "te": "EchoTime", "flip": "FlipAngle"}
@@ -75,51 +81,137 @@ class Candidate:
         return [f for v in (*self.volumes, *self.companions, *self.imaginary) for f in v.frames]
 
 
-def candidates(units: Sequence[Sequence[Volume]]) -> list[Candidate]:
-    """Return the images that go together, each set with its own key: those in one series, then one series per time."""
-    found: list[Candidate] = []
-    single: list[list[Volume]] = []
-    for unit in units:
-        if len({(v.ti, v.te, v.flip) for v in unit}) == 1:
-            single.append(list(unit))
-        else:
-            found += _in_one(unit)
-    for kind in FIELDS:
-        found += _across(single, kind)
-    main = [c for c in found if c.part in ("", "mag")]
-    # a real part, with or without the imaginary one, stands for itself only where there is no magnitude
-    main += [c for c in found if c.part == "real" and not any(_same_images(c, m) for m in main)]
-    pool = [v for unit in units for v in unit]
-    return with_keys([with_companions(c, pool) for c in main])
+@dataclass(frozen=True, eq=False)
+class Described:
+    """Images of DICOM as the judge sees them.
 
+    Parameters
+    ----------
+    volumes
+        The images.
+    whatever_scan
+        Whether nothing is said of their study and sequence: for copies, the values and the settings decide.
+    """
 
-def with_companions(candidate: Candidate, pool: Iterable[Volume]) -> Candidate:
-    """Add the phase, or else the real part, of magnitude images, and the imaginary one of real ones."""
-    wanted = {"real": ("imag",)}.get(candidate.part, ("phase", "real") if candidate.kind == "ti" else ())
-    pool = list(pool)
-    notes = candidate.notes
-    for part in wanted:
-        chosen = _beside(candidate, pool, part)
-        if len(chosen) == len(candidate.volumes):
-            imaginary = _beside(candidate, pool, "imag") if candidate.part != "real" and part == "real" else []
-            whole = imaginary if len(imaginary) == len(chosen) else []
-            return replace(candidate, companions=tuple(chosen), companion=part, imaginary=tuple(whole), notes=notes)
-        if chosen and candidate.kind == "ti":
-            notes = (
-                *notes,
-                f"only {len(chosen)} of {len(candidate.volumes)} images have their {PART_WORDS[part]}: it was not used",
+    volumes: tuple[Volume, ...]
+    whatever_scan: bool = False
+
+    @cached_property
+    def abouts(self) -> list[About]:
+        """What is said of each image."""
+        places: list[Volume] = []  # one for each place and study
+        scans = sorted({(v.number, v.first.source.series) for v in self.volumes})
+        rank = {scan: n for n, scan in enumerate(scans)}  # numbers may be missing, or those of several series
+        found = []
+        for n, v in enumerate(self.volumes):
+            place = next((k for k, p in enumerate(places) if self._one_place(p, v)), len(places))
+            if place == len(places):
+                places.append(v)
+            settings = {"InversionTime": v.ti, "EchoTime": v.te, "RepetitionTime": v.tr}
+            in_seconds = {name: t / 1000 for name, t in settings.items() if t is not None}
+            found.append(
+                About(
+                    path=Path(f"series {max(v.number, 0)} image {n + 1}"),
+                    kind=ImageType(v.first.part, "", v.first.variant),
+                    sequence=(place,) if self.whatever_scan else (place, v.first.sequence),
+                    settings=in_seconds | ({} if v.flip is None else {"FlipAngle": v.flip}),
+                    number=rank[v.number, v.first.source.series],
+                )
             )
-    return replace(candidate, notes=notes)
+        return found
+
+    def _one_place(self, a: Volume, b: Volume) -> bool:
+        return (self.whatever_scan or a.first.source.study == b.first.source.study) and overlap(a, b)
+
+    def about(self, volume: Volume) -> About:
+        """Return what is said of an image."""
+        return next(a for a, v in zip(self.abouts, self.volumes) if v is volume)
+
+    def of(self, abouts: Sequence[About]) -> tuple[Volume, ...]:
+        """Return images by what is said of them."""
+        by_path = {a.path: v for a, v in zip(self.abouts, self.volumes)}
+        return tuple(by_path[a.path] for a in abouts)
 
 
-def _beside(candidate: Candidate, pool: Sequence[Volume], part: str) -> list[Volume]:
-    """Return what of a part belongs to each image, the nearest series first; fewer where some have none."""
-    chosen: list[Volume] = []
-    for v in candidate.volumes:
-        fitting = [o for o in pool if o.first.part == part and _companion(v, o) and o not in chosen]
-        if fitting:
-            chosen.append(min(fitting, key=lambda o: (abs(o.number - v.number), o.number < v.number)))
-    return chosen
+def model_of(kind: str, gradient: bool) -> type[SignalModel] | None:
+    """Return the signal model of images that differ in a time or the flip angle; `None` if there is none.
+
+    Of several sequences with inversion times the headers of most scans describe the one with the fewest settings.
+    """
+    fitting = [
+        m
+        for m in models().values()
+        if m.bids_suffix and FIELDS.get(kind) in axis_of(m).bids and m.gradient_echo in (None, gradient)
+    ]
+    return min(fitting, key=lambda m: sum(s.required for s in settings_of(m).values()), default=None)
+
+
+def candidates(units: Sequence[Sequence[Volume]]) -> list[Candidate]:
+    """Return the images that go together, each set with its own key.
+
+    Images of several inversion times and several echo times are a series over one for each of the other.
+    """
+    described = Described(tuple(v for unit in units for v in unit))
+    found: list[Candidate] = []
+    for kind in FIELDS:
+        by_model: dict[type[SignalModel], list[About]] = {}
+        for about, volume in zip(described.abouts, described.volumes):
+            model = model_of(kind, volume.first.gradient)
+            if model is not None and _makes_a_series(kind, volume.first):
+                by_model.setdefault(model, []).append(about)
+        for model, abouts in by_model.items():
+            found += _judged(described, abouts, kind, model)
+    return with_keys(found)
+
+
+def _makes_a_series(kind: str, frame: Frame) -> bool:
+    """Tell whether images that differ in this alone can be mapped: flip angles of gradient echoes, times of all."""
+    return kind != "flip" or frame.gradient
+
+
+def _judged(described: Described, abouts: Sequence[About], kind: str, model: type[SignalModel]) -> list[Candidate]:
+    """Return the series over one setting that the judge finds."""
+    if not any(a.kind.part in (MAGNITUDE, "", REAL) for a in abouts):
+        return []
+    found = []
+    for group in judge(abouts, model.name).groups:
+        candidate = _candidate(described, group, kind)
+        if len(candidate.times) >= _FEWEST[kind]:
+            found.append(candidate)
+    return found
+
+
+def _candidate(described: Described, group: Group, kind: str) -> Candidate:
+    """Return a series of the judge with its images in the order of their times; those without a time are none of it."""
+    images = described.of(group.instead_of or group.images)
+    beside = described.of(group.images if group.instead_of else group.companions)
+    third = described.of(group.companions) if group.instead_of else ()
+    notes = [n for n in group.notes if not n.startswith("the real parts are used")]
+    if any(not same_slices(v, o) for v, o in zip(images, beside)):
+        complete = sum(same_slices(v, o) for v, o in zip(images, beside))
+        notes.append(_only(complete, len(images), beside[0].first.part))
+        beside, third = (), ()
+    order = sorted(
+        (n for n, v in enumerate(images) if not kind or v.time(kind) is not None),
+        key=lambda n: (images[n].time(kind) or 0.0) if kind else 0.0,
+    )
+    if kind == "ti" and (elsewhere := sorted({images[n].first.ti_from for n in order} - {""})):
+        notes.append(
+            f"no field of the headers has the inversion times; they are from {' and '.join(elsewhere)}: check them"
+        )
+    companion = "" if not beside else beside[0].first.part
+    return Candidate(
+        kind,
+        tuple(images[n] for n in order),
+        companions=tuple(beside[n] for n in order) if beside else (),
+        companion=companion,
+        imaginary=tuple(third[n] for n in order) if third else (),
+        notes=tuple(notes),
+    )
+
+
+def _only(count: int, of: int, part: str) -> str:
+    return f"only {count} of {of} images have their {PART_WORDS[part]}: it was not used"
 
 
 def together(units: Sequence[Sequence[Volume]], numbers: Sequence[int]) -> Candidate:
@@ -148,10 +240,14 @@ def together(units: Sequence[Sequence[Volume]], numbers: Sequence[int]) -> Candi
     kind = varied[0] if varied else ""
     if kind and any(v.time(kind) is None for v in chosen):
         raise InputError(f"--series {text}: some of the images have no {FIELDS[kind]}. Leave out their series.")
-    if kind:
-        chosen.sort(key=lambda v: v.time(kind) or 0.0)
-    candidate = Candidate(kind, tuple(chosen), "-".join(map(str, dict.fromkeys(numbers))))
-    return with_companions(candidate, [v for u in units for v in u])
+    described = Described(tuple(v for unit in units for v in unit))
+    group = Group(tuple(map(described.about, chosen)), chosen[0].first.part)
+    others = {p: [a for a in described.abouts if a.kind.part == p] for p in (REAL, PHASE, IMAGINARY)}
+    others[group.part] = []
+    model = model_of(kind, any(v.first.gradient for v in chosen))
+    if model is not None:
+        group, _ = with_companions(group, others, model.name)
+    return replace(_candidate(described, group, kind), key="-".join(map(str, dict.fromkeys(numbers))))
 
 
 def with_keys(found: Sequence[Candidate]) -> list[Candidate]:
@@ -248,110 +344,3 @@ def note_on_others(chosen: Sequence[Candidate], units: Sequence[Sequence[Volume]
     return [
         f"not used of the DICOM files: series {listed}" + (f" and {len(others) - 12} more" if len(others) > 12 else "")
     ]
-
-
-def _in_one(unit: Sequence[Volume]) -> list[Candidate]:
-    """Return the series within one scanner series: over TI for each TE, over TE for each TI, over the flip angle for both."""
-    found = []
-    for kind in FIELDS:
-        if not _makes_a_series(kind, unit[0].first):
-            continue
-        for fixed in dict.fromkeys(_others(v, kind) for v in unit):
-            volumes = [v for v in unit if _others(v, kind) == fixed and v.time(kind) is not None]
-            for tr in dict.fromkeys(v.tr for v in volumes) if kind != "ti" else [None]:
-                same_tr = [v for v in volumes if kind == "ti" or v.tr == tr]
-                found += _candidate(kind, same_tr)
-    return found
-
-
-def _makes_a_series(kind: str, frame: Frame) -> bool:
-    """Tell whether images that differ in this alone can be mapped: flip angles of gradient echoes, times of all."""
-    return kind != "flip" or frame.gradient
-
-
-def _others(volume: Volume, kind: str) -> tuple[float | None, ...]:
-    """Return what must be the same in images that differ in one kind."""
-    return tuple(volume.time(k) for k in FIELDS if k != kind)
-
-
-def _candidate(kind: str, volumes: Sequence[Volume]) -> list[Candidate]:
-    if len({v.time(kind) for v in volumes}) < _FEWEST[kind]:
-        return []
-    ordered = sorted(volumes, key=lambda v: v.time(kind) or 0.0)
-    repeated = [t for t, n in Counter(v.time(kind) for v in ordered).items() if n > 1]
-    across = len({v.number for v in ordered}) > 1
-    notes: tuple[str, ...] = ()
-    if repeated and across:
-        which = sorted({v.number for v in ordered if v.time(kind) in repeated})
-        notes = (
-            f"several series have the same time ({', '.join(map(str, which))}) and all are used; choose with --series, "
-            "the numbers separated by commas",
-        )
-    elsewhere = sorted({v.first.ti_from for v in ordered} - {""}) if kind == "ti" else []
-    if elsewhere:
-        notes = (
-            *notes,
-            f"no field of the headers has the inversion times; they are from {' and '.join(elsewhere)}: check them",
-        )
-    return [Candidate(kind, tuple(ordered), notes=notes)]
-
-
-def _across(single: Sequence[Sequence[Volume]], kind: str) -> list[Candidate]:
-    """Return the series of times in scanner series of one time each."""
-    groups: list[list[Sequence[Volume]]] = []
-    for unit in single:
-        if unit[0].time(kind) is None or not _makes_a_series(kind, unit[0].first):
-            continue
-        group = next((g for g in groups if _alike(g[0][0], unit[0], kind)), None)
-        if group is None:
-            groups.append([unit])
-        else:
-            group.append(unit)
-    found = []
-    for group in groups:
-        count = Counter(unit[0].time(kind) for unit in group)
-        repeats = set(count.values())
-        if len(repeats) == 1 and max(repeats) > 1:  # the whole protocol, run again
-            seen: Counter[float | None] = Counter()
-            runs: dict[int, list[Volume]] = {}
-            for unit in group:
-                time = unit[0].time(kind)
-                runs.setdefault(seen[time], []).extend(unit)
-                seen[time] += 1
-            for run in runs.values():
-                found += _candidate(kind, run)
-        else:
-            found += _candidate(kind, [v for unit in group for v in unit])
-    return found
-
-
-def _alike(a: Volume, b: Volume, kind: str) -> bool:
-    """Tell whether images of different scanner series can differ in this time alone."""
-    x, y = a.first, b.first
-    return (
-        (x.source.study, x.part, x.variant, x.sequence) == (y.source.study, y.part, y.variant, y.sequence)
-        and all(_same(k, a, b) for k in FIELDS if k != kind)
-        and (kind == "ti" or _same_time(a.tr, b.tr))
-        and overlap(a, b)
-    )
-
-
-def _companion(a: Volume, b: Volume) -> bool:
-    same_times = all(_same(k, a, b) for k in FIELDS)
-    return a.first.source.study == b.first.source.study and same_times and same_slices(a, b)
-
-
-def _same_images(a: Candidate, b: Candidate) -> bool:
-    return len(a.volumes) == len(b.volumes) and all(_companion(v, w) for v, w in zip(a.volumes, b.volumes))
-
-
-def _same(kind: str, a: Volume, b: Volume) -> bool:
-    """Tell whether two images have the same time or flip angle."""
-    x, y = a.time(kind), b.time(kind)
-    if kind != "flip":
-        return _same_time(x, y)
-    return x is y is None or (x is not None and y is not None and abs(x - y) <= SAME_FLIP_DEG)
-
-
-def _same_time(a: float | None, b: float | None) -> bool:
-    return a is b is None or (a is not None and b is not None and abs(a - b) <= 0.01 + 1e-3 * abs(a))

@@ -147,7 +147,7 @@ def read_headers(paths: Sequence[Path]) -> tuple[list[Frame], list[str]]:
         If a file is damaged or cut short, different images have one UID, or none of the files holds MR images.
     """
     frames: list[Frame] = []
-    seen: set[object] = set()
+    seen: dict[object, Path] = {}
     first: dict[str, tuple[Path, list[object]]] = {}
     left_out: Counter[str] = Counter()
     with quietly():
@@ -176,11 +176,11 @@ def read_headers(paths: Sequence[Path]) -> tuple[list[Frame], list[str]]:
                 for frame, same in zip(here, facts):
                     if "MOSAIC" in frame.variant:
                         left_out["Siemens mosaics, which rimap cannot map: send the images of each slice"] += 1
-                    elif same is None or same not in seen:
-                        seen.add(same)
-                        frames.append(frame)
-                    else:
+                    elif same is not None and same in seen and _same_pixels(path, seen[same]):
                         left_out["copies of others"] += 1
+                    else:
+                        seen.setdefault(same, path)
+                        frames.append(frame)
             except InputError:
                 raise
             except Exception:  # whatever a parser meets in a broken file; its message may quote the file

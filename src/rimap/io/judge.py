@@ -16,6 +16,7 @@ from typing import Any
 from rimap.errors import InputError, count_of
 from rimap.io.bids import models, strip_nii
 from rimap.io.image_type import IMAGINARY, MAGNITUDE, PART_WORDS, PHASE, REAL, ImageType, image_type_of_sidecar
+from rimap.io.runs import runs
 from rimap.signals import SignalModel
 from rimap.signals.base import axis_of
 from rimap.signals.options import knows_polarity
@@ -25,6 +26,8 @@ from rimap.signals.settings import REPETITION_FIELDS, settings_of
 _SAME, _SAME_REPETITION = 2e-3, 0.02
 #: The same as differences: degrees, and milliseconds.
 _AT_LEAST = {"deg": 0.3, "ms": 0.3}
+_NOT_OF_THE_SERIES = "its settings, image type or scan are not those of the series"
+_STOPPED = "of a scan of the same settings that was stopped, beside a whole one"
 #: Fewer distinct values of the axis make no series by themselves: for flip angles, and for times.
 _FEWEST_FLIPS, _FEWEST_TIMES = 2, 3
 
@@ -72,6 +75,8 @@ class Group:
         Their part.
     companions
         The phase of each magnitude image, or the imaginary part of each real one; may be empty.
+    instead_of
+        The magnitude of each image, if the images are real parts that are used in place of them.
     notes
         What the user should know.
     """
@@ -79,6 +84,7 @@ class Group:
     images: tuple[About, ...]
     part: str
     companions: tuple[About, ...] = ()
+    instead_of: tuple[About, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -153,17 +159,61 @@ def judge(images: Sequence[About], sequence: str | None = None) -> Judgement:
             f"{acquired[0].path.name}: expected magnitude images or real parts, got only "
             f"{' and '.join(PART_WORDS[p] for p in parts)}. Add the magnitude or the real part."
         )
-    groups, rest = _split(main, sequence)
-    left_out += [(a, "its settings, image type or scan are not those of the series") for a in rest]
+    groups, rest, stopped = _split(main, sequence)
+    left_out += [(a, _NOT_OF_THE_SERIES) for a in rest] + [(a, _STOPPED) for a in stopped]
     judged = []
     for group in groups:
-        whole, used = _with_companions(group, others, sequence)
+        whole, used = with_companions(group, others, sequence)
         judged.append(whole)
         for part in others:
             others[part] = [a for a in others[part] if a not in used]
+    alone = [a for a in others[REAL] if not any(_of_one_image(a, b) for b in main)]
+    if alone:  # of another scan, of which there is no magnitude
+        more, _, _ = _split(alone, sequence, groups_only=True)
+        for group in more:
+            whole, used = with_companions(group, others, sequence)
+            judged.append(whole)
+            for part in others:
+                others[part] = [a for a in others[part] if a not in (*used, *group.images)]
     for part, some in others.items():
         left_out += [(a, f"a {PART_WORDS[part]} that no series needs") for a in some]
     return Judgement(tuple(judged), tuple(left_out))
+
+
+def without_copies(
+    images: Sequence[About], same: Callable[[About, About], bool]
+) -> tuple[list[About], list[tuple[About, About]]]:
+    """Return images without those that are another one twice, and each copy with the image that it is a copy of.
+
+    Parameters
+    ----------
+    images
+        Images of all parts.
+    same
+        Whether two images have the same values. It is asked only of images of one part and scan whose settings agree.
+    """
+    kept: list[About] = []
+    copies: list[tuple[About, About]] = []
+    for a in images:
+        original = next((b for b in kept if _may_be_copy(a, b) and same(a, b)), None)
+        if original is None:
+            kept.append(a)
+        else:
+            copies.append((a, original))
+    return kept, copies
+
+
+def _may_be_copy(a: About, b: About) -> bool:
+    """Tell whether nothing that is said of two images tells them apart."""
+    x, y = a.kind, b.kind
+    silent = not (x.part or x.variant) or not (y.part or y.variant)  # without an image type
+    return (
+        x.derived == y.derived
+        and (silent or (x.part, x.variant) == (y.part, y.variant))
+        and a.n_volumes == b.n_volumes
+        and all(p is None or q is None or p == q for p, q in zip(a.sequence, b.sequence))
+        and _agree(a.settings, b.settings)
+    )
 
 
 def of_other_settings(images: Sequence[About], model: type[SignalModel]) -> tuple[list[About], str]:
@@ -226,12 +276,21 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
 
 
-def _split(images: Sequence[About], sequence: str | None) -> tuple[list[Group], list[About]]:
-    """Return the series of images of one part, and the images that are of none."""
+def _split(
+    images: Sequence[About], sequence: str | None, *, groups_only: bool = False
+) -> tuple[list[Group], list[About], list[About]]:
+    """Return the series of images of one part, the images that are of none, and those of a scan that was stopped and run again.
+
+    Parameters
+    ----------
+    groups_only
+        Whether images whose settings make no series are none; else they are one series together, whose reader says what lacks.
+    """
     left = [a for a in images if not a.stack]
     groups = [Group((a,), a.kind.part) for a in images if a.stack]
-    if len(left) < 2 or not any(a.settings for a in left):
-        return ([*groups, _group(left, images)] if left else groups), []
+    stopped: list[About] = []
+    if not groups_only and (len(left) < 2 or not any(a.settings for a in left)):
+        return ([*groups, _group(left, images)] if left else groups), [], []
     while len(left) > 1:
         best: tuple[tuple[int, int], list[About], type[SignalModel]] | None = None
         for model in _possible(sequence):
@@ -244,13 +303,14 @@ def _split(images: Sequence[About], sequence: str | None) -> tuple[list[Group], 
         if best is None:
             break
         _, some, model = best
-        groups += [_group(run, images) for run in _runs(some, model)]
+        of_runs, parts = _runs(some, model, images)
+        groups, stopped = [*groups, *of_runs], [*stopped, *parts]
         left = [a for a in left if a not in some]
-    if not groups:  # what they lack is for their reader to say
+    if not groups and not groups_only:  # what they lack is for their reader to say
         together = [a for a in left if a.n_volumes == 1]
         apart = [_group([a], images) for a in left if a.n_volumes > 1]
-        return [*apart, *([_group(together, images)] if together else [])], []
-    return groups, left
+        return [*apart, *([_group(together, images)] if together else [])], [], []
+    return groups, left, stopped
 
 
 def _possible(sequence: str | None) -> list[type[SignalModel]]:
@@ -278,17 +338,18 @@ def _alike(images: Sequence[About], free: frozenset[str]) -> list[list[About]]:
         fixed = {f: v for f, v in a.settings.items() if f not in free}
         if a.settings:  # an inversion pulse is not there if nothing is said of it
             fixed |= {f: 0.0 for f in _preparations() if f not in free and f not in fixed}
-        facts = [a.kind.variant or None, *a.sequence]
+        said = bool(a.kind.variant or a.kind.part)  # an image type that says nothing contradicts nothing
+        facts = [a.kind.variant if said else None, *a.sequence]
         fitting = [
             g
             for g in groups
             if _agree(fixed, g[1]) and all(x is None or y is None or x == y for x, y in zip(facts, g[2]))
         ]
         if fitting:
-            members, known, said = max(fitting, key=lambda g: len(g[0]))
+            members, known, settled = max(fitting, key=lambda g: len(g[0]))
             members.append(a)
             known.update({f: v for f, v in fixed.items() if f not in known})
-            said[:] = [x if x is not None else y for x, y in zip(said, facts)]
+            settled[:] = [x if x is not None else y for x, y in zip(settled, facts)]
         else:
             groups.append(([a], dict(fixed), facts))
     return [members for members, _, _ in groups]
@@ -323,14 +384,22 @@ def _value(a: About, axis: Sequence[str]) -> float | None:
     return next((a.settings[f] for f in axis if f in a.settings), None)
 
 
-def _runs(images: Sequence[About], model: type[SignalModel]) -> list[list[About]]:
-    """Return the scans of which each has all of the images of a series: a protocol that was run again."""
+def _runs(images: Sequence[About], model: type[SignalModel], among: Sequence[About]) -> tuple[list[Group], list[About]]:
+    """Return a series for each run of a protocol, and the images of a run that was stopped."""
     axis = axis_of(model).bids
-    by_number: dict[int | None, list[About]] = {}
-    for a in images:
-        by_number.setdefault(a.number, []).append(a)
-    whole = all(_distinct(some, axis) >= _fewest(model) for some in by_number.values())
-    return list(by_number.values()) if whole and None not in by_number else [list(images)]
+    found, stopped, again = runs(
+        images,
+        number=lambda a: a.number,
+        value=lambda a: _value(a, axis),
+        enough=lambda some: _distinct(some, axis) >= _fewest(model),
+    )
+    groups = [_group(run, among) for run in found]
+    if again:
+        names = ", ".join(a.path.name for a in again[:6]) + (" …" if len(again) > 6 else "")
+        what = "time" if axis_of(model).unit == "ms" else axis_of(model).title
+        note = f"images of several scans have the same {what} and are used as repeats: {names}. Leave some out if they are no repeats"
+        groups = [replace(g, notes=(*g.notes, note)) for g in groups]
+    return groups, stopped
 
 
 def _group(images: Sequence[About], among: Sequence[About]) -> Group:
@@ -339,7 +408,7 @@ def _group(images: Sequence[About], among: Sequence[About]) -> Group:
     return Group(tuple(a for a in among if a in images), max(set(parts), key=parts.count))
 
 
-def _with_companions(
+def with_companions(
     group: Group, others: Mapping[str, Sequence[About]], sequence: str | None
 ) -> tuple[Group, list[About]]:
     """Return a series with the phase, or the other parts, of its images, and which of `others` it uses."""
@@ -353,7 +422,7 @@ def _with_companions(
                 signed = replace(group, images=tuple(beside), part=REAL)
                 imaginary = _beside(signed, others[IMAGINARY])
                 all_have = len(imaginary) == len(beside)
-                whole = replace(signed, companions=tuple(imaginary) if all_have else ())
+                whole = replace(signed, companions=tuple(imaginary) if all_have else (), instead_of=group.images)
                 note = f"the real parts are used in place of {count_of(len(beside), 'magnitude image')}: {', '.join(a.path.name for a in group.images)}"
                 return replace(whole, notes=(*group.notes, note)), [*beside, *whole.companions]
             return replace(group, companions=tuple(beside)), beside
@@ -364,10 +433,10 @@ def _with_companions(
 
 
 def _polarity_matters(group: Group, sequence: str | None) -> bool:
-    if sequence:
-        return knows_polarity(models()[sequence])
     if group.part == REAL:
         return True
+    if sequence:
+        return knows_polarity(models()[sequence])
     varying = {f for f in _axes() if _distinct(group.images, (f,)) > 1 or group.images[0].stack}
     return any(knows_polarity(m) and varying & set(axis_of(m).bids) for m in models().values())
 
@@ -376,19 +445,23 @@ def _beside(group: Group, pool: Sequence[About]) -> list[About]:
     """Return what of a part belongs to each image, the nearest series and the likest name first; fewer if some have none."""
     chosen: list[About] = []
     for a in group.images:
-        fitting = [
-            o for o in pool if o not in chosen and o.sequence[:1] == a.sequence[:1] and _agree(a.settings, o.settings)
-        ]
+        fitting = [o for o in pool if o not in chosen and _of_one_image(a, o)]
         if fitting:
             chosen.append(min(fitting, key=_nearness(a)))
     return chosen
 
 
-def _nearness(a: About) -> Callable[[About], tuple[float, int]]:
-    def apart(o: About) -> tuple[float, int]:
+def _of_one_image(a: About, b: About) -> bool:
+    """Tell whether two parts may be those of one image: they are in one place and have the same settings."""
+    return a.sequence[:1] == b.sequence[:1] and _agree(a.settings, b.settings)
+
+
+def _nearness(a: About) -> Callable[[About], tuple[float, bool, int]]:
+    def apart(o: About) -> tuple[float, bool, int]:
         x, y = strip_nii(a.path), strip_nii(o.path)
         shared = next((k for k, (p, q) in enumerate(zip(x, y)) if p != q), min(len(x), len(y)))
         far = abs(a.number - o.number) if a.number is not None and o.number is not None else 0
-        return float(far), -shared
+        earlier = a.number is not None and o.number is not None and o.number < a.number  # parts follow their magnitude
+        return float(far), earlier, -shared
 
     return apart

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rimap.errors import InputError
 from rimap.io.bids import Sidecars, strip_nii
 from rimap.io.found import LeftOut
 from rimap.io.image_type import MAGNITUDE
-from rimap.io.judge import About, Group, about_sidecar, judge, listed
+from rimap.io.judge import About, Group, about_sidecar, judge, listed, without_copies
 from rimap.io.nifti import NiftiFile, open_nifti
+from rimap.io.same_images import Print
 from rimap.io.series_files import SeriesFiles
 
 
@@ -32,16 +31,13 @@ def loose_series(files: Sequence[Path], sequence: str | None) -> tuple[list[Seri
     if not files:
         return [], []
     headers = {f: open_nifti(f) for f in files}
-    judged = judge([_about(f, headers[f]) for f in files], sequence)
-    left_out = [(a.path, reason) for a, reason in judged.left_out]
-    groups = []
-    for group in judged.groups:
-        once, copies = _without_copies(group, headers)
-        groups.append(once)
-        left_out += copies
+    once, copies = without_copies([_about(f, headers[f]) for f in files], _SameValues(headers))
+    judged = judge(once, sequence)
+    left_out = [(a.path, f"the same image as {b.path.name}") for a, b in copies]
+    left_out += [(a.path, reason) for a, reason in judged.left_out]
     notes = listed(left_out)
     named: list[SeriesFiles] = []
-    for group in groups:
+    for group in judged.groups:
         paths = [a.path for a in group.images]
         beside = [s.stem for s in named if s.images[0].parent == paths[0].parent]
         stem = _free_stem(common_stem(paths), group, beside)
@@ -94,38 +90,22 @@ def _free_stem(stem: str, group: Group, taken: Sequence[str]) -> str:
     return next(c for c in candidates if c not in taken)
 
 
-def _without_copies(group: Group, headers: dict[Path, NiftiFile]) -> tuple[Group, list[LeftOut]]:
-    """Return a series without images that are the same values twice, with the same settings, and those that were left out."""
-    seen: dict[str, About] = {}
-    sizes = [a.path.stat().st_size for a in group.images]
-    kept, copies = [], []
-    for k, a in enumerate(group.images):
-        alike = [
-            b
-            for m, b in enumerate(group.images)
-            if m != k and (a.settings == b.settings) and (a.settings or sizes[m] == sizes[k])
-        ]
-        content = (_content(headers[a.path]) if alike else None) or str(a.path)
-        if content in seen:
-            copies.append((a.path, f"the same image as {seen[content].path.name}"))
-            copies += (
-                [(group.companions[k].path, f"of the same image as {seen[content].path.name}")]
-                if group.companions
-                else []
-            )
-        else:
-            seen[content] = a
-            kept.append(k)
-    if not copies:
-        return group, []
-    companions = tuple(group.companions[k] for k in kept) if group.companions else ()
-    return replace(group, images=tuple(group.images[k] for k in kept), companions=companions), copies
+class _SameValues:
+    """Whether two images have the same values: each file is read once, and only if its settings are those of another."""
 
+    def __init__(self, headers: dict[Path, NiftiFile]) -> None:
+        self._headers = headers
+        self._prints: dict[Path, Print] = {}
 
-def _content(file: NiftiFile) -> str | None:
-    """Return a checksum of the values of an image, `None` for one that is the same everywhere."""
-    digest, varies = hashlib.sha256(), False
-    for volume in file.volumes():
-        digest.update(volume.tobytes())
-        varies |= bool((volume != volume.flat[0]).any())
-    return digest.hexdigest() if varies else None
+    def __call__(self, a: About, b: About) -> bool:
+        one, other = self._headers[a.path], self._headers[b.path]
+        if one.shape != other.shape:
+            return False
+        if not (a.settings or b.settings) and a.path.stat().st_size != b.path.stat().st_size:
+            return False  # files without sidecars: to read them all would take long
+        return self._print(a.path).is_copy_of(self._print(b.path))
+
+    def _print(self, path: Path) -> Print:
+        if path not in self._prints:
+            self._prints[path] = Print.of(self._headers[path].volumes(), self._headers[path].n_volumes)
+        return self._prints[path]

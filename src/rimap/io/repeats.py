@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from rimap.io.nifti import NiftiFile
 from rimap.io.settings import numbers_in, sidecar_field
 from rimap.signals import SignalModel
 from rimap.signals.base import axis_of
+from rimap.signals.settings import Setting, with_unit
 
 #: Mean magnitudes of repeats of an image differ by less than this factor.
 _LARGEST_RATIO_OF_REPEATS = 1.5
@@ -21,7 +23,7 @@ _LARGEST_RATIO_OF_REPEATS = 1.5
 def note_on_repeats(
     files: Sequence[NiftiFile], metadata: Sequence[Mapping[str, Any]], model: type[SignalModel]
 ) -> list[str]:
-    """Return a note if volumes of a file share the one value of its sidecar; one such file is looked at.
+    """Return a note if volumes of a file share the one value of its sidecar, or several files share one; one such file is looked at.
 
     Raises
     ------
@@ -35,7 +37,7 @@ def note_on_repeats(
     once = {k: numbers_in(m[field], field, f.path, axis) for k, (f, m) in enumerate(zip(files, metadata))}
     several = [k for k, values in once.items() if files[k].n_volumes > len(values) == 1]
     if not several:
-        return []
+        return _of_files(list(once.values()), axis)
     file = files[min(several, key=once.__getitem__)]
     levels = [float(np.abs(np.nan_to_num(v, posinf=0, neginf=0)).mean(dtype=float)) for v in file.volumes()]
     if max(levels) > _LARGEST_RATIO_OF_REPEATS * min(levels):
@@ -46,3 +48,16 @@ def note_on_repeats(
         )
     what = "time" if axis.unit == "ms" else axis.title
     return [advice.note(f"{max(f.n_volumes for f in files)} volumes for each {what} are taken as repeats")]
+
+
+def _of_files(values: Sequence[Sequence[float]], axis: Setting) -> list[str]:
+    """Return a note if files of one image each share a value of the axis."""
+    if any(len(v) != 1 for v in values):
+        return []
+    again = {v: n for v, n in Counter(round(v[0], 9) for v in values).items() if n > 1}
+    if not again:
+        return []
+    shown = ", ".join(f"{n} at {with_unit(v * axis.factor, axis.unit)}" for v, n in list(again.items())[:6]) + (
+        " …" if len(again) > 6 else ""
+    )
+    return [advice.note(f"images of one {'time' if axis.unit == 'ms' else axis.title} are taken as repeats: {shown}")]
