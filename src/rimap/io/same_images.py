@@ -43,7 +43,7 @@ class Print:
         shape: tuple[int, ...] = (0,)
         for a in pieces:
             shape = a.shape
-            sampled.append(a.reshape(-1, order="F")[:: max(1, a.size // each)].astype(np.float64))
+            sampled.append(a.T.reshape(-1)[:: max(1, a.size // each)].astype(np.float64))
         values = np.concatenate(sampled) if sampled else np.empty(0)
         distinct = np.unique(values[np.isfinite(values)])
         step = float(np.diff(distinct).min()) if distinct.size > 1 else 0.0
