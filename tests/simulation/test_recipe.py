@@ -95,6 +95,5 @@ def test_recipes_of_the_repository_are_valid(file):
     recipe = training_recipe(tomllib.loads(file.read_text())).simulations[0] if several else read_recipe(file)
     assert isinstance(recipe, PatchRecipe)
     if file.stem.startswith(("rim_", "resnet_")):
-        assert recipe == PatchRecipe(
-            **{**paper(recipe.sequence, recipe.times_ms).__dict__, "anatomies": recipe.anatomies}
-        )
+        own = {"anatomies": recipe.anatomies, "seed": recipe.seed}
+        assert recipe == PatchRecipe(**{**paper(recipe.sequence, recipe.times_ms).__dict__, **own})
