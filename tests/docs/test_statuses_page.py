@@ -29,6 +29,7 @@ SAY_ELSEWHERE = (
     "formats",
     "dicom_files",
     "nifti_header",
+    "claims",
 )
 #: Sentences of estimators/ and the rest of io/ that are parts of refusals, by their beginnings.
 NO_WARNINGS = (

@@ -21,6 +21,7 @@ from typing import Any
 from rimap.errors import InputError
 from rimap.io.atomic import write_whole
 from rimap.io.bids import absolute, read_json
+from rimap.io.claims import check_claims
 from rimap.io.provenance import to_json
 from rimap.io.series_files import SeriesFiles
 from rimap.io.without_folders import without_folders
@@ -129,6 +130,7 @@ class Record:
 
     def fail(self, message: str) -> None:
         """Add why the last attempt gave no output; what is said of outputs of earlier ones stays."""
+        check_claims(self.out)
         before = self.read() or {"label": self.label, "state": "failed", "wanted": dict(self.wanted)}
         write_whole(self.path, to_json(before | {"message": without_folders(message, [self.out])}))
 
@@ -139,6 +141,7 @@ class Record:
             write_whole(self.path, to_json(content))
 
     def _write(self, state: str, **more: Any) -> None:
+        check_claims(self.out)
         content = {"label": self.label, "state": state, "wanted": dict(self.wanted), **more}
         write_whole(self.path, to_json(content))
 

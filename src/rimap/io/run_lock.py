@@ -20,6 +20,7 @@ from typing import Any
 
 from rimap.errors import InputError
 from rimap.io.atomic import is_temporary, make_folder
+from rimap.io.claims import Claim, hold, let_go
 from rimap.io.records import FOLDER
 
 fcntl: Any
@@ -110,6 +111,8 @@ def remove_leftovers(out: Path, parts: Sequence[str] = ()) -> None:
         for path in (out / FOLDER).glob("lock-*"):
             if path.suffix != ".held":  # a claim is removed by its owner, or by age
                 path.unlink(missing_ok=True)
+        for path in (out / FOLDER).glob("lock.*.dead"):  # whoever took it away was killed
+            path.unlink(missing_ok=True)
 
 
 def _left_behind(folder: Path, parts: Sequence[str]) -> bool:
@@ -123,8 +126,15 @@ class _Held:
     path: Path
     handle: int | None
     stop: threading.Event | None = None
+    claim: Claim | None = None
+
+    def __post_init__(self) -> None:
+        if self.claim is not None:
+            hold(self.claim)
 
     def release(self) -> None:
+        if self.claim is not None:
+            let_go(self.claim)
         with contextlib.suppress(OSError):
             if self.stop is not None:
                 self.stop.set()
@@ -149,10 +159,14 @@ def _take(path: Path, out: Path, *, shared: bool = False) -> _Held:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             if os.fstat(handle).st_ino != path.stat().st_ino:
                 raise FileNotFoundError(path)  # its last owner took it away meanwhile
-            if not shared:
-                os.ftruncate(handle, 0)
-                os.pwrite(handle, _me(), 0)
-            return _Held(path, handle)
+            if shared:
+                return _Held(path, handle)
+            if rivals := _rivals(path, path):  # of runs that found no locks here: an older kernel, another mount
+                raise _told(out, rivals[0])
+            text = _me()
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, text, 0)
+            return _Held(path, handle, claim=Claim(out, path, text, by_age=False))
         except FileNotFoundError:
             os.close(handle)
         except OSError as error:
@@ -178,7 +192,8 @@ def _claim(path: Path, out: Path, *, shared: bool) -> _Held:
     if shared:  # the parts claim for themselves, and look for who holds the whole
         return _Held(path, None)
     mine = path.with_name(f"{path.name}.{secrets.token_hex(8)}.held")
-    _write_new(mine, _me())
+    text = _me()
+    _write_new(mine, text)
     try:
         for attempt in range(_LOOKS):
             rivals = _rivals(path, mine)
@@ -199,7 +214,7 @@ def _claim(path: Path, out: Path, *, shared: bool) -> _Held:
                 os.utime(mine)
 
     threading.Thread(target=beat, daemon=True).start()
-    return _Held(mine, None, stop)
+    return _Held(mine, None, stop, Claim(out, mine, text, by_age=True))
 
 
 def _write_new(path: Path, content: bytes) -> None:
@@ -216,11 +231,27 @@ def _rivals(path: Path, mine: Path) -> list[Path]:
     found = {*path.parent.glob(pattern), *path.parent.glob("lock.*.held")} - {mine}
     living = []
     for claim in sorted(found):
-        if _alive(claim, mine):
+        if _alive(claim, mine) or not _buried(claim, mine):
             living.append(claim)
-        else:
-            claim.unlink(missing_ok=True)
     return living
+
+
+def _buried(claim: Path, mine: Path) -> bool:
+    """Take a dead claim away, unless its owner came back to life in between: then it is given back.
+
+    Its owner touches it by its name before it writes. Either that was before the renaming, and shows; or it was after it, and fails, so that
+    the owner knows.
+    """
+    grave = claim.with_name(f"{claim.name}.{secrets.token_hex(4)}.dead")
+    try:
+        claim.rename(grave)
+    except FileNotFoundError:
+        return True
+    if _alive(grave, mine):
+        grave.rename(claim)
+        return False
+    grave.unlink(missing_ok=True)
+    return True
 
 
 def _alive(claim: Path, mine: Path) -> bool:
@@ -245,7 +276,8 @@ def runs(pid: int) -> bool:
 
 def _me() -> bytes:
     since = time.strftime("%Y-%m-%d %H:%M")
-    return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode()
+    about = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "token": secrets.token_hex(8)}
+    return json.dumps(about).encode()
 
 
 def _holder(path: Path) -> dict[str, object]:

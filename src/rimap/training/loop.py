@@ -35,6 +35,7 @@ from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import Quadratic, from_state, to_state
 from rimap.estimators.rim.restoring import Restored, restored
 from rimap.estimators.shipped import ANY_SEQUENCE
+from rimap.io.claims import check_claims
 from rimap.io.run_lock import locked
 from rimap.parallel.processes import Processes
 from rimap.signals import signal_models
@@ -195,6 +196,7 @@ def _train(
                     judged = validate(recipe, network, held, fabric.device)
                 if judged["validation_loss"] < least:
                     least = judged["validation_loss"]
+                    check_claims(out)
                     with _averaged(network, average):
                         export(recipe, network, out / f"{recipe.name}{BEST}.onnx", done, judged, len(train_on))
             seconds = (time.perf_counter() - began) / (done - first)
@@ -204,6 +206,7 @@ def _train(
             if progress and fabric.is_global_zero:
                 progress(step)
             if fabric.is_global_zero and (last or done % o.checkpoint_every == 0):
+                check_claims(out)
                 save_checkpoint(out / CHECKPOINT, recipe, network, optimiser, average, done)
                 with _averaged(network, average):
                     factors = (

@@ -75,6 +75,7 @@ def participant(app: App, listener: Listener = SILENT) -> DatasetRun:
     InputError
         If no series can be mapped at all. Single failures are in the result, and in a table in OUT.
     """
+    from rimap.io.claims import check_claims
     from rimap.io.run_lock import locked, remove_leftovers
 
     started = time.perf_counter()
@@ -101,6 +102,7 @@ def participant(app: App, listener: Listener = SILENT) -> DatasetRun:
                     failures.append(outcome)
                     _record(app, files).fail(_written(app, outcome.reason))
                     listener.warn(f"{position} failed: {outcome.reason}")
+        check_claims(request.out)
         if todo:
             remove_leftovers(request.out, subjects if request.participant_labels else ())  # of killed processes
         write_failed(request.out)
@@ -160,6 +162,7 @@ def _sorted(app: App, found: Sequence[SeriesFiles]) -> tuple[list[Task], list[st
     """
     from rimap import __version__
     from rimap.io import check_output
+    from rimap.io.claims import claims_on
 
     todo: list[Task] = []
     kept: list[str] = []
@@ -187,7 +190,7 @@ def _sorted(app: App, found: Sequence[SeriesFiles]) -> tuple[list[Task], list[st
                 )
             except InputError as error:
                 other.append(in_one_line(error))
-        todo.append(Task(request, files, __version__))
+        todo.append(Task(request, files, __version__, claims_on(request.out)))
     if other:
         raise InputError(
             f"{len(other)} of {len(found)} series already have other maps in {app.request.out} ({other[0]}). Replace them with "

@@ -25,16 +25,18 @@ from rimap.workflow.writing import Result
 
 if TYPE_CHECKING:
     from rimap.io import SeriesFiles
+    from rimap.io.claims import Claim
     from rimap.parallel.cluster import ClusterOptions
 
 
 @dataclass(frozen=True)
 class Task:
-    """One series to be mapped, as it is sent to a worker."""
+    """One series to be mapped, as it is sent to a worker, with what the run holds of OUT."""
 
     request: Request
     files: SeriesFiles
     version: str
+    claims: tuple[Claim, ...] = ()
 
 
 def run(
@@ -105,7 +107,9 @@ def work(task: Task, crew: Team | None = None) -> Result:
         For whatever the user can correct.
     """
     from rimap import __version__
+    from rimap.io.claims import adopt
 
+    adopt(task.claims)
     if task.version != __version__:
         raise InputError(
             f"this worker has rimap {__version__}, the run was started by {task.version}. Install the same version."
