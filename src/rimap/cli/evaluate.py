@@ -15,6 +15,9 @@ NO_ARGS_IS_HELP = True
 
 def command(
     experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A name, `all`, or `list`.")],
+    scan: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Your own scans, for test-retest: a BIDS folder, or a file.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--output", "-o", metavar="OUT", help="Folder for the results.")] = None,
     estimators: Annotated[
         str | None,
@@ -36,7 +39,8 @@ def command(
         int | None, typer.Option(metavar="C", min=2, help="Noise draws; the experiment's own number if left out.")
     ] = None,
     scans: Annotated[
-        list[Path] | None, typer.Option(metavar="PATH", help="A repeated scan (repeatability). Give it once a scan.")
+        list[Path] | None,
+        typer.Option(metavar="PATH", help="A repeated scan (repeatability, test-retest). Give it once a scan."),
     ] = None,
     noise_level: Annotated[
         float | None,
@@ -44,6 +48,13 @@ def command(
     ] = None,
     lines: Annotated[
         Path | None, typer.Option(metavar="FILE", help="CSV with x0,y0,x1,y1 in voxels (sharpness, in vivo).")
+    ] = None,
+    sequence: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Signal model of the scans (test-retest).")
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Voxels that count (test-retest); those with signal if left out."),
     ] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Cores of each estimator.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Compute again what is there.")] = False,
@@ -57,6 +68,7 @@ def command(
     \b
     rimap evaluate list
     rimap evaluate monte-carlo -o results --data DIR --workers 2
+    rimap evaluate test-retest bids/ -o results
     rimap evaluate blurriness -o results --estimators mle,rim:universal,rim:runs/mine.onnx
     """
     from rimap.errors import InputError, one_of
@@ -77,13 +89,15 @@ def command(
         raise InputError(f"-o {out}: a folder was expected; this is a file.")
     if noise_level is not None and not noise_level > 0:
         raise InputError(f"--noise-level must be above 0; {noise_level:g} came.")
-    for path in (*(scans or ()), *([lines] if lines else ())):
+    given = (*([scan] if scan else ()), *(scans or ()))
+    for path in (*given, *(p for p in (lines, mask) if p)):
         if not path.exists():
             raise InputError(f"{path}: there is no such file or folder.")
     options = {
         "estimators": tuple(s.strip() for s in (estimators or "").split(",") if s.strip()),
-        "quick": quick, "seed": seed, "data": data, "repeats": repeats, "scans": tuple(scans or ()), "lines": lines,
+        "quick": quick, "seed": seed, "data": data, "repeats": repeats, "scans": given, "lines": lines,
         "noise_level": noise_level, "threads": threads if threads or workers == 1 else 1,
+        "sequence": sequence, "mask": mask,
     }  # fmt: skip
     refused = []
     for name in chosen:

@@ -71,6 +71,10 @@ class Settings:
         Standard deviation of the noise that stands for a repeated scan, as a fraction of the median signal.
     threads
         Of each estimator.
+    sequence
+        Name of the signal model of the scans; as their names and sidecars say if left out.
+    mask
+        File with the voxels that count, for the experiments that take scans.
     """
 
     estimators: tuple[str, ...] = ()
@@ -82,9 +86,11 @@ class Settings:
     lines: Path | None = None
     noise_level: float | None = None
     threads: int | None = None
+    sequence: str | None = None
+    mask: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("data", "lines"):  # text is taken as well
+        for name in ("data", "lines", "mask"):  # text is taken as well
             if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, Path(path))
         object.__setattr__(self, "scans", tuple(Path(s) for s in self.scans))
@@ -96,6 +102,7 @@ class Settings:
         out["data"] = self.data.name if self.data else None
         out["scans"] = [s.name for s in self.scans]
         out["lines"] = self.lines.name if self.lines else None
+        out["mask"] = self.mask.name if self.mask else None
         return out
 
     def data_folder(self, what: str) -> Path:
@@ -295,7 +302,7 @@ def _slug(unit: Unit) -> str:
 
 def _key(experiment: Experiment, settings: Settings) -> str:
     """Return what the pieces of a run share: another seed or another code of the estimators has pieces of its own."""
-    inputs = [_content(p.resolve()) for p in (settings.data, settings.lines, *settings.scans) if p]
+    inputs = [_content(p.resolve()) for p in (settings.data, settings.lines, settings.mask, *settings.scans) if p]
     text = json.dumps([experiment.name, settings.recipe(), inputs, _source()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
