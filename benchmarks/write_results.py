@@ -54,7 +54,8 @@ def command(name: str, recipe: dict[str, object]) -> str:
     options += [f"--repeats {settings['repeats']}"] if settings["repeats"] else []
     options += [f"--seed {settings['seed']}"] if settings["seed"] else []
     options += ["--quick"] if settings["quick"] else []
-    return " ".join(["rimap evaluate", name, "-o OUT", *options])
+    scans = [f"DIR/{scan}" for scan in settings.get("scans") or ()]
+    return " ".join(["rimap evaluate", name, *scans, "-o OUT", *options])
 
 
 if __name__ == "__main__":

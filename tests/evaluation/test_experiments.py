@@ -228,9 +228,22 @@ def test_without_an_mle_nothing_differs_from_it(tmp_path: Path, shared_data: Pat
     assert {r["metric"] for r in rows} == {"cv"}
 
 
+@pytest.mark.parametrize("name", ["phantom", "repeatability", "test-retest"])
+def test_experiments_on_scans_run_without_any(name: str, out: Path) -> None:
+    """On simulated ones, whose T1 the estimators find; the summary says so."""
+    found = _quick(name, out, ("nlls", "mle"))
+    assert found.summary.startswith("Simulated scans, because no data were given")
+    if name == "phantom":
+        inside = [r for r in select(found.table, metric="bias", estimator="mle") if 80 <= r["nominal"] <= 710]
+        assert len(inside) == 7 and all(abs(r["q50"]) < 2 for r in inside)
+    if name == "test-retest":
+        z = select(found.table, metric="z", estimator="nlls", region="foreground")
+        assert len(z) == 2 and all((r["q75"] - r["q25"]) / 1.349 == pytest.approx(1, abs=0.15) for r in z)
+
+
 def test_data_that_are_missing_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--data"):
-        run(ALL["phantom"], Settings(estimators=("mle",), quick=True), tmp_path)
+        run(ALL["phantom"], Settings(estimators=("mle",), quick=True, data=tmp_path), tmp_path)
     with pytest.raises(InputError, match="none of the estimators"):
         run(ALL["timing"], Settings(estimators=("rim:nobody",), quick=True), tmp_path)
 

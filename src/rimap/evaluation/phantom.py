@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,8 +13,9 @@ from rimap.evaluation import figures as draw
 from rimap.evaluation.choice import fitting
 from rimap.evaluation.experiment import Experiment, Part, Settings, Unit, estimator_of
 from rimap.evaluation.repeats import Repeats
-from rimap.evaluation.scans import PHANTOM, Regions, phantom, repeat_scan
+from rimap.evaluation.scans import PHANTOM, PhantomScan, Regions, phantom, repeat_scan
 from rimap.evaluation.scenes import repeats_of
+from rimap.evaluation.simulated_scans import SAID, simulated_phantom
 from rimap.evaluation.tables import Row, distinct, select, spread, text_table
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ PAPER = {"rim": (1.34, 3.21), "mle": (1.71, 7.56), "resnet": (31.06, 7.5)}
 
 
 class Phantom(Experiment):
-    """Public scans of another phantom of the same kind, once each; noise of the scan's own level stands for repeats.
+    """Public scans of another phantom of the same kind, once each, or simulated ones; noise of the scan's own level stands for repeats.
 
     Deviations
     ----------
@@ -72,7 +74,7 @@ class Phantom(Experiment):
                 scan = part["scan"][model.time_index][where].astype(float)
                 here = {
                     "scan": name, "quantity": model.time.name, "estimator": spec, "sphere": n,
-                    "nominal": nominal, "in_range": int(times.min() <= nominal <= times.max()), "repeats": r.n,
+                    "nominal": nominal, "source": "scanned" if settings.data else "simulated", "in_range": int(times.min() <= nominal <= times.max()), "repeats": r.n,
                     "sigma": float(part["sigma"]), "spatial": float(np.std(scan, ddof=1) / np.mean(scan) * 100),
                     "scan_bias": float((np.mean(scan) / nominal - 1) * 100), "unit": "%",
                 }  # fmt: skip
@@ -103,7 +105,8 @@ class Phantom(Experiment):
                 )  # fmt: skip
         C = int(table[0]["repeats"])
         return (
-            f"Means over all pixels of the spheres within the times' range, C = {C}, %\n\n"
+            (SAID + "\n\n" if table[0].get("source") == "simulated" else "")
+            + f"Means over all pixels of the spheres within the times' range, C = {C}, %\n\n"
             + text_table(
                 ["scan", "estimator", "bias", "abs. bias of spheres", "paper's bias", "CV", "paper's CV", "spatial SD"],
                 body,
@@ -130,7 +133,14 @@ def _judged(table: Sequence[Row]) -> str:
 
 def _regions(settings: Settings, name: str) -> Regions:
     scan = next(s for s in PHANTOM if s.name == name)
+    if settings.data is None:
+        return _simulated(settings.seed, scan)
     return phantom(settings.data_folder("nist_phantom"), scan)
+
+
+@lru_cache(maxsize=4)
+def _simulated(seed: int, scan: PhantomScan) -> Regions:
+    return simulated_phantom(Settings(seed=seed), scan)
 
 
 def _mean(rows: Sequence[Row], column: str) -> float:

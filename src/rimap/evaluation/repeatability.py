@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from rimap.evaluation.experiment import Experiment, Part, Settings, Unit, estima
 from rimap.evaluation.repeats import Repeats
 from rimap.evaluation.scans import brain, given_scans, repeat_given, repeat_scan
 from rimap.evaluation.scenes import repeats_of
+from rimap.evaluation.simulated_scans import SAID, simulated_brain
 from rimap.evaluation.tables import Row, distinct, select, spread, text_table
 from rimap.series import WeightedSeries
 
@@ -33,7 +35,7 @@ PAPER_T2 = {"rim": 2.36, "resnet": 32.2}
 
 
 class Repeatability(Experiment):
-    """Repeated scans if they are given (`--scans`), else one scan and noise of a stated level added C times.
+    """Repeated scans if they are given (`--scans`), else one scan (simulated without `--data`) and noise of a stated level added C times.
 
     Deviations
     ----------
@@ -78,7 +80,8 @@ class Repeatability(Experiment):
             regions = {"head": np.ones(of_mle.shape, bool), "brain-like": (of_mle > low) & (of_mle < high)}
             for region, where in regions.items():
                 here = {
-                    "quantity": quantity, "estimator": spec, "region": region, "repeats": r.n,
+                    "quantity": quantity, "source": "scanned" if settings.data or settings.scans else "simulated", "estimator": spec,
+                    "region": region, "repeats": r.n,
                     "added_sigma": float(part["sigma"]),
                     "noise": "repeated scans" if not part["sigma"] else f"added, {settings.noise_level or LEVEL:g}",
                 }  # fmt: skip
@@ -131,7 +134,8 @@ class Repeatability(Experiment):
                     *((d[0]["mean"], d[0]["q50"]) if d else ("", "")), str(paper_d),
                 ]
             )  # fmt: skip
-        return f"Repeats: {table[0]['noise']}, C = {int(table[0]['repeats'])}\n\n" + text_table(
+        simulated = SAID + "\n\n" if table[0].get("source") == "simulated" else ""
+        return f"{simulated}Repeats: {table[0]['noise']}, C = {int(table[0]['repeats'])}\n\n" + text_table(
             [
                 "T", "region", "estimator", "median CV, %", "mean CV, %", "paper's mean CV", "mean difference from MLE, ms",
                 "median, ms", "paper's mean",
@@ -153,7 +157,14 @@ def _scans(settings: Settings, quantity: str) -> list[WeightedSeries]:
     sequence = "ir" if quantity == "T1" else "t2"
     if settings.scans:
         return given_scans(settings, sequence)
+    if settings.data is None:
+        return [_simulated(settings.seed, settings.quick, sequence)]
     return [brain(settings.data_folder("brain_in_vivo"), sequence)]
+
+
+@lru_cache(maxsize=2)
+def _simulated(seed: int, quick: bool, sequence: str) -> WeightedSeries:
+    return simulated_brain(Settings(seed=seed, quick=quick), sequence)
 
 
 def _cropped(maps: NDArray[Any]) -> NDArray[Any]:

@@ -35,6 +35,8 @@ class PhantomScan:
         Which array the values are of: ``T1`` or ``T2`` reference.
     skip_first
         Echoes left out (the first echo of a MESE is too bright).
+    layout, tesla
+        The array by its name in `rimap.evaluation.references`, and the field strength: what a simulation of the scan has.
     """
 
     name: str
@@ -42,13 +44,15 @@ class PhantomScan:
     sequence: str
     spheres: str
     skip_first: int = 0
+    layout: str = "nist-t1"
+    tesla: float = 3.0
 
 
 PHANTOM = (
     PhantomScan("T1, 3 T", "sub-philips3TplateT1", "ir", "T1"),
-    PhantomScan("T1, 1.5 T", "sub-siemens1p5TplateT1", "ir", "T1"),
+    PhantomScan("T1, 1.5 T", "sub-siemens1p5TplateT1", "ir", "T1", tesla=1.5),
     PhantomScan("T2, 3 T, T1 array", "sub-philips3TplateT1", "t2", "T2", 1),
-    PhantomScan("T2, 3 T, T2 array", "sub-philips3TplateT2", "t2", "T2", 1),
+    PhantomScan("T2, 3 T, T2 array", "sub-philips3TplateT2", "t2", "T2", 1, layout="nist-t2"),
 )
 
 
