@@ -1,11 +1,11 @@
-"""The one array-API helper: the same physics serves NumPy and torch."""
+"""What arrays of any kind need: one namespace, so that the same physics serves NumPy and torch, and every so many'th value."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import array_api_compat
 import numpy as np
@@ -16,6 +16,8 @@ _COMPLEX_STEP = 1e-30
 
 #: A NumPy array or a torch tensor.
 Array = Any
+#: A sequence whose slices are of its own kind.
+Sliced = TypeVar("Sliced", bound=Any)
 
 
 def is_torch(x: object) -> bool:
@@ -46,6 +48,29 @@ def floating(x: Any, like: Any = None) -> Array:
         return x if x.is_floating_point() else x.double()
     x = np.asarray(x)
     return x if np.issubdtype(x.dtype, np.inexact) else x.astype(np.float64)  # complex: the step of a derivative
+
+
+def stride(count: int, most: int) -> int:
+    """Return the step that leaves at most so many of `count` values, evenly: the least one."""
+    return -(-count // most) or 1
+
+
+def at_most(values: Sliced, most: int) -> Sliced:
+    """Return every so many'th value: at most so many, evenly over all.
+
+    >>> at_most(list(range(10)), 4), at_most([1, 2], 4)
+    ([0, 3, 6, 9], [1, 2])
+    """
+    return values[:: stride(len(values), most)]
+
+
+def at_least(values: Sliced, least: int) -> Sliced:
+    """Return every so many'th value: at least so many, if there are, and less than twice as many.
+
+    >>> at_least(list(range(10)), 4), at_least([1, 2], 4)
+    ([0, 2, 4, 6, 8], [1, 2])
+    """
+    return values[:: max(1, len(values) // least)]
 
 
 def column(x: Any, like: Array) -> Array:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rimap import card
 from rimap.advice import notes_of, warnings_of
+from rimap.arrays import at_most
 from rimap.correlation import NoiseCorrelation
 from rimap.derived import depends_on, derived_map, derived_sd
 from rimap.foreground import HOW_OF_MAPS, Region, foreground
@@ -256,7 +257,7 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
         images): air has values too, and would set window and medians.
         """
         use = np.flatnonzero(np.isin(self.status, (Status.OK, Status.AT_BOUND)))
-        use = use[:: -(-len(use) // 100_000) or 1]
+        use = at_most(use, 100_000)
         if not len(use) or self.noise is None or self.noise.sigma is None:
             return use
         sigma = self.noise.sigma if np.ndim(self.noise.sigma) == 0 else np.asarray(self.noise.sigma).reshape(-1)[use]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaincinv
 
+from rimap.arrays import at_most, stride
 from rimap.foreground import otsu
 from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -93,7 +94,7 @@ def _from_residuals(
     known = has(maps.status, (Status.OK, Status.AT_BOUND))
     if not known.any():
         return _UNKNOWN
-    some: Any = slice(None, None, _step(known.size)) if known.all() else _thin(np.flatnonzero(known))
+    some: Any = slice(None, None, stride(known.size, SAMPLE)) if known.all() else at_most(np.flatnonzero(known), SAMPLE)
     if rms is None:
         voxels = np.arange(known.size)[some] if isinstance(some, slice) else some
         rms = np.sqrt((values_at(series, voxels) ** 2).mean(0))
@@ -135,7 +136,7 @@ def dark_below(rms: Floats) -> float:
     """Return the root mean square that separates the object from air: Otsu's threshold of the square root of the power, if there are two kinds."""
     from rimap.estimators.sigma_kernels import histogram, split_sums  # numba is slow to import
 
-    rms = rms[:: -(-len(rms) // _FEWER) or 1]
+    rms = at_most(rms, _FEWER)
     top = quantile(rms, 0.98)
     finite = np.isfinite(rms)
     x = np.sqrt(rms if finite.all() else rms[finite])
@@ -159,7 +160,7 @@ def sigma_from_background(series: WeightedSeries) -> float:
     accepted where enough voxels agree and the spread of their values is that of the distribution.
     """
     where = np.ones(series.shape, bool) if series.mask is None else ~series.mask
-    voxels = _thin(np.flatnonzero(where))
+    voxels = at_most(np.flatnonzero(where), SAMPLE)
     if not len(voxels):
         return float("nan")
     S = values_at(series, voxels)
@@ -210,14 +211,6 @@ def quantile(x: Floats, q: float) -> float:
         return float(np.quantile(x, q))
     pair = np.partition(near, (k - below, k - below + 1))[k - below : k - below + 2]
     return float(pair[0] + (place - k) * (pair[1] - pair[0]))
-
-
-def _thin(voxels: NDArray[np.intp]) -> NDArray[np.intp]:
-    return voxels[:: _step(len(voxels))]
-
-
-def _step(voxels: int) -> int:
-    return -(-voxels // SAMPLE) or 1
 
 
 def values_at(series: WeightedSeries, voxels: NDArray[np.intp]) -> NDArray[np.float64]:

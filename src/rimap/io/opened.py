@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap import advice
+from rimap.arrays import stride
 from rimap.errors import InputError
 from rimap.io.empty import left_out
 from rimap.io.grid import affine_of, placed_first
@@ -316,7 +317,7 @@ class OpenSeries:
 
 def _some(n: int) -> slice:
     """Return which of `n` planes to look at."""
-    step = -(-n // _LOOK_AT)
+    step = stride(n, _LOOK_AT)
     return slice(step // 2, n, step)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.advice import note
+from rimap.arrays import at_least
 from rimap.correlation import NoiseCorrelation
 from rimap.errors import InputError
 from rimap.foreground import Region
@@ -432,7 +433,7 @@ def _same_images(series: WeightedSeries, maps: ParameterMaps, most: int = 2000) 
     if maps.residual is None:
         return True
     use = np.flatnonzero((maps.status == Status.OK) & np.isfinite(maps.residual) & np.isfinite(maps.kappa).all(0))
-    use = use[:: max(1, len(use) // most)]
+    use = at_least(use, most)
     if not len(use):
         return True
     S = series.images.reshape(len(series.images), -1)[:, use].astype(float)

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from rimap.arrays import at_most
 from rimap.estimators.nlls.estimator import least_squares
 from rimap.registration.edges import rough_shifts
 from rimap.registration.motion import Floats, Motion
@@ -267,7 +268,7 @@ def _step(
     longest = _LONGEST * level.voxel[list(level.axes)].min()
     u *= np.minimum(1, longest / np.maximum(np.linalg.norm(u, axis=1, keepdims=True), 1e-30))
     w *= np.minimum(1, _WIDEST / np.maximum(np.linalg.norm(w, axis=1, keepdims=True), 1e-30))
-    return u, w, sd, x[:: -(-len(x) // _POINTS)] + motion.centre
+    return u, w, sd, at_most(x, _POINTS) + motion.centre
 
 
 def _fit(series: WeightedSeries, threads: int | None) -> tuple[Floats, NDArray[np.bool_], list[int]] | None:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from rimap.arrays import at_most
 from rimap.registration.motion import Floats
 
 #: A correlation must be as high, and so much above that of no shift, to count.
@@ -31,7 +32,7 @@ def rough_shifts(images: Floats, axes: tuple[int, ...]) -> NDArray[np.int64]:
     passive = tuple(a for a in range(3) if a not in axes)
     near = np.asarray(inside.any(axis=passive, keepdims=True))
     best, shifts = -np.inf, np.zeros((len(images), 3), dtype=int)
-    for reference in spectra[:: -(-len(spectra) // _REFERENCES)]:
+    for reference in at_most(spectra, _REFERENCES):
         lags, highest, still = np.zeros_like(shifts), np.zeros(len(images)), np.zeros(len(images))
         for n, spectrum in enumerate(spectra):  # one at a time: of a large volume all would not fit
             correlation = fft.irfftn(spectrum * reference.conj(), s=[shape[a] for a in axes], axes=axes)

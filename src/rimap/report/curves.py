@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.arrays import at_least
 from rimap.signals.base import SignalModel
 
 Array = NDArray[np.float64]
@@ -230,7 +231,7 @@ def _enough_nodes(
         return axis
     few = {name: x[:4] for name, x in places.items()}
     tests = np.linspace(0, 1, 4 * NODES_TO_TRY[-1] + 1)[1::2]  # midway between nodes and elsewhere
-    tests = tests[:: max(1, len(tests) // 97)]
+    tests = at_least(tests, 97)
 
     def along(values: Array) -> Array:
         """Return the columns (P, K, 4, M) at M values of the axis."""

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap import colours
+from rimap.arrays import at_least
 from rimap.quantities import Quantity, is_relaxation, kind_of, quantities_of, values_of
 from rimap.report.curves import VISIBLE_ERROR, SignalTable, signal_table
 from rimap.series import ParameterMaps, WeightedSeries
@@ -27,6 +28,8 @@ from rimap.slices import edges_mm, extent, planes_of, volume
 
 #: Characters of base64 that a voxel takes in each map at most, measured on noise.
 _PER_VALUE = 2.4
+#: So many values tell how images are spread: their window, and the step in which they are stored.
+_OF_VALUES = 200_000
 NOT_SHOWN = 255
 
 
@@ -244,7 +247,7 @@ def _images(
         r[n] = volume(series.images[n])[box][shown]
         if table is not None and fitted is not None:
             r[n] -= fitted(int(table.images[n]))
-    sample = r.reshape(-1)[:: max(1, r.size // 200_000)]
+    sample = at_least(r.reshape(-1), _OF_VALUES)
     sample = sample[np.isfinite(sample)]
     if not sample.size:
         return None
@@ -278,7 +281,7 @@ def _bits(x: NDArray[Any]) -> float:
 
 def image_window(series: WeightedSeries) -> dict[str, float]:
     """Return the grey window of the images, from a share of their values."""
-    values = series.images.reshape(-1)[:: max(1, series.images.size // 200_000)]
+    values = at_least(series.images.reshape(-1), _OF_VALUES)
     values = values[np.isfinite(values)]
     low, high = colours.window(values, low=None if (values < 0).any() else 0.0, upper=0.995)
     return {"low": low, "high": high}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rimap import foreground
 from rimap.advice import ordered
+from rimap.arrays import stride
 from rimap.correlation import NoiseCorrelation
 from rimap.errors import InputError
 from rimap.estimators import sigma
@@ -221,11 +222,11 @@ def estimate(
             done.status[..., a:b] = maps.status
         done.maps.write((a, b), maps)
     head = replace(head, noise=noise, sigma_source=source)
-    every = np.arange(0, done.status.size, -(-done.status.size // _SAMPLE))
-    where = np.unravel_index(every, done.status.shape)
+    thinly = np.arange(0, done.status.size, stride(done.status.size, _SAMPLE))
+    where = np.unravel_index(thinly, done.status.shape)
     thin = _maps_at(done, where)
     thin = replace(thin, noise=_noise_at(noise, where), estimator=squares.name)
-    some = _series_at(done, every)[0]
+    some = _series_at(done, thinly)[0]
     told = (*found, *missing.advice(model))
     air = np.asarray(thin.status == Status.NO_SIGNAL)
     if some:
@@ -347,7 +348,7 @@ def _noise(done: Slabwise) -> tuple[Noise, str, tuple[str, ...]]:
 
 
 def _thinned(wanted: Callable[[NDArray[np.uint8]], NDArray[np.bool_]], status: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Return every so many'th voxel that is wanted: `_thin(np.flatnonzero(…))`, in little memory."""
+    """Return every so many'th voxel that is wanted: `at_most(np.flatnonzero(…), SAMPLE)`, in little memory."""
     flat = status.reshape(-1)
 
     def blocks() -> Iterator[tuple[int, NDArray[np.bool_]]]:
@@ -355,7 +356,7 @@ def _thinned(wanted: Callable[[NDArray[np.uint8]], NDArray[np.bool_]], status: N
             yield i, wanted(flat[i : i + _BLOCK])
 
     total = sum(int(w.sum()) for _, w in blocks())
-    step, before, found = -(-total // sigma.SAMPLE) or 1, 0, [np.empty(0, np.intp)]
+    step, before, found = stride(total, sigma.SAMPLE), 0, [np.empty(0, np.intp)]
     for i, w in blocks():
         here = np.flatnonzero(w)
         found.append(here[(-before) % step :: step] + i)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.advice import Advice, Weight
+from rimap.arrays import at_most
 from rimap.estimators.checks.census import Census
 from rimap.estimators.checks.noise_floor import BRIGHT, WITH_VALUE
 from rimap.estimators.sigma import quantile
@@ -34,8 +35,7 @@ def field_warnings(series: WeightedSeries, maps: ParameterMaps, census: Census) 
 
 def _object(maps: ParameterMaps, census: Census) -> NDArray[np.intp]:
     """Return (some of) the voxels with a value and much signal: in air a field is what noise makes it."""
-    use = np.flatnonzero(has(maps.status, WITH_VALUE))
-    use = use[:: -(-len(use) // _SAMPLE) or 1]
+    use = at_most(np.flatnonzero(has(maps.status, WITH_VALUE)), _SAMPLE)
     peak = census.brightest.reshape(-1)[use].astype(float)
     return np.asarray(use[peak > BRIGHT * quantile(peak, 0.98)]) if len(use) else use
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.advice import unreliable
+from rimap.arrays import at_most
 from rimap.series import WeightedSeries
 from rimap.signals.base import FIELD, SignalModel
 
@@ -106,7 +107,7 @@ def _of_air(images: NDArray[Any], air: NDArray[np.bool_], signed: bool) -> Float
     where = np.flatnonzero(air)
     if len(where) < _AIR:
         return None
-    where = where[:: -(-len(where) // _OF_AIR)]
+    where = at_most(where, _OF_AIR)
     places = np.unravel_index(where, air.shape)
     values = np.stack([image[places] for image in images])
     values = values[:, (values != 0).all(0)]

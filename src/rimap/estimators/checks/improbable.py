@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.arrays import at_most
 from rimap.estimators.sigma import chi2, quantile
 
 #: A residual that noise alone exceeds in less than this share of voxels contradicts the model.
@@ -77,8 +78,7 @@ def usual_misfit(squares: Any, sigma: Any, free: int) -> float:
     """Return by which factor the χ² of the median voxel exceeds its expectation, at least 1."""
     ratio = _ratio(squares, sigma).reshape(-1)
     known = np.isfinite(ratio)
-    ratio = ratio if known.all() else ratio[known]
-    ratio = ratio[:: -(-len(ratio) // SAMPLE) or 1]
+    ratio = at_most(ratio if known.all() else ratio[known], SAMPLE)
     if not len(ratio) or free < 1:
         return 1.0
     return max(1.0, quantile(ratio, 0.5) / chi2(0.5, free))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.advice import ordered
+from rimap.arrays import at_most
 from rimap.estimators.base import as_many_as_parameters, conditioning_warnings, model_warnings
 from rimap.estimators.checks.background import Levels, background
 from rimap.estimators.checks.census import Census
@@ -82,12 +83,11 @@ class Usual:
             sigma = sigma if np.ndim(sigma) == 0 else np.asarray(sigma)[..., planes]
         some = has(status, _ESTIMATED)
         estimated = power.reshape(-1) if some.all() else power[some]
-        levels = Levels(estimated[:: -(-len(estimated) // SAMPLE) or 1])
+        levels = Levels(at_most(estimated, SAMPLE))
         N, misfit = maps.model.n_images, 1.0
         free = N - fit.estimated
         if residual is not None and free > 0 and not np.isnan(sigma).all():
-            good = np.flatnonzero(some & (power > _OF_BRIGHT * levels.bright))
-            good = good[:: -(-len(good) // SAMPLE) or 1]
+            good = at_most(np.flatnonzero(some & (power > _OF_BRIGHT * levels.bright)), SAMPLE)
             sigma = np.asarray(sigma, float)
             sigma = sigma if sigma.ndim == 0 else sigma.reshape(-1)[good]
             squares = N * residual.reshape(-1)[good].astype(float) ** 2

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.advice import unreliable
+from rimap.arrays import at_most
 from rimap.estimators.checks.census import Census
 from rimap.estimators.checks.gains import Bright, gain_warnings
 from rimap.estimators.checks.noise_floor import BRIGHT
@@ -130,10 +131,10 @@ def _bright(maps: ParameterMaps, census: Census) -> NDArray[np.intp]:
     known = np.flatnonzero(has(status[::step], WITH_VALUE)) * step
     if len(known) < _SAMPLE < status.size:  # a small mask
         known = np.flatnonzero(has(status, WITH_VALUE))
-        known = known[:: -(-len(known) // _AMONG) or 1]
+        known = at_most(known, _AMONG)
     peak = census.brightest.reshape(-1)[known].astype(float)
     bright = known[peak > BRIGHT * quantile(peak, 0.98)] if len(known) else known
-    return bright[:: -(-len(bright) // _SAMPLE) or 1]
+    return at_most(bright, _SAMPLE)
 
 
 def misfit(S: NDArray[np.float64], residual: NDArray[np.float64], T: NDArray[np.float64]) -> Misfit:

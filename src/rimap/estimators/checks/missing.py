@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import minimum_filter, uniform_filter
 
 from rimap.advice import Advice, Weight
+from rimap.arrays import stride
 from rimap.estimators.checks.areas import areas
 from rimap.estimators.checks.census import Census
 from rimap.estimators.checks.clipping import MANY, PILE, Clipping
@@ -240,7 +241,7 @@ def sample_of_planes(shape: tuple[int, ...]) -> Any:
     """Return which planes of the last of three axes stand for the whole; all of a slice or a list."""
     if len(shape) < 3:
         return slice(None)
-    step = -(-shape[2] // _PLANES)
+    step = stride(shape[2], _PLANES)
     return np.arange(step // 2, shape[2], step)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.arrays import at_most
 from rimap.estimators.sigma import quantile
 from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -48,8 +49,7 @@ def _mixtures(model: SignalModel, series: WeightedSeries, maps: ParameterMaps) -
     """Return the signals of mixtures with norm 1, (number of mixtures, N)."""
     from rimap.estimators.checks.mixture_kernels import mix  # numba is slow to import
 
-    good = np.flatnonzero(has(maps.status, (Status.OK,)))
-    good = good[:: -(-len(good) // _SAMPLE) or 1]
+    good = at_most(np.flatnonzero(has(maps.status, (Status.OK,))), _SAMPLE)
     kappa = np.asarray(maps.kappa.reshape(len(maps.kappa), -1)[:, good], float)
     if not np.isfinite(kappa).all():
         kappa = kappa[:, np.isfinite(kappa).all(0)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.arrays import bessel_e
+from rimap.arrays import at_most, bessel_e, stride
 from rimap.estimators.sigma import quantile
 from rimap.likelihood import Gaussian, Rician
 from rimap.maps import has
@@ -54,9 +54,9 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
         known &= np.isfinite(sigma)
     else:
         sigma = np.broadcast_to(np.asarray(noise.sigma, float), known.shape)
-    step = -(-int(known.sum()) // _SAMPLE) or 1
+    step = stride(int(known.sum()), _SAMPLE)
     at = np.arange(0, known.size, step) if known.all() else np.flatnonzero(known)[::step]
-    few = at[:: -(-len(at) // _FEW) or 1]
+    few = at_most(at, _FEW)
     off = np.sort(_seen(model, maps, sigma[few], few)[3])
     lower, middle, upper = (off[(len(off) - 1) * q // 4] for q in (1, 2, 3))
     if not middle + 3 * (upper - lower) / len(off) ** 0.5 > limit:  # a few tell that the median is below

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.advice import Advice, note
+from rimap.arrays import at_least
 from rimap.errors import InputError
 from rimap.estimators.base import (
     Estimator,
@@ -226,6 +227,6 @@ def _at(sigma: Any, voxels: NDArray[np.intp]) -> Any:
 
 def _rms(series: WeightedSeries, voxels: NDArray[np.intp]) -> float:
     """Return the root mean square of the images over (some of) the voxels."""
-    some = voxels[:: max(1, len(voxels) // 20_000)]
+    some = at_least(voxels, 20_000)
     where = np.unravel_index(some, series.shape)
     return float(np.sqrt(np.mean([np.mean(np.square(image[where], dtype=np.float64)) for image in series.images])))

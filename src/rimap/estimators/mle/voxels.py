@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.arrays import at_least
 from rimap.estimators.mle.information import N_COLUMNS, information
 from rimap.estimators.mle.profile import Extra, Found, Shape, highest_u, profile_gaussian, search_rival, search_u
 from rimap.estimators.mle.rician import least_rician, profile_rician
@@ -289,7 +290,7 @@ class Voxels:
             return self
         power = np.einsum("vn,vn->v", self.S, self.S)
         strong = np.flatnonzero(power >= np.median(power))
-        return self.some(strong[:: max(1, len(strong) // n)])
+        return self.some(at_least(strong, n))
 
 
 def _slices(start: int, stop: int) -> list[slice]:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.arrays import at_most
 from rimap.estimators.sigma import SAMPLE, air_power, dark_below, quantile, values_at
 from rimap.likelihood import Rician
 from rimap.maps import has
@@ -57,14 +58,14 @@ def calibrated(
     """
     assert maps.residual is not None
     known = np.flatnonzero(has(maps.status, (Status.OK, Status.AT_BOUND)))
-    known = known[:: -(-len(known) // SAMPLE) or 1]
+    known = at_most(known, SAMPLE)
     if rms is None:
         rms = np.sqrt((values_at(series, known) ** 2).mean(0))
     else:
         rms = rms.reshape(-1)[known]
     chosen = rms > max(dark_below(rms), np.sqrt(air_power(series.model)) * sigma)
     some = np.flatnonzero(chosen)
-    some = some[:: -(-len(some) // _VOXELS) or 1]
+    some = at_most(some, _VOXELS)
     if len(some) < _FEWEST:
         return sigma
     place = np.unravel_index(known[some], series.shape)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.arrays import at_least
 from rimap.estimators.correlated import window_of
 from rimap.estimators.mle.estimator import PRECISION
 from rimap.estimators.mle.shared import variance_inflation
@@ -191,12 +192,10 @@ def _one_field(series: WeightedSeries, pool: Executor) -> Array:
     """Return the one field that is best for some strong voxels, everywhere."""
     unit, noise = unit_of(series), series.noise or Gaussian()
     flat = series.images.reshape(len(series.images), -1)
-    usable = np.flatnonzero(series.selected.reshape(-1))
-    usable = usable[:: max(1, len(usable) // (4 * N_FIRST))]
+    usable = at_least(np.flatnonzero(series.selected.reshape(-1)), 4 * N_FIRST)
     S = neutral(flat[:, usable], unit)
     power = (S**2).sum(0)
-    strong = np.flatnonzero(power >= np.median(power))
-    strong = strong[:: max(1, len(strong) // N_FIRST)]
+    strong = at_least(np.flatnonzero(power >= np.median(power)), N_FIRST)
     S = np.ascontiguousarray(S[:, None, :, None][:, :, strong])
     known = {
         name: np.reshape(v, -1)[usable][strong][None, :, None] if np.ndim(v) else v
