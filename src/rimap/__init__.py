@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 #: Public name -> the module that has it. Loaded on first use, so that `import rimap` costs nothing.
 _NAMES = {
     "read": "rimap.workflow.reading",
+    "Reading": "rimap.io.reading",
     "write": "rimap.io.write",
     "WeightedSeries": "rimap.series",
     "ParameterMaps": "rimap.maps",
@@ -67,6 +68,7 @@ if TYPE_CHECKING:  # what type checkers see; tests/test_ways_in.py holds it to _
     from rimap.estimators.nlls.estimator import NLLS as NLLS
     from rimap.estimators.resnet.estimator import ResNet as ResNet
     from rimap.estimators.rim.estimator import RIM as RIM
+    from rimap.io.reading import Reading as Reading
     from rimap.io.write import write as write
     from rimap.likelihood import Gaussian as Gaussian
     from rimap.likelihood import Rician as Rician

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_type_hints
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 import rimap
 from rimap.errors import InputError
 from rimap.io import find_series, read_labels, read_mask
+from rimap.io.reading import Reading, ReadingOptions
 from rimap.workflow.reading import read
 
 LABELS = {
@@ -321,3 +324,16 @@ def test_links_are_read_where_they_stand(tmp_path: Path, build: SimpleNamespace)
     (series,) = find_series(tmp_path / "raw")
     assert series.dataset == tmp_path / "raw"
     assert series.load().model.tau == build.TI
+
+
+def test_how_to_read_is_a_value_whose_fields_are_keywords_too(bids: Path) -> None:
+    assert {f.name for f in fields(Reading)} == set(get_type_hints(ReadingOptions))
+    how = Reading(sequence="t2", skip_first=2)
+    series, alike = read(bids / "sub-01", how), read(bids / "sub-01", sequence="t2", skip_first=2)
+    assert (
+        series.model == alike.model
+        and series.model.n_images == len(read(bids / "sub-01", how, skip_first=0).model.times) - 2
+    )
+    np.testing.assert_array_equal(series.images, alike.images)
+    with pytest.raises(InputError, match="expected skip_first, got 'skip_frst'"):
+        read(bids / "sub-01", skip_frst=2)  # type: ignore[call-arg]

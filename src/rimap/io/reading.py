@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from numpy.typing import NDArray
 
@@ -15,6 +15,8 @@ from rimap.likelihood import Noise
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reading:
     """How a series is to be read. What is left out is read from the files, or chosen.
+
+    Every field is a keyword of `rimap.read` too. A `Reading` is for several series that are read alike.
 
     Parameters
     ----------
@@ -29,9 +31,10 @@ class Reading:
         Parameters that are known, by name: a file, a number, or an array (*X). Without a file for B1, that of the data
         set (TB1map of the same subject and session) is used if there is one.
     sequence
-        A signal model by name, if suffix and sidecars do not say it or are to be read as another one.
+        A signal model by name, if suffix and sidecars do not say it or are to be read as another one. `rimap.read` decides
+        between the models that describe such a series (``t2`` or ``mese``) if it is left out.
     mask
-        A file or an array (*X); ``"auto"`` for the voxels with signal.
+        A file, an array (*X), a tensor or a nibabel image; ``"auto"`` for the voxels with signal.
     noise
         `Gaussian(…)` or `Rician(…)`.
     skip_first
@@ -50,6 +53,20 @@ class Reading:
     noise: Noise | None = None
     skip_first: int = 0
     signed: bool | None = None
+
+
+class ReadingOptions(TypedDict, total=False):
+    """The fields of `Reading` as keywords: for type checkers and editors."""
+
+    times_ms: Iterable[float] | None
+    tr_ms: float | Iterable[float] | None
+    settings: Mapping[str, Any] | None
+    given: Mapping[str, Any] | None
+    sequence: str | None
+    mask: Any
+    noise: Noise | None
+    skip_first: int
+    signed: bool | None
 
 
 #: Everything as the files say.

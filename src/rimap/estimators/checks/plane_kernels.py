@@ -33,23 +33,20 @@ def along_row(column: Array, step: int, half: int, to: Array) -> None:
 
 
 @njit(error_model="numpy")
-def square_sums(x: Array, step: int, half: int, out: Array) -> None:
-    """Write the sum of x over the (2 half + 1)² voxels around each one."""
-    P, R, C = x.shape
-    column = np.empty(C, out.dtype)
-    for p in range(P):
-        for r in range(R):
-            column[:] = 0
-            for k in range(max(r - half, 0), min(r + half + 1, R)):
-                row = x[p, k]
-                for c in range(C):
-                    column[c] += row[c]
-            along_row(column, step, half, out[p, r])
+def largest_along_row(column: Array, step: int, half: int, to: Array) -> None:
+    """Write the largest of each value and its neighbours in a row, `half` on either side."""
+    C = column.shape[0]
+    to[:] = column
+    for k in range(1, half + 1):
+        for c in range(k * step, C):
+            to[c] = max(to[c], column[c - k * step])
+        for c in range(C - k * step):
+            to[c] = max(to[c], column[c + k * step])
 
 
 @njit(error_model="numpy")
-def square_maxima(x: Array, step: int, half: int, out: Array) -> None:
-    """Write the largest x ≥ 0 of the (2 half + 1)² voxels around each one."""
+def over_squares(x: Array, step: int, half: int, largest: bool, out: Array) -> None:
+    """Write the sum of x over the (2 half + 1)² voxels around each one, or the largest one of x ≥ 0."""
     P, R, C = x.shape
     column = np.empty(C, out.dtype)
     for p in range(P):
@@ -57,15 +54,16 @@ def square_maxima(x: Array, step: int, half: int, out: Array) -> None:
             column[:] = 0
             for k in range(max(r - half, 0), min(r + half + 1, R)):
                 row = x[p, k]
-                for c in range(C):
-                    column[c] = max(column[c], row[c])
-            to = out[p, r]
-            to[:] = column
-            for k in range(1, half + 1):
-                for c in range(k * step, C):
-                    to[c] = max(to[c], column[c - k * step])
-                for c in range(C - k * step):
-                    to[c] = max(to[c], column[c + k * step])
+                if largest:
+                    for c in range(C):
+                        column[c] = max(column[c], row[c])
+                else:
+                    for c in range(C):
+                        column[c] += row[c]
+            if largest:
+                largest_along_row(column, step, half, out[p, r])
+            else:
+                along_row(column, step, half, out[p, r])
 
 
 @njit(error_model="numpy")

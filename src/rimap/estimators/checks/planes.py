@@ -58,26 +58,26 @@ class Planes:
 
     def sums(self, values: NDArray[Any], half: int = 1) -> Floats:
         """Return the sum of (P, R, C) over the (2 half + 1)² voxels around each one; beyond the edge there is nothing."""
-        from rimap.estimators.checks.plane_kernels import square_sums  # numba is slow to import
+        from rimap.estimators.checks.plane_kernels import over_squares  # numba is slow to import
 
         out = np.empty(self.shape)
-        square_sums(np.ascontiguousarray(values, float), self.step, half, out)
+        over_squares(np.ascontiguousarray(values, float), self.step, half, False, out)
         return out
 
     def count(self, where: Where, half: int = 1) -> NDArray[np.uint8]:
         """Return how many of the (2 half + 1)² voxels around each one are there (P, R, C)."""
-        from rimap.estimators.checks.plane_kernels import square_sums
+        from rimap.estimators.checks.plane_kernels import over_squares
 
         out = np.empty(self.shape, np.uint8)
-        square_sums(where.view(np.uint8), self.step, half, out)
+        over_squares(where.view(np.uint8), self.step, half, False, out)
         return out
 
     def maxima(self, values: Floats, half: int = 1) -> Floats:
         """Return the largest of the (2 half + 1)² values around each one, none of which is negative."""
-        from rimap.estimators.checks.plane_kernels import square_maxima
+        from rimap.estimators.checks.plane_kernels import over_squares
 
         out = np.empty(self.shape)
-        square_maxima(values, self.step, half, out)
+        over_squares(values, self.step, half, True, out)
         return out
 
     def on_a_line(self, values: Floats, around: Floats, limits: tuple[float, float], where: Where) -> Where:

@@ -160,7 +160,7 @@ def _maximise(options: MLE, screen: Screened, progress: Progress | None) -> Para
     model, held = series.model, series.held
     unknown = None if model.field is None or model.field.name in held else model.field
     lambda_B = 0.0 if options.is_voxelwise(series) else options.lambda_B
-    noise, source, found = _with_sigma(series, options.threads)
+    noise, source = _with_sigma(series, options.threads)
     status = usable(series, noise)
     voxels = np.flatnonzero(status == Status.OK)
     answer = Answer.empty(series, status)
@@ -182,8 +182,8 @@ def _maximise(options: MLE, screen: Screened, progress: Progress | None) -> Para
         settings=options._settings(lambda_B if unknown is not None and unknown.smooth else None), affine=series.affine,
         covariance=None if answer.covariance is None else answer.covariance.reshape(-1, *X),
     )  # fmt: skip
-    if unknown is not None and options.lambda_B is None and lambda_B:
-        found = (*found, _how_smooth(unknown, lambda_B))
+    chosen = unknown is not None and options.lambda_B is None and lambda_B
+    found = (_how_smooth(unknown, lambda_B),) if unknown is not None and chosen else ()
     alone = [p for p in model.parameters if p.name not in held and not (p is unknown and lambda_B != 0)]
     kept = (*held, *(() if unknown is None else (unknown.name,)))
     return judged(screen, maps, Fit(len(alone), without_value=kept), found)
@@ -196,18 +196,18 @@ def _how_smooth(field: Parameter, lambda_B: float) -> Advice:
     return note(f"The smoothness of {field.name} was chosen from the data by AIC: --lambda-b {lambda_B:.3g}.")
 
 
-def _with_sigma(series: WeightedSeries, threads: int | None) -> tuple[Noise, str, tuple[str, ...]]:
+def _with_sigma(series: WeightedSeries, threads: int | None) -> tuple[Noise, str]:
     """Return the noise with its σ, from a least-squares fit if none is given, and where it came from."""
     noise = series.noise or Gaussian()
     if noise.sigma is not None:
-        return noise, "given", ()
+        return noise, "given"
     found, source, _ = noise_of(series, least_squares(_some_voxels(series), threads=threads))
     if found.sigma is None:
         raise InputError(
             "the MLE weighs the images against the smoothness of the field, so it must know the noise level; there are too "
             "few images and no background to estimate it from. Give --sigma, or use NLLS."
         )
-    return found, source, ()
+    return found, source
 
 
 def _some_voxels(series: WeightedSeries) -> WeightedSeries:

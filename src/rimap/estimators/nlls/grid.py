@@ -225,7 +225,6 @@ def _coarse(table: ShapeTable, moves_F: bool) -> tuple[Any, ...]:
     reach = np.ascontiguousarray(_reach(table, u, F).reshape(-1), dtype=np.float32)
     return (
         projection,
-        np.full(rank // 4, projection.shape[1]),
         np.ascontiguousarray(atoms[..., :rank]),
         ranks,
         factor,

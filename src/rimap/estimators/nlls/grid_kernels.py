@@ -51,13 +51,11 @@ class Coarse(NamedTuple):
     """The coarse grid, F outside and u inside: n_F · n_u = G nodes, G a multiple of four with zeros at the end.
 
     `basis` (R, N): what the images are projected on first; `atoms` (K, G, R): orthonormal columns q₁, q₂ of the shape in that
-    basis (R and N are multiples of four); `basis_ranks` (R/4) and `ranks` (K, G/4): how many columns of each four rows count,
-    multiples of four; `factor` (3, G) with g₁ = r₁₁ q₁ and
+    basis (R and N are multiples of four); `ranks` (K, G/4): how many columns of each four rows count, multiples of four; `factor` (3, G) with g₁ = r₁₁ q₁ and
     g₂ = r₁₂ q₁ + r₂₂ q₂; `reach` (G,) the squared sine of the largest angle to a place nearer to no other node.
     """
 
     basis: Array
-    basis_ranks: Array
     atoms: Array
     ranks: Array
     factor: Array
@@ -184,27 +182,37 @@ def load(images: Array, voxel: int, has_unit: bool, S: Array) -> tuple[int, floa
 
 
 @kernel
-def product(atoms: Array, ranks: Array, block: Array, P: Array) -> None:
-    """Write atoms (G, N) times block (N, LANES) to P (G, LANES); G and N are multiples of four.
-
-    Of each four atoms only as many columns are read as `ranks` (G/4) says; they too are multiples of four.
-    """
-    for g in range(0, atoms.shape[0], 4):
-        p0, p1, p2, p3 = P[g], P[g + 1], P[g + 2], P[g + 3]
+def product_of_four(atoms: Array, rank: int, block: Array, P: Array) -> None:
+    """Write the first `rank` columns of atoms (4, N) times block (N, LANES) to P (4, LANES); `rank` is a multiple of four."""
+    p0, p1, p2, p3 = P[0], P[1], P[2], P[3]
+    for v in range(LANES):
+        p0[v] = p1[v] = p2[v] = p3[v] = np.float32(0)
+    for n in range(0, rank, 4):
+        a0, a1, a2, a3 = atoms[0, n], atoms[0, n + 1], atoms[0, n + 2], atoms[0, n + 3]
+        b0, b1, b2, b3 = atoms[1, n], atoms[1, n + 1], atoms[1, n + 2], atoms[1, n + 3]
+        c0, c1, c2, c3 = atoms[2, n], atoms[2, n + 1], atoms[2, n + 2], atoms[2, n + 3]
+        d0, d1, d2, d3 = atoms[3, n], atoms[3, n + 1], atoms[3, n + 2], atoms[3, n + 3]
+        s0, s1, s2, s3 = block[n], block[n + 1], block[n + 2], block[n + 3]
         for v in range(LANES):
-            p0[v] = p1[v] = p2[v] = p3[v] = np.float32(0)
-        for n in range(0, ranks[g // 4], 4):
-            a0, a1, a2, a3 = atoms[g, n], atoms[g, n + 1], atoms[g, n + 2], atoms[g, n + 3]
-            b0, b1, b2, b3 = atoms[g + 1, n], atoms[g + 1, n + 1], atoms[g + 1, n + 2], atoms[g + 1, n + 3]
-            c0, c1, c2, c3 = atoms[g + 2, n], atoms[g + 2, n + 1], atoms[g + 2, n + 2], atoms[g + 2, n + 3]
-            d0, d1, d2, d3 = atoms[g + 3, n], atoms[g + 3, n + 1], atoms[g + 3, n + 2], atoms[g + 3, n + 3]
-            s0, s1, s2, s3 = block[n], block[n + 1], block[n + 2], block[n + 3]
-            for v in range(LANES):
-                t0, t1, t2, t3 = s0[v], s1[v], s2[v], s3[v]
-                p0[v] += a0 * t0 + a1 * t1 + a2 * t2 + a3 * t3
-                p1[v] += b0 * t0 + b1 * t1 + b2 * t2 + b3 * t3
-                p2[v] += c0 * t0 + c1 * t1 + c2 * t2 + c3 * t3
-                p3[v] += d0 * t0 + d1 * t1 + d2 * t2 + d3 * t3
+            t0, t1, t2, t3 = s0[v], s1[v], s2[v], s3[v]
+            p0[v] += a0 * t0 + a1 * t1 + a2 * t2 + a3 * t3
+            p1[v] += b0 * t0 + b1 * t1 + b2 * t2 + b3 * t3
+            p2[v] += c0 * t0 + c1 * t1 + c2 * t2 + c3 * t3
+            p3[v] += d0 * t0 + d1 * t1 + d2 * t2 + d3 * t3
+
+
+@kernel
+def project(basis: Array, block: Array, compressed: Array) -> None:
+    """Write basis (R, N) times block (N, LANES) to `compressed` (R, LANES); R and N are multiples of four."""
+    for g in range(0, basis.shape[0], 4):
+        product_of_four(basis[g : g + 4], basis.shape[1], block, compressed[g : g + 4])
+
+
+@kernel
+def product(atoms: Array, ranks: Array, block: Array, P: Array) -> None:
+    """Write atoms (G, R) times block (R, LANES) to P (G, LANES), of each four atoms as many columns as `ranks` (G/4) says."""
+    for g in range(0, atoms.shape[0], 4):
+        product_of_four(atoms[g : g + 4], ranks[g // 4], block, P[g : g + 4])
 
 
 @kernel
@@ -217,7 +225,7 @@ def explain_one(coarse: Coarse, lanes: Lanes) -> None:
     for v in range(LANES):
         most[v] = -np.float32(np.inf)
     for g in range(0, coarse.atoms.shape[1], 4):
-        product(coarse.atoms[0, g : g + 4], coarse.ranks[0, g // 4 : g // 4 + 1], lanes.compressed, P[g : g + 4])
+        product_of_four(coarse.atoms[0, g : g + 4], coarse.ranks[0, g // 4], lanes.compressed, P[g : g + 4])
         for i in range(g, min(g + 4, coarse.u.shape[0])):
             unit, p = coarse.factor[0, i], P[i]
             for v in range(LANES):
@@ -610,7 +618,7 @@ def fit_on_grid(images: Array, voxels: Array, coarse: Coarse, grid: Grid, proble
     N, K, P, R = images.shape[0], grid.powers[0].shape[3], lanes.P, lanes.R
     for first in range(0, voxels.shape[0], LANES):
         m = load_lanes(images, voxels, first, problem, lanes)
-        product(coarse.basis, coarse.basis_ranks, lanes.block, lanes.compressed)
+        project(coarse.basis, lanes.block, lanes.compressed)
         if K == 1:
             explain_one(coarse, lanes)
         else:
