@@ -176,22 +176,21 @@ def _share(difference: NDArray[Any], asked: NDArray[Any], spots: list[NDArray[np
 
 
 def in_words(kept: tuple[Kept, ...], time: str) -> str:
-    """Return the statement as a sentence; empty if there is none.
+    """Return the statement as sentences, one a width; empty if there is none.
 
-    >>> in_words((Kept(1, 1, 0.1, 0.41, 9), Kept(3, 5, 0.1, 0.85, 9), Kept(3, 5, 0.25, 0.968, 9)), "T1")
-    'Of a spot in T1 that is 1 voxel wide, 41 % of a contrast of +10 % are kept; 3 voxels wide: 85 % of +10 %, 97 % of +25 %.'
+    >>> print(in_words((Kept(1, 1, 0.1, 0.41, 9), Kept(3, 5, 0.1, 0.85, 9), Kept(3, 5, 0.25, 0.968, 9)), "T1"))
+    Spots with a longer T1 than their surroundings were added to these maps, and mapped again with the same noise. A spot 1 voxel
+    wide keeps 41 % of a difference of 10 %. A spot 3 voxels wide keeps 85 % of a difference of 10 % and 97 % of a difference of 25 %.
     """
-    widths: dict[int, list[tuple[str, str]]] = {}
+    widths: dict[int, list[str]] = {}
     for k in kept:
         if np.isfinite(k.share):
-            widths.setdefault(k.width, []).append((f"{100 * k.share:.0f} %", f"{100 * k.contrast:+.0f} %"))
-    parts: list[str] = []
-    for width, figures in widths.items():
-        wide = f"{width} voxel{'s' * (width > 1)} wide"
-        if parts:
-            parts.append(f"{wide}: {', '.join(f'{share} of {contrast}' for share, contrast in figures)}")
-        else:
-            (share, contrast), *others = figures
-            more = "".join(f" and {share} of {contrast}" for share, contrast in others)
-            parts.append(f"Of a spot in {time} that is {wide}, {share} of a contrast of {contrast}{more} are kept")
-    return "; ".join(parts) + "." * bool(parts)
+            widths.setdefault(k.width, []).append(f"{100 * k.share:.0f} % of a difference of {100 * k.contrast:.0f} %")
+    if not widths:
+        return ""
+    return " ".join(
+        (
+            f"Spots with a longer {time} than their surroundings were added to these maps, and mapped again with the same noise.",
+            *(f"A spot {w} voxel{'s' * (w > 1)} wide keeps {' and '.join(figures)}." for w, figures in widths.items()),
+        )
+    )

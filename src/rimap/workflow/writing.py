@@ -249,7 +249,7 @@ def _about_resolution(kept: tuple[Kept, ...], series: WeightedSeries) -> list[st
     from rimap.quantities import name_of
 
     text = in_words(kept, name_of(series.model.time))
-    return [note(f"Resolution, from spots put into these maps: {text}")] if text else []
+    return [note(f"Resolution: {text}")] if text else []
 
 
 def _resolution_fields(kept: tuple[Kept, ...]) -> dict[str, Any]:

@@ -51,8 +51,9 @@ class Coarse(NamedTuple):
     """The coarse grid, F outside and u inside: n_F · n_u = G nodes, G a multiple of four with zeros at the end.
 
     `basis` (R, N): what the images are projected on first; `atoms` (K, G, R): orthonormal columns q₁, q₂ of the shape in that
-    basis (R and N are multiples of four); `ranks` (K, G/4): how many columns of each four rows count, multiples of four; `factor` (3, G) with g₁ = r₁₁ q₁ and
-    g₂ = r₁₂ q₁ + r₂₂ q₂; `reach` (G,) the squared sine of the largest angle to a place nearer to no other node.
+    basis (R and N are multiples of four); `ranks` (K, G/4): how many columns of each four rows count, multiples of four;
+    `factor` (3, G) with g₁ = r₁₁ q₁ and g₂ = r₁₂ q₁ + r₂₂ q₂; `reach` (G,) the squared sine of the largest angle to a
+    place nearer to no other node.
     """
 
     basis: Array
