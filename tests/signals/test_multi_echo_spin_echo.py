@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import rimap
 from rimap import InputError
 from rimap.signals.extended_phase_graph import SliceRule, echoes, train
 from rimap.signals.multi_echo_spin_echo import PROFILES, MultiEchoSpinEcho
@@ -209,3 +210,20 @@ def test_t2_of_the_nist_phantom_with_the_profile_that_the_residual_chooses(share
     assert chosen == profile_of("sinc")
     assert np.mean(abs(fits[chosen][1] / truth - 1)) < 0.025
     assert fits[Hard()][0] > 3 * fits[chosen][0]  # the profile matters
+
+
+@pytest.mark.parametrize("profile", ["hard", "sinc", "gauss"])
+def test_a_nominal_angle_that_is_wrong_is_reported_and_hardly_moves_t2(profile: str) -> None:
+    """A protocol of 130° that is read as 180°: B1 takes the difference, T2 stays."""
+    te = np.arange(1, 13) * 10.0
+    kappa = np.ones((4, 12, 12)) * np.array([1000.0, 0.98, 1000.0, 60.0])[:, None, None]
+    noise = np.random.default_rng(0).standard_normal((12, 12, 12)) * 5
+    images = MultiEchoSpinEcho(te=te, refocusing_angle=130, profile=profile).signal(kappa) + noise
+    for angle, reported in ((180.0, True), (130.0, False)):
+        model = MultiEchoSpinEcho(te=te, refocusing_angle=angle, profile=profile)
+        series = rimap.WeightedSeries(images.astype(np.float32), model, rimap.Gaussian(5.0))
+        maps = rimap.NLLS(threads=1).estimate(series)
+        text = " ".join(maps.warnings)
+        assert ("in most scans it is between 0.8 and 1.2" in text) == ("refocusing_angle=DEGREES" in text) == reported
+        assert np.median(maps["T2"]) == pytest.approx(60, rel=0.01)
+        assert np.median(maps["B1"]) == pytest.approx(0.98 * 130 / angle, rel=0.03)

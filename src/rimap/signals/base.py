@@ -100,6 +100,10 @@ class Parameter:
         The range that a scan can have, in `unit`, if it is narrower than the box: values beyond it are reported.
     if_unphysical
         What to ask if they are.
+    usual
+        The range of the median over an object in most scans, in `unit`, if it is narrower than `physical`.
+    if_unusual
+        What that may mean, and what to do.
     """
 
     name: str
@@ -116,6 +120,8 @@ class Parameter:
     meaning: str = ""
     physical: tuple[float, float] | None = None
     if_unphysical: str = ""
+    usual: tuple[float, float] | None = None
+    if_unusual: str = ""
 
     def __post_init__(self) -> None:
         for what, value, allowed in (

@@ -112,6 +112,10 @@ class MultiEchoSpinEcho(SignalModel):
             meaning="actual over nominal flip angle",
             physical=(0.5, 1.5),
             if_unphysical="are the refocusing angle, the profile of the pulses and the echo times right?",
+            usual=(0.8, 1.2),
+            if_unusual="The echoes determine the actual refocusing angle; B1 is that angle over the nominal one. Check the nominal "
+            "angle, 180° unless you set it (--set refocusing_angle=DEGREES), and the slice profile (--set profile=NAME). T2 depends "
+            "on the profile, and little on the nominal angle.",
         ),
         Parameter(
             "T1",

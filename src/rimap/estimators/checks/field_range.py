@@ -20,24 +20,43 @@ from rimap.signals.base import Parameter
 REGION = 0.02
 #: So many voxels tell.
 _SAMPLE = 30_000
+#: Voxels tell what a field is like over the object if they have this share of the most signal. (The brightest ones are often those
+#: near a coil, where a field is not what it is elsewhere.)
+_SEEN = 0.2
 #: By so many standard deviations a value is beyond the range.
 SURELY = 2.0
 
 
 def field_warnings(series: WeightedSeries, maps: ParameterMaps, census: Census) -> tuple[str, ...]:
-    """Return a warning for each estimated field that is beyond its physical range, over the object or in a region."""
+    """Return warnings on each estimated field that is beyond its physical range, over the object or in a region, or unusual."""
     fields = [p for p in maps.model.parameters if p.role == "field" and p.physical and p.name not in series.held]
     if not fields:
         return ()
-    use = _object(maps, census)
-    return tuple(text for p in fields for text in _of(p, maps, use))
+    bright, seen = (_object(maps, census, share) for share in (BRIGHT, _SEEN))
+    return tuple(text for p in fields for text in (*_of(p, maps, bright), *_unusual(p, maps, seen)))
 
 
-def _object(maps: ParameterMaps, census: Census) -> NDArray[np.intp]:
-    """Return (some of) the voxels with a value and much signal: in air a field is what noise makes it."""
+def _object(maps: ParameterMaps, census: Census, share: float) -> NDArray[np.intp]:
+    """Return (some of) the voxels with a value and this share of the most signal: in air a field is what noise makes it."""
     use = at_most(np.flatnonzero(has(maps.status, WITH_VALUE)), _SAMPLE)
     peak = census.brightest.reshape(-1)[use].astype(float)
-    return np.asarray(use[peak > BRIGHT * quantile(peak, 0.98)]) if len(use) else use
+    return np.asarray(use[peak > share * quantile(peak, 0.98)]) if len(use) else use
+
+
+def _unusual(p: Parameter, maps: ParameterMaps, use: NDArray[np.intp]) -> Iterator[str]:
+    """Yield a caution if the median of a field is possible, but not what most scans have."""
+    values = maps.kappa[maps.model.index(p.name)].reshape(-1)[use]
+    if p.usual is None or p.physical is None or not np.isfinite(values).any():
+        return
+    middle, (least, most) = float(np.nanmedian(values)), p.usual
+    if p.physical[0] < middle < p.physical[1] and not least <= middle <= most:
+        yield Advice(
+            f"{_what(p)} is {middle:.2f} in the median voxel; in most scans it is between {least:g} and {most:g}. {p.if_unusual}"
+        )
+
+
+def _what(p: Parameter) -> str:
+    return f"{p.name} ({p.meaning.split(';')[0]})"
 
 
 def _of(p: Parameter, maps: ParameterMaps, use: NDArray[np.intp]) -> Iterator[str]:
@@ -53,7 +72,7 @@ def _of(p: Parameter, maps: ParameterMaps, use: NDArray[np.intp]) -> Iterator[st
     beyond = (values <= low) | (values >= high) | ~finite
     surely = beyond & ((values + SURELY * sd <= low) | (values - SURELY * sd >= high))
     share = float(np.mean(surely))
-    what, ask = f"{p.name} ({p.meaning.split(';')[0]})", f": {p.if_unphysical}" if p.if_unphysical else "."
+    what, ask = _what(p), f": {p.if_unphysical}" if p.if_unphysical else "."
     if not low < middle < high:
         yield Advice(
             f"{what} is {middle:.3g} in the median voxel; in a scan it is between {low:g} and {high:g}{ask} Until you know, do "
