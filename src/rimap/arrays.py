@@ -61,7 +61,8 @@ def at_most(values: Sliced, most: int) -> Sliced:
     >>> at_most(list(range(10)), 4), at_most([1, 2], 4)
     ([0, 3, 6, 9], [1, 2])
     """
-    return values[:: stride(len(values), most)]
+    some: Sliced = values[:: stride(len(values), most)]
+    return some
 
 
 def at_least(values: Sliced, least: int) -> Sliced:
@@ -70,7 +71,8 @@ def at_least(values: Sliced, least: int) -> Sliced:
     >>> at_least(list(range(10)), 4), at_least([1, 2], 4)
     ([0, 2, 4, 6, 8], [1, 2])
     """
-    return values[:: max(1, len(values) // least)]
+    some: Sliced = values[:: max(1, len(values) // least)]
+    return some
 
 
 def column(x: Any, like: Array) -> Array:

@@ -182,8 +182,9 @@ def _maximise(options: MLE, screen: Screened, progress: Progress | None) -> Para
         settings=options._settings(lambda_B if unknown is not None and unknown.smooth else None), affine=series.affine,
         covariance=None if answer.covariance is None else answer.covariance.reshape(-1, *X),
     )  # fmt: skip
-    chosen = unknown is not None and options.lambda_B is None and lambda_B
-    found = (_how_smooth(unknown, lambda_B),) if unknown is not None and chosen else ()
+    found: tuple[str, ...] = ()
+    if unknown is not None and options.lambda_B is None and lambda_B:
+        found = (_how_smooth(unknown, lambda_B),)
     alone = [p for p in model.parameters if p.name not in held and not (p is unknown and lambda_B != 0)]
     kept = (*held, *(() if unknown is None else (unknown.name,)))
     return judged(screen, maps, Fit(len(alone), without_value=kept), found)
