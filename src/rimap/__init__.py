@@ -51,6 +51,7 @@ _NAMES = {
     "ResNet": "rimap.estimators.resnet.estimator",
     "plot": "rimap.plotting",
     "rois": "rimap.workflow.rois",
+    "compare": "rimap.workflow.compare",
     "design": "rimap.planning.design",
     "Goal": "rimap.planning.goal",
     "phantom": "rimap.workflow.phantom",
@@ -98,6 +99,7 @@ if TYPE_CHECKING:  # what type checkers see; tests/test_ways_in.py holds it to _
     from rimap.signals.settings import setting as setting
     from rimap.signals.t2_decay import T2Decay as T2Decay
     from rimap.signals.variable_flip_angle import VariableFlipAngle as VariableFlipAngle
+    from rimap.workflow.compare import compare as compare
     from rimap.workflow.mapping import map_series as map_series
     from rimap.workflow.phantom import phantom as phantom
     from rimap.workflow.reading import read as read

@@ -16,7 +16,7 @@ from rimap.errors import InputError, did_you_mean
 from rimap.io.bids import BidsName, is_nifti, map_suffixes, models, read_json, strip_nii
 from rimap.io.grid import affine_of, edges_of
 from rimap.io.masks import read_map
-from rimap.io.naming import SIGNAL, main_suffix, sidecar_of
+from rimap.io.naming import SIGNAL, desc_of, main_suffix, sidecar_of
 from rimap.io.nifti import NiftiFile, open_nifti
 from rimap.maps import Status
 
@@ -136,6 +136,16 @@ class MapImage:
             return self.of_time.status()
         path = self._beside(lambda m: m.name == "status")
         return None if path is None else np.nan_to_num(self._read(path), nan=float(Status.NOT_FINITE)).astype(np.uint8)
+
+    def described(self) -> Path | None:
+        """Return the mask of the voxels that the figures of its run describe; `None` if there is none."""
+        if self.of_time is not None:
+            return self.of_time.described()
+        desc = desc_of(SIGNAL, _prefix(self))
+        for path in sorted(self.path.parent.glob(f"{_escaped(self.stem)}_desc-{desc}*_mask.nii*")):
+            if set(_texts(map_image(path, look=False).about)) <= set(_texts(self.about)):
+                return path
+        return None
 
     def rate(self) -> MapImage | None:
         """Return the rate of a relaxation time, `None` for other maps."""
@@ -323,6 +333,12 @@ def _prefix(m: MapImage) -> str:
     desc = (parsed["desc"] or "") if parsed else ""
     estimator = re.sub(r"[^a-zA-Z0-9]", "", str(m.about.get("Estimator", "")))
     return estimator if estimator and desc.startswith(estimator) else ""
+
+
+def _texts(about: Mapping[str, Any]) -> list[str]:
+    """Return the sources that a sidecar names."""
+    named = about.get("Sources")
+    return [v for v in named if isinstance(v, str)] if isinstance(named, list) else []
 
 
 def _suffix(path: Path) -> str:

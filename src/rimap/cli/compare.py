@@ -1,0 +1,73 @@
+"""`rimap compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+NO_ARGS_IS_HELP = True
+
+
+def command(
+    first: Annotated[
+        Path,
+        typer.Argument(metavar="A", help="A map (NIfTI), a folder of maps, or a folder with repeats (ses-, run-)."),
+    ],
+    second: Annotated[
+        Path | None, typer.Argument(metavar="[B]", help="The map or the folder to compare; left out for repeats in A.")
+    ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE|FOLDER|PATTERN",
+            help="Regions on the grid of A: label image, image of probabilities, folder with BIDS names, or pattern. "
+            "By default the _dseg beside A, if there is one. Repeatable.",
+        ),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="NAME",
+            help="Maps to take from folders: T1, R1, B, M0, all. Repeatable. By default relaxation times, and rates without one.",
+        ),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STATUS",
+            help="Count voxels of this status as well, besides ok and at_bound: off_model. Repeatable.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FOLDER", help="Write the table, a page, and maps of the differences and z there."
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier files.")] = False,
+) -> None:
+    """Compare two maps, two folders, or all repeats in a folder: differences, limits of agreement, within-subject CV, repeatability, ICC.
+
+    If the maps have standard deviations, their calibration is checked. Differences are B minus A.
+
+    \b
+    rimap compare scan/T1map.nii.gz rescan/T1map.nii.gz -o comparison
+    rimap compare derivative/ --labels derivatives/segmentation -o comparison
+    """
+    import sys
+
+    from rimap.cli import _console as console
+    from rimap.errors import InputError
+    from rimap.workflow.compare import compare, lines, write
+    from rimap.workflow.tables import command_line
+
+    if out is not None and (out / "compare.tsv").exists() and not overwrite:
+        raise InputError(f"{out / 'compare.tsv'} exists. Give another folder, or --overwrite.")
+    found = compare(first, second, labels or (), names=name or (), include=include or ())
+    console.show(lines(found))
+    if out is not None:
+        files = write(found, out, command_line(sys.argv[1:]))
+        print(f"{out / 'compare.html'}, and {len(files) - 1} more files in {out}")

@@ -1,0 +1,533 @@
+"""Two maps of the same thing, or the repeats in a derivative: differences, agreement, and the calibration of the standard deviations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.advice import note, ordered
+from rimap.errors import InputError, count_of
+from rimap.evaluation.agreement import LEVELS, Agreement, Calibration, agreement, calibration, z_scores
+from rimap.io.atomic import Content, as_bytes, write_together
+from rimap.io.beside import NoImage
+from rimap.io.bids import strip_nii
+from rimap.io.grid import affine_of, same_grid
+from rimap.io.images import nifti_file
+from rimap.io.map_images import MapImage, map_images
+from rimap.io.masks import read_mask
+from rimap.io.provenance import to_json
+from rimap.maps import Status
+from rimap.quantities import shown_name
+from rimap.report.statistics import COUNTED
+from rimap.workflow.region_images import images_of_regions, read_regions
+from rimap.workflow.regions import tsv
+from rimap.workflow.rois import counted_values, split_layout, status_of, told
+
+Row = dict[str, Any]
+#: The region of all voxels that both maps describe.
+WHOLE = "whole"
+#: Standard deviations are called calibrated if differences are up to so many times as large or as small.
+_CALIBRATED = 1.5
+#: Entities in which repeats differ.
+_REPEATS = ("ses", "run")
+#: Rows that are printed; the table in the folder has all.
+_MOST_ROWS = 120
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two maps that were compared.
+
+    Parameters
+    ----------
+    first, second
+        The maps; differences are second minus first.
+    names
+        What to call them; with a folder if their files have one name.
+    values
+        (2, *X) in the unit of the maps; NaN where one of them has no value that counts.
+    z
+        (*X), the differences over their standard deviations; `None` if the maps have none.
+    inside
+        (*X), the voxels that are compared.
+    regions
+        Label, name and voxels (*X) of each region; the whole first.
+    rows
+        One for each region, and one of the medians of all labelled regions if there are three or more.
+    calibration
+        That of z over the whole; `None` if there is no z.
+    """
+
+    first: MapImage
+    second: MapImage
+    names: tuple[str, str]
+    values: NDArray[np.float64]
+    z: NDArray[np.float64] | None
+    inside: NDArray[np.bool_]
+    regions: tuple[tuple[str, str, NDArray[np.bool_]], ...]
+    rows: tuple[Row, ...]
+    calibration: Calibration | None
+
+    @property
+    def label(self) -> str:
+        """For people: the names of both."""
+        return f"{self.names[1]} − {self.names[0]}"
+
+    @property
+    def medians(self) -> dict[tuple[str, str], tuple[float, float]]:
+        """The medians of both maps in each region, by its label and name."""
+        return {
+            (r["label"], r["name"]): (r["median_first"], r["median_second"])
+            for r in self.rows
+            if r["level"] == "voxels"
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Comparison:
+    """What was compared.
+
+    Parameters
+    ----------
+    pairs
+        The pairs of maps.
+    over_repeats
+        The agreement of the voxels of each region over all repeats of a subject, if there are three or more.
+    over_subjects
+        The agreement of the medians of each region over subjects, if several have repeats.
+    notes
+        What the user should know.
+    """
+
+    pairs: tuple[Pair, ...]
+    over_repeats: tuple[Row, ...]
+    over_subjects: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def rows(self) -> list[Row]:
+        """The table: each pair by region, then each region over all repeats, and over subjects."""
+        return [*(row for pair in self.pairs for row in pair.rows), *self.over_repeats, *self.over_subjects]
+
+
+def compare(
+    first: Path | str,
+    second: Path | str | None = None,
+    labels: Path | str | Sequence[Path | str] = (),
+    *,
+    names: Sequence[str] = (),
+    include: Sequence[Status | str] = (),
+) -> Comparison:
+    """Compare two maps, the maps of two folders, or all repeats in one folder.
+
+    Parameters
+    ----------
+    first, second
+        Two maps (NIfTI), or two folders whose maps are paired by their BIDS entities. Without `second`, a folder in which maps differ
+        in ``ses-`` or ``run-``: all pairs of repeats.
+    labels
+        Regions, as in `rois`; on the grid of the first map of each pair. By default the ``_dseg`` image beside it, if there is one.
+    names
+        The maps to take from folders; relaxation times and rates by default.
+    include
+        Quality flags whose voxels count besides ok and at bound.
+
+    Raises
+    ------
+    InputError
+        If there are no pairs, or two maps are on different grids or show different things.
+
+    Examples
+    --------
+    >>> rimap.compare("scan.nii.gz", "rescan.nii.gz").rows[0]["within_cv_percent"]  # doctest: +SKIP
+    1.8
+    """
+    counting = (*COUNTED, *(status_of(s) for s in include))
+    where = [split_layout(text)[1] for text in ([labels] if isinstance(labels, (Path, str)) else labels)]
+    couples, notes = _couples(Path(first), None if second is None else Path(second), names)
+    pairs = []
+    for a, b in couples:
+        pair, said = _compared(a, b, where, counting)
+        pairs.append(pair)
+        notes += said
+    return Comparison(
+        pairs=tuple(pairs),
+        over_repeats=tuple(_over_repeats(pairs)),
+        over_subjects=tuple(_over_subjects(pairs)),
+        notes=ordered(notes),
+    )
+
+
+def _couples(
+    first: Path, second: Path | None, names: Sequence[str]
+) -> tuple[list[tuple[MapImage, MapImage]], list[str]]:
+    """Return the maps to compare, and notes on those that have no partner."""
+    if second is None:
+        if not first.is_dir():
+            raise InputError(
+                f"{first}: expected two maps or a folder with repeats, got one map. Give the second map as well."
+            )
+        return _repeats(_without_rates(map_images([first], names), names), first), []
+    a, b = (_without_rates(map_images([x], names), names) for x in (first, second))
+    if len(a) == len(b) == 1:
+        return [(a[0], b[0])], []
+    for dropped in ((), ("ses",), ("run",), _REPEATS, ("sub", *_REPEATS)):
+        ones, others = ({_key(m, dropped): m for m in maps} for maps in (a, b))
+        if len(ones) < len(a) or len(others) < len(b):
+            continue
+        if common := [k for k in ones if k in others]:
+            alone = [m.label for k, m in [*ones.items(), *others.items()] if k not in common]
+            notes = [f"Maps without a partner were left out: {', '.join(alone)}."] if alone else []
+            return [(ones[k], others[k]) for k in common], notes
+    raise InputError(
+        f"{first} and {second}: expected maps whose names agree but for the session or the run, got none. "
+        f"There are {', '.join(m.label for m in a[:4])} and {', '.join(m.label for m in b[:4])}. Give two maps."
+    )
+
+
+def _without_rates(maps: list[MapImage], names: Sequence[str]) -> list[MapImage]:
+    """Return the maps without the rates of those relaxation times that are among them, unless they are asked for: they say the same."""
+    times = {(m.path.parent, m.stem, m.name) for m in maps if m.is_time}
+    if names:
+        return maps
+    return [m for m in maps if not m.name.startswith("R") or (m.path.parent, m.stem, f"T{m.name[1:]}") not in times]
+
+
+def _key(m: MapImage, without: Sequence[str]) -> tuple[Any, ...]:
+    entities = tuple(sorted((k, v) for k, v in m.entities.items() if k not in without))
+    return m.name, entities or m.path.name
+
+
+def _repeats(maps: Sequence[MapImage], folder: Path) -> list[tuple[MapImage, MapImage]]:
+    groups: dict[tuple[Any, ...], list[MapImage]] = {}
+    for m in maps:
+        if m.entities:
+            groups.setdefault(_key(m, _REPEATS), []).append(m)
+    found = [pair for members in groups.values() for pair in combinations(members, 2)]
+    if not found:
+        raise InputError(
+            f"{folder}: expected maps of one subject that differ in ses- or run-, got none among {count_of(len(maps), 'map')}. "
+            "Give two maps or two folders."
+        )
+    return found
+
+
+def _compared(a: MapImage, b: MapImage, where: Sequence[Path], counting: Sequence[Status]) -> tuple[Pair, list[str]]:
+    _refuse_other_grids(a, b)
+    if (a.name, a.unit) != (b.name, b.unit):
+        raise InputError(
+            f"{a.label} and {b.label}: expected two maps of the same thing, got {a.name} ({a.unit or 'no unit'}) and {b.name} ({b.unit or 'no unit'})."
+        )
+    if a.path.resolve() == b.path.resolve():
+        raise InputError(f"{a.path}: expected two maps, got the same one twice.")
+    (x, _, notes), (y, _, more) = counted_values(a, counting), counted_values(b, counting)
+    notes = [*notes, *more]
+    both = np.stack([x, y])
+    both[:, ~np.isfinite(both).all(axis=0)] = np.nan
+    inside, said = _inside(a, b)
+    notes += said
+    regions = [(WHOLE, "", inside)]
+    try:
+        for image in images_of_regions(a, where):
+            found, said = read_regions(image, a)
+            regions += [(str(r.label), r.name, r.inside) for r in found]
+            notes += said
+    except NoImage:
+        if where:
+            raise
+    sd = [m.sd() if m.name == m.quantity else None for m in (a, b)]
+    z = None if sd[0] is None or sd[1] is None else z_scores(both[0], both[1], sd[0], sd[1])
+    if not np.isfinite(both[0][inside]).any():
+        raise InputError(
+            f"{a.label} and {b.label}: no voxel has a value that counts in both maps. --include counts those of other statuses."
+        )
+    same_images = "Sources" in a.about and a.about["Sources"] == b.about.get("Sources")
+    if same_images:
+        notes.append(
+            f"{a.label} and {b.label} are from the same images: their noise is the same, and z does not test the standard deviations."
+        )
+    called = names_of(a, b)
+    rows = [_row(a, called, label, name, both[:, r], None if z is None else z[r]) for label, name, r in regions]
+    labelled = rows[1:]
+    if len(labelled) >= 3:
+        medians = np.array([[r["median_first"], r["median_second"]] for r in labelled])
+        rows.append(_about(a, called, "regions", "medians of the regions", "") | _figures(agreement(medians), medians))
+    whole = None if z is None else calibration(z[inside])
+    if whole is not None and not same_images and not 1 / _CALIBRATED < whole.robust_sd < _CALIBRATED:
+        too = "small" if whole.robust_sd > 1 else "large"
+        notes.append(
+            f"{called[1]} and {called[0]}: the standard deviations are too {too}: the differences are {whole.robust_sd:.2g} times what they "
+            "say. Motion, misalignment and drift are in the differences and not in the standard deviations."
+        )
+    return Pair(a, b, called, both, z, inside, tuple(regions), tuple(rows), whole), notes
+
+
+def _refuse_other_grids(a: MapImage, b: MapImage) -> None:
+    one, other = a.file(), b.file()
+    what = ""
+    if one.shape != other.shape:
+        what = f"{' × '.join(map(str, one.shape))} and {' × '.join(map(str, other.shape))} voxels"
+    elif one.oriented and other.oriented and not same_grid(one.affine, other.affine, one.shape):
+        what = "the same number of voxels at other places (affines)"
+    if what:
+        raise InputError(
+            f"{a.path.name} and {b.path.name}: expected maps on one grid, got {what}. Register and resample the second map to the first with your "
+            "registration software; if they need no registration, nibabel.processing.resample_from_to(second, first) resamples."
+        )
+
+
+def _inside(a: MapImage, b: MapImage) -> tuple[NDArray[np.bool_], list[str]]:
+    """Return the voxels that both runs describe: those of their masks of signal; all if there are none."""
+    file = a.file()
+    inside, found = np.ones(file.shape, bool), 0
+    for m in (a, b):
+        if (path := m.described()) is not None:
+            inside &= read_mask(path, file.shape, affine_of(file))
+            found += 1
+    if found < 2:
+        return inside, [
+            note("The whole is every voxel with a value in both maps: there is no mask of the signal beside them.")
+        ]
+    return inside, []
+
+
+def names_of(a: MapImage, b: MapImage) -> tuple[str, str]:
+    """Return what to call two maps: their names, after the folder in which they differ if their files have one name."""
+    if a.label != b.label:
+        return a.label, b.label
+    one, other = (m.path.resolve().parent.parts for m in (a, b))
+    differing = [(x, y) for x, y in zip(one, other) if x != y] or [(one[-1], other[-1])]
+    x, y = differing[0]
+    return f"{x}: {a.label}", f"{y}: {b.label}"
+
+
+def _about(m: MapImage, called: tuple[str, str], level: str, label: str, name: str) -> Row:
+    return {
+        "level": level,
+        "first": called[0],
+        "second": called[1],
+        "map": m.name,
+        "unit": m.unit,
+        "label": label,
+        "name": name,
+    }
+
+
+def _row(
+    m: MapImage,
+    called: tuple[str, str],
+    label: str,
+    name: str,
+    values: NDArray[np.float64],
+    z: NDArray[np.float64] | None,
+) -> Row:
+    good = values[:, np.isfinite(values).all(axis=0)].T
+    row = _about(m, called, "voxels", label, name) | _figures(agreement(good), good)
+    return row | _of_z(None if z is None else calibration(z))
+
+
+def _figures(found: Agreement, values: NDArray[np.float64]) -> Row:
+    """Return the columns of an agreement of values (n, 2); NaN columns of z are added."""
+    good = values[np.isfinite(values).all(axis=1)]
+    medians = np.median(good, axis=0) if len(good) else np.full(2, np.nan)
+    middle = float(good.mean()) if len(good) else float("nan")
+    low, high = found.limits
+    return {
+        "n": found.n,
+        "repeats": found.repeats,
+        "median_first": float(medians[0]),
+        "median_second": float(medians[1]),
+        "bias": found.bias,
+        "bias_percent": 100 * found.bias / middle if middle else float("nan"),
+        "sd_difference": found.sd_difference,
+        "limit_low": low,
+        "limit_high": high,
+        "within_sd": found.within_sd,
+        "within_cv_percent": found.within_cv_percent,
+        "repeatability_coefficient": found.repeatability_coefficient,
+        "icc": found.icc,
+        **_of_z(None),
+    }
+
+
+def _of_z(found: Calibration | None) -> Row:
+    nan = float("nan")
+    return {
+        "z_n": found.n if found else 0,
+        "z_mean": found.mean if found else nan,
+        "z_sd": found.sd if found else nan,
+        "z_robust_sd": found.robust_sd if found else nan,
+        "z_share_95": found.shares[LEVELS.index(0.95)] if found else nan,
+    }
+
+
+def _over_repeats(pairs: Sequence[Pair]) -> Iterator[Row]:
+    """Yield the agreement of the voxels of each region over three or more repeats of one subject."""
+    groups: dict[tuple[Any, ...], list[Pair]] = {}
+    for pair in pairs:
+        groups.setdefault(_key(pair.first, _REPEATS), []).append(pair)
+    for members in groups.values():
+        images: dict[Path, NDArray[np.float64]] = {}
+        for pair in members:
+            for m, x in zip((pair.first, pair.second), pair.values):
+                if m.path in images:  # a value counts if it does in every pair
+                    x = np.where(np.isfinite(images[m.path]), x, np.nan)
+                images[m.path] = x
+        if len(images) < 3 or len({x.shape for x in images.values()}) > 1:
+            continue
+        first = members[0]
+        for label, name, inside in first.regions:
+            values = np.stack([x[inside] for x in images.values()], axis=1)
+            called = (f"{first.first.label} and {len(images) - 1} repeats", "")
+            yield _about(first.first, called, "repeats", label, name) | _figures(agreement(values), values[:, :2])
+
+
+def _over_subjects(pairs: Sequence[Pair]) -> Iterator[Row]:
+    """Yield the agreement of the medians of each region over subjects that have the same number of repeats."""
+    medians: dict[tuple[str, str, str, str], dict[tuple[Any, ...], dict[Path, float]]] = {}
+    for pair in pairs:
+        for (label, name), (x, y) in pair.medians.items():
+            of = medians.setdefault((pair.first.name, pair.first.unit, label, name), {})
+            repeats = of.setdefault(_key(pair.first, _REPEATS), {})
+            repeats |= {pair.first.path: x, pair.second.path: y}
+    for (map_name, unit, label, name), subjects in medians.items():
+        numbers = [len(r) for r in subjects.values()]
+        k = max(set(numbers), key=numbers.count)
+        values = np.array([list(r.values()) for r in subjects.values() if len(r) == k], dtype=float)
+        if len(values) < 2:
+            continue
+        about = {
+            "level": "subjects",
+            "first": "",
+            "second": "",
+            "map": map_name,
+            "unit": unit,
+            "label": label,
+            "name": name,
+        }
+        figures = _figures(agreement(values), values[:, :2])
+        yield about | figures
+
+
+def columns() -> dict[str, dict[str, str]]:
+    """Return the descriptions of the columns of the table."""
+    return {
+        "level": {
+            "Description": "What is repeated: voxels of a region in one pair, medians of the regions of one pair (regions), voxels of a region in all repeats of "
+            "a subject (repeats), or medians of a region over subjects"
+        },
+        "first": {"Description": "First map; differences are second minus first"},
+        "second": {"Description": "Second map"},
+        "map": {"Description": "What the maps show"},
+        "unit": {"Description": "Unit of the figures"},
+        "label": {"Description": "Region: its label; whole: all voxels that both maps describe"},
+        "name": {"Description": "Name of the region"},
+        "n": {"Description": "Number of voxels, regions or subjects with a value in all repeats"},
+        "repeats": {"Description": "Number of repeats"},
+        "median_first": {"Description": "Median of the first map"},
+        "median_second": {"Description": "Median of the second map"},
+        "bias": {"Description": "Mean difference"},
+        "bias_percent": {"Description": "Mean difference relative to the mean", "Units": "%"},
+        "sd_difference": {"Description": "Standard deviation of the differences"},
+        "limit_low": {"Description": "Lower limit of agreement: bias minus 1.96 SD of the differences (Bland & Altman 1986, doi:10.1016/S0140-6736(86)90837-8)"},
+        "limit_high": {"Description": "Upper limit of agreement"},
+        "within_sd": {"Description": "Within-subject standard deviation: root of the mean variance over the repeats (Bland & Altman 1999, doi:10.1177/096228029900800204)"},
+        "within_cv_percent": {"Description": "Within-subject coefficient of variation: root mean square of SD over mean (Raunig et al. 2015, doi:10.1177/0962280214537344)", "Units": "%"},
+        "repeatability_coefficient": {"Description": "1.96 √2 times the within-subject SD: 95 % of pairs of repeats differ by less"},
+        "icc": {"Description": "ICC(A,1): two-way random effects, absolute agreement, one measurement (McGraw & Wong 1996, doi:10.1037/1082-989X.1.1.30)"},
+        "z_n": {"Description": "Voxels with standard deviations in both maps"},
+        "z_mean": {"Description": "Mean of z, the difference over the root of the sum of both variances"},
+        "z_sd": {"Description": "Standard deviation of z: 1 if the standard deviations are calibrated"},
+        "z_robust_sd": {"Description": "Interquartile range of z over that of a normal distribution"},
+        "z_share_95": {"Description": "Share of voxels with |z| below 1.96; 0.95 if calibrated", "Units": "1"},
+    }  # fmt: skip
+
+
+def files_of(found: Comparison, out: Path, command: str = "") -> dict[Path, Content]:
+    """Return the files of a comparison by path: the table, a page, and maps of the differences and of z."""
+    from rimap.report.comparison import page
+
+    files: dict[Path, Content] = {
+        out / "compare.tsv": as_bytes(tsv(found.rows)),
+        out / "compare.json": to_json(columns()),
+    }
+    for n, pair in enumerate(found.pairs, start=1):
+        header = pair.first.file().header
+        number = f"_pair-{n}" if len(found.pairs) > 1 else ""
+        stem = f"{strip_nii(pair.second.path)}{number}"
+        sources = [pair.first.path.name, pair.second.path.name]
+        difference = (pair.values[1] - pair.values[0]) / pair.first.scale
+        unit = {"ms": "s"}.get(pair.first.unit, pair.first.unit) if pair.first.scale == 1000 else pair.first.unit
+        what = f"{shown_name(pair.first.name)} of the second source minus the first"
+        images = [("difference", difference, unit, what)]
+        if pair.z is not None:
+            images.append(("z", pair.z, "1", f"{what}, over the root of the sum of both variances"))
+        for kind, values, units, about in images:
+            files[out / f"{stem}_{kind}.nii.gz"] = lambda x=values, h=header: nifti_file(x, h)  # type: ignore[misc]
+            files[out / f"{stem}_{kind}.json"] = to_json(
+                {"Description": about, **({"Units": units} if units else {}), "Sources": sources}
+            )
+    files[out / "compare.html"] = as_bytes(page(found, command=command))
+    return files
+
+
+def write(found: Comparison, out: Path | str, command: str = "") -> list[Path]:
+    """Write the table, the page, and the maps of differences and z into a folder, all or none.
+
+    Returns
+    -------
+    The files.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written.
+    """
+    files = files_of(found, Path(out), command)
+    write_together(files)
+    return list(files)
+
+
+def lines(found: Comparison) -> Iterator[str]:
+    """Yield the comparison for a terminal."""
+    from rimap.report.numbers import number
+
+    width = min(max([8, *(len(_region(r)) for r in found.rows)]), 34)
+    head = f"  {'region':<{width}}{'n':>9}{'first':>9}{'second':>9}{'bias':>10}{'':>9}{'limits of agreement':>22}{'wCV':>8}{'RC':>9}{'ICC':>7}"
+    with_z = any(r["z_n"] for r in found.rows)
+    before = None
+    for row in found.rows[:_MOST_ROWS]:
+        if (about := (row["first"], row["second"])) != before:
+            before = about
+            unit = f", {row['unit']}" if row["unit"] else ""
+            pair = f"{row['second']} minus {row['first']}" if row["second"] else row["first"] or "Medians over subjects"
+            yield f"{pair}: {shown_name(row['map'])}{unit}"
+            yield head + (f"{'z SD':>7}{'|z|<1.96':>10}" if with_z else "")
+        finite = row["limit_low"] == row["limit_low"]
+        limits = f"{number(row['limit_low'])} to {number(row['limit_high'])}" if finite else "–"
+        text = f"  {_region(row):<{width}}{row['n']:>9,}{number(row['median_first'], 4):>9}{number(row['median_second'], 4):>9}"
+        text += f"{number(row['bias']):>10}{_percent(row['bias_percent'], '+.1f'):>9}{limits:>22}{_percent(row['within_cv_percent'], '.1f'):>8}"
+        text += f"{number(row['repeatability_coefficient']):>9}{'–' if row['icc'] != row['icc'] else format(row['icc'], '.3f'):>7}"
+        if with_z and row["z_n"]:
+            text += f"{number(row['z_sd'], 3):>7}{_percent(100 * row['z_share_95'], '.1f'):>10}"
+        yield text.rstrip()
+    if len(found.rows) > _MOST_ROWS:
+        yield f"… and {len(found.rows) - _MOST_ROWS} more rows, which the table has (-o)"
+    yield "wCV: within-subject CV; RC: repeatability coefficient; ICC(A,1)." + (
+        " z is calibrated if its SD is 1 and 95 % of |z| are below 1.96." if with_z else ""
+    )
+    yield from told(found.notes)
+
+
+def _region(row: Row) -> str:
+    return f"{row['label']} {row['name']}".strip()
+
+
+def _percent(value: float, form: str) -> str:
+    return "–" if value != value else f"{value:{form}} %"
