@@ -43,7 +43,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "training/recipe.py": ({"T1", "T2"}, "the ranges of the paper"),
     "evaluation/*.py": ({"T1", "T2", "ir", "t2"}, "the experiments of the paper"),
 }
-#: Strings that are a name by chance: the order of an array in memory, figure "C" of an experiment, a LaTeX command.
+#: Strings that are a name by chance: the order of an array in memory, figure "C" of an experiment, a LaTeX command, the first of two maps.
 MEANT_OTHERWISE: dict[str, set[str]] = {
     "estimators/nlls/conic/polynomials.py": {"F"},
     "io/images.py": {"F"},
@@ -52,6 +52,7 @@ MEANT_OTHERWISE: dict[str, set[str]] = {
     "workflow/slabs.py": {"A"},
     "workflow/memory.py": {"B"},
     "slices.py": {"A"},
+    "cli/compare.py": {"A"},
     "cli/evaluate.py": {"C"},
     "report/formula.py": {"tau"},
 }
