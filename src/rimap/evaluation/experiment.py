@@ -11,6 +11,8 @@ import io
 import json
 import platform
 import shutil
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
@@ -41,6 +43,8 @@ Unit = tuple[str | int | float, ...]
 Part = dict[str, NDArray[Any]]
 #: Parts of the package that numbers depend on: pieces that other code computed are not used again.
 _DECIDES_NUMBERS = ("arrays.py", "likelihood.py", "series.py", "signals", "estimators", "simulation")
+#: What to do about a piece that is damaged.
+_REMEDY = "Remove it, and run again without --redraw: what is missing is computed. --fresh computes all of it again."
 #: Called with (pieces done, of how many).
 Progress = Callable[[int, int], None]
 
@@ -249,7 +253,14 @@ def run(
                 future.cancel()
             raise
     parts = {unit: _load(paths[unit]) for unit in units}
-    table = experiment.rows(settings, parts)
+    try:
+        table = experiment.rows(settings, parts)
+    except KeyError as error:
+        if any(str(error.args[0]) in part for part in parts.values()):
+            raise InputError(
+                f"{cache}: expected {error.args[0]} in every piece that an earlier run kept, got pieces without it. Remove the folder, and run again."
+            ) from None
+        raise
     pictures = experiment.pictures(settings, parts)
     write_table(folder / "table.csv", table)
     if pictures:
@@ -288,8 +299,33 @@ def _compute(experiment: Experiment, settings: Settings, unit: Unit) -> Part:
 
 
 def _load(path: Path) -> Part:
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    """Return the arrays of a file.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, with what to do.
+    """
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            part = {name: file[name] for name in file.files}
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{path}: expected numbers that an earlier run kept, got a damaged file ({reason[:120]}). {_REMEDY}"
+        ) from None
+    if not part:
+        raise InputError(f"{path}: expected numbers that an earlier run kept, got an empty file. {_REMEDY}")
+    return part
 
 
 def _slug(unit: Unit) -> str:

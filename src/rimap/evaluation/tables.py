@@ -63,8 +63,21 @@ def read_table(path: Path | str) -> list[Row]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: there is no table. Run the experiment first, without --redraw.")
-    with path.open(newline="") as file:
-        return [{k: _value(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise _damaged(path, str(error)) from None
+    if not rows or any(None in row or None in row.values() for row in rows):
+        raise _damaged(path, "a row has more or fewer cells than the first one, or there is none")
+    return [{k: _value(v) for k, v in row.items() if v != ""} for row in rows]
+
+
+def _damaged(path: Path, reason: str) -> InputError:
+    return InputError(
+        f"{path}: expected the table of an experiment, got a damaged file ({reason.strip()[:120]}). Run the experiment again without --redraw: what "
+        "was computed is kept."
+    )
 
 
 def _value(text: str) -> Any:

@@ -8,7 +8,7 @@ import math
 import secrets
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
@@ -146,14 +146,11 @@ class NiftiFile:
             return self
         left, n = math.prod(self.shape) * self.n_volumes * self.dtype.itemsize, 0
         raw = folder / f"{secrets.token_hex(4)}.raw"
-        with self._reading() as file, raw.open("xb") as to:
+        with _writing(folder, raw) as write, self._reading() as file:
             file.seek(self.offset)
             while left:
                 data = self._read(file, min(left, 1 << 22), n)
-                try:
-                    to.write(data)
-                except OSError as error:
-                    raise InputError(f"cannot write to {folder}: {error.strerror or error}.") from None
+                write(data)
                 left -= len(data)
             _drain(file)
         return replace(self, data=raw, offset=0)
@@ -197,6 +194,46 @@ class NiftiFile:
             if (self.slope, self.inter) == (1.0, 0.0):
                 return values.astype(target)
             return (values * np.float64(self.slope) + np.float64(self.inter)).astype(target)
+
+
+class _CannotWrite(Exception):
+    """An error of writing, kept apart from those of reading."""
+
+
+@contextlib.contextmanager
+def _writing(folder: Path, path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Yield what writes to a new file; its errors name the folder, never what is read at the same time.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot take the file.
+    """
+
+    def refused(error: OSError) -> InputError:
+        return InputError(
+            f"cannot write to {folder}: {error.strerror or error}. Free space there, or give another OUT."
+        )
+
+    try:
+        file = path.open("xb", buffering=0)  # nothing is left to be written when it is closed
+    except OSError as error:
+        raise refused(error) from None
+
+    def write(data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[file.write(view) or 0 :]
+        except OSError as error:
+            raise _CannotWrite(error) from None
+
+    try:
+        yield write
+    except _CannotWrite as error:
+        raise refused(error.args[0]) from None
+    finally:
+        file.close()
 
 
 def _drain(file: IO[bytes]) -> None:

@@ -97,7 +97,9 @@ class MapsOnDisk:
                     file.seek(self._plane * planes[0] * dtype.itemsize)
                     file.write(np.asarray(values, dtype).tobytes(order="F"))
             except OSError as error:
-                raise InputError(f"cannot write to {self.folder}: {error.strerror or error}.") from None
+                raise InputError(
+                    f"cannot write to {self.folder}: {error.strerror or error}. Free space there, or give another OUT."
+                ) from None
 
     def read(self, planes: Planes) -> ParameterMaps:
         """Return the maps of planes of the last axis."""
