@@ -1,8 +1,9 @@
 """The paper's own sweep of λ_B: T1 error and outliers of the MLE on slices of the training anatomies.
 
-    python -m benchmarks.bench_lambda [--fields] [--anatomies FOLDER] [--out docs/lambda]
+    python -m benchmarks.bench_lambda [--fields [--network NAME]] [--anatomies FOLDER] [--out docs/lambda]
 
-With --fields, instead: the λ_B that is chosen from the data in fields as scanners have them (`benchmarks.fields`).
+With --fields, instead: the λ_B that is chosen from the data in fields as scanners have them (`benchmarks.fields`); with
+--network NAME as well, that of the field from which a network starts, and its error of T1 beside the MLE's.
 
 Slices of training anatomies, truth as in rimap.simulation.subjects (T smooth inside a tissue), 31 inversion times of
 IV_T1, Gaussian noise of σ = 0.65/SNR added after the modulus, B smooth over a range of 10 % or constant. The same
@@ -132,7 +133,11 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=len(ANATOMIES), help="how many of the slices")
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "docs" / "lambda")
     parser.add_argument("--fields", action="store_true", help="the λ_B that is chosen from the data, in five fields")
+    parser.add_argument("--network", help="with --fields: this network instead, beside the MLE")
     options = parser.parse_args()
+    if options.fields and options.network:
+        fields.main_of_network(options.network)
+        return
     if options.fields:
         fields.main()
         return

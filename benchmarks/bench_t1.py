@@ -48,6 +48,8 @@ LIMITS: dict[str, dict[float, float]] = {
     "RMSE / MLE's": dict(zip(SNRS, (0.6, 0.6, 0.8, 1.0, 1.0))),
     "slope": dict(zip(SNRS, (0.5, 0.7, 0.8, 0.9, 0.95))),
 }
+#: Per cent of the voxels of a tissue that may be without a value, because they look like background.
+LARGEST_MISSING = 0.1
 UNSEEN_LIMITS = {"CV / MLE's": 0.6, "|bias| %": 2.5, "slope": 0.7}
 #: TIs (ms) that no recipe names; the second set is kept aside: look at it once, at the end.
 UNSEEN = {
@@ -116,7 +118,7 @@ def figures(rows: list[Row], name: str, snr: float) -> dict[str, dict[tuple[int,
             continue
         at = {"subject": r["subject"], "tissue": r["tissue"], "snr": snr}
         key = (r["subject"], r["tissue"])
-        failed = r["nan"] > 0
+        failed = r["nan"] > LARGEST_MISSING
         out["CV / MLE's"][key] = np.inf if failed else r["cv"] / better(rows, "cv", **at)
         out["RMSE / MLE's"][key] = np.inf if failed else r["rmse"] / better(rows, "rmse", **at)
         out["|bias| %"][key] = np.inf if failed else abs(r["bias"])

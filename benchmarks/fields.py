@@ -1,4 +1,4 @@
-"""Inversion recoveries with fields of B as scanners have them, and how well the MLE with its own λ_B maps T1 there."""
+"""Inversion recoveries with fields of B as scanners have them, and how well the MLE and networks map T1 there with their own λ_B."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap import MLE, PROTOCOLS, Gaussian, InversionRecovery, Rician, WeightedSeries
+from rimap import MLE, PROTOCOLS, RIM, Gaussian, InversionRecovery, Rician, WeightedSeries
+from rimap.estimators.rim.whole_field import smooth_field
 
 Array = NDArray[np.float64]
 
@@ -69,6 +70,21 @@ def rows(*, rician: bool = False) -> Iterator[tuple[Any, ...]]:
                 best = min(errors[weight] for weight in LADDER)
                 slower = seconds[None] / seconds[1e6]
                 yield name, times, snr, maps.settings["lambda_B"], errors[None], errors[None] / best, held, slower
+
+
+def main_of_network(network: str) -> None:
+    """Print how well a network maps T1 in these fields beside the MLE, and the λ_B that each chose."""
+    columns = ("field", "times", "SNR", "T1 RMSE %", "of the MLE's", "λ_B", "MLE's λ_B")
+    print("  ".join(f"{c:>12}" for c in columns))
+    for name in fields(8):
+        for times in MODELS:
+            for snr in (5, 15, 30):
+                series, T1 = series_of(name, times, snr)
+                mle, rim = (e.estimate(series) for e in (MLE(threads=1), RIM(network=network, threads=1)))
+                errors = [100 * float(np.sqrt(np.nanmean((m["T1"] / T1 - 1) ** 2))) for m in (rim, mle)]
+                own = smooth_field(series, threads=1, rough=True).lambda_B
+                row = (name, times, snr, errors[0], errors[0] / errors[1], own, mle.settings["lambda_B"])
+                print("  ".join(f"{v if isinstance(v, str) else format(v, '.3g'):>12}" for v in row), flush=True)
 
 
 def main() -> None:

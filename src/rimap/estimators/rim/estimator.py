@@ -29,7 +29,7 @@ from rimap.series import ParameterMaps, Status, WeightedSeries
 
 F32 = NDArray[np.float32]
 #: σ in units of the image scale above which the field is found a second time, on images averaged over alike voxels.
-REFINE_ABOVE = 0.01
+REFINE_ABOVE = 0.1
 #: Above so much noise, the images are split into so many parts, and the others determine which voxels are alike in one.
 FOLDS = ((0.1, 3), (0.04, 2))
 #: Steps that determine which voxels are alike. With two, the field of inversion recovery is better by a tenth to a quarter and
@@ -47,12 +47,16 @@ class RIM(Estimator):
     """A trained recurrent inference machine: J times, a small network reads the estimate and the gradient of the
     likelihood and returns an update (Eqs. 4–5).
 
-    Image scale, σ and, if the network begins at a smooth field, that field are found once for the whole series; then slices
+    Image scale, σ and, for a network that begins at a smooth field, that field are found once for the whole series; then slices
     (along the last of three axes) are mapped one by one. To map a volume in slabs, call `prepare` with the whole and `slab`
     for each: the result is the map of the whole.
 
-    Parameters that the model takes as given are held at `WeightedSeries.given` or at their default. A field that the network
-    estimates is held too if the series gives it.
+    Parameters that the model takes as given are held at `WeightedSeries.given` or at their default. The smooth field is held as
+    well, whether it was found or given: all voxels together determine it better than a network from a neighbourhood.
+
+    Deviations
+    ----------
+    The paper's RIM estimates the field with the tissue, and the networks of the paper that ship do.
 
     Parameters
     ----------
@@ -63,7 +67,7 @@ class RIM(Estimator):
     threads
         How many cores; all if left out.
     start_field
-        (*X), the smooth field to begin at; found if left out.
+        (*X), the smooth field; found if left out.
     sd_draws
         How often the series is drawn again for standard deviations, each as costly as mapping it; 0: none are given.
         The smooth field is found again for each draw. If it is given or `prepare` has found it, it is held: the
@@ -132,7 +136,7 @@ class RIM(Estimator):
     def _smooth_field(
         self, loop: Loop, series: WeightedSeries, ready: Prepared, progress: Progress | None
     ) -> F32 | None:
-        """Return the field (*X) of the start; above `REFINE_ABOVE` from images averaged over what a first pass found alike."""
+        """Return the smooth field (*X); above `REFINE_ABOVE` from images averaged over what a first pass found alike."""
         estimated = loop.layout.field
         if self.start_field is not None:
             return np.asarray(self.start_field, np.float32)
@@ -244,13 +248,12 @@ class RIM(Estimator):
         sigma = np.asarray(ready.sigma_of(k), np.float32) / np.float32(ready.scale)
         sigma = np.where(sigma > 0, sigma, np.float32(1)).reshape(1, *((1, 1) if sigma.ndim == 0 else X[1:]))
         known = {name: v.reshape(X) if np.ndim(v) else v for name, v in known_at(series, k).items()}
-        field_is_known = loop.layout.field is not None and loop.layout.field.name in series.given
         data = DataTerm(
             loop.model, flat, sigma, isinstance(ready.noise, Rician), executor,
             known=known, reference_ms=loop.config.reference_ms(loop.layout),
         )  # fmt: skip
         here = None if start_field is None else np.ascontiguousarray(start_field.reshape(X), np.float32)
-        carried, sse, sd = loop(data, here, hold_field=field_is_known)
+        carried, sse, sd = loop(data, here)
         rms, rows = np.sqrt(sse / len(S)), (len(carried), *shape)
         return Found(carried.reshape(rows), rms.reshape(shape), None if sd is None else sd.reshape(rows))
 

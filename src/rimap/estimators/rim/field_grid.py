@@ -154,7 +154,8 @@ class FieldGrid:
         series, unit = self.series, self._unit
         S = neutral(series.images[(slice(None), *k)], unit)
         noise = series.noise or Gaussian()
-        given = np.asarray(noise.sigma[k] if np.ndim(noise.sigma) else noise.sigma) / unit
+        sigma_map = np.asarray(noise.sigma, float)
+        given = (sigma_map[k] if sigma_map.ndim else sigma_map) / unit
         usable = np.isfinite(given) & (given > 0)
         shape = (1, S.shape[1], int(np.prod(S.shape[2:])))
         sigma = np.where(usable, np.maximum(given, PRECISION), 1.0).astype(np.float32)
@@ -165,6 +166,17 @@ class FieldGrid:
         if self.binned == 1:  # of some voxels, so that they do not take much memory
             self._kept[number] = data
         return data
+
+    def minus_log_p(self, here: Information, counts: NDArray[np.bool_]) -> float:
+        """Return −log p of the voxels that count at their best amplitudes and T, but for a constant."""
+        if not isinstance(self.series.noise, Rician):
+            return 0.5 * float(here.squares[counts].sum())
+        model, layout = self.series.model, Layout.of(self.series.model)
+        known = {name: np.asarray(v)[counts] if np.ndim(v) else v for name, v in self.series.held.items()}
+        kappa = np.asarray(layout.kappa_of(here.carried[:, counts], layout.known_of(known)))
+        sigma = np.asarray(self.series.noise.sigma, float)
+        noise = Rician((sigma[counts] if sigma.ndim else sigma) / self._unit)
+        return float(noise.nll(self.series.images[:, counts] / self._unit, model.signal(kappa)).sum())
 
     def step(self, padded: Array, here: Information, lambda_B: float) -> tuple[Array, float]:
         """Return the field after a Newton step, and how many standard deviations of the field it has changed at most."""

@@ -69,20 +69,18 @@ class Loop:
         """Return the loop with no more than so many steps."""
         return replace(self, config=replace(self.config, n_steps=min(n_steps, self.config.n_steps)))
 
-    def __call__(self, data: DataTerm, start_field: F32 | None = None, *, hold_field: bool = False) -> Step:
+    def __call__(self, data: DataTerm, known_field: F32 | None = None) -> Step:
         """Return the estimate after J steps.
 
         Parameters
         ----------
         data
             Of images (N, 1, h, w) in units of the image scale.
-        start_field
-            (1, h, w), the field at which to begin.
-        hold_field
-            Whether the field stays as it is.
+        known_field
+            (1, h, w), the field, which then stays as it is; `None` if the network estimates it.
         """
         sigma = data.problem.sigma
-        begun, *_, (carried, sse, sd) = self.steps(data, start_field, hold_field=hold_field)
+        begun, *_, (carried, sse, sd) = self.steps(data, known_field)
         rise = (sse - begun.sse) / sigma**2 / self._share_of_farthest(sigma)
         if self.config.start == "likelihood" and (far := rise > FARTHEST_CHI2).any():
             carried[:, far] = self._drawn_back(begun.carried[:, far], carried[:, far], rise[far])
@@ -111,16 +109,16 @@ class Loop:
         back = u0 + np.sqrt(FARTHEST_CHI2 / rise) * (u - u0)
         return np.asarray(from_state(self.config, self.layout, back), np.float32)
 
-    def steps(self, data: DataTerm, start_field: F32 | None = None, *, hold_field: bool = False) -> Iterator[Step]:
+    def steps(self, data: DataTerm, known_field: F32 | None = None) -> Iterator[Step]:
         """Yield the start and the estimate after each step; parameters as of `__call__`."""
         config, layout = self.config, self.layout
         S, sigma = data.problem.S, data.problem.sigma
         h, w = S.shape[2:]
-        if start_field is None:
+        if known_field is None:
             weight = (abs(S).max(0) > 0).astype(np.float32)
             carried = start(config.start, data.problem, weight).astype(np.float32)
         else:
-            carried = data.at_field(start_field)
+            carried = data.at_field(known_field)
         bounds = box(config, layout)
         u = self._within(to_state(config, layout, carried))
         memory = [np.zeros((1, config.features, h, w), np.float32)] * 2
@@ -132,9 +130,9 @@ class Loop:
             feed = {"x": x, "h1": memory[0], "h2": memory[1]}
             delta, *memory = self.cell.run(("delta", "h1_next", "h2_next"), feed)  # Eq. 4
             unit = units(config, quadratic)
-            if hold_field:
-                unit[layout.n_amplitudes] = 0.0
             update, log_sd = config.of_carried(layout, np.moveaxis(delta, 1, 0))
+            if known_field is not None:
+                update[layout.n_amplitudes] = 0.0
             u = moved(config, u, update, unit, bounds)  # Eq. 5
             carried = from_state(config, layout, u).astype(np.float32)
             sums = data(carried)

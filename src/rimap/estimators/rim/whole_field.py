@@ -39,8 +39,8 @@ Array = NDArray[np.float64]
 COARSER = 2
 #: Voxels along an axis from which on the grid is coarser.
 LARGE_ENOUGH = 64
-#: Newton steps on every fourth voxel, of each further step of the ladder of λ_B, and on all voxels.
-STEPS, STEPS_OF_A_RUNG, STEPS_OF_ALL = 3, 1, 2
+#: Newton steps on every fourth voxel, of each further step of the ladder of λ_B, with the noise of magnitudes, and on all voxels.
+STEPS, STEPS_OF_A_RUNG, STEPS_UNFOLDED, STEPS_OF_ALL = 3, 1, 2, 1
 #: In standard deviations of the field: a change after which the next one is far smaller.
 CLOSE = 0.015
 #: How many voxels determine the one field to begin with.
@@ -79,9 +79,17 @@ def smooth_field(
         else:
             lambda_B = DEFAULT_LAMBDA_B if lambda_B is None else min(lambda_B, STIFFEST)
             field = _newton(FieldGrid(some, coarser, 1, pool), field, lambda_B, STEPS)
+        if _is_folded(series) and not isinstance(series.noise, Rician):
+            series, some = _as_magnitudes(series), _as_magnitudes(some)
+            field = _newton(FieldGrid(some, coarser, 1, pool), field, lambda_B, STEPS_UNFOLDED)
         if coarser > 1 and not rough:
             field = _newton(FieldGrid(series, coarser, coarser, pool), field, lambda_B, STEPS_OF_ALL)
     return WholeField(fine(field, series.shape, coarser), lambda_B)
+
+
+def _as_magnitudes(series: WeightedSeries) -> WeightedSeries:
+    """Return the series with the noise of magnitudes."""
+    return replace(series, noise=Rician((series.noise or Gaussian()).sigma))
 
 
 def _coarser(shape: tuple[int, ...]) -> int:
@@ -155,7 +163,7 @@ def _least(grid: FieldGrid, padded: Array, here: Information, excess: float) -> 
                 padded
             )  # every cost after a search of all T: one that goes on from the last would fall by that alone
         dof = grid.box.degrees_of_freedom(here.w.reshape(-1), grid.penalty(lambda_B))
-        costs[lambda_B] = cost = 0.5 * k * float(here.squares[counts].sum()) / excess + per_freedom * dof
+        costs[lambda_B] = cost = k * grid.minus_log_p(here, counts) / excess + per_freedom * dof
         if cost < best.cost:
             best = _Rung(cost, lambda_B, padded)
         elif len(costs) > 1:
@@ -167,7 +175,7 @@ def _one_value(grid: FieldGrid, padded: Array, here: Information, excess: float)
     """Return the field that is one value everywhere, by the second-order expansion around a field."""
     total = float(here.w.sum())
     change = float((here.w * (field := grid.cropped(padded)) - here.g).sum()) / total - field
-    cost = 0.5 * grid.each * float(here.squares[here.say].sum())
+    cost = grid.each * grid.minus_log_p(here, here.say)
     cost += float((here.g * change + 0.5 * here.w * change**2).sum())
     return _Rung(cost / excess + 1.0, math.inf, grid.padded(field + change))
 
