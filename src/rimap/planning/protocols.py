@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,8 @@ class Layout:
         Sequence time for all cycles of one shot, averages included: scan time over shots.
     shared
         Settings that are not chosen.
+    present
+        The values of the present protocol along the axis, to start from as well.
     """
 
     goal: Goal
@@ -85,6 +87,7 @@ class Layout:
     averages: int
     budget_ms: float
     shared: dict[str, Any]
+    present: tuple[float, ...] = ()
 
     @property
     def size(self) -> int:
@@ -129,6 +132,9 @@ class Layout:
         else:
             ends = [min(high, max(2 * low, k * T_high)) for k in (1.0, 2.5)]
             spreads = [f(max(low, 0.02 * T_low), end, N) for end in ends for f in (np.geomspace, np.linspace)]
+        if len(self.present) >= 2:  # with another number of images, values between its own
+            at = np.linspace(0, len(self.present) - 1, N)
+            spreads.append(np.interp(at, np.arange(len(self.present)), np.sort(self.present)))
         return [np.concatenate([np.log(np.clip(s, low, high)), *also]) for s in spreads]
 
     def _typical(self, s: Setting) -> Array:
@@ -204,18 +210,29 @@ class Layout:
             return None
 
     def rounded(self, numbers: Sequence[float] | Array) -> SignalModel | None:
-        """Return the protocol with numbers that one types at a scanner, and a recovery of whole milliseconds."""
-        goal = self.goal
-        settings = self.settings(numbers)
+        """Return the protocol with numbers that one types at a scanner, and a recovery of whole milliseconds.
+
+        Numbers are rounded to the nearest, or upwards if the images of a cycle would overlap then.
+        """
+        for how in (np.round, np.ceil):
+            model = self._model(self._rounded_settings(numbers, how))
+            if model is not None and self._fits(model):
+                return model
+        return None
+
+    def _rounded_settings(self, numbers: Sequence[float] | Array, how: Callable[[float], float]) -> dict[str, Any]:
+        goal, settings = self.goal, self.settings(numbers)
         for s in settings_of(goal.kind).values():
-            if s.name in goal.chosen and s.name != REPETITION_TIME:
-                if s.name == goal.axis.name and goal.in_one_cycle and self.images > 1:
-                    first, gap = (_round(v, s) for v in (settings[s.name][0], np.diff(settings[s.name]).mean()))
-                    first = gap if s.even else first
-                    settings[s.name] = tuple(float(first + gap * k) for k in range(self.images))
-                else:
-                    values = _grouped(settings[s.name]) if s.name == goal.axis.name else settings[s.name]
-                    settings[s.name] = tuple(_round(v, s) for v in values)
+            if s.name not in goal.chosen or s.name == REPETITION_TIME:
+                continue
+            values = settings[s.name]
+            if s.name == goal.axis.name and goal.in_one_cycle and self.images > 1:
+                first, gap = (_round(v, s, how) for v in (values[0], float(np.diff(values).mean())))
+                first = gap if s.even else first
+                settings[s.name] = tuple(float(first + gap * k) for k in range(self.images))
+                continue
+            values = _grouped(values) if s.name == goal.axis.name else values
+            settings[s.name] = tuple(_round(v, s, how) for v in values)
         if goal.chooses_repetition:
             share = self.budget_ms / self.averages
             axis = np.asarray(settings[goal.axis.name])
@@ -223,8 +240,7 @@ class Layout:
             settings[REPETITION_TIME] = (
                 float(np.floor(share / self.images)) if goal.one_repetition_time else tuple((axis + recovery).tolist())
             )
-        model = self._model(settings)
-        return model if model is not None and self._fits(model) else None
+        return settings
 
 
 def _grouped(values: Sequence[float]) -> Array:
@@ -235,10 +251,10 @@ def _grouped(values: Sequence[float]) -> Array:
     return np.asarray(means[group])
 
 
-def _round(value: float, s: Setting) -> float:
-    if s.unit == "deg":
-        return round(float(value) / STEP_DEG) * STEP_DEG
-    return float(f"{value:.3g}")
+def _round(value: float, s: Setting, how: Callable[[float], float]) -> float:
+    """Return a value in steps of `STEP_DEG`, or with three significant digits."""
+    step = STEP_DEG if s.unit == "deg" else 10.0 ** (np.floor(np.log10(value)) - 2)
+    return float(f"{how(value / step - 1e-9) * step:.6g}")
 
 
 def layouts(goal: Goal, minutes: float, present: SignalModel | None = None) -> list[Layout]:
@@ -275,6 +291,8 @@ def layouts(goal: Goal, minutes: float, present: SignalModel | None = None) -> l
             else:
                 found += [Layout(goal, n, k, budget, shared) for k in range(1, most // n + 1)][:_MOST_AVERAGES]
         shortest *= goal.images or fewest
+    if present is not None:
+        found = [replace(layout, present=tuple(present.times.tolist())) for layout in found]
     if not found:
         least = shortest * goal.cycles_of_one_image / MS_PER_MINUTE
         raise InputError(

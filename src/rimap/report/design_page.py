@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap import __version__
+from rimap import __version__, colours
 from rimap.planning.design import Design, Protocol, middle
+from rimap.planning.goal import Goal
 from rimap.planning.precision import tissue_of
 from rimap.planning.verdict import name_of_time, what_it_measures
 from rimap.report.charts import HEIGHT, WIDTH, log_ticks
-from rimap.report.design_text import columns_of, conditions_of, gain_of, images_of, scan_time_of, title_of
+from rimap.report.design_text import columns_of, conditions_of, duration, gain_of, images_of, scan_time_of, title_of
 from rimap.report.formula import formula_of
 from rimap.report.numbers import number, plural
 from rimap.report.templating import render, source
-from rimap.signals.base import SignalModel, predicting
+from rimap.signals.base import predicting
 from rimap.signals.settings import REPETITION_TIME, unit_symbol
 
 #: The largest relative SD that the chart shows, %.
@@ -49,7 +50,7 @@ def page(found: Design, limit_percent: float, command: str = "") -> str:
                 ],
                 "rows": [[f"{v:.6g}" for v in row] for row in images_of(p)],
                 "averages": f"{p.averages:.3g}",
-                "minutes": f"{p.minutes:.3g}",
+                "minutes": duration(p.minutes),
             }
             for label, p in protocols
         ],
@@ -77,8 +78,8 @@ def _tiles(found: Design) -> list[dict[str, str]]:
     tiles.append(
         {
             "label": "Scan time",
-            "value": f"{best.minutes * best.averages:.3g} min",
-            "note": f"of {found.minutes:.3g} min",
+            "value": duration(best.minutes * best.averages),
+            "note": f"of {duration(found.minutes)}",
         }
     )
     tiles.append(
@@ -124,7 +125,7 @@ def _signal_chart(found: Design, protocols: list[tuple[str, Protocol]]) -> dict[
     times = np.concatenate([p.model.times for _, p in protocols])
     span = (float(times.min()) / 1.4, float(times.max()) * 1.15)
     x = _logarithmic(*span, WIDTH)
-    curves = _curves(found, found.best.model, np.geomspace(*span, _POINTS), values)
+    along, curves = _curves(found, np.geomspace(*span, _POINTS), values)
     top = max((float(np.nanmax(np.abs(s))) for _, s in curves), default=1.0) * 1.08 or 1.0
     floor = min(0.0, min((float(np.nanmin(s)) for _, s in curves), default=0.0) * 1.08)
 
@@ -132,11 +133,12 @@ def _signal_chart(found: Design, protocols: list[tuple[str, Protocol]]) -> dict[
         return HEIGHT - HEIGHT * (s - floor) / (top - floor)
 
     return {
+        "recovered": _recovers(found.goal),
         "axis": f"{plural(axis.title)} ({unit_symbol(axis.unit)})",
         "curves": [
             {
                 "label": f"{name_of_time(found.best.model)} = {number(float(v))} ms",
-                "points": " ".join(f"{x(t):.1f},{y(s):.1f}" for t, s in zip(np.geomspace(*span, _POINTS), signal)),
+                "points": " ".join(f"{x(t):.1f},{y(s):.1f}" for t, s in zip(along, signal)),
             }
             for v, signal in curves
         ],
@@ -145,29 +147,33 @@ def _signal_chart(found: Design, protocols: list[tuple[str, Protocol]]) -> dict[
             for k, (label, p) in enumerate(protocols)
         ],
         "x_ticks": [{"at": x(t), "label": f"{t:,.10g}"} for t in log_ticks(*span)],
-        "y_ticks": [{"at": float(y(s)), "label": f"{s:.2g}"} for s in np.linspace(floor, top, 5)],
+        "y_ticks": [{"at": float(y(s)), "label": f"{s:.3g}"} for s in colours.ticks(floor, top)],
     }
 
 
-def _curves(
-    found: Design, model: SignalModel, at: NDArray[np.float64], values: NDArray[np.float64]
-) -> list[tuple[float, NDArray[np.float64]]]:
-    """Return the signal along the axis for each T; none for a sequence whose images depend on one another."""
-    from rimap.errors import InputError
+def _recovers(goal: Goal) -> bool:
+    """Tell whether the signal depends on a recovery after the image: curves are drawn for a complete one."""
+    return goal.repetition is not None and goal.repetition.longer_than == goal.axis.name
 
-    try:
+
+def _curves(
+    found: Design, at: NDArray[np.float64], values: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], list[tuple[float, NDArray[np.float64]]]]:
+    """Return points of the axis and the signal there for each T.
+
+    The images of a train, or of a cycle that each of them changes, have a signal at their own times alone.
+    """
+    goal, model = found.goal, found.best.model
+    if not (goal.kind.cycle.also_chosen or goal.axis.even):
         settings = {s.name: getattr(model, s.name) for s in model.settings.values()}
         settings = {k: (v[0] if isinstance(v, tuple) and len(v) == model.n_images else v) for k, v in settings.items()}
-        settings[model.axis.name] = tuple(at)
-        if found.goal.chooses_repetition:
+        settings[goal.axis.name] = tuple(at)
+        if _recovers(goal):
             settings[REPETITION_TIME] = None
-        if model.axis.even:
-            return []
-        dense = predicting(type(model))(**settings)
-        signals = np.asarray(dense.signal(tissue_of(dense, values, found.goal.assumed)), dtype=float)
-    except (InputError, TypeError):
-        return []
-    return [(float(v), signals[:, k]) for k, v in enumerate(values)]
+        model = predicting(type(model))(**settings)
+    order = np.argsort(model.times)
+    signals = np.asarray(model.signal(tissue_of(model, values, goal.assumed)), dtype=float)[order]
+    return model.times[order], [(float(v), signals[:, k]) for k, v in enumerate(values)]
 
 
 def _logarithmic(low: float, high: float, length: float) -> Any:

@@ -22,6 +22,19 @@ from rimap.signals.settings import REPETITION_TIME, Setting, unit_symbol, with_u
 
 #: Values of T in the printed table.
 _SHOWN = 6
+#: Protocols whose worst standard deviations differ by less than this factor are as good as each other.
+ALIKE = 1.02
+
+
+def duration(minutes: float) -> str:
+    """Return a scan time for people.
+
+    >>> duration(2.72), duration(0.4167), duration(61.3)
+    ('2.7 min', '25 s', '61 min')
+    """
+    if minutes < 1:
+        return f"{60 * minutes:.0f} s"
+    return f"{minutes:.0f} min" if minutes >= 20 else f"{minutes:.1f} min"
 
 
 def title_of(found: Design) -> str:
@@ -29,7 +42,7 @@ def title_of(found: Design) -> str:
     goal = found.goal
     low, high = goal.T_ms
     span = f"{low:g} ms" if low == high else f"{low:g} to {high:g} ms"
-    return f"{goal.kind.title}: {name_of_time(found.best.model)} of {span} in {found.minutes:.3g} min"
+    return f"{goal.kind.title}: {name_of_time(found.best.model)} of {span} in {duration(found.minutes)}"
 
 
 def conditions_of(found: Design) -> list[str]:
@@ -103,11 +116,11 @@ def text_of(found: Design, limit_percent: float) -> str:
     lines = [
         title_of(found),
         "",
-        f"Best protocol ({count_of(best.model.n_images, 'image')}, {best.minutes * best.averages:.3g} min)",
+        f"Best protocol ({count_of(best.model.n_images, 'image')}, {duration(best.minutes * best.averages)})",
     ]
     lines.append(f"  {settings_line(best)}")
     if present is not None:
-        once = f"{count_of(present.model.n_images, 'image')}, {present.minutes:.3g} min for one pass"
+        once = f"{count_of(present.model.n_images, 'image')}, {duration(present.minutes)} for one pass"
         lines += [f"Present protocol ({once})", f"  {settings_line(present)}"]
     lines += ["", *_table(found)]
     if present is not None:
@@ -127,7 +140,7 @@ def gain_of(found: Design) -> str:
     ours, theirs = 100 * found.best.worst, 100 * found.present.worst
     if not np.isfinite(gain):
         return f"The worst standard deviation falls to {ours:.3g} %; the present protocol does not determine the whole range."
-    if gain <= 1.01:
+    if gain <= ALIKE:
         return (
             f"The present protocol is as good as the best one that was found ({theirs:.3g} and {ours:.3g} % at worst)."
         )

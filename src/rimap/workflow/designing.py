@@ -9,7 +9,7 @@ from typing import Any
 
 from rimap.errors import InputError
 from rimap.io.atomic import as_bytes, write_together
-from rimap.io.finding import one_series
+from rimap.io.finding import find_series
 from rimap.io.reading import Reading
 from rimap.planning.design import Design
 from rimap.planning.goal import Goal
@@ -33,7 +33,13 @@ def present_from_files(
     InputError
         If there is not exactly one series, or its settings are not known.
     """
-    files = one_series(path, sequence, None)
+    found = find_series(path, sequence=sequence)
+    if len(found) > 1:
+        raise InputError(
+            f"{path}: expected one series, got {len(found)} ({', '.join(f.label for f in found[:6])}{', …' if len(found) > 6 else ''}). "
+            "Give a file of the one that you mean, or --sequence."
+        )
+    (files,) = found
     return files.open(Reading(times_ms=times_ms, settings=settings or None, sequence=sequence)).model
 
 
@@ -86,7 +92,8 @@ def settings_of_goal(
     axis = axis_of(kind)
     found = dict(settings)
     if present is not None:
-        found = {s.name: getattr(present, s.name) for s in settings_of(kind).values()} | found
+        known = {s.name: getattr(present, s.name) for s in settings_of(kind).values()}
+        found = {name: value for name, value in known.items() if not _follows(present, name)} | found
         found |= {
             name: getattr(present, name)
             for name in (f.name for f in fields(kind))
@@ -103,6 +110,17 @@ def settings_of_goal(
         name: _one(value) if name in declared and declared[name].per_image is not False else value
         for name, value in out.items()
     }
+
+
+def _follows(present: SignalModel, name: str) -> bool:
+    """Tell whether a setting follows from the others, as the spacing of echoes from their times: it changes with them."""
+    if settings_of(present)[name].required or getattr(present, name) is None:
+        return False
+    values = {f.name: getattr(present, f.name) for f in fields(present) if f.init and f.name not in (name, "box")}
+    try:
+        return bool(getattr(type(present)(**values), name) == getattr(present, name))
+    except InputError:
+        return False
 
 
 def _one(value: Any) -> Any:
