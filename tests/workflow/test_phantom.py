@@ -184,6 +184,16 @@ def test_the_label_image_gives_the_same_values_in_rois(tmp_path: Path) -> None:
     assert again.exit_code == 2 and "--overwrite" in again.output
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_a_map_of_any_name_and_unit_with_a_named_array(tmp_path: Path, scale: float) -> None:
+    path = tmp_path / "scan42.nii.gz"
+    nib.save(nib.Nifti1Image(np.float32(np.nan_to_num(phantom_map()[0]) * scale), np.diag([*EDGES, 1.0])), path)
+    run = rimap.phantom(path, "nist-t1", judging=Judging(field_T=3.0))
+    assert {r["verdict"] for r in run.rows} == {"pass"} and any("taken for a map of T1" in text for text in run.notes)
+    with pytest.raises(InputError, match="Name the array with --layout"):
+        rimap.phantom(path)
+
+
 def test_drift_over_dates(tmp_path: Path) -> None:
     for day, factor in (("20240131", 1.0), ("20230131", 0.98), ("20240801", 1.01)):
         times, _ = phantom_map()

@@ -235,3 +235,37 @@ def test_command_line_writes_a_table_with_its_columns(derivative: Path, tmp_path
     whole = run(derivative, "--labels", tmp_path / "labels.nii.gz", "-o", tmp_path / "all.json")
     assert whole.exit_code == 0 and len(json.loads((tmp_path / "all.json").read_text())["rows"]) == 2
     assert run(derivative, "--labels", tmp_path / "labels.nii.gz", "-o", tmp_path / "x.csv").exit_code == 2
+
+
+def test_nist_is_the_array_whose_values_fit_best(tmp_path: Path) -> None:
+    array = references_of(layout_of("nist-t2"), "T2", 3.0).values
+    labels = np.zeros((15, 4, 1), np.uint8)
+    times = np.full(labels.shape, 2500.0)
+    for n, value in array.items():
+        labels[n], times[n] = n, 1.06 * value
+    path = save(tmp_path / "x_T2map.nii.gz", np.float32(times / 1000), Units="s", MagneticFieldStrength=2.89)
+    table = rimap.rois(path, f"nist:{save(tmp_path / 'spheres.nii.gz', labels)}")
+    assert {r["verdict"] for r in table.rows} == {"pass"} and any("T2 array" in text for text in table.notes)
+    wrong = rimap.rois(path, tmp_path / "spheres.nii.gz", judging=Judging(reference="nist-t1"))
+    assert any("are these the references" in text for text in wrong.notes)
+
+
+def test_a_table_of_references_can_be_for_one_map(derivative: Path, tmp_path: Path) -> None:
+    table = tmp_path / "reference.tsv"
+    table.write_text("map\tlabel\treference\nT1\t1\t1000\nB\t1\t2\n")
+    rows = rimap.rois(
+        derivative, tmp_path / "labels.nii.gz", names=["T1", "B", "M0"], judging=Judging(reference=table)
+    ).rows
+    found = {r["map"]: r["reference"] for r in rows if r["label"] == 1}
+    assert found["T1"] == 1000 and found["B"] == 2 and np.isnan(found["M0"])
+
+
+def test_a_map_without_labels_does_not_stop_the_others(derivative: Path, tmp_path: Path) -> None:
+    anat = derivative / "sub-02" / "anat"
+    save(anat / "sub-02_T1map.nii.gz", np.float32(T1 / 1000), Units="s")
+    save(derivative / "sub-01" / "anat" / "sub-01_dseg.nii.gz", LABELS)
+    table = rimap.rois(derivative)
+    assert {r["participant_id"] for r in table.rows} == {"sub-01"}
+    assert table.refused[0][0] == "sub-02_T1map" and "no regions were found" in table.refused[0][1]
+    done = CliRunner().invoke(build(), ["rois", str(derivative), "-o", str(tmp_path / "x.tsv")])
+    assert done.exit_code == 2 and "1 of 2 maps could not be measured" in done.output and (tmp_path / "x.tsv").exists()

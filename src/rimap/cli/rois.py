@@ -47,7 +47,7 @@ def command(
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="Reference values: nist-t1, nist-t1-v2, nist-t2, or a table (.tsv) with columns label and reference.",
+            help="Reference values: nist-t1, nist-t1-v2, nist-t2, nist (the one that fits best), or a table (.tsv) with columns label and reference.",
         ),
     ] = None,
     field_strength: Annotated[
@@ -70,6 +70,7 @@ def command(
     rimap rois T1map.nii.gz --labels nist-t1:spheres.nii.gz --field-strength 3
     """
     from rimap.cli import _console as console
+    from rimap.errors import InputError
     from rimap.workflow.rois import Judging, lines, rois
     from rimap.workflow.tables import check_table, write_table
 
@@ -85,3 +86,7 @@ def command(
     if out is not None:
         for path in write_table(out, table.rows, table.columns()):
             print(path)
+    if table.refused:
+        raise InputError(
+            f"{len(table.refused)} of {len(table.maps)} maps could not be measured, for the reasons above."
+        )

@@ -199,10 +199,11 @@ def references_of(
     return References(known, source, tuple(notes))
 
 
-def read_references(path: Path | str) -> References:
+def read_references(path: Path | str, map_name: str = "") -> References | None:
     """Return the values in a table: a column ``label`` (or ``index``, ``sphere``) and a column ``reference`` (or ``reference_ms``).
 
-    Values are in the unit of the map in tables of rimap: ms for times, 1/s for rates.
+    Values are in the unit of the map in tables of rimap: ms for times, 1/s for rates. If there is a column ``map``, the rows are for the maps that it
+    names; `None` if none is for the map.
 
     Raises
     ------
@@ -219,6 +220,8 @@ def read_references(path: Path | str) -> References:
         columns = rows[0].keys() if rows else ()
         label = next(c for c in ("label", "index", "sphere") if c in columns)
         value = next(c for c in ("reference", "reference_ms") if c in columns)
+        if "map" in columns and not (rows := [row for row in rows if row["map"] == map_name]):
+            return None
         values = {int(row[label]): float(row[value]) for row in rows if row[value] not in ("", "n/a", None)}
     except (OSError, UnicodeDecodeError, csv.Error, StopIteration, ValueError, TypeError):
         raise InputError(

@@ -203,6 +203,12 @@ def map_image(path: Path, *, look: bool = True) -> MapImage:
     return MapImage(path, name, "" if unit == "1" else unit, scale, of_series, entities, about, notes)
 
 
+def named_as(m: MapImage, name: str) -> MapImage:
+    """Return a map whose name does not say what it shows, as a map of that name; its unit is found from its values if no sidecar has it."""
+    unit, scale, notes = (m.unit, m.scale, ()) if m.unit else _guessed(m.path, name)
+    return replace(m, name=name, unit=unit, scale=scale, notes=(*m.notes, *notes))
+
+
 def map_images(inputs: Sequence[Path | str], wanted: Sequence[str] = (), *, rates: bool = False) -> list[MapImage]:
     """Return the maps in files and folders, in their order.
 

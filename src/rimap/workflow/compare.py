@@ -22,10 +22,11 @@ from rimap.io.images import nifti_file
 from rimap.io.map_images import MapImage, map_images
 from rimap.io.masks import read_mask
 from rimap.io.provenance import to_json
+from rimap.io.without_folders import without_folders
 from rimap.maps import Status
 from rimap.quantities import shown_name
 from rimap.report.statistics import COUNTED
-from rimap.workflow.region_images import images_of_regions, read_regions
+from rimap.workflow.region_images import Region, images_of_regions, read_regions
 from rimap.workflow.regions import tsv
 from rimap.workflow.rois import counted_values, split_layout, status_of, told
 
@@ -57,7 +58,7 @@ class Pair:
     inside
         (*X), the voxels that are compared.
     regions
-        Label, name and voxels (*X) of each region; the whole first.
+        The labelled regions.
     rows
         One for each region, and one of the medians of all labelled regions if there are three or more.
     calibration
@@ -70,7 +71,7 @@ class Pair:
     values: NDArray[np.float64]
     z: NDArray[np.float64] | None
     inside: NDArray[np.bool_]
-    regions: tuple[tuple[str, str, NDArray[np.bool_]], ...]
+    regions: tuple[Region, ...]
     rows: tuple[Row, ...]
     calibration: Calibration | None
 
@@ -153,9 +154,17 @@ def compare(
     couples, notes = _couples(Path(first), None if second is None else Path(second), names)
     pairs = []
     for a, b in couples:
-        pair, said = _compared(a, b, where, counting)
+        try:
+            pair, said = _compared(a, b, where, counting)
+        except InputError as error:
+            if len(couples) == 1:
+                raise
+            notes.append(f"{b.label} and {a.label} were left out. {without_folders(str(error))}")
+            continue
         pairs.append(pair)
         notes += said
+    if not pairs:
+        raise InputError(f"none of {len(couples)} pairs can be compared. {notes[-1]}")
     return Comparison(
         pairs=tuple(pairs),
         over_repeats=tuple(_over_repeats(pairs)),
@@ -232,11 +241,11 @@ def _compared(a: MapImage, b: MapImage, where: Sequence[Path], counting: Sequenc
     both[:, ~np.isfinite(both).all(axis=0)] = np.nan
     inside, said = _inside(a, b)
     notes += said
-    regions = [(WHOLE, "", inside)]
+    regions: list[Region] = []
     try:
         for image in images_of_regions(a, where):
             found, said = read_regions(image, a)
-            regions += [(str(r.label), r.name, r.inside) for r in found]
+            regions += found
             notes += said
     except NoImage:
         if where:
@@ -253,7 +262,10 @@ def _compared(a: MapImage, b: MapImage, where: Sequence[Path], counting: Sequenc
             f"{a.label} and {b.label} are from the same images: their noise is the same, and z does not test the standard deviations."
         )
     called = names_of(a, b)
-    rows = [_row(a, called, label, name, both[:, r], None if z is None else z[r]) for label, name, r in regions]
+    rows = [_row(a, called, WHOLE, "", both[:, inside], None if z is None else z[inside])]
+    for r in regions:
+        here = r.inside
+        rows.append(_row(a, called, str(r.label), r.name, both[:, here], None if z is None else z[here]))
     labelled = rows[1:]
     if len(labelled) >= 3:
         medians = np.array([[r["median_first"], r["median_second"]] for r in labelled])
@@ -382,7 +394,8 @@ def _over_repeats(pairs: Sequence[Pair]) -> Iterator[Row]:
         if len(images) < 3 or len({x.shape for x in images.values()}) > 1:
             continue
         first = members[0]
-        for label, name, inside in first.regions:
+        parts = [(WHOLE, "", first.inside), *((str(r.label), r.name, r.inside) for r in first.regions)]
+        for label, name, inside in parts:
             values = np.stack([x[inside] for x in images.values()], axis=1)
             called = (f"{first.first.label} and {len(images) - 1} repeats", "")
             yield _about(first.first, called, "repeats", label, name) | _figures(agreement(values), values[:, :2])

@@ -18,19 +18,27 @@ from rimap.evaluation.spheres import Array, find_array
 from rimap.io.atomic import Content, as_bytes, write_together
 from rimap.io.bids import strip_nii
 from rimap.io.images import nifti_file
-from rimap.io.map_images import MapImage, map_images
+from rimap.io.map_images import MapImage, map_images, named_as
 from rimap.io.provenance import to_json
 from rimap.io.without_folders import without_folders
 from rimap.maps import Status
 from rimap.report.statistics import COUNTED, figures_of
 from rimap.slices import planes_of
 from rimap.workflow.regions import tsv
-from rimap.workflow.rois import Judging, counted_values, field_of, judged, status_of, told, whose, without_value
+from rimap.workflow.rois import (
+    NOT_TRIED,
+    Judging,
+    counted_values,
+    field_of,
+    judged,
+    status_of,
+    told,
+    whose,
+    without_value,
+)
 from rimap.workflow.rois import columns as columns_of_regions
 
 Row = dict[str, Any]
-#: What is not tried if no array is named: its spheres have the same places and nearly the same values as those of nist-t1.
-_NOT_TRIED = ("nist-t1-v2",)
 _DATE = re.compile(r"(?<!\d)(20\d{2}|19\d{2})[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?!\d)")
 
 
@@ -161,10 +169,17 @@ def _measure(
 ) -> tuple[Measured, list[str]]:
     known = sorted({name for layout in LAYOUTS.values() for name in layout.maps})
     if m.name not in known:
-        raise InputError(f"{m.path.name}: expected a map of {' or '.join(known)}, got {m.name}.")
+        if named is None or m.name != strip_nii(m.path):
+            remedy = " Name the array with --layout." if m.name == strip_nii(m.path) else ""
+            raise InputError(f"{m.path.name}: expected a map of {' or '.join(known)}, got {m.name}.{remedy}")
+        m = named_as(m, named.maps[0])
+        said = [note(f"{m.path.name}: its name does not say what it shows; it is taken for a map of {m.name}.")]
+    else:
+        said = []
     field = field_of(m) if judging.field_T is None else judging.field_T
-    layouts = [named] if named else [y for y in LAYOUTS.values() if m.name in y.maps and y.name not in _NOT_TRIED]
+    layouts = [named] if named else [y for y in LAYOUTS.values() if m.name in y.maps and y.name not in NOT_TRIED]
     values, status, notes = counted_values(m, counting)
+    notes = [*said, *notes]
     array, layout, references = _found(m, layouts, field, judging.temperature_C)
     rows = []
     for s in array.spheres:
@@ -212,7 +227,7 @@ def _found(
     if best is not None:
         return best
     if len(layouts) == 1 and m.name in layouts[0].maps and field is not None:
-        others = [y for y in LAYOUTS.values() if m.name in y.maps and y.name not in (layouts[0].name, *_NOT_TRIED)]
+        others = [y for y in LAYOUTS.values() if m.name in y.maps and y.name not in (layouts[0].name, *NOT_TRIED)]
         for layout in others:
             try:
                 _search(m, references_of(layout, m.name, field, 20.0))

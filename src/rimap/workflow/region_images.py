@@ -34,16 +34,21 @@ class Region:
         Its number.
     name
         Its name, "" if no table has one.
-    inside
-        (*X), its voxels.
-    image
-        The file that it is from.
+    values
+        (*X), labels or probabilities: an image of a hundred labels is kept once.
+    least
+        The probability from which a voxel is inside; `None` for labels.
     """
 
     label: int
     name: str
-    inside: NDArray[np.bool_]
-    image: Path
+    values: NDArray[Any]
+    least: float | None = None
+
+    @property
+    def inside(self) -> NDArray[np.bool_]:
+        """Its voxels (*X)."""
+        return np.asarray(self.values == self.label if self.least is None else np.nan_to_num(self.values) >= self.least)
 
 
 def images_of_regions(of: MapImage, where: Sequence[Path]) -> list[Path]:
@@ -114,12 +119,12 @@ def read_regions(image: Path, of: MapImage, threshold: float | None = None) -> t
         found = np.unique(labels[labels != 0])
         if len(found) == 1 and int(found[0]) not in names:
             names = {int(found[0]): _name_of(image)}  # a mask
-        return [Region(int(v), names.get(int(v), ""), labels == v, image) for v in found], []
+        return [Region(int(v), names.get(int(v), ""), labels) for v in found], []
     least = HALF if threshold is None else threshold
     _refuse_other_numbers(image, volumes)
     numbers = sorted(names) if len(names) == len(volumes) else list(range(1, len(volumes) + 1))
     regions = [
-        Region(n, names.get(n) or (_name_of(image) if len(volumes) == 1 else ""), np.nan_to_num(v) >= least, image)
+        Region(n, names.get(n) or (_name_of(image) if len(volumes) == 1 else ""), v, least)
         for n, v in zip(numbers, volumes)
     ]
     if not any(r.inside.any() for r in regions):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,17 @@ from rimap.evaluation.references import (
 )
 from rimap.io.bids import strip_nii
 from rimap.io.map_images import MapImage, map_images
+from rimap.io.without_folders import without_folders
 from rimap.maps import Status
 from rimap.report.statistics import COUNTED, about_figures, figures_of, share_column
 from rimap.workflow.region_images import images_of_regions, read_regions
 from rimap.workflow.summary import wrapped
 
 Row = dict[str, Any]
+#: Stands for the array of spheres whose values fit best.
+ANY_ARRAY = "nist"
+#: What is not tried then: its spheres have nearly the same values as those of nist-t1.
+NOT_TRIED = ("nist-t1-v2",)
 #: A typical bias above this is no error of a measurement, %.
 _WRONG_PERCENT = 40.0
 #: Quality flags of voxels that have a value which does not count by default.
@@ -48,6 +53,8 @@ class RegionTable:
         What the user should know of how they were made.
     maps
         The maps.
+    refused
+        Maps that could not be measured, because they have no labels for instance: the name and the reason.
     judged
         Whether there are reference values.
     """
@@ -55,6 +62,7 @@ class RegionTable:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     maps: tuple[MapImage, ...]
+    refused: tuple[tuple[str, str], ...] = ()
     judged: bool = False
 
     def columns(self) -> dict[str, dict[str, str]]:
@@ -69,7 +77,7 @@ class Judging:
     Parameters
     ----------
     reference
-        The name of an array of spheres (``nist-t1``), or a table with the columns label and reference.
+        The name of an array of spheres (``nist-t1``; ``nist`` for the one that fits best), or a table with the columns label and reference.
     field_T
         The field strength of the scanner in T, for an array; from the sidecar of the map by default.
     temperature_C
@@ -98,25 +106,39 @@ class Judging:
             if value is not None and not value > 0:
                 raise InputError(f"{option}: expected a positive number, got {value:g} {unit}.")
 
-    def of(self, m: MapImage, named: str = "") -> References | None:
+    def of(self, m: MapImage, medians: Mapping[int, float], named: str = "") -> References | None:
         """Return the references of a map; `None` if there are none for it.
 
         Parameters
         ----------
+        medians
+            What was measured, by label: ``nist`` is the array whose values are nearest.
         named
             The array that was named with the labels.
         """
         wanted = named or (str(self.reference) if self.reference is not None else "")
         if not wanted or m.name != m.quantity:
             return None
-        if wanted.lower() not in LAYOUTS and not named:
-            return read_references(wanted)
-        layout, rate = layout_of(wanted), m.name.startswith("R")
+        if not named and wanted.lower() not in (*LAYOUTS, ANY_ARRAY):
+            return read_references(wanted, m.name)
+        rate = m.name.startswith("R")
         time = f"T{m.name[1:]}" if rate else m.name
-        if time not in layout.maps:
+        layouts = (
+            [y for y in LAYOUTS.values() if y.name not in NOT_TRIED] if wanted == ANY_ARRAY else [layout_of(wanted)]
+        )
+        layouts = [y for y in layouts if time in y.maps]
+        if not layouts:
             return None
-        found = references_of(layout, time, field_of(m) if self.field_T is None else self.field_T, self.temperature_C)
-        return found.inverted() if rate else found
+        field = field_of(m) if self.field_T is None else self.field_T
+        found = [references_of(y, time, field, self.temperature_C) for y in layouts]
+        found = [r.inverted() for r in found] if rate else found
+        return min(found, key=lambda r: _distance(r, medians))
+
+
+def _distance(references: References, medians: Mapping[int, float]) -> float:
+    """Return the median difference of log values; infinite if no label has both."""
+    off = [abs(np.log(x / references.values[n])) for n, x in medians.items() if n in references.values and x > 0]
+    return float(np.median(off)) if off else float("inf")
 
 
 def rois(
@@ -167,29 +189,51 @@ def rois(
     found = map_images(_several(maps), names, rates=rates)
     rows: list[Row] = []
     notes: list[str] = []
+    refused: list[tuple[str, str]] = []
     for m in found:
-        images = images_of_regions(m, [path for _, path in where])
-        values, status, said = counted_values(m, counting)
+        try:
+            more, said = _of_map(m, where, threshold, counting, judging)
+        except InputError as error:
+            if len(found) == 1:
+                raise
+            refused.append((m.label, without_folders(str(error).removeprefix(f"{m.label}: "))))
+            continue
+        rows += more
         notes += said
-        for n, image in enumerate(images):
-            regions, said = read_regions(image, m, threshold)
-            references = judging.of(m, where[n][0] if where else "")
-            more = [
-                {**whose(m), "regions": image.name, **about, **figures_of(values, status, r.inside, counting)}
-                for r in regions
-                for about in ({"label": r.label, "name": r.name},)
-            ]
-            if references is not None:
-                said = [*said, note(f"Reference values: {references.source}."), *references.notes]
-                said += judge(more, references, judging, image)
-            rows += more
-            notes += said
+    if not rows:
+        raise InputError(f"none of {len(found)} maps could be measured. {refused[0][0]}: {refused[0][1]}")
     notes += without_value(rows)
     judged = any("reference" in row for row in rows)
     if judged:
         rows = [{**{c: float("nan") for c in ("reference", "bias_percent")}, "verdict": "", **row} for row in rows]
         rows = [{c: row[c] for c in [*(k for k in row if k not in _JUDGED), *_JUDGED]} for row in rows]
-    return RegionTable(rows=tuple(rows), notes=ordered(notes), maps=tuple(found), judged=judged)
+    return RegionTable(rows=tuple(rows), notes=ordered(notes), maps=tuple(found), refused=tuple(refused), judged=judged)
+
+
+def _of_map(
+    m: MapImage,
+    where: Sequence[tuple[str, Path]],
+    threshold: float | None,
+    counting: Sequence[Status],
+    judging: Judging,
+) -> tuple[list[Row], list[str]]:
+    """Return the rows of one map, and notes; `where` has an array ("" for none) and a file, folder or pattern each."""
+    rows: list[Row] = []
+    images = images_of_regions(m, [path for _, path in where])
+    values, status, notes = counted_values(m, counting)
+    for n, image in enumerate(images):
+        regions, said = read_regions(image, m, threshold)
+        more: list[Row] = []
+        for r in regions:
+            figures = figures_of(values, status, r.inside, counting)
+            more.append({**whose(m), "regions": image.name, "label": r.label, "name": r.name, **figures})
+        references = judging.of(m, {row["label"]: row["median"] for row in more}, where[n][0] if where else "")
+        if references is not None:
+            said = [*said, note(f"Reference values: {references.source}."), *references.notes]
+            said += judge(more, references, judging, image)
+        rows += more
+        notes += said
+    return rows, notes
 
 
 def judge(rows: list[Row], references: References, judging: Judging, image: Path) -> list[str]:
@@ -329,8 +373,8 @@ def split_layout(text: Path | str) -> tuple[str, Path]:
     ('nist-t1', PosixPath('spheres.nii.gz'))
     """
     before, colon, after = str(text).partition(":")
-    if colon and after and (before.lower() in LAYOUTS or before.lower().startswith("nist")):
-        return layout_of(before).name, Path(after)
+    if colon and after and before.lower().startswith("nist"):
+        return (ANY_ARRAY if before.lower() == ANY_ARRAY else layout_of(before).name), Path(after)
     return "", Path(text)
 
 
@@ -366,6 +410,7 @@ def lines(table: RegionTable) -> Iterator[str]:
     if table.judged:
         counted = [row["verdict"] for row in table.rows if row["verdict"]]
         yield f"{counted.count('pass')} of {count_of(len(counted), 'region')} with a reference value pass."
+    yield from told([f"{name} was left out. {reason}" for name, reason in table.refused])
     yield from told(table.notes)
 
 
