@@ -10,7 +10,7 @@ from rimap import Goal, InputError, InversionRecovery, VariableFlipAngle, design
 from rimap.planning.design import Protocol
 from rimap.planning.precision import relative_sd, tissue_of
 from rimap.planning.protocols import cycles_ms, minutes_of
-from rimap.planning.verdict import what_it_measures, why_undetermined
+from rimap.planning.verdict import repeats_note, what_it_measures, why_undetermined
 from rimap.signals import signal_models
 from rimap.signals.base import predicting
 
@@ -119,6 +119,10 @@ def test_what_a_protocol_cannot_measure_is_said() -> None:
     found = design(goal, two)
     assert found.present is not None and not np.isfinite(found.present.worst)
     assert "3 unknowns" in why_undetermined(two, goal) and "it has 2" in what_it_measures(found, found.present)
+    assert repeats_note(InversionRecovery(tau=[20, 20, 600, 1500]), goal).startswith(
+        "The best protocol has 3 different images"
+    )
+    assert repeats_note(RRSG, goal) == ""
     long = design(Goal(sequence="ir", T_ms=(600, 4000), images=4), RRSG)
     assert long.present is not None and "it exceeds that" in what_it_measures(long, long.present)
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from rimap.planning.design import Design, Protocol
 from rimap.planning.goal import Goal
 from rimap.quantities import shown_name
-from rimap.signals.base import SignalModel, main_of
+from rimap.signals.base import GIVEN, Parameter, SignalModel, main_of
 
 #: The limit that is judged unless another one is given, %.
 LIMIT_PERCENT = 5.0
@@ -72,12 +72,7 @@ def polarity_note(found: Design, protocol: Protocol) -> str:
 
 def why_undetermined(model: SignalModel, goal: Goal) -> str:
     """Return why a protocol does not determine all parameters, "" if it does: too few different images."""
-    field = goal.field
-    unknown = [
-        p
-        for p in model.parameters
-        if (not p.given if field is None or p.name != field.name else goal.field_treatment != "given")
-    ]
+    unknown = _unknown(model, goal)
     distinct = len(set(model.conditions))
     if distinct >= len(unknown):
         return ""
@@ -98,13 +93,23 @@ def name_of_time(model: SignalModel) -> str:
     return shown_name(main_of(type(model)).name)
 
 
+def _unknown(model: SignalModel, goal: Goal) -> list[Parameter]:
+    """Return the parameters that are estimated, the field as the goal treats it."""
+    field = goal.field
+    return [
+        p
+        for p in model.parameters
+        if (not p.given if field is None or p.name != field.name else goal.field_treatment != GIVEN)
+    ]
+
+
 def repeats_note(model: SignalModel, goal: Goal) -> str:
     """Return what follows if a protocol has no more different images than unknowns, "" if it has more."""
     distinct = len(set(model.conditions))
-    unknown = sum(not p.given for p in model.parameters)
-    if distinct > unknown or distinct == model.n_images == unknown:
+    unknown = len(_unknown(model, goal))
+    if distinct > unknown:
         return ""
     return (
-        f"Images with the same {model.axis.title} are repeats. The best protocol has {distinct} different ones for {unknown} unknowns, so "
-        "that its images cannot show whether the signal model is right."
+        f"The best protocol has {distinct} different images for {unknown} unknowns, so that they cannot show whether the signal model "
+        "is right. One more image at another value does."
     )

@@ -15,7 +15,7 @@ from rimap.errors import count_of
 from rimap.planning.design import Design, Protocol
 from rimap.planning.goal import Goal
 from rimap.planning.search import judged_at
-from rimap.planning.verdict import name_of_time, what_it_measures
+from rimap.planning.verdict import name_of_time, repeats_note, what_it_measures
 from rimap.quantities import name_of
 from rimap.report.numbers import number
 from rimap.signals.settings import REPETITION_TIME, Setting, unit_symbol, with_unit
@@ -60,6 +60,8 @@ def conditions_of(found: Design) -> list[str]:
         }[goal.field_treatment]
         lines.append(f"{name_of(goal.field)} is {how}.")
     lines.append(scan_time_of(goal))
+    if note := repeats_note(found.best.model, goal):
+        lines.append(note)
     return lines
 
 
