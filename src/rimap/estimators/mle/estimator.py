@@ -46,8 +46,8 @@ class MLE(Estimator):
     on the field in any way. Iterations end by a criterion: when a Newton step brings less than some 0.1 of log-likelihood for
     the whole volume and neither does a new search of T.
 
-    Without a smooth field (if the model has none, or a map of it is given) every voxel is estimated by itself, and the model
-    may have several amplitudes. For Gaussian noise that is `NLLS`.
+    Without a smooth field (if the model has none, or a map of it is given) every voxel is estimated by itself. For Gaussian
+    noise that is `NLLS`. The model may have several amplitudes, with a smooth field or without; no kernel is compiled for those.
 
     Parameters
     ----------
@@ -73,8 +73,8 @@ class MLE(Estimator):
     Raises
     ------
     InputError
-        If λ_B is negative, if the model has several amplitudes and a smooth field, or if the estimate needs a
-        σ that is neither given nor available from the series.
+        If λ_B is negative, if the model has a smooth field and no amplitude, or if the estimate needs a σ that is neither
+        given nor available from the series.
 
     Deviations
     ----------
@@ -153,6 +153,7 @@ def _maximise(options: MLE, screen: Screened, progress: Progress | None) -> Para
     from rimap.estimators.mle.answer import Answer, Scale, write  # numba is slow to import: only who maps pays
     from rimap.estimators.mle.known import Partitions, usable
     from rimap.estimators.mle.several import maximise
+    from rimap.estimators.mle.several_smooth import maximise_smooth
     from rimap.estimators.mle.solve import solve
     from rimap.estimators.mle.voxels import Voxels
 
@@ -166,6 +167,10 @@ def _maximise(options: MLE, screen: Screened, progress: Progress | None) -> Para
     answer = Answer.empty(series, status)
     if len(voxels) and len(model.amplitudes) > 1 and lambda_B == 0:
         answer.take(series, maximise(series, noise, status, options._least_squares))
+    elif len(voxels) and len(model.amplitudes) > 1 and unknown is not None:
+        several, smooth, lambda_B = maximise_smooth(series, noise, status, unknown, lambda_B, options.threads, progress)
+        answer.take(series, several)
+        answer.kappa[model.index(unknown.name)] = np.where(status != Status.OUTSIDE_MASK, smooth, np.nan)
     elif len(voxels):
         with ThreadPoolExecutor(options.threads or cores()) as pool:
             parts = Partitions.of(series, voxels)

@@ -58,14 +58,13 @@ class Partitions:
         Raises
         ------
         InputError
-            If the model has several amplitudes, or a second field that is not known.
+            If the model has no amplitude, or a second field that is not known.
         """
         model = series.model
-        if len(model.amplitudes) != 1:
-            names = ", ".join(p.name for p in model.amplitudes)
+        if not model.amplitudes:
             raise InputError(
-                f"a smooth {model.field.name if model.field is not None else 'field'} needs a model with one amplitude; {model.title} "
-                f"has {len(model.amplitudes)} ({names}). Give a map of the field, or lambda_B = 0 for one of its own in each voxel."
+                f"a smooth {model.field.name if model.field is not None else 'field'} needs a model with an amplitude; {model.title} "
+                "has none. Give a map of the field, or lambda_B = 0 for one of its own in each voxel."
             )
         numbers = {name: float(value) for name, value in series.held.items() if np.ndim(value) == 0}
         field = model.field

@@ -56,13 +56,13 @@ def maximise(series: WeightedSeries, noise: Noise, status: NDArray[np.uint8], le
     images = series.images.reshape(model.n_images, M)
     sigma = np.broadcast_to(np.asarray(noise.sigma, float), series.shape).reshape(M)
     out = Found(np.full((Q, M), np.nan), np.full((Q * (Q + 1) // 2, M), np.nan), np.full(M, np.nan), status.copy())
-    starts = [_from(series, least_squares, S).reshape(Q, M) for S in _seen_as(series, noise)]
+    starts = [_from(series, least_squares, S).reshape(Q, M) for S in seen_as(series, noise)]
     voxels = np.flatnonzero((status == Status.OK) & np.isfinite(starts[0]).all(0))
     out.status[np.setdiff1d(np.flatnonzero(status == Status.OK), voxels)] = Status.NO_SIGNAL
 
     def of_some(at: NDArray[np.intp]) -> None:
         S, of_noise = images[:, at].astype(float), type(noise)(sigma=sigma[at])
-        problem = _Problem(model, of_noise, S, free)
+        problem = Problem(model, of_noise, S, free)
         best, least, converged = problem.descended(starts[0][:, at])
         for start in starts[1:]:
             known = np.isfinite(start[:, at]).all(0)
@@ -84,7 +84,7 @@ def maximise(series: WeightedSeries, noise: Noise, status: NDArray[np.uint8], le
     return out
 
 
-def _seen_as(series: WeightedSeries, noise: Noise) -> Iterator[NDArray[Any]]:
+def seen_as(series: WeightedSeries, noise: Noise) -> Iterator[NDArray[Any]]:
     """Yield the images whose least squares are starts: as they are, and without the noise floor if they have one."""
     yield series.images
     if not isinstance(noise, Gaussian):
@@ -99,7 +99,7 @@ def _from(series: WeightedSeries, least_squares: NLLS, images: NDArray[Any]) -> 
 
 
 @dataclass(frozen=True, eq=False)
-class _Problem:
+class Problem:
     """The likelihood of some voxels: their images S (N, V), and which parameters are free."""
 
     model: SignalModel
@@ -133,7 +133,7 @@ class _Problem:
             at = np.flatnonzero(going)
             if not len(at):
                 break
-            some = _Problem(
+            some = Problem(
                 self.model, type(self.noise)(sigma=np.asarray(self.noise.sigma)[at]), self.S[:, at], self.free
             )
             here = kappa[:, at]

@@ -214,7 +214,7 @@ def _smooth(
         begun, path_begun = (start, fit), path
         path, lambda_B, start, fit = path.chosen(start, fit)
         if lambda_B < DEFAULT_LAMBDA_B:
-            shared = variance_inflation(series, data.S, _maps(series, parts, field, fit), parts.voxels)
+            shared = variance_inflation(series, data.S, _maps(series, data, parts, field, fit), parts.voxels)
             if shared > LEAST_SHARED:
                 path, lambda_B, start, fit = replace(path_begun, excess=excess * shared).chosen(*begun)
     if math.isinf(lambda_B):
@@ -232,9 +232,11 @@ def _smooth(
     return Solution(np.clip(box.crop(F, series.shape), *field.bounds), fit, error, converged, lambda_B)
 
 
-def _maps(series: WeightedSeries, parts: Partitions, field: Parameter, fit: Fit) -> Array:
+def _maps(series: WeightedSeries, data: Voxels, parts: Partitions, field: Parameter, fit: Fit) -> Array:
     """Return κ (Q, V) of a fit, amplitudes in the unit of its images."""
     model = series.model
+    if len(model.amplitudes) > 1:
+        return data.kappa(fit)
     found = {model.amplitudes[0].name: fit.A, field.name: fit.F, model.time.name: np.exp(fit.u)}
 
     def known(name: str) -> Array:

@@ -197,6 +197,10 @@ class Voxels:
         fit = Fit(F, u, A, f, g, w, slope)
         return fit if self.weight is None else fit.weighed(self.weight)
 
+    def kappa(self, fit: Fit) -> Array:
+        """Return κ (Q, V) of a fit; for a model with several amplitudes, which a `Fit` does not have."""
+        raise NotImplementedError
+
     def information(self, fit: Fit, noise: Noise) -> Array:
         """Return the columns of `information`, (V, `N_COLUMNS`), for σ = 1."""
         info = np.ascontiguousarray(type(noise)(sigma=1.0).information(SNR_GRID), dtype=np.float64)
