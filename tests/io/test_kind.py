@@ -143,3 +143,13 @@ def test_an_optional_setting_that_some_sidecars_lack_is_said(tmp_path: Path) -> 
     series = read(root)
     assert series.model.tr is None
     assert "not in all sidecars (sub-1_inv-3_IRT1.nii.gz lacks it)" in series.notes[0]
+
+
+def test_an_image_without_the_time_that_the_others_have_is_named(tmp_path: Path, build: SimpleNamespace) -> None:
+    for n, (t, image) in enumerate(zip(build.TI, build.recovery()), 1):
+        meta = {"InversionTime": t / 1000} if n != 3 else {}
+        build.save(tmp_path / f"ir_{n}.nii.gz", image, meta | {"RepetitionTime": 10.0})
+    with pytest.raises(
+        InputError, match=r"expected InversionTime in the sidecars of all images, got none for ir_3\.nii\.gz"
+    ):
+        read(tmp_path)

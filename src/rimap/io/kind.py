@@ -84,6 +84,12 @@ def model_of_sidecars(
         return fitting[0]
     possible = fitting or [m for m in defaults if varying & set(axis_of(m).bids)] or defaults
     why = f"{' and '.join(sorted(varying))} differ between the images" if varying else "neither name nor sidecars tell"
+    for field in sorted(axes):
+        without = [path.name for path, meta in zip(images, metadata) if meta.get(field) is None]
+        if 0 < len(without) < len(images) / 2:
+            raise InputError(
+                f"{label}: expected {field} in the sidecars of all images, got none for {', '.join(without[:6])}. Add it, or leave the image out."
+            )
     flags = " or ".join(f"--sequence {m.name}" for m in sorted(possible, key=lambda m: m.name))
     lacking = not any(f in meta for f in axes for meta in metadata)
     raise InputError(
