@@ -49,6 +49,7 @@ _NAMES = {
     "MLE": "rimap.estimators.mle.estimator",
     "RIM": "rimap.estimators.rim.estimator",
     "ResNet": "rimap.estimators.resnet.estimator",
+    "denoise": "rimap.estimators.denoising",
     "plot": "rimap.plotting",
     "rois": "rimap.workflow.rois",
     "compare": "rimap.workflow.compare",
@@ -65,6 +66,7 @@ if TYPE_CHECKING:  # what type checkers see; tests/test_ways_in.py holds it to _
     from rimap.b1 import b1_from_afi as b1_from_afi
     from rimap.b1 import b1_from_dam as b1_from_dam
     from rimap.errors import InputError as InputError
+    from rimap.estimators.denoising import denoise as denoise
     from rimap.estimators.mle.estimator import MLE as MLE
     from rimap.estimators.nlls.estimator import NLLS as NLLS
     from rimap.estimators.resnet.estimator import ResNet as ResNet

@@ -224,6 +224,8 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
         draws = self.settings.get("sd_draws")
         if self.settings.get("sd_from") == "network":
             return "expected error, an output of the network"
+        if self.settings.get("denoise"):
+            return "Cramér-Rao bound, scaled to the error after denoising"
         return f"parametric bootstrap, {draws} draws" if draws else "Cramér-Rao bound"
 
     def count(self) -> dict[Status, int]:

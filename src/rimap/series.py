@@ -49,6 +49,8 @@ class WeightedSeries:
     given
         Parameters that are known and not estimated, by name: a number, or a map (*X) as an array, a tensor or a nibabel
         image, in the unit of the parameter. A measured B1 map is the usual one.
+    denoised
+        How the images were denoised (`rimap.denoise`): their σ is that before it. "" if they were not.
 
     Raises
     ------
@@ -65,6 +67,7 @@ class WeightedSeries:
     source: str = ""
     notes: tuple[str, ...] = ()
     given: Mapping[str, Any] = field(default_factory=dict)
+    denoised: str = ""
 
     def __post_init__(self) -> None:
         (images, own), N = images_and_affine(self.images), self.model.n_images
@@ -146,6 +149,11 @@ class WeightedSeries:
     def selected(self) -> NDArray[np.bool_]:
         """The mask (*X), all true where there is none."""
         return np.ones(self.shape, bool) if self.mask is None else self.mask
+
+    @property
+    def sigma_source(self) -> str:
+        """Where a σ that comes with the series is from: it was given, or is that of the images before they were denoised."""
+        return "images before denoising" if self.denoised else "given"
 
     @property
     def held(self) -> dict[str, float | NDArray[np.float64]]:

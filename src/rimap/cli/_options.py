@@ -77,6 +77,12 @@ Bounds = Annotated[
 ]
 Run = Annotated[list[str] | None, typer.Option(metavar="LABEL", help="Only this run. Repeatable.")]
 Register = Annotated[bool, typer.Option("--register", help="Align the images before they are mapped.")]
+Denoise = Annotated[
+    str | None,
+    typer.Option(
+        "--denoise", metavar="mppca", help="Denoise the images before they are mapped (pip install rimap[denoise])."
+    ),
+]
 Rates = Annotated[bool, typer.Option("--rates", help="Write R1 or R2 as well.")]
 Fill = Annotated[
     float | None, typer.Option(metavar="0", help="Write this instead of NaN, for tools that cannot read NaN.")

@@ -93,6 +93,7 @@ def command(
     network: typed.Network = None,
     sd_draws: typed.SdDraws = None,
     register: typed.Register = False,
+    denoise: typed.Denoise = None,
     rates: typed.Rates = False,
     fill: typed.Fill = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Map again what is finished.")] = False,
@@ -137,6 +138,7 @@ def command(
         threads=threads,
         memory=None if memory is None else size(memory, "--memory"),
         register=register,
+        denoise=denoise,
         command=tuple(sys.argv[1:]),
     )
     app = App(

@@ -63,6 +63,7 @@ def command(
     session: Annotated[list[str] | None, typer.Option(metavar="LABEL", help="Only this session. Repeatable.")] = None,
     run: typed.Run = None,
     register: typed.Register = False,
+    denoise: typed.Denoise = None,
     rois: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Label image: print and write a table of the values per label.")
     ] = None,
@@ -120,6 +121,7 @@ def command(
         threads=threads,
         memory=None if memory is None else size(memory, "--memory"),
         register=register,
+        denoise=denoise,
         command=tuple(sys.argv[1:]),
     )
     mapped = map_series(request, console.listener(quiet=quiet))

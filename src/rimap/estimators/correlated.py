@@ -72,8 +72,8 @@ def correlation_in(
 
 
 def noise_correlation(series: WeightedSeries, maps: ParameterMaps, estimated: int) -> NoiseCorrelation | None:
-    """Return the correlation in the residuals of maps; `None` if they have no degrees of freedom."""
-    if maps.residual is None or maps.status.ndim < 2 or estimated >= series.model.n_images:
+    """Return the correlation in the residuals of maps; `None` if they have no degrees of freedom or the images were denoised."""
+    if series.denoised or maps.residual is None or maps.status.ndim < 2 or estimated >= series.model.n_images:
         return None
     good = estimated_in(maps.status)
     if not good.any():

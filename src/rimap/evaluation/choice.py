@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-from scipy import ndimage
-
 from rimap.errors import InputError
 from rimap.estimators import estimators as registered
 from rimap.estimators.base import Estimator, Progress
+from rimap.estimators.denoising import mppca
 from rimap.estimators.shipped import for_model, metadata_of, path_of
 from rimap.likelihood import Rician
 from rimap.series import ParameterMaps, WeightedSeries
@@ -56,7 +54,7 @@ def named(spec: str, *, threads: int | None = None) -> Estimator:
     kind, _, rest = spec.partition(":")
     if spec.startswith(DENOISED):
         if importlib.util.find_spec("dipy") is None:
-            raise NotAvailable(f'{spec}: MP-PCA comes from dipy, which is not installed. pip install "rimap[mppca]".')
+            raise NotAvailable(f'{spec}: MP-PCA comes from dipy, which is not installed. pip install "rimap[denoise]".')
         return Denoised(inner=named(spec.removeprefix(DENOISED), threads=threads), name=spec)
     if kind in NETWORKS:
         return _network(kind, rest, spec, threads)
@@ -176,20 +174,7 @@ class Denoised(Estimator):
 
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of the denoised series."""
-        mppca = importlib.import_module("dipy.denoise.localpca").mppca
-        images = np.asarray(series.images, np.float32)
-        finite = np.isfinite(images).all(0)
-        volume = np.moveaxis(np.where(finite, images, 0), 0, -1)
-        flat = series.shape + (1,) * (3 - len(series.shape))
-        volume = volume.reshape(*flat, -1)
-        near = ndimage.maximum_filter(series.selected.reshape(flat), [2 * self.radius + 1, 2 * self.radius + 1, 1])
-        # dipy cuts what is negative, as signed images are; the mean of a patch is taken off, so that a shift does nothing
-        low = np.float32(min(0.0, 2 * float(volume.min())))
-        radius = [self.radius, self.radius, 0]  # a patch holds voxels of one slice
-        with np.errstate(invalid="ignore"):  # 0/0 where nothing was asked for
-            clean = low + mppca(volume - low, mask=near, patch_radius=radius, suppress_warning=True)
-        clean = np.where(near[..., None], clean, volume).reshape(*series.shape, -1)
-        out = np.moveaxis(clean, -1, 0).astype(np.float32)
+        out = mppca(series.images, series.selected, self.radius)
         if isinstance(series.noise, Rician):
             out = abs(out)
-        return self.inner.estimate(replace(series, images=np.where(finite, out, images)), progress=progress)
+        return self.inner.estimate(replace(series, images=out), progress=progress)

@@ -37,6 +37,10 @@ RICE = (
     "Gudbjartsson H, Patz S. The Rician distribution of noisy MRI data. Magnetic Resonance in Medicine 34:910-914, "
     "1995. doi:10.1002/mrm.1910340618"
 )
+MPPCA = (
+    "Veraart J, Novikov DS, Christiaens D, Ades-Aron B, Sijbers J, Fieremans E. Denoising of diffusion MRI using random matrix theory. "
+    "NeuroImage 142:394-406, 2016. doi:10.1016/j.neuroimage.2016.08.016"
+)
 BIDS = (
     "Karakuzu A, Appelhoff S, Auer T, Boudreau M, et al. qMRI-BIDS: an extension to the Brain Imaging Data Structure "
     "for quantitative magnetic resonance imaging data. Scientific Data 9:517, 2022. doi:10.1038/s41597-022-01571-4"
@@ -168,6 +172,8 @@ def methods(maps: ParameterMaps, title: str, version: str = __version__, start: 
     for p in model.parameters:
         if p.name in known_parameters(maps):
             sentences.append(_known(p, maps))
+    if maps.settings.get("denoise"):
+        sentences.append(f"The images were denoised by MP-PCA of 5 × 5 voxels of a slice before the fit {cite(MPPCA)}")
     sentences.append(_estimation(maps, title, cite, start))
     sentences += [
         f"{name_of(d)} ({d.meaning or 'a derived map'}) was computed from these parameters" for d in model.derived

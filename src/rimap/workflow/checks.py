@@ -34,6 +34,7 @@ def check_request(request: Request, found: Sequence[SeriesFiles]) -> None:
 
 
 def _check_options(request: Request, found: Sequence[SeriesFiles]) -> None:
+    from rimap.estimators.denoising import FEWEST_IMAGES, METHODS, check_denoising
     from rimap.signals.options import POLARITY
     from rimap.signals.settings import REPETITION_TIME
 
@@ -54,6 +55,13 @@ def _check_options(request: Request, found: Sequence[SeriesFiles]) -> None:
         chosen(request, model)
     if request.noise is not None:
         one_of(request.noise, ("gaussian", "rician"), "--noise")
+    if request.denoise is not None:
+        one_of(request.denoise, METHODS, "--denoise")
+        check_denoising(FEWEST_IMAGES)
+        if request.register:
+            raise InputError(
+                "--denoise and --register: interpolated images have correlated noise, which MP-PCA takes for signal. Leave one of them out."
+            )
     if request.skip_first < 0:
         raise InputError(f"--skip-first: expected a number of times, got {request.skip_first}.")
     for path, option in ((request.mask, "--mask"), (request.rois, "--rois")):

@@ -70,10 +70,18 @@ def chosen(request: Request, model: type[SignalModel]) -> tuple[Estimator, str]:
     options = {**request.estimator_options, **constraints_for(request, model)}
     if request.estimator is None:
         name, why = default_estimator(model, options)
+        if request.denoise and needs_network(name) and "network" not in options:
+            name = "mle" if _is_smooth(model) or _decays(model) else "nlls"
+            why = f"default for {model.title.lower()} with --denoise"
         if name in ("mle", "nlls"):
             options.pop("sd_draws", None)  # they give the bound: T2 beside T1 in one data set is no reason to refuse
     else:
         name, why = one_of(request.estimator, estimator_names(), "--estimator"), "as requested"
+    if request.denoise and needs_network(name):
+        raise InputError(
+            f"--denoise: {name} is a network, which was trained on noise as it is acquired and averages neighbours itself. Use --estimator "
+            "mle or nlls, or leave --denoise out."
+        )
     if name == "nlls" and (request.noise or "").strip().lower() == "rician":
         raise InputError(
             "--noise rician: nlls is least squares, which assumes Gaussian noise. Use --estimator mle, or leave --noise out."

@@ -192,6 +192,8 @@ def map_one(
     record = record_for(request, files)
     overwrite = request.overwrite or record.state() == "begun"
     series = noted(opened(request, files), decision)
+    if request.denoise and series.delays is not None:
+        raise InputError(f"{files.label}: --denoise: slices with times of their own cannot be denoised. Leave it out.")
     estimator, choice = suited(request, estimator, choice, series.model)
     name = " ".join(x for x in (position, files.label) if x)
     making = Making(request=request, files=files, estimator=estimator, choice=choice, record=record, decision=decision)
@@ -242,10 +244,11 @@ def slabs_for(request: Request, estimator: Estimator, opened: OpenSeries) -> int
             f"{opened.label}: slices with times of their own need the whole volume in memory, about {memory.shown(need)}; {have}. Use a "
             "machine with more memory."
         )
-    if request.register:
+    if request.register or request.denoise:
+        option = "--register" if request.register else "--denoise"
         raise InputError(
-            f"{opened.label}: --register needs the whole volume in memory, about {memory.shown(need)}; {have}. Use a machine "
-            "with more memory, or leave --register out."
+            f"{opened.label}: {option} needs the whole volume in memory, about {memory.shown(need)}; {have}. Use a machine "
+            f"with more memory, or leave {option} out."
         )
     if voxelwise(estimator, opened.model, opened.noise) is None:
         raise InputError(
@@ -273,7 +276,9 @@ def _whole(
     labels = None if request.rois is None else read_labels(request.rois, series.shape, series.affine)
     begun = time.perf_counter()
     with compile_time() as compiling, watched as progress:
-        if opened.delays is not None:
+        if request.denoise is not None:
+            maps = _of_denoised(estimator, series, progress, spread)
+        elif opened.delays is not None:
             maps = estimate_by_delay(estimator, series, opened.delays, progress)
         else:
             maps = spread(estimator, series, progress) if spread else estimator.estimate(series, progress=progress)
@@ -293,6 +298,25 @@ def _whole(
         given=opened.given_from,
         metadata=about_alignment,
     )
+
+
+def _of_denoised(
+    estimator: Estimator, series: WeightedSeries, progress: Progress | None, spread: Spread | None
+) -> ParameterMaps:
+    """Return the maps of the denoised images (`--denoise`)."""
+    from rimap.estimators.denoising import denoised_maps
+
+    smooth = series.model.field is not None and series.model.field.smooth
+    if (
+        smooth and getattr(estimator, "lambda_B", 0.0) is None
+    ):  # what noise is left does not say how smooth the field is
+        chosen_before = estimator.estimate(series).settings.get("lambda_B")
+        estimator = replace(estimator, lambda_B=chosen_before)  # type: ignore[type-var]
+
+    def estimate(clean: WeightedSeries) -> ParameterMaps:
+        return spread(estimator, clean, progress) if spread else estimator.estimate(clean, progress=progress)
+
+    return denoised_maps(estimate, series)
 
 
 def _told_how(request: Request, region: Region) -> Region:

@@ -48,6 +48,8 @@ class Request:
         Only these subjects, sessions, runs and DICOM series.
     register
         Align the images first.
+    denoise
+        Denoise the images first: ``mppca``.
     rois
         Label image whose regions get a table.
     rates, fill
@@ -87,6 +89,7 @@ class Request:
     threads: int | None = None
     memory: int | None = None
     register: bool = False
+    denoise: str | None = None
     command: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -206,7 +206,7 @@ def _with_sigma(series: WeightedSeries, threads: int | None) -> tuple[Noise, str
     """Return the noise with its σ, from a least-squares fit if none is given, and where it came from."""
     noise = series.noise or Gaussian()
     if noise.sigma is not None:
-        return noise, "given"
+        return noise, series.sigma_source
     found, source, _ = noise_of(series, least_squares(_some_voxels(series), threads=threads))
     if found.sigma is None:
         raise InputError(

@@ -295,7 +295,7 @@ def noise_of(
     """Return the noise with its σ, where that came from, and warnings; `rms` and `held` as of `estimate_sigma`."""
     noise = series.noise or Gaussian()
     if noise.sigma is not None:
-        return noise, "given", ()
+        return noise, series.sigma_source, ()
     known = series.held if held is None else held
 
     def refit(voxels: WeightedSeries, known: Held) -> ParameterMaps:

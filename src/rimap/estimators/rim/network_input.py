@@ -126,7 +126,7 @@ def prepared(series: WeightedSeries, scale: float | None, threads: int | None) -
     InputError
         Where σ is neither given nor to be found.
     """
-    noise, source = series.noise or Gaussian(), "given"
+    noise, source = series.noise or Gaussian(), series.sigma_source
     if noise.sigma is None:
         sigma, source = _sigma(series, threads)
         if not np.isfinite(sigma):
