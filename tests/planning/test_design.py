@@ -140,6 +140,9 @@ def test_what_a_protocol_cannot_measure_is_said() -> None:
         ({"sequence": "mp2rage-uni"}, "amplitude"),
         ({"settings": {"ttr": 3}}, "Did you mean tr"),
         ({"assumed": {"B1": 1.0}}, "expected one of B, got 'B1'"),
+        ({"T_ms": (0.6, 1.6)}, "milliseconds: 600-1600"),
+        ({"assumed": {"B": 4.0}}, "between 0 and 3"),
+        ({"sequence": "vfa", "limits": (200.0, 300.0)}, "between 1° and 180°"),
         ({"criterion": "best"}, "expected one of worst, mean"),
     ],
 )
@@ -153,5 +156,11 @@ def test_a_scan_time_that_nothing_fits_is_refused() -> None:
         design(Goal(sequence="ir", T_ms=(600, 1600), minutes=0.1))
     with pytest.raises(InputError, match="minutes"):
         design(Goal(sequence="ir", T_ms=(600, 1600)))
+    with pytest.raises(InputError, match="expected 3 or more"):
+        design(Goal(sequence="ir", T_ms=(600, 1600), minutes=5, images=2))
+    with pytest.raises(InputError, match="expected 2, which every scan of mp2rage has"):
+        design(Goal(sequence="mp2rage", T_ms=(600, 1600), minutes=5, images=3))
+    with pytest.raises(InputError, match="fit the limits and the length of a cycle"):
+        design(Goal(sequence="megre", T_ms=(15, 60), minutes=1, images=20, repetition_ms=80, limits=(10.0, 60.0)))
     with pytest.raises(InputError, match="got one of t2"):
         design(Goal(sequence="ir", T_ms=(600, 1600), minutes=3), rimap.T2Decay(tau=[10, 20]))

@@ -107,6 +107,8 @@ def command(
         raise InputError("--sequence: expected a signal model (see rimap models), or a scan as INPUT, got neither.")
     if sequence is not None:
         sequence = one_of(sequence, sorted(signal_models()), "--sequence")
+    if out is not None and out.exists() and not out.is_dir():
+        raise InputError(f"-o {out}: expected a folder, got a file.")
     if not limit > 0:
         raise InputError(f"--limit: expected a number above 0 in %, got {limit:g}.")
     typed = options.settings(settings)

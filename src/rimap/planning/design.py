@@ -184,8 +184,8 @@ def _sigma(goal: Goal, tried: list[Layout]) -> float:
     largest = max((brightest(m, T, goal) for m in models if m is not None), default=0.0)
     if not largest > 0:
         raise InputError(
-            f"expected a protocol of {goal.sequence} that gives a signal within the limits, got none. "
-            "Check the limits and the settings."
+            f"expected a protocol of {goal.sequence} whose images fit the limits and the length of a cycle, got none. "
+            "Give fewer images, other limits, or a longer cycle (--tr-ms)."
         )
     return largest / goal.snr
 

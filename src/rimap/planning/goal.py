@@ -12,7 +12,7 @@ from rimap.errors import InputError, did_you_mean, one_of
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.signals import signal_models
 from rimap.signals.base import FREE, GIVEN, SMOOTH, Parameter, SignalModel, axis_of
-from rimap.signals.settings import REPETITION_TIME, Setting, settings_of
+from rimap.signals.settings import REPETITION_TIME, Setting, settings_of, with_unit
 
 WORST, MEAN = "worst", "mean"
 #: Kinds of noise by name.
@@ -21,6 +21,8 @@ NOISES: Mapping[str, type[Noise]] = {kind.name: kind for kind in (Gaussian, Rici
 SHORTEST_REST_MS = 50.0
 #: Scan times beyond a day were meant in another unit.
 LONGEST_MINUTES = 24 * 60.0
+#: A range of T that ends below this share of the start that the model declares was meant in seconds.
+LEAST_SHARE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,11 @@ class Goal:
         low, high = (float(v) for v in self.T_ms)
         if not (math.isfinite(high) and 0 < low <= high):
             raise InputError(f"T: expected a range LOW-HIGH above 0 in ms, got {low:g}-{high:g}.")
+        if high < LEAST_SHARE * float(self.time.start or 0.0):
+            raise InputError(
+                f"T: expected a range in ms, got at most {high:g} ms, which is too short for {self.time.name}. If these are seconds, give "
+                f"milliseconds: {1000 * low:g}-{1000 * high:g}."
+            )
         object.__setattr__(self, "T_ms", (low, high))
         for name, value, most in (
             ("minutes", self.minutes, LONGEST_MINUTES),
@@ -119,10 +126,24 @@ class Goal:
             self._check_treatment()
         if self.limits is not None and not 0 < self.limits[0] < self.limits[1]:
             raise InputError(f"limits: expected LOW,HIGH above 0, got {self.limits[0]:g},{self.limits[1]:g}.")
+        if self.limits is not None and not (
+            self.axis.plausible[0] <= self.limits[1] and self.limits[0] <= self.axis.plausible[1]
+        ):
+            low, high = self.axis.plausible
+            raise InputError(
+                f"limits: expected values of the {self.axis.title} between {with_unit(low, self.axis.unit)} and "
+                f"{with_unit(high, self.axis.unit)}, got {self.limits[0]:g},{self.limits[1]:g}."
+            )
         fields = [p.name for p in self.kind.parameters if not p.amplitude and p.role != "time"]
         for name in self.assumed:
             if name not in fields:
                 raise InputError(f"assumed: expected one of {', '.join(fields) or 'none'}, got {name!r}.")
+        bounds = {p.name: p.bounds for p in self.kind.parameters}
+        for name, value in self.assumed.items():
+            if not bounds[name][0] <= value <= bounds[name][1]:
+                raise InputError(
+                    f"assumed: expected {name} between {bounds[name][0]:g} and {bounds[name][1]:g}, got {value:g}."
+                )
         for name in self.settings:
             known = list(settings_of(self.kind))
             if name not in known and name not in self.kind.__dataclass_fields__:

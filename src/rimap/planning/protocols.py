@@ -270,8 +270,14 @@ def layouts(goal: Goal, minutes: float, present: SignalModel | None = None) -> l
     fewest = _fewest(goal)
     length = shared.get(REPETITION_TIME) or goal.repetition_ms or goal.kind.cycle.length_ms
     rest = rest_ms(goal)
+    typical = goal.kind.typical_protocol.get(goal.axis.name)
+    if goal.images is not None and typical is not None and goal.images != len(typical):
+        raise InputError(
+            f"images: expected {len(typical)}, which every scan of {goal.sequence} has, got {goal.images}."
+        )
+    if goal.images is not None and goal.images < fewest:
+        raise InputError(f"images: expected {fewest} or more for {fewest} unknowns in each voxel, got {goal.images}.")
     if goal.in_one_cycle:
-        typical = goal.kind.typical_protocol.get(goal.axis.name)
         images = goal.images or (
             len(typical) if typical is not None else present.n_images if present is not None else 8
         )
