@@ -70,68 +70,18 @@ class WeightedSeries:
     denoised: str = ""
 
     def __post_init__(self) -> None:
-        (images, own), N = images_and_affine(self.images), self.model.n_images
+        images, own = images_and_affine(self.images)
         affine = getattr(self.affine, "affine", self.affine)
         affine = own if affine is None else np.asarray(affine, dtype=float)
         if affine is not None and affine.shape != (4, 4):
             raise InputError(f"the affine must be 4×4; its shape is {affine.shape}.")
-        if images.dtype.kind not in "fiub":
-            raise InputError(
-                f"images must be real numbers; their type is {images.dtype}. Take the magnitude or the real part."
-            )
-        if images.ndim < 2 or images.shape[0] != N:
-            last = images.ndim > 1 and images.shape[-1] == N
-            raise InputError(
-                f"images: expected {N} images along the first axis, (N, *X), one for each {self.model.axis.title}, got the "
-                f"shape {images.shape}. "
-                + (
-                    "Move the last axis first: numpy.moveaxis(images, -1, 0)."
-                    if last
-                    else "Check that no image or value is missing."
-                )
-            )
-        if not all(images.shape):
-            raise InputError(f"images of shape {images.shape} hold no voxel.")
-        images = images.astype(images.dtype.newbyteorder("="), copy=False)
-        if images.dtype not in (np.float32, np.float64):
-            images = images.astype(np.float32 if images.dtype.itemsize <= 2 else np.float64)
+        images = _checked_images(images, self.model)
         X = images.shape[1:]
-        if not any(np.isfinite(image).any() for image in images):
-            raise InputError("no value of the images is finite (all NaN or Inf). Check the file and its scaling.")
-        if not any(image.any() for image in images):
-            raise InputError("all images are zero. Check the file and its scaling.")
-        mask = None
-        if isinstance(self.mask, str):
-            if self.mask != AUTO:
-                raise InputError(
-                    f"mask: expected an array, a nibabel image or {AUTO!r}, got {self.mask!r}. Read files with rimap.read."
-                )
-            mask = foreground(images)
-            object.__setattr__(self, "notes", (*self.notes, note_on(mask)))
-        elif self.mask is not None:
-            mask = volume(self.mask, affine, "the mask")
-            if mask.shape != X:
-                raise InputError(
-                    f"the mask has shape {mask.shape} and the images {X}. Resample the mask to the images."
-                )
-            threshold = threshold_of(mask)
-            mask = selection(mask, threshold)
-            object.__setattr__(self, "notes", (*self.notes, *note_on_threshold(threshold)))
-            if not mask.any():
-                raise InputError("the mask is empty: no voxel is selected.")
-        noise = self.noise
-        if noise is not None:
-            if isinstance(noise, Rician) and self.model.is_signed:
-                raise InputError(
-                    "the Rician likelihood is for magnitude images; these are signed (part-real). Use Gaussian noise, "
-                    "or the modulus of the images with signed=False."
-                )
-            if noise.sigma is not None and not isinstance(noise.sigma, (float, np.ndarray)):
-                noise = type(noise)(sigma=volume(noise.sigma, affine, "the map of sigma"))
-            if np.ndim(noise.sigma) and np.shape(noise.sigma) != X:
-                raise InputError(f"the map of sigma has shape {np.shape(noise.sigma)} and the images {X}.")
+        mask, told = _checked_mask(self.mask, images, affine)
+        noise = None if self.noise is None else _checked_noise(self.noise, self.model, affine, X)
         given = MappingProxyType({k: _given(self.model, k, v, affine, X) for k, v in self.given.items()})
-        for name, value in (("images", images), ("mask", mask), ("affine", affine), ("noise", noise), ("given", given)):
+        checked = {"images": images, "mask": mask, "affine": affine, "noise": noise, "given": given}
+        for name, value in (checked | {"notes": (*self.notes, *told)}).items():
             object.__setattr__(self, name, value)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -212,6 +162,89 @@ class WeightedSeries:
             for n in chosen
         ]
         return card.card("WeightedSeries", self.source, pictures, [], [*self._facts(), *self.notes])
+
+
+def _checked_images(images: NDArray[Any], model: SignalModel) -> NDArray[Any]:
+    """Return the images (N, *X) in a floating-point type of this machine.
+
+    Raises
+    ------
+    InputError
+        For another shape or type, and if no value is finite or none differs from zero.
+    """
+    N = model.n_images
+    if images.dtype.kind not in "fiub":
+        raise InputError(
+            f"images must be real numbers; their type is {images.dtype}. Take the magnitude or the real part."
+        )
+    if images.ndim < 2 or images.shape[0] != N:
+        last = images.ndim > 1 and images.shape[-1] == N
+        raise InputError(
+            f"images: expected {N} images along the first axis, (N, *X), one for each {model.axis.title}, got the "
+            f"shape {images.shape}. "
+            + (
+                "Move the last axis first: numpy.moveaxis(images, -1, 0)."
+                if last
+                else "Check that no image or value is missing."
+            )
+        )
+    if not all(images.shape):
+        raise InputError(f"images of shape {images.shape} hold no voxel.")
+    images = images.astype(images.dtype.newbyteorder("="), copy=False)
+    if images.dtype not in (np.float32, np.float64):
+        images = images.astype(np.float32 if images.dtype.itemsize <= 2 else np.float64)
+    if not any(np.isfinite(image).any() for image in images):
+        raise InputError("no value of the images is finite (all NaN or Inf). Check the file and its scaling.")
+    if not any(image.any() for image in images):
+        raise InputError("all images are zero. Check the file and its scaling.")
+    return images
+
+
+def _checked_mask(mask: Any, images: NDArray[Any], affine: Any) -> tuple[NDArray[np.bool_] | None, tuple[str, ...]]:
+    """Return a mask (*X) as it was given, or the foreground, and notes on how it was found; `None` without one.
+
+    Raises
+    ------
+    InputError
+        For another word than ``"auto"``, another shape than that of the images, and an empty mask.
+    """
+    if mask is None:
+        return None, ()
+    if isinstance(mask, str):
+        if mask != AUTO:
+            raise InputError(
+                f"mask: expected an array, a nibabel image or {AUTO!r}, got {mask!r}. Read files with rimap.read."
+            )
+        inside = foreground(images)
+        return inside, (note_on(inside),)
+    values, X = volume(mask, affine, "the mask"), images.shape[1:]
+    if values.shape != X:
+        raise InputError(f"the mask has shape {values.shape} and the images {X}. Resample the mask to the images.")
+    threshold = threshold_of(values)
+    inside = selection(values, threshold)
+    if not inside.any():
+        raise InputError("the mask is empty: no voxel is selected.")
+    return inside, tuple(note_on_threshold(threshold))
+
+
+def _checked_noise(noise: Noise, model: SignalModel, affine: Any, X: tuple[int, ...]) -> Noise:
+    """Return the noise with σ as a number or a map (*X).
+
+    Raises
+    ------
+    InputError
+        For Rician noise of signed images, and for a map of σ of another shape.
+    """
+    if isinstance(noise, Rician) and model.is_signed:
+        raise InputError(
+            "the Rician likelihood is for magnitude images; these are signed (part-real). Use Gaussian noise, "
+            "or the modulus of the images with signed=False."
+        )
+    if noise.sigma is not None and not isinstance(noise.sigma, (float, np.ndarray)):
+        noise = type(noise)(sigma=volume(noise.sigma, affine, "the map of sigma"))
+    if np.ndim(noise.sigma) and np.shape(noise.sigma) != X:
+        raise InputError(f"the map of sigma has shape {np.shape(noise.sigma)} and the images {X}.")
+    return noise
 
 
 def _given(model: SignalModel, name: str, value: Any, affine: Any, X: tuple[int, ...]) -> float | NDArray[np.float64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
@@ -196,7 +196,13 @@ class PatchRecipe:
 
     def __post_init__(self) -> None:
         kind = model_class(self.sequence)
-        Q = sum(not p.given for p in kind.parameters)
+        self._check_numbers()
+        self._check_settings(kind)
+        self._check_tissues()
+        if not self.anatomies:
+            raise InputError('anatomies is empty. Give files, folders, or "builtin".')
+
+    def _check_numbers(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
             if f.name.endswith("_share") and not 0 <= value <= 1:
@@ -215,6 +221,9 @@ class PatchRecipe:
             raise InputError(f"orientations are axes of the anatomy, 0, 1, 2; {list(self.orientations)} came.")
         if self.optional_share + self.hidden_share > 1:
             raise InputError("optional_share and hidden_share must not add up to more than 1.")
+
+    def _check_settings(self, kind: type[SignalModel]) -> None:
+        Q = sum(not p.given for p in kind.parameters)
         if not self.times_ms and not kind.typical_protocol and self.n_images[0] < Q:
             raise InputError(f"n_images must begin at {Q} or more for {self.sequence}; {self.n_images[0]} came.")
         axis = axis_of(kind)
@@ -228,6 +237,8 @@ class PatchRecipe:
         missing = [s.name for s in settings_of(kind).values() if s.required and s.name not in self.settings]
         if self.times_ms and missing == [axis.name]:
             kind.at(self.times_ms, **self.settings)  # checks them
+
+    def _check_tissues(self) -> None:
         refuse_unknown(self.tissues, PROPERTIES, "tissues")
         for name, rows in self.tissues.items():
             refuse_unknown(rows, LABELS[1:], f"tissues.{name}")
@@ -236,8 +247,6 @@ class PatchRecipe:
                     raise InputError(
                         f"tissues.{name}.{tissue}: expected [mean, standard deviation], got {list(values)}."
                     )
-        if not self.anatomies:
-            raise InputError('anatomies is empty. Give files, folders, or "builtin".')
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as TOML and JSON can hold them."""
@@ -459,7 +468,7 @@ def recipe_from(table: Mapping[str, Any]) -> PatchRecipe:
     if isinstance(table.get("settings"), Mapping) and own_axis in table["settings"]:  # the axis by its own name
         table["settings"] = dict(table["settings"])
         table["times_ms"] = table["settings"].pop(own_axis)
-    values = {key: _converted(valid[key].type, key, value) for key, value in table.items()}
+    values = {key: _converted(str(valid[key].type), key, value) for key, value in table.items()}
     if values.get("times_ms"):  # a given protocol: its polarity is known, and so are its optional settings or not
         known = {"signed_share": 0.0, "optional_share": 0.0}
         values = known | ({"hidden_share": 0.0} if values.get("settings") else {}) | values
@@ -488,42 +497,48 @@ def read_recipe(path: str | Path) -> PatchRecipe:
     return replace(recipe, anatomies=here)
 
 
-def _converted(kind: Any, key: str, value: Any) -> Any:
-    def wrong(expected: str) -> InputError:
-        return InputError(f"{key} must be {expected}; {value!r} came.")
+def _is_number(x: Any) -> bool:
+    return isinstance(x, (int, float)) and not isinstance(x, bool)
 
-    def number(x: Any) -> bool:
-        return isinstance(x, (int, float)) and not isinstance(x, bool)
 
-    match str(kind):
-        case "str":
-            if not isinstance(value, str):
-                raise wrong("a text")
-            return value
-        case "bool":
-            if not isinstance(value, bool):
-                raise wrong("true or false")
-            return value
-        case "int":
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise wrong("a whole number")
-            return value
-        case "float":
-            if not number(value):
-                raise wrong("a number")
-            return float(value)
-        case "tuple[str, ...]":
-            items = [value] if isinstance(value, str) else value
-            if not isinstance(items, (list, tuple)) or not all(isinstance(x, str) for x in items):
-                raise wrong("a list of texts")
-            return tuple(items)
-    if str(kind).startswith("Mapping"):
-        if not isinstance(value, Mapping):
-            raise wrong("a table of numbers by name")
-        inner = str(kind).removeprefix("Mapping[str, ").removesuffix("]")
+#: Of fields with one value, by type: whether a value of a recipe is one, and what is expected.
+_SINGLE: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "str": (lambda x: isinstance(x, str), "a text"),
+    "bool": (lambda x: isinstance(x, bool), "true or false"),
+    "int": (lambda x: isinstance(x, int) and not isinstance(x, bool), "a whole number"),
+    "float": (_is_number, "a number"),
+}
+
+
+def _converted(kind: str, key: str, value: Any) -> Any:
+    """Return a value of a recipe as its field has it.
+
+    Raises
+    ------
+    InputError
+        For a value of another kind.
+    """
+
+    def refuse_unless(good: bool, expected: str) -> None:
+        if not good:
+            raise InputError(f"{key} must be {expected}; {value!r} came.")
+
+    if kind in _SINGLE:
+        is_one, expected = _SINGLE[kind]
+        refuse_unless(is_one(value), expected)
+        return float(value) if kind == "float" else value
+    if kind == "tuple[str, ...]":
+        items = [value] if isinstance(value, str) else value
+        refuse_unless(isinstance(items, (list, tuple)) and all(isinstance(x, str) for x in items), "a list of texts")
+        return tuple(items)
+    if kind.startswith("Mapping"):
+        refuse_unless(isinstance(value, Mapping), "a table of numbers by name")
+        inner = kind.removeprefix("Mapping[str, ").removesuffix("]")
         return {name: _converted(inner, f"{key}.{name}", x) for name, x in value.items()}
-    whole = "int" in str(kind)
-    value = [value] if number(value) and "..." in str(kind) else value
-    if not isinstance(value, (list, tuple)) or not all(number(x) and (not whole or isinstance(x, int)) for x in value):
-        raise wrong(f"a list of {'whole ' if whole else ''}numbers")
-    return tuple(value) if whole else tuple(float(x) for x in value)
+    whole = "int" in kind
+    several = [value] if _is_number(value) and "..." in kind else value
+    good = isinstance(several, (list, tuple)) and all(
+        _is_number(x) and (not whole or isinstance(x, int)) for x in several
+    )
+    refuse_unless(good, f"a list of {'whole ' if whole else ''}numbers")
+    return tuple(several) if whole else tuple(float(x) for x in several)

@@ -333,11 +333,7 @@ class Quadratic:
 def cell_inputs(config: RIMConfig, u: Array, sums: Sums, quadratic: Quadratic, n_images: int) -> list[Array]:
     """Return the channels that the cell reads (Eq. 4), each (*X)."""
     xp, layout = namespace(u), quadratic.layout
-    every, K = layout.every, layout.n_amplitudes
-    centre = [FIRST_AMPLITUDE, *[OTHER_AMPLITUDES] * K][:K]
-    if layout.field is not None:
-        centre.append(layout.coordinate(layout.typical_field) * _field_scale(layout))
-    centre.append(0.0)
+    every, centre = layout.every, _centre(layout)
     spread = by_role(layout, (AMPLITUDE_SPREAD, FIELD_SPREAD, TIME_SPREAD))
     out: list[Array] = []
     blank = config.any_sequence and layout.field is None
@@ -345,12 +341,6 @@ def cell_inputs(config: RIMConfig, u: Array, sums: Sums, quadratic: Quadratic, n
     def placed(values: list[Array]) -> list[Array]:
         """Leave the channel of a field that the model does not have at zero."""
         return [values[0], 0 * values[0], values[-1]] if blank else values
-
-    def soft(x: Array, at: float) -> Array:
-        return xp.tanh(x / at) * at
-
-    def log_sd(v: Array) -> Array:
-        return 0.5 * xp.log(v) / 1.5 + 2.0  # 5 % is 0
 
     for name in config.inputs:
         if name == "state":
@@ -367,12 +357,7 @@ def cell_inputs(config: RIMConfig, u: Array, sums: Sums, quadratic: Quadratic, n
             own_sd = [quadratic.sigma * xp.sqrt(quadratic.H[q, q] + quadratic.damping[q]) for q in every]
             out += placed([soft(quadratic.g[q] / own_sd[q], 4.0) / 2 for q in every])
         elif name == "sd":
-            out += [log_sd(quadratic.of_voxel[1][-1])]
-            if layout.field is not None:
-                out += [log_sd(quadratic.of_all[1][-1]), log_sd(quadratic.of_all[1][K])]
-            elif blank:
-                none = 0 * out[-1]
-                out += [out[-1], none + float(np.log(SD_WITHOUT_FIELD)) / 1.5 + 2.0]
+            out += _log_sds(quadratic, blank)
         elif name == "log_sigma":
             out += [xp.log(quadratic.sigma + 0 * u[0]) / 1.5 + 2.0]
         elif name == "log_noise":
@@ -380,20 +365,61 @@ def cell_inputs(config: RIMConfig, u: Array, sums: Sums, quadratic: Quadratic, n
             relative = quadratic.sigma**2 * n_images / (quadratic.H[0, 0] + quadratic.damping[0])
             out += [0.5 * xp.log(relative) / 1.5 + 2.0]
         elif name == "contrast":
-            for q, widths in ((0, AMPLITUDE_WIDTHS if K else ()), (-1, TIME_WIDTHS)):
-                v, x = quadratic.alone[1][q] + config.floor**2, u[every[q]]
-                for width in widths:
-                    mean = gaussian_sum(x / v, width) / (gaussian_sum(1 / v, width) + 1e-12)
-                    out += [soft((mean - x) / xp.sqrt(v), 4.0) / 2]
+            out += _contrasts(config, u, quadratic)
         elif name == "pull":
-            z = quadratic.alone[0][-1] / xp.sqrt(quadratic.alone[1][-1])
-            for width in PULL_WIDTHS:
-                # the squares of a Gaussian are one that is narrower by √2: the variance of a weighted sum of unit noise
-                noise = xp.sqrt(gaussian_sum(0 * z + 1, width / 2**0.5))
-                out += [soft(gaussian_sum(z, width) / noise, 8.0) / 4]
+            out += _pulls(quadratic)
         elif name == "misfit":
             out += [soft(xp.log(sums.sse / (n_images * quadratic.sigma**2) + 0.1), 3.0)]
     return out
+
+
+def _centre(layout: Layout) -> list[float]:
+    """Return what the state of each parameter is measured from."""
+    K = layout.n_amplitudes
+    centre = [FIRST_AMPLITUDE, *[OTHER_AMPLITUDES] * K][:K]
+    if layout.field is not None:
+        centre.append(layout.coordinate(layout.typical_field) * _field_scale(layout))
+    return [*centre, 0.0]
+
+
+def _log_sds(quadratic: Quadratic, blank: bool) -> list[Array]:
+    """Return standard deviations as channels: of T for a known field, and of T and the field; `blank` if there is none but its place."""
+    xp, layout = namespace(quadratic.of_voxel[1][-1]), quadratic.layout
+
+    def log_sd(v: Array) -> Array:
+        return 0.5 * xp.log(v) / 1.5 + 2.0  # 5 % is 0
+
+    out = [log_sd(quadratic.of_voxel[1][-1])]
+    if layout.field is not None:
+        return [*out, log_sd(quadratic.of_all[1][-1]), log_sd(quadratic.of_all[1][layout.n_amplitudes])]
+    return [*out, out[0], 0 * out[0] + float(np.log(SD_WITHOUT_FIELD)) / 1.5 + 2.0] if blank else out
+
+
+def _contrasts(config: RIMConfig, u: Array, quadratic: Quadratic) -> list[Array]:
+    """Return how far the means of neighbours are from the state, in standard deviations of a voxel by itself."""
+    xp, every, out = namespace(u), quadratic.layout.every, []
+    for q, widths in ((0, AMPLITUDE_WIDTHS if quadratic.layout.n_amplitudes else ()), (-1, TIME_WIDTHS)):
+        v, x = quadratic.alone[1][q] + config.floor**2, u[every[q]]
+        for width in widths:
+            mean = gaussian_sum(x / v, width) / (gaussian_sum(1 / v, width) + 1e-12)
+            out += [soft((mean - x) / xp.sqrt(v), 4.0) / 2]
+    return out
+
+
+def _pulls(quadratic: Quadratic) -> list[Array]:
+    """Return the sums over neighbours of the steps that T asks for, in standard deviations of such sums."""
+    z = quadratic.alone[0][-1] / namespace(quadratic.alone[1][-1]).sqrt(quadratic.alone[1][-1])
+    out = []
+    for width in PULL_WIDTHS:
+        # the squares of a Gaussian are one that is narrower by √2: the variance of a weighted sum of unit noise
+        noise = namespace(z).sqrt(gaussian_sum(0 * z + 1, width / 2**0.5))
+        out += [soft(gaussian_sum(z, width) / noise, 8.0) / 4]
+    return out
+
+
+def soft(x: Array, at: float) -> Array:
+    """Return x, levelling off at ± `at`."""
+    return namespace(x).tanh(x / at) * at
 
 
 def pooled_field_steps(config: RIMConfig, sums: Sums, quadratic: Quadratic, n_images: int) -> list[Array]:
