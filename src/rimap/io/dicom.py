@@ -28,15 +28,20 @@ from rimap.io.dicom_grouping import (
     refuse_incomplete,
     together,
 )
-from rimap.io.dicom_headers import read_headers
+from rimap.io.dicom_headers import Frame, read_headers
 from rimap.io.dicom_volumes import Volume, volumes_of
 from rimap.io.image_type import PART_WORDS
 from rimap.io.series_files import SeriesFiles
 from rimap.signals.settings import unit_symbol
 
 
-def find_dicom(files: Sequence[Path], *, series: Sequence[str] = (), sequence: str | None = None) -> list[SeriesFiles]:
-    """Return the series that DICOM files hold, converted to NIfTI in a folder that is removed with them.
+def find_dicom(
+    files: Sequence[Path], *, series: Sequence[str] = (), sequence: str | None = None
+) -> tuple[list[SeriesFiles], list[tuple[str, InputError]]]:
+    """Return the series that DICOM files hold, converted to NIfTI in a folder that is removed with them, and what was refused.
+
+    Files of several patients are series of each: subject 1, 2, … in the order of their first files. One that has no series, or several
+    of which `series` chooses none, does not keep the others from being mapped.
 
     Parameters
     ----------
@@ -49,14 +54,67 @@ def find_dicom(files: Sequence[Path], *, series: Sequence[str] = (), sequence: s
     Raises
     ------
     InputError
-        Where there is no series, or several and `series` does not choose; where files are missing or damaged; where
+        If there is no series at all, or several of one patient and `series` does not choose; if files are missing or damaged; if
         dcm2niix or pydicom is not installed.
     """
     require()
     frames, notes = read_headers(files)
+    subjects = by_subject(frames)
+    if len(subjects) == 1:
+        return _of_subject(frames, notes, series, sequence), []
+    found: list[SeriesFiles] = []
+    refused: list[tuple[str, InputError]] = []
+    for n, own in enumerate(subjects, 1):
+        label = f"subject {n}"
+        where = f"{label} of {len(subjects)}: {own[0].source.where} is the first of its files"
+        try:
+            of_this = _of_subject(own, [*notes, advice.note(where)], series, sequence)
+        except InputError as error:
+            refused.append((label, error))
+            continue
+        found += [
+            replace(
+                files,
+                stem=f"subject-{n:02}_{files.stem}",
+                label=f"{label}, {files.label}",
+                origin=tuple(o.replace("dicom:", f"dicom:subject-{n:02}/", 1) for o in files.origin),
+            )
+            for files in of_this
+        ]
+    if not found:
+        raise InputError(
+            f"the DICOM files are of {len(subjects)} subjects, and none can be mapped. {refused[0][0]}: {refused[0][1]}"
+        )
+    return found, refused
+
+
+def by_subject(frames: Sequence[Frame]) -> list[list[Frame]]:
+    """Return the frames of each patient, in the order of their first files.
+
+    A study belongs to one patient: frames without identification are those of the patient of their study, if there is one. A study
+    without any is a patient of its own, if there are others who have one.
+    """
+    of_study: dict[str, set[str]] = {}
+    for frame in frames:
+        if frame.source.patient:
+            of_study.setdefault(frame.source.study, set()).add(frame.source.patient)
+    if not of_study:
+        return [list(frames)]
+    subjects: dict[str, list[Frame]] = {}
+    for frame in frames:
+        known = of_study.get(frame.source.study, set())
+        key = frame.source.patient or (next(iter(known)) if len(known) == 1 else f"study {frame.source.study}")
+        subjects.setdefault(key, []).append(frame)
+    return list(subjects.values())
+
+
+def _of_subject(
+    frames: Sequence[Frame], notes: Sequence[str], series: Sequence[str], sequence: str | None
+) -> list[SeriesFiles]:
+    """Return the series of one patient."""
     named = [int(word) for text in series for word in re.findall(r"\d+", text)]
     units, about_copies = once(volumes_of(frames), named)
-    notes += about_copies
+    notes = [*notes, *about_copies]
     found = candidates(units)
     if sequence is not None:
         wanted = [c for c in found if _reads(sequence, c)]

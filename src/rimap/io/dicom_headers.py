@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import re
 import struct
@@ -48,6 +49,8 @@ _IDENTIFYING = (
     *("PatientName", "PatientID", "PatientBirthDate", "OtherPatientIDs", "OtherPatientNames", "AccessionNumber"),
     *("StudyDate", "StudyID", "ReferringPhysicianName"),
 )
+#: What tells patients apart.
+_OF_PATIENT = ("PatientID", "PatientName", "PatientBirthDate")
 _PRIVATE = (0x20010010, 0x2001101B, 0x2001101C, 0x20011084, 0x00430010, 0x0043102F, 0x00291020, 0x00211019)
 
 
@@ -61,6 +64,8 @@ class Source:
         Series number, -1 where there is none.
     secrets
         Words of the header that identify somebody, in lower case, to be kept out of descriptions.
+    patient
+        A hash of what identifies the patient, "" if the header does not: it tells patients apart and names none.
     """
 
     path: Path
@@ -71,6 +76,7 @@ class Source:
     description: str
     scanner: tuple[tuple[str, Any], ...]
     secrets: frozenset[str]
+    patient: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,6 +289,7 @@ def _frames(header: Any, path: Path, where: str) -> Iterator[Frame]:
         description=text_of(header, "SeriesDescription"),
         scanner=tuple((k, v) for k, v in scanner.items() if v),
         secrets=_secrets(header),
+        patient=_patient(header),
     )
     shared = first_item(header, "SharedFunctionalGroupsSequence")
     per_frame = list(header.get("PerFrameFunctionalGroupsSequence") or [])
@@ -364,6 +371,11 @@ def _part_ge(header: Any, source: Source) -> str:
         else whole(next(iter(values), None))
     )
     return {0: "mag", 1: "phase", 2: "real", 3: "imag"}.get(-1 if code is None else code, "")
+
+
+def _patient(header: Any) -> str:
+    words = [" ".join(str(header.get(name) or "").lower().split()) for name in _OF_PATIENT]
+    return hashlib.sha256("\0".join(words).encode("utf-8", "replace")).hexdigest() if any(words) else ""
 
 
 def _secrets(header: Any) -> frozenset[str]:

@@ -133,7 +133,9 @@ def _of_inputs(paths: Sequence[Path], subjects: Sequence[str], sequence: str | N
     if dicom:
         from rimap.io.dicom import find_dicom
 
-        found += find_dicom(dicom, series=series, sequence=sequence)
+        of_dicom, unfit = find_dicom(dicom, series=series, sequence=sequence)
+        found += of_dicom
+        refused += unfit
     elif series:
         raise InputError("--series is for DICOM; there is none. Leave it out.")
     for path in others:
