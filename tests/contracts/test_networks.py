@@ -103,10 +103,19 @@ def _looser(case: Case) -> int:
     return 3 if case.path.stem.split("_")[0] != case.path.stem else 1
 
 
+def _same(case: Case) -> float:
+    """Return how equal maps have to be that differ by rounding.
+
+    Gauss-Newton steps far from the optimum depend on sums that almost cancel: in single precision they agree to 1e-4.
+    """
+    rim = metadata_of(case.path)["rim"] or {"inputs": ()}
+    return 3e-3 if "field_step" in rim["inputs"] else 1e-3
+
+
 @pytest.mark.parametrize("check", ESTIMATOR_CHECKS, ids=lambda check: check.__name__)
 def test_contract(case: Case, check: Check[EstimatorCase]) -> None:
     trained = case.path in shipped().values()
-    tolerance = Tolerance(error=0.06 * _looser(case) if trained else 10.0, same=1e-3, sigma=0.15)
+    tolerance = Tolerance(error=0.06 * _looser(case) if trained else 10.0, same=_same(case), sigma=0.15)
     model, estimator = case.model, case.load(sd_draws=2)
     try:
         check(EstimatorCase(estimator, model, lambda shape: _truth(model, shape), SIGMA, tolerance), 0)  # type: ignore[arg-type]
