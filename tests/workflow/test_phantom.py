@@ -240,3 +240,20 @@ def test_real_spheres_are_where_their_labels_are(shared_data: Path, subject: str
     apart = np.array([s.centre[:2] for s in array.spheres]) - centres
     assert array.seen == 14 and not any(s.problem for s in array.spheres)
     assert np.abs(apart).max() < 1.15 and np.linalg.norm(apart, axis=1).mean() < 0.8
+
+
+def test_thin_slices_are_measured_in_a_ball() -> None:
+    """Slices of 1.5 mm: spheres span ten of them, and the middle one is taken."""
+    _, centres = phantom_map(shape=(170, 170), edges=(1.5, 1.5), turn=40.0)
+    volume = np.full((170, 170, 30), np.nan)
+    z = (np.arange(30) - 17.0) * 1.5
+    for k in range(30):
+        places = np.stack(np.meshgrid(*((np.arange(170) + 0.5) * 1.5,) * 2, indexing="ij"), -1)
+        volume[..., k] = np.where(np.linalg.norm(places - (125.0, 122.0), axis=-1) < 85, WATER, np.nan)
+        for n, c in enumerate(centres, start=1):
+            distance = np.hypot(np.linalg.norm(places - (c + 0.5) * 1.5, axis=-1), z[k])
+            volume[distance < 7.5, k] = T1[n]
+    array = find_array(volume, (1.5, 1.5, 1.5), T1)
+    assert array.seen == 14 and abs(array.index - 17) <= 1 and off_mm(array, centres, (1.5, 1.5)).max() < 1.5
+    assert len(np.unique(array.spheres[0].inside[2])) >= 3
+    assert [float(np.median(volume[s.inside])) for s in array.spheres] == pytest.approx(list(T1.values()))

@@ -25,6 +25,8 @@ RING_MM, INNER_MM = 50.0, 28.3
 SPHERE_MM, MEASURED_MM = 7.5, 3.5
 #: Voxel of the grid on which the array is looked for, mm.
 _GRID_MM = 1.5
+#: Slices that are thinner are not all looked at, mm.
+_THIN_MM = 3.0
 #: Of the search: steps of the middle (voxels of that grid) and of the angle (degrees), and how many placements are refined.
 _STEP, _TURN, _REFINED = 2, 4.0, 12
 #: A sphere counts as much as this difference of log T at most: a wrong one must not decide.
@@ -190,13 +192,13 @@ def find_array(
 
 
 def _in_slices(log: Plane, edges_mm: Sequence[float], target: Plane, axis: int) -> Array | None:
-    """Return the best array across one axis: a coarse search in slices 4 mm apart, then the neighbours of the best."""
+    """Return the best array across one axis: a coarse search in slices that no sphere escapes, then the neighbours of the best."""
     stack = np.moveaxis(log, axis, 0)
     across = float(edges_mm[axis])
     edges = tuple(float(e) for k, e in enumerate(edges_mm) if k != axis)
     if min(n * e for n, e in zip(stack.shape[1:], edges)) < RING_MM:
         return None
-    step = max(1, round(4.0 / across))
+    step = int(SPHERE_MM / across) if across < _THIN_MM else 1  # no sphere is between two slices
     coarse = range(step // 2 if len(stack) > step else 0, len(stack), step)
     planes = {k: found for k in coarse if (found := _search(_grid_of(stack[k], edges), target))}
     if not planes:

@@ -32,8 +32,8 @@ _UNITS = {
 _NAME = re.compile(r"(?P<stem>.+?)(?:_desc-(?P<desc>[A-Za-z0-9]+))?_(?P<suffix>[A-Za-z0-9]+)")
 #: Names of relaxation times and rates, also in names that are not BIDS: t1.nii.gz, mean_R2star.nii.
 _RELAXATION = re.compile(r"(?:^|[^a-z0-9])(?P<kind>[TR])(?P<rest>1rho|2star|1|2)(?:map)?(?:$|[^a-z0-9])", re.IGNORECASE)
-#: A map of times with a median above this is in ms: no tissue and no phantom has a T1 of 20 s.
-_LONGEST_S = 20.0
+#: A map of times with a median above this many seconds is in ms: water has T1 and T2 of a few seconds, and no T2* near that.
+_LONGEST_S, _LONGEST_T2STAR_S = 8.0, 0.5
 #: What `desc-` can say beside the name of a parameter.
 _NO_VALUES = ("status", "residual", SIGNAL)
 #: Take every map of a folder.
@@ -363,7 +363,8 @@ def _guessed(path: Path, name: str) -> tuple[str, float, tuple[str, ...]]:
         return "1/s", 1.0, (note(f"{path.name}: no sidecar has its unit; it is taken to be 1/s."),)
     values = next(iter(open_nifti(path).volumes()))
     positive = values[np.isfinite(values) & (values > 0)]
-    in_ms = bool(positive.size and np.median(positive) > _LONGEST_S)
+    longest = _LONGEST_T2STAR_S if name.endswith("star") else _LONGEST_S
+    in_ms = bool(positive.size and np.median(positive) > longest)
     unit = "ms" if in_ms else "s"
     return "ms", 1.0 if in_ms else 1000.0, (note(f"{path.name}: no sidecar has its unit; by its values it is {unit}."),)
 

@@ -127,9 +127,10 @@ def figures_of(
     counting
         The quality flags whose values count.
     """
-    s = describe(values[where & np.isin(status, counting)])
+    here = status[where]
+    s = describe(values[where][np.isin(here, counting)])
     figures = {name: int(where.sum()) if name == "voxels" else getattr(s, name) for name in FIGURES}
-    return figures | shares(status[where])
+    return figures | shares(here)
 
 
 def shares(status: NDArray[Any]) -> dict[str, float]:
