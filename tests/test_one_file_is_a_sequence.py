@@ -89,3 +89,12 @@ def test_a_network_is_trained_and_maps(laboratory: Laboratory) -> None:
     (network,) = [p for p in (laboratory.folder / "runs").rglob("*.onnx") if not p.stem.endswith("-best")]
     laboratory.run("map", "data", "-o", "rim", "--network", network)
     assert laboratory.error("rim", "T1map") < 0.25  # three iterations: little more than its start
+
+
+def test_its_protocol_is_designed_and_its_halves_are_compared(laboratory: Laboratory) -> None:
+    """Its scan takes time as the declarations say: `design` and `test-retest` name no sequence."""
+    laboratory.run("design", "data", "--T", "600-1600", "--images", 5, "-o", "design")
+    about = json.loads((laboratory.folder / "design" / "design.json").read_text())
+    assert about["sequence"] == NAME and about["best"]["worst_sd_percent"] < about["present"]["worst_sd_percent"]
+    text = laboratory.run("evaluate", "test-retest", "data", "-o", "retest", "--estimators", "mle", "--quiet")
+    assert "odd against even images" in text and "T1" in text
