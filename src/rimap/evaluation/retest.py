@@ -172,7 +172,10 @@ class Retest(Experiment):
             "model does not describe both alike. The SD is that of one map."
         ]
         if select(table, measurements=HALVES):
-            notes.append("A half has half of the images: with all of them the SD is about 0.7 times as large.")
+            notes.append(
+                "A half has half of the images. The SD of a map from all of them is smaller: about 0.7 times if each half determines all "
+                "parameters well, and less if it does not."
+            )
         if str(table[0]["object"]) in SIMULATED:
             lines = [SAID, *lines]
         return "\n".join([*lines, "", text_table(header, body), "", *notes])
