@@ -100,6 +100,17 @@ class Goal:
                 f"sequence: expected a sequence whose images have an amplitude, got {self.sequence}, whose noise depends on the "
                 "images that it is made of. Design that scan instead."
             )
+        object.__setattr__(self, "T_ms", self._checked_range())
+        self._check_numbers()
+        one_of(self.criterion, (WORST, MEAN), "criterion")
+        one_of(self.noise, tuple(NOISES), "noise")
+        if self.treatment is not None:
+            self._check_treatment()
+        if self.limits is not None:
+            self._check_limits(*self.limits)
+        self._check_names()
+
+    def _checked_range(self) -> tuple[float, float]:
         low, high = (float(v) for v in self.T_ms)
         if not (math.isfinite(high) and 0 < low <= high):
             raise InputError(f"T: expected a range LOW-HIGH above 0 in ms, got {low:g}-{high:g}.")
@@ -108,7 +119,9 @@ class Goal:
                 f"T: expected a range in ms, got at most {high:g} ms, which is too short for {self.time.name}. If these are seconds, give "
                 f"milliseconds: {1000 * low:g}-{1000 * high:g}."
             )
-        object.__setattr__(self, "T_ms", (low, high))
+        return low, high
+
+    def _check_numbers(self) -> None:
         for name, value, most in (
             ("minutes", self.minutes, LONGEST_MINUTES),
             ("snr", self.snr, 1e6),
@@ -120,20 +133,19 @@ class Goal:
         for name, count in (("images", self.images), ("shots", self.shots)):
             if count is not None and count < 1:
                 raise InputError(f"{name}: expected a whole number above 0, got {count}.")
-        one_of(self.criterion, (WORST, MEAN), "criterion")
-        one_of(self.noise, tuple(NOISES), "noise")
-        if self.treatment is not None:
-            self._check_treatment()
-        if self.limits is not None and not 0 < self.limits[0] < self.limits[1]:
-            raise InputError(f"limits: expected LOW,HIGH above 0, got {self.limits[0]:g},{self.limits[1]:g}.")
-        if self.limits is not None and not (
-            self.axis.plausible[0] <= self.limits[1] and self.limits[0] <= self.axis.plausible[1]
-        ):
-            low, high = self.axis.plausible
+
+    def _check_limits(self, low: float, high: float) -> None:
+        if not 0 < low < high:
+            raise InputError(f"limits: expected LOW,HIGH above 0, got {low:g},{high:g}.")
+        least, most = self.axis.plausible
+        if not (least <= high and low <= most):
             raise InputError(
-                f"limits: expected values of the {self.axis.title} between {with_unit(low, self.axis.unit)} and "
-                f"{with_unit(high, self.axis.unit)}, got {self.limits[0]:g},{self.limits[1]:g}."
+                f"limits: expected values of the {self.axis.title} between {with_unit(least, self.axis.unit)} and "
+                f"{with_unit(most, self.axis.unit)}, got {low:g},{high:g}."
             )
+
+    def _check_names(self) -> None:
+        """Check the names of parameters that are assumed and of settings, and the values of the former."""
         fields = [p.name for p in self.kind.parameters if not p.amplitude and p.role != "time"]
         for name in self.assumed:
             if name not in fields:

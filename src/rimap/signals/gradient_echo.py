@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -36,6 +36,18 @@ _CYCLE = Cycle(all_images=True, shots=192, length_ms=130.0)
 _R2STAR = Derived("R2star", "1/s", _rate, suffix="R2starmap", meaning="effective transverse relaxation rate")
 
 
+def _echo_time() -> Any:
+    return setting(
+        "echo time",
+        "TE",
+        bids="EchoTime",
+        entity="echo",
+        one_excitation=True,
+        plausible=(1.0, 1_000.0),
+        usual=(2.0, 100.0),
+    )
+
+
 @dataclass(frozen=True)
 class GradientEcho(SignalModel):
     """S = A e^(−TE/T2*). A ≥ 0, so a modulus would change nothing.
@@ -63,15 +75,7 @@ class GradientEcho(SignalModel):
     array([84.6, 60.7, 36.8])
     """
 
-    te: Values = setting(
-        "echo time",
-        "TE",
-        bids="EchoTime",
-        entity="echo",
-        one_excitation=True,
-        plausible=(1.0, 1_000.0),
-        usual=(2.0, 100.0),
-    )
+    te: Values = _echo_time()
 
     name: ClassVar[str] = "megre"
     title: ClassVar[str] = "Multi-echo gradient echo"
@@ -121,15 +125,7 @@ class GradientEchoWithOffset(SignalModel):
     array([94.6, 70.7, 46.8, 23.5])
     """
 
-    te: Values = setting(
-        "echo time",
-        "TE",
-        bids="EchoTime",
-        entity="echo",
-        one_excitation=True,
-        plausible=(1.0, 1_000.0),
-        usual=(2.0, 100.0),
-    )
+    te: Values = _echo_time()
 
     name: ClassVar[str] = "megre-offset"
     title: ClassVar[str] = "Multi-echo gradient echo with an offset"
