@@ -56,6 +56,16 @@ def weight_of(text: str) -> Weight:
     return text.weight if isinstance(text, Advice) else Weight.CAUTION
 
 
+def percent(share: float) -> str:
+    """Return a share in per cent, to two digits and never as a power of ten.
+
+    >>> percent(1.0), percent(0.998), percent(0.1234), percent(0.00123)
+    ('100', '100', '12', '0.12')
+    """
+    value = 100 * share
+    return f"{value:,.0f}" if abs(value) >= 9.95 else f"{value:.2g}"
+
+
 def ordered(texts: Iterable[str]) -> tuple[str, ...]:
     """Return each sentence once, the heaviest first; those of one weight stay in their order.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.advice import Advice, Weight
+from rimap.advice import Advice, Weight, percent
 from rimap.arrays import at_most
 from rimap.estimators.checks.census import Census
 from rimap.estimators.checks.noise_floor import BRIGHT, WITH_VALUE
@@ -82,6 +82,6 @@ def _of(p: Parameter, maps: ParameterMaps, use: NDArray[np.intp]) -> Iterator[st
     elif p.smooth and share > REGION:
         far = values[surely]
         yield Advice(
-            f"{what} is beyond {low:g} to {high:g} in {100 * share:.2g} % of the voxels, {np.median(far):.3g} there: the images "
+            f"{what} is beyond {low:g} to {high:g} in {percent(share)} % of the voxels, {np.median(far):.3g} there: the images "
             f"contradict the model in this region{ask}"
         )

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.advice import unreliable
+from rimap.advice import percent, unreliable
 from rimap.arrays import at_most
 from rimap.estimators.checks.census import Census
 from rimap.estimators.checks.gains import Bright, gain_warnings
-from rimap.estimators.checks.noise_floor import BRIGHT
+from rimap.estimators.checks.noise_floor import BRIGHT, WITH_VALUE
 from rimap.estimators.sigma import chi2, quantile
 from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -87,7 +87,7 @@ def misfit_warnings(
 def off_model_warnings(maps: ParameterMaps) -> tuple[str, ...]:
     """Return a warning if more than a few voxels do not follow the model."""
     off = int(np.count_nonzero(has(maps.status, (Status.OFF_MODEL,))))
-    with_value = off + int(np.count_nonzero(has(maps.status, (Status.OK, Status.AT_BOUND))))
+    with_value = off + int(np.count_nonzero(has(maps.status, [s for s in WITH_VALUE if s != Status.OFF_MODEL])))
     if off < max(_FEWEST_OFF, FEW_OFF * with_value):
         return ()
     many = off > MANY_OFF * with_value
@@ -95,7 +95,7 @@ def off_model_warnings(maps: ParameterMaps) -> tuple[str, ...]:
     told = unreliable if many else str
     return (
         told(
-            f"{off:,} voxels ({100 * off / with_value:.2g} % of those with a value) do not follow the model: noise does not explain "
+            f"{off:,} voxels ({percent(off / with_value)} % of those with a value) do not follow the model: noise does not explain "
             f"their values. Their status is off model; do not rely on their values. Look at their curves in the report"
             f"{reason and ': '}{reason}."
         ),
@@ -160,7 +160,7 @@ def _shape(series: WeightedSeries, S: NDArray[np.float64], found: Misfit) -> tup
         hint = "; bright voxels are negative at some times: signed images (real part) are --signed, or signed=True"
     return (
         unreliable(
-            f"The images do not follow the model: the one at {with_unit(t[worst], series.model.axis.unit)} is off by {100 * found.size[worst]:.2g} % of a voxel's "
+            f"The images do not follow the model: the one at {with_unit(t[worst], series.model.axis.unit)} is off by {percent(found.size[worst])} % of a voxel's "
             "brightest, not by chance. Check the times and their order, the sequence, and that no image is empty, has another "
             f"gain or is of another scan{hint}. Until then do not rely on these maps."
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.advice import percent
 from rimap.arrays import at_most, bessel_e, stride
 from rimap.estimators.sigma import quantile
 from rimap.likelihood import Gaussian, Rician
@@ -68,7 +69,7 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
     also = " --estimator mle" if least_squares else ""
     return (
         f"The noise floor biases {T}: a magnitude is about 1.25 σ where there is no signal, and the noise is taken for "
-        f"Gaussian. {T} is off by about {100 * np.median(off):.2g} % in the median voxel with signal: at an SNR of "
+        f"Gaussian. {T} is off by about {percent(float(np.median(off)))} % in the median voxel with signal: at an SNR of "
         f"{np.median(model.amplitude(kappa) / sigma):.2g} (σ = {np.median(sigma):.3g}), {faint} of {model.n_images} images are below "
         f"3 σ. Take --noise rician{also}.",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rimap.advice import unreliable
+from rimap.advice import percent, unreliable
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.settings import with_unit
 
@@ -27,7 +27,7 @@ def nothing_mapped(series: WeightedSeries, maps: ParameterMaps) -> list[str]:
         return f"{means[k]:.3g} in image {k + 1} ({with_unit(float(model.times[k]), model.axis.unit)})"
 
     text = (
-        f"No voxel has a value: in {100 * background:.3g} % of them no signal is above the noise, by the residuals of the fit. Mean magnitudes "
+        f"No voxel has a value: in {percent(background)} % of them no signal is above the noise, by the residuals of the fit. Mean magnitudes "
         f"are from {at(faintest)} to {at(brightest)}. Check that all images have one scale (scl_slope, RescaleSlope), and the times"
     )
     return [unreliable(text)]
