@@ -208,7 +208,8 @@ def _may_be_copy(a: About, b: About) -> bool:
     x, y = a.kind, b.kind
     silent = not (x.part or x.variant) or not (y.part or y.variant)  # without an image type
     return (
-        x.derived == y.derived
+        not (a.stack or b.stack)  # each is a series of its own, with maps of its own
+        and x.derived == y.derived
         and (silent or (x.part, x.variant) == (y.part, y.variant))
         and a.n_volumes == b.n_volumes
         and all(p is None or q is None or p == q for p, q in zip(a.sequence, b.sequence))

@@ -12,7 +12,7 @@ from rimap.advice import percent, unreliable
 from rimap.arrays import at_most
 from rimap.estimators.checks.census import Census
 from rimap.estimators.checks.gains import Bright, gain_warnings
-from rimap.estimators.checks.noise_floor import BRIGHT, WITH_VALUE
+from rimap.estimators.checks.noise_floor import BRIGHT
 from rimap.estimators.sigma import chi2, quantile
 from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -87,7 +87,7 @@ def misfit_warnings(
 def off_model_warnings(maps: ParameterMaps) -> tuple[str, ...]:
     """Return a warning if more than a few voxels do not follow the model."""
     off = int(np.count_nonzero(has(maps.status, (Status.OFF_MODEL,))))
-    with_value = off + int(np.count_nonzero(has(maps.status, [s for s in WITH_VALUE if s != Status.OFF_MODEL])))
+    with_value = int(np.count_nonzero(has(maps.status, WITH_VALUE)))
     if off < max(_FEWEST_OFF, FEW_OFF * with_value):
         return ()
     many = off > MANY_OFF * with_value
