@@ -68,6 +68,18 @@ def test_repeats_inside_a_scan_are_told_apart(tmp_path: Path) -> None:
     assert not np.array_equal(found.series[0].images, found.series[1].images)
 
 
+def test_a_mask_says_which_voxels_count(tmp_path: Path) -> None:
+    write_scan(tmp_path / "bids", 1)
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[3:9, 4:8] = 1
+    nib.save(nib.Nifti1Image(mask, np.diag([2.0, 2, 4, 1])), tmp_path / "mask.nii.gz")
+    settings = Settings(
+        scans=(tmp_path / "bids",), estimators=("mle",), sequence="t2", mask=tmp_path / "mask.nii.gz", threads=1
+    )
+    table = run(experiments()["test-retest"], settings, tmp_path / "out").table
+    assert {r["n"] for r in select(table, region="foreground")} == {48.0}
+
+
 def test_halves_are_disjoint_and_interleaved() -> None:
     model = InversionRecovery(tau=[2000, 50, 500, 100, 4000, 200], tr=9000)
     series = WeightedSeries(images=np.arange(6.0)[:, None] + np.ones((6, 3)), model=model, noise=Gaussian(1.0))
