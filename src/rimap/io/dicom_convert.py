@@ -248,15 +248,15 @@ def _slice(whole: Any, syntax: str, frame: Frame, data: bytes, n: int, k: int, g
     ds.StudyInstanceUID, ds.SeriesInstanceUID = UID(_ROOT), UID(f"{_ROOT}.{n}")
     ds.Modality, ds.ImageType, ds.MRAcquisitionType = "MR", ["ORIGINAL", "PRIMARY", "M"], "2D"
     ds.SeriesNumber, ds.InstanceNumber, ds.AcquisitionNumber, ds.PatientPosition = n, k, 1, "HFS"
-    ds.ImagePositionPatient = [_decimal(x) for x in frame.position or (0.0, 0.0, 0.0)]
-    ds.ImageOrientationPatient = [_decimal(x) for x in frame.orientation]
-    ds.PixelSpacing = [_decimal(x) for x in frame.spacing]
-    ds.SliceThickness, ds.SpacingBetweenSlices = _decimal(frame.thickness or gap or 1.0), _decimal(gap or 1.0)
+    ds.ImagePositionPatient = [decimal(x) for x in frame.position or (0.0, 0.0, 0.0)]
+    ds.ImageOrientationPatient = [decimal(x) for x in frame.orientation]
+    ds.PixelSpacing = [decimal(x) for x in frame.spacing]
+    ds.SliceThickness, ds.SpacingBetweenSlices = decimal(frame.thickness or gap or 1.0), decimal(gap or 1.0)
     for name in ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"):
         setattr(ds, name, int(getattr(whole, name)))
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     if (slope, inter) != (1.0, 0.0):
-        ds.RescaleSlope, ds.RescaleIntercept = _decimal(slope), _decimal(inter)
+        ds.RescaleSlope, ds.RescaleIntercept = decimal(slope), decimal(inter)
     if UID(syntax).is_encapsulated:
         ds.PixelData = encapsulate([data])
         ds["PixelData"].VR = "OB"
@@ -325,6 +325,6 @@ def _scale_slope(group: Any) -> float | None:
     return scale if math.isfinite(scale) and scale > 0 else None
 
 
-def _decimal(x: float) -> str:
+def decimal(x: float) -> str:
     """Return a number as DICOM writes it: at most 16 characters."""
     return next(text for digits in range(15, 0, -1) if len(text := f"{x:.{digits}g}") <= 16)
