@@ -150,9 +150,9 @@ def _least(grid: FieldGrid, padded: Array, here: Information, excess: float) -> 
     """
     k, d = grid.each, sum(n > 1 for n in grid.shape)
     per_freedom = 1 + (k - 1) * 0.5 * (1 + d / 4)
-    for left in reversed(range(STEPS)):  # to the stiffest field, from which the ladder begins
+    for step in range(STEPS):  # to the stiffest field, from which the ladder begins
         padded, changed = grid.step(padded, here, LADDER[0])
-        here = grid.at(padded, here if left and changed > CLOSE else None)
+        here = grid.at(padded, here if step < STEPS - 1 and changed > CLOSE else None)
         if changed < CLOSE:
             break
     counts, best, costs = here.say, _one_value(grid, padded, here, excess), dict[float, float]()
@@ -163,7 +163,12 @@ def _least(grid: FieldGrid, padded: Array, here: Information, excess: float) -> 
                 padded
             )  # every cost after a search of all T: one that goes on from the last would fall by that alone
         dof = grid.box.degrees_of_freedom(here.w.reshape(-1), grid.penalty(lambda_B))
-        costs[lambda_B] = cost = k * grid.minus_log_p(here, counts) / excess + per_freedom * dof
+        ahead, _ = grid.step(
+            padded, here, lambda_B
+        )  # where the field of this step of the ladder is going, as that of one value is
+        left = _second_order(here, grid.cropped(ahead) - grid.cropped(padded))
+        cost = (k * grid.minus_log_p(here, counts) + left) / excess + per_freedom * dof
+        costs[lambda_B] = cost
         if cost < best.cost:
             best = _Rung(cost, lambda_B, padded)
         elif len(costs) > 1:
@@ -171,12 +176,17 @@ def _least(grid: FieldGrid, padded: Array, here: Information, excess: float) -> 
     return best._replace(lambda_B=of_least_cost(costs, best.lambda_B))
 
 
+def _second_order(here: Information, change: Array) -> float:
+    """Return by how much −log p changes with the field, to second order."""
+    return float((here.g * change + 0.5 * here.w * change**2).sum())
+
+
 def _one_value(grid: FieldGrid, padded: Array, here: Information, excess: float) -> _Rung:
     """Return the field that is one value everywhere, by the second-order expansion around a field."""
     total = float(here.w.sum())
     change = float((here.w * (field := grid.cropped(padded)) - here.g).sum()) / total - field
     cost = grid.each * grid.minus_log_p(here, here.say)
-    cost += float((here.g * change + 0.5 * here.w * change**2).sum())
+    cost += _second_order(here, change)
     return _Rung(cost / excess + 1.0, math.inf, grid.padded(field + change))
 
 
