@@ -52,6 +52,8 @@ NO_WARNINGS = (
     "Give the PAR file itself",
     "an Analyze 7.5 image",
     ", or one for each of the",
+    "For research, not for diagnosis.",
+    "Source image for image processing operation",
 )
 #: Functions whose strings are refusals, help or names.
 _REFUSALS = {"InputError", "RuntimeError", "AttributeError", "ValueError", "KeyError", "Option", "Argument", "print"}

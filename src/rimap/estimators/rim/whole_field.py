@@ -159,13 +159,11 @@ def _least(grid: FieldGrid, padded: Array, here: Information, excess: float) -> 
     for lambda_B in LADDER:
         for _ in range(STEPS_OF_A_RUNG if costs else 0):
             padded, _ = grid.step(padded, here, lambda_B)
-            here = grid.at(
-                padded
-            )  # every cost after a search of all T: one that goes on from the last would fall by that alone
+            # Every cost is that after a search of all T: a search that starts at the last T would lower it by itself.
+            here = grid.at(padded)
         dof = grid.box.degrees_of_freedom(here.w.reshape(-1), grid.penalty(lambda_B))
-        ahead, _ = grid.step(
-            padded, here, lambda_B
-        )  # where the field of this step of the ladder is going, as that of one value is
+        # The field of one value is judged at its optimum. So each step of the ladder is judged where its next Newton step leads.
+        ahead, _ = grid.step(padded, here, lambda_B)
         left = _second_order(here, grid.cropped(ahead) - grid.cropped(padded))
         cost = (k * grid.minus_log_p(here, counts) + left) / excess + per_freedom * dof
         costs[lambda_B] = cost
