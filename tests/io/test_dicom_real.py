@@ -33,12 +33,14 @@ def test_values_and_times_are_those_of_the_bids_version(
 def test_several_series_are_listed_and_chosen(shared_data: Path) -> None:
     with pytest.raises(InputError) as error:
         find_series(shared_data / "dicom")
-    text = str(error.value)
-    assert "--series 2 " in text
+    text = str(error.value)  # of the first patient; the other one has one series
     assert "--series 1301 " in text
     assert "32 images, TE 8, 16 … 256 ms, “T2 Relaxometry15”" in text
     found = find_series(shared_data / "dicom", series=["1901", "1601"])
-    assert [f.stem for f in found] == ["series-1901", "series-1301to1801"]
-    with pytest.raises(InputError, match="2 series"):
-        find_series(shared_data / "dicom", sequence="ir")
-    assert find_series(shared_data / "dicom", sequence="t2")[0].stem == "series-1901"
+    assert [f.stem for f in found] == ["subject-01_series-1901", "subject-01_series-1301to1801"]
+    assert all("subject 2 left out" in str(f.notes) for f in found)
+    both = find_series(shared_data / "dicom", sequence="ir")
+    assert [f.stem for f in both] == ["subject-01_series-1301to1801", "subject-02_series-2to7"]
+    with pytest.raises(InputError, match="no such series"):
+        find_series(shared_data / "dicom", series=["77"])
+    assert find_series(shared_data / "dicom", sequence="t2")[0].stem == "subject-01_series-1901"

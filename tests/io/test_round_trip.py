@@ -9,7 +9,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -66,6 +66,7 @@ def test_series_and_maps(
 ) -> None:
     values = data.draw(arrays(np.dtype(dtype), (3, *shape), elements=st.integers(0, 200)))
     values.flat[0] = 1
+    assume(len({volume.tobytes() for volume in values}) == len(values))  # of two images alike one is a copy
     with tempfile.TemporaryDirectory() as folder:
         files = []
         for n, volume in enumerate(values):

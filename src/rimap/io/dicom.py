@@ -21,6 +21,7 @@ from rimap.io.dicom_copies import once
 from rimap.io.dicom_grouping import (
     SYMBOLS,
     Candidate,
+    NotThere,
     candidates,
     check_complete,
     model_of,
@@ -64,13 +65,14 @@ def find_dicom(
         return _of_subject(frames, notes, series, sequence), []
     found: list[SeriesFiles] = []
     refused: list[tuple[str, InputError]] = []
+    absent: list[tuple[str, InputError]] = []
     for n, own in enumerate(subjects, 1):
         label = f"subject {n}"
         where = f"{label} of {len(subjects)}: {own[0].source.where} is the first of its files"
         try:
             of_this = _of_subject(own, [*notes, advice.note(where)], series, sequence)
         except InputError as error:
-            refused.append((label, error))
+            (absent if isinstance(error, NotThere) else refused).append((label, error))
             continue
         found += [
             replace(
@@ -82,9 +84,12 @@ def find_dicom(
             for files in of_this
         ]
     if not found:
-        raise InputError(
-            f"the DICOM files are of {len(subjects)} subjects, and none can be mapped. {refused[0][0]}: {refused[0][1]}"
-        )
+        label, why = (refused or absent)[0]
+        raise InputError(f"the DICOM files are of {len(subjects)} subjects, and none can be mapped. {label}: {why}")
+    if absent:
+        labels = ", ".join(label for label, _ in absent)
+        left_out = advice.note(f"{labels} left out: none of the series that were chosen.")
+        found = [replace(files, notes=(*files.notes, left_out)) for files in found]
     return found, refused
 
 
@@ -119,7 +124,7 @@ def _of_subject(
     if sequence is not None:
         wanted = [c for c in found if _reads(sequence, c)]
         if found and not wanted and not series:
-            raise InputError(
+            raise NotThere(
                 f"the DICOM files hold no series for --sequence {sequence}; leave it out for\n"
                 + "\n".join(map(_row, found))
             )

@@ -28,6 +28,10 @@ SYMBOLS = {"ti": ("TI", "ms"), "te": ("TE", "ms"), "flip": ("flip angle", "deg")
 _FEWEST = {"ti": 3, "te": 3, "flip": 2}
 
 
+class NotThere(InputError):
+    """A patient has none of the series that were chosen."""
+
+
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """Images that can be mapped together.
@@ -227,7 +231,7 @@ def together(units: Sequence[Sequence[Volume]], numbers: Sequence[int]) -> Candi
         of_number = [u for u in units if u and max(u[0].number, 0) == n and u[0].first.part not in ("phase", "imag")]
         if not of_number:
             there = sorted({max(u[0].number, 0) for u in units if u})
-            raise InputError(f"--series {n}: no such series; there are {', '.join(map(str, there))}.")
+            raise NotThere(f"--series {n}: no such series; there are {', '.join(map(str, there))}.")
         best = next((u for part in ("mag", "", "real") for u in of_number if u[0].first.part == part), of_number[0])
         chosen += best
     varied = [kind for kind in FIELDS if len({v.time(kind) for v in chosen} - {None}) > 1]

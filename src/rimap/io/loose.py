@@ -103,7 +103,9 @@ class _SameValues:
             return False
         if not (a.settings or b.settings) and a.path.stat().st_size != b.path.stat().st_size:
             return False  # files without sidecars: to read them all would take long
-        return self._print(a.path).is_copy_of(self._print(b.path))
+        # Without settings, images that differ by a factor may be of two times: those of one T without noise are.
+        rescaled = bool(a.settings and b.settings)
+        return self._print(a.path).is_copy_of(self._print(b.path), rescaled=rescaled)
 
     def _print(self, path: Path) -> Print:
         if path not in self._prints:

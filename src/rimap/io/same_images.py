@@ -49,10 +49,15 @@ class Print:
         step = float(np.diff(distinct).min()) if distinct.size > 1 else 0.0
         return cls(values, step, (count, *shape))
 
-    def is_copy_of(self, other: Print) -> bool:
+    def is_copy_of(self, other: Print, *, rescaled: bool = True) -> bool:
         """Tell whether two images have the same values, or the same but for a factor and its rounding.
 
         Repeats of an image have noise of their own, so they never do. Images of one value say nothing.
+
+        Parameters
+        ----------
+        rescaled
+            Whether images that differ by a factor count as the same.
         """
         if self.shape != other.shape or not (self.step and other.step):
             return False
@@ -63,6 +68,8 @@ class Print:
         a, b = a[finite], b[finite]
         if np.array_equal(a, b):
             return True
+        if not rescaled:
+            return False
         scale = max(float(np.abs(a).max()), float(np.abs(b).max()))
         a, b = a / scale, b / scale  # squares of large values overflow
         steps = self.step / scale, other.step / scale
