@@ -63,6 +63,13 @@ Settings = Annotated[
         help="A setting of the scan in ms or degrees, one value or one per image: flip_angle=3,20. Repeatable.",
     ),
 ]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="STATUS",
+        help="Count voxels of this status as well, besides ok and at_bound: off_model. Repeatable.",
+    ),
+]
 GivenMaps = Annotated[
     list[str] | None,
     typer.Option("--given", metavar="NAME=FILE|NUMBER", help="A known parameter: B1=TB1map.nii.gz. Repeatable."),

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rimap.cli import _options as options
+
 NO_ARGS_IS_HELP = True
 
 
@@ -34,13 +36,7 @@ def command(
             help="Maps to take from folders: T1, R1, B, M0, all. Repeatable. By default relaxation times, and rates without one.",
         ),
     ] = None,
-    include: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="STATUS",
-            help="Count voxels of this status as well, besides ok and at_bound: off_model. Repeatable.",
-        ),
-    ] = None,
+    include: options.Include = None,
     out: Annotated[
         Path | None,
         typer.Option(

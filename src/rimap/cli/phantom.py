@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rimap.cli import _options as options
+
 NO_ARGS_IS_HELP = True
 
 
@@ -29,13 +31,7 @@ def command(
     ] = None,
     temperature: Annotated[float, typer.Option(metavar="°C", help="Temperature of the phantom.")] = 20.0,
     tolerance: Annotated[float, typer.Option(metavar="%", help="Bias with which a sphere passes.")] = 10.0,
-    include: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="STATUS",
-            help="Count voxels of this status as well, besides ok and at_bound: off_model. Repeatable.",
-        ),
-    ] = None,
+    include: options.Include = None,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rimap.cli import _options as options
+
 NO_ARGS_IS_HELP = True
 
 
@@ -36,13 +38,7 @@ def command(
         float | None,
         typer.Option(metavar="P", help="Probability from which a voxel is in a region; 0.5 if left out."),
     ] = None,
-    include: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="STATUS",
-            help="Count voxels of this status as well, besides ok and at_bound: off_model. Repeatable.",
-        ),
-    ] = None,
+    include: options.Include = None,
     reference: Annotated[
         str | None,
         typer.Option(
