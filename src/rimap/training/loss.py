@@ -95,7 +95,10 @@ def estimates_of(recipe: TrainingRecipe, network: nn.Module, batch: Batch, tenso
         return Passed([network(S).movedim(1, 0)], None)
     known = known_of(batch, S.device)
     nearer = nearer_field(recipe, batch, truth)
-    found: Passed = network(batch.model, S, sigma, weight, rician=batch.rician, known=known, nearer_field=nearer)
+    hold = nearer is not None and recipe.training.hold_field
+    found: Passed = network(
+        batch.model, S, sigma, weight, rician=batch.rician, known=known, nearer_field=nearer, hold_field=hold
+    )
     return found
 
 

@@ -102,6 +102,8 @@ class Training:
     field_error_left
         How much of the start's error in a smooth field is left, log-uniform for each patch: a whole slice determines the
         field better than a patch does. [1, 1]: all of it.
+    hold_field
+        Keep a smooth field where it is after that, as `RIM` does with the field of a whole series.
     seed
         Of the weights.
     validate_every, validation_batches, checkpoint_every
@@ -121,6 +123,7 @@ class Training:
     weight_decay: float = 0.0
     precision: str = "32-true"
     field_error_left: tuple[float, float] = (1.0, 1.0)
+    hold_field: bool = False
     seed: int = 0
     validate_every: int = 100
     validation_batches: int = 4

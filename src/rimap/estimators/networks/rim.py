@@ -69,6 +69,7 @@ class RIM(nn.Module):
         rician: bool = False,
         known: Mapping[str, Any] | None = None,
         nearer_field: Callable[[Tensor], Tensor] | None = None,
+        hold_field: bool = False,
     ) -> Passed:
         """Return u after every step, (P, b, h, w) each, and its standard deviations; `from_state` turns u into estimates.
 
@@ -88,6 +89,8 @@ class RIM(nn.Module):
             Parameters that are given: numbers or maps (b, h, w), by name.
         nearer_field
             Returns the field (b, h, w) to start from, given the one that was found.
+        hold_field
+            Whether the field stays as it is at the start, as it does where all voxels of a series have determined it.
         """
         config, layout = self.config, Layout.of(model)
         images = S.detach().movedim(1, 0)  # (N, b, h, w)
@@ -116,6 +119,8 @@ class RIM(nn.Module):
             with torch.autocast(S.device.type, torch.bfloat16, enabled=self.mixed and self.training):
                 delta, h = self.cell(torch.stack(inputs, 1), h)  # Eq. 4
             update, log_sd = config.of_carried(layout, delta.movedim(1, 0).to(u.dtype))
+            if hold_field and layout.field is not None:
+                update[layout.n_amplitudes] = torch.zeros_like(u[0])
             u = moved(config, u, update, unit, bounds)  # Eq. 5
             steps.append(u)
             sd = sd_of(config, log_sd, unit) if config.sd_outputs else None
