@@ -38,6 +38,7 @@ fuzz: .venv/dev
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+	$(BIN)/python tools/check_words.py
 
 typecheck: .venv/dev
 	$(BIN)/mypy

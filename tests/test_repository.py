@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,8 @@ def test_types_are_shipped() -> None:
 def test_contributing_is_one_page() -> None:
     lines = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) < 70 and "make test" in "\n".join(lines)
+
+
+def test_the_text_uses_no_word_that_it_avoids(capsys: pytest.CaptureFixture[str]) -> None:
+    failed = runpy.run_path(str(ROOT / "tools" / "check_words.py"))["main"]([])
+    assert not failed, capsys.readouterr().out
