@@ -17,9 +17,9 @@ import onnx
 from onnx import numpy_helper
 
 from rimap.errors import InputError
+from rimap.estimators.network_files import METADATA, metadata_of, path_of
 from rimap.estimators.networks.export import save_onnx
 from rimap.estimators.networks.restore import written_anew
-from rimap.estimators.shipped import METADATA, metadata_of, path_of
 
 
 def average(first: str, second: str, share: float) -> onnx.ModelProto:

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from benchmarks import fields
 from rimap import MLE, PROTOCOLS, Gaussian
+from rimap.estimators.mle.field_smoothness import DEFAULT_LAMBDA_B
 from rimap.estimators.mle.voxels import Voxels
-from rimap.estimators.mle.weight import DEFAULT_LAMBDA_B
 from rimap.estimators.table import ShapeTable
 from rimap.simulation.anatomies import brain_mask, load_anatomy
 from rimap.simulation.subjects import simulate_series, simulate_subject

@@ -22,10 +22,10 @@ from scipy import fft
 from scipy.optimize import minimize as lbfgs
 
 from rimap import MLE, NLLS, PROTOCOLS, Gaussian, Rician, WeightedSeries
-from rimap.estimators.mle import solve as mle
+from rimap.estimators.mle import field_solver as mle
 from rimap.estimators.mle.field import Box, minimise
+from rimap.estimators.mle.field_smoothness import DEFAULT_LAMBDA_B
 from rimap.estimators.mle.voxels import Voxels
-from rimap.estimators.mle.weight import DEFAULT_LAMBDA_B
 from rimap.estimators.rim.whole_field import smooth_field
 from rimap.estimators.table import ShapeTable
 from rimap.simulation.anatomies import digital_brain

@@ -39,8 +39,8 @@ from benchmarks.bench_structures import (
 from benchmarks.bench_t1 import ANATOMY
 from rimap import Gaussian, WeightedSeries, cramer_rao_sd
 from rimap.evaluation.accuracy import crop
-from rimap.evaluation.choice import named
 from rimap.evaluation.metrics import coefficient_of_variation, relative_bias, relative_rmse, slope
+from rimap.evaluation.named_estimators import named
 from rimap.signals.base import SignalModel
 from rimap.simulation.anatomies import load_anatomy
 from rimap.simulation.recipe import signal_level

@@ -30,10 +30,10 @@ from scipy.optimize import least_squares
 from benchmarks.bench_t1 import ANATOMY
 from rimap import PROTOCOLS, Gaussian, InversionRecovery, WeightedSeries
 from rimap.estimators.base import Estimator
-from rimap.estimators.shipped import metadata_of, path_of, shipped
+from rimap.estimators.network_files import metadata_of, path_of, shipped
 from rimap.evaluation.accuracy import REFERENCE_SIGNAL, crop
-from rimap.evaluation.choice import named
 from rimap.evaluation.metrics import coefficient_of_variation, relative_bias
+from rimap.evaluation.named_estimators import named
 from rimap.evaluation.structures import disc, place, with_structures
 from rimap.signals.base import SignalModel
 from rimap.simulation.anatomies import load_anatomy

@@ -32,7 +32,7 @@ import numpy as np
 
 import rimap
 from rimap.estimators.base import Estimator
-from rimap.estimators.shipped import metadata_of, path_of
+from rimap.estimators.network_files import metadata_of, path_of
 from rimap.simulation.anatomies import digital_brain
 from rimap.simulation.subjects import simulate_subject
 

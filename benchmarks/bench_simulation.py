@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from rimap.signals.protocols import PROTOCOLS
+from rimap.signals.paper_protocols import PROTOCOLS
 from rimap.simulation.anatomies import load_anatomies
 from rimap.simulation.patches import simulate_batch
 from rimap.simulation.recipe import PatchRecipe, general_t1, general_t2, paper

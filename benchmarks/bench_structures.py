@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap import Gaussian, InversionRecovery, WeightedSeries, cramer_rao_sd
-from rimap.evaluation.choice import named
-from rimap.signals.protocols import PROTOCOLS
+from rimap.evaluation.named_estimators import named
+from rimap.signals.paper_protocols import PROTOCOLS
 
 Array = NDArray[np.float64]
 

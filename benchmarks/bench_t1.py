@@ -29,10 +29,10 @@ import rimap.estimators
 import rimap.simulation
 from rimap.estimators.base import Estimator
 from rimap.evaluation import accuracy
-from rimap.evaluation.choice import fitting, named
+from rimap.evaluation.named_estimators import fitting, named
 from rimap.signals.base import SignalModel
 from rimap.signals.inversion_recovery import InversionRecovery
-from rimap.signals.protocols import PROTOCOLS
+from rimap.signals.paper_protocols import PROTOCOLS
 from rimap.signals.t2_decay import T2Decay
 from rimap.simulation.anatomies import digital_brain, load_anatomy
 from rimap.simulation.subjects import Texture

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import rimap
-from rimap.estimators.shipped import ANY_SEQUENCE, metadata_of, shipped
+from rimap.estimators.network_files import ANY_SEQUENCE, metadata_of, shipped
 from rimap.signals.base import SignalModel
 
 SIZE = 72

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import onnx
 
+from rimap.estimators.network_files import CHECKSUMS, METADATA, WEIGHTS, metadata_of
 from rimap.estimators.networks.export import save_onnx
 from rimap.estimators.networks.restore import written_anew
 from rimap.estimators.networks.sixteen_bits import in_sixteen_bits
-from rimap.estimators.shipped import CHECKSUMS, METADATA, WEIGHTS, metadata_of
 
 
 def main() -> None:

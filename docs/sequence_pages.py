@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from mkdocs.structure.files import File, Files
 
 from rimap.io.naming import main_suffix, outputs_of, own_suffix
-from rimap.quantities import shown_name
+from rimap.map_display import shown_name
 from rimap.signals import Parameter, SignalModel, signal_models
 from rimap.signals.base import Setting, axis_of, image_suffix
-from rimap.signals.options import POLARITY, knows_polarity, other_options
+from rimap.signals.model_options import POLARITY, knows_polarity, other_options
 from rimap.signals.settings import REPETITION_TIME, settings_of, unit_symbol
-from rimap.workflow.choice import default_estimator
+from rimap.workflow.estimator_choice import default_estimator
 
 #: The item of the navigation whose pages these are.
 ITEM = "Sequences"

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import rimap
-from rimap import kernels, sources
+from rimap import kernels, source_hashes
 
 CALLED = "from rimap.kernels import njit\nSTEP = 1.0\n@njit()\ndef inner(x):\n    return x + STEP\n"
 CALLER = "from rimap.kernels import njit\nfrom rimap.called import inner\n@njit()\ndef outer(x):\n    return 10.0 * inner(x)\n"
@@ -36,7 +36,7 @@ def copy(tmp_path: Path) -> Path:
     package = tmp_path / "site" / "rimap"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
-    for module in (kernels, sources):
+    for module in (kernels, source_hashes):
         shutil.copy(str(module.__file__), package)
     (package / "called.py").write_text(CALLED)
     (package / "caller.py").write_text(CALLER)
@@ -70,8 +70,8 @@ def test_a_change_in_a_kernel_reaches_the_kernels_that_call_it(copy: Path) -> No
 
 
 def _fingerprint(root: Path) -> str:
-    sources._candidates.cache_clear()
-    return sources.source_fingerprint(sources.kernel_sources(root=root), root)
+    source_hashes._candidates.cache_clear()
+    return source_hashes.source_fingerprint(source_hashes.kernel_sources(root=root), root)
 
 
 def test_only_what_kernels_are_made_of_counts(copy: Path) -> None:
@@ -88,7 +88,7 @@ def test_only_what_kernels_are_made_of_counts(copy: Path) -> None:
 def test_every_kernel_of_the_package_is_kept_by_its_sources() -> None:
     found = _kernels()
     assert len(found) > 20
-    files = sources.kernel_sources()
+    files = source_hashes.kernel_sources()
     for kernel in found:
         file = Path(kernel.py_func.__code__.co_filename)
         assert file in files, kernel
@@ -116,7 +116,7 @@ def _kernels() -> list[Any]:
 
 
 def test_a_kernel_uses_nothing_of_the_files_that_do_not_count() -> None:
-    left_out = tuple(f"rimap.{part.removesuffix('.py')}" for part in sources._WITHOUT_KERNELS)
+    left_out = tuple(f"rimap.{part.removesuffix('.py')}" for part in source_hashes._WITHOUT_KERNELS)
     for kernel in _kernels():
         tree = ast.parse(Path(kernel.py_func.__code__.co_filename).read_text(encoding="utf-8"))
         imports = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or "").startswith(left_out)]
@@ -146,7 +146,7 @@ def nowhere(monkeypatch, tmp_path: Path):
 def test_the_folder_of_the_user_is_honoured_and_never_nested(nowhere: Path, monkeypatch) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(nowhere / "mine"))
     folder = kernels.kernel_folder()
-    assert folder == nowhere / "mine" / f"rimap-{sources.kernel_fingerprint()}" and folder.is_dir()
+    assert folder == nowhere / "mine" / f"rimap-{source_hashes.kernel_fingerprint()}" and folder.is_dir()
     assert os.environ["NUMBA_CACHE_DIR"] == str(nowhere / "mine")  # children find the same
     from numba import config
 

@@ -32,11 +32,11 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
         {"EchoTime", "InversionTime", "RepetitionTime", "FlipAngle", "te", "ti", "tr"},
         "tags of DICOM, and the fields of its frames",
     ),
-    "io/kind.py": (
+    "io/sequence_detection.py": (
         {"FlipAngle", "RepetitionTime", "RepetitionTimeExcitation"},
         "gradient echoes are told from spin echoes by their headers, before any model is chosen",
     ),
-    "earlier.py": ({"B", "tr"}, "files of rimap 0.1.0, which had no other names"),
+    "legacy_names.py": ({"B", "tr"}, "files of rimap 0.1.0, which had no other names"),
     "simulation/recipe.py": ({"ir", "t2"}, "the recipes of the paper"),
     "simulation/subjects.py": ({"A", "T1", "T2", "T2star"}, "properties of tissues, not of a model"),
     "simulation/tissues.py": ({"A", "T1", "T2", "T2star"}, "properties of tissues, not of a model"),
@@ -46,7 +46,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
 #: Strings that are a name by chance: the order of an array in memory, figure "C" of an experiment, a LaTeX command, the first of two maps.
 MEANT_OTHERWISE: dict[str, set[str]] = {
     "estimators/nlls/conic/polynomials.py": {"F"},
-    "io/images.py": {"F"},
+    "io/nifti_bytes.py": {"F"},
     "io/nifti.py": {"F"},
     "io/slabs.py": {"F"},
     "workflow/slabs.py": {"A"},
@@ -61,7 +61,7 @@ COMMON = {"signed", "profile", "box"}
 #: Arrays whose rows are parameters.
 BY_PARAMETER = {"kappa", "sd_kappa", "parameters"}
 #: Kernels that are told where each parameter is, or that write κ in their own order.
-OWN_ORDER = {"estimators/nlls/conic/finish.py"}
+OWN_ORDER = {"estimators/nlls/conic/finish_kernels.py"}
 
 FILES = [p for p in sorted(FOLDER.rglob("*.py")) if p.parent != FOLDER / "signals"]
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(FOLDER).as_posix())

@@ -15,9 +15,9 @@ __version__ = "0.1.0"
 
 #: Public name -> the module that has it. Loaded on first use, so that `import rimap` costs nothing.
 _NAMES = {
-    "read": "rimap.workflow.reading",
-    "Reading": "rimap.io.reading",
-    "write": "rimap.io.write",
+    "read": "rimap.workflow.read_series",
+    "Reading": "rimap.io.reading_options",
+    "write": "rimap.io.maps_from_memory",
     "WeightedSeries": "rimap.series",
     "ParameterMaps": "rimap.maps",
     "Status": "rimap.maps",
@@ -39,7 +39,7 @@ _NAMES = {
     "Parameter": "rimap.signals.base",
     "Derived": "rimap.signals.base",
     "FieldPrior": "rimap.signals.base",
-    "PROTOCOLS": "rimap.signals.protocols",
+    "PROTOCOLS": "rimap.signals.paper_protocols",
     "Gaussian": "rimap.likelihood",
     "Rician": "rimap.likelihood",
     "gradient": "rimap.likelihood",
@@ -71,8 +71,8 @@ if TYPE_CHECKING:  # what type checkers see; tests/test_ways_in.py holds it to _
     from rimap.estimators.nlls.estimator import NLLS as NLLS
     from rimap.estimators.resnet.estimator import ResNet as ResNet
     from rimap.estimators.rim.estimator import RIM as RIM
-    from rimap.io.reading import Reading as Reading
-    from rimap.io.write import write as write
+    from rimap.io.maps_from_memory import write as write
+    from rimap.io.reading_options import Reading as Reading
     from rimap.likelihood import Gaussian as Gaussian
     from rimap.likelihood import Rician as Rician
     from rimap.likelihood import cramer_rao_sd as cramer_rao_sd
@@ -96,7 +96,7 @@ if TYPE_CHECKING:  # what type checkers see; tests/test_ways_in.py holds it to _
     from rimap.signals.mp2rage import MP2RAGE as MP2RAGE
     from rimap.signals.mp2rage import UniformMP2RAGE as UniformMP2RAGE
     from rimap.signals.multi_echo_spin_echo import MultiEchoSpinEcho as MultiEchoSpinEcho
-    from rimap.signals.protocols import PROTOCOLS as PROTOCOLS
+    from rimap.signals.paper_protocols import PROTOCOLS as PROTOCOLS
     from rimap.signals.saturation_recovery import SaturationRecovery as SaturationRecovery
     from rimap.signals.settings import setting as setting
     from rimap.signals.t2_decay import T2Decay as T2Decay
@@ -104,7 +104,7 @@ if TYPE_CHECKING:  # what type checkers see; tests/test_ways_in.py holds it to _
     from rimap.workflow.compare import compare as compare
     from rimap.workflow.mapping import map_series as map_series
     from rimap.workflow.phantom import phantom as phantom
-    from rimap.workflow.reading import read as read
+    from rimap.workflow.read_series import read as read
     from rimap.workflow.request import Request as Request
     from rimap.workflow.rois import rois as rois
 

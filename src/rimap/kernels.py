@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rimap.sources import PACKAGE, kernel_fingerprint
+from rimap.source_hashes import PACKAGE, kernel_fingerprint
 
 #: Folders that are kept: one for each file with kernels, for each of a few branches or installed versions.
 _KEPT_FOLDERS = 80

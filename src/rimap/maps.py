@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap import card
+from rimap import notebook_card
 from rimap.advice import notes_of, warnings_of
 from rimap.arrays import at_most
 from rimap.correlation import NoiseCorrelation
 from rimap.derived import depends_on, derived_map, derived_sd
 from rimap.foreground import HOW_OF_MAPS, Region, foreground
 from rimap.likelihood import Noise
-from rimap.quantities import is_relaxation, name_of, palette_of, quantities_of, quantity, values_of, window_of
+from rimap.map_display import is_relaxation, name_of, palette_of, quantities_of, quantity, values_of, window_of
 from rimap.signals.base import Derived, SignalModel, Values
 from rimap.signals.settings import unit_symbol
 from rimap.slices import slice_number, view_of
@@ -276,7 +276,7 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
 
     def _rows(self) -> list[tuple[str, str, str, str]]:
         """Return name, median, quartiles and median standard deviation of each map, with units."""
-        use, rows, n = self.typical(), [], card.significant
+        use, rows, n = self.typical(), [], notebook_card.significant
         for q in quantities_of(self.model):
             values = values_of(q, self.model, self).reshape(-1)[use]
             sd = self.sd[q.name].reshape(-1)[use] if q.name in self.sd else np.full_like(values, np.nan)
@@ -305,9 +305,10 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
         pictures, shown = [], np.isfinite(self.kappa).all(0)
         if shown.any():
             view = view_of(self.affine, shown, limit=3)
-            scale = card.Scale(self.window(q.name), palette_of(q), logarithmic=is_relaxation(q))
+            scale = notebook_card.Scale(self.window(q.name), palette_of(q), logarithmic=is_relaxation(q))
             pictures = [
-                card.picture(values, view, k, scale, f"{label}, slice {slice_number(k)}", bar=True) for k in view.slices
+                notebook_card.picture(values, view, k, scale, f"{label}, slice {slice_number(k)}", bar=True)
+                for k in view.slices
             ]
         rows = [("", "median", "quartiles", "median SD"), *self._rows()]
         noise = [] if self.noise is None else [f"{noise_words(self.noise)} ({self.sigma_source})"]
@@ -318,7 +319,7 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
             *notes_of(self.warnings),
         ]
         about = f"{self.estimator}, {by_words(self.status.shape)} voxels"
-        return card.card("ParameterMaps", about, pictures, rows, notes)
+        return notebook_card.card("ParameterMaps", about, pictures, rows, notes)
 
 
 def by_words(sizes: Sequence[float]) -> str:
@@ -328,7 +329,7 @@ def by_words(sizes: Sequence[float]) -> str:
 def noise_words(noise: Noise) -> str:
     if noise.sigma is None:
         return f"{type(noise).__name__} noise"
-    return f"{type(noise).__name__} noise, σ {card.significant(float(np.nanmedian(noise.sigma)))}"
+    return f"{type(noise).__name__} noise, σ {notebook_card.significant(float(np.nanmedian(noise.sigma)))}"
 
 
 def as_plain(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rimap import colours
 from rimap.errors import InputError
-from rimap.quantities import Quantity, is_relaxation, label_of, name_of, palette_of, quantities_of, quantity, values_of
+from rimap.map_display import Quantity, is_relaxation, label_of, name_of, palette_of, quantities_of, quantity, values_of
 from rimap.series import ParameterMaps
 from rimap.signals.settings import unit_symbol
 from rimap.slices import View, slice_number, view_of

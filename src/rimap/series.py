@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap import card, colours
+from rimap import colours, notebook_card
+from rimap.array_inputs import images_and_affine, note_on_threshold, selection, threshold_of, volume
 from rimap.errors import InputError
 from rimap.foreground import AUTO, Region, foreground, note_on
-from rimap.foreign import images_and_affine, note_on_threshold, selection, threshold_of, volume
 from rimap.likelihood import Noise, Rician
 from rimap.maps import ParameterMaps, Status, as_plain, as_read_only, by_words, noise_words
 from rimap.signals.base import SignalModel
@@ -156,12 +156,12 @@ class WeightedSeries:
         values = np.stack([view.picture(self.images[n], view.middle) for n in chosen])
         low = None if (values[np.isfinite(values)] < 0).any() else 0.0
         window = colours.window(values, low=low, upper=0.995)
-        scale, times = card.Scale(window), self.model.times
+        scale, times = notebook_card.Scale(window), self.model.times
         pictures = [
-            card.picture(self.images[n], view, view.middle, scale, self.model.axis.text(times[n]), edge=130)
+            notebook_card.picture(self.images[n], view, view.middle, scale, self.model.axis.text(times[n]), edge=130)
             for n in chosen
         ]
-        return card.card("WeightedSeries", self.source, pictures, [], [*self._facts(), *self.notes])
+        return notebook_card.card("WeightedSeries", self.source, pictures, [], [*self._facts(), *self.notes])
 
 
 def _checked_images(images: NDArray[Any], model: SignalModel) -> NDArray[Any]:

@@ -26,9 +26,9 @@ from typer.testing import CliRunner
 
 from rimap.errors import InputError
 from rimap.workflow import SILENT, Request, memory
-from rimap.workflow.bids import work as bids_work
+from rimap.workflow.bids import execution
 from rimap.workflow.bids.participant_level import _find
-from rimap.workflow.bids.team import Team
+from rimap.workflow.bids.workers import Team
 
 SUBJECTS = ("01", "02", "03")
 
@@ -313,8 +313,8 @@ def test_series_at_once_share_the_memory(rimap, study, tmp_path, monkeypatch, cl
         told.append(task.request.memory)
         raise InputError("not mapped")
 
-    monkeypatch.setattr(bids_work, "team", three)
-    monkeypatch.setattr(bids_work, "work", work)
+    monkeypatch.setattr(execution, "team", three)
+    monkeypatch.setattr(execution, "work", work)
     monkeypatch.setattr(memory, "available", lambda: 3 << 30)
     more = () if limit is None else ("--memory", f"{limit >> 30}GiB")
     rimap("bids", study, tmp_path / "out", "participant", "--estimator", "nlls", "--nprocs", 3, *more)

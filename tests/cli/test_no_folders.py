@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from rimap.io.without_folders import shown_path, without_folders, word_without_folders
+from rimap.io.path_redaction import shown_path, without_folders, word_without_folders
 
 from .conftest import SHAPE, TIMES, save, series_images, write_bids
 

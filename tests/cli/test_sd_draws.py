@@ -12,7 +12,7 @@ from rimap.errors import InputError
 from rimap.signals.inversion_recovery import InversionRecovery
 from rimap.signals.t2_decay import T2Decay
 from rimap.workflow import Request
-from rimap.workflow.choice import chosen
+from rimap.workflow.estimator_choice import chosen
 
 
 def test_maps_sidecar_and_report(bids, rimap, tmp_path):

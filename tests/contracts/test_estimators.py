@@ -7,7 +7,7 @@ import pytest
 from rimap.estimators import Estimator, estimators
 from rimap.signals import SignalModel
 from rimap.testing import ESTIMATOR_CHECKS, EstimatorCase
-from rimap.testing.checking import Check, DoesNotApply
+from rimap.testing.property_checks import Check, DoesNotApply
 
 from .cases import ESTIMATED
 

@@ -11,10 +11,10 @@ import pytest
 from rimap import Gaussian, Rician, Status, WeightedSeries
 from rimap.errors import InputError
 from rimap.estimators import estimators
-from rimap.estimators.shipped import ANY_SEQUENCE, metadata_of, shipped
+from rimap.estimators.network_files import ANY_SEQUENCE, metadata_of, shipped
 from rimap.signals import SignalModel, signal_models
 from rimap.testing import ESTIMATOR_CHECKS, EstimatorCase, Tolerance
-from rimap.testing.checking import Check, DoesNotApply
+from rimap.testing.property_checks import Check, DoesNotApply
 
 SIGMA = 0.02
 

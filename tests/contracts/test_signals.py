@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rimap.signals import SignalModel
 from rimap.testing import SIGNAL_CHECKS
-from rimap.testing.checking import Check, DoesNotApply
+from rimap.testing.property_checks import Check, DoesNotApply
 
 from .cases import MODELS, WITHOUT_EXAMPLES
 

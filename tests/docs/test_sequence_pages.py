@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from rimap.quantities import shown_name
+from rimap.map_display import shown_name
 from rimap.signals import SignalModel, signal_models
 from rimap.signals.settings import settings_of
 

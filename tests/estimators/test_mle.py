@@ -14,18 +14,18 @@ from scipy import fft
 from scipy.optimize import minimize as lbfgs
 
 from rimap.errors import InputError
-from rimap.estimators.mle import solve as mle
+from rimap.estimators.mle import field_solver as mle
 from rimap.estimators.mle.estimator import MLE
 from rimap.estimators.mle.field import Box, minimise
+from rimap.estimators.mle.field_smoothness import DEFAULT_LAMBDA_B
 from rimap.estimators.mle.voxels import Fit, Voxels
-from rimap.estimators.mle.weight import DEFAULT_LAMBDA_B
 from rimap.estimators.nlls.estimator import NLLS
 from rimap.estimators.rim.whole_field import smooth_field
 from rimap.estimators.table import ShapeTable
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.inversion_recovery import InversionRecovery
-from rimap.signals.protocols import PROTOCOLS
+from rimap.signals.paper_protocols import PROTOCOLS
 from rimap.signals.t2_decay import T2Decay
 from rimap.simulation.anatomies import brain_mask, digital_brain, load_anatomy
 from rimap.simulation.subjects import simulate_series, simulate_subject

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.estimators.mle.estimator import MLE
+from rimap.estimators.mle.field_smoothness import DEFAULT_LAMBDA_B, weight_of
 from rimap.estimators.mle.voxels import Fit, Voxels
-from rimap.estimators.mle.weight import DEFAULT_LAMBDA_B, weight_of
 from rimap.estimators.nlls.estimator import NLLS
 from rimap.estimators.table import ShapeTable
 from rimap.likelihood import Gaussian, Noise, Rician

@@ -16,7 +16,7 @@ from rimap.estimators.table import ShapeTable
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.signals.base import SignalModel
 from rimap.signals.inversion_recovery import InversionRecovery
-from rimap.signals.protocols import PROTOCOLS
+from rimap.signals.paper_protocols import PROTOCOLS
 from rimap.signals.t2_decay import T2Decay
 
 V = 250

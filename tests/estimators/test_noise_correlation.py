@@ -16,7 +16,7 @@ import rimap
 from rimap.correlation import NoiseCorrelation, correlation_of
 from rimap.estimators.rim.bootstrap import drawn
 from rimap.io.results import find_results
-from rimap.report.again import page_again
+from rimap.report.page_rewriting import page_again
 from rimap.workflow import Request, map_series, memory, summary
 
 TAU = (50.0, 150.0, 300.0, 500.0, 800.0, 1200.0, 1800.0, 2600.0, 4000.0)

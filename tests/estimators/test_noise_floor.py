@@ -11,7 +11,7 @@ import pytest
 
 import rimap
 from rimap.estimators.checks.noise_floor import excess, noise_floor_warnings
-from rimap.workflow.reading import read
+from rimap.workflow.read_series import read
 
 IR = rimap.InversionRecovery(tau=(50, 100, 200, 500, 2000, 4000), tr=15000)
 IR_MANY = rimap.InversionRecovery(tau=tuple(np.linspace(100, 3100, 31)))

@@ -13,11 +13,11 @@ from onnx import numpy_helper
 
 import rimap
 from rimap.errors import InputError
+from rimap.estimators.network_files import metadata_of, session, shipped
 from rimap.estimators.networks.export import save_onnx
 from rimap.estimators.networks.resnet import ResNet as Module
 from rimap.estimators.networks.sixteen_bits import in_sixteen_bits
 from rimap.estimators.resnet.estimator import ResNet
-from rimap.estimators.shipped import metadata_of, session, shipped
 from rimap.training.loop import export
 from rimap.training.recipe import training_recipe
 

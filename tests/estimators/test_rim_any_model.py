@@ -13,10 +13,10 @@ from rimap import SignalModel
 from rimap.arrays import column, namespace
 from rimap.errors import InputError
 from rimap.estimators.rim.data_term import data_sums
+from rimap.estimators.rim.initial_estimate import likelihood_start
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import GENERAL, PAPER, box, from_state, to_state
-from rimap.estimators.rim.start import likelihood_start
 from rimap.estimators.table import TOLERANCE
 from rimap.signals.base import FieldPrior, Parameter, setting
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import rimap
-from rimap.estimators.rim import start
+from rimap.estimators.rim import initial_estimate
 from rimap.estimators.rim.averaging import average_of_alike
 from rimap.estimators.rim.known_field import DataTerm
-from rimap.estimators.rim.neighbours import gaussian_sum
+from rimap.estimators.rim.neighbour_sums import gaussian_sum
 from rimap.estimators.rim.whole_field import smooth_field, smooth_field_of_alike
 
 MODELS = {
@@ -37,7 +37,9 @@ def test_a_gaussian_sum_in_single_precision_is_the_matrix_product(width):
 def test_quietened_images_are_the_matrix_product(sigma):
     S, _ = slice_of(MODELS["ir"], sigma)
     s2 = np.full(S.shape[1:], sigma**2, np.float32)
-    for fast, slow in zip(start.quietened(S, s2), start.quietened(S.astype(float), s2.astype(float))):
+    for fast, slow in zip(
+        initial_estimate.quietened(S, s2), initial_estimate.quietened(S.astype(float), s2.astype(float))
+    ):
         np.testing.assert_allclose(fast, slow, atol=2e-5 * abs(slow).max())
 
 
@@ -50,7 +52,7 @@ def test_the_start_at_a_known_B_is_that_of_training(name, rician):
     S, B = slice_of(model, 0.03)
     sigma = np.full((1, 1, 1), 0.03, np.float32)
     data = DataTerm(model, abs(S) if rician else S, sigma, rician)
-    fast, slow = data.at_field(B), start.at_field(data.problem, B)
+    fast, slow = data.at_field(B), initial_estimate.at_field(data.problem, B)
     np.testing.assert_array_equal(fast[1], B)
     for q in (0, 2):
         off = abs(fast[q] / slow[q] - 1)

@@ -8,6 +8,7 @@ import pytest
 import rimap
 from rimap.errors import InputError
 from rimap.estimators.rim.data_term import SignalTable, data_sums
+from rimap.estimators.rim.initial_estimate import likelihood_start
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import (
@@ -23,7 +24,6 @@ from rimap.estimators.rim.loop import (
     pooled_field_steps,
     to_state,
 )
-from rimap.estimators.rim.start import likelihood_start
 
 MODELS = {
     "ir": rimap.InversionRecovery(tau=[100, 300, 600, 1200, 2500]),

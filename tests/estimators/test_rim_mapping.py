@@ -14,12 +14,12 @@ torch = pytest.importorskip("torch")
 
 import rimap
 from rimap.errors import InputError
+from rimap.estimators.network_files import metadata_of, path_of, session
 from rimap.estimators.networks.restore import weights_of
 from rimap.estimators.rim.estimator import RIM
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.loop import GENERAL, from_state, slopes
 from rimap.estimators.rim.steps import Loop
-from rimap.estimators.shipped import metadata_of, path_of, session
 from rimap.series import Status
 from rimap.training.loop import build_network, export
 from rimap.training.recipe import training_recipe

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 import rimap
-from rimap.estimators.mle.shared import variance_inflation
+from rimap.estimators.mle.shared_residuals import variance_inflation
 
 MODEL = rimap.InversionRecovery(tau=[50, 150, 300, 500, 800, 1200, 1800, 2600, 4000])
 KAPPA = np.stack([np.full((72, 64), 1.0), np.full((72, 64), 1.9), np.full((72, 64), 900.0)])

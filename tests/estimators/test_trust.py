@@ -11,8 +11,8 @@ from benchmarks.trust_scenes import TE8, TI4, TI6, TI9, head, inversion, like_ge
 
 import rimap
 from rimap.estimators.checks.background import background
-from rimap.estimators.checks.census import Census
-from rimap.estimators.checks.missing import screened
+from rimap.estimators.checks.image_counts import Census
+from rimap.estimators.checks.missing_values import screened
 
 MODELS = {"TI9": inversion(TI9), "TI4": inversion(TI4), "T2": rimap.T2Decay(tau=TE8), "signed": inversion(signed=True)}
 

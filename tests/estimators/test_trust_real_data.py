@@ -12,8 +12,8 @@ import pytest
 import rimap
 from rimap.estimators.sigma import dark_below
 from rimap.io import find_series, read_labels
-from rimap.io.reading import Reading
-from rimap.workflow.reading import read
+from rimap.io.reading_options import Reading
+from rimap.workflow.read_series import read
 
 SIGNED = "sub-siemensSignedplateT1"
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from rimap.errors import InputError
 from rimap.evaluation.experiment import Settings
 from rimap.evaluation.metrics import coefficient_of_variation, relative_bias, relative_rmse
-from rimap.evaluation.repeats import Repeats
-from rimap.evaluation.scenes import repeats_of, repeats_said
+from rimap.evaluation.repeated_estimates import Repeats
+from rimap.evaluation.simulated_slices import repeats_of, repeats_said
 from rimap.evaluation.tables import Row, read_table, spread, write_table
 
 

@@ -11,7 +11,7 @@ from rimap.errors import InputError
 from rimap.evaluation.accuracy import crop
 from rimap.evaluation.border import find_lines, fit_sigmoid, read_lines
 from rimap.evaluation.structures import STRUCTURES, place, with_structures
-from rimap.signals.protocols import PROTOCOLS
+from rimap.signals.paper_protocols import PROTOCOLS
 from rimap.simulation.anatomies import digital_brain
 from rimap.simulation.tissues import GM, WM
 

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import rimap
-from rimap.io.reading import Reading
+from rimap.io.reading_options import Reading
 
 from .conftest import AFFINE, MODEL, SHAPE, TI, Ground, cases, images
 

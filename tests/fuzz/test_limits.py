@@ -18,7 +18,7 @@ from .conftest import TI, Ground
 #: Maps the files that are named, with a limit on memory, and says of each how it ended and how long it took.
 CHILD = """
 import resource, sys, time
-import rimap.estimators.nlls.conic.careful, rimap.report, rimap.io
+import rimap.estimators.nlls.conic.careful_search, rimap.report, rimap.io
 from rimap.cli import build
 pages = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (pages + 700_000_000,) * 2)

@@ -12,8 +12,8 @@ import pytest
 
 import rimap
 from rimap.errors import InputError
-from rimap.io.records import Record
 from rimap.io.results import find_results
+from rimap.io.series_records import Record
 
 from .conftest import Ground, data_set
 

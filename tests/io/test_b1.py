@@ -14,11 +14,11 @@ import pytest
 from rimap.errors import InputError
 from rimap.io import find_series
 from rimap.io.b1 import find_b1, write_b1
-from rimap.io.given import effect_of_error, found_given
-from rimap.io.reading import Reading
+from rimap.io.given_parameters import effect_of_error, found_given
+from rimap.io.reading_options import Reading
 from rimap.signals.mp2rage import UniformMP2RAGE
 from rimap.signals.variable_flip_angle import VariableFlipAngle
-from rimap.workflow.reading import read
+from rimap.workflow.read_series import read
 
 from .model_files import SHAPE, example, save, write_bids
 from .test_writing import VALIDATOR, sidecar, validate

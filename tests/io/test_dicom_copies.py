@@ -14,9 +14,9 @@ import pytest
 
 from rimap.errors import InputError
 from rimap.io import find_series
-from rimap.io.finding import find
-from rimap.io.same_images import Print
-from rimap.workflow.reading import read
+from rimap.io.image_copies import Print
+from rimap.io.series_search import find
+from rimap.workflow.read_series import read
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("dcm2niix")

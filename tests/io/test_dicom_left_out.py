@@ -13,7 +13,7 @@ import pytest
 
 from rimap.errors import InputError
 from rimap.io import find_series
-from rimap.workflow.reading import read
+from rimap.workflow.read_series import read
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("dcm2niix")

@@ -15,7 +15,7 @@ from rimap.errors import InputError
 from rimap.io import find_series
 from rimap.signals.gradient_echo import GradientEcho, GradientEchoWithOffset
 from rimap.signals.variable_flip_angle import VariableFlipAngle
-from rimap.workflow.reading import read
+from rimap.workflow.read_series import read
 
 pytest.importorskip("pydicom")
 pytest.importorskip("dcm2niix")

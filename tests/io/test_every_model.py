@@ -12,16 +12,16 @@ import pytest
 
 from rimap.errors import InputError
 from rimap.io import Writing, find_series, write_maps
-from rimap.io.metadata import model_from_metadata, settings_metadata
+from rimap.io.model_metadata import model_from_metadata, settings_metadata
 from rimap.io.naming import main_suffix
-from rimap.io.reading import Reading
+from rimap.io.reading_options import Reading
 from rimap.io.results import find_results
 from rimap.series import ParameterMaps
 from rimap.signals import SignalModel, signal_models
 from rimap.signals.base import axis_of
 from rimap.signals.multi_echo_spin_echo import PROFILES
 from rimap.signals.settings import settings_of
-from rimap.workflow.reading import read
+from rimap.workflow.read_series import read
 
 from .model_files import SHAPE, example, images_of, save, sidecars_of, suffix_of, write_bids
 from .test_writing import VALIDATOR, validate

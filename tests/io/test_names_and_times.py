@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rimap.errors import InputError
-from rimap.workflow.reading import read
+from rimap.workflow.read_series import read
 
 
 def files(folder: Path, names: list[str]) -> list[Path]:

@@ -14,9 +14,9 @@ import pytest
 import rimap
 from rimap.advice import Weight, weight_of
 from rimap.errors import InputError
-from rimap.io.levels import largest_ratios, levels_of, odd_levels
+from rimap.io.image_brightness import largest_ratios, levels_of, odd_levels
 from rimap.io.nifti import open_nifti
-from rimap.workflow.reading import read
+from rimap.workflow.read_series import read
 
 SHAPE = (6, 5, 4, 3)
 
@@ -163,7 +163,7 @@ class TestLevels:
         assert (weight_of(text) == Weight.UNRELIABLE) != same_time
 
     def test_a_few_planes_at_a_time_is_the_same(self) -> None:
-        from rimap.io.levels import Level
+        from rimap.io.image_brightness import Level
 
         _, S = noisy(6, np.random.default_rng(7))
         S[2, 0, 0, 0] = np.nan
@@ -194,7 +194,7 @@ def test_slabs_say_what_the_whole_says(tmp_path: Path, build: SimpleNamespace) -
     path = build.save(tmp_path / "ir.nii", np.moveaxis(S, 0, -1))
     whole = read(path, times_ms=build.TI, sequence="ir")
     from rimap.io import find_series
-    from rimap.io.reading import Reading
+    from rimap.io.reading_options import Reading
 
     (files,) = find_series(path, sequence="ir")
     slabs = files.open(Reading(times_ms=build.TI)).settled()

@@ -33,7 +33,7 @@ from rimap import report, io
 from rimap.cli import build
 from rimap.workflow import mapping
 from rimap.workflow.slabs import estimate
-from rimap.estimators.nlls.conic import careful as nlls_kernels
+from rimap.estimators.nlls.conic import careful_search
 report.page = lambda series, maps, run: "<html>" + run.made + "</html>"  # it takes longest, and is not what is tested
 app = build()
 import rimap
@@ -375,7 +375,7 @@ def test_input_that_changes_while_it_is_read(
                 os.utime(victim, ns=(1, 1))
         return read(*args)
 
-    monkeypatch.setattr("rimap.io.opened.read_volumes", change)
+    monkeypatch.setattr("rimap.io.open_series.read_volumes", change)
     result = CliRunner().invoke(app, [*args, "--overwrite"])
     assert result.exit_code == 2 and victim.name in result.stderr, result.output
     assert re.search("changed while it was read|No such file|truncated", result.stderr)

@@ -10,7 +10,7 @@ import pytest
 import rimap
 from rimap.errors import InputError
 from rimap.io import find_series
-from rimap.io.reading import Reading
+from rimap.io.reading_options import Reading
 
 pytest.importorskip("dcm2niix", reason="dcm2niix is not installed")
 

@@ -13,8 +13,8 @@ import rimap
 from rimap.errors import InputError
 from rimap.io import find_series
 from rimap.io.polarity import looks_signed, phase_circle, refuse_reversed
-from rimap.io.reading import Reading
-from rimap.workflow.reading import read
+from rimap.io.reading_options import Reading
+from rimap.workflow.read_series import read
 
 
 def write_parts(

@@ -15,8 +15,8 @@ import pytest
 import rimap
 from rimap.errors import InputError
 from rimap.io import find_series, read_labels, read_mask
-from rimap.io.reading import Reading, ReadingOptions
-from rimap.workflow.reading import read
+from rimap.io.reading_options import Reading, ReadingOptions
+from rimap.workflow.read_series import read
 
 LABELS = {
     "sub-01 IRT1",

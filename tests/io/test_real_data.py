@@ -10,8 +10,8 @@ import pytest
 
 import rimap
 from rimap.io import find_series, read_labels
-from rimap.io.reading import Reading
-from rimap.workflow.reading import read
+from rimap.io.reading_options import Reading
+from rimap.workflow.read_series import read
 
 
 def test_brain_is_signed_with_a_repetition_time(shared_data: Path) -> None:

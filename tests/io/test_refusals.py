@@ -17,8 +17,8 @@ import pytest
 from rimap.errors import InputError
 from rimap.io import find_series
 from rimap.io.nifti import open_nifti
-from rimap.io.reading import Reading
-from rimap.workflow.reading import read
+from rimap.io.reading_options import Reading
+from rimap.workflow.read_series import read
 
 
 def refused(function: Callable[[], object]) -> str:

@@ -15,10 +15,10 @@ from hypothesis.extra.numpy import arrays
 
 import rimap
 from rimap.io import find_series, write_maps
-from rimap.io.reading import Reading
+from rimap.io.reading_options import Reading
 from rimap.io.results import find_results
 from rimap.series import ParameterMaps
-from rimap.workflow.reading import read
+from rimap.workflow.read_series import read
 
 TI = (50.0, 400.0, 1100.0)
 SHAPES = st.sampled_from([(3, 4, 1), (2, 3, 4), (1, 1, 1), (5, 1, 2), (3, 4)])

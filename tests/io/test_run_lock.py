@@ -18,8 +18,8 @@ import pytest
 
 from rimap.errors import InputError
 from rimap.io import run_lock
-from rimap.io.claims import Claim, adopt, check_claims, claims_on
 from rimap.io.run_lock import locked
+from rimap.io.write_claims import Claim, adopt, check_claims, claims_on
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ class TestWithoutLocks:
                 path.unlink()  # as another run does that finds it too old
             return read(*args)
 
-        monkeypatch.setattr("rimap.io.opened.read_volumes", suspended)
+        monkeypatch.setattr("rimap.io.open_series.read_volumes", suspended)
         result = CliRunner().invoke(
             application(), ["map", str(data), "-o", str(out), "--estimator", "nlls", "--threads", "1"]
         )
@@ -156,7 +156,7 @@ import errno, sys
 from pathlib import Path
 from rimap.errors import InputError
 from rimap.io import run_lock
-from rimap.io.claims import check_claims
+from rimap.io.write_claims import check_claims
 
 def none(*args):
     raise OSError(errno.ENOLCK, "No locks available")

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rimap.errors import InputError
-from rimap.io.finding import find
+from rimap.io.series_search import find
 
 TI = (60.0, 150.0, 400.0, 1000.0)
 SHAPE = (2, 8, 7)

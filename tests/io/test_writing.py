@@ -19,9 +19,9 @@ import rimap
 from rimap.errors import InputError
 from rimap.foreground import Region, foreground
 from rimap.io import SeriesFiles, Writing, check_output, find_series, planned_outputs, write_maps
-from rimap.io.reading import Reading
+from rimap.io.reading_options import Reading
 from rimap.series import ParameterMaps, Status
-from rimap.workflow.reading import read
+from rimap.workflow.read_series import read
 
 Make = Callable[..., ParameterMaps]
 VALIDATOR = Path(sys.executable).with_name("bids-validator-deno")

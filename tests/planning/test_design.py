@@ -8,9 +8,9 @@ import pytest
 import rimap
 from rimap import Goal, InputError, InversionRecovery, VariableFlipAngle, design
 from rimap.planning.design import Protocol
+from rimap.planning.measurable_range import repeats_note, what_it_measures, why_undetermined
 from rimap.planning.precision import relative_sd, tissue_of
 from rimap.planning.protocols import cycles_ms, minutes_of
-from rimap.planning.verdict import repeats_note, what_it_measures, why_undetermined
 from rimap.signals import signal_models
 from rimap.signals.base import predicting
 

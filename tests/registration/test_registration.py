@@ -14,9 +14,9 @@ from scipy.spatial.transform import Rotation
 import rimap
 from rimap.estimators.nlls.estimator import least_squares
 from rimap.registration import Motion, align, find_motion, motion_metadata, motion_warnings, moved
-from rimap.registration.edges import rough_shifts
+from rimap.registration.edge_correlation import rough_shifts
 from rimap.simulation.anatomies import digital_brain
-from rimap.workflow.reading import read
+from rimap.workflow.read_series import read
 
 TI = (50, 150, 400, 900, 1800, 4000)
 T1 = np.array([500, 4000, 1400, 850, 350, 1100, 900, 400, 1500, 400, 900, 400.0])  # by label

@@ -14,7 +14,7 @@ import pytest
 
 from rimap.errors import InputError
 from rimap.likelihood import Gaussian
-from rimap.quantities import label_of, name_of, quantities_of
+from rimap.map_display import label_of, name_of, quantities_of
 from rimap.report import Run, page
 from rimap.report.curves import SignalTable, TableAxis
 from rimap.report.embedding import decode
@@ -22,7 +22,7 @@ from rimap.report.methods import methods
 from rimap.series import ParameterMaps, WeightedSeries
 from rimap.signals import SignalModel, signal_models
 from rimap.signals.settings import unit_symbol
-from rimap.testing.drawing import draw, example_models
+from rimap.testing.example_models import draw, example_models
 
 SHAPE = (14, 12, 2)
 SNR = 200

@@ -14,7 +14,7 @@ from rimap.likelihood import Gaussian, Rician, cramer_rao_sd
 from rimap.report import Run, page, roi_table
 from rimap.report.charts import precision
 from rimap.report.methods import methods
-from rimap.report.numbers import number
+from rimap.report.number_formats import number
 from rimap.report.panels import STATUS_COLOURS
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.inversion_recovery import InversionRecovery

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rimap.errors import InputError
-from rimap.signals.protocols import PROTOCOLS
+from rimap.signals.paper_protocols import PROTOCOLS
 from rimap.simulation.recipe import PatchRecipe, general, general_t1, general_t2, paper, read_recipe, recipe_from
 from rimap.training.recipe import training_recipe
 

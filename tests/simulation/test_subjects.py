@@ -7,9 +7,9 @@ import pytest
 
 from rimap.errors import InputError
 from rimap.likelihood import Gaussian, Rician
-from rimap.signals.protocols import PROTOCOLS
+from rimap.signals.paper_protocols import PROTOCOLS
 from rimap.simulation.anatomies import digital_brain
-from rimap.simulation.fields import smooth_field
+from rimap.simulation.random_fields import smooth_field
 from rimap.simulation.recipe import general_t1, paper
 from rimap.simulation.subjects import simulate_acquisition, simulate_series, simulate_subject
 from rimap.simulation.tissues import GM, TISSUES, WM

@@ -13,9 +13,9 @@ torch = pytest.importorskip("torch")
 
 import rimap
 from rimap.errors import InputError
+from rimap.estimators.network_files import ANY_SEQUENCE, metadata_of
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import to_state
-from rimap.estimators.shipped import ANY_SEQUENCE, metadata_of
 from rimap.series import Status
 from rimap.signals import signal_models
 from rimap.simulation.anatomies import Anatomy, digital_brain

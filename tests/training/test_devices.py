@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rimap.estimators.networks.voxelwise_gru import VoxelwiseGRU
-from rimap.estimators.rim import start
+from rimap.estimators.rim import initial_estimate
 from rimap.simulation.anatomies import Anatomy, digital_brain
 from rimap.simulation.patches import simulate_batch
 from rimap.training.checkpoint import resume, save_checkpoint
@@ -54,7 +54,7 @@ class Together(TorchDispatchMode):
 
 def _first_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `at_field` go through one value of the field and all voxels: what is where cannot be known of tensors without values."""
-    original = start.namespace
+    original = initial_estimate.namespace
 
     class Namespace:
         def __init__(self, xp):
@@ -69,7 +69,7 @@ def _first_only(monkeypatch: pytest.MonkeyPatch) -> None:
         def nonzero(self, x):
             return (self._xp.arange(len(x), device=x.device),)
 
-    monkeypatch.setattr(start, "namespace", lambda *x: Namespace(original(*x)))
+    monkeypatch.setattr(initial_estimate, "namespace", lambda *x: Namespace(original(*x)))
 
 
 @pytest.mark.parametrize("name", [*RECIPES, "general rician"])

@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("torch")
 
 import rimap
+from rimap.estimators.network_files import metadata_of
 from rimap.estimators.rim.layout import Layout
-from rimap.estimators.shipped import metadata_of
 from rimap.series import Status
 from rimap.signals import signal_models
 from rimap.simulation.anatomies import Anatomy, digital_brain

@@ -16,9 +16,9 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file
 
 from rimap.errors import InputError
+from rimap.estimators.network_files import metadata_of, shipped
 from rimap.estimators.networks.rim import Passed
 from rimap.estimators.rim.loop import GENERAL, RIMConfig
-from rimap.estimators.shipped import metadata_of, shipped
 from rimap.io.run_lock import locked
 from rimap.simulation.anatomies import Anatomy, digital_brain
 from rimap.simulation.patches import simulate_batch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rimap.workflow.control_groups import left_by_control_groups
+from rimap.workflow.memory_limits import left_by_control_groups
 
 MIB = 1 << 20
 

@@ -10,7 +10,7 @@ import pytest
 
 from rimap.io import find_series
 from rimap.io.results import find_results
-from rimap.quantities import name_of
+from rimap.map_display import name_of
 from rimap.report.page import RUN_BLOCK
 from rimap.signals import SignalModel, signal_models
 from rimap.workflow import Request, map_series, summary

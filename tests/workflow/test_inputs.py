@@ -13,7 +13,7 @@ import pytest
 
 from rimap.errors import InputError
 from rimap.workflow import Request, Run, map_series, summary
-from rimap.workflow.regions import label_names, tsv
+from rimap.workflow.region_names import label_names, tsv
 
 TI = (50.0, 400.0, 1100.0, 2500.0)
 

@@ -15,7 +15,7 @@ import pytest
 import rimap
 from rimap.foreground import foreground
 from rimap.io.results import find_results
-from rimap.report.again import page_again
+from rimap.report.page_rewriting import page_again
 from rimap.workflow import Request, map_series, memory
 from rimap.workflow.bids import App, group, participant, summary
 
@@ -113,7 +113,7 @@ def test_group_numbers_are_subject_numbers_to_the_last_digit(mapped: Any) -> Non
 
 
 def test_the_report_and_a_second_report_have_these_numbers(mapped: Any) -> None:
-    from rimap.report.numbers import number
+    from rimap.report.number_formats import number
 
     _, run, _ = mapped
     first = run.results[0]

@@ -1,9 +1,9 @@
 """What users of other tools have reported, as they would meet it here: wrong values must not look right.
 
-Other reports of the kind have their tests where the code is: what a loose folder holds, parts, copies (tests/io/test_judge.py,
+Other reports of the kind have their tests where the code is: what a loose folder holds, parts, copies (tests/io/test_series_membership.py,
 test_dicom_copies.py), gradient echoes (test_kind.py), grids and unoriented masks (test_judge.py), paths and broken sidecars
 (test_inputs.py), DICOM files that are left out and a UID for each slice (tests/io/test_dicom_left_out.py), times outside the training
-(tests/estimators/test_trust.py), formats (tests/io/test_judge.py), few wrong voxels (tests/estimators/test_trust.py, test_mle_fields.py).
+(tests/estimators/test_trust.py), formats (tests/io/test_series_membership.py), few wrong voxels (tests/estimators/test_trust.py, test_mle_fields.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import rimap
-from rimap.workflow.reading import read
+from rimap.workflow.read_series import read
 
 TI = (50.0, 150.0, 400.0, 1100.0, 2500.0, 4500.0)
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])

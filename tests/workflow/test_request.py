@@ -15,9 +15,9 @@ from rimap.errors import InputError
 from rimap.io import find_series
 from rimap.signals import signal_models
 from rimap.workflow import Listener, Request, map_series, summary
-from rimap.workflow.by_name import check_names, constraints_for, given_for, settings_for
 from rimap.workflow.checks import record_for
-from rimap.workflow.choice import chosen, default_estimator, sequence_named
+from rimap.workflow.estimator_choice import chosen, default_estimator, sequence_named
+from rimap.workflow.series_options import check_names, constraints_for, given_for, settings_for
 
 TAU, SHAPE = (50.0, 200.0, 500.0, 1000.0, 2500.0), (6, 5, 2)
 IR, T2, VFA = (signal_models()[name] for name in ("ir", "t2", "vfa"))

@@ -14,7 +14,7 @@ from rimap.likelihood import Rician
 from rimap.signals.inversion_recovery import InversionRecovery
 from rimap.simulation import dataset
 from rimap.simulation.anatomies import digital_affine, digital_brain
-from rimap.simulation.labels import brain_mask
+from rimap.simulation.label_volumes import brain_mask
 from rimap.simulation.subjects import simulate_series, simulate_subject
 from rimap.simulation.tissues import LABELS
 

@@ -99,7 +99,7 @@ def command(
     from rimap.report.design_text import text_of
     from rimap.signals import signal_models
     from rimap.signals.settings import REPETITION_TIME, settings_of
-    from rimap.workflow.designing import present_from_files, present_from_options, settings_of_goal, write_design
+    from rimap.workflow.protocol_design import present_from_files, present_from_options, settings_of_goal, write_design
 
     if T is None:
         raise InputError('--T: expected the range of the relaxation time in ms, as in "--T 600-1600", got none.')

@@ -37,7 +37,7 @@ def command(
         _check(check)
         return
     from rimap.estimators import estimators
-    from rimap.estimators.shipped import metadata_of, shipped
+    from rimap.estimators.network_files import metadata_of, shipped
     from rimap.signals import signal_models
 
     sequences = signal_models()
@@ -96,7 +96,7 @@ def _values(setting: Setting, value: Any) -> str:
 
 def _sequence(model: type[SignalModel]) -> str:
     """Return title, parameters and where BIDS has them."""
-    from rimap.quantities import shown_name
+    from rimap.map_display import shown_name
     from rimap.signals.base import axis_of
 
     axis, parameters = (
@@ -116,7 +116,7 @@ def _time(model: type[SignalModel]) -> str:
 
 def _defaults(sequences: Mapping[str, type[SignalModel]]) -> dict[str, str]:
     """Return the sequences that each estimator is the default for, by the name of the estimator."""
-    from rimap.workflow.choice import default_estimator
+    from rimap.workflow.estimator_choice import default_estimator
 
     found: dict[str, list[str]] = {}
     for sequence, model in sequences.items():
@@ -126,7 +126,7 @@ def _defaults(sequences: Mapping[str, type[SignalModel]]) -> dict[str, str]:
 
 def _is_for_any(about: Mapping[str, Any]) -> bool:
     """Return whether a network maps any sequence with one amplitude."""
-    from rimap.estimators.shipped import ANY_SEQUENCE
+    from rimap.estimators.network_files import ANY_SEQUENCE
 
     return bool(about["sequence"] == ANY_SEQUENCE)
 

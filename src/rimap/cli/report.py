@@ -36,8 +36,8 @@ def command(
 
     from rimap.errors import InputError
     from rimap.io.results import find_results, results_in
-    from rimap.report.again import page_again
     from rimap.report.other_maps import find_other_maps, page_of_other_maps
+    from rimap.report.page_rewriting import page_again
 
     found, failed = results_in(folder) if folder.exists() else [], 0
     others = find_other_maps(folder, found) if folder.exists() and not (found and folder.is_file()) else []

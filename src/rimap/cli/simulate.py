@@ -57,7 +57,7 @@ def command(
 
     from rimap.errors import InputError
     from rimap.io.atomic import write_together
-    from rimap.signals.protocols import PROTOCOLS
+    from rimap.signals.paper_protocols import PROTOCOLS
     from rimap.simulation.anatomies import load_anatomies
     from rimap.simulation.recipe import general, model_class, read_recipe, recipe_from, signal_level
 
@@ -98,7 +98,7 @@ def _subjects(
 
     from rimap.errors import InputError
     from rimap.simulation import dataset
-    from rimap.simulation.labels import brain_mask
+    from rimap.simulation.label_volumes import brain_mask
     from rimap.simulation.subjects import simulate_acquisition
 
     files = dataset.description_files("rimap simulated subjects")

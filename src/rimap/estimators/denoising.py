@@ -27,9 +27,9 @@ from rimap.advice import note, ordered
 from rimap.correlation import NoiseCorrelation
 from rimap.errors import InputError, one_of
 from rimap.estimators.base import with_conditioning
-from rimap.estimators.checks.judge import Fit, with_statuses
-from rimap.estimators.correlated import noise_correlation
+from rimap.estimators.checks.final_checks import Fit, with_statuses
 from rimap.estimators.nlls.estimator import least_squares, noise_of
+from rimap.estimators.noise_correlation import noise_correlation
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
 

@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from rimap.evaluation import figures as draw
 from rimap.evaluation.accuracy import tile_bias
-from rimap.evaluation.choice import fitting
 from rimap.evaluation.experiment import OF_T1, Experiment, Part, Settings, Unit, estimator_of
-from rimap.evaluation.scenes import at_snr, repeats_of
+from rimap.evaluation.named_estimators import fitting
+from rimap.evaluation.simulated_slices import at_snr, repeats_of
 from rimap.evaluation.structures import uniform_tissue
 from rimap.evaluation.tables import Row, columns_of, distinct, select, text_table
 from rimap.likelihood import cramer_rao_sd, fisher_information
 from rimap.signals.base import SignalModel
 from rimap.signals.inversion_recovery import InversionRecovery
-from rimap.signals.protocols import PROTOCOLS
+from rimap.signals.paper_protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -28,11 +28,11 @@ import rimap
 from rimap.discovery import classes_in
 from rimap.errors import InputError
 from rimap.estimators.base import Estimator
-from rimap.evaluation.choice import available, fingerprint, named
+from rimap.evaluation.named_estimators import available, fingerprint, named
 from rimap.evaluation.tables import Row, read_table, write_table
 from rimap.io.atomic import write_whole
-from rimap.io.records import checksum
-from rimap.sources import source_fingerprint, sources_of
+from rimap.io.series_records import checksum
+from rimap.source_hashes import source_fingerprint, sources_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +60,7 @@ class Settings:
     Parameters
     ----------
     estimators
-        By the names of `rimap.evaluation.choice.named`.
+        By the names of `rimap.evaluation.named_estimators.named`.
     quick
         A small version: to see that it works.
     data

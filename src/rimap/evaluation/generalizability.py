@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.evaluation import figures as draw
-from rimap.evaluation.choice import fitting
 from rimap.evaluation.experiment import Experiment, Part, Settings, Unit, estimator_of
-from rimap.evaluation.repeats import Repeats, repeat
-from rimap.evaluation.scenes import at_snr, brain_slice, repeats_of
+from rimap.evaluation.named_estimators import fitting
+from rimap.evaluation.repeated_estimates import Repeats, repeat
+from rimap.evaluation.simulated_slices import at_snr, brain_slice, repeats_of
 from rimap.evaluation.tables import Row, distinct, select, spread, text_table
 from rimap.signals.base import SignalModel
 from rimap.signals.inversion_recovery import InversionRecovery
-from rimap.signals.protocols import PROTOCOLS
+from rimap.signals.paper_protocols import PROTOCOLS
 from rimap.simulation.subjects import simulate_subject
 
 if TYPE_CHECKING:

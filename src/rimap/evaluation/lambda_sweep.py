@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.estimators.mle.estimator import MLE
-from rimap.estimators.mle.weight import DEFAULT_LAMBDA_B
+from rimap.estimators.mle.field_smoothness import DEFAULT_LAMBDA_B
 from rimap.evaluation import figures as draw
 from rimap.evaluation.experiment import Experiment, Part, Settings, Unit
 from rimap.evaluation.monte_carlo import truth
-from rimap.evaluation.scenes import at_snr, brain_slice, repeats_of
+from rimap.evaluation.simulated_slices import at_snr, brain_slice, repeats_of
 from rimap.evaluation.tables import Row, distinct, select, text_table
 from rimap.likelihood import Noise
 from rimap.signals.base import SignalModel

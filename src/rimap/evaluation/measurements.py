@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.evaluation.scans import with_sigma
 from rimap.foreground import AUTO
-from rimap.io.finding import find_series
-from rimap.io.grid import same_grid
-from rimap.io.reading import Reading
+from rimap.io.reading_options import Reading
 from rimap.io.series_files import SeriesFiles
+from rimap.io.series_search import find_series
+from rimap.io.voxel_grid import same_grid
 from rimap.series import WeightedSeries
 
 SCANS, REPEATS, HALVES = "repeated scans", "repeats inside the scan", "odd against even images"

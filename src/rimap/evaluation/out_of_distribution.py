@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.evaluation import figures as draw
-from rimap.evaluation.choice import fitting
 from rimap.evaluation.experiment import OF_T1, Experiment, Part, Settings, Unit, estimator_of
 from rimap.evaluation.monte_carlo import truth
-from rimap.evaluation.repeats import Repeats
-from rimap.evaluation.scenes import at_snr, brain_slice, repeats_of
+from rimap.evaluation.named_estimators import fitting
+from rimap.evaluation.repeated_estimates import Repeats
+from rimap.evaluation.simulated_slices import at_snr, brain_slice, repeats_of
 from rimap.evaluation.structures import GREY_MATTER_A, disc
 from rimap.evaluation.tables import Row, distinct, select, spread, text_table
 from rimap.likelihood import Gaussian, Noise, Rician

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.evaluation import figures as draw
-from rimap.evaluation.choice import fitting
 from rimap.evaluation.experiment import Experiment, Part, Settings, Unit, estimator_of
-from rimap.evaluation.repeats import Repeats
+from rimap.evaluation.named_estimators import fitting
+from rimap.evaluation.repeated_estimates import Repeats
 from rimap.evaluation.scans import PHANTOM, PhantomScan, Regions, phantom, repeat_scan
-from rimap.evaluation.scenes import repeats_of
 from rimap.evaluation.simulated_scans import SAID, simulated_phantom
+from rimap.evaluation.simulated_slices import repeats_of
 from rimap.evaluation.tables import Row, distinct, select, spread, text_table
 
 if TYPE_CHECKING:

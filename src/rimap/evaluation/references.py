@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from rimap.errors import InputError, did_you_mean
-from rimap.io.formats import refuse_device
+from rimap.io.unreadable_formats import refuse_device
 
 #: The temperature of the reference values, °C.
 REFERENCE_C = 20.0

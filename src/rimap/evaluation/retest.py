@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from rimap import colours
 from rimap.errors import InputError
 from rimap.evaluation import figures as draw
-from rimap.evaluation.choice import fitting
 from rimap.evaluation.experiment import Experiment, Part, Settings, Unit, estimator_of
 from rimap.evaluation.measurements import HALVES, SCANS, Measurements, groups_of, halves_of, measurements_of
+from rimap.evaluation.named_estimators import fitting
 from rimap.evaluation.simulated_scans import SAID, simulated_brain
 from rimap.evaluation.tables import Row, distinct, select, spread, text_table
-from rimap.quantities import name_of
+from rimap.map_display import name_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,11 +16,11 @@ from rimap.errors import InputError
 from rimap.estimators.base import Estimator
 from rimap.estimators.nlls.estimator import NLLS
 from rimap.evaluation.experiment import Settings
-from rimap.evaluation.repeats import Repeats
+from rimap.evaluation.repeated_estimates import Repeats
 from rimap.io import read_labels
-from rimap.io.finding import one_series
-from rimap.io.grid import same_grid
-from rimap.io.reading import Reading
+from rimap.io.reading_options import Reading
+from rimap.io.series_search import one_series
+from rimap.io.voxel_grid import same_grid
 from rimap.likelihood import Gaussian, Rician
 from rimap.series import WeightedSeries
 

@@ -11,11 +11,11 @@ from scipy import stats
 
 from rimap.evaluation import figures as draw
 from rimap.evaluation.border import Line, Sigmoid, check_lines, find_lines, fit_sigmoid, read_lines
-from rimap.evaluation.choice import fitting
 from rimap.evaluation.experiment import Experiment, Part, Settings, Unit, estimator_of
 from rimap.evaluation.monte_carlo import truth
+from rimap.evaluation.named_estimators import fitting
 from rimap.evaluation.scans import brain
-from rimap.evaluation.scenes import at_snr, brain_slice
+from rimap.evaluation.simulated_slices import at_snr, brain_slice
 from rimap.evaluation.tables import Row, distinct, select, spread, text_table
 from rimap.series import WeightedSeries
 from rimap.simulation.subjects import simulate_series

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from rimap.evaluation.experiment import Settings
 from rimap.evaluation.references import LAYOUTS
 from rimap.evaluation.scans import PhantomScan, Regions
-from rimap.evaluation.scenes import at_snr, brain_slice
+from rimap.evaluation.simulated_slices import at_snr, brain_slice
 from rimap.likelihood import Gaussian
 from rimap.series import WeightedSeries
 from rimap.signals.base import FIELD, SignalModel
 from rimap.signals.inversion_recovery import InversionRecovery
 from rimap.signals.t2_decay import T2Decay
-from rimap.simulation.fields import smooth_field
+from rimap.simulation.random_fields import smooth_field
 from rimap.simulation.subjects import simulate_series, simulate_subject
 
 #: What a summary says of them.

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from rimap.evaluation import figures as draw
 from rimap.evaluation.accuracy import tile_bias
-from rimap.evaluation.choice import fitting
 from rimap.evaluation.experiment import Experiment, Part, Settings, Unit, estimator_of
-from rimap.evaluation.scenes import at_snr, repeats_of
+from rimap.evaluation.named_estimators import fitting
+from rimap.evaluation.simulated_slices import at_snr, repeats_of
 from rimap.evaluation.structures import uniform_tissue
 from rimap.evaluation.tables import Row, columns_of, distinct, number, select, text_table
 from rimap.likelihood import cramer_rao_sd

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.evaluation import figures as draw
-from rimap.evaluation.choice import fitting
 from rimap.evaluation.experiment import Experiment, Part, Settings, Unit, estimator_of
-from rimap.evaluation.scenes import at_snr, brain_slice
+from rimap.evaluation.named_estimators import fitting
+from rimap.evaluation.simulated_slices import at_snr, brain_slice
 from rimap.evaluation.tables import Row, text_table
 from rimap.likelihood import Rician
-from rimap.signals.protocols import PROTOCOLS
+from rimap.signals.paper_protocols import PROTOCOLS
 from rimap.simulation.subjects import simulate_series, simulate_subject
 
 if TYPE_CHECKING:

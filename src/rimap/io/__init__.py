@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from rimap.io.atomic import write_whole
 from rimap.io.derivatives import Writing, check_output, map_files, planned_outputs, write_maps
-from rimap.io.finding import find_series
 from rimap.io.masks import read_labels, read_mask
-from rimap.io.reading import Reading
+from rimap.io.reading_options import Reading
 from rimap.io.series_files import SeriesFiles
+from rimap.io.series_search import find_series
 
 __all__ = [
     "Reading",

@@ -19,11 +19,11 @@ from rimap.b1 import FORMULAS
 from rimap.errors import InputError
 from rimap.io.atomic import write_together
 from rimap.io.bids import BidsName, Sidecars, absolute, compose, dataset_of, natural, nifti_files, same_label
-from rimap.io.grid import check_same_grid
-from rimap.io.images import nifti_file
 from rimap.io.nifti import open_nifti, read_volumes
+from rimap.io.nifti_bytes import nifti_file
 from rimap.io.provenance import dataset_files, dataset_problem, source_of, to_json, versions
 from rimap.io.settings import settings_from_sidecars
+from rimap.io.voxel_grid import check_same_grid
 from rimap.signals.settings import Setting, Values, setting, settings_of
 
 #: The suffix of the map that is made.

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rimap.errors import InputError
-from rimap.io.formats import refuse_device
+from rimap.io.unreadable_formats import refuse_device
 from rimap.signals import SignalModel, signal_models
 from rimap.signals.base import image_suffix
 from rimap.signals.settings import settings_of

@@ -16,14 +16,14 @@ from rimap.errors import InputError
 from rimap.foreground import Region
 from rimap.io.atomic import Content, write_together
 from rimap.io.bids import absolute
-from rimap.io.grid import placed_first
-from rimap.io.images import nifti_of_pieces
 from rimap.io.naming import Naming, Quantity, outputs_of, rate_suffix, sidecar_of
 from rimap.io.nifti import open_nifti
+from rimap.io.nifti_bytes import nifti_of_pieces
 from rimap.io.provenance import dataset_files, dataset_problem, map_metadata, to_json
 from rimap.io.series_files import SeriesFiles
 from rimap.io.slabs import MapsOnDisk, pieces_of
-from rimap.quantities import file_unit, values_of
+from rimap.io.voxel_grid import placed_first
+from rimap.map_display import file_unit, values_of
 from rimap.series import ParameterMaps, Status
 from rimap.signals import Parameter
 

@@ -14,8 +14,8 @@ from rimap.io.dicom_convert import scaling
 from rimap.io.dicom_grouping import Described
 from rimap.io.dicom_headers import Frame, quietly
 from rimap.io.dicom_volumes import Volume, close
-from rimap.io.judge import About, without_copies
-from rimap.io.same_images import Print
+from rimap.io.image_copies import Print
+from rimap.io.series_membership import About, without_copies
 
 
 def once(units: Sequence[Sequence[Volume]], wanted: Sequence[int] = ()) -> tuple[list[list[Volume]], list[str]]:

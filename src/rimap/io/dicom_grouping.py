@@ -15,7 +15,7 @@ from rimap.io.bids import models
 from rimap.io.dicom_headers import Frame
 from rimap.io.dicom_volumes import Volume, overlap, same_slices
 from rimap.io.image_type import IMAGINARY, MAGNITUDE, PART_WORDS, PHASE, REAL, ImageType
-from rimap.io.judge import About, Group, judge, with_companions
+from rimap.io.series_membership import About, Group, judge, with_companions
 from rimap.signals import SignalModel
 from rimap.signals.base import axis_of
 from rimap.signals.settings import settings_of, with_unit

@@ -24,13 +24,13 @@ from rimap.io.bids import (
     natural,
     numbering_of,
 )
-from rimap.io.found import Found, LeftOut
 from rimap.io.image_type import IMAGINARY, MAGNITUDE, PART_WORDS, PHASE, REAL, image_type_of_sidecar
-from rimap.io.judge import About, about_sidecar, of_other_settings
+from rimap.io.search_result import Found, LeftOut
 from rimap.io.series_files import SeriesFiles
+from rimap.io.series_membership import About, about_sidecar, of_other_settings
 from rimap.signals import SignalModel
 from rimap.signals.base import axis_of
-from rimap.signals.options import knows_polarity
+from rimap.signals.model_options import knows_polarity
 
 #: Entities that people number images with in place of inv-, echo- or flip-.
 _NOT_NUMBERING = ("acq", "run", "rec", "desc", "dir", "task", "ce", "inv", "echo", "flip")

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from rimap.advice import note
 from rimap.errors import InputError, did_you_mean
 from rimap.io.bids import BidsName, is_nifti, map_suffixes, models, read_json, strip_nii
-from rimap.io.grid import affine_of, edges_of
 from rimap.io.masks import read_map
 from rimap.io.naming import SIGNAL, desc_of, main_suffix, sidecar_of
 from rimap.io.nifti import NiftiFile, open_nifti
+from rimap.io.voxel_grid import affine_of, edges_of
 from rimap.maps import Status
 
 #: The unit in which tables have a map, and how many of it one unit of the file is, by `Units` of the sidecar.

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.array_inputs import note_on_threshold, selection, threshold_of
 from rimap.errors import InputError
-from rimap.foreign import note_on_threshold, selection, threshold_of
-from rimap.io.grid import same_grid
 from rimap.io.nifti import NiftiFile, open_nifti
+from rimap.io.voxel_grid import same_grid
 
 
 def open_on_grid(path: Path, shape: tuple[int, ...], affine: Any, what: str, *, several: bool = False) -> NiftiFile:

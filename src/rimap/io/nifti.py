@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.io.bids import is_nifti, pair_of
-from rimap.io.formats import how_to_convert, refuse_device
 from rimap.io.nifti_header import check_header, check_size, only_fill
+from rimap.io.unreadable_formats import how_to_convert, refuse_device
 
 #: deflate cannot do better.
 _LARGEST_RATIO = 1032

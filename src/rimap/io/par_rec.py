@@ -10,7 +10,7 @@ from rimap.advice import note
 from rimap.errors import InputError
 from rimap.io.bids import natural
 from rimap.io.dicom_convert import PrivateFolder, converter
-from rimap.io.loose import loose_series
+from rimap.io.loose_files import loose_series
 from rimap.io.series_files import SeriesFiles
 
 _SECONDS = 600

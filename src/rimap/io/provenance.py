@@ -18,7 +18,7 @@ import numpy as np
 from rimap.advice import notes_of, warnings_of
 from rimap.errors import InputError
 from rimap.io.bids import absolute, models, read_json
-from rimap.io.metadata import settings_metadata
+from rimap.io.model_metadata import settings_metadata
 from rimap.io.naming import outputs_of, own_suffix, rate_suffix
 from rimap.io.series_files import SeriesFiles
 from rimap.series import ParameterMaps

@@ -17,18 +17,18 @@ from rimap.correlation import NoiseCorrelation
 from rimap.errors import InputError
 from rimap.foreground import Region
 from rimap.io.bids import absolute, is_nifti, models, read_json
-from rimap.io.finding import find_series
-from rimap.io.grid import affine_of, placed_first, same_grid
-from rimap.io.metadata import model_from_metadata
+from rimap.io.model_metadata import model_from_metadata
 from rimap.io.naming import SIGNAL, desc_of, main_suffix, outputs_of, own_suffix, sidecar_of
 from rimap.io.nifti import open_nifti
 from rimap.io.provenance import ARRAY
-from rimap.io.reading import Reading
-from rimap.io.sources import source_path
+from rimap.io.reading_options import Reading
+from rimap.io.series_search import find_series
+from rimap.io.source_files import source_path
+from rimap.io.voxel_grid import affine_of, placed_first, same_grid
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals import Parameter, SignalModel
-from rimap.signals.options import knows_polarity
+from rimap.signals.model_options import knows_polarity
 from rimap.signals.settings import Setting
 
 _NAME = re.compile(r"(?P<stem>.+?)(_desc-(?P<desc>[A-Za-z0-9]+))?_(?P<suffix>[A-Za-z0-9]+)\.json")

@@ -20,8 +20,8 @@ from typing import Any
 
 from rimap.errors import InputError
 from rimap.io.atomic import is_temporary, make_folder
-from rimap.io.claims import Claim, hold, let_go
-from rimap.io.records import FOLDER
+from rimap.io.series_records import FOLDER
+from rimap.io.write_claims import Claim, hold, let_go
 
 fcntl: Any
 try:

@@ -12,22 +12,22 @@ import numpy as np
 from rimap.errors import InputError
 from rimap.foreground import AUTO
 from rimap.io.bids import Sidecars, model_of_suffix, models, sidecar_beside
-from rimap.io.given import given_maps
-from rimap.io.grid import affine_of, check_same_grid, placed_first, third_axis_as_images
-from rimap.io.kind import GRADIENT, echo_kind, model_of_sidecars, note_on_echoes
+from rimap.io.given_parameters import given_maps
+from rimap.io.image_order import check_order, without_first
 from rimap.io.masks import MaskFile
 from rimap.io.nifti import NiftiFile, header_and_data, open_nifti, stamp
-from rimap.io.opened import OpenSeries, check_companions
-from rimap.io.order import check_order, without_first
-from rimap.io.philips import in_one_scale
-from rimap.io.reading import AS_FOUND, Reading
-from rimap.io.repeats import note_on_repeats
+from rimap.io.open_series import OpenSeries, check_companions
+from rimap.io.philips_scaling import in_one_scale
+from rimap.io.reading_options import AS_FOUND, Reading
+from rimap.io.repeated_volumes import note_on_repeats
+from rimap.io.sequence_detection import GRADIENT, echo_kind, model_of_sidecars, note_on_echoes
 from rimap.io.settings import option_of, settings_from_sidecars, settings_from_user, split_settings
 from rimap.io.slice_times import slice_delays
+from rimap.io.voxel_grid import affine_of, check_same_grid, placed_first, third_axis_as_images
 from rimap.series import WeightedSeries
 from rimap.signals import SignalModel
 from rimap.signals.base import axis_of
-from rimap.signals.options import knows_polarity, polarity, polarity_if_unknown
+from rimap.signals.model_options import knows_polarity, polarity, polarity_if_unknown
 from rimap.signals.settings import settings_of
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from rimap.errors import InputError, count_of
 from rimap.signals import SignalModel
 from rimap.signals.base import axis_of
-from rimap.signals.options import other_options
+from rimap.signals.model_options import other_options
 from rimap.signals.settings import REPETITION_TIME, Setting, settings_of
 
 #: A setting that all images share may be written with this relative difference: some scanners round it for each image.

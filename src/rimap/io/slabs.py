@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.io.atomic import make_folder
-from rimap.io.records import FOLDER
+from rimap.io.series_records import FOLDER
 from rimap.series import ParameterMaps
 
 #: From and to, of the last axis.

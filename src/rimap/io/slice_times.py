@@ -12,7 +12,7 @@ from rimap.advice import note
 from rimap.errors import InputError
 from rimap.io.nifti import NiftiFile
 from rimap.signals import SignalModel
-from rimap.signals.options import knows_polarity
+from rimap.signals.model_options import knows_polarity
 
 #: When each slice was excited, in s from the beginning of the volume (BIDS), and along which axis slices are counted.
 _TIMING, _DIRECTION = "SliceTiming", "SliceEncodingDirection"

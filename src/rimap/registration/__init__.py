@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rimap.registration.agreement import motion_warnings
 from rimap.registration.alignment import find_motion
-from rimap.registration.motion import Motion
+from rimap.registration.motion_warnings import motion_warnings
 from rimap.registration.resampling import align, motion_metadata, moved
+from rimap.registration.rigid_transforms import Motion
 
 __all__ = ["Motion", "align", "find_motion", "motion_metadata", "motion_warnings", "moved"]

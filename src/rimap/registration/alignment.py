@@ -28,9 +28,9 @@ from scipy import ndimage
 
 from rimap.arrays import at_most
 from rimap.estimators.nlls.estimator import least_squares
-from rimap.registration.edges import rough_shifts
-from rimap.registration.motion import Floats, Motion
+from rimap.registration.edge_correlation import rough_shifts
 from rimap.registration.resampling import moved, padded
+from rimap.registration.rigid_transforms import Floats, Motion
 from rimap.series import Status, WeightedSeries
 from rimap.signals import SignalModel
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from rimap.advice import note
-from rimap.registration.motion import Floats, Motion
+from rimap.registration.rigid_transforms import Floats, Motion
 from rimap.series import WeightedSeries
 
 #: Images that are misaligned by less than this, in voxels, are not resampled.

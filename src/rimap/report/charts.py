@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from rimap import colours
 from rimap.likelihood import cramer_rao_sd
-from rimap.quantities import Quantity, is_relaxation, name_of, palette_of
-from rimap.report.numbers import number, plural
+from rimap.map_display import Quantity, is_relaxation, name_of, palette_of
+from rimap.report.number_formats import number, plural
 from rimap.report.statistics import describe, known_parameters
 from rimap.series import ParameterMaps
 from rimap.signals.base import Parameter, SignalModel

@@ -13,8 +13,8 @@ from scipy import stats
 from rimap import __version__, colours
 from rimap.advice import notes_of, warnings_of
 from rimap.evaluation.agreement import LEVELS, LIMITS
-from rimap.quantities import HIGHEST_QUARTILES, shown_name
-from rimap.report.numbers import number
+from rimap.map_display import HIGHEST_QUARTILES, shown_name
+from rimap.report.number_formats import number
 from rimap.report.panels import Panel
 from rimap.report.templating import render, source
 from rimap.slices import png, view_of

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from rimap import __version__, colours
 from rimap.planning.design import Design, Protocol, middle
 from rimap.planning.goal import Goal
+from rimap.planning.measurable_range import name_of_time, what_it_measures
 from rimap.planning.precision import tissue_of
-from rimap.planning.verdict import name_of_time, what_it_measures
 from rimap.report.charts import HEIGHT, WIDTH, log_ticks
 from rimap.report.design_text import columns_of, conditions_of, duration, gain_of, images_of, scan_time_of, title_of
 from rimap.report.formula import formula_of
-from rimap.report.numbers import number, plural
+from rimap.report.number_formats import number, plural
 from rimap.report.templating import render, source
 from rimap.signals.base import predicting
 from rimap.signals.settings import REPETITION_TIME, unit_symbol

@@ -12,12 +12,12 @@ import numpy as np
 
 from rimap import __version__
 from rimap.errors import count_of
+from rimap.map_display import name_of
 from rimap.planning.design import Design, Protocol
 from rimap.planning.goal import Goal
+from rimap.planning.measurable_range import name_of_time, repeats_note, what_it_measures
 from rimap.planning.search import judged_at
-from rimap.planning.verdict import name_of_time, repeats_note, what_it_measures
-from rimap.quantities import name_of
-from rimap.report.numbers import number
+from rimap.report.number_formats import number
 from rimap.signals.settings import REPETITION_TIME, Setting, unit_symbol, with_unit
 
 #: Values of T in the printed table.

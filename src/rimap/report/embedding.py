@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rimap import colours
 from rimap.arrays import at_least
-from rimap.quantities import Quantity, is_relaxation, kind_of, quantities_of, values_of
+from rimap.map_display import Quantity, is_relaxation, kind_of, quantities_of, values_of
 from rimap.report.curves import VISIBLE_ERROR, SignalTable, signal_table
 from rimap.series import ParameterMaps, WeightedSeries
 from rimap.signals.base import AMPLITUDE, SignalModel

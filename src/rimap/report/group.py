@@ -12,7 +12,7 @@ import numpy as np
 from rimap import __version__, colours
 from rimap.errors import count_of
 from rimap.foreground import HOW
-from rimap.quantities import name_of, shown_name
+from rimap.map_display import name_of, shown_name
 from rimap.report.main_maps import MainMap, Row
 from rimap.report.statistics import about_figures
 from rimap.report.templating import render, source

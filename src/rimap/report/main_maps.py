@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.foreground import foreground
 from rimap.io.bids import BidsName, compose, read_json
-from rimap.io.grid import affine_of, edges_of
 from rimap.io.masks import read_labels, read_mask
 from rimap.io.naming import SIGNAL, desc_of, sidecar_of
 from rimap.io.nifti import open_nifti
-from rimap.quantities import Quantity, file_unit
+from rimap.io.voxel_grid import affine_of, edges_of
+from rimap.map_display import Quantity, file_unit
 from rimap.report.statistics import COUNTS, FIGURES, figures_of, share_column
 from rimap.series import Status
 from rimap.signals import signal_models

@@ -9,14 +9,14 @@ import numpy as np
 
 from rimap import __version__
 from rimap.errors import InputError, count_of
-from rimap.estimators.shipped import metadata_of, path_of, shipped
-from rimap.quantities import name_of
+from rimap.estimators.network_files import metadata_of, path_of, shipped
+from rimap.map_display import name_of
 from rimap.report.formula import formula_of
-from rimap.report.numbers import number, plain, plural, sd_origin, sigma_number, sigma_origin
+from rimap.report.number_formats import number, plain, plural, sd_origin, sigma_number, sigma_origin
 from rimap.report.statistics import known_parameters
 from rimap.series import ParameterMaps
 from rimap.signals.base import Parameter, SignalModel
-from rimap.signals.options import other_options
+from rimap.signals.model_options import other_options
 from rimap.signals.settings import Setting, unit_symbol
 
 SABIDUSSI = (

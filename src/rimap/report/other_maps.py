@@ -20,10 +20,10 @@ from rimap.io.bids import absolute, strip_nii
 from rimap.io.map_images import ALL, MapImage, map_image, map_images, maps_beside
 from rimap.io.masks import read_mask
 from rimap.io.results import ResultFiles
-from rimap.quantities import Quantity, is_relaxation, name_of, palette_of, window_of
+from rimap.map_display import Quantity, is_relaxation, name_of, palette_of, window_of
 from rimap.report.charts import histogram
 from rimap.report.embedding import Embedded, Shown, embed
-from rimap.report.numbers import number, plain
+from rimap.report.number_formats import number, plain
 from rimap.report.page import LIMIT, Run, by_folder, flag_rows, json_for_script, rendered, start_voxel
 from rimap.report.panels import STATUS_COLOURS, Panel, palettes, status_pictures
 from rimap.report.statistics import COUNTED, Statistics, describe

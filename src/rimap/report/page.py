@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from rimap import __version__, colours
 from rimap.advice import notes_of, warnings_of
 from rimap.foreground import Region
-from rimap.quantities import is_relaxation, name_of, quantities_of, values_of, window_of
+from rimap.map_display import is_relaxation, name_of, quantities_of, values_of, window_of
 from rimap.report.charts import histogram, precision
 from rimap.report.embedding import Embedded, Shown, embed, image_window
 from rimap.report.formula import formula_of
 from rimap.report.methods import methods, options_of, options_of_model, title_of
-from rimap.report.numbers import correlation_in_words, number, sd_origin, sigma_number, sigma_origin
+from rimap.report.number_formats import correlation_in_words, number, sd_origin, sigma_number, sigma_origin
 from rimap.report.panels import STATUS_COLOURS, palettes, panels_of, status_pictures
 from rimap.report.statistics import (
     COUNTED,

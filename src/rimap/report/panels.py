@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap import colours
-from rimap.quantities import Quantity, is_relaxation, name_of, palette_of, quantities_of, values_of, window_of
+from rimap.map_display import Quantity, is_relaxation, name_of, palette_of, quantities_of, values_of, window_of
 from rimap.report.statistics import known_parameters
 from rimap.series import ParameterMaps, Status
 from rimap.signals.settings import unit_symbol

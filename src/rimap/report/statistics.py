@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.quantities import Quantity, as_stored, quantities_of, values_of
+from rimap.map_display import Quantity, as_stored, quantities_of, values_of
 from rimap.series import ParameterMaps, Status
 
 #: Quality flags whose values enter the statistics. Values at a bound do: leaving them out would hide a tail.

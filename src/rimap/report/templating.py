@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from rimap.report.numbers import number
+from rimap.report.number_formats import number
 
 
 def render(template: str, **values: Any) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap import colours
-from rimap.quantities import is_relaxation, palette_of, shown_name, window_of
+from rimap.map_display import is_relaxation, palette_of, shown_name, window_of
 from rimap.report.main_maps import Contents, MainMap, Row
 from rimap.signals.settings import unit_symbol
 from rimap.slices import png, slice_number, view_of

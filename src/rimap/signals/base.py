@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from rimap.arrays import Array, derivative, floating, is_torch, namespace
 from rimap.errors import InputError
-from rimap.signals.cycle import Cycle
-from rimap.signals.options import BOX, POLARITY
+from rimap.signals.model_options import BOX, POLARITY
+from rimap.signals.scan_cycle import Cycle
 from rimap.signals.settings import Setting, Values, setting, settings_of
 
 __all__ = ["Cycle", "Derived", "FieldPrior", "Parameter", "Setting", "SignalModel", "Values", "setting"]

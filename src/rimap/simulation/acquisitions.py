@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.signals.base import Setting, SignalModel, axis_of
-from rimap.signals.options import polarity
+from rimap.signals.model_options import polarity
 from rimap.signals.settings import settings_of
 from rimap.simulation.recipe import AROUND_TYPICAL, PatchRecipe, model_class
 

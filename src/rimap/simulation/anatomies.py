@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.simulation.labels import as_labels, brain_mask
+from rimap.simulation.label_volumes import as_labels, brain_mask
 from rimap.simulation.tissues import (
     AROUND_FAT,
     CSF,

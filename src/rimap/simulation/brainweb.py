@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.simulation.labels import as_labels
+from rimap.simulation.label_volumes import as_labels
 
 #: The normal subjects that BrainWeb offers.
 SUBJECTS = (4, 5, 6, 18, 20, 38, *range(41, 55))

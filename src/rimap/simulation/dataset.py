@@ -73,7 +73,7 @@ def truth_files(
     settings
         How it was simulated, for the sidecars.
     """
-    from rimap.simulation.labels import brain_mask
+    from rimap.simulation.label_volumes import brain_mask
 
     model = series.model
     noise: Noise | None = series.noise

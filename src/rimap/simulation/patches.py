@@ -22,8 +22,8 @@ from rimap.likelihood import Gaussian, cramer_rao_sd
 from rimap.signals.base import FIELD, FREE, TIME, Parameter, SignalModel
 from rimap.simulation.acquisitions import Acquisition, draw_acquisition, stream
 from rimap.simulation.anatomies import Anatomy
-from rimap.simulation.faint import Faint, put_faint
-from rimap.simulation.fields import smooth_kernel
+from rimap.simulation.faint_structures import Faint, put_faint
+from rimap.simulation.random_fields import smooth_kernel
 from rimap.simulation.recipe import PatchRecipe, Range, model_class
 from rimap.simulation.tissues import BACKGROUND_T, BRAIN_LABELS, FLOOR, LABELS, property_of
 

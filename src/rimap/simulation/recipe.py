@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap import earlier
+from rimap import legacy_names
 from rimap.errors import InputError
 from rimap.signals import SignalModel, signal_models
 from rimap.signals.base import FIELD, TIME, Parameter, axis_of
-from rimap.signals.protocols import PROTOCOLS
+from rimap.signals.paper_protocols import PROTOCOLS
 from rimap.signals.settings import settings_of
 from rimap.simulation.tissues import GM, LABELS, PROPERTIES, property_of, table_of
 
@@ -124,7 +124,7 @@ class PatchRecipe:
         Likewise for lines of one pixel's width.
     faint_share, faint_blobs, faint_radius, faint_detectability
         Share of patches with small and faint structures, how many (up to), their radii (pixels), and their detectability d',
-        how well the data could show them (log-uniform): `rimap.simulation.faint`.
+        how well the data could show them (log-uniform): `rimap.simulation.faint_structures`.
     ringing_share
         Share of patches with Gibbs ringing: images are sampled as a scanner does, whose k-space ends. In the spheres of
         the NIST phantom it is twice the noise, with a period of two pixels. Such patches have no white texture, odd
@@ -452,7 +452,7 @@ def recipe_from(table: Mapping[str, Any]) -> PatchRecipe:
     >>> recipe_from({"preset": "paper", "protocol": "HP_T2"}).times_ms
     (10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
     """
-    table = earlier.recipe(table)
+    table = legacy_names.recipe(table)
     valid = {f.name: f for f in fields(PatchRecipe)}
     refuse_unknown(table, (*valid, *EXTRA_KEYS), "the simulation recipe")
     preset, protocol = table.pop("preset", "general"), table.pop("protocol", None)

@@ -19,7 +19,7 @@ from rimap.signals.base import FIELD, FREE, Parameter, SignalModel
 from rimap.signals.inversion_recovery import InversionRecovery
 from rimap.signals.t2_decay import T2Decay
 from rimap.simulation.acquisitions import draw_acquisition, stream
-from rimap.simulation.fields import smooth_field
+from rimap.simulation.random_fields import smooth_field
 from rimap.simulation.recipe import PatchRecipe
 from rimap.simulation.tissues import BACKGROUND_T, FLOOR, property_of, table, table_of
 

@@ -10,9 +10,9 @@ by how much. They need NumPy alone; what compares with torch is left out if torc
 
 from __future__ import annotations
 
-from rimap.testing.checking import ContractError, Outcome
-from rimap.testing.drawing import draw, example_models
 from rimap.testing.estimators import ESTIMATOR_CHECKS, EstimatorCase, Tolerance, check_estimator
+from rimap.testing.example_models import draw, example_models
+from rimap.testing.property_checks import ContractError, Outcome
 from rimap.testing.signals import SIGNAL_CHECKS, check_signal_model, signal_model_outcomes
 
 __all__ = [

@@ -14,8 +14,8 @@ from rimap.likelihood import Gaussian, Noise, cramer_rao_sd
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals import signal_models
 from rimap.signals.base import SignalModel
-from rimap.testing.checking import Check, ContractError, DoesNotApply, hold, outcomes_of, raise_failures, same
-from rimap.testing.drawing import draw, example_models
+from rimap.testing.example_models import draw, example_models
+from rimap.testing.property_checks import Check, ContractError, DoesNotApply, hold, outcomes_of, raise_failures, same
 
 _SHAPE = (9, 8)
 #: Voxels of `_SHAPE` that are made NaN, infinite and zero.

@@ -15,8 +15,17 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.signals.base import FIELD, GIVEN, TIME, Derived, Parameter, Setting, SignalModel
-from rimap.testing.checking import Check, ContractError, DoesNotApply, Outcome, hold, outcomes_of, raise_failures, same
-from rimap.testing.drawing import draw
+from rimap.testing.example_models import draw
+from rimap.testing.property_checks import (
+    Check,
+    ContractError,
+    DoesNotApply,
+    Outcome,
+    hold,
+    outcomes_of,
+    raise_failures,
+    same,
+)
 
 #: Step of a finite difference, relative to the parameter (or to its box, if it is zero).
 _STEP = 1e-5

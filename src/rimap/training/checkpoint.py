@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rimap import earlier
+from rimap import legacy_names
 from rimap.errors import InputError
 from rimap.estimators.rim.loop import RIMConfig
 from rimap.training.recipe import EARLIER, TrainingRecipe
@@ -182,7 +182,7 @@ def claim(recipe: TrainingRecipe, out: Path) -> None:
 def _in_current_names(recipe: dict[str, Any]) -> dict[str, Any]:
     """Return a recipe as rimap 0.1.0 wrote it with the names that its keys have now."""
     found = dict(recipe)
-    found["simulation"] = earlier.recipe(recipe.get("simulation", {}))
+    found["simulation"] = legacy_names.recipe(recipe.get("simulation", {}))
     found["rim"] = RIMConfig.of(recipe["rim"]).as_dict() if recipe.get("rim") else recipe.get("rim")
     for table in ("loss", "training"):
         found[table] = {EARLIER.get(k, k): v for k, v in recipe.get(table, {}).items()}

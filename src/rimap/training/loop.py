@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from rimap import __version__
 from rimap.errors import InputError
+from rimap.estimators.network_files import ANY_SEQUENCE
 from rimap.estimators.networks.export import cell_to_onnx, resnet_to_onnx, save_onnx
 from rimap.estimators.networks.resnet import ResNet
 from rimap.estimators.networks.rim import RIM
@@ -34,9 +35,8 @@ from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import Quadratic, from_state, to_state
 from rimap.estimators.rim.restoring import Restored, restored
-from rimap.estimators.shipped import ANY_SEQUENCE
-from rimap.io.claims import check_claims
 from rimap.io.run_lock import locked
+from rimap.io.write_claims import check_claims
 from rimap.parallel.processes import Processes
 from rimap.signals import signal_models
 from rimap.signals.base import AMPLITUDE, FIELD, TIME

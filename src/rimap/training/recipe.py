@@ -347,7 +347,7 @@ def _names(sequences: Any) -> list[str]:
 def _rim_of(document: Mapping[str, Any], variant: str) -> RIMConfig:
     """Return the variant's configuration, or that of the exported network to start from."""
     if document.get("init") and document.get("network", "rim") == "rim":
-        from rimap.estimators.shipped import describe
+        from rimap.estimators.network_files import describe
 
         if (found := describe(str(document["init"]))) is not None and found.get("rim"):
             return RIMConfig.of(found["rim"])

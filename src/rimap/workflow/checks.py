@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rimap.errors import InputError, one_of
-from rimap.io.formats import refuse_device
-from rimap.workflow.by_name import check_names, recorded
-from rimap.workflow.choice import chosen, estimator_of
-from rimap.workflow.evidence import decide, possible_models, settled
-from rimap.workflow.regions import label_names, label_table
+from rimap.io.unreadable_formats import refuse_device
+from rimap.workflow.estimator_choice import chosen, estimator_of
+from rimap.workflow.model_choice import decide, possible_models, settled
+from rimap.workflow.region_names import label_names, label_table
 from rimap.workflow.request import Request
+from rimap.workflow.series_options import check_names, recorded
 
 if TYPE_CHECKING:
     from rimap.io import SeriesFiles
-    from rimap.io.records import Record
+    from rimap.io.series_records import Record
 
 
 def subjects(request: Request, found: Sequence[SeriesFiles]) -> list[str]:
@@ -35,7 +35,7 @@ def check_request(request: Request, found: Sequence[SeriesFiles]) -> None:
 
 def _check_options(request: Request, found: Sequence[SeriesFiles]) -> None:
     from rimap.estimators.denoising import FEWEST_IMAGES, METHODS, check_denoising
-    from rimap.signals.options import POLARITY
+    from rimap.signals.model_options import POLARITY
     from rimap.signals.settings import REPETITION_TIME
 
     kinds = {f.model_class(request.sequence) for f in found}
@@ -134,9 +134,9 @@ _NOT_RECORDED = {
 def record_for(request: Request, files: SeriesFiles) -> Record:
     """Return the record of a series in OUT: what its maps depend on, and how far they are."""
     from rimap import __version__
-    from rimap.estimators.shipped import default_network, path_of
-    from rimap.io.given import found_given
-    from rimap.io.records import checksum, record_of
+    from rimap.estimators.network_files import default_network, path_of
+    from rimap.io.given_parameters import found_given
+    from rimap.io.series_records import checksum, record_of
 
     model = files.model_class(request.sequence)
     estimator, _ = chosen(request, model)

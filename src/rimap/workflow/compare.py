@@ -15,19 +15,19 @@ from rimap.advice import note, ordered
 from rimap.errors import InputError, count_of
 from rimap.evaluation.agreement import LEVELS, Agreement, Calibration, agreement, calibration, z_scores
 from rimap.io.atomic import Content, as_bytes, write_together
-from rimap.io.beside import NoImage
 from rimap.io.bids import strip_nii
-from rimap.io.grid import affine_of, same_grid
-from rimap.io.images import nifti_file
+from rimap.io.companion_images import NoImage
 from rimap.io.map_images import MapImage, map_images
 from rimap.io.masks import read_mask
+from rimap.io.nifti_bytes import nifti_file
+from rimap.io.path_redaction import without_folders
 from rimap.io.provenance import to_json
-from rimap.io.without_folders import without_folders
+from rimap.io.voxel_grid import affine_of, same_grid
+from rimap.map_display import shown_name
 from rimap.maps import Status
-from rimap.quantities import shown_name
 from rimap.report.statistics import COUNTED
 from rimap.workflow.region_images import Region, images_of_regions, read_regions
-from rimap.workflow.regions import tsv
+from rimap.workflow.region_names import tsv
 from rimap.workflow.rois import counted_values, split_layout, status_of, told
 
 Row = dict[str, Any]
@@ -509,7 +509,7 @@ def write(found: Comparison, out: Path | str, command: str = "") -> list[Path]:
 
 def lines(found: Comparison) -> Iterator[str]:
     """Yield the comparison for a terminal."""
-    from rimap.report.numbers import number
+    from rimap.report.number_formats import number
 
     width = min(max([8, *(len(_region(r)) for r in found.rows)]), 34)
     head = f"  {'region':<{width}}{'n':>9}{'first':>9}{'second':>9}{'bias':>10}{'':>9}{'limits of agreement':>22}{'wCV':>8}{'RC':>9}{'ICC':>7}"

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from rimap.errors import InputError
 from rimap.workflow.alignment import in_register
 from rimap.workflow.checks import check_request, finished, record_for, subjects
-from rimap.workflow.choice import chosen, sequence_named, suited, without_network
-from rimap.workflow.evidence import decide, noted
+from rimap.workflow.estimator_choice import chosen, sequence_named, suited, without_network
 from rimap.workflow.listener import SILENT, Listener, Progress
-from rimap.workflow.opening import opened
-from rimap.workflow.regions import label_names
+from rimap.workflow.model_choice import decide, noted
+from rimap.workflow.region_names import label_names
 from rimap.workflow.request import Request
+from rimap.workflow.requested_series import opened
 from rimap.workflow.slice_times import estimate_by_delay
 from rimap.workflow.writing import Making, Mapped, Result, written
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rimap.estimators import Estimator
     from rimap.foreground import Region
     from rimap.io import SeriesFiles
-    from rimap.io.opened import OpenSeries
+    from rimap.io.open_series import OpenSeries
     from rimap.series import ParameterMaps, WeightedSeries
     from rimap.workflow.transmit_field import FieldMap
 

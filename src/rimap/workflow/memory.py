@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rimap.errors import InputError
-from rimap.workflow.control_groups import left_by_control_groups
+from rimap.workflow.memory_limits import left_by_control_groups
 
 if TYPE_CHECKING:
     from rimap.estimators import Estimator

@@ -17,14 +17,14 @@ from rimap.evaluation.references import LAYOUTS, Layout, References, layout_of, 
 from rimap.evaluation.spheres import Array, find_array
 from rimap.io.atomic import Content, as_bytes, write_together
 from rimap.io.bids import strip_nii
-from rimap.io.images import nifti_file
 from rimap.io.map_images import MapImage, map_images, named_as
+from rimap.io.nifti_bytes import nifti_file
+from rimap.io.path_redaction import without_folders
 from rimap.io.provenance import to_json
-from rimap.io.without_folders import without_folders
 from rimap.maps import Status
 from rimap.report.statistics import COUNTED, figures_of
 from rimap.slices import planes_of
-from rimap.workflow.regions import tsv
+from rimap.workflow.region_names import tsv
 from rimap.workflow.rois import (
     NOT_TRIED,
     Judging,
@@ -401,7 +401,7 @@ def _n_medians(row: Row) -> int:
 
 def lines(run: PhantomRun) -> Iterator[str]:
     """Yield the run for a terminal: a table of spheres for each map, and of their changes if there are several."""
-    from rimap.report.numbers import number
+    from rimap.report.number_formats import number
 
     for m in run.measured:
         when = f", {m.date.isoformat()}" if m.date else ""

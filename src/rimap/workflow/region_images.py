@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.advice import note
+from rimap.array_inputs import HALF, threshold_of
 from rimap.errors import InputError
-from rimap.foreign import HALF, threshold_of
-from rimap.io.beside import NoImage, image_for
 from rimap.io.bids import BidsName, strip_nii
-from rimap.io.grid import affine_of
+from rimap.io.companion_images import NoImage, image_for
 from rimap.io.map_images import MapImage
 from rimap.io.masks import LabelFile, open_on_grid
-from rimap.workflow.regions import label_names
+from rimap.io.voxel_grid import affine_of
+from rimap.workflow.region_names import label_names
 
 #: BIDS suffixes of images of regions.
 SUFFIXES = ("dseg", "probseg")

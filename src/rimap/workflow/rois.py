@@ -22,7 +22,7 @@ from rimap.evaluation.references import (
 )
 from rimap.io.bids import strip_nii
 from rimap.io.map_images import MapImage, map_images
-from rimap.io.without_folders import without_folders
+from rimap.io.path_redaction import without_folders
 from rimap.maps import Status
 from rimap.report.statistics import COUNTED, about_figures, figures_of, share_column
 from rimap.workflow.region_images import images_of_regions, read_regions
@@ -386,8 +386,8 @@ def field_of(m: MapImage) -> float | None:
 
 def lines(table: RegionTable) -> Iterator[str]:
     """Yield the table for a terminal: a heading for each map, then its regions."""
-    from rimap.quantities import shown_name
-    from rimap.report.numbers import number
+    from rimap.map_display import shown_name
+    from rimap.report.number_formats import number
 
     width = max([6, *(len(_region(r)) for r in table.rows)])
     width = min(width, 40)

@@ -17,12 +17,12 @@ from rimap.correlation import NoiseCorrelation
 from rimap.errors import InputError
 from rimap.estimators import sigma
 from rimap.estimators.base import model_warnings, settings_of_options
-from rimap.estimators.checks.judge import Fit, Usual, warnings_for, with_statuses
-from rimap.estimators.checks.missing import Missing, Whole, sample_of_planes, screened
-from rimap.estimators.correlated import correlation_in, estimated_in, window_of, with_correlation
+from rimap.estimators.checks.final_checks import Fit, Usual, warnings_for, with_statuses
+from rimap.estimators.checks.missing_values import Missing, Whole, sample_of_planes, screened
 from rimap.estimators.mle.estimator import MLE
 from rimap.estimators.nlls.covariance import covariance_for
 from rimap.estimators.nlls.estimator import NLLS, noise_of, sd_for
+from rimap.estimators.noise_correlation import correlation_in, estimated_in, window_of, with_correlation
 from rimap.foreground import Region
 from rimap.io.slabs import MapsOnDisk, Planes, cuts
 from rimap.likelihood import Gaussian, Noise
@@ -31,7 +31,7 @@ from rimap.series import ParameterMaps, Status, WeightedSeries
 if TYPE_CHECKING:
     from rimap.estimators import Estimator
     from rimap.io.masks import LabelFile
-    from rimap.io.opened import OpenSeries
+    from rimap.io.open_series import OpenSeries
     from rimap.signals import SignalModel
 
 #: As many voxels as `conditioning_warnings` looks at.

@@ -73,7 +73,7 @@ def _told(label: str, texts: Sequence[str], n_series: int) -> list[str]:
 
 def in_a_line(r: Result) -> str:
     """Return the main figures of a series, and its estimator."""
-    from rimap.report.numbers import number
+    from rimap.report.number_formats import number
 
     s, unit = r.statistics[r.main], r.units[r.main]
     return (
@@ -90,7 +90,7 @@ def _field(field: FieldMap) -> Iterator[str]:
 
 
 def _one(r: Result, seconds: float) -> Iterator[str]:
-    from rimap.report.numbers import number
+    from rimap.report.number_formats import number
 
     yield f"{r.label}: {r.title.lower()}, {r.n_images} images of {' × '.join(map(str, r.shape))}"
     for name in (r.main, *(n for n in reversed(list(r.statistics)) if n != r.main)):
@@ -142,7 +142,7 @@ def voxels(r: Result) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], units: Mapping[str, str]) -> Iterator[str]:
-    from rimap.report.numbers import number
+    from rimap.report.number_formats import number
 
     maps = {row["map"]: f"{titles[row['map']]}, {units[row['map']]}".removesuffix(", ") for row in rows}
     width = 1 + max(map(len, maps.values()))

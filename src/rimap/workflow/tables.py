@@ -9,9 +9,9 @@ from typing import Any
 
 from rimap.errors import InputError
 from rimap.io.atomic import as_bytes, write_together
+from rimap.io.path_redaction import word_without_folders
 from rimap.io.provenance import to_json
-from rimap.io.without_folders import word_without_folders
-from rimap.workflow.regions import tsv
+from rimap.workflow.region_names import tsv
 
 
 def command_line(arguments: Sequence[str]) -> str:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rimap.errors import InputError
-from rimap.workflow.evidence import possible_models
 from rimap.workflow.listener import Listener
+from rimap.workflow.model_choice import possible_models
 from rimap.workflow.request import Request
 
 if TYPE_CHECKING:
     from rimap.io import SeriesFiles
     from rimap.io.b1 import B1Files
-    from rimap.io.found import Found
-    from rimap.io.records import Record
+    from rimap.io.search_result import Found
+    from rimap.io.series_records import Record
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def scans_and_series(request: Request) -> tuple[list[B1Files], Found]:
         If there are neither.
     """
     from rimap.io.b1 import find_b1
-    from rimap.io.finding import find
-    from rimap.io.found import Found
+    from rimap.io.search_result import Found
+    from rimap.io.series_search import find
 
     labels = {
         "participant_labels": request.participant_labels,
@@ -118,7 +118,7 @@ def _record(request: Request, scan: B1Files) -> Record:
     from rimap import __version__
     from rimap.io import SeriesFiles
     from rimap.io.bids import compose
-    from rimap.io.records import record_of
+    from rimap.io.series_records import record_of
 
     stem = compose(scan.entities, "").rstrip("_")
     files = SeriesFiles(scan.images, scan.entities, scan.kind, stem, scan.dataset, scan.label)

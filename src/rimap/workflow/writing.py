@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rimap.advice import note, notes_of, ordered, warnings_of
 from rimap.errors import InputError
-from rimap.workflow.regions import tsv
+from rimap.workflow.region_names import tsv
 from rimap.workflow.request import Request
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from rimap.evaluation.resolution import Kept
     from rimap.foreground import Region
     from rimap.io import SeriesFiles
-    from rimap.io.records import Record
+    from rimap.io.series_records import Record
     from rimap.io.slabs import MapsOnDisk
     from rimap.report import Statistics
     from rimap.series import ParameterMaps, Status, WeightedSeries
-    from rimap.workflow.evidence import Decision
+    from rimap.workflow.model_choice import Decision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,10 +146,10 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
     from rimap import report
     from rimap.io import Writing, map_files
     from rimap.io.atomic import as_bytes, write_together
-    from rimap.io.grid import edges_of, placed_first
     from rimap.io.nifti import open_nifti
-    from rimap.io.without_folders import without_folders
-    from rimap.quantities import name_of, quantities_of
+    from rimap.io.path_redaction import without_folders
+    from rimap.io.voxel_grid import edges_of, placed_first
+    from rimap.map_display import name_of, quantities_of
     from rimap.report.statistics import known_parameters
     from rimap.signals.settings import unit_symbol
 
@@ -246,7 +246,7 @@ def _resolution(making: Making, mapped: Mapped) -> tuple[Kept, ...]:
 
 def _about_resolution(kept: tuple[Kept, ...], series: WeightedSeries) -> list[str]:
     from rimap.evaluation.resolution import in_words
-    from rimap.quantities import name_of
+    from rimap.map_display import name_of
 
     text = in_words(kept, name_of(series.model.time))
     return [note(f"Resolution: {text}")] if text else []
@@ -265,7 +265,7 @@ def _resolution_fields(kept: tuple[Kept, ...]) -> dict[str, Any]:
 def _about_sd(mapped: Mapped) -> list[str]:
     """Return a note about maps of standard deviations that are not written."""
     from rimap.io.derivatives import without_sd
-    from rimap.quantities import shown_name
+    from rimap.map_display import shown_name
 
     names = [shown_name(name) for name in without_sd(mapped.maps, mapped.given)]
     if not names:
@@ -276,7 +276,7 @@ def _about_sd(mapped: Mapped) -> list[str]:
 
 
 def _noise_text(maps: ParameterMaps) -> str:
-    from rimap.report.numbers import correlation_in_words, number, sigma_number, sigma_origin
+    from rimap.report.number_formats import correlation_in_words, number, sigma_number, sigma_origin
 
     if maps.noise is None:
         return "not used"
@@ -293,7 +293,7 @@ def _places(main: Path, files: SeriesFiles, out: Path) -> tuple[Path, Path]:
 
 def written_command(request: Request, *, hide_inputs: bool = False) -> str:
     """Return what was typed, "" if Python called, without folders; `hide_inputs` for DICOM, whose paths may name the patient."""
-    from rimap.io.without_folders import word_without_folders
+    from rimap.io.path_redaction import word_without_folders
 
     hidden = set(request.inputs) if hide_inputs else set()
 
@@ -316,6 +316,6 @@ def _here() -> Path:
 
 def _shown(path: Path, request: Request, dataset: Path | None) -> str:
     """Return a path from the working directory if it is below it, else from the data set or OUT, else its name."""
-    from rimap.io.without_folders import shown_path
+    from rimap.io.path_redaction import shown_path
 
     return shown_path(path, [_here(), *([] if dataset is None else [dataset]), request.out])

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.estimators.checks.areas import areas
-from rimap.estimators.checks.census import Census
-from rimap.estimators.checks.planes import Planes
+from rimap.estimators.checks.connected_areas import areas
+from rimap.estimators.checks.image_counts import Census
+from rimap.estimators.checks.neighbour_planes import Planes
 from rimap.estimators.sigma import chi2, dark_below, quantile
 
 Floats = NDArray[Any]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rimap.advice import Advice, Weight, percent
 from rimap.arrays import at_most
-from rimap.estimators.checks.census import Census
+from rimap.estimators.checks.image_counts import Census
 from rimap.estimators.checks.noise_floor import BRIGHT, WITH_VALUE
 from rimap.estimators.sigma import quantile
 from rimap.maps import has

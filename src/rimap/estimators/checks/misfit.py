@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from rimap.advice import percent, unreliable
 from rimap.arrays import at_most
-from rimap.estimators.checks.census import Census
-from rimap.estimators.checks.gains import Bright, gain_warnings
+from rimap.estimators.checks.image_counts import Census
 from rimap.estimators.checks.noise_floor import BRIGHT
+from rimap.estimators.checks.receive_gains import Bright, gain_warnings
 from rimap.estimators.sigma import chi2, quantile
 from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap import earlier
+from rimap import legacy_names
 from rimap.advice import note, unreliable
-from rimap.estimators.checks.judge import Fit, warnings_for, with_statuses
-from rimap.estimators.checks.missing import Screened
-from rimap.estimators.shipped import UNSEEN
+from rimap.estimators.checks.final_checks import Fit, warnings_for, with_statuses
+from rimap.estimators.checks.missing_values import Screened
+from rimap.estimators.network_files import UNSEEN
 from rimap.likelihood import Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import FIELD, SignalModel
@@ -58,7 +58,7 @@ class Seen:
     @classmethod
     def of(cls, about: Mapping[str, Any], model: SignalModel) -> Seen:
         """Return what the metadata of a network say."""
-        seen = earlier.training(about["trained_on"], model)
+        seen = legacy_names.training(about["trained_on"], model)
         known = seen.get("settings", {})
         known = dict.fromkeys(model.settings) if known is None else known
         settings = {name: None if ends is None else (ends[0], ends[1]) for name, ends in known.items()}

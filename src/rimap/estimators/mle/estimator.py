@@ -20,10 +20,10 @@ from rimap.estimators.base import (
     constrained,
     settings_of_options,
 )
-from rimap.estimators.checks.judge import Fit, judged
-from rimap.estimators.checks.missing import Screened, screened
+from rimap.estimators.checks.final_checks import Fit, judged
+from rimap.estimators.checks.missing_values import Screened, screened
 from rimap.estimators.nlls.estimator import NLLS, least_squares, noise_of
-from rimap.estimators.nlls.sharing import cores
+from rimap.estimators.nlls.threads import cores
 from rimap.likelihood import Gaussian, Noise
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import Parameter
@@ -150,11 +150,11 @@ class MLE(Estimator):
 
 
 def _maximise(options: MLE, screen: Screened, progress: Progress | None) -> ParameterMaps:
-    from rimap.estimators.mle.answer import Answer, Scale, write  # numba is slow to import: only who maps pays
-    from rimap.estimators.mle.known import Partitions, usable
-    from rimap.estimators.mle.several import maximise
-    from rimap.estimators.mle.several_smooth import maximise_smooth
-    from rimap.estimators.mle.solve import solve
+    from rimap.estimators.mle.field_solver import solve
+    from rimap.estimators.mle.maps_of_fit import Answer, Scale, write  # numba is slow to import: only who maps pays
+    from rimap.estimators.mle.partitions import Partitions, usable
+    from rimap.estimators.mle.several_amplitudes import maximise
+    from rimap.estimators.mle.several_amplitudes_smooth import maximise_smooth
     from rimap.estimators.mle.voxels import Voxels
 
     series = screen.series

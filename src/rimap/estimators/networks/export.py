@@ -17,9 +17,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from rimap.estimators.network_files import METADATA
 from rimap.estimators.networks.resnet import ResNet
 from rimap.estimators.networks.rnn_cell import RNNCell
-from rimap.estimators.shipped import METADATA
 
 OPSET = 17
 _IR_VERSION = 8

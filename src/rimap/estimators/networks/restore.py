@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rimap.errors import InputError
+from rimap.estimators.network_files import metadata_of, path_of
 from rimap.estimators.networks.export import cell_to_onnx
 from rimap.estimators.networks.rim import RIM
 from rimap.estimators.networks.rnn_cell import RNNCell
-from rimap.estimators.shipped import metadata_of, path_of
 
 
 def weights_of(source: str, network: nn.Module) -> dict[str, Tensor]:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from rimap.estimators.networks.rnn_cell import RNNCell
 from rimap.estimators.rim.data_term import Sums, data_sums
+from rimap.estimators.rim.initial_estimate import Problem, at_field, start
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import Quadratic, RIMConfig, box, cell_inputs, from_state, moved, sd_of, to_state, units
-from rimap.estimators.rim.start import Problem, at_field, start
 from rimap.signals.base import SignalModel
 
 

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.estimators.base import Estimator, Progress, settings_of_options
-from rimap.estimators.checks.judge import Fit, judged
-from rimap.estimators.checks.missing import Screened, screened
+from rimap.estimators.checks.final_checks import Fit, judged
+from rimap.estimators.checks.missing_values import Screened, screened
 from rimap.estimators.nlls import grid
 from rimap.estimators.nlls.calibration import calibrated
 from rimap.estimators.nlls.conic import search as conic
 from rimap.estimators.nlls.conic.tables import suits
 from rimap.estimators.nlls.covariance import covariance_for
-from rimap.estimators.nlls.reduced import Reduced
-from rimap.estimators.nlls.sharing import Floats, Out, Voxels, Work, cores, part_of_total, share
+from rimap.estimators.nlls.reduced_model import Reduced
+from rimap.estimators.nlls.threads import Floats, Out, Voxels, Work, cores, part_of_total, share
 from rimap.estimators.sigma import estimate_sigma
 from rimap.estimators.table import levels
 from rimap.likelihood import Gaussian, Noise, cramer_rao_sd

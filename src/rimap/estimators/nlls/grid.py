@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.errors import InputError
-from rimap.estimators.nlls.sharing import Floats, Out, Work
+from rimap.estimators.nlls.threads import Floats, Out, Work
 from rimap.estimators.table import SLOPE, VALUE, ShapeTable, hermite_weights
 from rimap.signals.base import SignalModel
 

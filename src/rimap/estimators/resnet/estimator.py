@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.estimators.base import Estimator, Progress
 from rimap.estimators.checks import training_range
-from rimap.estimators.checks.missing import screened
-from rimap.estimators.correlated import estimated_in, with_correlation
+from rimap.estimators.checks.missing_values import screened
+from rimap.estimators.network_files import cached_session, default_network, for_model, metadata_of, path_of, shipped
+from rimap.estimators.noise_correlation import estimated_in, with_correlation
 from rimap.estimators.rim import bootstrap
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import PAPER, from_state
 from rimap.estimators.rim.network_input import correlation_of_noise, neutral, prepared, slices
-from rimap.estimators.shipped import cached_session, default_network, for_model, metadata_of, path_of, shipped
 from rimap.series import ParameterMaps, WeightedSeries
 from rimap.signals.base import SignalModel
 

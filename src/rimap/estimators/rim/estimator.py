@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.estimators.base import Estimator, Progress, part_of
 from rimap.estimators.checks import training_range
-from rimap.estimators.checks.missing import screened
-from rimap.estimators.correlated import estimated_in, with_correlation
+from rimap.estimators.checks.missing_values import screened
+from rimap.estimators.network_files import cached_session, default_network, for_model, metadata_of, path_of
+from rimap.estimators.noise_correlation import estimated_in, with_correlation
 from rimap.estimators.rim import bootstrap
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.loop import RIMConfig
 from rimap.estimators.rim.network_input import Prepared, correlation_of_noise, known_at, neutral, prepared, slices
 from rimap.estimators.rim.steps import Loop
 from rimap.estimators.rim.whole_field import folds, smooth_field, smooth_field_of_alike
-from rimap.estimators.shipped import cached_session, default_network, for_model, metadata_of, path_of
 from rimap.foreground import foreground
 from rimap.likelihood import Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries

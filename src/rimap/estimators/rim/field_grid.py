@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.estimators.checks.improbable import contradicts, usual_misfit
+from rimap.estimators.checks.residual_probability import contradicts, usual_misfit
 from rimap.estimators.mle.estimator import PRECISION
 from rimap.estimators.mle.field import Box, solve_linear
-from rimap.estimators.mle.say import LIMIT
-from rimap.estimators.mle.weight import weight_of
+from rimap.estimators.mle.field_smoothness import weight_of
+from rimap.estimators.mle.field_votes import LIMIT
 from rimap.estimators.rim.elimination import Triangle, eliminated
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout

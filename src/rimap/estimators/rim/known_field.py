@@ -22,9 +22,7 @@ from rimap.estimators.rim.data_term import (
     place,
     sums_of_voxel,
 )
-from rimap.estimators.rim.layout import Layout
-from rimap.estimators.rim.shape_sums import ShapeSums
-from rimap.estimators.rim.start import (
+from rimap.estimators.rim.initial_estimate import (
     N_STEPS_KNOWN_FIELD,
     N_STEPS_OF_ALONE,
     N_T,
@@ -34,6 +32,8 @@ from rimap.estimators.rim.start import (
     at_field,
     quietened,
 )
+from rimap.estimators.rim.layout import Layout
+from rimap.estimators.rim.shape_sums import ShapeSums
 from rimap.kernels import njit
 from rimap.signals.base import SignalModel
 

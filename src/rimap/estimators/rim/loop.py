@@ -23,7 +23,7 @@ from rimap.errors import InputError
 from rimap.estimators.rim.data_term import Sums
 from rimap.estimators.rim.elimination import Factors
 from rimap.estimators.rim.layout import Layout
-from rimap.estimators.rim.neighbours import gaussian_sum
+from rimap.estimators.rim.neighbour_sums import gaussian_sum
 
 INPUTS = (
     "state", "gradient", "step", "step_known_field", "field_step", "score", "sd", "log_sigma", "log_noise", "misfit",

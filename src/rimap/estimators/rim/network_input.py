@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from rimap.correlation import NoiseCorrelation
 from rimap.errors import InputError
-from rimap.estimators.checks.census import Census
-from rimap.estimators.correlated import correlation_in, estimated_in, window_of
+from rimap.estimators.checks.image_counts import Census
+from rimap.estimators.noise_correlation import correlation_in, estimated_in, window_of
+from rimap.estimators.rim.initial_estimate import likelihood_start
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
-from rimap.estimators.rim.start import likelihood_start
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.series import Status, WeightedSeries
 from rimap.signals.base import SignalModel

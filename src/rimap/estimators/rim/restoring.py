@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.estimators.rim.loop import Quadratic
-from rimap.estimators.rim.neighbours import gaussian_sum
+from rimap.estimators.rim.neighbour_sums import gaussian_sum
 from rimap.kernels import njit
 
 F32 = NDArray[np.float32]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rimap.estimators.checks.training_range import FARTHEST_CHI2
 from rimap.estimators.rim.data_term import Sums
+from rimap.estimators.rim.initial_estimate import start
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import (
@@ -27,7 +28,6 @@ from rimap.estimators.rim.loop import (
     units,
 )
 from rimap.estimators.rim.restoring import restored
-from rimap.estimators.rim.start import start
 from rimap.signals.base import SignalModel
 
 F32 = NDArray[np.float32]

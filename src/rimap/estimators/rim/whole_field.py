@@ -20,16 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.arrays import at_least
-from rimap.estimators.correlated import window_of
 from rimap.estimators.mle.estimator import PRECISION
-from rimap.estimators.mle.shared import variance_inflation
-from rimap.estimators.mle.weight import DEFAULT_LAMBDA_B, LADDER, LEAST_SHARED, of_least_cost
+from rimap.estimators.mle.field_smoothness import DEFAULT_LAMBDA_B, LADDER, LEAST_SHARED, of_least_cost
+from rimap.estimators.mle.shared_residuals import variance_inflation
+from rimap.estimators.noise_correlation import window_of
 from rimap.estimators.rim.averaging import average_of_alike
 from rimap.estimators.rim.field_grid import FieldGrid, Information, every_so_many, fine, unit_of, usual_excess
+from rimap.estimators.rim.initial_estimate import field_grid
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.network_input import known_at, neutral, part_of_series, slices
-from rimap.estimators.rim.start import field_grid
 from rimap.likelihood import Gaussian, Rician
 from rimap.series import WeightedSeries
 

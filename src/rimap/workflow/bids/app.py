@@ -74,7 +74,7 @@ def check(app: App) -> ClusterOptions | None:
 
 def own_request(app: App, files: SeriesFiles) -> Request:
     """Return the request of one series, with its mask and its labels."""
-    from rimap.io.beside import image_for
+    from rimap.io.companion_images import image_for
 
     time = next(p.name for p in files.model_class(app.request.sequence).parameters if p.role == "time")
     entities = {**files.entities, "map": time}

@@ -7,10 +7,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rimap.workflow.regions import tsv
+from rimap.workflow.region_names import tsv
 
 if TYPE_CHECKING:
-    from rimap.io.records import Record
+    from rimap.io.series_records import Record
 
 #: The table of what failed and why, in OUT.
 FAILED = "failed.tsv"
@@ -18,14 +18,14 @@ FAILED = "failed.tsv"
 
 def subject_record(out: Path, label: str) -> Record:
     """Return the record of a subject, or of one of its scans, whose files make no series."""
-    from rimap.io.records import FOLDER, Record
+    from rimap.io.series_records import FOLDER, Record
 
     return Record(out / FOLDER / f"{label.replace(' ', '_')}.json", out, label, {})
 
 
 def forget(out: Path, subjects: Collection[str]) -> None:
     """Remove the records of earlier failures of these subjects: those that fail again are recorded again."""
-    from rimap.io.records import FOLDER, records
+    from rimap.io.series_records import FOLDER, records
 
     for name, content in records(out):
         if content.get("state") == "failed" and name.split("_")[0] in subjects:
@@ -35,7 +35,7 @@ def forget(out: Path, subjects: Collection[str]) -> None:
 def write_failed(out: Path) -> None:
     """Write the table of what failed in OUT in this run or an earlier one; remove it if nothing did."""
     from rimap.io import write_whole
-    from rimap.io.records import records
+    from rimap.io.series_records import records
 
     rows = [
         {"participant_id": name.split("_")[0], "series": content.get("label", name), "reason": content["message"]}

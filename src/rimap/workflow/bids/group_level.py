@@ -16,9 +16,9 @@ from rimap.errors import InputError
 from rimap.workflow.bids.app import App, check
 from rimap.workflow.bids.failures import FAILED, read_failed
 from rimap.workflow.bids.outcome import Failure, attempt
-from rimap.workflow.bids.team import team
+from rimap.workflow.bids.workers import team
 from rimap.workflow.listener import SILENT, Listener
-from rimap.workflow.regions import label_names, tsv
+from rimap.workflow.region_names import label_names, tsv
 from rimap.workflow.writing import written_command
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ def group(app: App, listener: Listener = SILENT) -> GroupRun:
         If there is no map. Single maps that cannot be read are in the result.
     """
     from rimap.io import write_whole
+    from rimap.io.path_redaction import without_folders
     from rimap.io.provenance import to_json
-    from rimap.io.without_folders import without_folders
     from rimap.report.group import columns, page, warnings_of_maps, with_outliers
     from rimap.report.main_maps import main_maps, whole_table
 
@@ -183,7 +183,7 @@ def figures(masks: Path | None, rois: Path | None, out: Path, main: MainMap) -> 
     The labels are those that are asked for; else those of the run that made the map, with the numbers of its table; else those of a
     dseg beside the map. A map without labels has the row of the whole alone.
     """
-    from rimap.io.beside import NoImage, image_for
+    from rimap.io.companion_images import NoImage, image_for
     from rimap.report.main_maps import contents_of, read_table, rows_of, rows_of_table
     from rimap.report.thumbnails import Thumbnail
 

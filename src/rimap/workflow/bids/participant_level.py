@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING
 
 from rimap.errors import InputError
 from rimap.workflow.bids.app import App, check, own_request
+from rimap.workflow.bids.execution import Task, run
 from rimap.workflow.bids.failures import FAILED, forget, subject_record, write_failed
 from rimap.workflow.bids.outcome import Failure, Outcome, in_one_line
-from rimap.workflow.bids.work import Task, run
 from rimap.workflow.checks import as_decided, check_request, record_for
-from rimap.workflow.choice import estimator_of, sequence_named
-from rimap.workflow.evidence import settled
+from rimap.workflow.estimator_choice import estimator_of, sequence_named
 from rimap.workflow.listener import SILENT, Listener
+from rimap.workflow.model_choice import settled
 from rimap.workflow.request import Request
 from rimap.workflow.summary import in_a_line
 from rimap.workflow.writing import Result
 
 if TYPE_CHECKING:
     from rimap.io import SeriesFiles
-    from rimap.io.records import Record
+    from rimap.io.series_records import Record
     from rimap.workflow.transmit_field import FieldMap
 
 
@@ -75,8 +75,8 @@ def participant(app: App, listener: Listener = SILENT) -> DatasetRun:
     InputError
         If no series can be mapped at all. Single failures are in the result, and in a table in OUT.
     """
-    from rimap.io.claims import check_claims
     from rimap.io.run_lock import locked, remove_leftovers
+    from rimap.io.write_claims import check_claims
 
     started = time.perf_counter()
     request = replace(app.request, sequence=sequence_named(app.request.sequence))
@@ -135,7 +135,7 @@ def _with_fields(
 
 def _find(request: Request, listener: Listener) -> tuple[list[SeriesFiles], list[Failure]]:
     """Return every series, and the subjects or series whose files cannot be one; tell which files belong to none."""
-    from rimap.io.finding import find
+    from rimap.io.series_search import find
 
     root = request.inputs[0]
     found = find(
@@ -162,7 +162,7 @@ def _sorted(app: App, found: Sequence[SeriesFiles]) -> tuple[list[Task], list[st
     """
     from rimap import __version__
     from rimap.io import check_output
-    from rimap.io.claims import claims_on
+    from rimap.io.write_claims import claims_on
 
     todo: list[Task] = []
     kept: list[str] = []
@@ -201,14 +201,14 @@ def _sorted(app: App, found: Sequence[SeriesFiles]) -> tuple[list[Task], list[st
 
 def _written(app: App, reason: str) -> str:
     """Return a reason as files have it: without the folders that it names."""
-    from rimap.io.without_folders import without_folders
+    from rimap.io.path_redaction import without_folders
 
     return without_folders(reason, [app.data, app.request.out])
 
 
 def _record(app: App, files: SeriesFiles) -> Record:
     """Return the record of a series; a blank one if its settings cannot be read."""
-    from rimap.io.records import blank_record
+    from rimap.io.series_records import blank_record
 
     try:
         request = own_request(app, files)

@@ -50,8 +50,8 @@ def of_group(run: GroupRun) -> Iterator[str]:
     """Yield the median of each region over all maps, the outliers and the files."""
     import numpy as np
 
-    from rimap.quantities import shown_name
-    from rimap.report.numbers import number
+    from rimap.map_display import shown_name
+    from rimap.report.number_formats import number
     from rimap.signals.settings import unit_symbol
 
     if not run.rows:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.estimators.nlls.conic.arguments import Around, Chunk, Cone, Line, Maps, Nodes, Plan, Queues, Scale
+from rimap.estimators.nlls.conic.kernel_arguments import Around, Chunk, Cone, Line, Maps, Nodes, Plan, Queues, Scale
 from rimap.estimators.nlls.conic.tables import LineTable, cone_table, line_table
-from rimap.estimators.nlls.reduced import Reduced
-from rimap.estimators.nlls.sharing import Floats, Out, Work
+from rimap.estimators.nlls.reduced_model import Reduced
+from rimap.estimators.nlls.threads import Floats, Out, Work
 from rimap.series import Status
 
 #: Voxels that a thread takes at a time, for 31 images: what its cache holds.
@@ -28,11 +28,13 @@ def chunk_for(n_images: int) -> int:
 
 def cone_search(model: Reduced, images: Floats, to: Out) -> Work:
     """Return the work on a chunk of voxels of images (N, M); the rows of `to` are (A, F, T), or (A, T) without a field."""
-    from rimap.estimators.nlls.conic import careful as nlls_kernels
-    from rimap.estimators.nlls.conic import climb as nlls_climb
-    from rimap.estimators.nlls.conic import finish as nlls_finish
-    from rimap.estimators.nlls.conic import line as nlls_line
-    from rimap.estimators.nlls.conic import scan as nlls_scan  # numba is slow to import
+    from rimap.estimators.nlls.conic import (
+        careful_search,
+        climb_kernels,
+        finish_kernels,
+        no_field_kernels,
+        scan_kernels,  # numba is slow to import
+    )
     from rimap.estimators.nlls.conic.polynomials import LANES
 
     table = cone_table(model)
@@ -75,37 +77,37 @@ def cone_search(model: Reduced, images: Floats, to: Out) -> Work:
         blocks, ids = w.blocks[: -(-m // LANES)], w.everywhere[: -(-m // LANES) * LANES]
         chunk = Chunk(voxels, w.rows, w.scale, w.total, w.kind, w.goal, w.low, w.best, w.left)
         if line is None:
-            nlls_scan.load(images, voxels, blocks, w.rows, w.scale, w.total, w.kind, maps.rms)
+            scan_kernels.load(images, voxels, blocks, w.rows, w.scale, w.total, w.kind, maps.rms)
         else:
-            count = nlls_line.fit_line(images, blocks, chunk, line, maps, w.again)
+            count = no_field_kernels.fit_line(images, blocks, chunk, line, maps, w.again)
             if not count:
                 return
             ids = w.again[: -(-count // LANES) * LANES]
             ids[count:] = -1
             blocks = w.blocks[: len(ids) // LANES]
             for b in range(len(blocks)):
-                nlls_scan.gather(w.rows, ids[b * LANES : (b + 1) * LANES], False, blocks[b])
+                scan_kernels.gather(w.rows, ids[b * LANES : (b + 1) * LANES], False, blocks[b])
         w.left[:], w.best[:], w.best[:, 0] = 0, 0.0, -1.0
         now, then, mains, rivals, odd = w.tasks
-        count, c, r = nlls_scan.scan(blocks, ids, chunk, cone, plan, now, mains, rivals)
+        count, c, r = scan_kernels.scan(blocks, ids, chunk, cone, plan, now, mains, rivals)
         now[count : count + c] = mains[:c]
         count, odds = count + c, 0
         for turn in range(ROUNDS):
-            count, odds = nlls_climb.climb(Queues(now, w.index, then, odd), count, odds, chunk, cone, plan)
+            count, odds = climb_kernels.climb(Queues(now, w.index, then, odd), count, odds, chunk, cone, plan)
             if turn == 0 and r:
-                count = nlls_scan.weed(rivals, r, w.best, w.total, free, span, then, count)
+                count = scan_kernels.weed(rivals, r, w.best, w.total, free, span, then, count)
             now, then = then, now
             if not count:
                 break
         for tasks, many in ((odd, odds), (now, count)):
             if many:
-                nlls_kernels.settle(tasks, many, chunk, cone, plan)
+                careful_search.settle(tasks, many, chunk, cone, plan)
         w.left[(w.best[:, 0] <= 0) & (w.kind <= 0)] = 1  # not found: the last resort
         ids = ids[ids >= 0][:m] if has_field else ids[ids >= 0]
-        nlls_finish.finish(ids, chunk, cone, plan, maps)
+        finish_kernels.finish(ids, chunk, cone, plan, maps)
         ids = ids[w.left[ids] > 0]
         if len(ids):
-            nlls_kernels.search(ids, chunk, cone, plan, maps)
+            careful_search.search(ids, chunk, cone, plan, maps)
 
     return work
 

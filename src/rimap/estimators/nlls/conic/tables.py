@@ -16,7 +16,7 @@ import numpy as np
 from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
-from rimap.estimators.nlls.reduced import Reduced
+from rimap.estimators.nlls.reduced_model import Reduced
 
 Floats = NDArray[np.float64]
 

@@ -1,0 +1,273 @@
+"""What every estimator does with its maps at the end: the status of each voxel that the images decide, and warnings by weight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.advice import ordered
+from rimap.arrays import at_most
+from rimap.estimators.base import as_many_as_parameters, conditioning_warnings, model_warnings
+from rimap.estimators.checks.background import Levels, background
+from rimap.estimators.checks.field_range import field_warnings
+from rimap.estimators.checks.image_counts import Census
+from rimap.estimators.checks.misfit import misfit_warnings, off_model_warnings
+from rimap.estimators.checks.missing_values import Screened, sample_of_planes
+from rimap.estimators.checks.mixtures import unexplained
+from rimap.estimators.checks.noise_floor import noise_floor_warnings
+from rimap.estimators.checks.nothing_mapped import nothing_mapped
+from rimap.estimators.checks.residual_probability import (
+    IMPROBABLE,
+    SAMPLE,
+    chance_of_residual,
+    contradicts,
+    usual_misfit,
+)
+from rimap.estimators.noise_correlation import noise_correlation, with_correlation
+from rimap.likelihood import Gaussian
+from rimap.maps import has
+from rimap.series import ParameterMaps, Status, WeightedSeries
+
+#: A residual is a contradiction only if it also exceeds this share of the voxel's signal (root mean squares over the images), also
+#: that of the best mixture of two tissues: small errors of the model and partial volume are larger than the noise of a good scan.
+LARGE = 0.08
+#: Voxels with this share of the power of the object tell what misfit is usual.
+_OF_BRIGHT = 0.25
+#: Statuses of voxels that were estimated.
+_ESTIMATED = (Status.OK, Status.AT_BOUND, Status.NOT_CONVERGED, Status.OUTSIDE_TRAINING)
+#: Voxels whose predicted signal is found at a time.
+_CHUNK = 100_000
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How an estimator fits, for what may be expected of its residuals.
+
+    Parameters
+    ----------
+    estimated
+        How many parameters of each voxel the residuals have lost: those that are free voxel by voxel.
+    farther
+        By how much χ² of a voxel may exceed that of the best fit because the estimator says so, not the images.
+    without_value
+        Parameters that keep their value in background, by name: known ones, and smooth fields that go on there.
+    """
+
+    estimated: int
+    farther: float = 0.0
+    without_value: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What a scan is like, from some planes that stand for the whole.
+
+    Parameters
+    ----------
+    levels
+        The power of the object.
+    misfit
+        By which factor the χ² of the median voxel exceeds its expectation.
+    """
+
+    levels: Levels
+    misfit: float
+
+    @classmethod
+    def of(cls, census: Census, maps: ParameterMaps, fit: Fit) -> Usual:
+        """Return it from the census of the images of maps."""
+        power, status, residual, noise = census.power, maps.status, maps.residual, maps.noise
+        sigma: Any = np.nan if noise is None or noise.sigma is None else noise.sigma
+        planes = _planes_of(census)
+        if planes is not None:
+            power, status = power[..., planes], status[..., planes]
+            residual = None if residual is None else residual[..., planes]
+            sigma = sigma if np.ndim(sigma) == 0 else np.asarray(sigma)[..., planes]
+        some = has(status, _ESTIMATED)
+        estimated = power.reshape(-1) if some.all() else power[some]
+        levels = Levels(at_most(estimated, SAMPLE))
+        N, misfit = maps.model.n_images, 1.0
+        free = N - fit.estimated
+        if residual is not None and free > 0 and not np.isnan(sigma).all():
+            good = at_most(np.flatnonzero(some & (power > _OF_BRIGHT * levels.bright)), SAMPLE)
+            sigma = np.asarray(sigma, float)
+            sigma = sigma if sigma.ndim == 0 else sigma.reshape(-1)[good]
+            squares = N * residual.reshape(-1)[good].astype(float) ** 2
+            misfit = usual_misfit(np.maximum(squares - fit.farther * sigma**2, 0), sigma, free)
+        return cls(levels, misfit)
+
+
+def _planes_of(census: Census) -> Any:
+    """Return the planes of a volume that stand for the whole, `None` if that takes every voxel."""
+    shape = census.shape
+    if len(shape) < 3 or shape[2] == 1:
+        return None
+    planes = sample_of_planes(shape)
+    power = census.power[..., planes]
+    return planes if len(planes) < shape[2] and (np.isfinite(power) & (power > 0)).any() else None
+
+
+def with_statuses(
+    series: WeightedSeries,
+    maps: ParameterMaps,
+    fit: Fit,
+    usual: Usual | None = None,
+    doubtful: NDArray[np.bool_] | None = None,
+    census: Census | None = None,
+) -> tuple[ParameterMaps, NDArray[np.bool_]]:
+    """Return maps whose background is no signal, and in which voxels that do not follow the model say so.
+
+    Background has no value. A voxel that does not follow the model keeps its value.
+
+    Parameters
+    ----------
+    series
+        The images of the maps.
+    maps
+        With their noise.
+    fit
+        How they were fitted.
+    usual
+        Of a slab: that of the whole.
+    doubtful
+        (*X), voxels whose images hold wrong values.
+    census
+        Of the images, if it is known.
+
+    Returns
+    -------
+    The maps, and which voxels (*X) are background, also beside the mask.
+    """
+    status = has(maps.status, _ESTIMATED)
+    if not status.any():
+        return maps, np.zeros(maps.status.shape, bool)
+    census = census or Census.of(series.images)
+    usual = usual or Usual.of(census, maps, fit)
+    sigma: Any = np.nan if maps.noise is None or maps.noise.sigma is None else maps.noise.sigma
+    air = np.zeros(status.shape, bool)
+    if series.model.amplitudes:  # without one (UNIT1) a value near zero is as good as any
+        air = background(
+            census, sigma, signed=series.model.is_signed, usable=_usable(series, maps, census), levels=usual.levels
+        )
+    if maps.sigma_source == "given" and not (status & ~air).any():
+        air = np.zeros(status.shape, bool)  # such a σ is wrong, and a scan of air alone is no scan
+    maps = _without(maps, air & status, fit.without_value)
+    off = _off_model(series, maps, sigma, fit, usual.misfit, census)
+    if doubtful is not None:
+        off |= doubtful & has(maps.status, (Status.OK, Status.AT_BOUND))
+    if not off.any():
+        return maps, air
+    new = maps.status.copy()
+    new[off] = Status.OFF_MODEL
+    return replace(maps, status=new), air
+
+
+def warnings_for(
+    series: WeightedSeries,
+    maps: ParameterMaps,
+    fit: Fit,
+    found: Iterable[str] = (),
+    air: NDArray[np.bool_] | None = None,
+    census: Census | None = None,
+) -> tuple[str, ...]:
+    """Return all warnings about maps, the heaviest first; `found` are those that the estimator has to add."""
+    census = census or Census.of(series.images)
+    return ordered(
+        (
+            *model_warnings(series.model),
+            *found,
+            *field_warnings(series, maps, census),
+            *as_many_as_parameters(series.model, fit.estimated),
+            *conditioning_warnings(series, maps),
+            *noise_floor_warnings(series, maps),
+            *misfit_warnings(series, maps, fit.estimated, air, census),
+            *off_model_warnings(maps),
+            *nothing_mapped(series, maps),
+        )
+    )
+
+
+def judged(screen: Screened, maps: ParameterMaps, fit: Fit, found: Iterable[str] = ()) -> ParameterMaps:
+    """Return the maps of a series with their statuses and all warnings."""
+    series, missing, census = screen
+    maps, air = with_statuses(series, maps, fit, doubtful=missing.doubtful, census=census)
+    found = (*found, *missing.advice(series.model))
+    maps = replace(maps, warnings=warnings_for(series, maps, fit, found, air, census))
+    return with_correlation(maps, noise_correlation(series, maps, fit.estimated))
+
+
+def _usable(series: WeightedSeries, maps: ParameterMaps, census: Census) -> NDArray[np.bool_]:
+    """Return the voxels (*X) whose images are finite, also beside a mask: they are neighbours."""
+    finite = ~has(maps.status, (Status.NOT_FINITE, Status.OUTSIDE_MASK))
+    if series.mask is None:
+        return finite
+    return np.asarray(finite | (~series.mask & np.isfinite(census.power)))
+
+
+def _without(maps: ParameterMaps, where: NDArray[np.bool_], kept: tuple[str, ...]) -> ParameterMaps:
+    """Return the maps without values in background."""
+    if not where.any():
+        return maps
+    status, kappa, at = maps.status.copy(), maps.kappa.copy(), np.flatnonzero(where)
+    status[where] = Status.NO_SIGNAL
+    for q, p in enumerate(maps.model.parameters):
+        if p.name not in kept:
+            kappa[q].reshape(-1)[at] = np.nan
+    changed: dict[str, Any] = {}
+    for name in ("sd_kappa", "residual", "covariance"):
+        values = getattr(maps, name)
+        if values is not None:
+            changed[name] = values.copy()
+            changed[name].reshape(-1, where.size)[:, at] = np.nan
+    return replace(maps, status=status, kappa=kappa, **changed)
+
+
+def _off_model(
+    series: WeightedSeries, maps: ParameterMaps, sigma: Any, fit: Fit, usual: float, census: Census
+) -> NDArray[np.bool_]:
+    """Return the voxels (*X) whose residual is improbable for σ, unusual in this scan, and large."""
+    none = np.zeros(maps.status.shape, bool)
+    N = series.model.n_images
+    free = N - fit.estimated
+    if maps.residual is None or free < 1 or not np.isfinite(sigma).any():
+        return none
+    at = np.flatnonzero(np.square(maps.residual, dtype=float) > LARGE**2 * (free / N) * census.power)
+    at = at[has(maps.status.reshape(-1)[at], (Status.OK, Status.AT_BOUND))]
+    if not len(at):
+        return none
+    s = np.asarray(sigma, float)
+    s = s if s.ndim == 0 else s.reshape(-1)[at]
+    squares = N * np.asarray(maps.residual, float).reshape(-1)[at] ** 2
+    off = contradicts(np.maximum(squares - fit.farther * s**2, 0), s, free, usual=usual)
+    if maps.noise is not None and not isinstance(maps.noise, Gaussian):
+        at, off, s = at[off], off[off], s if np.ndim(s) == 0 else s[off]
+        off &= _far_from_mean(series, maps, at, s, fit, free)
+    at = at[off]
+    at = at[unexplained(series, maps, at) > LARGE**2]
+    out = none.reshape(-1)
+    out[at] = True
+    return out.reshape(none.shape)
+
+
+def _far_from_mean(
+    series: WeightedSeries, maps: ParameterMaps, at: NDArray[np.intp], sigma: Any, fit: Fit, free: int
+) -> NDArray[np.bool_]:
+    """Return which voxels `at` are as improbable about what the noise model expects: a magnitude exceeds its signal."""
+    found = np.zeros(len(at), bool)
+    noise = maps.noise
+    assert noise is not None
+    kappa = maps.kappa.reshape(len(maps.kappa), -1)
+    for i in range(0, len(at), _CHUNK):
+        some = at[i : i + _CHUNK]
+        here = sigma if np.ndim(sigma) == 0 else sigma[i : i + _CHUNK]
+        S = np.stack([image[np.unravel_index(some, maps.status.shape)] for image in series.images]).astype(float)
+        mean = type(noise)(sigma=here).mean(series.model.signal(kappa[:, some].astype(float)))
+        squares = ((S - mean) ** 2).sum(0)
+        found[i : i + _CHUNK] = (
+            chance_of_residual(np.maximum(squares - fit.farther * here**2, 0), here, free) < IMPROBABLE
+        )
+    return found

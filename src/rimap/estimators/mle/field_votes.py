@@ -1,0 +1,77 @@
+"""Which voxels have a say in a smooth field: none that contradicts the model, and little one that contradicts its neighbours.
+
+The field is determined by all voxels together, so a voxel that the model does not describe (a wrapped integer, a wrong sign,
+metal) would move it for all others. A voxel whose residual is improbable whatever its field contradicts the model: it has no
+say. A voxel that asks for another field than its neighbours, by many standard deviations, has the say of a voxel that asks for
+a few, or none (weights as Huber's, found again at each solution).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rimap.estimators.checks.residual_probability import contradicts, usual_misfit
+from rimap.estimators.mle.field import Box
+from rimap.estimators.mle.voxels import Fit, Voxels
+
+Array = NDArray[np.float64]
+
+#: The chance below which a residual takes a voxel its say: noise alone must not, in a whole volume.
+LIMIT = 1e-7
+#: Newton steps with which a voxel looks for its own field, and values of the field that it tries then.
+STEPS, VALUES = 3, 9
+#: How many times more than usual the field that a voxel asks for may be off before it has less say, and before it has none.
+LESS, NONE = 4.0, 8.0
+#: What is usual, in standard deviations, is that of the voxels over three times the distance to which the field is smoothed, each
+#: counted as no more than `MOST`: where the field is smoothed too much many are off alike, and a few odd ones do not decide.
+WIDER, MOST = 100.0, 10.0
+
+
+def follow_the_model(data: Voxels, fit: Fit, bounds: tuple[float, float], free: int) -> tuple[NDArray[np.bool_], float]:
+    """Return which voxels (V) follow the model for some field of their own, and by which factor χ² is too large throughout.
+
+    Parameters
+    ----------
+    fit
+        For any field: whether a voxel contradicts the model does not depend on that of its neighbours.
+    free
+        Degrees of freedom of a voxel with a field of its own.
+    """
+    least = data.least
+    squares = 2 * (fit.f - least) - _gain(fit)
+    doubtful = np.flatnonzero(contradicts(squares, 1.0, free, limit=LIMIT))
+    if len(doubtful):
+        some, own = data.some(doubtful), fit.of(doubtful)
+        for _ in range(STEPS):
+            ahead = np.where(own.w > 0, -own.g / np.maximum(own.w, 1e-12), -0.1 * np.sign(own.g) * np.ptp(bounds))
+            new = some.fit(np.clip(own.F + ahead, *bounds), own)
+            own = new.where(new.f < own.f, own)
+        lowest = own.f
+        for value in np.linspace(*bounds, VALUES):
+            new = some.fit(np.full(len(some), value), None)
+            lowest = np.minimum(lowest, new.f - 0.5 * _gain(new))
+        squares[doubtful] = 2 * (lowest - least[doubtful])
+    return ~contradicts(squares, 1.0, free, limit=LIMIT), usual_misfit(squares, 1.0, free)
+
+
+def _gain(fit: Fit) -> Array:
+    """Return by how much χ² (V) falls if each voxel takes the field that it asks for, to second order."""
+    return np.where(fit.w > 0, fit.g**2 / np.maximum(fit.w, 1e-12), 0.0)
+
+
+def say_among_neighbours(box: Box, fit: Fit, penalty: float) -> Array:
+    """Return the weights (V) of voxels by how far the field is from what each asks for, relative to what is usual around it.
+
+    Parameters
+    ----------
+    fit
+        Without weights, at the solution for the `penalty`.
+    """
+    w = np.maximum(fit.w, 0.0)
+    mean = float(w.mean())
+    if not mean > 0:
+        return np.ones(len(w))
+    off = np.abs(fit.g) / np.sqrt(np.maximum(w, 0.05 * mean))
+    usual = np.sqrt(np.maximum(box.around_each(np.minimum(off, MOST) ** 2, WIDER * penalty, mean), 1.0))
+    return np.where(off > NONE * usual, 0.0, np.minimum(1.0, LESS * usual / np.maximum(off, 1e-12)))

@@ -1,0 +1,391 @@
+"""Numba kernels of the careful search, a voxel at a time: what `climb_kernels` leaves, and images with negative values.
+
+`tables` has the geometry, `search` the method.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from rimap.estimators.nlls.conic.finish_kernels import finish_one, residual_of
+from rimap.estimators.nlls.conic.kernel_arguments import Around, Chunk, Cone, Found, Maps, Plan, Profile
+from rimap.estimators.nlls.conic.polynomials import (
+    INSIDE,
+    KINK,
+    LANES,
+    LOWER,
+    UPPER,
+    Array,
+    combine,
+    compiled,
+    poly0,
+    poly1,
+)
+from rimap.estimators.nlls.conic.scan_kernels import FLIPS, KEY, VOXEL, best_of, gather, other_flips, scan_block
+
+
+@compiled(fast=True)
+def _sign(row: Array, order: Array, k: int, s: Array) -> None:
+    """Write the images with the first k of `order` flipped to s."""
+    N = row.shape[0]
+    for m in range(k):
+        s[order[m]] = -row[order[m]]
+    for m in range(k, N):
+        s[order[m]] = row[order[m]]
+
+
+@compiled()
+def _edges(low: Array, high: Array, bound: Array, kinks: bool, t: float, e: Array) -> None:
+    """Write lower and upper edge of a sector at θ, each with its derivative, to `e` (8,).
+
+    `low` and `high` (16,) are cosine and sine (of any length); `bound` (16,) is the edge of the box: no sector reaches
+    beyond it.
+    """
+    if not kinks:
+        e[0], e[1], e[2], e[3] = 1.0, 0.0, 0.0, 0.0
+        e[4], e[5] = poly1(bound, 0, t)
+        e[6], e[7] = poly1(bound, 8, t)
+        return
+    e[0], e[1] = poly1(low, 0, t)
+    e[2], e[3] = poly1(low, 8, t)
+    e[4], e[5] = poly1(high, 0, t)
+    e[6], e[7] = poly1(high, 8, t)
+    bx, bx1 = poly1(bound, 0, t)
+    by, by1 = poly1(bound, 8, t)
+    if e[4] * by - e[6] * bx < 0:
+        e[4], e[5], e[6], e[7] = bx, bx1, by, by1
+
+
+@compiled()
+def _value(c: Array, low: Array, high: Array, bound: Array, kinks: bool, t: float, e: Array, out: Array) -> None:
+    """Write (squared length, half its derivative, x, y, 0 inside | 1 lower | 2 upper edge) of the projection on a sector."""
+    x, x1 = poly1(c, 0, t)
+    y, y1 = poly1(c, 8, t)
+    _edges(low, high, bound, kinks, t, e)
+    out[0] = out[1] = out[2] = out[3] = 0.0
+    out[4] = 1.0
+    if kinks and e[0] * e[6] - e[2] * e[4] < 0:  # no B within its bounds makes the images change sign so
+        return
+    if e[0] * y - e[2] * x > 0 and x * e[6] - y * e[4] > 0:
+        out[0], out[1], out[2], out[3], out[4] = x * x + y * y, x * x1 + y * y1, x, y, 0.0
+        return
+    for i in range(0, 8, 4):
+        ux, ux1, uy, uy1 = e[i], e[i + 1], e[i + 2], e[i + 3]
+        w, q = x * ux + y * uy, ux * ux + uy * uy
+        if w > 0 and w * w > out[0] * q:
+            w1, q1 = x1 * ux + x * ux1 + y1 * uy + y * uy1, 2 * (ux * ux1 + uy * uy1)
+            out[0], out[1] = w * w / q, (w / q) * (w1 - 0.5 * w * q1 / q)
+            out[2], out[3], out[4] = w * ux / q, w * uy / q, 1.0 + i / 4
+
+
+@compiled()
+def _ascend(s: Array, j: int, n_low: int, n_high: int, cone: Around, bufs: Array, out: Array) -> None:
+    """Climb from node j to the maximum over T of the projection on a sector of the cone; the signs of s stay.
+
+    The sector lies between the zero crossings of the images n_low and n_high, -1 for the edges of the cone. Writes
+    (squared length, node, θ, x, y, place, whether T is at a bound) to `out`.
+    """
+    basis, scalars, limits = cone.basis, cone.scalars, cone.limits
+    J = limits.shape[0]
+    c, low, high, bound, e, now, then = bufs[0], bufs[1], bufs[2], bufs[3], bufs[4], bufs[5], bufs[6]
+    direction = 0
+    F_before = -1.0
+    for _ in range(2 * J):
+        combine(basis[j], s, c)
+        bound[:8] = scalars[j, 0]
+        bound[8:] = scalars[j, 1]
+        low[:] = 0.0
+        low[0] = 1.0
+        high[:] = bound
+        if n_low >= 0:
+            low[:8] = -basis[j, n_low, 8:]
+            low[8:] = basis[j, n_low, :8]
+        if n_high >= 0:
+            high[:8] = -basis[j, n_high, 8:]
+            high[8:] = basis[j, n_high, :8]
+        kinks = n_high >= 0 or n_low >= 0
+        _value(c, low, high, bound, kinks, 0.0, e, now)
+        if now[0] < F_before:  # a step too far
+            break
+        F_before = now[0]
+        out[0], out[1], out[2], out[3], out[4], out[5], out[6] = now[0], j, 0.0, now[2], now[3], now[4], 0.0
+        g = now[1]
+        side = 1 if g > 0 else 0
+        if g == 0.0:
+            break
+        end = limits[j, side]
+        if end == 0.0:
+            out[6] = 1.0
+            break
+        _value(c, low, high, bound, kinks, end, e, then)
+        toward = 1 if side else -1
+        if then[1] * g > 0 and then[0] > now[0] and direction != -toward:
+            j += toward
+            direction = toward
+            continue
+        # The maximum lies between θ = 0 and `end`: bisection and false position in turn.
+        a, b, ga, gb = 0.0, end, g, then[1]
+        if ga * gb > 0:
+            gb = -ga
+        kept = 0
+        for i in range(60):
+            mid = (a * gb - b * ga) / (gb - ga) if i < 40 else 0.5 * (a + b)
+            if not min(a, b) < mid < max(a, b):
+                mid = 0.5 * (a + b)
+            _value(c, low, high, bound, kinks, mid, e, now)
+            if now[0] > out[0]:
+                out[0], out[2], out[3], out[4], out[5] = now[0], mid, now[2], now[3], now[4]
+            if now[0] == 0.0:
+                now[1] = -1e-3 * ga
+            if abs(now[1]) < 1e-12 * now[0]:
+                break
+            if now[1] * ga > 0:  # the end that stays counts half: the Illinois variant of false position
+                a, ga = mid, now[1]
+                gb = 0.5 * gb if kept == 1 else gb
+                kept = 1
+            else:
+                b, gb = mid, now[1]
+                ga = 0.5 * ga if kept == 2 else ga
+                kept = 2
+            if abs(b - a) < 1e-9:
+                break
+        break
+    if out[5] == 1.0 and n_low >= 0:
+        out[5] = KINK
+    if out[5] == 2.0 and n_high >= 0:
+        out[5] = KINK
+
+
+@compiled()
+def _could_surpass(out: Array, s: Array, j: int, cone: Around, bufs: Array) -> bool:
+    """Tell whether the signs s, at the T of `out`, come near enough to its squared length to be worth a climb."""
+    basis, scalars, limits = cone.basis, cone.scalars, cone.limits
+    c, low, high, e, now = bufs[0], bufs[1], bufs[2], bufs[4], bufs[5]
+    combine(basis[j], s, c)
+    low[:] = 0.0
+    low[0] = 1.0
+    high[:8] = scalars[j, 0]
+    high[8:] = scalars[j, 1]
+    _value(c, low, high, high, False, out[2], e, now)
+    best = worst = now[0]
+    for side in range(2):  # its value at the ends of the node's range, and halfway
+        for part in range(1, 3):
+            _value(c, low, high, high, False, limits[j, side] * part / 2, e, now)
+            best, worst = max(best, now[0]), min(worst, now[0])
+    return bool(best + 0.1 * (best - worst) > out[0])
+
+
+@compiled()
+def _settle(row: Array, s: Array, at: tuple[int, int], exact: bool, cone: Around, plan: Plan, bufs: Array, out: Array) -> None:  # fmt: skip
+    """Climb from (node, flips), then with up to `span` flips more or fewer as long as that helps."""
+    order, flips, span, N = cone.order, plan.flips, plan.span, row.shape[0]
+    j, k = at
+    trial = bufs[7]
+    _sign(row, order[j], k, s)
+    below, above = order[j, k - 1] if exact and k > 0 else -1, order[j, k] if exact and k < flips else -1
+    _ascend(s, j, below, above, cone, bufs, out)
+    if not flips:
+        return
+    home, tried = k, 0
+    for _ in range(2 * N):
+        moved = False
+        for step in range(2 * span):
+            change = -1 - step // 2 if step % 2 else 1 + step // 2
+            k = home + change
+            if k < 0 or k > N or change == -tried:
+                continue
+            i = int(out[1])
+            _sign(row, order[i], k, s)
+            if not exact and not _could_surpass(out, s, i, cone, bufs):
+                continue
+            below, above = order[i, k - 1] if exact and k > 0 else -1, order[i, k] if exact and k < flips else -1
+            _ascend(s, i, below, above, cone, bufs, trial)
+            if trial[0] > out[0] * (1 + 1e-14):
+                out[:7] = trial[:7]
+                home, tried, moved = k, change, True
+                break
+        if not moved:
+            break
+
+
+@compiled()
+def _profile(S: Array, j: int, theta: float, cone: Around, flips: int, scratch: Profile, out: Array) -> None:
+    """Write the best (squared length, x, y, place, flips) over A and B for one T and images S of any sign.
+
+    Between two flips the signs are those of the model, so each sector of the cone is a linear problem of its own.
+    """
+    basis, order, perm, u0, u1 = cone.basis[j], cone.order[j], scratch.perm, scratch.first, scratch.second
+    ex, ey = poly0(cone.scalars[j, 0], 0, theta), poly0(cone.scalars[j, 1], 0, theta)
+    N = basis.shape[0]
+    x = y = 0.0
+    for n in range(N):
+        u0[n] = poly0(basis[n], 0, theta)
+        u1[n] = poly0(basis[n], 8, theta)
+        x += u0[n] * S[n]
+        y += u1[n] * S[n]
+        perm[n] = order[n]
+    if theta != 0.0:
+        for i in range(1, N):  # by u₁/u₀: sorted but for crossings
+            p, m = perm[i], i - 1
+            while m >= 0 and u1[perm[m]] * u0[p] > u1[p] * u0[perm[m]]:
+                perm[m + 1] = perm[m]
+                m -= 1
+            perm[m + 1] = p
+    out[:] = 0.0
+    if x > 0:
+        out[0], out[1], out[3] = x * x, x, LOWER
+    lx, ly = 1.0, 0.0
+    for k in range(flips + 1):
+        final = k == flips
+        hx, hy = ex, ey
+        if not final:
+            n = perm[k]
+            norm = math.hypot(u0[n], u1[n])
+            if norm > 0:
+                hx, hy = -u1[n] / norm, u0[n] / norm
+            else:
+                hx, hy = lx, ly
+            if hx * ey - hy * ex <= 0:  # beyond the upper bound of B
+                hx, hy, final = ex, ey, True
+        if lx * y - ly * x > 0 and x * hy - y * hx > 0 and x * x + y * y > out[0]:
+            out[0], out[1], out[2], out[3], out[4] = x * x + y * y, x, y, INSIDE, k
+        w = x * hx + y * hy
+        if w > 0 and w * w > out[0]:
+            out[0], out[1], out[2], out[3], out[4] = w * w, w * hx, w * hy, UPPER if final else KINK, k
+        if final:
+            break
+        x -= 2 * u0[n] * S[n]
+        y -= 2 * u1[n] * S[n]
+        lx, ly = hx, hy
+
+
+@compiled()
+def _search_all(row: Array, cone: Around, flips: int, scratch: Profile, bufs: Array, out: Array) -> None:
+    """Maximise the exact profile over T by a dense scan: the last resort, where the order of the flips changes."""
+    fine, J, limits = 12, cone.limits.shape[0], cone.limits
+    p = bufs[0]
+    out[0] = -1.0
+    for j in range(J - 1):
+        for i in range(fine + (j == J - 2)):
+            theta = limits[j, 1] * i / fine
+            _profile(row, j, theta, cone, flips, scratch, p)
+            if p[0] > out[0]:
+                out[0], out[1], out[2], out[3], out[4], out[5] = p[0], j, theta, p[1], p[2], p[3]
+    j, centre, span = int(out[1]), out[2], limits[int(out[1]), 1] / fine
+    while span > 1e-9:
+        for side in range(-1, 2, 2):
+            theta = min(max(centre + side * span, limits[j, 0]), limits[j, 1])
+            _profile(row, j, theta, cone, flips, scratch, p)
+            if p[0] > out[0]:
+                out[0], out[2], out[3], out[4], out[5] = p[0], theta, p[1], p[2], p[3]
+        if out[2] == centre:
+            span *= 0.5
+        centre = out[2]
+    theta = out[2]
+    out[6] = 1.0 if (j == 0 and theta <= 0.0) or (j == J - 2 and theta >= limits[j, 1]) else 0.0
+
+
+@compiled()
+def settle(tasks: Array, n: int, chunk: Chunk, cone: Cone, plan: Plan) -> None:
+    """Do n tasks of `climb_kernels` with care; keep what is better than `best`."""
+    best, N = chunk.best, cone.around.basis.shape[1]
+    row, s, bufs, trial = np.zeros(N), np.zeros(N), np.zeros((8, 16)), np.zeros(16)
+    for i in range(n):
+        voxel = tasks[i, VOXEL]
+        row[:] = chunk.rows[voxel]
+        _settle(row, s, (tasks[i, KEY] // 2, tasks[i, FLIPS]), False, cone.around, plan, bufs, trial)
+        if trial[0] > best[voxel, 0]:
+            best[voxel, :7] = trial[:7]
+
+
+@compiled()
+def search(ids: Array, chunk: Chunk, cone: Cone, plan: Plan, maps: Maps) -> None:
+    """Fit the voxels `ids` of the chunk with care, and write what `finish_kernels` writes."""
+    rows, scale, voxels, flips = chunk.rows, chunk.scale, chunk.voxels, plan.flips
+    basis, reach, last = cone.around.basis, cone.reach, cone.nodes.last
+    kappa, sd, residual, status = maps.kappa, maps.sd, maps.residual, maps.status
+    J, N, Q = cone.scale.t.shape[0], basis.shape[1], kappa.shape[0]
+    S = np.zeros((N + 1, LANES), np.float32)
+    W = np.zeros(5 * LANES, np.float32)
+    P, K = np.zeros((J, LANES), np.float32), np.zeros((J, LANES), np.float32)
+    power, top, flipped = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
+    low = np.zeros(LANES, np.float32)
+    where, rivals, here = np.zeros(LANES, np.int32), np.zeros(LANES, np.int32), np.zeros(LANES, np.int64)
+    row, s, perm = np.zeros(N), np.zeros(N), np.zeros(N + 2, np.int64)
+    found, scratch = Found(top, flipped, where, rivals), Profile(perm, np.zeros(N), np.zeros(N))
+    bufs, best, trial, p = np.zeros((8, 16)), np.zeros(16), np.zeros(16), np.zeros(16)
+    k_out, sd_out = np.zeros(Q), np.zeros(Q)
+    for b in range(0, ids.shape[0], LANES):
+        m = min(LANES, ids.shape[0] - b)
+        for v in range(LANES):
+            here[v] = ids[b + v] if v < m else -1
+        gather(rows, here, flips > 0, S)
+        for v in range(LANES):
+            power[v] = np.float32(0)
+        for n in range(N):
+            for v in range(LANES):
+                power[v] += S[n, v] * S[n, v]
+        scan_block(S, cone.nodes, flips, reach, W, P, K, low)
+        best_of(P, K, reach, power, max(N - Q, 1), found)
+        for v in range(m):
+            i = voxels[here[v]]
+            total, negative = 0.0, 0.0
+            for n in range(N):
+                value = float(rows[here[v], n])
+                row[n] = value
+                total += value * value
+                negative += min(value, 0.0) * value
+            exact = flips > 0 and negative > 0
+            threshold = float(power[v])
+            if exact:
+                threshold -= 4 * negative
+            best[0] = -1.0
+            j = int(where[v])
+            first, turns = j, int(flipped[v])
+            # The best node, then any rival: the nodes are walked from the best one on.
+            for turn in range(J if rivals[v] > 1 or exact else 1):
+                j = first + turn if first + turn < J else first + turn - J
+                k = int(K[j, v])
+                if turn:
+                    pj = P[j, v]
+                    if pj * (1 + 4 * reach[j]) < threshold:
+                        continue
+                    peak = (j == 0 or P[j - 1, v] <= pj) and (j == J - 1 or P[j + 1, v] <= pj)
+                    if not (peak or k != turns or exact):
+                        continue
+                if exact:
+                    if P[j, v] * (1 + 4 * reach[j]) < best[0]:  # what is clipped at zero fits no worse
+                        continue
+                    _profile(row, j, 0.0, cone.around, flips, scratch, p)
+                    _settle(row, s, (j, int(p[4])), True, cone.around, plan, bufs, trial)
+                    if trial[0] > best[0]:
+                        best[:7] = trial[:7]
+                    continue
+                _settle(row, s, (j, k), False, cone.around, plan, bufs, trial)
+                if trial[0] > best[0]:
+                    best[:7] = trial[:7]
+                if flips and rivals[v] > 1:  # flips that are far apart may do nearly as well
+                    need = threshold / (1 + 4 * reach[j])
+                    others = other_flips(rows[here[v]], j, k, min(flips, last[j]), need, cone.nodes, perm)
+                    for o in range(others):
+                        _settle(row, s, (j, perm[o]), False, cone.around, plan, bufs, trial)
+                        if trial[0] > best[0]:
+                            best[:7] = trial[:7]
+            fit = best[0]
+            if exact:  # the signs that were assumed against those of the model
+                j, theta = int(best[1]), best[2]
+                fit = total
+                for n in range(N):
+                    f = best[3] * poly0(basis[j, n], 0, theta) + best[4] * poly0(basis[j, n], 8, theta)
+                    fit -= (row[n] - abs(f)) ** 2
+                if fit < best[0] - 1e-9 * total:
+                    _search_all(row, cone.around, flips, scratch, bufs, best)
+                    fit = best[0]
+            best[0], size = fit, scale[here[v]]
+            status[i] = finish_one(best, cone.scale, plan, size, k_out, sd_out)
+            for q in range(Q):
+                kappa[q, i] = k_out[q]
+                sd[q, i] = sd_out[q]
+            residual[i] = residual_of(rows[here[v]], basis[int(best[1])], best, total, flips) * size

@@ -1,0 +1,325 @@
+"""Which files make a series: `find_series` for all, `read` for one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rimap.errors import InputError
+from rimap.io.b1 import is_b1
+from rimap.io.bids import (
+    BidsName,
+    absolute,
+    is_nifti,
+    map_suffixes,
+    model_of_suffix,
+    models,
+    natural,
+    nifti_files,
+    same_label,
+    strip_nii,
+)
+from rimap.io.grouping import numbering, series_of, series_of_some
+from rimap.io.loose_files import loose_series
+from rimap.io.nifti import header_and_data
+from rimap.io.search_result import Found, LeftOut
+from rimap.io.series_files import SeriesFiles
+from rimap.io.unreadable_formats import how_to_convert, is_par, refuse_device
+
+#: Suffixes of images that are no images of a series, besides those of maps.
+_NO_IMAGES = ("mask", "dseg", "labels")
+
+
+def find_series(
+    inputs: Path | str | Sequence[Path | str],
+    *,
+    participant_labels: Sequence[str] = (),
+    sessions: Sequence[str] = (),
+    runs: Sequence[str] = (),
+    sequence: str | None = None,
+    series: Sequence[str] = (),
+) -> list[SeriesFiles]:
+    """Return every series that the inputs hold.
+
+    Parameters
+    ----------
+    inputs
+        Folders (a BIDS data set, a part of one, loose files, or DICOM), 4-D NIfTI files, the 3-D NIfTI files of a series, or
+        DICOM files. One file of a BIDS series stands for all of it; several stand for themselves.
+    participant_labels, sessions, runs
+        Only these, with or without ``sub-``, ``ses-``, ``run-``; all if empty.
+    sequence
+        A signal model by name: only its series; for loose files, what they are.
+    series
+        Of DICOM: numbers of the series to map, several joined by commas for one made of several. The only one if empty.
+
+    Raises
+    ------
+    InputError
+        If an input is missing or holds no series, a label is not there, or files that should be a series cannot be one.
+        `find` returns the other series then.
+    """
+    found = find(
+        inputs,
+        participant_labels=participant_labels,
+        sessions=sessions,
+        runs=runs,
+        sequence=sequence,
+        series=series,
+    )
+    if found.refused:
+        raise found.refused[0][1]
+    return list(found.series)
+
+
+def find(
+    inputs: Path | str | Sequence[Path | str],
+    *,
+    participant_labels: Sequence[str] = (),
+    sessions: Sequence[str] = (),
+    runs: Sequence[str] = (),
+    sequence: str | None = None,
+    series: Sequence[str] = (),
+) -> Found:
+    """Return every series that the inputs hold, what was refused, and what was left out; the parameters are those of `find_series`.
+
+    Raises
+    ------
+    InputError
+        If an input is missing or holds no series at all, or a label is not there.
+    """
+    paths = [Path(p) for p in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
+    if not paths:
+        raise InputError("no input: give a BIDS folder, a 4-D NIfTI file or several 3-D ones.")
+    if sequence is not None and sequence not in models():
+        raise InputError(f"no sequence {sequence!r}; rimap has {', '.join(sorted(models()))}.")
+    wanted = {
+        "sub": [_label("sub", s) for s in participant_labels],
+        "ses": [_label("ses", s) for s in sessions],
+        "run": [_label("run", s) for s in runs],
+    }
+    found = _of_inputs(paths, wanted["sub"], sequence, series)
+    for entity, labels in wanted.items():
+        for label in labels:
+            _check_label(entity, label, found, paths[0])
+    matching = [
+        s
+        for s in found.series
+        if all(not labels or any(same_label(e, s.entities.get(e), x) for x in labels) for e, labels in wanted.items())
+    ]
+    if sequence is not None:
+        of_sequence = [replace(s, sequence=sequence) for s in matching if s.can_be(sequence)]
+        if matching and not of_sequence and not found.refused:
+            raise InputError(
+                f"no series of --sequence {sequence} in {paths[0]}; there are {_listing(matching)}. Leave --sequence out."
+            )
+        matching = of_sequence
+    if not matching:
+        if found.refused:
+            raise found.refused[0][1]
+        raise InputError(f"no series in {paths[0]} has all of the labels that were asked for.")
+    return replace(found, series=tuple(matching))
+
+
+def _of_inputs(paths: Sequence[Path], subjects: Sequence[str], sequence: str | None, series: Sequence[str]) -> Found:
+    """Return all series of all inputs, whatever their session and run."""
+    found: list[SeriesFiles] = []
+    refused: list[tuple[str, InputError]] = []
+    left_out: list[LeftOut] = []
+    loose: list[Path] = []
+    named: list[Path] = []
+    dicom, others = _apart(paths, always=bool(series))
+    if dicom:
+        from rimap.io.dicom import find_dicom
+
+        of_dicom, unfit = find_dicom(dicom, series=series, sequence=sequence)
+        found += of_dicom
+        refused += unfit
+    elif series:
+        raise InputError("--series is for DICOM; there is none. Leave it out.")
+    for path in others:
+        if path.is_dir():
+            inside = _in_folder(path, subjects, sequence)
+            found += inside.series
+            refused += inside.refused
+            left_out += inside.left_out
+        elif not path.exists():
+            raise InputError(f"{path}: there is no such file or folder.")
+        elif is_par(path):
+            from rimap.io.par_rec import convert_par
+
+            found += convert_par(path, sequence)
+        elif not is_nifti(path):
+            refuse_device(path)
+            known = how_to_convert(path)
+            raise InputError(known or f"{path} is neither NIfTI (.nii or .nii.gz) nor DICOM.")
+        elif numbering(path, sequence) is not None:
+            named.append(path)
+        else:
+            loose.append(header_and_data(path)[1])
+    some = series_of_some(named, sequence)
+    more, unused = loose_series(list(dict.fromkeys(loose)), sequence)
+    refused += some.refused
+    left_out += [*some.left_out, *unused]
+    return Found(tuple(_unique([*found, *some.series, *more])), tuple(refused), tuple(left_out))
+
+
+def _check_label(entity: str, label: str, found: Found, where: Path) -> None:
+    """Refuse a label that no series has.
+
+    Raises
+    ------
+    InputError
+        Naming those that are there.
+    """
+    if any(same_label(entity, s.entities.get(entity), label) for s in found.series):
+        return
+    if any(f"{entity}-{label}" in name for name, _ in found.refused):
+        return
+    there = sorted({s.entities[entity] for s in found.series if entity in s.entities})
+    having = (
+        ", ".join(f"{entity}-{x}" for x in there[:12]) + " …" * (len(there) > 12)
+        or f"no {entity}- in any name: leave that option out"
+    )
+    raise InputError(f"no series with {entity}-{label} in {where}; there is {having}.")
+
+
+def one_series(path: Path | str | Sequence[Path | str], sequence: str | None, series: str | None) -> SeriesFiles:
+    """Return the files of the one series that a path or several hold.
+
+    Raises
+    ------
+    InputError
+        Where there is not exactly one.
+    """
+    paths = [path] if isinstance(path, (str, Path)) else path
+    if not isinstance(paths, Sequence) or not all(isinstance(p, (str, Path)) for p in paths):
+        raise InputError(
+            f"read takes paths; {type(path).__name__} came. Give images in memory to rimap.WeightedSeries, with their model."
+        )
+    found = find_series(paths, sequence=sequence, series=() if series is None else (series,))
+    if len(found) > 1:
+        first = found[0].images[0]
+        raise InputError(
+            f"{len(found)} series in {path}: {_listing(found)}. Choose one by any file of it, as in "
+            f"read({str(first)!r}), or take all with find_series."
+        )
+    return found[0]
+
+
+def _listing(series: Sequence[SeriesFiles]) -> str:
+    labels = [s.label for s in series]
+    return ", ".join(labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
+
+
+def _label(entity: str, label: str) -> str:
+    return str(label).removeprefix(f"{entity}-")
+
+
+def _apart(paths: Sequence[Path], *, always: bool) -> tuple[list[Path], list[Path]]:
+    """Return the DICOM files of the inputs, and the other inputs.
+
+    A folder that holds NIfTI is one of DICOM only where DICOM is asked for (`always`).
+    """
+    from rimap.io.dicom_files import dicom_files
+
+    dicom: list[Path] = []
+    others: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            refuse_device(path)
+        may_be = path.exists() and not is_nifti(path)
+        if may_be and path.is_dir() and not always:
+            may_be = next(nifti_files(absolute(path), (), []), None) is None
+        files = dicom_files(path) if may_be else []
+        dicom += files
+        if not files:
+            others.append(path)
+    return list(dict.fromkeys(dicom)), others
+
+
+def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> Found:
+    root = absolute(folder)
+    unreadable: list[tuple[Path, str]] = []
+    files = list(nifti_files(root, subjects, unreadable)) or list(nifti_files(root, (), []))
+    refused = tuple((_subject(p, root), InputError(f"{p} cannot be read: {why}.")) for p, why in unreadable)
+    named = [f for f in files if (name := BidsName.parse(f.name)) and model_of_suffix(name.suffix, sequence)]
+    beside = _beside(root)
+    if named:
+        found = series_of(named, sequence)
+        others = [(f, _why_of_no_series(f)) for f in files if f not in named and not is_b1(f)]
+        return replace(found, refused=(*refused, *found.refused), left_out=(*found.left_out, *others, *beside))
+    here = [f for f in files if f.parent == root and not strip_nii(f).endswith((*map_suffixes(), *_NO_IMAGES))]
+    if here and not any(f.is_dir() for f in root.glob("sub-*")):
+        series, left_out = loose_series(sorted(here, key=lambda f: natural(f.name)), sequence)
+        deeper = [(f, "in a folder below the one that was given") for f in files if f.parent != root]
+        maps = [(f, "a map or a mask by its name") for f in files if f.parent == root and f not in here]
+        return Found(tuple(series), refused, (*left_out, *deeper, *maps, *beside))
+    if refused:
+        raise refused[0][1]
+    raise _nothing(folder, root, files)
+
+
+def _why_of_no_series(path: Path) -> str:
+    """Return what an image is by its name, if it is of no series."""
+    name = BidsName.parse(path.name)
+    known = {p.suffix: p.name for model in models().values() for p in model.parameters if p.given and p.suffix}
+    if name is not None and name.suffix in known:
+        return f"a map of {known[name.suffix]}, which the series that need it take"
+    return "of no series that rimap maps, by its name"
+
+
+def _nothing(folder: Path, root: Path, files: Sequence[Path]) -> InputError:
+    """Return why a folder holds no series, and what to do."""
+    if not files:
+        entries = [e for e in root.iterdir() if not e.name.startswith(".")]
+        par = next((e for e in sorted(entries) if is_par(e)), None)
+        known = next((text for e in sorted(entries) if e.is_file() and (text := how_to_convert(e))), "")
+        if par is not None:
+            known = f"Give the PAR file itself: {par}."
+        what = "holds no NIfTI file and no DICOM" if entries else "is empty"
+        return InputError(f"{folder} {what}. {known or 'Give a BIDS folder, NIfTI files or a folder of DICOM.'}")
+    from rimap.io.dicom_files import dicom_files
+
+    if dicom_files(root):  # whose folder may be named after the patient
+        return InputError(
+            "the folder holds DICOM, and NIfTI files that are no series. Name the series of DICOM with --series, or move the NIfTI "
+            "files away."
+        )
+    several = sorted({m.bids_suffix for m in models().values()} - {""})
+    known = " or ".join([", ".join(several[:-1]), several[-1]] if len(several) > 1 else several)
+    suffixes = sorted({getattr(BidsName.parse(f.name), "suffix", f.name) for f in files})
+    return InputError(
+        f"{folder} holds no {known} series (found: {', '.join(suffixes[:6])}{' …' if len(suffixes) > 6 else ''}). "
+        "Give the files of the series themselves, with --sequence."
+    )
+
+
+def _subject(path: Path, root: Path) -> str:
+    """Return the subject that a folder of a data set belongs to, for messages; its name if it is of none."""
+    inside = path.parts[len(root.parts) :]
+    return next((p for p in (*inside, *reversed(root.parts)) if p.startswith("sub-")), path.name)
+
+
+def _beside(root: Path) -> list[LeftOut]:
+    """Return the files of a folder, beside NIfTI, that hold images which are not read."""
+    from rimap.io.dicom_files import like_dicom_name, looks_like_dicom
+
+    try:
+        entries = sorted(e for e in root.iterdir() if not e.name.startswith(".") and not is_nifti(e) and e.is_file())
+    except OSError:
+        return []
+    dicom = [e for e in entries if like_dicom_name(e) and looks_like_dicom(e)]
+    others = [e for e in entries if how_to_convert(e) or is_par(e)]
+    return [
+        *((e, "DICOM beside NIfTI (name its series with --series)") for e in dicom),
+        *((e, "in a format that is not read beside NIfTI") for e in others),
+    ]
+
+
+def _unique(series: Sequence[SeriesFiles]) -> list[SeriesFiles]:
+    seen: dict[tuple[Path, ...], SeriesFiles] = {}
+    for s in series:
+        seen.setdefault(tuple(absolute(f) for f in s.images), s)
+    return list(seen.values())

@@ -1,0 +1,218 @@
+"""Which estimator maps a series, and why."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from rimap.errors import InputError, one_of
+from rimap.workflow.request import Request
+from rimap.workflow.series_options import constraints_for
+
+if TYPE_CHECKING:
+    from rimap.estimators import Estimator
+    from rimap.io import SeriesFiles
+    from rimap.signals import SignalModel
+
+#: Options of estimators that choose the one that has them, and what the command line calls them.
+_TYPED = {"lambda_B": "--lambda-b", "fixed": "--fixed", "bounds": "--bounds"}
+
+
+def default_estimator(model: type[SignalModel], options: Mapping[str, Any] = MappingProxyType({})) -> tuple[str, str]:
+    """Return the estimator that maps series of a model if the user names none, and why.
+
+    A network that ships and has passed its tests for the sequence comes first (bias at every SNR and small structures:
+    `python -m benchmarks.bench_t1 rim:universal`). Else it is the maximum likelihood if the model has a smooth field, or if its signal
+    decays along an axis of times so that late images reach the noise floor, and least squares for all others. An option that
+    belongs to one estimator takes precedence.
+    """
+    from rimap.estimators.network_files import metadata_of, passed_network, path_of
+
+    if "network" in options:
+        return metadata_of(path_of(options["network"]))["kind"], "the estimator of --network"
+    title = model.title.lower()
+    without_network = "mle" if _is_smooth(model) or _decays(model) else "nlls"
+    network = passed_network(model.name)
+    if network is not None:
+        typed = [typed for option, typed in _TYPED.items() if option in options]
+        if not typed:
+            return network.kind, f"default for {title}: network {network.name}; --estimator mle or nlls for others"
+        return without_network, f"the default for {title} that has {' and '.join(typed)}"
+    if "lambda_B" in options:
+        return "mle", f"the estimator that has {_TYPED['lambda_B']}"
+    return without_network, f"default for {title}"
+
+
+def _is_smooth(model: type[SignalModel]) -> bool:
+    """Tell whether a model has a field that is estimated as a smooth one (Eq. 2)."""
+    return any(p.smooth for p in model.parameters)
+
+
+def _decays(model: type[SignalModel]) -> bool:
+    """Tell whether the signal falls towards the noise floor of magnitude images: a positive signal along a time."""
+    from rimap.signals.base import axis_of
+
+    measured = any(p.amplitude for p in model.parameters)
+    return measured and axis_of(model).unit == "ms" and not model.changes_sign
+
+
+def chosen(request: Request, model: type[SignalModel]) -> tuple[Estimator, str]:
+    """Return the estimator of a request for series of a model, and why it is that one.
+
+    Raises
+    ------
+    InputError
+        For an option that this estimator does not have, or noise that it cannot take.
+    """
+    options = {**request.estimator_options, **constraints_for(request, model)}
+    if request.estimator is None:
+        name, why = default_estimator(model, options)
+        if request.denoise and needs_network(name) and "network" not in options:
+            name = "mle" if _is_smooth(model) or _decays(model) else "nlls"
+            why = f"default for {model.title.lower()} with --denoise"
+        if name in ("mle", "nlls"):
+            options.pop("sd_draws", None)  # they give the bound: T2 beside T1 in one data set is no reason to refuse
+    else:
+        name, why = one_of(request.estimator, estimator_names(), "--estimator"), "as requested"
+    if request.denoise and needs_network(name):
+        raise InputError(
+            f"--denoise: {name} is a network, which was trained on noise as it is acquired and averages neighbours itself. Use --estimator "
+            "mle or nlls, or leave --denoise out."
+        )
+    if name == "nlls" and (request.noise or "").strip().lower() == "rician":
+        raise InputError(
+            "--noise rician: nlls is least squares, which assumes Gaussian noise. Use --estimator mle, or leave --noise out."
+        )
+    return build(name, options, threads=request.threads), why
+
+
+def suited(request: Request, estimator: Estimator, why: str, model: SignalModel) -> tuple[Estimator, str]:
+    """Return the default estimator for a series whose settings are known, and why: another one if it cannot map the series.
+
+    What the user asked for is not replaced.
+    """
+    from rimap.estimators.checks.training_range import unsuited
+    from rimap.estimators.network_files import default_network, for_model, metadata_of, path_of
+
+    options = {**request.estimator_options, **constraints_for(request, type(model))}
+    if request.estimator is not None or "network" in options or "lambda_B" in options:
+        return estimator, why
+    smooth = (
+        model.field is not None
+        and model.field.smooth
+        and model.field.name not in {**request.given, **options.get("fixed", {})}
+    )
+    unknown = [s for s in model.settings.values() if s.unknown_in_field and getattr(model, s.name) is None]
+    rician = (request.noise or "").strip().lower() == "rician"
+    if smooth and unknown and not rician and estimator.name != "nlls":
+        return _other(request, "nlls", options), (
+            f"{unknown[0].symbol} is not known, so {model.field.name if model.field else 'the field'} follows the tissue and cannot "
+            "be smoothed; --estimator for others"
+        )
+    if hasattr(estimator, "network"):
+        about = for_model(metadata_of(path_of(estimator.network or default_network(model.name, estimator.name))), model)
+        if reasons := unsuited(about, model):
+            return without_network(request, model, f"network {about['name']} was trained for {reasons[0]}")
+    return estimator, why
+
+
+def without_network(request: Request, model: SignalModel, why: str) -> tuple[Estimator, str]:
+    """Return the default estimator that is no network, and why."""
+    options = {**request.estimator_options, **constraints_for(request, type(model))}
+    name = "mle" if _is_smooth(type(model)) or _decays(type(model)) else "nlls"
+    return _other(request, name, options), why
+
+
+def _other(request: Request, name: str, options: Mapping[str, Any]) -> Estimator:
+    return build(name, {k: v for k, v in options.items() if k != "sd_draws"}, threads=request.threads)
+
+
+def estimator_of(request: Request, files: SeriesFiles) -> Estimator:
+    """Return the estimator of a request for a series."""
+    return chosen(request, files.model_class(request.sequence))[0]
+
+
+def needs_network(estimator: str) -> bool:
+    """Tell whether an estimator is a network, which serves the sequence that it was trained for."""
+    found = _known().get(estimator)
+    return found is not None and "network" in inspect.signature(found).parameters
+
+
+def estimator_names() -> list[str]:
+    """Return the names that `--estimator` takes."""
+    return sorted(_known())
+
+
+def sequence_named(text: str | None) -> str | None:
+    """Return rimap's name of a sequence that the user calls by its name, BIDS suffix, title or map, in any case.
+
+    >>> sequence_named("IRT1"), sequence_named("Inversion-Recovery")
+    ('ir', 'ir')
+
+    Raises
+    ------
+    InputError
+        For a name that no sequence has, or several have.
+    """
+    from rimap.signals import signal_models
+
+    if text is None:
+        return None
+    models, typed = signal_models(), text.strip().lower()
+    if typed in models:
+        return typed
+    for called in (_suffixes, _titles, _maps):
+        fitting = sorted(name for name, model in models.items() if typed in called(model))
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            raise InputError(
+                f"--sequence {text}: expected one sequence, got what {', '.join(fitting)} share. Give one of them."
+            )
+    return one_of(text, sorted(models), "--sequence")
+
+
+def _suffixes(model: type[SignalModel]) -> set[str]:
+    return {model.bids_suffix.lower()}
+
+
+def _titles(model: type[SignalModel]) -> set[str]:
+    return {model.title.lower(), model.title.lower().replace(" ", "-")}
+
+
+def _maps(model: type[SignalModel]) -> set[str]:
+    times = [p for p in model.parameters if p.role == "time"][:1]
+    return {p.name.lower() for p in times} | {(p.suffix or "").lower() for p in times}
+
+
+@cache
+def _known() -> dict[str, type[Estimator]]:
+    """Return the estimators, found once: a data set has many series."""
+    from rimap.estimators import estimators
+
+    return estimators()
+
+
+def build(name: str, options: dict[str, Any], *, threads: int | None = None) -> Estimator:
+    """Return the estimator `name` with the options that were given, on `threads` cores if it has that option.
+
+    Raises
+    ------
+    InputError
+        For an option that this estimator does not have.
+    """
+    found = _known()
+    cls = found[one_of(name, sorted(found), "--estimator")]
+    known = inspect.signature(cls).parameters
+    for option in options:
+        if option not in known:
+            typed = "--" + option.lower().replace("_", "-")
+            having = [n for n, c in sorted(found.items()) if option in inspect.signature(c).parameters]
+            hint = f" It belongs to {', '.join(having)}." if having else ""
+            raise InputError(f"{typed}: the estimator {cls.name} has no such option.{hint} Leave it out.")
+    if threads is not None and "threads" in known:
+        options = options | {"threads": threads}
+    return cls(**options)

@@ -1,0 +1,148 @@
+"""A design from the command line: the present protocol from options or files, and the files that are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rimap.errors import InputError
+from rimap.io.atomic import as_bytes, write_together
+from rimap.io.reading_options import Reading
+from rimap.io.series_search import find_series
+from rimap.planning.design import Design
+from rimap.planning.goal import Goal
+from rimap.report.design_page import page
+from rimap.report.design_text import as_json, precision_tsv, protocol_tsv
+from rimap.signals import signal_models
+from rimap.signals.base import SignalModel, axis_of, predicting
+from rimap.signals.settings import REPETITION_TIME, settings_of
+
+#: What a design leaves in its folder.
+FILES = ("design.html", "design.json", "design.tsv", "protocol.tsv")
+
+
+def present_from_files(
+    path: Path, sequence: str | None, settings: Mapping[str, Any], times_ms: tuple[float, ...] | None
+) -> SignalModel:
+    """Return the protocol of a series that was scanned: its signal model with all settings.
+
+    Raises
+    ------
+    InputError
+        If there is not exactly one series, or its settings are not known.
+    """
+    found = find_series(path, sequence=sequence)
+    if len(found) > 1:
+        raise InputError(
+            f"{path}: expected one series, got {len(found)} ({', '.join(f.label for f in found[:6])}{', …' if len(found) > 6 else ''}). "
+            "Give a file of the one that you mean, or --sequence."
+        )
+    (files,) = found
+    return files.open(Reading(times_ms=times_ms, settings=settings or None, sequence=sequence)).model
+
+
+def present_from_options(
+    sequence: str, settings: Mapping[str, Any], times_ms: tuple[float, ...] | None
+) -> SignalModel | None:
+    """Return the protocol that options describe, `None` if they do not give the values that differ between the images.
+
+    It may have fewer images than the model has parameters: what it cannot measure is then said.
+
+    Raises
+    ------
+    InputError
+        For settings that the model refuses.
+    """
+    kind = signal_models().get(sequence)
+    if kind is None:
+        return None
+    axis = axis_of(kind)
+    values: dict[str, Any] = dict(settings)
+    if times_ms is not None:
+        if axis.unit != "ms":
+            raise InputError(f"--times-ms: {sequence} differs in the {axis.title}. Give --set {axis.name}=….")
+        values[axis.name] = times_ms
+    if axis.name not in values:
+        return None
+    known = {f.name for f in fields(kind) if f.init}
+    values = {name: value for name, value in values.items() if name in known}
+    for s in settings_of(kind).values():
+        if s.required and s.name not in values:
+            values[s.name] = kind.typical_protocol.get(s.name) or float(
+                f"{(s.drawn_from[0] * s.drawn_from[1]) ** 0.5:.2g}"
+            )
+    try:
+        return kind(**values)
+    except InputError:
+        return predicting(kind)(**values)
+
+
+def settings_of_goal(
+    kind: type[SignalModel], present: SignalModel | None, settings: Mapping[str, Any], kept: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return the settings that a design does not choose: those of the present protocol and of the user, and what is kept.
+
+    Raises
+    ------
+    InputError
+        For a setting to keep that is not known.
+    """
+    axis = axis_of(kind)
+    found = dict(settings)
+    if present is not None:
+        known = {s.name: getattr(present, s.name) for s in settings_of(kind).values()}
+        found = {name: value for name, value in known.items() if not _follows(present, name)} | found
+        found |= {
+            name: getattr(present, name)
+            for name in (f.name for f in fields(kind))
+            if name not in found and name != "box"
+        }
+    declared = settings_of(kind)
+    chosen = {axis.name, *kind.cycle.also_chosen}
+    chosen |= {REPETITION_TIME} if declared.get(REPETITION_TIME) and declared[REPETITION_TIME].longer_than else set()
+    for name in kept:
+        if found.get(name) is None or name == axis.name:
+            raise InputError(f"--keep {name}: expected a setting with a value that could be kept, got none for it.")
+    out = {name: value for name, value in found.items() if value is not None and (name not in chosen or name in kept)}
+    return {
+        name: _one(value) if name in declared and declared[name].per_image is not False else value
+        for name, value in out.items()
+    }
+
+
+def _follows(present: SignalModel, name: str) -> bool:
+    """Tell whether a setting follows from the others, as the spacing of echoes from their times: it changes with them."""
+    if settings_of(present)[name].required or getattr(present, name) is None:
+        return False
+    values = {f.name: getattr(present, f.name) for f in fields(present) if f.init and f.name not in (name, "box")}
+    try:
+        return bool(getattr(type(present)(**values), name) == getattr(present, name))
+    except InputError:
+        return False
+
+
+def _one(value: Any) -> Any:
+    """Return one value for all images where they share it: a design may have another number of images."""
+    values = list(value) if isinstance(value, (tuple, list)) else [value]
+    return values[0] if len(set(values)) == 1 else max(values)
+
+
+def write_design(found: Design, out: Path, limit_percent: float, command: str = "") -> list[Path]:
+    """Write the page, the tables and the JSON file, all or none; return their paths.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"-o {out}: expected a folder, got a file.")
+    texts = (page(found, limit_percent, command), as_json(found, command), precision_tsv(found), protocol_tsv(found))
+    files = {out / name: as_bytes(text) for name, text in zip(FILES, texts)}
+    write_together(files)
+    return list(files)
+
+
+__all__ = ["Goal", "present_from_files", "present_from_options", "settings_of_goal", "write_design"]

@@ -1,0 +1,129 @@
+"""What a request says by name: settings of the scan, known parameters, and bounds. Which of it is for which series.
+
+A data set may hold series of several kinds. A name is for the series whose model has it, and at least one must have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rimap.errors import InputError, did_you_mean
+from rimap.workflow.request import Request
+
+if TYPE_CHECKING:
+    from rimap.signals import SignalModel
+
+
+def settings_for(request: Request, model: type[SignalModel]) -> dict[str, Any]:
+    """Return the settings that the user gave for series of a model."""
+    return {name: value for name, value in request.settings.items() if name in setting_names(model)}
+
+
+def given_for(request: Request, model: type[SignalModel]) -> dict[str, Path | float]:
+    """Return the known parameters that the user gave for series of a model."""
+    return {name: value for name, value in request.given.items() if name in known_names(model)}
+
+
+def constraints_for(request: Request, model: type[SignalModel]) -> dict[str, dict[str, Any]]:
+    """Return `fixed` and `bounds` of an estimator for series of a model, as far as there are any."""
+    found: dict[str, dict[str, Any]] = {
+        "fixed": {name: value for name, value in request.fixed.items() if name in _nonlinear(model)},
+        "bounds": {name: value for name, value in request.bounds.items() if name in _nonlinear(model)},
+    }
+    return {option: values for option, values in found.items() if values}
+
+
+def check_names(request: Request, models: Collection[type[SignalModel]]) -> None:
+    """Refuse names that no model has, and files that do not exist.
+
+    Raises
+    ------
+    InputError
+        With the nearest valid name.
+    """
+    titles = " and ".join(sorted(m.title.lower() for m in models))
+    for option, what, names, valid in (
+        ("--set", "a setting", request.settings, _all(setting_names(m) for m in models)),
+        ("--given", "a parameter that can be known", request.given, _all(known_names(m) for m in models)),
+        ("--fixed", "a parameter", request.fixed, _all(_nonlinear(m) for m in models)),
+        ("--bounds", "a parameter", request.bounds, _all(_nonlinear(m) for m in models)),
+    ):
+        for name in names:
+            if name not in valid:
+                raise InputError(
+                    f"{option} {name}: expected {what} of {titles} ({', '.join(valid) or 'it has none'}), got {name!r}."
+                    f"{did_you_mean(name, valid)}"
+                )
+    for name, value in request.given.items():
+        if isinstance(value, Path) and not value.is_file():
+            raise InputError(f"--given {name}={value}: expected a number or a file, got neither.")
+    for name, (low, high) in request.bounds.items():
+        if not low < high:
+            raise InputError(f"--bounds {name}: expected LOW,HIGH with LOW below HIGH, got {low:g},{high:g}.")
+
+
+def named_by(request: Request, model: type[SignalModel], other: type[SignalModel]) -> str:
+    """Return the first option that the user gave which one model has and another has not, "" if there is none."""
+    options = (
+        Option("--set ", request.settings, setting_names),
+        Option("--given ", request.given, known_names),
+        Option("--fixed ", request.fixed, _nonlinear),
+        Option("--bounds ", request.bounds, _estimated),
+    )
+    return first_named(options, model, other)
+
+
+class Option(NamedTuple):
+    """An option that takes names: how it is written, the names that the user gave, and which names a model has for it."""
+
+    written: str
+    names: Iterable[str]
+    of_model: Callable[[type[SignalModel]], Collection[str]]
+
+
+def first_named(options: Iterable[Option], model: type[SignalModel], other: type[SignalModel]) -> str:
+    """Return the first name that was given, with its option, which one model has and another has not; "" if there is none."""
+    for option in options:
+        for name in option.names:
+            if name in option.of_model(model) and name not in option.of_model(other):
+                return f"{option.written}{name}"
+    return ""
+
+
+def recorded(request: Request, model: type[SignalModel]) -> dict[str, Any]:
+    """Return what `settings_for` and `given_for` say, one entry each, for the record of a series."""
+    return {
+        **{
+            f"set {name}": repr(value) if is_dataclass(value) else value
+            for name, value in settings_for(request, model).items()
+        },
+        **{f"given {name}": value for name, value in given_for(request, model).items()},
+    }
+
+
+def setting_names(model: type[SignalModel]) -> list[str]:
+    from rimap.signals.model_options import other_options
+    from rimap.signals.settings import settings_of
+
+    return [*settings_of(model), *other_options(model)]
+
+
+def _nonlinear(model: type[SignalModel]) -> list[str]:
+    return [p.name for p in model.parameters if not p.amplitude]
+
+
+def _estimated(model: type[SignalModel]) -> list[str]:
+    return [p.name for p in model.parameters if not p.amplitude and not p.given]
+
+
+def known_names(model: type[SignalModel]) -> list[str]:
+    """Return what can be known of a scan beforehand: all but amplitudes and the relaxation time that is wanted."""
+    time = next(p.name for p in model.parameters if p.role == "time")
+    return [name for name in _nonlinear(model) if name != time]
+
+
+def _all(names: Iterable[Iterable[str]]) -> list[str]:
+    return list(dict.fromkeys(name for several in names for name in several))

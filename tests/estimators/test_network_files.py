@@ -1,0 +1,46 @@
+"""The networks that ship, and those of others: one file each, as it was released."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import onnx
+import pytest
+
+from rimap.errors import InputError
+from rimap.estimators import network_files
+from rimap.estimators.network_files import CHECKSUMS, WEIGHTS, metadata_of, session
+from rimap.estimators.network_files import shipped as networks
+
+
+def test_every_network_that_ships_is_as_it_was_released() -> None:
+    lines = (WEIGHTS / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    found = {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in networks().values()}
+    assert {name: digest for digest, name in map(str.split, lines)} == found
+
+
+def test_a_network_with_values_in_other_files_is_refused(tmp_path: Path) -> None:
+    """External data could name any file of the machine."""
+    model = onnx.load(WEIGHTS / "t1.onnx")
+    onnx.save_model(model, tmp_path / "t1.onnx", save_as_external_data=True, location="elsewhere.bin", size_threshold=0)
+    with pytest.raises(InputError, match="takes values from other files"):
+        metadata_of(tmp_path / "t1.onnx")
+
+
+def test_a_network_that_was_exchanged_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("t1.onnx", "t2.onnx", CHECKSUMS):
+        shutil.copy(WEIGHTS / name, tmp_path / name)
+    monkeypatch.setattr(network_files, "WEIGHTS", tmp_path)
+    session(tmp_path / "t1.onnx", 1)
+    shutil.copy(WEIGHTS / "t2.onnx", tmp_path / "t1.onnx")
+    with pytest.raises(InputError, match="not the network of this release"):
+        session(tmp_path / "t1.onnx", 1)
+
+
+def test_a_damaged_network_is_named(tmp_path: Path) -> None:
+    content = (WEIGHTS / "t1.onnx").read_bytes()
+    (tmp_path / "half.onnx").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"half\.onnx is no network that can be read"):
+        metadata_of(tmp_path / "half.onnx")

@@ -1,0 +1,87 @@
+"""The B of a whole series: what is averaged to find it, and that voxels are not chosen by their own noise."""
+
+import numpy as np
+import pytest
+
+import rimap
+from rimap.estimators.rim.whole_field import folds, smooth_field, smooth_field_of_alike
+from rimap.signals.paper_protocols import PROTOCOLS
+
+
+@pytest.mark.parametrize("n_images", [4, 6, 9, 31])
+def test_folds_are_parts_of_the_images_and_their_complements(n_images):
+    times = np.random.default_rng(n_images).permutation(np.linspace(40.0, 4000.0, n_images))
+    pairs = folds(times, 4, 3)
+    assert len(pairs) == 4
+    assert sorted(np.concatenate([part for part, _ in pairs])) == list(range(n_images))
+    for part, others in pairs:
+        assert not set(part) & set(others) and len(part) + len(others) == n_images
+        assert np.ptp(times[others]) > 0.6 * np.ptp(times)  # spread over the times
+
+
+@pytest.mark.parametrize("times", [(100.0, 500.0, 1500.0), (100.0, 100.0, 500.0, 500.0, 1500.0)])
+def test_too_few_distinct_times_are_not_parted(times):
+    ((part, others),) = folds(np.array(times), 4, 3)
+    assert sorted(part) == sorted(others) == list(range(len(times)))
+
+
+def test_voxels_chosen_by_other_images_give_the_B_that_voxels_chosen_by_their_own_noise_do_not():
+    model, B, sigma = PROTOCOLS["IV_T1"], 1.9, 0.2
+    rng = np.random.default_rng(5)
+    T = np.where(np.arange(96)[:, None] < 48, 800.0, 1300.0) * np.ones((96, 96))
+    kappa = np.stack([np.ones_like(T), np.full_like(T, B), T])
+    images = model.signal(kappa) + rng.normal(0, sigma, (31, 96, 96))
+    series = rimap.WeightedSeries(images=images.astype(np.float32), model=model, noise=rimap.Gaussian(sigma=sigma))
+
+    start = smooth_field(series, threads=1).field
+
+    def error(guides):
+        return float((smooth_field_of_alike(series, guides, start, threads=1) - B).mean())
+
+    def chosen_by(numbers):
+        """Return a κ that follows the noise of these images, half the way to their least squares at this B."""
+        noise, J = (images - model.signal(kappa))[numbers], model.partials(kappa)[numbers][:, [0, 2]]
+        H = np.einsum("nixy,njxy->xyij", J, J)
+        step = np.linalg.solve(H, np.einsum("nixy,nxy->xyi", J, noise)[..., None])[..., 0]
+        return np.stack([1 + 0.5 * step[..., 0], kappa[1], T + 0.5 * step[..., 1]])
+
+    every = np.arange(31)
+    own = error([(every, chosen_by(every))])
+    crossed = error([(part, chosen_by(others)) for part, others in folds(model.times, 4, 3)])
+    told = error([(every, kappa)])  # by the truth: what is left is the noise of these images
+    assert told - own > 0.003
+    assert abs(crossed - told) < 0.5 * abs(own - told)
+    assert abs(crossed) < 0.5 * abs(float((start - B).mean()))
+
+
+@pytest.mark.parametrize("noise", [rimap.Gaussian, rimap.Rician])
+def test_magnitude_images_in_air_give_the_true_B_whatever_their_noise_is_taken_for(noise):
+    """The modulus folds the noise of what is averaged; averages have less noise than the model has error: neither may bend B."""
+    model, sigma = PROTOCOLS["IV_T1"], 0.65 / 30
+    rng = np.random.default_rng(2)
+    y, x = np.mgrid[-1:1:96j, -1:1:96j]
+    T = np.where((y // 0.2 + x // 0.2) % 2 == 0, 800.0, 1300.0)
+    B = 1.85 + 0.05 * (1 - x**2 - y**2)
+    kappa = np.stack([np.where(x**2 + y**2 < 0.8, 0.65, 0.0), B, T])
+    real, imaginary = sigma * rng.standard_normal((2, 31, 96, 96))
+    images = np.hypot(model.signal(kappa) + real, imaginary).astype(np.float32)
+    maps = rimap.RIM(network="t1", threads=1).estimate(rimap.WeightedSeries(images, model, noise(sigma=sigma)))
+    inside = x**2 + y**2 < 0.7
+    assert abs(np.nanmedian((maps["B"] - B)[inside])) < 0.01
+    assert abs(np.nanmedian((maps["T1"] / T - 1)[inside])) < 0.015
+
+
+def test_the_smoothness_is_that_which_the_maximum_likelihood_chooses():
+    """On a part of the voxels, as on all."""
+    model, sigma = PROTOCOLS["IV_T1"], 0.65 / 20
+    rng = np.random.default_rng(4)
+    y, x = np.mgrid[-1:1:128j, -1:1:128j]
+    for bend, stiff in ((0.0, True), (0.35, False)):
+        kappa = np.stack([np.full_like(x, 0.65), 1.9 - bend * (x**2 + y**2) / 2, 900 + 200 * np.sign(np.sin(9 * x))])
+        images = model.signal(kappa) + sigma * rng.standard_normal((31, 128, 128))
+        series = rimap.WeightedSeries(images.astype(np.float32), model, rimap.Gaussian(sigma=sigma))
+        found = smooth_field(series, threads=1).lambda_B
+        best = rimap.MLE(threads=1).estimate(series).settings["lambda_B"]
+        assert (found >= 1e6) == (best >= 1e6) == stiff
+        if not stiff:
+            assert abs(np.log10(found / best)) <= 1.0
