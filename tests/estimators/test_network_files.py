@@ -29,6 +29,18 @@ def test_a_network_with_values_in_other_files_is_refused(tmp_path: Path) -> None
         metadata_of(tmp_path / "t1.onnx")
 
 
+@pytest.mark.parametrize("entry", [b"\x12\x04/dev\x0a\x08location", b"\x0a\x88\x00location\x12\x04/dev"])
+def test_a_network_may_not_hide_that_its_values_are_elsewhere(tmp_path: Path, entry: bytes) -> None:
+    """Protobuf reads the fields of an entry in any order, and lengths with padding."""
+    tensor = onnx.TensorProto()
+    tensor.MergeFromString(b"\x6a" + bytes([len(entry)]) + entry)
+    assert [(e.key, e.value) for e in tensor.external_data] == [("location", "/dev")]  # it is what readers understand
+    path = tmp_path / "t1.onnx"
+    path.write_bytes((WEIGHTS / "t1.onnx").read_bytes() + entry)
+    with pytest.raises(InputError, match="takes values from other files"):
+        metadata_of(path)
+
+
 def test_a_network_that_was_exchanged_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("t1.onnx", "t2.onnx", CHECKSUMS):
         shutil.copy(WEIGHTS / name, tmp_path / name)

@@ -128,6 +128,8 @@ def test_images_without_orientation_have_no_sides(tmp_path: Path) -> None:
 def test_cells_that_a_spreadsheet_would_execute_are_quoted() -> None:
     table = tsv([{"name": "=cmd|' /C calc'!A0", "mean": -1.5, "text": "-3.2", "at": "@SUM(1)", "lines": "a\tb\nc"}])
     assert table.splitlines()[1].split("\t") == ["'=cmd|' /C calc'!A0", "-1.5", "-3.2", "'@SUM(1)", "a b c"]
+    table = tsv([{"quoted": '"=1+1"', "twice": '"" =1', "wide": "\uff1d1+1", "name": '"left"', "number": '"-3"', "of": "a=1"}])
+    assert table.splitlines()[1].split("\t") == ["'\"=1+1\"", "'\"\" =1", "'\uff1d1+1", '"left"', '"-3"', "a=1"]
 
 
 @pytest.mark.parametrize("source", ["/etc/image.nii.gz", "file:///etc/image.nii.gz", "../../elsewhere/image.nii.gz"])

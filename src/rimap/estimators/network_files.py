@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,8 +18,9 @@ from rimap.errors import InputError
 if TYPE_CHECKING:
     from rimap.signals.base import SignalModel
 
-#: How a tensor of an ONNX file says that its values lie in another file: the key "location" of its external data.
-_EXTERNAL = b"\x0a\x08location\x12"
+#: How a tensor of an ONNX file says that its values are in another file: the key "location" of its external data, whose length may be
+#: padded. Protobuf reads the fields of an entry in any order, so what is before and after it says nothing.
+_EXTERNAL = re.compile(rb"(?:\x08|\x88\x80*\x00)location")
 #: The key of an exported file's metadata that holds its recipe, as JSON.
 METADATA = "rimap"
 WEIGHTS = Path(__file__).parent / "weights"
@@ -125,7 +127,7 @@ def session(path: Path, threads: int = 0, plane: tuple[int, int] | None = None) 
     """
     import onnxruntime
 
-    _check(path)
+    content_of(path)
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -138,13 +140,19 @@ def session(path: Path, threads: int = 0, plane: tuple[int, int] | None = None) 
         raise InputError(f"{path} is no network that can be read: {' '.join(str(error).split())[:120]}.") from None
 
 
-def _check(path: Path) -> None:
-    """Refuse a network whose values lie in other files, and one that ships and is damaged or exchanged."""
+def content_of(path: Path) -> bytes:
+    """Return the bytes of a network.
+
+    Raises
+    ------
+    InputError
+        For one whose values are in other files, and one that ships and is damaged or was exchanged.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
-    if _EXTERNAL in content:
+    if _EXTERNAL.search(content):
         raise InputError(
             f"{path} takes values from other files (external data of ONNX), which could be any file of this machine. "
             "Expected a network that `rimap train` wrote, in one file."
@@ -156,6 +164,7 @@ def _check(path: Path) -> None:
                 f"{path} is not the network of this release: it is damaged or was exchanged. Install rimap again, or give "
                 "a network of your own by its path."
             )
+    return content
 
 
 @lru_cache(maxsize=1)

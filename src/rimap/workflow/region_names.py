@@ -69,8 +69,12 @@ def _inherited_table(image: Path) -> Path | None:
 
 
 def _is_formula(text: str) -> bool:
-    """Tell whether a spreadsheet would take a cell for a formula and execute it."""
-    if text[0] not in "=+-@":
+    """Tell whether a spreadsheet would take a cell for a formula and execute it.
+
+    It takes off quotes around a cell before it looks, and some read full-width signs too.
+    """
+    text = text.strip('" ')
+    if not text or text[0] not in "=+-@\uff1d\uff0b\uff0d\uff20":
         return False
     try:
         float(text)

@@ -10,11 +10,12 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rimap.errors import InputError
-from rimap.estimators.network_files import metadata_of, path_of
+from rimap.estimators.network_files import content_of, metadata_of, path_of
 from rimap.estimators.networks.export import cell_to_onnx
 from rimap.estimators.networks.rim import RIM
 from rimap.estimators.networks.rnn_cell import RNNCell
@@ -31,7 +32,12 @@ def weights_of(source: str, network: nn.Module) -> dict[str, Tensor]:
     if source.endswith(".safetensors"):
         if not Path(source).exists():
             raise InputError(f"no checkpoint at {source}.")
-        tensors = load_file(source)
+        try:
+            tensors = load_file(source)
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                f"{source} cannot be read ({str(error).splitlines()[0][:120]}). Give another checkpoint, or leave out init."
+            ) from None
         prefix = "average." if any(k.startswith("average.") for k in tensors) else "network."
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     if not isinstance(network, RIM):
@@ -51,7 +57,7 @@ def written_anew(source: str) -> Any:
 
 
 def _values(source: str) -> dict[str, NDArray[np.float32]]:
-    graph = onnx.load(str(path_of(source))).graph
+    graph = onnx.load_model_from_string(content_of(path_of(source))).graph
     return {i.name: np.array(numpy_helper.to_array(i)) for i in graph.initializer}
 
 
