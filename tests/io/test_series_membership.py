@@ -221,6 +221,36 @@ class TestBids:
         notes = " ".join(read(tmp_path).notes)
         assert "inv-2 is missing" in notes and "sub-01_inv-2_IRT1.json" in notes
 
+    def test_sidecars_of_images_that_do_not_exist_are_named(self, tmp_path: Path, build: SimpleNamespace) -> None:
+        for n in (1, 2):
+            build.irt1(tmp_path, f"sub-0{n}/anat/sub-0{n}")
+        for image in (tmp_path / "sub-02/anat").glob("*.nii.gz"):
+            image.unlink()
+        (tmp_path / "sub-01/sub-01_IRT1.json").write_text('{"FlipAngle": 90}')  # inherited by images below
+        (tmp_path / "sub-01/anat/sub-01_inv-1_part-phase_IRT1.json").write_text('{"Units": "rad"}')
+        notes = " ".join(n for s in find(tmp_path).series for n in s.notes) + " ".join(find(tmp_path).notes)
+        assert "4 sidecars not used, whose image does not exist: sub-02_inv-1_IRT1.json" in notes
+        assert "sub-01_inv-1_part-phase_IRT1.json: no image belongs to this sidecar" in notes
+        assert "sub-01_IRT1.json" not in notes
+
+    def test_a_loose_sidecar_without_its_image_is_named(self, tmp_path: Path, build: SimpleNamespace) -> None:
+        loose(tmp_path, build)
+        (tmp_path / "5_ti_2.nii.gz").unlink()
+        (tmp_path / "notes.json").write_text('{"operator": "x"}')
+        (note,) = find(tmp_path).notes
+        assert note == "1 sidecar not used, whose image does not exist: 5_ti_2.json"
+
+    def test_links_to_folders_that_do_not_exist_are_refused(self, tmp_path: Path, build: SimpleNamespace) -> None:
+        build.irt1(tmp_path)
+        (tmp_path / "sub-02").symlink_to(tmp_path / "gone")
+        (tmp_path / "sub-03").mkdir()
+        (tmp_path / "sub-03/anat").symlink_to(tmp_path / "gone")
+        (tmp_path / "README").symlink_to(tmp_path / "gone")
+        found = find(tmp_path)
+        assert [label for label, _ in found.refused] == ["sub-02", "sub-03"] and len(found.series) == 1
+        assert "link to a folder that does not exist" in str(found.refused[0][1])
+        assert not find(tmp_path, participant_labels=["01"]).refused
+
     @pytest.mark.parametrize("entity", ["acq-TI{t:.0f}", "run-{n}", "rec-{n}"])
     def test_another_entity_numbers_the_images(self, tmp_path: Path, build: SimpleNamespace, entity: str) -> None:
         for n, (t, image) in enumerate(zip(build.TI, build.recovery()), 1):

@@ -192,7 +192,7 @@ class TestSliceTimes:
         run = mapped(tmp_path / "raw", tmp_path / "out")
         assert "was not used, because this is no echo-planar imaging" in " ".join(run.results[0].warnings)
 
-    @pytest.mark.parametrize("timing", [[0.0, 0.1], ["a", 0, 1], 0.3])
+    @pytest.mark.parametrize("timing", [[0.0, 0.1], ["a", 0, 1], 0.3, [0.0, 150.0, 50.0]])
     def test_times_that_are_not_of_the_slices_are_refused(self, tmp_path: Path, timing: Any) -> None:
         self.write(tmp_path / "raw", SliceTiming=timing, PulseSequenceType="EPI")
         with pytest.raises(InputError, match="SliceTiming"):

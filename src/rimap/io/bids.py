@@ -176,7 +176,10 @@ def dataset_of(path: Path) -> Path | None:
 
 
 def nifti_files(
-    folder: Path, subjects: Iterable[str] = (), unreadable: list[tuple[Path, str]] | None = None
+    folder: Path,
+    subjects: Iterable[str] = (),
+    unreadable: list[tuple[Path, str]] | None = None,
+    sidecars: list[Path] | None = None,
 ) -> Iterator[Path]:
     """Yield the NIfTI files below a BIDS folder, but for those in derivatives/ and the like, in order of name.
 
@@ -186,6 +189,8 @@ def nifti_files(
         Labels without ``sub-``: look only into these where `folder` is a data set.
     unreadable
         Takes the folders that cannot be listed, and why.
+    sidecars
+        Takes the JSON files that are found on the way.
 
     Raises
     ------
@@ -200,8 +205,27 @@ def nifti_files(
             if has_subjects:
                 folders[:] = [f for f in folders if f.startswith("sub-") and (not wanted or f in wanted)]
         for f in sorted(files):
-            if not f.startswith(".") and is_image(where / f):
+            if f.startswith("."):
+                continue
+            if is_image(where / f):
                 yield where / f
+            elif sidecars is not None and f.endswith(".json"):
+                sidecars.append(where / f)
+            elif unreadable is not None and _was_folder(where / f, subjects=wanted if where == folder else None):
+                unreadable.append((where / f, "it is a link to a folder that does not exist"))
+
+
+def _was_folder(path: Path, *, subjects: set[str] | None) -> bool:
+    """Tell whether a name that is no folder is a broken link to one.
+
+    Parameters
+    ----------
+    subjects
+        Beside folders of subjects, where files such as README have no extension either: which subjects are wanted, all if empty.
+    """
+    if subjects is not None and not (path.name.startswith("sub-") and (not subjects or path.name in subjects)):
+        return False
+    return "." not in path.name and path.is_symlink() and not path.exists()
 
 
 def walk(folder: Path, unreadable: list[tuple[Path, str]] | None = None) -> Iterator[tuple[Path, list[str], list[str]]]:

@@ -100,7 +100,8 @@ def _label(key: _Key, but: str = "") -> str:
     return compose({k: v for k, v in key[1] if k != but}, key[2]).replace("_", " ")
 
 
-def _key(path: Path, numbered_by: Sequence[str]) -> _Key:
+def series_key(path: Path, numbered_by: Sequence[str]) -> _Key:
+    """Return what the files of one series have in common."""
     name = BidsName.parse(path.name)
     assert name is not None
     shared = tuple(sorted((k, v) for k, v in name.entities.items() if k not in (*numbered_by, "part")))
@@ -110,7 +111,7 @@ def _key(path: Path, numbered_by: Sequence[str]) -> _Key:
 def _by_key(files: Sequence[Path], sequence: str | None) -> dict[_Key, list[Path]]:
     groups: dict[_Key, list[Path]] = {}
     for f in files:
-        groups.setdefault(_key(f, numbering(f, sequence) or ()), []).append(f)
+        groups.setdefault(series_key(f, numbering(f, sequence) or ()), []).append(f)
     return groups
 
 
@@ -165,7 +166,7 @@ def _model(suffix: str, sequence: str | None) -> type[SignalModel] | None:
 def _series(files: Sequence[Path], sequence: str | None, sidecars: Sidecars) -> tuple[SeriesFiles, list[LeftOut]]:
     """Return the series of files whose names differ by number and part alone, and the images that it does not need."""
     numbered_by = numbering(files[0], sequence) or ()
-    key = _key(files[0], numbered_by)
+    key = series_key(files[0], numbered_by)
     entities, suffix, label = dict(key[1]), key[2], _label(key)
     parts: dict[str, dict[_Number, Path]] = {}
     unsaid: list[Path] = []
@@ -191,7 +192,7 @@ def _series(files: Sequence[Path], sequence: str | None, sidecars: Sidecars) -> 
             f"{len(unsaid)} of {len(images)} images do not say which part they are: taken as magnitude ({unsaid[0].name})"
         )
     notes += _gaps(order, numbered_by)
-    notes += _without_image(key, numbered_by, {n for some in parts.values() for n in some})
+    notes += _without_image(key, numbered_by, parts)
     ordered = [(p.split("-", 1)[0], p.split("-", 1)[1]) for p in compose(entities, "").split("_") if p]
     own = model_of_suffix(suffix)
     companions = tuple(parts[other][n] for n in order) if other else ()
@@ -315,15 +316,18 @@ def _gaps(numbers: Sequence[_Number], numbered_by: Sequence[str]) -> list[str]:
     return notes
 
 
-def _without_image(key: _Key, numbered_by: Sequence[str], numbers: set[_Number]) -> list[str]:
-    """Return a note if a sidecar of one image of a series has no image."""
+def _without_image(key: _Key, numbered_by: Sequence[str], parts: Mapping[str, Mapping[_Number, Path]]) -> list[str]:
+    """Return a note if a sidecar of one image of a series, or of one part of it, has no image."""
+    named = [(n, BidsName.parse(path.name)) for some in parts.values() for n, path in some.items()]
+    there = {(n, name.entities.get("part", "")) for n, name in named if name is not None}
+    numbers = {n for n, _ in there}
     lonely = []
     for path in sorted(key[0].iterdir()):
         name = BidsName.parse(path.name) if path.suffix == ".json" and not path.name.startswith(".") else None
-        if name is None or _key(path, numbered_by) != key:
+        if name is None or series_key(path, numbered_by) != key:
             continue
-        number = tuple(name.entities.get(e, "") for e in numbered_by)
-        if any(number) and number not in numbers:
+        number, part = tuple(name.entities.get(e, "") for e in numbered_by), name.entities.get("part", "")
+        if any(number) and (number not in numbers or (part and (number, part) not in there)):
             lonely.append(path.name)
     if not lonely:
         return []

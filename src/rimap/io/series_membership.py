@@ -26,6 +26,8 @@ from rimap.signals.settings import REPETITION_FIELDS, settings_of
 _SAME, _SAME_REPETITION = 2e-3, 0.02
 #: The same as differences: degrees, and milliseconds.
 _AT_LEAST = {"deg": 0.3, "ms": 0.3}
+#: Why a sidecar is of no series.
+NO_IMAGE = "whose image does not exist"
 _NOT_OF_THE_SERIES = "its settings, image type or scan are not those of the series"
 _STOPPED = "of a scan of the same settings that was stopped, beside a whole one"
 #: Fewer distinct values of the axis make no series by themselves: for flip angles, and for times.
@@ -120,6 +122,11 @@ def about_sidecar(path: Path, sidecar: Mapping[str, Any], shape: tuple[int, ...]
         stack=n_volumes > 1 and (each or not axis_known),
         n_volumes=n_volumes,
     )
+
+
+def describes_image(sidecar: Mapping[str, Any]) -> bool:
+    """Tell whether a JSON file is the sidecar of an image of some signal model, by its fields."""
+    return not _fields().isdisjoint(sidecar)
 
 
 def judge(images: Sequence[About], sequence: str | None = None) -> Judgement:
@@ -247,7 +254,7 @@ def listed(left_out: Sequence[tuple[Path, str]], most: int = 12) -> list[str]:
     for path, reason in left_out:
         reasons.setdefault(reason, []).append(path.name)
     return [
-        f"{count_of(len(names), 'image')} {_done_with(reason)}, {reason}: {', '.join(names[:most])}"
+        f"{count_of(len(names), 'sidecar' if reason == NO_IMAGE else 'image')} {_done_with(reason)}, {reason}: {', '.join(names[:most])}"
         + (f" and {len(names) - most} more" if len(names) > most else "")
         for reason, names in reasons.items()
     ]
@@ -255,6 +262,8 @@ def listed(left_out: Sequence[tuple[Path, str]], most: int = 12) -> list[str]:
 
 def _done_with(reason: str) -> str:
     """Return what became of an image: a map is not mapped, and may still be used."""
+    if reason == NO_IMAGE:
+        return "not used"
     return "not mapped" if reason.startswith("a map") else "left out"
 
 

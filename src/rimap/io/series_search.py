@@ -17,14 +17,16 @@ from rimap.io.bids import (
     models,
     natural,
     nifti_files,
+    read_json,
     same_label,
     strip_nii,
 )
-from rimap.io.grouping import numbering, series_of, series_of_some
+from rimap.io.grouping import numbering, series_key, series_of, series_of_some
 from rimap.io.loose_files import loose_series
 from rimap.io.nifti import header_and_data
 from rimap.io.search_result import Found, LeftOut
 from rimap.io.series_files import SeriesFiles
+from rimap.io.series_membership import NO_IMAGE, describes_image
 from rimap.io.unreadable_formats import how_to_convert, is_par, refuse_device
 
 #: Suffixes of images that are no images of a series, besides those of maps.
@@ -242,23 +244,59 @@ def _apart(paths: Sequence[Path], *, always: bool) -> tuple[list[Path], list[Pat
 def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> Found:
     root = absolute(folder)
     unreadable: list[tuple[Path, str]] = []
-    files = list(nifti_files(root, subjects, unreadable)) or list(nifti_files(root, (), []))
+    sidecars: list[Path] = []
+    files = list(nifti_files(root, subjects, unreadable, sidecars)) or list(nifti_files(root, (), []))
+    lonely = _without_image(sidecars, files, sequence)
     refused = tuple((_subject(p, root), InputError(f"{p} cannot be read: {why}.")) for p, why in unreadable)
     named = [f for f in files if (name := BidsName.parse(f.name)) and model_of_suffix(name.suffix, sequence)]
     beside = _beside(root)
     if named:
         found = series_of(named, sequence)
         others = [(f, _why_of_no_series(f)) for f in files if f not in named and not is_b1(f)]
-        return replace(found, refused=(*refused, *found.refused), left_out=(*found.left_out, *others, *beside))
+        return replace(found, refused=(*refused, *found.refused), left_out=(*found.left_out, *others, *lonely, *beside))
     here = [f for f in files if f.parent == root and not strip_nii(f).endswith((*map_suffixes(), *_NO_IMAGES))]
     if here and not any(f.is_dir() for f in root.glob("sub-*")):
         series, left_out = loose_series(sorted(here, key=lambda f: natural(f.name)), sequence)
         deeper = [(f, "in a folder below the one that was given") for f in files if f.parent != root]
         maps = [(f, "a map or a mask by its name") for f in files if f.parent == root and f not in here]
-        return Found(tuple(series), refused, (*left_out, *deeper, *maps, *beside))
+        return Found(tuple(series), refused, (*left_out, *deeper, *maps, *lonely, *beside))
     if refused:
         raise refused[0][1]
     raise _nothing(folder, root, files)
+
+
+def _without_image(sidecars: Sequence[Path], images: Sequence[Path], sequence: str | None) -> list[LeftOut]:
+    """Return the sidecars of images that do not exist, but for those of a series of which there are other images: it names them."""
+    folders, stems = {f.parent for f in images}, {(f.parent, strip_nii(f)) for f in images}
+    series: set[object] = set()
+    known: dict[tuple[str, str], list[tuple[Path, BidsName]]] = {}
+    for f in images:
+        if (name := BidsName.parse(f.name)) and "sub" in name.entities:
+            series.add(series_key(f, numbering(f, sequence) or ()))
+            known.setdefault((name.suffix, name.entities["sub"]), []).append((f, name))
+    found: list[LeftOut] = []
+    for path in sidecars:
+        name = BidsName.parse(path.name)
+        if (path.parent, path.stem) in stems:
+            continue
+        if name is None:  # beside loose files, which may be of anything
+            if path.parent in folders and _describes_image(path):
+                found.append((path, NO_IMAGE))
+        elif "sub" in name.entities and model_of_suffix(name.suffix, sequence):
+            inherits = any(
+                f.is_relative_to(path.parent) and name.entities.items() <= other.entities.items()
+                for f, other in known.get((name.suffix, name.entities["sub"]), ())
+            )
+            if not inherits and series_key(path, numbering(path, sequence) or ()) not in series:
+                found.append((path, NO_IMAGE))
+    return found
+
+
+def _describes_image(path: Path) -> bool:
+    try:
+        return describes_image(read_json(path))
+    except InputError:
+        return False
 
 
 def _why_of_no_series(path: Path) -> str:

@@ -13,6 +13,7 @@ from rimap.errors import InputError
 from rimap.io.nifti import NiftiFile
 from rimap.signals import SignalModel
 from rimap.signals.model_options import knows_polarity
+from rimap.signals.settings import REPETITION_FIELDS
 
 #: When each slice was excited, in s from the beginning of the volume (BIDS), and along which axis slices are counted.
 _TIMING, _DIRECTION = "SliceTiming", "SliceEncodingDirection"
@@ -29,6 +30,8 @@ _SEQUENCE_FIELDS = (
 _PLANAR = ("EP", "EPI", "ECHO PLANAR", "ECHO-PLANAR", "EPFID", "EPSE")
 #: Slices that are nearer than this, in ms, are of one time.
 _SAME_MS = 0.5
+#: No slice is excited later than this after the image's time, in s, if the repetition time is unknown; what rounding adds, relative.
+_LONGEST_S, _ROUNDED = 60.0, 0.01
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def slice_delays(
     Raises
     ------
     InputError
-        If the images have different delays, or another number of slices than the sidecars.
+        If the images have different delays, or another number of slices than the sidecars, or if delays exceed the repetition time.
     """
     if not knows_polarity(model):
         return None, []
@@ -87,6 +90,18 @@ def slice_delays(
     if any(len(v) != len(first) or not np.allclose(v, first, atol=_SAME_MS / 1000) for v in values):
         raise InputError(
             f"{files[0].path.name}: expected one {field} for all images of the series, got several. Map them one at a time, or remove the field."
+        )
+    if len({_axis(m.get(_DIRECTION)) for m in metadata}) > 1:
+        raise InputError(
+            f"{files[0].path.name}: expected one {_DIRECTION} for all images of the series, got several. Correct the sidecars."
+        )
+    repetition = max(
+        (float(m[f]) for m in metadata for f in REPETITION_FIELDS if _is_number(m.get(f))), default=_LONGEST_S
+    )
+    if max(map(abs, first)) > repetition * (1 + _ROUNDED):
+        raise InputError(
+            f"{files[0].path.name}: expected {field} in s, within the repetition time of {repetition:g} s, got up to "
+            f"{max(map(abs, first)):g}. If these are ms, divide them by 1000 in the sidecars."
         )
     axis, backwards = _axis(metadata[0].get(_DIRECTION))
     shape = (*files[0].shape, 1, 1)[:3]
