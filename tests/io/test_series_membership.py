@@ -416,30 +416,53 @@ class TestGrids:
             assert "probabilities" in " ".join(series.notes)
 
 
-@pytest.mark.parametrize("again", [1.0, 0.5], ids=["as exported", "written again as whole numbers"])
-def test_display_scales_of_philips_are_undone(tmp_path: Path, build: SimpleNamespace, again: float) -> None:
-    """Value = display value / (RS · SS): here each image has scales of its own."""
-    scales = [(2.07, 0.0009), (2.0, 0.0015), (1.9, 0.0021), (1.8, 0.0017)]
-    for n, (t, image, (rescale, scale)) in enumerate(zip(build.TI, build.recovery(), scales), 1):
-        stored = np.round(np.asarray(image, float) * 3000 * scale / again).astype(np.int16)
-        path = tmp_path / f"sub-01/anat/sub-01_inv-{n}_IRT1.nii"
-        meta = {
-            "InversionTime": t / 1000,
-            "RepetitionTime": 10.0,
-            "PhilipsRescaleSlope": rescale,
-            "PhilipsScaleSlope": scale,
-        }
-        build.save(path, stored, meta)
-        image_file = nib.load(path)
-        image_file.header.set_slope_inter(rescale * again, 0)
-        raw = nib.Nifti1Image(stored, build.affine, image_file.header)
-        raw.header.set_slope_inter(rescale * again, 0)
+#: RS and SS of each image.
+PHILIPS = [(2.07, 0.0009), (2.0, 0.0015), (1.9, 0.0021), (1.8, 0.0017)]
+
+
+def philips(folder: Path, build: SimpleNamespace, slopes: list[float], fields: list[dict[str, Any]]) -> None:
+    """Write images whose values differ by RS · SS, as whole numbers with the slopes of display scale times `slopes`."""
+    for n, (t, image, (rescale, scale), slope, more) in enumerate(
+        zip(build.TI, build.recovery(), PHILIPS, slopes, fields), 1
+    ):
+        stored = np.round(np.asarray(image, float) * 3000 * scale * rescale / slope).astype(np.int16)
+        path = folder / f"sub-01/anat/sub-01_inv-{n}_IRT1.nii"
+        build.save(path, stored, {"InversionTime": t / 1000, "RepetitionTime": 10.0} | more)
+        raw = nib.Nifti1Image(stored, build.affine)
+        raw.header.set_slope_inter(slope, 0)
         nib.save(raw, path)
+
+
+@pytest.mark.parametrize("again", [1.0, 0.5], ids=["as exported", "written again as whole numbers"])
+@pytest.mark.parametrize("lacks", ["", "PhilipsRescaleSlope"])
+@pytest.mark.parametrize("kind", [float, str])
+def test_display_scales_of_philips_are_undone(
+    tmp_path: Path, build: SimpleNamespace, again: float, lacks: str, kind: Any
+) -> None:
+    """Value = display value / (RS · SS): here each image has scales of its own."""
+    fields = [{"PhilipsRescaleSlope": kind(r), "PhilipsScaleSlope": kind(s)} for r, s in PHILIPS]
+    for some in fields:
+        some.pop(lacks, None)
+    philips(tmp_path, build, [r * again for r, _ in PHILIPS], fields)
     series = read(tmp_path)
     ratio = series.images / build.recovery()
     good = build.recovery() > 100
     np.testing.assert_allclose(ratio[good], np.median(ratio[good]), rtol=0.05)
     assert "display scales of Philips" in " ".join(series.notes)
+
+
+@pytest.mark.parametrize("case", ["one lacks them", "scale slope of floats", "rescale slope alone"])
+def test_scales_of_philips_that_cannot_be_undone_are_said(tmp_path: Path, build: SimpleNamespace, case: str) -> None:
+    fields: list[dict[str, Any]] = [{"PhilipsRescaleSlope": r, "PhilipsScaleSlope": s} for r, s in PHILIPS]
+    slopes = [r for r, _ in PHILIPS]
+    if case == "one lacks them":
+        fields[2] = {}
+    elif case == "scale slope of floats":
+        fields, slopes = [{"PhilipsScaleSlope": s} for _, s in PHILIPS], [1.0] * 4
+    else:
+        fields = [{"PhilipsRescaleSlope": r} for r, _ in PHILIPS]
+    philips(tmp_path, build, slopes, fields)
+    assert "the values are taken as they are" in " ".join(read(tmp_path).notes)
 
 
 KINDS = ("magnitude", "phase", "real", "map", "T1w", "another TR", "copy")

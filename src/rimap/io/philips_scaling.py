@@ -37,11 +37,17 @@ def in_one_scale(
     metadata
         The sidecar of each file.
     """
-    slopes = [(_positive(m.get(_RESCALE)), _positive(m.get(_SCALE))) for m in metadata]
-    factors = [rescale * scale for rescale, scale in slopes if rescale is not None and scale is not None]
-    if len(factors) < len(files) or not factors or max(factors) <= min(factors) * (1 + _SAME):
+    rescale, scale = ([_positive(m.get(field)) for m in metadata] for field in (_RESCALE, _SCALE))
+    inferred = False
+    if None not in scale and not any(rescale) and len({f.slope for f in files}) > 1:
+        # The slope of a header is RS in display scale, and 1/SS in the common one, of which the test below tells.
+        rescale, inferred = [f.slope if f.slope > 0 else None for f in files], True
+    factors = [r * s for r, s in zip(rescale, scale) if r is not None and s is not None]
+    if len(factors) < len(files) or not factors:
+        return list(files), _incomplete(files, metadata, rescale, scale)
+    if max(factors) <= min(factors) * (1 + _SAME):
         return list(files), []
-    displayed = _in_display_scale(files, metadata, [r or 1.0 for r, _ in slopes], [s or 1.0 for _, s in slopes])
+    displayed = _in_display_scale(files, metadata, [r or 1.0 for r in rescale], [s or 1.0 for s in scale])
     if displayed is False:
         return list(files), []
     ratio = max(factors) / min(factors)
@@ -52,12 +58,45 @@ def in_one_scale(
         ]
     middle = sorted(factors)[len(factors) // 2]  # values stay about as large as they were
     scaled = [replace(f, slope=f.slope * middle / k, inter=f.inter * middle / k) for f, k in zip(files, factors)]
-    return scaled, [
-        note(
-            f"the images are in display scales of Philips, which differ up to {ratio:.3g} times; they were brought to one scale with "
-            f"{_RESCALE} and {_SCALE} of the sidecars"
-        )
+    text = f"the images are in display scales of Philips, which differ up to {ratio:.3g} times; they were brought to one scale with "
+    if inferred:
+        return scaled, [
+            f"{text}{_SCALE} of the sidecars, and the slopes of the headers in place of {_RESCALE}, which the sidecars lack"
+        ]
+    return scaled, [note(f"{text}{_RESCALE} and {_SCALE} of the sidecars")]
+
+
+def _incomplete(
+    files: Sequence[NiftiFile],
+    metadata: Sequence[Mapping[str, Any]],
+    rescale: Sequence[float | None],
+    scale: Sequence[float | None],
+) -> list[str]:
+    """Return a warning if scales differ, as far as the sidecars have them, and some lack what would undo them."""
+    if all(_says_common_scale(m) for m in metadata):
+        return []
+    differ = [field for field, values in ((_RESCALE, rescale), (_SCALE, scale)) if _spread(values) > 1 + _SAME]
+    if not differ:
+        return []
+    known = {_RESCALE: rescale, _SCALE: scale}
+    lacking = next(
+        f"{field} ({f.path.name})" for field, values in known.items() for f, v in zip(files, values) if v is None
+    )
+    ratio = max(_spread(known[field]) for field in differ)
+    return [
+        f"{' and '.join(differ)} of Philips {'differs' if len(differ) == 1 else 'differ'} between the images, up to {ratio:.3g} times, and a "
+        f"sidecar lacks {lacking}: the values are taken as they are. Convert the DICOM files again with dcm2niix if the fit is poor"
     ]
+
+
+def _spread(values: Sequence[float | None]) -> float:
+    there = [v for v in values if v is not None]
+    return max(there) / min(there) if there else 1.0
+
+
+def _says_common_scale(sidecar: Mapping[str, Any]) -> bool:
+    """Tell whether a sidecar says that its image is in the common scale."""
+    return sidecar.get(_FLOAT) in (1, True, "1")
 
 
 def _in_display_scale(
@@ -74,6 +113,8 @@ def _in_display_scale(
     if _proportional(slopes, [1 / s for s in scale]):
         return False
     flags = {m.get(_FLOAT) for m in metadata}
+    if all(_says_common_scale(m) for m in metadata):
+        return False
     return True if flags == {0} or flags == {False} else None
 
 
@@ -83,6 +124,11 @@ def _proportional(a: Sequence[float], b: Sequence[float]) -> bool:
 
 
 def _positive(value: Any) -> float | None:
+    if isinstance(value, str):  # as some tools write numbers
+        try:
+            value = float(value)
+        except ValueError:
+            return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
         return None
     return float(value)
