@@ -20,6 +20,7 @@ def test_the_site(tmp_path: Path) -> None:
     """One test, so that it is built once however the tests are spread."""
     site = build(tmp_path / "site")
     needs_no_network(site)
+    can_be_searched_from_disk(site)
     has_equations_as_mathml(site)
     shows_what_notebooks_draw(site)
     names_the_whole_package(site)
@@ -44,6 +45,15 @@ def needs_no_network(site: Path) -> None:
         assert not re.findall(r"(?:url\(|@import )[\"']?(?:https?:)?//[^)\"']*", sheet.read_text(encoding="utf-8")), (
             sheet
         )
+
+
+def can_be_searched_from_disk(site: Path) -> None:
+    """A browser fetches no JSON and starts no worker for a page of file://: the index and the worker's stand-in are scripts."""
+    index = (site / "search" / "search_index.js").read_text(encoding="utf-8")
+    assert index.startswith("var __index = {") and "inversion recovery" in index.lower()
+    for page in site.rglob("*.html"):
+        (script,) = re.findall(r'<script src="([^"]*iframe-worker\.js)"></script>', page.read_text(encoding="utf-8"))
+        assert page.name == "404.html" or (page.parent / script).is_file(), page
 
 
 def has_equations_as_mathml(site: Path) -> None:

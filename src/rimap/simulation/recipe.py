@@ -70,35 +70,40 @@ class PatchRecipe:
     signed_share
         Share of batches that keep the polarity (real part). They have Gaussian noise.
     patch_size
-        Pixels along an edge; 40.
+        Pixels along an edge.
     anatomies
         What `rimap.simulation.anatomies.load_anatomies` takes: ``builtin``, files, folders, ``brainweb:04``.
     tissues
         Other values of tissues than those of Table 1: by property (``A``, ``T1``, ``T2``, ``T2star``) and tissue (``GM``,
         ``WM`` …, `rimap.simulation.tissues.LABELS`) the mean and the standard deviation, times in ms.
     orientations
-        Normal of the patch's plane, axes of the anatomy; all three.
+        Normals of the patches: axes of the anatomy (0, 1, 2).
     flips
-        Mirror and transpose patches at random: three orientations of ten heads are few.
+        Whether patches are mirrored and transposed at random: three orientations of ten heads are few.
     zoom
         Pixel size in voxels of the anatomy: cortex is thicker or thinner than at 1 mm in other scans.
     wide_share
-        Share of tissues (per patch) whose T is not drawn from the table of tissues but log-uniformly from `wide_T_ms`: no gap
-        is left between tissues, where the paper's T2 network failed (above 750 ms).
+        Share of tissues (per patch) whose T is drawn log-uniformly from `wide_T_ms` and not from the table of tissues. It closes
+        the gaps between tissues, in which the paper's T2 network failed (above 750 ms).
     wide_T_ms
-        That range.
-    white_A, white_T_ms
-        Standard deviation of the voxelwise variation, of the amplitude and of T in ms; the authors' code has 0.05 and 100
-        (T1) or 10 (T2).
+        Range of T for `wide_share`, ms.
+    white_A
+        Standard deviation of the voxelwise variation of the amplitude, A of CSF being 1; the authors' code has 0.05.
+    white_T_ms
+        Standard deviation of the voxelwise variation of T, ms; the authors' code has 100 (T1) or 10 (T2).
     white_relative
         Standard deviation of a voxelwise variation relative to the value. White texture teaches a network to
         keep noise, none teaches it to paint tissue means: a distribution leaves the choice to the data. From 0:
         uniform; from more: log-uniform, so that there is as much texture below as above the noise at every level.
     white_share
-        Share of patches that have either.
-    smooth_relative, smooth_length, smooth_share
-        Relative standard deviation (uniform or log-uniform, likewise), kernel (pixels) and share of a smooth
-        variation inside tissues, which is what real maps show.
+        Share of patches that have a voxelwise variation.
+    smooth_relative
+        Relative standard deviation of a smooth variation inside tissues, as real maps have it. Its distribution is that of
+        `white_relative`.
+    smooth_length
+        Kernel of the smooth variation, pixels.
+    smooth_share
+        Share of patches that have a smooth variation.
     blur
         Standard deviation (pixels) of the Gaussian that smooths the maps of A and T, textures included; the
         authors' code has 0.4. It is also the partial volume at borders: the maps are mixed and not the signals,
@@ -108,35 +113,52 @@ class PatchRecipe:
         parent normal distribution of Γ.
     field_mean
         The mean of the field is uniform between these instead, if the greatest is above 0.
-    field_spread, field_length
-        Relative standard deviation and kernel (pixels) of the field over the patch: B1 is smooth, not constant.
+    field_spread
+        Relative standard deviation of the field over the patch: B1 is smooth, not constant.
+    field_length
+        Kernel of the field, pixels.
     given_error
         Relative standard deviation of the error of a measured map of a field that the model takes as given.
     offset
         Further amplitudes, relative to the first one.
-    shading, shading_length
-        Standard deviation of the logarithm of the receive coils' sensitivity, in the amplitudes, and its kernel (pixels).
-    lesion_share, lesions, lesion_radius
-        Share of patches with ellipses of any T, how many (up to), and their radii (pixels).
-    odd_share, odd_voxels
-        Share of patches with single voxels of another T, and how many (up to): small structures must survive.
-    line_share, lines
-        Likewise for lines of one pixel's width.
-    faint_share, faint_blobs, faint_radius, faint_detectability
-        Share of patches with small and faint structures, how many (up to), their radii (pixels), and their detectability d',
-        how well the data could show them (log-uniform): `rimap.simulation.faint_structures`.
+    shading
+        Standard deviation of the logarithm of the receive coils' sensitivity, which multiplies the amplitudes.
+    shading_length
+        Kernel of that sensitivity, pixels.
+    lesion_share
+        Share of patches with ellipses of any T.
+    lesions
+        Largest number of these ellipses in a patch.
+    lesion_radius
+        Their radii, pixels.
+    odd_share
+        Share of patches with single voxels of another T: small structures must survive.
+    odd_voxels
+        Largest number of these voxels in a patch.
+    line_share
+        Share of patches with lines of another T, one pixel wide.
+    lines
+        Largest number of these lines in a patch.
+    faint_share
+        Share of patches with small and faint structures (`rimap.simulation.faint_structures`).
+    faint_blobs
+        Largest number of these structures in a patch.
+    faint_radius
+        Their radii, pixels.
+    faint_detectability
+        Their detectability index d′, how well the data can show them; drawn log-uniformly.
     ringing_share
         Share of patches with Gibbs ringing: images are sampled as a scanner does, whose k-space ends. In the spheres of
         the NIST phantom it is twice the noise, with a period of two pixels. Such patches have no white texture, odd
         voxels or lines.
     sigma
-        Noise, log-uniform; A of CSF is 1.
+        Standard deviation of the noise, drawn log-uniformly; the unit is A of CSF.
     rician_share
         Share of batches with Rician noise. Gaussian noise is added after the modulus, as in the paper.
     noise_draws
         Noise realisations of each patch, next to each other in the batch: a loss can see the bias of their mean.
     seed
-        Patch i of a seed is always the same, whatever the batch or the worker that asks.
+        Seed of the patches: patch i of a seed is always the same, whatever the batch or the worker that asks.
 
     Raises
     ------
@@ -420,8 +442,12 @@ _GENERAL: dict[str, Any] = {
 }
 
 PRESETS = ("paper", "general")
-#: Keys of a recipe file beside the fields of `PatchRecipe`.
-EXTRA_KEYS = ("preset", "protocol")
+#: Keys of a recipe file beside the fields of `PatchRecipe`, and what they mean.
+EXTRA_KEYS = {
+    "preset": "``general`` (the default) or ``paper``: the values of all keys that the file leaves out.",
+    "protocol": "A protocol of the paper's Table 2 instead of `sequence` and `times_ms`: " + ", ".join(PROTOCOLS) + ".",
+    "tr_ms": "Repetition time in ms, one value or one for each image: short for ``settings = { tr = … }``.",
+}
 
 
 def refuse_unknown(table: Mapping[str, Any], valid: Sequence[str], where: str) -> None:

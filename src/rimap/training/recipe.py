@@ -27,33 +27,36 @@ def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class Loss:
-    """How an error of the estimate is counted.
+    """How an error of the estimate enters the loss.
 
     Parameters
     ----------
     kind
-        ``mse``: Eq. 6, in the network's coordinates (seconds in the paper's). ``crb``: in units of the Cramér-Rao
-        bound of each voxel with the field known, so that every noise level counts alike; 1 is the efficient estimator.
+        ``mse``: the squared error in the network's coordinates (Eq. 6 of the paper, T in seconds). ``crb``: the squared error in
+        units of the Cramér-Rao bound of each voxel with the field known, so that all noise levels have the same weight and an
+        efficient estimator has a loss of 1.
     weights
-        Of amplitudes, field and time.
-    floor, ceiling
-        Bounds of that unit (for log T: relative errors).
+        Weights of the amplitudes, the field and the relaxation time.
+    floor
+        Smallest unit of ``crb``; for log T it is a relative error.
+    ceiling
+        Largest unit of ``crb``; for log T it is a relative error.
     field_sd
-        The unit of the field, in the network's coordinates, in which every field has a standard deviation of 0.2.
+        Unit of errors of the field in ``crb``, in the network's coordinates, in which every field has a standard deviation of 0.2.
     steps
-        ``uniform``: all J estimates count alike (Eq. 6). ``late``: as (j + 1)².
+        ``uniform``: the estimates after all J steps have the same weight (Eq. 6). ``late``: step j has the weight (j + 1)².
     huber
-        Errors beyond this count linearly; 0: never.
+        Errors above this value enter linearly and not squared; 0: all are squared.
     bias_penalty
-        Weight of the squared bias of the mean over the noise draws of a patch (`noise_draws` > 1).
+        Weight of the squared bias of the mean over the noise draws of a patch. It needs `noise_draws` > 1.
     structure_bias_penalty
-        The same, inside structures alone (faint ones, lesions, lines, single voxels): the least squared error gives up a part of
-        a contrast that it is not sure of, and this asks for the contrast to be kept on average.
+        Additional weight of that bias inside small structures (faint ones, lesions, lines, single voxels). A network that minimises
+        the squared error alone gives up a part of an uncertain contrast; this term keeps the contrast on average.
     structure_weight
-        How often a single odd voxel or a voxel of a line counts: they are rare, and a network that takes them for noise
-        or ringing loses little by it.
+        Weight of a single different voxel or a voxel of a line relative to any other voxel. Such voxels are rare, and a
+        network that takes them for noise or ringing loses little.
     sd_weight
-        Weight of the loss of the standard deviations that the network gives (`rim.sd_outputs`).
+        Weight of the loss of the standard deviations that the network estimates (`rim.sd_outputs`).
     """
 
     kind: str = "mse"
@@ -79,38 +82,45 @@ class Loss:
 
 @dataclass(frozen=True)
 class Training:
-    """How to optimise.
+    """How the network is optimised.
 
     Parameters
     ----------
-    iterations, batch_size, rate
-        3000, 24 and 1e-3 in the paper.
+    iterations
+        Number of updates of the weights.
+    batch_size
+        Patches in each batch.
+    rate
+        Learning rate of Adam; the largest one if a schedule changes it.
     schedule
-        ``constant``; ``cosine`` to zero; ``one_cycle``: up to `rate` over the first `warmup` of the iterations, and
-        by a cosine to zero.
+        ``constant``; ``cosine``: to zero along a cosine; ``one_cycle``: up to `rate` during the first part of the iterations
+        (`warmup`), then to zero along a cosine.
     warmup
-        Share of the iterations in which the rate rises from a tenth.
+        Share of the iterations during which ``one_cycle`` raises the rate from a tenth of it.
     clip_gradient
-        Largest norm of the gradient; 0: any.
+        Largest norm of the gradient; 0: no limit.
     ema
-        Decay of the running average of the weights, which is what is exported; 0: none.
+        Decay of the exponential moving average of the weights, which is what is exported; 0: no average.
     weight_decay
-        Of Adam.
+        Weight decay of Adam.
     precision
-        As lightning-fabric takes it: ``32-true``, ``bf16-mixed`` (of a RIM the cell alone; 1.2 times as fast on a
-        CPU that has bfloat16).
+        As in lightning-fabric: ``32-true``, ``bf16-mixed``, ``16-mixed`` or ``64-true``. Only the cell of a RIM uses ``bf16-mixed``; it
+        is 1.2 times as fast on a CPU with bfloat16.
     field_error_left
-        How much of the start's error in a smooth field is left, log-uniform for each patch: a whole slice determines the
-        field better than a patch does. [1, 1]: all of it.
+        Share of the error of the start's smooth field that is left, drawn log-uniformly for each patch: a whole slice
+        determines the field better than a patch does. [1, 1]: all of the error is left.
     hold_field
-        Keep a smooth field where it is after that, as `RIM` does with the field of a whole series.
+        Whether the smooth field then keeps this value, as it does when a whole series is mapped.
     seed
-        Of the weights.
-    validate_every, validation_batches, checkpoint_every
-        Iterations, batches, iterations.
+        Seed of the initial weights.
+    validate_every
+        Iterations between validations.
+    validation_batches
+        Batches of each validation.
+    checkpoint_every
+        Iterations between checkpoints.
     validation
-        Anatomies to validate on; by default the last of several is kept aside for it, and the built-in one serves
-        where there is only one.
+        Anatomies for validation. By default the last one of several is kept for it; if there is only one, the built-in anatomy.
     """
 
     iterations: int = 3000
@@ -149,22 +159,22 @@ class Training:
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """One trained network: what it is, what it is trained on, and how.
+    """A network to train: what it is, what it is trained on, and how.
 
     Parameters
     ----------
     name
-        Of the network, and of its file.
+        Name of the network and of its file. The default is the name of the recipe file.
     description
-        One line for `rimap models`.
+        One line that `rimap models` shows.
     network
         ``rim`` or ``resnet``.
     init
-        Start from a network that ships, or from a file.
+        Network that the training starts from: the name of one that ships with rimap, or a file. By default the weights are random.
     simulation, rim, loss, training
         The tables of the TOML file.
     others
-        How the further sequences of a network for several are simulated: batches take turns over `simulation` and these.
+        How the other sequences of a network for several are simulated: batches take turns over `simulation` and these.
     """
 
     name: str = "network"
@@ -277,8 +287,19 @@ def _bare(anatomy: str) -> str:
     return Path(anatomy).name if Path(anatomy).exists() else anatomy
 
 
-#: Keys of the simulation that may stand at the top of a file: a protocol in three lines.
-_SHORT = ("sequence", "times_ms", "tr_ms", "settings", "anatomies", "protocol", "preset")
+#: Keys of the table ``[simulation]`` that a file may also have at its top: a protocol in three lines.
+SHORT_KEYS = ("sequence", "times_ms", "tr_ms", "settings", "anatomies", "protocol", "preset")
+#: Keys of a recipe file that are no field of a dataclass, by the table that has them ("": the top), and what they mean.
+EXTRA_KEYS = {
+    "": {
+        "variant": "``general`` (the default of a RIM) or ``paper`` (that of a ResNet): the values of all keys that the "
+        "file leaves out.",
+    },
+    "simulation": {
+        "sequences": "Names of several sequences for one network, instead of `sequence`: batches take turns over them, and "
+        "a name may be repeated. The network needs ``any_sequence = true`` in ``[rim]``.",
+    },
+}
 #: What rimap 0.1.0 called some keys of `[loss]` and `[training]`.
 EARLIER = {"b_sd": "field_sd", "b_error_left": "field_error_left"}
 _TABLES = ("simulation", "rim", "loss", "training")
@@ -314,11 +335,11 @@ def training_recipe(document: Mapping[str, Any], *, default_name: str = "network
     ('likelihood', 'crb', (1.5, 2.1))
     """
     document = dict(document)
-    refuse_unknown(document, (*_TOP, *_TABLES, *_SHORT), "the recipe")
+    refuse_unknown(document, (*_TOP, *_TABLES, *SHORT_KEYS), "the recipe")
     network = str(document.get("network", "rim"))
     variant = str(document.get("variant", "paper" if network == "resnet" else "general"))
     _one_of("variant", variant, tuple(VARIANTS))
-    simulation = {k: document[k] for k in _SHORT if k in document} | dict(document.get("simulation", {}))
+    simulation = {k: document[k] for k in SHORT_KEYS if k in document} | dict(document.get("simulation", {}))
     simulation.setdefault("preset", variant)
     sequences = simulation.pop("sequences", None)
     first, *others = (

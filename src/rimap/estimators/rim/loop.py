@@ -89,8 +89,10 @@ class RIMConfig:
         Size of an output of 1 in u, for amplitudes, field and time.
     limit
         Largest change in one step, in units of the output, by a tanh; 0 for none.
-    n_steps, features
-        J, and the width of the cell.
+    n_steps
+        Number of steps J.
+    features
+        Channels of the cell.
     zero_output
         The output layer starts at zero: an untrained network returns its start.
     prior_sd
