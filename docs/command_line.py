@@ -15,7 +15,7 @@ from mkdocs.structure.files import File, Files
 from typer.main import get_command
 
 from rimap import cli
-from rimap.report.markdown import code, escaped, on_one_line, table
+from rimap.report.markdown import cell, code, escaped, table
 
 PAGE = "reference/command-line.md"
 #: The section of options that name no help panel.
@@ -52,7 +52,7 @@ def page() -> str:
 
 
 def _first_sentence(text: str | None) -> str:
-    return on_one_line(re.split(r"(?<=\.)\s", " ".join((text or "").split("\n\n")[0].split()))[0])
+    return cell(re.split(r"(?<=\.)\s", " ".join((text or "").split("\n\n")[0].split()))[0])
 
 
 def _help(text: str) -> Iterator[str]:
@@ -97,7 +97,7 @@ def _table(parameters: list[Any], hints: dict[str, Any]) -> Iterator[str]:
         if not argument and value != SWITCH:
             value = f"{code([_name(p)])}, {value}"
         names = [_name(p)] if argument else [*p.opts, *p.secondary_opts]
-        rows.append((code(names), value, _default(p), on_one_line(p.help)))
+        rows.append((code(names), value, _default(p), cell(p.help)))
     yield from table(("", "value", "default", "meaning"), rows)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-from rimap.report.markdown import code, docstring_of, entries_of, escaped, on_one_line, table
+from rimap.report.markdown import cell, code, docstring_of, entries_of, escaped, table
 from rimap.simulation import recipe as simulation
 from rimap.training import recipe as training
 
@@ -89,18 +90,18 @@ def _rows(general: Any, paper: Any, names: list[str]) -> Iterator[tuple[str, ...
         defaults = [_value(getattr(x, name)) for x in (general, paper)]
         default = defaults[0] if defaults[0] == defaults[1] else f"{defaults[0]}<br>paper: {defaults[1]}"
         shared = f"{code(together)}: " if len(together) > 1 else ""
-        yield f"`{name}`", _kind(kinds[name]), default, shared + on_one_line(text)
+        yield f"`{name}`", _kind(kinds[name]), default, shared + cell(text)
 
 
 def _extra(keys: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
     for name, text in keys.items():
-        yield f"`{name}`", _EXTRA_KINDS.get(name, "text"), "–", on_one_line(text)
+        yield f"`{name}`", _EXTRA_KINDS.get(name, "text"), "–", cell(text)
 
 
 def _kind(annotation: str) -> str:
     if annotation.startswith("Mapping[str, "):
         inner = _kind(annotation.removeprefix("Mapping[str, ").removesuffix("]"))
-        return f"table by name of {inner.replace('table by name of ', 'tables of ')}"
+        return f"table of {re.sub('^(table|list) ', r'\1s ', inner)}"
     return _KINDS[annotation].replace("[", r"\[").replace("]", r"\]")
 
 

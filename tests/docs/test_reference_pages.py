@@ -43,8 +43,9 @@ def rows(section: str) -> dict[str, list[str]]:
     found = {}
     for line in section.splitlines():
         if line.startswith("| `"):
-            cells = [c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]]
-            found |= {name.replace("\\|", "|"): cells for name in re.findall(r"`([^`]+)`", cells[0])}
+            bars_of_code = re.sub(r"`[^`]*`", lambda m: m[0].replace("|", "¦"), line)
+            cells = [c.strip().replace("¦", "|") for c in re.split(r"(?<!\\)\|", bars_of_code)[1:-1]]
+            found |= dict.fromkeys(re.findall(r"`([^`]+)`", cells[0]), cells)
     return found
 
 
@@ -82,7 +83,7 @@ def test_the_kind_of_a_value_and_its_limits_are_given(command_line: dict[str, st
     found = rows(command_line["rimap simulate"])
     assert found["--n"][1:3] == ["`N`, whole number from 1", "`1`"]
     assert found["--volume"][1:3] == ["switch", "off"]
-    assert found["--anatomy"][1] == r"`FILE\|builtin`, text, one or more"
+    assert found["--anatomy"][1] == "`FILE|builtin`, text, one or more"
     assert "rimap simulate IV_T1 -o simulated --snr 30" in command_line["rimap simulate"]
 
 

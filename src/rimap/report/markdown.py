@@ -18,24 +18,24 @@ def escaped(text: str) -> str:
     r"""Return text in which Markdown reads no mark outside of code: T1* is no emphasis. Double backticks become single ones.
 
     >>> escaped("T1* of ``a|b`` <x> | y")
-    'T1\\* of `a\\|b` \\<x> \\| y'
+    'T1\\* of `a|b` \\<x> \\| y'
     """
     parts = text.replace("``", "`").split("`")
-    return "`".join(part.replace("|", r"\|") if i % 2 else _MARKS.sub(r"\\\1", part) for i, part in enumerate(parts))
+    return "`".join(part if i % 2 else _MARKS.sub(r"\\\1", part) for i, part in enumerate(parts))
 
 
-def on_one_line(text: str | None) -> str:
+def cell(text: str | None) -> str:
     """Return text for a cell of a table; a dash if there is none."""
     return escaped(" ".join((text or "–").split()))
 
 
 def code(words: Iterable[str]) -> str:
-    r"""Return words as code, a dash if there are none.
+    """Return words as code, a dash if there are none.
 
     >>> code(["--mask", "FILE|auto"])
-    '`--mask`, `FILE\\|auto`'
+    '`--mask`, `FILE|auto`'
     """
-    return ", ".join(f"`{word}`".replace("|", r"\|") for word in words if word) or "–"
+    return ", ".join(f"`{word}`" for word in words if word) or "–"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
