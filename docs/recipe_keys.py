@@ -101,7 +101,7 @@ def _extra(keys: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
 def _kind(annotation: str) -> str:
     if annotation.startswith("Mapping[str, "):
         inner = _kind(annotation.removeprefix("Mapping[str, ").removesuffix("]"))
-        return f"table of {re.sub('^(table|list) ', r'\1s ', inner)}"
+        return "table of " + re.sub("^(table|list) ", r"\1s ", inner)
     return _KINDS[annotation].replace("[", r"\[").replace("]", r"\]")
 
 
