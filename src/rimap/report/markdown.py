@@ -69,7 +69,7 @@ def entries_of(section: str) -> dict[str, tuple[list[str], str]]:
     >>> entries_of("low, high\\n    The range.\\nunit\\n    ``ms``.")["high"]
     (['low', 'high'], 'The range.')
     """
-    found = {}
+    found: dict[str, tuple[list[str], str]] = {}
     for names, description in _ENTRY.findall(section):
         together = [name.strip() for name in names.split(",")]
         found |= {name: (together, " ".join(description.split())) for name in together}
