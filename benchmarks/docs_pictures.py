@@ -31,7 +31,7 @@ WINDOW_MS, ERROR_PERCENT = (0, 2500), 30
 def main() -> None:
     """Draw all figures."""
     IMAGES.mkdir(exist_ok=True)
-    estimators(IMAGES / "estimators.png")
+    estimators(IMAGES / "estimators.webp")
 
 
 def estimators(path: Path) -> None:
