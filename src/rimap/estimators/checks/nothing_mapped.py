@@ -5,18 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from rimap.advice import percent, unreliable
+from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.settings import with_unit
 
-#: Statuses of voxels that nobody asked for.
-_NOT_ASKED = (Status.OUTSIDE_MASK,)
+#: Statuses of voxels without a value.
+_WITHOUT_VALUE = (Status.OUTSIDE_MASK, Status.NO_SIGNAL, Status.NOT_FINITE)
 
 
 def nothing_mapped(series: WeightedSeries, maps: ParameterMaps) -> list[str]:
     """Return a warning if no voxel has a value, with the images' mean magnitudes: scales that contradict each other are seen there."""
-    status = maps.status[~np.isin(maps.status, [int(s) for s in _NOT_ASKED])]
-    none = {int(Status.NO_SIGNAL), int(Status.NOT_FINITE)}
-    if not status.size or not set(np.unique(status).tolist()) <= none:
+    if not has(maps.status, _WITHOUT_VALUE).all():
+        return []
+    status = maps.status[maps.status != int(Status.OUTSIDE_MASK)]
+    if not status.size:
         return []
     background = float(np.mean(status == int(Status.NO_SIGNAL)))
     means = [float(np.abs(np.nan_to_num(image, posinf=0, neginf=0)).mean(dtype=float)) for image in series.images]
