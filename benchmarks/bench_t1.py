@@ -80,7 +80,8 @@ class Cache:
         self.path = path
         self.rows: dict[str, list[Row]] = json.loads(path.read_text()) if path and path.is_file() else {}
         folder = Path(rimap.estimators.__path__[0])
-        files = [f for f in sorted(folder.glob("*.py")) if f.stem.startswith(("mle", "b_field", "separable"))]
+        files = [f for part in ("mle", "nlls") for f in sorted((folder / part).rglob("*.py"))]
+        files += sorted(folder.glob("table*.py"))
         files += sorted(Path(rimap.simulation.__path__[0]).glob("[fst][iu]*.py"))  # fields, subjects, tissues
         files.append(Path(accuracy.__file__))
         self.code = hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:12]
@@ -118,7 +119,7 @@ def figures(rows: list[Row], name: str, snr: float) -> dict[str, dict[tuple[int,
             continue
         at = {"subject": r["subject"], "tissue": r["tissue"], "snr": snr}
         key = (r["subject"], r["tissue"])
-        failed = r["nan"] > LARGEST_MISSING
+        failed = 100 * r["nan"] > LARGEST_MISSING
         out["CV / MLE's"][key] = np.inf if failed else r["cv"] / better(rows, "cv", **at)
         out["RMSE / MLE's"][key] = np.inf if failed else r["rmse"] / better(rows, "rmse", **at)
         out["|bias| %"][key] = np.inf if failed else abs(r["bias"])
