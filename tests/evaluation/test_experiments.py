@@ -15,9 +15,11 @@ from PIL import Image
 
 from rimap.errors import InputError
 from rimap.evaluation.experiment import Experiment, Result, Settings, _key, draw, experiments, run
-from rimap.evaluation.monte_carlo import MonteCarlo
+from rimap.evaluation.monte_carlo import SMOOTH, TEXTURE, WHOLE_B, MonteCarlo, truth
+from rimap.evaluation.scenes import brain_slice
 from rimap.evaluation.scans import given_scans
 from rimap.evaluation.tables import Row, read_table, select
+from rimap.simulation.tissues import WM
 
 ALL = experiments()
 
@@ -62,7 +64,7 @@ def test_every_experiment_of_the_paper_is_there() -> None:
 
 def test_monte_carlo(out: Path) -> None:
     table = _quick("monte-carlo", out, ("mle", "global_b")).table
-    at = {"quantity": "T1", "parameter": "T1", "region": "brain"}
+    at = {"quantity": "T1", "truth": "smooth", "parameter": "T1", "region": "brain"}
     for spec in ("mle", "global_b"):
         noisy, clean = (_one(table, **at, estimator=spec, snr=s, metric="cv") for s in (5.0, 30.0))
         assert 3 < noisy["q50"] / clean["q50"] < 12  # in proportion to the noise
@@ -74,16 +76,29 @@ def test_monte_carlo(out: Path) -> None:
         )
 
 
+def test_monte_carlo_has_the_truth_of_the_paper_and_every_B(out: Path) -> None:
+    settings = Settings(estimators=(), quick=True)
+    labels = brain_slice(settings)
+    smooth, white, whole = (truth(settings, "T1", kind)[1] for kind in (SMOOTH, TEXTURE, WHOLE_B))
+    inside = labels == WM
+    assert smooth[2][inside].std() < 0.09 * smooth[2][inside].mean()
+    assert white[2][inside].std() == pytest.approx(100, rel=0.1)
+    assert whole[1].min() == pytest.approx(1.6, abs=0.01) and whole[1].max() == pytest.approx(2.0, abs=0.01)
+    table = _quick("monte-carlo", out, ("mle", "global_b")).table
+    at = {"quantity": "T1", "truth": WHOLE_B, "parameter": "T1", "region": "brain", "snr": 30.0, "metric": "rmse"}
+    assert _one(table, **at, estimator="mle")["q50"] < 0.5 * _one(table, **at, estimator="global_b")["q50"]
+
+
 def test_pieces_are_kept_and_threads_give_the_same(tmp_path: Path) -> None:
     options = {"estimators": ("nlls",), "quick": True, "repeats": 2, "threads": 1}
     first = run(MonteCarlo(), Settings(**options), tmp_path / "a")
-    assert first.computed == 4
+    assert first.computed == 10  # T1 of three truths, T2 of two, two SNRs
     again = run(MonteCarlo(), Settings(**options), tmp_path / "a")
     assert again.computed == 0 and again.table == first.table
     parts = sorted((tmp_path / "a" / "monte-carlo" / "parts").rglob("*.npz"))
     parts[0].unlink()
     assert run(MonteCarlo(), Settings(**options), tmp_path / "a").computed == 1
-    assert run(MonteCarlo(), Settings(**options, seed=1), tmp_path / "a").computed == 4
+    assert run(MonteCarlo(), Settings(**options, seed=1), tmp_path / "a").computed == 10
     with ThreadPoolExecutor(2) as pool:
         threaded = run(MonteCarlo(), Settings(**options), tmp_path / "b", executor=pool)
     assert threaded.table == first.table
@@ -251,7 +266,7 @@ def test_data_that_are_missing_are_named(tmp_path: Path) -> None:
 def test_a_table_that_was_not_finished_is_not_there(tmp_path: Path) -> None:
     class Broken(MonteCarlo):
         def compute(self, settings: Settings, unit: Any) -> Any:
-            if unit[1] == 30:
+            if unit[2] == 30:
                 raise RuntimeError("interrupted")
             return super().compute(settings, unit)
 

@@ -26,15 +26,28 @@ SNRS = (3, 5, 10, 30, 60, 100)
 QUICK_SNRS = (5, 30)
 MODELS = {"T1": "IV_T1", "T2": "IV_T2"}
 REGIONS = {"brain": None, "GM": GM, "WM": WM}
+#: What the truth is like, as options of `simulate_subject`. The paper's has white texture, and its B differs between subjects.
+SMOOTH, TEXTURE, WHOLE_B = "smooth", "white texture", "B from 1.6 to 2.0"
+TRUTHS: dict[str, dict[str, Any]] = {
+    SMOOTH: {},
+    TEXTURE: {"texture": "white"},
+    WHOLE_B: {"field_mean": 1.8, "field_range": 0.4 / 1.8},
+}
+#: What the name of their figure ends with.
+_NAME_OF_FIGURE = {SMOOTH: "", TEXTURE: "_texture", WHOLE_B: "_whole_B"}
+#: The truths other than the smooth one have this part of its noise draws.
+PART_OF_DRAWS = 5
 
 
 class MonteCarlo(Experiment):
-    """One slice, C noise draws an SNR.
+    """One slice with three kinds of truth, C noise draws for each SNR.
+
+    In the first truth, T and A vary smoothly inside a tissue, and B spans a tenth of its mean over the slice. The second has the
+    paper's white texture (100 ms for T1, 10 ms for T2) instead. In the third, B goes from 1.6 to 2.0 over the slice.
 
     Deviations
     ----------
-    T and A vary smoothly inside a tissue and B over the slice. The paper's ground truth has white texture, where
-    smoothing away noise and smoothing away texture cannot be told apart, and one B in a patch.
+    The paper has one B in a patch. The second and the third truth have a fifth of the noise draws.
     """
 
     name: ClassVar[str] = "monte-carlo"
@@ -42,34 +55,36 @@ class MonteCarlo(Experiment):
     paper: ClassVar[str] = "§5.1.1, Figs. 2 and A1"
 
     def units(self, settings: Settings) -> list[Unit]:
-        """Return (quantity, SNR, estimator, first draw, one past the last)."""
+        """Return (quantity, truth, SNR, estimator, first draw, one past the last)."""
         snrs = QUICK_SNRS if settings.quick else SNRS
         return [
-            (quantity, snr, spec, *piece)
-            for quantity in MODELS
+            (quantity, kind, snr, spec, *piece)
+            for quantity, name in MODELS.items()
+            for kind in TRUTHS
+            if kind != WHOLE_B or PROTOCOLS[name].field is not None
             for snr in snrs
-            for spec in fitting(settings.estimators, PROTOCOLS[MODELS[quantity]])
-            for piece in chunks(repeats_of(settings, 100, 3, spec))
+            for spec in fitting(settings.estimators, PROTOCOLS[name])
+            for piece in chunks(_draws(repeats_of(settings, 100, 3, spec), kind))
         ]
 
     def compute(self, settings: Settings, unit: Unit) -> Part:
         """Return the sums of some draws."""
-        quantity, snr, spec, first, last = unit
+        quantity, kind, snr, spec, first, last = unit
         labels = brain_slice(settings)
-        model, kappa = truth(settings, str(quantity))
+        model, kappa = truth(settings, str(quantity), str(kind))
         estimator = estimator_of(str(spec), settings.threads)
         key = (settings.seed, 1, int(float(snr) * 1000))
         draws = range(int(first), int(last))
         return repeat(estimator, kappa, model, at_snr(float(snr)), labels > 0, draws, key).arrays()
 
     def rows(self, settings: Settings, parts: Mapping[Unit, Part]) -> list[Row]:
-        """Return a row for each quantity, SNR, estimator, parameter, region and metric."""
+        """Return a row for each quantity, truth, SNR, estimator, parameter, region and metric."""
         labels = brain_slice(settings)
         tissue = labels[labels > 0]
         out: list[Row] = []
-        for quantity, snr, spec in dict.fromkeys(u[:3] for u in parts):
-            model, kappa = truth(settings, str(quantity))
-            r = Repeats.merge(Repeats.from_arrays(p) for u, p in parts.items() if u[:3] == (quantity, snr, spec))
+        for quantity, kind, snr, spec in dict.fromkeys(u[:4] for u in parts):
+            model, kappa = truth(settings, str(quantity), str(kind))
+            r = Repeats.merge(Repeats.from_arrays(p) for u, p in parts.items() if u[:4] == (quantity, kind, snr, spec))
             values = kappa[:, labels > 0]
             metrics = {"bias": r.bias(values), "cv": r.cv, "rmse": r.rmse(values)}
             for q, p in enumerate(model.parameters):
@@ -78,24 +93,29 @@ class MonteCarlo(Experiment):
                     for metric, x in metrics.items():
                         out.append(
                             {
-                                "quantity": quantity, "snr": float(snr), "estimator": spec, "parameter": p.name,
-                                "region": region, "metric": metric, "unit": "%", "repeats": r.n, **spread(x[q][where]),
+                                "quantity": quantity, "truth": kind, "snr": float(snr), "estimator": spec,
+                                "parameter": p.name, "region": region, "metric": metric, "unit": "%", "repeats": r.n,
+                                **spread(x[q][where]),
                             }
                         )  # fmt: skip
         return out
 
     def figures(self, table: Sequence[Row], pictures: Mapping[str, NDArray[Any]]) -> dict[str, Figure]:
-        """Return Fig. 2 and Fig. A1."""
+        """Return Fig. 2 and Fig. A1, and the same for the other truths."""
         return {
-            f"{quantity}_boxes": _figure(select(table, quantity=quantity, region="brain"))
+            f"{quantity}_boxes{_NAME_OF_FIGURE[kind]}": _figure(rows)
             for quantity in distinct(table, "quantity")
+            for kind in TRUTHS
+            if (rows := select(table, quantity=quantity, truth=kind, region="brain"))
         }
 
     def summary(self, table: Sequence[Row]) -> str:
-        """Return median bias and CV over the brain."""
+        """Return median bias, CV and RMSE over the brain."""
         out = []
-        for quantity in distinct(table, "quantity"):
-            rows = select(table, quantity=quantity, parameter=quantity, region="brain")
+        for quantity, kind in [(q, k) for q in distinct(table, "quantity") for k in TRUTHS]:
+            rows = select(table, quantity=quantity, truth=kind, parameter=quantity, region="brain")
+            if not rows:
+                continue
             snrs = distinct(rows, "snr")
             body = []
             for spec in distinct(rows, "estimator"):
@@ -103,16 +123,21 @@ class MonteCarlo(Experiment):
                     found = [select(rows, estimator=spec, metric=metric, snr=s)[0]["q50"] for s in snrs]
                     body.append([draw.label(spec), what, *found])
             out.append(
-                f"{quantity}, brain mask, {repeats_said(rows)} (paper, Fig. 2: RIM has the lowest CV at every SNR; no numbers printed)\n\n"
+                f"{quantity}, {kind}, brain mask, {repeats_said(rows)} (paper, Fig. 2: RIM has the lowest CV at every SNR; no numbers printed)\n\n"
                 + text_table(["estimator", quantity, *(f"SNR {s:g}" for s in snrs)], body)
             )
         return "\n\n".join(out)
 
 
-def truth(settings: Settings, quantity: str) -> tuple[SignalModel, NDArray[np.float64]]:
-    """Return the protocol and the truth (Q, X, Y) of a quantity."""
-    model = PROTOCOLS[MODELS[quantity]]
-    return model, simulate_subject(brain_slice(settings), model, np.random.default_rng([settings.seed, 0]))
+def truth(settings: Settings, quantity: str, kind: str = SMOOTH) -> tuple[SignalModel, NDArray[np.float64]]:
+    """Return the protocol and the truth (Q, X, Y) of a quantity; `kind` is a key of `TRUTHS`."""
+    model, rng = PROTOCOLS[MODELS[quantity]], np.random.default_rng([settings.seed, 0])
+    return model, simulate_subject(brain_slice(settings), model, rng, **TRUTHS[kind])
+
+
+def _draws(count: int, kind: str) -> int:
+    """Return how many noise draws a truth has, of those of the smooth one."""
+    return count if kind == SMOOTH else max(2, count // PART_OF_DRAWS)
 
 
 def _figure(rows: Sequence[Row]) -> Figure:
