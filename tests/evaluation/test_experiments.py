@@ -12,12 +12,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from rimap.evaluation.scenes import brain_slice
 
 from rimap.errors import InputError
 from rimap.evaluation.experiment import Experiment, Result, Settings, _key, draw, experiments, run
 from rimap.evaluation.monte_carlo import SMOOTH, TEXTURE, WHOLE_B, MonteCarlo, truth
 from rimap.evaluation.scans import given_scans
+from rimap.evaluation.simulated_slices import brain_slice
 from rimap.evaluation.tables import Row, read_table, select
 from rimap.simulation.tissues import WM
 
