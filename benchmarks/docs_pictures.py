@@ -43,6 +43,7 @@ def estimators(path: Path) -> None:
     brightest = abs(model.signal(truth)[:, labels == WM]).mean(axis=1).max()
     noise, brain = rimap.Gaussian(sigma=float(brightest) / SNR), brain_mask(labels)
     series = simulate_series(truth, model, noise, rng, mask=brain, affine=digital_affine(SHAPE))
+    box = tuple(slice(places.min() - 2, places.max() + 3) for places in np.nonzero(brain)[:2])
     chosen = {"nlls": rimap.NLLS(), "mle": rimap.MLE(), "rim": rimap.RIM.load("universal")}
     shown = {"truth": np.where(brain, truth[-1], np.nan)}
     shown |= {name: estimator.estimate(series)["T1"] for name, estimator in chosen.items()}
@@ -50,13 +51,15 @@ def estimators(path: Path) -> None:
     figure, axes = plt.subplots(2, len(shown), figsize=(9.2, 5.0), layout="constrained")
     scale = error_scale = None
     for column, (name, T1) in enumerate(shown.items()):
-        scale = _show(axes[0, column], T1, colours.of_relaxation("T1"), WINDOW_MS)
+        scale = _show(axes[0, column], T1[box], colours.of_relaxation("T1"), WINDOW_MS)
         axes[0, column].set_title(name)
         if name == "truth":
             axes[1, column].axis("off")
             continue
         error = 100 * (T1 / truth[-1] - 1)
-        error_scale = axes[1, column].imshow(_turned(error), cmap="RdBu_r", vmin=-ERROR_PERCENT, vmax=ERROR_PERCENT)
+        error_scale = axes[1, column].imshow(
+            _turned(error[box]), cmap="RdBu_r", vmin=-ERROR_PERCENT, vmax=ERROR_PERCENT
+        )
         axes[1, column].set(xticks=[], yticks=[], facecolor="black")
         figures = (f"{tissue} {_rmse(error[labels == label]):.1f} %" for tissue, label in (("GM", GM), ("WM", WM)))
         axes[1, column].set_xlabel("RMSE: " + ", ".join(figures), fontsize=9)
@@ -67,9 +70,13 @@ def estimators(path: Path) -> None:
     plt.close(figure)
 
 
-def _show(axis: plt.Axes, values: NDArray[np.floating], palette: str, window: tuple[float, float]) -> mpl.image.AxesImage:
+def _show(
+    axis: plt.Axes, values: NDArray[np.floating], palette: str, window: tuple[float, float]
+) -> mpl.image.AxesImage:
     axis.set(xticks=[], yticks=[], facecolor="black")
-    return axis.imshow(_turned(values), cmap=mpl.colors.ListedColormap(colours.palette(palette) / 255), vmin=window[0], vmax=window[1])
+    return axis.imshow(
+        _turned(values), cmap=mpl.colors.ListedColormap(colours.palette(palette) / 255), vmin=window[0], vmax=window[1]
+    )
 
 
 def _turned(values: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -37,7 +37,18 @@ assert _spec is not None and _spec.loader is not None
 sys.modules["docs_blocks"] = blocks = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(blocks)
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "tutorials").glob("*.md")),
+]
+
+
+def _name(page: Path) -> str:
+    return page.stem if page.parent.name != "tutorials" else f"tutorials-{page.stem}"
+
+
 WITH_BLOCKS = [p for p in PAGES if any(b.language != "text" and not b.reason for b in blocks.blocks_of(p))]
 #: What is trained here instead of what a recipe says.
 TINY = {
@@ -58,7 +69,7 @@ def app() -> Any:
     return build()
 
 
-@pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("page", WITH_BLOCKS, ids=_name)
 def test_every_block_runs(page: Path, data: Path, tmp_path: Path, app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     where = tmp_path / "here"
     shutil.copytree(data, where)
@@ -138,7 +149,7 @@ def test_what_is_not_run_says_why_and_is_little() -> None:
 OF_MEASUREMENTS = ("results", "peers", "lambda", "cluster")
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p.stem not in OF_MEASUREMENTS], ids=lambda p: p.stem)
+@pytest.mark.parametrize("page", [p for p in PAGES if p.stem not in OF_MEASUREMENTS], ids=_name)
 def test_no_block_hides_from_this(page: Path) -> None:
     assert not blocks.indented_blocks(page), "indented lines: use ```python, ```bash, ```toml or ```text"
     text = page.read_text(encoding="utf-8")

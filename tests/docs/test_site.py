@@ -84,7 +84,7 @@ def names_the_whole_package(site: Path) -> None:
 
 
 def test_links_into_the_repository_exist() -> None:
-    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     for page in pages:
         for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             made = target in {"sequences/index.md", *(f"sequences/{name}.md" for name in signal_models())}
