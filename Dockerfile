@@ -10,17 +10,15 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 
-# The lock comes first: it changes seldom, and so does this layer.
-COPY requirements.lock /tmp/requirements.lock
-RUN pip install -r /tmp/requirements.lock && rm /tmp/requirements.lock
+# The lock comes first: it changes seldom, and so does this layer. It has the extra "cluster", so that the same image can be a Dask worker.
+COPY requirements-container.lock /tmp/requirements.lock
+RUN pip install --no-deps --require-hashes -r /tmp/requirements.lock && rm /tmp/requirements.lock
 
 COPY pyproject.toml README.md LICENSE /src/
 COPY src /src/src
-# The lock is what constrains the extra too; "cluster" lets the same image be a Dask worker.
-COPY requirements-dev.lock /tmp/constraints.txt
-RUN grep -v '^torch==' /tmp/constraints.txt > /tmp/c.txt \
-    && pip install --constraint /tmp/c.txt "/src[cluster]" \
-    && rm -rf /src /tmp/c.txt /tmp/constraints.txt \
+RUN pip install --no-deps /src \
+    && pip check \
+    && rm -rf /src \
     && useradd --create-home --uid 1000 rimap
 
 # Kernels are compiled once for a processor; where the home is read-only they go below TMPDIR (--work-dir).

@@ -3,16 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test test-lower-bounds fuzz lint typecheck bench docs lock clean
+.PHONY: demo test test-lower-bounds fuzz lint typecheck bench docs dist lock clean
 
 .venv/base: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-.venv/dev: .venv/base requirements-dev.lock
-	$(BIN)/python -m pip install --quiet -r requirements-dev.lock
+# torch is apart and without hashes: its builds for CPU and for CUDA are different files, and that for CUDA brings packages that
+# the others lack. What it needs on a CPU is in requirements-dev.lock and comes first.
+.venv/dev: .venv/base requirements-dev.lock requirements-torch.lock
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet -r requirements-torch.lock
+	$(BIN)/python -m pip check
 	@touch $@
 
 demo: .venv/base
@@ -50,11 +54,23 @@ bench: .venv/dev
 docs: .venv/dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# Needs pip-tools. The lock files are plain pip requirements: torch is pinned in the dev lock alone.
+# What is released, in dist/. The wheel is built twice, and the release stops if the bytes differ.
+dist: .venv/dev
+	rm -rf dist build/again
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --no-isolation --outdir dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --no-isolation --wheel --outdir build/again
+	cmp dist/*.whl build/again/*.whl
+
+# Needs uv. The hashes are those of every file of a release, so one lock serves every platform and Python version. Versions stay
+# as they are unless they have to change: `make lock UPGRADE=--upgrade` takes new ones.
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --strip-extras --no-header --no-annotate --no-emit-index-url $(UPGRADE)
 lock: pyproject.toml
-	$(BIN)/pip-compile --quiet --strip-extras --no-header --no-annotate --no-emit-index-url --no-emit-trusted-host --no-emit-find-links -o requirements.lock pyproject.toml
-	$(BIN)/pip-compile --quiet --strip-extras --no-header --no-annotate --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --extra train --extra dev --extra docs -c requirements.lock -o requirements-dev.lock pyproject.toml
-	sed -i 's/^torch==2.13.0+cpu/torch==2.13.0/' requirements-dev.lock
+	$(LOCK) -o requirements.lock pyproject.toml
+	$(LOCK) --extra cluster -c requirements.lock -o requirements-container.lock pyproject.toml
+	echo 'torch; python_version < "0"' > .venv/no-torch.txt
+	printf '%s\n' filelock fsspec jinja2 networkx sympy typing-extensions > .venv/needs-of-torch.txt
+	$(LOCK) --extra train --extra dev --extra docs -c requirements-container.lock --override .venv/no-torch.txt \
+	  -o requirements-dev.lock pyproject.toml .venv/needs-of-torch.txt
 
 clean:
 	rm -rf .venv build dist site runs rimap-demo

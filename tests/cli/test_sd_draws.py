@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rimap.errors import InputError
+from rimap.estimators.network_files import CHECKSUMS, WEIGHTS
 from rimap.signals.inversion_recovery import InversionRecovery
 from rimap.signals.t2_decay import T2Decay
 from rimap.workflow import Request
@@ -24,7 +25,10 @@ def test_maps_sidecar_and_report(bids, rimap, tmp_path):
     assert 0.001 < np.nanmedian(relative) < 0.1
     sidecar = json.loads(sd.with_name(sd.name.replace(".nii.gz", ".json")).read_text())
     assert "parametric bootstrap, 2 draws" in sidecar["Description"]
-    assert sidecar["EstimatorSettings"]["sd_draws"] == 2
+    settings = sidecar["EstimatorSettings"]
+    assert settings["sd_draws"] == 2
+    sums = (WEIGHTS / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    assert f"{settings['network_sha256']}  {settings['network']}.onnx" in sums  # which file it was, beyond its name
     (page,) = out.rglob("*.html")
     text = page.read_text(encoding="utf-8")
     assert "(parametric bootstrap, 2 draws)" in text and "2 draws of the noise around the maps" in text

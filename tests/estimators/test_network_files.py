@@ -47,8 +47,24 @@ def test_a_network_that_was_exchanged_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(network_files, "WEIGHTS", tmp_path)
     session(tmp_path / "t1.onnx", 1)
     shutil.copy(WEIGHTS / "t2.onnx", tmp_path / "t1.onnx")
-    with pytest.raises(InputError, match="not the network of this release"):
+    with pytest.raises(InputError, match=r"not the network of this release.*Install rimap again"):
         session(tmp_path / "t1.onnx", 1)
+    shutil.copy(tmp_path / "t2.onnx", tmp_path / "added.onnx")
+    with pytest.raises(InputError, match="not the network of this release"):  # what ships is listed
+        session(tmp_path / "added.onnx", 1)
+
+
+@pytest.mark.parametrize("place", [0, 0.5, 1])
+def test_one_bit_of_a_network_that_ships_is_enough_to_refuse_it(
+    place: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bytearray((WEIGHTS / "t1.onnx").read_bytes())
+    shutil.copy(WEIGHTS / CHECKSUMS, tmp_path)
+    content[round(place * (len(content) - 1))] ^= 1
+    (tmp_path / "t1.onnx").write_bytes(content)
+    monkeypatch.setattr(network_files, "WEIGHTS", tmp_path)
+    with pytest.raises(InputError, match=r"t1\.onnx is not the network of this release"):
+        metadata_of(tmp_path / "t1.onnx")
 
 
 def test_a_damaged_network_is_named(tmp_path: Path) -> None:

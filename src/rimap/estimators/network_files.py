@@ -157,13 +157,11 @@ def content_of(path: Path) -> bytes:
             f"{path} takes values from other files (external data of ONNX), which could be any file of this machine. "
             "Expected a network that `rimap train` wrote, in one file."
         )
-    if path.parent == WEIGHTS:
-        expected = _checksums().get(path.name)
-        if expected is not None and hashlib.sha256(content).hexdigest() != expected:
-            raise InputError(
-                f"{path} is not the network of this release: it is damaged or was exchanged. Install rimap again, or give "
-                "a network of your own by its path."
-            )
+    if path.parent == WEIGHTS and hashlib.sha256(content).hexdigest() != _checksums().get(path.name):
+        raise InputError(
+            f"{path} is not the network of this release: it is damaged or was exchanged. Install rimap again, or give "
+            "a network of your own by its path."
+        )
     return content
 
 
@@ -202,6 +200,16 @@ def metadata_of(path: Path) -> dict[str, Any]:
     if text is None:
         raise InputError(f"{path} was not made by `rimap train`: it has no recipe inside.")
     return cast(dict[str, Any], json.loads(text))
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of the file of a network: sidecars name by it which one made the maps."""
+    return _sha256(path, path.stat().st_mtime)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, modified: float) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def for_model(about: dict[str, Any], model: SignalModel) -> dict[str, Any]:

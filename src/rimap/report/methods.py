@@ -67,7 +67,9 @@ _ESTIMATORS = {
 
 def options_of(maps: ParameterMaps) -> dict[str, str]:
     """Return the settings of the estimator on which the maps depend."""
-    without = {"threads"} if any(p.smooth for p in maps.model.parameters) else {"threads", "lambda_B"}
+    without = {"threads", "network_sha256"}  # no value depends on the one; the other names what "network" names
+    if not any(p.smooth for p in maps.model.parameters):
+        without.add("lambda_B")
     return {str(k): plain(v) for k, v in maps.settings.items() if v not in (None, {}, (), []) and k not in without}
 
 

@@ -14,7 +14,15 @@ from rimap.errors import InputError
 from rimap.estimators.base import Estimator, Progress
 from rimap.estimators.checks import training_range
 from rimap.estimators.checks.missing_values import screened
-from rimap.estimators.network_files import cached_session, default_network, for_model, metadata_of, path_of, shipped
+from rimap.estimators.network_files import (
+    cached_session,
+    default_network,
+    for_model,
+    metadata_of,
+    path_of,
+    sha256_of,
+    shipped,
+)
 from rimap.estimators.noise_correlation import estimated_in, with_correlation
 from rimap.estimators.rim import bootstrap
 from rimap.estimators.rim.layout import Layout
@@ -97,7 +105,7 @@ class ResNet(Estimator):
         series = screen.series
         model = series.model
         path = path_of(self.network or default_network(model.name, "resnet"))
-        about = for_model(metadata_of(path), model)
+        about = for_model(metadata_of(path), model) | {"sha256": sha256_of(path)}
         _refuse_given(series)
         n = about["trained_on"]["n_images"][0]
         if n != model.n_images:
@@ -111,7 +119,12 @@ class ResNet(Estimator):
         first = progress and (lambda done, total: progress(done, (1 + self.sd_draws) * total))
         kappa = _found(run, series, order, ready.scale, first)
         alone = kappa.copy() if self.sd_draws else kappa
-        settings = {"network": about["name"], "scale": ready.scale, "threads": self.threads}
+        settings = {
+            "network": about["name"],
+            "network_sha256": about["sha256"],
+            "scale": ready.scale,
+            "threads": self.threads,
+        }
         residual = _residual(series, kappa, ready.scale)
         maps = training_range.checked_maps(about, series, ready, kappa, residual, self.name, settings, screen)
         maps = with_correlation(maps, correlation_of_noise(series, estimated_in(maps.status), self.threads))

@@ -15,7 +15,7 @@ from rimap.errors import InputError
 from rimap.estimators.base import Estimator, Progress, part_of
 from rimap.estimators.checks import training_range
 from rimap.estimators.checks.missing_values import screened
-from rimap.estimators.network_files import cached_session, default_network, for_model, metadata_of, path_of
+from rimap.estimators.network_files import cached_session, default_network, for_model, metadata_of, path_of, sha256_of
 from rimap.estimators.noise_correlation import estimated_in, with_correlation
 from rimap.estimators.rim import bootstrap
 from rimap.estimators.rim.known_field import DataTerm
@@ -130,7 +130,7 @@ class RIM(Estimator):
     def _loop(self, series: WeightedSeries) -> Loop:
         model, plane = series.model, (series.shape[0], (*series.shape, 1)[1])
         path = path_of(self.network or default_network(model.name, "rim"))
-        about = for_model(metadata_of(path), model)
+        about = for_model(metadata_of(path), model) | {"sha256": sha256_of(path)}
         return Loop(model, RIMConfig.of(about["rim"]), cached_session(path, self.threads or 0, plane), about)
 
     def _smooth_field(
@@ -173,7 +173,12 @@ class RIM(Estimator):
         about = loop.about
         kappa, residual, sd = self._found(loop, series, ready, part_of(progress, 0, 1 + self.sd_draws))
         alone = kappa.copy() if self.sd_draws else kappa
-        settings = {"network": about["name"], "scale": ready.scale, "threads": self.threads}
+        settings = {
+            "network": about["name"],
+            "network_sha256": about["sha256"],
+            "scale": ready.scale,
+            "threads": self.threads,
+        }
         maps = training_range.checked_maps(
             about, series, ready, kappa, residual * np.float32(ready.scale), self.name, settings, screen
         )
