@@ -22,6 +22,7 @@ CHECKED = (
     "CONTRIBUTING.md",
     "examples",
     "pyproject.toml",
+    "src/rimap/cli",
 )
 SUFFIXES = frozenset({".py", ".md", ".html", ".js", ".toml", ".yml", ".cff"})
 

@@ -134,7 +134,7 @@ def test_one_subject_that_fails_stops_no_other(rimap, study, tmp_path, harm):
     original = {p: p.read_bytes() for p in study.rglob("*") if p.is_file()}
     broken = harm(study)
     done = rimap(*args)
-    assert done.exit_code == 2 and "defect" not in done.output, done.output
+    assert done.exit_code == 2 and "bug" not in done.output, done.output
     assert {p.name for p in out.glob("*.html")} == {"sub-01_T1map.html", "sub-03_T1map.html"}
     (row,) = table(out / "failed.tsv")
     assert row["participant_id"] == "sub-02" and row["reason"] and row["reason"] in done.output
@@ -168,7 +168,7 @@ def test_labels_choose(rimap, study, tmp_path):
     ("args", "words"),
     [
         (("study", "out", "session"), ("level of analysis", "participant, group")),
-        (("study", "out", "participant", "01"), ("whose labels", "--participant-label 01,02")),
+        (("study", "out", "participant", "01"), ("got also 01", "--participant-label 01,02")),
         (("nothing", "out", "participant"), ("expected a BIDS folder",)),
         (("study", "out", "participant", "--scheduler", "tcp://a:1", "--cluster", "local"), ("one of them",)),
         (("study", "out", "participant", "--cluster", "slumr"), ("slurm",)),

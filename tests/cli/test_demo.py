@@ -13,7 +13,7 @@ def test_demo_maps_what_it_simulated(rimap, tmp_path):
     assert "sub-01_T1map.html" in result.stdout and "rimap map " in result.stdout
     truth = {
         name: float(T1.replace(",", ""))
-        for name, T1 in re.findall(r"(\w+) ([\d,]+) ms", result.stdout.split("simulated medians:")[1])
+        for name, T1 in re.findall(r"(\w+) ([\d,]+) ms", result.stdout.split("Simulated median T1:")[1])
     }
     with (root / "maps" / "sub-01_T1map_rois.tsv").open() as file:
         found = {row["name"]: float(row["median"]) for row in csv.DictReader(file, delimiter="\t")}

@@ -52,8 +52,8 @@ def test_the_present_protocol_of_a_scan(rimap, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((), "--T: expected the range"),
-        (("--T", "600-1600"), "--sequence: expected a signal model"),
+        ((), "--T: expected a range of relaxation times in ms"),
+        (("--T", "600-1600"), "expected --sequence NAME"),
         (("--T", "x", "--sequence", "ir"), "--T: expected a range in ms"),
         (("--T", "600-1600", "--sequence", "irr"), "--sequence: expected one of"),
         (("--T", "600-1600", "--sequence", "ir"), "minutes: expected a scan time"),

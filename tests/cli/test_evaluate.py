@@ -35,9 +35,9 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
         (["timing"], "-o OUT"),
         (["timing", "-o", str(tmp_path), "--estimators", "mel"], "no estimator 'mel'"),
         (["phantom", "-o", str(tmp_path), "--quick", "--data", str(tmp_path)], "--data"),
-        (["timing", "-o", str(tmp_path), "--data", str(tmp_path / "no")], "no such folder"),
+        (["timing", "-o", str(tmp_path), "--data", str(tmp_path / "no")], "expected an existing folder"),
         (["timing", "-o", str(tmp_path), "--redraw"], "no table"),
-        (["timing", "-o", str(tmp_path), "--lines", str(tmp_path / "no")], "no such file"),
+        (["timing", "-o", str(tmp_path), "--lines", str(tmp_path / "no")], "expected an existing file"),
     ):
         result = RUN.invoke(build(), ["evaluate", *typed])
         assert result.exit_code == 2, result.output

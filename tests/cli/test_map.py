@@ -202,10 +202,10 @@ def test_output_that_cannot_be_shown_does_not_stop_the_run(bids, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_closed_pipe_is_no_defect(bids, tmp_path):
+def test_a_closed_pipe_is_no_bug(bids, tmp_path):
     command = f'"{sys.executable}" -m rimap map "{bids}" -o "{tmp_path / "out"}" --estimator nlls | head -1'
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
-    assert "defect" not in done.stderr and "Traceback" not in done.stderr
+    assert "bug" not in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_polarity_that_is_told_is_another_setting(bids, tmp_path):

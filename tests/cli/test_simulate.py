@@ -66,7 +66,7 @@ def test_patches(tmp_path, anatomy):
     [
         (["nothing.toml"], "no recipe at"),
         (["IV_T2", "--slice", "99"], "--slice: expected 1 to 36"),
-        (["IV_T2", "--snr", "-1"], "--snr must be above 0"),
+        (["IV_T2", "--snr", "-1"], "--snr: expected a number above 0"),
         (["IV_T2", "--anatomy", "nowhere.nii.gz"], "no anatomy at"),
     ],
 )

@@ -104,11 +104,11 @@ app()
 @pytest.mark.parametrize(
     ("error", "status", "text"),
     [
-        ("InputError('mend it')", 2, "rimap: error: mend it"),
+        ("InputError('correct it')", 2, "rimap: error: correct it"),
         ("PermissionError(13, 'Permission denied', '/x')", 2, "rimap: error: Permission denied (/x)."),
         ("MemoryError()", 2, "rimap: error: not enough memory"),
         ("KeyboardInterrupt()", 130, "rimap: interrupted."),
-        ("ZeroDivisionError('division by zero')", 1, "rimap: defect: ZeroDivisionError: division by zero"),
+        ("ZeroDivisionError('division by zero')", 1, "rimap: bug: ZeroDivisionError: division by zero"),
     ],
 )
 def test_what_goes_wrong_is_said_in_two_lines(error, status, text):
@@ -119,7 +119,7 @@ def test_what_goes_wrong_is_said_in_two_lines(error, status, text):
 
 def test_debug_shows_the_traceback():
     done = python(_run("ZeroDivisionError('division by zero')"), RIMAP_DEBUG="1")
-    assert done.returncode == 1 and "Traceback" in done.stderr and "rimap: defect" in done.stderr
+    assert done.returncode == 1 and "Traceback" in done.stderr and "rimap: bug" in done.stderr
 
 
 def test_guard_keeps_name_and_signature():

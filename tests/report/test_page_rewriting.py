@@ -172,7 +172,7 @@ def test_what_is_missing_is_said(bids, tmp_path, rimap):
     save(image, np.full(SHAPE, 55.0))
     before = (out / "sub-01_T1map.html").read_bytes()
     result = rimap("report", out)
-    assert result.exit_code == 0 and "left as it is" in result.stdout and "the sources have changed" in result.stdout
+    assert result.exit_code == 0 and "kept, because" in result.stdout and "the sources have changed" in result.stdout
     assert (out / "sub-01_T1map.html").read_bytes() == before
     image.write_bytes(kept)
     image.unlink()

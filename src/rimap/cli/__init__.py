@@ -1,6 +1,6 @@
-"""The command line: one file per verb, found by looking into this folder; no physics.
+"""The command line: one file per verb, found by listing this folder. It contains no physics.
 
-Verbs import what they need when they run, so that `rimap --help` needs neither numpy nor torch.
+Each verb imports what it needs when it runs, so that `rimap --help` needs neither numpy nor torch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import typer
 
 from rimap.cli._guard import guarded
 
-#: Packages whose version a report of a defect needs: those of the base, and those of the extras.
+#: Packages whose versions a bug report needs: the required ones, and those of the extras.
 _VERSIONS = (
     ("numpy", "scipy", "numba", "nibabel", "onnxruntime", "matplotlib"),
     ("torch", "dcm2niix", "pydicom", "itk-elastix", "distributed"),
@@ -23,7 +23,7 @@ _VERSIONS = (
 
 
 def versions() -> list[str]:
-    """Return lines with the versions that matter, of rimap first; nothing of the user or the machine's name."""
+    """Return lines with the versions of rimap, Python and the main packages, without the names of user and machine."""
     import platform
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as version_of
@@ -52,11 +52,11 @@ def _root(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_version, is_eager=True, help="Print the version, and those of what it uses."
+            "--version", callback=_version, is_eager=True, help="Print the versions of rimap and the packages it uses."
         ),
     ] = False,
 ) -> None:
-    """T1 and T2 maps from a series of MR images."""
+    """Estimate maps of T1, T2 or T2* from a series of MR images. Start with `rimap demo`, or `rimap map INPUT -o OUT`."""
 
 
 def verbs() -> list[str]:
@@ -66,7 +66,7 @@ def verbs() -> list[str]:
 
 
 def build() -> typer.Typer:
-    """Return the application. A verb's file has a function `command`, whose docstring is the help."""
+    """Return the application. The file of each verb has a function `command`, whose docstring is the help text."""
     app = typer.Typer(
         rich_markup_mode=None,
         add_completion=False,
@@ -85,5 +85,5 @@ def main() -> None:
     """Run the command line (the entry point `rimap`)."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # σ on a terminal that knows ASCII alone
+            stream.reconfigure(errors="replace")  # print σ as ? on a terminal that supports ASCII only
     build()(prog_name="rimap")

@@ -1,4 +1,4 @@
-"""What a run tells, on the console: a bar with the rate on long work, lines, and warnings."""
+"""Console output of a run: a progress bar with the rate, lines of results, and warnings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None] | None]:
-    """Yield what to call with (done, of how many); `None` if `quiet`, or if standard error is not a terminal."""
+    """Yield a function to call with (done, total), or `None` if `quiet` or if standard error is not a terminal."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
@@ -40,7 +40,7 @@ def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[[int, 
 
 
 def listener(*, quiet: bool = False) -> Listener:
-    """Return who shows on the console what a run tells: a bar, lines of results unless `quiet`, and warnings."""
+    """Return a listener that shows a run on the console: warnings and, unless `quiet`, a progress bar and results."""
     from rimap.workflow import Listener
 
     return Listener(
@@ -57,7 +57,7 @@ def show(lines: Iterable[str], *, error: bool = False) -> None:
 
 
 def show_run(run: Run, *, quiet: bool = False) -> None:
-    """Print the summary of a run of `map_series`; if `quiet` the warnings only, to standard error."""
+    """Print the summary of a run of `map_series`. If `quiet`, print only the warnings, to standard error."""
     from rimap.workflow import summary
 
     if not quiet:
@@ -71,7 +71,7 @@ def show_run(run: Run, *, quiet: bool = False) -> None:
 
 
 def limit_threads(n: int | None) -> None:
-    """Let the libraries, which read this when they are imported, use at most `n` cores."""
+    """Limit numerical libraries to `n` cores. Call it before they are imported, which is when they read the limit."""
     if n is not None:
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
             os.environ[name] = str(n)

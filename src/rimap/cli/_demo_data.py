@@ -1,4 +1,4 @@
-"""The data set of the demonstration: one simulated subject as a scanner would have left it, in BIDS."""
+"""The data set of the demonstration: one simulated subject in BIDS, as if it had been scanned."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from rimap.simulation.subjects import simulate_series, simulate_subject
 from rimap.simulation.tissues import LABELS
 
 MODEL = InversionRecovery(tau=(50, 150, 400, 800, 1400, 2400, 4000), tr=6000.0)
-#: Of the whole head, and the slices of it that are scanned.
+#: Matrix size of the whole head, and the slices of it that are scanned.
 SHAPE, SLICES = (128, 144, 48), slice(20, 32, 3)
-#: σ where A of CSF is 1, and the unit of the images.
+#: Noise SD relative to the amplitude A of CSF, and the factor from A to image intensity.
 SIGMA, SCALE = 0.02, 1000.0
 NAME = "rimap demo"
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Where the parts of the demonstration lie, and what is true: label, tissue and median T1 in ms."""
+    """Paths of the demonstration data, and the simulated truth: label, tissue and median T1 in ms."""
 
     dataset: Path
     mask: Path
@@ -38,16 +38,18 @@ class Demo:
 
 
 def write_demo(folder: Path, seed: int = 0) -> Demo:
-    """Write the data set below `folder` and return where it lies.
+    """Write the data set below `folder` and return its paths.
 
     Raises
     ------
     InputError
-        Where the folder holds something else.
+        If the folder contains anything else.
     """
     root = folder / "bids"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not _is_demo(root):
-        raise InputError(f"{folder} exists and is no demonstration of rimap. Give another folder: rimap demo FOLDER.")
+        raise InputError(
+            f"{folder}: expected a new or empty folder, got one with other files. Give another: rimap demo FOLDER."
+        )
     labels = digital_brain(SHAPE)[:, :, SLICES]
     affine = digital_affine(SHAPE)
     affine[2, 3] += affine[2, 2] * SLICES.start

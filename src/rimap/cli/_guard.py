@@ -1,4 +1,4 @@
-"""What a user sees when something goes wrong: one or two lines and an exit status."""
+"""Turn exceptions into what the user sees: one or two lines and an exit status."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ P = ParamSpec("P")
 def guarded(verb: Callable[P, None]) -> Callable[P, None]:
     """Return the verb with its exceptions turned into exit statuses.
 
-    2: the user can mend it (`InputError`, files that cannot be read or written). 130: interrupted.
-    1: a defect of rimap, with the traceback under RIMAP_DEBUG=1.
+    2: the user can correct it (`InputError`, files that cannot be read or written). 130: interrupted.
+    1: a bug in rimap; RIMAP_DEBUG=1 prints the traceback.
     """
 
     @functools.wraps(verb)
@@ -29,7 +29,7 @@ def guarded(verb: Callable[P, None]) -> Callable[P, None]:
         try:
             with warnings.catch_warnings():
                 if os.environ.get("RIMAP_DEBUG") != "1":
-                    warnings.simplefilter("ignore")  # those of libraries; ours are part of the results
+                    warnings.simplefilter("ignore")  # warnings of libraries; those of rimap are part of the results
                     warnings.filterwarnings("default", category=PluginWarning)
                     warnings.showwarning = _show
                 verb(*args, **kwargs)
@@ -39,15 +39,13 @@ def guarded(verb: Callable[P, None]) -> Callable[P, None]:
             _stop(130, "interrupted.")
         except OSError as error:
             if error.errno == errno.EPIPE:
-                raise  # `rimap … | head`: typer ends quietly
+                raise  # a closed pipe, as in `rimap … | head`: typer exits without a message
             if error.strerror is None:
                 _defect(error)
             where = f" ({error.filename})" if error.filename else ""
             _stop(2, f"error: {error.strerror}{where}.")
         except MemoryError:
-            _stop(
-                2, "error: not enough memory. Take a machine with more, or --estimator nlls, which maps slab by slab."
-            )
+            _stop(2, "error: not enough memory. Use a machine with more, or --estimator nlls, which maps slab by slab.")
         except Exception as error:
             if isinstance(error, (typer.Exit, typer.Abort)):
                 raise
@@ -69,8 +67,8 @@ def _defect(error: Exception) -> None:
     what = " ".join(f"{type(error).__name__}: {error}".split())
     _stop(
         1,
-        f"defect: {what[:200]}\nThis is a defect of rimap, not of your data: please report it, "
-        "with what RIMAP_DEBUG=1 prints.",
+        f"bug: {what[:200]}\nThis is a bug in rimap, not a problem of your data. Please report it with the "
+        "traceback that RIMAP_DEBUG=1 prints.",
     )
 
 

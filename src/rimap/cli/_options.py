@@ -1,4 +1,4 @@
-"""The options that several verbs share, and what turns text into values or into an error."""
+"""Options that several verbs share, and functions that turn their text into values or an error."""
 
 from __future__ import annotations
 
@@ -16,34 +16,46 @@ T = TypeVar("T")
 
 EstimatorName = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="nlls, mle, rim or resnet, as `rimap models` lists them; chosen if left out."),
+    typer.Option(
+        metavar="NAME", help="nlls, mle, rim or resnet (see `rimap models`). By default chosen for the sequence."
+    ),
 ]
 TrMs = Annotated[
     str | None,
     typer.Option(
-        metavar="LIST", help="Time from inversion to inversion in ms, one or one per image. Else from the sidecars."
+        metavar="LIST",
+        help="Repetition time (inversion to inversion) in ms, one for all images or one for each. "
+        "By default read from the sidecars.",
     ),
 ]
 Signed = Annotated[
     bool | None,
-    typer.Option("--signed/--magnitude", help="Images keep their polarity (real part), or are a modulus."),
+    typer.Option(
+        "--signed/--magnitude",
+        help="The images are signed (real part, polarity kept) or magnitude images. By default from the sidecars or the images.",
+    ),
 ]
 SkipFirst = Annotated[
-    int, typer.Option(metavar="N", help="Leave out the images of the N shortest times (1: the first echo of a MESE).")
+    int,
+    typer.Option(
+        metavar="N", help="Leave out the N images with the shortest times. 1 drops the first echo of a multi-echo scan."
+    ),
 ]
-NoiseName = Annotated[str | None, typer.Option(metavar="gaussian|rician", help="Likelihood; gaussian if left out.")]
+NoiseName = Annotated[
+    str | None, typer.Option(metavar="gaussian|rician", help="Noise model of the likelihood. By default gaussian.")
+]
 LambdaB = Annotated[
     str | None,
     typer.Option(
         "--lambda-b",
         metavar="auto|X",
-        help="Smoothness of B or B1 (mle): auto, the default, chooses it from the data.",
+        help="Weight of the smoothness of B or B1 (mle). auto, the default, estimates it from the data.",
         show_default=False,
     ),
 ]
 Network = Annotated[
     str | None,
-    typer.Option(metavar="NAME|FILE", help="Trained network (rim, resnet), as `rimap models` lists them."),
+    typer.Option(metavar="NAME|FILE", help="Trained network (rim, resnet): a name from `rimap models`, or a file."),
 ]
 SdDraws = Annotated[
     int | None,
@@ -51,7 +63,8 @@ SdDraws = Annotated[
         "--sd-draws",
         metavar="K",
         min=0,
-        help="Standard deviations of a network's maps from K draws of the noise, each as long as mapping (rim, resnet).",
+        help="Estimate standard deviations of the maps from K simulated noise draws (rim, resnet). "
+        "Each draw takes as long as the mapping.",
         show_default=False,
     ),
 ]
@@ -60,44 +73,51 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUES",
-        help="A setting of the scan in ms or degrees, one value or one per image: flip_angle=3,20. Repeatable.",
+        help="A scan setting in ms or degrees, one value or one per image, such as flip_angle=3,20. Repeatable.",
     ),
 ]
 Include = Annotated[
     list[str] | None,
     typer.Option(
         metavar="STATUS",
-        help="Count voxels of this status as well, besides ok and at_bound: off_model. Repeatable.",
+        help="Also count voxels with this quality flag, such as off_model. ok and at_bound always count. Repeatable.",
     ),
 ]
 GivenMaps = Annotated[
     list[str] | None,
-    typer.Option("--given", metavar="NAME=FILE|NUMBER", help="A known parameter: B1=TB1map.nii.gz. Repeatable."),
+    typer.Option(
+        "--given",
+        metavar="NAME=FILE|NUMBER",
+        help="A parameter that is known: a map or a number, such as B1=TB1map.nii.gz. Repeatable.",
+    ),
 ]
 Fixed = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=VALUE", help="Do not estimate this parameter: B=2 (nlls, mle). Repeatable."),
+    typer.Option(metavar="NAME=VALUE", help="Fix a parameter at a value, such as B=2 (nlls, mle). Repeatable."),
 ]
 Bounds = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=LOW,HIGH", help="Bounds of a parameter: T1=100,5000 (nlls, mle). Repeatable."),
+    typer.Option(metavar="NAME=LOW,HIGH", help="Bounds of a parameter, such as T1=100,5000 (nlls, mle). Repeatable."),
 ]
 Run = Annotated[list[str] | None, typer.Option(metavar="LABEL", help="Only this run. Repeatable.")]
-Register = Annotated[bool, typer.Option("--register", help="Align the images before they are mapped.")]
+Register = Annotated[bool, typer.Option("--register", help="Motion correction: align the images before mapping.")]
 Denoise = Annotated[
     str | None,
     typer.Option(
-        "--denoise", metavar="mppca", help="Denoise the images before they are mapped (pip install rimap[denoise])."
+        "--denoise",
+        metavar="mppca",
+        help="Denoise the images before mapping, by MP-PCA (needs the extra rimap[denoise]).",
     ),
 ]
-Rates = Annotated[bool, typer.Option("--rates", help="Write R1 or R2 as well.")]
+Rates = Annotated[bool, typer.Option("--rates", help="Also write maps of the relaxation rate (R1, R2 or R2*).")]
 Fill = Annotated[
-    float | None, typer.Option(metavar="0", help="Write this instead of NaN, for tools that cannot read NaN.")
+    float | None,
+    typer.Option(metavar="0", help="Value for voxels without an estimate, for tools that cannot read NaN (default)."),
 ]
 
 
 def numbers(text: str | None, option: str, unit: str = " in ms") -> tuple[float, ...] | None:
-    """Return the numbers of a list that commas or spaces separate.
+    """Return the numbers of a list that is separated by commas or spaces.
 
     >>> numbers("50, 400 1100", "--times-ms")
     (50.0, 400.0, 1100.0)
@@ -118,7 +138,7 @@ def numbers(text: str | None, option: str, unit: str = " in ms") -> tuple[float,
 
 
 def by_name(values: Iterable[str] | None, option: str) -> dict[str, str]:
-    """Return the text for each name.
+    """Return the text of each NAME=VALUE by its name.
 
     >>> by_name(["flip_angle=3,20", "tr=15"], "--set")
     {'flip_angle': '3,20', 'tr': '15'}
@@ -135,7 +155,7 @@ def by_name(values: Iterable[str] | None, option: str) -> dict[str, str]:
 
 
 def settings(values: Iterable[str] | None) -> dict[str, Any]:
-    """Return settings by name: numbers where the text is a list of numbers, a single one as it is; else the text.
+    """Return settings by name: a number, several numbers as a tuple, or else the text.
 
     >>> settings(["flip_angle=3,20", "tr=15", "profile=sinc"])
     {'flip_angle': (3.0, 20.0), 'tr': 15.0, 'profile': 'sinc'}
@@ -152,7 +172,7 @@ def settings(values: Iterable[str] | None) -> dict[str, Any]:
 
 
 def given_maps(values: Iterable[str] | None) -> dict[str, Path | float]:
-    """Return known parameters by name: a number, or the path of a file.
+    """Return known parameters by name, each as a number or as the path of a map.
 
     >>> given_maps(["T1=900", "B1=TB1map.nii.gz"])
     {'T1': 900.0, 'B1': PosixPath('TB1map.nii.gz')}
@@ -161,7 +181,7 @@ def given_maps(values: Iterable[str] | None) -> dict[str, Path | float]:
 
 
 def fixed(values: Iterable[str] | None) -> dict[str, float]:
-    """Return parameters that are not estimated, by name.
+    """Return the fixed values of parameters by name.
 
     >>> fixed(["B=2"])
     {'B': 2.0}
@@ -174,7 +194,7 @@ def fixed(values: Iterable[str] | None) -> dict[str, float]:
 
 
 def bounds(values: Iterable[str] | None) -> dict[str, tuple[float, float]]:
-    """Return bounds of parameters by name.
+    """Return the bounds of parameters by name.
 
     >>> bounds(["T1=100,5000"])
     {'T1': (100.0, 5000.0)}
@@ -200,7 +220,7 @@ def _words(text: str) -> list[str]:
 
 
 def smoothness(text: str | None) -> dict[str, float | None]:
-    """Return the option of the MLE that was typed.
+    """Return the value of --lambda-b as an option of the MLE; none if it was not specified.
 
     >>> smoothness("1e5"), smoothness("auto"), smoothness(None)
     ({'lambda_B': 100000.0}, {'lambda_B': None}, {})
@@ -216,7 +236,7 @@ def smoothness(text: str | None) -> dict[str, float | None]:
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """Return the options that were typed.
+    """Return the options that the user specified.
 
     >>> given(network="t1", sd_draws=None)
     {'network': 't1'}
@@ -225,7 +245,7 @@ def given(**options: Any) -> dict[str, Any]:
 
 
 def labels(values: Iterable[str] | None, prefix: str) -> tuple[str, ...]:
-    """Return labels without their prefix; one value may hold several.
+    """Return labels without their prefix. One value may contain several labels.
 
     >>> labels(["sub-01", "02,03"], "sub-")
     ('01', '02', '03')
@@ -235,7 +255,7 @@ def labels(values: Iterable[str] | None, prefix: str) -> tuple[str, ...]:
 
 
 def sigma_or_file(text: str | None) -> float | Path | None:
-    """Return σ as a number, or the file that holds a map of it."""
+    """Return the noise SD σ as a number, or the path of a map of it."""
     if text is None:
         return None
     try:
@@ -244,7 +264,7 @@ def sigma_or_file(text: str | None) -> float | Path | None:
         if Path(text).is_file():
             return Path(text)
         raise InputError(
-            f"--sigma: expected a positive number in the unit of the images, or a NIfTI file of it, got {text!r}."
+            f"--sigma: expected a positive number in the unit of the images, or a NIfTI file, got {text!r}."
         ) from None
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"--sigma: expected a positive number in the unit of the images, got {text}.")

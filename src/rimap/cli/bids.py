@@ -18,74 +18,102 @@ NO_ARGS_IS_HELP = True
 
 
 def command(
-    bids_dir: Annotated[Path, typer.Argument(metavar="BIDS_DIR", help="The data set.")],
-    output_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="The derivative: made, or gone on with.")],
+    bids_dir: Annotated[Path, typer.Argument(metavar="BIDS_DIR", help="The BIDS data set.")],
+    output_dir: Annotated[
+        Path, typer.Argument(metavar="OUT_DIR", help="The derivative data set. If it exists, rimap resumes it.")
+    ],
     level: Annotated[
         list[str],
         typer.Argument(
-            metavar="participant|group", help="Map every series, or make one page and table of what is mapped."
+            metavar="participant|group",
+            help="participant maps every series; group makes one page and one table over all subjects.",
         ),
     ],
     participant_label: Annotated[
         list[str] | None,
         typer.Option(
-            "--participant-label", "--participant_label", metavar="LABEL", help="Only these: 01 02 03, or 01,02,03."
+            "--participant-label",
+            "--participant_label",
+            metavar="LABEL",
+            help="Only these subjects: 01 02 03, or 01,02,03.",
         ),
     ] = None,
     session_label: Annotated[
         list[str] | None,
-        typer.Option("--session-label", "--session_label", metavar="LABEL", help="Only these. Repeatable."),
+        typer.Option("--session-label", "--session_label", metavar="LABEL", help="Only these sessions. Repeatable."),
     ] = None,
     run: typed.Run = None,
     nprocs: Annotated[
         int | None,
-        typer.Option("--nprocs", "--n-procs", metavar="N", min=1, help="Cores to use: as many series at once."),
+        typer.Option(
+            "--nprocs",
+            "--n-procs",
+            metavar="N",
+            min=1,
+            help="Number of series to map in parallel, one core each. By default all cores.",
+        ),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Cores for each series; what --nprocs leaves it.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Cores for each series. By default the cores are divided by --nprocs."),
     ] = None,
     memory: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Memory to take at most, all series together (16GiB); of what is free."),
+        typer.Option(
+            metavar="SIZE", help="Memory limit for all series together (16GiB). By default a share of the free memory."
+        ),
     ] = None,
     work_dir: Annotated[
         Path | None,
-        typer.Option("--work-dir", "-w", metavar="DIR", help="For temporary files; may be deleted."),
+        typer.Option(
+            "--work-dir", "-w", metavar="DIR", help="Folder for temporary files. You may delete it afterwards."
+        ),
     ] = None,
     scheduler: Annotated[
         str | None, typer.Option(metavar="tcp://HOST:PORT", help="Run on the Dask cluster of this scheduler.")
     ] = None,
     cluster: Annotated[
-        str | None, typer.Option(metavar="slurm|local", help="Start a Dask cluster, and run on it.")
+        str | None, typer.Option(metavar="slurm|local", help="Start a Dask cluster and run on it.")
     ] = None,
     cluster_options: Annotated[
-        Path | None, typer.Option(metavar="TOML", help="What its jobs are: jobs, cores, memory, walltime, queue …")
+        Path | None,
+        typer.Option(
+            metavar="TOML", help="Resources for each job of the cluster: jobs, cores, memory, walltime, queue …"
+        ),
     ] = None,
     skip_bids_validation: Annotated[
         bool,
-        typer.Option("--skip-bids-validation", "--skip_bids_validation", help="Do not look whether BIDS_DIR is valid."),
+        typer.Option(
+            "--skip-bids-validation", "--skip_bids_validation", help="Do not check whether BIDS_DIR is valid BIDS."
+        ),
     ] = False,
     estimator: typed.EstimatorName = None,
     mask: Annotated[
         str | None,
         typer.Option(
             metavar="WHERE",
-            help="Masks: a file, a pattern (m/sub-{sub}_mask.nii.gz; {ses}, {run}, {map}) or a BIDS folder; auto: the voxels "
-            "with signal.",
+            help="Masks: a file, a pattern (m/sub-{sub}_mask.nii.gz; also {ses}, {run}, {map}) or a BIDS folder. "
+            "auto: the foreground of the images.",
         ),
     ] = None,
     rois: Annotated[
-        str | None, typer.Option(metavar="WHERE", help="Label images, likewise; a folder is searched for _dseg.")
+        str | None,
+        typer.Option(metavar="WHERE", help="Label images: a file, a pattern or a BIDS folder with _dseg files."),
     ] = None,
     tr_ms: typed.TrMs = None,
-    sequence: Annotated[str | None, typer.Option(metavar="NAME", help="Only the series of this kind.")] = None,
+    sequence: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Map only series of this sequence (see `rimap models`).")
+    ] = None,
     settings: typed.Settings = None,
     given: typed.GivenMaps = None,
     signed: typed.Signed = None,
     skip_first: typed.SkipFirst = 0,
     noise: typed.NoiseName = None,
     sigma: Annotated[
-        str | None, typer.Option(metavar="NUMBER", help="Noise SD in the unit of the images; estimated if left out.")
+        str | None,
+        typer.Option(
+            metavar="NUMBER", help="Noise SD in the unit of the images. By default estimated from the images."
+        ),
     ] = None,
     fixed: typed.Fixed = None,
     bounds: typed.Bounds = None,
@@ -96,10 +124,12 @@ def command(
     denoise: typed.Denoise = None,
     rates: typed.Rates = False,
     fill: typed.Fill = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Map again what is finished.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and failures only.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Recompute finished series.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and failures.")] = False,
 ) -> None:
-    """The BIDS App: map a data set, on all cores or a cluster, going on where an earlier run ended.
+    """Map a whole BIDS data set (BIDS App).
+
+    rimap maps the series in parallel on all cores or on a cluster. An interrupted run is resumed by the same command.
 
     \b
     rimap bids bids/ out/ participant --nprocs 8
@@ -166,7 +196,7 @@ def command(
 
 
 def _conclude(failures: Sequence[Failure], n: int, table: Path | None = None) -> None:
-    """Print what failed, and end with an exit status that reports it."""
+    """Print the failures, and exit with status 1 after a bug, or 2."""
     from rimap.cli import _console as console
     from rimap.errors import InputError
     from rimap.workflow.bids import summary
@@ -176,7 +206,7 @@ def _conclude(failures: Sequence[Failure], n: int, table: Path | None = None) ->
     console.show(summary.of_failures(failures), error=True)
     text = summary.conclusion(failures, n, table)
     if any(f.bug for f in failures):
-        print(f"rimap: {text} A bug is in rimap, not in your data: please report it.", file=sys.stderr)
+        print(f"rimap: {text} Please report the bugs: they are in rimap, not in your data.", file=sys.stderr)
         raise typer.Exit(1)
     raise InputError(text)
 
@@ -184,13 +214,13 @@ def _conclude(failures: Sequence[Failure], n: int, table: Path | None = None) ->
 def _lists(
     subjects: list[str] | None, sessions: list[str] | None, more: list[str]
 ) -> tuple[list[str] | None, list[str] | None]:
-    """Return the labels with those that follow without an option of their own: ``--participant-label 01 02 03``."""
+    """Return the labels, including those after the first value of an option, as in ``--participant-label 01 02 03``."""
     if not more:
         return subjects, sessions
     if (subjects is None) == (sessions is None):
         from rimap.errors import InputError
 
         raise InputError(
-            f"{' '.join(more)}: whose labels are these? Write them with commas, --participant-label 01,02."
+            f"expected participant or group alone, got also {' '.join(more)}. Separate labels by commas, as in --participant-label 01,02."
         )
     return (subjects and [*subjects, *more]), (sessions and [*sessions, *more])

@@ -18,14 +18,17 @@ def command(
         typer.Argument(metavar="A", help="A map (NIfTI), a folder of maps, or a folder with repeats (ses-, run-)."),
     ],
     second: Annotated[
-        Path | None, typer.Argument(metavar="[B]", help="The map or the folder to compare; left out for repeats in A.")
+        Path | None,
+        typer.Argument(
+            metavar="[B]", help="The map or folder to compare with A. Leave it out to compare the repeats in A."
+        ),
     ] = None,
     labels: Annotated[
         list[str] | None,
         typer.Option(
             metavar="FILE|FOLDER|PATTERN",
-            help="Regions on the grid of A: label image, image of probabilities, folder with BIDS names, or pattern. "
-            "By default the _dseg beside A, if there is one. Repeatable.",
+            help="Regions on the grid of A: a label image, a probability image, a BIDS folder, or a pattern. "
+            "By default the _dseg file next to A, if there is one. Repeatable.",
         ),
     ] = None,
     name: Annotated[
@@ -33,21 +36,25 @@ def command(
         typer.Option(
             "--map",
             metavar="NAME",
-            help="Maps to take from folders: T1, R1, B, M0, all. Repeatable. By default relaxation times, and rates without one.",
+            help="Maps to compare: T1, R1, B, M0, all. By default relaxation times, and rates that have no time map. Repeatable.",
         ),
     ] = None,
     include: options.Include = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FOLDER", help="Write the table, a page, and maps of the differences and z there."
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Folder for the table, a page, and maps of the difference and its z-score.",
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier files.")] = False,
 ) -> None:
-    """Compare two maps, two folders, or all repeats in a folder: differences, limits of agreement, within-subject CV, repeatability, ICC.
+    """Compare two maps, two folders of maps, or all repeats in a folder.
 
-    If the maps have standard deviations, their calibration is checked. Differences are B minus A.
+    rimap reports differences (B minus A), limits of agreement, within-subject CV, repeatability coefficient and ICC. If the
+    maps have standard deviations, rimap also checks whether these agree with the differences.
 
     \b
     rimap compare scan/T1map.nii.gz rescan/T1map.nii.gz -o comparison
@@ -61,7 +68,7 @@ def command(
     from rimap.workflow.tables import command_line
 
     if out is not None and (out / "compare.tsv").exists() and not overwrite:
-        raise InputError(f"{out / 'compare.tsv'} exists. Give another folder, or --overwrite.")
+        raise InputError(f"-o {out}: expected a folder without compare.tsv. Give another folder, or use --overwrite.")
     found = compare(first, second, labels or (), names=name or (), include=include or ())
     console.show(lines(found))
     if out is not None:

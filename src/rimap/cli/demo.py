@@ -10,12 +10,10 @@ import typer
 
 
 def command(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write it.")] = Path("rimap-demo"),
-    estimator: Annotated[
-        str | None, typer.Option(metavar="NAME", help="As for `rimap map`; chosen if left out.")
-    ] = None,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write.")] = Path("rimap-demo"),
+    estimator: Annotated[str | None, typer.Option(metavar="NAME", help="Estimator, as for `rimap map`.")] = None,
 ) -> None:
-    """Write a small inversion-recovery series of a drawn brain, and map it."""
+    """Simulate a small inversion-recovery series of a brain, and map it."""
     from rimap.cli import _console as console
     from rimap.cli._demo_data import write_demo
     from rimap.workflow import Request, map_series
@@ -24,7 +22,7 @@ def command(
     options = ["--mask", str(data.mask), "--rois", str(data.labels), "--overwrite"]
     options += ["--estimator", estimator] if estimator else []
     command = ["map", str(data.dataset), "-o", str(data.out), *options]
-    print(f"A data set of one simulated subject: {data.dataset}/")
+    print(f"rimap simulated a data set of one subject: {data.dataset}/")
     print(f"$ {shlex.join(['rimap', *command])}")
     request = Request(
         inputs=(data.dataset,),
@@ -36,5 +34,5 @@ def command(
         command=tuple(command),
     )
     console.show_run(map_series(request, console.listener()))
-    print("The simulated medians: " + ", ".join(f"{name} {T1:,.0f} ms" for _, name, T1 in data.truth))
-    print("Open the report in a browser; look at the maps with any NIfTI viewer.")
+    print("Simulated median T1: " + ", ".join(f"{name} {T1:,.0f} ms" for _, name, T1 in data.truth))
+    print("Open the report in a browser, and the maps in any NIfTI viewer.")

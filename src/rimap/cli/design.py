@@ -19,70 +19,87 @@ def command(
     present: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[INPUT]", help="A scan with the present protocol: a BIDS folder, or a file of the series."
+            metavar="[INPUT]", help="A scan with your present protocol: a BIDS folder, or a file of the series."
         ),
     ] = None,
     sequence: Annotated[
         str | None, typer.Option(metavar="NAME", help="Signal model: ir, sr, t2, mese, megre, vfa, look-locker, ...")
     ] = None,
     T: Annotated[
-        str | None, typer.Option("--T", metavar="LOW-HIGH", help="Range of the relaxation time in ms: 600-1600.")
+        str | None,
+        typer.Option("--T", metavar="LOW-HIGH", help="Range of relaxation times to measure, in ms, such as 600-1600."),
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(metavar="X", help="Scan time; that of the present protocol if left out.")
+        float | None, typer.Option(metavar="X", help="Scan time in minutes. By default that of the present protocol.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="OUT", help="Folder for the page, the tables and a JSON file."),
+        typer.Option("--output", "-o", metavar="OUT", help="Folder for a page, tables and a JSON file."),
     ] = None,
     snr: Annotated[
         float,
         typer.Option(
-            metavar="X", help="Signal-to-noise ratio of the brightest image that the sequence gives, not averaged."
+            metavar="X", help="Signal-to-noise ratio of the brightest image of the sequence, without averaging."
         ),
     ] = 50.0,
     images: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Number of images; the best number if left out.")
+        int | None, typer.Option(metavar="N", min=1, help="Number of images. By default rimap finds the best number.")
     ] = None,
     shots: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Cycles for one image: lines of k-space over echoes of each excitation."),
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Repetitions that one image needs: k-space lines divided by the echoes per excitation.",
+        ),
     ] = None,
     field: Annotated[
         str | None,
-        typer.Option(metavar="free|smooth|given", help="How B or B1 is treated; as the signal model says if left out."),
+        typer.Option(
+            metavar="free|smooth|given", help="How B or B1 is treated. By default as the signal model declares."
+        ),
     ] = None,
     criterion: Annotated[
-        str, typer.Option(metavar="worst|mean", help="Which standard deviation over the range is made smallest.")
+        str,
+        typer.Option(metavar="worst|mean", help="Minimise the worst or the mean standard deviation over the range."),
     ] = "worst",
-    times_ms: Annotated[str | None, typer.Option(metavar="LIST", help="Times of the present protocol, ms.")] = None,
-    tr_ms: Annotated[str | None, typer.Option(metavar="X", help="Repetition time of the present protocol, ms.")] = None,
+    times_ms: Annotated[str | None, typer.Option(metavar="LIST", help="Times of the present protocol in ms.")] = None,
+    tr_ms: Annotated[
+        str | None, typer.Option(metavar="X", help="Repetition time of the present protocol in ms.")
+    ] = None,
     settings: options.Settings = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Keep this setting of the present protocol: tr. Repeatable."),
+        typer.Option(metavar="NAME", help="Keep this setting of the present protocol, such as tr. Repeatable."),
     ] = None,
     given: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=NUMBER", help="Value of a field to assume: B=1.9. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NAME=NUMBER", help="Assumed value of a field, such as B=1.9. Repeatable."),
     ] = None,
     limits: Annotated[
         str | None,
-        typer.Option(metavar="LOW,HIGH", help="Shortest and longest time (ms) or angle (degrees) to choose from."),
+        typer.Option(
+            metavar="LOW,HIGH",
+            help="Shortest and longest time (ms), or smallest and largest angle (degrees), to choose from.",
+        ),
     ] = None,
     rest_ms: Annotated[
-        float, typer.Option(metavar="X", help="Shortest time from an image to the next cycle, ms.")
+        float, typer.Option(metavar="X", help="Shortest time from an image to the next repetition, in ms.")
     ] = 50.0,
-    one_tr: Annotated[bool, typer.Option("--one-tr", help="One repetition time for all images.")] = False,
-    separate: Annotated[bool, typer.Option("--separate", help="Echoes are scans of their own, not one train.")] = False,
+    one_tr: Annotated[bool, typer.Option("--one-tr", help="Use one repetition time for all images.")] = False,
+    separate: Annotated[
+        bool, typer.Option("--separate", help="Acquire each echo in a scan of its own, not in one echo train.")
+    ] = False,
     noise: options.NoiseName = None,
     limit: Annotated[
-        float, typer.Option(metavar="PERCENT", help="Standard deviation that counts as measured, %.")
+        float,
+        typer.Option(metavar="PERCENT", help="Largest relative standard deviation that counts as measured, in %."),
     ] = 5.0,
 ) -> None:
-    """Find the times (or flip angles) that measure a relaxation time best in a scan time.
+    """Find the best times or flip angles for a scan time.
 
-    The worst or the mean standard deviation (Cramér-Rao bound, relative to T) over the range is made as small as possible.
-    With a present protocol, it is compared at the same scan time.
+    rimap minimises the worst or mean standard deviation over the range of T (Cramér-Rao bound, relative to T). If you give
+    your present protocol, rimap compares it at the same scan time.
 
     \b
     rimap design --sequence ir --T 600-1600 --minutes 5
@@ -102,9 +119,9 @@ def command(
     from rimap.workflow.protocol_design import present_from_files, present_from_options, settings_of_goal, write_design
 
     if T is None:
-        raise InputError('--T: expected the range of the relaxation time in ms, as in "--T 600-1600", got none.')
+        raise InputError('--T: expected a range of relaxation times in ms, as in "--T 600-1600", got none.')
     if sequence is None and present is None:
-        raise InputError("--sequence: expected a signal model (see rimap models), or a scan as INPUT, got neither.")
+        raise InputError("expected --sequence NAME (see `rimap models`) or a scan as INPUT, got neither.")
     if sequence is not None:
         sequence = one_of(sequence, sorted(signal_models()), "--sequence")
     if out is not None and out.exists() and not out.is_dir():
@@ -131,7 +148,7 @@ def command(
     assumed = {}
     for parameter, value in options.given_maps(given).items():
         if not isinstance(value, float):
-            raise InputError(f"--given {parameter}: expected a number, got {value}. A design has no map.")
+            raise InputError(f"--given {parameter}: expected a number, got {value}. A design uses no maps.")
         assumed[parameter] = value
     goal = Goal(
         sequence=name,
@@ -160,7 +177,7 @@ def command(
 
 
 def _range(text: str) -> tuple[float, float]:
-    """Return the range that was typed: ``600-1600``, ``600,1600``, or one value.
+    """Return the range from its text: ``600-1600``, ``600,1600``, or one value.
 
     >>> _range("600-1600"), _range("80")
     ((600.0, 1600.0), (80.0, 80.0))

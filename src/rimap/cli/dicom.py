@@ -16,24 +16,26 @@ def command(
         typer.Argument(metavar="MAPS...", help="Maps (NIfTI), or folders: the output of `rimap map`."),
     ],
     source: Annotated[
-        Path, typer.Option("--source", metavar="DICOM", help="The folder of the DICOM files that were mapped.")
+        Path, typer.Option("--source", metavar="DICOM", help="Folder of the DICOM files that were mapped.")
     ],
     out: Annotated[
-        Path, typer.Option("--output", "-o", metavar="OUT", help="Folder for the series, a folder for each map.")
+        Path,
+        typer.Option("--output", "-o", metavar="OUT", help="Folder for the DICOM series, with a folder for each map."),
     ],
     name: Annotated[
         list[str] | None,
         typer.Option(
             "--map",
             metavar="NAME",
-            help="Maps to take from folders: T1, R1, B, sd, all. Repeatable. By default relaxation times and rates.",
+            help="Maps to convert: T1, R1, B, sd, all. By default relaxation times and rates. Repeatable.",
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier files.")] = False,
 ) -> None:
-    """Write maps as DICOM series for a picture archive (PACS), in the study of the images that they were made from.
+    """Write maps as DICOM series, for a picture archive (PACS).
 
-    The files contain the patient's name and all that identifies the study, as the source does.
+    The series belong to the study of the source images. They contain the patient's name and all other identifying data
+    of the source.
 
     \b
     rimap map dicom/ -o out

@@ -14,7 +14,7 @@ NO_ARGS_IS_HELP = True
 
 
 def command(
-    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A name, `all`, or `list`.")],
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Name of an experiment, `all`, or `list`.")],
     scan: Annotated[
         Path | None, typer.Argument(metavar="[DIR]", help="Your own scans, for test-retest: a BIDS folder, or a file.")
     ] = None,
@@ -23,47 +23,51 @@ def command(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="nlls, mle, global_b (one B), mle:1e4 (a λ_B), rim:NAME or rim:FILE.onnx, resnet:..., mppca+nlls.",
+            help="Comma-separated: nlls, mle, global_b (one B), mle:1e4 (a λ_B), rim:NAME, rim:FILE.onnx, resnet:..., mppca+nlls.",
         ),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A small version, in seconds.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Run a small version that takes seconds.")] = False,
     data: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Holds anatomies/test, brain_in_vivo, nist_phantom, as far as they are needed."
+            metavar="DIR", help="Folder with anatomies/test, brain_in_vivo and nist_phantom, as the experiment needs."
         ),
     ] = None,
     workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes.")] = 1,
     seed: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
     repeats: Annotated[
-        int | None, typer.Option(metavar="C", min=2, help="Noise draws; the experiment's own number if left out.")
+        int | None, typer.Option(metavar="C", min=2, help="Number of noise draws. By default the experiment's own.")
     ] = None,
     scans: Annotated[
         list[Path] | None,
-        typer.Option(metavar="PATH", help="A repeated scan (repeatability, test-retest). Give it once a scan."),
+        typer.Option(metavar="PATH", help="A repeated scan (repeatability, test-retest). Repeatable."),
     ] = None,
     noise_level: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Added noise that stands for a repeat, over the median signal (repeatability)."),
+        typer.Option(
+            metavar="X", help="SD of the noise that simulates a repeat, relative to the median signal (repeatability)."
+        ),
     ] = None,
     lines: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="CSV with x0,y0,x1,y1 in voxels (sharpness, in vivo).")
+        Path | None, typer.Option(metavar="FILE", help="CSV file of lines, x0,y0,x1,y1 in voxels (sharpness, in vivo).")
     ] = None,
     sequence: Annotated[
         str | None, typer.Option(metavar="NAME", help="Signal model of the scans (test-retest).")
     ] = None,
     mask: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Voxels that count (test-retest); those with signal if left out."),
+        typer.Option(metavar="FILE", help="Mask of the voxels that count (test-retest). By default the foreground."),
     ] = None,
-    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Cores of each estimator.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Compute again what is there.")] = False,
-    redraw: Annotated[bool, typer.Option("--redraw", help="Figures and summary from the table that is there.")] = False,
+    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Cores for each estimator.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Recompute finished parts.")] = False,
+    redraw: Annotated[
+        bool, typer.Option("--redraw", help="Only redraw figures and summary from the existing table.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
-    """Run an experiment of the paper: a table, figures and our numbers beside the paper's.
+    """Run an experiment of the paper, and compare the results with the published ones.
 
-    What is finished is kept: the same command goes on where it stopped.
+    rimap writes a table and figures. Finished parts are kept: after an interruption, the same command resumes the run.
 
     \b
     rimap evaluate list
@@ -80,19 +84,19 @@ def command(
             print(f"{name:<20} {e.title} ({e.paper})")
         return
     if out is None:
-        raise InputError("-o OUT: a folder for the results was expected.")
+        raise InputError("-o OUT: expected a folder for the results, got none.")
     typed = experiment.strip().lower().replace("_", "-")
     chosen = list(found) if typed == "all" else [one_of(typed, [*found, "all", "list"], "EXPERIMENT")]
     if data is not None and not data.is_dir():
-        raise InputError(f"--data {data}: there is no such folder.")
+        raise InputError(f"--data: expected an existing folder, got {data}.")
     if out.exists() and not out.is_dir():
-        raise InputError(f"-o {out}: a folder was expected; this is a file.")
+        raise InputError(f"-o {out}: expected a folder, got a file.")
     if noise_level is not None and not noise_level > 0:
-        raise InputError(f"--noise-level must be above 0; {noise_level:g} came.")
+        raise InputError(f"--noise-level: expected a number above 0, got {noise_level:g}.")
     given = (*([scan] if scan else ()), *(scans or ()))
     for path in (*given, *(p for p in (lines, mask) if p)):
         if not path.exists():
-            raise InputError(f"{path}: there is no such file or folder.")
+            raise InputError(f"{path}: expected an existing file or folder, got none.")
     options = {
         "estimators": tuple(s.strip() for s in (estimators or "").split(",") if s.strip()),
         "quick": quick, "seed": seed, "data": data, "repeats": repeats, "scans": given, "lines": lines,
@@ -109,7 +113,7 @@ def command(
             refused.append(f"{name}: {error}")
             print(f"{name}: skipped, {error}\n")
     if refused and len(refused) == len(chosen):
-        raise InputError("no experiment could be run, for the reasons above.")
+        raise InputError("no experiment could be run. The reasons are above.")
 
 
 def _run(
@@ -130,7 +134,7 @@ def _run(
 
     print(f"{experiment.title} ({experiment.paper})")
     if redraw:
-        print(draw(experiment, out / experiment.name), f"\nDrawn again: {out / experiment.name}\n", sep="\n")
+        print(draw(experiment, out / experiment.name), f"\nRedrawn: {out / experiment.name}\n", sep="\n")
         return
     pool = Processes(workers) if workers > 1 else nullcontext()
     with pool as executor, progress_bar(experiment.name, quiet=quiet) as progress:

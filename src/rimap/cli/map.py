@@ -17,25 +17,30 @@ def command(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="INPUT...", help="A BIDS folder, a folder of DICOM, a 4-D NIfTI file, or several 3-D ones."
+            metavar="INPUT...", help="A BIDS folder, a DICOM folder, a 4-D NIfTI file, or several 3-D NIfTI files."
         ),
     ],
     out: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder for maps and reports.")],
     estimator: typed.EstimatorName = None,
     mask: Annotated[
         str | None,
-        typer.Option(metavar="FILE|auto", help="NIfTI, non-zero where maps are wanted; auto: the voxels with signal."),
+        typer.Option(
+            metavar="FILE|auto",
+            help="Mask (NIfTI, non-zero inside). auto: the foreground of the images. By default all voxels are mapped.",
+        ),
     ] = None,
     times_ms: Annotated[
         str | None,
-        typer.Option(metavar="LIST", help='Inversion or echo times in ms: "50,400,1100". Else from the sidecars.'),
+        typer.Option(
+            metavar="LIST", help='Inversion or echo times in ms: "50,400,1100". By default read from the sidecars.'
+        ),
     ] = None,
     tr_ms: typed.TrMs = None,
     sequence: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The kind of series, as `rimap models` lists them; from suffix and sidecars if left out.",
+            help="Sequence of the series (see `rimap models`). By default from the file suffix and the sidecars.",
         ),
     ] = None,
     settings: typed.Settings = None,
@@ -45,7 +50,9 @@ def command(
     noise: typed.NoiseName = None,
     sigma: Annotated[
         str | None,
-        typer.Option(metavar="NUMBER|FILE", help="Noise SD in the unit of the images; estimated if left out."),
+        typer.Option(
+            metavar="NUMBER|FILE", help="Noise SD in the unit of the images. By default estimated from the images."
+        ),
     ] = None,
     fixed: typed.Fixed = None,
     bounds: typed.Bounds = None,
@@ -54,33 +61,38 @@ def command(
     sd_draws: typed.SdDraws = None,
     series: Annotated[
         list[str] | None,
-        typer.Option(metavar="NUMBER", help="DICOM series; 5,6,7 for one made of several. Repeatable."),
+        typer.Option(
+            metavar="NUMBER", help="Only this DICOM series. 5,6,7 combines several series into one. Repeatable."
+        ),
     ] = None,
     participant_label: Annotated[
         list[str] | None,
-        typer.Option(metavar="LABEL", help="Only this subject, with or without sub-; several as 01,02. Repeatable."),
+        typer.Option(metavar="LABEL", help="Only this subject, or several as 01,02. Repeatable."),
     ] = None,
     session: Annotated[list[str] | None, typer.Option(metavar="LABEL", help="Only this session. Repeatable.")] = None,
     run: typed.Run = None,
     register: typed.Register = False,
     denoise: typed.Denoise = None,
     rois: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Label image: print and write a table of the values per label.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Label image: print and write a table of the values in each region."),
     ] = None,
     rates: typed.Rates = False,
     fill: typed.Fill = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
-    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Cores to use; all if left out.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier maps.")] = False,
+    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Cores to use. By default all.")] = None,
     memory: Annotated[
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Memory to take at most (2GiB): a larger volume is mapped slab by slab (nlls). Of what is free, if left out.",
+            help="Memory limit (2GiB). A larger volume is mapped slab by slab (nlls). By default a share of the free memory.",
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary; warnings only.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings.")] = False,
 ) -> None:
-    """Map relaxation times: series of images in, maps, sidecars and reports out.
+    """Estimate maps of T1, T2 or T2* from series of images.
+
+    rimap writes the maps with BIDS sidecars, and a report for each series.
 
     \b
     rimap map bids/ -o out
@@ -128,4 +140,4 @@ def command(
     console.show_run(mapped, quiet=quiet)
     if mapped.refused:
         n = len(mapped.refused) + len(mapped.results) + len(mapped.fields) + len(mapped.kept)
-        raise InputError(f"{len(mapped.refused)} of {n} series could not be mapped, for the reasons above.")
+        raise InputError(f"{len(mapped.refused)} of {n} series could not be mapped. The reasons are above.")

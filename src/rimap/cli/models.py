@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rimap.signals.base import Setting, SignalModel
 
-#: What the figures of a validation are, in the order in which they are said.
+#: Figures of a validation in words, in the order in which they are printed.
 _IN_WORDS = {
     "error_pct": "median error",
     "error_low_noise_pct": "at low noise",
@@ -28,11 +28,14 @@ def command(
         typer.Option(
             "--check",
             metavar="NAME",
-            help="Hold the signal model of this sequence to its contracts, instead of listing.",
+            help="Check the signal model of this sequence against its contracts, instead of listing.",
         ),
     ] = None,
 ) -> None:
-    """List the estimators, the networks that ship, and the sequences; or check the signal model of one."""
+    """List estimators, trained networks and sequences.
+
+    With --check, rimap checks one signal model instead.
+    """
     if check is not None:
         _check(check)
         return
@@ -53,7 +56,7 @@ def command(
         if figures := about.get("figures"):
             print(f"  {'':<14} {_figures(figures, about['kind'], _last(about))}")
     if not shipped():
-        print("  none in this installation; `rimap train` makes one")
+        print("  none in this installation. `rimap train` trains one.")
     print("Sequences (--sequence):")
     width = max(map(len, sequences))
     for name, model in sorted(sequences.items()):
@@ -61,7 +64,7 @@ def command(
 
 
 def _check(name: str) -> None:
-    """Print a line for each contract of a signal model, for each kind of settings that it takes."""
+    """Print a line for each contract of a signal model, for each kind of settings that the model accepts."""
     from rimap.errors import InputError
     from rimap.signals import signal_models
     from rimap.testing import example_models, signal_model_outcomes
@@ -95,7 +98,7 @@ def _values(setting: Setting, value: Any) -> str:
 
 
 def _sequence(model: type[SignalModel]) -> str:
-    """Return title, parameters and where BIDS has them."""
+    """Return title, parameters and BIDS fields of a sequence."""
     from rimap.map_display import shown_name
     from rimap.signals.base import axis_of
 
@@ -115,7 +118,7 @@ def _time(model: type[SignalModel]) -> str:
 
 
 def _defaults(sequences: Mapping[str, type[SignalModel]]) -> dict[str, str]:
-    """Return the sequences that each estimator is the default for, by the name of the estimator."""
+    """Return, for each estimator name, the sequences that it is the default for."""
     from rimap.workflow.estimator_choice import default_estimator
 
     found: dict[str, list[str]] = {}
@@ -125,14 +128,14 @@ def _defaults(sequences: Mapping[str, type[SignalModel]]) -> dict[str, str]:
 
 
 def _is_for_any(about: Mapping[str, Any]) -> bool:
-    """Return whether a network maps any sequence with one amplitude."""
+    """Return whether a network accepts any sequence with one amplitude."""
     from rimap.estimators.network_files import ANY_SEQUENCE
 
     return bool(about["sequence"] == ANY_SEQUENCE)
 
 
 def _sequences(about: Mapping[str, Any]) -> str:
-    """Return for which sequences a network is: one, or any with one amplitude."""
+    """Return the sequences that a network accepts: one, or any with one amplitude."""
     return "any sequence" if _is_for_any(about) else about["sequence"]
 
 
@@ -144,7 +147,7 @@ def _last(about: Mapping[str, Any]) -> str:
 
 
 def _figures(figures: Mapping[str, float], kind: str, T: str) -> str:
-    """Return the figures of a network: those of its validation in words, in per cent; others as they are named.
+    """Return the figures of a network. Those of its validation are in words and per cent; others keep their names.
 
     >>> _figures({"validation_loss": 0.0323, "error_pct": 8.3109, "bias_pct": -0.8692}, "rim", "T1")
     'T1 in validation: median error 8.3 %, median bias -0.87 %'

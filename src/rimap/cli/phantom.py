@@ -15,34 +15,34 @@ NO_ARGS_IS_HELP = True
 def command(
     maps: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="MAPS...", help="Maps of T1 or T2 (NIfTI), or folders; several are compared over their dates."
-        ),
+        typer.Argument(metavar="MAPS...", help="Maps of T1 or T2 (NIfTI), or folders. Several dates are compared."),
     ],
     layout: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Array of spheres: nist-t1 (serial numbers up to 41), nist-t1-v2 (from 42 on), nist-t2. nist-t1 or nist-t2 is found out if left out.",
+            help="Array of spheres: nist-t1 (serial numbers up to 41), nist-t1-v2 (42 and later) or nist-t2. "
+            "By default nist-t1 or nist-t2, whichever fits.",
         ),
     ] = None,
     field_strength: Annotated[
-        float | None, typer.Option(metavar="T", help="Field strength in T; from the sidecar if left out.")
+        float | None, typer.Option(metavar="T", help="Field strength in tesla. By default from the sidecar.")
     ] = None,
     temperature: Annotated[float, typer.Option(metavar="°C", help="Temperature of the phantom.")] = 20.0,
-    tolerance: Annotated[float, typer.Option(metavar="%", help="Bias with which a sphere passes.")] = 10.0,
+    tolerance: Annotated[float, typer.Option(metavar="%", help="Largest bias with which a sphere passes.")] = 10.0,
     include: options.Include = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FOLDER", help="Write tables, a page and label images of the spheres there."
+            "--output", "-o", metavar="FOLDER", help="Folder for tables, a page and label images of the spheres."
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier files.")] = False,
 ) -> None:
-    """Find the 14 spheres of an ISMRM/NIST system phantom in maps, and compare them with their reference values.
+    """Compare maps of an ISMRM/NIST system phantom with reference values.
 
-    Nothing is mapped again, and no labels are needed: the array is found in any position, also turned, flipped or partly outside.
+    rimap finds the 14 spheres in existing maps and needs no labels. The phantom may be rotated, flipped or partly outside
+    the image.
 
     \b
     rimap phantom out/sub-01/anat/sub-01_T1map.nii.gz -o qa
@@ -57,7 +57,7 @@ def command(
     from rimap.workflow.tables import command_line
 
     if out is not None and (out / "phantom.tsv").exists() and not overwrite:
-        raise InputError(f"{out / 'phantom.tsv'} exists. Give another folder, or --overwrite.")
+        raise InputError(f"-o {out}: expected a folder without phantom.tsv. Give another folder, or use --overwrite.")
     judging = Judging(field_T=field_strength, temperature_C=temperature, tolerance_percent=tolerance)
     run = phantom(maps, layout, include=include or (), judging=judging)
     console.show(lines(run))

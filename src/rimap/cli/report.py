@@ -14,18 +14,20 @@ def command(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="FOLDER", help="Output of `rimap map` or `rimap bids`, maps of another program, or one map."
+            metavar="FOLDER", help="Output of `rimap map` or `rimap bids`, maps of other software, or one map."
         ),
     ],
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace a page also where the images are gone, and with them its signal."),
+        typer.Option(
+            "--overwrite", help="Also replace pages whose source images are missing. They lose the measured signal."
+        ),
     ] = False,
 ) -> None:
-    """Write reports of maps that exist, from the maps, their sidecars and, if still there, the images. Nothing is estimated.
+    """Write reports of existing maps.
 
-    The pages are written beside the subjects of a data set, or else beside the maps. Maps of another program, sub-01_T1map.nii.gz
-    for instance, have a page without fitted curves.
+    rimap reads the maps, their sidecars and, if they still exist, the source images. It estimates nothing. The pages are
+    written next to the subjects of a data set, or else next to the maps. Maps of other software have no fitted curves.
 
     \b
     rimap report out/
@@ -42,7 +44,7 @@ def command(
     found, failed = results_in(folder) if folder.exists() else [], 0
     others = find_other_maps(folder, found) if folder.exists() and not (found and folder.is_file()) else []
     if not found and not others:
-        find_results(folder)  # says what was expected
+        find_results(folder)  # raises the error that explains what was expected
     for result in found:
         try:
             again = page_again(result, overwrite=overwrite)
@@ -54,7 +56,7 @@ def command(
             continue
         print(again.page)
         if again.kept:
-            print(f"  left as it is, with the measured signal, since {again.problem}; --overwrite replaces it")
+            print(f"  kept, because it shows the measured signal and {again.problem}. --overwrite replaces it.")
         elif again.problem:
             print(f"  without measured signal: {again.problem}")
     for other in others:
@@ -66,4 +68,4 @@ def command(
             failed += 1
             print(f"rimap: error: {other.main.path.name}: {error}", file=sys.stderr)
     if failed:
-        raise InputError(f"{failed} of {len(found) + len(others)} reports could not be made, for the reasons above.")
+        raise InputError(f"{failed} of {len(found) + len(others)} reports could not be made. The reasons are above.")

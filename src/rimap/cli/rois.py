@@ -21,8 +21,8 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="FILE|FOLDER|PATTERN",
-            help="Label image, image of probabilities, folder with BIDS names, or seg/sub-{sub}_dseg.nii.gz. "
-            "nist-t1:FILE for labels of a phantom. By default the _dseg or _probseg beside each map. Repeatable.",
+            help="Regions: a label image, a probability image, a BIDS folder, or a pattern such as seg/sub-{sub}_dseg.nii.gz. "
+            "nist-t1:FILE for labels of a phantom. By default the _dseg or _probseg file next to each map. Repeatable.",
         ),
     ] = None,
     name: Annotated[
@@ -30,36 +30,37 @@ def command(
         typer.Option(
             "--map",
             metavar="NAME",
-            help="Maps to take from folders: T1, R1, B, M0, sd (standard deviations), all. Repeatable. By default relaxation times and rates.",
+            help="Maps to measure: T1, R1, B, M0, sd (standard deviations), all. By default relaxation times and rates. Repeatable.",
         ),
     ] = None,
-    rates: Annotated[bool, typer.Option("--rates", help="Compute the rate of each relaxation time as well.")] = False,
+    rates: Annotated[bool, typer.Option("--rates", help="Also compute the rate of each relaxation time.")] = False,
     threshold: Annotated[
         float | None,
-        typer.Option(metavar="P", help="Probability from which a voxel is in a region; 0.5 if left out."),
+        typer.Option(metavar="P", help="Lowest probability with which a voxel belongs to a region. By default 0.5."),
     ] = None,
     include: options.Include = None,
     reference: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="Reference values: nist-t1, nist-t1-v2, nist-t2, nist (the one that fits best), or a table (.tsv) with columns label and reference.",
+            help="Reference values: nist-t1, nist-t1-v2, nist-t2, nist (whichever fits best), or a table (.tsv) with the columns label and reference.",
         ),
     ] = None,
     field_strength: Annotated[
         float | None,
-        typer.Option(metavar="T", help="Field strength in T, for a phantom; from the sidecar if left out."),
+        typer.Option(metavar="T", help="Field strength in tesla, for a phantom. By default from the sidecar."),
     ] = None,
     temperature: Annotated[float, typer.Option(metavar="°C", help="Temperature of the phantom.")] = 20.0,
-    tolerance: Annotated[float, typer.Option(metavar="%", help="Bias with which a region passes.")] = 10.0,
+    tolerance: Annotated[float, typer.Option(metavar="%", help="Largest bias with which a region passes.")] = 10.0,
     out: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the table: .tsv, or .json.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="File for the table: .tsv or .json.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier table.")] = False,
 ) -> None:
-    """Statistics of regions on maps that exist: n, median, quartiles, mean, SD and the share of each status.
+    """Compute statistics of regions in existing maps.
 
-    Nothing is mapped again, and maps of other software are read as well.
+    rimap reports the number of voxels, median, quartiles, mean, SD and the share of each quality flag. It also reads maps
+    of other software.
 
     \b
     rimap rois out/ --labels derivatives/segmentation -o regions.tsv
@@ -84,5 +85,5 @@ def command(
             print(path)
     if table.refused:
         raise InputError(
-            f"{len(table.refused)} of {len(table.maps)} maps could not be measured, for the reasons above."
+            f"{len(table.refused)} of {len(table.maps)} maps could not be measured. The reasons are above."
         )

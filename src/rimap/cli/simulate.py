@@ -22,31 +22,42 @@ def command(
     ] = None,
     sequence: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="A signal model instead of a recipe: vfa, megre, ... Its protocol is drawn."),
+        typer.Option(
+            metavar="NAME", help="Signal model instead of a recipe, such as vfa or megre. Its protocol is random."
+        ),
     ] = None,
     anatomy: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE|builtin", help="Label volume, folder, builtin or brainweb:04. Repeatable."),
+        typer.Option(
+            metavar="FILE|builtin", help="Anatomy: a label volume, a folder, builtin or brainweb:04. Repeatable."
+        ),
     ] = None,
-    n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="How many subjects, or patches.")] = 1,
-    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="The recipe's if left out.")] = None,
+    n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="Number of subjects, or of patches.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Random seed. By default that of the recipe.")
+    ] = None,
     snr: Annotated[
         float | None,
         typer.Option(
-            metavar="X", help="SNR of white matter in the brightest image; drawn from the recipe if left out."
+            metavar="X", help="SNR of white matter in the brightest image. By default random, as the recipe defines."
         ),
     ] = None,
     slice_number: Annotated[
         int | None,
         typer.Option(
-            "--slice", metavar="K", min=1, help="Axial slice, counted from 1; by default the one with most brain."
+            "--slice",
+            metavar="K",
+            min=1,
+            help="Axial slice, counted from 1. By default the slice with the largest brain area.",
         ),
     ] = None,
-    volume: Annotated[bool, typer.Option("--volume", help="All slices instead of one.")] = False,
-    patches: Annotated[bool, typer.Option("--patches", help="Training patches in an .npz file instead.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a folder that holds something.")] = False,
+    volume: Annotated[bool, typer.Option("--volume", help="Simulate all slices instead of one.")] = False,
+    patches: Annotated[
+        bool, typer.Option("--patches", help="Write training patches (.npz) instead of a BIDS data set.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a folder that is not empty.")] = False,
 ) -> None:
-    """Simulate data from brain anatomies: a BIDS series with its truth, or training patches.
+    """Simulate a BIDS data set with known truth, or training patches.
 
     \b
     rimap simulate IV_T1 -o simulated --snr 30
@@ -62,7 +73,7 @@ def command(
     from rimap.simulation.recipe import general, model_class, read_recipe, recipe_from, signal_level
 
     if (recipe is None) == (sequence is None):
-        raise InputError("expected a RECIPE or --sequence NAME, got " + ("both." if recipe else "neither."))
+        raise InputError("expected either RECIPE or --sequence NAME, got " + ("both." if recipe else "neither."))
     if recipe is None:
         what = general(str(sequence))
     else:
@@ -70,13 +81,15 @@ def command(
     what = replace(what, seed=what.seed if seed is None else seed)
     if snr is not None:
         if not 0 < snr < float("inf"):
-            raise InputError(f"--snr must be above 0; {snr:g} came.")
+            raise InputError(f"--snr: expected a number above 0, got {snr:g}.")
         sigma = 0.65 * signal_level(what.sequence) / snr  # 0.65: A of white matter
         what = replace(what, sigma=(sigma, sigma))
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; a folder was expected. Give another -o OUT.")
+        raise InputError(f"-o {out}: expected a folder, got a file.")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise InputError(f"{out} is not empty. Give another -o OUT, or --overwrite.")
+        raise InputError(
+            f"-o {out}: expected an empty or new folder, got one with files. Give another, or --overwrite."
+        )
     anatomies = load_anatomies(anatomy or what.anatomies)
     if patches:
         files = {"patches.npz": _patches(what, anatomies, n)}

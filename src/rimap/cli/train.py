@@ -11,30 +11,42 @@ NO_ARGS_IS_HELP = True
 
 
 def command(
-    recipe: Annotated[Path, typer.Argument(help="A .toml recipe: recipes/ has those of the networks that ship.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for checkpoint, log and the trained network.")],
+    recipe: Annotated[
+        Path, typer.Argument(help="A .toml recipe. The folder recipes/ has those of the shipped networks.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the checkpoint, the log and the trained network.")
+    ],
     anatomies: Annotated[
         list[str] | None, typer.Option(help="Train on these label volumes or folders instead of the recipe's.")
     ] = None,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="TABLE.KEY=VALUE", help="Another value than the recipe's: training.rate=1e-3."),
+        typer.Option(
+            "--set", metavar="TABLE.KEY=VALUE", help="Override a value of the recipe, such as training.rate=1e-3."
+        ),
     ] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     devices: Annotated[int, typer.Option(help="How many GPUs.")] = 1,
     workers: Annotated[
-        int, typer.Option(help="Processes that simulate ahead; 0: a thread; -1: as the device needs.")
+        int, typer.Option(help="Processes that simulate training data. 0: a thread; -1: as many as the device needs.")
     ] = -1,
-    threads: Annotated[int, typer.Option(help="Cores for the network on a CPU; 0: all.")] = 0,
+    threads: Annotated[int, typer.Option(help="Cores for the network on a CPU. 0: all.")] = 0,
     iterations: Annotated[
-        int, typer.Option(help="Stop after this many in all, to go on later; 0: as the recipe says.")
+        int,
+        typer.Option(
+            help="Stop after this many iterations in total; the same command resumes later. 0: as in the recipe."
+        ),
     ] = 0,
-    every: Annotated[int, typer.Option(help="Print a line every so many iterations.")] = 10,
+    every: Annotated[int, typer.Option(help="Number of iterations between printed lines.")] = 10,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write the log for TensorBoard as well, into OUT/tensorboard.")
+        bool, typer.Option("--tensorboard", help="Also write the log for TensorBoard, into OUT/tensorboard.")
     ] = False,
 ) -> None:
-    """Train a RIM or a ResNet for any protocol; goes on where an interrupted training stopped."""
+    """Train a RIM or a ResNet for any protocol.
+
+    The same command resumes an interrupted training.
+    """
     try:
         import torch
 
@@ -43,7 +55,7 @@ def command(
         from rimap.errors import InputError
 
         raise InputError(
-            f"training needs packages that mapping does not ({error.name} is missing): pip install 'rimap[train]'."
+            f"training needs additional packages, and {error.name} is missing. Install the extra: pip install 'rimap[train]'."
         ) from None
     from rimap.training.recipe import read_training_recipe
 
@@ -88,15 +100,15 @@ def command(
 
 
 def _writer(out: Path) -> Any:
-    """Return what writes the log for TensorBoard."""
+    """Return the writer of the log for TensorBoard."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         from rimap.errors import InputError
 
         raise InputError(
-            f"--tensorboard needs a package that is missing ({error.name}): pip install tensorboard. "
-            "The log of every training is in OUT/log.csv."
+            f"--tensorboard: the package {error.name} is missing. Install it: pip install tensorboard. "
+            "Without it, the log is in OUT/log.csv."
         ) from None
     return SummaryWriter(str(out / "tensorboard"))
 
