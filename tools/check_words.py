@@ -23,6 +23,7 @@ CHECKED = (
     "examples",
     "pyproject.toml",
     "src/rimap/cli",
+    "src/rimap/workflow",
 )
 SUFFIXES = frozenset({".py", ".md", ".html", ".js", ".toml", ".yml", ".cff"})
 

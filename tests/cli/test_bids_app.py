@@ -98,11 +98,11 @@ def test_finished_series_are_kept_and_half_written_ones_done_again(rimap, study,
     before, times = images(out), {p.name: p.stat().st_mtime_ns for p in out.rglob("*.nii.gz")}
     (out / "sub-02" / "anat" / "sub-02_M0map.nii.gz").unlink()
     done = rimap(*args)
-    assert done.exit_code == 0 and "1 series mapped" in done.output and "2 series were finished before" in done.output
+    assert done.exit_code == 0 and "1 series mapped" in done.output and "2 series were already finished" in done.output
     changed = {p.name for p in out.rglob("*.nii.gz") if p.stat().st_mtime_ns != times[p.name]}
     assert changed and all(name.startswith("sub-02") for name in changed) and images(out) == before
     refused = rimap(*args, "--skip-first", 1)
-    assert refused.exit_code == 2 and "3 of 3 series already have other maps" in refused.output
+    assert refused.exit_code == 2 and "3 of 3 series already have maps with other settings" in refused.output
     assert "skip_first" in refused.output and "--overwrite" in refused.output and images(out) == before
     assert rimap(*args, "--skip-first", 1, "--noise", "gaussian", "--sigma", 1, "--overwrite").exit_code == 0
     assert images(out) != before
@@ -139,7 +139,7 @@ def test_one_subject_that_fails_stops_no_other(rimap, study, tmp_path, harm):
     (row,) = table(out / "failed.tsv")
     assert row["participant_id"] == "sub-02" and row["reason"] and row["reason"] in done.output
     again = rimap(*args)
-    assert again.exit_code == 2 and "2 series were finished before" in again.output
+    assert again.exit_code == 2 and "2 series were already finished" in again.output
     if broken in original:
         broken.write_bytes(original[broken])
     else:
@@ -153,7 +153,7 @@ def test_no_more_series_at_once_than_memory_holds(rimap, study):
     each = memory.needed("nlls", (12, 10, 4), 4) >> 20
     args = ("bids", study, "out", "participant", "--estimator", "nlls", "--nprocs", 3, "--participant-label", "01,02")
     done = rimap(*args, "--memory", f"{int(1.5 * each)}M")
-    assert done.exit_code == 0 and "1 at once, not 3" in done.output, done.output
+    assert done.exit_code == 0 and "1 series in parallel instead of 3" in done.output, done.output
 
 
 def test_labels_choose(rimap, study, tmp_path):
@@ -169,7 +169,7 @@ def test_labels_choose(rimap, study, tmp_path):
     [
         (("study", "out", "session"), ("level of analysis", "participant, group")),
         (("study", "out", "participant", "01"), ("got also 01", "--participant-label 01,02")),
-        (("nothing", "out", "participant"), ("expected a BIDS folder",)),
+        (("nothing", "out", "participant"), ("expected an existing BIDS folder",)),
         (("study", "out", "participant", "--scheduler", "tcp://a:1", "--cluster", "local"), ("one of them",)),
         (("study", "out", "participant", "--cluster", "slumr"), ("slurm",)),
         (("study", "out", "participant", "--cluster", "local", "--cluster-options", "x.toml"), ("--cluster slurm",)),
@@ -178,8 +178,8 @@ def test_labels_choose(rimap, study, tmp_path):
         (("study", "out", "participant", "--estimator", "nlls", "--noise", "rician"), ("Gaussian", "--estimator mle")),
         (("study", "study", "participant"), ("input data set itself",)),
         (("study", "out", "participant", "--sequence", "MESE"), ("--sequence mese", "sub-01 IRT1")),
-        (("study", "out", "participant", "--mask", "nowhere"), ("--mask nowhere", "no such file or folder")),
-        (("study", "out", "group"), ("holds no T1 or T2 map", "participant")),
+        (("study", "out", "participant", "--mask", "nowhere"), ("--mask: expected an existing file or folder, got nowhere",)),
+        (("study", "out", "group"), ("expected T1 or T2 maps, got none", "participant")),
     ],
 )
 def test_refusals(rimap, study, args, words):
@@ -193,7 +193,7 @@ def test_what_belongs_to_no_subject_is_refused(rimap, nifti):
     nifti.parent.joinpath("loose").mkdir()
     nifti.rename(nifti.parent / "loose" / nifti.name)
     done = rimap("bids", "loose", "out", "participant", "--skip-bids-validation", "--sequence", "ir")
-    assert done.exit_code == 2 and "no subject" in done.output and "rimap map" in done.output, done.output
+    assert done.exit_code == 2 and "expected series of subjects" in done.output and "rimap map" in done.output, done.output
 
 
 def test_beside_a_broken_subject_the_labels_mean_the_same(make, tmp_path):

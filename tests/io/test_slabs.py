@@ -108,7 +108,7 @@ def test_slabs_give_the_maps_of_the_whole(
             np.testing.assert_allclose(*images, rtol=1e-6, atol=1e-9)
         elif name.endswith(".json"):  # misaligned images are searched for in the slices that are shown
             about, other = (json.loads(d[name]) for d in (expected, found))
-            for key, told in (("Warnings", "misaligned"), ("Notes", "Mapped in slabs")):
+            for key, told in (("Warnings", "misaligned"), ("Notes", "mapped in slabs")):
                 for d in (about, other):
                     if key in d:  # the sidecar of the mask has none
                         d[key] = [text for text in d[key] if told not in text]

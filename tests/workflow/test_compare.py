@@ -116,7 +116,7 @@ def test_what_cannot_be_compared_is_refused_with_the_remedy(tmp_path: Path, repe
         (small, r"expected maps on one grid, got 24 × 20 × 3 and 9 × 20 × 3 voxels.*resample"),
         (moved, "other places"),
         (other, r"expected two maps of the same thing, got T1 \(ms\) and T2 \(ms\)"),
-        (a, "the same one twice"),
+        (a, "the same map twice"),
         (tmp_path / "nowhere.nii.gz", "no such file"),
         (None, "Give the second map as well"),
     ):

@@ -202,7 +202,7 @@ class TestSliceTimes:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"\xff\xfe\x00garbage", "it is no text in UTF-8. Correct the table, or remove it"),
+        (b"\xff\xfe\x00garbage", "it is not UTF-8 text. Correct the table, or remove it"),
         (
             b"label\tregion\n1\tcortex\n",
             "expected the columns index and name, separated by tabs, got none called index",

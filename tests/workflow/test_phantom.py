@@ -190,7 +190,7 @@ def test_a_map_of_any_name_and_unit_with_a_named_array(tmp_path: Path, scale: fl
     nib.save(nib.Nifti1Image(np.float32(np.nan_to_num(phantom_map()[0]) * scale), np.diag([*EDGES, 1.0])), path)
     run = rimap.phantom(path, "nist-t1", judging=Judging(field_T=3.0))
     assert {r["verdict"] for r in run.rows} == {"pass"} and any("taken for a map of T1" in text for text in run.notes)
-    with pytest.raises(InputError, match="Name the array with --layout"):
+    with pytest.raises(InputError, match="Choose the array with --layout"):
         rimap.phantom(path)
 
 

@@ -116,7 +116,7 @@ def test_a_map_of_other_software_has_the_unit_that_its_values_fit(tmp_path: Path
     assert table.rows[0]["median"] == pytest.approx(np.median(T1[expected]), rel=1e-6)
     assert table.rows[0]["unit"] == "ms" and table.rows[1]["n"] == 0
     assert any(f"by its values it is {unit}" in text for text in table.notes)
-    assert any("without a status map" in text for text in table.notes)
+    assert any("no map of quality flags" in text for text in table.notes)
 
 
 def test_probabilities_become_regions_by_a_threshold_that_is_said(derivative: Path, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_labels_beside_the_map_by_pattern_and_by_folder_are_the_same(derivative:
 
 
 def test_what_does_not_fit_is_refused_with_the_remedy(derivative: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no regions were found"):
+    with pytest.raises(InputError, match="expected a _dseg or _probseg image"):
         rimap.rois(derivative)
     with pytest.raises(InputError, match="Resample"):
         rimap.rois(derivative, save(tmp_path / "small.nii.gz", LABELS[:5]))
@@ -247,7 +247,7 @@ def test_nist_is_the_array_whose_values_fit_best(tmp_path: Path) -> None:
     table = rimap.rois(path, f"nist:{save(tmp_path / 'spheres.nii.gz', labels)}")
     assert {r["verdict"] for r in table.rows} == {"pass"} and any("T2 array" in text for text in table.notes)
     wrong = rimap.rois(path, tmp_path / "spheres.nii.gz", judging=Judging(reference="nist-t1"))
-    assert any("are these the references" in text for text in wrong.notes)
+    assert any("Check that the references" in text for text in wrong.notes)
 
 
 def test_a_table_of_references_can_be_for_one_map(derivative: Path, tmp_path: Path) -> None:
@@ -266,6 +266,6 @@ def test_a_map_without_labels_does_not_stop_the_others(derivative: Path, tmp_pat
     save(derivative / "sub-01" / "anat" / "sub-01_dseg.nii.gz", LABELS)
     table = rimap.rois(derivative)
     assert {r["participant_id"] for r in table.rows} == {"sub-01"}
-    assert table.refused[0][0] == "sub-02_T1map" and "no regions were found" in table.refused[0][1]
+    assert table.refused[0][0] == "sub-02_T1map" and "expected a _dseg or _probseg image" in table.refused[0][1]
     done = CliRunner().invoke(build(), ["rois", str(derivative), "-o", str(tmp_path / "x.tsv")])
     assert done.exit_code == 2 and "1 of 2 maps could not be measured" in done.output and (tmp_path / "x.tsv").exists()

@@ -1,4 +1,4 @@
-"""What a run is: from a request to maps, reports and a summary, without a console.
+"""A run of rimap, from a request to maps, reports and a summary, without console output.
 
 The command line, `rimap bids` and Python call the same functions:
 
@@ -6,7 +6,7 @@ The command line, `rimap bids` and Python call the same functions:
 >>> Request(inputs="bids", out="out", estimator="mle").inputs
 (PosixPath('bids'),)
 
-`map_series` maps what a `Request` names and returns a `Run`. Nothing here prints: a `Listener` hears of progress and of
+`map_series` maps the series of a `Request` and returns a `Run`. Nothing here prints: a `Listener` is informed of progress and
 what goes wrong, and `rimap.workflow.summary` turns a run into text.
 """
 

@@ -1,4 +1,4 @@
-"""Whether the images of a series are aligned, and `--register`."""
+"""Check whether the images of a series are aligned, and align them (`--register`)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from rimap.series import WeightedSeries
 
 
-_ONE_EXCITATION = "--register: the images are echoes of one excitation, which cannot move against each other; they are mapped as they are."
+_ONE_EXCITATION = "--register: the images are echoes of one excitation, so there is no motion between them. They are mapped without alignment."
 
 
 def in_register(series: WeightedSeries, *, align: bool, threads: int | None) -> tuple[WeightedSeries, dict[str, Any]]:
-    """Return the series aligned, or with a note of how far its images are misaligned; and the sidecar fields about it."""
+    """Return the series, aligned or with a warning about misaligned images, and the sidecar fields about alignment."""
     from rimap import registration
 
     if series.model.axis.one_excitation:
@@ -25,8 +25,8 @@ def in_register(series: WeightedSeries, *, align: bool, threads: int | None) -> 
         return replace(series, notes=(*series.notes, *registration.motion_warnings(series, motion))), {}
     if motion is None:
         failed = (
-            "--register: the images could not be aligned and are mapped as they are. Alignment needs an object that fills a "
-            f"slice of 8 voxels or more each way, at {sum(not p.smooth for p in series.model.parameters) + 1} different times."
+            "--register: the images could not be aligned and are mapped without alignment. Alignment needs an object of at least "
+            f"8 × 8 voxels in a slice, at {sum(not p.smooth for p in series.model.parameters) + 1} different times."
         )
         return replace(series, notes=(*series.notes, failed)), {}
     return registration.align(series, motion), registration.motion_metadata(series, motion)

@@ -1,4 +1,4 @@
-"""Whether a request can be carried out, and which series are finished already."""
+"""Check whether a request can be carried out, and which series are finished already."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def subjects(request: Request, found: Sequence[SeriesFiles]) -> list[str]:
-    """Return the subjects that a run writes if it was asked for some of them only: others may run beside it."""
+    """Return the subjects that a run is limited to, [] if it is not. Another run may map other subjects at the same time."""
     if not request.participant_labels or any(files.dataset is None for files in found):
         return []
     return sorted({f"sub-{files.entities['sub']}" for files in found})
 
 
 def check_request(request: Request, found: Sequence[SeriesFiles]) -> None:
-    """Refuse options that no series can take, and an OUT that cannot take the maps, before any work."""
+    """Refuse options that apply to no series, and an unusable output folder, before any work."""
     _check_options(request, found)
     _check_output(request, found)
 
@@ -42,7 +42,7 @@ def _check_options(request: Request, found: Sequence[SeriesFiles]) -> None:
     models = kinds.union(*(possible_models(request, f) for f in found))
     titles = " and ".join(sorted(m.title for m in models))
     if request.times_ms is not None and len(kinds) > 1:
-        raise InputError(f"--times-ms: expected series of one kind, got {titles}. Choose one with --sequence.")
+        raise InputError(f"--times-ms: expected series of one sequence, got {titles}. Choose one with --sequence.")
     check_names(request, models)
     has = {f.name for model in models for f in fields(model)}
     for option, value, name in (
@@ -60,7 +60,7 @@ def _check_options(request: Request, found: Sequence[SeriesFiles]) -> None:
         check_denoising(FEWEST_IMAGES)
         if request.register:
             raise InputError(
-                "--denoise and --register: interpolated images have correlated noise, which MP-PCA takes for signal. Leave one of them out."
+                "--denoise and --register cannot be combined: interpolation correlates the noise, and MP-PCA mistakes correlated noise for signal. Leave one out."
             )
     if request.skip_first < 0:
         raise InputError(f"--skip-first: expected a number of times, got {request.skip_first}.")
@@ -68,7 +68,7 @@ def _check_options(request: Request, found: Sequence[SeriesFiles]) -> None:
         if isinstance(path, Path):
             refuse_device(path)
             if not path.is_file():
-                raise InputError(f"{option} {path}: there is no such file.")
+                raise InputError(f"{option}: expected an existing file, got {path}.")
     label_names(request.rois if isinstance(request.rois, Path) else None)
 
 
@@ -83,7 +83,7 @@ def _check_output(request: Request, found: Sequence[SeriesFiles]) -> None:
 
 
 def finished(request: Request, files: SeriesFiles) -> bool:
-    """Tell whether all maps of a series exist, made from the same files with the same settings.
+    """Return whether all maps of a series exist, made from the same files with the same settings.
 
     Raises
     ------
@@ -110,9 +110,10 @@ def finished(request: Request, files: SeriesFiles) -> bool:
 
 
 def as_decided(request: Request, files: SeriesFiles) -> Request:
-    """Return the request with the signal model of a series, if it is known which one that is.
+    """Return the request with the signal model of a series, if the model is known.
 
-    If the images have yet to decide, they do so now only where OUT has maps: whether those are the same depends on it.
+    If the images must decide on the model, they do so here only if OUT has maps, because whether these are up to date depends
+    on the decision.
     """
     known = settled(request, files)
     if known is None:
@@ -122,7 +123,7 @@ def as_decided(request: Request, files: SeriesFiles) -> Request:
     return request if known is None else known[0]
 
 
-#: Options of which `False` is not the default.
+#: Options whose default is not `False`.
 _MAY_BE_FALSE = {"signed"}
 #: Fields of a request that the maps do not depend on, or that `record_for` records in another way.
 _NOT_RECORDED = {
@@ -132,7 +133,7 @@ _NOT_RECORDED = {
 
 
 def record_for(request: Request, files: SeriesFiles) -> Record:
-    """Return the record of a series in OUT: what its maps depend on, and how far they are."""
+    """Return the record of a series in OUT: what its maps depend on, and whether they are complete."""
     from rimap import __version__
     from rimap.estimators.network_files import default_network, path_of
     from rimap.io.given_parameters import found_given

@@ -33,7 +33,7 @@ from rimap.workflow.rois import counted_values, split_layout, status_of, told
 Row = dict[str, Any]
 #: The region of all voxels that both maps describe.
 WHOLE = "whole"
-#: Standard deviations are called calibrated if differences are up to so many times as large or as small.
+#: Standard deviations count as calibrated if they differ from those observed by at most this factor.
 _CALIBRATED = 1.5
 #: Entities in which repeats differ.
 _REPEATS = ("ses", "run")
@@ -50,7 +50,7 @@ class Pair:
     first, second
         The maps; differences are second minus first.
     names
-        What to call them; with a folder if their files have one name.
+        The names of the maps; with a folder if their files have the same name.
     values
         (2, *X) in the unit of the maps; NaN where one of them has no value that counts.
     z
@@ -62,7 +62,7 @@ class Pair:
     rows
         One for each region, and one of the medians of all labelled regions if there are three or more.
     calibration
-        That of z over the whole; `None` if there is no z.
+        The calibration over the whole; `None` if there is no z.
     """
 
     first: MapImage
@@ -77,7 +77,7 @@ class Pair:
 
     @property
     def label(self) -> str:
-        """For people: the names of both."""
+        """The names of both maps, as shown to the user."""
         return f"{self.names[1]} − {self.names[0]}"
 
     @property
@@ -201,7 +201,7 @@ def _couples(
 
 
 def _without_rates(maps: list[MapImage], names: Sequence[str]) -> list[MapImage]:
-    """Return the maps without the rates of those relaxation times that are among them, unless they are asked for: they say the same."""
+    """Return the maps without rates whose relaxation times are also among them, unless requested: both have the same information."""
     times = {(m.path.parent, m.stem, m.name) for m in maps if m.is_time}
     if names:
         return maps
@@ -234,7 +234,7 @@ def _compared(a: MapImage, b: MapImage, where: Sequence[Path], counting: Sequenc
             f"{a.label} and {b.label}: expected two maps of the same thing, got {a.name} ({a.unit or 'no unit'}) and {b.name} ({b.unit or 'no unit'})."
         )
     if a.path.resolve() == b.path.resolve():
-        raise InputError(f"{a.path}: expected two maps, got the same one twice.")
+        raise InputError(f"{a.path}: expected two maps, got the same map twice.")
     (x, _, notes), (y, _, more) = counted_values(a, counting), counted_values(b, counting)
     notes = [*notes, *more]
     both = np.stack([x, y])
@@ -295,7 +295,7 @@ def _refuse_other_grids(a: MapImage, b: MapImage) -> None:
 
 
 def _inside(a: MapImage, b: MapImage) -> tuple[NDArray[np.bool_], list[str]]:
-    """Return the voxels that both runs describe: those of their masks of signal; all if there are none."""
+    """Return the voxels that both runs describe: those in both foreground masks, or all voxels if there are no masks."""
     file = a.file()
     inside, found = np.ones(file.shape, bool), 0
     for m in (a, b):
@@ -304,13 +304,13 @@ def _inside(a: MapImage, b: MapImage) -> tuple[NDArray[np.bool_], list[str]]:
             found += 1
     if found < 2:
         return inside, [
-            note("The whole is every voxel with a value in both maps: there is no mask of the signal beside them.")
+            note("The whole is every voxel with a value in both maps: there is no foreground mask next to them.")
         ]
     return inside, []
 
 
 def names_of(a: MapImage, b: MapImage) -> tuple[str, str]:
-    """Return what to call two maps: their names, after the folder in which they differ if their files have one name."""
+    """Return the names of two maps, preceded by the folder in which they differ if their files have the same name."""
     if a.label != b.label:
         return a.label, b.label
     one, other = (m.path.resolve().parent.parts for m in (a, b))
@@ -531,7 +531,7 @@ def lines(found: Comparison) -> Iterator[str]:
             text += f"{number(row['z_sd'], 3):>7}{_percent(100 * row['z_share_95'], '.1f'):>10}"
         yield text.rstrip()
     if len(found.rows) > _MOST_ROWS:
-        yield f"… and {len(found.rows) - _MOST_ROWS} more rows, which the table has (-o)"
+        yield f"… and {len(found.rows) - _MOST_ROWS} more rows in the table (-o)"
     yield "wCV: within-subject CV; RC: repeatability coefficient; ICC(A,1)." + (
         " z is calibrated if its SD is 1 and 95 % of |z| are below 1.96." if with_z else ""
     )

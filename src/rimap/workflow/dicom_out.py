@@ -1,4 +1,4 @@
-"""Maps that exist as DICOM series for a picture archive: `rimap dicom`."""
+"""Write existing maps as DICOM series for a picture archive: `rimap dicom`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rimap.io.dicom_write import Placed, check_affine, placed, series_files
 from rimap.io.map_images import MapImage, map_images
 
 _SOURCE = re.compile(r"dicom:(?:subject-(?P<subject>\d+)/)?series-(?P<number>\d+)")
-#: Maps are numbered from here on after the first series that they were made from: 1301 → 130101.
+#: Series number of the first map: that of the first source series followed by these digits, as in 1301 → 130101.
 _TIMES = 100
 
 
@@ -31,9 +31,9 @@ class DicomSeries:
     label
         The name of the map.
     folder
-        Where its files are.
+        The folder of its files.
     n
-        How many files there are.
+        The number of its files.
     number
         Its series number.
     """
@@ -75,7 +75,7 @@ def maps_to_dicom(
     require()
     source, out = Path(source), Path(out)
     if not source.exists():
-        raise InputError(f"--source {source}: there is no such file or folder.")
+        raise InputError(f"--source: expected an existing file or folder, got {source}.")
     frames, _ = read_headers(dicom_files(source))
     subjects = by_subject(frames)
     written: list[DicomSeries] = []
@@ -88,7 +88,9 @@ def maps_to_dicom(
         used.add(number)
         folder = out / m.label
         if folder.exists() and any(folder.iterdir()) and not overwrite:
-            raise InputError(f"{folder} is not empty. Give another -o OUT, or --overwrite.")
+            raise InputError(
+                f"{folder}: expected an empty or new folder, got one with files. Give another -o, or --overwrite."
+            )
         names = [folder / f"IM_{k:04}.dcm" for k in range(1, len(place.slices) + 1)]
         contents |= dict(zip(names, series_files(m, place, beside, number)))
         written.append(DicomSeries(m.label, folder, len(names), number))
@@ -97,7 +99,7 @@ def maps_to_dicom(
 
 
 def _numbers(m: MapImage) -> list[int]:
-    """Return the series that a map was made from, as its sidecar names them."""
+    """Return the numbers of the series that a map was made from, according to its sidecar."""
     return [int(found["number"]) for found in _sources(m)]
 
 
@@ -112,7 +114,7 @@ def _place(m: MapImage, subjects: Sequence[Sequence[Frame]]) -> tuple[Placed, di
     named = {int(found["subject"]) for found in _sources(m) if found["subject"]}
     if any(n > len(subjects) for n in named):
         raise InputError(
-            f"{m.label}: it is of subject {max(named)}, and --source has {count_of(len(subjects), 'subject')}."
+            f"{m.label}: expected subject {max(named)} in --source, got {count_of(len(subjects), 'subject')}."
         )
     chosen = [subjects[n - 1] for n in sorted(named)] if named else subjects
     fitting: list[tuple[Volume, Placed]] = []
@@ -128,7 +130,7 @@ def _place(m: MapImage, subjects: Sequence[Sequence[Frame]]) -> tuple[Placed, di
     whose = {(v.first.source.patient, v.first.source.study) for v, _ in fitting}
     if len(whose) > 1:
         raise InputError(
-            f"{m.label}: images of {len(whose)} patients or studies in --source have the grid of this map. Give the folder of one of them."
+            f"{m.label}: expected one patient and study with the grid of this map in --source, got {len(whose)}. Give the folder of one."
         )
     volume, place = fitting[0]
     same = [v for v, _ in fitting if same_slices(v, volume)] if numbers else [volume]

@@ -1,4 +1,4 @@
-"""Which estimator maps a series, and why."""
+"""Choose the estimator that maps a series, and give the reason."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from rimap.io import SeriesFiles
     from rimap.signals import SignalModel
 
-#: Options of estimators that choose the one that has them, and what the command line calls them.
+#: Options that only one estimator has, so that they choose it, with their names on the command line.
 _TYPED = {"lambda_B": "--lambda-b", "fixed": "--fixed", "bounds": "--bounds"}
 
 
 def default_estimator(model: type[SignalModel], options: Mapping[str, Any] = MappingProxyType({})) -> tuple[str, str]:
     """Return the estimator that maps series of a model if the user names none, and why.
 
-    A network that ships and has passed its tests for the sequence comes first (bias at every SNR and small structures:
-    `python -m benchmarks.bench_t1 rim:universal`). Else it is the maximum likelihood if the model has a smooth field, or if its signal
-    decays along an axis of times so that late images reach the noise floor, and least squares for all others. An option that
+    The first choice is a shipped network that has passed its tests for the sequence (bias at every SNR and small structures:
+    `python -m benchmarks.bench_t1 rim:universal`). Otherwise the choice is maximum likelihood if the model has a smooth field,
+    or if its signal decays so that late images reach the noise floor, and least squares for all other models. An option that
     belongs to one estimator takes precedence.
     """
     from rimap.estimators.network_files import metadata_of, passed_network, path_of
 
     if "network" in options:
-        return metadata_of(path_of(options["network"]))["kind"], "the estimator of --network"
+        return metadata_of(path_of(options["network"]))["kind"], "the kind of --network"
     title = model.title.lower()
     without_network = "mle" if _is_smooth(model) or _decays(model) else "nlls"
     network = passed_network(model.name)
@@ -40,19 +40,19 @@ def default_estimator(model: type[SignalModel], options: Mapping[str, Any] = Map
         typed = [typed for option, typed in _TYPED.items() if option in options]
         if not typed:
             return network.kind, f"default for {title}: network {network.name}; --estimator mle or nlls for others"
-        return without_network, f"the default for {title} that has {' and '.join(typed)}"
+        return without_network, f"default for {title} with {' and '.join(typed)}"
     if "lambda_B" in options:
-        return "mle", f"the estimator that has {_TYPED['lambda_B']}"
+        return "mle", f"the only estimator with {_TYPED['lambda_B']}"
     return without_network, f"default for {title}"
 
 
 def _is_smooth(model: type[SignalModel]) -> bool:
-    """Tell whether a model has a field that is estimated as a smooth one (Eq. 2)."""
+    """Return whether a model has a field that is estimated as a smooth one (Eq. 2)."""
     return any(p.smooth for p in model.parameters)
 
 
 def _decays(model: type[SignalModel]) -> bool:
-    """Tell whether the signal falls towards the noise floor of magnitude images: a positive signal along a time."""
+    """Return whether the signal decays towards the noise floor of magnitude images: a positive signal over a time."""
     from rimap.signals.base import axis_of
 
     measured = any(p.amplitude for p in model.parameters)
@@ -65,7 +65,7 @@ def chosen(request: Request, model: type[SignalModel]) -> tuple[Estimator, str]:
     Raises
     ------
     InputError
-        For an option that this estimator does not have, or noise that it cannot take.
+        If the estimator lacks an option, or does not support the noise model.
     """
     options = {**request.estimator_options, **constraints_for(request, model)}
     if request.estimator is None:
@@ -74,25 +74,27 @@ def chosen(request: Request, model: type[SignalModel]) -> tuple[Estimator, str]:
             name = "mle" if _is_smooth(model) or _decays(model) else "nlls"
             why = f"default for {model.title.lower()} with --denoise"
         if name in ("mle", "nlls"):
-            options.pop("sd_draws", None)  # they give the bound: T2 beside T1 in one data set is no reason to refuse
+            options.pop(
+                "sd_draws", None
+            )  # nlls and mle always give standard deviations: do not refuse them for T2 if T1 in the same data set has a network
     else:
         name, why = one_of(request.estimator, estimator_names(), "--estimator"), "as requested"
     if request.denoise and needs_network(name):
         raise InputError(
-            f"--denoise: {name} is a network, which was trained on noise as it is acquired and averages neighbours itself. Use --estimator "
-            "mle or nlls, or leave --denoise out."
+            f"--denoise: {name} is a network. It expects the noise of the scanner and averages neighbours itself. Use --estimator mle or "
+            "nlls, or leave --denoise out."
         )
     if name == "nlls" and (request.noise or "").strip().lower() == "rician":
         raise InputError(
-            "--noise rician: nlls is least squares, which assumes Gaussian noise. Use --estimator mle, or leave --noise out."
+            "--noise rician: nlls is a least-squares fit and assumes Gaussian noise. Use --estimator mle, or leave --noise out."
         )
     return build(name, options, threads=request.threads), why
 
 
 def suited(request: Request, estimator: Estimator, why: str, model: SignalModel) -> tuple[Estimator, str]:
-    """Return the default estimator for a series whose settings are known, and why: another one if it cannot map the series.
+    """Return the estimator for a series whose settings are known, and why.
 
-    What the user asked for is not replaced.
+    It differs from the default estimator of the model if that cannot map this series. An estimator that the user chose is kept.
     """
     from rimap.estimators.checks.training_range import unsuited
     from rimap.estimators.network_files import default_network, for_model, metadata_of, path_of
@@ -120,7 +122,7 @@ def suited(request: Request, estimator: Estimator, why: str, model: SignalModel)
 
 
 def without_network(request: Request, model: SignalModel, why: str) -> tuple[Estimator, str]:
-    """Return the default estimator that is no network, and why."""
+    """Return the default estimator that is not a network, and why."""
     options = {**request.estimator_options, **constraints_for(request, type(model))}
     name = "mle" if _is_smooth(type(model)) or _decays(type(model)) else "nlls"
     return _other(request, name, options), why
@@ -136,7 +138,7 @@ def estimator_of(request: Request, files: SeriesFiles) -> Estimator:
 
 
 def needs_network(estimator: str) -> bool:
-    """Tell whether an estimator is a network, which serves the sequence that it was trained for."""
+    """Return whether an estimator is a network, which maps the sequences that it was trained for."""
     found = _known().get(estimator)
     return found is not None and "network" in inspect.signature(found).parameters
 
@@ -147,7 +149,7 @@ def estimator_names() -> list[str]:
 
 
 def sequence_named(text: str | None) -> str | None:
-    """Return rimap's name of a sequence that the user calls by its name, BIDS suffix, title or map, in any case.
+    """Return rimap's name of a sequence that the user specified by name, BIDS suffix, title or map, in upper or lower case.
 
     >>> sequence_named("IRT1"), sequence_named("Inversion-Recovery")
     ('ir', 'ir')
@@ -155,7 +157,7 @@ def sequence_named(text: str | None) -> str | None:
     Raises
     ------
     InputError
-        For a name that no sequence has, or several have.
+        If no sequence has that name, or several have.
     """
     from rimap.signals import signal_models
 
@@ -170,7 +172,7 @@ def sequence_named(text: str | None) -> str | None:
             return fitting[0]
         if fitting:
             raise InputError(
-                f"--sequence {text}: expected one sequence, got what {', '.join(fitting)} share. Give one of them."
+                f"--sequence {text}: expected the name of one sequence, got one that {', '.join(fitting)} share. Give one of these."
             )
     return one_of(text, sorted(models), "--sequence")
 
@@ -190,19 +192,19 @@ def _maps(model: type[SignalModel]) -> set[str]:
 
 @cache
 def _known() -> dict[str, type[Estimator]]:
-    """Return the estimators, found once: a data set has many series."""
+    """Return the estimators. They are found only once, because a data set has many series."""
     from rimap.estimators import estimators
 
     return estimators()
 
 
 def build(name: str, options: dict[str, Any], *, threads: int | None = None) -> Estimator:
-    """Return the estimator `name` with the options that were given, on `threads` cores if it has that option.
+    """Return the estimator `name` with the given options, on `threads` cores if it has that option.
 
     Raises
     ------
     InputError
-        For an option that this estimator does not have.
+        If the estimator lacks an option.
     """
     found = _known()
     cls = found[one_of(name, sorted(found), "--estimator")]

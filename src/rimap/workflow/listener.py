@@ -1,4 +1,4 @@
-"""Who hears of a run while it is going on; by default nobody does."""
+"""Report the progress and messages of a run while it is running. By default nothing is reported."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
-#: Called with (done, of how many).
+#: A function of (done, total).
 Progress = Callable[[int, int], None]
 
 
@@ -22,16 +22,16 @@ def _no_progress(label: str) -> Iterator[Progress | None]:
 
 @dataclass(frozen=True)
 class Listener:
-    """What a run tells while it is going on.
+    """Functions that a run calls while it is running.
 
     Parameters
     ----------
     progress
-        Called with the name of a series; a context that gives what to call with (done, of how many), or `None`.
+        Called with the name of a series. Returns a context manager that yields a function of (done, total), or `None`.
     say
         Called with a line about what has been done.
     warn
-        Called with a line about what could not be done, or is done in another way than was asked for.
+        Called with a line about something that failed, or that is done in another way than requested.
     """
 
     progress: Callable[[str], AbstractContextManager[Progress | None]] = _no_progress

@@ -1,4 +1,4 @@
-"""What happens to each series: read, estimate, write, report."""
+"""Map each series: read, estimate, write, report."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ if TYPE_CHECKING:
     from rimap.series import ParameterMaps, WeightedSeries
     from rimap.workflow.transmit_field import FieldMap
 
-#: Estimates in another way than `Estimator.estimate`: in slabs on a cluster, say.
+#: A replacement of `Estimator.estimate`, for example in slabs on a cluster.
 Spread = Callable[["Estimator", "WeightedSeries", "Progress | None"], "ParameterMaps"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What `map_series` did.
+    """The result of `map_series`.
 
     Parameters
     ----------
     request
-        What was asked for.
+        The request.
     results
         The series that were mapped.
     refused
         Label and error of the series that could not be mapped.
     fields
-        The maps of B1 that were made first, or were there already.
+        The maps of B1 that were made first, or that existed already.
     kept
         Labels of the series whose maps existed already, made from the same files with the same settings.
     notes
-        What the user should know of the inputs: images that are of no series.
+        What the user should know about the inputs, such as images that belong to no series.
     seconds
-        Time that all of it took.
+        Total time of the run, s.
     """
 
     request: Request
@@ -66,14 +66,14 @@ class Run:
 
 
 def map_series(request: Request, listener: Listener = SILENT) -> Run:
-    """Map every series that the request names, and write maps, sidecars and a report for each: what `rimap map` does.
+    """Map every series of a request, as `rimap map` does, and write maps, sidecars and a report for each.
 
-    A series that is refused does not keep the others from being mapped.
+    If a series is refused, the others are mapped nevertheless.
 
     Raises
     ------
     InputError
-        If the request fits no series, or if its only series is refused.
+        If the request matches no series, or if its only series is refused.
 
     Examples
     --------
@@ -93,7 +93,7 @@ def map_series(request: Request, listener: Listener = SILENT) -> Run:
     with locked(request.out, subjects(request, found)):
         alone = (
             len(found) + len(scans) + len(inputs.refused) == 1
-        )  # its error is raised: nothing else needs to be mapped
+        )  # a single series raises its error, because there is nothing else to map
         told = SILENT if alone else listener
         fields, refused = make_maps(request, scans, found, told)
         if scans:
@@ -146,7 +146,7 @@ def _sorted(
     Raises
     ------
     InputError
-        If other maps exist in OUT and are not to be replaced.
+        If maps with other settings exist in OUT and `overwrite` is false.
     """
     todo: list[SeriesFiles] = []
     kept: list[str] = []
@@ -177,14 +177,14 @@ def map_one(
     Parameters
     ----------
     position
-        Which series this is of how many, for the progress.
+        Number of this series and number of all series, for the progress bar.
     spread
-        Estimates in place of `Estimator.estimate`.
+        Replaces `Estimator.estimate`.
 
     Raises
     ------
     InputError
-        For whatever does not fit together.
+        If files, settings and options do not fit together.
     """
     request, decision = decide(request, files)
     model = files.model_class(request.sequence)
@@ -193,7 +193,9 @@ def map_one(
     overwrite = request.overwrite or record.state() == "begun"
     series = noted(opened(request, files), decision)
     if request.denoise and series.delays is not None:
-        raise InputError(f"{files.label}: --denoise: slices with times of their own cannot be denoised. Leave it out.")
+        raise InputError(
+            f"{files.label}: --denoise does not support slices that were acquired at different times. Leave it out."
+        )
     estimator, choice = suited(request, estimator, choice, series.model)
     name = " ".join(x for x in (position, files.label) if x)
     making = Making(request=request, files=files, estimator=estimator, choice=choice, record=record, decision=decision)
@@ -204,7 +206,7 @@ def map_one(
             mapped = _whole(making, series, progress, spread)
             by_default = request.estimator is None and "network" not in request.estimator_options
             if by_default and (outside := _outside_training(mapped)):
-                why = f"{outside} of the voxels are outside the training of network {mapped.shown_maps.settings['network']}"
+                why = f"{outside} of the voxels are outside the training range of network {mapped.shown_maps.settings['network']}"
                 estimator, choice = without_network(request, series.model, why)
                 making = replace(making, estimator=estimator, choice=choice)
                 mapped = _whole(making, series, listener.progress(name), spread)
@@ -214,7 +216,7 @@ def map_one(
 
 
 def _outside_training(mapped: Mapped) -> str:
-    """Return the share of the voxels with a value that a network was not trained for, "" if it is less than half."""
+    """Return the share of voxels outside the training range of a network, "" if it is less than half."""
     from rimap.series import Status
 
     n = {s: mapped.count.get(s, 0) for s in (Status.OK, Status.AT_BOUND, Status.OFF_MODEL, Status.OUTSIDE_TRAINING)}
@@ -223,12 +225,12 @@ def _outside_training(mapped: Mapped) -> str:
 
 
 def slabs_for(request: Request, estimator: Estimator, opened: OpenSeries) -> int | None:
-    """Return how many voxels a slab may have for the memory at hand; `None` if the whole fits.
+    """Return how many voxels a slab may have within the memory limit; `None` if the whole volume fits.
 
     Raises
     ------
     InputError
-        If the whole does not fit and the estimator needs it.
+        If the whole volume does not fit and the estimator needs it.
     """
     from rimap.workflow import memory
     from rimap.workflow.slabs import voxelwise
@@ -241,8 +243,8 @@ def slabs_for(request: Request, estimator: Estimator, opened: OpenSeries) -> int
     have = f"the limit is {memory.shown(limit)} ({'--memory' if request.memory else '80 % of the free memory'})"
     if opened.delays is not None:
         raise InputError(
-            f"{opened.label}: slices with times of their own need the whole volume in memory, about {memory.shown(need)}; {have}. Use a "
-            "machine with more memory."
+            f"{opened.label}: slices that were acquired at different times need the whole volume in memory, about {memory.shown(need)}; {have}. "
+            "Use a machine with more memory."
         )
     if request.register or request.denoise:
         option = "--register" if request.register else "--denoise"
@@ -253,9 +255,9 @@ def slabs_for(request: Request, estimator: Estimator, opened: OpenSeries) -> int
     if voxelwise(estimator, opened.model, opened.noise) is None:
         raise InputError(
             f"{opened.label}: {estimator.name} needs the whole volume in memory, about {memory.shown(need)}; {have}. Use "
-            f"--estimator nlls, which maps slab by slab, or a machine with more memory, or give --memory {memory.shown(need).replace(' ', '')}."
+            f"--estimator nlls, which maps slab by slab, or raise the limit with --memory {memory.shown(need).replace(' ', '')}."
         )
-    slab = memory.slab_voxels(limit, voxels, N) // 2  # the report's planes are the other half
+    slab = memory.slab_voxels(limit, voxels, N) // 2  # the planes of the report take the other half
     if slab < math.prod(opened.shape[:-1]):
         least = memory.needed("nlls", (*opened.shape[:-1], 2), N) + 2 * voxels
         raise InputError(
@@ -309,7 +311,7 @@ def _of_denoised(
     smooth = series.model.field is not None and series.model.field.smooth
     if (
         smooth and getattr(estimator, "lambda_B", 0.0) is None
-    ):  # what noise is left does not say how smooth the field is
+    ):  # the smoothness of the field cannot be estimated from denoised images
         chosen_before = estimator.estimate(series).settings.get("lambda_B")
         estimator = replace(estimator, lambda_B=chosen_before)  # type: ignore[type-var]
 
@@ -320,7 +322,7 @@ def _of_denoised(
 
 
 def _told_how(request: Request, region: Region) -> Region:
-    """Return a region with how its mask was found, for its sidecar."""
+    """Return a region with a description of its mask for the sidecar."""
     from rimap.foreground import AUTO, HOW
 
     if request.mask is None:
@@ -336,7 +338,7 @@ def _in_slabs(
     stack: ExitStack,
     voxels: int,
 ) -> Mapped:
-    """Return the maps of a series that is read in slabs of so many voxels; `stack` removes their files at the end."""
+    """Return the maps of a series that is read in slabs of `slab` voxels. `stack` removes their files at the end."""
     from rimap import report
     from rimap.io.masks import LabelFile
     from rimap.io.slabs import slab_folder
@@ -375,7 +377,7 @@ def _in_slabs(
 
 @contextmanager
 def compile_time() -> Iterator[list[float]]:
-    """Yield a list that holds, afterwards, the seconds spent on compiling kernels: none once they are cached."""
+    """Yield a list that afterwards contains the seconds spent on compiling kernels (0 once they are cached)."""
     from numba.core import event
 
     spent: list[float] = []

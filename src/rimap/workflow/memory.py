@@ -17,21 +17,21 @@ from rimap.workflow.memory_limits import left_by_control_groups
 if TYPE_CHECKING:
     from rimap.estimators import Estimator
 
-#: Of Python and the libraries, and of threads and buffers.
+#: Bytes for Python and the libraries, and for threads and buffers.
 BASE = 352 << 20
-#: Bytes for each voxel: of its own, and for each image; and those for each voxel of a plane. Measured: docs/files.md.
+#: Bytes per voxel, per voxel and image, and per voxel of a plane. They were measured (docs/files.md).
 _NEEDS = {"nlls": (180, 8), "mle": (420, 12), "rim": (210, 14), "resnet": (300, 16)}
 _PLANE = {"rim": (1500, 20), "resnet": (10_000, 40)}
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def needed(estimator: str, shape: Sequence[int], images: int, *, draws: bool = False) -> int:
-    """Return the bytes that mapping a series of this shape as a whole takes, with its report: an upper estimate.
+    """Return an upper estimate of the bytes for mapping a whole series of this shape, including its report.
 
     Parameters
     ----------
     draws
-        Whether noise is drawn for standard deviations (`--sd-draws`).
+        Whether standard deviations are estimated from noise draws (`--sd-draws`).
     """
 
     own, each = _NEEDS.get(estimator, _NEEDS["mle"])
@@ -46,9 +46,9 @@ def needed_by(estimator: Estimator, shape: Sequence[int], images: int) -> int:
 
 
 def slab_voxels(limit: int, voxels: int, images: int) -> int:
-    """Return how many voxels a slab (and what the report shows) may have for the whole to stay within a limit.
+    """Return how many voxels a slab, and the part that the report shows, may have to stay within a memory limit.
 
-    A byte for each voxel of the volume is in memory as well.
+    One byte for each voxel of the volume is also in memory.
     """
     own, each = _NEEDS["nlls"]
     return max(0, limit - BASE - 2 * voxels) // (own + each * images)
@@ -76,7 +76,7 @@ def available() -> int:
 
 
 def _of_a_dask_worker() -> list[int]:
-    """Return what a task of a Dask worker with a memory limit may take, [] if this is no such task."""
+    """Return the memory limit of a task of a Dask worker, [] outside such a task."""
     if "distributed" not in sys.modules:
         return []
     from distributed import get_worker
@@ -97,7 +97,7 @@ def size(text: str, option: str) -> int:
     Raises
     ------
     InputError
-        For anything but a number with K, M, G or T.
+        If the text is not a number with K, M, G or T.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
     bytes_ = float(found[1]) * _UNITS[found[2].upper()] if found else 0.0
@@ -107,7 +107,7 @@ def size(text: str, option: str) -> int:
 
 
 def shown(n: int) -> str:
-    """Return a size for people.
+    """Return a size in words.
 
     >>> shown(1610612736)
     '1.5 GiB'

@@ -1,4 +1,4 @@
-"""How much memory the control groups of this process leave it: the limits of a batch job or a container."""
+"""Memory that is left for this process within its control groups, which hold the limits of a batch job or container."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class _Version(NamedTuple):
-    """Where a version of control groups has its files, below the mount point, and what they are called."""
+    """Where a version of control groups stores its files below the mount point, and their names."""
 
     folder: str
     limit: str
@@ -17,7 +17,7 @@ class _Version(NamedTuple):
     reclaimable: str
 
 
-#: Version 2 mounts one tree, version 1 one for each controller. The cache of files counts as usage, and is given back.
+#: Version 2 mounts one tree, version 1 one for each controller. The file cache counts as usage although it can be reclaimed.
 _UNIFIED = _Version("", "memory.max", "memory.current", "inactive_file")
 _OF_MEMORY = _Version("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
@@ -28,7 +28,7 @@ def left_by_control_groups(root: Path = Path("/")) -> list[int]:
     Parameters
     ----------
     root
-        What ``proc`` and ``sys`` are in.
+        The folder that contains ``proc`` and ``sys``.
 
     References
     ----------
@@ -37,7 +37,7 @@ def left_by_control_groups(root: Path = Path("/")) -> list[int]:
     left = []
     for version, path in _memberships(root):
         mount = root / "sys/fs/cgroup" / version.folder
-        # In a container the path may be that of the host, which is not visible there; the mount is then its own group.
+        # In a container the path may be that of the host, which is not visible inside; the mount point is then the group itself.
         inside = mount / path.lstrip("/")
         for folder in (inside, *inside.parents):
             if folder != mount and mount not in folder.parents:
@@ -50,7 +50,7 @@ def left_by_control_groups(root: Path = Path("/")) -> list[int]:
 
 
 def _memberships(root: Path) -> list[tuple[_Version, str]]:
-    """Return the version and the path of the groups that limit memory; the roots of both without a list of them."""
+    """Return version and path of the groups that limit memory, or the root of each version if there is no list of groups."""
     found = []
     with suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():

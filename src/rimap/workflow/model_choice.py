@@ -1,4 +1,4 @@
-"""Which signal model maps a series if several describe the same images: what the user named, else what the images support."""
+"""Choose between signal models that describe the same images: the user's choice, or else the one that the images support."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     from rimap.io.series_records import Record
     from rimap.signals import SignalModel
 
-#: By how much AIC must be lower for the model with more parameters. Beyond 10 nothing speaks for the other one (Burnham &
-#: Anderson 2002, doi:10.1007/b97636); twice that, because the best of several candidates is taken.
+#: Required decrease of AIC for the model with more parameters. Beyond 10 the other model has essentially no support (Burnham &
+#: Anderson 2002, doi:10.1007/b97636); it is twice that here, because the best of several candidates is selected.
 MARGIN = 20.0
-#: Voxels that are compared; with fewer than the second number nothing is decided.
+#: Number of voxels that are compared, and the smallest number for a decision.
 MOST_VOXELS, FEWEST_VOXELS = 2_000, 20
-#: They have a signal above this part of the 98th percentile of the first image.
+#: The compared voxels have a signal above this fraction of the 98th percentile of the first image.
 SIGNAL = 0.2
-#: Voxels among which they are sought, in whole planes.
+#: Number of voxels, in whole planes, from which the compared voxels are drawn.
 LOOK_AT = 200_000
-#: A series is read as a whole if it has fewer values than this: one file is uncompressed once.
+#: A series with fewer values than this is read as a whole, so that a compressed file is decompressed only once.
 WHOLE = 100_000_000
 
 Floats = NDArray[np.float64]
@@ -57,7 +57,7 @@ class Decision:
     candidate
         Which of its `candidates` the images support best, `None` if the user gave those options.
     text, short
-        What was decided and why, with figures; and without those, which differ from series to series.
+        The decision and its reason, with figures, and without them (the figures differ between series).
     """
 
     sequence: str
@@ -89,13 +89,13 @@ def possible_models(request: Request, files: SeriesFiles) -> tuple[type[SignalMo
 
 
 def settled(request: Request, files: SeriesFiles) -> tuple[Request, Decision | None] | None:
-    """Return the request for the signal model of a series if nothing needs to be computed for that, and what was decided.
+    """Return the request with the signal model of a series, and the decision, if nothing needs to be computed for it.
 
-    `None` if the images have yet to decide. An earlier decision in OUT counts if it was made from the same files.
+    `None` if the images must decide. An earlier decision in OUT is reused if it was made from the same files.
     """
     models = possible_models(request, files)
     if len(models) == 1:
-        # A single model that is not that of the suffix must be named from here on.
+        # a single model that differs from that of the suffix must be specified from here on
         own = models[0] is files.model_class(request.sequence)
         return (request if own else replace(request, sequence=models[0].name)), None
     record = _record(request, files, models)
@@ -107,12 +107,12 @@ def settled(request: Request, files: SeriesFiles) -> tuple[Request, Decision | N
 
 
 def decide(request: Request, files: SeriesFiles) -> tuple[Request, Decision | None]:
-    """Return the request for the signal model of a series, and what was decided if there was a choice; OUT keeps it.
+    """Return the request with the signal model of a series, and the decision if there was a choice. OUT records it.
 
     Raises
     ------
     InputError
-        If the series cannot be read, or if options were named that only a model has which these images cannot be.
+        If the series cannot be read, or if an option belongs only to a model that these images cannot have.
     """
     if (known := settled(request, files)) is not None:
         return known
@@ -123,7 +123,7 @@ def decide(request: Request, files: SeriesFiles) -> tuple[Request, Decision | No
 
 
 def _decided(request: Request, files: SeriesFiles, models: tuple[type[SignalModel], ...]) -> Decision:
-    """Return the decision, without a text if the images can be those of the first model only."""
+    """Return the decision, without a text if only the first model fits the images."""
     own, *rivals = models
     named = {rival.name: named_by(request, rival, own) for rival in rivals}
     may_have_floor = (request.noise or "").strip().lower() != "gaussian"
@@ -133,7 +133,7 @@ def _decided(request: Request, files: SeriesFiles, models: tuple[type[SignalMode
 
 
 def decide_reading(how: Reading, files: SeriesFiles) -> tuple[Reading, Decision | None]:
-    """Return how to read a series in Python, with the signal model that its images support, and what was decided if there was a choice.
+    """Return the reading options with the signal model that the images support, and the decision if there was a choice.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def _list_of(values: Any) -> Any:
 
 
 def _reading_for(how: Reading, model: type[SignalModel], models: Collection[type[SignalModel]]) -> Reading:
-    """Return how to read a series as one of its models: without what only another one of them has."""
+    """Return the reading options for one of the possible models, without options that only another one has."""
 
     def without(named: Mapping[str, Any] | None, names_of: Callable[[type[SignalModel]], list[str]]) -> dict[str, Any]:
         others = {name for m in models for name in names_of(m)} - set(names_of(model))
@@ -182,16 +182,16 @@ def _of_models(
     named: Mapping[str, str],
     may_have_floor: bool,
 ) -> Decision:
-    """Return which of the models, the first of which is that of the files, the images of a series support.
+    """Return the model that the images of a series support. The first of the models is that of the file suffix.
 
     Parameters
     ----------
     opened_as
         Returns the series, opened for a model by name.
     named
-        For each other model, by which option the user named it, "" by none.
+        For each other model, the option with which the user chose it, "" if there is none.
     may_have_floor
-        Whether the noise may be that of magnitudes.
+        Whether the noise may be that of magnitude images.
     """
     own, *rivals = models
     series = [opened_as(own.name)]
@@ -217,7 +217,7 @@ def _weighed(
     compared: list[tuple[SignalModel, int | None]],
     named: Mapping[str, str],
 ) -> Decision:
-    """Return which of the models the images support, or which one the user named and with which options of it."""
+    """Return the model that the images support, or the one that the user chose, with the best of its options."""
     from rimap.estimators.checks.model_selection import evidence
 
     own = series[0].model
@@ -279,7 +279,7 @@ def _called(model: SignalModel) -> str:
 
 
 def _remedy(other: SignalModel) -> str:
-    return f"For the other model, give --sequence {other.name}."
+    return f"Use --sequence {other.name} for the other model."
 
 
 def _options(model: SignalModel, candidate: int) -> str:
@@ -287,7 +287,7 @@ def _options(model: SignalModel, candidate: int) -> str:
 
 
 def _is_served(request: Request, model: type[SignalModel]) -> bool:
-    """Tell whether the network that was asked for, if any, is one for this model."""
+    """Return whether the chosen network, if any, accepts this model."""
     from rimap.estimators.network_files import ANY_SEQUENCE, default_network, metadata_of, path_of
     from rimap.workflow.estimator_choice import needs_network
 
@@ -326,13 +326,13 @@ def _sample(series: OpenSeries) -> tuple[Floats, tuple[NDArray[np.intp], ...]]:
 
 
 def _positions(series: OpenSeries, voxels: tuple[NDArray[np.intp], ...]) -> Floats:
-    """Return where voxels are (D, V), in mm along the axes of the image."""
+    """Return the positions of voxels (D, V) in mm along the axes of the image."""
     edges = np.linalg.norm(np.asarray(series.affine, dtype=float)[:3, :3], axis=0)
     return np.stack([edges[axis] * index for axis, index in enumerate(voxels)])
 
 
 def _known(series: OpenSeries, voxels: tuple[NDArray[np.intp], ...]) -> dict[str, float | Floats]:
-    """Return what is known of the parameters of a model: numbers, or the values of a map in some voxels."""
+    """Return the known parameters of a model: numbers, or the values of a map in the given voxels."""
     known: dict[str, float | Floats] = {p.name: p.start for p in series.model.parameters if p.given and p.start}
     for name, value in series.given.items():
         known[name] = float(value) if np.ndim(value) == 0 else np.asarray(value, dtype=float)[voxels]
@@ -357,7 +357,7 @@ def _record(request: Request, files: SeriesFiles, models: tuple[type[SignalModel
 
 
 def _from_record(found: Any, models: tuple[type[SignalModel], ...]) -> Decision | None:
-    """Return the decision that a record has, `None` if it has none that can be."""
+    """Return the decision in a record, `None` if it has no valid one."""
     try:
         decision = Decision(**found)
         model = next(m for m in models if m.name == decision.sequence)

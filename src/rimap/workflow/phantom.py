@@ -1,4 +1,4 @@
-"""Phantoms: the spheres of an array are found in maps that exist, measured, and held against their references, over dates as well."""
+"""Phantoms: find the spheres of an array in existing maps, and compare them with reference values and over dates."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class Measured:
     rows
         One for each sphere.
     references
-        What the spheres should have.
+        The reference values of the spheres.
     date
-        When it was acquired, by its session or name; `None` if they have no date.
+        Acquisition date from the session or file name; `None` if these have no date.
     """
 
     map: MapImage
@@ -72,14 +72,14 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PhantomRun:
-    """What was measured.
+    """The result of measuring phantoms.
 
     Parameters
     ----------
     measured
         The maps with an array, in the order of their dates, or as they were given.
     refused
-        Maps without one: the name and the reason.
+        Maps without an array: the name and the reason.
     notes
         What the user should know.
     tolerance_percent
@@ -103,7 +103,7 @@ class PhantomRun:
 
     @property
     def drift(self) -> list[Row]:
-        """One row for each sphere that several maps have: how its median changes over them."""
+        """One row for each sphere in several maps: the change of its median."""
         return drift_of(self.measured)
 
 
@@ -121,7 +121,7 @@ def phantom(
     maps
         Maps (NIfTI), or folders of them. Several maps of one array are compared over their dates.
     layout
-        ``nist-t1``, ``nist-t1-v2`` or ``nist-t2``; found out by default.
+        ``nist-t1``, ``nist-t1-v2`` or ``nist-t2``. By default nist-t1 or nist-t2, whichever fits.
     include
         Quality flags whose voxels count besides ok and at bound: ``off_model``. The spheres are found from all values.
     judging
@@ -170,10 +170,10 @@ def _measure(
     known = sorted({name for layout in LAYOUTS.values() for name in layout.maps})
     if m.name not in known:
         if named is None or m.name != strip_nii(m.path):
-            remedy = " Name the array with --layout." if m.name == strip_nii(m.path) else ""
+            remedy = " Choose the array with --layout." if m.name == strip_nii(m.path) else ""
             raise InputError(f"{m.path.name}: expected a map of {' or '.join(known)}, got {m.name}.{remedy}")
         m = named_as(m, named.maps[0])
-        said = [note(f"{m.path.name}: its name does not say what it shows; it is taken for a map of {m.name}.")]
+        said = [note(f"{m.path.name}: the file name does not say which map it is, so rimap assumes a map of {m.name}.")]
     else:
         said = []
     field = field_of(m) if judging.field_T is None else judging.field_T
@@ -198,13 +198,13 @@ def _measure(
         notes.append(f"{m.label}: spheres without a measurement: {numbers} ({problem}).")
     if abs(array.placement.bias) > 0.2:
         notes.append(
-            f"{m.label}: the values are {100 * np.expm1(array.placement.bias):+.0f} % from the references in all spheres: check the map, "
-            "the field strength and the array."
+            f"{m.label}: the values differ from the references by {100 * np.expm1(array.placement.bias):+.0f} % in all spheres. Check the "
+            "map, the field strength and the array."
         )
     if abs(array.placement.scale - 1) > 0.03:
         notes.append(
-            f"{m.label}: distances between the spheres are {100 * (array.placement.scale - 1):+.1f} % from their nominal values: "
-            "is the voxel size in the header right?"
+            f"{m.label}: distances between the spheres differ by {100 * (array.placement.scale - 1):+.1f} % from their nominal values. "
+            "Check the voxel size in the header."
         )
     return Measured(m, layout, array, tuple(rows), references, date_of(m)), notes
 
@@ -212,7 +212,7 @@ def _measure(
 def _found(
     m: MapImage, layouts: Sequence[Layout], field: float | None, temperature: float
 ) -> tuple[Array, Layout, References]:
-    """Return the array in a map that fits best of those that may be; if the named one does not, say which does."""
+    """Return the array that fits a map best. If the specified one does not fit, the error names the one that does."""
     reasons: list[InputError] = []
     best: tuple[Array, Layout, References] | None = None
     for layout in layouts:
@@ -251,7 +251,7 @@ def _search(m: MapImage, references: References) -> Array:
 
 
 def date_of(m: MapImage) -> date | None:
-    """Return the date that the session of a map has (``ses-20240131``), or else its file or its folder; `None` if there is none."""
+    """Return the date in the session of a map (``ses-20240131``), or else in its file or folder name; `None` if there is none."""
     for text in (m.entities.get("ses", ""), m.path.name, m.path.parent.name):
         if found := _DATE.search(text):
             try:
@@ -262,7 +262,7 @@ def date_of(m: MapImage) -> date | None:
 
 
 def in_groups(measured: Sequence[Measured]) -> list[list[Measured]]:
-    """Return the maps that can be compared with each other: those of one array with the same references, if there are two or more."""
+    """Return groups of two or more maps that can be compared: those of one array with the same reference values."""
     groups: dict[tuple[Any, ...], list[Measured]] = {}
     for m in measured:
         groups.setdefault((m.layout.name, m.map.name, tuple(m.references.values.values())), []).append(m)
@@ -315,7 +315,7 @@ def columns() -> dict[str, dict[str, str]]:
         del about[name]
     about["label"] = {"Description": "Number of the sphere"}
     about["verdict"] = {
-        "Description": "pass if the bias is within the tolerance, fail if not, no value if no voxel counts, or why there is no sphere"
+        "Description": "pass if the bias is within the tolerance, fail if not, no value if no voxel counts, or why the sphere was not measured"
     }
     ordered_about: dict[str, dict[str, str]] = {}
     for name, text in about.items():
@@ -389,7 +389,7 @@ def write(run: PhantomRun, out: Path | str, command: str = "") -> list[Path]:
 
 
 def _label_name(m: MapImage, run: PhantomRun) -> str:
-    """Return the name of the label image of a map; maps of one name in several folders are numbered."""
+    """Return the name of the label image of a map. Maps with the same name in several folders are numbered."""
     same = [x.map.path for x in run.measured if strip_nii(x.map.path) == strip_nii(m.path)]
     number = f"-{same.index(m.path) + 1}" if len(same) > 1 else ""
     return f"{strip_nii(m.path)}_spheres{number}_dseg.nii.gz"

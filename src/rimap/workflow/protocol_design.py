@@ -1,4 +1,4 @@
-"""A design from the command line: the present protocol from options or files, and the files that are written."""
+"""The input and output of `rimap design`: the present protocol from options or files, and the files that are written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rimap.signals import signal_models
 from rimap.signals.base import SignalModel, axis_of, predicting
 from rimap.signals.settings import REPETITION_TIME, settings_of
 
-#: What a design leaves in its folder.
+#: Files that a design writes into its folder.
 FILES = ("design.html", "design.json", "design.tsv", "protocol.tsv")
 
 
@@ -37,7 +37,7 @@ def present_from_files(
     if len(found) > 1:
         raise InputError(
             f"{path}: expected one series, got {len(found)} ({', '.join(f.label for f in found[:6])}{', …' if len(found) > 6 else ''}). "
-            "Give a file of the one that you mean, or --sequence."
+            "Give a file of one series, or --sequence."
         )
     (files,) = found
     return files.open(Reading(times_ms=times_ms, settings=settings or None, sequence=sequence)).model
@@ -46,14 +46,14 @@ def present_from_files(
 def present_from_options(
     sequence: str, settings: Mapping[str, Any], times_ms: tuple[float, ...] | None
 ) -> SignalModel | None:
-    """Return the protocol that options describe, `None` if they do not give the values that differ between the images.
+    """Return the protocol that the options describe, `None` if they lack the values that differ between the images.
 
-    It may have fewer images than the model has parameters: what it cannot measure is then said.
+    The protocol may have fewer images than the model has parameters. The design then reports what it cannot measure.
 
     Raises
     ------
     InputError
-        For settings that the model refuses.
+        If the model refuses the settings.
     """
     kind = signal_models().get(sequence)
     if kind is None:
@@ -62,7 +62,7 @@ def present_from_options(
     values: dict[str, Any] = dict(settings)
     if times_ms is not None:
         if axis.unit != "ms":
-            raise InputError(f"--times-ms: {sequence} differs in the {axis.title}. Give --set {axis.name}=….")
+            raise InputError(f"--times-ms: {sequence} varies the {axis.title}, not a time. Give --set {axis.name}=….")
         values[axis.name] = times_ms
     if axis.name not in values:
         return None
@@ -82,12 +82,12 @@ def present_from_options(
 def settings_of_goal(
     kind: type[SignalModel], present: SignalModel | None, settings: Mapping[str, Any], kept: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return the settings that a design does not choose: those of the present protocol and of the user, and what is kept.
+    """Return the settings that a design does not choose: those of the user, and those kept from the present protocol.
 
     Raises
     ------
     InputError
-        For a setting to keep that is not known.
+        If the value of a setting to keep is not known.
     """
     axis = axis_of(kind)
     found = dict(settings)
@@ -104,7 +104,7 @@ def settings_of_goal(
     chosen |= {REPETITION_TIME} if declared.get(REPETITION_TIME) and declared[REPETITION_TIME].longer_than else set()
     for name in kept:
         if found.get(name) is None or name == axis.name:
-            raise InputError(f"--keep {name}: expected a setting with a value that could be kept, got none for it.")
+            raise InputError(f"--keep {name}: expected a setting that the present protocol has a value of, got none.")
     out = {name: value for name, value in found.items() if value is not None and (name not in chosen or name in kept)}
     return {
         name: _one(value) if name in declared and declared[name].per_image is not False else value
@@ -113,7 +113,7 @@ def settings_of_goal(
 
 
 def _follows(present: SignalModel, name: str) -> bool:
-    """Tell whether a setting follows from the others, as the spacing of echoes from their times: it changes with them."""
+    """Return whether a setting follows from the others, as the echo spacing follows from the echo times."""
     if settings_of(present)[name].required or getattr(present, name) is None:
         return False
     values = {f.name: getattr(present, f.name) for f in fields(present) if f.init and f.name not in (name, "box")}
@@ -124,7 +124,7 @@ def _follows(present: SignalModel, name: str) -> bool:
 
 
 def _one(value: Any) -> Any:
-    """Return one value for all images where they share it: a design may have another number of images."""
+    """Return a single value if all images share it, because a design may have another number of images."""
     values = list(value) if isinstance(value, (tuple, list)) else [value]
     return values[0] if len(set(values)) == 1 else max(values)
 

@@ -1,4 +1,4 @@
-"""One series in Python: read, with the signal model that its images support."""
+"""Read one series in Python, with the signal model that its images support."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def read(
     Parameters
     ----------
     path
-        What to read. Where it holds several series, give a file of the one that is meant, or its `sequence`.
+        What to read. If it contains several series, give a file of one series, or its `sequence`.
     how
         How to read it, as a `Reading`.
     series
-        Number of the DICOM series, or several joined by commas.
+        Number of the DICOM series, or several numbers separated by commas.
     **options
         Fields of `Reading` by name: `sequence`, `times_ms` and `tr_ms` (ms), `settings`, `given`, `mask`, `noise`, `skip_first`,
-        `signed`. They replace those of `how`. If `sequence` is left out, the images decide between the models that describe such
-        a series (``t2`` or ``mese``), and `notes` say which and why.
+        `signed`. They replace those of `how`. If `sequence` is left out, the images decide between models of the same kind of
+        series (``t2`` or ``mese``), and `notes` give the decision and its reason.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def read(
     Raises
     ------
     InputError
-        Where there is not exactly one series, its files do not fit together, or an option has another name.
+        If there is not exactly one series, its files do not fit together, or an option does not exist.
     """
     known = [f.name for f in fields(Reading)]
     for name in options:

@@ -1,4 +1,4 @@
-"""Regions on maps that exist: label images and maps of probability, found for each map, with their names."""
+"""Regions of existing maps: find the label or probability images of each map, and the names of their regions."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Region:
     name
         Its name, "" if no table has one.
     values
-        (*X), labels or probabilities: an image of a hundred labels is kept once.
+        (*X), labels or probabilities. All regions of one image share this array.
     least
-        The probability from which a voxel is inside; `None` for labels.
+        The lowest probability of a voxel in the region; `None` for labels.
     """
 
     label: int
@@ -52,7 +52,7 @@ class Region:
 
 
 def images_of_regions(of: MapImage, where: Sequence[Path]) -> list[Path]:
-    """Return the images with the regions of a map: those that `where` names, else the one beside the map.
+    """Return the images with the regions of a map: those that `where` specifies, or else the one next to the map.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def images_of_regions(of: MapImage, where: Sequence[Path]) -> list[Path]:
     Raises
     ------
     InputError
-        If there is none, or several fit and none is the best.
+        If there is no image, or if several fit equally well.
     """
     entities = {**of.entities, "map": of.of_main}
     if where:
@@ -78,13 +78,13 @@ def images_of_regions(of: MapImage, where: Sequence[Path]) -> list[Path]:
         if len(own or beside) == 1:
             return own or beside
     raise NoImage(
-        f"{of.label}: no regions were found: there is no _dseg or _probseg image beside the map. "
+        f"{of.label}: expected a _dseg or _probseg image next to the map, got none. "
         "Give a label image, a folder or a pattern with --labels."
     )
 
 
 def _named(where: Path, entities: Mapping[str, str], label: str) -> Path:
-    """Return the image for a map that an option names: labels or probabilities, else a mask."""
+    """Return the image that an option specifies for a map: labels or probabilities, or else a mask."""
     try:
         return image_for(where, entities, SUFFIXES, option="--labels", label=label)
     except NoImage:
@@ -96,18 +96,18 @@ def _named(where: Path, entities: Mapping[str, str], label: str) -> Path:
 def read_regions(image: Path, of: MapImage, threshold: float | None = None) -> tuple[list[Region], list[str]]:
     """Return the regions in an image on the grid of a map, and notes on how it was read.
 
-    Whole numbers are labels, 0 is no region. An image of probabilities (values between 0 and 1) is one region, and one with
-    several volumes has one in each.
+    Whole numbers are labels, and 0 is no region. A probability image (values between 0 and 1) is one region, or one region per
+    volume if it has several volumes.
 
     Parameters
     ----------
     threshold
-        The probability from which a voxel is in a region; 0.5 by default.
+        The lowest probability of a voxel in a region; 0.5 by default.
 
     Raises
     ------
     InputError
-        If the image is on another grid, holds other numbers, or has no region.
+        If the image is on another grid, contains other numbers, or has no region.
     """
     on = of.file()
     file = open_on_grid(image, on.shape, affine_of(on), "label image", several=True)
@@ -129,7 +129,7 @@ def read_regions(image: Path, of: MapImage, threshold: float | None = None) -> t
     ]
     if not any(r.inside.any() for r in regions):
         raise InputError(f"{image}: no voxel has a probability of {least:g} or more. Choose a lower --threshold.")
-    return regions, [note(f"{image.name} holds probabilities: a region is where they are {least:g} or more.")]
+    return regions, [note(f"{image.name} contains probabilities: a region has the voxels with {least:g} or more.")]
 
 
 def _refuse_other_numbers(image: Path, volumes: Sequence[NDArray[Any]]) -> None:
@@ -142,7 +142,7 @@ def _refuse_other_numbers(image: Path, volumes: Sequence[NDArray[Any]]) -> None:
 
 
 def _name_of(image: Path) -> str:
-    """Return what a mask is called: its ``label-`` or ``desc-``, else its file."""
+    """Return the name of a mask: its ``label-`` or ``desc-``, or else its file name."""
     parsed = BidsName.parse(image.name)
     entities = parsed.entities if parsed else {}
     return entities.get("label") or entities.get("desc") or strip_nii(image)

@@ -13,19 +13,19 @@ from rimap.io.unreadable_formats import refuse_device
 
 
 def label_table(image: Path) -> Path:
-    """Return where the names of the labels of an image are stored, if anywhere."""
+    """Return the path of the table with the names of the labels of an image. It may not exist."""
     return image.with_name(f"{image.name.removesuffix('.gz').removesuffix('.nii')}.tsv")
 
 
 def label_names(image: Path | None) -> dict[int, str]:
     """Return the names in the table of a label image, if it has one.
 
-    BIDS: the same stem, ``.tsv``, with the columns index and name; or one that it inherits from a folder above.
+    In BIDS it has the same stem, the extension ``.tsv`` and the columns index and name, or it is inherited from a folder above.
 
     Raises
     ------
     InputError
-        If there is a table that cannot be read, or that does not have these columns.
+        If the table cannot be read or lacks these columns.
     """
     if image is None:
         return {}
@@ -48,13 +48,13 @@ def label_names(image: Path | None) -> dict[int, str]:
                 if (row.get("index") or "").strip().isdigit():
                     names[int(row["index"])] = (row.get("name") or "").strip()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"{table} cannot be read: {reason}. {remedy}.") from None
     return names
 
 
 def _inherited_table(image: Path) -> Path | None:
-    """Return the table that a BIDS image inherits (``dseg.tsv``, ``desc-atlas_dseg.tsv`` in a folder above), `None` if there is none."""
+    """Return the table that a BIDS image inherits, such as ``dseg.tsv`` in a folder above; `None` if there is none."""
     name, dataset = BidsName.parse(image.name), dataset_of(image)
     if name is None or dataset is None:
         return None
@@ -69,9 +69,9 @@ def _inherited_table(image: Path) -> Path | None:
 
 
 def _is_formula(text: str) -> bool:
-    """Tell whether a spreadsheet would take a cell for a formula and execute it.
+    """Return whether a spreadsheet would execute a cell as a formula.
 
-    It takes off quotes around a cell before it looks, and some read full-width signs too.
+    Spreadsheets remove quotes around a cell first, and some also accept full-width signs.
     """
     text = text.strip('" ')
     if not text or text[0] not in "=+-@\uff1d\uff0b\uff0d\uff20":
@@ -84,7 +84,7 @@ def _is_formula(text: str) -> bool:
 
 
 def tsv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as tab-separated text in the form of BIDS: ``n/a`` for what is not known, and what a spreadsheet would execute quoted."""
+    """Return rows as tab-separated text as in BIDS: ``n/a`` for unknown values, and quotes around formulas of a spreadsheet."""
 
     def cell(v: Any) -> str:
         if isinstance(v, float):

@@ -1,4 +1,4 @@
-"""What was asked for."""
+"""The options of a run of `rimap map`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rimap.foreground import AUTO
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to map, how, and where to. Whatever is left out is read from the files, or chosen.
+    """What to map, how, and where to write the maps. Options that are left out are read from the files, or chosen.
 
     Parameters
     ----------
@@ -23,11 +23,11 @@ class Request:
     out
         Folder for maps and reports.
     estimator
-        Its name; chosen by the signal model if left out.
+        Its name. By default it depends on the signal model.
     estimator_options
         Options of that estimator by name: `lambda_B`, `network`, `sd_draws`.
     mask
-        NIfTI file, non-zero where maps are wanted; ``"auto"`` for the voxels with signal.
+        NIfTI file, non-zero inside the mask; ``"auto"`` for the foreground of the images.
     times_ms, tr_ms
         Times along the axis of the series in the order of the images, and repetition time: one or one per image, ms.
     settings
@@ -35,15 +35,15 @@ class Request:
     given
         Parameters that are known, by name: a NIfTI file, or a number.
     fixed, bounds
-        Parameters that the estimator does not estimate, and bounds of those that it does, by name (nlls, mle).
+        Values of parameters that are not estimated, and bounds of those that are, by name (nlls, mle).
     sequence
-        Name of the signal model, if neither suffix nor sidecars tell it.
+        Name of the signal model, if neither suffix nor sidecars determine it.
     signed
-        Whether the images keep their polarity (real part) or are a modulus.
+        Whether the images are signed (real part, polarity kept) or magnitude images.
     skip_first
-        Leave out the images of this many shortest times.
+        Number of shortest times whose images are left out.
     noise, sigma
-        ``gaussian`` or ``rician``; its standard deviation in the unit of the images, or the file of a map of it.
+        ``gaussian`` or ``rician``; and the noise SD in the unit of the images, or the file of a map of it.
     participant_labels, sessions, runs, series
         Only these subjects, sessions, runs and DICOM series.
     register
@@ -53,11 +53,11 @@ class Request:
     rois
         Label image whose regions get a table.
     rates, fill
-        Write R1 or R2 as well; what to write instead of NaN.
+        Whether to write rate maps (R1, R2, R2*) as well; the value to write instead of NaN.
     overwrite
         Replace earlier maps.
     threads, memory
-        Cores, and bytes to take at most.
+        Limits of cores and of memory in bytes.
     command
         What the user typed after ``rimap``, for the report.
     """
@@ -93,7 +93,7 @@ class Request:
     command: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Take paths as text, one for several, and any sequence of numbers: Python is less strict than a command line."""
+        """Convert text to paths, a single path to a tuple, and any sequence of numbers to a tuple of floats."""
         inputs: Any = self.inputs
         several = (inputs,) if isinstance(inputs, (str, Path)) else tuple(inputs)
         values: dict[str, Any] = {"inputs": tuple(Path(p) for p in several), "out": Path(self.out)}
@@ -108,7 +108,7 @@ class Request:
             values["sigma"] = Path(sigma)
         if self.fill is not None and math.isinf(self.fill):
             raise InputError(
-                f"--fill: expected a finite number to write in place of NaN, got {self.fill:g}. Leave it out for NaN."
+                f"--fill: expected a finite number to write instead of NaN, got {self.fill:g}. Leave it out for NaN."
             )
         for name, value in values.items():
             object.__setattr__(self, name, value)

@@ -1,4 +1,4 @@
-"""The files of a series, opened as a request says."""
+"""Open the files of a series with the options of a request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def opened(request: Request, files: SeriesFiles) -> OpenSeries:
     Raises
     ------
     InputError
-        For whatever does not fit together.
+        If files, settings and options do not fit together.
     """
     from rimap.io.reading_options import Reading
 
@@ -55,4 +55,4 @@ def _noise(request: Request, files: SeriesFiles) -> Noise | None:
 
     first = placed_first([open_nifti(f) for f in files.images])
     sigma = read_map(request.sigma, first.shape, affine_of(first), "map of sigma")
-    return kind(np.where(sigma == 0, np.nan, sigma))  # where nothing was measured
+    return kind(np.where(sigma == 0, np.nan, sigma))  # 0: not measured

@@ -1,4 +1,4 @@
-"""Statistics of regions on maps that exist: no map is made again."""
+"""Statistics of regions of existing maps."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from rimap.workflow.region_images import images_of_regions, read_regions
 from rimap.workflow.summary import wrapped
 
 Row = dict[str, Any]
-#: Stands for the array of spheres whose values fit best.
+#: Name that stands for the array of spheres whose values fit best.
 ANY_ARRAY = "nist"
-#: What is not tried then: its spheres have nearly the same values as those of nist-t1.
+#: Array that this name excludes, because its spheres have nearly the same values as those of nist-t1.
 NOT_TRIED = ("nist-t1-v2",)
-#: A typical bias above this is no error of a measurement, %.
+#: A median bias above this is not a measurement error but the wrong references, %.
 _WRONG_PERCENT = 40.0
-#: Quality flags of voxels that have a value which does not count by default.
+#: Quality flags of voxels whose values do not count by default.
 _WITH_VALUE = (Status.NOT_CONVERGED, Status.OUTSIDE_TRAINING, Status.OFF_MODEL)
 #: Rows that are printed; the table in the file has all.
 _MOST_ROWS = 200
@@ -50,11 +50,11 @@ class RegionTable:
     rows
         One for each map and region, by column.
     notes
-        What the user should know of how they were made.
+        What the user should know about the statistics.
     maps
         The maps.
     refused
-        Maps that could not be measured, because they have no labels for instance: the name and the reason.
+        Maps that could not be measured, for example because they have no labels: the name and the reason.
     judged
         Whether there are reference values.
     """
@@ -72,7 +72,7 @@ class RegionTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Judging:
-    """What regions are held against.
+    """Reference values for regions, and the tolerance.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class Judging:
     temperature_C
         The temperature of the phantom in °C.
     tolerance_percent
-        The bias with which a region passes.
+        The largest bias with which a region passes.
     """
 
     reference: str | Path | None = None
@@ -92,12 +92,12 @@ class Judging:
     tolerance_percent: float = TOLERANCE_PERCENT
 
     def __post_init__(self) -> None:
-        """Refuse numbers that cannot be.
+        """Refuse invalid numbers.
 
         Raises
         ------
         InputError
-            For a tolerance or a field strength that is not positive.
+            If the tolerance or the field strength is not positive.
         """
         for value, option, unit in (
             (self.tolerance_percent, "--tolerance", "%"),
@@ -112,9 +112,9 @@ class Judging:
         Parameters
         ----------
         medians
-            What was measured, by label: ``nist`` is the array whose values are nearest.
+            The measured medians by label: ``nist`` is the array whose values are nearest.
         named
-            The array that was named with the labels.
+            The array that was specified with the labels.
         """
         wanted = named or (str(self.reference) if self.reference is not None else "")
         if not wanted or m.name != m.quantity:
@@ -136,7 +136,7 @@ class Judging:
 
 
 def _distance(references: References, medians: Mapping[int, float]) -> float:
-    """Return the median difference of log values; infinite if no label has both."""
+    """Return the median difference of log values; infinite if no label has both a reference and a median."""
     off = [abs(np.log(x / references.values[n])) for n, x in medians.items() if n in references.values and x > 0]
     return float(np.median(off)) if off else float("inf")
 
@@ -151,21 +151,21 @@ def rois(
     include: Sequence[Status | str] = (),
     judging: Judging | None = None,
 ) -> RegionTable:
-    """Return statistics of regions on maps that exist.
+    """Return statistics of regions of existing maps.
 
     Parameters
     ----------
     maps
         Maps (NIfTI), or folders of them: the output of `rimap map` or `rimap bids`, or maps of other software.
     labels
-        Label images, maps of probability, folders with BIDS names, or patterns as ``seg/sub-{sub}_dseg.nii.gz``; ``nist-t1:`` and the like
-        before a file names the spheres of a phantom. By default the ``_dseg`` or ``_probseg`` image beside each map.
+        Label images, probability images, BIDS folders, or patterns such as ``seg/sub-{sub}_dseg.nii.gz``. A prefix such as
+        ``nist-t1:`` specifies the spheres of a phantom. By default the ``_dseg`` or ``_probseg`` image next to each map.
     names
         The maps to take from folders (T1, R1, B, sd, all); relaxation times and rates by default.
     rates
-        Compute the rate of each relaxation time too.
+        Also compute the rate of each relaxation time.
     threshold
-        The probability from which a voxel is in a region; 0.5 by default.
+        The lowest probability of a voxel in a region; 0.5 by default.
     include
         Quality flags whose voxels count besides ok and at bound: ``off_model``.
     judging
@@ -246,7 +246,7 @@ def judge(rows: list[Row], references: References, judging: Judging, image: Path
     """
     if not set(references.values) & {row["label"] for row in rows}:
         raise InputError(
-            f"{image}: no label has a reference value. Labels are expected to be the numbers of the spheres or of the table."
+            f"{image}: expected labels that are the numbers of the spheres or of the reference table, got none that is."
         )
     for row in rows:
         row |= judged(row["median"], references.values.get(row["label"]), judging.tolerance_percent)
@@ -254,8 +254,8 @@ def judge(rows: list[Row], references: References, judging: Judging, image: Path
     typical = float(np.nanmedian(biases)) if np.isfinite(biases).any() else 0.0
     if abs(typical) > _WRONG_PERCENT:
         return [
-            f"Half of the regions of {rows[0]['series']} are {abs(typical):.0f} % {'above' if typical > 0 else 'below'} "
-            "the reference values or farther off: are these the references of this phantom, map and field strength?"
+            f"Half of the regions of {rows[0]['series']} are {abs(typical):.0f} % or more {'above' if typical > 0 else 'below'} "
+            "the reference values. Check that the references are for this phantom, map and field strength."
         ]
     return []
 
@@ -266,7 +266,7 @@ def status_of(name: Status | str) -> Status:
     Raises
     ------
     InputError
-        If there is none with that name.
+        If there is no flag with that name.
 
     >>> status_of("off_model").name
     'OFF_MODEL'
@@ -278,17 +278,17 @@ def status_of(name: Status | str) -> Status:
 
 
 def without_value(rows: Sequence[Row]) -> list[str]:
-    """Return a note on regions in which no voxel counts, with the quality flag that most of their voxels have."""
+    """Return a note on regions in which no voxel counts, with the most frequent quality flag."""
     empty = [row for row in rows if not row["n"] and row["voxels"]]
     if not empty:
         return []
     flags = [max(Status, key=lambda s: row[share_column(s)]) for row in empty]
     most = max(set(flags), key=flags.count)
     name = most.name.lower()
-    remedy = f" --include {name} counts them." if most in _WITH_VALUE else ""
+    remedy = f" Use --include {name} to count them." if most in _WITH_VALUE else ""
     return [
         (
-            f"{count_of(len(empty), 'region')} without a voxel that counts: the status is mostly {name.replace('_', ' ')}.{remedy}"
+            f"{count_of(len(empty), 'region')} without a voxel that counts: most voxels have the quality flag {name.replace('_', ' ')}.{remedy}"
         )
     ]
 
@@ -296,9 +296,9 @@ def without_value(rows: Sequence[Row]) -> list[str]:
 def counted_values(
     m: MapImage, counting: Sequence[Status] = COUNTED
 ) -> tuple[NDArray[np.float64], NDArray[np.uint8], list[str]]:
-    """Return the values (*X) of a map where they count, its quality flags, and notes; without flags, what is a value counts.
+    """Return the values (*X) of a map that count, its quality flags, and notes. Without flags, all finite values count.
 
-    Zeros of relaxation times and rates are no values: other software writes them where it has none.
+    Zeros of relaxation times and rates do not count, because other software writes them in voxels without an estimate.
     """
     values, status, notes = m.values(), m.status(), list(m.notes)
     if m.of_time is not None:
@@ -307,13 +307,13 @@ def counted_values(
     if status is None:
         valid = np.isfinite(values) & ((values > 0) if relaxation else True)
         status = np.where(valid, Status.OK, Status.NO_SIGNAL).astype(np.uint8)
-        what = "values that are finite and not zero count" if relaxation else "finite values count"
-        notes.append(note(f"Maps without a status map beside them: {what}, and their shares say no more."))
+        what = "all finite values except zeros count" if relaxation else "all finite values count"
+        notes.append(note(f"There is no map of quality flags next to the map, so {what}."))
     return np.where(np.isin(status, counting), values, np.nan), status, notes
 
 
 def whose(m: MapImage) -> Row:
-    """Return the columns that say which map a row is of."""
+    """Return the columns that identify the map of a row."""
     return {
         "participant_id": f"sub-{m.entities['sub']}" if "sub" in m.entities else "",
         "session_id": f"ses-{m.entities['ses']}" if "ses" in m.entities else "",
@@ -346,12 +346,12 @@ def columns(*, judged: bool = False) -> dict[str, dict[str, str]]:
         "participant_id": {"Description": "Subject, if the name of the map has one"},
         "session_id": {"Description": "Session, if the name of the map has one"},
         "series": {"Description": "Name of the map, without extension"},
-        "map": {"Description": "What the map shows; sd T1 is the standard deviation of T1"},
+        "map": {"Description": "Parameter of the map; sd T1 is the standard deviation of T1"},
         "unit": {
             "Description": "Unit of the median, the quartiles, the mean, the standard deviation and the reference"
         },
         "regions": {"Description": "Name of the image with the regions"},
-        "label": {"Description": "Value in the label image, or number of the volume of an image of probabilities"},
+        "label": {"Description": "Value in the label image, or number of the volume of a probability image"},
         "name": {"Description": "Name of the region"},
         **about_figures(),
     }
@@ -367,7 +367,7 @@ def columns(*, judged: bool = False) -> dict[str, dict[str, str]]:
 
 
 def split_layout(text: Path | str) -> tuple[str, Path]:
-    """Return the array of spheres that a word before a file names, "" for none, and the file.
+    """Return the array of spheres in the prefix of a file, "" if there is none, and the file.
 
     >>> split_layout("nist-t1:spheres.nii.gz")
     ('nist-t1', PosixPath('spheres.nii.gz'))
@@ -379,7 +379,7 @@ def split_layout(text: Path | str) -> tuple[str, Path]:
 
 
 def field_of(m: MapImage) -> float | None:
-    """Return the field strength in T that the sidecar of a map has, `None` if it has none."""
+    """Return the field strength in T from the sidecar of a map, `None` if it has none."""
     value = m.about.get("MagneticFieldStrength")
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 else None
 
@@ -406,7 +406,7 @@ def lines(table: RegionTable) -> Iterator[str]:
             text += f"{number(row['reference'], 4):>11}{bias:>9}  {row['verdict']}"
         yield text.rstrip()
     if len(table.rows) > _MOST_ROWS:
-        yield f"… and {len(table.rows) - _MOST_ROWS} more rows, which the table has (-o)"
+        yield f"… and {len(table.rows) - _MOST_ROWS} more rows in the table (-o)"
     if table.judged:
         counted = [row["verdict"] for row in table.rows if row["verdict"]]
         yield f"{counted.count('pass')} of {count_of(len(counted), 'region')} with a reference value pass."

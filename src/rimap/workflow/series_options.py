@@ -1,6 +1,7 @@
-"""What a request says by name: settings of the scan, known parameters, and bounds. Which of it is for which series.
+"""Options of a request that refer to names: scan settings, known parameters, fixed parameters and bounds.
 
-A data set may hold series of several kinds. A name is for the series whose model has it, and at least one must have it.
+A data set may contain series of several sequences. A named option applies to the series whose model has that name, and at
+least one model must have it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def given_for(request: Request, model: type[SignalModel]) -> dict[str, Path | fl
 
 
 def constraints_for(request: Request, model: type[SignalModel]) -> dict[str, dict[str, Any]]:
-    """Return `fixed` and `bounds` of an estimator for series of a model, as far as there are any."""
+    """Return the `fixed` and `bounds` of the user that apply to series of a model."""
     found: dict[str, dict[str, Any]] = {
         "fixed": {name: value for name, value in request.fixed.items() if name in _nonlinear(model)},
         "bounds": {name: value for name, value in request.bounds.items() if name in _nonlinear(model)},
@@ -42,7 +43,7 @@ def check_names(request: Request, models: Collection[type[SignalModel]]) -> None
     Raises
     ------
     InputError
-        With the nearest valid name.
+        The message suggests the nearest valid name.
     """
     titles = " and ".join(sorted(m.title.lower() for m in models))
     for option, what, names, valid in (
@@ -66,7 +67,7 @@ def check_names(request: Request, models: Collection[type[SignalModel]]) -> None
 
 
 def named_by(request: Request, model: type[SignalModel], other: type[SignalModel]) -> str:
-    """Return the first option that the user gave which one model has and another has not, "" if there is none."""
+    """Return the first option of the user that `model` has and `other` does not, "" if there is none."""
     options = (
         Option("--set ", request.settings, setting_names),
         Option("--given ", request.given, known_names),
@@ -77,7 +78,7 @@ def named_by(request: Request, model: type[SignalModel], other: type[SignalModel
 
 
 class Option(NamedTuple):
-    """An option that takes names: how it is written, the names that the user gave, and which names a model has for it."""
+    """An option that takes names: its spelling, the names that the user gave, and the names that a model accepts."""
 
     written: str
     names: Iterable[str]
@@ -85,7 +86,7 @@ class Option(NamedTuple):
 
 
 def first_named(options: Iterable[Option], model: type[SignalModel], other: type[SignalModel]) -> str:
-    """Return the first name that was given, with its option, which one model has and another has not; "" if there is none."""
+    """Return the first given name, with its option, that `model` has and `other` does not; "" if there is none."""
     for option in options:
         for name in option.names:
             if name in option.of_model(model) and name not in option.of_model(other):
@@ -94,7 +95,7 @@ def first_named(options: Iterable[Option], model: type[SignalModel], other: type
 
 
 def recorded(request: Request, model: type[SignalModel]) -> dict[str, Any]:
-    """Return what `settings_for` and `given_for` say, one entry each, for the record of a series."""
+    """Return the results of `settings_for` and `given_for`, one entry each, for the record of a series."""
     return {
         **{
             f"set {name}": repr(value) if is_dataclass(value) else value
@@ -120,7 +121,7 @@ def _estimated(model: type[SignalModel]) -> list[str]:
 
 
 def known_names(model: type[SignalModel]) -> list[str]:
-    """Return what can be known of a scan beforehand: all but amplitudes and the relaxation time that is wanted."""
+    """Return the names of parameters that can be known beforehand: all but amplitudes and the relaxation time itself."""
     time = next(p.name for p in model.parameters if p.role == "time")
     return [name for name in _nonlinear(model) if name != time]
 

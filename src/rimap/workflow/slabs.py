@@ -1,4 +1,4 @@
-"""A volume larger than memory: it is mapped slab by slab from disk to disk, with the same result as the whole."""
+"""Map a volume that is larger than memory slab by slab, from disk to disk, with the same result as for the whole volume."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from rimap.io.open_series import OpenSeries
     from rimap.signals import SignalModel
 
-#: As many voxels as `conditioning_warnings` looks at.
+#: Number of voxels that `conditioning_warnings` samples.
 _SAMPLE = 50_000
 _BLOCK = 1 << 20
 
 
 def voxelwise(estimator: Estimator, model: SignalModel, noise: Noise | None) -> NLLS | None:
-    """Return the least squares that an estimator is equivalent to, voxel by voxel; `None` if it needs the whole."""
+    """Return the least-squares estimator that an estimator is equivalent to in each voxel; `None` if it needs all voxels."""
     if isinstance(estimator, NLLS):
         return estimator
     if isinstance(estimator, MLE) and isinstance(noise or Gaussian(), Gaussian):
@@ -53,20 +53,20 @@ def voxelwise(estimator: Estimator, model: SignalModel, noise: Noise | None) -> 
 
 @dataclass(frozen=True, eq=False)
 class Slabwise:
-    """A series on disk, its maps on disk, and what is known of all voxels.
+    """A series and its maps on disk, and what is known about all voxels.
 
     Parameters
     ----------
     opened
-        Uncompressed and settled.
+        The series, uncompressed, with all its settings.
     maps
-        In files.
+        The maps, in files.
     status
-        (*X) quality flags, in memory: a byte for each voxel.
+        (*X) quality flags, in memory with one byte per voxel.
     planes
         The slabs.
     described
-        The voxels (*X) that figures describe.
+        The voxels (*X) that the statistics describe.
     """
 
     opened: OpenSeries
@@ -76,16 +76,16 @@ class Slabwise:
     described: Region
 
     def held(self, where: Any) -> dict[str, Any]:
-        """Return what is known of some voxels, as `WeightedSeries.held` does."""
+        """Return the known parameters in some voxels, as `WeightedSeries.held` does."""
         return _defaults(self.opened.model) | _given_at(self.opened, where)
 
     def count(self) -> dict[Status, int]:
-        """Return the number of voxels of each status that occurs."""
+        """Return the number of voxels of each quality flag that occurs."""
         counts = np.bincount(self.status.reshape(-1, order="A"), minlength=len(Status))
         return {s: int(counts[s]) for s in Status if counts[s]}
 
     def some(self, voxels: int) -> tuple[WeightedSeries, ParameterMaps, list[int]]:
-        """Return planes evenly apart, of about so many voxels: series, maps, and which planes they are."""
+        """Return evenly spaced planes with about `voxels` voxels: their series, maps and indices."""
         axes = tuple(range(self.status.ndim - 1))
         good = np.flatnonzero((self.status <= Status.AT_BOUND).any(axes))
         used = good if len(good) else np.flatnonzero((self.status < Status.NOT_FINITE).any(axes))
@@ -122,12 +122,12 @@ class Slabwise:
         return series, maps, chosen
 
     def labelled(self, labels: LabelFile) -> tuple[ParameterMaps, NDArray[np.int64]]:
-        """Return the maps (Q, n) and the labels (n) of the voxels that have one.
+        """Return the maps (Q, n) and the labels (n) of the labelled voxels.
 
         Raises
         ------
         InputError
-            If no voxel has one.
+            If no voxel has a label.
         """
         found: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
         for a, b in self.planes:
@@ -137,7 +137,7 @@ class Slabwise:
             found.append((maps.kappa[:, where], maps.status[where], here[where]))
         kappa, status, values = (np.concatenate(x, -1) for x in zip(*found))
         if not values.size:
-            raise InputError(f"{labels.file.path}: expected labels, got zeros only.")
+            raise InputError(f"{labels.file.path}: expected labels, got only zeros.")
         return replace(self.maps.head, kappa=kappa, status=status, covariance=None), values
 
 
@@ -148,26 +148,26 @@ def estimate(
     voxels: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> Slabwise:
-    """Return the maps of a series, in files, from slabs of about so many voxels.
+    """Return the maps of a series, in files, from slabs of about `voxels` voxels.
 
     Parameters
     ----------
     estimator
-        One that is `voxelwise`.
+        A `voxelwise` estimator.
     folder
-        For the maps, and the images if they are compressed.
+        Folder for the maps, and for the uncompressed images.
 
     Raises
     ------
     InputError
-        For the same input as if the whole were mapped at once.
+        As if the whole volume were mapped at once.
     """
     opened = opened.unpacked(folder).settled()
     slabs = cuts(opened.shape, voxels)
     opened, described = _described(opened, slabs)
     squares = voxelwise(estimator, opened.model, opened.noise)
     assert squares is not None
-    opened = replace(  # so that every step below knows what is fixed, as if it were given
+    opened = replace(  # so that every step below treats fixed parameters like given ones
         opened, model=opened.model.with_bounds(squares.bounds), given={**opened.given, **squares.fixed}
     )
     squares = NLLS(threads=squares.threads)
@@ -199,9 +199,9 @@ def estimate(
         if progress:
             progress(n + 1, len(slabs))
     if not selected:
-        raise InputError(f"{opened.label}: the mask is empty, it selects no voxel.")
+        raise InputError(f"{opened.label}: expected a mask with voxels inside, got an empty one.")
     if not (finite and signal):
-        _one_voxel(model, 0.0 if finite else np.nan)  # says why
+        _one_voxel(model, 0.0 if finite else np.nan)  # raises the error with the reason
     noise, source, found = _noise(done)
     fit = Fit(sum(p.name not in {*opened.given, *_defaults(model)} for p in model.parameters))
     usual = None
@@ -238,7 +238,7 @@ def estimate(
 
 
 def _correlation(done: Slabwise, estimated: int) -> NoiseCorrelation | None:
-    """Return how the noise of neighbours is correlated, from the same window as that of the whole."""
+    """Return the noise correlation between neighbours, from the same window as for the whole volume."""
     good = estimated_in(done.status)
     if not good.any():
         return None
@@ -250,7 +250,7 @@ def _correlation(done: Slabwise, estimated: int) -> NoiseCorrelation | None:
 
 
 def _described(opened: OpenSeries, slabs: Sequence[Planes]) -> tuple[OpenSeries, Region]:
-    """Return the series with the mask that it asks for, and the voxels that figures describe, as `WeightedSeries.described` has it for the whole."""
+    """Return the series with its mask, and the voxels that statistics describe, as `WeightedSeries.described` for a whole volume."""
     if opened.mask is not None and not opened.finds_mask:
         masks = [opened.read_planes(a, b)[1] for a, b in slabs]
         return opened, Region.of_mask(np.concatenate([m for m in masks if m is not None], -1))
@@ -269,7 +269,7 @@ def _described(opened: OpenSeries, slabs: Sequence[Planes]) -> tuple[OpenSeries,
 
 
 def _read_some(opened: OpenSeries, planes: Any) -> WeightedSeries | None:
-    """Return the series of some planes, `None` if there is nothing in them."""
+    """Return the series of some planes, `None` if they have no voxels to map."""
     if isinstance(planes, slice):
         planes = np.arange(opened.shape[-1])
     read = [opened.read_planes(int(k), int(k) + 1) for k in planes]
@@ -282,7 +282,7 @@ def _read_some(opened: OpenSeries, planes: Any) -> WeightedSeries | None:
 
 
 def _parts(opened: OpenSeries, slabs: Sequence[Planes]) -> Iterator[WeightedSeries]:
-    """Yield the slabs in which there is something."""
+    """Yield the slabs that have voxels to map."""
     for a, b in slabs:
         images, mask = opened.read_planes(a, b)
         if (mask is None or mask.any()) and np.isfinite(images).any() and images.any():
@@ -306,12 +306,12 @@ def _maps_of_some(done: Slabwise, planes: Any) -> ParameterMaps:
 
 
 def _defaults(model: SignalModel) -> dict[str, Any]:
-    """Return the parameters that a model takes as given, at their defaults."""
+    """Return the default values of the known parameters of a model."""
     return {p.name: p.start for p in model.parameters if p.given and p.start is not None}
 
 
 def _joined(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
-    """Return arrays put together along the last axis; `None` if one is missing."""
+    """Return the arrays concatenated along the last axis; `None` if one is missing."""
     there = [p for p in parts if p is not None]
     return np.concatenate(there, -1) if len(there) == len(parts) else None
 
@@ -321,7 +321,7 @@ def _one_voxel(model: SignalModel, value: float) -> WeightedSeries:
 
 
 def _nothing(head: ParameterMaps, mask: Any, shape: tuple[int, ...], why: Status) -> ParameterMaps:
-    """Return the maps of a slab in which there is nothing to estimate."""
+    """Return the maps of a slab that has no voxels to map."""
     status = np.full(shape, why, np.uint8)
     if mask is not None:
         status[~mask] = Status.OUTSIDE_MASK
@@ -331,7 +331,7 @@ def _nothing(head: ParameterMaps, mask: Any, shape: tuple[int, ...], why: Status
 
 
 def _noise(done: Slabwise) -> tuple[Noise, str, tuple[str, ...]]:
-    """Return the noise with its σ, from the very voxels that the whole would be asked for it."""
+    """Return the noise with its σ, estimated from the same voxels as for the whole volume."""
     noise, model = done.opened.noise, done.opened.model
     if noise is not None and noise.sigma is not None:
         return noise, "given", ()
@@ -348,7 +348,7 @@ def _noise(done: Slabwise) -> tuple[Noise, str, tuple[str, ...]]:
 
 
 def _thinned(wanted: Callable[[NDArray[np.uint8]], NDArray[np.bool_]], status: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Return every so many'th voxel that is wanted: `at_most(np.flatnonzero(…), SAMPLE)`, in little memory."""
+    """Return a regular sample of the wanted voxels, as `at_most(np.flatnonzero(…), SAMPLE)` does, with little memory."""
     flat = status.reshape(-1)
 
     def blocks() -> Iterator[tuple[int, NDArray[np.bool_]]]:
@@ -365,7 +365,7 @@ def _thinned(wanted: Callable[[NDArray[np.uint8]], NDArray[np.bool_]], status: N
 
 
 def _series_at(done: Slabwise, voxels: NDArray[np.intp]) -> tuple[WeightedSeries | None, ParameterMaps]:
-    """Return images (N, n) and maps (Q, n) of voxels; no series where there is nothing in them."""
+    """Return images (N, n) and maps (Q, n) of voxels. The series is `None` if there are none to map."""
     where = np.unravel_index(voxels, done.status.shape)
     images: NDArray[Any] | None = None
     for a, b in done.planes:
@@ -394,7 +394,7 @@ def _maps_at(done: Slabwise, where: tuple[NDArray[np.intp], ...]) -> ParameterMa
         at = _at(where, here, a)
         assert maps.sd_kappa is not None and maps.residual is not None
         kappa[:, here], sd[:, here], residual[here] = maps.kappa[at], maps.sd_kappa[at], maps.residual[at[1:]]
-    # what these voxels are asked for needs no derived map
+    # derived maps are not needed for the noise of these voxels
     return replace(
         done.maps.head, kappa=kappa, sd_kappa=sd, residual=residual, status=done.status[where], covariance=None
     )

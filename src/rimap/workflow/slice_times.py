@@ -1,4 +1,4 @@
-"""Maps of slices that have times of their own: each group of slices is estimated with its times."""
+"""Slices that were acquired at different times: each group of slices is estimated with its own times."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def estimate_by_delay(
 ) -> ParameterMaps:
     """Return the maps of a series whose slices are read at different times after one preparation.
 
-    The field is smooth within slices of one time, not across times.
+    The field is smooth within slices of the same delay, but not between different delays.
 
     Parameters
     ----------
     series
-        With the times of the images; those of a slice are later by its delay.
+        The series with the times of the images. The times of a slice are later by its delay.
     """
     axis = min(delays.axis, len(series.shape) - 1)
     groups = delays.groups()
@@ -60,7 +60,7 @@ def _part(series: WeightedSeries, index: Any, delay: float) -> WeightedSeries:
 
 
 def _joined(series: WeightedSeries, parts: Sequence[tuple[list[int], ParameterMaps]], axis: int) -> ParameterMaps:
-    """Return the maps of all slices; a slice without voxels to map is outside the mask."""
+    """Return the maps of all slices. A slice without voxels to map counts as outside the mask."""
     from rimap.maps import Status
 
     first = parts[0][1]
@@ -87,7 +87,7 @@ def _joined(series: WeightedSeries, parts: Sequence[tuple[list[int], ParameterMa
         noise = type(noise)(sigma=sigma)
     told: dict[str, str] = {}
     for _, maps in parts:
-        for text in maps.warnings:  # with other figures in each slice
+        for text in maps.warnings:  # the figures in a warning differ between slices
             told.setdefault(re.sub(r"[\d.,]+", "#", text), text)
     return replace(
         first,

@@ -1,4 +1,4 @@
-"""A run in words: one screen."""
+"""The summary of a run in words, on one screen."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_ROWS = 40
 
 
 def lines(run: Run) -> list[str]:
-    """Return the summary of a run: its maps, with medians, quality flags, noise and estimator. See `warnings` and `notes` for those."""
+    """Return the summary of a run: medians, quality flags, noise and estimator, without warnings and notes."""
     text = [line for field in run.fields for line in _field(field)]
     if len(run.results) == 1:
         text += _one(run.results[0], run.seconds)
@@ -33,21 +33,21 @@ def kept(run: Run) -> list[str]:
     if not run.kept:
         return []
     shown = ", ".join(run.kept[:4]) + (f" and {len(run.kept) - 4} more" if len(run.kept) > 4 else "")
-    return [f"kept {shown}: same settings and inputs as before (--overwrite computes again)"]
+    return [f"kept {shown}: same settings and inputs as before (--overwrite recomputes)"]
 
 
 def warnings(results: Sequence[Result]) -> list[str]:
-    """Return each warning once, with the number of series that have it, the most important first."""
+    """Return each warning once, with the number of series it applies to, the most important first."""
     return _told("warning:", [w for r in results for w in r.warnings], len(results))
 
 
 def notes(results: Sequence[Result]) -> list[str]:
-    """Return each note once, with the number of series that have it."""
+    """Return each note once, with the number of series it applies to."""
     return _told("note:", notes_in_short(results), len(results))
 
 
 def notes_in_short(results: Sequence[Result]) -> list[str]:
-    """Return the notes of all series; a decision without its figures, which differ, if there are several series."""
+    """Return the notes of all series. For several series, decisions are without their figures, which differ."""
     found = []
     for r in results:
         decided = r.decision
@@ -58,7 +58,7 @@ def notes_in_short(results: Sequence[Result]) -> list[str]:
 
 
 def about_inputs(run: Run) -> list[str]:
-    """Return a line about each group of images that are of no series, unless a series has told of them."""
+    """Return a line about each group of images that belong to no series, unless a note of a series covers them."""
     told = {w for r in run.results for w in (*r.warnings, *r.notes)}
     return [wrapped("note:", text) for text in run.notes if text not in told]
 
@@ -84,7 +84,7 @@ def in_a_line(r: Result) -> str:
 
 def _field(field: FieldMap) -> Iterator[str]:
     low, middle, high = field.quartiles
-    made = "made before from the same files" if field.kept else f"made by {field.method}"
+    made = "made earlier from the same files" if field.kept else f"made by {field.method}"
     yield f"{field.label}: B1 median {middle:.2f} ({low:.2f}–{high:.2f}), {made}"
     yield f"  {'map':<10} {field.path}"
 
@@ -157,7 +157,7 @@ def _table(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], units: 
 
 
 def wrapped(label: str, text: str) -> str:
-    """Return a label and a text, its further lines indented."""
+    """Return a label and a text whose further lines are indented."""
     return textwrap.fill(text, 100, initial_indent=f"{label:<12} ", subsequent_indent=" " * 13, break_on_hyphens=False)
 
 

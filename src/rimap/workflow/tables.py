@@ -1,4 +1,4 @@
-"""Tables that verbs write: TSV with the descriptions of its columns beside it, or JSON."""
+"""Write tables of the command line: TSV with a JSON file that describes the columns, or JSON alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rimap.workflow.region_names import tsv
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """Return what was typed, without folders; "" if Python called.
+    """Return the command line without folders; "" if Python was the caller.
 
     >>> command_line(["rois", "/data/out", "--rates"])
     'rimap rois out --rates'
@@ -30,17 +30,19 @@ def check_table(path: Path, *, overwrite: bool) -> None:
     Raises
     ------
     InputError
-        For another extension than .tsv or .json, or a file that exists.
+        If the extension is not .tsv or .json, or if the file exists.
     """
     if path.suffix not in (".tsv", ".json"):
-        raise InputError(f"{path}: expected a file called .tsv or .json for the table.")
+        raise InputError(f"-o: expected a file name that ends in .tsv or .json for the table, got {path}.")
     for file in (path, path.with_suffix(".json")):
         if file.exists() and not overwrite:
-            raise InputError(f"{file} exists. Give another name, or --overwrite.")
+            raise InputError(
+                f"-o: expected a new file, got {file}, which exists. Give another name, or use --overwrite."
+            )
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> list[Path]:
-    """Write rows as TSV, with the descriptions of the columns as JSON beside it; or both as one JSON file if `path` is called so.
+    """Write rows as TSV with a JSON file that describes the columns, or both as one JSON file if `path` ends in .json.
 
     Returns
     -------

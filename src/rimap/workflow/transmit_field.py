@@ -1,4 +1,4 @@
-"""Maps of the transmit field B1, made before the series that need them: from scans that BIDS calls TB1AFI and TB1DAM."""
+"""Maps of the transmit field B1 from BIDS scans TB1AFI and TB1DAM, made before the series that need them."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class FieldMap:
     label
         The scan that it was made from.
     path
-        Where it is.
+        Path of the map.
     method
-        How it was made, with a reference.
+        Method with which it was made, with a reference.
     quartiles
-        Of the voxels that have a value.
+        Quartiles of the voxels that have a value.
     kept
-        Whether an earlier run made it, from the same files.
+        Whether an earlier run made it from the same files.
     """
 
     label: str
@@ -47,12 +47,12 @@ class FieldMap:
 
 
 def scans_and_series(request: Request) -> tuple[list[B1Files], Found]:
-    """Return the B1 scans and what a request names; scans alone are enough.
+    """Return the B1 scans and the series of a request. B1 scans without series are accepted.
 
     Raises
     ------
     InputError
-        If there are neither.
+        If there is neither.
     """
     from rimap.io.b1 import find_b1
     from rimap.io.search_result import Found
@@ -126,7 +126,7 @@ def _record(request: Request, scan: B1Files) -> Record:
 
 
 def _needs(request: Request, files: SeriesFiles, scan: B1Files) -> bool:
-    """Tell whether a series is of the subject and session of a scan, and its model has a field that the map is of."""
+    """Return whether a series has the subject and session of a B1 scan, and its model uses B1."""
     from rimap.io.b1 import SUFFIX
 
     same = all(files.entities.get(entity) == scan.entities.get(entity) for entity in ("sub", "ses"))
@@ -135,7 +135,7 @@ def _needs(request: Request, files: SeriesFiles, scan: B1Files) -> bool:
 
 
 def _only_scans(inputs: Sequence[Path]) -> bool:
-    """Tell whether the inputs hold no images of series, but may hold B1 scans."""
+    """Return whether the inputs contain no series, but may contain B1 scans."""
     from rimap.io.b1 import KINDS
     from rimap.io.bids import BidsName, absolute, model_of_suffix, nifti_files
 

@@ -1,4 +1,4 @@
-"""What is written of a mapped series: maps, sidecars, report and table, all of them or none."""
+"""Write the results of a mapped series, all or none: maps, sidecars, report and table."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One mapped series: all that the summary needs, without the images.
+    """What the summary needs about one mapped series, without the images.
 
     Parameters
     ----------
@@ -42,21 +42,21 @@ class Result:
     share_ok
         Share of those whose quality flag is OK.
     main
-        The name of the map that the sequence is for: T1, T2.
+        The name of the main map, T1 or T2.
     statistics, titles, units
-        Of each map by name: its figures, its name and its unit as people write them.
+        For each map by name: its statistics, its name in words and its unit.
     known
         The names of the parameters that were known and not estimated.
     count
         Number of voxels of each quality flag.
     noise, estimator, choice
-        In words: the noise and its σ, the estimator, and why it was chosen.
+        Noise model and σ, estimator, and reason for the choice of the estimator, in words.
     warnings, notes
-        What the user should know, the most important first; and what was done.
+        What the user should know, the most important first, and what was done.
     decision
         Which signal model was chosen and why, if there was a choice.
     seconds, compiling
-        Time for mapping, and for compiling kernels before it.
+        Time for mapping, and for compiling kernels before it, s.
     maps, report
         Files that were written.
     rois, roi_file
@@ -96,21 +96,21 @@ class Mapped:
     Parameters
     ----------
     shown, shown_maps
-        What the report and the summary describe: the whole, or some planes of it.
+        What the report and the summary describe: the whole series, or some planes of it.
     maps
-        What is written.
+        The maps to write.
     count
         Number of voxels of each quality flag, over the whole.
     check
         Refuses files that have changed since they were read.
     given
-        Where each known parameter is from, by name: a file, a number, or ``"array"``.
+        Source of each known parameter by name: a file, a number, or ``"array"``.
     described, foreground
-        The voxels that figures describe: of what is shown, and of the whole.
+        The voxels that statistics describe, of the shown part and of the whole series.
     note
-        Which part is shown, "" for the whole.
+        Description of the shown part, "" for the whole series.
     metadata
-        More fields for the sidecars.
+        Additional fields for the sidecars.
     """
 
     shown: WeightedSeries
@@ -131,7 +131,7 @@ class Mapped:
 
 @dataclass(frozen=True, kw_only=True)
 class Making:
-    """Who makes the maps of a series: request, files, estimator with the reason for its choice, record, and model if decided."""
+    """How the maps of a series are made: request, files, estimator with the reason for it, record, and decision on the model."""
 
     request: Request
     files: SeriesFiles
@@ -142,7 +142,7 @@ class Making:
 
 
 def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
-    """Write maps, sidecars, report and table, all or none; `overwrite` removes what an earlier run wrote beyond those."""
+    """Write maps, sidecars, report and table, all or none. `overwrite` also removes further files of an earlier run."""
     from rimap import report
     from rimap.io import Writing, map_files
     from rimap.io.atomic import as_bytes, write_together
@@ -159,7 +159,11 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
     kept = _resolution(making, mapped)
     said = ordered((*series.notes, *maps.warnings, *_about_sd(mapped), *_about_resolution(kept, series)))
     told = [without_folders(text, folders) for text in said]
-    part = (note(f"Mapped in slabs; figures and images show the voxels {mapped.note}."),) if mapped.note else ()
+    part = (
+        (note(f"The volume was mapped in slabs. Figures and images show the voxels {mapped.note}."),)
+        if mapped.note
+        else ()
+    )
     how = Writing(
         fill=math.nan if request.fill is None else request.fill,
         rates=request.rates,
@@ -230,7 +234,7 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
 
 
 def _resolution(making: Making, mapped: Mapped) -> tuple[Kept, ...]:
-    """Return what an estimator that reads neighbours leaves of small spots in this series."""
+    """Return how much of the contrast of small spots is preserved in this series, for an estimator that reads neighbours."""
     from rimap.evaluation.resolution import resolution
 
     estimator = making.estimator
@@ -240,7 +244,7 @@ def _resolution(making: Making, mapped: Mapped) -> tuple[Kept, ...]:
         estimator = replace(estimator, sd_draws=0)  # type: ignore[type-var]
     try:
         return resolution(mapped.shown, mapped.shown_maps, estimator)
-    except InputError:  # the part is no series of its own: the maps of the whole are none the worse
+    except InputError:  # the part cannot be mapped alone; this does not affect the maps of the whole series
         return ()
 
 
@@ -253,7 +257,7 @@ def _about_resolution(kept: tuple[Kept, ...], series: WeightedSeries) -> list[st
 
 
 def _resolution_fields(kept: tuple[Kept, ...]) -> dict[str, Any]:
-    """Return the field of the sidecar that says how much of small spots is left."""
+    """Return the sidecar field on the contrast of small spots."""
     found = [
         {"WidthVoxels": k.width, "Voxels": k.voxels, "Contrast": k.contrast, "ShareKept": round(k.share, 3)}
         for k in kept
@@ -286,13 +290,13 @@ def _noise_text(maps: ParameterMaps) -> str:
 
 
 def _places(main: Path, files: SeriesFiles, out: Path) -> tuple[Path, Path]:
-    """Return the paths of the report and of the table of regions: named like the main map, at the top of OUT."""
+    """Return the paths of the report and of the table of regions. They are named like the main map, at the top of OUT."""
     stem = main.name.removesuffix(".nii.gz")
     return out / (f"{stem}.html" if files.dataset else f"{stem}_report.html"), out / f"{stem}_rois.tsv"
 
 
 def written_command(request: Request, *, hide_inputs: bool = False) -> str:
-    """Return what was typed, "" if Python called, without folders; `hide_inputs` for DICOM, whose paths may name the patient."""
+    """Return the command line without folders, "" if Python was the caller. `hide_inputs` hides DICOM paths, which may name the patient."""
     from rimap.io.path_redaction import word_without_folders
 
     hidden = set(request.inputs) if hide_inputs else set()
@@ -307,7 +311,7 @@ def written_command(request: Request, *, hide_inputs: bool = False) -> str:
 
 
 def _here() -> Path:
-    """Return the working directory; another path if it is not there any more."""
+    """Return the working directory, or a placeholder if it no longer exists."""
     try:
         return Path.cwd()
     except OSError:
@@ -315,7 +319,7 @@ def _here() -> Path:
 
 
 def _shown(path: Path, request: Request, dataset: Path | None) -> str:
-    """Return a path from the working directory if it is below it, else from the data set or OUT, else its name."""
+    """Return a path relative to the working directory, or else to the data set or OUT, or else its name."""
     from rimap.io.path_redaction import shown_path
 
     return shown_path(path, [_here(), *([] if dataset is None else [dataset]), request.out])

@@ -1,4 +1,4 @@
-"""What was asked of the BIDS App."""
+"""The options of the BIDS App."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class App:
-    """What was asked for beyond the options of `rimap map`; see the help of `rimap bids`.
+    """The options of `rimap bids` in addition to those of `rimap map`.
 
     Parameters
     ----------
     request
         The options of each series. Its only input is the data set.
     masks, rois
-        A file, a pattern or a BIDS folder with the mask or the labels of each series; ``"auto"`` for masks of the voxels with
-        signal.
+        A file, a pattern or a BIDS folder with the mask or the labels of each series; ``"auto"`` for foreground masks.
     nprocs
         Cores to use.
     work_dir
-        For temporary files.
+        Folder for temporary files.
     scheduler, cluster, cluster_options
         The address of a Dask scheduler, or the kind of cluster to start and the TOML file of its jobs.
     validate
@@ -53,20 +52,22 @@ class App:
 
 
 def check(app: App) -> ClusterOptions | None:
-    """Refuse options that cannot be met, before any work; return the options of the cluster."""
+    """Refuse invalid options before any work, and return the options of the cluster."""
     from rimap.parallel.cluster import KINDS, read_options
 
     if not app.data.is_dir():
-        raise InputError(f"{app.data}: expected a BIDS folder, found none.")
+        raise InputError(f"BIDS_DIR: expected an existing BIDS folder, got {app.data}.")
     if app.scheduler is not None and app.cluster is not None:
-        raise InputError("--scheduler names a running cluster, --cluster starts one. Give only one of them.")
+        raise InputError(
+            "expected --scheduler (a running cluster) or --cluster (start one), got both. Give one of them."
+        )
     if app.cluster is not None:
         one_of(app.cluster, KINDS, "--cluster")
     if app.cluster_options is not None and app.cluster != "slurm":
-        raise InputError("--cluster-options is for --cluster slurm. Leave it out.")
+        raise InputError("--cluster-options: expected with --cluster slurm only. Leave it out.")
     for where, option in ((app.masks, "--mask"), (app.rois, "--rois")):
         if isinstance(where, Path) and "{" not in str(where) and not where.exists():
-            raise InputError(f"{option} {where}: there is no such file or folder.")
+            raise InputError(f"{option}: expected an existing file or folder, got {where}.")
     if app.validate:
         check_dataset(app.data)
     return None if app.cluster_options is None else read_options(app.cluster_options)
@@ -78,7 +79,7 @@ def own_request(app: App, files: SeriesFiles) -> Request:
 
     time = next(p.name for p in files.model_class(app.request.sequence).parameters if p.role == "time")
     entities = {**files.entities, "map": time}
-    mask, rois = (  # a mask that is to be found, and what is left out, stay as they are
+    mask, rois = (  # "auto" and None are kept as they are
         image_for(where, entities, suffixes, option=option, label=files.label, prefer=d)
         if isinstance(where, Path)
         else where

@@ -1,4 +1,4 @@
-"""Map the series of a data set on a team, and pass on what happened to each."""
+"""Map the series of a data set on a team of processes, and yield the outcome of each."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """One series to be mapped, as it is sent to a worker, with what the run holds of OUT."""
+    """One series to be mapped, as it is sent to a worker, with the claims of the run on OUT."""
 
     request: Request
     files: SeriesFiles
@@ -42,9 +42,9 @@ class Task:
 def run(
     app: App, options: ClusterOptions | None, todo: Sequence[Task], listener: Listener
 ) -> Generator[Outcome, None, None]:
-    """Yield the outcome of every task, in the order in which they end.
+    """Yield the outcome of every task, in the order of completion.
 
-    A cluster with more workers than tasks gets a series in slabs, if its estimator can be cut.
+    If a cluster has more workers than tasks, each series is distributed in slabs, if the estimator allows it.
     """
     from rimap.parallel import Cuttable
 
@@ -53,7 +53,9 @@ def run(
     _describe(app.request.out, todo)
     fit, limit = _fit(app, todo, listener)
     with team(app, options, min(fit, len(todo)), listener) as crew:
-        given = app.request.memory or (None if crew.cluster else limit)  # else each worker knows its own
+        given = app.request.memory or (
+            None if crew.cluster else limit
+        )  # otherwise each worker determines its own limit
         each = None if given is None else given // crew.slots
         tasks = [replace(t, request=replace(t.request, threads=crew.threads, memory=each)) for t in todo]
         if crew.executor is None:
@@ -83,13 +85,13 @@ def _fit(app: App, todo: Sequence[Task], listener: Listener) -> tuple[int, int]:
     fit = max(1, limit // need)
     if fit < min(app.nprocs or 1, len(todo)):
         listener.warn(
-            f"{fit} at once, not {app.nprocs}: a series may take {memory.shown(need)} of {memory.shown(limit)}"
+            f"{fit} series in parallel instead of {app.nprocs}: each may need {memory.shown(need)} of {memory.shown(limit)} memory"
         )
     return fit, limit
 
 
 def _describe(out: Path, todo: Sequence[Task]) -> None:
-    """Write the description of OUT as a data set, before several processes find that it is missing."""
+    """Write the description of the data set OUT first, so that several processes do not write it at the same time."""
     from rimap.io.atomic import write_together
     from rimap.io.provenance import dataset_files
 
@@ -104,19 +106,17 @@ def work(task: Task, crew: Team | None = None) -> Result:
     Raises
     ------
     InputError
-        For whatever the user can correct.
+        For errors that the user can correct.
     """
     from rimap import __version__
     from rimap.io.write_claims import adopt
 
     adopt(task.claims)
     if task.version != __version__:
-        raise InputError(
-            f"this worker has rimap {__version__}, the run was started by {task.version}. Install the same version."
-        )
+        raise InputError(f"expected rimap {task.version} on every worker, got {__version__}. Install the same version.")
     with warnings.catch_warnings():
         if os.environ.get("RIMAP_DEBUG") != "1":
-            warnings.simplefilter("ignore")  # those of libraries; ours are part of the results
+            warnings.simplefilter("ignore")  # warnings of libraries; those of rimap are part of the results
         try:
             return map_one(task.request, task.files, spread=crew.spread if crew else None)
         except MemoryError:

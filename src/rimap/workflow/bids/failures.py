@@ -1,4 +1,4 @@
-"""Failures that OUT keeps: a record of each, and a table of all."""
+"""Record each failure in OUT, and write a table of all failures."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ FAILED = "failed.tsv"
 
 
 def subject_record(out: Path, label: str) -> Record:
-    """Return the record of a subject, or of one of its scans, whose files make no series."""
+    """Return the record of a subject, or of one of its scans, whose files form no series."""
     from rimap.io.series_records import FOLDER, Record
 
     return Record(out / FOLDER / f"{label.replace(' ', '_')}.json", out, label, {})
 
 
 def forget(out: Path, subjects: Collection[str]) -> None:
-    """Remove the records of earlier failures of these subjects: those that fail again are recorded again."""
+    """Remove the records of earlier failures of these subjects. Repeated failures are recorded again."""
     from rimap.io.series_records import FOLDER, records
 
     for name, content in records(out):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rimap.report.main_maps import MainMap, Row
     from rimap.report.thumbnails import Thumbnail
 
-#: Of the files that are written, and of the tables of regions put together.
+#: Stem of the files that are written, and of the combined table of regions.
 STEM = "group"
 REGIONS = f"{STEM}_rois"
 _IGNORED = (f"{STEM}.*", f"{REGIONS}.*", FAILED)
@@ -33,14 +33,14 @@ _IGNORED = (f"{STEM}.*", f"{REGIONS}.*", FAILED)
 
 @dataclass(frozen=True)
 class Figures:
-    """The rows of one map, as they come back from a worker.
+    """The rows of one map, as a worker returns them.
 
     Parameters
     ----------
     rows
-        That of the whole map, and those of its regions if it has labels.
+        The row of the whole map, and those of its regions if it has labels.
     table
-        The table of regions that the run wrote which made the map, as text.
+        The table of regions, as text, from the run that made the map.
     labelled
         Whether it has labels.
     thumbnail
@@ -55,26 +55,26 @@ class Figures:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupRun:
-    """What `group` did.
+    """The result of `group`.
 
     Parameters
     ----------
     out
         The folder of the maps.
     rows
-        Of the table; none if no map could be read.
+        Rows of the table; none if no map could be read.
     failures
         The maps that could not be read.
     found
-        How many maps there are.
+        Number of maps.
     without_labels
-        The maps that have no labels, although others have or `--rois` asks for them.
+        The maps that have no labels, although other maps have them or `--rois` is given.
     warnings
-        Each warning about the maps, with the names of those that have it.
+        Each warning about the maps, with the names of the maps that it applies to.
     has_table
-        Whether tables of regions were put together.
+        Whether a combined table of regions was written.
     seconds
-        Time that all of it took.
+        Total time, s.
     """
 
     out: Path
@@ -88,12 +88,12 @@ class GroupRun:
 
 
 def group(app: App, listener: Listener = SILENT) -> GroupRun:
-    """Write ``group.html``, ``group.tsv`` and ``group.json`` into OUT, and the tables of regions of all series as one.
+    """Write ``group.html``, ``group.tsv`` and ``group.json`` into OUT, and one table of the regions of all series.
 
     Raises
     ------
     InputError
-        If there is no map. Single maps that cannot be read are in the result.
+        If there is no map. Single maps that cannot be read are listed in the result.
     """
     from rimap.io import write_whole
     from rimap.io.path_redaction import without_folders
@@ -106,7 +106,9 @@ def group(app: App, listener: Listener = SILENT) -> GroupRun:
     maps = main_maps(out, subjects=request.participant_labels, sessions=request.sessions, estimator=request.estimator)
     if not maps:
         of = f" of {request.estimator}" if request.estimator else ""
-        raise InputError(f"{out} holds no T1 or T2 map{of}. Make them first: rimap bids {app.data} {out} participant.")
+        raise InputError(
+            f"{out}: expected T1 or T2 maps{of}, got none. Make them first: rimap bids {app.data} {out} participant."
+        )
     found: dict[Path, Figures] = {}
     failures: list[Failure] = []
     with contextlib.closing(_figures(app, options, maps, listener)) as coming:
@@ -166,22 +168,22 @@ def _figures(
 
 
 def _few(n: int) -> int:
-    """Return how many processes are worth their start, if the user does not specify it."""
+    """Return how many processes are worth starting, if the user does not specify it."""
     from rimap.parallel import cores
 
     return max(1, min(cores(), n // 20))
 
 
 def _masks(app: App) -> Path | None:
-    """Return where masks are; the voxels with signal are taken by default."""
+    """Return the path of the masks, `None` for foreground masks (the default)."""
     return app.masks if isinstance(app.masks, Path) else None
 
 
 def figures(masks: Path | None, rois: Path | None, out: Path, main: MainMap) -> Figures:
-    """Return the rows of one map: over its mask or the voxels with signal, then over its labels.
+    """Return the rows of one map: over its mask or foreground, then over its labels.
 
-    The labels are those that are asked for; else those of the run that made the map, with the numbers of its table; else those of a
-    dseg beside the map. A map without labels has the row of the whole alone.
+    The labels are those of `rois`, or else those of the run that made the map, with the numbers of its table, or else those of a
+    dseg image next to the map. A map without labels has only the row of the whole.
     """
     from rimap.io.companion_images import NoImage, image_for
     from rimap.report.main_maps import contents_of, read_table, rows_of, rows_of_table
@@ -214,7 +216,7 @@ def _title(out: Path) -> str:
 
 
 def _ignore(out: Path) -> None:
-    """Make validators ignore the files that BIDS has no name for."""
+    """Make validators ignore files that BIDS does not define."""
     from rimap.io import write_whole
 
     path = out / ".bidsignore"

@@ -1,4 +1,4 @@
-"""What happened to each series: its result, or why it has none."""
+"""The outcome of each series: its result, or the reason of its failure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Failure:
-    """A series, or a subject, without a map, and why; `bug` if the reason is not in the data."""
+    """A series or subject without a map, and the reason; `bug` if the reason is not in the data."""
 
     label: str
     reason: str
@@ -30,7 +30,7 @@ class Failure:
         object.__setattr__(self, "reason", self.reason.removeprefix(f"{self.label}: "))
 
 
-#: A series, and what happened to it.
+#: The result of a series, or its failure.
 Outcome = tuple["SeriesFiles", Result | Failure]
 
 
@@ -45,11 +45,11 @@ def attempt(label: str, result: Callable[[], T]) -> T | Failure:
     except CancelledError:
         return Failure(label, "the cluster was closed before this series was mapped.")
     except Exception as error:
-        if type(error).__name__ == "KilledWorker":  # of distributed, which need not be installed
-            return Failure(label, "its worker was killed several times: out of memory?")
+        if type(error).__name__ == "KilledWorker":  # an exception of distributed, which may not be installed
+            return Failure(label, "its worker was killed several times, possibly because it ran out of memory.")
         if os.environ.get("RIMAP_DEBUG") == "1":
             traceback.print_exception(error)
-        return Failure(label, f"bug of rimap: {type(error).__name__}: {in_one_line(error)[:200]}", bug=True)
+        return Failure(label, f"bug in rimap: {type(error).__name__}: {in_one_line(error)[:200]}", bug=True)
 
 
 def in_one_line(error: BaseException) -> str:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetRun:
-    """What `participant` did.
+    """The result of `participant`.
 
     Parameters
     ----------
@@ -42,15 +42,15 @@ class DatasetRun:
     results
         The series that were mapped.
     fields
-        The maps of B1 that were made first, or were there already.
+        The maps of B1 that were made first, or that existed already.
     failures
-        The series and subjects that were not.
+        The series and subjects that were not mapped.
     found
-        How many series the data set has.
+        Number of series in the data set.
     kept
         Labels of the series that an earlier run finished.
     seconds
-        Time that all of it took.
+        Total time, s.
     """
 
     out: Path
@@ -68,12 +68,12 @@ class DatasetRun:
 
 
 def participant(app: App, listener: Listener = SILENT) -> DatasetRun:
-    """Map every series that is not finished; one that fails does not stop the others.
+    """Map every series that is not finished. If one fails, the others are mapped nevertheless.
 
     Raises
     ------
     InputError
-        If no series can be mapped at all. Single failures are in the result, and in a table in OUT.
+        If no series can be mapped. Single failures are listed in the result and in a table in OUT.
     """
     from rimap.io.run_lock import locked, remove_leftovers
     from rimap.io.write_claims import check_claims
@@ -120,7 +120,7 @@ def participant(app: App, listener: Listener = SILENT) -> DatasetRun:
 def _with_fields(
     app: App, found: Sequence[SeriesFiles], failures: list[Failure], listener: Listener
 ) -> tuple[list[SeriesFiles], list[FieldMap]]:
-    """Return the series, which now find the maps of B1 in OUT, and those maps; scans that are refused are added to `failures`."""
+    """Make maps of B1 in OUT, and return the series, which now use them, and the maps. Refused scans are added to `failures`."""
     from rimap.io.b1 import find_b1
     from rimap.workflow.transmit_field import make_maps
 
@@ -134,7 +134,7 @@ def _with_fields(
 
 
 def _find(request: Request, listener: Listener) -> tuple[list[SeriesFiles], list[Failure]]:
-    """Return every series, and the subjects or series whose files cannot be one; tell which files belong to none."""
+    """Return all series, and the subjects or series whose files are unusable. Report files that belong to no series."""
     from rimap.io.series_search import find
 
     root = request.inputs[0]
@@ -146,7 +146,7 @@ def _find(request: Request, listener: Listener) -> tuple[list[SeriesFiles], list
         sequence=request.sequence,
     )
     if loose := [f.label for f in found.series if "sub" not in f.entities]:
-        raise InputError(f"{root}: {loose[0]} belongs to no subject (sub-…). Map it with `rimap map`.")
+        raise InputError(f"{root}: expected series of subjects (sub-…), got {loose[0]}. Map it with `rimap map`.")
     for text in found.notes:
         listener.say(f"note: {text}")
     return list(found.series), [Failure(label, in_one_line(error)) for label, error in found.refused]
@@ -158,7 +158,7 @@ def _sorted(app: App, found: Sequence[SeriesFiles]) -> tuple[list[Task], list[st
     Raises
     ------
     InputError
-        If OUT cannot take the maps, or holds others that are not to be replaced.
+        If the maps cannot be written to OUT, or if maps with other settings exist and `overwrite` is false.
     """
     from rimap import __version__
     from rimap.io import check_output
@@ -193,21 +193,21 @@ def _sorted(app: App, found: Sequence[SeriesFiles]) -> tuple[list[Task], list[st
         todo.append(Task(request, files, __version__, claims_on(request.out)))
     if other:
         raise InputError(
-            f"{len(other)} of {len(found)} series already have other maps in {app.request.out} ({other[0]}). Replace them with "
-            "--overwrite, or give another OUT_DIR."
+            f"{len(other)} of {len(found)} series already have maps with other settings in {app.request.out} ({other[0]}). Replace "
+            "them with --overwrite, or give another OUT_DIR."
         )
     return todo, kept, unfit
 
 
 def _written(app: App, reason: str) -> str:
-    """Return a reason as files have it: without the folders that it names."""
+    """Return a reason as it is written to files: without the folders in it."""
     from rimap.io.path_redaction import without_folders
 
     return without_folders(reason, [app.data, app.request.out])
 
 
 def _record(app: App, files: SeriesFiles) -> Record:
-    """Return the record of a series; a blank one if its settings cannot be read."""
+    """Return the record of a series, an empty one if its settings cannot be read."""
     from rimap.io.series_records import blank_record
 
     try:
@@ -220,7 +220,7 @@ def _record(app: App, files: SeriesFiles) -> Record:
 
 @contextlib.contextmanager
 def _scratch(folder: Path | None) -> Iterator[None]:
-    """Keep temporary files in a folder, for this process and those that it starts."""
+    """Store temporary files in a folder, for this process and those that it starts."""
     if folder is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Runs of the BIDS App in words."""
+"""Summaries of runs of the BIDS App in words."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _MOST_REGIONS, _MOST_OUTLIERS = 40, 8
 
 
 def of_participants(run: DatasetRun) -> Iterator[str]:
-    """Yield what was mapped, and what an earlier run had finished."""
+    """Yield the number of series that were mapped, and of those that an earlier run had finished."""
     if new := sum(not field.kept for field in run.fields):
         yield f"{count_of(new, 'map')} of B1 made first"
     if run.kept:
         n = len(run.kept)
-        yield f"{n} series {'was' if n == 1 else 'were'} finished before (--overwrite maps them again)"
+        yield f"{n} series {'was' if n == 1 else 'were'} already finished (--overwrite recomputes)"
     if run.results:
         yield f"{len(run.results)} series mapped in {run.seconds:.1f} s: {run.out}"
         for estimator, n in Counter(r.estimator for r in run.results).items():
@@ -36,7 +36,7 @@ def of_participants(run: DatasetRun) -> Iterator[str]:
 
 
 def warnings(results: Sequence[Result]) -> Iterator[str]:
-    """Yield each warning once, in a line, with the number of series that have it, the most important first; then the notes."""
+    """Yield each warning in one line, with the number of series it applies to, the most important first; then the notes."""
     for label, texts in (
         ("warning", [w for r in results for w in r.warnings]),
         ("note", notes_in_short(results)),
@@ -81,14 +81,14 @@ def of_group(run: GroupRun) -> Iterator[str]:
 
 
 def warnings_of_group(run: GroupRun) -> Iterator[str]:
-    """Yield each warning about the maps with the number of those that have it, and the maps without labels."""
+    """Yield each warning about the maps with the number of maps it applies to, and the maps without labels."""
     n = len({r["series"] for r in run.rows})
     for text, names in run.warnings:
         yield f"warning: {text} ({len(names)} of {count_of(n, 'map')})"
     if run.without_labels:
         shown = ", ".join(run.without_labels[:_MOST_OUTLIERS])
         more = len(run.without_labels) - _MOST_OUTLIERS
-        yield f"warning: without labels, in the table with the figures of the whole: {shown}{f' and {more} more' if more > 0 else ''}"
+        yield f"warning: the table has no regions for maps without labels: {shown}{f' and {more} more' if more > 0 else ''}"
 
 
 def of_failures(failures: Sequence[Failure]) -> Iterator[str]:
@@ -100,6 +100,6 @@ def of_failures(failures: Sequence[Failure]) -> Iterator[str]:
 
 
 def conclusion(failures: Sequence[Failure], n: int, table: Path | None = None) -> str:
-    """Return how many of `n` series failed, and where the table of them is."""
-    where = f"; the table is {table}" if table else ""
+    """Return how many of `n` series failed, and the path of the table of failures."""
+    where = f". The reasons are in {table}" if table else ""
     return f"{len(failures)} of {max(n, len(failures))} series failed{where}."

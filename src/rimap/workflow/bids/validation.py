@@ -1,4 +1,4 @@
-"""Whether a folder is a BIDS data set, by the official validator if it is installed."""
+"""Check whether a folder is a BIDS data set, with the official validator if it is installed."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ def check_dataset(folder: Path) -> None:
 
     path = folder / "dataset_description.json"
     if not path.is_file():
-        raise InputError(f"{folder} has no dataset_description.json, as a BIDS data set must. {_SKIP}")
+        raise InputError(f"{folder}: expected a BIDS data set with dataset_description.json, got none. {_SKIP}")
     missing = [k for k in ("Name", "BIDSVersion") if not read_json(path).get(k)]
     if missing:
-        raise InputError(f"{path} lacks {' and '.join(missing)}. {_SKIP}")
+        raise InputError(
+            f"{path}: expected the fields Name and BIDSVersion, got no {' and no '.join(missing)}. {_SKIP}"
+        )
     for name in _VALIDATORS:
         if (program := shutil.which(name)) is not None:
             _validate(program, folder)
@@ -41,7 +43,7 @@ def _validate(program: str, folder: Path) -> None:
     try:
         issues = json.loads(done.stdout)["issues"]["issues"]
     except (ValueError, KeyError, TypeError):
-        return  # another validator, or it could not start: its answer is not used
+        return  # another program of that name, or it could not start: ignore its output
     errors = [i for i in issues if i.get("severity") == "error"]
     if errors:
         shown = "; ".join(f"{i.get('code')} {str(i.get('location', '')).lstrip('/')}".strip() for i in errors[:3])

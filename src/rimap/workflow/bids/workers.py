@@ -1,4 +1,4 @@
-"""Who maps the series: this process, several, or the workers of a cluster."""
+"""The processes that map the series: this one, several, or the workers of a cluster."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Team:
-    """Who does the work: an executor (`None`: this process), `slots` pieces at once, each with `threads`."""
+    """The executor (`None`: this process), which runs `slots` tasks at once with `threads` each."""
 
     executor: Executor | None
     slots: int
@@ -37,7 +37,7 @@ class Team:
 
 @contextlib.contextmanager
 def team(app: App, options: ClusterOptions | None, n: int, listener: Listener = SILENT) -> Iterator[Team]:
-    """Open a team for `n` pieces of work, and close it; at once if the work is interrupted."""
+    """Open a team for `n` tasks, and close it, immediately if the work is interrupted."""
     from rimap.parallel import Processes, cores
 
     nprocs, threads = app.nprocs or cores(), app.request.threads
