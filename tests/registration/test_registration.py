@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 import rimap
 from rimap.estimators.nlls.estimator import least_squares
 from rimap.registration import Motion, align, find_motion, motion_metadata, motion_warnings, moved
 from rimap.registration.edge_correlation import rough_shifts
+from rimap.registration.rigid_transforms import matrices_of, vectors_of
+from rimap.registration.smoothing import smoothed
 from rimap.simulation.anatomies import digital_brain
 from rimap.workflow.read_series import read
 
@@ -245,3 +248,24 @@ def test_images_without_an_object_say_nothing(value: float) -> None:
     images[:, 0, 0] = 1.0
     series = rimap.WeightedSeries(images, rimap.InversionRecovery(tau=TI))
     assert motion_warnings(series, find_motion(series)) == ()
+
+
+def test_rotations_are_those_of_scipy() -> None:
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(200, 3)) * rng.choice([0.0, 1e-9, 1e-3, 0.3, 1.7], size=(200, 1))
+    vectors *= np.minimum(1, 3.1 / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30))
+    matrices = matrices_of(vectors)
+    np.testing.assert_allclose(matrices, Rotation.from_rotvec(vectors).as_matrix(), atol=1e-15)
+    np.testing.assert_allclose(vectors_of(matrices), vectors, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("mode", ["reflect", "nearest"])
+def test_smoothing_is_that_of_scipy(kind: type[np.floating], mode: str) -> None:
+    rng = np.random.default_rng(2)
+    image = rng.normal(size=(30, 21, 3)).astype(kind)
+    for widths in ((1.0, 1.0, 0.0), (6.0, 0.8, 2.0)):
+        expected = ndimage.gaussian_filter(image, widths, mode=mode)
+        found = smoothed(image, widths, mirrored=mode == "reflect")
+        assert found.dtype == expected.dtype
+        np.testing.assert_allclose(found, expected, atol=1e-6 if kind is np.float32 else 1e-14)

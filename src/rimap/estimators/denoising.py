@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from rimap.advice import note, ordered
 from rimap.correlation import NoiseCorrelation
@@ -205,6 +204,8 @@ def mppca(images: NDArray[Any], selected: NDArray[np.bool_], radius: int = RADIU
     finite = np.isfinite(images).all(0)
     flat = X + (1,) * (3 - len(X))
     stack = np.moveaxis(np.where(finite, images, 0), 0, -1).reshape(*flat, -1)
+    from scipy import ndimage  # slow to import
+
     near = ndimage.maximum_filter(selected.reshape(flat), [2 * radius + 1, 2 * radius + 1, 1])
     # dipy cuts what is negative, as signed images are; the mean of a patch is taken off, so that a shift does nothing
     low = np.float32(min(0.0, 2 * float(stack.min())) - float(np.abs(stack).max(initial=0.0)))
@@ -315,6 +316,8 @@ def _mean_of_neighbours(values: NDArray[np.float64], good: NDArray[np.bool_]) ->
     low, high = np.quantile(values[good], [0.002, 0.998])
     values = np.where(good, np.clip(values, low, high), 0.0)
     width = [_WINDOW if axis < 2 else 0.0 for axis in range(values.ndim)]
+    from scipy import ndimage  # slow to import
+
     weight = ndimage.gaussian_filter(good.astype(float), width)
     mean = ndimage.gaussian_filter(values, width)
     overall = float(values[good].mean())

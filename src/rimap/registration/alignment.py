@@ -24,13 +24,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from rimap.arrays import at_most
 from rimap.estimators.nlls.estimator import least_squares
 from rimap.registration.edge_correlation import rough_shifts
 from rimap.registration.resampling import moved, padded
 from rimap.registration.rigid_transforms import Floats, Motion
+from rimap.registration.smoothing import smoothed
 from rimap.series import Status, WeightedSeries
 from rimap.signals import SignalModel
 
@@ -287,10 +287,10 @@ def _fit(series: WeightedSeries, threads: int | None) -> tuple[Floats, NDArray[n
     weight = np.where(ok, np.minimum(largest, np.median(largest[ok])) ** 2, 0.0)
     width = [_FIELD_WIDTH if n >= _FEWEST else 0.0 for n in W.shape[1:]]
     floor = 1e-3 * weight.mean()
-    below = ndimage.gaussian_filter(weight, width, mode="nearest") + floor
+    below = smoothed(weight, width, mirrored=False) + floor
     for q in smooth:
         mean = np.average(kappa[q], weights=weight)
-        kappa[q] = (ndimage.gaussian_filter(weight * kappa[q], width, mode="nearest") + floor * mean) / below
+        kappa[q] = (smoothed(weight * kappa[q], width, mirrored=False) + floor * mean) / below
     at = np.flatnonzero(ok)
     flat = kappa.reshape(len(kappa), -1)
     flat[:, at] = _refit(W.reshape(len(W), -1)[:, at], model, flat[:, at], free)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage
 
 from rimap.arrays import at_most
 from rimap.registration.rigid_transforms import Floats
+from rimap.registration.smoothing import smoothed
 
 #: A correlation must be as high, and so much above that of no shift, to count.
 _HIGH, _ABOVE = 0.3, 0.08
@@ -22,7 +22,7 @@ def rough_shifts(images: Floats, axes: tuple[int, ...]) -> NDArray[np.int64]:
     """
     edges = np.stack([_edges(image, axes) for image in images])
     along = [1 + a for a in axes]
-    spectra = fft.rfftn(edges, axes=along)
+    spectra = np.fft.rfftn(edges, axes=along)
     shape = edges.shape[1:]
     del edges
     inside = np.ones(shape, bool)
@@ -35,7 +35,7 @@ def rough_shifts(images: Floats, axes: tuple[int, ...]) -> NDArray[np.int64]:
     for reference in at_most(spectra, _REFERENCES):
         lags, highest, still = np.zeros_like(shifts), np.zeros(len(images)), np.zeros(len(images))
         for n, spectrum in enumerate(spectra):  # one at a time: of a large volume all would not fit
-            correlation = fft.irfftn(spectrum * reference.conj(), s=[shape[a] for a in axes], axes=axes)
+            correlation = np.fft.irfftn(spectrum * reference.conj(), s=[shape[a] for a in axes], axes=axes)
             correlation = np.where(near, correlation.sum(axis=passive, keepdims=True), -1.0)
             at = np.array(np.unravel_index(correlation.argmax(), correlation.shape))
             size = np.array(correlation.shape)
@@ -50,7 +50,7 @@ def rough_shifts(images: Floats, axes: tuple[int, ...]) -> NDArray[np.int64]:
 
 def _edges(image: Floats, axes: tuple[int, ...]) -> Floats:
     """Return the root of the gradient, with mean 0 and norm 1: its root, lest fat decides alone."""
-    smooth = ndimage.gaussian_filter(image.astype(np.float32), [1.0 if a in axes else 0.0 for a in range(3)])
+    smooth = smoothed(image.astype(np.float32), [1.0 if a in axes else 0.0 for a in range(3)])
     edge = np.sum([np.gradient(smooth, axis=a) ** 2 for a in axes], axis=0) ** 0.25
     edge -= edge.mean()
     return np.asarray(edge / max(float(np.linalg.norm(edge)), 1e-30))

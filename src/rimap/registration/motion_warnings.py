@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.spatial.transform import Rotation
 
 from rimap.registration.resampling import moved, named, padded
-from rimap.registration.rigid_transforms import Floats, Motion
+from rimap.registration.rigid_transforms import Floats, Motion, matrices_of, vectors_of
+from rimap.registration.smoothing import smoothed
 from rimap.series import WeightedSeries
 
 #: A shift is reported if it exceeds so many voxels by three standard deviations.
@@ -60,8 +59,8 @@ def confirmed(series: WeightedSeries, motion: Motion, suspects: NDArray[np.intp]
     sure = []
     for n in suspects:
         near = sorted((m for m in others if m != n), key=lambda m: abs(m - int(n)))[:_OTHERS]
-        references = [ndimage.gaussian_filter(images[m], width) for m in near]
-        image = ndimage.gaussian_filter(images[n], width)
+        references = [smoothed(images[m], width) for m in near]
+        image = smoothed(images[n], width)
         likeness = [
             sum(
                 _mutual_information(part[0][..., planes], reference[..., planes])
@@ -78,9 +77,9 @@ def confirmed(series: WeightedSeries, motion: Motion, suspects: NDArray[np.intp]
 
 def _part(motion: Motion, n: int, share: float) -> Motion:
     """Return a share of the motion of one image."""
-    turn = Rotation.from_matrix(motion.rotation[n]).as_rotvec() * share
+    turn = vectors_of(motion.rotation[n][None]) * share
     return replace(
-        motion, rotation=Rotation.from_rotvec(turn[None]).as_matrix(), translation=motion.translation[n][None] * share
+        motion, rotation=matrices_of(turn), translation=motion.translation[n][None] * share
     )
 
 

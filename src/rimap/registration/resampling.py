@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from rimap.advice import note
 from rimap.registration.rigid_transforms import Floats, Motion
@@ -39,6 +38,8 @@ def moved(images: Floats, motion: Motion, voxel: Floats, *, order: int, fill: fl
         if not motion.translation[n].any() and np.array_equal(motion.rotation[n], np.eye(3)):
             out[n] = image
             continue
+        from scipy import ndimage  # slow to import, and images rarely move
+
         at = (motion.where(n, grid * voxel) / voxel)[:, wide].T
         out[n] = ndimage.map_coordinates(
             image.reshape([shape[a] for a in wide]), at, order=order, mode="nearest"

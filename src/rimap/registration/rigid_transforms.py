@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 Floats = NDArray[np.float64]
 
@@ -51,7 +50,7 @@ class Motion:
     @property
     def angle(self) -> Floats:
         """Angle of each rotation, degrees (N,)."""
-        return np.asarray(np.degrees(Rotation.from_matrix(self.rotation).magnitude()))
+        return np.asarray(np.degrees(np.linalg.norm(vectors_of(self.rotation), axis=1)))
 
     def where(self, n: int, x: Floats) -> Floats:
         """Return where points (V, 3) of the maps lie in image n, mm."""
@@ -60,12 +59,12 @@ class Motion:
     def after(self, u: Floats, w: Floats) -> Motion:
         """Return the motion after a small step in the space of the maps: translations u, rotation vectors w (N, 3)."""
         t = self.translation + np.einsum("nij,nj->ni", self.rotation, u)
-        return replace(self, rotation=self.rotation @ Rotation.from_rotvec(w).as_matrix(), translation=t)
+        return replace(self, rotation=self.rotation @ matrices_of(w), translation=t)
 
     def about_median(self) -> Motion:
         """Return the motion without what the images have in common."""
-        w = np.median(Rotation.from_matrix(self.rotation).as_rotvec(), axis=0)
-        back = Rotation.from_rotvec(-w).as_matrix()
+        w = np.median(vectors_of(self.rotation), axis=0)
+        back = matrices_of(-w[None])[0]
         u = back @ -np.median(self.translation, axis=0)
         return replace(self, rotation=self.rotation @ back, translation=self.translation + self.rotation @ u)
 
@@ -81,3 +80,38 @@ class Motion:
         T[:, :3, :3] = self.rotation
         T[:, :3, 3] = self.translation + self.centre - np.einsum("nij,j->ni", self.rotation, self.centre)
         return np.asarray(np.linalg.inv(to_grid) @ T @ to_grid)
+
+
+def matrices_of(vectors: Floats) -> Floats:
+    """Return the rotation matrices (N, 3, 3) of rotation vectors (N, 3), rad: the formula of Rodrigues."""
+    angle = np.linalg.norm(vectors, axis=1)[:, None, None]
+    x, y, z = vectors.T
+    zero = np.zeros_like(x)
+    K = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=1).reshape(-1, 3, 3)
+    return np.asarray(np.eye(3) + np.sinc(angle / np.pi) * K + 0.5 * np.sinc(angle / (2 * np.pi)) ** 2 * (K @ K))
+
+
+def vectors_of(matrices: Floats) -> Floats:
+    """Return the rotation vectors (N, 3), rad, of rotation matrices (N, 3, 3), by way of unit quaternions.
+
+    References
+    ----------
+    Shepperd 1978, doi:10.2514/3.55767b.
+    """
+    return np.array([_vector_of(R) for R in matrices]).reshape(-1, 3)
+
+
+def _vector_of(R: Floats) -> Floats:
+    sizes = np.array([*np.diag(R), np.trace(R)])
+    largest = int(sizes.argmax())
+    q = np.empty(4)  # the vector, then the scalar
+    if largest == 3:
+        q[:3] = R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]
+        q[3] = 1 + sizes[3]
+    else:
+        i, j, k = largest, (largest + 1) % 3, (largest + 2) % 3
+        q[i], q[j], q[k] = 1 - sizes[3] + 2 * R[i, i], R[j, i] + R[i, j], R[k, i] + R[i, k]
+        q[3] = R[k, j] - R[j, k]
+    q /= np.linalg.norm(q) * (-1.0 if q[3] < 0 else 1.0)
+    half = np.arctan2(np.linalg.norm(q[:3]), q[3])
+    return np.asarray(2 / np.sinc(half / np.pi) * q[:3])  # angle over sine of its half, 2 at no rotation

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rimap.estimators.checks.connected_areas import areas
 from rimap.estimators.checks.image_counts import Census
 from rimap.estimators.checks.neighbour_planes import Planes
+from rimap.estimators.quantiles import f_quantile
 from rimap.estimators.sigma import chi2, dark_below, quantile
 
 Floats = NDArray[Any]
@@ -246,8 +247,5 @@ def _of_any_scale(scene: _Scene, sigma: Any, levels: Levels) -> tuple[Where, Whe
 
 def _most_between(count: Floats, N: int) -> Floats:
     """Return by how much the variance between `count` voxels of noise (of their means over N images) seldom exceeds chance."""
-    from scipy.special import fdtri  # the quantile of F
-
-    freedom = np.arange(1, 9)
-    limits = fdtri(freedom, (N - 1) * freedom, 1 - _UNLIKELY)
+    limits = np.array([f_quantile(1 - _UNLIKELY, freedom, (N - 1) * freedom) for freedom in range(1, 9)])
     return np.asarray(limits[np.clip(np.rint(count).astype(int) - 2, 0, 7)])

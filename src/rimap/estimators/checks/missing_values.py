@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import minimum_filter, uniform_filter
 
 from rimap.advice import Advice, Weight
 from rimap.arrays import stride
@@ -269,6 +268,8 @@ def _not_reached(
     image: NDArray[Any], thing: Where, rms: NDArray[np.float64], usual: float, step: float, pile: bool
 ) -> Where:
     """Return the voxels of an object where an image is zero and should not be."""
+    from scipy.ndimage import minimum_filter  # slow to import, and few scans have such zeros
+
     zero = thing & (image == 0)
     there = thing & ~zero
     if not zero.any():
@@ -297,6 +298,8 @@ def _is_pile(zeros: int, others: NDArray[np.float64]) -> bool:
 
 
 def _mean(x: NDArray[np.float64], edge: int) -> NDArray[np.float64]:
+    from scipy.ndimage import uniform_filter  # slow to import
+
     return np.asarray(uniform_filter(x, [edge, edge, *[1] * (x.ndim - 2)][: x.ndim], mode="constant"))
 
 
