@@ -8,6 +8,7 @@ import pkgutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 from typing import TypeVar
 
 from rimap.errors import PluginWarning
@@ -28,14 +29,33 @@ def classes_in(package: str, base: type[T], fault: Callable[[type[T]], str] = la
         Returns what is wrong with a plugin's class, "" if it can be used.
     """
     folder = importlib.import_module(package)
-    modules = [importlib.import_module(name) for name in _files(folder.__path__, package)]
+    found = _concrete((importlib.import_module(name) for name in _files(folder.__path__, package)), base)
+    return found | dict(_plugins(package, base, fault, found))
+
+
+def class_of(module: str, base: type[T], name: str) -> type[T] | None:
+    """Return the concrete subclass of `base` called `name` in a module of this package, `None` if there is no such module or class.
+
+    It is what `classes_in` has under this name, for no plugin may take the name of a class of the package.
+    """
+    if not all(part.isidentifier() for part in module.split(".")):
+        return None
+    try:
+        if importlib.util.find_spec(module) is None:
+            return None
+    except ModuleNotFoundError:  # no such folder
+        return None
+    return _concrete([importlib.import_module(module)], base).get(name)
+
+
+def _concrete(modules: Iterable[ModuleType], base: type[T]) -> dict[str, type[T]]:
+    """Return the concrete subclasses of `base` that modules define, by their `name`."""
     own = [c for m in modules for c in vars(m).values() if isinstance(c, type) and c.__module__ == m.__name__]
-    found = {
+    return {
         c.name: c  # type: ignore[attr-defined]
         for c in own
         if issubclass(c, base) and c is not base and not getattr(c, "__abstractmethods__", None)
     }
-    return found | dict(_plugins(package, base, fault, found))
 
 
 def _files(path: Iterable[str], package: str) -> list[str]:

@@ -76,8 +76,11 @@ def kernel_folder(file: Path | None = None) -> Path | None:
     It is named after the sources, and is in the first of these that can be written: `NUMBA_CACHE_DIR`, the
     `__pycache__` of the package, the user's cache, a private folder among the temporary files.
     """
-    if not (key := kernel_fingerprint(file)):
-        return None
+    return cache_folder(key) if (key := kernel_fingerprint(file)) else None
+
+
+def cache_folder(key: str) -> Path | None:
+    """Return a folder, which nobody else can write, for what is made of the sources with this hash (16 hexadecimal digits)."""
     for place in (_chosen_by_user, _beside_package, _user_cache, _private):
         with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: a user without a home
             if (base := place()) is not None:
@@ -120,6 +123,10 @@ def _usable(folder: Path) -> Path:
     OSError
         If it cannot be made or written.
     """
+    if folder.is_dir() and os.access(folder, os.W_OK):
+        with contextlib.suppress(OSError):  # somebody else's, or gone meanwhile: tried below
+            os.utime(folder)
+            return folder
     new = not folder.is_dir()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
@@ -158,11 +165,14 @@ def _numba_cache(folder: Path) -> Iterator[None]:
 def _lenient_cache() -> type[Any]:
     """Return numba's cache of a function, with errors of the disk and of damaged files turned into "not there"."""
     from numba.core.caching import FunctionCache
+    from numba.core.runtime import rtsys  # what allocates arrays for compiled code
 
     class LenientCache(FunctionCache):  # type: ignore[misc]
         def load_overload(self, sig: Any, target_context: Any) -> Any:
+            # numba's own method also registers all that can be compiled, which takes ten times as long as loading.
+            rtsys.initialize(target_context)
             try:
-                return super().load_overload(sig, target_context)
+                return self._load_overload(sig, target_context)
             except Exception:  # whatever a damaged file may raise
                 with contextlib.suppress(Exception):
                     self.flush()  # an empty index: what is compiled now replaces the damaged file

@@ -65,8 +65,11 @@ def verbs() -> list[str]:
     return sorted(names, key=lambda name: (name != "map", name))
 
 
-def build() -> typer.Typer:
-    """Return the application. The file of each verb has a function `command`, whose docstring is the help text."""
+def build(only: str | None = None) -> typer.Typer:
+    """Return the application, with one verb only if it is known which one runs.
+
+    The file of each verb has a function `command`, whose docstring is the help text.
+    """
     app = typer.Typer(
         rich_markup_mode=None,
         add_completion=False,
@@ -75,7 +78,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
     app.callback()(_root)
-    for name in verbs():
+    for name in verbs() if only is None else [only]:
         module = importlib.import_module(f"{__name__}.{name}")
         app.command(name, no_args_is_help=getattr(module, "NO_ARGS_IS_HELP", False))(guarded(module.command))
     return app
@@ -86,4 +89,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # print σ as ? on a terminal that supports ASCII only
-    build()(prog_name="rimap")
+    asked = sys.argv[1] if len(sys.argv) > 1 else None
+    build(asked if asked in verbs() else None)(prog_name="rimap")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rimap.cli import _options as typed
+from rimap.imports import nibabel_alone
 
 if TYPE_CHECKING:
     from rimap.workflow.bids.outcome import Failure
@@ -136,6 +137,7 @@ def command(
     rimap bids bids/ out/ group --rois derivatives/segmentation
     rimap bids bids/ out/ participant --cluster slurm --cluster-options slurm.toml
     """
+    nibabel_alone()
     from rimap.cli import _console as console
     from rimap.errors import one_of
     from rimap.foreground import AUTO

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from rimap.cli import _options as typed
+from rimap.imports import nibabel_alone
 
 NO_ARGS_IS_HELP = True
 
@@ -101,6 +102,7 @@ def command(
     from rimap.cli import _console as console
 
     console.limit_threads(threads)
+    nibabel_alone()
     from rimap.errors import InputError
     from rimap.workflow import Request, map_series
     from rimap.workflow.memory import size

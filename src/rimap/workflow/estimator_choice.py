@@ -78,7 +78,7 @@ def chosen(request: Request, model: type[SignalModel]) -> tuple[Estimator, str]:
                 "sd_draws", None
             )  # nlls and mle always give standard deviations: do not refuse them for T2 if T1 in the same data set has a network
     else:
-        name, why = one_of(request.estimator, estimator_names(), "--estimator"), "as requested"
+        name, why = _class(request.estimator).name, "as requested"
     if request.denoise and needs_network(name):
         raise InputError(
             f"--denoise: {name} is a network. It expects the noise of the scanner and averages neighbours itself. Use --estimator mle or "
@@ -139,7 +139,7 @@ def estimator_of(request: Request, files: SeriesFiles) -> Estimator:
 
 def needs_network(estimator: str) -> bool:
     """Return whether an estimator is a network, which maps the sequences that it was trained for."""
-    found = _known().get(estimator)
+    found = _named(estimator)
     return found is not None and "network" in inspect.signature(found).parameters
 
 
@@ -191,6 +191,25 @@ def _maps(model: type[SignalModel]) -> set[str]:
 
 
 @cache
+def _named(name: str) -> type[Estimator] | None:
+    """Return the estimator of this name, `None` if there is none."""
+    from rimap.estimators import estimator_named
+
+    return estimator_named(name)
+
+
+def _class(name: str) -> type[Estimator]:
+    """Return the estimator that `--estimator` names.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    return _named(name) or _known()[one_of(name, estimator_names(), "--estimator")]
+
+
+@cache
 def _known() -> dict[str, type[Estimator]]:
     """Return the estimators. They are found only once, because a data set has many series."""
     from rimap.estimators import estimators
@@ -206,13 +225,12 @@ def build(name: str, options: dict[str, Any], *, threads: int | None = None) -> 
     InputError
         If the estimator lacks an option.
     """
-    found = _known()
-    cls = found[one_of(name, sorted(found), "--estimator")]
+    cls = _class(name)
     known = inspect.signature(cls).parameters
     for option in options:
         if option not in known:
             typed = "--" + option.lower().replace("_", "-")
-            having = [n for n, c in sorted(found.items()) if option in inspect.signature(c).parameters]
+            having = [n for n, c in sorted(_known().items()) if option in inspect.signature(c).parameters]
             hint = f" It belongs to {', '.join(having)}." if having else ""
             raise InputError(f"{typed}: the estimator {cls.name} has no such option.{hint} Leave it out.")
     if threads is not None and "threads" in known:
