@@ -57,12 +57,6 @@ def test_a_slice_is_mapped_by_least_squares_without_slow_packages(images: Path, 
     assert not found & SLOW
 
 
-@pytest.mark.parametrize("verb", ["map", "bids", "models"])
-def test_help_imports_no_numpy(verb: str) -> None:
-    found = imported(verb, "--help")
-    assert not found & ({"numpy", "nibabel", "numba", "jinja2"} | SLOW)
-
-
 def test_other_estimators_are_not_imported() -> None:
     code = "import sys\nfrom rimap.workflow.estimator_choice import build\nbuild('nlls', {})\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
