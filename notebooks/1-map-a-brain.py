@@ -4,8 +4,9 @@
 # %% [markdown]
 # # Map a brain
 #
-# From files to maps and back to files. With a folder of real scans (`RIMAP_EXAMPLE_DATA`) the volunteer in it is mapped;
-# without one, a head is drawn, scanned by simulation and written as a scanner would have left it.
+# This notebook reads files, maps T1, and writes files. If the variable `RIMAP_EXAMPLE_DATA` names a folder of real
+# scans, it maps the volunteer in it. Otherwise it simulates a scan of a drawn head and writes the files that a scanner
+# would write.
 
 # %%
 import json
@@ -39,14 +40,15 @@ if not scans:
     scans = [Path("head_IRT1.nii.gz")]
 
 # %% [markdown]
-# Any file of the series will do; the others, the times and TR are found.
+# Give any file of the series. rimap finds the others, the times and TR.
 
 # %%
 series = rimap.read(scans[0], mask="mask.nii.gz" if Path("mask.nii.gz").exists() else None)
 series
 
 # %% [markdown]
-# The default estimator: maximum likelihood, with a B that is smooth over the volume.
+# Maximum likelihood, with a B that is smooth over the volume. On the command line, the default for inversion recovery
+# is the network `universal`, which is `rimap.RIM.load("universal")` in Python.
 
 # %%
 maps = rimap.MLE().estimate(series)
@@ -56,7 +58,7 @@ maps
 rimap.plot(maps, sd=True)
 
 # %% [markdown]
-# Every voxel has a status, and a voxel without an answer is NaN. What you should know stands in the warnings.
+# Every voxel has a quality flag, and a voxel without a value is NaN. The warnings list what you should check.
 
 # %%
 for status, n in maps.count().items():
@@ -64,13 +66,13 @@ for status, n in maps.count().items():
 print(*maps.warnings, sep="\n")
 
 # %% [markdown]
-# B belongs to the pulse, not to the tissue: no anatomy should be seen in it.
+# B is a property of the pulse and not of the tissue, so its map should not show anatomy.
 
 # %%
 rimap.plot(maps, "B")
 
 # %% [markdown]
-# To files. `rimap map` does this with sidecars, provenance and a report; by hand it is a line.
+# Write a file. `rimap map` and `rimap.write` also write sidecars, provenance and a report.
 
 # %%
 nib.save(nib.Nifti1Image((maps["T1"] / 1000).astype(np.float32), series.affine), "T1map.nii.gz")

@@ -4,8 +4,9 @@
 # %% [markdown]
 # # Compare estimators
 #
-# One slice of a drawn head under the paper's protocol (31 inversion times up to 0.94 s), where T1 and B are hard to tell
-# apart, and four ways to map it. The truth is known, so bias and spread can be counted.
+# This notebook maps one slice of a drawn head with four estimators. The protocol is that of the paper (31 inversion
+# times up to 0.94 s), with which T1 and B are hard to separate. The truth is known, so that bias and spread can be
+# measured.
 
 # %%
 import numpy as np
@@ -30,13 +31,13 @@ estimators = {
     "NLLS": rimap.NLLS(),
     "MLE": rimap.MLE(),
     "MLE, one B": rimap.MLE(lambda_B=np.inf),
-    "RIM": rimap.RIM.load("t1"),
+    "RIM": rimap.RIM.load("universal"),
 }
 maps = {name: e.estimate(series) for name, e in estimators.items()}
 
 # %% [markdown]
-# Bias and spread in grey and white matter, beside the Cramér-Rao bound of a voxel whose B is not known: an estimator that
-# knows something of B can be below it.
+# The table shows bias and root mean square error in grey and white matter. The last row is the Cramér-Rao bound of a
+# voxel whose B is unknown. An estimator that uses the smoothness of B can be below it.
 
 # %%
 tissue = {"GM": labels == GM, "WM": labels == WM}
@@ -57,8 +58,8 @@ for name, m in maps.items():
     figure.suptitle(name)
 
 # %% [markdown]
-# What one voxel tells of its own uncertainty can be checked: divided by its standard deviation, the error of an estimator
-# that is honest about it has a spread of one.
+# Standard deviations can be checked as well: if they are right, the error divided by the standard deviation has a
+# spread of 1.
 
 # %%
 m = maps["MLE"]
@@ -66,5 +67,5 @@ z = ((m["T1"] - truth[-1]) / m.sd["T1"])[brain & (m.status == rimap.Status.OK)]
 print(f"MLE: error over its standard deviation has a spread of {1.4826 * np.median(abs(z - np.median(z))):.2f}")
 
 # %% [markdown]
-# A little above one: over repeated noise it is 1.0 in the median voxel, but what a smooth B misses is shared by neighbours,
-# and no standard deviation of the noise holds it.
+# The spread is slightly above 1. Over repeated noise it is 1.0 in the median voxel, but neighbours share the error of
+# the smooth B, which a standard deviation of the noise does not contain.

@@ -4,9 +4,9 @@
 # %% [markdown]
 # # Your own signal model
 #
-# A T2 decay on a pedestal, $A\,(e^{-\tau/T_2} + B)$: what is left at long echo times is not noise alone. It takes one class.
-# The page [Add a signal model](../signal-model.md) says what each part is for, and how a package brings one to the command
-# line.
+# This notebook adds a T2 decay with a constant offset, $A\,(e^{-\tau/T_2} + B)$: at long echo times, a part of the
+# signal does not decay. The model is one class. The page [Add a signal model](../signal-model.md) explains each part
+# of it, and how a package makes it available on the command line.
 
 # %%
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from rimap.arrays import column, namespace
 
 
 @dataclass(frozen=True)
-class T2OnPedestal(rimap.SignalModel):
+class T2WithOffset(rimap.SignalModel):
     """S = A (e^(−τ/T2) + B)."""
 
     te: tuple[float, ...] = rimap.setting("echo time", "TE", bids="EchoTime", entity="echo")
 
     name: ClassVar[str] = "t2b"
-    title: ClassVar[str] = "T2 decay on a pedestal"
+    title: ClassVar[str] = "T2 decay with an offset"
     bids_suffix: ClassVar[str] = "T2BW"
     parameters: ClassVar[tuple[rimap.Parameter, ...]] = (
         rimap.Parameter("A", "a.u.", (0.0, np.inf), "amplitude", suffix="M0map"),
@@ -39,10 +39,10 @@ class T2OnPedestal(rimap.SignalModel):
 
 
 # %% [markdown]
-# First the derivatives, against finite differences: everything that follows relies on them.
+# First, compare the derivatives with finite differences, because all estimators use them.
 
 # %%
-model = T2OnPedestal(te=[8, 16, 24, 40, 64, 96, 160, 240, 320])
+model = T2WithOffset(te=[8, 16, 24, 40, 64, 96, 160, 240, 320])
 kappa = np.array([[100.0], [0.1], [70.0]])
 for q, p in enumerate(model.parameters):
     step = np.zeros_like(kappa)
@@ -51,7 +51,7 @@ for q, p in enumerate(model.parameters):
     assert np.allclose(numeric, model.partials(kappa)[:, q], rtol=1e-6), p.name
 
 # %% [markdown]
-# Then a phantom of tubes, mapped with the right model and with the one that knows no pedestal.
+# Then map a phantom of tubes with this model, and with the one without an offset.
 
 # %%
 x, y = np.meshgrid(np.arange(60), np.arange(60), indexing="ij")
@@ -72,17 +72,17 @@ right
 for value in np.unique(T2[tubes]):
     where = tubes & (value == T2)
     a, b, rms = (np.median(x[where]) for x in (right["T2"], wrong["T2"], wrong.residual))
-    print(f"T2 {value:3.0f} ms: with the pedestal {a:5.1f}, without {b:5.1f}, residual {rms:.1f}")
+    print(f"T2 {value:3.0f} ms: with the offset {a:5.1f}, without {b:5.1f}, residual {rms:.1f}")
 
 # %% [markdown]
-# The residual map had told: without the pedestal it is several times σ = 0.5. What the third parameter costs is told by the
-# Cramér-Rao bound.
+# The residual map shows which model is wrong: without the offset, the residual is several times σ = 0.5. The
+# Cramér-Rao bound shows how much precision the third parameter costs.
 
 # %%
 noise = rimap.Gaussian(sigma=0.5)
 free = rimap.cramer_rao_sd(model, noise, kappa)[-1]
 fixed = rimap.cramer_rao_sd(plain.model, noise, kappa[[0, 2]])[-1]
-print(f"SD of T2 = 70 ms: {free[0]:.2f} ms with the pedestal, {fixed[0]:.2f} ms without")
+print(f"SD of T2 = 70 ms: {free[0]:.2f} ms with the offset, {fixed[0]:.2f} ms without")
 
 # %%
 rimap.plot(right, sd=True)

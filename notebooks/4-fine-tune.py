@@ -4,9 +4,10 @@
 # %% [markdown]
 # # Fine-tune a network
 #
-# `t1` serves any inversion-recovery protocol. A network that is trained on for one protocol can do better there. This
-# needs torch: `pip install ".[train]"`. Here it is a few iterations on tiny patches, to show the way; a thousand and the
-# default sizes are what [Train for your own protocol](../training.md) advises.
+# The network `t1` maps any inversion-recovery protocol. If it is fine-tuned for one protocol, it can be more accurate
+# there. This needs torch: `pip install ".[train]"`. The notebook runs a few iterations on tiny patches, to show how it
+# works. For a useful network, take a thousand iterations and the default sizes, as in [Train for your own
+# protocol](../training.md).
 
 # %%
 import tomllib
@@ -19,7 +20,7 @@ from rimap.training.loop import Machine, train
 from rimap.training.recipe import training_recipe
 
 # %% [markdown]
-# The recipe, as it would stand in a file for `rimap train`.
+# The recipe, as in a file for `rimap train`.
 
 # %%
 recipe = training_recipe(
@@ -47,7 +48,8 @@ for step in log:
 print("trained", network)
 
 # %% [markdown]
-# The network is one file with its recipe inside. It knows what it was trained for, and says so where a series is outside.
+# The network is one file that contains its recipe and the range of its training. If a series is outside this range, a
+# warning says why.
 
 # %%
 from rimap.simulation.anatomies import brain_mask, digital_brain
