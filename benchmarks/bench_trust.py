@@ -123,6 +123,17 @@ def _clipped(S: Any, scene: Head) -> tuple[Any, Any]:
     return np.minimum(S, limit), where
 
 
+def _clipped_apart(S: Any, scene: Head) -> tuple[Any, Any]:
+    limits = np.quantile(S[:, scene.tissue], 0.99, axis=1).reshape(-1, 1, 1, 1)
+    return np.minimum(S, limits), (limits <= S).any(0)
+
+
+def _clipped_once(S: Any, scene: Head) -> tuple[Any, Any]:
+    where = np.quantile(S[3][scene.tissue], 0.95) <= S[3]
+    S[3] = np.minimum(S[3], S[3][where].min())
+    return S, where
+
+
 def _wrapped(S: Any, scene: Head) -> tuple[Any, Any]:
     whole = np.round(S * (32767 / np.quantile(S[-1][scene.tissue], 0.99)))
     return whole.astype(np.int64).astype(np.uint16).view(np.int16).astype(np.float32), (whole > 32767).any(0)
@@ -139,6 +150,8 @@ FAULTS: dict[str, Callable[[Any, Head], tuple[Any, Any]]] = {
     "columns zero in one image": _columns,
     "mask of one image": _masked,
     "clipped": _clipped,
+    "clipped, each image at another value": _clipped_apart,
+    "one image clipped": _clipped_once,
     "wrapped whole numbers": _wrapped,
     "four times too bright in one image": _bright,
 }

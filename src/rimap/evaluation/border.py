@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, optimize
 
 from rimap.errors import InputError
+from rimap.io.unreadable_formats import refuse_device
 
 #: Half the length of a line that is found, voxels.
 REACH = 5.0
@@ -159,6 +160,7 @@ def read_lines(path: Path | str) -> list[Line]:
     InputError
         Where it has not these columns.
     """
+    refuse_device(Path(path))
     try:
         with Path(path).open(newline="") as file:
             rows = list(csv.DictReader(file))

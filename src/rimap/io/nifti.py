@@ -29,6 +29,8 @@ from rimap.io.unreadable_formats import how_to_convert, refuse_device
 _LARGEST_RATIO = 1032
 #: Data begin before this byte.
 _LATEST_START = 64 << 20
+#: How the file begins that Git LFS and git-annex put in place of data that were not fetched.
+_POINTERS = (b"version https://git-lfs", b"/annex/objects/")
 #: Millimetres in the unit of space that a header names: metres and micrometres.
 _MM = {1: 1000.0, 3: 1e-3}
 _BROKEN = (OSError, EOFError, zlib.error, ValueError, OverflowError, HeaderDataError, HeaderTypeError)
@@ -267,6 +269,10 @@ def open_nifti(path: Path) -> NiftiFile:
         If there is no such file, it is not NIfTI, its numbers are not real, or it is smaller than its header says.
     """
     if not path.exists():
+        if path.is_symlink():
+            raise InputError(
+                f"{path} is a link to a file that does not exist. Fetch its content, in a data set of git-annex with `datalad get`."
+            )
         raise InputError(f"{path}: there is no such file.")
     if not is_nifti(path):
         known = how_to_convert(path)
@@ -355,6 +361,10 @@ def _start(path: Path) -> bytes:
         if isinstance(error, OSError) and error.errno is not None:
             raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
         raise InputError(f"{path} is not a readable NIfTI file ({_reason(error)}). Copy or convert it again.") from None
+    if start.startswith(_POINTERS):
+        raise InputError(
+            f"{path} holds a pointer to its data, which are elsewhere. Fetch them with `git lfs pull` or `datalad get`."
+        )
     if len(start) < 348:
         raise InputError(f"{path} is not a readable NIfTI file (it ends within its header). Copy or convert it again.")
     for order in "<>":

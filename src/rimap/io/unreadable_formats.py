@@ -38,6 +38,10 @@ _FORMATS = {
     ".tgz": ("an archive", "unpack it and give the folder"),
     ".7z": ("an archive", "unpack it and give the folder"),
     ".dcm.gz": ("a compressed DICOM file", "gunzip FILE"),
+    ".nii.bz2": ("NIfTI in a compression that is not read", "bunzip2 FILE"),
+    ".nii.xz": ("NIfTI in a compression that is not read", "unxz FILE"),
+    ".nii.zst": ("NIfTI in a compression that is not read", "unzstd FILE"),
+    ".nii.zip": ("NIfTI in an archive", "unzip FILE"),
     ".v": ("an ECAT image", "nibabel in Python: nibabel.save(nibabel.Nifti1Image(image.dataobj, image.affine), …)"),
 }
 #: Files that have one name whatever they hold: those of Bruker scanners.

@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 
 import rimap
 from rimap.errors import InputError
+from rimap.io.unreadable_formats import refuse_device
 
 #: What `--cluster` takes.
 KINDS = ("local", "slurm")
@@ -94,6 +95,7 @@ def read_options(path: Path | str) -> ClusterOptions:
     InputError
         For a file that cannot be read, an unknown key (naming the nearest valid one), or a value of the wrong kind.
     """
+    refuse_device(Path(path))
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

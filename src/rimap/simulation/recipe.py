@@ -508,10 +508,14 @@ def read_recipe(path: str | Path) -> PatchRecipe:
     Relative paths in `anatomies` are taken from the file's folder.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # reading a pipe may never end
+        raise InputError(f"{path}: expected a recipe, a .toml file, got a folder, a pipe or a device.")
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no recipe at {path}. Give a .toml file.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not TOML: {error}.") from None
     table = document.get("simulation", {k: v for k, v in document.items() if not isinstance(v, dict)})

@@ -23,35 +23,45 @@ MANY = 0.05
 
 @dataclass(frozen=True)
 class Clipping:
-    """At which value the images of a series are clipped.
+    """At which value each image of a series is clipped.
+
+    Images that are stored in one scale share their value; images in scales of their own (as after a conversion to 12 bits one by one)
+    have one each.
 
     Parameters
     ----------
-    level
-        The value; infinite if they are not.
+    levels
+        (N), the values; infinite for an image that is not clipped; empty if none is.
     much
         Whether that is in more than a few voxels of the object.
     """
 
-    level: float = np.inf
+    levels: tuple[float, ...] = ()
     much: bool = False
+
+    def of_images(self, n_images: int) -> NDArray[np.float64]:
+        """Return the values (N), infinite for all images of a series of which nothing is known."""
+        return np.array(self.levels or (np.inf,) * n_images)
 
     @classmethod
     def of(cls, parts: Parts) -> Clipping:
         """Return it from all parts of a series, which are read again only if many voxels have the largest value."""
-        largest = _largest(parts)
-        levels = [largest[n] for n, piled in _piles(parts, largest).items() if piled]
+        largest, piled = _largest(parts)
+        levels = {n: float(largest[n]) for n, clipped in _piles(parts, piled).items() if clipped}
+        # An image with few clipped voxels has no pile, but the largest value of one that has.
+        levels |= {n: float(value) for n, value in largest.items() if float(value) in levels.values()}
         if not levels:
             return cls()
-        level, clipped, total = max(levels), 0, 0
+        clipped, total, n_images = 0, 0, 0
         for images, thing in parts():
-            clipped += int(np.logical_or.reduce([thing & (image >= level) for image in images]).sum())
+            n_images = len(images)
+            clipped += int(np.logical_or.reduce([thing & (images[n] >= level) for n, level in levels.items()]).sum())
             total += int(thing.sum())
-        return cls(float(level), clipped > MANY * total)
+        return cls(tuple(levels.get(n, np.inf) for n in range(n_images)), clipped > MANY * total)
 
 
-def _largest(parts: Parts) -> dict[int, Any]:
-    """Return the largest value of the object in each image in which many voxels have it, by the number of the image."""
+def _largest(parts: Parts) -> tuple[dict[int, Any], dict[int, Any]]:
+    """Return the largest value of the object in each image, and only of the images in which many voxels have it, by the image's number."""
     largest: dict[int, Any] = {}
     count: dict[int, int] = {}
     for images, thing in parts():
@@ -65,7 +75,7 @@ def _largest(parts: Parts) -> dict[int, Any]:
                 largest[n], count[n] = top, here
             elif top == largest[n]:
                 count[n] += here
-    return {n: value for n, value in largest.items() if count[n] >= PILE}
+    return largest, {n: value for n, value in largest.items() if count[n] >= PILE}
 
 
 def _piles(parts: Parts, largest: dict[int, Any]) -> dict[int, bool]:

@@ -185,7 +185,7 @@ def screened(series: WeightedSeries, whole: Whole | None = None, *, threads: int
     negative = (census.smallest < -_NEGATIVE * 0.1 * abs(census.largest)) & (not series.model.is_signed)
     piled = census.at_largest >= PILE
     if whole is not None:
-        piled |= census.largest >= whole.clipping.level
+        piled |= census.largest >= whole.clipping.of_images(N)
     if not ((census.zeros_of > 0) | piled | negative).any():  # as in most scans of tissue
         return Screened(series, Missing.none(N), census)
     rms = _rms(series, census)
@@ -203,10 +203,10 @@ def screened(series: WeightedSeries, whole: Whole | None = None, *, threads: int
         return [found(n) if some[n] else none for n in range(N)]
 
     has_zeros = (census.zeros_of > 0) & bool(whole.zeros)
-    lowest = np.array(whole.wrapped_below or (-np.inf,) * N)
+    lowest, levels = np.array(whole.wrapped_below or (-np.inf,) * N), whole.clipping.of_images(N)
     bad = {
         "zero": where(has_zeros, lambda n: _not_reached(images[n], thing, rms, *whole.zeros[n])),
-        "clipped": where(census.largest >= whole.clipping.level, lambda n: thing & (images[n] >= whole.clipping.level)),
+        "clipped": where(census.largest >= levels, lambda n: thing & (images[n] >= levels[n])),
         "negative": where(census.smallest < lowest, lambda n: thing & (images[n] < lowest[n])),
     }
     counts = [np.array([np.count_nonzero(w) for w in places], np.int64) for places in bad.values()]

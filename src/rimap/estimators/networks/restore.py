@@ -30,7 +30,7 @@ def weights_of(source: str, network: nn.Module) -> dict[str, Tensor]:
         For an exported ResNet: its BatchNorm is folded away; a checkpoint still has it.
     """
     if source.endswith(".safetensors"):
-        if not Path(source).exists():
+        if not Path(source).is_file():
             raise InputError(f"no checkpoint at {source}.")
         try:
             tensors = load_file(source)
