@@ -11,9 +11,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+import rimap
 from rimap.errors import InputError
+from rimap.io.slice_times import SliceDelays
 from rimap.workflow import Request, Run, map_series, summary
 from rimap.workflow.region_names import label_names, tsv
+from rimap.workflow.slice_times import estimate_by_delay
 
 TI = (50.0, 400.0, 1100.0, 2500.0)
 
@@ -128,8 +131,10 @@ def test_images_without_orientation_have_no_sides(tmp_path: Path) -> None:
 def test_cells_that_a_spreadsheet_would_execute_are_quoted() -> None:
     table = tsv([{"name": "=cmd|' /C calc'!A0", "mean": -1.5, "text": "-3.2", "at": "@SUM(1)", "lines": "a\tb\nc"}])
     assert table.splitlines()[1].split("\t") == ["'=cmd|' /C calc'!A0", "-1.5", "-3.2", "'@SUM(1)", "a b c"]
-    table = tsv([{"quoted": '"=1+1"', "twice": '"" =1', "wide": "\uff1d1+1", "name": '"left"', "number": '"-3"', "of": "a=1"}])
-    assert table.splitlines()[1].split("\t") == ["'\"=1+1\"", "'\"\" =1", "'\uff1d1+1", '"left"', '"-3"', "a=1"]
+    table = tsv(
+        [{"quoted": '"=1+1"', "twice": '"" =1', "wide": "\uff1d1+1", "name": '"left"', "number": '"-3"', "of": "a=1"}]
+    )
+    assert table.splitlines()[1].split("\t") == ['\'"=1+1"', '\'"" =1', "'\uff1d1+1", '"left"', '"-3"', "a=1"]
 
 
 @pytest.mark.parametrize("source", ["/etc/image.nii.gz", "file:///etc/image.nii.gz", "../../elsewhere/image.nii.gz"])
@@ -186,6 +191,24 @@ class TestSliceTimes:
         assert np.abs(np.nanmedian(found / T1 - 1, axis=(0, 1))).max() < 0.01
         assert np.abs(np.nanmedian(B, axis=(0, 1)) - 1.9).max() < 0.02
         assert "slices have times of their own" in " ".join((*result.notes, *result.warnings))
+
+    def test_a_volume_excited_as_a_whole_is_not_shifted(self, tmp_path: Path) -> None:
+        self.write(tmp_path / "raw", SliceTiming=list(self.DELAYS), MRAcquisitionType="3D")
+        run = mapped(tmp_path / "raw", tmp_path / "out")
+        assert "the acquisition is three-dimensional" in " ".join((*run.results[0].notes, *run.results[0].warnings))
+
+    def test_slices_of_air_say_nothing_of_the_others(self) -> None:
+        """Slices along the first axis of a ball: the outer ones are empty, or nearly so."""
+        x, y, z = (np.indices((16, 20, 6)) - np.array([7.5, 9.5, 2.5]).reshape(3, 1, 1, 1)) / 20
+        ball, delays = np.sqrt(x**2 + y**2 + z**2) < 0.3, np.linspace(0, 600, 16)
+        T1, tau = np.full(ball.shape, 900.0) + 1000 * y, (50.0, 200.0, 500.0, 1100.0, 2500.0, 4500.0)
+        later = np.array(tau).reshape(-1, 1, 1, 1) + delays.reshape(-1, 1, 1)
+        S = ball * 1000 * (1 - 1.95 * np.exp(-later / T1) + 0.95 * np.exp(-9000 / T1))
+        noise = np.random.default_rng(1).normal(0, 8, (2, *S.shape))
+        series = rimap.WeightedSeries(np.hypot(S + noise[0], noise[1]), rimap.InversionRecovery(tau=tau, tr=9000.0))
+        maps = estimate_by_delay(rimap.NLLS(threads=1), series, SliceDelays(0, tuple(delays)), None)
+        assert np.nanmax(abs(maps["T1"][ball] / T1[ball] - 1)) < 0.15 and not any("rely" in w for w in maps.warnings)
+        assert (maps.status[~ball] == rimap.Status.NO_SIGNAL).mean() > 0.97
 
     def test_slices_with_an_inversion_each_are_not_shifted(self, tmp_path: Path) -> None:
         self.write(tmp_path / "raw", SliceTiming=list(self.DELAYS), ScanningSequence="SE")

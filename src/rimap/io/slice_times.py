@@ -19,6 +19,7 @@ from rimap.signals.settings import REPETITION_FIELDS
 _TIMING, _DIRECTION = "SliceTiming", "SliceEncodingDirection"
 #: rimap's own field: what is added to the time of the image in each slice, in s, whatever the sequence.
 _DELAYS = "SliceDelays"
+_ACQUISITION = "MRAcquisitionType"
 #: Where a sidecar says that a volume is read by echo-planar imaging, slice by slice.
 _SEQUENCE_FIELDS = (
     "ScanningSequence",
@@ -81,6 +82,8 @@ def slice_delays(
     field = next((f for f in (_DELAYS, _TIMING) if any(m.get(f) is not None for m in metadata)), None)
     if field is None:
         return None, []
+    if field == _TIMING and any(m.get(_ACQUISITION) == "3D" for m in metadata):
+        return None, [note(f"{field} of the sidecars was not used, because the acquisition is three-dimensional")]
     first: Any = metadata[0].get(field)
     values: list[Any] = [m.get(field) for m in metadata]
     if not all(isinstance(v, list) and v and all(_is_number(x) for x in v) for v in values):

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rimap.foreground import foreground
+from rimap.maps import Status
+
 if TYPE_CHECKING:
     from rimap.estimators import Estimator
     from rimap.io.slice_times import SliceDelays
@@ -16,13 +19,18 @@ if TYPE_CHECKING:
     from rimap.series import WeightedSeries
     from rimap.workflow.listener import Progress
 
+#: Slices are mapped if this share of them is foreground, and give warnings if they have this part of what the median slice has.
+_LEAST_SHARE, _SHARE_FOR_WARNINGS = 0.01, 0.5
+
 
 def estimate_by_delay(
     estimator: Estimator, series: WeightedSeries, delays: SliceDelays, progress: Progress | None
 ) -> ParameterMaps:
     """Return the maps of a series whose slices are read at different times after one preparation.
 
-    The field is smooth within slices of the same delay, but not between different delays.
+    The field is smooth within slices of the same delay, but not between different delays. Slices at the edge of the object hold little but air, of which an
+    estimate by itself knows neither the noise nor the field: no map is made of slices without foreground, and only slices with much of
+    it give warnings.
 
     Parameters
     ----------
@@ -30,16 +38,30 @@ def estimate_by_delay(
         The series with the times of the images. The times of a slice are later by its delay.
     """
     axis = min(delays.axis, len(series.shape) - 1)
-    groups = delays.groups()
+    groups = [(delay, planes, (slice(None),) * axis + (planes,)) for delay, planes in delays.groups()]
+    groups = [
+        (delay, planes, index)
+        for delay, planes, index in groups
+        if series.selected[index].any() and np.isfinite(series.images[(slice(None), *index)]).any()
+    ]
+    thing = foreground(series.images) & series.selected
+    size = {tuple(planes): int(thing[index].sum()) for _, planes, index in groups}
+    full = [
+        (d, planes, index) for d, planes, index in groups if size[tuple(planes)] >= _LEAST_SHARE * thing[index].size
+    ]
     parts: list[tuple[list[int], ParameterMaps]] = []
-    for n, (delay, planes) in enumerate(groups, 1):
-        index = (slice(None),) * axis + (planes,)
-        if not series.selected[index].any() or not np.isfinite(series.images[(slice(None), *index)]).any():
-            continue
+    for n, (delay, planes, index) in enumerate(full or groups, 1):
         parts.append((planes, estimator.estimate(_part(series, index, delay))))
         if progress:
-            progress(n, len(groups))
-    return _joined(series, parts, axis)
+            progress(n, len(full or groups))
+    parts.sort(key=lambda part: -size[tuple(part[0])])
+    enough = _SHARE_FOR_WARNINGS * float(np.median([size[tuple(planes)] for planes, _ in parts]))
+    told = [maps.warnings for planes, maps in parts if size[tuple(planes)] >= enough]
+    maps = _joined(series, parts, axis, told)
+    status = maps.status.copy()
+    for _, _, index in [group for group in groups if full and group not in full]:
+        status[index] = np.where(series.selected[index], int(Status.NO_SIGNAL), status[index])
+    return replace(maps, status=status)
 
 
 def _part(series: WeightedSeries, index: Any, delay: float) -> WeightedSeries:
@@ -59,10 +81,13 @@ def _part(series: WeightedSeries, index: Any, delay: float) -> WeightedSeries:
     )
 
 
-def _joined(series: WeightedSeries, parts: Sequence[tuple[list[int], ParameterMaps]], axis: int) -> ParameterMaps:
-    """Return the maps of all slices. A slice without voxels to map counts as outside the mask."""
-    from rimap.maps import Status
-
+def _joined(
+    series: WeightedSeries,
+    parts: Sequence[tuple[list[int], ParameterMaps]],
+    axis: int,
+    warnings: Sequence[Sequence[str]],
+) -> ParameterMaps:
+    """Return the maps of all slices, with these warnings. A slice without voxels to map counts as outside the mask."""
     first = parts[0][1]
 
     def whole(name: str, fill: float, dtype: Any = None) -> Any:
@@ -86,8 +111,8 @@ def _joined(series: WeightedSeries, parts: Sequence[tuple[list[int], ParameterMa
             sigma[here] = np.nan if own is None else own
         noise = type(noise)(sigma=sigma)
     told: dict[str, str] = {}
-    for _, maps in parts:
-        for text in maps.warnings:  # the figures in a warning differ between slices
+    for some in warnings:
+        for text in some:  # with other figures in each slice
             told.setdefault(re.sub(r"[\d.,]+", "#", text), text)
     return replace(
         first,
