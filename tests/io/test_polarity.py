@@ -12,7 +12,7 @@ import pytest
 import rimap
 from rimap.errors import InputError
 from rimap.io import find_series
-from rimap.io.polarity import looks_signed, phase_circle, refuse_reversed
+from rimap.io.polarity import circle_of_images, looks_signed, phase_circle, refuse_reversed
 from rimap.io.reading_options import Reading
 from rimap.workflow.read_series import read
 
@@ -166,6 +166,13 @@ def test_phase_without_its_magnitude_is_refused(tmp_path: Path, build: SimpleNam
         f.unlink()
     with pytest.raises(InputError, match="only part-phase"):
         read(tmp_path)
+
+
+def test_radians_that_were_unwrapped() -> None:
+    signed = np.array([-1.0, -1.0, 1.0]).reshape(3, 1, 1) * np.ones((3, 20, 20))
+    around = np.linspace(5, 9, 400).reshape(20, 20)
+    phase = around + np.where(signed < 0, np.pi, 0.0)
+    assert circle_of_images(abs(signed), phase, 2, (float(phase.min()), float(phase.max()))) == pytest.approx(2 * np.pi)
 
 
 @pytest.mark.parametrize(

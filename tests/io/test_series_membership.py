@@ -240,6 +240,26 @@ class TestBids:
         (note,) = find(tmp_path).notes
         assert note == "1 sidecar not used, whose image does not exist: 5_ti_2.json"
 
+    def test_half_of_a_pair_is_named(self, tmp_path: Path, build: SimpleNamespace) -> None:
+        build.irt1(tmp_path)
+        (tmp_path / "sub-01/anat/sub-01_inv-5_IRT1.img").write_bytes(b"\0" * 400)
+        assert "one of a pair .hdr and .img without the other: sub-01_inv-5_IRT1.img" in " ".join(find(tmp_path).notes)
+        (tmp_path / "alone").mkdir()
+        (tmp_path / "alone/ir.hdr").write_bytes(b"\0" * 348)
+        with pytest.raises(InputError, match=r"ir\.hdr is one of a pair"):
+            find(tmp_path / "alone")
+
+    def test_a_pointer_in_place_of_data_is_explained(self, tmp_path: Path, build: SimpleNamespace) -> None:
+        build.irt1(tmp_path)
+        image = tmp_path / "sub-01/anat/sub-01_inv-2_IRT1.nii.gz"
+        image.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+        with pytest.raises(InputError, match="git lfs pull"):
+            read(tmp_path)
+        image.unlink()
+        image.symlink_to("../.git/annex/objects/gone")
+        with pytest.raises(InputError, match="datalad get"):
+            open_nifti(image)
+
     def test_links_to_folders_that_do_not_exist_are_refused(self, tmp_path: Path, build: SimpleNamespace) -> None:
         build.irt1(tmp_path)
         (tmp_path / "sub-02").symlink_to(tmp_path / "gone")

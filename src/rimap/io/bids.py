@@ -165,6 +165,11 @@ def is_image(path: Path) -> bool:
     return name.endswith((".img", ".img.gz")) and pair_of(path)[0] is not None
 
 
+def is_half_of_pair(path: Path) -> bool:
+    """Tell whether a file is one of a pair .hdr and .img without the other."""
+    return path.name.lower().endswith(_PAIRS) and None in pair_of(path)
+
+
 def dataset_of(path: Path) -> Path | None:
     """Return the data set that a file of a subject lies in: the folder that holds its ``sub-`` folder."""
     name = BidsName.parse(path.name)
@@ -190,7 +195,7 @@ def nifti_files(
     unreadable
         Takes the folders that cannot be listed, and why.
     sidecars
-        Takes the JSON files that are found on the way.
+        Takes the JSON files that are found on the way, and files of a pair .hdr and .img that lack the other.
 
     Raises
     ------
@@ -209,7 +214,7 @@ def nifti_files(
                 continue
             if is_image(where / f):
                 yield where / f
-            elif sidecars is not None and f.endswith(".json"):
+            elif sidecars is not None and (f.endswith(".json") or is_half_of_pair(where / f)):
                 sidecars.append(where / f)
             elif unreadable is not None and _was_folder(where / f, subjects=wanted if where == folder else None):
                 unreadable.append((where / f, "it is a link to a folder that does not exist"))

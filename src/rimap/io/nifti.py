@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rimap.errors import InputError
 from rimap.io.bids import is_nifti, pair_of
 from rimap.io.nifti_header import check_header, check_size, only_fill
-from rimap.io.unreadable_formats import how_to_convert, refuse_device
+from rimap.io.unreadable_formats import how_to_convert, refuse_broken_link, refuse_device
 
 #: deflate cannot do better.
 _LARGEST_RATIO = 1032
@@ -66,6 +66,7 @@ def stamp(path: Path) -> Stamp:
     try:
         status = path.stat()
     except OSError as error:
+        refuse_broken_link(path)
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
     return Stamp(status.st_size, status.st_mtime_ns)
 
@@ -269,10 +270,7 @@ def open_nifti(path: Path) -> NiftiFile:
         If there is no such file, it is not NIfTI, its numbers are not real, or it is smaller than its header says.
     """
     if not path.exists():
-        if path.is_symlink():
-            raise InputError(
-                f"{path} is a link to a file that does not exist. Fetch its content, in a data set of git-annex with `datalad get`."
-            )
+        refuse_broken_link(path)
         raise InputError(f"{path}: there is no such file.")
     if not is_nifti(path):
         known = how_to_convert(path)

@@ -12,6 +12,8 @@ from rimap.errors import InputError
 
 #: Phase that stays below this is in turns or units of π (noise in air fills the circle).
 _LEAST_RADIANS = 1.1
+#: Phase between a full turn in radians and this may be radians that were unwrapped.
+_UNWRAPPED = 60.0
 #: What a full turn may be in scaled phase images: degrees, 12 bits, milliradians, 13 bits.
 _CIRCLES = (360.0, 4096.0, 2000 * math.pi, 8192.0)
 #: The mean of |cos| of phases that differ by nothing or half a turn exceeds this, and the share of those that are turned.
@@ -85,6 +87,9 @@ def circle_of_images(images: NDArray[Any], phase: NDArray[Any], reference: int, 
         If the range is not that of a phase.
     """
     usual = phase_circle(*limits)
+    if usual == _CIRCLES[0] and max(map(abs, limits)) < _UNWRAPPED:
+        # Degrees that differ by half a turn have a range of 180: these are radians that were unwrapped, or the same everywhere.
+        return 2 * math.pi if all(_two_signs(images, phase, reference, 2 * math.pi)) else usual
     if usual < 360 or _two_signs(images, phase, reference, usual)[0]:
         return usual
     for circle in _CIRCLES:

@@ -24,6 +24,7 @@ from rimap.io.bids import absolute, read_json
 from rimap.io.path_redaction import without_folders
 from rimap.io.provenance import to_json
 from rimap.io.series_files import SeriesFiles
+from rimap.io.unreadable_formats import refuse_broken_link
 from rimap.io.write_claims import check_claims
 
 FOLDER = ".rimap"
@@ -233,6 +234,7 @@ def _stamp(path: Path, start: Path) -> str:
     try:
         about = Path(path).stat()
     except OSError as error:
+        refuse_broken_link(Path(path))
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
     return f"{_name(path, start)} {about.st_size} {about.st_mtime_ns}"
 

@@ -11,6 +11,7 @@ from rimap.io.b1 import is_b1
 from rimap.io.bids import (
     BidsName,
     absolute,
+    is_half_of_pair,
     is_nifti,
     map_suffixes,
     model_of_suffix,
@@ -31,6 +32,7 @@ from rimap.io.unreadable_formats import how_to_convert, is_par, refuse_device
 
 #: Suffixes of images that are no images of a series, besides those of maps.
 _NO_IMAGES = ("mask", "dseg", "labels")
+_HALF = "one of a pair .hdr and .img without the other"
 
 
 def find_series(
@@ -276,6 +278,9 @@ def _without_image(sidecars: Sequence[Path], images: Sequence[Path], sequence: s
             known.setdefault((name.suffix, name.entities["sub"]), []).append((f, name))
     found: list[LeftOut] = []
     for path in sidecars:
+        if is_half_of_pair(path):
+            found.append((path, _HALF))
+            continue
         name = BidsName.parse(path.name)
         if (path.parent, path.stem) in stems:
             continue
@@ -316,6 +321,9 @@ def _nothing(folder: Path, root: Path, files: Sequence[Path]) -> InputError:
         known = next((text for e in sorted(entries) if e.is_file() and (text := how_to_convert(e))), "")
         if par is not None:
             known = f"Give the PAR file itself: {par}."
+        half = next((e for e in sorted(entries) if is_half_of_pair(e)), None)
+        if half is not None:
+            known = f"{half.name} is {_HALF}. Copy the other beside it."
         what = "holds no NIfTI file and no DICOM" if entries else "is empty"
         return InputError(f"{folder} {what}. {known or 'Give a BIDS folder, NIfTI files or a folder of DICOM.'}")
     from rimap.io.dicom_files import dicom_files

@@ -71,6 +71,20 @@ def is_par(path: Path) -> bool:
     return path.name.lower().endswith((".par", ".rec"))
 
 
+def refuse_broken_link(path: Path) -> None:
+    """Refuse a link to a file that does not exist.
+
+    Raises
+    ------
+    InputError
+        With what to do.
+    """
+    if path.is_symlink() and not path.exists():
+        raise InputError(
+            f"{path} is a link to a file that does not exist. Fetch its content, in a data set of git-annex with `datalad get`."
+        )
+
+
 def refuse_device(path: Path) -> None:
     """Refuse what is no regular file without opening it: reading a pipe or a device may never end.
 
