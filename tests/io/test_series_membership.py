@@ -128,6 +128,14 @@ class TestLooseFolders:
         assert len(found.series[0].images) == len(build.TI)
         assert "the same image as" in found.left_out[0][1]
 
+    def test_a_copy_explains_why_there_are_more_times_than_images(self, tmp_path: Path, build: SimpleNamespace) -> None:
+        files = [build.save(tmp_path / f"{n}.nii", image) for n, image in enumerate(build.recovery()[:3])]
+        shutil.copy(files[1], files[2])
+        with pytest.raises(
+            InputError, match=r"3 times, 2 images.* Note: 1 image left out, the same image as 1\.nii: 2\.nii"
+        ):
+            read(files, times_ms=(50, 400, 1100), sequence="ir")
+
     def test_repeats_are_kept(self, tmp_path: Path, build: SimpleNamespace) -> None:
         loose(tmp_path, build)
         meta = json.loads((tmp_path / "5_ti_2.json").read_text())
