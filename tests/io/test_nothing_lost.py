@@ -207,12 +207,13 @@ def test_a_second_run_is_told_of_the_first(raw: Path, tmp_path: Path, runs: Runs
     assert not list((out / ".rimap").glob("lock*"))
 
 
-def test_a_lock_without_flock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a file system that has no locks a file that is touched stands for one."""
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL])
+def test_a_lock_without_flock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """On a file system that has no locks, such as some NFS mounts, a file that is touched stands for one."""
     from rimap.io import run_lock
 
     def none(*args: Any) -> None:
-        raise OSError(errno.ENOSYS, "Function not implemented")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(run_lock.fcntl, "flock", none)
     out = tmp_path / "out"
