@@ -26,6 +26,8 @@ _DECAYED = 0.15
 _MOST_SHARED = 0.9
 #: Residuals count up to so many times their robust standard deviation.
 _CLIP = 3.0
+#: Noise is said to be less than the residuals if voxels far apart share this part of their power.
+_SHARED = 0.15
 #: So many pairs of neighbours tell a correlation.
 _PAIRS = 400
 #: Median absolute value of a standard normal variable.
@@ -42,6 +44,8 @@ class NoiseCorrelation:
     """
 
     axes: tuple[tuple[float, ...], ...]
+    #: The share of the residuals' power that voxels far apart have in common: an error of the model, which σ contains.
+    shared: float = 0.0
 
     @property
     def is_white(self) -> bool:
@@ -79,14 +83,25 @@ class NoiseCorrelation:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know of it."""
+        misfit = (
+            ()
+            if self.shared < _SHARED
+            else (
+                note(
+                    f"Voxels {LAGS + 1} to {FAR} voxels apart share {100 * self.shared:.0f} % of the power of the residuals, which noise does not: "
+                    "it is a misfit of the model. σ and the standard deviations contain it, so that repeated scans may differ by less."
+                ),
+            )
+        )
         if self.is_white:
-            return ()
+            return misfit
         near, factors = (" × ".join(f"{x:.2f}" for x in values) for values in (self.neighbours, self.factors))
         return (
             note(
                 f"The noise of adjacent voxels is correlated ({near} along the axes), as in images that are interpolated (zero-filled) by "
                 f"{factors}: {self.voxels:.1f} voxels share one independent value."
             ),
+            *misfit,
         )
 
     def coloured(self, white: Floats, axes: Sequence[int]) -> Floats:
@@ -129,11 +144,15 @@ def correlation_of(residuals: NDArray[Any], good: NDArray[np.bool_], freedom: fl
     sizes = np.abs(r).reshape(-1)
     limit = np.float32(_CLIP * float(np.median(sizes if good.all() else np.compress(good.reshape(-1), sizes))) / _MAD)
     r = np.minimum(np.maximum(r, -limit), limit)
-    return NoiseCorrelation(tuple(_along(r, good, axis, freedom) for axis in range(axes)))
+    found = [_along(r, good, axis, freedom) for axis in range(axes)]
+    far = [shared for _, shared in found if np.isfinite(shared)]
+    return NoiseCorrelation(tuple(of_noise for of_noise, _ in found), max(0.0, min(far, default=0.0)))
 
 
-def _along(r: NDArray[np.float32], good: NDArray[np.bool_], axis: int, freedom: float) -> tuple[float, ...]:
-    """Return the correlations along a spatial axis, () if there are none."""
+def _along(
+    r: NDArray[np.float32], good: NDArray[np.bool_], axis: int, freedom: float
+) -> tuple[tuple[float, ...], float]:
+    """Return the correlations of noise along a spatial axis, () if there are none, and the mean correlation far apart, NaN if unknown."""
     n, everywhere = good.shape[axis + 1], bool(good.all())
 
     def covariance(lag: int) -> tuple[float, float]:
@@ -145,16 +164,17 @@ def _along(r: NDArray[np.float32], good: NDArray[np.bool_], axis: int, freedom: 
 
     power = covariance(0)[0]
     if n < 2 or not power > 0:
-        return ()
+        return (), float("nan")
     found = [covariance(lag) for lag in range(1, min(FAR, n - 1) + 1)]
     if found[0][1] < _PAIRS:
-        return ()
+        return (), float("nan")
     c = np.array([value / power for value, pairs in found if pairs >= _PAIRS / 2])
     error = 1 / float(np.sqrt(found[0][1] * max(freedom, 1.0)))
+    shared = float(c[LAGS:].mean()) if len(c) == FAR else float("nan")
     of_noise = _without_errors(c) if len(c) == FAR else np.empty(0)
     if not len(of_noise) or not of_noise[0] >= max(_LEAST, _SURE * error):
-        return ()
-    return tuple(round(float(value), 4) for value in np.clip(of_noise, -0.99, 0.99))
+        return (), shared
+    return tuple(round(float(value), 4) for value in np.clip(of_noise, -0.99, 0.99)), shared
 
 
 def _without_errors(c: Floats) -> Floats:
