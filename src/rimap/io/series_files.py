@@ -241,8 +241,8 @@ class SeriesFiles:
             values |= settings_from_user(typed, sum(counts), model, self.label)
         except InputError as error:
             unused = [str(text) for text in self.notes if " left out" in text]  # which explains why the numbers differ
-            more = f" and {len(unused) - 2} more" if len(unused) > 2 else ""
-            raise InputError(f"{error} Note: {'; '.join(unused[:2])}{more}." if unused else str(error)) from None
+            others = f" and {len(unused) - 2} more" if len(unused) > 2 else ""
+            raise InputError(f"{error} Note: {'; '.join(unused[:2])}{others}." if unused else str(error)) from None
         for name in typed:
             setting = settings_of(model)[name]
             if setting.per_image is not False and len(values[name]) > 1:
