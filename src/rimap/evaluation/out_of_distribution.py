@@ -39,9 +39,9 @@ class Case:
     lesion
         T1 of discs in white matter, ms.
     sigma_span
-        Greatest over least σ, growing over the slice; `told`: the estimator gets the map of σ, else its median.
+        Greatest over least σ, growing over the slice; `known`: the estimator gets the map of σ, else its median.
     rician
-        SNR of Rician noise; the estimator assumes Gaussian noise unless `told`.
+        SNR of Rician noise; the estimator assumes Gaussian noise unless `known`.
     moved
         Voxels by which the second half of the images is shifted.
     B
@@ -51,7 +51,7 @@ class Case:
     lesion: float | None = None
     sigma_span: float | None = None
     rician: float | None = None
-    told: bool = False
+    known: bool = False
     moved: int = 0
     B: float | None = None
 
@@ -62,11 +62,11 @@ CASES = {
     "lesion of 250 ms": Case(lesion=250.0),
     "lesion of 2500 ms": Case(lesion=2500.0),
     "lesion of 4500 ms": Case(lesion=4500.0),
-    "σ varies ×5, not told": Case(sigma_span=5.0),
-    "σ varies ×5, told": Case(sigma_span=5.0, told=True),
-    "Rician, SNR 3, not told": Case(rician=3.0),
-    "Rician, SNR 3, told": Case(rician=3.0, told=True),
-    "Rician, SNR 10, not told": Case(rician=10.0),
+    "σ varies ×5, unknown": Case(sigma_span=5.0),
+    "σ varies ×5, known": Case(sigma_span=5.0, known=True),
+    "Rician, SNR 3, unknown": Case(rician=3.0),
+    "Rician, SNR 3, known": Case(rician=3.0, known=True),
+    "Rician, SNR 10, unknown": Case(rician=10.0),
     "motion of a voxel": Case(moved=1),
     "B = 1.0": Case(B=1.0),
     "B = 1.3": Case(B=1.3),
@@ -207,10 +207,10 @@ def _series(
         ramp = np.geomspace(case.sigma_span**-0.5, case.sigma_span**0.5, mask.shape[0])
         sigma = float(noise.sigma) * np.repeat(ramp[:, None], mask.shape[1], axis=1)
         noise = Gaussian(sigma=sigma)
-        assumed = noise if case.told else Gaussian(sigma=float(np.median(sigma[mask])))
+        assumed = noise if case.known else Gaussian(sigma=float(np.median(sigma[mask])))
     if case.rician is not None:
         noise = Rician(sigma=at_snr(case.rician).sigma)
-        assumed = noise if case.told else Gaussian(sigma=noise.sigma)
+        assumed = noise if case.known else Gaussian(sigma=noise.sigma)
     series = simulate_series(kappa, model, noise, rng, mask=mask)
     if case.moved:
         half = model.n_images // 2
