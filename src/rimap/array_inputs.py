@@ -46,11 +46,11 @@ def images_and_affine(images: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
         return np.moveaxis(_data(images, 4), -1, 0), _affine(images)
     if not isinstance(images, (list, tuple)):
         return to_numpy(images), None
-    affines = [_affine(x) for x in images if is_nibabel(x)]
-    volumes = [_data(x, 3) if is_nibabel(x) else to_numpy(x) for x in images]
-    if len(shapes := {v.shape for v in volumes}) > 1:
+    affines = [_affine(image) for image in images if is_nibabel(image)]
+    volumes = [_data(image, 3) if is_nibabel(image) else to_numpy(image) for image in images]
+    if len(shapes := {volume.shape for volume in volumes}) > 1:
         raise InputError(f"the images of a list must have one shape; {' and '.join(map(str, sorted(shapes)))} came.")
-    if any(abs(a - affines[0]).max() > _SAME_MM for a in affines):
+    if any(abs(affine - affines[0]).max() > _SAME_MM for affine in affines):
         raise InputError("the images of a list lie in different places (affines). Resample them to one grid.")
     return np.stack(volumes) if volumes else np.empty(0), affines[0] if affines else None
 

@@ -36,7 +36,7 @@ def to_numpy(x: Any) -> NDArray[Any]:
 
 def namespace(*arrays: Any) -> Any:
     """Return the array namespace of the inputs: torch if any is a tensor, else NumPy."""
-    tensors = [x for x in arrays if is_torch(x)]
+    tensors = [array for array in arrays if is_torch(array)]
     return array_api_compat.array_namespace(*tensors) if tensors else array_api_compat.array_namespace(np.empty(0))
 
 
@@ -92,14 +92,14 @@ def derivative(function: Callable[..., Array], at: Mapping[str, Array], name: st
         torch = sys.modules["torch"]
         with torch.enable_grad():  # ∂(vᵀg)/∂x is linear in v: its derivative in v is ∂g/∂x
             x = x.detach().requires_grad_()
-            value = function(**{**{k: v.detach() for k, v in at.items()}, name: x})
+            value = function(**{**{key: value.detach() for key, value in at.items()}, name: x})
             v = torch.zeros_like(value).requires_grad_()
             (backward,) = torch.autograd.grad(value, x, v, create_graph=True)
             (slope,) = torch.autograd.grad(backward, v, torch.ones_like(x))
         return slope
     x = np.asarray(x)
     step = _COMPLEX_STEP * max(float(np.max(np.abs(x), initial=0.0, where=np.isfinite(x))), 1.0)
-    moved = function(**{**{k: np.asarray(v) for k, v in at.items()}, name: x + 1j * step})
+    moved = function(**{**{key: np.asarray(value) for key, value in at.items()}, name: x + 1j * step})
     return np.asarray(moved.imag / step, dtype=x.dtype)
 
 

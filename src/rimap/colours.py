@@ -40,7 +40,7 @@ def _table(name: str) -> NDArray[np.uint8]:
     else:
         spec = importlib.util.find_spec("cmcrameri")
         folders = (spec.submodule_search_locations if spec else None) or []
-        table = np.loadtxt(next(Path(f, "cmaps", f"{name}.txt") for f in folders))
+        table = np.loadtxt(next(Path(folder, "cmaps", f"{name}.txt") for folder in folders))
     return np.asarray(np.round(table * 255), dtype=np.uint8)
 
 
@@ -105,7 +105,7 @@ def ticks(low: float, high: float, n: int = 5) -> list[float]:
     """
     step = _round_step(high - low, n)
     first = np.ceil(low / step - 1e-9)
-    return [float(step * k) + 0.0 for k in range(int(first), int(np.floor(high / step + 1e-9)) + 1)]
+    return [float(step * index) + 0.0 for index in range(int(first), int(np.floor(high / step + 1e-9)) + 1)]
 
 
 def _round_step(span: float, n: int) -> float:

@@ -95,7 +95,7 @@ class NoiseCorrelation:
         )
         if self.is_white:
             return misfit
-        near, factors = (" × ".join(f"{x:.2f}" for x in values) for values in (self.neighbours, self.factors))
+        near, factors = (" × ".join(f"{value:.2f}" for value in values) for values in (self.neighbours, self.factors))
         return (
             note(
                 f"The noise of adjacent voxels is correlated ({near} along the axes), as in images that are interpolated (zero-filled) by "
@@ -207,7 +207,9 @@ def _without_errors(c: Floats) -> Floats:
 def _designs() -> tuple[Floats, Floats]:
     """Return for each factor what noise and an error contribute at each lag (F, lags, 3), and the least-squares solutions (F, 3, lags)."""
     factors, lags = np.geomspace(1.05, 3.5, 400), np.arange(1, FAR + 1)
-    designs = np.stack([np.stack([np.sinc(lags / f), np.ones(FAR), -((lags / FAR) ** 2)], 1) for f in factors])
+    designs = np.stack(
+        [np.stack([np.sinc(lags / factor), np.ones(FAR), -((lags / FAR) ** 2)], 1) for factor in factors]
+    )
     return designs, np.linalg.pinv(designs)
 
 

@@ -23,9 +23,9 @@ def derived_map(model: SignalModel, what: Derived, kappa: NDArray[Any]) -> NDArr
 
 def depends_on(model: SignalModel, what: Derived) -> list[str]:
     """Return the parameters that are estimated and that a derived map depends on, by name."""
-    start = [p.start if p.start is not None else 1.0 for p in model.parameters]
+    start = [parameter.start if parameter.start is not None else 1.0 for parameter in model.parameters]
     slopes = _slopes(model, what, np.array(start, dtype=float))
-    return [p.name for q, p in enumerate(model.parameters) if slopes[q] != 0 and not p.given]
+    return [parameter.name for q, parameter in enumerate(model.parameters) if slopes[q] != 0 and not parameter.given]
 
 
 def derived_sd(
@@ -57,7 +57,7 @@ def derived_sd(
     if second is None:
         if variances is None or len(matters) > 1:
             return unknown
-        second = {(q, q): variances[q] for q in matters}
+        second = {(matter, matter): variances[matter] for matter in matters}
     with np.errstate(invalid="ignore"):
         variance = 0 * derived_map(model, what, kappa).astype(float)  # NaN where the map is
         for i, j in itertools.combinations_with_replacement(matters, 2):

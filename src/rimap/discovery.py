@@ -50,7 +50,12 @@ def class_of(module: str, base: type[T], name: str) -> type[T] | None:
 
 def _concrete(modules: Iterable[ModuleType], base: type[T]) -> dict[str, type[T]]:
     """Return the concrete subclasses of `base` that modules define, by their `name`."""
-    own = [c for m in modules for c in vars(m).values() if isinstance(c, type) and c.__module__ == m.__name__]
+    own = [
+        c
+        for module in modules
+        for c in vars(module).values()
+        if isinstance(c, type) and c.__module__ == module.__name__
+    ]
     return {
         c.name: c  # type: ignore[attr-defined]
         for c in own
@@ -87,7 +92,7 @@ def _plugins(
         if len(claims) == 1:
             yield name, next(iter(claims))
         for entry in claims.values() if len(claims) > 1 else ():
-            others = " and ".join(_words(e) for e in claims.values() if e is not entry)
+            others = " and ".join(_words(claim) for claim in claims.values() if claim is not entry)
             _skip(entry, f"{others} has the same name {name!r}. Uninstall one of them.")
 
 

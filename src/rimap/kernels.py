@@ -139,8 +139,10 @@ def _usable(folder: Path) -> Path:
 def _remove_old(base: Path) -> None:
     """Remove all but the newest folders, and what is long unused. A process that still uses one compiles again and goes on."""
     with contextlib.suppress(OSError):
-        folders = [f for f in base.iterdir() if _FOLDER.fullmatch(f.name) and f.is_dir() and not f.is_symlink()]
-        age = {f: time.time() - f.stat().st_mtime for f in folders}
+        folders = [
+            path for path in base.iterdir() if _FOLDER.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+        ]
+        age = {folder: time.time() - folder.stat().st_mtime for folder in folders}
         for place, folder in enumerate(sorted(folders, key=age.__getitem__)):
             too_many = place > _KEPT_FOLDERS and age[folder] > _KEPT_HOURS * 3600
             if too_many or age[folder] > _KEPT_DAYS * 86400:

@@ -31,7 +31,7 @@ def training(seen: Mapping[str, Any], model: SignalModel) -> dict[str, Any]:
     """Return what a network has seen in training, with the range of each setting and parameter by name."""
     if "parameters" in seen:
         return dict(seen)
-    optional = [s.name for s in model.settings.values() if not s.required]
+    optional = [setting.name for setting in model.settings.values() if not setting.required]
     parameters = {model.time.name: seen["T_ms"]}
     if model.field is not None:
         parameters[model.field.name] = seen["B"]

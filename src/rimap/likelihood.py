@@ -231,8 +231,8 @@ def cramer_rao_covariance(
     held
         Names of the parameters that are known; those that the model takes as given if left out.
     """
-    known = {p.name for p in model.parameters if p.given} if held is None else set(held)
-    free = [q for q, p in enumerate(model.parameters) if p.name not in known]
+    known = {parameter.name for parameter in model.parameters if parameter.given} if held is None else set(held)
+    free = [q for q, parameter in enumerate(model.parameters) if parameter.name not in known]
     F = np.asarray(fisher_information(model, noise, kappa), dtype=float)
     out = np.full(F.shape, np.nan)
     F = np.moveaxis(F[np.ix_(free, free)], (0, 1), (-2, -1))

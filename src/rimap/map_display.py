@@ -126,4 +126,6 @@ def values_of(q: Quantity, model: SignalModel, maps: Mapping[str, NDArray[Any]])
     if q.name in maps or isinstance(q, Parameter):
         return np.asarray(maps[q.name])
     with np.errstate(all="ignore"):
-        return np.asarray(q.formula(model, {p.name: maps[p.name] for p in model.parameters}), dtype=float)
+        return np.asarray(
+            q.formula(model, {parameter.name: maps[parameter.name] for parameter in model.parameters}), dtype=float
+        )

@@ -72,7 +72,7 @@ class _Named(Mapping[str, NDArray[Any]]):
         self._model, self._values, self._derived = model, values, derived
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        names = [p.name for p in self._model.parameters]
+        names = [parameter.name for parameter in self._model.parameters]
         if name in names:
             return np.asarray(self._values[names.index(name)])
         for d in self._model.derived:
@@ -84,7 +84,7 @@ class _Named(Mapping[str, NDArray[Any]]):
         return name in list(self)  # without making the map
 
     def __iter__(self) -> Iterator[str]:
-        yield from (p.name for p in self._model.parameters)
+        yield from (parameter.name for parameter in self._model.parameters)
         yield from (d.name for d in self._model.derived)
 
     def __len__(self) -> int:
@@ -231,7 +231,7 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
     def count(self) -> dict[Status, int]:
         """Return the number of voxels of each status that occurs."""
         values, counts = np.unique(self.status, return_counts=True)
-        return {Status(int(v)): int(c) for v, c in zip(values, counts)}
+        return {Status(int(value)): int(count) for value, count in zip(values, counts)}
 
     @property
     def described(self) -> Region:
@@ -245,8 +245,8 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
         estimated = np.isfinite(self.kappa).all(0)
         at, power = np.flatnonzero(estimated), np.zeros(estimated.size)
         kappa = self.kappa.reshape(len(self.kappa), -1)
-        for i in range(0, len(at), _AT_ONCE):
-            some = at[i : i + _AT_ONCE]
+        for index in range(0, len(at), _AT_ONCE):
+            some = at[index : index + _AT_ONCE]
             power[some] = np.square(self.model.signal(np.asarray(kappa[:, some], float))).mean(0)
         if self.residual is not None:
             power += np.nan_to_num(np.square(self.residual, dtype=float)).reshape(-1)
@@ -290,7 +290,7 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
         return rows
 
     def _counts(self) -> str:
-        return ", ".join(f"{s.name.lower().replace('_', ' ')} {n:,}" for s, n in self.count().items())
+        return ", ".join(f"{s.name.lower().replace('_', ' ')} {value:,}" for s, value in self.count().items())
 
     def __repr__(self) -> str:
         """Return a line for people: medians with units, and how many voxels have which status."""
@@ -307,8 +307,8 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
             view = view_of(self.affine, shown, limit=3)
             scale = notebook_card.Scale(self.window(q.name), palette_of(q), logarithmic=is_relaxation(q))
             pictures = [
-                notebook_card.picture(values, view, k, scale, f"{label}, slice {slice_number(k)}", bar=True)
-                for k in view.slices
+                notebook_card.picture(values, view, slice_, scale, f"{label}, slice {slice_number(slice_)}", bar=True)
+                for slice_ in view.slices
             ]
         rows = [("", "median", "quartiles", "median SD"), *self._rows()]
         noise = [] if self.noise is None else [f"{noise_words(self.noise)} ({self.sigma_source})"]
@@ -323,7 +323,7 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
 
 
 def by_words(sizes: Sequence[float]) -> str:
-    return " × ".join(f"{s:.3g}" if isinstance(s, float) else str(s) for s in sizes)
+    return " × ".join(f"{size:.3g}" if isinstance(size, float) else str(size) for size in sizes)
 
 
 def noise_words(noise: Noise) -> str:

@@ -68,7 +68,7 @@ def card(
     parts = [f'<div style="font-family:sans-serif;font-size:13px;line-height:1.4"><b>{e(title)}</b> {e(about)}']
     if pictures:
         parts.append('<div style="display:flex;gap:10px;flex-wrap:wrap;margin:6px 0;align-items:flex-end">')
-        parts += [_figure(p) for p in pictures]
+        parts += [_figure(picture) for picture in pictures]
         parts.append("</div>")
     if rows:
         head, *body = rows

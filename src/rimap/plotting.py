@@ -92,19 +92,19 @@ def plot(
     axes = figure.subplots(len(rows), n, squeeze=False)
     for line, (label, values, (low, high), log, palette) in zip(axes, rows):
         colormap = mpl.colors.ListedColormap(colours.palette(palette) / 255)
-        for ax, k in zip(line, view.slices):
-            entries = colours.indices(view.picture(values, k), low, high, logarithmic=log)
+        for ax, slice_ in zip(line, view.slices):
+            entries = colours.indices(view.picture(values, slice_), low, high, logarithmic=log)
             rows_, columns = entries.shape
             drawn = ax.imshow(
                 entries, cmap=colormap, vmin=0, vmax=255, interpolation="nearest", aspect=columns / rows_ / view.aspect
             )
             ax.set(xticks=[], yticks=[])
             if maps.status.ndim == 3 and maps.status.shape[view.plane.axes[2]] > 1:
-                ax.set_xlabel(f"slice {slice_number(k)}", fontsize=8)
+                ax.set_xlabel(f"slice {slice_number(slice_)}", fontsize=8)
         marks = colours.ticks(low, high)
         places = colours.indices(marks, low, high, logarithmic=log)
         bar = figure.colorbar(drawn, ax=list(line), label=label, pad=0.02)
-        bar.set_ticks([float(x) for x in places], labels=[f"{t:g}" for t in marks])
+        bar.set_ticks([float(place) for place in places], labels=[f"{mark:g}" for mark in marks])
         bar.ax.set_ylim(1, 255)
     left = view.plane.letters[0]
     if left:

@@ -79,7 +79,7 @@ class WeightedSeries:
         X = images.shape[1:]
         mask, told = _checked_mask(self.mask, images, affine)
         noise = None if self.noise is None else _checked_noise(self.noise, self.model, affine, X)
-        given = MappingProxyType({k: _given(self.model, k, v, affine, X) for k, v in self.given.items()})
+        given = MappingProxyType({key: _given(self.model, key, value, affine, X) for key, value in self.given.items()})
         checked = {"images": images, "mask": mask, "affine": affine, "noise": noise, "given": given}
         for name, value in (checked | {"notes": (*self.notes, *told)}).items():
             object.__setattr__(self, name, value)
@@ -108,7 +108,11 @@ class WeightedSeries:
     @property
     def held(self) -> dict[str, float | NDArray[np.float64]]:
         """What is known, by name of the parameter: the given maps and numbers, and the default of what a model takes as given."""
-        known = {p.name: p.start for p in self.model.parameters if p.given and p.start is not None}
+        known = {
+            parameter.name: parameter.start
+            for parameter in self.model.parameters
+            if parameter.given and parameter.start is not None
+        }
         return known | dict(self.given)
 
     @property

@@ -149,8 +149,8 @@ def view_of(
     for axis, flip in ((right, plane.flips[0]), (down, plane.flips[1])):
         n, (low, high) = shown.shape[axis], extent(shown, axis)
         crops.append(slice(n - high, n - low) if flip else slice(low, high))
-    width, height = ((c.stop - c.start) * size[a] for c, a in zip(crops, plane.axes))
-    return View(plane, tuple(int(k) for k in slices), (crops[0], crops[1]), float(width / height))
+    width, height = ((crop.stop - crop.start) * size[axis] for crop, axis in zip(crops, plane.axes))
+    return View(plane, tuple(int(slice_) for slice_ in slices), (crops[0], crops[1]), float(width / height))
 
 
 def extent(shown: NDArray[np.bool_], axis: int) -> tuple[int, int]:

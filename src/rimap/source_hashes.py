@@ -96,7 +96,7 @@ def _imported(text: str, importer: Path, root: Path) -> Iterator[Path]:
         else:
             continue
         names = re.findall(r"\w+", in_parentheses or on_the_line)
-        for path in (folder, *(folder / n for n in names)):
+        for path in (folder, *(folder / name for name in names)):
             yield from (path.with_suffix(".py"), path / "__init__.py")
 
 

@@ -61,7 +61,7 @@ def _root(
 
 def verbs() -> list[str]:
     """Return the verbs, `map` first: the modules of this folder without a leading underscore."""
-    names = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
+    names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
     return sorted(names, key=lambda name: (name != "map", name))
 
 

@@ -56,7 +56,7 @@ def write_demo(folder: Path, seed: int = 0) -> Demo:
     affine[2, 2] *= SLICES.step
     rng = np.random.default_rng(seed)
     kappa = simulate_subject(labels, MODEL, rng)
-    kappa[[MODEL.index(p.name) for p in MODEL.amplitudes]] *= SCALE
+    kappa[[MODEL.index(amplitude.name) for amplitude in MODEL.amplitudes]] *= SCALE
     series = simulate_series(kappa, MODEL, Rician(SIGMA * SCALE), rng, affine=affine)
     regions = np.where(brain_mask(labels), labels, 0).astype(np.uint8)
 

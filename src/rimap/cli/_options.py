@@ -129,10 +129,10 @@ def numbers(text: str | None, option: str, unit: str = " in ms") -> tuple[float,
     if not words:
         raise InputError(f"{option}: expected numbers{unit}{example}, got none.")
     try:
-        values = tuple(float(w) for w in words)
+        values = tuple(float(word) for word in words)
     except ValueError:
         raise InputError(f"{option}: expected numbers{unit}{example}, got {text!r}.") from None
-    if not all(math.isfinite(v) for v in values):
+    if not all(math.isfinite(value) for value in values):
         raise InputError(f"{option}: expected finite numbers{unit}, got {text!r}.")
     return values
 
@@ -216,7 +216,7 @@ def _number_or(other: Callable[[str], T], text: str) -> float | T:
 
 
 def _words(text: str) -> list[str]:
-    return [w for w in re.split(r"[,;\s]+", text.strip()) if w]
+    return [part for part in re.split(r"[,;\s]+", text.strip()) if part]
 
 
 def smoothness(text: str | None) -> dict[str, float | None]:
@@ -241,7 +241,7 @@ def given(**options: Any) -> dict[str, Any]:
     >>> given(network="t1", sd_draws=None)
     {'network': 't1'}
     """
-    return {k: v for k, v in options.items() if v is not None}
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def labels(values: Iterable[str] | None, prefix: str) -> tuple[str, ...]:
@@ -250,8 +250,8 @@ def labels(values: Iterable[str] | None, prefix: str) -> tuple[str, ...]:
     >>> labels(["sub-01", "02,03"], "sub-")
     ('01', '02', '03')
     """
-    words = [w for v in values or () for w in re.split(r"[,\s]+", v.strip()) if w]
-    return tuple(w.removeprefix(prefix) for w in words)
+    words = [part for v in values or () for part in re.split(r"[,\s]+", v.strip()) if part]
+    return tuple(word.removeprefix(prefix) for word in words)
 
 
 def sigma_or_file(text: str | None) -> float | Path | None:

@@ -207,7 +207,7 @@ def _conclude(failures: Sequence[Failure], n: int, table: Path | None = None) ->
         return
     console.show(summary.of_failures(failures), error=True)
     text = summary.conclusion(failures, n, table)
-    if any(f.bug for f in failures):
+    if any(failure.bug for failure in failures):
         print(f"rimap: {text} Please report the bugs: they are in rimap, not in your data.", file=sys.stderr)
         raise typer.Exit(1)
     raise InputError(text)

@@ -186,7 +186,7 @@ def _range(text: str) -> tuple[float, float]:
 
     words = text.replace("–", "-").replace(",", "-").replace(" ", "").split("-")
     try:
-        values = [float(w) for w in words]
+        values = [float(word) for word in words]
     except ValueError:
         values = []
     if len(values) not in (1, 2):

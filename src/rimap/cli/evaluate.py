@@ -80,8 +80,8 @@ def command(
 
     found = experiments()
     if experiment.strip().lower() == "list":
-        for name, e in found.items():
-            print(f"{name:<20} {e.title} ({e.paper})")
+        for name, value in found.items():
+            print(f"{name:<20} {value.title} ({value.paper})")
         return
     if out is None:
         raise InputError("-o OUT: expected a folder for the results, got none.")
@@ -98,7 +98,7 @@ def command(
         if not path.exists():
             raise InputError(f"{path}: expected an existing file or folder, got none.")
     options = {
-        "estimators": tuple(s.strip() for s in (estimators or "").split(",") if s.strip()),
+        "estimators": tuple(part.strip() for part in (estimators or "").split(",") if part.strip()),
         "quick": quick, "seed": seed, "data": data, "repeats": repeats, "scans": given, "lines": lines,
         "noise_level": noise_level, "threads": threads if threads or workers == 1 else 1,
         "sequence": sequence, "mask": mask,

@@ -74,7 +74,7 @@ def _check(name: str) -> None:
         raise InputError(f"--check: expected one of {', '.join(sorted(sequences))}, got {name!r}.")
     broken = 0
     for label, model in example_models(sequences[name]).items():
-        settings = ", ".join(_values(s, getattr(model, s.name)) for s in model.settings.values())
+        settings = ", ".join(_values(setting, getattr(model, setting.name)) for setting in model.settings.values())
         print(f"{model.title} ({name}){f', {label}' if label else ''}: {settings}")
         for outcome in signal_model_outcomes(model):
             mark = "FAILS" if outcome.failure else "–" if outcome.skipped else "holds"
@@ -104,7 +104,9 @@ def _sequence(model: type[SignalModel]) -> str:
 
     axis, parameters = (
         axis_of(model),
-        ", ".join(map(shown_name, [*(p.name for p in model.parameters), *(d.name for d in model.derived)])),
+        ", ".join(
+            map(shown_name, [*(parameter.name for parameter in model.parameters), *(d.name for d in model.derived)])
+        ),
     )
     bids = f"; BIDS {model.bids_suffix}" * bool(model.bids_suffix) + f", {axis.title} from {axis.bids[0]}" * bool(
         axis.bids
@@ -114,7 +116,7 @@ def _sequence(model: type[SignalModel]) -> str:
 
 def _time(model: type[SignalModel]) -> str:
     """Return the name of the relaxation time."""
-    return next(p.name for p in model.parameters if p.role == "time")
+    return next(parameter.name for parameter in model.parameters if parameter.role == "time")
 
 
 def _defaults(sequences: Mapping[str, type[SignalModel]]) -> dict[str, str]:
@@ -157,8 +159,8 @@ def _figures(figures: Mapping[str, float], kind: str, T: str) -> str:
     words = dict(_IN_WORDS)
     if kind != "rim":
         del words["start_error_pct"]  # it has no steps
-    validation = [f"{text} {figures[k]:.2g} %" for k, text in words.items() if k in figures]
-    others = [f"{k} {v:g}" for k, v in figures.items() if k not in (*_IN_WORDS, "validation_loss")]
+    validation = [f"{text} {figures[key]:.2g} %" for key, text in words.items() if key in figures]
+    others = [f"{key} {value:g}" for key, value in figures.items() if key not in (*_IN_WORDS, "validation_loss")]
     return "; ".join(
         x for x in (f"{T} in validation: " * bool(validation) + ", ".join(validation), ", ".join(others)) if x
     )

@@ -144,9 +144,9 @@ def _patches(recipe: PatchRecipe, anatomies: tuple[Anatomy, ...], n: int) -> byt
     batch = simulate_batch(recipe, anatomies, 0, n)
     settings = {name: getattr(batch.model, name) for name in batch.model.settings}
     more: dict[str, Any] = {
-        f"setting_{name}": np.asarray([] if v is None else v, float) for name, v in settings.items()
+        f"setting_{name}": np.asarray([] if value is None else value, float) for name, value in settings.items()
     }
-    more |= {f"given_{name}": v for name, v in batch.known.items()}
+    more |= {f"given_{name}": value for name, value in batch.known.items()}
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -157,7 +157,7 @@ def _patches(recipe: PatchRecipe, anatomies: tuple[Anatomy, ...], n: int) -> byt
         structures=batch.structures,
         times_ms=batch.model.times,
         **more,
-        parameters=np.array([p.name for p in batch.model.parameters]),
+        parameters=np.array([parameter.name for parameter in batch.model.parameters]),
         recipe=np.array(json.dumps(recipe.as_dict())),
     )
     return buffer.getvalue()

@@ -58,10 +58,10 @@ def constrained(
         For a parameter that the model does not have or that the series gives already, and for bounds of an amplitude: the signal
         is linear in it.
     """
-    for p in series.model.amplitudes:
-        if p.name in bounds:
+    for amplitude in series.model.amplitudes:
+        if amplitude.name in bounds:
             others = " or ".join(q.name for q in series.model.nonlinear)
-            raise InputError(f"bounds: expected {others}, got {p.name!r}, which is an amplitude.")
+            raise InputError(f"bounds: expected {others}, got {amplitude.name!r}, which is an amplitude.")
     for name in fixed:
         if name in series.given:
             raise InputError(f"fixed: {name} is given with the series already. Leave one of the two out.")
@@ -72,22 +72,22 @@ def constrained(
 
 def settings_of_options(estimator: Any) -> dict[str, Any]:
     """Return the options of an estimator (a dataclass) for sidecars and reports: maps are named, not copied."""
-    found = {f.name: getattr(estimator, f.name) for f in fields(estimator)}
+    found = {field.name: getattr(estimator, field.name) for field in fields(estimator)}
     for name in ("fixed", "bounds"):
         if not found.get(name):
             found.pop(name, None)
     if "fixed" in found:
-        found["fixed"] = {k: float(v) if np.ndim(v) == 0 else "map" for k, v in found["fixed"].items()}
+        found["fixed"] = {key: float(value) if np.ndim(value) == 0 else "map" for key, value in found["fixed"].items()}
     return found
 
 
 def model_warnings(model: SignalModel) -> tuple[str, ...]:
     """Return what the user should know about the model, whatever the estimator."""
     return tuple(
-        f"{s.symbol} is not known, so the model has no {s.symbol} term: {s.if_unknown}. Give the {s.title} "
-        f"({', '.join([*s.bids[:1], f'or the setting {s.name}'])})."
-        for s in model.settings.values()
-        if s.if_unknown and getattr(model, s.name) is None
+        f"{setting.symbol} is not known, so the model has no {setting.symbol} term: {setting.if_unknown}. Give the {setting.title} "
+        f"({', '.join([*setting.bids[:1], f'or the setting {setting.name}'])})."
+        for setting in model.settings.values()
+        if setting.if_unknown and getattr(model, setting.name) is None
     )
 
 
@@ -99,7 +99,7 @@ def brightness(model: SignalModel) -> float:
 
 def with_conditioning(series: WeightedSeries, maps: ParameterMaps) -> ParameterMaps:
     """Return maps that were given other standard deviations, with the warning of those in place of an earlier one."""
-    others = (w for w in maps.warnings if not w.startswith(f"{series.model.time.name} {_POOR}"))
+    others = (warning for warning in maps.warnings if not warning.startswith(f"{series.model.time.name} {_POOR}"))
     return replace(maps, warnings=ordered((*others, *conditioning_warnings(series, maps))))
 
 
@@ -120,7 +120,7 @@ def _with_bound(series: WeightedSeries, maps: ParameterMaps) -> ParameterMaps:
     assert noise is not None
     if np.ndim(noise.sigma):
         noise = type(noise)(sigma=np.where(np.isfinite(s := np.reshape(noise.sigma, -1)[flat]), s, 1.0))
-    held = {*series.held, *(p.name for p in series.model.parameters if p.smooth)}
+    held = {*series.held, *(parameter.name for parameter in series.model.parameters if parameter.smooth)}
     some = maps.status.reshape(-1)[flat]
     some = np.where(some == Status.OUTSIDE_TRAINING, np.uint8(Status.OK), some)
     with np.errstate(all="ignore"):

@@ -186,7 +186,7 @@ def denoised_maps(estimate: Callable[[WeightedSeries], ParameterMaps], series: W
         residual=_residual(series, maps),
         correlation=found.correlation,
     )
-    estimated = sum(not p.smooth for p in maps.model.parameters if p.name not in series.held)
+    estimated = sum(not parameter.smooth for parameter in maps.model.parameters if parameter.name not in series.held)
     maps = replace(maps, warnings=ordered((*maps.warnings, found.told)))
     noise = clean.noise  # of the denoised images; the images before have that of the series
     judged, _ = with_statuses(before, replace(maps, noise=before.noise), Fit(estimated))
@@ -222,7 +222,7 @@ def _noise(series: WeightedSeries) -> tuple[Noise, NoiseCorrelation | None]:
     noise, _, _ = noise_of(series, maps)
     if noise.sigma is None:
         raise InputError("--denoise mppca: the noise level is not known, and the images do not say it. Give --sigma.")
-    estimated = sum(p.name not in series.held for p in series.model.parameters)
+    estimated = sum(parameter.name not in series.held for parameter in series.model.parameters)
     return noise, noise_correlation(series, maps, estimated)
 
 
@@ -265,8 +265,8 @@ def _error_factors(found: _Denoised, maps: ParameterMaps) -> NDArray[np.float64]
         return factors
     free = [
         q
-        for q, p in enumerate(maps.model.parameters)
-        if not p.smooth and p.name not in before.held and np.isfinite(maps.sd_kappa[q]).any()
+        for q, parameter in enumerate(maps.model.parameters)
+        if not parameter.smooth and parameter.name not in before.held and np.isfinite(maps.sd_kappa[q]).any()
     ]
     if not free:
         return factors
@@ -288,8 +288,8 @@ def _error_factors(found: _Denoised, maps: ParameterMaps) -> NDArray[np.float64]
         sd = sd * sigma[where]
         of = [np.einsum("mqn,nm->qm", L, images_[(slice(None), *where)]) / sd for images_ in (removed, changed, added)]
         squared[:, some] = of[0] ** 2 - 1 + 2 * of[1] * of[2] / _ADDED**2
-    for i, q in enumerate(free):
-        factors[q] = np.sqrt(np.clip(_mean_of_neighbours(squared[i].reshape(X), good), _LEAST**2, _MOST**2))
+    for index, q in enumerate(free):
+        factors[q] = np.sqrt(np.clip(_mean_of_neighbours(squared[index].reshape(X), good), _LEAST**2, _MOST**2))
     return factors
 
 

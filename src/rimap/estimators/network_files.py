@@ -44,7 +44,7 @@ UNLIMITED: dict[str, Any] = {
 
 def shipped() -> dict[str, Path]:
     """Return the networks that ship, by name."""
-    return {p.stem: p for p in sorted(WEIGHTS.glob("*.onnx"))}
+    return {path.stem: path for path in sorted(WEIGHTS.glob("*.onnx"))}
 
 
 def path_of(name: str | Path) -> Path:
@@ -90,7 +90,9 @@ def _default_networks() -> tuple[DefaultNetwork, ...]:
 def passed_network(sequence: str) -> DefaultNetwork | None:
     """Return the network that maps a sequence if the user names no estimator, `None` if none has passed its tests for it."""
     found = shipped()
-    return next((n for n in _default_networks() if sequence in n.passed and n.name in found), None)
+    return next(
+        (network for network in _default_networks() if sequence in network.passed and network.name in found), None
+    )
 
 
 def default_network(sequence: str, kind: str) -> str:

@@ -129,7 +129,7 @@ def air_power(model: SignalModel) -> float:
 def _freedom(series: WeightedSeries, held: Iterable[str] | None) -> int:
     """Return N − Q, the degrees of freedom of the residuals of a voxel."""
     known_parameters = set(series.held if held is None else held)
-    return series.model.n_images - sum(p.name not in known_parameters for p in series.model.parameters)
+    return series.model.n_images - sum(parameter.name not in known_parameters for parameter in series.model.parameters)
 
 
 def dark_below(rms: Floats) -> float:

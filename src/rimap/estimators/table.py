@@ -88,7 +88,7 @@ class ShapeTable:
         known = {
             p.name: float(p.start) for p in model.nonlinear if p.given and p.start is not None and p != model.field
         }
-        known |= {k: float(v) for k, v in (held or {}).items()}
+        known |= {key: float(value) for key, value in (held or {}).items()}
         key = tuple(sorted(known.items()))
         try:
             return _kept(model, key)
@@ -118,7 +118,7 @@ class ShapeTable:
     def nodes(self, F: Any, *, stride: int = 1) -> Array:
         """Return g at every node of u (or every `stride`-th) for fields F (M,): (M, G, K, N)."""
         j, x = self._interval(np.asarray(F, dtype=float))
-        powers = [p[j, ::stride, VALUE] for p in self.powers]
+        powers = [power[j, ::stride, VALUE] for power in self.powers]
         return _horner(powers, x[:, None, None, None])
 
     def evaluate(self, T: Any, F: Any = 0.0) -> tuple[Array, Array, Array]:
@@ -132,9 +132,11 @@ class ShapeTable:
         found, slopes = [], []
         for row in (VALUE, SLOPE):
             for node in (k, k + 1):
-                powers = [p[j, node, row] for p in self.powers]  # (*X, K, N)
+                powers = [power[j, node, row] for power in self.powers]  # (*X, K, N)
                 found.append(_horner(powers, x))
-                slopes.append(_horner([i * p for i, p in enumerate(powers)][1:] or [0 * powers[0]], x) / self.step_F)
+                slopes.append(
+                    _horner([i * power for i, power in enumerate(powers)][1:] or [0 * powers[0]], x) / self.step_F
+                )
         v = np.stack([np.broadcast_to(np.asarray(c), T.shape) for c in w])[..., None, None]
         W = dict(zip(w._fields, v))
         (v0, v1, s0, s1), (f0, f1, g0, g1) = found, slopes
@@ -151,8 +153,8 @@ class ShapeTable:
 
 def _horner(coefficients: list[Array], x: Array) -> Array:
     value = coefficients[-1]
-    for c in coefficients[-2::-1]:
-        value = value * x + c
+    for coefficient in coefficients[-2::-1]:
+        value = value * x + coefficient
     return value
 
 
@@ -185,7 +187,7 @@ def _table(
     powers: list[Array],
     has_field: bool,
 ) -> ShapeTable:
-    rows = tuple(np.ascontiguousarray(p) for p in powers)
+    rows = tuple(np.ascontiguousarray(power) for power in powers)
     step = float(u[1] - u[0])
     return ShapeTable(
         model, dict(held), float(u[0]), step, len(u), float(low_F), float(step_F), rows, model.magnitude, has_field
@@ -195,7 +197,7 @@ def _table(
 def _value_and_slope(model: SignalModel, u: Array, maps: Mapping[str, Any]) -> Array:
     """Return g and ∂g/∂u, (2, N, K, *X), at log T u (*X)."""
     T, several = np.exp(u), len(model.amplitudes) > 1
-    at = {k: v + 0 * T for k, v in maps.items()} | {model.time.name: T}
+    at = {key: value + 0 * T for key, value in maps.items()} | {model.time.name: T}
     arguments = {p.name: at[p.name] for p in model.nonlinear}
     g = np.asarray(model.shape(**arguments), dtype=float)
     slope = np.asarray(model.shape_partials(**arguments)[model.time.name], dtype=float) * T
@@ -226,7 +228,7 @@ def _with_intervals(values: Array, slopes: Array, u: Array, F: Array) -> list[Ar
     g0, g1, m0, m1 = values[..., :-1], values[..., 1:], slopes[..., :-1], slopes[..., 1:]
     powers = [g0, m0, -3 * g0 + 3 * g1 - 2 * m0 - m1, 2 * g0 - 2 * g1 + m0 + m1]
     step = float(u[1] - u[0])
-    return [np.stack([_rows(p[..., j], step) for j in range(len(F) - 1)]) for p in powers]
+    return [np.stack([_rows(power[..., index], step) for index in range(len(F) - 1)]) for power in powers]
 
 
 def _smooth_grid(model: SignalModel, held: Mapping[str, float]) -> tuple[Array, Array, Array, Array]:
@@ -245,7 +247,7 @@ def _smooth_grid(model: SignalModel, held: Mapping[str, float]) -> tuple[Array, 
         step = (192 * TOLERANCE * largest / max(bend, 1e-300)) ** 0.25  # cubic Hermite: h⁴/384 g⁗ along each axis
         n = int(np.clip(np.ceil((high - low) / step) + 1, least, most))
         nodes.append(np.linspace(low, high, n))
-    u, F = (np.asarray(x, dtype=np.float64) for x in nodes)
+    u, F = (np.asarray(node, dtype=np.float64) for node in nodes)
     along_u, slope_u = _evaluation(series.shape[0], u, box[0])
     along_F, slope_F = _evaluation(series.shape[1], F, box[1])
     rows = np.stack([along_u, slope_u])
@@ -286,14 +288,14 @@ def _series(model: SignalModel, held: Mapping[str, float], box: Any) -> Any:
 def _coefficients(model: SignalModel, held: Mapping[str, float], box: Any, terms: tuple[int, int]) -> Array:
     assert model.field is not None
     points, inverse = [], []
-    for n, (low, high) in zip(terms, box):
-        x = chebyshev.chebpts1(n)
+    for term, (low, high) in zip(terms, box):
+        x = chebyshev.chebpts1(term)
         points.append((low + high) / 2 + (high - low) / 2 * x)
-        transform = chebyshev.chebvander(x, n - 1).T * (2 / n)  # discrete orthogonality
+        transform = chebyshev.chebvander(x, term - 1).T * (2 / term)  # discrete orthogonality
         transform[0] /= 2
         inverse.append(transform)
     u, F = np.meshgrid(*points, indexing="ij", sparse=True)  # a phase graph then runs over u alone
-    maps = {k: v + 0 * u for k, v in held.items()} | {model.time.name: np.exp(u), model.field.name: F}
+    maps = {key: value + 0 * u for key, value in held.items()} | {model.time.name: np.exp(u), model.field.name: F}
     g = np.asarray(model.shape(**{p.name: maps[p.name] for p in model.nonlinear}), dtype=float)
     g = np.broadcast_to(g, (*g.shape[:-2], *terms))
     g = g if len(model.amplitudes) > 1 else g[:, None]

@@ -150,6 +150,6 @@ def calibration(z: NDArray[Any]) -> Calibration:
         return Calibration(x.size, _NAN, _NAN, _NAN, (_NAN,) * len(LEVELS))
     q25, q75 = np.quantile(x, [0.25, 0.75])
     limits = stats.norm.ppf(0.5 + np.array(LEVELS) / 2)
-    shares = tuple(float((np.abs(x) < t).mean()) for t in limits)
+    shares = tuple(float((np.abs(x) < limit).mean()) for limit in limits)
     iqr_of_normal = float(2 * stats.norm.ppf(0.75))
     return Calibration(x.size, float(x.mean()), float(x.std(ddof=1)), float(q75 - q25) / iqr_of_normal, shares)

@@ -67,7 +67,7 @@ class Blurriness(Experiment):
             for scenario in ("E1", "E2"):
                 labels, model, kappa, placed = scene(settings, scenario)
                 mask = labels > 0
-                r = Repeats.merge(Repeats.from_arrays(p) for u, p in parts.items() if u[:2] == (scenario, spec))
+                r = Repeats.merge(Repeats.from_arrays(part) for u, part in parts.items() if u[:2] == (scenario, spec))
                 metrics = {"bias": r.bias(kappa[:, mask])[model.time_index], "cv": r.cv[model.time_index]}
                 for s in STRUCTURES:
                     for region, where in (("structure", placed.inside), ("neighbourhood", placed.around)):
@@ -99,7 +99,7 @@ class Blurriness(Experiment):
         for spec in distinct(table, "estimator"):
             for s in STRUCTURES:
                 rows = select(table, estimator=spec, structure=s.name, region="structure")
-                at = {(r["metric"], r["scenario"]): r for r in rows}
+                at = {(row["metric"], row["scenario"]): row for row in rows}
                 b1, b2 = at["bias", "E1"], at["bias", "E2"]
                 near = select(table, estimator=spec, structure=s.name, region="neighbourhood", metric="bias")
                 body.append(
@@ -149,9 +149,9 @@ def _boxes(table: Sequence[Row]) -> Figure:
             groups = [f"{n} {e}" for n in names for e in ("E1", "E2")]
             draw.boxes(ax, groups, rows, "group", specs)
             ax.set_xticks(range(len(groups)), ["E1", "E2"] * len(names))
-            for k, n in enumerate(names):
+            for k, name in enumerate(names):
                 ax.text(
-                    2 * k + 0.5, -0.14, n.replace("_", "\n"), ha="center", va="top", fontsize=7,
+                    2 * k + 0.5, -0.14, name.replace("_", "\n"), ha="center", va="top", fontsize=7,
                     transform=ax.get_xaxis_transform(),
                 )  # fmt: skip
                 if k:
@@ -168,9 +168,9 @@ def _boxes(table: Sequence[Row]) -> Figure:
 def _stars(ax: Any, rows: Sequence[Row], specs: Sequence[str], names: Sequence[str]) -> None:
     """Mark where E2 differs from E1: * p < 0.05, ** p < 0.01."""
     width = 0.8 / len(specs)
-    for k, n in enumerate(names):
+    for k, name in enumerate(names):
         for i, spec in enumerate(specs):
-            p = next((r["p"] for r in rows if r["estimator"] == spec and r["structure"] == n), 1.0)
+            p = next((row["p"] for row in rows if row["estimator"] == spec and row["structure"] == name), 1.0)
             if p < 0.05:
                 ax.text(
                     2 * k + 1 + (i - (len(specs) - 1) / 2) * width, 0.985, "**" if p < 0.01 else "*", ha="center",

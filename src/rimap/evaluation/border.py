@@ -164,7 +164,7 @@ def read_lines(path: Path | str) -> list[Line]:
     try:
         with Path(path).open(newline="") as file:
             rows = list(csv.DictReader(file))
-        return [Line(*(float(r[c]) for c in ("x0", "y0", "x1", "y1"))) for r in rows]
+        return [Line(*(float(row[c]) for c in ("x0", "y0", "x1", "y1"))) for row in rows]
     except (OSError, KeyError, ValueError, TypeError):
         raise InputError(f"{path}: a CSV file with the columns x0,y0,x1,y1 in voxels was expected.") from None
 

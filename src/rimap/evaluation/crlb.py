@@ -51,7 +51,7 @@ class CramerRao(Experiment):
             str(spec), estimator_of(str(spec), settings.threads), MODELS[str(protocol)], T1, snr=float(snr),
             n_repeats=repeats_of(settings, 50, 5), seed=settings.seed,
         )  # fmt: skip
-        return {k: np.array([r[k] for r in rows]) for k in ("T", "bias", "cv", "rmse")}
+        return {k: np.array([row[k] for row in rows]) for k in ("T", "bias", "cv", "rmse")}
 
     def rows(self, settings: Settings, parts: Mapping[Unit, Part]) -> list[Row]:
         """Return a row for each protocol, SNR, estimator and T1, with the bounds for B free and B known, %."""
@@ -64,12 +64,12 @@ class CramerRao(Experiment):
             F = np.asarray(fisher_information(model, noise, kappa))
             a, t = model.index(model.amplitudes[0].name), model.time_index
             known = np.sqrt(F[a, a] / (F[a, a] * F[t, t] - F[a, t] ** 2)) / T * 100
-            for i, value in enumerate(T1):
+            for index, value in enumerate(T1):
                 out.append(
                     {
                         "protocol": protocol, "snr": float(snr), "estimator": spec, "T1": float(value), "unit": "ms",
-                        "repeats": repeats_of(settings, 50, 5), "bound_B_free": float(free[i]),
-                        "bound_B_known": float(known[i]), **{k: float(part[k][i]) for k in ("bias", "cv", "rmse")},
+                        "repeats": repeats_of(settings, 50, 5), "bound_B_free": float(free[index]),
+                        "bound_B_known": float(known[index]), **{k: float(part[k][index]) for k in ("bias", "cv", "rmse")},
                     }
                 )  # fmt: skip
         return out

@@ -97,14 +97,14 @@ class Settings:
         for name in ("data", "lines", "mask"):  # text is taken as well
             if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, Path(path))
-        object.__setattr__(self, "scans", tuple(Path(s) for s in self.scans))
+        object.__setattr__(self, "scans", tuple(Path(scan) for scan in self.scans))
 
     def recipe(self) -> dict[str, Any]:
         """Return what decides the numbers, as JSON: files by their names, not where they lie."""
         out = asdict(self)
         del out["estimators"], out["threads"]
         out["data"] = self.data.name if self.data else None
-        out["scans"] = [s.name for s in self.scans]
+        out["scans"] = [scan.name for scan in self.scans]
         out["lines"] = self.lines.name if self.lines else None
         out["mask"] = self.mask.name if self.mask else None
         return out
@@ -346,7 +346,7 @@ def _key(experiment: Experiment, settings: Settings) -> str:
 def _content(path: Path) -> list[tuple[str, int, str]]:
     """Return name, size and checksum of a file, or of all files in a folder: other data have other pieces."""
     files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
-    return [(str(f.relative_to(path)), f.stat().st_size, checksum(f)) for f in files]
+    return [(str(file.relative_to(path)), file.stat().st_size, checksum(file)) for file in files]
 
 
 @lru_cache(maxsize=1)
@@ -366,5 +366,5 @@ def _recipe(experiment: Experiment, settings: Settings, skipped: Sequence[str]) 
         "rimap": rimap.__version__,
         "source": _source(),
         "python": platform.python_version(),
-        "packages": {p: importlib.metadata.version(p) for p in packages},
+        "packages": {package: importlib.metadata.version(package) for package in packages},
     }

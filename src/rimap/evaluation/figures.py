@@ -108,13 +108,13 @@ def boxes(ax: Axes, groups: Sequence[Any], rows: Sequence[Row], column: str, est
     and greatest value where they fit on the axis.
     """
     width = 0.8 / max(len(estimators), 1)
-    for i, spec in enumerate(estimators):
+    for index, spec in enumerate(estimators):
         at, stats = [], []
         for g, group in enumerate(groups):
-            found = [r for r in rows if r["estimator"] == spec and r[column] == group and "q50" in r]
+            found = [row for row in rows if row["estimator"] == spec and row[column] == group and "q50" in row]
             if found and np.isfinite(found[0]["q50"]):
                 r = found[0]
-                at.append(g + (i - (len(estimators) - 1) / 2) * width)
+                at.append(g + (index - (len(estimators) - 1) / 2) * width)
                 stats.append({"med": r["q50"], "q1": r["q25"], "q3": r["q75"], "whislo": r["q5"], "whishi": r["q95"]})
         if not at:
             continue
@@ -124,7 +124,7 @@ def boxes(ax: Axes, groups: Sequence[Any], rows: Sequence[Row], column: str, est
             boxprops={"facecolor": fill, "edgecolor": fill, "alpha": 0.55, "linewidth": 0.8}, whiskerprops=line,
             capprops=line, medianprops={"color": "black", "linewidth": 1.0},
         )  # fmt: skip
-    ax.set_xticks(range(len(groups)), [f"{g:g}" if isinstance(g, float) else str(g) for g in groups])
+    ax.set_xticks(range(len(groups)), [f"{group:g}" if isinstance(group, float) else str(group) for group in groups])
     ax.set_xlim(-0.6, len(groups) - 0.4)
 
 
@@ -133,7 +133,9 @@ def legend(figure: Figure, estimators: Sequence[str], *, extra: Sequence[tuple[s
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    handles: list[Any] = [Patch(color=colour(s), alpha=0.75, label=label(s)) for s in estimators]
+    handles: list[Any] = [
+        Patch(color=colour(estimator), alpha=0.75, label=label(estimator)) for estimator in estimators
+    ]
     handles += [Line2D([], [], label=text, **style) for text, style in extra]
     figure.legend(
         handles=handles, loc="outside upper center", ncols=min(len(handles), 5), fontsize=7.5, frameon=False,
@@ -147,7 +149,7 @@ def symlog(ax: Axes, linear: float) -> None:
 
     ax.set_yscale("symlog", linthresh=linear, linscale=1.0)
     marks = [linear * m for m in (0.5, 1, 2, 5, 10, 20, 50, 100, 1000)]
-    ax.yaxis.set_major_locator(FixedLocator([-m for m in reversed(marks)] + [0.0] + marks))
+    ax.yaxis.set_major_locator(FixedLocator([-mark for mark in reversed(marks)] + [0.0] + marks))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}".replace("-", "−")))
     ax.yaxis.set_minor_locator(NullLocator())
 
@@ -207,7 +209,7 @@ def colour_bar(
     )
     marks = colours.ticks(low, high)
     at = (colours.indices(marks, low, high, logarithmic=logarithmic).astype(float) - 1) / 254
-    bar.set_ticks(list(at), labels=[f"{m:g}" for m in marks])
+    bar.set_ticks(list(at), labels=[f"{mark:g}" for mark in marks])
     bar.ax.tick_params(labelsize=7)
     bar.set_label(text, fontsize=7.5)
     bar.outline.set_visible(False)

@@ -90,7 +90,7 @@ class Generalizability(Experiment):
             draw.boxes(ax, cases, select(table, metric=metric), "protocol", specs)
             ax.set_ylabel(f"{title} of T1 [%]")
             draw.error_axis(ax, signed=metric == "bias")
-        names = [f"{c}\nSNR {select(table, protocol=c)[0]['snr']:g}" for c in cases]
+        names = [f"{case}\nSNR {select(table, protocol=case)[0]['snr']:g}" for case in cases]
         axes[1, 0].set_xticks(range(len(cases)), names)
         draw.legend(figure, specs)
         return {"matrix": figure}
@@ -103,7 +103,7 @@ class Generalizability(Experiment):
             body: list[list[Any]] = []
             for spec in distinct(table, "estimator"):
                 found = {r["protocol"]: r["q50"] for r in select(table, metric=metric, estimator=spec)}
-                body.append([draw.label(spec), *(found.get(c, float("nan")) for c in cases)])
+                body.append([draw.label(spec), *(found.get(case, float("nan")) for case in cases)])
             out.append(f"{title} of T1 in the brain, %\n\n" + text_table(["estimator", *cases], body))
         return "\n\n".join(
             [*out, "Paper: no significant difference in CV between the three RIMs; numbers in a figure alone."]

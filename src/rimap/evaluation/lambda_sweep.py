@@ -92,7 +92,7 @@ class LambdaSweep(Experiment):
         model, kappa = truth(settings, "T1")
         draws = [(settings.seed, 10, int(snr * 1000), c) for c in range(repeats_of(settings, 5, 1))]
         found = sweep(kappa, model, at_snr(snr), labels > 0, value, draws, threads=settings.threads)
-        return {k: np.array(v) for k, v in found.items()}
+        return {key: np.array(value) for key, value in found.items()}
 
     def rows(self, settings: Settings, parts: Mapping[Unit, Part]) -> list[Row]:
         """Return a row for each SNR and λ_B."""
@@ -103,9 +103,9 @@ class LambdaSweep(Experiment):
                 "lambda_B": float(value),
                 "repeats": C,
                 "unit": "%",
-                **{k: float(v) for k, v in p.items()},
+                **{key: float(value) for key, value in part.items()},
             }
-            for (snr, value), p in parts.items()
+            for (snr, value), part in parts.items()
         ]
 
     def figures(self, table: Sequence[Row], pictures: Mapping[str, NDArray[Any]]) -> dict[str, Figure]:
@@ -121,9 +121,9 @@ class LambdaSweep(Experiment):
                 ("rmse_B", "RMSE of B [%]"),
             ),
         ):
-            for i, snr in enumerate(snrs):
+            for index, snr in enumerate(snrs):
                 y = [r[column] for r in select(table, snr=snr)]
-                shade = ("#9ec9ee", "#5b9bd5", "#1f5fa8", "#0b2d57")[i % 4]
+                shade = ("#9ec9ee", "#5b9bd5", "#1f5fa8", "#0b2d57")[index % 4]
                 ax.plot(range(len(y)), y, marker="o", markersize=3, linewidth=1.2, color=shade, label=f"SNR {snr:g}")
             if DEFAULT_LAMBDA_B in lambdas:
                 ax.axvline(lambdas.index(DEFAULT_LAMBDA_B), color="#999999", linestyle=":", linewidth=1)

@@ -54,9 +54,9 @@ def groups_of(paths: Sequence[Path], sequence: str | None) -> dict[str, list[Ser
     found: dict[str, list[SeriesFiles]] = defaultdict(list)
     for path in paths:
         for files in find_series(path, sequence=sequence):
-            kept = {e: v for e, v in files.entities.items() if e not in ("ses", "run")}
+            kept = {e: value for e, value in files.entities.items() if e not in ("ses", "run")}
             kind = files.model_class(sequence).name
-            label = " ".join([*(f"{e}-{v}" for e, v in kept.items()), kind])
+            label = " ".join([*(f"{e}-{value}" for e, value in kept.items()), kind])
             found[label].append(files)
     return dict(found)
 
@@ -71,9 +71,9 @@ def measurements_of(label: str, files: Sequence[SeriesFiles], sequence: str | No
     """
     how = Reading(sequence=sequence, mask=mask or AUTO)
     if len(files) > 1:
-        scans = [with_sigma(f.load(how)) for f in files]
+        scans = [with_sigma(file.load(how)) for file in files]
         _check_grid(scans, files)
-        return Measurements(label, SCANS, tuple(replace(s, mask=scans[0].selected) for s in scans))
+        return Measurements(label, SCANS, tuple(replace(scan, mask=scans[0].selected) for scan in scans))
     series = with_sigma(files[0].load(how))
     repeats = repeats_of(series)
     if repeats:
@@ -90,7 +90,7 @@ def repeats_of(series: WeightedSeries) -> tuple[WeightedSeries, ...]:
     counts = {len(found) for found in at.values()}
     if counts in ({1}, set()) or len(counts) > 1:
         return ()
-    return tuple(series.subset([found[k] for found in at.values()]) for k in range(counts.pop()))
+    return tuple(series.subset([found[index] for found in at.values()]) for index in range(counts.pop()))
 
 
 def halves_of(series: WeightedSeries) -> tuple[WeightedSeries, WeightedSeries]:
@@ -106,7 +106,7 @@ def halves_of(series: WeightedSeries) -> tuple[WeightedSeries, WeightedSeries]:
     try:
         return series.subset(np.sort(order[0::2])), series.subset(np.sort(order[1::2]))
     except InputError as refused:
-        needed = sum(not p.given for p in model.parameters)
+        needed = sum(not parameter.given for parameter in model.parameters)
         raise InputError(
             f"{series.source or model.title}: expected {2 * needed} or more images at different values of {model.axis.title} for two "
             f"halves with {needed} unknowns each, got {len(set(model.conditions))}. Give repeated scans instead. ({refused})"
@@ -115,10 +115,10 @@ def halves_of(series: WeightedSeries) -> tuple[WeightedSeries, WeightedSeries]:
 
 def _check_grid(scans: Sequence[WeightedSeries], files: Sequence[SeriesFiles]) -> None:
     first = scans[0]
-    for scan, f in zip(scans, files):
+    for scan, file in zip(scans, files):
         if scan.shape != first.shape:
             raise InputError(
-                f"{f.label}: expected the shape {first.shape} of {files[0].label}, got {scan.shape}. Register the scans to one grid."
+                f"{file.label}: expected the shape {first.shape} of {files[0].label}, got {scan.shape}. Register the scans to one grid."
             )
         if (
             scan.affine is not None
@@ -126,6 +126,6 @@ def _check_grid(scans: Sequence[WeightedSeries], files: Sequence[SeriesFiles]) -
             and not same_grid(scan.affine, first.affine, scan.shape)
         ):
             raise InputError(
-                f"{f.label}: expected the place in the scanner of {files[0].label}, got another one (the affines differ by more "
+                f"{file.label}: expected the place in the scanner of {files[0].label}, got another one (the affines differ by more "
                 "than a tenth of a voxel). Register the scans to one grid."
             )

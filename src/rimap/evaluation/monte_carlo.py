@@ -84,17 +84,19 @@ class MonteCarlo(Experiment):
         out: list[Row] = []
         for quantity, kind, snr, spec in dict.fromkeys(u[:4] for u in parts):
             model, kappa = truth(settings, str(quantity), str(kind))
-            r = Repeats.merge(Repeats.from_arrays(p) for u, p in parts.items() if u[:4] == (quantity, kind, snr, spec))
+            r = Repeats.merge(
+                Repeats.from_arrays(part) for u, part in parts.items() if u[:4] == (quantity, kind, snr, spec)
+            )
             values = kappa[:, labels > 0]
             metrics = {"bias": r.bias(values), "cv": r.cv, "rmse": r.rmse(values)}
-            for q, p in enumerate(model.parameters):
+            for q, parameter in enumerate(model.parameters):
                 for region, code in REGIONS.items():
                     where = np.ones(tissue.shape, bool) if code is None else tissue == code
                     for metric, x in metrics.items():
                         out.append(
                             {
                                 "quantity": quantity, "truth": kind, "snr": float(snr), "estimator": spec,
-                                "parameter": p.name, "region": region, "metric": metric, "unit": "%", "repeats": r.n,
+                                "parameter": parameter.name, "region": region, "metric": metric, "unit": "%", "repeats": r.n,
                                 **spread(x[q][where]),
                             }
                         )  # fmt: skip
@@ -120,11 +122,11 @@ class MonteCarlo(Experiment):
             body = []
             for spec in distinct(rows, "estimator"):
                 for metric, what in (("bias", "median bias, %"), ("cv", "median CV, %"), ("rmse", "median RMSE, %")):
-                    found = [select(rows, estimator=spec, metric=metric, snr=s)[0]["q50"] for s in snrs]
+                    found = [select(rows, estimator=spec, metric=metric, snr=snr)[0]["q50"] for snr in snrs]
                     body.append([draw.label(spec), what, *found])
             out.append(
                 f"{quantity}, {kind}, brain mask, {repeats_said(rows)} (paper, Fig. 2: RIM has the lowest CV at every SNR; no numbers printed)\n\n"
-                + text_table(["estimator", quantity, *(f"SNR {s:g}" for s in snrs)], body)
+                + text_table(["estimator", quantity, *(f"SNR {snr:g}" for snr in snrs)], body)
             )
         return "\n\n".join(out)
 

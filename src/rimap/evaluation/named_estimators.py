@@ -131,7 +131,7 @@ def fitting(specs: Sequence[str], model: SignalModel) -> tuple[str, ...]:
     ('mle',)
     """
     kept = []
-    smooth = any(p.smooth for p in model.parameters)
+    smooth = any(parameter.smooth for parameter in model.parameters)
     for spec in specs:
         kind, _, what = spec.rpartition("+")[2].partition(":")
         if not smooth and (kind == "global_b" or (spec == "nlls" and "mle" in specs)):

@@ -160,8 +160,8 @@ class OutOfDistribution(Experiment):
         for case in distinct(table, "case"):
             for region in distinct(select(table, case=case), "region"):
                 rows = {(r["estimator"], r["metric"]): r["q50"] for r in select(table, case=case, region=region)}
-                body.append([case, region, *(rows[s, m] for s in specs for m in ("bias", "rmse"))])
-        head = [f"{draw.label(s)}: {m}" for s in specs for m in ("bias", "RMSE")]
+                body.append([case, region, *(rows[spec, m] for spec in specs for m in ("bias", "rmse"))])
+        head = [f"{draw.label(spec)}: {m}" for spec in specs for m in ("bias", "RMSE")]
         return (
             f"T1, medians over voxels, %, C = {int(table[0]['repeats'])}; SNR {SNR:g} where nothing else is said\n\n"
             + text_table(["case", "region", *head], body)
@@ -170,7 +170,7 @@ class OutOfDistribution(Experiment):
 
 def _shown(rows: Sequence[Row]) -> tuple[str, ...]:
     """Return the region whose figures a case is about."""
-    return ("lesion",) if any(r["region"] == "lesion" for r in rows) else ("GM",)
+    return ("lesion",) if any(row["region"] == "lesion" for row in rows) else ("GM",)
 
 
 def _scene(settings: Settings, case: Case) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -144,22 +144,22 @@ def _simulated(seed: int, scan: PhantomScan) -> Regions:
 
 
 def _mean(rows: Sequence[Row], column: str) -> float:
-    return float(np.average([r[column] for r in rows], weights=[r["n"] for r in rows]))
+    return float(np.average([row[column] for row in rows], weights=[row["n"] for row in rows]))
 
 
 def _figure(rows: Sequence[Row], scan: str) -> Figure:
     specs = distinct(rows, "estimator")
     spheres = sorted(distinct(rows, "nominal"))
-    inside = {r["nominal"] for r in rows if r["in_range"]}
+    inside = {row["nominal"] for row in rows if row["in_range"]}
     quantity = rows[0]["quantity"]
     figure, axes = draw.canvas(2, 1, height=2.3)
     for ax, (metric, title) in zip(axes[:, 0], (("bias", "Relative bias"), ("cv", "CV"))):
         draw.boxes(ax, spheres, select(rows, metric=metric), "nominal", specs)
         ax.set_xticks(range(len(spheres)), [f"{s:.0f}" for s in spheres])
         ax.set_ylabel(f"{title} of {quantity} [%]")
-        for k, s in enumerate(spheres):
-            if s not in inside:
-                ax.axvspan(k - 0.5, k + 0.5, color="#f1f1f1", zorder=0)
+        for index, sphere in enumerate(spheres):
+            if sphere not in inside:
+                ax.axvspan(index - 0.5, index + 0.5, color="#f1f1f1", zorder=0)
         draw.error_axis(ax, signed=metric == "bias")
     axes[1, 0].set_xlabel(f"nominal {quantity} of the sphere [ms] (grey: outside the range of the times)")
     draw.titled(axes[0, 0], scan)

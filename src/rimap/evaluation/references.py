@@ -125,7 +125,7 @@ class References:
 
     def inverted(self) -> References:
         """Return the references of rates in 1/s, if these are of times in ms."""
-        return References({k: 1000 / v for k, v in self.values.items()}, self.source, self.notes)
+        return References({key: 1000 / value for key, value in self.values.items()}, self.source, self.notes)
 
 
 def layout_of(name: str) -> Layout:
@@ -169,14 +169,14 @@ def references_of(
     if map_name not in layout.maps:
         raise InputError(f"{layout.name} has values of {' and '.join(layout.maps)}, got a map of {map_name}.")
     fields = sorted(f for name, f in layout.values if name == map_name)
-    words = " or ".join(f"{f:g}" for f in fields)
+    words = " or ".join(f"{field:g}" for field in fields)
     if field_T is None:
         raise InputError(
             f"{layout.name} has values at {words} T, and the sidecar of the map has no MagneticFieldStrength. "
             f"Give it: --field-strength {fields[-1]:g}."
         )
     # Scanners write 2.89 or 3.0 for 3 T, and 1.494 or 1.5 for 1.5 T.
-    near = [f for f in fields if abs(f - field_T) <= 0.1 * f]
+    near = [field for field in fields if abs(field - field_T) <= 0.1 * field]
     if not near:
         raise InputError(f"{layout.name} has values of {map_name} at {words} T, got {field_T:g} T.")
     values = np.array(layout.values[map_name, near[0]], dtype=float)
@@ -195,7 +195,7 @@ def references_of(
                 f"The reference values of {map_name} of {layout.name} at {near[0]:g} T are for 20 °C and were not corrected to "
                 f"{temperature_C:g} °C: rimap knows of no published correction."
             )
-    known = {n: float(v) for n, v in enumerate(values, start=1) if np.isfinite(v)}
+    known = {n: float(value) for n, value in enumerate(values, start=1) if np.isfinite(value)}
     return References(known, source, tuple(notes))
 
 
@@ -228,6 +228,6 @@ def read_references(path: Path | str, map_name: str = "") -> References | None:
             f"{path}: expected a table, separated by tabs, with the columns label and reference (or sphere and reference_ms), "
             "and a number in each row."
         ) from None
-    if not values or not all(v > 0 and math.isfinite(v) for v in values.values()):
+    if not values or not all(value > 0 and math.isfinite(value) for value in values.values()):
         raise InputError(f"{path}: expected positive reference values.")
     return References(values, path.name)

@@ -50,7 +50,11 @@ class Repeatability(Experiment):
     def units(self, settings: Settings) -> list[Unit]:
         """Return (quantity, estimator)."""
         quantities = _quantities(settings)
-        return [(q, s) for q in quantities for s in fitting(settings.estimators, _scans(settings, q)[0].model)]
+        return [
+            (quantity, s)
+            for quantity in quantities
+            for s in fitting(settings.estimators, _scans(settings, quantity)[0].model)
+        ]
 
     def compute(self, settings: Settings, unit: Unit) -> Part:
         """Return the sums over the repeats, and the map of the (first) scan."""
@@ -97,15 +101,15 @@ class Repeatability(Experiment):
         for quantity in dict.fromkeys(str(u[0]) for u in parts):
             first = _scans(settings, quantity)[0]
             mask, time = first.selected, first.model.time_index
-            mine = [p for u, p in parts.items() if u[0] == quantity]
+            mine = [part for u, part in parts.items() if u[0] == quantity]
             for what, values in (
                 ("map", [p["scan"][time] for p in mine]),
                 ("cv", [Repeats.from_arrays(p).cv[time] for p in mine]),
             ):
                 volumes: list[NDArray[Any]] = []
-                for v in values:
+                for value in values:
                     volume: NDArray[Any] = np.full(mask.shape, np.nan, np.float32)
-                    volume[mask] = v
+                    volume[mask] = value
                     volumes.append(volume if volume.ndim == 2 else volume[..., volume.shape[2] // 2])
                 out[f"{quantity}_{what}"] = np.stack(volumes)
         return out
@@ -181,17 +185,17 @@ def _maps(quantity: str, specs: Sequence[str], maps: NDArray[Any], cv: NDArray[A
     height = min(3.2, (width - 0.9) / len(specs) * ratio + 0.1)
     figure, axes = draw.canvas(2, len(specs), height=height, width=width)
     palette, top = colours.of_relaxation(quantity), TOP[quantity]
-    for j, spec in enumerate(specs):
-        draw.show_map(axes[0, j], maps[j], 0, top, palette, logarithmic=True)
-        draw.show_map(axes[1, j], cv[j], 0, 30, "grey")
-        draw.titled(axes[0, j], draw.label(spec))
+    for index, spec in enumerate(specs):
+        draw.show_map(axes[0, index], maps[index], 0, top, palette, logarithmic=True)
+        draw.show_map(axes[1, index], cv[index], 0, 30, "grey")
+        draw.titled(axes[0, index], draw.label(spec))
     draw.colour_bar(figure, list(axes[0]), 0, top, palette, f"{quantity} [ms]", logarithmic=True)
     draw.colour_bar(figure, list(axes[1]), 0, 30, "grey", "CV [%]")
     return figure
 
 
 def _agreement(quantity: str, specs: Sequence[str], maps: NDArray[Any]) -> Figure:
-    others = [s for s in specs if s != "mle"]
+    others = [spec for spec in specs if spec != "mle"]
     mle, top = maps[specs.index("mle")], TOP[quantity]
     figure, axes = draw.canvas(
         1, len(others), height=min(3.4, 6.6 / len(others)), width=min(draw.WIDTH, 3.4 * len(others))

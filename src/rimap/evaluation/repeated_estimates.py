@@ -51,12 +51,17 @@ class Repeats:
     def merge(cls, pieces: Iterable[Repeats]) -> Repeats:
         """Return all pieces as one."""
         total: Repeats | None = None
-        for p in pieces:
+        for piece in pieces:
             if total is None:
-                total = p
+                total = piece
                 continue
-            n, d = total.n + p.n, p.mean - total.mean
-            total = cls(n, total.mean + d * (p.n / n), total.m2 + p.m2 + d**2 * (total.n * p.n / n), total.nan + p.nan)
+            n, d = total.n + piece.n, piece.mean - total.mean
+            total = cls(
+                n,
+                total.mean + d * (piece.n / n),
+                total.m2 + piece.m2 + d**2 * (total.n * piece.n / n),
+                total.nan + piece.nan,
+            )
         if total is None:
             raise ValueError("no pieces")
         return total
@@ -117,8 +122,8 @@ def repeat(
         What the estimator is told of the noise, where that is not the truth.
     """
     maps = []
-    for c in draws:
-        series = simulate_series(kappa, model, noise, np.random.default_rng([*key, c]), mask=mask)
+    for draw in draws:
+        series = simulate_series(kappa, model, noise, np.random.default_rng([*key, draw]), mask=mask)
         series = series if assumed is None else series.with_noise(assumed)
         maps.append(estimator.estimate(series).kappa[:, mask])
     return Repeats.of(np.stack(maps))

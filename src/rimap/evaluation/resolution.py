@@ -77,11 +77,11 @@ def resolution(series: WeightedSeries, maps: ParameterMaps, estimator: Estimator
         return ()
     factor = np.ones(plane.shape)
     spots: list[list[NDArray[np.intp]]] = [[] for _ in kinds]
-    for i, site in enumerate(np.random.default_rng(seed).permutation(sites)):
-        width, contrast = kinds[i % len(kinds)]
+    for index, site in enumerate(np.random.default_rng(seed).permutation(sites)):
+        width, contrast = kinds[index % len(kinds)]
         inside = site + disc(width)
         factor[tuple(inside.T)] = 1 + contrast
-        spots[i % len(kinds)].append(inside)
+        spots[index % len(kinds)].append(inside)
     truth = _filled(kappa, here)
     changed = truth.copy()
     time = series.model.time_index
@@ -139,9 +139,9 @@ def _sites(estimated: NDArray[np.bool_]) -> NDArray[np.intp]:
 def _filled(kappa: NDArray[Any], series: WeightedSeries) -> NDArray[np.float64]:
     """Return κ with the start that the model declares where there is no value."""
     out = np.array(kappa, dtype=float)
-    for q, p in enumerate(series.model.parameters):
-        held = series.held.get(p.name)
-        out[q] = np.where(np.isfinite(out[q]), out[q], (p.start or 0.0) if held is None else held)
+    for q, parameter in enumerate(series.model.parameters):
+        held = series.held.get(parameter.name)
+        out[q] = np.where(np.isfinite(out[q]), out[q], (parameter.start or 0.0) if held is None else held)
     return np.asarray(np.nan_to_num(out))
 
 
@@ -170,8 +170,10 @@ def _mapped(
 
 def _share(difference: NDArray[Any], asked: NDArray[Any], spots: list[NDArray[np.intp]]) -> float:
     """Return the share of a contrast that is left, the median over the spots."""
-    shares = [difference[tuple(s.T)].mean() / asked[tuple(s.T)].mean() for s in spots if asked[tuple(s.T)].all()]
-    shares = [x for x in shares if np.isfinite(x)]
+    shares = [
+        difference[tuple(spot.T)].mean() / asked[tuple(spot.T)].mean() for spot in spots if asked[tuple(spot.T)].all()
+    ]
+    shares = [share for share in shares if np.isfinite(share)]
     return float(np.median(shares)) if len(shares) >= _FEWEST else float("nan")
 
 

@@ -59,9 +59,11 @@ class Retest(Experiment):
             except InputError as error:
                 refused.append(f"{label}: {error}")
                 continue
-            fit = fitting([s for s in settings.estimators if s != "nlls"], model)
+            fit = fitting([estimator for estimator in settings.estimators if estimator != "nlls"], model)
             # the least squares of each voxel count also where they are the likelihood's: they are asked for by name
-            found += [(label, s) for s in settings.estimators if s in fit or s == "nlls"]
+            found += [
+                (label, estimator) for estimator in settings.estimators if estimator in fit or estimator == "nlls"
+            ]
         if not found and refused:
             raise InputError("no object has two measurements:\n" + "\n".join(refused))
         return found
@@ -91,7 +93,7 @@ class Retest(Experiment):
             measured = _measured(settings, str(label))
             model = measured.series[0].model
             maps = part["map"].astype(float)
-            reference = next(p["map"] for u, p in parts.items() if u[0] == label).astype(float).mean(0)
+            reference = next(part["map"] for u, part in parts.items() if u[0] == label).astype(float).mean(0)
             low, high = np.nanquantile(reference, [0.25, 0.75])
             for region, where in {
                 "foreground": np.ones(reference.shape, bool),
@@ -116,7 +118,7 @@ class Retest(Experiment):
     def pictures(self, settings: Settings, parts: Mapping[Unit, Part]) -> dict[str, NDArray[Any]]:
         """Return the first map and the difference in % (estimator, X, Y) of each object, a middle slice."""
         out = {}
-        for i, label in enumerate(dict.fromkeys(str(u[0]) for u in parts)):
+        for index, label in enumerate(dict.fromkeys(str(u[0]) for u in parts)):
             mask = _measured(settings, label).mask
             for what in ("map", "difference"):
                 volumes = []
@@ -129,17 +131,17 @@ class Retest(Experiment):
                     volume: NDArray[Any] = np.full(mask.shape, np.nan, np.float32)
                     volume[mask] = values
                     volumes.append(volume if volume.ndim == 2 else volume[..., volume.shape[2] // 2])
-                out[f"{i + 1}_{what}"] = np.stack(volumes)
+                out[f"{index + 1}_{what}"] = np.stack(volumes)
         return out
 
     def figures(self, table: Sequence[Row], pictures: Mapping[str, NDArray[Any]]) -> dict[str, Figure]:
         """Return maps and differences, a figure for each object."""
         out = {}
-        for i, label in enumerate(distinct(table, "object")):
+        for index, label in enumerate(distinct(table, "object")):
             specs = distinct(select(table, object=label), "estimator")
             name = select(table, object=label)[0]["map"]
-            out[f"object_{i + 1}"] = _figure(
-                str(label), str(name), specs, pictures[f"{i + 1}_map"], pictures[f"{i + 1}_difference"]
+            out[f"object_{index + 1}"] = _figure(
+                str(label), str(name), specs, pictures[f"{index + 1}_map"], pictures[f"{index + 1}_difference"]
             )
         return out
 
@@ -227,10 +229,10 @@ def _figure(label: str, name: str, specs: Sequence[str], maps: NDArray[Any], dif
     largest = float(np.nanquantile(np.abs(differences), 0.9))
     top = next((t for t in TOPS_PERCENT if t >= largest), TOPS_PERCENT[-1])
     figure, axes = draw.canvas(2, len(specs), height=2.3)
-    for k, spec in enumerate(specs):
-        draw.show_map(axes[0, k], maps[k], low, high, palette, logarithmic=True)
-        draw.show_map(axes[1, k], differences[k], -top, top, "vik")
-        draw.titled(axes[0, k], draw.label(spec))
+    for index, spec in enumerate(specs):
+        draw.show_map(axes[0, index], maps[index], low, high, palette, logarithmic=True)
+        draw.show_map(axes[1, index], differences[index], -top, top, "vik")
+        draw.titled(axes[0, index], draw.label(spec))
     axes[0, 0].set_ylabel("first")
     draw.colour_bar(figure, axes[0], low, high, palette, f"{name} [ms]", logarithmic=True)
     draw.colour_bar(figure, axes[1], -top, top, "vik", "second − first [%]")

@@ -152,9 +152,9 @@ def repeat_scan(
 ) -> Repeats:
     """Return the estimates inside the mask of a scan with noise added, once a draw; the same draws for all."""
     maps = []
-    for c in draws:
+    for draw in draws:
         maps.append(
-            estimator.estimate(noisier(series, sigma, np.random.default_rng([*key, c]))).kappa[:, series.selected]
+            estimator.estimate(noisier(series, sigma, np.random.default_rng([*key, draw]))).kappa[:, series.selected]
         )
     return Repeats.of(np.stack(maps))
 
@@ -177,12 +177,12 @@ def given_scans(settings: Settings, sequence: str) -> list[WeightedSeries]:
                 f"{path} lies elsewhere in the scanner than {settings.scans[0]} (their affines differ by more than a tenth of "
                 "a voxel), so a voxel of one is not that of the other. Register them."
             )
-    return [replace(s, mask=scans[0].selected) for s in scans]
+    return [replace(scan, mask=scans[0].selected) for scan in scans]
 
 
 def repeat_given(estimator: Estimator, scans: list[WeightedSeries]) -> Repeats:
     """Return the estimates of repeated scans, inside the mask."""
-    return Repeats.of(np.stack([estimator.estimate(s).kappa[:, s.selected] for s in scans]))
+    return Repeats.of(np.stack([estimator.estimate(scan).kappa[:, scan.selected] for scan in scans]))
 
 
 def _read(path: Path | str, sequence: str, skip_first: int = 0) -> WeightedSeries:

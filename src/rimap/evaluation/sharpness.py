@@ -49,7 +49,7 @@ class Sharpness(Experiment):
         scenes = ["simulated"]
         if not settings.quick and settings.data is not None and (settings.data / "brain_in_vivo").is_dir():
             scenes.append("in vivo")
-        return [(s, e) for s in scenes for e in fitting(settings.estimators, _scene(settings, s)[0].model)]
+        return [(scene, e) for scene in scenes for e in fitting(settings.estimators, _scene(settings, scene)[0].model)]
 
     def compute(self, settings: Settings, unit: Unit) -> Part:
         """Return the T1 map and the map that decides where the lines are."""
@@ -64,19 +64,19 @@ class Sharpness(Experiment):
         """Return a row for each scene, line and estimator; p is of the paired t-test against the MLE."""
         out: list[Row] = []
         for scene in dict.fromkeys(str(u[0]) for u in parts):
-            mine = {str(u[1]): p for u, p in parts.items() if u[0] == scene}
+            mine = {str(u[1]): part for u, part in parts.items() if u[0] == scene}
             guide = next(iter(mine.values()))["guide"]
             lines = _lines(settings, scene, guide)
-            maps = {spec: p["T"] for spec, p in mine.items()}
+            maps = {spec: value["T"] for spec, value in mine.items()}
             if scene == "simulated":
                 maps["reference"] = guide
             fits = {spec: [fit_sigmoid(*line.profile(T)) for line in lines] for spec, T in maps.items()}
             for spec, found in fits.items():
                 p = _paired(found, fits["mle"]) if spec != "mle" and "mle" in fits else float("nan")
-                for k, (line, s) in enumerate(zip(lines, found)):
+                for index, (line, s) in enumerate(zip(lines, found)):
                     out.append(
                         {
-                            "scene": scene, "estimator": spec, "line": k, "nu": s.nu, "unit": "1/voxel", "r2": s.r2,
+                            "scene": scene, "estimator": spec, "line": index, "nu": s.nu, "unit": "1/voxel", "r2": s.r2,
                             "V": s.V, "x0_fit": s.x0, "b": s.b, "p": p, "x0": line.x0, "y0": line.y0, "x1": line.x1,
                             "y1": line.y1,
                         }
@@ -85,8 +85,8 @@ class Sharpness(Experiment):
 
     def pictures(self, settings: Settings, parts: Mapping[Unit, Part]) -> dict[str, NDArray[Any]]:
         """Return the map of every scene and estimator."""
-        out = {f"{u[0]}|{u[1]}".replace("/", "%"): p["T"] for u, p in parts.items()}
-        return out | {f"{u[0]}|guide": p["guide"] for u, p in parts.items()}
+        out = {f"{u[0]}|{u[1]}".replace("/", "%"): part["T"] for u, part in parts.items()}
+        return out | {f"{u[0]}|guide": part["guide"] for u, part in parts.items()}
 
     def figures(self, table: Sequence[Row], pictures: Mapping[str, NDArray[Any]]) -> dict[str, Figure]:
         """Return Fig. 7: the lines, one fit, and the boxes, a figure a scene."""
@@ -101,7 +101,7 @@ class Sharpness(Experiment):
         for scene in distinct(table, "scene"):
             for spec in distinct(select(table, scene=scene), "estimator"):
                 rows = select(table, scene=scene, estimator=spec)
-                s = spread([r["nu"] for r in rows])
+                s = spread([row["nu"] for row in rows])
                 name = "truth" if spec == "reference" else draw.label(spec)
                 body.append([scene, name, f"{len(rows)}", s["q25"], s["q50"], s["q75"], rows[0]["p"]])
         return "Slope ν of the sigmoid, 1/voxel (paper: no significant difference between methods)\n\n" + text_table(
@@ -136,7 +136,7 @@ def _lines(settings: Settings, scene: str, guide: NDArray[Any]) -> list[Line]:
 
 def _paired(a: Sequence[Sigmoid], b: Sequence[Sigmoid]) -> float:
     """Return p of the paired t-test over the lines that both fit."""
-    x, y = (np.array([s.nu for s in fits]) for fits in (a, b))
+    x, y = (np.array([fit.nu for fit in fits]) for fits in (a, b))
     ok = np.isfinite(x) & np.isfinite(y)
     return float(stats.ttest_rel(x[ok], y[ok]).pvalue) if ok.sum() > 1 and (x != y)[ok].any() else float("nan")
 
@@ -156,7 +156,7 @@ def _figure(rows: Sequence[Row], scene: str, pictures: Mapping[str, NDArray[Any]
     draw.titled(lines_ax, f"{len(of_one)} lines, {scene}")
     k = _median_line(of_one)
     for spec in specs:
-        r = next(r for r in rows if r["estimator"] == spec and r["line"] == k)
+        r = next(row for row in rows if row["estimator"] == spec and row["line"] == k)
         line = Line(r["x0"], r["y0"], r["x1"], r["y1"])
         key = f"{scene}|{'guide' if spec == 'reference' else spec.replace('/', '%')}"
         x, y = line.profile(pictures[key])
@@ -169,7 +169,8 @@ def _figure(rows: Sequence[Row], scene: str, pictures: Mapping[str, NDArray[Any]
     fit_ax.set_ylabel("T1 [ms]")
     draw.titled(fit_ax, "One line and its sigmoids")
     rows_nu = [
-        {"estimator": s, "g": "all", **_whole(spread([r["nu"] for r in select(rows, estimator=s)]))} for s in specs
+        {"estimator": spec, "g": "all", **_whole(spread([r["nu"] for r in select(rows, estimator=spec)]))}
+        for spec in specs
     ]
     draw.boxes(box_ax, ["all"], rows_nu, "g", specs)
     box_ax.set_xticks([])
@@ -182,7 +183,7 @@ def _figure(rows: Sequence[Row], scene: str, pictures: Mapping[str, NDArray[Any]
 
 
 def _median_line(rows: Sequence[Row]) -> Any:
-    good = [r for r in rows if np.isfinite(r["nu"])] or list(rows)
+    good = [row for row in rows if np.isfinite(row["nu"])] or list(rows)
     return sorted(good, key=lambda r: r["nu"])[len(good) // 2]["line"]
 
 

@@ -60,10 +60,10 @@ def simulated_phantom(settings: Settings, scan: PhantomScan) -> Regions:
     rng = np.random.default_rng([settings.seed, 10])
     time = np.vectorize({0: 2.0 * max(T.values()), **T}.get)(labels).astype(float)
     kappa = np.ones((len(model.parameters), *labels.shape))
-    for p in model.parameters:
-        if p.role == FIELD:
+    for parameter in model.parameters:
+        if parameter.role == FIELD:
             field = smooth_field(labels.shape, _FIELD_LENGTH, rng)
-            kappa[model.index(p.name)] = p.in_a_scan.middle * (1 + _FIELD_SPREAD * field / field.std())
+            kappa[model.index(parameter.name)] = parameter.in_a_scan.middle * (1 + _FIELD_SPREAD * field / field.std())
     kappa[model.time_index] = time
     series = simulate_series(kappa, model, Gaussian(sigma=1 / PHANTOM_SNR), rng, mask=labels > 0)
     return Regions(series, labels, T)

@@ -62,7 +62,7 @@ def repeats_of(settings: Settings, full: int, quick: int, spec: str = "") -> int
 
 def repeats_said(rows: Sequence[Row]) -> str:
     """Return ``C = 100 (MP-PCA, NLLS: 25)`` of a table."""
-    C = {str(r["estimator"]): int(r["repeats"]) for r in rows}
+    C = {str(row["estimator"]): int(row["repeats"]) for row in rows}
     most = max(C.values())
-    fewer = [f"{label(spec)}: {n}" for spec, n in C.items() if n < most]
+    fewer = [f"{label(spec)}: {value}" for spec, value in C.items() if value < most]
     return f"C = {most}" + (f" ({', '.join(fewer)})" if fewer else "")

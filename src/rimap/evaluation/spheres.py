@@ -131,25 +131,25 @@ class Array:
     @property
     def seen(self) -> int:
         """The number of spheres that can be measured."""
-        return sum(not s.problem for s in self.spheres)
+        return sum(not sphere.problem for sphere in self.spheres)
 
     @property
     def fitting(self) -> int:
         """The number of spheres that have about their values."""
-        return sum(not s.problem and abs(s.off) < _FITS for s in self.spheres)
+        return sum(not sphere.problem and abs(sphere.off) < _FITS for sphere in self.spheres)
 
     @property
     def is_one(self) -> bool:
         """Whether these are the spheres of the array, and not by chance."""
-        in_image = sum(s.problem != OUTSIDE for s in self.spheres)
+        in_image = sum(sphere.problem != OUTSIDE for sphere in self.spheres)
         return self.fitting >= max(LEAST_SEEN, _LEAST_SHARE * in_image)
 
     def labels(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Return a label image (*X) of the voxels to measure."""
         image = np.zeros((*shape, 1, 1)[:3], np.uint8)
-        for s in self.spheres:
-            if not s.problem:
-                image[s.inside] = s.number
+        for sphere in self.spheres:
+            if not sphere.problem:
+                image[sphere.inside] = sphere.number
         return image.reshape(shape)
 
 
@@ -196,7 +196,7 @@ def _in_slices(log: Plane, edges_mm: Sequence[float], target: Plane, axis: int) 
     stack = np.moveaxis(log, axis, 0)
     across = float(edges_mm[axis])
     edges = tuple(float(e) for k, e in enumerate(edges_mm) if k != axis)
-    if min(n * e for n, e in zip(stack.shape[1:], edges)) < RING_MM:
+    if min(n * edge for n, edge in zip(stack.shape[1:], edges)) < RING_MM:
         return None
     step = int(SPHERE_MM / across) if across < _THIN_MM else 1  # no sphere is between two slices
     coarse = range(step // 2 if len(stack) > step else 0, len(stack), step)
@@ -234,9 +234,9 @@ def _most_plausible(plane: Plane, edges: Sequence[float], placements: Sequence[P
     one sphere looks like another bias. Then the inner spheres are where there are none.
     """
     distinct: list[Placement] = []
-    for p in sorted(placements, key=lambda p: p.cost):
-        if not any(_alike(p, other) for other in distinct):
-            distinct.append(p)
+    for placement in sorted(placements, key=lambda p: p.cost):
+        if not any(_alike(placement, other) for other in distinct):
+            distinct.append(placement)
     judged = [
         replace(p, cost=p.cost + _COST_OF_NO_DISC * _share_without_disc(plane, edges, p)) for p in distinct[:_JUDGED]
     ]
@@ -276,10 +276,10 @@ class _Grid:
 
 
 def _grid_of(plane: Plane, edges: Sequence[float]) -> _Grid:
-    size = [int(np.ceil(n * e / _GRID_MM)) for n, e in zip(plane.shape, edges)]
+    size = [int(np.ceil(n * edge / _GRID_MM)) for n, edge in zip(plane.shape, edges)]
     at = [
-        np.clip(((np.arange(s) + 0.5) * _GRID_MM / e - 0.5).round().astype(int), 0, n - 1)
-        for s, e, n in zip(size, edges, plane.shape)
+        np.clip(((np.arange(s) + 0.5) * _GRID_MM / edge - 0.5).round().astype(int), 0, n - 1)
+        for s, edge, n in zip(size, edges, plane.shape)
     ]
     x = plane[np.ix_(*at)]
     r = int(np.ceil(MEASURED_MM / _GRID_MM))
@@ -330,7 +330,7 @@ def _refined(grid: _Grid, target: Plane, start: Placement) -> Placement:
     def at(p: NDArray[np.float64]) -> tuple[Plane, Plane]:
         centres = np.array(p[:2]) + p[3] * _template(p[2], start.mirrored)
         where = (centres / _GRID_MM - 0.5).T
-        values, spread, weight = (ndimage.map_coordinates(a, where, order=1, mode="constant") for a in parts)
+        values, spread, weight = (ndimage.map_coordinates(part, where, order=1, mode="constant") for part in parts)
         with np.errstate(invalid="ignore", divide="ignore"):
             good = weight > 0.6
             return np.where(good, values / weight - target, np.nan), np.where(good, spread / weight, np.nan)
@@ -399,9 +399,9 @@ class _Window:
 def _window(plane: Plane, edges: Sequence[float], centre: NDArray[np.float64]) -> _Window:
     reach = SPHERE_MM + 7
     cut = []
-    for c, e, n in zip(centre, edges, plane.shape):
-        low = int(np.clip(np.floor((c - reach) / e), 0, n))
-        cut.append(slice(low, int(np.clip(np.ceil((c + reach) / e) + 1, low, n))))
+    for c, edge, n in zip(centre, edges, plane.shape):
+        low = int(np.clip(np.floor((c - reach) / edge), 0, n))
+        cut.append(slice(low, int(np.clip(np.ceil((c + reach) / edge) + 1, low, n))))
     places = np.stack(
         np.meshgrid(*((np.arange(s.start, s.stop) + 0.5) * e for s, e in zip(cut, edges)), indexing="ij"), axis=-1
     )
@@ -463,7 +463,7 @@ def _judged(
     disc
         Whether a disc of one value was seen there.
     """
-    if any(not MEASURED_MM <= c <= n * e - MEASURED_MM for c, e, n in zip(centre, edges, plane.shape)):
+    if any(not MEASURED_MM <= c <= n * edge - MEASURED_MM for c, edge, n in zip(centre, edges, plane.shape)):
         return float("nan"), OUTSIDE
     w = _window(plane, edges, centre)
     off = w.middle - expected

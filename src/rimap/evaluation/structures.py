@@ -83,9 +83,9 @@ def place(
     free = np.ones(labels.shape, bool)
     inside = {s.name: np.zeros(labels.shape, np.int64) for s in structures}
     around = {s.name: np.zeros(labels.shape, np.int64) for s in structures}
-    for s in sorted(structures, key=lambda s: -max(s.shape)):  # the largest have fewest places
-        (a, b), X = s.shape, labels.shape
-        windows = np.lib.stride_tricks.sliding_window_view(labels == s.tissue, (a + 2, b + 2)).all((-2, -1))
+    for structure in sorted(structures, key=lambda s: -max(s.shape)):  # the largest have fewest places
+        (a, b), X = structure.shape, labels.shape
+        windows = np.lib.stride_tricks.sliding_window_view(labels == structure.tissue, (a + 2, b + 2)).all((-2, -1))
         sites = rng.permutation(np.argwhere(windows))
         n = 0
         for x, y in sites:
@@ -95,10 +95,10 @@ def place(
             if not free[box].all():
                 continue
             n += 1
-            around[s.name][box] = n
+            around[structure.name][box] = n
             core = (slice(x + 1, x + 1 + a), slice(y + 1, y + 1 + b))
-            around[s.name][core] = 0
-            inside[s.name][core] = n
+            around[structure.name][core] = 0
+            inside[structure.name][core] = n
             reach = (
                 slice(max(0, x - distance), min(X[0], x + a + 2 + distance)),
                 slice(max(0, y - distance), min(X[1], y + b + 2 + distance)),
@@ -116,8 +116,8 @@ def with_structures(
 ) -> NDArray[np.float64]:
     """Return the maps κ (Q, X, Y) with the relaxation time changed inside the structures."""
     out = np.array(kappa, float)
-    for s in structures:
-        out[model.time_index][placed.inside[s.name] > 0] = s.T1
+    for structure in structures:
+        out[model.time_index][placed.inside[structure.name] > 0] = structure.T1
     return out
 
 
@@ -128,11 +128,20 @@ def uniform_tissue(model: SignalModel, T: NDArray[Any]) -> NDArray[np.float64]:
     >>> uniform_tissue(InversionRecovery(tau=[50, 400, 1100, 2500]), np.array([800.0])).ravel()
     array([  0.85,   1.9 , 800.  ])
     """
-    known = {p.name: GREY_MATTER_A if p.amplitude else p.in_a_scan.middle for p in model.parameters if p != model.time}
-    return np.stack([np.full(np.shape(T), known[p.name]) if p.name in known else T for p in model.parameters])
+    known = {
+        parameter.name: GREY_MATTER_A if parameter.amplitude else parameter.in_a_scan.middle
+        for parameter in model.parameters
+        if parameter != model.time
+    }
+    return np.stack(
+        [
+            np.full(np.shape(T), known[parameter.name]) if parameter.name in known else T
+            for parameter in model.parameters
+        ]
+    )
 
 
 def disc(shape: tuple[int, ...], centre: Sequence[float], radius: float) -> NDArray[np.bool_]:
     """Return the mask (*X) of a disc or ball."""
     grids = np.ogrid[tuple(slice(n) for n in shape)]
-    return np.asarray(sum((g - c) ** 2 for g, c in zip(grids, centre)) <= radius**2)
+    return np.asarray(sum((grid - c) ** 2 for grid, c in zip(grids, centre)) <= radius**2)

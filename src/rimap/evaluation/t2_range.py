@@ -51,7 +51,7 @@ class T2Range(Experiment):
             spec, estimator_of(spec, settings.threads), T2Decay(tau=TIMES[times]), T2, snr=SNR,
             n_repeats=repeats_of(settings, 50, 5), seed=settings.seed,
         )  # fmt: skip
-        return {k: np.array([r[k] for r in rows]) for k in ("T", "bias", "cv", "rmse")}
+        return {k: np.array([row[k] for row in rows]) for k in ("T", "bias", "cv", "rmse")}
 
     def rows(self, settings: Settings, parts: Mapping[Unit, Part]) -> list[Row]:
         """Return a row for each set of times, estimator and T2."""
@@ -60,12 +60,12 @@ class T2Range(Experiment):
             model = T2Decay(tau=TIMES[str(times)])
             kappa = uniform_tissue(model, np.array(T2, float))
             bound = cramer_rao_sd(model, at_snr(SNR), kappa)[model.time_index] / T2 * 100
-            for i, T in enumerate(T2):
+            for index, T in enumerate(T2):
                 out.append(
                     {
                         "times": times, "estimator": spec, "T2": float(T), "unit": "ms", "snr": SNR,
-                        "repeats": repeats_of(settings, 50, 5), "cramer_rao": float(bound[i]),
-                        **{k: float(part[k][i]) for k in ("bias", "cv", "rmse")},
+                        "repeats": repeats_of(settings, 50, 5), "cramer_rao": float(bound[index]),
+                        **{k: float(part[k][index]) for k in ("bias", "cv", "rmse")},
                     }
                 )  # fmt: skip
         return out

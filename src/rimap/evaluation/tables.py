@@ -44,7 +44,7 @@ def write_table(path: Path | str, rows: Sequence[Row]) -> None:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
-        writer.writerow([_cell(row.get(c, "")) for c in columns])
+        writer.writerow([_cell(row.get(column, "")) for column in columns])
     write_whole(path, buffer.getvalue())
 
 
@@ -70,7 +70,7 @@ def read_table(path: Path | str) -> list[Row]:
         raise _damaged(path, str(error)) from None
     if not rows or any(None in row or None in row.values() for row in rows):
         raise _damaged(path, "a row has more or fewer cells than the first one, or there is none")
-    return [{k: _value(v) for k, v in row.items() if v != ""} for row in rows]
+    return [{key: _value(value) for key, value in row.items() if value != ""} for row in rows]
 
 
 def _damaged(path: Path, reason: str) -> InputError:
@@ -89,12 +89,12 @@ def _value(text: str) -> Any:
 
 def select(rows: Iterable[Row], **where: Any) -> list[Row]:
     """Return the rows whose columns have these values."""
-    return [r for r in rows if all(r.get(k) == v for k, v in where.items())]
+    return [row for row in rows if all(row.get(key) == value for key, value in where.items())]
 
 
 def distinct(rows: Iterable[Row], column: str) -> list[Any]:
     """Return the values of a column in the order in which they occur."""
-    return list(dict.fromkeys(r[column] for r in rows if column in r))
+    return list(dict.fromkeys(row[column] for row in rows if column in row))
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -108,14 +108,14 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """
     rows = list(rows)
     body = [[number(c) for c in row] for row in rows]
-    kinds = [all(not isinstance(row[i], str) for row in rows) for i in range(len(header))] if body else []
+    kinds = [all(not isinstance(row[index], str) for row in rows) for index in range(len(header))] if body else []
     widths = [max(5, len(h), *(len(r[i]) for r in body)) if body else len(h) for i, h in enumerate(header)]
 
     def line(cells: Sequence[str]) -> str:
-        padded = [c.rjust(w) if right else c.ljust(w) for c, w, right in zip(cells, widths, kinds)]
+        padded = [cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(cells, widths, kinds)]
         return "| " + " | ".join(padded) + " |"
 
-    rule = ["-" * (w - 1) + ":" if right else ":" + "-" * (w - 1) for w, right in zip(widths, kinds)]
+    rule = ["-" * (width - 1) + ":" if right else ":" + "-" * (width - 1) for width, right in zip(widths, kinds)]
     return "\n".join([line(list(header)), line(rule), *map(line, body)]) if body else ""
 
 
@@ -140,17 +140,17 @@ def number(value: Any) -> str:
 
 def columns_of(rows: Sequence[Row], names: Sequence[str]) -> list[NDArray[np.float64]]:
     """Return columns as arrays."""
-    return [np.array([r[n] for r in rows], float) for n in names]
+    return [np.array([row[name] for row in rows], float) for name in names]
 
 
 def by(rows: Iterable[Row], *names: str) -> dict[tuple[Any, ...], Row]:
     """Return rows by the values of columns; the last of several with the same."""
-    return {tuple(r.get(n) for n in names): r for r in rows}
+    return {tuple(row.get(name) for name in names): row for row in rows}
 
 
 def merged(*maps: Mapping[str, Any]) -> Row:
     """Return one row of several."""
     out: Row = {}
-    for m in maps:
-        out |= m
+    for map_ in maps:
+        out |= map_
     return out

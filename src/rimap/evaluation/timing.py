@@ -55,14 +55,14 @@ class Timing(Experiment):
         rician = Rician(sigma=at_snr(30).sigma)  # as a scanner's magnitude images are: nowhere below zero
         rng = np.random.default_rng([settings.seed, 5])
         series = simulate_series(kappa, model, rician, rng, mask=np.ones(labels.shape, bool)).with_noise(at_snr(30))
-        estimators = [estimator_of(s, settings.threads) for s in specs]
-        for e in estimators:
-            e.estimate(series)
+        estimators = [estimator_of(spec, settings.threads) for spec in specs]
+        for estimator in estimators:
+            estimator.estimate(series)
         seconds = np.zeros((len(specs), n))
         for k in range(n):
-            for i, e in enumerate(estimators):
+            for i, estimator in enumerate(estimators):
                 begun = time.perf_counter()
-                e.estimate(series)
+                estimator.estimate(series)
                 seconds[i, k] = time.perf_counter() - begun
         return {"seconds": seconds, "size": np.array(size)}
 
@@ -87,11 +87,11 @@ class Timing(Experiment):
         ax = axes[0, 0]
         ax.grid(axis="x", color="#e5e5e5", linewidth=0.6)
         ax.grid(axis="y", visible=False)
-        for i, r in enumerate(table):
-            ax.barh(i, r["seconds"], color=draw.colour(r["estimator"]), alpha=0.75, height=0.6)
-            ax.text(r["seconds"] * 1.1, i, f"{r['seconds']:.2g} s", va="center", fontsize=7.5)
+        for index, r in enumerate(table):
+            ax.barh(index, r["seconds"], color=draw.colour(r["estimator"]), alpha=0.75, height=0.6)
+            ax.text(r["seconds"] * 1.1, index, f"{r['seconds']:.2g} s", va="center", fontsize=7.5)
             if "paper_seconds" in r:
-                ax.plot(r["paper_seconds"], i, marker="D", color="black", markersize=4, linestyle="none")
+                ax.plot(r["paper_seconds"], index, marker="D", color="black", markersize=4, linestyle="none")
         ax.set_yticks(range(len(table)), [draw.label(r["estimator"]) for r in table])
         ax.invert_yaxis()
         ax.set_xscale("log")

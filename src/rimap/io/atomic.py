@@ -59,7 +59,7 @@ def write_together(files: Mapping[Path, Content], remove: Iterable[Path] = ()) -
                 file.flush()
                 os.fsync(file.fileno())
         gone = [path for path in remove if path.exists() and path not in files]
-        for path in [*(p for p in files if p.exists()), *gone]:
+        for path in [*(file for file in files if file.exists()), *gone]:
             backup[path] = _beside(path, "old")
             _link(path, backup[path])
         for path, name in temporary.items():

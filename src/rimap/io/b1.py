@@ -125,15 +125,15 @@ class B1Files:
         """
         if len(self.images) != 2:
             raise InputError(
-                f"{self.label}: expected two images, got {len(self.images)} ({', '.join(f.name for f in self.images[:3])}). Add "
+                f"{self.label}: expected two images, got {len(self.images)} ({', '.join(image.name for image in self.images[:3])}). Add "
                 "the missing one, or remove what does not belong to the scan."
             )
-        files = [open_nifti(f) for f in self.images]
+        files = [open_nifti(image) for image in self.images]
         check_same_grid(files)
-        if any(f.n_volumes != 1 for f in files):
+        if any(file.n_volumes != 1 for file in files):
             raise InputError(f"{self.label}: expected one volume in each file, got several.")
         sidecars = Sidecars()
-        metadata = [sidecars(f, self.dataset) for f in self.images]
+        metadata = [sidecars(image, self.dataset) for image in self.images]
         declared: Any = KINDS[self.kind]
         settings, _ = settings_from_sidecars(self.images, [1, 1], metadata, declared)
         axis = next(s for s in settings_of(declared).values() if s.per_image)
@@ -142,7 +142,7 @@ class B1Files:
         return B1Scan(
             self.kind,
             read_volumes(files)[order],
-            {name: tuple(v[i] for i in order) if len(v) == 2 else v for name, v in settings.items()},
+            {name: tuple(value[i] for i in order) if len(value) == 2 else value for name, value in settings.items()},
             files[0].affine,
         )
 
@@ -176,7 +176,7 @@ def find_b1(
         If an image is there twice.
     """
     wanted = {
-        entity: [str(x).removeprefix(f"{entity}-") for x in labels]
+        entity: [str(label).removeprefix(f"{entity}-") for label in labels]
         for entity, labels in (("sub", participant_labels), ("ses", sessions), ("run", runs))
     }
     groups: dict[tuple[Path, str, tuple[tuple[str, str], ...]], dict[str, Path]] = {}
@@ -192,9 +192,11 @@ def find_b1(
     found = []
     for (_, suffix, shared_items), images in groups.items():
         entities, dataset = dict(shared_items), dataset_of(next(iter(images.values())))
-        fits = all(not labels or any(same_label(e, entities.get(e), x) for x in labels) for e, labels in wanted.items())
+        fits = all(
+            not labels or any(same_label(e, entities.get(e), label) for label in labels) for e, labels in wanted.items()
+        )
         if dataset is not None and fits:
-            ordered = tuple(images[n] for n in sorted(images, key=natural))
+            ordered = tuple(images[image] for image in sorted(images, key=natural))
             label = compose(entities, suffix).replace("_", " ")
             found.append(B1Files(suffix, ordered, entities, dataset, label))
     return found
@@ -237,7 +239,7 @@ def write_b1(
     metadata = {
         "Description": "B1: actual over nominal flip angle",
         "Units": "1",
-        "Sources": [source_of(f, files.dataset, out) for f in files.images],
+        "Sources": [source_of(image, files.dataset, out) for image in files.images],
         "SkullStripped": False,
         **_settings_metadata(scan),
         **about,
@@ -271,7 +273,7 @@ def is_b1(path: Path) -> bool:
 def _numbered(name: BidsName) -> tuple[str, dict[str, str]]:
     """Return the number of an image of its scan, and the entities that all of them share."""
     entity = next(s.entity for s in settings_of(KINDS[name.suffix]).values() if s.entity)
-    shared = {k: v for k, v in name.entities.items() if k not in (entity, "part")}
+    shared = {key: value for key, value in name.entities.items() if key not in (entity, "part")}
     value = name.entities.get(entity, "")
     if entity != "acq":
         return value, shared
@@ -292,7 +294,7 @@ def _settings_metadata(scan: B1Scan) -> dict[str, Any]:
     declared = settings_of(KINDS[scan.kind])
     found: dict[str, Any] = {}
     for name, values in scan.settings.items():
-        written = [declared[name].in_sidecar(v) for v in values]
+        written = [declared[name].in_sidecar(value) for value in values]
         # BIDS takes an array in FlipAngle, and would take one of times for a value of each volume of the map.
         many = declared[name].sidecar_field if declared[name].unit == "deg" else f"{declared[name].sidecar_field}s"
         found[declared[name].sidecar_field if len(written) == 1 else many] = (

@@ -58,7 +58,7 @@ class BidsName:
         """Return the parts of a file name, `None` where it is not a BIDS name."""
         stem, dot, extension = name.partition(".")
         *parts, suffix = stem.split("_")
-        found = [_ENTITY.fullmatch(p) for p in parts]
+        found = [_ENTITY.fullmatch(part) for part in parts]
         if not suffix or "-" in suffix or not all(found):
             return None
         return cls({m[1]: m[2] for m in found if m}, suffix, dot + extension)
@@ -71,7 +71,7 @@ def compose(entities: Mapping[str, str], suffix: str) -> str:
     'sub-01_desc-sd_T1map'
     """
     keys = sorted(entities, key=lambda k: ORDER.index(k) if k in ORDER else len(ORDER))
-    return "_".join([*(f"{k}-{entities[k]}" for k in keys), suffix])
+    return "_".join([*(f"{key}-{entities[key]}" for key in keys), suffix])
 
 
 def same_label(entity: str, value: str | None, label: str) -> bool:
@@ -115,7 +115,7 @@ def numbering_of(model: type[SignalModel]) -> tuple[str, ...]:
 
 def map_suffixes() -> tuple[str, ...]:
     """Return the suffixes of all maps that are made from images: T1map, R1map, M0map, TB1map …"""
-    declared = {p.suffix for m in models().values() for p in m.parameters if p.suffix}
+    declared = {parameter.suffix for m in models().values() for parameter in m.parameters if parameter.suffix}
     declared |= {d.suffix for m in models().values() for d in m.derived if d.suffix}
     rates = {f"R{suffix[1:]}" for suffix in declared if re.fullmatch(r"T\d\w*map", suffix)}
     return tuple(sorted(declared | rates | {"TB1map"}))
@@ -176,7 +176,7 @@ def dataset_of(path: Path) -> Path | None:
     if name is None or "sub" not in name.entities:
         return None
     subject = f"sub-{name.entities['sub']}"
-    found = [p.parent for p in absolute(path).parents if p.name == subject]
+    found = [parent.parent for parent in absolute(path).parents if parent.name == subject]
     return found[0] if found else None
 
 
@@ -202,22 +202,24 @@ def nifti_files(
     InputError
         For a folder that cannot be listed, unless `unreadable` takes it.
     """
-    wanted = {f"sub-{s}" for s in subjects}
+    wanted = {f"sub-{subject}" for subject in subjects}
     for where, folders, files in walk(folder, unreadable):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in NOT_INPUT)
+        folders[:] = sorted(folder for folder in folders if not folder.startswith(".") and folder not in NOT_INPUT)
         if where == folder:
-            has_subjects = any(f.startswith("sub-") for f in folders)
+            has_subjects = any(folder.startswith("sub-") for folder in folders)
             if has_subjects:
-                folders[:] = [f for f in folders if f.startswith("sub-") and (not wanted or f in wanted)]
-        for f in sorted(files):
-            if f.startswith("."):
+                folders[:] = [
+                    folder for folder in folders if folder.startswith("sub-") and (not wanted or folder in wanted)
+                ]
+        for file in sorted(files):
+            if file.startswith("."):
                 continue
-            if is_image(where / f):
-                yield where / f
-            elif sidecars is not None and (f.endswith(".json") or is_half_of_pair(where / f)):
-                sidecars.append(where / f)
-            elif unreadable is not None and _was_folder(where / f, subjects=wanted if where == folder else None):
-                unreadable.append((where / f, "it is a link to a folder that does not exist"))
+            if is_image(where / file):
+                yield where / file
+            elif sidecars is not None and (file.endswith(".json") or is_half_of_pair(where / file)):
+                sidecars.append(where / file)
+            elif unreadable is not None and _was_folder(where / file, subjects=wanted if where == folder else None):
+                unreadable.append((where / file, "it is a link to a folder that does not exist"))
 
 
 def _was_folder(path: Path, *, subjects: set[str] | None) -> bool:
@@ -250,9 +252,9 @@ def walk(folder: Path, unreadable: list[tuple[Path, str]] | None = None) -> Iter
     for where, folders, files in os.walk(folder, onerror=failed, followlinks=True):
         here = Path(where).resolve()
         folders[:] = [
-            f
-            for f in folders
-            if not (Path(where) / f).is_symlink() or not here.is_relative_to((Path(where) / f).resolve())
+            folder
+            for folder in folders
+            if not (Path(where) / folder).is_symlink() or not here.is_relative_to((Path(where) / folder).resolve())
         ]
         yield Path(where), folders, files
 
@@ -343,8 +345,8 @@ class Sidecars:
 
     def _listing(self, folder: Path) -> list[tuple[Path, BidsName]]:
         if folder not in self._folders:
-            files = [f for f in folder.iterdir() if f.name.endswith(".json") and not f.name.startswith(".")]
-            names = [(f, BidsName.parse(f.name)) for f in files]
+            files = [path for path in folder.iterdir() if path.name.endswith(".json") and not path.name.startswith(".")]
+            names = [(file, BidsName.parse(file.name)) for file in files]
             self._folders[folder] = [(f, n) for f, n in names if n is not None]
         return self._folders[folder]
 

@@ -62,7 +62,7 @@ def image_for(
         if name is None or name.suffix not in suffixes or not is_nifti(path) or "sub" not in name.entities:
             continue
         if all(name.entities[k] == entities.get(k, name.entities[k]) for k in _SHARED if k in name.entities):
-            agreeing = sum(name.entities.get(k) == v for k, v in entities.items() if k in _SHARED)
+            agreeing = sum(name.entities.get(key) == value for key, value in entities.items() if key in _SHARED)
             desc = name.entities.get("desc", "")
             of_map = bool(entities.get("map")) and desc.endswith(entities["map"])  # desc-spheresT1 is for T1
             fitting.append((2 * agreeing + (desc == prefer or of_map), path))

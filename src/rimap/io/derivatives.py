@@ -177,7 +177,7 @@ def map_files(
     maps: ParameterMaps | MapsOnDisk, series_files: SeriesFiles, out: Path | str, how: Writing = AS_THEY_ARE
 ) -> MapFiles:
     """Return the files of the maps of a series, unwritten; the parameters are those of `write_maps`."""
-    first = placed_first([open_nifti(f) for f in series_files.images])
+    first = placed_first([open_nifti(image) for image in series_files.images])
     shape = maps.shape if isinstance(maps, MapsOnDisk) else maps.status.shape
     if shape not in (first.shape, (*first.shape[:2], 1)):
         raise InputError(f"the maps have shape {shape} and {first.path.name} {first.shape}.")
@@ -244,7 +244,9 @@ def without_sd(maps: ParameterMaps | MapsOnDisk, given: Collection[str] = ()) ->
 
 def _known(maps: ParameterMaps) -> set[str]:
     """Return the parameters that were not estimated, by name: what the model takes as given, and what the estimator holds."""
-    return {p.name for p in maps.model.parameters if p.given} | set(dict(maps.settings.get("fixed") or {}))
+    return {parameter.name for parameter in maps.model.parameters if parameter.given} | set(
+        dict(maps.settings.get("fixed") or {})
+    )
 
 
 def _has_sd(name: str, maps: ParameterMaps | MapsOnDisk, head: ParameterMaps) -> bool:

@@ -164,7 +164,7 @@ def _only(found: Sequence[Candidate], units: Sequence[Sequence[Volume]], sequenc
 
 def _chosen(text: str, found: Sequence[Candidate], units: Sequence[Sequence[Volume]]) -> Candidate:
     """Return what one ``--series`` asks for."""
-    words = [w for w in re.split(r"[,\s]+", text.strip()) if w]
+    words = [part for part in re.split(r"[,\s]+", text.strip()) if part]
     if len(words) == 1:
         exact = [c for c in found if c.key == words[0].lower()]
         holding = [c for c in found if words[0].isdigit() and int(words[0]) in c.numbers]
@@ -172,12 +172,12 @@ def _chosen(text: str, found: Sequence[Candidate], units: Sequence[Sequence[Volu
             return (exact or holding)[0]
         if holding:
             raise InputError(f"--series {words[0]} is not one series. Choose from:\n" + "\n".join(map(_row, holding)))
-    if not words or not all(w.isdigit() for w in words):
+    if not words or not all(word.isdigit() for word in words):
         known = f"; there {'is' if len(found) == 1 else 'are'} {', '.join(c.key for c in found)}" if found else ""
         raise InputError(
             f"--series: a number as in the list of series, or numbers separated by commas, was expected{known}."
         )
-    return together(units, [int(w) for w in words])
+    return together(units, [int(word) for word in words])
 
 
 def _row(c: Candidate) -> str:
@@ -186,8 +186,8 @@ def _row(c: Candidate) -> str:
     shown = _listed(times, 8)
     time = f"{_symbol(c.kind)} {shown} {unit_symbol(SYMBOLS[c.kind][1])}" if c.kind else "no time differs"
     if not c.kind:
-        every = {k: sorted({t for v in c.volumes if (t := v.time(k)) is not None}) for k in ("ti", "te")}
-        known = [f"{_symbol(k)} {_listed(ts, 4)} ms" for k, ts in every.items() if ts]
+        every = {k: sorted({t for volume in c.volumes if (t := volume.time(k)) is not None}) for k in ("ti", "te")}
+        known = [f"{_symbol(key)} {_listed(value, 4)} ms" for key, value in every.items() if value]
         time = ", ".join(known) or "no times"
     derived = ", derived" if "DERIVED" in c.volumes[0].first.variant else ""
     part = derived + (f", {PART_WORDS[c.part]}" if c.part in PART_WORDS else "")
@@ -206,7 +206,7 @@ def _symbol(kind: str) -> str:
 
 def _listed(values: Sequence[float], most: int) -> str:
     if len(values) <= most:
-        return ", ".join(f"{v:g}" for v in values)
+        return ", ".join(f"{value:g}" for value in values)
     return f"{values[0]:g}, {values[1]:g} … {values[-1]:g}"
 
 
@@ -218,7 +218,7 @@ def _described(description: str, secrets: Iterable[str]) -> str:
 
 
 def _numbers(c: Candidate) -> str:
-    numbers = [str(max(n, 0)) for n in c.numbers]
+    numbers = [str(max(number, 0)) for number in c.numbers]
     return ", ".join(numbers) if len(numbers) <= 8 else f"{numbers[0]}, {numbers[1]} … {numbers[-1]}"
 
 
@@ -282,7 +282,7 @@ def _converted(c: Candidate, sequence: str | None) -> SeriesFiles:
 
 def _sidecar(volume: Volume) -> dict[str, Any]:
     times = {"InversionTime": volume.ti, "EchoTime": volume.te, "RepetitionTime": volume.tr}
-    settings: dict[str, Any] = {k: float(f"{t / 1000:.12g}") for k, t in times.items() if t is not None}
+    settings: dict[str, Any] = {key: float(f"{value / 1000:.12g}") for key, value in times.items() if value is not None}
     if volume.flip is not None:
         settings["FlipAngle"] = volume.flip
     if volume.first.gradient:

@@ -188,7 +188,7 @@ def _write_slices(volumes: Sequence[Volume], folder: Path) -> None:
     """Write every slice to a file of its own, reading each source once."""
     of_file: dict[Path, list[tuple[int, int, Frame, float]]] = {}
     for n, volume in enumerate(volumes, 1):
-        heights = [f.height for f in volume.frames]
+        heights = [frame.height for frame in volume.frames]
         gap = heights[1] - heights[0] if len(heights) > 1 else volume.first.thickness
         for k, frame in enumerate(volume.frames, 1):
             of_file.setdefault(frame.source.path, []).append((n, k, frame, gap))
@@ -222,15 +222,15 @@ def _open(source: Source, frames: Sequence[int]) -> tuple[Any, str, Iterator[byt
     count = int(whole.get("NumberOfFrames") or 1)
     if syntax.is_encapsulated:
         packed = list(generate_frames(whole.PixelData, number_of_frames=count))
-        return whole, str(syntax), iter([packed[k] for k in frames])
+        return whole, str(syntax), iter([packed[frame] for frame in frames])
     size = int(whole.Rows) * int(whole.Columns) * int(whole.BitsAllocated) // 8
     data: bytes = whole.PixelData
     if size == 0 or len(data) < size * count:
         raise InputError(f"{source.where} is cut short or damaged. Export or copy it again.")
     if syntax == _BIG and whole.BitsAllocated > 8:
         wide = int(whole.BitsAllocated) // 8
-        data = b"".join(data[i : i + wide][::-1] for i in range(0, len(data), wide))
-    return whole, _EXPLICIT, (data[k * size : (k + 1) * size] for k in frames)
+        data = b"".join(data[index : index + wide][::-1] for index in range(0, len(data), wide))
+    return whole, _EXPLICIT, (data[frame * size : (frame + 1) * size] for frame in frames)
 
 
 def _slice(whole: Any, syntax: str, frame: Frame, data: bytes, n: int, k: int, gap: float) -> Any:

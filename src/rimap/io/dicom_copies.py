@@ -62,7 +62,7 @@ def _note(pairs: Sequence[tuple[Volume, Volume]]) -> list[str]:
 
 
 def _series(volumes: Sequence[Volume]) -> str:
-    numbers = sorted({max(v.number, 0) for v in volumes})
+    numbers = sorted({max(volume.number, 0) for volume in volumes})
     return "series " + ", ".join(map(str, numbers[:12])) + (" …" if len(numbers) > 12 else "")
 
 
@@ -70,16 +70,18 @@ class _SameSlices:
     """Whether the slices of an image are all slices of another; each file is read once, and only if that can be."""
 
     def __init__(self, described: Described) -> None:
-        self._volumes = {a.path: v for a, v in zip(described.abouts, described.volumes)}
+        self._volumes = {about.path: volume for about, volume in zip(described.abouts, described.volumes)}
         self._slices: dict[int, NDArray[Any]] = {}
 
     def __call__(self, a: About, b: About) -> bool:
         one, other = self._volumes[a.path], self._volumes[b.path]
-        beside = [next((g for g in other.frames if close(f.position, g.position, 0.02)), None) for f in one.frames]
+        beside = [
+            next((g for g in other.frames if close(frame.position, g.position, 0.02)), None) for frame in one.frames
+        ]
         if any(g is None for g in beside):
             return False
         prints = [
-            Print.of((self._values(f) for f in frames if f is not None), len(one.frames))
+            Print.of((self._values(frame) for frame in frames if frame is not None), len(one.frames))
             for frames in (one.frames, beside)
         ]
         return prints[0].is_copy_of(prints[1])

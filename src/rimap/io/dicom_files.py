@@ -56,7 +56,7 @@ def dicom_files(path: Path) -> list[Path]:
     found: list[Path] = []
     others: list[tuple[Path, str]] = []
     for where, folders, files in walk(path):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
         for name in sorted(files):
             file = where / name
             if name.startswith(".") or name.upper() == "DICOMDIR":

@@ -67,22 +67,22 @@ class Candidate:
     @property
     def gradient(self) -> bool:
         """Whether these are gradient echoes."""
-        return any(v.first.gradient for v in self.volumes)
+        return any(volume.first.gradient for volume in self.volumes)
 
     @property
     def numbers(self) -> list[int]:
         """Series numbers in ascending order."""
-        return sorted({v.number for v in self.volumes})
+        return sorted({volume.number for volume in self.volumes})
 
     @property
     def times(self) -> list[float]:
         """Distinct times (ms) or flip angles (degrees), ascending."""
-        return sorted({t for v in self.volumes if (t := v.time(self.kind or "ti")) is not None})
+        return sorted({t for volume in self.volumes if (t := volume.time(self.kind or "ti")) is not None})
 
     @property
     def sources(self) -> list[Frame]:
         """All slices that are read."""
-        return [f for v in (*self.volumes, *self.companions, *self.imaginary) for f in v.frames]
+        return [frame for v in (*self.volumes, *self.companions, *self.imaginary) for frame in v.frames]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,19 +107,19 @@ class Described:
         scans = sorted({(v.number, v.first.source.series) for v in self.volumes})
         rank = {scan: n for n, scan in enumerate(scans)}  # numbers may be missing, or those of several series
         found = []
-        for n, v in enumerate(self.volumes):
-            place = next((k for k, p in enumerate(places) if self._one_place(p, v)), len(places))
+        for n, volume in enumerate(self.volumes):
+            place = next((k for k, place in enumerate(places) if self._one_place(place, volume)), len(places))
             if place == len(places):
-                places.append(v)
-            settings = {"InversionTime": v.ti, "EchoTime": v.te, "RepetitionTime": v.tr}
-            in_seconds = {name: t / 1000 for name, t in settings.items() if t is not None}
+                places.append(volume)
+            settings = {"InversionTime": volume.ti, "EchoTime": volume.te, "RepetitionTime": volume.tr}
+            in_seconds = {name: setting / 1000 for name, setting in settings.items() if setting is not None}
             found.append(
                 About(
-                    path=Path(f"series {max(v.number, 0)} image {n + 1}"),
-                    kind=ImageType(v.first.part, "", v.first.variant),
-                    sequence=(place,) if self.whatever_scan else (place, v.first.sequence),
-                    settings=in_seconds | ({} if v.flip is None else {"FlipAngle": v.flip}),
-                    number=rank[v.number, v.first.source.series],
+                    path=Path(f"series {max(volume.number, 0)} image {n + 1}"),
+                    kind=ImageType(volume.first.part, "", volume.first.variant),
+                    sequence=(place,) if self.whatever_scan else (place, volume.first.sequence),
+                    settings=in_seconds | ({} if volume.flip is None else {"FlipAngle": volume.flip}),
+                    number=rank[volume.number, volume.first.source.series],
                 )
             )
         return found
@@ -129,12 +129,12 @@ class Described:
 
     def about(self, volume: Volume) -> About:
         """Return what is said of an image."""
-        return next(a for a, v in zip(self.abouts, self.volumes) if v is volume)
+        return next(about for about, v in zip(self.abouts, self.volumes) if v is volume)
 
     def of(self, abouts: Sequence[About]) -> tuple[Volume, ...]:
         """Return images by what is said of them."""
-        by_path = {a.path: v for a, v in zip(self.abouts, self.volumes)}
-        return tuple(by_path[a.path] for a in abouts)
+        by_path = {about.path: volume for about, volume in zip(self.abouts, self.volumes)}
+        return tuple(by_path[about.path] for about in abouts)
 
 
 def model_of(kind: str, gradient: bool) -> type[SignalModel] | None:
@@ -175,7 +175,7 @@ def _makes_a_series(kind: str, frame: Frame) -> bool:
 
 def _judged(described: Described, abouts: Sequence[About], kind: str, model: type[SignalModel]) -> list[Candidate]:
     """Return the series over one setting that the judge finds."""
-    if not any(a.kind.part in (MAGNITUDE, "", REAL) for a in abouts):
+    if not any(about.kind.part in (MAGNITUDE, "", REAL) for about in abouts):
         return []
     found = []
     for group in judge(abouts, model.name).groups:
@@ -190,13 +190,13 @@ def _candidate(described: Described, group: Group, kind: str) -> Candidate:
     images = described.of(group.instead_of or group.images)
     beside = described.of(group.images if group.instead_of else group.companions)
     third = described.of(group.companions) if group.instead_of else ()
-    notes = [n for n in group.notes if not n.startswith("the real parts are used")]
-    if any(not same_slices(v, o) for v, o in zip(images, beside)):
-        complete = sum(same_slices(v, o) for v, o in zip(images, beside))
+    notes = [note for note in group.notes if not note.startswith("the real parts are used")]
+    if any(not same_slices(image, o) for image, o in zip(images, beside)):
+        complete = sum(same_slices(image, o) for image, o in zip(images, beside))
         notes.append(_only(complete, len(images), beside[0].first.part))
         beside, third = (), ()
     order = sorted(
-        (n for n, v in enumerate(images) if not kind or v.time(kind) is not None),
+        (n for n, image in enumerate(images) if not kind or image.time(kind) is not None),
         key=lambda n: (images[n].time(kind) or 0.0) if kind else 0.0,
     )
     if kind == "ti" and (elsewhere := sorted({images[n].first.ti_from for n in order} - {""})):
@@ -227,11 +227,13 @@ def together(units: Sequence[Sequence[Volume]], numbers: Sequence[int]) -> Candi
         Where a number is not there, or the images differ in both times.
     """
     chosen: list[Volume] = []
-    for n in numbers:
-        of_number = [u for u in units if u and max(u[0].number, 0) == n and u[0].first.part not in ("phase", "imag")]
+    for number in numbers:
+        of_number = [
+            u for u in units if u and max(u[0].number, 0) == number and u[0].first.part not in ("phase", "imag")
+        ]
         if not of_number:
             there = sorted({max(u[0].number, 0) for u in units if u})
-            raise NotThere(f"--series {n}: no such series; there are {', '.join(map(str, there))}.")
+            raise NotThere(f"--series {number}: no such series; there are {', '.join(map(str, there))}.")
         best = next((u for part in ("mag", "", "real") for u in of_number if u[0].first.part == part), of_number[0])
         chosen += best
     varied = [kind for kind in FIELDS if len({v.time(kind) for v in chosen} - {None}) > 1]
@@ -246,7 +248,7 @@ def together(units: Sequence[Sequence[Volume]], numbers: Sequence[int]) -> Candi
         raise InputError(f"--series {text}: some of the images have no {FIELDS[kind]}. Leave out their series.")
     described = Described(tuple(v for unit in units for v in unit))
     group = Group(tuple(map(described.about, chosen)), chosen[0].first.part)
-    others = {p: [a for a in described.abouts if a.kind.part == p] for p in (REAL, PHASE, IMAGINARY)}
+    others = {p: [about for about in described.abouts if about.kind.part == p] for p in (REAL, PHASE, IMAGINARY)}
     others[group.part] = []
     model = model_of(kind, any(v.first.gradient for v in chosen))
     if model is not None:
@@ -280,7 +282,7 @@ def check_complete(candidate: Candidate) -> None:
     """
     both = (*candidate.volumes, *candidate.companions, *candidate.imaginary)
     most = max(both, key=lambda v: len(v.frames))
-    if not most.first.position and len({v.time(candidate.kind or "ti") for v in candidate.volumes}) < len(
+    if not most.first.position and len({volume.time(candidate.kind or "ti") for volume in candidate.volumes}) < len(
         candidate.volumes
     ):
         raise InputError(
@@ -301,7 +303,7 @@ def check_complete(candidate: Candidate) -> None:
             raise InputError(
                 f"series {v.number} and {most.number} have slices at different places. Choose with --series."
             )
-    heights = [f.height for f in most.frames]
+    heights = [frame.height for frame in most.frames]
     steps = [b - a for a, b in pairwise(heights)]
     if steps and max(steps) > 1.1 * min(steps) + 0.02:
         raise InputError(

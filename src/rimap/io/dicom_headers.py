@@ -196,7 +196,7 @@ def read_headers(paths: Sequence[Path]) -> tuple[list[Frame], list[str]]:
         raise InputError(
             f"the DICOM files hold no MR image that could be of a series{kinds}. Give the weighted images."
         )
-    return frames, [f"{count_of(k, 'DICOM file or frame')} left out: {what}" for what, k in left_out.items()]
+    return frames, [f"{count_of(value, 'DICOM file or frame')} left out: {what}" for what, value in left_out.items()]
 
 
 def _one_uid(where: str) -> InputError:
@@ -287,7 +287,7 @@ def _frames(header: Any, path: Path, where: str) -> Iterator[Frame]:
         series=text_of(header, "SeriesInstanceUID"),
         number=-1 if number is None else number,
         description=text_of(header, "SeriesDescription"),
-        scanner=tuple((k, v) for k, v in scanner.items() if v),
+        scanner=tuple((key, value) for key, value in scanner.items() if value),
         secrets=_secrets(header),
         patient=_patient(header),
     )

@@ -52,7 +52,7 @@ def inversion_time_elsewhere(header: Any, description: str) -> tuple[float | Non
 
 def plausible(what: str, *candidates: float | None) -> float | None:
     """Return the first that is a time, to the microsecond."""
-    for t in candidates:
-        if t is not None and 0 < t <= _LONGEST_MS[what]:
-            return round(t, 3)
+    for candidate in candidates:
+        if candidate is not None and 0 < candidate <= _LONGEST_MS[what]:
+            return round(candidate, 3)
     return None

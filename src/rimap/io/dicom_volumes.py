@@ -63,7 +63,11 @@ def _without_uids(units: Sequence[list[Frame]]) -> list[list[Frame]]:
         places = _places(unit)
         for other in joined:
             alike = other[0].source.number >= 0 and _one_unit(other[0], unit[0], whatever_uid=True)
-            if alike and places and not any(abs(a - b) < _SAME_PLACE_MM for a in places for b in _places(other)):
+            if (
+                alike
+                and places
+                and not any(abs(place - b) < _SAME_PLACE_MM for place in places for b in _places(other))
+            ):
                 other += unit
                 break
         else:
@@ -88,22 +92,22 @@ def _one_unit(a: Frame, b: Frame, *, whatever_uid: bool = False) -> bool:
 
 def _volumes(frames: Sequence[Frame]) -> list[Volume]:
     """Split the frames of a unit into images; the same time again is a repeat."""
-    ti, te, tr = (_steps([getattr(f, name) for f in frames]) for name in ("ti", "te", "tr"))
-    flip = _steps([f.flip for f in frames], absolute=SAME_FLIP_DEG)
-    heights = _steps([f.height for f in frames], absolute=_SAME_PLACE_MM)
+    ti, te, tr = (_steps([getattr(frame, name) for frame in frames]) for name in ("ti", "te", "tr"))
+    flip = _steps([frame.flip for frame in frames], absolute=SAME_FLIP_DEG)
+    heights = _steps([frame.height for frame in frames], absolute=_SAME_PLACE_MM)
 
     def split(by: Callable[[Frame], object]) -> list[list[Frame]]:
         groups: dict[object, dict[float | None, list[Frame]]] = {}
-        for f in frames:
-            groups.setdefault(by(f), {}).setdefault(heights[f.height], []).append(f)
+        for frame in frames:
+            groups.setdefault(by(frame), {}).setdefault(heights[frame.height], []).append(frame)
         images: list[list[Frame]] = []
         for slices in groups.values():
             for repeat in range(max(map(len, slices.values()))):
-                images.append([s[repeat] for s in slices.values() if repeat < len(s)])
+                images.append([slice_[repeat] for slice_ in slices.values() if repeat < len(slice_)])
         return images
 
     images = split(lambda f: (ti[f.ti], te[f.te], flip[f.flip], tr[f.tr]))
-    if len({len(i) for i in images}) > 1:  # a TR that follows the heart, say
+    if len({len(image) for image in images}) > 1:  # a TR that follows the heart, say
         images = split(lambda f: (ti[f.ti], te[f.te], flip[f.flip]))
     volumes = []
     for image in images:
@@ -117,7 +121,7 @@ def _volumes(frames: Sequence[Frame]) -> list[Volume]:
 
 def _steps(values: Sequence[float | None], absolute: float = 0.005) -> dict[float | None, float | None]:
     """Return one value for those that differ by rounding only."""
-    known = sorted({v for v in values if v is not None})
+    known = sorted({value for value in values if value is not None})
     table: dict[float | None, float | None] = {None: None}
     last: float | None = None
     for v in known:
@@ -132,7 +136,7 @@ def same_slices(a: Volume, b: Volume) -> bool:
     return (
         same_grid(a.first, b.first)
         and len(a.frames) == len(b.frames)
-        and all(close(f.position, g.position, near) for f, g in zip(a.frames, b.frames))
+        and all(close(frame.position, g.position, near) for frame, g in zip(a.frames, b.frames))
     )
 
 

@@ -52,6 +52,8 @@ def left_out(images: NDArray[Any], model: SignalModel, *, first: int | None = No
             raise InputError(f"{what} is zero throughout. Leave it out, with its time, or export it again.")
         planes = np.flatnonzero(found[i])
         S[i][..., planes] = np.nan
-        several = ", ".join(str(slice_number((first or 0) + k)) for k in planes[:5]) + (" …" if len(planes) > 5 else "")
+        several = ", ".join(str(slice_number((first or 0) + plane)) for plane in planes[:5]) + (
+            " …" if len(planes) > 5 else ""
+        )
         notes.append(f"{what} is zero where the others have signal, in slice {several}: no map is made there")
     return notes

@@ -119,8 +119,8 @@ def found_given(series: InDataset, model: type[SignalModel]) -> dict[str, Path]:
 
     They may still be on another grid, which only `SeriesFiles.open` looks at.
     """
-    fields = [p for p in model.parameters if _is_property_of_the_scan(p)]
-    return {p.name: path for p in fields if (path := found_beside(p, series)[0]) is not None}
+    fields = [parameter for parameter in model.parameters if _is_property_of_the_scan(parameter)]
+    return {field.name: path for field in fields if (path := found_beside(field, series)[0]) is not None}
 
 
 def found_beside(p: Parameter, series: InDataset) -> tuple[Path | None, str]:
@@ -163,11 +163,16 @@ def effect_of_error(model: SignalModel, p: Parameter, *, time: float | None = No
     others = {q.name: q.start for q in model.nonlinear}
     signal = np.asarray(
         model.shape(
-            **{k: np.array([v], float) for k, v in (others | {p.name: _TYPICAL_ERROR * p.start, T.name: true}).items()}
+            **{
+                key: np.array([value], float)
+                for key, value in (others | {p.name: _TYPICAL_ERROR * p.start, T.name: true}).items()
+            }
         )
     )
     grid = np.geomspace(max(T.bounds[0], true / 20), min(T.bounds[1], true * 20), 4000)
-    atoms = np.asarray(model.shape(**{k: np.full_like(grid, v) for k, v in (others | {T.name: grid}).items()}))
+    atoms = np.asarray(
+        model.shape(**{key: np.full_like(grid, value) for key, value in (others | {T.name: grid}).items()})
+    )
     if signal.ndim != 2:
         return ""  # several amplitudes: no single number says it
     norm = np.linalg.norm(atoms, axis=0)
@@ -200,8 +205,8 @@ def _folders(series: InDataset) -> Iterator[tuple[int, Path]]:
     if "ses" in series.entities:
         inside /= f"ses-{series.entities['ses']}"
     derivatives = series.dataset / "derivatives"
-    others = sorted(f for f in derivatives.iterdir() if f.is_dir()) if derivatives.is_dir() else []
-    every = [series.dataset, *series.field_maps, *(f for f in others if not f.name.startswith("."))]
+    others = sorted(path for path in derivatives.iterdir() if path.is_dir()) if derivatives.is_dir() else []
+    every = [series.dataset, *series.field_maps, *(other for other in others if not other.name.startswith("."))]
     for root in dict.fromkeys(absolute(f) for f in every):
         rank = 0 if root == series.dataset else 1 if root in map(absolute, series.field_maps) else 2
         for datatype in ("fmap", "anat") if rank == 0 else ("fmap",):
@@ -211,8 +216,8 @@ def _folders(series: InDataset) -> Iterator[tuple[int, Path]]:
 def _maps(folder: Path, suffix: str) -> list[Path]:
     if not folder.is_dir():
         return []
-    entries = [f.name for f in folder.iterdir()]
-    named = [(folder / f, BidsName.parse(f)) for f in sorted(entries) if not f.startswith(".")]
+    entries = [path.name for path in folder.iterdir()]
+    named = [(folder / entry, BidsName.parse(entry)) for entry in sorted(entries) if not entry.startswith(".")]
     return [f for f, n in named if n is not None and n.suffix == suffix and is_nifti(f) and "desc" not in n.entities]
 
 

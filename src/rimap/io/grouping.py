@@ -69,7 +69,9 @@ def series_of_some(files: Sequence[Path], sequence: str | None) -> Found:
     groups = _by_key(files, sequence)
     beside: dict[_Key, list[Path]] = {}
     for key, members in groups.items():
-        around = [f for f in sorted(members[0].parent.iterdir()) if is_image(f) and not f.name.startswith(".")]
+        around = [
+            path for path in sorted(members[0].parent.iterdir()) if is_image(path) and not path.name.startswith(".")
+        ]
         beside |= _by_key([f for f in around if numbering(f, sequence) is not None], sequence)
         if len(members) == 1:
             groups[key] = beside[key]
@@ -104,14 +106,14 @@ def series_key(path: Path, numbered_by: Sequence[str]) -> _Key:
     """Return what the files of one series have in common."""
     name = BidsName.parse(path.name)
     assert name is not None
-    shared = tuple(sorted((k, v) for k, v in name.entities.items() if k not in (*numbered_by, "part")))
+    shared = tuple(sorted((key, value) for key, value in name.entities.items() if key not in (*numbered_by, "part")))
     return (absolute(path.parent), shared, name.suffix)
 
 
 def _by_key(files: Sequence[Path], sequence: str | None) -> dict[_Key, list[Path]]:
     groups: dict[_Key, list[Path]] = {}
-    for f in files:
-        groups.setdefault(series_key(f, numbering(f, sequence) or ()), []).append(f)
+    for file in files:
+        groups.setdefault(series_key(file, numbering(file, sequence) or ()), []).append(file)
     return groups
 
 
@@ -136,11 +138,11 @@ def _numbered_by_another(
                 continue
             files = sorted((single[key] for key in keys), key=lambda f: natural(f.name))
             model = _model(keys[0][2], sequence)
-            values = [] if model is None else [_axis_value(f, model, sidecars) for f in files]
+            values = [] if model is None else [_axis_value(file, model, sidecars) for file in files]
             if model is None or None in values or len(set(values)) < 2 or not numbering_of(model):
                 continue
             number = numbering_of(model)[0]
-            shown = ", ".join(f.name for f in files[:3]) + (" …" if len(files) > 3 else "")
+            shown = ", ".join(file.name for file in files[:3]) + (" …" if len(files) > 3 else "")
             error = InputError(
                 f"{entity}- numbers the images of one series of {model.title.lower()} ({shown}), which BIDS numbers with {number}-. Rename "
                 f"them: {number}-1, {number}-2 … in place of {entity}-, with their sidecars."
@@ -155,7 +157,7 @@ def _axis_value(path: Path, model: type[SignalModel], sidecars: Sidecars) -> flo
         about = sidecars(path, dataset_of(path))
     except InputError:
         return None
-    value = next((about[f] for f in axis_of(model).bids if f in about), None)
+    value = next((about[bids_key] for bids_key in axis_of(model).bids if bids_key in about), None)
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
@@ -170,16 +172,16 @@ def _series(files: Sequence[Path], sequence: str | None, sidecars: Sidecars) -> 
     entities, suffix, label = dict(key[1]), key[2], _label(key)
     parts: dict[str, dict[_Number, Path]] = {}
     unsaid: list[Path] = []
-    for f in files:
-        name = BidsName.parse(f.name)
+    for file in files:
+        name = BidsName.parse(file.name)
         assert name is not None
         number = tuple(name.entities.get(e, "") for e in numbered_by)
-        part = _part_of(f, name, label, sidecars)
-        unsaid += [f] if not part else []
+        part = _part_of(file, name, label, sidecars)
+        unsaid += [file] if not part else []
         images = parts.setdefault(part or MAGNITUDE, {})
         if number in images:
-            raise InputError(f"{images[number].name} and {f.name} are the same image twice. Remove one of them.")
-        images[number] = f
+            raise InputError(f"{images[number].name} and {file.name} are the same image twice. Remove one of them.")
+        images[number] = file
     part, other, notes = _parts(parts, label, _model(suffix, sequence), numbered_by)
     images = parts[part]
     _check_numbers(images, numbered_by, label)
@@ -193,7 +195,7 @@ def _series(files: Sequence[Path], sequence: str | None, sidecars: Sidecars) -> 
         )
     notes += _gaps(order, numbered_by)
     notes += _without_image(key, numbered_by, parts)
-    ordered = [(p.split("-", 1)[0], p.split("-", 1)[1]) for p in compose(entities, "").split("_") if p]
+    ordered = [(part.split("-", 1)[0], part.split("-", 1)[1]) for part in compose(entities, "").split("_") if part]
     own = model_of_suffix(suffix)
     companions = tuple(parts[other][n] for n in order) if other else ()
     series = SeriesFiles(
@@ -232,9 +234,9 @@ def _without_odd(
             [f"the images differ in more than the {axis_of(model).title}: {words}. Check that they are of one series"],
         )
     paths = [a.path for a in odd]
-    names = ", ".join(p.name for p in paths[:6]) + (f" and {len(paths) - 6} more" if len(paths) > 6 else "")
+    names = ", ".join(path.name for path in paths[:6]) + (f" and {len(paths) - 6} more" if len(paths) > 6 else "")
     note = f"{count_of(len(paths), 'image')} left out, of another scan by {words}: {names}"
-    return {n: p for n, p in images.items() if p not in paths}, paths, [note]
+    return {n: image for n, image in images.items() if image not in paths}, paths, [note]
 
 
 def _part_of(path: Path, name: BidsName, label: str, sidecars: Sidecars) -> str:
@@ -287,7 +289,7 @@ def _parts(
             )
     else:
         raise InputError(
-            f"{label} has only {' and '.join(f'part-{p}' for p in parts)}. Add the magnitude or the real part."
+            f"{label} has only {' and '.join(f'part-{part}' for part in parts)}. Add the magnitude or the real part."
         )
     for one, than in ((part, most), (other, set(parts[part]))):
         if one and parts[one].keys() != than:
@@ -304,7 +306,7 @@ def _gaps(numbers: Sequence[_Number], numbered_by: Sequence[str]) -> list[str]:
     """Return a note if whole numbers are missing between those of the images."""
     notes = []
     for entity, values in zip(numbered_by, zip(*numbers)):
-        there = {int(v) for v in values if v.isdecimal()}
+        there = {int(value) for value in values if value.isdecimal()}
         if len(there) < len(set(values)) or not there:
             continue
         missing = sorted(set(range(min(*there, 1), max(there))) - there)
@@ -341,7 +343,7 @@ def _check_numbers(images: Iterable[_Number], numbered_by: Sequence[str], label:
     for entity, values in zip(numbered_by, zip(*images)):
         if "" in values and any(values):
             raise InputError(
-                f"{label}: expected {entity}- in the names of all images or of none, got {sum(not v for v in values)} of "
+                f"{label}: expected {entity}- in the names of all images or of none, got {sum(not value for value in values)} of "
                 f"{len(values)} without it. Is the series there twice, as one file and image by image? Remove one of them."
             )
 

@@ -87,21 +87,21 @@ def copies(levels: Sequence[Level], model: SignalModel) -> list[str]:
     """
     seen: dict[object, int] = {}
     notes: list[str] = []
-    for k, level in enumerate(levels):
+    for index, level in enumerate(levels):
         if level.n_voxels < _FEWEST_VOXELS or not level.varies:
             continue
-        first = seen.setdefault((level.checksum, level.lowest, level.highest, level.total), k)
-        if first == k:
+        first = seen.setdefault((level.checksum, level.lowest, level.highest, level.total), index)
+        if first == index:
             continue
-        if model.times[first] == model.times[k]:
+        if model.times[first] == model.times[index]:
             notes.append(
-                f"images {first + 1} and {k + 1} ({_time(k, model)} each) hold the same values: one is a copy of the other and no repeat. "
+                f"images {first + 1} and {index + 1} ({_time(index, model)} each) hold the same values: one is a copy of the other and no repeat. "
                 "Both are used, so that σ and the standard deviations are too small: leave one out"
             )
         else:
             notes.append(
                 unreliable(
-                    f"images {first + 1} ({_time(first, model)}) and {k + 1} ({_time(k, model)}) hold the same values: one is a copy of the "
+                    f"images {first + 1} ({_time(first, model)}) and {index + 1} ({_time(index, model)}) hold the same values: one is a copy of the "
                     "other. Do not rely on the maps before you have copied or converted them again, or left one out"
                 )
             )
@@ -147,18 +147,18 @@ def _of_another_scale(levels: Sequence[Level], model: SignalModel) -> list[str]:
     if not np.isfinite(total) or total <= 0 or len(model.amplitudes) != 1:
         return []
     allowed = largest_ratios(model)
-    for k, mean in enumerate(means):
-        others = float(np.delete(means, k).sum())  # not the total less one: it may be smaller by 38 orders
-        if mean > _MARGIN * allowed[k] * others:
+    for index, mean in enumerate(means):
+        others = float(np.delete(means, index).sum())  # not the total less one: it may be smaller by 38 orders
+        if mean > _MARGIN * allowed[index] * others:
             ratio = f"{mean / others * (len(means) - 1):.3g}" if others > 0 else "infinitely many"
             found.append(
-                f"{_name(k, model)} is {ratio} times as bright as the mean of the others, more than any tissue allows: its scale "
+                f"{_name(index, model)} is {ratio} times as bright as the mean of the others, more than any tissue allows: its scale "
                 "(scl_slope, RescaleSlope) or its unit is another one"
             )
-    for k, mean in enumerate(means if not found else ()):
-        if 0 < mean < _FAINTEST * means.max() and _should_be_bright(k, model):
+    for index, mean in enumerate(means if not found else ()):
+        if 0 < mean < _FAINTEST * means.max() and _should_be_bright(index, model):
             found.append(
-                f"{_name(k, model)} is {means.max() / mean:.3g} times less bright than the brightest: its scale (scl_slope, RescaleSlope) or "
+                f"{_name(index, model)} is {means.max() / mean:.3g} times less bright than the brightest: its scale (scl_slope, RescaleSlope) or "
                 "its unit is another one"
             )
     return [

@@ -41,9 +41,9 @@ class Print:
         each = max(1, _VALUES // max(count, 1))
         sampled: list[NDArray[np.float64]] = []
         shape: tuple[int, ...] = (0,)
-        for a in pieces:
-            shape = a.shape
-            sampled.append(a.T.reshape(-1)[:: max(1, a.size // each)].astype(np.float64))
+        for piece in pieces:
+            shape = piece.shape
+            sampled.append(piece.T.reshape(-1)[:: max(1, piece.size // each)].astype(np.float64))
         values = np.concatenate(sampled) if sampled else np.empty(0)
         distinct = np.unique(values[np.isfinite(values)])
         step = float(np.diff(distinct).min()) if distinct.size > 1 else 0.0

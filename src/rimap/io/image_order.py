@@ -52,17 +52,17 @@ def without_first(values: Sequence[float], skip_first: int, label: str, setting:
             f"--skip-first {skip_first}: {label} has images at {count_of(len(distinct), what)}; a number from 0 to "
             f"{len(distinct) - 1} was expected."
         )
-    return [v >= distinct[skip_first] for v in values]
+    return [value >= distinct[skip_first] for value in values]
 
 
 def _named_by_value(images: Sequence[Path], values: Sequence[float], option: str, setting: Setting) -> bool:
     """Tell whether the names say the values, and refuse values that they contradict: a shell lists TI_1000 before TI_50."""
     if len(images) != len(values) or len(set(values)) < 2:
         return False
-    named = [{float(x) for x in re.findall(r"\d+(?:\.\d+)?", strip_nii(f))} & set(values) for f in images]
+    named = [{float(x) for x in re.findall(r"\d+(?:\.\d+)?", strip_nii(image))} & set(values) for image in images]
     if len({frozenset(n) for n in named}) < len(images) or not all(len(n) == 1 for n in named):
         return False
-    wrong = next((k for k, (n, v) in enumerate(zip(named, values)) if v not in n), None)
+    wrong = next((k for k, (n, value) in enumerate(zip(named, values)) if value not in n), None)
     if wrong is not None:
         what = "times" if setting.unit == "ms" else "values"
         raise InputError(
@@ -78,7 +78,7 @@ def _check_sorting(images: Sequence[Path], values: Sequence[float], option: str)
 
     Values that rise by the numbers of the files, and not as they came, were meant so.
     """
-    names = [str(f) for f in images]
+    names = [str(image) for image in images]
     by_number = sorted(range(len(names)), key=lambda k: natural(names[k]))
     digits = [re.findall(r"\d+", name) for name in names]
     as_text = names == sorted(names) or digits == sorted(digits)  # some languages sort _ before digits

@@ -53,8 +53,8 @@ def image_type(values: Sequence[str], component: str = "") -> ImageType:
     >>> image_type(["ORIGINAL", "PRIMARY", "P", "ND", "PHASE"])
     ImageType(part='phase', derived='', variant=('ND',))
     """
-    tokens = [str(t).strip().upper() for t in values]
-    derived = next((t for t in tokens[2:] if _MAP.fullmatch(t)), "")
+    tokens = [str(value).strip().upper() for value in values]
+    derived = next((token for token in tokens[2:] if _MAP.fullmatch(token)), "")
     part = _PARTS.get(component.strip().upper()) or _part(tokens[2:])
     variant = {t for t in (*tokens[:1], *tokens[2:]) if not _part([t]) and t not in _SAYS_NOTHING}
     return ImageType(part, derived, tuple(sorted(variant)))
@@ -83,11 +83,11 @@ def image_type_of_sidecar(sidecar: Mapping[str, Any], stem: str) -> ImageType:
 
 
 def _part(tokens: Sequence[str]) -> str:
-    for t in tokens:
-        if t in _SHORT or t in _PARTS:
-            return _SHORT.get(t) or _PARTS[t]
-    for t in tokens:
+    for token in tokens:
+        if token in _SHORT or token in _PARTS:
+            return _SHORT.get(token) or _PARTS[token]
+    for token in tokens:
         for word, part in _PARTS.items():
-            if t.startswith((f"{word[0]}_", f"{word} ", f"{word}_")):
+            if token.startswith((f"{word[0]}_", f"{word} ", f"{word}_")):
                 return part
     return ""

@@ -30,15 +30,15 @@ def loose_series(files: Sequence[Path], sequence: str | None) -> tuple[list[Seri
     """
     if not files:
         return [], []
-    headers = {f: open_nifti(f) for f in files}
-    once, copies = without_copies([_about(f, headers[f]) for f in files], _SameValues(headers))
+    headers = {file: open_nifti(file) for file in files}
+    once, copies = without_copies([_about(file, headers[file]) for file in files], _SameValues(headers))
     judged = judge(once, sequence)
     left_out = [(a.path, f"the same image as {b.path.name}") for a, b in copies]
     left_out += [(a.path, reason) for a, reason in judged.left_out]
     notes = listed(left_out)
     named: list[SeriesFiles] = []
     for group in judged.groups:
-        paths = [a.path for a in group.images]
+        paths = [image.path for image in group.images]
         beside = [s.stem for s in named if s.images[0].parent == paths[0].parent]
         stem = _free_stem(common_stem(paths), group, beside)
         label = paths[0].name if len(paths) == 1 else f"{stem} ({len(paths)} files)"
@@ -53,7 +53,7 @@ def loose_series(files: Sequence[Path], sequence: str | None) -> tuple[list[Seri
                 label=label,
                 # The polarity of what is called a magnitude is what it looks like: signed images are often called so.
                 part="" if part == MAGNITUDE and not group.companions else part,
-                companions=tuple(a.path for a in group.companions),
+                companions=tuple(companion.path for companion in group.companions),
                 sequence=sequence,
                 notes=(*group.notes, *notes),
             )
@@ -63,7 +63,7 @@ def loose_series(files: Sequence[Path], sequence: str | None) -> tuple[list[Seri
 
 def common_stem(files: Sequence[Path]) -> str:
     """Return what the names of several files share: TI_0050.nii, TI_0400.nii gives TI."""
-    names = [strip_nii(f) for f in files]
+    names = [strip_nii(file) for file in files]
     if len(names) == 1:
         return names[0]
     shared = os.path.commonprefix(names)  # noqa: RUF071 - character by character is what is meant
@@ -87,7 +87,7 @@ def _free_stem(stem: str, group: Group, taken: Sequence[str]) -> str:
         *([f"{stem}_series-{number}"] if number is not None else []),
         *(f"{stem}_{n}" for n in range(2, len(taken) + 3)),
     ]
-    return next(c for c in candidates if c not in taken)
+    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 class _SameValues:

@@ -192,7 +192,7 @@ def map_image(path: Path, *, look: bool = True) -> MapImage:
     about = read_json(sidecar) if sidecar.is_file() else {}
     stem, bids = strip_nii(path), BidsName.parse(path.name)
     parsed = _NAME.fullmatch(stem)
-    entities = {k: v for k, v in bids.entities.items() if k != "desc"} if bids else {}
+    entities = {key: value for key, value in bids.entities.items() if key != "desc"} if bids else {}
     name = _name(stem, parsed, about)
     unit, scale = _UNITS.get(str(about.get("Units", "")), (str(about.get("Units", "")), 1.0))
     notes: tuple[str, ...] = ()
@@ -244,8 +244,10 @@ def map_images(inputs: Sequence[Path | str], wanted: Sequence[str] = (), *, rate
 
 def maps_beside(m: MapImage) -> list[MapImage]:
     """Return the maps of the same series in the folder of a map, with itself if its name is that of a map."""
-    paths = sorted(p for p in m.path.parent.glob(f"{_escaped(m.stem)}_*.nii*") if is_nifti(p) and p.is_file())
-    found = [c for p in paths if (c := _candidate(p)) is not None]
+    paths = sorted(
+        path for path in m.path.parent.glob(f"{_escaped(m.stem)}_*.nii*") if is_nifti(path) and path.is_file()
+    )
+    found = [c for path in paths if (c := _candidate(path)) is not None]
     return [map_image(c.path) for c in found if c.stem == m.stem]
 
 
@@ -253,10 +255,10 @@ def _of_folder(folder: Path, wanted: Sequence[str], *, rates: bool) -> list[MapI
     candidates = [m for path in _niftis(folder) if (m := _candidate(path)) is not None]
     if not candidates:
         raise InputError(f"{folder} has no maps: expected names like sub-01_T1map.nii.gz. Give the files themselves.")
-    names = sorted({m.name for m in candidates})
+    names = sorted({candidate.name for candidate in candidates})
     for name in wanted:
-        if name not in (ALL, "sd") and not any(_is(m, name) for m in candidates):
-            if rates and any(_is(m, f"T{name[1:]}") for m in candidates):
+        if name not in (ALL, "sd") and not any(_is(candidate, name) for candidate in candidates):
+            if rates and any(_is(candidate, f"T{name[1:]}") for candidate in candidates):
                 continue
             raise InputError(
                 f"--map {name}: {folder} has {', '.join(names)}, or take all.{did_you_mean(name, names)}"
@@ -265,9 +267,9 @@ def _of_folder(folder: Path, wanted: Sequence[str], *, rates: bool) -> list[MapI
     if ALL in wanted:
         chosen = candidates
     elif wanted:
-        chosen = [m for m in candidates if any(_is(m, name) for name in wanted)]
+        chosen = [candidate for candidate in candidates if any(_is(candidate, name) for name in wanted)]
     else:
-        chosen = [m for m in candidates if _is_relaxation(m.name)]
+        chosen = [candidate for candidate in candidates if _is_relaxation(candidate.name)]
     if not chosen:
         raise InputError(
             f"{folder} has no relaxation times or rates, but {', '.join(names)}. Name what you want: --map {names[0]}."

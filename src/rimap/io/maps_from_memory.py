@@ -108,7 +108,7 @@ def _files(maps: ParameterMaps, out: Path, format: str, name: str) -> SeriesFile
     parts = [_ENTITY.fullmatch(part) for part in name.split("_")]
     if not all(parts) or not name.startswith("sub-"):
         raise InputError(f"name: expected BIDS entities such as sub-01 or sub-01_ses-1, got {name!r}.")
-    return SeriesFiles((), {m[1]: m[2] for m in parts if m}, suffix, name, out, name)
+    return SeriesFiles((), {part[1]: part[2] for part in parts if part}, suffix, name, out, name)
 
 
 def _header(maps: ParameterMaps) -> nib.Nifti1Header:
@@ -129,9 +129,9 @@ def _header(maps: ParameterMaps) -> nib.Nifti1Header:
 def _given(maps: ParameterMaps) -> dict[str, float | str]:
     """Return what the parameters that the model takes as given were: a number, or an array."""
     found: dict[str, float | str] = {}
-    for p in maps.model.parameters:
-        if p.given:
-            values = maps[p.name][np.isfinite(maps[p.name])]
+    for parameter in maps.model.parameters:
+        if parameter.given:
+            values = maps[parameter.name][np.isfinite(maps[parameter.name])]
             constant = values.size and np.ptp(values) == 0
-            found[p.name] = float(values.flat[0]) if constant else ARRAY
+            found[parameter.name] = float(values.flat[0]) if constant else ARRAY
     return found

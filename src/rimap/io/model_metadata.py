@@ -78,19 +78,23 @@ def model_from_metadata(model: type[SignalModel], about: Mapping[str, Any], wher
         options |= polarity(about.get(_SIGNED) is True)
     bounds = about.get(_BOUNDS)
     if isinstance(bounds, dict):
-        options["box"] = tuple((str(name), float(b[0]), float(b[1])) for name, b in bounds.items())
+        options["box"] = tuple((str(name), float(bound[0]), float(bound[1])) for name, bound in bounds.items())
     others = about.get(_OPTIONS)
-    others = {k: v for k, v in others.items() if k in other_options(model)} if isinstance(others, dict) else {}
+    others = (
+        {key: value for key, value in others.items() if key in other_options(model)} if isinstance(others, dict) else {}
+    )
     if not others:
         return model(**options)
     plain = model(**options)
-    return dataclasses.replace(plain, **{k: _from_json(v, getattr(plain, k)) for k, v in others.items()})
+    return dataclasses.replace(plain, **{key: _from_json(value, getattr(plain, key)) for key, value in others.items()})
 
 
 def _as_json(value: Any) -> Any:
     """Return an option of a model as JSON: an object (a slice profile) by its class and its fields."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {_CLASS: type(value).__name__} | {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {_CLASS: type(value).__name__} | {
+            field.name: getattr(value, field.name) for field in dataclasses.fields(value)
+        }
     return value
 
 
@@ -103,11 +107,11 @@ def _from_json(value: Any, default: Any) -> Any:
     alike: dict[str, Any] = {}
     for base in type(default).__mro__[1:-1]:
         subclasses: list[Any] = base.__subclasses__()
-        alike |= {c.__name__: c for c in subclasses}
+        alike |= {subclass.__name__: subclass for subclass in subclasses}
     found = alike.get(str(value[_CLASS]))
     if found is None:
         raise InputError(f"expected an option of class {' or '.join(sorted(alike)) or 'none'}, got {value[_CLASS]!r}.")
-    return found(**{k: _from_json(v, None) for k, v in value.items() if k != _CLASS})
+    return found(**{key: _from_json(v, None) for key, v in value.items() if key != _CLASS})
 
 
 def field_of(setting: Setting, model: type[SignalModel]) -> str:
@@ -135,12 +139,12 @@ def _read(
     own = field_of(setting, model)
     names = (own, *(setting.bids if own in setting.bids else ()))
     fields = [f for name in names for f in (name, plural(name))]
-    field = next((f for f in fields if about.get(f) is not None), None)
+    field = next((field for field in fields if about.get(field) is not None), None)
     if field is None:
         return None
     value = about[field]
     values = value if isinstance(value, list) else [value]
-    if not values or not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
+    if not values or not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         raise InputError(f"{where}: expected numbers in {field}, got {str(value)[:60]}. Map the series again.")
-    found = tuple(setting.from_sidecar(v) for v in values)
+    found = tuple(setting.from_sidecar(value) for value in values)
     return found[0] if setting.per_image is False and len(found) == 1 else found

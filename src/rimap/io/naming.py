@@ -55,7 +55,7 @@ _OF_TIMES = re.compile(r"T(\d\w*map)")
 def main_suffix(model: type[SignalModel]) -> str:
     """Return the suffix of the main map of a signal model."""
     suffixes = (q.suffix for q in (main_of(model), *reversed(model.parameters)))
-    return next((s for s in suffixes if s), "map")
+    return next((suffix for suffix in suffixes if suffix), "map")
 
 
 def outputs_of(model: type[SignalModel]) -> list[Quantity]:
@@ -114,7 +114,9 @@ class Naming:
         own = sidecar_of(self._path("", self.suffix))
         if not own.is_file():
             pattern = f"*_{self.suffix}.json" if self.files.dataset is None else f"sub-*/**/*_{self.suffix}.json"
-            plain = (f for f in self.out.glob(pattern) if "_desc-" not in f.name and not f.name.startswith("."))
+            plain = (
+                path for path in self.out.glob(pattern) if "_desc-" not in path.name and not path.name.startswith(".")
+            )
             first = next(plain, None)
             if first is None:
                 return False
@@ -168,15 +170,17 @@ class Naming:
         return self._before(lambda other: main_suffix(other) == self.suffix)
 
     def _before(self, fits: Callable[[type[SignalModel]], bool]) -> bool:
-        earlier = (model_of_suffix(s) for s in self.files.siblings if s < self.files.suffix)
+        earlier = (model_of_suffix(sibling) for sibling in self.files.siblings if sibling < self.files.suffix)
         return any(fits(m) for m in earlier if m is not None)
 
     def _path(self, desc: str, suffix: str) -> Path:
         if self.files.dataset is None:
             middle = f"_desc-{desc}" if desc else ""
             return self.out / f"{self.files.stem}{middle}_{suffix}.nii.gz"
-        entities = {k: v for k, v in self.files.entities.items() if k in OF_MAPS}
-        others = "".join(f"{k}{v}" for k, v in self.files.entities.items() if k not in OF_MAPS and k != "desc")
+        entities = {key: value for key, value in self.files.entities.items() if key in OF_MAPS}
+        others = "".join(
+            f"{key}{value}" for key, value in self.files.entities.items() if key not in OF_MAPS and key != "desc"
+        )
         others += self.files.suffix if self._same_main() else ""
         if others:  # echo-1 of a multi-echo IRT1, say: a map may not carry it, but its name must tell
             entities["acq"] = entities.get("acq", "") + others

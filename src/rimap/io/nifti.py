@@ -428,10 +428,10 @@ def read_volumes(
     shape = files[0].shape if planes is None else (*files[0].shape[:-1], planes[1] - planes[0])
     images = np.empty((sum(keep), *shape), np.float64 if wide else np.float32)
     start, n = 0, 0
-    for f in files:
-        kept = keep[start : start + f.n_volumes]
-        for volume in f.volumes(kept) if planes is None else f.planes(*planes, kept):
+    for file in files:
+        kept = keep[start : start + file.n_volumes]
+        for volume in file.volumes(kept) if planes is None else file.planes(*planes, kept):
             images[n] = volume
             n += 1
-        start += f.n_volumes
+        start += file.n_volumes
     return images

@@ -51,8 +51,8 @@ def _gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         left += piece
         whole = len(left) - len(left) % _BLOCK
-        for i in range(0, whole, _BLOCK):
-            yield packer.compress(bytes(left[i : i + _BLOCK]))
+        for index in range(0, whole, _BLOCK):
+            yield packer.compress(bytes(left[index : index + _BLOCK]))
         del left[:whole]
     yield packer.compress(bytes(left))
     yield packer.flush()

@@ -65,8 +65,8 @@ def _check_axes(path: Path, header: Any) -> None:
     if min(axes) < 1:
         raise _wrong(path, f"expected at least one voxel along each axis, got {' × '.join(map(str, axes))}")
     sizes = [float(x) for x in header["pixdim"][1 : min(n_axes, 3) + 1]]
-    if not all(math.isfinite(x) and x != 0 for x in sizes):
-        raise _wrong(path, f"expected voxel sizes above zero, got {' × '.join(f'{x:g}' for x in sizes)} (pixdim)")
+    if not all(math.isfinite(size) and size != 0 for size in sizes):
+        raise _wrong(path, f"expected voxel sizes above zero, got {' × '.join(f'{size:g}' for size in sizes)} (pixdim)")
 
 
 def check_size(path: Path, full: tuple[int, ...], item_bytes: int, offset: int) -> None:

@@ -136,7 +136,7 @@ class OpenSeries:
 
     def given_at(self, a: int, b: int) -> dict[str, float | NDArray[np.float64]]:
         """Return the given parameters in planes `a` to `b` of the last axis, by name."""
-        return {k: v if isinstance(v, float) else v[..., a:b] for k, v in self.given.items()}
+        return {key: value if isinstance(value, float) else value[..., a:b] for key, value in self.given.items()}
 
     def settled(self) -> OpenSeries:
         """Return the series with what depends on all of its images found out, without holding them: plane by plane."""
@@ -160,8 +160,11 @@ class OpenSeries:
             circle = self._circle(images, phases, (low, high))
         levels = self.levels
         if self.model.normalised_range is not None:
-            planes = [read_volumes(self.files, self.keep, (k, k + 1)) for k in range(n)]
-            low, high = (float(f([f(p, initial=0.0, where=np.isfinite(p)) for p in planes])) for f in (np.min, np.max))
+            planes = [read_volumes(self.files, self.keep, (index, index + 1)) for index in range(n)]
+            low, high = (
+                float(f([f(plane, initial=0.0, where=np.isfinite(plane)) for plane in planes]))
+                for f in (np.min, np.max)
+            )
             levels = self._levels(low, high)
         opened = replace(self, looks=looks, circle=circle, levels=levels)
         _, model, _, notes = opened._arrays((0, 1))
@@ -351,6 +354,8 @@ def check_companions(files: Sequence[NiftiFile], companions: Sequence[NiftiFile]
     InputError
         Naming the two files.
     """
-    for a, b in zip(files, companions):
-        if a.n_volumes != b.n_volumes:
-            raise InputError(f"{a.path.name} has {a.n_volumes} volumes, {b.path.name} {b.n_volumes}.")
+    for file, companion in zip(files, companions):
+        if file.n_volumes != companion.n_volumes:
+            raise InputError(
+                f"{file.path.name} has {file.n_volumes} volumes, {companion.path.name} {companion.n_volumes}."
+            )

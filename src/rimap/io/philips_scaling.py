@@ -39,9 +39,9 @@ def in_one_scale(
     """
     rescale, scale = ([_positive(m.get(field)) for m in metadata] for field in (_RESCALE, _SCALE))
     inferred = False
-    if None not in scale and not any(rescale) and len({f.slope for f in files}) > 1:
+    if None not in scale and not any(rescale) and len({file.slope for file in files}) > 1:
         # The slope of a header is RS in display scale, and 1/SS in the common one, of which the test below tells.
-        rescale, inferred = [f.slope if f.slope > 0 else None for f in files], True
+        rescale, inferred = [file.slope if file.slope > 0 else None for file in files], True
     factors = [r * s for r, s in zip(rescale, scale) if r is not None and s is not None]
     if len(factors) < len(files) or not factors:
         return list(files), _incomplete(files, metadata, rescale, scale)
@@ -57,7 +57,10 @@ def in_one_scale(
             "values are: they are taken as they are. Convert the DICOM files again with dcm2niix if the fit is poor"
         ]
     middle = sorted(factors)[len(factors) // 2]  # values stay about as large as they were
-    scaled = [replace(f, slope=f.slope * middle / k, inter=f.inter * middle / k) for f, k in zip(files, factors)]
+    scaled = [
+        replace(file, slope=file.slope * middle / factor, inter=file.inter * middle / factor)
+        for file, factor in zip(files, factors)
+    ]
     text = f"the images are in display scales of Philips, which differ up to {ratio:.3g} times; they were brought to one scale with "
     if inferred:
         return scaled, [
@@ -80,7 +83,10 @@ def _incomplete(
         return []
     known = {_RESCALE: rescale, _SCALE: scale}
     lacking = next(
-        f"{field} ({f.path.name})" for field, values in known.items() for f, v in zip(files, values) if v is None
+        f"{field} ({file.path.name})"
+        for field, values in known.items()
+        for file, value in zip(files, values)
+        if value is None
     )
     ratio = max(_spread(known[field]) for field in differ)
     return [
@@ -90,7 +96,7 @@ def _incomplete(
 
 
 def _spread(values: Sequence[float | None]) -> float:
-    there = [v for v in values if v is not None]
+    there = [value for value in values if value is not None]
     return max(there) / min(there) if there else 1.0
 
 
@@ -107,7 +113,7 @@ def _in_display_scale(
     The slope of a header is RS in display scale, and 1/SS in the common one. Whoever writes an image again as whole numbers
     keeps those proportions, because scanners use their whole range of numbers.
     """
-    slopes = [f.slope for f in files]
+    slopes = [file.slope for file in files]
     if _proportional(slopes, rescale) and not _proportional(slopes, [1 / s for s in scale]):
         return True
     if _proportional(slopes, [1 / s for s in scale]):

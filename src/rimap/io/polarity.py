@@ -149,8 +149,8 @@ def restore_polarity(signed: NDArray[Any], tau: NDArray[np.float64]) -> None:
     rise = np.zeros(signed.shape[1:])
     mean = np.zeros(signed.shape[1:])
     with np.errstate(invalid="ignore"):
-        for w, image in zip(weights, signed):
-            rise += w * image
+        for weight, image in zip(weights, signed):
+            rise += weight * image
             mean += np.abs(image) / len(signed)
     signed *= np.where(rise < -_FALL * mean, -1, 1).astype(signed.dtype)
 

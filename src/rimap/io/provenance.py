@@ -72,7 +72,7 @@ def to_json(data: Mapping[str, Any]) -> bytes:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(key): _plain(v) for key, v in value.items()}
     if isinstance(value, (np.ndarray, np.generic)):
         return _plain(value.tolist())
     if isinstance(value, (list, tuple, set)):
@@ -86,7 +86,7 @@ def _plain(value: Any) -> Any:
 def versions() -> dict[str, str]:
     """Return the versions of rimap and of what it computes with."""
     names = ("rimap", "numpy", "scipy", "numba", "nibabel")
-    return {n: importlib.metadata.version(n) for n in names} | {"python": sys.version.split()[0]}
+    return {name: importlib.metadata.version(name) for name in names} | {"python": sys.version.split()[0]}
 
 
 def map_metadata(
@@ -109,7 +109,7 @@ def map_metadata(
         "SkullStripped": False,
         "Estimator": maps.estimator,
         "EstimatorSettings": {
-            k: _setting(v) for k, v in maps.settings.items() if k != "threads"
+            key: _setting(value) for key, value in maps.settings.items() if key != "threads"
         },  # no value depends on it
         "SignalModel": model.name,
         **settings_metadata(model),
@@ -126,7 +126,7 @@ def map_metadata(
     }
     sidecars = series_files.metadata()
     for field in _OF_SCANNER:
-        values = {json.dumps(m.get(field)) for m in sidecars}
+        values = {json.dumps(sidecar.get(field)) for sidecar in sidecars}
         if len(values) == 1 and sidecars[0].get(field) is not None:
             metadata[field] = sidecars[0][field]
     return metadata | {"EstimationSoftwareVersions": versions()}
@@ -139,14 +139,19 @@ def _setting(value: Any) -> Any:
 
 def _given(model: SignalModel, given: Mapping[str, Any], series_files: SeriesFiles, out: Path) -> dict[str, Any]:
     """Return where the given parameters are from: the name of a source, a number, or `ARRAY`."""
-    known: dict[str, Any] = {p.name: p.start for p in model.parameters if p.given} | dict(given)
-    return {k: source_of(v, series_files.dataset, out) if isinstance(v, Path) else v for k, v in known.items()}
+    known: dict[str, Any] = {
+        parameter.name: parameter.start for parameter in model.parameters if parameter.given
+    } | dict(given)
+    return {
+        key: source_of(value, series_files.dataset, out) if isinstance(value, Path) else value
+        for key, value in known.items()
+    }
 
 
 def _sources(series_files: SeriesFiles, out: Path) -> list[str]:
     if series_files.origin:
         return list(series_files.origin)
-    return [source_of(f, series_files.dataset, out) for f in series_files.sources]
+    return [source_of(source, series_files.dataset, out) for source in series_files.sources]
 
 
 def source_of(path: Path, dataset: Path | None, out: Path) -> str:
@@ -167,7 +172,9 @@ def _relative(path: Path, start: Path) -> str:
 
 def _link_name(description: Mapping[str, Any], target: str) -> str:
     links = description.get("DatasetLinks") or {}
-    return next((n for n, t in links.items() if t == target), "raw" if "raw" not in links else f"raw{len(links) + 1}")
+    return next(
+        (n for n, link in links.items() if link == target), "raw" if "raw" not in links else f"raw{len(links) + 1}"
+    )
 
 
 def _description(out: Path) -> dict[str, Any]:

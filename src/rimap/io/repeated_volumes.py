@@ -34,12 +34,12 @@ def note_on_repeats(
     field = sidecar_field(axis, metadata)
     if len(files) < 2 or field is None:
         return []
-    once = {k: numbers_in(m[field], field, f.path, axis) for k, (f, m) in enumerate(zip(files, metadata))}
-    several = [k for k, values in once.items() if files[k].n_volumes > len(values) == 1]
+    once = {k: numbers_in(m[field], field, file.path, axis) for k, (file, m) in enumerate(zip(files, metadata))}
+    several = [key for key, values in once.items() if files[key].n_volumes > len(values) == 1]
     if not several:
         return _of_files(list(once.values()), axis)
     file = files[min(several, key=once.__getitem__)]
-    levels = [float(np.abs(np.nan_to_num(v, posinf=0, neginf=0)).mean(dtype=float)) for v in file.volumes()]
+    levels = [float(np.abs(np.nan_to_num(volume, posinf=0, neginf=0)).mean(dtype=float)) for volume in file.volumes()]
     if max(levels) > _LARGEST_RATIO_OF_REPEATS * min(levels):
         raise InputError(
             f"{file.path.name}: expected repeats, because its sidecar has one {field} for {file.n_volumes} volumes, got mean "
@@ -47,14 +47,14 @@ def note_on_repeats(
             "one volume in each file, or give each its value in the sidecar."
         )
     what = "time" if axis.unit == "ms" else axis.title
-    return [advice.note(f"{max(f.n_volumes for f in files)} volumes for each {what} are taken as repeats")]
+    return [advice.note(f"{max(file.n_volumes for file in files)} volumes for each {what} are taken as repeats")]
 
 
 def _of_files(values: Sequence[Sequence[float]], axis: Setting) -> list[str]:
     """Return a note if files of one image each share a value of the axis."""
-    if any(len(v) != 1 for v in values):
+    if any(len(value) != 1 for value in values):
         return []
-    again = {v: n for v, n in Counter(round(v[0], 9) for v in values).items() if n > 1}
+    again = {v: value for v, value in Counter(round(value[0], 9) for value in values).items() if value > 1}
     if not again:
         return []
     shown = ", ".join(f"{n} at {with_unit(v * axis.factor, axis.unit)}" for v, n in list(again.items())[:6]) + (

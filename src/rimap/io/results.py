@@ -65,7 +65,11 @@ class ResultFiles:
     def dataset(self) -> Path | None:
         """The derivative data set, `None` for loose files."""
         subject = self.stem.split("_")[0]
-        found = [p.parent for p in absolute(self.main).parents if p.name == subject and subject.startswith("sub-")]
+        found = [
+            parent.parent
+            for parent in absolute(self.main).parents
+            if parent.name == subject and subject.startswith("sub-")
+        ]
         return found[0] if found else None
 
     @property
@@ -132,9 +136,11 @@ class ResultFiles:
 
         status = read("status")
         constant = self._constants(model)
-        kappa = [self._scaled(read(p.name), p, constant, header.shape) for p in model.parameters]
-        read_so_far = {"status": status} | {p.name: k for p, k in zip(model.parameters, kappa)}
-        missing = [self._path(*wanted[name]).name for name, x in read_so_far.items() if x is None]
+        kappa = [
+            self._scaled(read(parameter.name), parameter, constant, header.shape) for parameter in model.parameters
+        ]
+        read_so_far = {"status": status} | {parameter.name: k for parameter, k in zip(model.parameters, kappa)}
+        missing = [self._path(*wanted[name]).name for name, value in read_so_far.items() if value is None]
         if status is None or missing:
             raise InputError(f"{self.main.parent} lacks {', '.join(missing)}. Map the series again.")
         codes = np.rint(np.nan_to_num(status, nan=-1)).astype(int)
@@ -142,8 +148,8 @@ class ResultFiles:
             raise InputError(f"{self._path(*wanted['status'])} holds values that are no status. Map the series again.")
         no_value = np.isin(codes, _WITHOUT_VALUE)
         values = np.stack([np.where(no_value, np.nan, k) for k in kappa if k is not None])
-        scale = [_TO_RIMAP.get(p.unit, 1.0) for p in model.parameters]
-        sd = [read(f"sd {p.name}") for p in model.parameters]
+        scale = [_TO_RIMAP.get(parameter.unit, 1.0) for parameter in model.parameters]
+        sd = [read(f"sd {parameter.name}") for parameter in model.parameters]
         sds = np.stack(
             [np.full(codes.shape, np.nan) if x is None else np.asarray(x, float) * s for x, s in zip(sd, scale)]
         )
@@ -223,7 +229,7 @@ class ResultFiles:
         if len(found) != 1:
             raise InputError("the sources are not one series")
         files = found[0]
-        grids = [open_nifti(f) for f in files.images]
+        grids = [open_nifti(image) for image in files.images]
         first = placed_first(grids)
         both = first.oriented and maps.affine is not None
         if first.shape != maps.status.shape or (
@@ -231,11 +237,17 @@ class ResultFiles:
         ):
             raise InputError("the sources are on another grid than the maps")
         # Images of the shortest times may have been left out; their settings are then not in the sidecar of the maps.
-        more = sum(g.n_volumes for g in grids) - model.n_images
-        typed = {s: v for s in model.settings if (v := getattr(model, s)) is not None} if more == 0 else {}
+        more = sum(grid.n_volumes for grid in grids) - model.n_images
+        typed = (
+            {setting: v for setting in model.settings if (v := getattr(model, setting)) is not None}
+            if more == 0
+            else {}
+        )
         if more > 0:
             typed = {
-                s.name: v for s in model.settings.values() if not s.per_image and (v := _shared(model, s)) is not None
+                setting.name: v
+                for setting in model.settings.values()
+                if not setting.per_image and (v := _shared(model, setting)) is not None
             }
         all_values = (
             files.open(Reading(sequence=model.name, settings=typed, given=given)).model.times
@@ -305,7 +317,11 @@ class ResultFiles:
     def _constants(self, model: SignalModel) -> dict[str, float]:
         """Return the given parameters that were one number, in rimap's unit."""
         named = self.metadata.get("GivenParameters")
-        known = {p.name: p.start for p in model.parameters if p.given and p.start is not None}
+        known = {
+            parameter.name: parameter.start
+            for parameter in model.parameters
+            if parameter.given and parameter.start is not None
+        }
         for name, value in (named if isinstance(named, dict) else {}).items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 known[name] = float(value)
@@ -410,7 +426,7 @@ def _result(sidecar: Path) -> ResultFiles | None:
 def _correlation(axes: Any) -> NoiseCorrelation | None:
     """Return the correlation of the noise that a sidecar has."""
     if not isinstance(axes, list) or not all(
-        isinstance(a, list) and all(isinstance(c, (int, float)) for c in a) for a in axes
+        isinstance(axis, list) and all(isinstance(c, (int, float)) for c in axis) for axis in axes
     ):
         return None
     return NoiseCorrelation(tuple(tuple(map(float, axis)) for axis in axes))

@@ -71,7 +71,7 @@ def locked(out: Path, parts: Sequence[str] = ()) -> Iterator[None]:
             before = _left_behind(folder, parts)
             if parts:
                 held.append(_take(folder / "lock", out, shared=True))
-            for name in [f"lock-{p}" for p in parts] or ["lock"]:
+            for name in [f"lock-{part}" for part in parts] or ["lock"]:
                 held.append(_take(folder / name, out))
             if before:
                 remove_leftovers(Path(out), parts)
@@ -94,13 +94,17 @@ def remove_leftovers(out: Path, parts: Sequence[str] = ()) -> None:
     """Remove the temporary files and slabs in OUT, those of `parts` alone where they are given. Hold the lock."""
 
     def mine(name: str) -> bool:
-        return not parts or any(re.match(rf"(\.|slabs-){re.escape(p)}(_|\.|$)", name) for p in parts)
+        return not parts or any(re.match(rf"(\.|slabs-){re.escape(part)}(_|\.|$)", name) for part in parts)
 
-    inside = [out / p for p in parts] if parts else [f for f in out.iterdir() if f.is_dir() and f.name != FOLDER]
+    inside = (
+        [out / part for part in parts]
+        if parts
+        else [path for path in out.iterdir() if path.is_dir() and path.name != FOLDER]
+    )
     found = [f for f in (*out.iterdir(), *(out / FOLDER).iterdir()) if mine(f.name)]
     for folder in inside:
         for where, _, names in os.walk(folder):
-            found += [Path(where) / n for n in names if n.startswith(".")]
+            found += [Path(where) / name for name in names if name.startswith(".")]
     for path in found:
         with contextlib.suppress(OSError):
             if is_temporary(path.name):
@@ -117,8 +121,8 @@ def remove_leftovers(out: Path, parts: Sequence[str] = ()) -> None:
 
 def _left_behind(folder: Path, parts: Sequence[str]) -> bool:
     """Tell whether a lock lies there that nobody took away. (It may still be held: taking it will tell.)"""
-    names = [f"lock-{p}" for p in parts] if parts else ["lock", *(f.name for f in folder.glob("lock-*"))]
-    return any((folder / n).exists() or any(folder.glob(f"{glob.escape(n)}.*.held")) for n in names)
+    names = [f"lock-{part}" for part in parts] if parts else ["lock", *(path.name for path in folder.glob("lock-*"))]
+    return any((folder / name).exists() or any(folder.glob(f"{glob.escape(name)}.*.held")) for name in names)
 
 
 @dataclass
@@ -200,7 +204,7 @@ def _claim(path: Path, out: Path, *, shared: bool) -> _Held:
             if not rivals:
                 break
             # Of two runs that started together, the one with the greater token gives way; an older run does not.
-            if attempt == _LOOKS - 1 or min(r.name for r in rivals) < mine.name:
+            if attempt == _LOOKS - 1 or min(rival.name for rival in rivals) < mine.name:
                 raise _told(out, rivals[0].with_name(rivals[0].name.rsplit(".", 2)[0]))
             time.sleep(_LOOK_AGAIN)
     except BaseException:

@@ -70,10 +70,10 @@ def model_of_sidecars(
     """
     known = models()
     defaults = [m for m in known.values() if m.bids_suffix]
-    axes = {f for m in defaults for f in axis_of(m).bids}
-    varying = {f for f in axes if _varies(metadata, f)}
+    axes = {bids_key for model in defaults for bids_key in axis_of(model).bids}
+    varying = {axis for axis in axes if _varies(metadata, axis)}
     # A setting that differs and that a model does not know would be taken for tissue: such a model does not fit.
-    fitting = [m for m in defaults if varying & set(axis_of(m).bids) and varying <= _declared(m)]
+    fitting = [model for model in defaults if varying & set(axis_of(model).bids) and varying <= _declared(model)]
     kind, _ = echo_kind(metadata)
     fitting = [m for m in fitting if m.gradient_echo is None or m.gradient_echo == (kind == GRADIENT)]
     if len(fitting) > 1:
@@ -82,7 +82,7 @@ def model_of_sidecars(
         fitting = buildable or [min(fitting, key=lambda m: sum(s.required for s in settings_of(m).values()))]
     if len(fitting) == 1:
         return fitting[0]
-    possible = fitting or [m for m in defaults if varying & set(axis_of(m).bids)] or defaults
+    possible = fitting or [model for model in defaults if varying & set(axis_of(model).bids)] or defaults
     why = f"{' and '.join(sorted(varying))} differ between the images" if varying else "neither name nor sidecars tell"
     for field in sorted(axes):
         without = [path.name for path, meta in zip(images, metadata) if meta.get(field) is None]
@@ -91,7 +91,7 @@ def model_of_sidecars(
                 f"{label}: expected {field} in the sidecars of all images, got none for {', '.join(without[:6])}. Add it, or leave the image out."
             )
     flags = " or ".join(f"--sequence {m.name}" for m in sorted(possible, key=lambda m: m.name))
-    lacking = not any(f in meta for f in axes for meta in metadata)
+    lacking = not any(axis in meta for axis in axes for meta in metadata)
     raise InputError(
         f"{label}: which kind of series is this, and at which times? {why[0].upper()}{why[1:]}. "
         f"Give {flags}{', and the times in ms with --times-ms' if lacking else ''}."
@@ -113,7 +113,7 @@ def note_on_echoes(
     InputError
         For gradient echoes of different echo times and a model of spin echoes: their decay is T2*, not T2.
     """
-    if model.gradient_echo is None or not any(_varies(metadata, f) for f in axis_of(model).bids):
+    if model.gradient_echo is None or not any(_varies(metadata, bids_key) for bids_key in axis_of(model).bids):
         return []  # the images differ in something else: a preparation, whatever the readout
     kind, evidence = echo_kind(metadata)
     if model.gradient_echo and kind == GRADIENT and not sure:
@@ -146,15 +146,15 @@ def _codes(value: Any) -> set[str]:
 
 
 def _declared(model: type[SignalModel]) -> set[str]:
-    return {f for s in settings_of(model).values() for f in s.bids}
+    return {bids_key for s in settings_of(model).values() for bids_key in s.bids}
 
 
 def _varies(metadata: Sequence[Mapping[str, Any]], field: str) -> bool:
     """Tell whether a sidecar field differs between images, of which all have it."""
     values = [m.get(field) for m in metadata]
-    if any(v is None for v in values) or not values:
+    if any(value is None for value in values) or not values:
         return False
-    return any(isinstance(v, list) for v in values) or len({str(v) for v in values}) > 1
+    return any(isinstance(value, list) for value in values) or len({str(value) for value in values}) > 1
 
 
 def _can_be_built(

@@ -96,8 +96,8 @@ class SeriesFiles:
         InputError
             Naming the file.
         """
-        for f in self.sources:
-            stamp(f)
+        for source in self.sources:
+            stamp(source)
         self.metadata()
 
     def metadata(self) -> list[dict[str, Any]]:
@@ -125,7 +125,7 @@ class SeriesFiles:
                 return own
             metadata = self.metadata()
             files, _ = self._opened(metadata, None)
-            return model_of_sidecars(self.label, self.images, [f.n_volumes for f in files], metadata)
+            return model_of_sidecars(self.label, self.images, [file.n_volumes for file in files], metadata)
         if sequence not in models():
             raise InputError(f"expected a sequence ({', '.join(sorted(models()))}), got {sequence!r}.")
         if own is not None and not self.can_be(sequence):
@@ -187,7 +187,7 @@ class SeriesFiles:
             notes.append(model.if_first_is_skipped)
         first = placed_first(files)
         known, about_given = given_maps(how.given or {}, self, whole, first)
-        companions = [open_nifti(f) for f in self.companions]
+        companions = [open_nifti(companion) for companion in self.companions]
         if companions:
             notes += check_same_grid([first, *companions])
             check_companions(files, companions)
@@ -208,8 +208,8 @@ class SeriesFiles:
             noise=how.noise,
             notes=(*self.notes, *notes, *about_slices, *about_given),
             delays=delays,
-            given={name: g.value for name, g in known.items()},
-            given_from={name: g.source for name, g in known.items()},
+            given={name: value.value for name, value in known.items()},
+            given_from={name: value.source for name, value in known.items()},
         )
 
     def _opened(self, metadata: Sequence[Mapping[str, Any]], count: int | None) -> tuple[list[NiftiFile], list[str]]:
@@ -222,7 +222,7 @@ class SeriesFiles:
         count
             How many values of the axis the user gave, if any: N of a single file (X, Y, N), whose third axis then holds the images.
         """
-        files = [open_nifti(f) for f in self.images]
+        files = [open_nifti(image) for image in self.images]
         notes = check_same_grid(files)
         if len(files) == 1:
             wanted = {len(v) for v in metadata[0].values() if isinstance(v, list)} if count is None else {count}
@@ -235,7 +235,7 @@ class SeriesFiles:
         self, model: type[SignalModel], files: Sequence[NiftiFile], typed: Mapping[str, Any]
     ) -> tuple[dict[str, Sequence[float]], list[str]]:
         """Return all settings of the series, those that were typed and those of the sidecars, and notes."""
-        counts, metadata, axis = [f.n_volumes for f in files], self.metadata(), axis_of(model).name
+        counts, metadata, axis = [file.n_volumes for file in files], self.metadata(), axis_of(model).name
         values: dict[str, Sequence[float]] = {}
         try:
             values |= settings_from_user(typed, sum(counts), model, self.label)
@@ -260,7 +260,7 @@ class SeriesFiles:
         found = {}
         for setting in settings_of(model).values():
             if setting.read_from and self.dataset is not None:
-                sidecars = [sidecar_beside(f, setting.read_from, self.dataset) for f in self.images]
+                sidecars = [sidecar_beside(image, setting.read_from, self.dataset) for image in self.images]
                 if all(sidecars):
                     found[setting.name] = sidecars
         return found
@@ -303,7 +303,9 @@ def _built(
     try:
         return model(**every), []
     except InputError as error:
-        optional = [n for n, s in settings_of(model).items() if not s.required and n in values and n not in typed]
+        optional = [
+            n for n, value in settings_of(model).items() if not value.required and n in values and n not in typed
+        ]
         if not optional:
             raise
         try:

@@ -107,12 +107,12 @@ def about_sidecar(path: Path, sidecar: Mapping[str, Any], shape: tuple[int, ...]
         Of the header of the image.
     """
     fields = _fields()
-    settings = {f: float(v) for f, v in sidecar.items() if f in fields and _is_number(v)}
+    settings = {f: float(value) for f, value in sidecar.items() if f in fields and _is_number(value)}
     number: Any = sidecar.get("SeriesNumber")
     codes = sidecar.get("ScanningSequence")
     sequence = (shape, _code(codes), _code(sidecar.get("MRAcquisitionType")))
-    each = any(isinstance(sidecar.get(f), list) for f in fields)
-    axis_known = any(f in settings for f in _axes())
+    each = any(isinstance(sidecar.get(field), list) for field in fields)
+    axis_known = any(axis in settings for axis in _axes())
     return About(
         path=path,
         kind=image_type_of_sidecar(sidecar, strip_nii(path)),
@@ -146,8 +146,8 @@ def judge(images: Sequence[About], sequence: str | None = None) -> Judgement:
     """
     # The normalised image of MP2RAGE is derived, and is what is mapped.
     keeps = sequence is not None and models()[sequence].normalised_range is not None
-    derived = [] if keeps else [a for a in images if a.kind.derived]
-    acquired = [a for a in images if a not in derived]
+    derived = [] if keeps else [image for image in images if image.kind.derived]
+    acquired = [image for image in images if image not in derived]
     left_out = [(a, f"a map or another derived image ({a.kind.derived})") for a in derived]
     if not acquired:
         raise InputError(
@@ -164,7 +164,7 @@ def judge(images: Sequence[About], sequence: str | None = None) -> Judgement:
     if not main:
         raise InputError(
             f"{acquired[0].path.name}: expected magnitude images or real parts, got only "
-            f"{' and '.join(PART_WORDS[p] for p in parts)}. Add the magnitude or the real part."
+            f"{' and '.join(PART_WORDS[part] for part in parts)}. Add the magnitude or the real part."
         )
     groups, rest, stopped = _split(main, sequence)
     left_out += [(a, _NOT_OF_THE_SERIES) for a in rest] + [(a, _STOPPED) for a in stopped]
@@ -201,12 +201,12 @@ def without_copies(
     """
     kept: list[About] = []
     copies: list[tuple[About, About]] = []
-    for a in images:
-        original = next((b for b in kept if _may_be_copy(a, b) and same(a, b)), None)
+    for image in images:
+        original = next((b for b in kept if _may_be_copy(image, b) and same(image, b)), None)
         if original is None:
-            kept.append(a)
+            kept.append(image)
         else:
-            copies.append((a, original))
+            copies.append((image, original))
     return kept, copies
 
 
@@ -230,18 +230,18 @@ def of_other_settings(images: Sequence[About], model: type[SignalModel]) -> tupl
     They are returned if they are few (at most a third); if more differ, only the words are: nobody knows which ones are meant.
     """
     groups = sorted(
-        _alike([replace(a, sequence=(), kind=ImageType("", "", ())) for a in images], _free(model)), key=len
+        _alike([replace(image, sequence=(), kind=ImageType("", "", ())) for image in images], _free(model)), key=len
     )
     if len(groups) < 2:
         return [], ""
     main, paths = groups[-1], {a.path for a in groups[-1]}
-    odd = [a for a in images if a.path not in paths]
-    usual = {f: v for a in main for f, v in a.settings.items() if f not in _free(model)}
+    odd = [image for image in images if image.path not in paths]
+    usual = {f: value for a in main for f, value in a.settings.items() if f not in _free(model)}
     shown = [
-        f"{f} {a.settings[f]:g}, not {v:g}"
+        f"{f} {a.settings[f]:g}, not {value:g}"
         for a in odd[:1]
-        for f, v in usual.items()
-        if f in a.settings and not _same(f, a.settings[f], v)
+        for f, value in usual.items()
+        if f in a.settings and not _same(f, a.settings[f], value)
     ]
     words = f"{', '.join(shown)} as in the others" if shown else "other settings than the others"
     few = len(odd) <= len(images) / 3 and _distinct(main, axis_of(model).bids) >= _fewest(model)
@@ -269,13 +269,13 @@ def _done_with(reason: str) -> str:
 
 def _fields() -> frozenset[str]:
     """Return the sidecar fields of all settings, and the repetition times."""
-    return frozenset(f for m in models().values() for s in settings_of(m).values() for f in s.bids) | set(
+    return frozenset(bids_key for m in models().values() for s in settings_of(m).values() for bids_key in s.bids) | set(
         REPETITION_FIELDS
     )
 
 
 def _axes() -> frozenset[str]:
-    return frozenset(f for m in models().values() for f in axis_of(m).bids)
+    return frozenset(bids_key for m in models().values() for bids_key in axis_of(m).bids)
 
 
 def _code(value: Any) -> Any:
@@ -296,8 +296,8 @@ def _split(
     groups_only
         Whether images whose settings make no series are none; else they are one series together, whose reader says what lacks.
     """
-    left = [a for a in images if not a.stack]
-    groups = [Group((a,), a.kind.part) for a in images if a.stack]
+    left = [image for image in images if not image.stack]
+    groups = [Group((image,), image.kind.part) for image in images if image.stack]
     stopped: list[About] = []
     if not groups_only and (len(left) < 2 or not any(a.settings for a in left)):
         return ([*groups, _group(left, images)] if left else groups), [], []
@@ -329,7 +329,7 @@ def _possible(sequence: str | None) -> list[type[SignalModel]]:
 
 def _free(model: type[SignalModel]) -> frozenset[str]:
     """Return the sidecar fields that may differ between the images of a model."""
-    own = {f for s in settings_of(model).values() if s.per_image is not False for f in s.bids}
+    own = {bids_key for s in settings_of(model).values() if s.per_image is not False for bids_key in s.bids}
     return frozenset(own | set(REPETITION_FIELDS) if own & set(REPETITION_FIELDS) else own)
 
 
@@ -344,24 +344,29 @@ def _fewest(model: type[SignalModel]) -> int:
 def _alike(images: Sequence[About], free: frozenset[str]) -> list[list[About]]:
     """Return images that may differ in `free` fields and agree in all others; a field that one lacks contradicts nothing."""
     groups: list[tuple[list[About], dict[str, float], list[Any]]] = []
-    for a in sorted(images, key=lambda a: -len(a.settings)):
-        fixed = {f: v for f, v in a.settings.items() if f not in free}
-        if a.settings:  # an inversion pulse is not there if nothing is said of it
-            fixed |= {f: 0.0 for f in _preparations() if f not in free and f not in fixed}
-        said = bool(a.kind.variant or a.kind.part)  # an image type that says nothing contradicts nothing
-        facts = [a.kind.variant if said else None, *a.sequence]
+    for image in sorted(images, key=lambda a: -len(a.settings)):
+        fixed = {f: value for f, value in image.settings.items() if f not in free}
+        if image.settings:  # an inversion pulse is not there if nothing is said of it
+            fixed |= {
+                preparation: 0.0
+                for preparation in _preparations()
+                if preparation not in free and preparation not in fixed
+            }
+        said = bool(image.kind.variant or image.kind.part)  # an image type that says nothing contradicts nothing
+        facts = [image.kind.variant if said else None, *image.sequence]
         fitting = [
-            g
-            for g in groups
-            if _agree(fixed, g[1]) and all(x is None or y is None or x == y for x, y in zip(facts, g[2]))
+            group
+            for group in groups
+            if _agree(fixed, group[1])
+            and all(fact is None or y is None or fact == y for fact, y in zip(facts, group[2]))
         ]
         if fitting:
             members, known, settled = max(fitting, key=lambda g: len(g[0]))
-            members.append(a)
-            known.update({f: v for f, v in fixed.items() if f not in known})
+            members.append(image)
+            known.update({f: value for f, value in fixed.items() if f not in known})
             settled[:] = [x if x is not None else y for x, y in zip(settled, facts)]
         else:
-            groups.append(([a], dict(fixed), facts))
+            groups.append(([image], dict(fixed), facts))
     return [members for members, _, _ in groups]
 
 
@@ -378,16 +383,16 @@ def _same(name: str, x: float, y: float) -> bool:
 def _least_differences(every_model: tuple[type[SignalModel], ...]) -> Mapping[str, float]:
     """Return how far values of a sidecar field may be apart and still be the same, by the unit of its setting."""
     every = [s for m in every_model for s in settings_of(m).values()]
-    return {f: _AT_LEAST.get(s.unit, 0.0) / s.factor for s in every for f in s.bids}
+    return {bids_key: _AT_LEAST.get(s.unit, 0.0) / s.factor for s in every for bids_key in s.bids}
 
 
 def _preparations() -> set[str]:
     """Return the fields with the time after a pulse that turns or saturates the signal: images without it are of another scan."""
-    return {f for m in models().values() if knows_polarity(m) for f in axis_of(m).bids}
+    return {bids_key for m in models().values() if knows_polarity(m) for bids_key in axis_of(m).bids}
 
 
 def _distinct(images: Sequence[About], axis: Sequence[str]) -> int:
-    return len({round(v, 9) for a in images if (v := _value(a, axis)) is not None})
+    return len({round(v, 9) for image in images if (v := _value(image, axis)) is not None})
 
 
 def _value(a: About, axis: Sequence[str]) -> float | None:
@@ -408,13 +413,13 @@ def _runs(images: Sequence[About], model: type[SignalModel], among: Sequence[Abo
         names = ", ".join(a.path.name for a in again[:6]) + (" …" if len(again) > 6 else "")
         what = "time" if axis_of(model).unit == "ms" else axis_of(model).title
         note = f"images of several scans have the same {what} and are used as repeats: {names}. Leave some out if they are no repeats"
-        groups = [replace(g, notes=(*g.notes, note)) for g in groups]
+        groups = [replace(group, notes=(*group.notes, note)) for group in groups]
     return groups, stopped
 
 
 def _group(images: Sequence[About], among: Sequence[About]) -> Group:
     """Return a series, its images in the order in which they were given: values that a user types go by it."""
-    parts = [a.kind.part for a in images]
+    parts = [image.kind.part for image in images]
     return Group(tuple(a for a in among if a in images), max(set(parts), key=parts.count))
 
 
@@ -433,7 +438,7 @@ def with_companions(
                 imaginary = _beside(signed, others[IMAGINARY])
                 all_have = len(imaginary) == len(beside)
                 whole = replace(signed, companions=tuple(imaginary) if all_have else (), instead_of=group.images)
-                note = f"the real parts are used in place of {count_of(len(beside), 'magnitude image')}: {', '.join(a.path.name for a in group.images)}"
+                note = f"the real parts are used in place of {count_of(len(beside), 'magnitude image')}: {', '.join(image.path.name for image in group.images)}"
                 return replace(whole, notes=(*group.notes, note)), [*beside, *whole.companions]
             return replace(group, companions=tuple(beside)), beside
         if beside:
@@ -447,17 +452,17 @@ def _polarity_matters(group: Group, sequence: str | None) -> bool:
         return True
     if sequence:
         return knows_polarity(models()[sequence])
-    varying = {f for f in _axes() if _distinct(group.images, (f,)) > 1 or group.images[0].stack}
+    varying = {axis for axis in _axes() if _distinct(group.images, (axis,)) > 1 or group.images[0].stack}
     return any(knows_polarity(m) and varying & set(axis_of(m).bids) for m in models().values())
 
 
 def _beside(group: Group, pool: Sequence[About]) -> list[About]:
     """Return what of a part belongs to each image, the nearest series and the likest name first; fewer if some have none."""
     chosen: list[About] = []
-    for a in group.images:
-        fitting = [o for o in pool if o not in chosen and _of_one_image(a, o)]
+    for image in group.images:
+        fitting = [o for o in pool if o not in chosen and _of_one_image(image, o)]
         if fitting:
-            chosen.append(min(fitting, key=_nearness(a)))
+            chosen.append(min(fitting, key=_nearness(image)))
     return chosen
 
 

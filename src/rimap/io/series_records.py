@@ -86,7 +86,8 @@ class Record:
         if "sources" in keys and self._same_content(before.get("sources"), found.get("checksums")):
             keys.remove("sources")
         texts = [
-            _change(k, before.get(k), now.get(k)) if k != "sources" else "the source files have changed" for k in keys
+            _change(key, before.get(key), now.get(key)) if key != "sources" else "the source files have changed"
+            for key in keys
         ]
         sizes = _mapping(found.get("outputs"))
         return texts + [
@@ -98,8 +99,8 @@ class Record:
         now = list(self.wanted["sources"])
         if not (self.files and isinstance(before, list) and before[-1:] == now[-1:]):
             return False
-        names = [[str(x).rsplit(" ", 1)[0] for x in sources] for sources in (before, now)]
-        return names[0] == names[1] and checksums == [checksum(f) for f in self.files]
+        names = [[str(source).rsplit(" ", 1)[0] for source in sources] for sources in (before, now)]
+        return names[0] == names[1] and checksums == [checksum(file) for file in self.files]
 
     def begin(self) -> None:
         """Write that outputs may be half written from here on."""
@@ -107,8 +108,10 @@ class Record:
 
     def finish(self, outputs: Iterable[Path], **more: Any) -> None:
         """Write that all outputs are there."""
-        sizes = {_name(p, self.out): None if p.suffix == ".html" else p.stat().st_size for p in outputs}
-        checksums = [checksum(f) for f in self.files]
+        sizes = {
+            _name(output, self.out): None if output.suffix == ".html" else output.stat().st_size for output in outputs
+        }
+        checksums = [checksum(file) for file in self.files]
         self._write("finished", outputs=sizes, checksums=checksums, **more)
 
     @contextmanager
@@ -161,11 +164,11 @@ def record_of(files: SeriesFiles, out: Path, estimator: str, settings: Mapping[s
     start = files.dataset or out
     metadata = hashlib.sha256(to_json({"sidecars": files.metadata()})).hexdigest()[:16]
     wanted = {
-        **{k: _stamp(v, start) if isinstance(v, Path) else v for k, v in settings.items()},
+        **{key: _stamp(value, start) if isinstance(value, Path) else value for key, value in settings.items()},
         "estimator": estimator,
         "sources": [
-            *(files.origin or (_stamp(f, start) for f in files.sources)),
-            *(checksum(f) for f in files.sources if files.origin),  # temporary files, whose time says nothing
+            *(files.origin or (_stamp(source, start) for source in files.sources)),
+            *(checksum(source) for source in files.sources if files.origin),  # temporary files, whose time says nothing
             f"sidecars {metadata}",
         ],
     }
@@ -195,7 +198,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 def _broken(out: Path, outputs: Any) -> bool:
     """Tell whether an output is missing or damaged."""
     sizes = _mapping(outputs)
-    if any(Path(n).is_absolute() or ".." in Path(n).parts for n in sizes):
+    if any(Path(size).is_absolute() or ".." in Path(size).parts for size in sizes):
         return True  # no record of ours
     return not sizes or any(not (out / n).is_file() or _damaged(out / n, size) for n, size in sizes.items())
 

@@ -99,9 +99,9 @@ def find(
     if sequence is not None and sequence not in models():
         raise InputError(f"no sequence {sequence!r}; rimap has {', '.join(sorted(models()))}.")
     wanted = {
-        "sub": [_label("sub", s) for s in participant_labels],
-        "ses": [_label("ses", s) for s in sessions],
-        "run": [_label("run", s) for s in runs],
+        "sub": [_label("sub", label) for label in participant_labels],
+        "ses": [_label("ses", session) for session in sessions],
+        "run": [_label("run", run) for run in runs],
     }
     found = _of_inputs(paths, wanted["sub"], sequence, series)
     for entity, labels in wanted.items():
@@ -110,7 +110,10 @@ def find(
     matching = [
         s
         for s in found.series
-        if all(not labels or any(same_label(e, s.entities.get(e), x) for x in labels) for e, labels in wanted.items())
+        if all(
+            not labels or any(same_label(e, s.entities.get(e), label) for label in labels)
+            for e, labels in wanted.items()
+        )
     ]
     if sequence is not None:
         of_sequence = [replace(s, sequence=sequence) for s in matching if s.can_be(sequence)]
@@ -198,7 +201,7 @@ def one_series(path: Path | str | Sequence[Path | str], sequence: str | None, se
         Where there is not exactly one.
     """
     paths = [path] if isinstance(path, (str, Path)) else path
-    if not isinstance(paths, Sequence) or not all(isinstance(p, (str, Path)) for p in paths):
+    if not isinstance(paths, Sequence) or not all(isinstance(path, (str, Path)) for path in paths):
         raise InputError(
             f"read takes paths; {type(path).__name__} came. Give images in memory to rimap.WeightedSeries, with their model."
         )
@@ -250,17 +253,19 @@ def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> F
     files = list(nifti_files(root, subjects, unreadable, sidecars)) or list(nifti_files(root, (), []))
     lonely = _without_image(sidecars, files, sequence)
     refused = tuple((_subject(p, root), InputError(f"{p} cannot be read: {why}.")) for p, why in unreadable)
-    named = [f for f in files if (name := BidsName.parse(f.name)) and model_of_suffix(name.suffix, sequence)]
+    named = [file for file in files if (name := BidsName.parse(file.name)) and model_of_suffix(name.suffix, sequence)]
     beside = _beside(root)
     if named:
         found = series_of(named, sequence)
-        others = [(f, _why_of_no_series(f)) for f in files if f not in named and not is_b1(f)]
+        others = [(file, _why_of_no_series(file)) for file in files if file not in named and not is_b1(file)]
         return replace(found, refused=(*refused, *found.refused), left_out=(*found.left_out, *others, *lonely, *beside))
-    here = [f for f in files if f.parent == root and not strip_nii(f).endswith((*map_suffixes(), *_NO_IMAGES))]
-    if here and not any(f.is_dir() for f in root.glob("sub-*")):
+    here = [
+        file for file in files if file.parent == root and not strip_nii(file).endswith((*map_suffixes(), *_NO_IMAGES))
+    ]
+    if here and not any(path.is_dir() for path in root.glob("sub-*")):
         series, left_out = loose_series(sorted(here, key=lambda f: natural(f.name)), sequence)
-        deeper = [(f, "in a folder below the one that was given") for f in files if f.parent != root]
-        maps = [(f, "a map or a mask by its name") for f in files if f.parent == root and f not in here]
+        deeper = [(file, "in a folder below the one that was given") for file in files if file.parent != root]
+        maps = [(file, "a map or a mask by its name") for file in files if file.parent == root and file not in here]
         return Found(tuple(series), refused, (*left_out, *deeper, *maps, *lonely, *beside))
     if refused:
         raise refused[0][1]
@@ -272,10 +277,10 @@ def _without_image(sidecars: Sequence[Path], images: Sequence[Path], sequence: s
     folders, stems = {f.parent for f in images}, {(f.parent, strip_nii(f)) for f in images}
     series: set[object] = set()
     known: dict[tuple[str, str], list[tuple[Path, BidsName]]] = {}
-    for f in images:
-        if (name := BidsName.parse(f.name)) and "sub" in name.entities:
-            series.add(series_key(f, numbering(f, sequence) or ()))
-            known.setdefault((name.suffix, name.entities["sub"]), []).append((f, name))
+    for image in images:
+        if (name := BidsName.parse(image.name)) and "sub" in name.entities:
+            series.add(series_key(image, numbering(image, sequence) or ()))
+            known.setdefault((name.suffix, name.entities["sub"]), []).append((image, name))
     found: list[LeftOut] = []
     for path in sidecars:
         if is_half_of_pair(path):
@@ -307,7 +312,12 @@ def _describes_image(path: Path) -> bool:
 def _why_of_no_series(path: Path) -> str:
     """Return what an image is by its name, if it is of no series."""
     name = BidsName.parse(path.name)
-    known = {p.suffix: p.name for model in models().values() for p in model.parameters if p.given and p.suffix}
+    known = {
+        parameter.suffix: parameter.name
+        for model in models().values()
+        for parameter in model.parameters
+        if parameter.given and parameter.suffix
+    }
     if name is not None and name.suffix in known:
         return f"a map of {known[name.suffix]}, which the series that need it take"
     return "of no series that rimap maps, by its name"
@@ -316,9 +326,9 @@ def _why_of_no_series(path: Path) -> str:
 def _nothing(folder: Path, root: Path, files: Sequence[Path]) -> InputError:
     """Return why a folder holds no series, and what to do."""
     if not files:
-        entries = [e for e in root.iterdir() if not e.name.startswith(".")]
-        par = next((e for e in sorted(entries) if is_par(e)), None)
-        known = next((text for e in sorted(entries) if e.is_file() and (text := how_to_convert(e))), "")
+        entries = [path for path in root.iterdir() if not path.name.startswith(".")]
+        par = next((entry for entry in sorted(entries) if is_par(entry)), None)
+        known = next((text for entry in sorted(entries) if entry.is_file() and (text := how_to_convert(entry))), "")
         if par is not None:
             known = f"Give the PAR file itself: {par}."
         half = next((e for e in sorted(entries) if is_half_of_pair(e)), None)
@@ -335,7 +345,7 @@ def _nothing(folder: Path, root: Path, files: Sequence[Path]) -> InputError:
         )
     several = sorted({m.bids_suffix for m in models().values()} - {""})
     known = " or ".join([", ".join(several[:-1]), several[-1]] if len(several) > 1 else several)
-    suffixes = sorted({getattr(BidsName.parse(f.name), "suffix", f.name) for f in files})
+    suffixes = sorted({getattr(BidsName.parse(file.name), "suffix", file.name) for file in files})
     return InputError(
         f"{folder} holds no {known} series (found: {', '.join(suffixes[:6])}{' …' if len(suffixes) > 6 else ''}). "
         "Give the files of the series themselves, with --sequence."
@@ -353,19 +363,21 @@ def _beside(root: Path) -> list[LeftOut]:
     from rimap.io.dicom_files import like_dicom_name, looks_like_dicom
 
     try:
-        entries = sorted(e for e in root.iterdir() if not e.name.startswith(".") and not is_nifti(e) and e.is_file())
+        entries = sorted(
+            path for path in root.iterdir() if not path.name.startswith(".") and not is_nifti(path) and path.is_file()
+        )
     except OSError:
         return []
-    dicom = [e for e in entries if like_dicom_name(e) and looks_like_dicom(e)]
-    others = [e for e in entries if how_to_convert(e) or is_par(e)]
+    dicom = [entry for entry in entries if like_dicom_name(entry) and looks_like_dicom(entry)]
+    others = [entry for entry in entries if how_to_convert(entry) or is_par(entry)]
     return [
         *((e, "DICOM beside NIfTI (name its series with --series)") for e in dicom),
-        *((e, "in a format that is not read beside NIfTI") for e in others),
+        *((other, "in a format that is not read beside NIfTI") for other in others),
     ]
 
 
 def _unique(series: Sequence[SeriesFiles]) -> list[SeriesFiles]:
     seen: dict[tuple[Path, ...], SeriesFiles] = {}
     for s in series:
-        seen.setdefault(tuple(absolute(f) for f in s.images), s)
+        seen.setdefault(tuple(absolute(image) for image in s.images), s)
     return list(seen.values())

@@ -186,7 +186,14 @@ def option_of(setting: Setting, model: type[SignalModel]) -> str:
 
 def sidecar_field(setting: Setting, metadata: Sequence[Mapping[str, Any]]) -> str | None:
     """Return the field that all sidecars have, the preferred one first; `None` if there is none."""
-    return next((f for f in setting.sidecar_fields if metadata and all(m.get(f) is not None for m in metadata)), None)
+    return next(
+        (
+            sidecar_field
+            for sidecar_field in setting.sidecar_fields
+            if metadata and all(m.get(sidecar_field) is not None for m in metadata)
+        ),
+        None,
+    )
 
 
 def _add(given: dict[str, Any], name: str, values: Any, option: str) -> None:
@@ -214,9 +221,9 @@ def _checked(setting: Setting, values: Any, n_images: int, model: type[SignalMod
         raise InputError(f"{option}: expected {what}, got {values!r}.") from None
     if not numbers:
         raise InputError(f"{option}: expected {what}, got no {_kind(setting)}s. Give one for each image.")
-    for v in numbers:
-        if not math.isfinite(v) or v < 0:
-            raise InputError(f"{option}: expected {what}, finite and not negative, got {v:g}.")
+    for number in numbers:
+        if not math.isfinite(number) or number < 0:
+            raise InputError(f"{option}: expected {what}, finite and not negative, got {number:g}.")
     allowed = {True: (n_images,), False: setting.lengths, None: (1, n_images)}[setting.per_image]
     if len(numbers) not in allowed:
         if setting.per_image is not True:
@@ -240,7 +247,11 @@ def _from_files(
     setting: Setting, files: Files, model: type[SignalModel], known: Mapping[str, Sequence[float]]
 ) -> tuple[tuple[float, ...] | None, str]:
     """Return the values of a setting, `None` if it is to be left out, and a note, "" if there is nothing to say."""
-    present = [f for f in setting.sidecar_fields if all(m.get(f) is not None for m in files.metadata)]
+    present = [
+        sidecar_field
+        for sidecar_field in setting.sidecar_fields
+        if all(m.get(sidecar_field) is not None for m in files.metadata)
+    ]
     why = ""
     for field in present:
         values = _read(setting, field, files, model)
@@ -253,9 +264,16 @@ def _from_files(
         why += f". {setting.if_shorter}" if setting.if_shorter else ""
     if setting.required:
         raise _missing(setting, files, model)
-    some = next((f for f in setting.sidecar_fields if any(m.get(f) is not None for m in files.metadata)), None)
+    some = next(
+        (
+            sidecar_field
+            for sidecar_field in setting.sidecar_fields
+            if any(m.get(sidecar_field) is not None for m in files.metadata)
+        ),
+        None,
+    )
     if not present and some is not None:
-        lacking = next(p for p, m in zip(files.images, files.metadata) if m.get(some) is None)
+        lacking = next(image for image, m in zip(files.images, files.metadata) if m.get(some) is None)
         why = f"{some} is not in all sidecars ({lacking.name} lacks it) and was not used"
     return None, why
 
@@ -287,7 +305,7 @@ def _read(setting: Setting, field: str, files: Files, model: type[SignalModel]) 
                 f"{count_of(len(values), _kind(setting))}, {count_of(count, 'image')}: {field} in the sidecar of {path.name} must have "
                 f"one value for each of its {count} volumes. Correct the sidecar, or give {option_of(setting, model)}."
             )
-        found += [setting.from_sidecar(v) for v in values]
+        found += [setting.from_sidecar(value) for value in values]
     for several in shared:
         if len(several) != len(shared[0]) or not np.allclose(several, shared[0], rtol=_ROUNDING, atol=0):
             raise InputError(
@@ -311,7 +329,7 @@ def _shared(setting: Setting, field: str, values: Sequence[float], path: Path) -
 
 
 def _listed(setting: Setting, values: Sequence[float]) -> str:
-    return ", ".join(f"{setting.in_sidecar(v):g}" for v in values)
+    return ", ".join(f"{setting.in_sidecar(value):g}" for value in values)
 
 
 def numbers_in(value: Any, field: str, path: Path, setting: Setting) -> list[float]:
@@ -331,7 +349,7 @@ def numbers_in(value: Any, field: str, path: Path, setting: Setting) -> list[flo
             raise InputError(
                 f"{path.name}: expected {field} in {unit}, got {v:g} in its sidecar; it cannot be negative."
             )
-    return [float(v) for v in values]
+    return [float(value) for value in values]
 
 
 def _refuse_too_large(
@@ -368,7 +386,7 @@ def _missing(setting: Setting, files: Files, model: type[SignalModel]) -> InputE
     by_name = f"--set {setting.name}=VALUES"
     remedy = f"{option} ({by_name})" if option.endswith("-ms") else by_name
     most = max(setting.sidecar_fields, key=lambda f: sum(m.get(f) is not None for m in files.metadata))
-    lacking = next((p for p, m in zip(files.images, files.metadata) if m.get(most) is None), files.images[0])
+    lacking = next((image for image, m in zip(files.images, files.metadata) if m.get(most) is None), files.images[0])
     where = f" or that of {setting.read_from}" if setting.read_from else ""
     return InputError(
         f"{lacking.name}: no {most} in its sidecar{where}, or no sidecar. Add {most} ({_IN_SIDECARS.get(setting.unit, 'no unit')}), or give "

@@ -84,7 +84,10 @@ class MapsOnDisk:
         sd = np.full_like(maps.kappa, np.nan) if maps.sd_kappa is None else maps.sd_kappa
         residual = np.full(maps.status.shape, np.nan) if maps.residual is None else maps.residual
         Q = len(maps.kappa)
-        named = [*((f"kappa{q}", maps.kappa[q]) for q in range(Q)), *((f"sd{q}", sd[q]) for q in range(Q))]
+        named = [
+            *((f"kappa{index}", maps.kappa[index]) for index in range(Q)),
+            *((f"sd{index}", sd[index]) for index in range(Q)),
+        ]
         named += [
             (row, np.full(maps.status.shape, np.nan) if maps.covariance is None else maps.covariance[k])
             for k, row in enumerate(self._covariance_rows)
@@ -108,8 +111,8 @@ class MapsOnDisk:
         return replace(
             self.head,
             covariance=np.stack([self._get(row, planes) for row in rows]) if rows else None,
-            kappa=np.stack([self._get(f"kappa{q}", planes) for q in range(Q)]),
-            sd_kappa=np.stack([self._get(f"sd{q}", planes) for q in range(Q)]),
+            kappa=np.stack([self._get(f"kappa{index}", planes) for index in range(Q)]),
+            sd_kappa=np.stack([self._get(f"sd{index}", planes) for index in range(Q)]),
             residual=self._get("residual", planes),
             status=self._get("status", planes, np.uint8),
         )
@@ -123,7 +126,7 @@ class MapsOnDisk:
     def _covariance_rows(self) -> list[str]:
         """The names of the files of the covariance, which derived maps need for their standard deviations."""
         Q = len(self.head.model.parameters)
-        return [f"covariance{k}" for k in range(Q * (Q + 1) // 2)] if self.head.model.derived else []
+        return [f"covariance{index}" for index in range(Q * (Q + 1) // 2)] if self.head.model.derived else []
 
     @property
     def _plane(self) -> int:
@@ -149,5 +152,5 @@ def pieces_of(maps: ParameterMaps | MapsOnDisk) -> Iterator[ParameterMaps]:
             sd_kappa=None if maps.sd_kappa is None else maps.sd_kappa[..., a:b],
             residual=None if maps.residual is None else maps.residual[..., a:b],
             covariance=None if maps.covariance is None else maps.covariance[..., a:b],
-            sd_derived={name: sd[..., a:b] for name, sd in maps.sd_derived.items()},
+            sd_derived={name: value[..., a:b] for name, value in maps.sd_derived.items()},
         )

@@ -86,11 +86,11 @@ def slice_delays(
         return None, [note(f"{field} of the sidecars was not used, because the acquisition is three-dimensional")]
     first: Any = metadata[0].get(field)
     values: list[Any] = [m.get(field) for m in metadata]
-    if not all(isinstance(v, list) and v and all(_is_number(x) for x in v) for v in values):
+    if not all(isinstance(value, list) and value and all(_is_number(x) for x in value) for value in values):
         raise InputError(
             f"{files[0].path.name}: expected {field} in all sidecars, numbers in s, got others. Correct the sidecars."
         )
-    if any(len(v) != len(first) or not np.allclose(v, first, atol=_SAME_MS / 1000) for v in values):
+    if any(len(value) != len(first) or not np.allclose(value, first, atol=_SAME_MS / 1000) for value in values):
         raise InputError(
             f"{files[0].path.name}: expected one {field} for all images of the series, got several. Map them one at a time, or remove the field."
         )
@@ -124,7 +124,7 @@ def slice_delays(
             f"If all slices share one, write {_DELAYS} (s after the time of the image, for each slice)"
         ]
     text = f"slices have times of their own, up to {delays.max():.4g} ms after those of the images ({field} of the sidecars)"
-    found = SliceDelays(axis, tuple(float(d) for d in delays))
+    found = SliceDelays(axis, tuple(float(delay) for delay in delays))
     if field == _TIMING and planar is None:
         return found, [
             f"{text}. Nothing says that this is echo-planar imaging: if each slice has a preparation of its own, remove {field}"

@@ -43,7 +43,7 @@ def check_same_grid(files: Sequence[NiftiFile]) -> list[str]:
                 f"the images of a series must have one shape: {one} has {first.shape}, {other} has "
                 f"{f.shape}. Give the images of one series, or resample them to one grid."
             )
-    placed = [f for f in files if f.oriented]
+    placed = [file for file in files if file.oriented]
     for f in placed[1:]:
         if not same_grid(placed[0].affine, f.affine, first.shape):
             one, other = names_of([placed[0].path, f.path])
@@ -52,7 +52,7 @@ def check_same_grid(files: Sequence[NiftiFile]) -> list[str]:
                 "differ. Give the images of one series, or resample them to one grid."
             )
     if placed and len(placed) < len(files):
-        lacking = next(f for f in files if not f.oriented)
+        lacking = next(file for file in files if not file.oriented)
         return [
             f"{len(files) - len(placed)} of {len(files)} images have no orientation in their headers ({lacking.path.name}): they are "
             "taken to be where the others are"
@@ -77,7 +77,7 @@ def third_axis_as_images(file: NiftiFile, counts: Container[int]) -> tuple[Nifti
 
 def placed_first(files: Sequence[NiftiFile]) -> NiftiFile:
     """Return the first image whose header says where it is, else the first image."""
-    return next((f for f in files if f.oriented), files[0])
+    return next((file for file in files if file.oriented), files[0])
 
 
 def edges_of(file: NiftiFile) -> tuple[float, ...]:
@@ -92,5 +92,5 @@ def affine_of(file: NiftiFile) -> NDArray[np.float64] | None:
 
 def names_of(paths: Sequence[Path]) -> list[str]:
     """Return the names of files, with their folders if names alone do not tell the files apart."""
-    names = [p.name for p in paths]
-    return names if len(set(names)) == len(names) else [f"{p.parent.name}/{p.name}" for p in paths]
+    names = [path.name for path in paths]
+    return names if len(set(names)) == len(names) else [f"{path.parent.name}/{path.name}" for path in paths]

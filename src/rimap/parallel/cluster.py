@@ -103,7 +103,7 @@ def read_options(path: Path | str) -> ClusterOptions:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid TOML: {error}.") from None
     kinds = get_type_hints(ClusterOptions)
-    valid = [f.name for f in fields(ClusterOptions)]
+    valid = [field.name for field in fields(ClusterOptions)]
     values: dict[str, Any] = {}
     for key, value in document.items():
         if key not in valid:
@@ -124,7 +124,7 @@ def read_options(path: Path | str) -> ClusterOptions:
 
 def slurm_options(options: ClusterOptions) -> dict[str, Any]:
     """Return what `dask_jobqueue.SLURMCluster` is given; what is left out it takes from Dask's own configuration."""
-    given = {k: v for k, v in asdict(options).items() if v not in (None, ()) and k != "jobs"}
+    given = {key: value for key, value in asdict(options).items() if value not in (None, ()) and key != "jobs"}
     for name in ("job_extra_directives", "job_script_prologue"):
         if name in given:
             given[name] = list(given[name])

@@ -57,7 +57,7 @@ def estimate(
         for future in as_completed(futures):
             future.result()
             if progress:
-                done = sum(f.done() for f in futures)
+                done = sum(future.done() for future in futures)
                 progress(done, len(futures))
     except BaseException:
         for future in futures:
@@ -95,10 +95,10 @@ def boundaries(series: WeightedSeries, n: int) -> Sequence[int]:
         *(np.isfinite(value).any(axes[:-1]) for value in series.given.values() if np.ndim(value)),
     ]
     n_planes = series.shape[-1]
-    wanted = [round(i * n_planes / n) for i in range(1, n)]
+    wanted = [round(index * n_planes / n) for index in range(1, n)]
     found = [0]
     for k in wanted:
-        if all(s[found[-1] : k].any() and s[k:].any() for s in signs):
+        if all(sign[found[-1] : k].any() and sign[k:].any() for sign in signs):
             found.append(k)
     return [*found, n_planes]
 

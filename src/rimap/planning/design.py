@@ -177,11 +177,11 @@ def _sigma(goal: Goal, tried: list[Layout]) -> float:
     models = [layout.protocol(start) for start in layout.starts()]
     low, high = goal.range_of_axis
     if not goal.in_one_cycle:
-        shared = {k: v for k, v in layout.shared.items() if k in settings_of(goal.kind)}
+        shared = {key: value for key, value in layout.shared.items() if key in settings_of(goal.kind)}
         if (repetition := goal.repetition) is not None and repetition.longer_than:  # brightest after complete recovery
             shared.pop(repetition.name, None)
         models.append(goal.kind(**{**shared, goal.axis.name: tuple(np.geomspace(low, high, 64))}))
-    largest = max((brightest(m, T, goal) for m in models if m is not None), default=0.0)
+    largest = max((brightest(model, T, goal) for model in models if model is not None), default=0.0)
     if not largest > 0:
         raise InputError(
             f"expected a protocol of {goal.sequence} whose images fit the limits and the length of a cycle, got none. "

@@ -95,7 +95,7 @@ class Goal:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sequence", one_of(self.sequence, sorted(signal_models()), "sequence"))
-        if not any(p.amplitude for p in self.kind.parameters):
+        if not any(parameter.amplitude for parameter in self.kind.parameters):
             raise InputError(
                 f"sequence: expected a sequence whose images have an amplitude, got {self.sequence}, whose noise depends on the "
                 "images that it is made of. Design that scan instead."
@@ -146,11 +146,13 @@ class Goal:
 
     def _check_names(self) -> None:
         """Check the names of parameters that are assumed and of settings, and the values of the former."""
-        fields = [p.name for p in self.kind.parameters if not p.amplitude and p.role != "time"]
+        fields = [
+            parameter.name for parameter in self.kind.parameters if not parameter.amplitude and parameter.role != "time"
+        ]
         for name in self.assumed:
             if name not in fields:
                 raise InputError(f"assumed: expected one of {', '.join(fields) or 'none'}, got {name!r}.")
-        bounds = {p.name: p.bounds for p in self.kind.parameters}
+        bounds = {parameter.name: parameter.bounds for parameter in self.kind.parameters}
         for name, value in self.assumed.items():
             if not bounds[name][0] <= value <= bounds[name][1]:
                 raise InputError(
@@ -186,13 +188,13 @@ class Goal:
     @cached_property
     def time(self) -> Parameter:
         """The relaxation time that is estimated."""
-        return next(p for p in self.kind.parameters if p.role == "time")
+        return next(parameter for parameter in self.kind.parameters if parameter.role == "time")
 
     @cached_property
     def field(self) -> Parameter | None:
         """The field whose treatment matters: one that is estimated, else one that is given."""
-        fields = [p for p in self.kind.parameters if p.role == "field"]
-        return next((p for p in fields if not p.given), fields[0] if fields else None)
+        fields = [parameter for parameter in self.kind.parameters if parameter.role == "field"]
+        return next((field for field in fields if not field.given), fields[0] if fields else None)
 
     @cached_property
     def field_treatment(self) -> str:

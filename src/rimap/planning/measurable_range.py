@@ -97,9 +97,9 @@ def _unknown(model: SignalModel, goal: Goal) -> list[Parameter]:
     """Return the parameters that are estimated, the field as the goal treats it."""
     field = goal.field
     return [
-        p
-        for p in model.parameters
-        if (not p.given if field is None or p.name != field.name else goal.field_treatment != GIVEN)
+        parameter
+        for parameter in model.parameters
+        if (not parameter.given if field is None or parameter.name != field.name else goal.field_treatment != GIVEN)
     ]
 
 

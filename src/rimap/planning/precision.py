@@ -28,10 +28,10 @@ def tissue_of(model: SignalModel, T: Array, assumed: Mapping[str, float] | None 
     """
     T = np.asarray(T, dtype=float)
     kappa = np.ones((len(model.parameters), T.size))
-    for q, p in enumerate(model.parameters):
-        if p.role == "field":
-            typical = float(p.start or 1.0) if p.prior is None else p.in_a_scan.middle
-            kappa[q] = (assumed or {}).get(p.name, typical)
+    for q, parameter in enumerate(model.parameters):
+        if parameter.role == "field":
+            typical = float(parameter.start or 1.0) if parameter.prior is None else parameter.in_a_scan.middle
+            kappa[q] = (assumed or {}).get(parameter.name, typical)
     main, q = model.main, model.time_index
     if main is model.time:
         kappa[q] = T
@@ -72,8 +72,8 @@ def relative_sd(model: SignalModel, noise: Noise, T: Array, goal: Goal) -> Array
     field, treatment = goal.field, goal.field_treatment
     estimated = [
         q
-        for q, p in enumerate(model.parameters)
-        if not (p.given if field is None or p.name != field.name else treatment == GIVEN)
+        for q, parameter in enumerate(model.parameters)
+        if not (parameter.given if field is None or parameter.name != field.name else treatment == GIVEN)
     ]
     F = information[..., estimated, :][..., :, estimated]
     if treatment == SMOOTH and field is not None:
@@ -103,7 +103,7 @@ def _slopes(model: SignalModel, kappa: Array) -> Array:
 
 def _with_neighbours(F: Array, f: int) -> Array:
     """Return the information (K, q, q) with what the neighbours tell of the field, whose row is `f`."""
-    others = [i for i in range(F.shape[-1]) if i != f]
+    others = [index for index in range(F.shape[-1]) if index != f]
     inside = _inverse(F[..., others, :][..., :, others])
     across = F[..., f, others]
     with np.errstate(all="ignore"):

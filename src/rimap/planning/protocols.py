@@ -135,7 +135,7 @@ class Layout:
         if len(self.present) >= 2:  # with another number of images, values between its own
             at = np.linspace(0, len(self.present) - 1, N)
             spreads.append(np.interp(at, np.arange(len(self.present)), np.sort(self.present)))
-        return [np.concatenate([np.log(np.clip(s, low, high)), *also]) for s in spreads]
+        return [np.concatenate([np.log(np.clip(spread, low, high)), *also]) for spread in spreads]
 
     def _typical(self, s: Setting) -> Array:
         value = self.goal.kind.typical_protocol.get(s.name, np.sqrt(s.plausible[0] * s.plausible[1]))
@@ -146,8 +146,8 @@ class Layout:
         goal, x = self.goal, np.exp(np.asarray(numbers, dtype=float))
         axis = self._axis(x[: self._of_axis])
         found: dict[str, Any] = {**self.shared, goal.axis.name: tuple(axis.tolist())}
-        for k, s in enumerate(self._also):
-            start = self._of_axis + k * self.images
+        for index, s in enumerate(self._also):
+            start = self._of_axis + index * self.images
             found[s.name] = tuple(x[start : start + self.images].tolist())
         if goal.chooses_repetition:
             share = self.budget_ms / self.averages
@@ -229,10 +229,10 @@ class Layout:
             if s.name == goal.axis.name and goal.in_one_cycle and self.images > 1:
                 first, gap = (_round(v, s, how) for v in (values[0], float(np.diff(values).mean())))
                 first = gap if s.even else first
-                settings[s.name] = tuple(float(first + gap * k) for k in range(self.images))
+                settings[s.name] = tuple(float(first + gap * index) for index in range(self.images))
                 continue
             values = _grouped(values) if s.name == goal.axis.name else values
-            settings[s.name] = tuple(_round(v, s, how) for v in values)
+            settings[s.name] = tuple(_round(value, s, how) for value in values)
         if goal.chooses_repetition:
             share = self.budget_ms / self.averages
             axis = np.asarray(settings[goal.axis.name])
@@ -283,19 +283,21 @@ def layouts(goal: Goal, minutes: float, present: SignalModel | None = None) -> l
         )
         shortest = float(length) if length else goal.range_of_axis[0] * images + rest
         averages = [int(budget // float(length))] if length else range(1, min(int(budget // shortest), 6) + 1)
-        found = [Layout(goal, images, n, budget, shared) for n in averages if n >= 1]
+        found = [Layout(goal, images, average, budget, shared) for average in averages if average >= 1]
     else:
         shortest = float(np.min(length)) if length else goal.range_of_axis[0] + rest
         most = int(budget // shortest)
         counts = [goal.images] if goal.images else list(range(fewest, min(most, _MOST_IMAGES) + 1))
         found = []
-        for n in counts:
-            if n > most:
+        for count in counts:
+            if count > most:
                 continue
             if length:
-                found.append(Layout(goal, n, most // n, budget, shared))
+                found.append(Layout(goal, count, most // count, budget, shared))
             else:
-                found += [Layout(goal, n, k, budget, shared) for k in range(1, most // n + 1)][:_MOST_AVERAGES]
+                found += [Layout(goal, count, index, budget, shared) for index in range(1, most // count + 1)][
+                    :_MOST_AVERAGES
+                ]
         shortest *= goal.images or fewest
     if present is not None:
         found = [replace(layout, present=tuple(present.times.tolist())) for layout in found]
@@ -316,5 +318,5 @@ _MOST_AVERAGES = 6
 def _fewest(goal: Goal) -> int:
     """Return the least number of images that determine all parameters."""
     field = goal.field
-    unknown = [p for p in goal.kind.parameters if not p.given and p != field]
+    unknown = [parameter for parameter in goal.kind.parameters if not parameter.given and parameter != field]
     return len(unknown) + (field is not None and goal.field_treatment != "given")

@@ -82,7 +82,7 @@ def _objective(layout: Layout, noise: Noise) -> Callable[[Array], Array]:
 def _rough(layout: Layout, noise: Noise) -> float:
     """Return the criterion after a few steps from the best regular start: enough to rank numbers of images."""
     sd_of, criterion = _objective(layout, noise), layout.goal.criterion
-    starts = [np.clip(s, *layout.bounds.T) for s in layout.starts()]
+    starts = [np.clip(start, *layout.bounds.T) for start in layout.starts()]
     start = min(starts, key=lambda s: score_of(sd_of(s), criterion))
     soft = lambda x: _soft(sd_of(x), criterion)  # noqa: E731
     return score_of(sd_of(_descend(start, layout.bounds, soft, _STEPS[:1], sweeps=4)), criterion)
@@ -91,10 +91,10 @@ def _rough(layout: Layout, noise: Noise) -> float:
 def _coarse(layout: Layout, noise: Noise) -> Found:
     """Return the best start after one sweep, improved along each coordinate until no step helps."""
     sd_of, criterion = _objective(layout, noise), layout.goal.criterion
-    starts = [np.clip(s, *layout.bounds.T) for s in layout.starts()]
+    starts = [np.clip(start, *layout.bounds.T) for start in layout.starts()]
     rng = np.random.default_rng(0)  # the same protocols are tried each time
     starts += list(rng.uniform(layout.bounds[:, 0], layout.bounds[:, 1], (RANDOM_STARTS, layout.size)))
-    scored = sorted((score_of(sd_of(s), criterion), k) for k, s in enumerate(starts))
+    scored = sorted((score_of(sd_of(start), criterion), k) for k, start in enumerate(starts))
     soft = lambda x: _soft(sd_of(x), criterion)  # noqa: E731
     found = [
         _descend(_exchanged(starts[k], layout.bounds, soft), layout.bounds, soft, _STEPS[:1])
@@ -128,10 +128,10 @@ def _exchanged(start: Array, bounds: Array, cost: Callable[[Array], float]) -> A
     x, least = start.copy(), cost(start)
     for _ in range(3):
         before = least
-        for k in range(x.size):
-            for value in np.linspace(bounds[k, 0], bounds[k, 1], _VALUES):
+        for index in range(x.size):
+            for value in np.linspace(bounds[index, 0], bounds[index, 1], _VALUES):
                 trial = x.copy()
-                trial[k] = value
+                trial[index] = value
                 if (found := cost(trial)) < least:
                     x, least = trial, found
         if least > before * (1 - 1e-2):
@@ -148,12 +148,12 @@ def _descend(
     for step in steps:
         for _ in range(sweeps):
             before = least
-            for k in range(x.size):
+            for index in range(x.size):
                 for sign in (1.0, -1.0):
                     while True:
                         trial = x.copy()
-                        trial[k] = np.clip(x[k] + sign * step * width[k], *bounds[k])
-                        value = cost(trial) if trial[k] != x[k] else np.inf
+                        trial[index] = np.clip(x[index] + sign * step * width[index], *bounds[index])
+                        value = cost(trial) if trial[index] != x[index] else np.inf
                         if value >= least * (1 - 1e-6):
                             break
                         x, least = trial, value

@@ -106,19 +106,19 @@ def find_motion(series: WeightedSeries, *, precise: bool = False, threads: int |
         return None
     centre = (np.array(images.shape[1:]) - 1) / 2 * voxel
     motion = Motion.none(len(images), centre, float(np.exp(np.log(voxel[list(axes)]).mean())))
-    largest = max(float(np.abs(i).max(where=np.isfinite(i), initial=0.0)) for i in images)
+    largest = max(float(np.abs(image).max(where=np.isfinite(image), initial=0.0)) for image in images)
     if not largest > 0:
         return None
     blocks = tuple(max(1, images.shape[1 + a] // 48) if a in axes else 1 for a in range(3))
     rough = _level(images, voxel, blocks, axes, _FULL / largest)
     u = rough_shifts(rough.images, axes) * rough.voxel
     motion = motion.after(u, np.zeros_like(u)).about_median()
-    given = {k: _as_volume(v) for k, v in series.given.items()}
+    given = {key: _as_volume(value) for key, value in series.given.items()}
     sizes = _sizes(images.shape, voxel, axes, _ALIGN if precise else _SLICE if len(axes) == 2 else _VOLUME)
     found = False
     for n, factors in enumerate(sizes):
         level = _level(images, voxel, factors, axes, _FULL / largest)
-        level = replace(level, given={k: _coarser(v, factors) for k, v in given.items()})
+        level = replace(level, given={key: _coarser(value, factors) for key, value in given.items()})
         last = n == len(sizes) - 1
         for _ in range(4 if last else 10):
             step = _step(level, series.model, motion, threads)
@@ -142,7 +142,7 @@ def find_motion(series: WeightedSeries, *, precise: bool = False, threads: int |
 
 def _free(model: SignalModel, held: Mapping[str, Any]) -> list[int]:
     """Return the positions in κ of the parameters that are fitted in each voxel by itself."""
-    return [q for q, p in enumerate(model.parameters) if not p.smooth and p.name not in held]
+    return [q for q, parameter in enumerate(model.parameters) if not parameter.smooth and parameter.name not in held]
 
 
 def _as_volume(value: Any) -> float | Floats:
@@ -175,15 +175,15 @@ def _sizes(
     finest = 1
     while too_many(factors(finest * unit)):
         finest += 1
-    coarser = [finest * k for k in (4, 2) if min(shape[1 + a] // factors(finest * k * unit)[a] for a in axes) >= _FEWEST
-               and sorted(shape[1 + a] // factors(finest * k * unit)[a] for a in axes)[-2] >= 24]  # fmt: skip
+    coarser = [finest * k for k in (4, 2) if min(shape[1 + axis] // factors(finest * k * unit)[axis] for axis in axes) >= _FEWEST
+               and sorted(shape[1 + axis] // factors(finest * k * unit)[axis] for axis in axes)[-2] >= 24]  # fmt: skip
     return list(dict.fromkeys(factors(k * unit) for k in (*coarser, finest)))
 
 
 def _level(images: Floats, voxel: Floats, factors: tuple[int, ...], axes: tuple[int, ...], scale: float) -> _Level:
     """Return means over blocks of voxels, times `scale`, since the unit of the images is arbitrary."""
     f = np.array(factors)
-    blocks = np.empty((len(images), *(n // k for n, k in zip(images.shape[1:], factors))))
+    blocks = np.empty((len(images), *(n // factor for n, factor in zip(images.shape[1:], factors))))
     for n, image in enumerate(images):
         with np.errstate(invalid="ignore"):
             block = _sums(image, factors)
@@ -195,10 +195,10 @@ def _level(images: Floats, voxel: Floats, factors: tuple[int, ...], axes: tuple[
 
 def _sums(image: NDArray[Any], factors: tuple[int, ...]) -> Floats:
     """Return sums over blocks of voxels, of `factors` along each axis; an incomplete block at the end is left out."""
-    for axis, k in enumerate(factors):
-        end = image.shape[axis] // k * k
-        parts = [image[(slice(None),) * axis + (slice(i, end, k),)] for i in range(k)]
-        image = np.sum(parts, axis=0, dtype=float) if k > 1 else np.asarray(parts[0], float)
+    for axis, factor in enumerate(factors):
+        end = image.shape[axis] // factor * factor
+        parts = [image[(slice(None),) * axis + (slice(index, end, factor),)] for index in range(factor)]
+        image = np.sum(parts, axis=0, dtype=float) if factor > 1 else np.asarray(parts[0], float)
     return image
 
 
@@ -229,17 +229,17 @@ def _step(
     N, X = len(W), W.shape[1:]
     f = np.where(ok, model.signal(kappa), W)
     largest = np.abs(f).max(axis=0).reshape(-1)
-    for a in level.axes:  # no neighbour, no gradient
+    for axis in level.axes:  # no neighbour, no gradient
         edge: list[Any] = [slice(None)] * 3
-        edge[a] = [0, -1]
+        edge[axis] = [0, -1]
         ok[tuple(edge)] = False
     at = np.flatnonzero(ok)
     if len(at) < _LEAST_VOXELS:
         return None
     middle = (f + W) / 2
     gradient = np.zeros((3, N, len(at)))
-    for a in level.axes:
-        gradient[a] = np.gradient(middle, level.voxel[a], axis=1 + a).reshape(N, -1)[:, at]
+    for axis in level.axes:
+        gradient[axis] = np.gradient(middle, level.voxel[axis], axis=1 + axis).reshape(N, -1)[:, at]
     index = np.stack(np.unravel_index(at, X), axis=-1)
     x = index * level.voxel - here.centre
     D, rotations = _derivatives(gradient, x, level.axes)
@@ -276,11 +276,13 @@ def _fit(series: WeightedSeries, threads: int | None) -> tuple[Floats, NDArray[n
     model, W = series.model, series.images
     maps = least_squares(series, threads=threads)
     ok = np.asarray((maps.status == Status.OK) & np.isfinite(maps.kappa).all(axis=0))
-    for p in model.amplitudes:
-        ok &= np.abs(np.nan_to_num(maps[p.name], nan=np.inf)) < _HUGE
+    for amplitude in model.amplitudes:
+        ok &= np.abs(np.nan_to_num(maps[amplitude.name], nan=np.inf)) < _HUGE
     kappa = np.where(ok, maps.kappa, 1.0)
     free = _free(model, series.held)
-    smooth = [q for q, p in enumerate(model.parameters) if p.smooth and p.name not in series.held]
+    smooth = [
+        q for q, parameter in enumerate(model.parameters) if parameter.smooth and parameter.name not in series.held
+    ]
     if not ok.any() or not smooth:
         return (kappa, ok, free) if ok.any() else None
     largest = np.abs(model.signal(kappa)).max(axis=0)
@@ -301,8 +303,10 @@ def _refit(S: Floats, model: SignalModel, kappa: Floats, free: list[int], steps:
     """Return κ (Q, V) with the free parameters fitted again: Gauss–Newton on the scale of each (`transform`)."""
     kappa = kappa.copy()
     parameters = [model.parameters[q] for q in free]
-    relative = np.array([p.transform == "log" or (p.amplitude and p.bounds[0] >= 0) for p in parameters])[:, None]
-    low, high = (np.array([p.bounds[i] for p in parameters])[:, None] for i in (0, 1))
+    relative = np.array(
+        [parameter.transform == "log" or (parameter.amplitude and parameter.bounds[0] >= 0) for parameter in parameters]
+    )[:, None]
+    low, high = (np.array([parameter.bounds[i] for parameter in parameters])[:, None] for i in (0, 1))
     for _ in range(steps):
         scale = np.where(relative, kappa[free], 1.0)
         J = np.moveaxis(model.partials(kappa)[:, free] * scale, 2, 0)  # (V, N, P)
@@ -317,10 +321,10 @@ def _refit(S: Floats, model: SignalModel, kappa: Floats, free: list[int], steps:
 
 def _derivatives(gradient: Floats, x: Floats, axes: tuple[int, ...]) -> tuple[Floats, tuple[int, ...]]:
     """Return ∇f · d for each way in which an image may move, (V, N, p), and the axes about which it may turn."""
-    columns = [gradient[a] for a in axes]
+    columns = [gradient[axis] for axis in axes]
     rotations = tuple(a for a in range(3) if all(b in axes for b in range(3) if b != a))
-    for a in rotations:  # d = e × x
-        b, c = (a + 1) % 3, (a + 2) % 3
+    for rotation in rotations:  # d = e × x
+        b, c = (rotation + 1) % 3, (rotation + 2) % 3
         columns.append(gradient[c] * x[:, b] - gradient[b] * x[:, c])
     return np.moveaxis(np.stack(columns, axis=1), 2, 0), rotations
 
@@ -333,8 +337,8 @@ def _hessian(D: Floats, Q: Floats, weight: Floats) -> Floats:
     H = np.zeros((N, p, N, p))
     for n in range(N):
         H[n, :, n] = D[:, n].T @ D[:, n]
-    for q in range(Q.shape[2]):
-        B = (Q[:, :, q, None] * D).reshape(V, N * p)
+    for index in range(Q.shape[2]):
+        B = (Q[:, :, index, None] * D).reshape(V, N * p)
         H -= (B.T @ B).reshape(N, p, N, p)
     return H.reshape(N * p, N * p)
 

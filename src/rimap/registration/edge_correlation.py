@@ -26,9 +26,9 @@ def rough_shifts(images: Floats, axes: tuple[int, ...]) -> NDArray[np.int64]:
     shape = edges.shape[1:]
     del edges
     inside = np.ones(shape, bool)
-    for a in axes:
-        lag = np.abs(np.fft.fftfreq(shape[a]) * shape[a])
-        inside &= np.moveaxis((lag <= shape[a] / 4)[:, None, None], 0, a)
+    for axis in axes:
+        lag = np.abs(np.fft.fftfreq(shape[axis]) * shape[axis])
+        inside &= np.moveaxis((lag <= shape[axis] / 4)[:, None, None], 0, axis)
     passive = tuple(a for a in range(3) if a not in axes)
     near = np.asarray(inside.any(axis=passive, keepdims=True))
     best, shifts = -np.inf, np.zeros((len(images), 3), dtype=int)
@@ -51,6 +51,6 @@ def rough_shifts(images: Floats, axes: tuple[int, ...]) -> NDArray[np.int64]:
 def _edges(image: Floats, axes: tuple[int, ...]) -> Floats:
     """Return the root of the gradient, with mean 0 and norm 1: its root, lest fat decides alone."""
     smooth = smoothed(image.astype(np.float32), [1.0 if a in axes else 0.0 for a in range(3)])
-    edge = np.sum([np.gradient(smooth, axis=a) ** 2 for a in axes], axis=0) ** 0.25
+    edge = np.sum([np.gradient(smooth, axis=axis) ** 2 for axis in axes], axis=0) ** 0.25
     edge -= edge.mean()
     return np.asarray(edge / max(float(np.linalg.norm(edge)), 1e-30))

@@ -57,30 +57,28 @@ def confirmed(series: WeightedSeries, motion: Motion, suspects: NDArray[np.intp]
     others = still or list(range(len(images)))
     planes = slice(None, None, max(1, images.shape[3] // _PLANES))
     sure = []
-    for n in suspects:
-        near = sorted((m for m in others if m != n), key=lambda m: abs(m - int(n)))[:_OTHERS]
+    for suspect in suspects:
+        near = sorted((other for other in others if other != suspect), key=lambda m: abs(m - int(suspect)))[:_OTHERS]
         references = [smoothed(images[m], width) for m in near]
-        image = smoothed(images[n], width)
+        image = smoothed(images[suspect], width)
         likeness = [
             sum(
                 _mutual_information(part[0][..., planes], reference[..., planes])
-                for part in [moved(image[None], _part(motion, int(n), share), voxel, order=1)]
+                for part in [moved(image[None], _part(motion, int(suspect), share), voxel, order=1)]
                 for reference in references
             )
             for share in _PARTS
         ]
         back, none, *towards = likeness
         if max(towards) > max(back, none) * (1 + _GAIN) and likeness[3] > none:
-            sure.append(int(n))
+            sure.append(int(suspect))
     return np.array(sure, dtype=np.intp)
 
 
 def _part(motion: Motion, n: int, share: float) -> Motion:
     """Return a share of the motion of one image."""
     turn = vectors_of(motion.rotation[n][None]) * share
-    return replace(
-        motion, rotation=matrices_of(turn), translation=motion.translation[n][None] * share
-    )
+    return replace(motion, rotation=matrices_of(turn), translation=motion.translation[n][None] * share)
 
 
 def _mutual_information(a: Floats, b: Floats) -> float:

@@ -40,15 +40,15 @@ def histogram(values: NDArray[Any], q: Quantity, window: tuple[float, float], bi
         "name": name_of(q),
         "unit": unit_symbol(q.unit),
         "bars": [
-            {"x": WIDTH * i / bins, "h": 0.95 * HEIGHT * c / top, "fill": "#" + bytes(table[e]).hex()}
-            for i, (c, e) in enumerate(zip(counts, entries))
-            if c
+            {"x": WIDTH * i / bins, "h": 0.95 * HEIGHT * count / top, "fill": "#" + bytes(table[entry]).hex()}
+            for i, (count, entry) in enumerate(zip(counts, entries))
+            if count
         ],
         "width": WIDTH / bins,
         "median": at(s.median) if s.n else None,
         "q25": at(s.q25) if s.n else 0.0,
         "q75": at(s.q75) if s.n else 0.0,
-        "ticks": [{"at": at(t), "label": f"{t:,.10g}"} for t in colours.ticks(low, high, 8)],
+        "ticks": [{"at": at(tick), "label": f"{tick:,.10g}"} for tick in colours.ticks(low, high, 8)],
         "above": int((values > high).sum()),
         "low": low,
         "high": high,
@@ -88,7 +88,7 @@ def precision(maps: ParameterMaps, counts: NDArray[np.bool_]) -> dict[str, Any] 
     bounds = [
         (cramer_rao_sd(model, noise, kappa, held=known)[q] / T * 100, "every parameter unknown" if fields else "")
     ]
-    if smooth := [f for f in fields if f.smooth]:
+    if smooth := [field for field in fields if field.smooth]:
         names = " and ".join(name_of(f) for f in smooth)
         held = known | {f.name for f in smooth}
         bounds.append((cramer_rao_sd(model, noise, kappa, held=held)[q] / T * 100, f"{names} known"))
@@ -124,14 +124,15 @@ def precision(maps: ParameterMaps, counts: NDArray[np.bool_]) -> dict[str, Any] 
         "dots": [{"x": float(x(t)), "y": float(y(s))} for t, s in _found(maps, counts, T_data, span) if s > y_low],
         "band": (float(x(q25)), float(x(q75))),
         "median": float(x(middle[q])),
-        "x_ticks": [{"at": float(x(t)), "label": f"{t:,.10g}"} for t in log_ticks(*span)],
-        "y_ticks": [{"at": float(y(t)), "label": f"{t:g} %"} for t in log_ticks(y_low, y_high)],
+        "x_ticks": [{"at": float(x(tick)), "label": f"{tick:,.10g}"} for tick in log_ticks(*span)],
+        "y_ticks": [{"at": float(y(tick)), "label": f"{tick:g} %"} for tick in log_ticks(y_low, y_high)],
         "marks": [float(x(t)) for t in model.times if span[0] <= t <= span[1]] if same_unit else [],
         "axis": plural(model.axis.title),
         "amplitude": amplitude,
         "snr": number(size / sigma, 2),
         "others": ", ".join(
-            f"{name_of(f)} = {number(float(middle[model.index(f.name)]))} {unit_symbol(f.unit)}".strip() for f in others
+            f"{name_of(other)} = {number(float(middle[model.index(other.name)]))} {unit_symbol(other.unit)}".strip()
+            for other in others
         ),
         "words": _words(p, at_median, float(middle[q]), good, T),
     }
@@ -139,8 +140,8 @@ def precision(maps: ParameterMaps, counts: NDArray[np.bool_]) -> dict[str, Any] 
 
 def _size(model: SignalModel, kappa: NDArray[Any]) -> tuple[str, float]:
     """Return the name and the value of what is compared with σ: the amplitude, else the largest signal."""
-    for p in model.amplitudes:
-        return name_of(p), float(kappa[model.index(p.name)])
+    for amplitude in model.amplitudes:
+        return name_of(amplitude), float(kappa[model.index(amplitude.name)])
     return "signal", float(np.abs(model.signal(kappa)).max())
 
 
@@ -184,7 +185,12 @@ def log_ticks(low: float, high: float) -> list[float]:
     """Return round numbers for a logarithmic axis, four or more if there are so many."""
     for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-        found = [float(f"{s * p:.6g}") for p in powers for s in steps if low * 0.999 <= s * p <= high * 1.001]
+        found = [
+            float(f"{step * power:.6g}")
+            for power in powers
+            for step in steps
+            if low * 0.999 <= step * power <= high * 1.001
+        ]
         if len(found) >= 4:
             break
     return found

@@ -34,7 +34,7 @@ def page(found: Any, command: str = "") -> str:
     whole = [pair.rows[0] for pair in pairs]
     calibrated = [pair.calibration for pair in pairs if pair.calibration is not None and pair.calibration.n]
     tiles = [
-        {"label": "pairs of maps", "value": str(len(pairs)), "note": ", ".join(dict.fromkeys(shown_name(p.first.name) for p in pairs))},
+        {"label": "pairs of maps", "value": str(len(pairs)), "note": ", ".join(dict.fromkeys(shown_name(pair.first.name) for pair in pairs))},
         {"label": "bias", "value": _over(whole, "bias_percent", "+.2f", " %"), "note": "mean difference, of the mean"},
         {"label": "within-subject CV", "value": _over(whole, "within_cv_percent", ".2f", " %"), "note": "of single voxels"},
         {
@@ -48,11 +48,11 @@ def page(found: Any, command: str = "") -> str:
         css=source("base.css"),
         version=__version__,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        title="Comparison of maps of " + ", ".join(dict.fromkeys(shown_name(p.first.name) for p in pairs)),
+        title="Comparison of maps of " + ", ".join(dict.fromkeys(shown_name(pair.first.name) for pair in pairs)),
         tiles=tiles,
         warnings=warnings_of(found.notes),
         notes=notes_of(found.notes),
-        pairs=[_pair(p) for p in pairs[:MOST_PAIRS]],
+        pairs=[_pair(pair) for pair in pairs[:MOST_PAIRS]],
         more=len(pairs) - min(len(pairs), MOST_PAIRS),
         over_subjects=[_shown(r) for r in found.over_subjects],
         over_repeats=[_shown(r) | {"map": r["first"]} for r in found.over_repeats],
@@ -62,7 +62,7 @@ def page(found: Any, command: str = "") -> str:
 
 
 def _over(rows: Sequence[dict[str, Any]], column: str, form: str, unit: str) -> str:
-    values = [r[column] for r in rows if np.isfinite(r[column])]
+    values = [row[column] for row in rows if np.isfinite(row[column])]
     return f"{np.median(values):{form}}{unit}" if values else "–"
 
 
@@ -71,7 +71,7 @@ def _pair(pair: Any) -> dict[str, Any]:
     inside = pair.inside & np.isfinite(pair.values).all(axis=0)
     affine, edges = pair.first.geometry()
     view = view_of(affine, inside, _SLICES, edges)
-    labelled = {key: m for key, m in pair.medians.items() if key[0] != "whole"}
+    labelled = {key: median for key, median in pair.medians.items() if key[0] != "whole"}
     return {
         "title": pair.label,
         "unit": unit,
@@ -91,7 +91,7 @@ def _pair(pair: Any) -> dict[str, Any]:
         ]
         if pair.calibration is not None
         else [],
-        "rows": [_shown(r) for r in pair.rows],
+        "rows": [_shown(row) for row in pair.rows],
         "has_z": pair.z is not None,
     }
 
@@ -109,8 +109,8 @@ def _panels(pair: Any, inside: NDArray[np.bool_]) -> list[Panel]:
     difference = values[1] - values[0]
     most = colours.window(np.abs(difference), low=0.0, upper=0.95)[1]
     maps = [
-        Panel(f"{n}", f"{shown_name(name)}, {which}", unit, v, palette, (low, high), relaxation)
-        for n, (which, v) in enumerate(zip(("first", "second"), values))
+        Panel(f"{n}", f"{shown_name(name)}, {which}", unit, value, palette, (low, high), relaxation)
+        for n, (which, value) in enumerate(zip(("first", "second"), values))
     ]
     return [*maps, Panel("difference", "second − first", unit, difference, _DIVERGING, (-most, most))]
 
@@ -128,11 +128,15 @@ def bland_altman(
         Those of both maps, by label and name of the region.
     """
     mean, difference = values.mean(axis=0), values[1] - values[0]
-    regions = [(key, float(np.mean(m)), float(m[1] - m[0])) for key, m in medians.items() if np.isfinite(m).all()]
-    x_range = _range(np.concatenate([mean, [r[1] for r in regions]]), 0.005)
+    regions = [
+        (key, float(np.mean(median)), float(median[1] - median[0]))
+        for key, median in medians.items()
+        if np.isfinite(median).all()
+    ]
+    x_range = _range(np.concatenate([mean, [region[1] for region in regions]]), 0.005)
     bias, sd = float(difference.mean()), float(difference.std(ddof=1)) if difference.size > 1 else 0.0
     limits = [bias - LIMITS * sd, bias + LIMITS * sd]
-    most = max(1.6 * max(abs(v) for v in limits), *(1.1 * abs(r[2]) for r in regions), 1e-9)
+    most = max(1.6 * max(abs(limit) for limit in limits), *(1.1 * abs(region[2]) for region in regions), 1e-9)
     y_range = (-most, most)
     counts, _, _ = np.histogram2d(mean, difference, bins=_CELLS, range=(x_range, y_range))
     with np.errstate(divide="ignore"):
@@ -151,8 +155,8 @@ def bland_altman(
         "lines": [{"y": y(v), "label": f"{name}: {number(v)} {unit}".strip(), "middle": name == "mean"} for name, v in lines],
         "zero": y(0.0),
         "dots": [{"x": x(m), "y": y(d), "tip": f"{' '.join(key).strip()}: {number(d)} {unit}".strip()} for key, m, d in regions],
-        "x_ticks": [{"at": x(t), "label": f"{t:,.10g}"} for t in colours.ticks(*x_range, 6)],
-        "y_ticks": [{"at": y(t), "label": f"{t:,.10g}"} for t in colours.ticks(*y_range, 6)],
+        "x_ticks": [{"at": x(tick), "label": f"{tick:,.10g}"} for tick in colours.ticks(*x_range, 6)],
+        "y_ticks": [{"at": y(tick), "label": f"{tick:,.10g}"} for tick in colours.ticks(*y_range, 6)],
         "unit": unit,
         "outside": int(((np.abs(difference) > most) | (mean < x_range[0]) | (mean > x_range[1])).sum()),
     }  # fmt: skip
@@ -187,7 +191,7 @@ def _histogram_of_z(z: NDArray[np.float64]) -> dict[str, Any]:
 
     return {
         "bars": [
-            {"x": float(x(e)), "h": float(HEIGHT * s / top)} for e, s in zip(edges[:-1], share) if s > 0
+            {"x": float(x(edge)), "h": float(HEIGHT * s / top)} for edge, s in zip(edges[:-1], share) if s > 0
         ],
         "width": WIDTH / bins,
         "normal": " ".join(f"{x(a):.1f},{HEIGHT - HEIGHT * b / top:.1f}" for a, b in zip(normal_x, normal)),
@@ -199,10 +203,13 @@ def _histogram_of_z(z: NDArray[np.float64]) -> dict[str, Any]:
 def _charts_over_subjects(pairs: Sequence[Any]) -> list[dict[str, Any]]:
     """Return a Bland-Altman plot of the region medians of all pairs for each kind of map, if there are several pairs."""
     charts = []
-    for name in dict.fromkeys(p.first.name for p in pairs):
-        members = [p for p in pairs if p.first.name == name]
+    for name in dict.fromkeys(pair.first.name for pair in pairs):
+        members = [pair for pair in pairs if pair.first.name == name]
         medians = {
-            (f"{p.label}, {key[0]}", key[1]): m for p in members for key, m in p.medians.items() if np.isfinite(m).all()
+            (f"{member.label}, {key[0]}", key[1]): median
+            for member in members
+            for key, median in member.medians.items()
+            if np.isfinite(median).all()
         }
         if len(members) > 1 and len(medians) > 2:
             unit = members[0].first.unit

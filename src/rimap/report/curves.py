@@ -133,11 +133,13 @@ class SignalTable:
         corners = []
         for steps in product(*(range(len(weights)) for _, weights in stencils)):
             index, weight = np.zeros(1, np.intp), np.ones(1)
-            for (first, weights), step, n in zip(stencils, steps, sizes):
-                index, weight = index * n + first + step, weight * weights[step]
+            for (first, weights), step, size in zip(stencils, steps, sizes):
+                index, weight = index * size + first + step, weight * weights[step]
             corners.append((index, weight * self.scale))
         amplitudes = [np.asarray(maps[name], dtype=float) for name in self.amplitudes] or [np.ones(1)]
-        known = np.logical_and.reduce([np.isfinite(maps[n]) for n in (*self.amplitudes, *(a.name for a in self.axes))])
+        known = np.logical_and.reduce(
+            [np.isfinite(maps[n]) for n in (*self.amplitudes, *(axis.name for axis in self.axes))]
+        )
         rows = self.entries.reshape(*self.entries.shape[:2], -1).astype(float)
 
         def signal(point: int) -> Array:
@@ -156,7 +158,10 @@ class SignalTable:
         return {
             "shape": list(self.entries.shape),
             "scale": self.scale,
-            "axes": [{"name": a.name, "log": a.logarithmic, "low": a.low, "step": a.step, "n": a.n} for a in self.axes],
+            "axes": [
+                {"name": axis.name, "log": axis.logarithmic, "low": axis.low, "step": axis.step, "n": axis.n}
+                for axis in self.axes
+            ],
             "amplitudes": list(self.amplitudes),
             "points": self.points.tolist(),
             "images": self.images.tolist(),
@@ -186,7 +191,7 @@ def signal_table(model: SignalModel, maps: Mapping[str, NDArray[Any]]) -> Signal
     largest = float(np.abs(true).max(initial=0.0))
     if not np.isfinite(largest) or not largest:
         return None
-    axes = [_enough_nodes(columns, axes, k, places, TOLERANCE * largest) for k in range(len(axes))]
+    axes = [_enough_nodes(columns, axes, index, places, TOLERANCE * largest) for index in range(len(axes))]
     axes = _fitting(axes, true.shape[0] * true.shape[1])
     grid = np.meshgrid(*(axis.nodes for axis in axes), indexing="ij")
     g = columns({axis.name: x.reshape(-1) for axis, x in zip(axes, grid)})
@@ -196,7 +201,7 @@ def signal_table(model: SignalModel, maps: Mapping[str, NDArray[Any]]) -> Signal
     scale = largest / LARGEST_ENTRY
     entries = np.rint(g / scale).astype(np.int16).reshape(*g.shape[:2], *(axis.n for axis in axes))
     table = SignalTable(
-        entries, scale, tuple(axes), tuple(p.name for p in model.amplitudes), curve.times, images, continuous,
+        entries, scale, tuple(axes), tuple(amplitude.name for amplitude in model.amplitudes), curve.times, images, continuous,
         model.magnitude, 0.0,
     )  # fmt: skip
     return replace(table, error=_error(table, places, true, largest))
@@ -229,13 +234,13 @@ def _enough_nodes(
     axis = axes[k]
     if axis.n == 1:
         return axis
-    few = {name: x[:4] for name, x in places.items()}
+    few = {name: place[:4] for name, place in places.items()}
     tests = np.linspace(0, 1, 4 * NODES_TO_TRY[-1] + 1)[1::2]  # midway between nodes and elsewhere
     tests = at_least(tests, 97)
 
     def along(values: Array) -> Array:
         """Return the columns (P, K, 4, M) at M values of the axis."""
-        maps = {name: np.repeat(x, len(values)) for name, x in few.items()}
+        maps = {name: np.repeat(value, len(values)) for name, value in few.items()}
         maps[axis.name] = np.tile(values, len(next(iter(few.values()))))
         found = columns(maps)
         return found.reshape(*found.shape[:2], -1, len(values))
@@ -246,7 +251,7 @@ def _enough_nodes(
         tried = axis.with_nodes(n)
         nodes = along(tried.nodes)
         first, weights = tried.stencil(wanted)
-        found = sum(w * nodes[..., first + i] for i, w in enumerate(weights))
+        found = sum(weight * nodes[..., first + i] for i, weight in enumerate(weights))
         if float(np.abs(found - true).max()) <= tolerance:
             break
     return tried
@@ -265,10 +270,10 @@ def _fitting(axes: list[TableAxis], rows: int) -> list[TableAxis]:
 def _error(table: SignalTable, places: Mapping[str, Array], true: Array, largest: float) -> float:
     """Return the largest error of the table at the places, as a share of the largest value."""
     found = 0.0
-    for k in range(true.shape[1]):
-        ones = {a: np.full(PLACES, float(i == k)) for i, a in enumerate(table.amplitudes)}
+    for index in range(true.shape[1]):
+        ones = {amplitude: np.full(PLACES, float(i == index)) for i, amplitude in enumerate(table.amplitudes)}
         signal = replace(table, magnitude=False).reader({**places, **ones})
-        found = max(found, *(float(np.abs(signal(p) - true[p, k]).max()) for p in range(len(table.points))))
+        found = max(found, *(float(np.abs(signal(p) - true[p, index]).max()) for p in range(len(table.points))))
     return found / largest
 
 

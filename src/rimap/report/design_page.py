@@ -105,15 +105,15 @@ def _precision_chart(found: Design, protocols: list[tuple[str, Protocol]], limit
     for label, sd in curves:
         pieces = _pieces(np.isfinite(sd) & (sd <= y_high))
         points = [" ".join(f"{x(T[i]):.1f},{HEIGHT - y(sd[i]):.1f}" for i in piece) for piece in pieces]
-        lines.append({"label": label, "points": [p for p in points if p]})
+        lines.append({"label": label, "points": [point for point in points if point]})
     low, high = found.goal.T_ms
     return {
         "lines": lines,
         "band": (x(low), max(x(high) - x(low), 2.0)),
         "limit": HEIGHT - y(limit_percent),
         "limit_label": f"{limit_percent:g} %",
-        "x_ticks": [{"at": x(t), "label": f"{t:,.10g}"} for t in log_ticks(T[0], T[-1])],
-        "y_ticks": [{"at": HEIGHT - y(t), "label": f"{t:g} %"} for t in log_ticks(y_low, y_high)],
+        "x_ticks": [{"at": x(tick), "label": f"{tick:,.10g}"} for tick in log_ticks(T[0], T[-1])],
+        "y_ticks": [{"at": HEIGHT - y(tick), "label": f"{tick:g} %"} for tick in log_ticks(y_low, y_high)],
     }
 
 
@@ -146,8 +146,8 @@ def _signal_chart(found: Design, protocols: list[tuple[str, Protocol]]) -> dict[
             {"label": label, "at": [x(float(t)) for t in p.model.times], "row": k}
             for k, (label, p) in enumerate(protocols)
         ],
-        "x_ticks": [{"at": x(t), "label": f"{t:,.10g}"} for t in log_ticks(*span)],
-        "y_ticks": [{"at": float(y(s)), "label": f"{s:.3g}"} for s in colours.ticks(floor, top)],
+        "x_ticks": [{"at": x(tick), "label": f"{tick:,.10g}"} for tick in log_ticks(*span)],
+        "y_ticks": [{"at": float(y(tick)), "label": f"{tick:.3g}"} for tick in colours.ticks(floor, top)],
     }
 
 
@@ -165,15 +165,18 @@ def _curves(
     """
     goal, model = found.goal, found.best.model
     if not (goal.kind.cycle.also_chosen or goal.axis.even):
-        settings = {s.name: getattr(model, s.name) for s in model.settings.values()}
-        settings = {k: (v[0] if isinstance(v, tuple) and len(v) == model.n_images else v) for k, v in settings.items()}
+        settings = {setting.name: getattr(model, setting.name) for setting in model.settings.values()}
+        settings = {
+            key: (value[0] if isinstance(value, tuple) and len(value) == model.n_images else value)
+            for key, value in settings.items()
+        }
         settings[goal.axis.name] = tuple(at)
         if _recovers(goal):
             settings[REPETITION_TIME] = None
         model = predicting(type(model))(**settings)
     order = np.argsort(model.times)
     signals = np.asarray(model.signal(tissue_of(model, values, goal.assumed)), dtype=float)[order]
-    return model.times[order], [(float(v), signals[:, k]) for k, v in enumerate(values)]
+    return model.times[order], [(float(value), signals[:, k]) for k, value in enumerate(values)]
 
 
 def _logarithmic(low: float, high: float, length: float) -> Any:

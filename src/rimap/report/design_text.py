@@ -91,7 +91,11 @@ def scan_time_of(goal: Goal) -> str:
 def columns_of(protocol: Protocol) -> list[Setting]:
     """Return the settings that differ between images, or that were chosen."""
     model = protocol.model
-    return [s for s in model.settings.values() if s.per_image is not False and getattr(model, s.name) is not None]
+    return [
+        setting
+        for setting in model.settings.values()
+        if setting.per_image is not False and getattr(model, setting.name) is not None
+    ]
 
 
 def images_of(protocol: Protocol) -> list[list[float]]:
@@ -105,7 +109,7 @@ def settings_line(protocol: Protocol) -> str:
     parts = []
     for s in columns_of(protocol):
         values = np.asarray(getattr(protocol.model, s.name), dtype=float)
-        text = ", ".join(f"{v:.6g}" for v in values) if len(set(values)) > 1 else f"{values.flat[0]:.6g}"
+        text = ", ".join(f"{value:.6g}" for value in values) if len(set(values)) > 1 else f"{values.flat[0]:.6g}"
         symbol = unit_symbol(s.unit)
         parts.append(f"{s.symbol} {text}" + ("" if symbol in ("", "°") else " ") + symbol)
     times = "" if protocol.averages == 1 else f", averaged {protocol.averages:.3g} times"
@@ -162,8 +166,8 @@ def _table(found: Design) -> list[str]:
     ]
     rows += [["worst", *(_percent(p.worst) for _, p in both)], ["mean", *(_percent(p.mean) for _, p in both)]]
     head = [f"SD of {name}", *(label for label, _ in both)]
-    widths = [max(len(r[k]) for r in [head, *rows]) for k in range(len(head))]
-    return ["  " + "  ".join(c.rjust(w) for c, w in zip(r, widths)) for r in [head, *rows]]
+    widths = [max(len(r[index]) for r in [head, *rows]) for index in range(len(head))]
+    return ["  " + "  ".join(c.rjust(width) for c, width in zip(r, widths)) for r in [head, *rows]]
 
 
 def _percent(x: float) -> str:
@@ -218,12 +222,16 @@ def as_json(found: Design, command: str = "") -> str:
 
 def _protocol(protocol: Protocol) -> dict[str, Any]:
     model = protocol.model
-    known = {s.name: getattr(model, s.name) for s in model.settings.values() if getattr(model, s.name) is not None}
+    known = {
+        setting.name: getattr(model, setting.name)
+        for setting in model.settings.values()
+        if getattr(model, setting.name) is not None
+    }
     sidecars = [
         {s.sidecar_field: s.in_sidecar(v) for s, v in zip(columns_of(protocol), row)} for row in images_of(protocol)
     ]
     return {
-        "settings": {name: list(v) if isinstance(v, tuple) else v for name, v in known.items()},
+        "settings": {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()},
         "sidecars": sidecars,
         "averages": protocol.averages,
         "minutes": protocol.minutes * protocol.averages,

@@ -54,7 +54,7 @@ class Embedded:
     @property
     def size(self) -> int:
         """Characters of all blocks."""
-        return sum(len(b) for b in self.blocks.values())
+        return sum(len(block) for block in self.blocks.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +147,8 @@ def embed(
         "affine": None if affine is None else affine.tolist(),
         "edges": edges_mm(affine, edges).tolist(),
         "planes": [
-            {"name": p.name, "axes": list(p.axes), "flips": list(p.flips), "letters": list(p.letters)} for p in planes
+            {"name": plane.name, "axes": list(plane.axes), "flips": list(plane.flips), "letters": list(plane.letters)}
+            for plane in planes
         ],
         "codes": coded,
         "table": None,
@@ -159,7 +160,7 @@ def embed(
         if table.error > VISIBLE_ERROR:
             notes.append(f"The fitted curves are accurate to {100 * table.error:.1g} % of the largest signal.")
     if series is not None:
-        left = room - sum(len(b) for b in blocks.values())
+        left = room - sum(len(block) for block in blocks.values())
         images = _images(series, box, shown, read, table, planes[0].axes[2], left)
         if images is None:
             notes.append("The images are too many for this page: it shows the fitted curves without measured points.")

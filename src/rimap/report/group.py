@@ -34,15 +34,15 @@ def with_outliers(rows: Sequence[Row]) -> list[Row]:
 
     ``few`` marks those with far fewer estimated voxels than the rest. No outliers are marked among fewer than five series.
     """
-    marked = [dict(r) for r in rows]
+    marked = [dict(row) for row in rows]
     for members in _by_region(marked).values():
         for key, names in (("median", ("low", "high")), ("share_ok", ("few", ""))):
             low, high = fences([r[key] for r in members])
-            for r in members:
-                word = names[0] if r[key] < low else names[1] if r[key] > high else ""
-                if key == "share_ok" and word and low - r[key] < 0.02:
+            for member in members:
+                word = names[0] if member[key] < low else names[1] if member[key] > high else ""
+                if key == "share_ok" and word and low - member[key] < 0.02:
                     word = ""
-                r["outlier"] = ", ".join(x for x in (r["outlier"], word) if x)
+                member["outlier"] = ", ".join(x for x in (member["outlier"], word) if x)
     return marked
 
 
@@ -52,7 +52,7 @@ def fences(values: Sequence[float]) -> tuple[float, float]:
     >>> fences([1, 2, 3, 4, 5])
     (-1.0, 7.0)
     """
-    x = np.array([v for v in values if math.isfinite(v)])
+    x = np.array([value for value in values if math.isfinite(value)])
     if len(x) < _ENOUGH:
         return -math.inf, math.inf
     q25, q75 = np.quantile(x, [0.25, 0.75])
@@ -62,11 +62,11 @@ def fences(values: Sequence[float]) -> tuple[float, float]:
 def columns() -> dict[str, dict[str, Any]]:
     """Return the descriptions of the columns, for the JSON file of the table."""
     mains = {f"{q.suffix}".removesuffix("map"): q for q in map(main_of, signal_models().values())}
-    units = {q.unit for q in mains.values()}
+    units = {main.unit for main in mains.values()}
     about: dict[str, dict[str, Any]] = {
         "participant_id": {"Description": "Subject"},
         "session_id": {"Description": "Session, if the data set has sessions"},
-        "map": {"Description": "Map", "Levels": {k: q.meaning or name_of(q) for k, q in mains.items()}},
+        "map": {"Description": "Map", "Levels": {key: main.meaning or name_of(main) for key, main in mains.items()}},
         "unit": {"Description": "Unit of the median, the quartiles, the mean and the standard deviation"},
         "estimator": {"Description": "Estimator that made the map"},
         "region": {
@@ -92,10 +92,10 @@ def warnings_of_maps(maps: Sequence[MainMap]) -> list[tuple[str, list[str]]]:
     Warnings that differ in their figures alone are one; its text is that of the first map.
     """
     found: dict[str, tuple[str, list[str], int]] = {}
-    for m in maps:
-        for rank, text in enumerate(m.warnings):
+    for map_ in maps:
+        for rank, text in enumerate(map_.warnings):
             first, names, before = found.setdefault(re.sub(r"\d[\d.,]*", "#", text), (text, [], rank))
-            names.append(m.series)
+            names.append(map_.series)
             found[re.sub(r"\d[\d.,]*", "#", text)] = (first, names, min(before, rank))
     listed = sorted(found.values(), key=lambda x: ("do not rely" not in x[0], x[2], -len(x[1])))
     return [(text, list(dict.fromkeys(names))) for text, names, _ in listed]
@@ -141,14 +141,17 @@ def page(
         version=__version__,
         tiles=_tiles(rows, failed),
         maps=[
-            {"name": _map_title(rows, name), "regions": [_strip(m) for key, m in shown.items() if key[0] == name]}
+            {
+                "name": _map_title(rows, name),
+                "regions": [_strip(value) for key, value in shown.items() if key[0] == name],
+            }
             for name in dict.fromkeys(key[0] for key in shown)
         ],
         gallery=gallery,
         more_pictures=more_pictures,
         more_regions=len(regions) - len(shown),
         ok=_strip_of_shares(rows),
-        outliers=[r for r in rows if r["outlier"]],
+        outliers=[row for row in rows if row["outlier"]],
         table=_table(rows, list(shown)),
         failed=failed,
         warnings=[_listed(text, names) for text, names in warnings_of_maps(maps)],
@@ -166,8 +169,8 @@ _Region = tuple[str, Any]
 
 def _by_region(rows: Sequence[Row]) -> dict[_Region, list[Row]]:
     regions: dict[_Region, list[Row]] = {}
-    for r in rows:
-        regions.setdefault((r["map"], r["region"]), []).append(r)
+    for row in rows:
+        regions.setdefault((row["map"], row["region"]), []).append(row)
     return dict(sorted(regions.items(), key=lambda item: (item[0][0], str(type(item[0][1])), item[0][1])))
 
 
@@ -177,17 +180,17 @@ def _region_title(r: Row) -> str:
 
 
 def _map_title(rows: Sequence[Row], name: str) -> str:
-    unit = unit_symbol(next(r["unit"] for r in rows if r["map"] == name))
+    unit = unit_symbol(next(row["unit"] for row in rows if row["map"] == name))
     return f"{shown_name(name)}, {unit}" if unit else shown_name(name)
 
 
 def _tiles(rows: Sequence[Row], failed: Sequence[Any]) -> list[dict[str, str]]:
-    series = {r["series"] for r in rows}
-    outliers = {r["series"] for r in rows if r["outlier"]}
+    series = {row["series"] for row in rows}
+    outliers = {row["series"] for row in rows if row["outlier"]}
     return [
         {
             "label": "subjects",
-            "value": f"{len({r['participant_id'] for r in rows}):,}",
+            "value": f"{len({row['participant_id'] for row in rows}):,}",
             "note": count_of(len(series), "map"),
         },
         {"label": "regions", "value": f"{len(_by_region(rows)):,}", "note": "figures of each in group.tsv"},
@@ -197,7 +200,7 @@ def _tiles(rows: Sequence[Row], failed: Sequence[Any]) -> list[dict[str, str]]:
 
 
 def _strip(members: Sequence[Row]) -> dict[str, Any]:
-    values = [r["median"] for r in members]
+    values = [member["median"] for member in members]
     title = f"{shown_name(members[0]['map'])} {_region_title(members[0])}"
     return {"title": title, "unit": unit_symbol(members[0]["unit"]), **_box(values, members)}
 
@@ -205,8 +208,8 @@ def _strip(members: Sequence[Row]) -> dict[str, Any]:
 def _strip_of_shares(rows: Sequence[Row]) -> dict[str, Any]:
     """Return the share of estimated voxels of each map, over its mask or foreground: the first of its rows."""
     of_map: dict[str, Row] = {}
-    for r in rows:
-        of_map.setdefault(r["series"], r)
+    for row in rows:
+        of_map.setdefault(row["series"], row)
     values = [100 * r["share_ok"] for r in of_map.values()]
     firsts = [r | {"outlier": ""} for r in of_map.values()]
     return {"title": "Voxels estimated", "unit": "%", **_box(values, firsts, most=100.0)}
@@ -222,7 +225,7 @@ def _box(
     most
         The largest end of the axis.
     """
-    finite = np.array([v for v in values if math.isfinite(v)])
+    finite = np.array([value for value in values if math.isfinite(value)])
     if not finite.size:
         return {"n": 0, "dots": [], "ticks": [], "named": []}
     spread = float(np.ptp(finite)) or 0.1 * abs(float(finite[0])) or 1.0
@@ -236,15 +239,19 @@ def _box(
 
     dots = [
         {
-            "x": at(v),
+            "x": at(value),
             "y": 26 + 13 * math.sin(2.4 * i),  # spread out, and reproducible
-            "out": not fence[0] <= v <= fence[1],
-            "tip": f"{_who(r)}: {v:.4g}",
+            "out": not fence[0] <= value <= fence[1],
+            "tip": f"{_who(member)}: {value:.4g}",
         }
-        for i, (v, r) in enumerate(zip(values, members))
-        if math.isfinite(v)
+        for i, (value, member) in enumerate(zip(values, members))
+        if math.isfinite(value)
     ]
-    named = [_who(r) for v, r in zip(values, members) if math.isfinite(v) and not fence[0] <= v <= fence[1]]
+    named = [
+        _who(member)
+        for value, member in zip(values, members)
+        if math.isfinite(value) and not fence[0] <= value <= fence[1]
+    ]
     return {
         "n": int(finite.size),
         "median": median,
@@ -252,7 +259,7 @@ def _box(
         "q75": q75,
         "box": (at(q25), at(q75), at(median), at(float(within.min())), at(float(within.max()))),
         "dots": sorted(dots, key=lambda d: d["out"]),
-        "ticks": [{"at": at(t), "label": f"{t:,.10g}"} for t in colours.ticks(low, high, 7)],
+        "ticks": [{"at": at(tick), "label": f"{tick:,.10g}"} for tick in colours.ticks(low, high, 7)],
         "named": named,
     }
 
@@ -264,9 +271,9 @@ def _who(r: Row) -> str:
 def _table(rows: Sequence[Row], shown: Sequence[_Region]) -> dict[str, Any]:
     """Return the medians as a table: a line for each map, a column for each region."""
     lines: dict[str, dict[str, Any]] = {}
-    for r in rows:
-        line = lines.setdefault(r["series"], {"who": _who(r), "series": r["series"], "cells": {}, "row": r})
-        line["cells"][r["map"], r["region"]] = r
+    for row in rows:
+        line = lines.setdefault(row["series"], {"who": _who(row), "series": row["series"], "cells": {}, "row": row})
+        line["cells"][row["map"], row["region"]] = row
     head = {key: _region_title(next(r for r in rows if (r["map"], r["region"]) == key)) for key in shown}
     return {
         "head": [f"{shown_name(key[0])} {text}" for key, text in head.items()],

@@ -90,7 +90,7 @@ class MainMap:
         """Return the mask of the voxels that the figures of its run describe; `None` if an earlier version made the map."""
         model = signal_models().get(self.model)
         suffixes = [s for s in ((model.bids_suffix, *model.also_reads) if model else ()) if s]
-        for desc in (*(f"{SIGNAL}{s}" for s in suffixes), SIGNAL):
+        for desc in (*(f"{SIGNAL}{suffix}" for suffix in suffixes), SIGNAL):
             path = self.beside(desc, "mask")
             if path.is_file() and set(_texts(path, "Sources")) <= set(self.sources):
                 return path
@@ -216,7 +216,7 @@ def rows_of_table(main: MainMap, table: Sequence[Mapping[str, str]]) -> list[Row
     rows = []
     for line in table:
         if line["map"] == main.quantity.name:
-            figures = {k: _number(v) for k, v in line.items() if k not in _TEXT}
+            figures = {key: _number(value) for key, value in line.items() if key not in _TEXT}
             rows.append(_row(main, int(line["label"]), _text(line["name"]), figures))
     return rows
 
@@ -233,7 +233,12 @@ def read_table(path: Path) -> list[dict[str, str]]:
         header, *lines = path.read_text(encoding="utf-8").splitlines()
         rows = [dict(zip(header.split("\t"), line.split("\t"), strict=True)) for line in lines]
         for row in rows:
-            int(row["label"]), [_number(v) for k, v in row.items() if k not in _TEXT], row["name"], row["map"]
+            (
+                int(row["label"]),
+                [_number(value) for key, value in row.items() if key not in _TEXT],
+                row["name"],
+                row["map"],
+            )
     except (OSError, ValueError, KeyError):
         raise InputError(f"{path}: expected a table of regions, got something else. Map the series again.") from None
     return rows
@@ -270,7 +275,11 @@ def _beside(path: Path, shape: tuple[int, ...]) -> NDArray[Any] | None:
 def _signal(main: MainMap, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Return the foreground of the amplitude map; all voxels if there is none."""
     model = signal_models().get(main.model)
-    suffixes = [p.suffix for p in model.parameters if p.amplitude and p.suffix] if model else []
+    suffixes = (
+        [parameter.suffix for parameter in model.parameters if parameter.amplitude and parameter.suffix]
+        if model
+        else []
+    )
     for suffix in suffixes:
         for desc in ("", model.bids_suffix if model else ""):  # two series with the same entities share a suffix
             A = _beside(main.beside(desc, suffix), shape)

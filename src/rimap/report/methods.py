@@ -68,14 +68,18 @@ _ESTIMATORS = {
 def options_of(maps: ParameterMaps) -> dict[str, str]:
     """Return the settings of the estimator on which the maps depend."""
     without = {"threads", "network_sha256"}  # no value depends on the one; the other names what "network" names
-    if not any(p.smooth for p in maps.model.parameters):
+    if not any(parameter.smooth for parameter in maps.model.parameters):
         without.add("lambda_B")
-    return {str(k): plain(v) for k, v in maps.settings.items() if v not in (None, {}, (), []) and k not in without}
+    return {
+        str(key): plain(value)
+        for key, value in maps.settings.items()
+        if value not in (None, {}, (), []) and key not in without
+    }
 
 
 def voxelwise(maps: ParameterMaps) -> str:
     """Return the method if each voxel was fitted on its own, ``least squares`` or ``maximum likelihood``; else ""."""
-    smooth = any(p.smooth for p in maps.model.parameters) and maps.settings.get("lambda_B") != 0
+    smooth = any(parameter.smooth for parameter in maps.model.parameters) and maps.settings.get("lambda_B") != 0
     if maps.estimator == "nlls" or (maps.estimator == "mle" and not smooth):
         rician = maps.estimator == "mle" and maps.noise is not None and maps.noise.name == "rician"
         return "maximum likelihood" if rician else "least squares"
@@ -92,7 +96,7 @@ def title_of(maps: ParameterMaps, title: str) -> str:
 def _estimation(maps: ParameterMaps, title: str, cite: Callable[..., str], start: str) -> str:
     """Return what the estimator does, in a sentence with its options."""
     named = _OF_NETWORKS if maps.estimator in ("rim", "resnet") else ()
-    options = "; ".join(f"{k} = {v}" for k, v in options_of(maps).items() if k not in named)
+    options = "; ".join(f"{key} = {value}" for key, value in options_of(maps).items() if key not in named)
     options = f" ({options})" if options else ""
     if by := voxelwise(maps):
         return f"Each voxel was fitted separately by {by}, with a search for the global optimum{options}"
@@ -100,7 +104,11 @@ def _estimation(maps: ParameterMaps, title: str, cite: Callable[..., str], start
         return f"The estimator was {_inside_a_sentence(title_of(maps, title) or maps.estimator)}{options}"
     sentence, books = _ESTIMATORS[maps.estimator]
     sentence = sentence.format(cite(*books))
-    smooth = [name_of(p) for p in maps.model.parameters if p.smooth and p.name not in known_parameters(maps)]
+    smooth = [
+        name_of(parameter)
+        for parameter in maps.model.parameters
+        if parameter.smooth and parameter.name not in known_parameters(maps)
+    ]
     if maps.estimator == "mle" and smooth:
         sentence += f", with {_listed(smooth)} constrained to vary smoothly in space"
     return sentence + options + _network(maps, cite(SABIDUSSI), start)
@@ -127,7 +135,7 @@ def _network(maps: ParameterMaps, paper: str, start: str) -> str:
     text = f", the network {name}{' that ships with rimap' if ships else ', which does not ship with rimap'}"
     if (start or (start_of(str(name)) if ships else "")) not in ("smooth_B", "likelihood"):
         return text
-    smooth = " and ".join(p.name for p in maps.model.parameters if p.smooth)
+    smooth = " and ".join(parameter.name for parameter in maps.model.parameters if parameter.smooth)
     text = (
         f"{text}. Its design differs from that of {paper}: it starts at the maximum of the likelihood"
         f"{f' with a smooth {smooth}' if smooth else ''}, and its inputs and outputs are in units of the Cramér-Rao bound"
@@ -155,8 +163,8 @@ def methods(maps: ParameterMaps, title: str, version: str = __version__, start: 
     cited: list[str] = []
 
     def cite(*books: str) -> str:
-        cited.extend(b for b in books if b not in cited)
-        return "[" + ", ".join(str(cited.index(b) + 1) for b in books) + "]"
+        cited.extend(book for book in books if book not in cited)
+        return "[" + ", ".join(str(cited.index(book) + 1) for book in books) + "]"
 
     model = maps.model
     kind = "" if not model.changes_sign else "signed " if model.is_signed else "magnitude "
@@ -167,13 +175,17 @@ def methods(maps: ParameterMaps, title: str, version: str = __version__, start: 
     if formula := formula_of(model):
         reference = f" {cite(in_full(model.reference))}" if model.reference else ""
         sentences.append(f"The signal was modelled as {formula}{reference}{_where(model)}")
-        missing = [s.title for s in model.settings.values() if getattr(model, s.name) is None and _in_formula(s, model)]
+        missing = [
+            setting.title
+            for setting in model.settings.values()
+            if getattr(model, setting.name) is None and _in_formula(setting, model)
+        ]
         if missing:
             verb, what = ("was", "it") if len(missing) == 1 else ("were", "them")
             sentences.append(f"The {_listed(missing)} {verb} not known, and the terms with {what} were left out")
-    for p in model.parameters:
-        if p.name in known_parameters(maps):
-            sentences.append(_known(p, maps))
+    for parameter in model.parameters:
+        if parameter.name in known_parameters(maps):
+            sentences.append(_known(parameter, maps))
     if maps.settings.get("denoise"):
         sentences.append(f"The images were denoised by MP-PCA of 5 × 5 voxels of a slice before the fit {cite(MPPCA)}")
     sentences.append(_estimation(maps, title, cite, start))
@@ -215,10 +227,10 @@ def _has_derived_sd(maps: ParameterMaps) -> bool:
 def _where(model: SignalModel) -> str:
     """Return what the symbols of the formula mean, for the parameters that say it."""
     meanings = []
-    for p in model.parameters:
-        if p.meaning:
-            the = "the " if p.meaning[0].isalpha() else ""  # "1 + T1/T1*" needs no article
-            meanings.append(f"{name_of(p)} is {the}{re.split('[;,]', p.meaning)[0]}")
+    for parameter in model.parameters:
+        if parameter.meaning:
+            the = "the " if parameter.meaning[0].isalpha() else ""  # "1 + T1/T1*" needs no article
+            meanings.append(f"{name_of(parameter)} is {the}{re.split('[;,]', parameter.meaning)[0]}")
     return f", where {_listed(meanings)}" if meanings else ""
 
 
@@ -269,7 +281,7 @@ def _in_words(setting: Setting, values: list[float]) -> str:
         first, last, step = (f"{v:.6g}" for v in (values[0], values[-1], steps[0]))
         return f"{len(values)} {plural(setting.title)} from {first} to {last}{gap}{unit} in steps of {step}{gap}{unit}"
     degree = unit if unit == "°" else ""  # which follows each number: 3° and 20°
-    return f"{plural(setting.title)}{of} {_listed([f'{v:.6g}{degree}' for v in values])}{'' if degree else gap + unit}"
+    return f"{plural(setting.title)}{of} {_listed([f'{value:.6g}{degree}' for value in values])}{'' if degree else gap + unit}"
 
 
 def _listed(words: Sequence[str]) -> str:

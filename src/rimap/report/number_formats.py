@@ -34,7 +34,7 @@ def plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) < 1e9 and value == round(value) else f"{value:g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{k} {plain(v)}" for k, v in value.items())
+        return ", ".join(f"{key} {plain(v)}" for key, v in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(plain(v) for v in value)
     return str(value)
@@ -73,4 +73,4 @@ def correlation_in_words(maps: ParameterMaps) -> str:
     found = maps.correlation
     if found is None or found.is_white:
         return ""
-    return f"adjacent voxels correlated ({' × '.join(f'{c:.2f}' for c in found.neighbours)})"
+    return f"adjacent voxels correlated ({' × '.join(f'{neighbour:.2f}' for neighbour in found.neighbours)})"

@@ -64,7 +64,12 @@ class OtherMaps:
         path, stem = self.main.path, strip_nii(self.main.path)
         subject = stem.split("_")[0]
         root = next(
-            (p.parent for p in absolute(path).parents if p.name == subject and subject.startswith("sub-")), None
+            (
+                parent.parent
+                for parent in absolute(path).parents
+                if parent.name == subject and subject.startswith("sub-")
+            ),
+            None,
         )
         return path.with_name(f"{stem}_report.html") if root is None else root / f"{stem}.html"
 
@@ -103,10 +108,10 @@ def _by_rimap(m: MapImage) -> bool:
 
 def _mains(members: Sequence[MapImage]) -> list[MapImage]:
     """Return the maps that have a page: relaxation times, rates without their time, or else the first map."""
-    values = [m for m in members if m.name == m.quantity]
-    times = [m for m in values if m.is_time]
+    values = [member for member in members if member.name == member.quantity]
+    times = [value for value in values if value.is_time]
     names = {m.name for m in times}
-    rates = [m for m in values if re.fullmatch(r"R[12]\w*", m.name) and f"T{m.name[1:]}" not in names]
+    rates = [value for value in values if re.fullmatch(r"R[12]\w*", value.name) and f"T{value.name[1:]}" not in names]
     return times + rates or values[:1]
 
 
@@ -114,12 +119,12 @@ def _companions(main: MapImage, members: Sequence[MapImage]) -> tuple[MapImage, 
     """Return the maps that are shown with a main map: not the times and rates of others."""
     kind = main.name[1:]
     return tuple(
-        m
-        for m in members
-        if m.path != main.path
-        and m.name == m.quantity
-        and m.name != main.name
-        and (not re.fullmatch(r"[TR][12]\w*", m.name) or m.name[1:] == kind)
+        member
+        for member in members
+        if member.path != main.path
+        and member.name == member.quantity
+        and member.name != main.name
+        and (not re.fullmatch(r"[TR][12]\w*", member.name) or member.name[1:] == kind)
     )
 
 
@@ -213,7 +218,7 @@ def _content(maps: OtherMaps) -> dict[str, Any]:
     figured = inside & np.isin(shown.status, COUNTED)
     view = view_of(affine, inside if inside.any() else np.ones_like(inside), edges=edges)
     panels = _panels(shown, inside, figured)
-    still = [p.pictures(view, view.slices if i == 0 else (view.middle,)) for i, p in enumerate(panels)]
+    still = [panel.pictures(view, view.slices if i == 0 else (view.middle,)) for i, panel in enumerate(panels)]
     used = sum(len(picture["src"]) for each in still for picture in each["pictures"])
     embedded = embed(shown, None, inside, affine, LIMIT - used - 150_000, edges)
     masked = bool((shown.status == Status.OUTSIDE_MASK).any())
@@ -227,7 +232,7 @@ def _content(maps: OtherMaps) -> dict[str, Any]:
     return {
         "run": run,
         "run_json": json_for_script(
-            {f.name: getattr(run, f.name) for f in fields(run) if f.name in ("title", "inputs")}
+            {field.name: getattr(run, field.name) for field in fields(run) if field.name in ("title", "inputs")}
         ),
         "quantity": name_of(q),
         "unit": unit_symbol(q.unit),
@@ -299,9 +304,9 @@ def _viewer(
 ) -> dict[str, Any]:
     """Return what the viewer's script reads; there are no images and no curves."""
     return embedded.about | {
-        "panels": [p.about() for p in panels],
+        "panels": [panel.about() for panel in panels],
         "palettes": palettes(panels),
-        "maps": [{"key": k, "name": name_of(q), "unit": unit_symbol(q.unit)} for k, (q, _) in shown.maps.items()],
+        "maps": [{"key": key, "name": name_of(q), "unit": unit_symbol(q.unit)} for key, (q, _) in shown.maps.items()],
         "main": main.name,
         "time": main.name,
         "free": [],

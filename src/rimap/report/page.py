@@ -136,7 +136,7 @@ def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> di
     main, known = model.main, known_parameters(maps)
     main_values = values_of(main, model, maps)
     panels = panels_of(maps, inside, figured)
-    still = [p.pictures(view, view.slices if i == 0 else (view.middle,)) for i, p in enumerate(panels)]
+    still = [panel.pictures(view, view.slices if i == 0 else (view.middle,)) for i, panel in enumerate(panels)]
     images = [] if series is None else _weighted(series, view)
     used = sum(len(picture["src"]) for each in (*still, {"pictures": images}) for picture in each["pictures"])
     embedded = embed(Shown.of(maps), series, inside, affine, LIMIT - used - 150_000, run.edges)
@@ -144,7 +144,9 @@ def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> di
     text, books = methods(maps, run.estimator_title, run.versions.get("rimap", __version__), run.network_start)
     return {
         "run": run,
-        "run_json": json_for_script({f.name: getattr(run, f.name) for f in fields(run) if f.name not in _NOT_KEPT}),
+        "run_json": json_for_script(
+            {field.name: getattr(run, field.name) for field in fields(run) if field.name not in _NOT_KEPT}
+        ),
         "quantity": name_of(main),
         "unit": unit_symbol(main.unit),
         "recommended": is_relaxation(main),
@@ -210,14 +212,14 @@ def _viewer(
     model, axis = maps.model, maps.model.axis
     sigma = sigma_number(maps)
     return embedded.about | {
-        "panels": [p.about() for p in panels],
+        "panels": [panel.about() for panel in panels],
         "palettes": palettes(panels),
         "maps": [{"key": q.name, "name": name_of(q), "unit": unit_symbol(q.unit)} for q in quantities_of(model)],
         "main": model.main.name,
         "time": model.time.name,
-        "free": [p.name for p in model.parameters if p.name not in known_parameters(maps)],
+        "free": [parameter.name for parameter in model.parameters if parameter.name not in known_parameters(maps)],
         "counted": [int(s) for s in COUNTED],
-        "amplitude": next((p.name for p in model.amplitudes), None),
+        "amplitude": next((amplitude.name for amplitude in model.amplitudes), None),
         "statuses": {
             str(int(s)): {"name": _name(s), "meaning": s.meaning, "colour": STATUS_COLOURS[s]} for s in Status
         },
@@ -282,9 +284,9 @@ def _weighted(series: WeightedSeries, view: View, limit: int = 12) -> list[dict[
     return [
         {
             "label": labels[n],
-            "src": png(colours.indices(x, window["low"], window["high"]), colours.palette("grey")),
+            "src": png(colours.indices(picture, window["low"], window["high"]), colours.palette("grey")),
         }
-        for n, x in zip(chosen, pictures)
+        for n, picture in zip(chosen, pictures)
     ]
 
 
@@ -294,18 +296,18 @@ def _name(status: Status) -> str:
 
 def flag_rows(status: NDArray[np.uint8]) -> list[dict[str, Any]]:
     values, numbers = np.unique(status, return_counts=True)
-    count = {Status(int(v)): int(n) for v, n in zip(values, numbers)}
-    inside = sum(n for s, n in count.items() if s is not Status.OUTSIDE_MASK)
+    count = {Status(int(value)): int(number) for value, number in zip(values, numbers)}
+    inside = sum(value for s, value in count.items() if s is not Status.OUTSIDE_MASK)
     return [
         {
             "name": _name(s),
             "code": int(s),
-            "n": n,
-            "percent": None if s is Status.OUTSIDE_MASK or not inside else 100 * n / inside,
+            "n": value,
+            "percent": None if s is Status.OUTSIDE_MASK or not inside else 100 * value / inside,
             "meaning": s.meaning,
             "colour": STATUS_COLOURS[s],
         }
-        for s, n in count.items()
+        for s, value in count.items()
     ]
 
 
@@ -326,7 +328,7 @@ def _tiles(
         {"label": f"estimated {where}", "value": f"{100 * ok / max(n, 1):.1f} %", "note": f"{ok:,} of {n:,} voxels"}
     )
     if (sigma := sigma_number(maps)) is not None:
-        first = next((p for p in maps.model.amplitudes if stats[p.name].n), None)
+        first = next((amplitude for amplitude in maps.model.amplitudes if stats[amplitude.name].n), None)
         snr = "" if first is None else f", median {name_of(first)}/σ {number(stats[first.name].median / sigma, 2)}"
         tiles.append({"label": "noise σ", "value": number(sigma), "note": sigma_origin(maps) + snr})
     took = f"{number(run.seconds, 2)} s" if run.seconds > 0 else run.estimator_title
@@ -369,9 +371,11 @@ def _settings(maps: ParameterMaps, run: Run) -> list[tuple[str, str]]:
     rows.append(("Noise between voxels", correlation_in_words(maps)))
     rows += list(options_of(maps).items())
     known = known_parameters(maps)
-    free = [p for p in maps.model.parameters if p.name not in known]
+    free = [parameter for parameter in maps.model.parameters if parameter.name not in known]
     rows.append(("Bounds", "; ".join(f"{name_of(p)} {_bounds(p)}" for p in free)))
-    rows.append(("Given", "; ".join(_given(maps, p) for p in maps.model.parameters if p.name in known)))
+    rows.append(
+        ("Given", "; ".join(_given(maps, parameter) for parameter in maps.model.parameters if parameter.name in known))
+    )
     if run.made:
         rows.append(("Made", run.made))
     if run.seconds > 0:
@@ -396,8 +400,8 @@ def _given(maps: ParameterMaps, p: Parameter) -> str:
 def by_folder(files: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Return the names of files by their folder, in their order."""
     found: dict[str, list[str]] = {}
-    for f in files:
-        folder, slash, name = f.rpartition("/")
+    for file in files:
+        folder, slash, name = file.rpartition("/")
         found.setdefault(folder if slash else "", []).append(name)
     return list(found.items())
 

@@ -99,8 +99,8 @@ def _run(result: ResultFiles, path: Path, text_before: str) -> Run:
         title=text("title", result.label),
         estimator_title=cls.title if cls is not None else text("estimator_title"),
         choice=text("choice"),
-        inputs=texts("inputs", [str(s) for s in sources] if isinstance(sources, list) else []),
-        outputs=texts("outputs", [p.name for p in result.images()]),
+        inputs=texts("inputs", [str(source) for source in sources] if isinstance(sources, list) else []),
+        outputs=texts("outputs", [image.name for image in result.images()]),
         command=text("command"),
         network_start=text("network_start"),
         seconds=float(seconds) if isinstance(seconds, (int, float)) and 0 < seconds < 1e9 else 0.0,
@@ -108,7 +108,7 @@ def _run(result: ResultFiles, path: Path, text_before: str) -> Run:
         rois=_table(path.parent / f"{result.main.name.removesuffix('.nii.gz')}_rois.tsv"),
         described=result.described(),
         edges=edges_of(open_nifti(result.main)),
-        versions={str(k): str(v) for k, v in versions.items()} if isinstance(versions, Mapping) else {},
+        versions={str(key): str(value) for key, value in versions.items()} if isinstance(versions, Mapping) else {},
     )
 
 
@@ -136,7 +136,7 @@ def _table(path: Path) -> list[dict[str, Any]]:
         header, *lines = path.read_text(encoding="utf-8").splitlines()
         rows = [dict(zip(header.split("\t"), line.split("\t"), strict=True)) for line in lines]
         return [
-            {k: _cell(k, v) for k, v in row.items()}
+            {key: _cell(key, value) for key, value in row.items()}
             for row in rows
             if {*_NUMBERS, "name", "map", "unit"} - {*_QUARTILES} <= row.keys()
         ]

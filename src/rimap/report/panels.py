@@ -67,16 +67,20 @@ class Panel:
             "unit": self.unit,
             "pictures": [
                 {
-                    "number": slice_number(k),
+                    "number": slice_number(slice_),
                     "src": png(
-                        colours.indices(view.picture(self.values, k), low, high, logarithmic=self.logarithmic), table
+                        colours.indices(view.picture(self.values, slice_), low, high, logarithmic=self.logarithmic),
+                        table,
                     ),
-                    "alt": f"{self.title}, slice {slice_number(k)}",
+                    "alt": f"{self.title}, slice {slice_number(slice_)}",
                 }
-                for k in slices
+                for slice_ in slices
             ],
             "bar": png(bar, table),
-            "ticks": [{"at": 100 * (high - t) / (high - low), "label": f"{t:,.10g}"} for t in colours.ticks(low, high)],
+            "ticks": [
+                {"at": 100 * (high - tick) / (high - low), "label": f"{tick:,.10g}"}
+                for tick in colours.ticks(low, high)
+            ],
         }
 
     def about(self) -> dict[str, Any]:
@@ -147,15 +151,15 @@ def status_pictures(status: NDArray[np.uint8], view: View, slices: Sequence[int]
         table[s] = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     return [
         {
-            "number": slice_number(k),
-            "src": png(view.picture(status, k), table),
-            "alt": f"quality flags, slice {slice_number(k)}",
+            "number": slice_number(slice_),
+            "src": png(view.picture(status, slice_), table),
+            "alt": f"quality flags, slice {slice_number(slice_)}",
         }
-        for k in slices
+        for slice_ in slices
     ]
 
 
 def palettes(panels: Sequence[Panel]) -> dict[str, str]:
     """Return the tables that the panels use, 256 × RGB in base64."""
-    names = {p.palette for p in panels} | {"grey"}
-    return {n: base64.b64encode(colours.palette(n).tobytes()).decode("ascii") for n in sorted(names)}
+    names = {panel.palette for panel in panels} | {"grey"}
+    return {name: base64.b64encode(colours.palette(name).tobytes()).decode("ascii") for name in sorted(names)}

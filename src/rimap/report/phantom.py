@@ -54,7 +54,7 @@ def page(run: Any, command: str = "") -> str:
         },
         {
             "label": "not measured",
-            "value": str(sum(v not in ("pass", "fail") for v in verdicts)),
+            "value": str(sum(verdict not in ("pass", "fail") for verdict in verdicts)),
             "note": "spheres without a value",
         },
     ]
@@ -97,7 +97,9 @@ def picture(m: _Map, array: Array, highest: float) -> dict[str, Any]:
     affine, edges = m.geometry()
     size = edges_mm(affine, edges)
     planes = planes_of(affine, x.shape)
-    plane = next((p for p in planes if p.axes[2] == array.axis), Plane("", (1, 0, 2), (False, False), ("",) * 4))
+    plane = next(
+        (plane for plane in planes if plane.axes[2] == array.axis), Plane("", (1, 0, 2), (False, False), ("",) * 4)
+    )
     right, down, _ = plane.axes
     # The phantom and no more of the field of view: values, and the spheres wherever they are.
     shown = np.isfinite(x) & (x > 0)
@@ -106,18 +108,18 @@ def picture(m: _Map, array: Array, highest: float) -> dict[str, Any]:
         n = x.shape[axis]
         first, end = extent(np.moveaxis(shown, array.axis, 0)[array.index].reshape(_without(x.shape, array.axis)), axis)
         crops.append(slice(n - end, n - first) if flip else slice(first, end))
-    width, height = ((c.stop - c.start) * size[a] for c, a in zip(crops, (right, down)))
+    width, height = ((crop.stop - crop.start) * size[a] for crop, a in zip(crops, (right, down)))
     view = View(plane, (array.index,), (crops[0], crops[1]), float(width / height))
     values = view.picture(np.where(shown, x, np.nan), array.index)
     high = float(colours.window(np.array([highest]))[1])
     name = colours.of_relaxation(m.name)
     circles = []
-    for s in array.spheres:
+    for sphere in array.spheres:
         at = []
         for k, (axis, flip) in enumerate(((right, plane.flips[0]), (down, plane.flips[1]))):
-            index = x.shape[axis] - 1 - s.centre[axis] if flip else s.centre[axis]
+            index = x.shape[axis] - 1 - sphere.centre[axis] if flip else sphere.centre[axis]
             at.append((index + 0.5 - crops[k].start) * size[axis])
-        circles.append({"x": at[0], "y": at[1], "n": s.number, "problem": s.problem})
+        circles.append({"x": at[0], "y": at[1], "n": sphere.number, "problem": sphere.problem})
     bar = colours.indices(np.linspace(high, 0.0, 256)[:, None], 0, high, logarithmic=True)
     return {
         "src": png(colours.indices(values, 0, high, logarithmic=True), colours.palette(name)),
@@ -127,7 +129,7 @@ def picture(m: _Map, array: Array, highest: float) -> dict[str, Any]:
         "circles": circles,
         "letters": plane.letters,
         "bar": png(bar, colours.palette(name)),
-        "ticks": [{"at": 100 * (high - t) / high, "label": f"{t:,.10g}"} for t in colours.ticks(0, high)],
+        "ticks": [{"at": 100 * (high - tick) / high, "label": f"{tick:,.10g}"} for tick in colours.ticks(0, high)],
         "label": f"{m.name}, ms",
     }
 
@@ -147,7 +149,7 @@ def bias_chart(rows: Sequence[dict[str, Any]], tolerance: float) -> dict[str, An
         points.append(
             {"n": row["label"], "bias": row["bias_percent"], "quartiles": quartiles, "verdict": row["verdict"]}
         )
-    largest = max([1.3 * tolerance, *(1.1 * abs(b) for p in points for b in (p["bias"], *p["quartiles"]))])
+    largest = max([1.3 * tolerance, *(1.1 * abs(b) for point in points for b in (point["bias"], *point["quartiles"]))])
     most = min(largest, max(_MOST_PERCENT, 1.3 * tolerance))
 
     def y(percent: float) -> float:
@@ -158,24 +160,24 @@ def bias_chart(rows: Sequence[dict[str, Any]], tolerance: float) -> dict[str, An
 
     return {
         "points": [
-            {"x": x(p["n"]), "y": y(p["bias"]), "low": y(p["quartiles"][0]), "high": y(p["quartiles"][1]), "bad": p["verdict"] == "fail",
-             "tip": f"sphere {p['n']}: {p['bias']:+.1f} %"}
-            for p in points
+            {"x": x(point["n"]), "y": y(point["bias"]), "low": y(point["quartiles"][0]), "high": y(point["quartiles"][1]), "bad": point["verdict"] == "fail",
+             "tip": f"sphere {point['n']}: {point['bias']:+.1f} %"}
+            for point in points
         ],
         "band": (y(tolerance), y(-tolerance)),
         "zero": y(0),
         "x_ticks": [{"at": x(n), "label": str(n)} for n in range(1, N_SPHERES + 1)],
-        "y_ticks": [{"at": y(t), "label": f"{t:+g} %" if t else "0"} for t in colours.ticks(-most, most, 6)],
+        "y_ticks": [{"at": y(tick), "label": f"{tick:+g} %" if tick else "0"} for tick in colours.ticks(-most, most, 6)],
     }  # fmt: skip
 
 
 def _drift_chart(members: Sequence[Any]) -> dict[str, Any]:
     """Return the bias of each sphere over the maps of one array, as numbers for the template."""
-    bias = np.array([[r["bias_percent"] for r in m.rows] for m in members], dtype=float)
+    bias = np.array([[row["bias_percent"] for row in member.rows] for member in members], dtype=float)
     finite = np.abs(bias[np.isfinite(bias)])
     most = float(np.clip(1.1 * finite.max(), 2.0, _MOST_PERCENT)) if finite.size else 10.0
-    dated = all(m.date for m in members) and len({m.date for m in members}) > 1
-    at = np.array([m.date.toordinal() if dated else k for k, m in enumerate(members)], dtype=float)
+    dated = all(member.date for member in members) and len({member.date for member in members}) > 1
+    at = np.array([member.date.toordinal() if dated else k for k, member in enumerate(members)], dtype=float)
     x = 24 + (WIDTH - 120) * (at - at.min()) / max(float(np.ptp(at)), 1e-9)
     y = HEIGHT / 2 - HEIGHT / 2 * np.clip(bias / most, -1, 1)
     table = colours.palette("batlow")
@@ -190,12 +192,12 @@ def _drift_chart(members: Sequence[Any]) -> dict[str, Any]:
         "series": series,
         "zero": HEIGHT / 2,
         "x_ticks": [
-            {"at": float(v), "label": m.date.isoformat() if dated else str(k)}
-            for k, (v, m) in enumerate(zip(x, members), start=1)
+            {"at": float(v), "label": member.date.isoformat() if dated else str(k)}
+            for k, (v, member) in enumerate(zip(x, members), start=1)
         ],
-        "names": [] if dated else [m.map.label for m in members],
+        "names": [] if dated else [member.map.label for member in members],
         "y_ticks": [
-            {"at": HEIGHT / 2 - HEIGHT / 2 * t / most, "label": f"{t:+g} %" if t else "0"}
-            for t in colours.ticks(-most, most, 6)
+            {"at": HEIGHT / 2 - HEIGHT / 2 * tick / most, "label": f"{tick:+g} %" if tick else "0"}
+            for tick in colours.ticks(-most, most, 6)
         ],
     }

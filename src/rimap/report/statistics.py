@@ -74,10 +74,12 @@ def known_parameters(maps: ParameterMaps) -> set[str]:
     These are the ones that the model takes as given, and those for which the estimator gives no standard deviation
     although it gives one for the relaxation time.
     """
-    known = {p.name for p in maps.model.parameters if p.given}
+    known = {parameter.name for parameter in maps.model.parameters if parameter.given}
     if maps.sd_kappa is None or not np.isfinite(maps.sd[maps.model.time.name]).any():
         return known
-    return known | {p.name for p in maps.model.parameters if not np.isfinite(maps.sd[p.name]).any()}
+    return known | {
+        parameter.name for parameter in maps.model.parameters if not np.isfinite(maps.sd[parameter.name]).any()
+    }
 
 
 def statistics_of(maps: ParameterMaps, where: NDArray[np.bool_]) -> dict[str, Statistics]:
@@ -109,7 +111,7 @@ def about_figures(units: Mapping[str, str] | None = None) -> dict[str, dict[str,
         What the columns with values of the map are to say of their unit: ``{"Units": "ms"}``; nothing by default.
     """
     more: dict[str, str] = dict(units or {})
-    about = {k: {"Description": text} | ({} if k in COUNTS else more) for k, text in FIGURES.items()}
+    about = {key: {"Description": text} | ({} if key in COUNTS else more) for key, text in FIGURES.items()}
     for s in Status:
         about[share_column(s)] = {"Description": f"Share of the voxels of the region: {s.meaning}", "Units": "1"}
     return about

@@ -68,7 +68,7 @@ def thumbnails(
         whole.setdefault(row["series"], row)
         if row["outlier"]:
             outlying.setdefault(row["series"], []).append(f"{row['region']} {row['name']}".strip())
-    there = [m for m in maps if m.series in pictures and m.series in whole]
+    there = [map_ for map_ in maps if map_.series in pictures and map_.series in whole]
     kinds: dict[str, list[MainMap]] = {}
     for main in there[:_MOST]:
         kinds.setdefault(main.name, []).append(main)
@@ -85,7 +85,7 @@ def _kind(
 ) -> dict[str, Any]:
     q = members[0].quantity
     palette, logarithmic = colours.palette(palette_of(q)), is_relaxation(q)
-    values = np.concatenate([pictures[m.series].values.ravel() for m in members])
+    values = np.concatenate([pictures[member.series].values.ravel() for member in members])
     low, high = window_of(q, values[np.isfinite(values)])
     bar = colours.indices(np.linspace(low, high, 256)[None], low, high, logarithmic=logarithmic)
     shown = []
@@ -109,6 +109,8 @@ def _kind(
         "name": shown_name(name),
         "unit": unit_symbol(q.unit),
         "bar": png(bar, palette),
-        "ticks": [{"at": 100 * (t - low) / (high - low), "label": f"{t:,.10g}"} for t in colours.ticks(low, high)],
+        "ticks": [
+            {"at": 100 * (tick - low) / (high - low), "label": f"{tick:,.10g}"} for tick in colours.ticks(low, high)
+        ],
         "maps": shown,
     }

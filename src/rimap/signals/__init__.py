@@ -21,9 +21,9 @@ def signal_models() -> dict[str, type[SignalModel]]:
 def _fault(model: type[SignalModel]) -> str:
     """Return what every command needs of a signal model and this one lacks, "" if nothing."""
     parameters = getattr(model, "parameters", None)
-    if not isinstance(parameters, tuple) or not all(isinstance(p, Parameter) for p in parameters):
+    if not isinstance(parameters, tuple) or not all(isinstance(parameter, Parameter) for parameter in parameters):
         return f"expected a tuple of Parameter as its parameters, got {parameters!r}"
-    names, roles = [p.name for p in parameters], [p.role for p in parameters]
+    names, roles = [parameter.name for parameter in parameters], [parameter.role for parameter in parameters]
     if len(set(names)) < len(names):
         return f"expected a name of its own for each parameter, got {', '.join(names)}"
     if roles.count(TIME) != 1 or AMPLITUDE not in roles:

@@ -302,7 +302,7 @@ class SignalModel(ABC):
                     f"{s.name}: expected one value{'' if s.per_image else ', or one'} for each of the {N} images, got {len(values)}."
                 )
             if s.per_image is False and len(values) not in s.lengths:
-                expected = " or ".join("one" if n == 1 else str(n) for n in s.lengths)
+                expected = " or ".join("one" if length == 1 else str(length) for length in s.lengths)
                 raise InputError(f"{s.name}: expected {expected} value{'s' * (s.lengths != (1,))}, got {len(values)}.")
             single = s.per_image is False and s.lengths == (1,)
             object.__setattr__(self, s.name, values[0] if single else values)
@@ -311,10 +311,10 @@ class SignalModel(ABC):
         self._check_enough_images()
 
     def _check_enough_images(self) -> None:
-        Q = sum(not p.given for p in self.parameters)
+        Q = sum(not parameter.given for parameter in self.parameters)
         distinct = len(set(self.conditions))
         if distinct < Q:
-            names = ", ".join(p.name for p in self.parameters if not p.given)
+            names = ", ".join(parameter.name for parameter in self.parameters if not parameter.given)
             raise InputError(
                 f"{self.title} has {Q} parameters ({names}): expected images at {Q} or more distinct values of "
                 f"{self.axis.title}, got {distinct} ({self.n_images} images). Add images at others."
@@ -338,8 +338,8 @@ class SignalModel(ABC):
     @property
     def conditions(self) -> list[tuple[float, ...]]:
         """The settings of each image, (N) tuples: images with the same ones are repeats."""
-        values = [getattr(self, s.name) for s in self.settings.values() if s.per_image is not False]
-        return list(zip(*(v for v in values if v is not None)))
+        values = [getattr(self, setting.name) for setting in self.settings.values() if setting.per_image is not False]
+        return list(zip(*(value for value in values if value is not None)))
 
     @property
     def n_images(self) -> int:
@@ -359,7 +359,7 @@ class SignalModel(ABC):
     @property
     def time(self) -> Parameter:
         """The relaxation time that is estimated."""
-        return next(p for p in self.parameters if p.role == TIME)
+        return next(parameter for parameter in self.parameters if parameter.role == TIME)
 
     @property
     def time_index(self) -> int:
@@ -374,22 +374,22 @@ class SignalModel(ABC):
     @property
     def field(self) -> Parameter | None:
         """The field, if the model has one that is not given; else the given one, else `None`."""
-        fields = [p for p in self.parameters if p.role == FIELD]
-        return next((p for p in fields if not p.given), fields[0] if fields else None)
+        fields = [parameter for parameter in self.parameters if parameter.role == FIELD]
+        return next((field for field in fields if not field.given), fields[0] if fields else None)
 
     @property
     def amplitudes(self) -> tuple[Parameter, ...]:
         """The parameters in which the signal is linear."""
-        return tuple(p for p in self.parameters if p.amplitude)
+        return tuple(parameter for parameter in self.parameters if parameter.amplitude)
 
     @property
     def nonlinear(self) -> tuple[Parameter, ...]:
         """The other parameters, the arguments of `shape`."""
-        return tuple(p for p in self.parameters if not p.amplitude)
+        return tuple(parameter for parameter in self.parameters if not parameter.amplitude)
 
     def index(self, name: str) -> int:
         """Return the position of the parameter `name` in κ."""
-        return [p.name for p in self.parameters].index(name)
+        return [parameter.name for parameter in self.parameters].index(name)
 
     @classmethod
     def at(cls, values: Values, **settings: Any) -> Any:
@@ -416,7 +416,7 @@ class SignalModel(ABC):
         InputError
             For a setting that the model does not have or cannot have.
         """
-        known = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        known = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
         for name in changed:
             if name not in known or name == BOX:
                 raise InputError(f"settings: expected some of {', '.join(n for n in known if n != BOX)}, got {name!r}.")
@@ -441,7 +441,7 @@ class SignalModel(ABC):
 
     def by_name(self, kappa: Any) -> dict[str, Array]:
         """Return the maps of κ (Q, *X) by name."""
-        return dict(zip((p.name for p in self.parameters), unpack(kappa, len(self.parameters))))
+        return dict(zip((parameter.name for parameter in self.parameters), unpack(kappa, len(self.parameters))))
 
     def amplitude(self, kappa: Any) -> Array:
         """Return the first amplitude (*X) of the maps κ (Q, *X); 1 if the model has none."""
@@ -485,7 +485,7 @@ class SignalModel(ABC):
             f = f + maps[p.name] * columns[:, k]
             for name, slope in slopes.items():
                 found[name] = found.get(name, 0) + maps[p.name] * (slope[:, k] if several else slope)
-        d = xp.stack([found[p.name] for p in self.parameters], axis=1)
+        d = xp.stack([found[parameter.name] for parameter in self.parameters], axis=1)
         return xp.where((f < 0)[:, None], -d, d) if self.magnitude else d
 
     def initial_guess(self, images: Any) -> Array:
@@ -493,9 +493,14 @@ class SignalModel(ABC):
         S = floating(images)
         xp = namespace(S)
         peak = xp.max(abs(S), axis=0)
-        first = next((p.name for p in self.amplitudes), None)
+        first = next((amplitude.name for amplitude in self.amplitudes), None)
         return xp.stack(
-            [peak if p.name == first else 0 * peak + (p.start if p.start is not None else 0.0) for p in self.parameters]
+            [
+                peak
+                if parameter.name == first
+                else 0 * peak + (parameter.start if parameter.start is not None else 0.0)
+                for parameter in self.parameters
+            ]
         )
 
     @property
@@ -539,11 +544,11 @@ def image_suffix(model: SignalModel | type[SignalModel]) -> str:
 def main_of(model: type[SignalModel]) -> Parameter | Derived:
     """Return the map that a sequence is for: the derived one that says so, else the relaxation time."""
     derived = next((d for d in model.derived if d.main), None)
-    return derived or next(p for p in model.parameters if p.role == TIME)
+    return derived or next(parameter for parameter in model.parameters if parameter.role == TIME)
 
 
 def _boxed(model: type[SignalModel], box: tuple[tuple[str, float, float], ...]) -> tuple[Parameter, ...]:
-    known = {p.name: p for p in model.parameters}
+    known = {parameter.name: parameter for parameter in model.parameters}
     for name, low, high in box:
         if name not in known:
             raise InputError(f"bounds: expected one of {', '.join(known)}, got {name!r}.")
@@ -574,4 +579,4 @@ def unpack(kappa: Any, n: int) -> tuple[Array, ...]:
     kappa = floating(kappa)
     if kappa.shape[0] != n:
         raise InputError(f"kappa: expected {n} maps along its first axis, got the shape {tuple(kappa.shape)}.")
-    return tuple(kappa[q] for q in range(n))
+    return tuple(kappa[index] for index in range(n))

@@ -140,7 +140,9 @@ def _rule(profile: SliceProfile, refocusing_angle: float, n_echoes: int) -> Slic
     between = np.polynomial.chebyshev.chebvander(fine, PULSE_NODES - 1) @ to_coefficients(PULSE_NODES)
     cosine, weight = (values @ between.T for values in simulated)  # (Z, B1)
     alpha = np.arccos(np.clip(cosine, -1, 1))
-    moments = np.stack([(weight * np.cos(k * alpha)).sum(0) for k in range(J)])  # of the Chebyshev polynomials in cos α
+    moments = np.stack(
+        [(weight * np.cos(index * alpha)).sum(0) for index in range(J)]
+    )  # of the Chebyshev polynomials in cos α
     weights = to_coefficients(J).T @ moments
     polynomials = weights @ to_coefficients(len(fine)).T
     large = abs(polynomials).max(0) > TAIL * abs(polynomials).max()
@@ -156,7 +158,7 @@ def train(rule: SliceRule, B1: Array, E1: Array, E2: Array, n: int) -> Array:
     voxelwise = (E1 * E2).shape == full.shape
     if voxelwise and math.prod(full.shape) > VOXELS_AT_ONCE:
         b, e1, e2 = ((a + 0 * full).reshape(-1) for a in (B1, E1, E2))
-        cuts = [slice(k, k + VOXELS_AT_ONCE) for k in range(0, b.shape[0], VOXELS_AT_ONCE)]
+        cuts = [slice(index, index + VOXELS_AT_ONCE) for index in range(0, b.shape[0], VOXELS_AT_ONCE)]
         parts = [train(rule, b[cut], e1[cut], e2[cut], n) for cut in cuts]
         return namespace(full).concat(parts, axis=1).reshape((n, *full.shape))
     weights = rule.weights(B1)

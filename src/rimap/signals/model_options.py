@@ -18,7 +18,7 @@ POLARITY = "signed"
 
 def knows_polarity(model: Any) -> bool:
     """Tell whether the images of a model (class or object) may keep their polarity: whether it has that option."""
-    return any(f.name == POLARITY for f in fields(model))
+    return any(field.name == POLARITY for field in fields(model))
 
 
 def polarity(signed: bool) -> dict[str, Any]:
@@ -28,9 +28,9 @@ def polarity(signed: bool) -> dict[str, Any]:
 
 def polarity_if_unknown(model: Any) -> bool:
     """Return whether the images of a model (class or object) keep their polarity if nothing says so."""
-    return any(f.name == POLARITY and f.default is True for f in fields(model))
+    return any(field.name == POLARITY and field.default is True for field in fields(model))
 
 
 def other_options(model: Any) -> list[str]:
     """Return the names of the other options of a model (class or object): the profile of a pulse, say."""
-    return [f.name for f in fields(model) if f.name not in (*settings_of(model), BOX, POLARITY)]
+    return [field.name for field in fields(model) if field.name not in (*settings_of(model), BOX, POLARITY)]

@@ -27,7 +27,7 @@ _PROTOCOL: Mapping[str, Any] = MappingProxyType(
 )
 _UNI_PROTOCOL: Mapping[str, Any] = MappingProxyType(
     {
-        **{k: v for k, v in _PROTOCOL.items() if k not in ("ti", "flip_angle")},
+        **{key: value for key, value in _PROTOCOL.items() if key not in ("ti", "flip_angle")},
         "ti": (700.0,),
         "ti_second": 2500.0,
         "flip_angle": 4.0,
@@ -400,7 +400,10 @@ class UniformMP2RAGE(SignalModel):
         self._timing.check()
         if self.time.name not in {name for name, *_ in self.box}:
             falling = _falling(self._timing)
-            boxed = tuple(replace(p, bounds=falling, start=None) if p.role == TIME else p for p in self.parameters)
+            boxed = tuple(
+                replace(parameter, bounds=falling, start=None) if parameter.role == TIME else parameter
+                for parameter in self.parameters
+            )
             object.__setattr__(self, "parameters", boxed)
 
     @property

@@ -109,10 +109,10 @@ class Setting:
             numbers = tuple(float(v) for v in np.asarray(values, dtype=float).reshape(-1))
         except (TypeError, ValueError):
             raise InputError(f"{self.name}: expected numbers in {self.unit}, got {values!r}.") from None
-        for v in numbers:
-            if not math.isfinite(v) or v < 0:
+        for number in numbers:
+            if not math.isfinite(number) or number < 0:
                 raise InputError(
-                    f"{self.name}: expected numbers in {self.unit}, finite and not negative, got {v:g}. Check the sidecars "
+                    f"{self.name}: expected numbers in {self.unit}, finite and not negative, got {number:g}. Check the sidecars "
                     "or the command line."
                 )
         self.refuse_other_unit(numbers, self.name)
@@ -164,7 +164,7 @@ class Setting:
         numbers = list(values)
         if self.factor == 1.0 or not numbers or not 0 < max(numbers) < self.plausible[0]:
             return
-        converted = [f"{v * self.factor:g}" for v in numbers[:3]] + ["…"] * (len(numbers) > 3)
+        converted = [f"{number * self.factor:g}" for number in numbers[:3]] + ["…"] * (len(numbers) > 3)
         if given_as.startswith("--set "):
             remedy = f"{given_as}={','.join(converted)}"
         elif given_as.startswith("-"):
@@ -231,7 +231,7 @@ def setting(
 def settings_of(model: Any) -> dict[str, Setting]:
     """Return the settings that a signal model (class or object) declares, by name, in the order of its fields."""
     return {
-        f.name: dataclasses.replace(f.metadata[_METADATA], name=f.name)
-        for f in dataclasses.fields(model)
-        if _METADATA in f.metadata
+        field.name: dataclasses.replace(field.metadata[_METADATA], name=field.name)
+        for field in dataclasses.fields(model)
+        if _METADATA in field.metadata
     }

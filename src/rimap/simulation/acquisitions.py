@@ -117,7 +117,7 @@ def _around(value: Any, rng: np.random.Generator, *, whole: bool) -> Any:
         return value
     values = np.asarray(value, dtype=float) * np.exp(AROUND_TYPICAL * rng.standard_normal())
     values = np.round(values) if whole and values.max() > 1 else values
-    return float(values) if values.ndim == 0 else tuple(float(v) for v in values)
+    return float(values) if values.ndim == 0 else tuple(float(value) for value in values)
 
 
 def draw_times(recipe: PatchRecipe, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -65,7 +65,7 @@ class Anatomy:
         labels = np.ascontiguousarray(as_labels(labels, name or "the anatomy"))
         mask = brain_mask(labels)
         spans = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-        low, high = np.array([s[0] for s in spans]), np.array([s[-1] + 1 for s in spans])
+        low, high = np.array([span[0] for span in spans]), np.array([span[-1] + 1 for span in spans])
         return cls(labels, low, high, name, np.eye(4) if affine is None else np.asarray(affine, dtype=float))
 
 
@@ -135,7 +135,9 @@ def _head(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     from scipy.ndimage import distance_transform_edt
 
     axes = [c + f * ((np.arange(n) + 0.5) / n - 0.5) for n, f, c in zip(shape, FIELD_OF_VIEW, _CENTRE)]
-    x, y, z = (a.astype(np.float32).reshape([-1 if i == j else 1 for j in range(3)]) for i, a in enumerate(axes))
+    x, y, z = (
+        axis.astype(np.float32).reshape([-1 if i == index else 1 for index in range(3)]) for i, axis in enumerate(axes)
+    )
     spacing = [f / n for f, n in zip(FIELD_OF_VIEW, shape)]
 
     def depth(cx: float, cy: float, cz: float, a: float, b: float, c: float) -> NDArray[np.float32]:
@@ -310,7 +312,7 @@ def load_anatomies(sources: Sequence[str | Path]) -> tuple[Anatomy, ...]:
             files = sorted(p for p in path.iterdir() if p.name.endswith((".nii", ".nii.gz")))
             if not files:
                 raise InputError(f"no NIfTI file in {path}. Give a folder with label volumes, or `builtin`.")
-            found += [_from_file(p) for p in files]
+            found += [_from_file(file) for file in files]
         else:
             found.append(_from_file(path))
     if not found:

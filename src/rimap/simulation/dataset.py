@@ -36,7 +36,7 @@ def series_files(series: WeightedSeries, subject: str) -> dict[str, bytes]:
         files[f"{stem}.nii.gz"] = nifti_bytes(series.images[n], series.affine)
         sidecars = _sidecars(model, n)
         files[f"{stem}.json"] = _json(sidecars.pop("") | about)
-        files |= {f"sub-{subject}/anat/sub-{subject}_{name}.json": _json(s) for name, s in sidecars.items()}
+        files |= {f"sub-{subject}/anat/sub-{subject}_{name}.json": _json(sidecar) for name, sidecar in sidecars.items()}
     for name, value in series.given.items():
         p = model.parameters[model.index(name)]
         if np.ndim(value) and p.role == FIELD and p.suffix:
@@ -49,13 +49,13 @@ def series_files(series: WeightedSeries, subject: str) -> dict[str, bytes]:
 def _sidecars(model: SignalModel, n: int) -> dict[str, dict[str, Any]]:
     """Return the sidecar of image n, under "", and those of other files that have some of its settings, by their names."""
     found: dict[str, dict[str, Any]] = {"": {}}
-    for s in model.settings.values():
-        value = getattr(model, s.name)
-        if value is None or not s.bids:
+    for setting in model.settings.values():
+        value = getattr(model, setting.name)
+        if value is None or not setting.bids:
             continue
-        own = value if s.per_image is False or np.ndim(value) == 0 else value[n]
-        numbers = [float(f"{v / s.factor:.12g}") for v in np.atleast_1d(own)]
-        found.setdefault(s.read_from, {})[s.bids[0]] = numbers[0] if len(numbers) == 1 else numbers
+        own = value if setting.per_image is False or np.ndim(value) == 0 else value[n]
+        numbers = [float(f"{v / setting.factor:.12g}") for v in np.atleast_1d(own)]
+        found.setdefault(setting.read_from, {})[setting.bids[0]] = numbers[0] if len(numbers) == 1 else numbers
     return found
 
 
@@ -91,12 +91,12 @@ def truth_files(
     main = next((q.suffix for q in (model.main, *quantities) if q.suffix), "map")
     files: dict[str, bytes] = {}
     stem = f"{TRUTH}/sub-{subject}/anat/sub-{subject}"
-    for q in quantities:
-        in_seconds = q.unit == "ms"
-        outside = 0.0 if isinstance(q, Parameter) and q.amplitude else np.nan
-        value = np.where(labels > 0, values[q.name] / (1000 if in_seconds else 1), outside)
-        name = f"{stem}_{q.suffix}" if q.suffix else f"{stem}_desc-{q.name}_{main}"
-        units = "s" if in_seconds else q.unit if q.unit not in ("1", "a.u.") else "arbitrary"
+    for quantity in quantities:
+        in_seconds = quantity.unit == "ms"
+        outside = 0.0 if isinstance(quantity, Parameter) and quantity.amplitude else np.nan
+        value = np.where(labels > 0, values[quantity.name] / (1000 if in_seconds else 1), outside)
+        name = f"{stem}_{quantity.suffix}" if quantity.suffix else f"{stem}_desc-{quantity.name}_{main}"
+        units = "s" if in_seconds else quantity.unit if quantity.unit not in ("1", "a.u.") else "arbitrary"
         files[f"{name}.nii.gz"] = nifti_bytes(value.astype(np.float32), series.affine)
         files[f"{name}.json"] = _json({"Units": units, "SkullStripped": False} | about)
     files[f"{stem}_dseg.nii.gz"] = nifti_bytes(labels.astype(np.uint8), series.affine)

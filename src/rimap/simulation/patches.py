@@ -114,16 +114,16 @@ def simulate_batch(recipe: PatchRecipe, anatomies: Sequence[Anatomy], index: int
     first = index * (batch_size // draws)
     numbers = np.arange(first, first + batch_size // draws)
     acquisition = draw_acquisition(recipe, stream(recipe.seed, 1, index))
-    truth = [draw_patch(recipe, anatomies[int(i) % len(anatomies)], int(i)) for i in numbers]
+    truth = [draw_patch(recipe, anatomies[int(number) % len(anatomies)], int(number)) for number in numbers]
     model = acquisition.model
     for number, t in zip(numbers, truth):
         _put_faint(recipe, model, t, int(number))
     kappa = np.stack([t.kappa for t in truth])
     if acquisition.hidden:
         kappa = np.moveaxis(model.effective(np.moveaxis(kappa, 1, 0), **acquisition.hidden), 0, 1)
-    for q, p in enumerate(model.parameters):  # some boxes depend on the settings
-        np.clip(kappa[:, q], *p.bounds, out=kappa[:, q])
-    measured = [draw_measured(recipe, t.kappa, int(i)) for t, i in zip(truth, numbers)]
+    for q, parameter in enumerate(model.parameters):  # some boxes depend on the settings
+        np.clip(kappa[:, q], *parameter.bounds, out=kappa[:, q])
+    measured = [draw_measured(recipe, t.kappa, int(number)) for t, number in zip(truth, numbers)]
     known: dict[str, Any] = {p.name: p.start for p in model.parameters if p.given}
     known |= {name: np.repeat(np.stack([m[name] for m in measured]), draws, axis=0) for name in measured[0]}
     clean = np.asarray(model.signal(np.moveaxis(kappa, 1, 0)), np.float32)  # (N, b, h, w)
@@ -172,14 +172,14 @@ def _noisy(clean: F32, recipe: PatchRecipe, how: Acquisition, numbers: NDArray[n
     """Add noise (Eq. 1) to the images (b, N, h, w), one stream for each patch and draw."""
     draws, one = recipe.noise_draws, clean.shape[1:]
     images = np.empty((len(numbers) * draws, *one), np.float32)
-    for i, number in enumerate(numbers):
+    for index, number in enumerate(numbers):
         for d in range(draws):
-            out, rng = images[i * draws + d], stream(recipe.seed, 2, int(number), d)
+            out, rng = images[index * draws + d], stream(recipe.seed, 2, int(number), d)
             rng.standard_normal(dtype=np.float32, out=out)
-            out *= sigma[i]
-            out += clean[i]
+            out *= sigma[index]
+            out += clean[index]
             if how.rician:
-                np.hypot(out, sigma[i] * rng.standard_normal(one, dtype=np.float32), out=out)
+                np.hypot(out, sigma[index] * rng.standard_normal(one, dtype=np.float32), out=out)
     return images
 
 
@@ -211,25 +211,25 @@ def draw_patch(recipe: PatchRecipe, anatomy: Anatomy, number: int) -> Truth:
     parameters = model_class(recipe.sequence).parameters
     maps: list[F32] = []
     first: F32 | None = None  # the values by tissue of the first amplitude
-    for p in parameters:
-        if p.role == FIELD and not property_of(p) and p.treatment != FREE:
-            maps.append(_draw_field(recipe, p, labels.shape, rng))
+    for parameter in parameters:
+        if parameter.role == FIELD and not property_of(parameter) and parameter.treatment != FREE:
+            maps.append(_draw_field(recipe, parameter, labels.shape, rng))
             continue
-        lut, spread = _tissue_values(recipe, p, rng, first)
-        first = lut if p.amplitude and first is None else first
+        lut, spread = _tissue_values(recipe, parameter, rng, first)
+        first = lut if parameter.amplitude and first is None else first
         value = lut[labels]
         if has_white:
-            sd = recipe.white_A if p.amplitude else recipe.white_T_ms if p.role == TIME else 0.0
+            sd = recipe.white_A if parameter.amplitude else recipe.white_T_ms if parameter.role == TIME else 0.0
             value += (sd + white * value) * rng.standard_normal(labels.shape, dtype=np.float32)
         if smooth > 0:  # tissues differ in how strongly, and in which direction, they follow the field
             variation = _field(labels.shape, _uniform(rng, recipe.smooth_length), rng)
             value *= 1 + smooth * spread[labels] * variation
         np.maximum(value, FLOOR * lut[labels], out=value)
         if blur is not None:
-            value = _blurred(value, tissue, blur, keep_edge=not p.amplitude)
+            value = _blurred(value, tissue, blur, keep_edge=not parameter.amplitude)
         maps.append(value)
     inner = (slice(_MARGIN, -_MARGIN),) * 2
-    kappa = np.stack([m[inner] for m in maps]).astype(np.float32, copy=False)
+    kappa = np.stack([map_[inner] for map_ in maps]).astype(np.float32, copy=False)
     labels = labels[inner]
     amplitudes = [q for q, p in enumerate(parameters) if p.amplitude]
     time = next(q for q, p in enumerate(parameters) if p.role == TIME)
@@ -241,12 +241,12 @@ def draw_patch(recipe: PatchRecipe, anatomy: Anatomy, number: int) -> Truth:
         for q in amplitudes:
             kappa[q] *= received
     background = labels == 0
-    for q, p in enumerate(parameters):
-        np.clip(kappa[q], *p.bounds, out=kappa[q])
-        if p.amplitude:
+    for q, parameter in enumerate(parameters):
+        np.clip(kappa[q], *parameter.bounds, out=kappa[q])
+        if parameter.amplitude:
             kappa[q][background] = 0.0
-        elif p.role == TIME:
-            kappa[q][background] = np.clip(BACKGROUND_T, *p.bounds)
+        elif parameter.role == TIME:
+            kappa[q][background] = np.clip(BACKGROUND_T, *parameter.bounds)
     sigma = _log_uniform(rng, recipe.sigma)
     return Truth(kappa, np.ascontiguousarray(labels), structures, sigma, centre, axis, ringing)
 
@@ -348,14 +348,14 @@ def draw_measured(recipe: PatchRecipe, kappa: F32, number: int) -> dict[str, F32
     scan) is not measured: it is known as the start that the model declares, and its truth differs.
     """
     found = {}
-    for q, p in enumerate(model_class(recipe.sequence).parameters):
-        if not p.given or property_of(p):
+    for q, parameter in enumerate(model_class(recipe.sequence).parameters):
+        if not parameter.given or property_of(parameter):
             continue
         rng = stream(recipe.seed, 4, number, q)
         sd = _uniform(rng, recipe.given_error)
         error = _field(kappa.shape[1:], _uniform(rng, recipe.field_length), rng)
         error += 0.5 * rng.standard_normal(kappa.shape[1:], dtype=np.float32)
-        found[p.name] = np.clip(kappa[q] * (1 + sd * error), *p.bounds).astype(np.float32)
+        found[parameter.name] = np.clip(kappa[q] * (1 + sd * error), *parameter.bounds).astype(np.float32)
     return found
 
 

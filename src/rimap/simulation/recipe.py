@@ -30,7 +30,7 @@ def model_class(sequence: str) -> type[SignalModel]:
     models = signal_models()
     if sequence not in models:
         raise InputError(f"sequence must be one of {', '.join(sorted(models))}; {sequence!r} came.")
-    if not any(p.amplitude for p in models[sequence].parameters):
+    if not any(parameter.amplitude for parameter in models[sequence].parameters):
         raise InputError(
             f"sequence: expected one whose images are measured, got {sequence!r}: {models[sequence].title} is computed from other "
             "images, so its noise is not that of a scan. Simulate those images."
@@ -239,13 +239,13 @@ class PatchRecipe:
         for name in ("sigma", "wide_T_ms", "time_range_ms", "zoom"):
             if getattr(self, name)[0] <= 0:
                 raise InputError(f"{name} must be above 0; {list(getattr(self, name))} came.")
-        if not self.orientations or any(a not in (0, 1, 2) for a in self.orientations):
+        if not self.orientations or any(orientation not in (0, 1, 2) for orientation in self.orientations):
             raise InputError(f"orientations are axes of the anatomy, 0, 1, 2; {list(self.orientations)} came.")
         if self.optional_share + self.hidden_share > 1:
             raise InputError("optional_share and hidden_share must not add up to more than 1.")
 
     def _check_settings(self, kind: type[SignalModel]) -> None:
-        Q = sum(not p.given for p in kind.parameters)
+        Q = sum(not parameter.given for parameter in kind.parameters)
         if not self.times_ms and not kind.typical_protocol and self.n_images[0] < Q:
             raise InputError(f"n_images must begin at {Q} or more for {self.sequence}; {self.n_images[0]} came.")
         axis = axis_of(kind)
@@ -272,7 +272,7 @@ class PatchRecipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as TOML and JSON can hold them."""
-        return {k: _plain(v) for k, v in asdict(self).items()}
+        return {key: _plain(value) for key, value in asdict(self).items()}
 
     def table_of(self, p: Parameter) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return mean and standard deviation of a parameter by label, (12,) each: of Table 1, or of `tissues`."""
@@ -289,7 +289,7 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-_RANGES = tuple(f.name for f in fields(PatchRecipe) if f.type in ("Range", "tuple[int, int]"))
+_RANGES = tuple(field.name for field in fields(PatchRecipe) if field.type in ("Range", "tuple[int, int]"))
 
 
 def paper(sequence: str = "ir", times_ms: tuple[float, ...] | None = None) -> PatchRecipe:
@@ -384,7 +384,7 @@ def signal_level(sequence: str) -> float:
 def _from_declarations(sequence: str) -> dict[str, Any]:
     """Return the ranges that follow from what a model declares."""
     kind = model_class(sequence)
-    axis, time = axis_of(kind), next(p for p in kind.parameters if p.role == TIME)
+    axis, time = axis_of(kind), next(parameter for parameter in kind.parameters if parameter.role == TIME)
     mean = table_of(time)[0][1:]
     low, high = (float(f"{f * m:.2g}") for f, m in zip(WIDER_THAN_TISSUES, (mean.min(), mean.max())))
     found: dict[str, Any] = {"wide_T_ms": (max(low, time.bounds[0]), min(high, time.bounds[1]))}
@@ -392,12 +392,17 @@ def _from_declarations(sequence: str) -> dict[str, Any]:
         found |= {"n_images": (len(typical),) * 2, "time_range_ms": around_typical(kind, axis.name)}
     else:
         most = MOST_IMAGES if axis.unit == "ms" else MOST_ANGLES
-        found |= {"n_images": (sum(not p.given for p in kind.parameters), most), "time_range_ms": axis.drawn_from}
-    if field_of := next((p for p in kind.parameters if p.role == FIELD and not property_of(p)), None):
+        found |= {
+            "n_images": (sum(not parameter.given for parameter in kind.parameters), most),
+            "time_range_ms": axis.drawn_from,
+        }
+    if field_of := next(
+        (parameter for parameter in kind.parameters if parameter.role == FIELD and not property_of(parameter)), None
+    ):
         found |= {"field_mean": field_of.in_a_scan.mean, "field_spread": field_of.in_a_scan.spread}
         if field_of.given:
             found["given_error"] = (0.0, 0.03)
-    if sum(p.amplitude for p in kind.parameters) > 1:
+    if sum(parameter.amplitude for parameter in kind.parameters) > 1:
         found["offset"] = (0.0, 0.2)
     return found
 
@@ -479,7 +484,7 @@ def recipe_from(table: Mapping[str, Any]) -> PatchRecipe:
     (10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
     """
     table = legacy_names.recipe(table)
-    valid = {f.name: f for f in fields(PatchRecipe)}
+    valid = {field.name: field for field in fields(PatchRecipe)}
     refuse_unknown(table, (*valid, *EXTRA_KEYS), "the simulation recipe")
     preset, protocol = table.pop("preset", "general"), table.pop("protocol", None)
     if preset not in PRESETS:
@@ -518,11 +523,11 @@ def read_recipe(path: str | Path) -> PatchRecipe:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not TOML: {error}.") from None
-    table = document.get("simulation", {k: v for k, v in document.items() if not isinstance(v, dict)})
+    table = document.get("simulation", {key: value for key, value in document.items() if not isinstance(value, dict)})
     recipe = recipe_from(table)
     here = tuple(
-        str(path.parent / a) if not Path(a).is_absolute() and (path.parent / a).exists() else a
-        for a in recipe.anatomies
+        str(path.parent / anatomy) if not Path(anatomy).is_absolute() and (path.parent / anatomy).exists() else anatomy
+        for anatomy in recipe.anatomies
     )
     return replace(recipe, anatomies=here)
 
@@ -559,7 +564,9 @@ def _converted(kind: str, key: str, value: Any) -> Any:
         return float(value) if kind == "float" else value
     if kind == "tuple[str, ...]":
         items = [value] if isinstance(value, str) else value
-        refuse_unless(isinstance(items, (list, tuple)) and all(isinstance(x, str) for x in items), "a list of texts")
+        refuse_unless(
+            isinstance(items, (list, tuple)) and all(isinstance(item, str) for item in items), "a list of texts"
+        )
         return tuple(items)
     if kind.startswith("Mapping"):
         refuse_unless(isinstance(value, Mapping), "a table of numbers by name")

@@ -122,27 +122,27 @@ def simulate_subject(
     present = [int(t) for t in np.unique(labels) if t]
     maps: list[NDArray[np.float64]] = []
     first: NDArray[np.float64] | None = None  # the first amplitude
-    for p in parameters:
-        if p.role == FIELD and not property_of(p) and p.treatment != FREE:
-            mean = FIELD_SHARE * (p.start or 0.0) if field_mean is None else field_mean
+    for parameter in parameters:
+        if parameter.role == FIELD and not property_of(parameter) and parameter.treatment != FREE:
+            mean = FIELD_SHARE * (parameter.start or 0.0) if field_mean is None else field_mean
             field = smooth_field(labels.shape, max(labels.shape) / 5, rng) if field_map == "smooth" else None
             value = np.full(labels.shape, mean) if field is None else mean * (1 + field_range * _span(field))
-            maps.append(np.clip(value, *p.bounds))
+            maps.append(np.clip(value, *parameter.bounds))
             continue
-        if p.amplitude and first is not None:
+        if parameter.amplitude and first is not None:
             maps.append(OFFSET * first)
             continue
-        background = 0.0 if p.amplitude else float(np.clip(BACKGROUND_T, *p.bounds))
-        mean_of, white_sd = _of_tissues(p)
+        background = 0.0 if parameter.amplitude else float(np.clip(BACKGROUND_T, *parameter.bounds))
+        mean_of, white_sd = _of_tissues(parameter)
         value = np.where(labels == 0, background, 0.0)
         for tissue in present:
             where = labels == tissue
             off = rng.choice([-1.0, 1.0]) * rng.uniform(*tissue_scale)
             m = mean_of[tissue] * (1 + off)
             x = texture.of(m, white_sd, where, rng)
-            value[where] = np.clip(np.maximum(x, FLOOR * m), *p.bounds)
+            value[where] = np.clip(np.maximum(x, FLOOR * m), *parameter.bounds)
         maps.append(value)
-        first = value if p.amplitude and first is None else first
+        first = value if parameter.amplitude and first is None else first
     return np.stack(maps)
 
 
@@ -218,11 +218,11 @@ def simulate_acquisition(
     sigma = float(np.exp(rng.uniform(*np.log(recipe.sigma))))
     noise = Rician(sigma=sigma) if acquisition.rician else Gaussian(sigma=sigma)
     given = {
-        p.name: np.clip(
-            value * (1 + GIVEN_ERROR * stream(recipe.seed, 5, subject).standard_normal(labels.shape)), *p.bounds
+        parameter.name: np.clip(
+            value * (1 + GIVEN_ERROR * stream(recipe.seed, 5, subject).standard_normal(labels.shape)), *parameter.bounds
         )
-        for p, value in zip(model.parameters, kappa)
-        if p.given and not property_of(p)
+        for parameter, value in zip(model.parameters, kappa)
+        if parameter.given and not property_of(parameter)
     }
     mask = None if model.amplitudes else np.asarray(labels) > 0
     return simulate_series(kappa, model, noise, rng, affine=affine, given=given, mask=mask), kappa

@@ -146,7 +146,7 @@ PROPERTIES = ("A", "T1", "T2", "T2star")
 def table(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return mean and standard deviation of one of `PROPERTIES` by label, (12,) each; 0 for the background."""
     rows = [TISSUES[label].of(name) if label else Normal(0.0, 0.0, "") for label in range(len(LABELS))]
-    return np.array([r.mean for r in rows]), np.array([r.sd for r in rows])
+    return np.array([row.mean for row in rows]), np.array([row.sd for row in rows])
 
 
 def property_of(p: Parameter) -> str:

@@ -82,7 +82,11 @@ class EstimatorCase:
         images = self.model.signal(self.kappa(shape, seed)) + noise
         images = abs(images) if self.model.magnitude else images
         truth = self.model.by_name(self.kappa(shape, seed))
-        known = {p.name: float(np.median(truth[p.name])) for p in self.model.parameters if p.given}
+        known = {
+            parameter.name: float(np.median(truth[parameter.name]))
+            for parameter in self.model.parameters
+            if parameter.given
+        }
         return WeightedSeries(images * unit, self.model, Gaussian(self.sigma * unit), given=known)
 
     def maps(self, series: WeightedSeries) -> ParameterMaps:
@@ -153,10 +157,10 @@ def it_finds_the_tissue(case: EstimatorCase, seed: int) -> None:
     hold(maps.estimator == case.estimator.name, f"the maps say that {maps.estimator!r} made them")
     hold(maps.model == case.model, "the maps have another model than the series")
     hold(np.isfinite(maps.kappa[:, maps.status == Status.OK]), "a voxel with status OK has no value")
-    for p, found in zip(case.model.parameters, maps.kappa):
+    for parameter, found in zip(case.model.parameters, maps.kappa):
         found = found[np.isfinite(found)]
-        low, high = p.bounds[0], p.bounds[1] * (1 + 1e-6)
-        hold((found >= low) & (found <= high), f"values of {p.name} are outside its box {p.bounds}")
+        low, high = parameter.bounds[0], parameter.bounds[1] * (1 + 1e-6)
+        hold((found >= low) & (found <= high), f"values of {parameter.name} are outside its box {parameter.bounds}")
 
 
 def the_mask_is_honoured(case: EstimatorCase, seed: int) -> None:
@@ -185,7 +189,9 @@ def scaling_the_images_scales_the_amplitudes(case: EstimatorCase, seed: int) -> 
     for unit in (1e-12, 1e12):
         a, b = case.maps(case.series(seed=seed)), case.maps(case.series(seed=seed, unit=unit))
         hold(a.status == b.status, f"the status changes with the unit of the images ({unit:g})")
-        scale = np.array([unit if p.amplitude else 1.0 for p in case.model.parameters]).reshape(-1, *(1,) * len(_SHAPE))
+        scale = np.array([unit if parameter.amplitude else 1.0 for parameter in case.model.parameters]).reshape(
+            -1, *(1,) * len(_SHAPE)
+        )
         sd = None if b.sd_kappa is None else b.sd_kappa / scale
         residual = None if b.residual is None else b.residual / unit
         _same_maps(case, replace(b, kappa=b.kappa / scale, sd_kappa=sd, residual=residual), a)
@@ -202,9 +208,12 @@ def an_odd_voxel_harms_no_other(case: EstimatorCase, seed: int) -> None:
     for voxel, expected in ((_NAN, Status.NOT_FINITE), (_INF, Status.NOT_FINITE), (_ZERO, Status.NO_SIGNAL)):
         got = Status(int(maps.status[voxel]))
         hold(got == expected, f"expected the status {expected.name} at {voxel}, got {got.name}")
-        for p in case.model.parameters:
-            if not p.smooth:  # a smooth field may be continued, and a given one is known
-                hold(p.given or np.isnan(maps[p.name][voxel]), f"{p.name} has a value at {voxel}, which has no signal")
+        for parameter in case.model.parameters:
+            if not parameter.smooth:  # a smooth field may be continued, and a given one is known
+                hold(
+                    parameter.given or np.isnan(maps[parameter.name][voxel]),
+                    f"{parameter.name} has a value at {voxel}, which has no signal",
+                )
     if case.voxelwise:
         far = np.ones(_SHAPE, bool)
         far[tuple(np.transpose([_NAN, _INF, _ZERO]))] = False
@@ -260,7 +269,7 @@ def sigma_is_a_number_or_a_map(case: EstimatorCase, seed: int) -> None:
     holed = np.full(_SHAPE, case.sigma)
     holed[2, 3] = np.nan
     maps = case.maps(series.with_noise(_with_sigma(series, holed)))
-    free = [q for q, p in enumerate(case.model.parameters) if not p.smooth and not p.given]
+    free = [q for q, parameter in enumerate(case.model.parameters) if not parameter.smooth and not parameter.given]
     got = Status(int(maps.status[2, 3]))
     hold(got == Status.NOT_FINITE, f"expected the status NOT_FINITE where σ is NaN, got {got.name}")
     hold(np.isnan(maps.kappa[free][:, 2, 3]), "a voxel without σ has a value")
@@ -269,7 +278,7 @@ def sigma_is_a_number_or_a_map(case: EstimatorCase, seed: int) -> None:
 
 def sigma_is_found_if_it_is_not_given(case: EstimatorCase, seed: int) -> None:
     """Without a σ it finds that of the images, and says where from."""
-    if case.model.n_images <= sum(not p.given for p in case.model.parameters):
+    if case.model.n_images <= sum(not parameter.given for parameter in case.model.parameters):
         raise DoesNotApply("as many images as parameters leave no residual")
     maps = case.maps(replace(case.series((40, 30), seed), noise=None))
     if maps.noise is None:
@@ -319,14 +328,26 @@ def _with_sigma(series: WeightedSeries, sigma: NDArray[np.float64]) -> Noise:
 
 def _same_maps(case: EstimatorCase, found: ParameterMaps, expected: ParameterMaps) -> None:
     """Compare maps, and their standard deviations and residuals where they exist."""
-    for p in case.model.parameters:
-        same(found[p.name], expected[p.name], p.name, relative=case.tolerance.same, absolute=1e-12)
+    for parameter in case.model.parameters:
+        same(
+            found[parameter.name],
+            expected[parameter.name],
+            parameter.name,
+            relative=case.tolerance.same,
+            absolute=1e-12,
+        )
     looser = 10 * case.tolerance.same
     if expected.sd_kappa is not None:
-        for p in case.model.parameters:
+        for parameter in case.model.parameters:
             # a small SD is a difference of large values, and has their rounding
-            rounding = 1e-12 + 0.01 * case.tolerance.same * float(np.nanmax(abs(expected[p.name]), initial=0.0))
-            same(found.sd[p.name], expected.sd[p.name], f"the SD of {p.name}", relative=looser, absolute=rounding)
+            rounding = 1e-12 + 0.01 * case.tolerance.same * float(np.nanmax(abs(expected[parameter.name]), initial=0.0))
+            same(
+                found.sd[parameter.name],
+                expected.sd[parameter.name],
+                f"the SD of {parameter.name}",
+                relative=looser,
+                absolute=rounding,
+            )
     if expected.residual is not None:
         same(found.residual, expected.residual, "the residual", relative=looser, absolute=1e-12)
 

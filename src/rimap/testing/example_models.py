@@ -40,15 +40,15 @@ def example_models(model: type[SignalModel]) -> dict[str, SignalModel]:
         found = {"": model(**(values := _required(settings, axis, spread)))}
     except InputError:  # the echoes of one train
         step = float(f"{spread[-1] / n:.2g}")
-        even = tuple(step * (i + 1) for i in range(n))
+        even = tuple(step * (index + 1) for index in range(n))
         found = {"": model(**(values := _required(settings, axis, even)))}
     options: dict[str, dict[str, Any]] = {}
-    for s in settings.values():
-        if not s.required:
-            for many in (False, True) if s.per_image is None else (s.per_image,):
-                label = f"{s.name}{' for each image' if many else ''}"
-                options[label] = {s.name: _spread(s, values, n if many else 1)}
-    options |= {f.name: {f.name: True} for f in dataclasses.fields(model) if f.default is False}
+    for setting in settings.values():
+        if not setting.required:
+            for many in (False, True) if setting.per_image is None else (setting.per_image,):
+                label = f"{setting.name}{' for each image' if many else ''}"
+                options[label] = {setting.name: _spread(setting, values, n if many else 1)}
+    options |= {field.name: {field.name: True} for field in dataclasses.fields(model) if field.default is False}
     refused = {}
     for label, more in options.items():
         try:
@@ -65,15 +65,15 @@ def example_models(model: type[SignalModel]) -> dict[str, SignalModel]:
 def _required(settings: dict[str, Setting], axis: Setting, along: tuple[float, ...]) -> dict[str, Any]:
     """Return values of the required settings, those of the axis being `along`."""
     values: dict[str, Any] = {axis.name: along}
-    for s in settings.values():
-        if s.name != axis.name and s.required:
-            values[s.name] = _spread(s, values, len(along) if s.per_image else 1)
+    for setting in settings.values():
+        if setting.name != axis.name and setting.required:
+            values[setting.name] = _spread(setting, values, len(along) if setting.per_image else 1)
     return values
 
 
 def _axis_values(model: type[SignalModel], axis: Setting, n: int) -> tuple[float, ...]:
     """Return n values along the axis: times around the relaxation time, angles, or the plausible range."""
-    T = next(p for p in model.parameters if p.role == "time")
+    T = next(parameter for parameter in model.parameters if parameter.role == "time")
     low, high = axis.plausible
     if axis.unit == T.unit and T.start is not None:
         low, high = max(low, 0.03 * T.start), min(high, 3 * T.start)
@@ -97,7 +97,7 @@ def _spread(s: Setting, values: dict[str, Any], n: int) -> float | tuple[float, 
 
 
 def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
-    return tuple(float(f"{v:.3g}") for v in values)
+    return tuple(float(f"{value:.3g}") for value in values)
 
 
 def draw(
@@ -116,14 +116,14 @@ def draw(
     """
     rng = np.random.default_rng(seed)
     maps = []
-    for p in model.parameters:
-        low, high = p.bounds
+    for parameter in model.parameters:
+        low, high = parameter.bounds
         u = inner + (1 - 2 * inner) * rng.random(shape)
-        if even and p.role == "field":
+        if even and parameter.role == "field":
             u = 0.6 + 0 * u
         if not math.isfinite(high):
             maps.append(max(low, 0.0) + 0.5 + u)
-        elif p.transform == "log" or (low > 0 and high / low > 20):
+        elif parameter.transform == "log" or (low > 0 and high / low > 20):
             maps.append(low * (high / low) ** u)
         else:
             maps.append(low + (high - low) * u)

@@ -68,7 +68,7 @@ def property_of(check: Check[Any]) -> str:
 
 def raise_failures(what: str, outcomes: Iterable[Outcome]) -> None:
     """Raise a `ContractError` that lists the properties that do not hold, if there are any."""
-    failed = [f"- {o.property}: {o.failure}" for o in outcomes if o.failure]
+    failed = [f"- {outcome.property}: {outcome.failure}" for outcome in outcomes if outcome.failure]
     if failed:
         raise ContractError("\n".join([f"{what} breaks {len(failed)} of its contracts:", *failed]))
 

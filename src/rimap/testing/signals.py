@@ -61,16 +61,25 @@ def signal_model_outcomes(model: SignalModel, *, seeds: Iterable[int] = range(3)
 def it_describes_itself(model: SignalModel, seed: int) -> None:
     """It has a name, a title and settings, and a name of its own, a unit and a box for each parameter."""
     maps: list[Parameter | Derived] = [*model.parameters, *model.derived]
-    names = [m.name for m in maps]
+    names = [map_.name for map_ in maps]
     hold(model.name and model.title, "expected a name and a title")
     hold(len(set(names)) == len(names), f"expected distinct names of maps, got {', '.join(names)}")
-    hold([model.index(p.name) for p in model.parameters] == list(range(len(model.parameters))), "index() is wrong")
-    hold(all(m.unit for m in maps), "expected a unit for each map, 1 if it has none")
-    hold(all(s.title and s.symbol and s.unit for s in model.settings.values()), "a setting lacks title, symbol or unit")
-    hold(sum(p.role == TIME for p in model.parameters) == 1, "expected one time")
+    hold(
+        [model.index(parameter.name) for parameter in model.parameters] == list(range(len(model.parameters))),
+        "index() is wrong",
+    )
+    hold(all(map_.unit for map_ in maps), "expected a unit for each map, 1 if it has none")
+    hold(
+        all(setting.title and setting.symbol and setting.unit for setting in model.settings.values()),
+        "a setting lacks title, symbol or unit",
+    )
+    hold(sum(parameter.role == TIME for parameter in model.parameters) == 1, "expected one time")
     hold(len(model.times) == model.n_images, f"expected {model.n_images} values of {model.axis.name}")
-    suffixes = [s for s in (model.bids_suffix, *(m.suffix for m in maps)) if s]
-    hold([s for s in suffixes if not s.isalnum()] == [], f"a BIDS suffix has letters and digits only, got {suffixes}")
+    suffixes = [s for s in (model.bids_suffix, *(map_.suffix for map_ in maps)) if s]
+    hold(
+        [suffix for suffix in suffixes if not suffix.isalnum()] == [],
+        f"a BIDS suffix has letters and digits only, got {suffixes}",
+    )
 
 
 def it_is_a_value(model: SignalModel, seed: int) -> None:
@@ -95,32 +104,36 @@ def settings_survive_their_sidecar(model: SignalModel, seed: int) -> None:
     read: dict[str, Any] = {}
     fields = [(s.bids[0], s.read_from) for s in model.settings.values() if s.bids]
     hold(len(set(fields)) == len(fields), f"expected a sidecar field of its own for each setting, got {fields}")
-    for s in model.settings.values():
-        value = getattr(model, s.name)
+    for setting in model.settings.values():
+        value = getattr(model, setting.name)
         if value is not None:
-            written = json.loads(json.dumps([float(f"{v / s.factor:.12g}") for v in np.atleast_1d(value)]))
-            values = tuple(float(f"{v * s.factor:.12g}") for v in written)
-            read[s.name] = values if s.per_image is not False or s.lengths != (1,) else values[0]
+            written = json.loads(json.dumps([float(f"{v / setting.factor:.12g}") for v in np.atleast_1d(value)]))
+            values = tuple(float(f"{v * setting.factor:.12g}") for v in written)
+            read[setting.name] = values if setting.per_image is not False or setting.lengths != (1,) else values[0]
     hold(dataclasses.replace(model, **read) == model, f"expected the same model, got one with {read}")
 
 
 def impossible_settings_are_refused(model: SignalModel, seed: int) -> None:
     """Negative, infinite and missing values, too few or too many, and seconds for milliseconds raise an InputError."""
     settings = [s for s in model.settings.values() if getattr(model, s.name) is not None]
-    for s in settings:
-        value = getattr(model, s.name)
+    for setting in settings:
+        value = getattr(model, setting.name)
         values = tuple(float(v) for v in np.atleast_1d(value))
         refused = [(bad, *values[1:]) for bad in _IMPOSSIBLE]
-        if s.per_image is not False:
+        if setting.per_image is not False:
             refused.append(())
-            if any(o is not s and o.per_image and len(np.atleast_1d(getattr(model, o.name))) > 1 for o in settings):
+            if any(
+                o is not setting and o.per_image and len(np.atleast_1d(getattr(model, o.name))) > 1 for o in settings
+            ):
                 # One value may stand for all images, where a setting is not of each image.
-                refused += [v for v in (values[:-1], (*values, values[-1])) if s.per_image or len(v) > 1]
-        if s.factor != 1 and max(values) / s.factor < s.plausible[0]:
-            refused.append(tuple(v / s.factor for v in values))
+                refused += [v for v in (values[:-1], (*values, values[-1])) if setting.per_image or len(v) > 1]
+        if setting.factor != 1 and max(values) / setting.factor < setting.plausible[0]:
+            refused.append(tuple(value / setting.factor for value in values))
         for bad in refused:
-            _expect_refusal(model, s, bad if s.per_image is not False or s.lengths != (1,) else bad[0])
-    Q = sum(not p.given for p in model.parameters)
+            _expect_refusal(
+                model, setting, bad if setting.per_image is not False or setting.lengths != (1,) else bad[0]
+            )
+    Q = sum(not parameter.given for parameter in model.parameters)
     if len(set(model.conditions)) == model.n_images >= Q > 1:
         try:
             model.subset([0] * model.n_images)
@@ -150,7 +163,7 @@ def partials_are_those_of_finite_differences(model: SignalModel, seed: int) -> N
     expected = (model.n_images, len(kappa), 5)
     hold(partials.shape == expected, f"expected partials (N, Q, *X) of shape {expected}, got {partials.shape}")
     steady = abs(f) > _NEAR_ZERO * abs(f).max() if model.magnitude else np.ones_like(f, bool)
-    for q, p in enumerate(model.parameters):
+    for q, parameter in enumerate(model.parameters):
         size = np.where(kappa[q] != 0, abs(kappa[q]), 1.0)
         up, down = kappa.copy(), kappa.copy()
         up[q] += _STEP * size
@@ -159,8 +172,8 @@ def partials_are_those_of_finite_differences(model: SignalModel, seed: int) -> N
         off = (abs(numeric - partials[:, q]) * size / abs(f).max())[steady]
         hold(
             np.isfinite(off).all() and off.max(initial=0) < 1e-6,
-            f"the derivative in {p.name} deviates from finite differences by {np.max(off, initial=0):.2g} of the largest "
-            f"signal per unit of log {p.name}; 1e-6 is allowed",
+            f"the derivative in {parameter.name} deviates from finite differences by {np.max(off, initial=0):.2g} of the largest "
+            f"signal per unit of log {parameter.name}; 1e-6 is allowed",
         )
 
 
@@ -173,7 +186,7 @@ def torch_gives_what_numpy_gives(model: SignalModel, seed: int) -> None:
     tensor = torch.tensor(kappa, requires_grad=True)
     f, partials = model.signal(tensor), model.partials(tensor)
     hold(torch.is_tensor(f) and torch.is_tensor(partials), "expected tensors for tensors")
-    rows = [model.index(p.name) for p in model.amplitudes]
+    rows = [model.index(amplitude.name) for amplitude in model.amplitudes]
     unit = abs(kappa[rows]).max() if rows else 1.0  # near zero the rounding is that of A
     own, own_partials = model.signal(kappa), model.partials(kappa)
     same(f.detach().numpy(), own, "the signal", relative=1e-12, absolute=1e-14 * unit)
@@ -192,8 +205,8 @@ def voxels_are_independent(model: SignalModel, seed: int) -> None:
     one = kappa[:, 1, 2, 3]
     scale = np.abs(d).max((0, 2, 3, 4))
     same(model.signal(one), f[:, 1, 2, 3], "the signal of one voxel", relative=1e-13, absolute=1e-15 * abs(f).max())
-    for q, p in enumerate(model.parameters):
-        what = f"the derivative in {p.name} of one voxel"
+    for q, parameter in enumerate(model.parameters):
+        what = f"the derivative in {parameter.name} of one voxel"
         same(model.partials(one)[:, q], d[:, q, 1, 2, 3], what, relative=1e-12, absolute=1e-15 * scale[q])
     single = model.signal(kappa.astype(np.float32)).dtype
     hold(single == np.float32, f"expected float32 images for float32 maps, got {single}")
@@ -228,7 +241,7 @@ def amplitudes_scale_the_signal(model: SignalModel, seed: int) -> None:
     if not model.amplitudes:
         raise DoesNotApply("it has no amplitude")
     kappa = draw(model, (4,), seed)
-    rows = [model.index(p.name) for p in model.amplitudes]
+    rows = [model.index(amplitude.name) for amplitude in model.amplitudes]
     scaled = kappa.copy()
     scaled[rows] *= 1e6
     f = model.signal(kappa)
@@ -236,8 +249,11 @@ def amplitudes_scale_the_signal(model: SignalModel, seed: int) -> None:
     guess, scaled_guess = model.initial_guess(f), model.initial_guess(7 * f)
     hold(guess.shape == kappa.shape, f"expected a start (Q, *X) of shape {kappa.shape}, got {guess.shape}")
     same(scaled_guess[rows], 7 * guess[rows], "the start of the amplitudes", relative=1e-7)
-    for q, p in enumerate(model.parameters):
-        hold((guess[q] >= p.bounds[0]) & (guess[q] <= p.bounds[1]), f"the start of {p.name} is outside its box")
+    for q, parameter in enumerate(model.parameters):
+        hold(
+            (guess[q] >= parameter.bounds[0]) & (guess[q] <= parameter.bounds[1]),
+            f"the start of {parameter.name} is outside its box",
+        )
     if not model.magnitude:
         columns = np.asarray(model.columns(model.by_name(kappa)))
         linear = sum(kappa[row] * columns[:, k] for k, row in enumerate(rows))
@@ -247,9 +263,9 @@ def amplitudes_scale_the_signal(model: SignalModel, seed: int) -> None:
 def it_is_finite_in_its_whole_box(model: SignalModel, seed: int) -> None:
     """Signal and derivatives are finite everywhere in the box, and a magnitude is not negative."""
     kappa = draw(model, (50,), seed, inner=0.0)
-    for q, p in enumerate(model.parameters):
-        if not p.amplitude:
-            kappa[q, 0], kappa[q, 1] = p.bounds
+    for q, parameter in enumerate(model.parameters):
+        if not parameter.amplitude:
+            kappa[q, 0], kappa[q, 1] = parameter.bounds
     f, d = model.signal(kappa), model.partials(kappa)
     for what, bad in (("the signal", ~np.isfinite(f).all(0)), ("a derivative", ~np.isfinite(d).all((0, 1)))):
         if bad.any():
@@ -294,10 +310,10 @@ def derived_maps_are_smooth(model: SignalModel, seed: int) -> None:
         hold(np.isfinite(value), f"{d.name} is not finite within the box")
         one = np.asarray(d.formula(model, model.by_name(kappa[:, 2])))
         same(one, value[2], f"{d.name} of one voxel", relative=1e-13)
-        for q, p in enumerate(model.parameters):
+        for q, parameter in enumerate(model.parameters):
             coarse, fine = (_slope(model, d.formula, kappa, q, step) for step in (2e-4, 1e-4))
             size = abs(value).max() / abs(kappa[q]).max()
-            same(coarse, fine, f"the slope of {d.name} in {p.name}", relative=1e-3, absolute=1e-5 * size)
+            same(coarse, fine, f"the slope of {d.name} in {parameter.name}", relative=1e-3, absolute=1e-5 * size)
         if importlib.util.find_spec("torch") is not None:
             torch: Any = importlib.import_module("torch")
             tensor = d.formula(model, model.by_name(torch.tensor(kappa)))
@@ -314,20 +330,20 @@ def _slope(model: SignalModel, formula: Any, kappa: NDArray[Any], q: int, step: 
 
 def fields_say_what_they_are_like(model: SignalModel, seed: int) -> None:
     """A smooth field has a prior within its box, so that training and simulation can draw it."""
-    fields = [p for p in model.parameters if p.role == FIELD]
+    fields = [parameter for parameter in model.parameters if parameter.role == FIELD]
     if not fields:
         raise DoesNotApply("it has no field")
-    for p in fields:
-        if p.smooth:
-            hold(p.prior is not None, f"{p.name} is smooth: expected a FieldPrior as its prior, got None")
-        if p.prior is not None:
-            low, high = p.prior.mean
-            inside = p.bounds[0] <= low <= high <= p.bounds[1]
-            hold(inside, f"{p.name}: expected a mean within {p.bounds}, got {p.prior.mean}")
+    for field in fields:
+        if field.smooth:
+            hold(field.prior is not None, f"{field.name} is smooth: expected a FieldPrior as its prior, got None")
+        if field.prior is not None:
+            low, high = field.prior.mean
+            inside = field.bounds[0] <= low <= high <= field.bounds[1]
+            hold(inside, f"{field.name}: expected a mean within {field.bounds}, got {field.prior.mean}")
 
 
 def _where(model: SignalModel, kappa: NDArray[Any]) -> str:
-    return ", ".join(f"{p.name} = {float(v):.4g}" for p, v in zip(model.parameters, kappa))
+    return ", ".join(f"{parameter.name} = {float(v):.4g}" for parameter, v in zip(model.parameters, kappa))
 
 
 #: Every check, in the order in which they are best read.

@@ -41,11 +41,11 @@ def save_checkpoint(
     InputError
         Where it cannot be written.
     """
-    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in average.items()}
+    tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
+    tensors |= {f"average.{key}": value for key, value in average.items()}
     for i, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"adam.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
-    tensors = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+        tensors |= {f"adam.{i}.{key}": torch.as_tensor(value) for key, value in state.items()}
+    tensors = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in tensors.items()}
     part = path.with_name(path.name + ".part")
     try:
         save_file(tensors, part, metadata={"iteration": str(done), "recipe": json.dumps(recipe.as_dict())})
@@ -99,13 +99,13 @@ def _load(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, aver
         tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a mapping
     averages = {k: tensors[f"average.{k}"] for k in average}
     state: dict[int, dict[str, Tensor]] = {}
-    for k, v in tensors.items():
-        if k.startswith("adam."):
-            _, i, name = k.split(".", 2)
-            state.setdefault(int(i), {})[name] = v
+    for key, value in tensors.items():
+        if key.startswith("adam."):
+            _, i, name = key.split(".", 2)
+            state.setdefault(int(i), {})[name] = value
     network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
-    for k, v in averages.items():
-        average[k].copy_(v)
+    for key, value in averages.items():
+        average[key].copy_(value)
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     return done
 
@@ -122,7 +122,7 @@ def load_weights(network: nn.Module, recipe: TrainingRecipe) -> None:
 
     wanted = network.state_dict()
     found = grown(weights_of(recipe.init, network), wanted)
-    if {k: v.shape for k, v in found.items()} != {k: v.shape for k, v in wanted.items()}:
+    if {key: value.shape for key, value in found.items()} != {key: value.shape for key, value in wanted.items()}:
         raise InputError(
             f"init = {recipe.init!r} is a network of another architecture than this recipe's. Leave out the [rim] "
             "table (it is then taken over from that network), or leave out init."
@@ -185,7 +185,7 @@ def _in_current_names(recipe: dict[str, Any]) -> dict[str, Any]:
     found["simulation"] = legacy_names.recipe(recipe.get("simulation", {}))
     found["rim"] = RIMConfig.of(recipe["rim"]).as_dict() if recipe.get("rim") else recipe.get("rim")
     for table in ("loss", "training"):
-        found[table] = {EARLIER.get(k, k): v for k, v in recipe.get(table, {}).items()}
+        found[table] = {EARLIER.get(key, key): value for key, value in recipe.get(table, {}).items()}
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]
 
 

@@ -161,9 +161,9 @@ def _train(
         load_weights(network, recipe)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.Adam(network.parameters(), lr=o.rate, weight_decay=o.weight_decay, foreach=True)
-    average = {k: v.detach().clone() for k, v in network.state_dict().items()} if o.ema else {}
+    average = {key: value.detach().clone() for key, value in network.state_dict().items()} if o.ema else {}
     wrapped, optimiser = fabric.setup(network, optimiser)
-    average = {k: v.to(fabric.device) for k, v in average.items()}
+    average = {key: value.to(fabric.device) for key, value in average.items()}
     done = first = resume(out / CHECKPOINT, network, optimiser, average)  # where the weights are: so are the moments
     train_on, judge_on = _anatomies(recipe)
     judged_on = range(max(o.validation_batches, len(recipe.simulations)))
@@ -319,9 +319,11 @@ def _calibration(recipe: TrainingRecipe, anatomies: Sequence[Anatomy], held: Seq
     if not recipe.rim.sd_outputs:
         return []
     size, found = _judging_size(recipe), list(held)
-    for i in range(len(held)):
-        textured = replace(_judging(recipe, i), white_share=1.0, white_relative=(TEXTURE, TEXTURE), ringing_share=0.0)
-        found.append(simulate_batch(textured, anatomies, i, size))
+    for index in range(len(held)):
+        textured = replace(
+            _judging(recipe, index), white_share=1.0, white_relative=(TEXTURE, TEXTURE), ringing_share=0.0
+        )
+        found.append(simulate_batch(textured, anatomies, index, size))
     return found
 
 
@@ -388,10 +390,10 @@ def _ahead(
 
     waiting = deque(ask(i) for i in range(start, min(start + depth, stop)))
     try:
-        for i in range(start, stop):
+        for index in range(start, stop):
             batch = waiting.popleft().result()
-            if i + depth < stop:
-                waiting.append(ask(i + depth))
+            if index + depth < stop:
+                waiting.append(ask(index + depth))
             yield batch
     finally:
         for f in waiting:
@@ -443,11 +445,11 @@ def _check(value: float, recent: deque[float], done: int, rate: float) -> None:
 
 def _average(average: dict[str, Tensor], network: nn.Module, decay: float) -> None:
     with torch.no_grad():
-        for k, v in network.state_dict().items():
-            if v.is_floating_point():
-                average[k].lerp_(v, 1 - decay)
+        for key, value in network.state_dict().items():
+            if value.is_floating_point():
+                average[key].lerp_(value, 1 - decay)
             else:
-                average[k].copy_(v)
+                average[key].copy_(value)
 
 
 class _averaged:
@@ -458,7 +460,7 @@ class _averaged:
 
     def __enter__(self) -> None:
         if self._average:
-            self._own = {k: v.detach().clone() for k, v in self._network.state_dict().items()}
+            self._own = {key: value.detach().clone() for key, value in self._network.state_dict().items()}
             self._network.load_state_dict(self._average)
 
     def __exit__(self, *_: object) -> None:
@@ -478,7 +480,7 @@ def _of_sequences(recipe: TrainingRecipe, anatomies: int) -> dict[str, Any]:
     return {
         "sequence": ANY_SEQUENCE,
         "carries": [AMPLITUDE, FIELD, TIME],
-        "trained_on": {s.sequence: recipe.ranges(anatomies, s) for s in recipe.simulations},
+        "trained_on": {simulation.sequence: recipe.ranges(anatomies, simulation) for simulation in recipe.simulations},
     }
 
 
@@ -499,9 +501,13 @@ def export(
         **_of_sequences(recipe, anatomies),
         "rim": recipe.rim.as_dict() if recipe.network == "rim" else None,
         "iterations": iterations,
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "figures": {k: round(v, 4) for k, v in (figures or {}).items() if math.isfinite(v)},
-        **({"sd_factors": [round(f, 4) for f in sd_factors]} if sd_factors and recipe.rim.sd_outputs else {}),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "figures": {key: round(value, 4) for key, value in (figures or {}).items() if math.isfinite(value)},
+        **(
+            {"sd_factors": [round(sd_factor, 4) for sd_factor in sd_factors]}
+            if sd_factors and recipe.rim.sd_outputs
+            else {}
+        ),
         "recipe": recipe.as_dict(),
         "rimap": __version__,
     }

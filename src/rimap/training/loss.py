@@ -26,7 +26,7 @@ def batch_loss(recipe: TrainingRecipe, network: nn.Module, batch: Batch, device:
     share = (
         [1.0 / J] * J
         if recipe.loss.steps == "uniform"
-        else [6 * (j + 1) ** 2 / (J * (J + 1) * (2 * J + 1)) for j in range(J)]
+        else [6 * (index + 1) ** 2 / (J * (J + 1) * (2 * J + 1)) for index in range(J)]
     )
     D = recipe.simulation.noise_draws
     weight = weight * structure_weights(recipe.loss, batch).to(device)
@@ -79,13 +79,15 @@ def tensors_of(batch: Batch, device: torch.device) -> Tensors:
     """Return images (b, N, h, w), the truth (P, b, h, w) of what a network carries, σ (b), and where there is tissue (b, h, w)."""
     truth = Layout.of(batch.model).carried_of(batch.kappa.swapaxes(0, 1))
     arrays = (batch.images, truth, batch.sigma, batch.weight.astype(np.float32))
-    S, kappa, sigma, weight = (torch.from_numpy(np.ascontiguousarray(x)).to(device) for x in arrays)
+    S, kappa, sigma, weight = (torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays)
     return S, kappa, sigma, weight
 
 
 def known_of(batch: Batch, device: torch.device) -> dict[str, float | Tensor]:
     """Return the parameters that are given, numbers or maps (b, h, w), by name."""
-    return {name: torch.from_numpy(v).to(device) if np.ndim(v) else v for name, v in batch.known.items()}
+    return {
+        name: torch.from_numpy(value).to(device) if np.ndim(value) else value for name, value in batch.known.items()
+    }
 
 
 def estimates_of(recipe: TrainingRecipe, network: nn.Module, batch: Batch, tensors: Tensors) -> Passed:
@@ -146,6 +148,6 @@ def _error_scale(loss: Loss, recipe: TrainingRecipe, batch: Batch, truth: Tensor
         sums = data_term(batch.model, S, None, known)(truth)
         quadratic = Quadratic.of(recipe.rim, layout, truth, sums, s)
         scale = [torch.full_like(truth[0], loss.field_sd)] * len(layout.carried)
-        for q, v in zip(quadratic.rows_of_voxel, quadratic.alone[1]):
-            scale[q] = (v + loss.floor**2).sqrt().clamp(max=loss.ceiling)
+        for row, v in zip(quadratic.rows_of_voxel, quadratic.alone[1]):
+            scale[row] = (v + loss.floor**2).sqrt().clamp(max=loss.ceiling)
         return torch.stack(scale)

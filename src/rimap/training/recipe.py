@@ -196,7 +196,7 @@ class TrainingRecipe:
             raise InputError('a ResNet is trained for one protocol: give its times_ms, or network = "rim".')
         if self.network == "resnet" and self.rim.state != "linear":
             raise InputError("a ResNet has no [rim] table: leave it out.")
-        given = [p.name for p in model_class(self.simulation.sequence).parameters if p.given]
+        given = [parameter.name for parameter in model_class(self.simulation.sequence).parameters if parameter.given]
         if self.network == "resnet" and given:
             raise InputError(f'a ResNet reads images alone and cannot be given {", ".join(given)}: network = "rim".')
 
@@ -216,7 +216,7 @@ class TrainingRecipe:
         """Return it as JSON can hold it; anatomies by the names of their files."""
         d: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         for simulation in (d["simulation"], *d["others"]):
-            simulation["anatomies"] = [_bare(a) for a in self.simulation.anatomies]
+            simulation["anatomies"] = [_bare(anatomy) for anatomy in self.simulation.anatomies]
         if not self.others:
             del d["others"]
         d["training"]["validation"] = [_bare(a) for a in self.training.validation]
@@ -240,7 +240,11 @@ class TrainingRecipe:
             "settings": {
                 name: found for name in settings_of(kind) if (found := _setting_range(s, kind, name)) is not _NONE
             },
-            "parameters": {p.name: _parameter_range(s, p) for p in kind.parameters if not p.amplitude},
+            "parameters": {
+                parameter.name: _parameter_range(s, parameter)
+                for parameter in kind.parameters
+                if not parameter.amplitude
+            },
             "noise": ["gaussian", "rician"] if s.rician_share else ["gaussian"],
             "signed": bool(s.signed_share),
             "anatomies": anatomies or len(s.anatomies),
@@ -406,7 +410,10 @@ def read_training_recipe(
     for change in changes:
         _change(document, change)
     recipe = training_recipe(document, default_name=path.stem)
-    simulations = [replace(s, anatomies=anatomies or _beside(path, s.anatomies)) for s in recipe.simulations]
+    simulations = [
+        replace(simulation, anatomies=anatomies or _beside(path, simulation.anatomies))
+        for simulation in recipe.simulations
+    ]
     validation = _beside(path, recipe.training.validation)
     init = _beside(path, (recipe.init,))[0] if recipe.init else ""
     simulation, *others = simulations
@@ -438,18 +445,18 @@ def _change(document: dict[str, Any], change: str) -> None:
 
 
 def _beside(path: Path, names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(str(path.parent / n) if (path.parent / n).exists() else n for n in names)
+    return tuple(str(path.parent / name) if (path.parent / name).exists() else name for name in names)
 
 
 def _renamed(table: Any) -> Any:
-    return {EARLIER.get(k, k): v for k, v in table.items()} if isinstance(table, Mapping) else table
+    return {EARLIER.get(key, key): value for key, value in table.items()} if isinstance(table, Mapping) else table
 
 
 def _filled(base: T, table: Any, where: str) -> T:
     """Return the dataclass with the values of a TOML table, checked against the kinds of its defaults."""
     if not isinstance(table, Mapping):
         raise InputError(f"{where} must be a table.")
-    names = tuple(f.name for f in fields(base))  # type: ignore[arg-type]
+    names = tuple(field.name for field in fields(base))  # type: ignore[arg-type]
     refuse_unknown(table, names, where)
     values = {}
     for key, value in table.items():

@@ -40,11 +40,11 @@ def _check_options(request: Request, found: Sequence[SeriesFiles]) -> None:
 
     kinds = {f.model_class(request.sequence) for f in found}
     models = kinds.union(*(possible_models(request, f) for f in found))
-    titles = " and ".join(sorted(m.title for m in models))
+    titles = " and ".join(sorted(model.title for model in models))
     if request.times_ms is not None and len(kinds) > 1:
         raise InputError(f"--times-ms: expected series of one sequence, got {titles}. Choose one with --sequence.")
     check_names(request, models)
-    has = {f.name for model in models for f in fields(model)}
+    has = {field.name for model in models for field in fields(model)}
     for option, value, name in (
         ("--tr-ms", request.tr_ms, REPETITION_TIME),
         ("--signed/--magnitude", request.signed, POLARITY),
@@ -146,14 +146,14 @@ def record_for(request: Request, files: SeriesFiles) -> Record:
     if "network" in options:
         network = path_of(options["network"] or default_network(model.name, estimator.name))
         options["network"] = f"{network.stem} {checksum(network)}"
-    asked = {f.name: getattr(request, f.name) for f in fields(request) if f.name not in _NOT_RECORDED}
+    asked = {field.name: getattr(request, field.name) for field in fields(request) if field.name not in _NOT_RECORDED}
     if request.rois is not None and (table := label_table(request.rois)).is_file():
         asked["roi_names"] = table
     used = {f"given {name}": path for name, path in found_given(files, model).items()}
     settings = {"rimap": __version__, **options, **asked, **used, **recorded(request, model)}
     given = {
-        k: v
-        for k, v in settings.items()
-        if v is not None and v not in ((), {}) and (v is not False or k in _MAY_BE_FALSE)
+        key: value
+        for key, value in settings.items()
+        if value is not None and value not in ((), {}) and (value is not False or key in _MAY_BE_FALSE)
     }
     return record_of(files, request.out, estimator.name, given)

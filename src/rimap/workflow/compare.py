@@ -84,9 +84,9 @@ class Pair:
     def medians(self) -> dict[tuple[str, str], tuple[float, float]]:
         """The medians of both maps in each region, by its label and name."""
         return {
-            (r["label"], r["name"]): (r["median_first"], r["median_second"])
-            for r in self.rows
-            if r["level"] == "voxels"
+            (row["label"], row["name"]): (row["median_first"], row["median_second"])
+            for row in self.rows
+            if row["level"] == "voxels"
         }
 
 
@@ -187,10 +187,10 @@ def _couples(
     if len(a) == len(b) == 1:
         return [(a[0], b[0])], []
     for dropped in ((), ("ses",), ("run",), _REPEATS, ("sub", *_REPEATS)):
-        ones, others = ({_key(m, dropped): m for m in maps} for maps in (a, b))
+        ones, others = ({_key(map_, dropped): map_ for map_ in maps} for maps in (a, b))
         if len(ones) < len(a) or len(others) < len(b):
             continue
-        if common := [k for k in ones if k in others]:
+        if common := [one for one in ones if one in others]:
             alone = [m.label for k, m in [*ones.items(), *others.items()] if k not in common]
             notes = [f"Maps without a partner were left out: {', '.join(alone)}."] if alone else []
             return [(ones[k], others[k]) for k in common], notes
@@ -202,22 +202,26 @@ def _couples(
 
 def _without_rates(maps: list[MapImage], names: Sequence[str]) -> list[MapImage]:
     """Return the maps without rates whose relaxation times are also among them, unless requested: both have the same information."""
-    times = {(m.path.parent, m.stem, m.name) for m in maps if m.is_time}
+    times = {(map_.path.parent, map_.stem, map_.name) for map_ in maps if map_.is_time}
     if names:
         return maps
-    return [m for m in maps if not m.name.startswith("R") or (m.path.parent, m.stem, f"T{m.name[1:]}") not in times]
+    return [
+        map_
+        for map_ in maps
+        if not map_.name.startswith("R") or (map_.path.parent, map_.stem, f"T{map_.name[1:]}") not in times
+    ]
 
 
 def _key(m: MapImage, without: Sequence[str]) -> tuple[Any, ...]:
-    entities = tuple(sorted((k, v) for k, v in m.entities.items() if k not in without))
+    entities = tuple(sorted((key, value) for key, value in m.entities.items() if key not in without))
     return m.name, entities or m.path.name
 
 
 def _repeats(maps: Sequence[MapImage], folder: Path) -> list[tuple[MapImage, MapImage]]:
     groups: dict[tuple[Any, ...], list[MapImage]] = {}
-    for m in maps:
-        if m.entities:
-            groups.setdefault(_key(m, _REPEATS), []).append(m)
+    for map_ in maps:
+        if map_.entities:
+            groups.setdefault(_key(map_, _REPEATS), []).append(map_)
     found = [pair for members in groups.values() for pair in combinations(members, 2)]
     if not found:
         raise InputError(
@@ -263,9 +267,9 @@ def _compared(a: MapImage, b: MapImage, where: Sequence[Path], counting: Sequenc
         )
     called = names_of(a, b)
     rows = [_row(a, called, WHOLE, "", both[:, inside], None if z is None else z[inside])]
-    for r in regions:
-        here = r.inside
-        rows.append(_row(a, called, str(r.label), r.name, both[:, here], None if z is None else z[here]))
+    for region in regions:
+        here = region.inside
+        rows.append(_row(a, called, str(region.label), region.name, both[:, here], None if z is None else z[here]))
     labelled = rows[1:]
     if len(labelled) >= 3:
         medians = np.array([[r["median_first"], r["median_second"]] for r in labelled])
@@ -391,12 +395,15 @@ def _over_repeats(pairs: Sequence[Pair]) -> Iterator[Row]:
                 if m.path in images:  # a value counts if it does in every pair
                     x = np.where(np.isfinite(images[m.path]), x, np.nan)
                 images[m.path] = x
-        if len(images) < 3 or len({x.shape for x in images.values()}) > 1:
+        if len(images) < 3 or len({image.shape for image in images.values()}) > 1:
             continue
         first = members[0]
-        parts = [(WHOLE, "", first.inside), *((str(r.label), r.name, r.inside) for r in first.regions)]
+        parts = [
+            (WHOLE, "", first.inside),
+            *((str(region.label), region.name, region.inside) for region in first.regions),
+        ]
         for label, name, inside in parts:
-            values = np.stack([x[inside] for x in images.values()], axis=1)
+            values = np.stack([image[inside] for image in images.values()], axis=1)
             called = (f"{first.first.label} and {len(images) - 1} repeats", "")
             yield _about(first.first, called, "repeats", label, name) | _figures(agreement(values), values[:, :2])
 
@@ -410,9 +417,9 @@ def _over_subjects(pairs: Sequence[Pair]) -> Iterator[Row]:
             repeats = of.setdefault(_key(pair.first, _REPEATS), {})
             repeats |= {pair.first.path: x, pair.second.path: y}
     for (map_name, unit, label, name), subjects in medians.items():
-        numbers = [len(r) for r in subjects.values()]
+        numbers = [len(subject) for subject in subjects.values()]
         k = max(set(numbers), key=numbers.count)
-        values = np.array([list(r.values()) for r in subjects.values() if len(r) == k], dtype=float)
+        values = np.array([list(subject.values()) for subject in subjects.values() if len(subject) == k], dtype=float)
         if len(values) < 2:
             continue
         about = {
@@ -511,9 +518,9 @@ def lines(found: Comparison) -> Iterator[str]:
     """Yield the comparison for a terminal."""
     from rimap.report.number_formats import number
 
-    width = min(max([8, *(len(_region(r)) for r in found.rows)]), 34)
+    width = min(max([8, *(len(_region(row)) for row in found.rows)]), 34)
     head = f"  {'region':<{width}}{'n':>9}{'first':>9}{'second':>9}{'bias':>10}{'':>9}{'limits of agreement':>22}{'wCV':>8}{'RC':>9}{'ICC':>7}"
-    with_z = any(r["z_n"] for r in found.rows)
+    with_z = any(row["z_n"] for row in found.rows)
     before = None
     for row in found.rows[:_MOST_ROWS]:
         if (about := (row["first"], row["second"])) != before:

@@ -81,19 +81,19 @@ def maps_to_dicom(
     written: list[DicomSeries] = []
     contents: dict[Path, bytes] = {}
     used: set[int] = set()
-    for m in map_images(inputs, maps):
-        place, beside = _place(m, subjects)
-        first = max(min(_numbers(m), default=place.frames[0].source.number), 0)
+    for map_image in map_images(inputs, maps):
+        place, beside = _place(map_image, subjects)
+        first = max(min(_numbers(map_image), default=place.frames[0].source.number), 0)
         number = next(n for n in range(first * _TIMES + 1, first * _TIMES + 10_000) if n not in used)
         used.add(number)
-        folder = out / m.label
+        folder = out / map_image.label
         if folder.exists() and any(folder.iterdir()) and not overwrite:
             raise InputError(
                 f"{folder}: expected an empty or new folder, got one with files. Give another -o, or --overwrite."
             )
-        names = [folder / f"IM_{k:04}.dcm" for k in range(1, len(place.slices) + 1)]
-        contents |= dict(zip(names, series_files(m, place, beside, number)))
-        written.append(DicomSeries(m.label, folder, len(names), number))
+        names = [folder / f"IM_{index:04}.dcm" for index in range(1, len(place.slices) + 1)]
+        contents |= dict(zip(names, series_files(map_image, place, beside, number)))
+        written.append(DicomSeries(map_image.label, folder, len(names), number))
     write_together(contents)
     return written
 
@@ -134,4 +134,4 @@ def _place(m: MapImage, subjects: Sequence[Sequence[Frame]]) -> tuple[Placed, di
         )
     volume, place = fitting[0]
     same = [v for v, _ in fitting if same_slices(v, volume)] if numbers else [volume]
-    return place, {k: [v.frames[k] for v in same] for k in range(len(place.frames))}
+    return place, {index: [v.frames[index] for v in same] for index in range(len(place.frames))}

@@ -48,14 +48,14 @@ def default_estimator(model: type[SignalModel], options: Mapping[str, Any] = Map
 
 def _is_smooth(model: type[SignalModel]) -> bool:
     """Return whether a model has a field that is estimated as a smooth one (Eq. 2)."""
-    return any(p.smooth for p in model.parameters)
+    return any(parameter.smooth for parameter in model.parameters)
 
 
 def _decays(model: type[SignalModel]) -> bool:
     """Return whether the signal decays towards the noise floor of magnitude images: a positive signal over a time."""
     from rimap.signals.base import axis_of
 
-    measured = any(p.amplitude for p in model.parameters)
+    measured = any(parameter.amplitude for parameter in model.parameters)
     return measured and axis_of(model).unit == "ms" and not model.changes_sign
 
 
@@ -107,7 +107,11 @@ def suited(request: Request, estimator: Estimator, why: str, model: SignalModel)
         and model.field.smooth
         and model.field.name not in {**request.given, **options.get("fixed", {})}
     )
-    unknown = [s for s in model.settings.values() if s.unknown_in_field and getattr(model, s.name) is None]
+    unknown = [
+        setting
+        for setting in model.settings.values()
+        if setting.unknown_in_field and getattr(model, setting.name) is None
+    ]
     rician = (request.noise or "").strip().lower() == "rician"
     if smooth and unknown and not rician and estimator.name != "nlls":
         return _other(request, "nlls", options), (
@@ -129,7 +133,7 @@ def without_network(request: Request, model: SignalModel, why: str) -> tuple[Est
 
 
 def _other(request: Request, name: str, options: Mapping[str, Any]) -> Estimator:
-    return build(name, {k: v for k, v in options.items() if k != "sd_draws"}, threads=request.threads)
+    return build(name, {key: value for key, value in options.items() if key != "sd_draws"}, threads=request.threads)
 
 
 def estimator_of(request: Request, files: SeriesFiles) -> Estimator:
@@ -186,7 +190,7 @@ def _titles(model: type[SignalModel]) -> set[str]:
 
 
 def _maps(model: type[SignalModel]) -> set[str]:
-    times = [p for p in model.parameters if p.role == "time"][:1]
+    times = [parameter for parameter in model.parameters if parameter.role == "time"][:1]
     return {p.name.lower() for p in times} | {(p.suffix or "").lower() for p in times}
 
 

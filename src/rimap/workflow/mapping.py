@@ -236,7 +236,7 @@ def slabs_for(request: Request, estimator: Estimator, opened: OpenSeries) -> int
     from rimap.workflow.slabs import voxelwise
 
     limit = request.memory or int(0.8 * memory.available())
-    voxels, N = math.prod(opened.shape), sum(opened.keep) * (2 if any(f.wide for f in opened.files) else 1)
+    voxels, N = math.prod(opened.shape), sum(opened.keep) * (2 if any(file.wide for file in opened.files) else 1)
     need = memory.needed_by(estimator, opened.shape, N)
     if need <= limit:
         return None

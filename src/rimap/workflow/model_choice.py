@@ -167,7 +167,7 @@ def _reading_for(how: Reading, model: type[SignalModel], models: Collection[type
     """Return the reading options for one of the possible models, without options that only another one has."""
 
     def without(named: Mapping[str, Any] | None, names_of: Callable[[type[SignalModel]], list[str]]) -> dict[str, Any]:
-        others = {name for m in models for name in names_of(m)} - set(names_of(model))
+        others = {name for model in models for name in names_of(model)} - set(names_of(model))
         return {name: value for name, value in (named or {}).items() if name not in others}
 
     return replace(
@@ -205,10 +205,13 @@ def _of_models(
             continue
         given = {name for options in rival.candidates for name in options if name in settings}
         options = [{}] if given else rival.candidates
-        compared += [(replace(series[-1].model, **o), None if given or not o else i) for i, o in enumerate(options)]
+        compared += [
+            (replace(series[-1].model, **option), None if given or not option else i)
+            for i, option in enumerate(options)
+        ]
     if len(compared) == 1:
         return Decision(own.name, None, "", "")
-    return _weighed(may_have_floor, series, compared, {name: by for name, by in named.items() if by})
+    return _weighed(may_have_floor, series, compared, {name: value for name, value in named.items() if value})
 
 
 def _weighed(
@@ -310,7 +313,7 @@ def _sample(series: OpenSeries) -> tuple[Floats, tuple[NDArray[np.intp], ...]]:
     if count == n:
         images, mask = series.read_planes(0, n)
     else:
-        parts = [series.read_planes(k, k + 1) for k in planes]
+        parts = [series.read_planes(plane, plane + 1) for plane in planes]
         images = np.concatenate([part for part, _ in parts], axis=-1)
         mask = None if parts[0][1] is None else np.concatenate([m for _, m in parts if m is not None], axis=-1)
     first = images[int(np.argmin(series.model.times))]
@@ -333,7 +336,9 @@ def _positions(series: OpenSeries, voxels: tuple[NDArray[np.intp], ...]) -> Floa
 
 def _known(series: OpenSeries, voxels: tuple[NDArray[np.intp], ...]) -> dict[str, float | Floats]:
     """Return the known parameters of a model: numbers, or the values of a map in the given voxels."""
-    known: dict[str, float | Floats] = {p.name: p.start for p in series.model.parameters if p.given and p.start}
+    known: dict[str, float | Floats] = {
+        parameter.name: parameter.start for parameter in series.model.parameters if parameter.given and parameter.start
+    }
     for name, value in series.given.items():
         known[name] = float(value) if np.ndim(value) == 0 else np.asarray(value, dtype=float)[voxels]
     return known
@@ -360,7 +365,7 @@ def _from_record(found: Any, models: tuple[type[SignalModel], ...]) -> Decision 
     """Return the decision in a record, `None` if it has no valid one."""
     try:
         decision = Decision(**found)
-        model = next(m for m in models if m.name == decision.sequence)
+        model = next(model for model in models if model.name == decision.sequence)
         if decision.candidate is not None:
             model.candidates[decision.candidate]
     except (TypeError, StopIteration, IndexError):

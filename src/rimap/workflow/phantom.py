@@ -182,14 +182,14 @@ def _measure(
     notes = [*said, *notes]
     array, layout, references = _found(m, layouts, field, judging.temperature_C)
     rows = []
-    for s in array.spheres:
+    for sphere in array.spheres:
         inside = np.zeros((*values.shape, 1, 1)[:3], bool)
-        inside[s.inside] = not s.problem
+        inside[sphere.inside] = not sphere.problem
         figures = figures_of(values, status, inside.reshape(values.shape), counting)
-        verdict = judged(figures["median"], references.values.get(s.number), judging.tolerance_percent)
-        verdict["verdict"] = s.problem.split(":")[0] or verdict["verdict"]
-        where = dict(zip("ijk", (round(c, 2) for c in s.centre)))
-        rows.append({**whose(m), "array": layout.name, "label": s.number, **where, **figures, **verdict})
+        verdict = judged(figures["median"], references.values.get(sphere.number), judging.tolerance_percent)
+        verdict["verdict"] = sphere.problem.split(":")[0] or verdict["verdict"]
+        where = dict(zip("ijk", (round(c, 2) for c in sphere.centre)))
+        rows.append({**whose(m), "array": layout.name, "label": sphere.number, **where, **figures, **verdict})
     notes.append(note(f"Reference values: {references.source}."))
     notes += references.notes
     missing = [s for s in array.spheres if s.problem]
@@ -246,7 +246,7 @@ def _search(m: MapImage, references: References) -> Array:
     known = [e if np.isfinite(e) and e > 0 else 1.0 for e in (*edges, 1.0, 1.0)[:3]]
     axes = [plane.axes[2] for plane in planes_of(affine, volume.shape)]
     if 1 not in volume.shape:
-        axes += [k for k in range(3) if k not in axes]
+        axes += [index for index in range(3) if index not in axes]
     return find_array(volume, known, references.values, axes)
 
 
@@ -278,10 +278,12 @@ def drift_of(measured: Sequence[Measured]) -> list[Row]:
     rows: list[Row] = []
     for members in in_groups(measured):
         layout, name = members[0].layout.name, members[0].map.name
-        days = [m.date.toordinal() for m in members if m.date is not None]
+        days = [member.date.toordinal() for member in members if member.date is not None]
         dated = len(days) == len(members) and len(set(days)) > 1
         for n in range(1, 15):
-            medians = np.array([next(r["median"] for r in m.rows if r["label"] == n) for m in members], dtype=float)
+            medians = np.array(
+                [next(row["median"] for row in member.rows if row["label"] == n) for member in members], dtype=float
+            )
             good = np.isfinite(medians)
             mean = float(medians[good].mean()) if good.any() else float("nan")
             spread = float(medians[good].std(ddof=1)) if good.sum() > 1 else float("nan")
@@ -301,7 +303,7 @@ def drift_of(measured: Sequence[Measured]) -> list[Row]:
                     "spread_percent": 100 * spread / mean,
                     "change_percent": 100 * float(ends[1] - ends[0]) / mean,
                     "trend_percent_per_year": trend,
-                    **{f"median_{k}": float(v) for k, v in enumerate(medians, start=1)},
+                    **{f"median_{k}": float(median) for k, median in enumerate(medians, start=1)},
                 }
             )
     every = list(dict.fromkeys(c for row in rows for c in row))
@@ -347,7 +349,7 @@ def drift_columns(n_maps: int, names: Sequence[str]) -> dict[str, dict[str, str]
         "change_percent": {"Description": "Last minus first median, relative to the mean", "Units": "%"},
         "trend_percent_per_year": {"Description": "Slope over the dates, relative to the mean", "Units": "%/year"},
     }
-    about |= {f"median_{k}": {"Description": f"Median in {names[k - 1]}"} for k in range(1, n_maps + 1)}
+    about |= {f"median_{index}": {"Description": f"Median in {names[index - 1]}"} for index in range(1, n_maps + 1)}
     return about
 
 
@@ -423,7 +425,7 @@ def lines(run: PhantomRun) -> Iterator[str]:
                 for c, w in (("spread_percent", 9), ("change_percent", 9), ("trend_percent_per_year", 10))
             )
             yield f"  {r['array']:<11}{r['map']:<5}{r['label']:>6}{r['maps']:>6}{number(r['mean'], 4):>10}{shown}"
-    verdicts = [r["verdict"] for r in run.rows]
+    verdicts = [row["verdict"] for row in run.rows]
     yield f"{verdicts.count('pass')} of {count_of(len(verdicts), 'sphere')} within {run.tolerance_percent:g} % of the reference."
     yield from told([f"{label} was left out. {reason}" for label, reason in run.refused])
     yield from told(run.notes)

@@ -66,7 +66,7 @@ def present_from_options(
         values[axis.name] = times_ms
     if axis.name not in values:
         return None
-    known = {f.name for f in fields(kind) if f.init}
+    known = {field.name for field in fields(kind) if field.init}
     values = {name: value for name, value in values.items() if name in known}
     for s in settings_of(kind).values():
         if s.required and s.name not in values:
@@ -96,7 +96,7 @@ def settings_of_goal(
         found = {name: value for name, value in known.items() if not _follows(present, name)} | found
         found |= {
             name: getattr(present, name)
-            for name in (f.name for f in fields(kind))
+            for name in (field.name for field in fields(kind))
             if name not in found and name != "box"
         }
     declared = settings_of(kind)
@@ -116,7 +116,11 @@ def _follows(present: SignalModel, name: str) -> bool:
     """Return whether a setting follows from the others, as the echo spacing follows from the echo times."""
     if settings_of(present)[name].required or getattr(present, name) is None:
         return False
-    values = {f.name: getattr(present, f.name) for f in fields(present) if f.init and f.name not in (name, "box")}
+    values = {
+        field.name: getattr(present, field.name)
+        for field in fields(present)
+        if field.init and field.name not in (name, "box")
+    }
     try:
         return bool(getattr(type(present)(**values), name) == getattr(present, name))
     except InputError:

@@ -50,7 +50,7 @@ def read(
     InputError
         If there is not exactly one series, its files do not fit together, or an option does not exist.
     """
-    known = [f.name for f in fields(Reading)]
+    known = [field.name for field in fields(Reading)]
     for name in options:
         if name not in known:
             near = get_close_matches(name, known, 1) or known

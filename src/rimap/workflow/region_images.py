@@ -73,7 +73,7 @@ def images_of_regions(of: MapImage, where: Sequence[Path]) -> list[Path]:
         except NoImage:
             pass
     else:
-        beside = [p for s in SUFFIXES for p in of.path.parent.glob(f"*_{s}.nii*")]
+        beside = [path for s in SUFFIXES for path in of.path.parent.glob(f"*_{s}.nii*")]
         own = [p for p in beside if p.name.startswith(of.stem)]
         if len(own or beside) == 1:
             return own or beside
@@ -124,17 +124,17 @@ def read_regions(image: Path, of: MapImage, threshold: float | None = None) -> t
     _refuse_other_numbers(image, volumes)
     numbers = sorted(names) if len(names) == len(volumes) else list(range(1, len(volumes) + 1))
     regions = [
-        Region(n, names.get(n) or (_name_of(image) if len(volumes) == 1 else ""), v, least)
-        for n, v in zip(numbers, volumes)
+        Region(number, names.get(number) or (_name_of(image) if len(volumes) == 1 else ""), volume, least)
+        for number, volume in zip(numbers, volumes)
     ]
-    if not any(r.inside.any() for r in regions):
+    if not any(region.inside.any() for region in regions):
         raise InputError(f"{image}: no voxel has a probability of {least:g} or more. Choose a lower --threshold.")
     return regions, [note(f"{image.name} contains probabilities: a region has the voxels with {least:g} or more.")]
 
 
 def _refuse_other_numbers(image: Path, volumes: Sequence[NDArray[Any]]) -> None:
-    low = min(float(np.nan_to_num(v).min()) for v in volumes)
-    high = max(float(np.nan_to_num(v).max()) for v in volumes)
+    low = min(float(np.nan_to_num(volume).min()) for volume in volumes)
+    high = max(float(np.nan_to_num(volume).max()) for volume in volumes)
     if low < 0 or high > 1:
         raise InputError(
             f"{image}: expected whole numbers in one volume, or probabilities between 0 and 1, got {low:g} to {high:g}."

@@ -102,7 +102,7 @@ class Request:
         for name in ("times_ms", "tr_ms"):
             values[name] = None if (numbers := getattr(self, name)) is None else _numbers(numbers)
         known: Mapping[str, Any] = self.given
-        values["given"] = {name: Path(v) if isinstance(v, str) else v for name, v in known.items()}
+        values["given"] = {name: Path(value) if isinstance(value, str) else value for name, value in known.items()}
         sigma: Any = self.sigma
         if isinstance(sigma, str):
             values["sigma"] = Path(sigma)

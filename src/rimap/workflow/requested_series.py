@@ -53,6 +53,6 @@ def _noise(request: Request, files: SeriesFiles) -> Noise | None:
     from rimap.io.nifti import open_nifti
     from rimap.io.voxel_grid import affine_of, placed_first
 
-    first = placed_first([open_nifti(f) for f in files.images])
+    first = placed_first([open_nifti(image) for image in files.images])
     sigma = read_map(request.sigma, first.shape, affine_of(first), "map of sigma")
     return kind(np.where(sigma == 0, np.nan, sigma))  # 0: not measured

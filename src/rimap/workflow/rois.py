@@ -137,7 +137,11 @@ class Judging:
 
 def _distance(references: References, medians: Mapping[int, float]) -> float:
     """Return the median difference of log values; infinite if no label has both a reference and a median."""
-    off = [abs(np.log(x / references.values[n])) for n, x in medians.items() if n in references.values and x > 0]
+    off = [
+        abs(np.log(median / references.values[n]))
+        for n, median in medians.items()
+        if n in references.values and median > 0
+    ]
     return float(np.median(off)) if off else float("inf")
 
 
@@ -224,9 +228,9 @@ def _of_map(
     for n, image in enumerate(images):
         regions, said = read_regions(image, m, threshold)
         more: list[Row] = []
-        for r in regions:
-            figures = figures_of(values, status, r.inside, counting)
-            more.append({**whose(m), "regions": image.name, "label": r.label, "name": r.name, **figures})
+        for region in regions:
+            figures = figures_of(values, status, region.inside, counting)
+            more.append({**whose(m), "regions": image.name, "label": region.label, "name": region.name, **figures})
         references = judging.of(m, {row["label"]: row["median"] for row in more}, where[n][0] if where else "")
         if references is not None:
             said = [*said, note(f"Reference values: {references.source}."), *references.notes]
@@ -389,7 +393,7 @@ def lines(table: RegionTable) -> Iterator[str]:
     from rimap.map_display import shown_name
     from rimap.report.number_formats import number
 
-    width = max([6, *(len(_region(r)) for r in table.rows)])
+    width = max([6, *(len(_region(row)) for row in table.rows)])
     width = min(width, 40)
     before = None
     for row in table.rows[:_MOST_ROWS]:

@@ -45,12 +45,12 @@ def check_names(request: Request, models: Collection[type[SignalModel]]) -> None
     InputError
         The message suggests the nearest valid name.
     """
-    titles = " and ".join(sorted(m.title.lower() for m in models))
+    titles = " and ".join(sorted(model.title.lower() for model in models))
     for option, what, names, valid in (
-        ("--set", "a setting", request.settings, _all(setting_names(m) for m in models)),
-        ("--given", "a parameter that can be known", request.given, _all(known_names(m) for m in models)),
-        ("--fixed", "a parameter", request.fixed, _all(_nonlinear(m) for m in models)),
-        ("--bounds", "a parameter", request.bounds, _all(_nonlinear(m) for m in models)),
+        ("--set", "a setting", request.settings, _all(setting_names(model) for model in models)),
+        ("--given", "a parameter that can be known", request.given, _all(known_names(model) for model in models)),
+        ("--fixed", "a parameter", request.fixed, _all(_nonlinear(model) for model in models)),
+        ("--bounds", "a parameter", request.bounds, _all(_nonlinear(model) for model in models)),
     ):
         for name in names:
             if name not in valid:
@@ -113,16 +113,16 @@ def setting_names(model: type[SignalModel]) -> list[str]:
 
 
 def _nonlinear(model: type[SignalModel]) -> list[str]:
-    return [p.name for p in model.parameters if not p.amplitude]
+    return [parameter.name for parameter in model.parameters if not parameter.amplitude]
 
 
 def _estimated(model: type[SignalModel]) -> list[str]:
-    return [p.name for p in model.parameters if not p.amplitude and not p.given]
+    return [parameter.name for parameter in model.parameters if not parameter.amplitude and not parameter.given]
 
 
 def known_names(model: type[SignalModel]) -> list[str]:
     """Return the names of parameters that can be known beforehand: all but amplitudes and the relaxation time itself."""
-    time = next(p.name for p in model.parameters if p.role == "time")
+    time = next(parameter.name for parameter in model.parameters if parameter.role == "time")
     return [name for name in _nonlinear(model) if name != time]
 
 

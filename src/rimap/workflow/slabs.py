@@ -45,7 +45,7 @@ def voxelwise(estimator: Estimator, model: SignalModel, noise: Noise | None) -> 
         return estimator
     if isinstance(estimator, MLE) and isinstance(noise or Gaussian(), Gaussian):
         known = estimator.fixed or {}
-        smooth = any(p.smooth and p.name not in known for p in model.parameters)
+        smooth = any(parameter.smooth and parameter.name not in known for parameter in model.parameters)
         if not smooth or estimator.lambda_B == 0:
             return NLLS(threads=estimator.threads, fixed=estimator.fixed or {}, bounds=estimator.bounds or {})
     return None
@@ -111,11 +111,11 @@ class Slabwise:
         parts = [self.maps.read((k, k + 1)) for k in chosen]
         maps = replace(
             self.maps.head,
-            kappa=np.concatenate([p.kappa for p in parts], -1),
-            sd_kappa=np.concatenate([p.sd_kappa for p in parts if p.sd_kappa is not None], -1),
-            residual=np.concatenate([p.residual for p in parts if p.residual is not None], -1),
-            status=np.concatenate([p.status for p in parts], -1),
-            covariance=_joined([p.covariance for p in parts]),
+            kappa=np.concatenate([part.kappa for part in parts], -1),
+            sd_kappa=np.concatenate([part.sd_kappa for part in parts if part.sd_kappa is not None], -1),
+            residual=np.concatenate([part.residual for part in parts if part.residual is not None], -1),
+            status=np.concatenate([part.status for part in parts], -1),
+            covariance=_joined([part.covariance for part in parts]),
             noise=series.noise,
             affine=affine,
         )
@@ -203,7 +203,7 @@ def estimate(
     if not (finite and signal):
         _one_voxel(model, 0.0 if finite else np.nan)  # raises the error with the reason
     noise, source, found = _noise(done)
-    fit = Fit(sum(p.name not in {*opened.given, *_defaults(model)} for p in model.parameters))
+    fit = Fit(sum(parameter.name not in {*opened.given, *_defaults(model)} for parameter in model.parameters))
     usual = None
     if standing is not None:
         places = sample_of_planes(opened.shape)
@@ -244,8 +244,8 @@ def _correlation(done: Slabwise, estimated: int) -> NoiseCorrelation | None:
         return None
     window = window_of(good)
     inside, planes = (slice(None), *window[:-1]), range(done.status.shape[-1])[window[-1]]
-    images = np.stack([done.opened.read_planes(k, k + 1)[0][..., 0][inside] for k in planes], -1)
-    kappa = np.stack([done.maps.read((k, k + 1)).kappa[..., 0][inside] for k in planes], -1)
+    images = np.stack([done.opened.read_planes(plane, plane + 1)[0][..., 0][inside] for plane in planes], -1)
+    kappa = np.stack([done.maps.read((plane, plane + 1)).kappa[..., 0][inside] for plane in planes], -1)
     return correlation_in(images, kappa, good[window], done.opened.model, estimated)
 
 
@@ -253,7 +253,7 @@ def _described(opened: OpenSeries, slabs: Sequence[Planes]) -> tuple[OpenSeries,
     """Return the series with its mask, and the voxels that statistics describe, as `WeightedSeries.described` for a whole volume."""
     if opened.mask is not None and not opened.finds_mask:
         masks = [opened.read_planes(a, b)[1] for a, b in slabs]
-        return opened, Region.of_mask(np.concatenate([m for m in masks if m is not None], -1))
+        return opened, Region.of_mask(np.concatenate([mask for mask in masks if mask is not None], -1))
     without = replace(opened, mask=None)
 
     def pieces() -> Iterator[tuple[NDArray[Any], NDArray[np.float64]]]:
@@ -272,7 +272,7 @@ def _read_some(opened: OpenSeries, planes: Any) -> WeightedSeries | None:
     """Return the series of some planes, `None` if they have no voxels to map."""
     if isinstance(planes, slice):
         planes = np.arange(opened.shape[-1])
-    read = [opened.read_planes(int(k), int(k) + 1) for k in planes]
+    read = [opened.read_planes(int(plane), int(plane) + 1) for plane in planes]
     images = np.concatenate([i for i, _ in read], -1)
     masks = [m for _, m in read if m is not None]
     mask = np.concatenate(masks, -1) if masks else None
@@ -293,12 +293,12 @@ def _maps_of_some(done: Slabwise, planes: Any) -> ParameterMaps:
     """Return the maps of some planes."""
     if isinstance(planes, slice):
         planes = np.arange(done.status.shape[-1])
-    parts = [done.maps.read((int(k), int(k) + 1)) for k in planes]
-    residual = [p.residual for p in parts if p.residual is not None]
+    parts = [done.maps.read((int(plane), int(plane) + 1)) for plane in planes]
+    residual = [part.residual for part in parts if part.residual is not None]
     return replace(
         done.maps.head,
-        kappa=np.concatenate([p.kappa for p in parts], -1),
-        status=np.concatenate([p.status for p in parts], -1),
+        kappa=np.concatenate([part.kappa for part in parts], -1),
+        status=np.concatenate([part.status for part in parts], -1),
         residual=np.concatenate(residual, -1) if residual else None,
         sd_kappa=None,
         covariance=None,
@@ -307,12 +307,16 @@ def _maps_of_some(done: Slabwise, planes: Any) -> ParameterMaps:
 
 def _defaults(model: SignalModel) -> dict[str, Any]:
     """Return the default values of the known parameters of a model."""
-    return {p.name: p.start for p in model.parameters if p.given and p.start is not None}
+    return {
+        parameter.name: parameter.start
+        for parameter in model.parameters
+        if parameter.given and parameter.start is not None
+    }
 
 
 def _joined(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
     """Return the arrays concatenated along the last axis; `None` if one is missing."""
-    there = [p for p in parts if p is not None]
+    there = [part for part in parts if part is not None]
     return np.concatenate(there, -1) if len(there) == len(parts) else None
 
 
@@ -352,8 +356,8 @@ def _thinned(wanted: Callable[[NDArray[np.uint8]], NDArray[np.bool_]], status: N
     flat = status.reshape(-1)
 
     def blocks() -> Iterator[tuple[int, NDArray[np.bool_]]]:
-        for i in range(0, flat.size, _BLOCK):
-            yield i, wanted(flat[i : i + _BLOCK])
+        for index in range(0, flat.size, _BLOCK):
+            yield index, wanted(flat[index : index + _BLOCK])
 
     total = sum(int(w.sum()) for _, w in blocks())
     step, before, found = stride(total, sigma.SAMPLE), 0, [np.empty(0, np.intp)]
@@ -407,7 +411,7 @@ def _at(where: tuple[NDArray[np.intp], ...], here: NDArray[np.bool_], a: int) ->
 
 def _given_at(opened: OpenSeries, where: Any) -> dict[str, Any]:
     """Return the given parameters of some voxels."""
-    return {name: v if np.ndim(v) == 0 else np.asarray(v)[where] for name, v in opened.given.items()}
+    return {name: value if np.ndim(value) == 0 else np.asarray(value)[where] for name, value in opened.given.items()}
 
 
 def _noise_at(noise: Any, where: Any) -> Any:

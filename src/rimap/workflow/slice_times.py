@@ -77,7 +77,7 @@ def _part(series: WeightedSeries, index: Any, delay: float) -> WeightedSeries:
         model=replace(series.model, **later),
         mask=None if series.mask is None else series.mask[index],
         noise=noise,
-        given={name: v[index] if np.ndim(v) else v for name, v in series.given.items()},
+        given={name: value[index] if np.ndim(value) else value for name, value in series.given.items()},
     )
 
 
@@ -92,7 +92,7 @@ def _joined(
 
     def whole(name: str, fill: float, dtype: Any = None) -> Any:
         arrays = [getattr(maps, name) for _, maps in parts]
-        if any(a is None for a in arrays):
+        if any(array is None for array in arrays):
             return None
         front = arrays[0].shape[: arrays[0].ndim - len(series.shape)]
         out = np.full((*front, *series.shape), fill, dtype or arrays[0].dtype)

@@ -38,7 +38,7 @@ def kept(run: Run) -> list[str]:
 
 def warnings(results: Sequence[Result]) -> list[str]:
     """Return each warning once, with the number of series it applies to, the most important first."""
-    return _told("warning:", [w for r in results for w in r.warnings], len(results))
+    return _told("warning:", [warning for result in results for warning in result.warnings], len(results))
 
 
 def notes(results: Sequence[Result]) -> list[str]:
@@ -49,9 +49,9 @@ def notes(results: Sequence[Result]) -> list[str]:
 def notes_in_short(results: Sequence[Result]) -> list[str]:
     """Return the notes of all series. For several series, decisions are without their figures, which differ."""
     found = []
-    for r in results:
-        decided = r.decision
-        for text in r.notes:
+    for result in results:
+        decided = result.decision
+        for text in result.notes:
             few = decided is None or text != decided.text or len(results) == 1
             found.append(text if few or decided is None else note(f"{decided.short}."))
     return found
@@ -59,7 +59,7 @@ def notes_in_short(results: Sequence[Result]) -> list[str]:
 
 def about_inputs(run: Run) -> list[str]:
     """Return a line about each group of images that belong to no series, unless a note of a series covers them."""
-    told = {w for r in run.results for w in (*r.warnings, *r.notes)}
+    told = {w for result in run.results for w in (*result.warnings, *result.notes)}
     return [wrapped("note:", text) for text in run.notes if text not in told]
 
 
@@ -93,7 +93,7 @@ def _one(r: Result, seconds: float) -> Iterator[str]:
     from rimap.report.number_formats import number
 
     yield f"{r.label}: {r.title.lower()}, {r.n_images} images of {' × '.join(map(str, r.shape))}"
-    for name in (r.main, *(n for n in reversed(list(r.statistics)) if n != r.main)):
+    for name in (r.main, *(statistic for statistic in reversed(list(r.statistics)) if statistic != r.main)):
         s, unit = r.statistics[name], f" {r.units[name]}" if r.units[name] else ""
         if name in r.known and s.q25 == s.q75:
             yield f"  {r.titles[name]:<10} {number(s.median)}{unit}, known and not estimated"
@@ -103,11 +103,11 @@ def _one(r: Result, seconds: float) -> Iterator[str]:
     yield wrapped("  voxels", voxels(r))
     yield wrapped("  noise", r.noise)
     yield wrapped("  estimator", f"{r.estimator} ({r.choice})")
-    rate = sum(n for s, n in r.count.items() if s.name != "OUTSIDE_MASK") / max(r.seconds, 1e-9)
+    rate = sum(value for s, value in r.count.items() if s.name != "OUTSIDE_MASK") / max(r.seconds, 1e-9)
     compiling = f", compiling {r.compiling:.1f} s (once for this installation)" if r.compiling > 0.1 else ""
     yield f"  {'time':<10} {seconds:.1f} s; mapping {r.seconds:.1f} s, {rate:,.0f} voxels/s{compiling}"
     yield f"  {'maps':<10} {r.maps[0].parent}{_separator(r.maps[0].parent)}"
-    names = [m.name for m in r.maps if m.name.endswith((".nii", ".nii.gz"))]
+    names = [map_.name for map_ in r.maps if map_.name.endswith((".nii", ".nii.gz"))]
     for line in textwrap.wrap("  ".join(names), 96, break_long_words=False, break_on_hyphens=False):
         yield f"  {'':<10}   {line}"
     yield f"  {'report':<10} {r.report}"
@@ -117,7 +117,7 @@ def _one(r: Result, seconds: float) -> Iterator[str]:
 
 
 def _several(results: Sequence[Result], out: Path, seconds: float) -> Iterator[str]:
-    width = max(len(r.label) for r in results)
+    width = max(len(result.label) for result in results)
     shown = results if len(results) <= _MOST_ROWS else results[: _MOST_ROWS - 1]
     for r in shown:
         yield f"{r.label:<{width}}  {in_a_line(r)}"
@@ -125,8 +125,8 @@ def _several(results: Sequence[Result], out: Path, seconds: float) -> Iterator[s
             yield from _table(r.rois, r.titles, r.units)
     if len(shown) < len(results):
         yield f"… and {len(results) - len(shown)} more"
-    yield f"Medians (quartiles) and shares are {', '.join(dict.fromkeys(r.where for r in results))}."
-    for estimator, choice in dict.fromkeys((r.estimator, r.choice) for r in results):
+    yield f"Medians (quartiles) and shares are {', '.join(dict.fromkeys(result.where for result in results))}."
+    for estimator, choice in dict.fromkeys((result.estimator, result.choice) for result in results):
         yield wrapped("estimator", f"{estimator} ({choice})")
     yield f"{len(results)} series in {seconds:.1f} s. Maps and a report (.html) each: {out}{_separator(out)}"
 
@@ -135,9 +135,11 @@ def voxels(r: Result) -> str:
     """Return the number of voxels of each quality flag in words."""
     inside = sum(n for s, n in r.count.items() if s.name != "OUTSIDE_MASK")
     parts = []
-    for s, n in r.count.items():
+    for s, value in r.count.items():
         name = s.name.lower().replace("_", " ")
-        parts.append(f"{n:,} {name}" + ("" if s.name == "OUTSIDE_MASK" else f" ({100 * n / max(inside, 1):.1f} %)"))
+        parts.append(
+            f"{value:,} {name}" + ("" if s.name == "OUTSIDE_MASK" else f" ({100 * value / max(inside, 1):.1f} %)")
+        )
     return ", ".join(parts)
 
 

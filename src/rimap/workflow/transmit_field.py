@@ -130,8 +130,8 @@ def _needs(request: Request, files: SeriesFiles, scan: B1Files) -> bool:
     from rimap.io.b1 import SUFFIX
 
     same = all(files.entities.get(entity) == scan.entities.get(entity) for entity in ("sub", "ses"))
-    parameters = [p for model in possible_models(request, files) for p in model.parameters]
-    return same and any(p.suffix == SUFFIX and p.name not in request.given for p in parameters)
+    parameters = [parameter for model in possible_models(request, files) for parameter in model.parameters]
+    return same and any(parameter.suffix == SUFFIX and parameter.name not in request.given for parameter in parameters)
 
 
 def _only_scans(inputs: Sequence[Path]) -> bool:

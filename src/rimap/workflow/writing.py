@@ -184,17 +184,17 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         network_start=report.start_of(network) if (network := str(getattr(estimator, "network", ""))) else "",
         choice=making.choice,
         inputs=[
-            *(list(files.origin) or [_shown(f, request, files.dataset) for f in files.sources]),
+            *(list(files.origin) or [_shown(source, request, files.dataset) for source in files.sources]),
             *(_shown(f, request, files.dataset) for f in mapped.given.values() if isinstance(f, Path)),
         ],
-        outputs=[_shown(f, request, files.dataset) for f in new.images],
+        outputs=[_shown(image, request, files.dataset) for image in new.images],
         command=written_command(request, hide_inputs=bool(files.origin)),
         seconds=mapped.seconds,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         warnings=(*told, *part),
         rois=rois,
         described=mapped.described,
-        edges=edges_of(placed_first([open_nifti(f) for f in files.images])),
+        edges=edges_of(placed_first([open_nifti(image) for image in files.images])),
     )
     contents = {**new.contents, page: as_bytes(report.page(series, replace(maps, warnings=()), run))}
     if rois:

@@ -102,4 +102,4 @@ def _distinct(images: NDArray[Any], thing: Where, n: int, value: Any) -> NDArray
     """Return how many distinct values each image has where image n has a value, summed over the planes."""
     pile = thing & (images[n] == value)
     planes = [(..., k) for k in np.flatnonzero(pile.any((0, 1)))] if pile.ndim > 2 else [(...,)]
-    return np.array([sum(len(np.unique(image[k][pile[k]])) for k in planes) for image in images], np.int64)
+    return np.array([sum(len(np.unique(image[plane][pile[plane]])) for plane in planes) for image in images], np.int64)

@@ -29,11 +29,15 @@ SURELY = 2.0
 
 def field_warnings(series: WeightedSeries, maps: ParameterMaps, census: Census) -> tuple[str, ...]:
     """Return warnings on each estimated field that is beyond its physical range, over the object or in a region, or unusual."""
-    fields = [p for p in maps.model.parameters if p.role == "field" and p.physical and p.name not in series.held]
+    fields = [
+        parameter
+        for parameter in maps.model.parameters
+        if parameter.role == "field" and parameter.physical and parameter.name not in series.held
+    ]
     if not fields:
         return ()
     bright, seen = (_object(maps, census, share) for share in (BRIGHT, _SEEN))
-    return tuple(text for p in fields for text in (*_of(p, maps, bright), *_unusual(p, maps, seen)))
+    return tuple(text for field in fields for text in (*_of(field, maps, bright), *_unusual(field, maps, seen)))
 
 
 def _object(maps: ParameterMaps, census: Census, share: float) -> NDArray[np.intp]:

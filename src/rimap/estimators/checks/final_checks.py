@@ -214,8 +214,8 @@ def _without(maps: ParameterMaps, where: NDArray[np.bool_], kept: tuple[str, ...
         return maps
     status, kappa, at = maps.status.copy(), maps.kappa.copy(), np.flatnonzero(where)
     status[where] = Status.NO_SIGNAL
-    for q, p in enumerate(maps.model.parameters):
-        if p.name not in kept:
+    for q, parameter in enumerate(maps.model.parameters):
+        if parameter.name not in kept:
             kappa[q].reshape(-1)[at] = np.nan
     changed: dict[str, Any] = {}
     for name in ("sd_kappa", "residual", "covariance"):
@@ -261,13 +261,13 @@ def _far_from_mean(
     noise = maps.noise
     assert noise is not None
     kappa = maps.kappa.reshape(len(maps.kappa), -1)
-    for i in range(0, len(at), _CHUNK):
-        some = at[i : i + _CHUNK]
-        here = sigma if np.ndim(sigma) == 0 else sigma[i : i + _CHUNK]
+    for index in range(0, len(at), _CHUNK):
+        some = at[index : index + _CHUNK]
+        here = sigma if np.ndim(sigma) == 0 else sigma[index : index + _CHUNK]
         S = np.stack([image[np.unravel_index(some, maps.status.shape)] for image in series.images]).astype(float)
         mean = type(noise)(sigma=here).mean(series.model.signal(kappa[:, some].astype(float)))
         squares = ((S - mean) ** 2).sum(0)
-        found[i : i + _CHUNK] = (
+        found[index : index + _CHUNK] = (
             chance_of_residual(np.maximum(squares - fit.farther * here**2, 0), here, free) < IMPROBABLE
         )
     return found

@@ -60,7 +60,7 @@ class Census:
             kernels.count(rows, int(ends[0]), int(ends[1]), mean_square, peak, zeros, found)
             parts.append(found)
 
-        chunks = (np.array([i, min(i + _CHUNK, M)]) for i in range(0, M, _CHUNK))
+        chunks = (np.array([index, min(index + _CHUNK, M)]) for index in range(0, M, _CHUNK))
         share(work, chunks, min(threads or cores(), -(-M // _CHUNK)), None)
         of_image = np.stack(parts)
         largest = of_image[:, :, kernels.LARGEST].max(0)

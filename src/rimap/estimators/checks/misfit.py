@@ -113,7 +113,11 @@ def _look(series: WeightedSeries, maps: ParameterMaps, at: NDArray[np.intp]) -> 
             sigma = maps.noise.sigma if np.ndim(maps.noise.sigma) == 0 else np.asarray(maps.noise.sigma)[where]
             f = type(maps.noise)(sigma=sigma).mean(f)
     smooth = maps.estimator != "nlls"
-    free = [q for q, p in enumerate(series.model.parameters) if p.name not in series.held and not (p.smooth and smooth)]
+    free = [
+        q
+        for q, parameter in enumerate(series.model.parameters)
+        if parameter.name not in series.held and not (parameter.smooth and smooth)
+    ]
     return Bright(S, f, kappa, free)
 
 
@@ -147,7 +151,7 @@ def misfit(S: NDArray[np.float64], residual: NDArray[np.float64], T: NDArray[np.
     if not power > 0:
         return Misfit(np.zeros(len(S)), 0.0)
     groups = np.array_split(e, max(1, min(GROUPS, e.shape[1] // 25)), axis=1)
-    mean = np.stack([g.mean(1) for g in groups])
+    mean = np.stack([group.mean(1) for group in groups])
     return Misfit(np.sqrt((mean**2).mean(0)), float(np.mean(mean**2)) / power)
 
 

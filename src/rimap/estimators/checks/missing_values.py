@@ -153,7 +153,9 @@ class Whole:
         return cls(
             level,
             Clipping.of(lambda: ((images, of_part > level) for images, of_part in parts())),
-            tuple(_zeros_of(i, thing, rms) if some else (0.0, 0.0, False) for i, some in zip(sample.images, zeros)),
+            tuple(
+                _zeros_of(image, thing, rms) if some else (0.0, 0.0, False) for image, some in zip(sample.images, zeros)
+            ),
             _lowest_magnitudes(sample, thing, rms, negative),
         )
 
@@ -211,14 +213,14 @@ def screened(series: WeightedSeries, whole: Whole | None = None, *, threads: int
     }
     counts = [np.array([np.count_nonzero(w) for w in places], np.int64) for places in bad.values()]
     found = Missing(counts[0], counts[1], counts[2], int(thing.sum()))
-    if not any(c.any() for c in counts):
+    if not any(count.any() for count in counts):
         return Screened(series, found, census)
     if whole.clipping.much:  # values are kept, with a quality flag and the warning that they are wrong
         found = replace(found, doubtful=np.logical_or.reduce(bad.pop("clipped")))
     cleaned = images.copy()
     for places in bad.values():
-        for image, w in zip(cleaned, places):
-            image[w] = np.nan
+        for image, place in zip(cleaned, places):
+            image[place] = np.nan
     if not np.isfinite(cleaned).all(0).any():  # nothing would be left: the checks of the fit say what is wrong
         return Screened(series, found, census)
     return Screened(replace(series, images=cleaned), found, Census.of(cleaned, threads))
@@ -313,7 +315,7 @@ def _lowest_magnitudes(series: WeightedSeries, thing: Where, rms: Power, some: W
         return never
     size = _NEGATIVE * quantile(rms[thing], 0.5)
     # Where noise alone makes values negative (it was added after the modulus), they must also be far below most of those.
-    low = [quantile(i[thing], _FEW) if negative else 0.0 for i, negative in zip(series.images, some)]
+    low = [quantile(image[thing], _FEW) if negative else 0.0 for image, negative in zip(series.images, some)]
     limits = tuple(-max(size, -_FAR_BELOW * q) for q in low)
     wrapped = np.zeros(thing.shape, bool)
     for n in np.flatnonzero(some):

@@ -27,10 +27,10 @@ def mix(shapes: Array, fractions: Array, magnitude: bool, out: Array) -> None:
     row = 0
     for i in range(K):
         for j in range(i + 1, K):
-            for w in fractions:
+            for fraction in fractions:
                 mixed, power = out[row], 0.0
                 for n in range(N):
-                    x = w * shapes[i, n] + (1 - w) * shapes[j, n]
+                    x = fraction * shapes[i, n] + (1 - fraction) * shapes[j, n]
                     mixed[n] = abs(x) if magnitude else x
                 for n in range(N):
                     power += mixed[n] * mixed[n]

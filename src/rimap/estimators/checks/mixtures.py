@@ -36,12 +36,12 @@ def unexplained(series: WeightedSeries, maps: ParameterMaps, at: NDArray[np.intp
     if shapes is None:
         return np.ones(len(at))
     left = np.ones(len(at))
-    for i in range(0, len(at), _CHUNK):
-        where = np.unravel_index(at[i : i + _CHUNK], series.shape)
+    for index in range(0, len(at), _CHUNK):
+        where = np.unravel_index(at[index : index + _CHUNK], series.shape)
         S = np.stack([image[where] for image in series.images], axis=1).astype(float)
         power = np.maximum((S**2).sum(1), 1e-300)
         best = np.maximum((shapes @ S.T).max(0), 0) ** 2
-        left[i : i + _CHUNK] = np.clip(1 - best / power, 0, 1)
+        left[index : index + _CHUNK] = np.clip(1 - best / power, 0, 1)
     return left
 
 
@@ -65,10 +65,12 @@ def _mixtures(model: SignalModel, series: WeightedSeries, maps: ParameterMaps) -
             continue
         values = kappa[model.index(p.name)]
         levels = sorted({quantile(values, q) for q in (_FIELD if p is model.field else (0.5,))})
-        settings = [{**s, p.name: float(v)} for s in settings for v in levels]
+        settings = [{**setting, p.name: float(level)} for setting in settings for level in levels]
     fractions = np.linspace(0, 1, _FRACTIONS + 2)[:-1]
     found = np.empty((len(settings), _TIMES * (_TIMES - 1) // 2 * len(fractions), model.n_images))
     for mixed, known in zip(found, settings):
-        g = np.asarray(model.shape(**{model.time.name: times, **{k: np.full_like(times, v) for k, v in known.items()}}))
+        g = np.asarray(
+            model.shape(**{model.time.name: times, **{key: np.full_like(times, value) for key, value in known.items()}})
+        )
         mix(np.ascontiguousarray(g.T, float), fractions, bool(model.magnitude), mixed)
     return found.reshape(-1, model.n_images)

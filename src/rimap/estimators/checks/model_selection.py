@@ -134,7 +134,7 @@ def _fit(model: SignalModel, times: Floats, S: Floats, weight: Floats, known: Kn
     maps = {name: np.asarray(value, dtype=float) for name, value in known.items() if np.ndim(value) == 1}
     own = maps.pop(field.name, None) if field is not None else None  # the known field of each voxel
     F = np.linspace(*field.bounds, FIELDS) if field is not None and (free or own is not None) else np.zeros(1)
-    rounded = [np.round(np.log(np.where(m > 0, m, np.nan)) / STEP) for m in maps.values()]
+    rounded = [np.round(np.log(np.where(map_ > 0, map_, np.nan)) / STEP) for map_ in maps.values()]
     rss, signal = np.full((len(F), V), np.nan), np.zeros_like(S)
     keys = np.stack(rounded, axis=1) if rounded else np.zeros((V, 0))
     whole = np.isfinite(keys).all(1) if own is None else np.isfinite(keys).all(1) & np.isfinite(own)

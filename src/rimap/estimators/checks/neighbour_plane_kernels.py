@@ -23,9 +23,14 @@ def along_row(column: Array, step: int, half: int, to: Array) -> None:
     """Write the sum of each value and its neighbours in a row, `half` on either side."""
     C = column.shape[0]
     to[:] = column
-    for k in range(1, half + 1):
-        if k * step < C:
-            ahead, behind, first, last = column[k * step :], column[: C - k * step], to[: C - k * step], to[k * step :]
+    for index in range(1, half + 1):
+        if index * step < C:
+            ahead, behind, first, last = (
+                column[index * step :],
+                column[: C - index * step],
+                to[: C - index * step],
+                to[index * step :],
+            )
             for c in range(ahead.shape[0]):
                 first[c] += ahead[c]
             for c in range(ahead.shape[0]):
@@ -37,11 +42,11 @@ def largest_along_row(column: Array, step: int, half: int, to: Array) -> None:
     """Write the largest of each value and its neighbours in a row, `half` on either side."""
     C = column.shape[0]
     to[:] = column
-    for k in range(1, half + 1):
-        for c in range(k * step, C):
-            to[c] = max(to[c], column[c - k * step])
-        for c in range(C - k * step):
-            to[c] = max(to[c], column[c + k * step])
+    for index in range(1, half + 1):
+        for c in range(index * step, C):
+            to[c] = max(to[c], column[c - index * step])
+        for c in range(C - index * step):
+            to[c] = max(to[c], column[c + index * step])
 
 
 @njit(error_model="numpy")
@@ -52,8 +57,8 @@ def over_squares(x: Array, step: int, half: int, largest: bool, out: Array) -> N
     for p in range(P):
         for r in range(R):
             column[:] = 0
-            for k in range(max(r - half, 0), min(r + half + 1, R)):
-                row = x[p, k]
+            for index in range(max(r - half, 0), min(r + half + 1, R)):
+                row = x[p, index]
                 if largest:
                     for c in range(C):
                         column[c] = max(column[c], row[c])

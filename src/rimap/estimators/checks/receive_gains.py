@@ -92,7 +92,7 @@ def _of_repeats(model: SignalModel, S: Floats) -> Floats | None:
     conditions = model.conditions
     gains = np.ones(len(S))
     for one in set(conditions):
-        same = [n for n, c in enumerate(conditions) if c == one]
+        same = [n for n, condition in enumerate(conditions) if condition == one]
         if len(same) < 2:
             continue
         mean = S[same].mean(0)

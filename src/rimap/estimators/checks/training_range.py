@@ -78,7 +78,9 @@ def compare(
     seen, model, name = Seen.of(about, series.model), series.model, about["name"]
     reasons = _reasons(about, seen, series, ready)
     outside = np.zeros(series.shape, bool)
-    warnings = [unreliable(f"Network {name!r} was trained for {r}: do not rely on its maps here.") for r in reasons]
+    warnings = [
+        unreliable(f"Network {name!r} was trained for {reason}: do not rely on its maps here.") for reason in reasons
+    ]
     if others := about.get(UNSEEN):
         warnings.append(
             note(
@@ -87,19 +89,19 @@ def compare(
             )
         )
     has_value = np.isfinite(maps.kappa).all(0)
-    for p in model.parameters:
-        if p.name not in seen.parameters or p.name in series.held:
+    for parameter in model.parameters:
+        if parameter.name not in seen.parameters or parameter.name in series.held:
             continue
-        low, high = seen.parameters[p.name]
-        values = maps.kappa[model.index(p.name)]
+        low, high = seen.parameters[parameter.name]
+        values = maps.kappa[model.index(parameter.name)]
         beyond = ~((low / _SLACK <= values) & (values <= high * _SLACK))
         outside |= beyond
-        if p.role == FIELD and has_value.any():
+        if parameter.role == FIELD and has_value.any():
             share = float(beyond[has_value].mean())
             if share > MANY:
                 warnings.append(
                     unreliable(
-                        f"{p.name} is outside {low:g} to {high:g}, for which network {name!r} was trained, in "
+                        f"{parameter.name} is outside {low:g} to {high:g}, for which network {name!r} was trained, in "
                         f"{100 * share:.0f} % of the voxels: do not rely on its maps there."
                     )
                 )
@@ -145,18 +147,18 @@ def _of_model(about: Mapping[str, Any], seen: Seen, model: SignalModel) -> list[
         reasons.append(
             f"images at {own} {unit_symbol(axis.unit)}, and this series has others; a ResNet does not know the {axis.title}s"
         )
-    for s in model.settings.values():
-        value = getattr(model, s.name)
-        if s.name == axis.name or value is None:
+    for setting in model.settings.values():
+        value = getattr(model, setting.name)
+        if setting.name == axis.name or value is None:
             continue
-        if s.name not in seen.settings:
-            reasons.append(f"series without a {s.title} ({s.symbol}) in the model, and this one has it")
+        if setting.name not in seen.settings:
+            reasons.append(f"series without a {setting.title} ({setting.symbol}) in the model, and this one has it")
             continue
-        ends, values = seen.settings[s.name], np.atleast_1d(np.asarray(value, dtype=float))
+        ends, values = seen.settings[setting.name], np.atleast_1d(np.asarray(value, dtype=float))
         if ends is not None and not (ends[0] / _SLACK <= values.min() and values.max() <= ends[1] * _SLACK):
             reasons.append(
-                f"a {s.title} of {ends[0]:g} to {with_unit(ends[1], s.unit)}, and this series has {values.min():g} to "
-                f"{with_unit(values.max(), s.unit)}"
+                f"a {setting.title} of {ends[0]:g} to {with_unit(ends[1], setting.unit)}, and this series has {values.min():g} to "
+                f"{with_unit(values.max(), setting.unit)}"
             )
     if model.is_signed and not trained["signed"]:
         reasons.append("magnitude images, and these are signed")

@@ -190,7 +190,11 @@ def _maximise(options: MLE, screen: Screened, progress: Progress | None) -> Para
     found: tuple[str, ...] = ()
     if unknown is not None and options.lambda_B is None and lambda_B:
         found = (_how_smooth(unknown, lambda_B),)
-    alone = [p for p in model.parameters if p.name not in held and not (p is unknown and lambda_B != 0)]
+    alone = [
+        parameter
+        for parameter in model.parameters
+        if parameter.name not in held and not (parameter is unknown and lambda_B != 0)
+    ]
     kept = (*held, *(() if unknown is None else (unknown.name,)))
     return judged(screen, maps, Fit(len(alone), without_value=kept), found)
 

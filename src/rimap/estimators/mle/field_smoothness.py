@@ -20,7 +20,7 @@ def spread_of(field: Parameter) -> float:
     """Return the standard deviation of a field within an image: that of its prior."""
     if field.prior is not None:
         return abs(sum(field.prior.mean) / 2) * max(field.prior.spread)
-    return 0.1 * (abs(field.start) if field.start else max(abs(b) for b in field.bounds))
+    return 0.1 * (abs(field.start) if field.start else max(abs(bound) for bound in field.bounds))
 
 
 def weight_of(field: Parameter, lambda_B: float) -> float:
@@ -43,6 +43,6 @@ def of_least_cost(costs: Mapping[float, float], best: float) -> float:
     at = steps.index(best) if best in costs else 0
     if not 0 < at < len(steps) - 1:
         return best
-    above, here, below = (costs[x] for x in steps[at - 1 : at + 2])
+    above, here, below = (costs[step] for step in steps[at - 1 : at + 2])
     shift = 0.5 * (below - above) / (above - 2 * here + below)
     return float(f"{best * (steps[at - 1] / steps[at]) ** min(shift, 0.0):.3g}")

@@ -184,7 +184,10 @@ def _smooth(
     box = Box.around(chosen.reshape(series.shape), series.voxel_size)
     box = replace(box, data=box.data[parts.order])
     weight = weight_of(field, DEFAULT_LAMBDA_B if lambda_B is None else lambda_B)
-    likely, free = None, series.model.n_images - sum(p.name not in series.held for p in series.model.parameters)
+    likely, free = (
+        None,
+        series.model.n_images - sum(parameter.name not in series.held for parameter in series.model.parameters),
+    )
     if data.linear_in_field or math.isinf(weight):
         best = data.best_constant(field.bounds, sample=True, preferred=field.start)
         start = np.full(box.shape, best.F[0])
@@ -243,7 +246,9 @@ def _maps(series: WeightedSeries, data: Voxels, parts: Partitions, field: Parame
         value = np.asarray(series.held[name], float)
         return np.full(len(fit.F), float(value)) if value.ndim == 0 else value.reshape(-1)[parts.voxels]
 
-    return np.stack([found[p.name] if p.name in found else known(p.name) for p in model.parameters])
+    return np.stack(
+        [found[parameter.name] if parameter.name in found else known(parameter.name) for parameter in model.parameters]
+    )
 
 
 def _one_field(path: _Path, shape: tuple[int, ...], fit: Fit) -> Solution:

@@ -136,7 +136,7 @@ def _most_likely(unary: Array, levels: Array, step: float) -> NDArray[np.intp]:
     """
     pairwise = 0.5 * ((levels[:, None] - levels[None]) / step) ** 2
     axes = [a for a in range(unary.ndim - 1) if unary.shape[a] > 1]
-    into = {(a, side): np.zeros_like(unary) for a in axes for side in (0, 1)}  # from the neighbour below or above
+    into = {(axis, side): np.zeros_like(unary) for axis in axes for side in (0, 1)}  # from the neighbour below or above
     belief = unary
     for _ in range(3 * max(unary.shape[:-1])):
         new = {}

@@ -53,9 +53,9 @@ class Answer:
         parameters = series.model.parameters
         Q, M = len(parameters), status.size
         kappa = np.full((Q, M), np.nan)
-        for q, p in enumerate(parameters):
-            if p.name in series.held:
-                known = np.broadcast_to(series.held[p.name], series.shape).reshape(-1)
+        for q, parameter in enumerate(parameters):
+            if parameter.name in series.held:
+                known = np.broadcast_to(series.held[parameter.name], series.shape).reshape(-1)
                 kappa[q] = np.where(status == Status.OUTSIDE_MASK, np.nan, known)
         covariance = np.full((Q * (Q + 1) // 2, M), np.nan) if series.model.derived else None
         return cls(kappa, np.full((Q, M), np.nan), np.full(M, np.nan), status, covariance)
@@ -109,7 +109,7 @@ def write(
     if field is not None:
         errors[f] = ratio
         second |= {(f, f): variance, (a, f): columns[:, A_ALONG_F] * variance, (t, f): columns[:, U_ALONG_F] * variance}
-    undetermined = at_bound | ~np.isfinite(np.broadcast_to(sum(second[q, q] for q in errors), len(voxels)))
+    undetermined = at_bound | ~np.isfinite(np.broadcast_to(sum(second[error, error] for error in errors), len(voxels)))
     for q, error in errors.items():
         with np.errstate(invalid="ignore"):
             sd = np.sqrt(second[q, q]) * error

@@ -68,7 +68,7 @@ class Partitions:
             )
         numbers = {name: float(value) for name, value in series.held.items() if np.ndim(value) == 0}
         field = model.field
-        maps = {n: v for n, v in series.held.items() if np.ndim(v) and (field is None or n != field.name)}
+        maps = {n: value for n, value in series.held.items() if np.ndim(value) and (field is None or n != field.name)}
         if not maps:
             return cls(voxels, np.arange(len(voxels)), [(ShapeTable.of(model, numbers), len(voxels))])
         middles, places = zip(*(levels(np.asarray(value).reshape(-1)[voxels]) for value in maps.values()))

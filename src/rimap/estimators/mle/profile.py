@@ -65,11 +65,11 @@ class Shape(NamedTuple):
     @classmethod
     def of(cls, table: ShapeTable) -> Shape:
         """Return the table of a model with one amplitude."""
-        values = [p[:, :, VALUE, 0] for p in table.powers]
+        values = [power[:, :, VALUE, 0] for power in table.powers]
         gram = np.zeros((*values[0].shape[:2], 2 * len(values) - 1))
-        for p, a in enumerate(values):
+        for p, value in enumerate(values):
             for q, b in enumerate(values):
-                gram[..., p + q] += (a * b).sum(-1)
+                gram[..., p + q] += (value * b).sum(-1)
         return cls(
             powers=table.powers,
             coarse=tuple(np.ascontiguousarray(v[:, :, None, None], np.float32) for v in values),
@@ -235,17 +235,17 @@ def search_rival(S, F, shape, u, rival):  # type: ignore[no-untyped-def]
         place = place_of(shape, F[v])
         best = second = before = last = -1.0
         other = 0
-        for k in range(0, G + stride, stride):
+        for index in range(0, G + stride, stride):
             gain = -1.0
-            if k < G:
-                gain = -2 * _gain(overlap(S[v], shape, place, shape.low_u + k * shape.step_u))
+            if index < G:
+                gain = -2 * _gain(overlap(S[v], shape, place, shape.low_u + index * shape.step_u))
             if last > before and last >= gain:  # a peak at the node before this one
                 best = max(best, last)
                 if (
                     last > second
-                    and abs(shape.low_u + (k - stride) * shape.step_u - u[v]) > 1.5 * stride * shape.step_u
+                    and abs(shape.low_u + (index - stride) * shape.step_u - u[v]) > 1.5 * stride * shape.step_u
                 ):
-                    second, other = last, k - stride
+                    second, other = last, index - stride
             before, last = last, gain
         rival[v] = np.nan
         if second > 0 and best - second < RIVAL_GAP + RIVAL_SHARE * best:

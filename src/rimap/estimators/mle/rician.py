@@ -70,8 +70,8 @@ def _bessel(z):  # type: ignore[no-untyped-def]
 def bessel(z):  # type: ignore[no-untyped-def]
     """Return I₁/I₀ and log i0e at z (n,) ≥ 0: for tests."""
     out = np.empty((2, z.shape[0]))
-    for i in range(z.shape[0]):
-        out[0, i], out[1, i] = _bessel(z[i])
+    for index in range(z.shape[0]):
+        out[0, index], out[1, index] = _bessel(z[index])
     return out
 
 

@@ -52,7 +52,7 @@ def maximise(series: WeightedSeries, noise: Noise, status: NDArray[np.uint8], le
     """
     model, held = series.model, {**series.held, **least_squares.fixed}
     Q, M = len(model.parameters), status.size
-    free = [q for q, p in enumerate(model.parameters) if p.name not in held]
+    free = [q for q, parameter in enumerate(model.parameters) if parameter.name not in held]
     images = series.images.reshape(model.n_images, M)
     sigma = np.broadcast_to(np.asarray(noise.sigma, float), series.shape).reshape(M)
     out = Found(np.full((Q, M), np.nan), np.full((Q * (Q + 1) // 2, M), np.nan), np.full(M, np.nan), status.copy())
@@ -80,7 +80,7 @@ def maximise(series: WeightedSeries, noise: Noise, status: NDArray[np.uint8], le
         out.status[at[~at_bound & ~converged]] = Status.NOT_CONVERGED
 
     with ThreadPoolExecutor(least_squares.threads or cores()) as pool:
-        list(pool.map(of_some, (voxels[i : i + CHUNK] for i in range(0, len(voxels), CHUNK))))
+        list(pool.map(of_some, (voxels[index : index + CHUNK] for index in range(0, len(voxels), CHUNK))))
     return out
 
 

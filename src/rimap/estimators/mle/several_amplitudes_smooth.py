@@ -57,7 +57,9 @@ class SeveralVoxels(Voxels):
     ) -> SeveralVoxels:
         """Take the voxels (V, flat indices) of a series, whose images are divided by `unit` (V)."""
         images = (series.images.reshape(len(series.images), -1)[:, voxels] / unit).astype(np.float32)
-        known = {name: np.reshape(v, -1)[voxels] if np.ndim(v) else v for name, v in series.held.items()}
+        known = {
+            name: np.reshape(value, -1)[voxels] if np.ndim(value) else value for name, value in series.held.items()
+        }
         one = type(noise)(sigma=np.ones(len(voxels)))
         some = WeightedSeries(images=images, model=series.model, noise=one, given=known)
         rician = not isinstance(noise, Gaussian)
@@ -86,14 +88,14 @@ class SeveralVoxels(Voxels):
         )
 
     def _at(self, keep: Any) -> WeightedSeries:
-        given = {name: v[keep] if np.ndim(v) else v for name, v in self.series.given.items()}
+        given = {name: value[keep] if np.ndim(value) else value for name, value in self.series.given.items()}
         images = np.ascontiguousarray(self.series.images[:, keep])
         noise = type(self.series.noise)(sigma=np.ones(images.shape[1]))  # type: ignore[misc]
         return replace(self.series, images=images, given=given, noise=noise, mask=None)
 
     def fit(self, F: Array, near: Fit | None = None, search: bool = False, *, thorough: bool = False) -> Fit:
         """Return the best amplitudes and T for F (V): from those `near`, or from least squares, or the better of both."""
-        parts = [slice(i, i + CHUNK) for i in range(0, len(self), CHUNK)]
+        parts = [slice(index, index + CHUNK) for index in range(0, len(self), CHUNK)]
         found = list(self.pool.map(lambda p: self._fit(F, near, search or thorough, p), parts))
         fit = Fit(*(np.concatenate(x) for x in zip(*found)))
         return fit if self.weight is None else fit.weighed(self.weight)
@@ -120,7 +122,7 @@ class SeveralVoxels(Voxels):
         here = replace(here, given={**here.given, self.field: F[p]})
         model, noise, known = self.model, here.noise, here.held
         assert noise is not None
-        free = [q for q, x in enumerate(model.parameters) if x.name not in known]
+        free = [q for q, parameter in enumerate(model.parameters) if parameter.name not in known]
         problem = Problem(model, noise, np.asarray(here.images, float), free)
         starts = []
         if near is not None:
@@ -141,13 +143,13 @@ class SeveralVoxels(Voxels):
     def along_field(self, noise: Noise, kappa: Array) -> tuple[Array, Array]:
         """Return dκ/dF (Q, V) with the others at their best, and the information on F that is left (V)."""
         at, parameters = self.model.index(self.field), self.model.parameters
-        others = [q for q, x in enumerate(parameters) if x.name not in self.series.held and q != at]
+        others = [q for q, parameter in enumerate(parameters) if parameter.name not in self.series.held and q != at]
         info = np.moveaxis(np.asarray(fisher_information(self.model, noise, kappa), float), -1, 0)
         inner, mixed = info[:, others][:, :, others], info[:, others, at].copy()
-        for i, q in enumerate(others):  # what is at a bound does not follow
-            low, high = parameters[q].bounds
-            fixed = (kappa[q] <= low) | (kappa[q] >= high)
-            inner[fixed, i, :] = inner[fixed, :, i] = mixed[fixed, i] = 0.0
+        for index, other in enumerate(others):  # what is at a bound does not follow
+            low, high = parameters[other].bounds
+            fixed = (kappa[other] <= low) | (kappa[other] >= high)
+            inner[fixed, index, :] = inner[fixed, :, index] = mixed[fixed, index] = 0.0
         diagonal = np.einsum("vii->vi", inner)
         unit = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
         scaled = inner / (unit[:, :, None] * unit[:, None, :]) + 1e-10 * np.eye(len(others))
@@ -158,20 +160,20 @@ class SeveralVoxels(Voxels):
 
     def kappa(self, fit: Fit) -> Array:
         """Return κ (Q, V) of a fit, amplitudes in units of σ."""
-        parts = [slice(i, i + CHUNK) for i in range(0, len(self), CHUNK)]
+        parts = [slice(index, index + CHUNK) for index in range(0, len(self), CHUNK)]
         return np.concatenate([k for k, _ in self.pool.map(lambda p: self.best(fit.F, fit, False, p), parts)], axis=1)
 
 
 def _with_amplitudes(series: WeightedSeries, T: Array) -> Array:
     """Return κ (Q, V) with the least-squares amplitudes for T and what is known, within their bounds."""
     model = series.model
-    values = {name: np.broadcast_to(v, T.shape) for name, v in series.held.items()} | {model.time.name: T}
+    values = {name: np.broadcast_to(value, T.shape) for name, value in series.held.items()} | {model.time.name: T}
     g = np.moveaxis(np.asarray(model.columns(values), float), -1, 0)  # (V, N, K)
     gram = np.swapaxes(g, 1, 2) @ g
     gram += 1e-9 * np.einsum("vii->v", gram)[:, None, None] * np.eye(gram.shape[-1])
     found = np.linalg.solve(gram, np.einsum("vnk,nv->vk", g, series.images)[:, :, None])[:, :, 0].T
-    values |= {a.name: np.clip(x, *a.bounds) for a, x in zip(model.amplitudes, found)}
-    return np.stack([values[p.name] for p in model.parameters])
+    values |= {amplitude.name: np.clip(x, *amplitude.bounds) for amplitude, x in zip(model.amplitudes, found)}
+    return np.stack([values[parameter.name] for parameter in model.parameters])
 
 
 def maximise_smooth(
@@ -187,16 +189,16 @@ def maximise_smooth(
         solution = solve(series, data, Partitions(voxels, np.arange(len(voxels)), []), unknown, lambda_B, progress)
         kappa = data.kappa(solution.fit)
         along, _ = data.along_field(type(noise)(sigma=1.0), kappa)
-    for a in model.amplitudes:
-        kappa[model.index(a.name)] *= sigma
-        along[model.index(a.name)] *= sigma
+    for amplitude in model.amplitudes:
+        kappa[model.index(amplitude.name)] *= sigma
+        along[model.index(amplitude.name)] *= sigma
     own = cramer_rao_covariance(model, type(noise)(sigma=sigma), kappa, held={*series.held, unknown.name})
     own[at], own[:, at] = 0.0, 0.0
     out = Found(np.full((Q, M), np.nan), np.full((Q * (Q + 1) // 2, M), np.nan), np.full(M, np.nan), status.copy())
     out.kappa[:, voxels] = kappa
     covariance = packed(own + along[:, None] * along[None] * np.broadcast_to(solution.variance, len(voxels)))
     at_bound = Problem(
-        model, noise, kappa, [q for q, p in enumerate(model.parameters) if p.name not in series.held]
+        model, noise, kappa, [q for q, parameter in enumerate(model.parameters) if parameter.name not in series.held]
     ).at_bound(kappa)
     covariance[:, at_bound] = np.nan
     out.covariance[:, voxels] = covariance

@@ -66,11 +66,11 @@ class Fit:
 
     def where(self, mine: NDArray[np.bool_], other: Fit) -> Fit:
         """Return the fit that is this one where `mine`, else `other`."""
-        return Fit(*(np.where(mine, getattr(self, f.name), getattr(other, f.name)) for f in fields(self)))
+        return Fit(*(np.where(mine, getattr(self, field.name), getattr(other, field.name)) for field in fields(self)))
 
     def of(self, keep: NDArray[np.intp]) -> Fit:
         """Return that of some voxels."""
-        return Fit(*(getattr(self, f.name)[keep] for f in fields(self)))
+        return Fit(*(getattr(self, field.name)[keep] for field in fields(self)))
 
     def weighed(self, weight: Array) -> Fit:
         """Return the fit with the likelihood of each voxel times its weight (V)."""
@@ -216,7 +216,11 @@ class Voxels:
     def _share(self, work: Callable[[Shape, slice], None]) -> None:
         """Do the work on chunks of voxels that share a table."""
         starts = (0, *self.stops[:-1])
-        parts = [(s, p) for s, a, b in zip(self.shapes, starts, self.stops) for p in _slices(a, b)]
+        parts = [
+            (shape, slice_)
+            for shape, start, stop in zip(self.shapes, starts, self.stops)
+            for slice_ in _slices(start, stop)
+        ]
         list(self.pool.map(work, [s for s, _ in parts], [p for _, p in parts]))
 
     def best_constant(
@@ -298,4 +302,4 @@ class Voxels:
 
 
 def _slices(start: int, stop: int) -> list[slice]:
-    return [slice(i, min(i + CHUNK, stop)) for i in range(start, stop, CHUNK)]
+    return [slice(index, min(index + CHUNK, stop)) for index in range(start, stop, CHUNK)]

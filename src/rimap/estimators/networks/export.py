@@ -40,7 +40,7 @@ class _Graph:
         names = (
             [out or f"{kind.lower()}{self._n}"]
             if n_out == 1
-            else [f"{kind.lower()}{self._n}_{i}" for i in range(n_out)]
+            else [f"{kind.lower()}{self._n}_{index}" for index in range(n_out)]
         )
         self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
         return names[0] if n_out == 1 else names
@@ -60,7 +60,9 @@ class _Graph:
 
     def model(self, inputs: Mapping[str, int], outputs: Mapping[str, int], metadata: Mapping[str, Any]) -> Any:
         def values(of: Mapping[str, int]) -> list[Any]:
-            return [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["b", c, "h", "w"]) for n, c in of.items()]
+            return [
+                helper.make_tensor_value_info(n, TensorProto.FLOAT, ["b", value, "h", "w"]) for n, value in of.items()
+            ]
 
         graph = helper.make_graph(self.nodes, "rimap", values(inputs), values(outputs), self.weights)
         model = helper.make_model(
@@ -130,12 +132,12 @@ def resnet_to_onnx(network: ResNet, metadata: Mapping[str, Any]) -> Any:
         return g.conv(name, x, _array(conv.weight) * scale[:, None, None, None], shift)
 
     y = g.op("Relu", folded("first", "S", network.first, network.norm))
-    for i, block in enumerate(network.blocks):
+    for index, block in enumerate(network.blocks):
         b: Any = block
-        v = folded(f"{i}.2", g.op("Relu", folded(f"{i}.1", y, b.conv1, b.norm1)), b.conv2, b.norm2)
+        v = folded(f"{index}.2", g.op("Relu", folded(f"{index}.1", y, b.conv1, b.norm1)), b.conv2, b.norm2)
         skip = y
         if b.skip is not None:
-            skip = g.conv(f"{i}.skip", y, _array(b.skip.weight), np.zeros(b.skip.out_channels, np.float32))
+            skip = g.conv(f"{index}.skip", y, _array(b.skip.weight), np.zeros(b.skip.out_channels, np.float32))
         y = g.op("Relu", g.op("Add", v, skip))
     g.conv("output", y, _array(network.output.weight), _array(network.output.bias), "kappa")
     return g.model({"S": network.first.in_channels}, {"kappa": network.output.out_channels}, metadata)

@@ -50,11 +50,11 @@ class ResNet(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(n_images, widths[0], 1, bias=False)
         self.norm = nn.BatchNorm2d(widths[0])
-        self.blocks = nn.ModuleList(ResidualBlock(a, b) for a, b in zip((widths[0], *widths), widths))
+        self.blocks = nn.ModuleList(ResidualBlock(a, width) for a, width in zip((widths[0], *widths), widths))
         self.output = nn.Conv2d(widths[-1], n_parameters, 1)
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d):
-                nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, S: Tensor) -> Tensor:
         """Return the maps of images in units of the image scale."""

@@ -38,11 +38,13 @@ def weights_of(source: str, network: nn.Module) -> dict[str, Tensor]:
             raise InputError(
                 f"{source} cannot be read ({str(error).splitlines()[0][:120]}). Give another checkpoint, or leave out init."
             ) from None
-        prefix = "average." if any(k.startswith("average.") for k in tensors) else "network."
-        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        prefix = "average." if any(tensor.startswith("average.") for tensor in tensors) else "network."
+        return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     if not isinstance(network, RIM):
         raise InputError("a ResNet goes on from a checkpoint (.safetensors), not from an exported file.")
-    return {f"cell.{k}": torch.from_numpy(np.ascontiguousarray(v)) for k, v in _cell(_values(source)).items()}
+    return {
+        f"cell.{key}": torch.from_numpy(np.ascontiguousarray(value)) for key, value in _cell(_values(source)).items()
+    }
 
 
 def written_anew(source: str) -> Any:
@@ -52,7 +54,7 @@ def written_anew(source: str) -> Any:
     cell = _cell(values)
     Q, features, channels = len(cell["output.bias"]), len(cell["conv1.bias"]), cell["conv1.weight"].shape[1]
     module = RNNCell(channels, Q, features)
-    module.load_state_dict({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in cell.items()})
+    module.load_state_dict({key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in cell.items()})
     return cell_to_onnx(module, about)
 
 

@@ -134,6 +134,6 @@ def data_term(
     if images.device.type != "cpu" or images.dtype != torch.float32:
         return lambda carried: data_sums(model, images, carried, rician_sigma, known)
     sigma = np.ones((1, 1, 1), np.float32) if rician_sigma is None else rician_sigma.numpy()
-    as_arrays = {name: v.numpy() if isinstance(v, Tensor) else v for name, v in known.items()}
+    as_arrays = {name: value.numpy() if isinstance(value, Tensor) else value for name, value in known.items()}
     term = DataTerm(model, images.numpy(), sigma, rician_sigma is not None, known=as_arrays)
     return lambda carried: Sums(*(torch.from_numpy(np.ascontiguousarray(x)) for x in term(carried.numpy())))

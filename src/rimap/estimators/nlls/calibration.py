@@ -69,7 +69,7 @@ def calibrated(
     if len(some) < _FEWEST:
         return sigma
     place = np.unravel_index(known[some], series.shape)
-    given = {name: v if np.ndim(v) == 0 else np.asarray(v)[place] for name, v in held.items()}
+    given = {name: value if np.ndim(value) == 0 else np.asarray(value)[place] for name, value in held.items()}
     left = np.square(np.asarray(maps.residual, float)[place])
     voxels = replace(series, images=values_at(series, known[some]), mask=None, noise=None, given={}, affine=None)
     kappa = maps.kappa.reshape(len(maps.kappa), -1)[:, known[some]]

@@ -49,7 +49,7 @@ def _tables(
     model: SignalModel, held: Mapping[str, Any], voxels: NDArray[np.intp]
 ) -> list[tuple[NDArray[np.intp], dict[str, float]]]:
     """Return the voxels of each table, and the numbers that are known there: a given map that is no field has levels."""
-    parts = [(voxels, {k: float(v) for k, v in held.items() if np.ndim(v) == 0})]
+    parts = [(voxels, {key: float(value) for key, value in held.items() if np.ndim(value) == 0})]
     for name, values in held.items():
         if np.ndim(values) == 0 or (model.field is not None and name == model.field.name):
             continue
@@ -76,15 +76,15 @@ def _from_table(
     from rimap.estimators.nlls.descent import scratch
     from rimap.estimators.nlls.variable_projection import Grid
 
-    names = [p.name for p in model.amplitudes]
-    table = ShapeTable.of(model, {k: v for k, v in known.items() if k not in names})
+    names = [amplitude.name for amplitude in model.amplitudes]
+    table = ShapeTable.of(model, {key: value for key, value in known.items() if key not in names})
     time, field = model.index(model.time.name), model.field
     F = kappa[model.index(field.name)] if table.has_field and field is not None else np.zeros(kappa.shape[1])
     moves = table.has_field and field is not None and field.name not in held
     is_open = [name not in held for name in names] + [False, False]
-    places = [model.index(p) for p in names if p not in held]
+    places = [model.index(name) for name in names if name not in held]
     places += [model.index(field.name)] if moves and field is not None else []
-    A = np.ascontiguousarray(kappa[[model.index(p) for p in names]]) if names else np.ones((1, kappa.shape[1]))
+    A = np.ascontiguousarray(kappa[[model.index(name) for name in names]]) if names else np.ones((1, kappa.shape[1]))
     order = np.array([*places, time])
     pair = (bool(is_open[0]), bool(is_open[1]))
     covariances(

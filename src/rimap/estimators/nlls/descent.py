@@ -121,8 +121,8 @@ def scratch(K: int, N: int) -> Scratch:
 @kernel
 def copy(source: Array, target: Array) -> None:
     """Copy as many values as both have."""
-    for i in range(min(source.shape[0], target.shape[0])):
-        target[i] = source[i]
+    for index in range(min(source.shape[0], target.shape[0])):
+        target[index] = source[index]
 
 
 @kernel
@@ -159,9 +159,9 @@ def newton_step(facts: Array, damping: float, box: Box, held: tuple[bool, bool])
 @kernel
 def _is_known(u: float, F: float, known: Known, box: Box) -> bool:
     """Tell whether (u, F) is the place of a known optimum."""
-    for i in range(known.found):
-        away_F = abs(F - known.places[i, 1]) / box.cell_F if box.moves_F else 0.0
-        if max(abs(u - known.places[i, 0]) / box.cell_u, away_F) < SAME_VALLEY:
+    for index in range(known.found):
+        away_F = abs(F - known.places[index, 1]) / box.cell_F if box.moves_F else 0.0
+        if max(abs(u - known.places[index, 0]) / box.cell_u, away_F) < SAME_VALLEY:
             return True
     return False
 

@@ -87,8 +87,10 @@ class NLLS(Estimator):
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads: expected 1 or more, got {self.threads}.")
-        object.__setattr__(self, "fixed", {str(k): _number(f"fixed {k}", v) for k, v in dict(self.fixed).items()})
-        bounds = {str(k): _pair(f"bounds of {k}", v) for k, v in dict(self.bounds).items()}
+        object.__setattr__(
+            self, "fixed", {str(key): _number(f"fixed {key}", value) for key, value in dict(self.fixed).items()}
+        )
+        bounds = {str(key): _pair(f"bounds of {key}", value) for key, value in dict(self.bounds).items()}
         object.__setattr__(self, "bounds", bounds)
 
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
@@ -121,7 +123,7 @@ class NLLS(Estimator):
         """Return what is known of the parameters: given with the series, taken as given by the model, or fixed here."""
         model = series.model
         for name, value in self.fixed.items():
-            possible = [p.name for p in model.parameters if p != model.time]
+            possible = [parameter.name for parameter in model.parameters if parameter != model.time]
             if name not in possible:
                 raise InputError(f"fixed: expected {' or '.join(possible)} for {model.title.lower()}, got {name!r}.")
             if name in series.given:
@@ -146,7 +148,7 @@ class NLLS(Estimator):
             estimator=self.name,
             settings=settings_of_options(self),
         )
-        estimated = sum(p.name not in held for p in series.model.parameters)
+        estimated = sum(parameter.name not in held for parameter in series.model.parameters)
         return judged(screen, maps, Fit(estimated), found)
 
 
@@ -198,7 +200,7 @@ def _fit(
     numbers = {name: float(value) for name, value in held.items() if np.ndim(value) == 0}
     given = {name: voxels.flatten(np.asarray(value)) for name, value in held.items() if np.ndim(value) > 0}
     fields = given.pop(model.field.name, None) if model.field is not None else None
-    free = [p for p in model.amplitudes if p.name not in held]
+    free = [amplitude for amplitude in model.amplitudes if amplitude.name not in held]
     free += [model.field] if model.field is not None and model.field.name not in held else []
     free.append(model.time)
     Q, everywhere = len(free), bool(mask.all())
@@ -210,7 +212,8 @@ def _fit(
         work, size = _search(model, numbers | known, fields, voxels.images, out)
         many = M if chosen is None else len(chosen)
         chunks = (
-            np.arange(i, min(i + size, M)) if chosen is None else chosen[i : i + size] for i in range(0, many, size)
+            np.arange(index, min(index + size, M)) if chosen is None else chosen[index : index + size]
+            for index in range(0, many, size)
         )
         share(work, chunks, min(threads or cores(), -(-many // size)), part_of_total(progress, done, total))
         done += many
@@ -280,11 +283,11 @@ def _in_order(model: SignalModel, free: list[Any], out: Out, held: Held, voxels:
         return out.kappa, out.sd
     kappa, sd = np.full((len(order), len(out.status)), np.nan), np.full((len(order), len(out.status)), np.nan)
     has_value = np.isfinite(out.kappa[place[model.time.name]])
-    for q, (p, i) in enumerate(zip(model.parameters, order)):
+    for q, (parameter, i) in enumerate(zip(model.parameters, order)):
         if i >= 0:
             kappa[q], sd[q] = out.kappa[i], out.sd[i]
             continue
-        value = np.asarray(held[p.name], dtype=float)
+        value = np.asarray(held[parameter.name], dtype=float)
         kappa[q] = np.where(has_value, voxels.flatten(value) if value.ndim else value, np.nan)
     return kappa, sd
 

@@ -60,10 +60,10 @@ def grid_search(model: SignalModel, held: Mapping[str, float], fields: Floats | 
     if len(amplitudes) > 2:
         names = ", ".join(p.name for p in amplitudes)
         raise InputError(f"{model.title}: expected at most two amplitudes for nlls, got {len(amplitudes)} ({names}).")
-    table = ShapeTable.of(model, {k: v for k, v in held.items() if k not in {p.name for p in amplitudes}})
+    table = ShapeTable.of(model, {key: value for key, value in held.items() if key not in {p.name for p in amplitudes}})
     box = np.ones((2, 2))  # without an amplitude the signal is the shape itself: an amplitude of 1
-    for k, p in enumerate(amplitudes):
-        box[k] = (held[p.name],) * 2 if p.name in held else p.bounds
+    for index, amplitude in enumerate(amplitudes):
+        box[index] = (held[amplitude.name],) * 2 if amplitude.name in held else amplitude.bounds
     free = [p.name not in held for p in amplitudes]
     moves = table.has_field and fields is None
     F_bounds = model.field.bounds if moves and model.field is not None else (0.0, 0.0)
@@ -82,7 +82,7 @@ def grid_search(model: SignalModel, held: Mapping[str, float], fields: Floats | 
             cell_F=float(F[-1] - F[0]) / (len(F) - 1) if moves else 1.0,
             moves_F=moves,
         ),
-        T_bounds=cast("tuple[float, float]", tuple(float(b) for b in model.time.bounds)),
+        T_bounds=cast("tuple[float, float]", tuple(float(bound) for bound in model.time.bounds)),
         usual_F=float(model.field.start or 0.0) if moves and model.field is not None else 0.0,
         n_free=float(max(len(images) - sum(free) - 1 - moves, 1)),
     )
@@ -247,4 +247,4 @@ def _line(table: ShapeTable) -> tuple[Any, ...]:
               + w.s0[:, None, None] * p[:, k, SLOPE] + w.s1[:, None, None] * p[:, k + 1, SLOPE])  # fmt: skip
         return np.ascontiguousarray(np.moveaxis(at, 1, -1)[..., None, :])
 
-    return tuple(along(p) for p in table.powers), _reach(table, u, _fields(table)).max(0), u
+    return tuple(along(power) for power in table.powers), _reach(table, u, _fields(table)).max(0), u

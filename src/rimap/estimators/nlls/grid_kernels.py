@@ -227,8 +227,8 @@ def explain_one(coarse: Coarse, lanes: Lanes) -> None:
         most[v] = -np.float32(np.inf)
     for g in range(0, coarse.atoms.shape[1], 4):
         product_of_four(coarse.atoms[0, g : g + 4], coarse.ranks[0, g // 4], lanes.compressed, P[g : g + 4])
-        for i in range(g, min(g + 4, coarse.u.shape[0])):
-            unit, p = coarse.factor[0, i], P[i]
+        for index in range(g, min(g + 4, coarse.u.shape[0])):
+            unit, p = coarse.factor[0, index], P[index]
             for v in range(LANES):
                 along = p[v]
                 a = min(max(along, low[v] * unit), high[v] * unit)
@@ -243,9 +243,9 @@ def explain_two(coarse: Coarse, scale: Array, amplitudes: Array, box: Array, P: 
         r11, r12, r22 = float(coarse.factor[0, g]), float(coarse.factor[1, g]), float(coarse.factor[2, g])
         for v in range(LANES):
             x, y = float(P[g, v]), float(R[g, v])
-            for k in range(2):
+            for index in range(2):
                 for side in range(2):
-                    box[k, side] = amplitudes[k, side] / scale[v] if scale[v] > 0 else 0.0
+                    box[index, side] = amplitudes[index, side] / scale[v] if scale[v] > 0 else 0.0
             a2 = y / r22 if r22 > 0 else 0.0
             a1 = (x - r12 * a2) / r11 if r11 > 0 else 0.0
             explained = x * x + y * y
@@ -309,8 +309,12 @@ def ridge_along_u(P: Array, coarse: Coarse, lanes: Lanes) -> None:
         top, place, gain = lanes.ridge[f], lanes.ridge_u[f], lanes.ridge_gain[f]
         for v in range(LANES):
             top[v] = -np.float32(np.inf)
-        for i in range(n_u):
-            before, here, after = P[f * n_u + max(i - 1, 0)], P[f * n_u + i], P[f * n_u + min(i + 1, n_u - 1)]
+        for index in range(n_u):
+            before, here, after = (
+                P[f * n_u + max(index - 1, 0)],
+                P[f * n_u + index],
+                P[f * n_u + min(index + 1, n_u - 1)],
+            )
             for v in range(LANES):
                 slope, bend = after[v] - before[v], before[v] + after[v] - here[v] - here[v]
                 is_top = (bend < 0) & (here[v] >= before[v]) & (here[v] >= after[v])
@@ -318,7 +322,7 @@ def ridge_along_u(P: Array, coarse: Coarse, lanes: Lanes) -> None:
                 more = np.float32(0.25) * slope * part
                 better = here[v] + more > top[v]
                 top[v] = here[v] + more if better else top[v]
-                place[v] = np.float32(i) + part if better else place[v]
+                place[v] = np.float32(index) + part if better else place[v]
                 gain[v] = more if better else gain[v]
 
 
@@ -393,26 +397,26 @@ def starts_on_grid(P: Array, R: Array, coarse: Coarse, lanes: Lanes) -> None:
     for f in range(n_F):
         above, here, below = max(f - 1, 0) * n_u, f * n_u, min(f + 1, n_F - 1) * n_u
         ridge = lanes.ridge_u[f]
-        for i in range(n_u):
-            left, right = max(i - 1, 0), min(i + 1, n_u - 1)
-            p, r = P[here + i], lanes.promise if one_amplitude else R[here + i]
+        for index in range(n_u):
+            left, right = max(index - 1, 0), min(index + 1, n_u - 1)
+            p, r = P[here + index], lanes.promise if one_amplitude else R[here + index]
             if one_amplitude:
                 # The more, the larger the part a² of the images along the node: what it explains if a is free, less if a is at
                 # its upper bound, and low² g·g if it is at its lower one.
-                unit, more = coarse.factor[0, here + i], RESERVE * coarse.reach[here + i]
+                unit, more = coarse.factor[0, here + index], RESERVE * coarse.reach[here + index]
                 for v in range(LANES):
                     least = lanes.low[v] * unit
                     r[v] = p[v] + more * max(p[v], least * least)
             worth = np.float32(0)
             for v in range(LANES):
-                beside = r[v] - need[v] if abs(ridge[v] - np.float32(i)) > np.float32(1) else -np.float32(1)
+                beside = r[v] - need[v] if abs(ridge[v] - np.float32(index)) > np.float32(1) else -np.float32(1)
                 worth += np.float32(1) if beside >= 0 else np.float32(0)
             if worth == 0:
                 continue
             for v in range(LANES):
-                beside = (r[v] >= need[v]) & (abs(ridge[v] - np.float32(i)) > np.float32(1))
+                beside = (r[v] >= need[v]) & (abs(ridge[v] - np.float32(index)) > np.float32(1))
                 peak[v] = np.uint8(1) if beside else np.uint8(0)
-            p0, p1, p2, p3 = P[here + left], P[here + right], P[above + i], P[below + i]
+            p0, p1, p2, p3 = P[here + left], P[here + right], P[above + index], P[below + index]
             p4, p5, p6, p7 = P[above + left], P[above + right], P[below + left], P[below + right]
             found = 0
             for v in range(LANES):
@@ -424,8 +428,8 @@ def starts_on_grid(P: Array, R: Array, coarse: Coarse, lanes: Lanes) -> None:
                 found += 1 if is_peak else 0
             for v in range(LANES if found else 0):
                 if peak[v]:
-                    u = _at(coarse.u, here + i, here + left, here + right, _between(p0[v], p[v], p1[v]))
-                    F = _at(coarse.F, here + i, above + i, below + i, _between(p2[v], p[v], p3[v]))
+                    u = _at(coarse.u, here + index, here + left, here + right, _between(p0[v], p[v], p1[v]))
+                    F = _at(coarse.F, here + index, above + index, below + index, _between(p2[v], p[v], p3[v]))
                     many[v] = _add(starts[v], many[v], (u, F, float(p[v]), float(r[v])))
 
 
@@ -555,10 +559,10 @@ def write(o: int, loaded: tuple[Array, float, float], converged: bool, grid: Gri
         return
     at_bound = u <= box.low_u or u >= box.high_u or (box.moves_F and (box.low_F >= F or box.high_F <= F))
     row = 0
-    for k in range(K):
-        if problem.open_amplitudes[k]:
-            rows.kappa[row, o] = facts[AMPLITUDE + k] * size
-            at_bound |= facts[FREE + k] == 0
+    for index in range(K):
+        if problem.open_amplitudes[index]:
+            rows.kappa[row, o] = facts[AMPLITUDE + index] * size
+            at_bound |= facts[FREE + index] == 0
             row += 1
     if box.moves_F:
         rows.kappa[row, o] = F
@@ -582,16 +586,16 @@ def write(o: int, loaded: tuple[Array, float, float], converged: bool, grid: Gri
 def skip(o: int, status: int, rows: Rows) -> None:
     """Write that voxel o has no estimate."""
     rows.status[o], rows.residual[o] = status, np.nan
-    for q in range(rows.kappa.shape[0]):
-        rows.kappa[q, o] = rows.sd[q, o] = np.nan
+    for index in range(rows.kappa.shape[0]):
+        rows.kappa[index, o] = rows.sd[index, o] = np.nan
 
 
 @kernel
 def bounds_for(problem: Problem, size: float, amplitudes: Array) -> None:
     """Write the bounds of the amplitudes (2, 2) in units of the images of this voxel."""
-    for k in range(2):
+    for index in range(2):
         for side in range(2):
-            amplitudes[k, side] = problem.amplitudes[k, side] / size
+            amplitudes[index, side] = problem.amplitudes[index, side] / size
 
 
 @kernel
@@ -646,8 +650,8 @@ def fit_on_grid(images: Array, voxels: Array, coarse: Coarse, grid: Grid, proble
 def fit_on_line(images: Array, voxels: Array, fields: Array, line: Line, grid: Grid, problem: Problem, work: Scratch, rows: Rows) -> None:  # fmt: skip
     """Fit `voxels` of images (N, M) whose field is known in each of them, `fields` (M,): a scan along u, then descents."""
     N, K, S, sums, starts = images.shape[0], grid.powers[0].shape[3], line.S, line.sums, line.starts
-    for i in range(voxels.shape[0]):
-        o = voxels[i]
+    for index in range(voxels.shape[0]):
+        o = voxels[index]
         kind, size, total = load(images, o, problem.has_unit, S)
         F = fields[o]
         rows.rms[o] = math.sqrt(total / N) * size

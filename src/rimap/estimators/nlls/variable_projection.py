@@ -74,8 +74,8 @@ def shape_at(grid: Grid, u: float, F: float, out: Array) -> None:
 @kernel
 def shapes_at(grid: Grid, u: Array, F: Array, out: Array) -> None:
     """Write the columns gₖ at M places to `out` (M, K, N)."""
-    for i in range(u.shape[0]):
-        shape_at(grid, u[i], F[i], out[i])
+    for index in range(u.shape[0]):
+        shape_at(grid, u[index], F[index], out[index])
 
 
 @kernel

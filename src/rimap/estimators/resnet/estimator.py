@@ -178,10 +178,10 @@ def _found(
     layout = Layout.of(series.model)
     carried = np.empty((len(layout.carried), *series.shape), np.float32)
     planes = list(slices(series.shape))
-    for i, k in enumerate(planes):
-        S = neutral(series.images[(slice(None), *k)], scale)
+    for i, plane in enumerate(planes):
+        S = neutral(series.images[(slice(None), *plane)], scale)
         (found,) = run(("kappa",), {"S": S[order].reshape(1, len(S), S.shape[1], -1)})
-        carried[(slice(None), *k)] = found.reshape(len(carried), *S.shape[1:])
+        carried[(slice(None), *plane)] = found.reshape(len(carried), *S.shape[1:])
         if progress:
             progress(i + 1, len(planes))
     carried = from_state(PAPER, layout, carried)  # the time is in seconds
@@ -194,8 +194,8 @@ def _found(
 def _residual(series: WeightedSeries, kappa: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
     """Return the root mean square of S − f (*X), slice by slice."""
     out = np.empty(series.shape, np.float32)
-    for k in slices(series.shape):
-        S = neutral(series.images[(slice(None), *k)], scale)
-        f = series.model.signal(kappa[(slice(None), *k)]) / np.float32(scale)
-        out[k] = scale * np.sqrt(((S - f) ** 2).mean(0))
+    for slice_ in slices(series.shape):
+        S = neutral(series.images[(slice(None), *slice_)], scale)
+        f = series.model.signal(kappa[(slice(None), *slice_)]) / np.float32(scale)
+        out[slice_] = scale * np.sqrt(((S - f) ** 2).mean(0))
     return out

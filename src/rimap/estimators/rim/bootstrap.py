@@ -97,7 +97,7 @@ def with_sd(
         bound = _bound(series.model, noise, np.where(np.isfinite(kappa), kappa, 1), unit)
         variance = np.stack([b * _averaged(v / b, has, n_draws - 1) for v, b in zip(variance, bound)])
     sd = np.where(has, np.sqrt(variance) * abs(unit), np.nan).astype(kappa.dtype)
-    sd[[q for q in range(len(kappa)) if q not in carried]] = np.nan  # what is given has none
+    sd[[index for index in range(len(kappa)) if index not in carried]] = np.nan  # what is given has none
     maps = replace(maps, sd_kappa=sd, sd_derived=derived.sd(has), settings={**maps.settings, "sd_draws": n_draws})
     return with_conditioning(series, maps)
 
@@ -171,14 +171,14 @@ def drawn(
     images = np.empty(series.images.shape, np.float32)
     order = np.argsort(series.model.times, kind="stable")
     rank = np.argsort(order)
-    for i, k in enumerate(slices(series.shape)):
-        number = i if planes is None else int(np.asarray(planes)[k].flat[0])
+    for i, slice_ in enumerate(slices(series.shape)):
+        number = i if planes is None else int(np.asarray(planes)[slice_].flat[0])
         rng = _Normal(draw, number, correlation)
-        at, sigma = _of_plane(noise, k)
-        S = series.images[(slice(None), *k)]
-        new = at.sample(series.model.signal(kappa[(slice(None), *k)])[order], rng)[rank]
+        at, sigma = _of_plane(noise, slice_)
+        S = series.images[(slice(None), *slice_)]
+        new = at.sample(series.model.signal(kappa[(slice(None), *slice_)])[order], rng)[rank]
         usable = np.isfinite(S).all(0) & (S != 0).any(0) & np.isfinite(new).all(0) & np.isfinite(sigma)
-        images[(slice(None), *k)] = np.where(usable, new, S)
+        images[(slice(None), *slice_)] = np.where(usable, new, S)
     return replace(series, images=images, noise=noise)
 
 
@@ -215,11 +215,11 @@ def _bound(model: SignalModel, noise: Noise, kappa: F32, unit: F32) -> F32:
     out = np.ones_like(kappa)
     layout = Layout.of(model)
     free = sorted(model.index(layout.carried[q].name) for q in layout.without_field)
-    for k in slices(kappa.shape[1:]):
-        here = unit[(slice(None), *k)]
-        F = fisher_information(model, _of_plane(noise, k)[0], kappa[(slice(None), *k)])[np.ix_(free, free)]
+    for slice_ in slices(kappa.shape[1:]):
+        here = unit[(slice(None), *slice_)]
+        F = fisher_information(model, _of_plane(noise, slice_)[0], kappa[(slice(None), *slice_)])[np.ix_(free, free)]
         F = np.moveaxis(F * here[free, None] * here[None, free], (0, 1), (-2, -1)) + np.eye(len(free))
-        out[(free, *k)] = np.moveaxis(np.diagonal(np.linalg.inv(F), axis1=-2, axis2=-1), -1, 0)
+        out[(free, *slice_)] = np.moveaxis(np.diagonal(np.linalg.inv(F), axis1=-2, axis2=-1), -1, 0)
     return out
 
 

@@ -83,7 +83,7 @@ def data_sums(
     if sigma is not None:
         z = S * f / sigma**2
         r = f - S * bessel_e(1, z) / bessel_e(0, z)
-    g = xp.stack([(r * d[q]).sum(0) for q in range(P)])
+    g = xp.stack([(r * d[index]).sum(0) for index in range(P)])
     H = xp.stack([(d[p] * d[q]).sum(0) for p in range(P) for q in range(p, P)])
     return Sums(g, H, sse)
 
@@ -256,11 +256,13 @@ def sums_of_voxel(values, at, a, b, s, inverse, likelihood):  # type: ignore[no-
 def _sums(table, S, A, B, T, sigma, likelihood, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     values, low, step = table
     last = np.float32(values.shape[0] - 1.001)
-    for m in range(S.shape[0]):
-        at = place(np.log(T[m]), low, step, last)
-        inverse = np.float32(1) / (sigma[m] * sigma[m])
-        g0, g1, g2, h0, h1, h2, h3, h4, h5, sse = sums_of_voxel(values, at, A[m], B[m], S[m], inverse, likelihood)
-        out[0, m], out[1, m], out[2, m] = g0, g1, g2
-        out[3, m], out[4, m], out[5, m] = h0, h1, h2
-        out[6, m], out[7, m], out[8, m] = h3, h4, h5
-        out[9, m] = sse
+    for index in range(S.shape[0]):
+        at = place(np.log(T[index]), low, step, last)
+        inverse = np.float32(1) / (sigma[index] * sigma[index])
+        g0, g1, g2, h0, h1, h2, h3, h4, h5, sse = sums_of_voxel(
+            values, at, A[index], B[index], S[index], inverse, likelihood
+        )
+        out[0, index], out[1, index], out[2, index] = g0, g1, g2
+        out[3, index], out[4, index], out[5, index] = h0, h1, h2
+        out[6, index], out[7, index], out[8, index] = h3, h4, h5
+        out[9, index] = sse

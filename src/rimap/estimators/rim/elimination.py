@@ -72,9 +72,9 @@ class Factors:
         z: dict[tuple[int, int], Array] = {}
         for j in reversed(range(P)):
             for i in range(j + 1, P):
-                z[j, i] = -sum(self.below[k, j] * z[min(i, k), max(i, k)] for k in range(j + 1, P))
-            z[j, j] = 1 / self.pivots[j] - sum(self.below[i, j] * z[j, i] for i in range(j + 1, P))
-        return [z[j, j] for j in range(P)]
+                z[j, i] = -sum(self.below[index, j] * z[min(i, index), max(i, index)] for index in range(j + 1, P))
+            z[j, j] = 1 / self.pivots[j] - sum(self.below[index, j] * z[j, index] for index in range(j + 1, P))
+        return [z[index, index] for index in range(P)]
 
 
 def eliminated(H: Triangle, g: Mapping[int, Array], k: int, pivot: Array) -> tuple[Triangle, Mapping[int, Array]]:

@@ -224,15 +224,15 @@ class RIM(Estimator):
         residual = np.empty(series.shape, np.float32)
         with ThreadPoolExecutor(self.threads or os.cpu_count()) as executor:
             planes = list(slices(series.shape))
-            for i, k in enumerate(planes):
-                here = None if start_field is None else start_field[k]
-                if series.selected[k].any():
-                    found = self._plane(loop, series, ready, k, here, executor)
-                    carried[(slice(None), *k)], residual[k] = found.maps, found.residual
+            for i, plane in enumerate(planes):
+                here = None if start_field is None else start_field[plane]
+                if series.selected[plane].any():
+                    found = self._plane(loop, series, ready, plane, here, executor)
+                    carried[(slice(None), *plane)], residual[plane] = found.maps, found.residual
                     if sd is not None:
-                        sd[(slice(None), *k)] = found.sd
+                        sd[(slice(None), *plane)] = found.sd
                 else:
-                    carried[(slice(None), *k)], residual[k] = np.nan, np.nan
+                    carried[(slice(None), *plane)], residual[plane] = np.nan, np.nan
                 if progress:
                     progress(i + 1, len(planes))
         return Found(carried, residual, sd)
@@ -252,7 +252,7 @@ class RIM(Estimator):
         X = flat.shape[1:]
         sigma = np.asarray(ready.sigma_of(k), np.float32) / np.float32(ready.scale)
         sigma = np.where(sigma > 0, sigma, np.float32(1)).reshape(1, *((1, 1) if sigma.ndim == 0 else X[1:]))
-        known = {name: v.reshape(X) if np.ndim(v) else v for name, v in known_at(series, k).items()}
+        known = {name: value.reshape(X) if np.ndim(value) else value for name, value in known_at(series, k).items()}
         data = DataTerm(
             loop.model, flat, sigma, isinstance(ready.noise, Rician), executor,
             known=known, reference_ms=loop.config.reference_ms(loop.layout),

@@ -113,7 +113,7 @@ class FieldGrid:
     def penalty(self, lambda_B: float) -> float:
         """Return the weight of the penalty per point, in its finest edge."""
         edges = self._voxel_size
-        edge = min(edges) / min(v / self.coarser if i < 2 else v for i, v in enumerate(edges))
+        edge = min(edges) / min(edge / self.coarser if i < 2 else edge for i, edge in enumerate(edges))
         return weight_of(self.parameter, lambda_B) * self.coarser**2 / edge**4
 
     def padded(self, field: Array) -> Array:
@@ -132,19 +132,19 @@ class FieldGrid:
         squares, own = np.full(series.shape, np.nan), np.full(series.shape, np.nan)
         say = np.zeros(series.shape, bool)
         carried = np.zeros((len(Layout.of(series.model).carried), *series.shape), np.float32)
-        for number, k in enumerate(slices(series.shape)):
-            selected = series.selected[k]
+        for number, slice_ in enumerate(slices(series.shape)):
+            selected = series.selected[slice_]
             if not selected.any():
                 continue
-            here = fine(field[k], selected.shape, self.binned)
-            begin = None if near is None else near.carried[(slice(None), *k)]
-            found = _of_slice(self._data_of(number, k), here, begin)
+            here = fine(field[slice_], selected.shape, self.binned)
+            begin = None if near is None else near.carried[(slice(None), *slice_)]
+            found = _of_slice(self._data_of(number, slice_), here, begin)
             counts = selected if self.all_have_a_say else selected & found.say
             for out, values in ((g, found.g), (w, found.w)):
-                out[k] = each * binned(np.where(counts, values, 0.0), out[k].shape, self.binned)
+                out[slice_] = each * binned(np.where(counts, values, 0.0), out[slice_].shape, self.binned)
             for whole, part in ((squares, found.squares), (own, found.own)):
-                whole[k] = np.where(selected, part, np.nan)
-            say[k], carried[(slice(None), *k)] = selected & found.say, found.carried
+                whole[slice_] = np.where(selected, part, np.nan)
+            say[slice_], carried[(slice(None), *slice_)] = selected & found.say, found.carried
         return Information(g, w, squares, own, say, carried)
 
     def _data_of(self, number: int, k: Any) -> DataTerm:
@@ -160,7 +160,7 @@ class FieldGrid:
         shape = (1, S.shape[1], int(np.prod(S.shape[2:])))
         sigma = np.where(usable, np.maximum(given, PRECISION), 1.0).astype(np.float32)
         sigma = sigma.reshape(shape if given.ndim else (1, 1, 1))
-        known = {name: v.reshape(shape) if np.ndim(v) else v for name, v in known_at(series, k).items()}
+        known = {name: value.reshape(shape) if np.ndim(value) else value for name, value in known_at(series, k).items()}
         rician = isinstance(series.noise, Rician)
         data = DataTerm(series.model, S.reshape(len(S), *shape), sigma, rician, self.pool, known=known)
         if self.binned == 1:  # of some voxels, so that they do not take much memory
@@ -172,7 +172,9 @@ class FieldGrid:
         if not isinstance(self.series.noise, Rician):
             return 0.5 * float(here.squares[counts].sum())
         model, layout = self.series.model, Layout.of(self.series.model)
-        known = {name: np.asarray(v)[counts] if np.ndim(v) else v for name, v in self.series.held.items()}
+        known = {
+            name: np.asarray(value)[counts] if np.ndim(value) else value for name, value in self.series.held.items()
+        }
         kappa = np.asarray(layout.kappa_of(here.carried[:, counts], layout.known_of(known)))
         sigma = np.asarray(self.series.noise.sigma, float)
         noise = Rician((sigma[counts] if sigma.ndim else sigma) / self._unit)
@@ -198,8 +200,8 @@ def _of_slice(data: DataTerm, field: F32, near: F32 | None) -> Information:
     pairs = [(i, j) for i in range(P) for j in range(i, P)]
     H: Triangle = {pair: x.astype(float) for pair, x in zip(pairs, sums.H)}
     g: Mapping[int, Array] = {q: sums.g[q].astype(float) for q in range(P)}
-    for k in range(K):
-        H, g = eliminated(H, g, k, H[k, k] + 1e-6 * sigma**2)
+    for index in range(K):
+        H, g = eliminated(H, g, index, H[index, index] + 1e-6 * sigma**2)
     lo, hi = model.time.bounds
     inside = (carried[-1] > 1.001 * lo) & (carried[-1] < 0.999 * hi)  # at a bound T does not follow the field
     of_time = sums.H[-1].astype(float)

@@ -125,7 +125,7 @@ class Problem:
             return (g / xp.sqrt((g * g).sum(1)[:, None] + 1e-12))[None]
         F = np.zeros(1) if fields is None else to_numpy(fields).astype(float)
         axis = None if self.model.field is None else self.model.field.name
-        held = {k: float(np.nanmedian(to_numpy(v))) for k, v in self.known.items() if k != axis}
+        held = {key: float(np.nanmedian(to_numpy(value))) for key, value in self.known.items() if key != axis}
         columns = ShapeTable.of(self.model, held).evaluate(T[None] + 0 * F[:, None], F[:, None])[0]  # (N, K, m, G)
         columns = np.moveaxis(columns, (2, 3), (0, 1))  # (m, G, N, K)
         if not self.layout.n_amplitudes:
@@ -173,7 +173,9 @@ def likelihood_start(problem: Problem, weight: Array | None = None) -> Array:
         return _refined(problem, _with_amplitudes(problem, None, T.reshape(n, h, w)))
     grid = field_grid(layout)
     if not shared:
-        found = [_best_time(problem, values, scale, problem.atoms(grid[i : i + 1])) for i in range(len(grid))]
+        found = [
+            _best_time(problem, values, scale, problem.atoms(grid[index : index + 1])) for index in range(len(grid))
+        ]
         best = xp.argmin(xp.stack([misfit for misfit, _ in found]), axis=0).reshape(-1)
         T = _take(xp, xp.stack([T.reshape(-1) for _, T in found], axis=1), best)
         F = floating(grid, S)[best]
@@ -183,8 +185,8 @@ def likelihood_start(problem: Problem, weight: Array | None = None) -> Array:
     some = slice(None, None, max(1, h * w // N_COARSE))
     C = xp.stack(
         [
-            _best_time(problem, values[:, some], scale[:, some], problem.atoms(grid[i : i + 1]))[0]
-            for i in range(len(grid))
+            _best_time(problem, values[:, some], scale[:, some], problem.atoms(grid[index : index + 1]))[0]
+            for index in range(len(grid))
         ]
     )  # (nF, n, some)
     C = C - xp.min(C, axis=0)[None]
@@ -290,7 +292,7 @@ def _explained(problem: Problem, values: Array, atoms: Array) -> Array:
     One amplitude alone is not negative.
     """
     xp = namespace(values)
-    along = [values @ D for D in atoms]
+    along = [values @ atom for atom in atoms]
     if problem.layout.n_amplitudes == 0:
         return 2 * along[0] - (atoms[0] * atoms[0]).sum(-2)[..., None, :]
     return sum(a * a for a in along) if len(along) > 1 else xp.clip(along[0], 0.0) ** 2
@@ -355,9 +357,9 @@ def _refined(
             rows[K] = _moved_field(layout, rows[K], change)
         elif free:
             rows[K] = _moved_field(layout, rows[K], xp.clip(-step[K], -layout.field_sd, layout.field_sd))
-        for k, p in enumerate(layout.carried[:K]):
-            least, most = (0.5 * rows[k], 2.0 * rows[k]) if K == 1 else p.bounds
-            rows[k] = xp.clip(rows[k] - step[k], least, most)
+        for index, p in enumerate(layout.carried[:K]):
+            least, most = (0.5 * rows[index], 2.0 * rows[index]) if K == 1 else p.bounds
+            rows[index] = xp.clip(rows[index] - step[index], least, most)
         rows[-1] = xp.clip(rows[-1] * xp.exp(xp.clip(-step[-1], -0.5, 0.5)), lo, hi)
         carried = xp.stack(rows)
     return carried
@@ -420,7 +422,7 @@ def _with_amplitudes(problem: Problem, field_map: Array | None, T: Array) -> Arr
     begin = [one] + [0 * T] * (K - 1)
     sums, P = problem.sums_at(xp.stack([*begin, *others])), len(layout.carried)
     H = {(i, j): sums.H[k] for k, (i, j) in enumerate((i, j) for i in range(P) for j in range(i, P))}
-    damping = [1e-6 * H[k, k] + 1e-12 for k in range(K)]
+    damping = [1e-6 * H[index, index] + 1e-12 for index in range(K)]
     step = Factors.of({(i, j): H[i, j] for i in range(K) for j in range(i, K)}, damping).solve(sums.g[:K])
     A = [xp.clip(b - d, *p.bounds) for b, d, p in zip(begin, step, layout.carried)]
     return xp.stack([*A, *others])

@@ -187,28 +187,30 @@ def _fit_voxels(table, grid, fit, images, variances, field, out):  # type: ignor
     last = np.float32(values.shape[0] - 1.001)
     weak = np.float32(1 / PRIOR_LOG_T**2)
     own, near = np.empty(N_T, np.float32), np.empty(N_T, np.float32)
-    for m in range(S.shape[0]):
-        F, inverse = field[m], one / s2[m]
+    for index in range(S.shape[0]):
+        F, inverse = field[index], one / s2[index]
         if fit.search:
-            log_T = _best_of_grid(grid, fit.modulus, (S[m], around[m]), (inverse, one / s2_around[m]), F, (own, near))
+            log_T = _best_of_grid(
+                grid, fit.modulus, (S[index], around[index]), (inverse, one / s2_around[index]), F, (own, near)
+            )
         else:
-            log_T = np.log(out[2, m])
+            log_T = np.log(out[2, index])
         u = min(max(log_T, fit.low), fit.high)
         at = place(u, table_low, table_step, last)
-        gA, _, gT, AA, _, AT, _, _, TT, _ = sums_of_voxel(values, at, one, F, S[m], inverse, gaussian)
+        gA, _, gT, AA, _, AT, _, _, TT, _ = sums_of_voxel(values, at, one, F, S[index], inverse, gaussian)
         A = max((AA - gA) / (AA + np.float32(1e-12)), zero)
-        ridge = s2[m] * weak
+        ridge = s2[index] * weak
         for _ in range(fit.n_steps):
             at = place(u, table_low, table_step, last)
-            gA, _, gT, AA, _, AT, _, _, TT, _ = sums_of_voxel(values, at, A, F, S[m], inverse, likelihood)
+            gA, _, gT, AA, _, AT, _, _, TT, _ = sums_of_voxel(values, at, A, F, S[index], inverse, likelihood)
             gT += ridge * (u - fit.centre)
-            AA = np.float32(1.001) * AA + np.float32(1e-6) * s2[m]
+            AA = np.float32(1.001) * AA + np.float32(1e-6) * s2[index]
             TT = np.float32(1.001) * TT + ridge
             det = AA * TT - AT * AT
             dA, dT = (TT * gA - AT * gT) / det, (AA * gT - AT * gA) / det
             A = min(max(A - dA, half * A), np.float32(2) * A)
             u = min(max(u - min(max(dT, -half), half), fit.low), fit.high)
-        out[0, m], out[1, m], out[2, m] = A, F, np.exp(u)
+        out[0, index], out[1, index], out[2, index] = A, F, np.exp(u)
 
 
 @njit(nogil=True, cache=True, inline="always", fastmath={"reassoc", "contract", "nsz", "arcp"})

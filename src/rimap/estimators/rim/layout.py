@@ -33,7 +33,7 @@ class Layout:
     parameters: tuple[Parameter, ...]
 
     def __post_init__(self) -> None:
-        fields = [p.name for p in self.parameters if p.role == FIELD and not p.given]
+        fields = [parameter.name for parameter in self.parameters if parameter.role == FIELD and not parameter.given]
         if len(fields) > 1:
             raise InputError(
                 f"a network estimates one field at most, got {', '.join(fields)}. Take the others as given."
@@ -47,19 +47,19 @@ class Layout:
     @cached_property
     def carried(self) -> tuple[Parameter, ...]:
         """The parameters that the network carries (P), in its order."""
-        amplitudes = [p for p in self.parameters if p.amplitude]
-        field = [p for p in self.parameters if p.role == FIELD and not p.given]
+        amplitudes = [parameter for parameter in self.parameters if parameter.amplitude]
+        field = [parameter for parameter in self.parameters if parameter.role == FIELD and not parameter.given]
         return (*amplitudes, *field, self.time)
 
     @cached_property
     def time(self) -> Parameter:
         """The relaxation time."""
-        return next(p for p in self.parameters if not p.amplitude and p.role != FIELD)
+        return next(parameter for parameter in self.parameters if not parameter.amplitude and parameter.role != FIELD)
 
     @cached_property
     def n_amplitudes(self) -> int:
         """K, how many amplitudes there are: the first rows."""
-        return sum(p.amplitude for p in self.parameters)
+        return sum(parameter.amplitude for parameter in self.parameters)
 
     @cached_property
     def field(self) -> Parameter | None:
@@ -104,7 +104,7 @@ class Layout:
     @cached_property
     def known(self) -> tuple[Parameter, ...]:
         """The parameters that are given and not carried."""
-        return tuple(p for p in self.parameters if p not in self.carried)
+        return tuple(parameter for parameter in self.parameters if parameter not in self.carried)
 
     @cached_property
     def _rows(self) -> tuple[int, ...]:
@@ -116,7 +116,7 @@ class Layout:
 
     def carried_of(self, kappa: Array) -> Array:
         """Return what the network carries (P, *X) of κ (Q, *X)."""
-        return kappa if self._as_in_model else namespace(kappa).stack([kappa[q] for q in self._rows])
+        return kappa if self._as_in_model else namespace(kappa).stack([kappa[row] for row in self._rows])
 
     def kappa_of(self, carried: Array, known: Known) -> Array:
         """Return κ (Q, *X) in the order of the model, from what is carried (P, *X) and what is known."""
@@ -124,7 +124,12 @@ class Layout:
             return carried
         xp, rows = namespace(carried), {p.name: carried[i] for i, p in enumerate(self.carried)}
         zero = 0 * carried[0]
-        return xp.stack([rows[p.name] if p.name in rows else known[p.name] + zero for p in self.parameters])
+        return xp.stack(
+            [
+                rows[parameter.name] if parameter.name in rows else known[parameter.name] + zero
+                for parameter in self.parameters
+            ]
+        )
 
     def known_of(self, held: Mapping[str, Any]) -> dict[str, Any]:
         """Return what is known and not carried, by name, from all that is held.

@@ -227,7 +227,7 @@ def to_state(config: RIMConfig, layout: Layout, carried: Array) -> Array:
     """Return u (P, *X) of what is carried (P, *X), amplitudes in units of the image scale, the time in ms."""
     xp, K = namespace(carried), layout.n_amplitudes
     log = config.state == "log"
-    u = [xp.asinh(a / LINEAR_BELOW) if log else a for a in (carried[k] for k in range(K))]
+    u = [xp.asinh(a / LINEAR_BELOW) if log else a for a in (carried[index] for index in range(K))]
     if layout.field is not None:
         u.append(layout.coordinate(carried[K]) * _field_scale(layout))
     T = carried[len(layout.carried) - 1] / config.reference_ms(layout)
@@ -238,7 +238,7 @@ def from_state(config: RIMConfig, layout: Layout, u: Array) -> Array:
     """Return what is carried (P, *X) of u."""
     xp, K = namespace(u), layout.n_amplitudes
     log = config.state == "log"
-    carried = [xp.sinh(a) * LINEAR_BELOW if log else a for a in (u[k] for k in range(K))]
+    carried = [xp.sinh(a) * LINEAR_BELOW if log else a for a in (u[index] for index in range(K))]
     if layout.field is not None:
         carried.append(layout.field_at(u[K] / _field_scale(layout)))
     T = u[len(layout.carried) - 1]
@@ -262,7 +262,7 @@ def slopes(config: RIMConfig, layout: Layout, carried: Array) -> list[Array]:
     xp, K = namespace(carried), layout.n_amplitudes
     one = 0 * carried[0] + 1
     log = config.state == "log"
-    slopes = [xp.sqrt(carried[k] ** 2 + LINEAR_BELOW**2) if log else one for k in range(K)]
+    slopes = [xp.sqrt(carried[index] ** 2 + LINEAR_BELOW**2) if log else one for index in range(K)]
     if layout.field is not None:
         slopes.append(one / _field_scale(layout))
     return [*slopes, one if log else config.reference_ms(layout) / carried[len(layout.carried) - 1]]
@@ -298,7 +298,7 @@ class Quadratic:
         P = len(layout.carried)
         J = slopes(config, layout, carried)
         pairs = [(i, j) for i in range(P) for j in range(i, P)]
-        g = [sums.g[q] * J[q] for q in range(P)]
+        g = [sums.g[index] * J[index] for index in range(P)]
         H = {(i, j): sums.H[k] * J[i] * J[j] for k, (i, j) in enumerate(pairs)}
         damping = [(sigma / sd) ** 2 + 1e-12 for sd in by_role(layout, config.prior_sd)]
         return cls(layout, g, H, damping, sigma)
@@ -451,16 +451,16 @@ def units(config: RIMConfig, quadratic: Quadratic) -> list[Any]:
         return gain
     _, variance = quadratic.alone
     xp = namespace(variance[0])
-    for q, v in zip(quadratic.rows_of_voxel, variance):
+    for row, v in zip(quadratic.rows_of_voxel, variance):
         sd = xp.sqrt(v + config.floor**2)
-        gain[q] = gain[q] * xp.where(sd > 0.5, 0 * sd + 0.5, sd)
+        gain[row] = gain[row] * xp.where(sd > 0.5, 0 * sd + 0.5, sd)
     return gain
 
 
 def sd_of(config: RIMConfig, log_sd: Array, unit: Sequence[Any]) -> Array:
     """Return the standard deviations of u (P, *X) from the cell's last P outputs and the `units` of the last step."""
     xp = namespace(log_sd)
-    return xp.stack([unit[q] * xp.exp(xp.clip(log_sd[q], *LOG_SD_BOUNDS)) for q in range(len(unit))])
+    return xp.stack([unit[index] * xp.exp(xp.clip(log_sd[index], *LOG_SD_BOUNDS)) for index in range(len(unit))])
 
 
 def moved(
@@ -470,7 +470,7 @@ def moved(
     xp, P = namespace(u), u.shape[0]
     if config.limit:
         delta = xp.tanh(delta / config.limit) * config.limit
-    new = [u[q] + unit[q] * delta[q] for q in range(P)]
+    new = [u[index] + unit[index] * delta[index] for index in range(P)]
     if config.update == "abs":
         # |κ + Δ| of what cannot be negative; T stays above its lower bound, where e^(−τ/T) is still finite
         new = [abs(x) if lo >= 0 else x for x, (lo, _) in zip(new, bounds)]

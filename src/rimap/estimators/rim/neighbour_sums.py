@@ -40,44 +40,44 @@ def _convolve(C, half, out):  # type: ignore[no-untyped-def]  # pragma: no cover
     K, h, w = C.shape
     r = half.shape[0] - 1
     row = np.zeros(w + 2 * r, np.float32)
-    for k in range(K):
+    for index in range(K):
         for y in range(h):
             middle = row[r : r + w]
             for x in range(w):
-                middle[x] = half[0] * C[k, y, x]
+                middle[x] = half[0] * C[index, y, x]
             d = 1
             while d <= r:
                 g, up, down = half[d], y >= d, y + d < h
                 if d < r and d + 1 <= y < h - d - 1:  # two at a time
                     g2 = half[d + 1]
                     for x in range(w):
-                        middle[x] += g * (C[k, y - d, x] + C[k, y + d, x]) + g2 * (
-                            C[k, y - d - 1, x] + C[k, y + d + 1, x]
+                        middle[x] += g * (C[index, y - d, x] + C[index, y + d, x]) + g2 * (
+                            C[index, y - d - 1, x] + C[index, y + d + 1, x]
                         )
                     d += 1
                 elif up and down:
                     for x in range(w):
-                        middle[x] += g * (C[k, y - d, x] + C[k, y + d, x])
+                        middle[x] += g * (C[index, y - d, x] + C[index, y + d, x])
                 elif up:
                     for x in range(w):
-                        middle[x] += g * C[k, y - d, x]
+                        middle[x] += g * C[index, y - d, x]
                 elif down:
                     for x in range(w):
-                        middle[x] += g * C[k, y + d, x]
+                        middle[x] += g * C[index, y + d, x]
                 d += 1
             for x in range(w):
-                out[k, y, x] = half[0] * row[r + x]
+                out[index, y, x] = half[0] * row[r + x]
             d = 1
             while d <= r:
                 g = half[d]
                 if d < r:
                     g2 = half[d + 1]
                     for x in range(w):
-                        out[k, y, x] += g * (row[r + x - d] + row[r + x + d]) + g2 * (
+                        out[index, y, x] += g * (row[r + x - d] + row[r + x + d]) + g2 * (
                             row[r + x - d - 1] + row[r + x + d + 1]
                         )
                     d += 1
                 else:
                     for x in range(w):
-                        out[k, y, x] += g * (row[r + x - d] + row[r + x + d])
+                        out[index, y, x] += g * (row[r + x - d] + row[r + x + d])
                 d += 1

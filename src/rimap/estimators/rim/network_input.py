@@ -76,8 +76,8 @@ def slices(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
     if len(shape) < 3:
         yield (slice(None),) * len(shape)
         return
-    for k in range(shape[2]):
-        yield (slice(None), slice(None), k)
+    for index in range(shape[2]):
+        yield (slice(None), slice(None), index)
 
 
 def part_of_series(series: WeightedSeries, index: Any) -> WeightedSeries:
@@ -91,7 +91,7 @@ def part_of_series(series: WeightedSeries, index: Any) -> WeightedSeries:
         images=series.images[(slice(None), *index)],
         mask=None if selected.all() or not selected.any() else selected,
         noise=noise,
-        given={name: v[index] if np.ndim(v) else v for name, v in series.given.items()},
+        given={name: value[index] if np.ndim(value) else value for name, value in series.given.items()},
     )
 
 
@@ -165,14 +165,14 @@ def correlation_of_noise(
     window = window_of(where)
     part = part_of_series(series, window)
     maps = least_squares(part, threads=threads)
-    estimated = sum(p.name not in part.held for p in part.model.parameters)
+    estimated = sum(parameter.name not in part.held for parameter in part.model.parameters)
     return correlation_in(part.images, maps.kappa, where[window] & estimated_in(maps.status), part.model, estimated)
 
 
 def image_scale(series: WeightedSeries, noise: Noise) -> float:
     """Return what the images are to be divided by, so that the median of A is that of a head with A = 1 in CSF."""
     planes = list(slices(series.shape))
-    selected = np.array([series.selected[k].sum() for k in planes])
+    selected = np.array([series.selected[plane].sum() for plane in planes])
     order = np.flatnonzero(selected > 0.5 * selected.max())
     chosen = order[np.unique(np.linspace(0, len(order) - 1, _LOOK_AT + 2).round().astype(int)[1:-1])]
     values = []
@@ -191,7 +191,10 @@ def image_scale(series: WeightedSeries, noise: Noise) -> float:
         rician = isinstance(noise, Rician)
         power = np.maximum(rms**2 - (2 if rician else 1) * float(sigma) ** 2, 0)
         strong = inside & (power > 0.25**2 * np.percentile(power[inside], 98))
-        known = {name: v[every].reshape(flat.shape[1:]) if np.ndim(v) else v for name, v in known_at(series, k).items()}
+        known = {
+            name: value[every].reshape(flat.shape[1:]) if np.ndim(value) else value
+            for name, value in known_at(series, k).items()
+        }
         A = _amplitude(series.model, flat, float(sigma) / unit, rician, strong.reshape(flat.shape[1:]), known)
         values.append(A[strong] * unit)
     found = np.concatenate(values) if values else np.ones(1)

@@ -60,8 +60,8 @@ def restored(u: F32, sd: F32, quadratic: Quadratic) -> Restored:
     for row, step, variance in zip(quadratic.rows_of_voxel, *quadratic.alone):
         d, v = np.asarray(step, np.float32), np.asarray(variance, np.float32)
         of_alike, noise = np.empty_like(d), np.empty_like(d)
-        for k in range(len(d)):
-            _mean_of_alike(u[row, k], sd[row, k] ** 2, d[k], 1 / v[k], of_alike[k], noise[k])
+        for index in range(len(d)):
+            _mean_of_alike(u[row, index], sd[row, index] ** 2, d[index], 1 / v[index], of_alike[index], noise[index])
         share = share_of_texture(d, v, sd[row])
         u[row] += of_alike + share * (d - of_alike)
         sd[row] = np.sqrt(sd[row] ** 2 + noise + share * v)

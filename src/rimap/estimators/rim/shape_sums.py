@@ -68,7 +68,7 @@ class ShapeSums:
         self.given_field: NDArray[np.float64] | None = None
         if axis is not None and axis in known and self.layout.field is None:
             self.given_field = np.broadcast_to(np.asarray(known[axis], np.float64), X).reshape(-1)
-        further = {k: v for k, v in known.items() if k != axis}
+        further = {key: value for key, value in known.items() if key != axis}
         self.groups = list(_groups(model, further, X))
 
     def __call__(self, carried: F32, executor: Executor | None = None) -> Sums:
@@ -110,17 +110,21 @@ def _groups(
     model: SignalModel, further: Mapping[str, Any], X: tuple[int, ...]
 ) -> list[tuple[ShapeTable, NDArray[np.intp] | None]]:
     """Return the tables, and the voxels that each serves; `None` for all."""
-    maps = {k: np.broadcast_to(np.asarray(v, float), X).reshape(-1) for k, v in further.items() if np.ndim(v)}
-    numbers = {k: float(v) for k, v in further.items() if not np.ndim(v)}
+    maps = {
+        key: np.broadcast_to(np.asarray(value, float), X).reshape(-1)
+        for key, value in further.items()
+        if np.ndim(value)
+    }
+    numbers = {key: float(value) for key, value in further.items() if not np.ndim(value)}
     if not maps:
         return [(ShapeTable.of(model, numbers), None)]
-    rounded = {k: levels(v) for k, v in maps.items()}
+    rounded = {key: levels(value) for key, value in maps.items()}
     codes = np.stack([where for _, where in rounded.values()])
     combinations, group = np.unique(codes, axis=1, return_inverse=True)
     found: list[tuple[ShapeTable, NDArray[np.intp] | None]] = []
-    for i, code in enumerate(combinations.T):
-        held = {k: float(middles[max(c, 0)]) for (k, (middles, _)), c in zip(rounded.items(), code) if len(middles)}
-        found.append((ShapeTable.of(model, numbers | held), np.flatnonzero(group.reshape(-1) == i)))
+    for index, code in enumerate(combinations.T):
+        held = {key: float(middles[max(c, 0)]) for (key, (middles, _)), c in zip(rounded.items(), code) if len(middles)}
+        found.append((ShapeTable.of(model, numbers | held), np.flatnonzero(group.reshape(-1) == index)))
     return found
 
 

@@ -126,7 +126,9 @@ class Loop:
         yield Step(carried, sums.sse)
         for _ in range(config.n_steps):
             quadratic = Quadratic.of(config, layout, carried, sums, sigma)
-            x = np.stack([c.astype(np.float32) for c in cell_inputs(config, u, sums, quadratic, len(S))], 1)
+            x = np.stack(
+                [cell_input.astype(np.float32) for cell_input in cell_inputs(config, u, sums, quadratic, len(S))], 1
+            )
             feed = {"x": x, "h1": memory[0], "h2": memory[1]}
             delta, *memory = self.cell.run(("delta", "h1_next", "h2_next"), feed)  # Eq. 4
             unit = units(config, quadratic)

@@ -214,8 +214,8 @@ def _one_field(series: WeightedSeries, pool: Executor) -> Array:
     strong = at_least(np.flatnonzero(power >= np.median(power)), N_FIRST)
     S = np.ascontiguousarray(S[:, None, :, None][:, :, strong])
     known = {
-        name: np.reshape(v, -1)[usable][strong][None, :, None] if np.ndim(v) else v
-        for name, v in known_at(series, ...).items()
+        name: np.reshape(value, -1)[usable][strong][None, :, None] if np.ndim(value) else value
+        for name, value in known_at(series, ...).items()
     }
     sigma = np.full((1, 1, 1), max(float(np.nanmedian(noise.sigma)) / unit, PRECISION), np.float32)
     data = DataTerm(series.model, S, sigma, isinstance(noise, Rician), pool, known=known)
@@ -263,17 +263,17 @@ def smooth_field_of_alike(
     images = np.empty(grid.images.shape, np.float32)
     factor = np.ones(grid.shape)
     rician_sigma = float(np.nanmedian(noise.sigma)) if _is_folded(series) else 0.0
-    for k in slices(series.shape):
-        S, where = series.images[(slice(None), *k)], series.selected[k]
+    for slice_ in slices(series.shape):
+        S, where = series.images[(slice(None), *slice_)], series.selected[slice_]
         flat = S.reshape(len(S), S.shape[1], -1)
         out = np.empty((len(S), *(-(-n // coarser) for n in flat.shape[1:])), np.float32)
         left = np.zeros(out.shape[1:])
         for part, carried in guides:
-            T, A, usable = (x.reshape(flat.shape[1:]) for x in (carried[-1][k], carried[0][k], where))
+            T, A, usable = (x.reshape(flat.shape[1:]) for x in (carried[-1][slice_], carried[0][slice_], where))
             out[part], less = average_of_alike(flat[part], T, A, usable, every=coarser, rician_sigma=rician_sigma)
             left += less.astype(float) ** 2 * (len(part) / len(S))
-        images[(slice(None), *k)] = out.reshape(images[(slice(None), *k)].shape)
-        factor[k] = np.sqrt(left).reshape(factor[k].shape)
+        images[(slice(None), *slice_)] = out.reshape(images[(slice(None), *slice_)].shape)
+        factor[slice_] = np.sqrt(left).reshape(factor[slice_].shape)
     sigma = np.asarray((grid.noise or noise).sigma, dtype=float) * factor
     first = (field[(slice(None, None, coarser),) * 2] if coarser > 1 else field).astype(float)
     shared = float(np.median(factor[grid.selected]) ** -2)

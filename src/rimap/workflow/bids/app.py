@@ -77,7 +77,9 @@ def own_request(app: App, files: SeriesFiles) -> Request:
     """Return the request of one series, with its mask and its labels."""
     from rimap.io.companion_images import image_for
 
-    time = next(p.name for p in files.model_class(app.request.sequence).parameters if p.role == "time")
+    time = next(
+        parameter.name for parameter in files.model_class(app.request.sequence).parameters if parameter.role == "time"
+    )
     entities = {**files.entities, "map": time}
     mask, rois = (  # "auto" and None are kept as they are
         image_for(where, entities, suffixes, option=option, label=files.label, prefer=d)

@@ -59,11 +59,11 @@ def run(
         each = None if given is None else given // crew.slots
         tasks = [replace(t, request=replace(t.request, threads=crew.threads, memory=each)) for t in todo]
         if crew.executor is None:
-            yield from ((t.files, attempt(t.files.label, partial(work, t))) for t in tasks)
+            yield from ((task.files, attempt(task.files.label, partial(work, task))) for task in tasks)
             return
         few = crew.cluster and len(tasks) < crew.slots
-        cut = [t for t in tasks if few and isinstance(estimator_of(t.request, t.files), Cuttable)]
-        futures = {crew.executor.submit(work, t): t.files for t in tasks if t not in cut}
+        cut = [task for task in tasks if few and isinstance(estimator_of(task.request, task.files), Cuttable)]
+        futures = {crew.executor.submit(work, task): task.files for task in tasks if task not in cut}
         for t in cut:
             yield t.files, attempt(t.files.label, partial(work, t, crew))
         for future in as_completed(futures):

@@ -130,7 +130,10 @@ def group(app: App, listener: Listener = SILENT) -> GroupRun:
             command=written_command(request),
             failed=[
                 *read_failed(out),
-                *({"series": f.label, "reason": without_folders(f.reason, [app.data, out])} for f in failures),
+                *(
+                    {"series": failure.label, "reason": without_folders(failure.reason, [app.data, out])}
+                    for failure in failures
+                ),
             ],
             maps=there,
             pictures={main.series: found[main.path].thumbnail for main in there},
@@ -160,9 +163,11 @@ def _figures(
     out = app.request.out
     with team(replace(app, nprocs=app.nprocs or _few(len(maps))), options, len(maps), listener) as crew:
         if crew.executor is None:
-            yield from ((m, attempt(m.label, partial(figures, _masks(app), app.rois, out, m))) for m in maps)
+            yield from (
+                (map_, attempt(map_.label, partial(figures, _masks(app), app.rois, out, map_))) for map_ in maps
+            )
             return
-        futures = {crew.executor.submit(figures, _masks(app), app.rois, out, m): m for m in maps}
+        futures = {crew.executor.submit(figures, _masks(app), app.rois, out, map_): map_ for map_ in maps}
         for future in as_completed(futures):
             yield futures[future], attempt(futures[future].label, future.result)
 

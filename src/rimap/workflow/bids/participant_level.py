@@ -84,7 +84,7 @@ def participant(app: App, listener: Listener = SILENT) -> DatasetRun:
     options = check(app)
     found, failures = _find(request, listener)
     check_request(request, found)
-    subjects = sorted({f"sub-{f.entities['sub']}" for f in found} | {f.label.split()[0] for f in failures})
+    subjects = sorted({f"sub-{f.entities['sub']}" for f in found} | {failure.label.split()[0] for failure in failures})
     with locked(request.out, subjects if request.participant_labels else ()), _scratch(app.work_dir):
         found, fields = _with_fields(app, found, failures, listener)
         todo, kept, outcomes = _sorted(app, found)

@@ -31,14 +31,14 @@ def of_participants(run: DatasetRun) -> Iterator[str]:
         yield f"{n} series {'was' if n == 1 else 'were'} already finished (--overwrite recomputes)"
     if run.results:
         yield f"{len(run.results)} series mapped in {run.seconds:.1f} s: {run.out}"
-        for estimator, n in Counter(r.estimator for r in run.results).items():
+        for estimator, n in Counter(result.estimator for result in run.results).items():
             yield f"  {n} by {estimator}"
 
 
 def warnings(results: Sequence[Result]) -> Iterator[str]:
     """Yield each warning in one line, with the number of series it applies to, the most important first; then the notes."""
     for label, texts in (
-        ("warning", [w for r in results for w in r.warnings]),
+        ("warning", [warning for result in results for warning in result.warnings]),
         ("note", notes_in_short(results)),
     ):
         counts = Counter(texts)
@@ -57,10 +57,10 @@ def of_group(run: GroupRun) -> Iterator[str]:
     if not run.rows:
         return
     regions: dict[tuple[str, Any, str], list[Row]] = {}
-    for r in run.rows:
-        regions.setdefault((r["map"], r["region"], r["name"]), []).append(r)
+    for row in run.rows:
+        regions.setdefault((row["map"], row["region"], row["name"]), []).append(row)
     for (name, region, title), members in list(regions.items())[:_MOST_REGIONS]:
-        values = np.array([r["median"] for r in members])
+        values = np.array([member["median"] for member in members])
         values = values[np.isfinite(values)]
         q = np.quantile(values, [0.25, 0.5, 0.75]) if values.size else np.full(3, np.nan)
         quartiles = f"(quartiles {number(q[0])}–{number(q[2])} of {count_of(len(values), 'map')})"
@@ -74,7 +74,7 @@ def of_group(run: GroupRun) -> Iterator[str]:
         yield f"outliers  {', '.join(outliers[:_MOST_OUTLIERS])}{more}"
     n = len({r["series"] for r in run.rows})
     of = Counter(r["estimator"] for r in {r["series"]: r for r in run.rows}.values())
-    counts = [f"{name} ({count_of(k, 'map')})" for name, k in of.items()]
+    counts = [f"{name} ({count_of(value, 'map')})" for name, value in of.items()]
     yield f"estimators  {', '.join(counts)}"
     files = [f"{run.out / STEM}.html", f"{STEM}.tsv", f"{STEM}.json", *([f"{REGIONS}.tsv"] if run.has_table else [])]
     yield f"{count_of(n, 'map')} in {run.seconds:.1f} s: {', '.join(files)}"
@@ -82,7 +82,7 @@ def of_group(run: GroupRun) -> Iterator[str]:
 
 def warnings_of_group(run: GroupRun) -> Iterator[str]:
     """Yield each warning about the maps with the number of maps it applies to, and the maps without labels."""
-    n = len({r["series"] for r in run.rows})
+    n = len({row["series"] for row in run.rows})
     for text, names in run.warnings:
         yield f"warning: {text} ({len(names)} of {count_of(n, 'map')})"
     if run.without_labels:
@@ -93,10 +93,10 @@ def warnings_of_group(run: GroupRun) -> Iterator[str]:
 
 def of_failures(failures: Sequence[Failure]) -> Iterator[str]:
     """Yield a line for each failure."""
-    width = max((len(f.label) for f in failures), default=0)
+    width = max((len(failure.label) for failure in failures), default=0)
     if failures:
         yield "\nfailed:"
-    yield from (f"  {f.label:<{width}}  {f.reason}" for f in failures)
+    yield from (f"  {failure.label:<{width}}  {failure.reason}" for failure in failures)
 
 
 def conclusion(failures: Sequence[Failure], n: int, table: Path | None = None) -> str:

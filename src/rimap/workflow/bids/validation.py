@@ -44,7 +44,9 @@ def _validate(program: str, folder: Path) -> None:
         issues = json.loads(done.stdout)["issues"]["issues"]
     except (ValueError, KeyError, TypeError):
         return  # another program of that name, or it could not start: ignore its output
-    errors = [i for i in issues if i.get("severity") == "error"]
+    errors = [issue for issue in issues if issue.get("severity") == "error"]
     if errors:
-        shown = "; ".join(f"{i.get('code')} {str(i.get('location', '')).lstrip('/')}".strip() for i in errors[:3])
+        shown = "; ".join(
+            f"{error.get('code')} {str(error.get('location', '')).lstrip('/')}".strip() for error in errors[:3]
+        )
         raise InputError(f"{folder} is not valid BIDS: {count_of(len(errors), 'error')} ({shown}). {_SKIP}")

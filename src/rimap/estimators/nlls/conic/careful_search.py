@@ -71,13 +71,13 @@ def _value(c: Array, low: Array, high: Array, bound: Array, kinks: bool, t: floa
     if e[0] * y - e[2] * x > 0 and x * e[6] - y * e[4] > 0:
         out[0], out[1], out[2], out[3], out[4] = x * x + y * y, x * x1 + y * y1, x, y, 0.0
         return
-    for i in range(0, 8, 4):
-        ux, ux1, uy, uy1 = e[i], e[i + 1], e[i + 2], e[i + 3]
+    for index in range(0, 8, 4):
+        ux, ux1, uy, uy1 = e[index], e[index + 1], e[index + 2], e[index + 3]
         w, q = x * ux + y * uy, ux * ux + uy * uy
         if w > 0 and w * w > out[0] * q:
             w1, q1 = x1 * ux + x * ux1 + y1 * uy + y * uy1, 2 * (ux * ux1 + uy * uy1)
             out[0], out[1] = w * w / q, (w / q) * (w1 - 0.5 * w * q1 / q)
-            out[2], out[3], out[4] = w * ux / q, w * uy / q, 1.0 + i / 4
+            out[2], out[3], out[4] = w * ux / q, w * uy / q, 1.0 + index / 4
 
 
 @compiled()

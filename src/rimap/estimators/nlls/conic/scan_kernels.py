@@ -223,18 +223,18 @@ def best_of(P: Array, K: Array, reach: Array, power: Array, free: float, found: 
         flipped[v] = np.float32(0)
         where[v] = np.int32(0)
         rivals[v] = np.int32(0)
-    for j in range(J):
-        here, turns = P[j], K[j]
+    for index in range(J):
+        here, turns = P[index], K[index]
         for v in range(LANES):
             better = here[v] > top[v]
             top[v] = here[v] if better else top[v]
             flipped[v] = turns[v] if better else flipped[v]
-            where[v] = np.int32(j) if better else where[v]
+            where[v] = np.int32(index) if better else where[v]
     for v in range(LANES):  # three σ² below the best
         power[v] = top[v] - np.float32(3 / free) * max(power[v] - top[v], np.float32(0))
-    for j in range(J):
-        before, here, after, turns = P[max(j - 1, 0)], P[j], P[min(j + 1, J - 1)], K[j]
-        factor = np.float32(1) + np.float32(4) * reach[j]
+    for index in range(J):
+        before, here, after, turns = P[max(index - 1, 0)], P[index], P[min(index + 1, J - 1)], K[index]
+        factor = np.float32(1) + np.float32(4) * reach[index]
         for v in range(LANES):
             peak = (here[v] >= before[v]) & (here[v] >= after[v])
             other = abs(turns[v] - flipped[v]) >= np.float32(0.5)
