@@ -20,16 +20,16 @@ PAGE = ROOT / "docs" / "statuses.md"
 SAY_ELSEWHERE = (
     "derivatives",
     "provenance",
-    "records",
+    "series_records",
     "run_lock",
     "dicom_headers",
     "dicom_convert",
     "bids",
     "atomic",
-    "formats",
+    "unreadable_formats",
     "dicom_files",
     "nifti_header",
-    "claims",
+    "write_claims",
 )
 #: Sentences of estimators/ and the rest of io/ that are parts of refusals, by their beginnings.
 NO_WARNINGS = (
@@ -50,6 +50,7 @@ NO_WARNINGS = (
     "a number of more than 20 digits",
     "another size (",
     "Give the PAR file itself",
+    "… is …. Copy the other",
     "an Analyze 7.5 image",
     ", or one for each of the",
     "For research, not for diagnosis.",
