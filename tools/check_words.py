@@ -18,9 +18,16 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Files and folders whose text is checked.
 CHECKED = (
     ".github",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
     "CITATION.cff",
     "CONTRIBUTING.md",
+    "README.md",
+    "SECURITY.md",
+    "docs",
     "examples",
+    "mkdocs.yml",
+    "notebooks",
     "pyproject.toml",
     "src/rimap/cli",
     "src/rimap/workflow",

@@ -95,7 +95,7 @@ class MultiEchoSpinEcho(SignalModel):
     chosen_over: ClassVar[str] = "t2"
     candidates: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"profile": profile} for profile in PROFILES)
     if_first_is_skipped: ClassVar[str] = (
-        "The first echo need not be left out for this model, because it includes the stimulated echoes; that echo tells B1 best. "
+        "The first echo need not be left out for this model, because it includes the stimulated echoes; that echo determines B1 best. "
         "Leave --skip-first out."
     )
     parameters: ClassVar[tuple[Parameter, ...]] = (

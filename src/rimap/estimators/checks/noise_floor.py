@@ -68,7 +68,7 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
     T, faint = model.time.name, int(np.median((f < _FAINT * sigma).sum(axis=0)))
     also = " --estimator mle" if least_squares else ""
     return (
-        f"The noise floor biases {T}: a magnitude is about 1.25 σ where there is no signal, and the noise is taken for "
+        f"The noise floor biases {T}: a magnitude is about 1.25 σ without signal, and the noise is taken for "
         f"Gaussian. {T} is off by about {percent(float(np.median(off)))} % in the median voxel with signal: at an SNR of "
         f"{np.median(model.amplitude(kappa) / sigma):.2g} (σ = {np.median(sigma):.3g}), {faint} of {model.n_images} images are below "
         f"3 σ. Take --noise rician{also}.",
