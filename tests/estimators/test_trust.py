@@ -88,6 +88,31 @@ def test_values_that_were_not_measured_are_marked(name: str) -> None:
     assert (maps.status[scene.tissue & ~where] == rimap.Status.OK).mean() >= 0.999
 
 
+def test_zeros_of_a_negative_image_are_not_clipped_values() -> None:
+    scene = head(inversion(TI6, signed=True), size=56, planes=1)
+    images = scene.noisy(30, rician=False) * 1000
+    where = np.zeros(scene.T.shape, bool)
+    where[20:23] = True
+    images[0][where] = 0
+    maps = rimap.NLLS(threads=1).estimate(rimap.WeightedSeries(images, scene.model))
+    assert not any("clipped" in w for w in maps.warnings)
+    assert not np.isfinite(maps["T1"][where & scene.tissue]).any()
+    assert (maps.status[scene.tissue & ~where] == rimap.Status.OK).mean() >= 0.999
+
+
+@pytest.mark.parametrize("name", ["ir", "t2"])
+def test_an_artefact_brighter_than_the_object_is_marked_alone(name: str) -> None:
+    """It is no signal that tells what is dark, what is noise or what is usual."""
+    scene = head(inversion(TI6) if name == "ir" else rimap.T2Decay(tau=TE8), size=56, planes=1)
+    images = scene.noisy(30)
+    where = np.zeros(scene.T.shape, bool)
+    where[20:23] = True
+    images[3][where] = 10
+    maps = rimap.NLLS(threads=1).estimate(rimap.WeightedSeries(images, scene.model))
+    assert (maps.status[where & scene.tissue] != rimap.Status.OK).all()
+    assert (maps.status[scene.tissue & ~where] == rimap.Status.OK).mean() >= 0.999
+
+
 @pytest.mark.parametrize("snr", [8, 30])
 def test_a_list_of_voxels_is_judged_without_neighbours(snr: int) -> None:
     scene = head(inversion(TI6), size=72, planes=1)

@@ -31,6 +31,8 @@ _LOW, _AGREE = 8.0, (0.85, 1.35, 2.0)
 _FOLDED = 15.0
 #: With more degrees of freedom than this they lack less (0.6 % for 11 σ and 31 images): the limit falls with their square root.
 _FREE = 6
+#: Voxels of which the fit explains a smaller share of the power do not follow the model at all.
+_EXPLAINED = 0.5
 #: Standard deviation over mean of a Rayleigh distribution.
 _RAYLEIGH_CV = 0.5227
 _UNKNOWN = (float("nan"), float("nan"))
@@ -77,6 +79,21 @@ def estimate_sigma(
     return (sigma, "background") if np.isfinite(sigma) else (np.nan, "unknown")
 
 
+def of_signal(squares: Floats, power: Floats) -> NDArray[np.bool_]:
+    """Return the voxels (V) whose brightness is that of a signal; all of them if that is a minority.
+
+    An artefact that is bright in one image is brighter than the object and does not follow the model at all. It does not determine what
+    is dark, what is noise, and what is usual in the scan.
+
+    Parameters
+    ----------
+    squares, power
+        (V), means over the images of the squares of the residuals and of the values.
+    """
+    signal = np.asarray(squares < (1 - _EXPLAINED) * power)
+    return signal if 2 * np.count_nonzero(signal) > signal.size else np.ones(signal.shape, bool)
+
+
 def sigma_from_residuals(
     series: WeightedSeries, maps: ParameterMaps, rms: Floats | None = None, held: Iterable[str] | None = None
 ) -> float:
@@ -102,6 +119,9 @@ def _from_residuals(
         rms = np.ascontiguousarray(rms.reshape(-1)[some])
     rss = np.asarray(maps.residual, dtype=float).reshape(-1)[some] ** 2 * series.model.n_images
     interior = maps.status.reshape(-1)[some] == int(Status.OK)
+    signal = of_signal(rss / series.model.n_images, np.square(rms, dtype=float))
+    if not signal.all():
+        rms, rss, interior = rms[signal], rss[signal], interior[signal]
     chosen = rms > dark_below(rms)
     if not chosen.any():  # squares below or beyond what a float can hold
         return _UNKNOWN

@@ -75,7 +75,8 @@ def _largest(parts: Parts) -> tuple[dict[int, Any], dict[int, Any]]:
                 largest[n], count[n] = top, here
             elif top == largest[n]:
                 count[n] += here
-    return largest, {n: value for n, value in largest.items() if count[n] >= PILE}
+    # The largest value of a signed image without positive ones may be zero, where it does not reach.
+    return largest, {n: value for n, value in largest.items() if count[n] >= PILE and value > 0}
 
 
 def _piles(parts: Parts, largest: dict[int, Any]) -> dict[int, bool]:

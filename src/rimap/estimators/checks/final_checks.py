@@ -28,6 +28,7 @@ from rimap.estimators.checks.residual_probability import (
     usual_misfit,
 )
 from rimap.estimators.noise_correlation import noise_correlation, with_correlation
+from rimap.estimators.sigma import of_signal
 from rimap.likelihood import Gaussian
 from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -88,6 +89,9 @@ class Usual:
             residual = None if residual is None else residual[..., planes]
             sigma = sigma if np.ndim(sigma) == 0 else np.asarray(sigma)[..., planes]
         some = has(status, _ESTIMATED)
+        if residual is not None:
+            some = some.copy()
+            some[some] = of_signal(np.square(residual[some], dtype=float), power[some])
         estimated = power.reshape(-1) if some.all() else power[some]
         levels = Levels(at_most(estimated, SAMPLE))
         N, misfit = maps.model.n_images, 1.0
