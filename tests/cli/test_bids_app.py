@@ -178,7 +178,10 @@ def test_labels_choose(rimap, study, tmp_path):
         (("study", "out", "participant", "--estimator", "nlls", "--noise", "rician"), ("Gaussian", "--estimator mle")),
         (("study", "study", "participant"), ("input data set itself",)),
         (("study", "out", "participant", "--sequence", "MESE"), ("--sequence mese", "sub-01 IRT1")),
-        (("study", "out", "participant", "--mask", "nowhere"), ("--mask: expected an existing file or folder, got nowhere",)),
+        (
+            ("study", "out", "participant", "--mask", "nowhere"),
+            ("--mask: expected an existing file or folder, got nowhere",),
+        ),
         (("study", "out", "group"), ("expected T1 or T2 maps, got none", "participant")),
     ],
 )
@@ -193,7 +196,9 @@ def test_what_belongs_to_no_subject_is_refused(rimap, nifti):
     nifti.parent.joinpath("loose").mkdir()
     nifti.rename(nifti.parent / "loose" / nifti.name)
     done = rimap("bids", "loose", "out", "participant", "--skip-bids-validation", "--sequence", "ir")
-    assert done.exit_code == 2 and "expected series of subjects" in done.output and "rimap map" in done.output, done.output
+    assert done.exit_code == 2 and "expected series of subjects" in done.output and "rimap map" in done.output, (
+        done.output
+    )
 
 
 def test_beside_a_broken_subject_the_labels_mean_the_same(make, tmp_path):

@@ -57,7 +57,9 @@ def test_register_aligns_and_says_so(moved, rimap, tmp_path):
 def test_register_where_nothing_can_be_told(bids, rimap, tmp_path):
     result = rimap("map", bids, "-o", tmp_path / "out", "--register", "--estimator", "nlls")
     assert result.exit_code == 0
-    assert "--register: the images could not be aligned and are mapped without alignment" in " ".join(result.output.split())
+    assert "--register: the images could not be aligned and are mapped without alignment" in " ".join(
+        result.output.split()
+    )
     sidecar = json.loads((tmp_path / "out/sub-01/anat/sub-01_T1map.json").read_text())
     assert "Registration" not in sidecar
 

@@ -23,7 +23,10 @@ except SystemExit as error:
 print("imported", *{".".join(name.split(".")[:2]) for name, module in sys.modules.items() if module is not None})
 """
 #: Packages that take longer to import than a slice takes to map.
-SLOW = {f"scipy.{part}" for part in ("fft", "interpolate", "linalg", "ndimage", "optimize", "sparse", "spatial", "special", "stats")}
+SLOW = {
+    f"scipy.{part}"
+    for part in ("fft", "interpolate", "linalg", "ndimage", "optimize", "sparse", "spatial", "special", "stats")
+}
 SLOW |= {"onnxruntime", "matplotlib", "pydicom", "torch", "dipy", "distributed", "pandas", "rich", "cmcrameri"}
 
 

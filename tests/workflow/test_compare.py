@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import rimap
 from rimap import InputError, Status
 from rimap.cli import build
-from rimap.workflow.compare import columns
+from rimap.workflow.comparison_files import columns
 
 AFFINE = np.diag([2.0, 2.0, 4.0, 1.0])
 SHAPE = (24, 20, 3)

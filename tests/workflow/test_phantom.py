@@ -206,6 +206,32 @@ def test_drift_over_dates(tmp_path: Path) -> None:
     assert row["median_1"] < row["median_2"] < row["median_3"]
 
 
+def test_drift_is_that_of_one_phantom(tmp_path: Path) -> None:
+    """Two phantoms, measured on two dates each, do not drift from one into the other; phantoms that were measured once are compared."""
+    for subject, session, factor in (("a", "20240201", 1.03), ("a", "20240101", 1.0), ("b", "1", 1.1), ("b", "2", 1.1)):
+        times, _ = phantom_map()
+        name = f"sub-{subject}_ses-{session}_T1map.nii.gz"
+        save(tmp_path / "out" / f"sub-{subject}" / f"ses-{session}" / "anat" / name, times * factor)
+    out = tmp_path / "qa"
+    done = CliRunner().invoke(build(), ["phantom", str(tmp_path / "out"), "-o", str(out)])
+    assert done.exit_code == 0 and "sub-b nist-t1" in done.output
+    with (out / "phantom_drift.tsv").open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    about = json.loads((out / "phantom_drift.json").read_text())
+    assert list(rows[0]) == list(about) and len(rows) == 28
+    changes = {r["participant_id"]: float(r["change_percent"]) for r in rows if r["label"] == "5"}
+    assert changes["sub-a"] == pytest.approx(2.956, abs=0.1)  # in the order of the dates, although sub-b has none
+    assert changes["sub-b"] == 0
+    assert about["median_2"]["Description"] == "Median in sub-a_ses-20240201_T1map or sub-b_ses-2_T1map"
+    assert "sub-a, nist-t1, T1: bias" in (out / "phantom.html").read_text()
+    once = [next((tmp_path / "out" / f"sub-{s}").rglob("*_T1map.nii.gz")) for s in "ab"]
+    between = CliRunner().invoke(build(), ["phantom", *map(str, once), "-o", str(out)])
+    assert between.exit_code == 2 and "--overwrite" in between.output
+    assert {r["participant_id"] for r in rimap.phantom(once).drift} == {""}
+    alone = CliRunner().invoke(build(), ["phantom", str(once[0]), "-o", str(out), "--overwrite"])
+    assert alone.exit_code == 0 and not (out / "phantom_drift.tsv").exists()
+
+
 def test_a_map_without_spheres_among_others_is_left_out_and_said(tmp_path: Path) -> None:
     good = save(tmp_path / "a_T1map.nii.gz", phantom_map()[0])
     bad = save(tmp_path / "b_T1map.nii.gz", NOT_A_PHANTOM["noise"][..., None])

@@ -63,14 +63,14 @@ def command(
     import sys
 
     from rimap.cli import _console as console
-    from rimap.errors import InputError
-    from rimap.workflow.compare import compare, lines, write
-    from rimap.workflow.tables import command_line
+    from rimap.workflow.compare import compare
+    from rimap.workflow.comparison_files import FIXED, lines, write
+    from rimap.workflow.tables import check_folder, command_line
 
-    if out is not None and (out / "compare.tsv").exists() and not overwrite:
-        raise InputError(f"-o {out}: expected a folder without compare.tsv. Give another folder, or use --overwrite.")
+    if out is not None:
+        check_folder(out, FIXED, overwrite=overwrite)
     found = compare(first, second, labels or (), names=name or (), include=include or ())
     console.show(lines(found))
     if out is not None:
-        files = write(found, out, command_line(sys.argv[1:]))
+        files = write(found, out, command_line(sys.argv[1:]), overwrite=overwrite)
         print(f"{out / 'compare.html'}, and {len(files) - 1} more files in {out}")

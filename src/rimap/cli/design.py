@@ -95,6 +95,7 @@ def command(
         float,
         typer.Option(metavar="PERCENT", help="Largest relative standard deviation that counts as measured, in %."),
     ] = 5.0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier files.")] = False,
 ) -> None:
     """Find the best times or flip angles for a scan time.
 
@@ -107,7 +108,6 @@ def command(
     rimap design --sequence vfa --T 600-1600 --set flip_angle=3,20 --set tr=15 -o design
     rimap design bids/ --sequence t2 --T 40-150 -o design
     """
-    import shlex
     import sys
 
     from rimap.errors import InputError, one_of
@@ -116,7 +116,14 @@ def command(
     from rimap.report.design_text import text_of
     from rimap.signals import signal_models
     from rimap.signals.settings import REPETITION_TIME, settings_of
-    from rimap.workflow.protocol_design import present_from_files, present_from_options, settings_of_goal, write_design
+    from rimap.workflow.protocol_design import (
+        FILES,
+        present_from_files,
+        present_from_options,
+        settings_of_goal,
+        write_design,
+    )
+    from rimap.workflow.tables import check_folder, command_line
 
     if T is None:
         raise InputError('--T: expected a range of relaxation times in ms, as in "--T 600-1600", got none.')
@@ -124,8 +131,8 @@ def command(
         raise InputError("expected --sequence NAME (see `rimap models`) or a scan as INPUT, got neither.")
     if sequence is not None:
         sequence = one_of(sequence, sorted(signal_models()), "--sequence")
-    if out is not None and out.exists() and not out.is_dir():
-        raise InputError(f"-o {out}: expected a folder, got a file.")
+    if out is not None:
+        check_folder(out, FILES, overwrite=overwrite)
     if not limit > 0:
         raise InputError(f"--limit: expected a number above 0 in %, got {limit:g}.")
     typed = options.settings(settings)
@@ -171,8 +178,7 @@ def command(
     found = design(goal, now)
     print(text_of(found, limit))
     if out is not None:
-        command = "rimap " + shlex.join(sys.argv[1:]) if sys.argv[1:2] == ["design"] else ""
-        write_design(found, out, limit, command)
+        write_design(found, out, limit, command_line(sys.argv[1:]), overwrite=overwrite)
         print(f"\nPage and tables: {out}")
 
 

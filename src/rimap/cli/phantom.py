@@ -51,16 +51,16 @@ def command(
     import sys
 
     from rimap.cli import _console as console
-    from rimap.errors import InputError
-    from rimap.workflow.phantom import lines, phantom, write
+    from rimap.workflow.phantom import phantom
+    from rimap.workflow.phantom_files import FIXED, lines, write
     from rimap.workflow.rois import Judging
-    from rimap.workflow.tables import command_line
+    from rimap.workflow.tables import check_folder, command_line
 
-    if out is not None and (out / "phantom.tsv").exists() and not overwrite:
-        raise InputError(f"-o {out}: expected a folder without phantom.tsv. Give another folder, or use --overwrite.")
+    if out is not None:
+        check_folder(out, FIXED, overwrite=overwrite)
     judging = Judging(field_T=field_strength, temperature_C=temperature, tolerance_percent=tolerance)
     run = phantom(maps, layout, include=include or (), judging=judging)
     console.show(lines(run))
     if out is not None:
-        for path in write(run, out, command_line(sys.argv[1:])):
+        for path in write(run, out, command_line(sys.argv[1:]), overwrite=overwrite):
             print(path)

@@ -181,6 +181,8 @@ def _drift_chart(members: Sequence[Any]) -> dict[str, Any]:
     x = 24 + (WIDTH - 120) * (at - at.min()) / max(float(np.ptp(at)), 1e-9)
     y = HEIGHT / 2 - HEIGHT / 2 * np.clip(bias / most, -1, 1)
     table = colours.palette("batlow")
+    subjects = {m.rows[0]["participant_id"] for m in members}
+    subject = subjects.pop() if len(subjects) == 1 else ""
     series = []
     for n in range(N_SPHERES):
         good = np.isfinite(y[:, n])
@@ -188,7 +190,7 @@ def _drift_chart(members: Sequence[Any]) -> dict[str, Any]:
             points = [(float(a), float(b)) for a, b in zip(x[good], y[good, n])]
             series.append({"n": n + 1, "points": points, "colour": "#" + bytes(table[20 + 15 * n]).hex()})
     return {
-        "title": f"{members[0].layout.name}, {members[0].map.name}",
+        "title": ", ".join((*([subject] if subject else []), members[0].layout.name, members[0].map.name)),
         "series": series,
         "zero": HEIGHT / 2,
         "x_ticks": [

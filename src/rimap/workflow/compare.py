@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.advice import note, ordered
-from rimap.errors import InputError, count_of
+from rimap.errors import InputError
 from rimap.evaluation.agreement import LEVELS, Agreement, Calibration, agreement, calibration, z_scores
-from rimap.io.atomic import Content, as_bytes, write_together
-from rimap.io.bids import strip_nii
 from rimap.io.companion_images import NoImage
-from rimap.io.map_images import MapImage, map_images
+from rimap.io.map_images import MapImage
 from rimap.io.masks import read_mask
-from rimap.io.nifti_bytes import nifti_file
 from rimap.io.path_redaction import without_folders
-from rimap.io.provenance import to_json
 from rimap.io.voxel_grid import affine_of, same_grid
-from rimap.map_display import shown_name
 from rimap.maps import Status
 from rimap.report.statistics import COUNTED
+from rimap.workflow.pairing import REPEATS, key_of, maps_to_compare, names_of
 from rimap.workflow.region_images import Region, images_of_regions, read_regions
-from rimap.workflow.region_names import tsv
-from rimap.workflow.rois import counted_values, split_layout, status_of, told
+from rimap.workflow.rois import counted_values, split_layout, status_of
 
 Row = dict[str, Any]
 #: The region of all voxels that both maps describe.
 WHOLE = "whole"
 #: Standard deviations count as calibrated if they differ from those observed by at most this factor.
 _CALIBRATED = 1.5
-#: Entities in which repeats differ.
-_REPEATS = ("ses", "run")
-#: Rows that are printed; the table in the folder has all.
-_MOST_ROWS = 120
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +141,7 @@ def compare(
     """
     counting = (*COUNTED, *(status_of(s) for s in include))
     where = [split_layout(text)[1] for text in ([labels] if isinstance(labels, (Path, str)) else labels)]
-    couples, notes = _couples(Path(first), None if second is None else Path(second), names)
+    couples, notes = maps_to_compare(Path(first), None if second is None else Path(second), names)
     pairs = []
     for a, b in couples:
         try:
@@ -171,64 +161,6 @@ def compare(
         over_subjects=tuple(_over_subjects(pairs)),
         notes=ordered(notes),
     )
-
-
-def _couples(
-    first: Path, second: Path | None, names: Sequence[str]
-) -> tuple[list[tuple[MapImage, MapImage]], list[str]]:
-    """Return the maps to compare, and notes on those that have no partner."""
-    if second is None:
-        if not first.is_dir():
-            raise InputError(
-                f"{first}: expected two maps or a folder with repeats, got one map. Give the second map as well."
-            )
-        return _repeats(_without_rates(map_images([first], names), names), first), []
-    a, b = (_without_rates(map_images([x], names), names) for x in (first, second))
-    if len(a) == len(b) == 1:
-        return [(a[0], b[0])], []
-    for dropped in ((), ("ses",), ("run",), _REPEATS, ("sub", *_REPEATS)):
-        ones, others = ({_key(map_, dropped): map_ for map_ in maps} for maps in (a, b))
-        if len(ones) < len(a) or len(others) < len(b):
-            continue
-        if common := [one for one in ones if one in others]:
-            alone = [m.label for k, m in [*ones.items(), *others.items()] if k not in common]
-            notes = [f"Maps without a partner were left out: {', '.join(alone)}."] if alone else []
-            return [(ones[k], others[k]) for k in common], notes
-    raise InputError(
-        f"{first} and {second}: expected maps whose names agree but for the session or the run, got none. "
-        f"There are {', '.join(m.label for m in a[:4])} and {', '.join(m.label for m in b[:4])}. Give two maps."
-    )
-
-
-def _without_rates(maps: list[MapImage], names: Sequence[str]) -> list[MapImage]:
-    """Return the maps without rates whose relaxation times are also among them, unless requested: both have the same information."""
-    times = {(map_.path.parent, map_.stem, map_.name) for map_ in maps if map_.is_time}
-    if names:
-        return maps
-    return [
-        map_
-        for map_ in maps
-        if not map_.name.startswith("R") or (map_.path.parent, map_.stem, f"T{map_.name[1:]}") not in times
-    ]
-
-
-def _key(m: MapImage, without: Sequence[str]) -> tuple[Any, ...]:
-    entities = tuple(sorted((key, value) for key, value in m.entities.items() if key not in without))
-    return m.name, entities or m.path.name
-
-
-def _repeats(maps: Sequence[MapImage], folder: Path) -> list[tuple[MapImage, MapImage]]:
-    groups: dict[tuple[Any, ...], list[MapImage]] = {}
-    for map_ in maps:
-        if map_.entities:
-            groups.setdefault(_key(map_, _REPEATS), []).append(map_)
-    found = [pair for members in groups.values() for pair in combinations(members, 2)]
-    if not found:
-        raise InputError(
-            f"{folder}: expected maps of one subject that differ in ses- or run-, got none among {count_of(len(maps), 'map')}. "
-            "Give two maps or two folders."
-        )
-    return found
 
 
 def _compared(a: MapImage, b: MapImage, where: Sequence[Path], counting: Sequence[Status]) -> tuple[Pair, list[str]]:
@@ -313,16 +245,6 @@ def _inside(a: MapImage, b: MapImage) -> tuple[NDArray[np.bool_], list[str]]:
     return inside, []
 
 
-def names_of(a: MapImage, b: MapImage) -> tuple[str, str]:
-    """Return the names of two maps, preceded by the folder in which they differ if their files have the same name."""
-    if a.label != b.label:
-        return a.label, b.label
-    one, other = (m.path.resolve().parent.parts for m in (a, b))
-    differing = [(x, y) for x, y in zip(one, other) if x != y] or [(one[-1], other[-1])]
-    x, y = differing[0]
-    return f"{x}: {a.label}", f"{y}: {b.label}"
-
-
 def _about(m: MapImage, called: tuple[str, str], level: str, label: str, name: str) -> Row:
     return {
         "level": level,
@@ -387,7 +309,7 @@ def _over_repeats(pairs: Sequence[Pair]) -> Iterator[Row]:
     """Yield the agreement of the voxels of each region over three or more repeats of one subject."""
     groups: dict[tuple[Any, ...], list[Pair]] = {}
     for pair in pairs:
-        groups.setdefault(_key(pair.first, _REPEATS), []).append(pair)
+        groups.setdefault(key_of(pair.first, REPEATS), []).append(pair)
     for members in groups.values():
         images: dict[Path, NDArray[np.float64]] = {}
         for pair in members:
@@ -414,7 +336,7 @@ def _over_subjects(pairs: Sequence[Pair]) -> Iterator[Row]:
     for pair in pairs:
         for (label, name), (x, y) in pair.medians.items():
             of = medians.setdefault((pair.first.name, pair.first.unit, label, name), {})
-            repeats = of.setdefault(_key(pair.first, _REPEATS), {})
+            repeats = of.setdefault(key_of(pair.first, REPEATS), {})
             repeats |= {pair.first.path: x, pair.second.path: y}
     for (map_name, unit, label, name), subjects in medians.items():
         numbers = [len(subject) for subject in subjects.values()]
@@ -433,121 +355,3 @@ def _over_subjects(pairs: Sequence[Pair]) -> Iterator[Row]:
         }
         figures = _figures(agreement(values), values[:, :2])
         yield about | figures
-
-
-def columns() -> dict[str, dict[str, str]]:
-    """Return the descriptions of the columns of the table."""
-    return {
-        "level": {
-            "Description": "What is repeated: voxels of a region in one pair, medians of the regions of one pair (regions), voxels of a region in all repeats of "
-            "a subject (repeats), or medians of a region over subjects"
-        },
-        "first": {"Description": "First map; differences are second minus first"},
-        "second": {"Description": "Second map"},
-        "map": {"Description": "What the maps show"},
-        "unit": {"Description": "Unit of the figures"},
-        "label": {"Description": "Region: its label; whole: all voxels that both maps describe"},
-        "name": {"Description": "Name of the region"},
-        "n": {"Description": "Number of voxels, regions or subjects with a value in all repeats"},
-        "repeats": {"Description": "Number of repeats"},
-        "median_first": {"Description": "Median of the first map"},
-        "median_second": {"Description": "Median of the second map"},
-        "bias": {"Description": "Mean difference"},
-        "bias_percent": {"Description": "Mean difference relative to the mean", "Units": "%"},
-        "sd_difference": {"Description": "Standard deviation of the differences"},
-        "limit_low": {"Description": "Lower limit of agreement: bias minus 1.96 SD of the differences (Bland & Altman 1986, doi:10.1016/S0140-6736(86)90837-8)"},
-        "limit_high": {"Description": "Upper limit of agreement"},
-        "within_sd": {"Description": "Within-subject standard deviation: root of the mean variance over the repeats (Bland & Altman 1999, doi:10.1177/096228029900800204)"},
-        "within_cv_percent": {"Description": "Within-subject coefficient of variation: root mean square of SD over mean (Raunig et al. 2015, doi:10.1177/0962280214537344)", "Units": "%"},
-        "repeatability_coefficient": {"Description": "1.96 √2 times the within-subject SD: 95 % of pairs of repeats differ by less"},
-        "icc": {"Description": "ICC(A,1): two-way random effects, absolute agreement, one measurement (McGraw & Wong 1996, doi:10.1037/1082-989X.1.1.30)"},
-        "z_n": {"Description": "Voxels with standard deviations in both maps"},
-        "z_mean": {"Description": "Mean of z, the difference over the root of the sum of both variances"},
-        "z_sd": {"Description": "Standard deviation of z: 1 if the standard deviations are calibrated"},
-        "z_robust_sd": {"Description": "Interquartile range of z over that of a normal distribution"},
-        "z_share_95": {"Description": "Share of voxels with |z| below 1.96; 0.95 if calibrated", "Units": "1"},
-    }  # fmt: skip
-
-
-def files_of(found: Comparison, out: Path, command: str = "") -> dict[Path, Content]:
-    """Return the files of a comparison by path: the table, a page, and maps of the differences and of z."""
-    from rimap.report.comparison import page
-
-    files: dict[Path, Content] = {
-        out / "compare.tsv": as_bytes(tsv(found.rows)),
-        out / "compare.json": to_json(columns()),
-    }
-    for n, pair in enumerate(found.pairs, start=1):
-        header = pair.first.file().header
-        number = f"_pair-{n}" if len(found.pairs) > 1 else ""
-        stem = f"{strip_nii(pair.second.path)}{number}"
-        sources = [pair.first.path.name, pair.second.path.name]
-        difference = (pair.values[1] - pair.values[0]) / pair.first.scale
-        unit = {"ms": "s"}.get(pair.first.unit, pair.first.unit) if pair.first.scale == 1000 else pair.first.unit
-        what = f"{shown_name(pair.first.name)} of the second source minus the first"
-        images = [("difference", difference, unit, what)]
-        if pair.z is not None:
-            images.append(("z", pair.z, "1", f"{what}, over the root of the sum of both variances"))
-        for kind, values, units, about in images:
-            files[out / f"{stem}_{kind}.nii.gz"] = lambda x=values, h=header: nifti_file(x, h)  # type: ignore[misc]
-            files[out / f"{stem}_{kind}.json"] = to_json(
-                {"Description": about, **({"Units": units} if units else {}), "Sources": sources}
-            )
-    files[out / "compare.html"] = as_bytes(page(found, command=command))
-    return files
-
-
-def write(found: Comparison, out: Path | str, command: str = "") -> list[Path]:
-    """Write the table, the page, and the maps of differences and z into a folder, all or none.
-
-    Returns
-    -------
-    The files.
-
-    Raises
-    ------
-    InputError
-        If the folder cannot be written.
-    """
-    files = files_of(found, Path(out), command)
-    write_together(files)
-    return list(files)
-
-
-def lines(found: Comparison) -> Iterator[str]:
-    """Yield the comparison for a terminal."""
-    from rimap.report.number_formats import number
-
-    width = min(max([8, *(len(_region(row)) for row in found.rows)]), 34)
-    head = f"  {'region':<{width}}{'n':>9}{'first':>9}{'second':>9}{'bias':>10}{'':>9}{'limits of agreement':>22}{'wCV':>8}{'RC':>9}{'ICC':>7}"
-    with_z = any(row["z_n"] for row in found.rows)
-    before = None
-    for row in found.rows[:_MOST_ROWS]:
-        if (about := (row["first"], row["second"])) != before:
-            before = about
-            unit = f", {row['unit']}" if row["unit"] else ""
-            pair = f"{row['second']} minus {row['first']}" if row["second"] else row["first"] or "Medians over subjects"
-            yield f"{pair}: {shown_name(row['map'])}{unit}"
-            yield head + (f"{'z SD':>7}{'|z|<1.96':>10}" if with_z else "")
-        finite = row["limit_low"] == row["limit_low"]
-        limits = f"{number(row['limit_low'])} to {number(row['limit_high'])}" if finite else "–"
-        text = f"  {_region(row):<{width}}{row['n']:>9,}{number(row['median_first'], 4):>9}{number(row['median_second'], 4):>9}"
-        text += f"{number(row['bias']):>10}{_percent(row['bias_percent'], '+.1f'):>9}{limits:>22}{_percent(row['within_cv_percent'], '.1f'):>8}"
-        text += f"{number(row['repeatability_coefficient']):>9}{'–' if row['icc'] != row['icc'] else format(row['icc'], '.3f'):>7}"
-        if with_z and row["z_n"]:
-            text += f"{number(row['z_sd'], 3):>7}{_percent(100 * row['z_share_95'], '.1f'):>10}"
-        yield text.rstrip()
-    if len(found.rows) > _MOST_ROWS:
-        yield f"… and {len(found.rows) - _MOST_ROWS} more rows in the table (-o)"
-    yield "wCV: within-subject CV; RC: repeatability coefficient; ICC(A,1)." + (
-        " z is calibrated if its SD is 1 and 95 % of |z| are below 1.96." if with_z else ""
-    )
-    yield from told(found.notes)
-
-
-def _region(row: Row) -> str:
-    return f"{row['label']} {row['name']}".strip()
-
-
-def _percent(value: float, form: str) -> str:
-    return "–" if value != value else f"{value:{form}} %"

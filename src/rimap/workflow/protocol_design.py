@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rimap.errors import InputError
-from rimap.io.atomic import as_bytes, write_together
+from rimap.io.atomic import as_bytes
 from rimap.io.reading_options import Reading
 from rimap.io.series_search import find_series
 from rimap.planning.design import Design
@@ -18,6 +18,7 @@ from rimap.report.design_text import as_json, precision_tsv, protocol_tsv
 from rimap.signals import signal_models
 from rimap.signals.base import SignalModel, axis_of, predicting
 from rimap.signals.settings import REPETITION_TIME, settings_of
+from rimap.workflow.tables import write_new
 
 #: Files that a design writes into its folder.
 FILES = ("design.html", "design.json", "design.tsv", "protocol.tsv")
@@ -133,20 +134,18 @@ def _one(value: Any) -> Any:
     return values[0] if len(set(values)) == 1 else max(values)
 
 
-def write_design(found: Design, out: Path, limit_percent: float, command: str = "") -> list[Path]:
+def write_design(
+    found: Design, out: Path, limit_percent: float, command: str = "", *, overwrite: bool = False
+) -> list[Path]:
     """Write the page, the tables and the JSON file, all or none; return their paths.
 
     Raises
     ------
     InputError
-        If the folder cannot be written.
+        If the folder cannot be written, or if one of the files exists and `overwrite` is false.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"-o {out}: expected a folder, got a file.")
     texts = (page(found, limit_percent, command), as_json(found, command), precision_tsv(found), protocol_tsv(found))
-    files = {out / name: as_bytes(text) for name, text in zip(FILES, texts)}
-    write_together(files)
-    return list(files)
+    return write_new({out / name: as_bytes(text) for name, text in zip(FILES, texts)}, overwrite=overwrite)
 
 
 __all__ = ["Goal", "present_from_files", "present_from_options", "settings_of_goal", "write_design"]
