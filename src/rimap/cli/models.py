@@ -11,6 +11,8 @@ import typer
 if TYPE_CHECKING:
     from rimap.signals.base import Setting, SignalModel
 
+#: Columns of the page of a sequence that is printed to a file.
+_PAGE_WIDTH = 110
 #: Figures of a validation in words, in the order in which they are printed.
 _IN_WORDS = {
     "error_pct": "median error",
@@ -23,6 +25,10 @@ _IN_WORDS = {
 
 
 def command(
+    sequence: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="A sequence: print its formula, settings, maps, commands and references."),
+    ] = None,
     check: Annotated[
         str | None,
         typer.Option(
@@ -32,12 +38,20 @@ def command(
         ),
     ] = None,
 ) -> None:
-    """List estimators, trained networks and sequences.
+    """List estimators, trained networks and sequences, or describe one sequence.
 
     With --check, rimap checks one signal model instead.
+
+    \b
+    rimap models
+    rimap models vfa
+    rimap models --check vfa
     """
     if check is not None:
         _check(check)
+        return
+    if sequence is not None:
+        _describe(sequence)
         return
     from rimap.estimators import estimators
     from rimap.estimators.network_files import metadata_of, shipped
@@ -61,6 +75,22 @@ def command(
     width = max(map(len, sequences))
     for name, model in sorted(sequences.items()):
         print(f"  {name:<{width}} {_sequence(model)}")
+
+
+def _describe(name: str) -> None:
+    """Print the page of a sequence, formatted for a terminal."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from rimap.errors import one_of
+    from rimap.signals import signal_models
+    from rimap.workflow.sequence_page import sequence_page
+
+    models = signal_models()
+    page = sequence_page(models[one_of(name, sorted(models), "NAME")], terminal=True)
+    terminal = sys.stdout.isatty()
+    console = Console(width=None if terminal else _PAGE_WIDTH)
+    console.print(Markdown(page, hyperlinks=terminal))
 
 
 def _check(name: str) -> None:

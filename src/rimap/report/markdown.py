@@ -47,6 +47,17 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     yield ""
 
 
+def listed(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yield the rows of a table as a list, which no line is too narrow for, and an empty line after it.
+
+    >>> list(listed(("map", "unit"), [("T1", "ms")]))
+    ['- **T1**: unit: ms', '']
+    """
+    for first, *others in rows:
+        yield f"- **{first}**: " + "; ".join(f"{name}: {value}" for name, value in zip(head[1:], others) if value != "–")
+    yield ""
+
+
 def linked(text: str) -> str:
     """Return text with its digital object identifiers as links.
 
