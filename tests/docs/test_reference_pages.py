@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import inspect
 import re
 import sys
 import tomllib
@@ -13,6 +15,7 @@ from types import ModuleType
 import pytest
 from typer.main import get_command
 
+import rimap
 from rimap import cli
 from rimap.estimators.rim.loop import RIMConfig
 from rimap.simulation.recipe import EXTRA_KEYS, PatchRecipe
@@ -21,6 +24,7 @@ from rimap.training.recipe import Loss, Training, TrainingRecipe, training_recip
 
 pytest.importorskip("mkdocs", reason="the extra docs is not installed")
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+SOURCE = DOCS.parent / "src" / "rimap"
 COMMANDS = get_command(cli.build()).commands
 TABLES = {"simulation": PatchRecipe, "rim": RIMConfig, "loss": Loss, "training": Training}
 
@@ -115,6 +119,48 @@ def test_the_defaults_are_those_of_a_recipe_that_leaves_the_key_out(keys: dict[s
             if "…" not in text:
                 expected = list(value) if isinstance(value, tuple) else dict(value) if hasattr(value, "keys") else value
                 assert tomllib.loads(f"x = {text}")["x"] == expected, f.name
+
+
+@pytest.fixture(scope="module")
+def interface() -> str:
+    """The pages of the API as mkdocstrings takes them."""
+    return (DOCS / "api.md").read_text(encoding="utf-8") + hook("api_modules").page()
+
+
+def described(interface: str) -> set[str]:
+    return {place.rpartition(".")[2] for place in re.findall(r"^::: (\S+)", interface, re.MULTILINE)}
+
+
+def test_every_public_name_is_described_once(interface: str) -> None:
+    places = re.findall(r"^::: (\S+)", interface, re.MULTILINE)
+    assert len(places) == len(set(places))
+    assert set(rimap.__all__) - {"__version__"} <= described(interface)
+    for name in sorted(hook("api_modules").MODULES):
+        module = importlib.import_module(name)
+        assert set(getattr(module, "__all__", ())) <= described(interface), name
+    for place in places:
+        module_name, _, name = place.rpartition(".")
+        assert hasattr(importlib.import_module(module_name), name), place
+
+
+def test_packages_that_declare_public_names_are_on_the_page() -> None:
+    declaring = {
+        ".".join(("rimap", *path.parent.relative_to(SOURCE).parts))
+        for path in SOURCE.rglob("__init__.py")
+        if re.search(r"^__all__", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert declaring - {"rimap"} <= set(hook("api_modules").MODULES)
+
+
+def test_what_the_documentation_imports_is_described(interface: str) -> None:
+    found = set()
+    for page in [*DOCS.glob("*.md"), *(DOCS.parent / "notebooks").glob("*.py"), DOCS.parent / "README.md"]:
+        text = page.read_text(encoding="utf-8")
+        for module, names in re.findall(r"^from (rimap[\w.]*) import ([\w, ]+)$", text, re.MULTILINE):
+            values = {name.strip(): getattr(importlib.import_module(module), name.strip()) for name in names.split(",")}
+            found |= {name for name, x in values.items() if inspect.isfunction(x) or inspect.isclass(x)}
+    assert len(found) > 3
+    assert found - described(interface) == set()
 
 
 def test_a_recipe_may_have_the_keys_that_are_no_field() -> None:

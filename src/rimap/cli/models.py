@@ -27,7 +27,9 @@ _IN_WORDS = {
 def command(
     sequence: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="A sequence: print its formula, settings, maps, commands and references."),
+        typer.Argument(
+            metavar="[NAME]", help="A sequence: print its formula, settings, maps, commands and references."
+        ),
     ] = None,
     check: Annotated[
         str | None,

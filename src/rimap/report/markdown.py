@@ -54,7 +54,9 @@ def listed(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     ['- **T1**: unit: ms', '']
     """
     for first, *others in rows:
-        yield f"- **{first}**: " + "; ".join(f"{name}: {value}" for name, value in zip(head[1:], others) if value != "–")
+        yield f"- **{first}**: " + "; ".join(
+            f"{name}: {value}" for name, value in zip(head[1:], others) if value != "–"
+        )
     yield ""
 
 

@@ -30,7 +30,7 @@ def usual_protocol(model: type[SignalModel]) -> SignalModel:
     --------
     >>> import rimap
     >>> usual_protocol(rimap.VariableFlipAngle).times
-    array([ 2.  ,  2.95,  4.34,  6.38,  9.4 , 13.8 , 20.4 , 30.  ])
+    array([ 2.  ,  2.94,  4.34,  6.38,  9.4 , 13.8 , 20.4 , 30.  ])
     """
     own = getattr(model, "examples", None)
     if own is not None:

@@ -54,10 +54,22 @@ def sequence_page(model: type[SignalModel], *, picture: str = "", caption: str =
     lines = [f"# {model.title}", "", linked(escaped(intro)), ""]
     if model.formula:
         lines += ["$$", model.formula, "$$", ""] if not terminal else [f"    {as_text(model.formula)}", ""]
-    lines += ["## Settings of the scan", "", *_settings(model, terminal), *_options(model, sections.get("Parameters", ""))]
+    lines += [
+        "## Settings of the scan",
+        "",
+        *_settings(model, terminal),
+        *_options(model, sections.get("Parameters", "")),
+    ]
     lines += ["## Maps", "", *_parameters(model, terminal), *_files(model)]
     if picture:
-        lines += ["## Simulated example", "", f"![Signal and simulated maps: {escaped(model.title)}]({picture}){{.drawn}}", "", escaped(caption), ""]
+        lines += [
+            "## Simulated example",
+            "",
+            f"![Signal and simulated maps: {escaped(model.title)}]({picture}){{.drawn}}",
+            "",
+            escaped(caption),
+            "",
+        ]
     lines += ["## Commands", "", "```bash", *_commands(model), "```", "", _default(model), ""]
     if "Examples" in sections:
         lines += ["In Python:", "", "```pycon", sections["Examples"], "```", ""]
@@ -74,7 +86,11 @@ def sequence_page(model: type[SignalModel], *, picture: str = "", caption: str =
 def _settings(model: type[SignalModel], terminal: bool) -> Iterator[str]:
     rows, notes = [], []
     for s in settings_of(model).values():
-        number = {True: "one for each image", False: "one for the series", None: "one for the series, or one for each image"}[s.per_image]
+        number = {
+            True: "one for each image",
+            False: "one for the series",
+            None: "one for the series, or one for each image",
+        }[s.per_image]
         if s.lengths != (1,):
             number = f"{' or '.join(map(str, s.lengths))} for the series"
         fields = code(s.bids) if s.bids else f"{code([s.sidecar_field])} (not of BIDS)"

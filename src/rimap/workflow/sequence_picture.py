@@ -18,9 +18,9 @@ from rimap.signals.base import FIELD, SignalModel
 from rimap.signals.settings import unit_symbol, with_unit
 from rimap.simulation.anatomies import digital_brain
 from rimap.simulation.label_volumes import brain_mask
-from rimap.simulation.usual_protocols import usual_protocol
 from rimap.simulation.subjects import OFFSET, simulate_series, simulate_subject
 from rimap.simulation.tissues import CSF, GM, LABELS, WM, property_of, table_of
+from rimap.simulation.usual_protocols import usual_protocol
 from rimap.workflow.estimator_choice import build, default_estimator
 
 #: Signal-to-noise ratio of white matter in the brightest image.
@@ -119,7 +119,9 @@ def _draw_along_time(axes: Any, model: SignalModel, tissues: Mapping[int, Mappin
 
 
 def _legend(model: SignalModel, label: int, values: Mapping[str, float]) -> str:
-    return f"{LABELS[label]}, {shown_name(model.time.name)} {with_unit(round(values[model.time.name]), model.time.unit)}"
+    return (
+        f"{LABELS[label]}, {shown_name(model.time.name)} {with_unit(round(values[model.time.name]), model.time.unit)}"
+    )
 
 
 def _finish(axes: Any) -> None:
