@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -24,6 +26,9 @@ def test_the_site(tmp_path: Path) -> None:
     has_equations_as_mathml(site)
     shows_what_notebooks_draw(site)
     names_the_whole_package(site)
+    shows_examples_as_code(site)
+    has_links_that_lead_somewhere(site)
+    describes_its_pictures(site)
 
 
 def build(out: Path) -> Path:
@@ -81,6 +86,54 @@ def names_the_whole_package(site: Path) -> None:
     text = (site / "api.html").read_text(encoding="utf-8")
     for name in rimap.__all__:
         assert name == "__version__" or f">{name}<" in text or f".{name}" in text, name
+
+
+def shows_examples_as_code(site: Path) -> None:
+    for name in ("api.html", "reference/modules.html"):
+        text = (site / name).read_text(encoding="utf-8")
+        assert "<blockquote>" not in text, f"{name}: an example of a docstring is a quotation"
+        assert text.count("&gt;&gt;&gt;") > 10
+
+
+class Elements(HTMLParser):
+    """Collect the anchors, the addresses and the pictures of a page."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.anchors: set[str] = set()
+        self.addresses: list[str] = []
+        self.pictures: list[dict[str, str | None]] = []
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.anchors |= {value for name in ("id", "name") if (value := found.get(name))}
+        self.addresses += [value for name in ("href", "src") if (value := found.get(name))]
+        if tag == "img":
+            self.pictures.append(found)
+
+
+def has_links_that_lead_somewhere(site: Path) -> None:
+    pages = {page.resolve(): Elements(page) for page in site.rglob("*.html") if page.name != "404.html"}
+    assert len(pages) > 25
+    for page, elements in pages.items():
+        for address in elements.addresses:
+            parts = urlsplit(address)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            target = target / "index.html" if target.is_dir() else target
+            assert target.is_file(), f"{page.name}: {address}"
+            if parts.fragment and target in pages:
+                assert unquote(parts.fragment) in pages[target].anchors, f"{page.name}: {address}"
+
+
+def describes_its_pictures(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        for picture in Elements(page).pictures:
+            assert len(picture.get("alt") or "") > 5, (
+                f"{page.name}: a picture without a description, {picture.get('src', '')[:60]}"
+            )
 
 
 def test_links_into_the_repository_exist() -> None:
