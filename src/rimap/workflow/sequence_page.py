@@ -45,8 +45,8 @@ def sequence_page(model: type[SignalModel], *, picture: str = "", caption: str =
     Examples
     --------
     >>> import rimap
-    >>> print(sequence_page(rimap.T2Decay).splitlines()[0])
-    # T2 decay
+    >>> sequence_page(rimap.T2Decay).splitlines()[0]
+    '# T2 decay'
     """
     intro, sections = docstring_of(model)
     if intro.startswith(f"{model.__name__}("):  # the signature that a dataclass without a docstring has in its place

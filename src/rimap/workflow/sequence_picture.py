@@ -28,7 +28,7 @@ SNR = 30.0
 #: The slice of the drawn head that is mapped.
 SLICE = 24
 SEED = 0
-#: Tissues with their colours, which people with deficient colour vision tell apart (Okabe & Ito).
+#: Tissues with their colours, which differ for people with colour-vision deficiency too (Okabe & Ito).
 TISSUES = {CSF: "#0072B2", GM: "#D55E00", WM: "#009E73"}
 _DPI = 110
 
