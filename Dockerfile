@@ -21,7 +21,10 @@ RUN pip install --no-deps /src \
     && rm -rf /src \
     && useradd --create-home --uid 1000 rimap
 
-# Kernels are compiled once for a processor; where the home is read-only they go below TMPDIR (--work-dir).
+# Kernels are compiled here, so that the first run starts at once. On another kind of processor than that of the build, the first
+# run compiles them again: in the home of the user or, if that is read-only, below TMPDIR (--work-dir).
+RUN rimap --warm-up
+
 USER rimap
 WORKDIR /home/rimap
 ENTRYPOINT ["rimap", "bids"]

@@ -45,7 +45,8 @@ def copy(tmp_path: Path) -> Path:
 
 def _environment(package: Path, **more: str) -> dict[str, str]:
     env = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"}
-    return env | {"PYTHONPATH": str(package.parent)} | more
+    # Python itself would take bytecode of the same size and date.
+    return env | {"PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"} | more
 
 
 def use(package: Path, code: str = USE, **more: str) -> tuple[float, int, str]:
@@ -240,3 +241,21 @@ def test_several_processes_share_a_folder(copy: Path) -> None:
     out = [process.communicate() for process in running]
     assert all(stdout.startswith("30.0 ") and not stderr for stdout, stderr in out), out
     assert use(copy)[:2] == (30.0, 1)
+
+
+def test_what_was_compiled_beside_the_package_is_used_where_that_cannot_be_written(copy: Path, tmp_path: Path) -> None:
+    assert use(copy)[1] == 0  # compiled beside the package, as in the image of a container
+    value, hits, folder = use(copy, NUMBA_CACHE_DIR=str(tmp_path / "of a user"))
+    assert (value, hits) == (30.0, 1)
+    assert folder.startswith(str(tmp_path / "of a user"))
+
+
+def test_compiling_is_announced_once_and_only_if_there_is_something_to_compile(copy: Path) -> None:
+    code = "from rimap import kernels\nkernels.announce_compiling(lambda: print('compiling'))\n" + USE
+    command = [sys.executable, "-c", code]
+    first, second = (
+        subprocess.run(command, env=_environment(copy), capture_output=True, text=True, check=True).stdout.splitlines()
+        for _ in range(2)
+    )
+    assert first[0] == "compiling" and len(first) == 2
+    assert second[0].startswith("30.0 1 ")

@@ -30,6 +30,12 @@ _KEPT_DAYS = 14.0
 _KEPT_HOURS = 1.0
 _FOLDER = re.compile(r"rimap-[0-9a-f]{16}")
 _lock = threading.Lock()
+_announcements: list[Callable[[], None]] = []
+
+
+def announce_compiling(tell: Callable[[], None]) -> None:
+    """Call `tell` once, before the next kernel that has to be compiled; nothing is called if all are compiled already."""
+    _announcements[:] = [tell]
 
 
 def njit(
@@ -132,8 +138,21 @@ def _usable(folder: Path) -> Path:
     with tempfile.TemporaryFile(dir=folder):
         os.utime(folder)
     if new:
+        _fill_from_package(folder)
         _remove_old(folder.parent)
     return folder
+
+
+def _fill_from_package(folder: Path) -> None:
+    """Copy what `rimap --warm-up` compiled beside the package, if it cannot be written there, as in a container.
+
+    The package is as trusted as its code. numba recompiles what was compiled for another processor.
+    """
+    compiled = _beside_package() / folder.name
+    if compiled != folder and compiled.is_dir():
+        with contextlib.suppress(OSError, shutil.Error):
+            shutil.copytree(compiled, folder, dirs_exist_ok=True)
+            os.utime(folder)
 
 
 def _remove_old(base: Path) -> None:
@@ -174,11 +193,14 @@ def _lenient_cache() -> type[Any]:
             # numba's own method also registers all that can be compiled, which takes ten times as long as loading.
             rtsys.initialize(target_context)
             try:
-                return self._load_overload(sig, target_context)
+                found = self._load_overload(sig, target_context)
             except Exception:  # whatever a damaged file may raise
                 with contextlib.suppress(Exception):
                     self.flush()  # an empty index: what is compiled now replaces the damaged file
-                return None
+                found = None
+            if found is None and _announcements:
+                _announcements.pop()()
+            return found
 
         def save_overload(self, sig: Any, data: Any) -> None:
             with contextlib.suppress(Exception):  # no space, no folder any more: the compiled code is in memory

@@ -48,11 +48,30 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _warm_up(wanted: bool) -> None:
+    if wanted:
+        from rimap.workflow.warm_up import warm_up
+
+        print("Compiling for this processor. This takes a few minutes, once for this installation.", flush=True)
+        done = warm_up(lambda line: print(f"  {line}", flush=True))
+        print(f"{done.kernels} kernels compiled in {done.seconds:.0f} s." if done.kernels else "Nothing left to compile.")
+        raise typer.Exit
+
+
 def _root(
     version: Annotated[
         bool,
         typer.Option(
             "--version", callback=_version, is_eager=True, help="Print the versions of rimap and the packages it uses."
+        ),
+    ] = False,
+    warm_up: Annotated[
+        bool,
+        typer.Option(
+            "--warm-up",
+            callback=_warm_up,
+            is_eager=True,
+            help="Compile all that rimap compiles for this processor, so that the first run starts at once.",
         ),
     ] = False,
 ) -> None:

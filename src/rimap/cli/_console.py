@@ -9,8 +9,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from rimap.kernels import announce_compiling
+
 if TYPE_CHECKING:
     from rimap.workflow import Listener, Run
+
+#: What the first run after an installation prints before it compiles.
+COMPILING = "rimap: compiling for this processor, once for this installation. `rimap --warm-up` does it ahead for all sequences."
 
 
 @contextmanager
@@ -43,6 +48,8 @@ def listener(*, quiet: bool = False) -> Listener:
     """Return a listener that shows a run on the console: warnings and, unless `quiet`, a progress bar and results."""
     from rimap.workflow import Listener
 
+    if not quiet:
+        announce_compiling(lambda: print(COMPILING, file=sys.stderr, flush=True))
     return Listener(
         progress=partial(progress_bar, quiet=quiet),
         say=_nothing if quiet else partial(print, flush=True),

@@ -70,6 +70,8 @@ class _Level:
         The axes along which images may move.
     given
         Known parameters by name, a number or a map (X, Y, Z) at this resolution.
+    fitted
+        Type of the values that are fitted: for a look that of the series, for which kernels are compiled and loaded anyway.
     """
 
     images: Floats
@@ -77,6 +79,7 @@ class _Level:
     origin: Floats
     axes: tuple[int, ...]
     given: Mapping[str, float | Floats] = field(default_factory=dict)
+    fitted: np.dtype[Any] = np.dtype(float)
 
 
 def find_motion(series: WeightedSeries, *, precise: bool = False, threads: int | None = None) -> Motion | None:
@@ -114,11 +117,13 @@ def find_motion(series: WeightedSeries, *, precise: bool = False, threads: int |
     u = rough_shifts(rough.images, axes) * rough.voxel
     motion = motion.after(u, np.zeros_like(u)).about_median()
     given = {key: _as_volume(value) for key, value in series.given.items()}
+    fitted = np.dtype(float) if precise else images.dtype
     sizes = _sizes(images.shape, voxel, axes, _ALIGN if precise else _SLICE if len(axes) == 2 else _VOLUME)
     found = False
     for n, factors in enumerate(sizes):
         level = _level(images, voxel, factors, axes, _FULL / largest)
-        level = replace(level, given={key: _coarser(value, factors) for key, value in given.items()})
+        given_here = {key: _coarser(value, factors) for key, value in given.items()}
+        level = replace(level, given=given_here, fitted=fitted)
         last = n == len(sizes) - 1
         for _ in range(4 if last else 10):
             step = _step(level, series.model, motion, threads)
@@ -222,7 +227,7 @@ def _step(
     here = replace(motion, centre=motion.centre - level.origin)  # in the coordinates of the level
     W = moved(level.images, here, level.voxel, order=1)
     mask = _object(W)
-    fit = _fit(WeightedSeries(W, model, mask=mask, given=level.given), threads) if mask.any() else None
+    fit = _fit(WeightedSeries(W.astype(level.fitted), model, mask=mask, given=level.given), threads) if mask.any() else None
     if fit is None:
         return None
     kappa, ok, free = fit
