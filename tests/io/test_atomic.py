@@ -23,15 +23,27 @@ def test_files_are_written_and_replaced(tmp_path: Path) -> None:
     assert everything(tmp_path) == {"a/b/x.txt": b"two", "a/z.txt": b"four"}
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_files_written_at_the_same_time_are_the_same(tmp_path: Path, threads: int) -> None:
+    files = {tmp_path / f"{n % 3}/{n}.bin": lambda n=n: (bytes([n, i]) for i in range(n)) for n in range(12)}
+    write_together(files, threads=threads)
+    assert everything(tmp_path) == {f"{n % 3}/{n}.bin": bytes(b for i in range(n) for b in (n, i)) for n in range(12)}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, MemoryError])
-def test_an_error_while_content_is_made_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+def test_an_error_while_content_is_made_leaves_nothing(
+    tmp_path: Path, error: type[BaseException], threads: int
+) -> None:
     write_whole(tmp_path / "old", "old")
 
     def fail() -> bytes:
         raise error
 
     with pytest.raises(error):
-        write_together({tmp_path / "old": b"new", tmp_path / "new/deep/x": b"x", tmp_path / "new/y": fail})
+        write_together(
+            {tmp_path / "old": b"new", tmp_path / "new/deep/x": b"x", tmp_path / "new/y": fail}, threads=threads
+        )
     assert everything(tmp_path) == {"old": b"old"}
     assert not (tmp_path / "new").exists()
 

@@ -7,7 +7,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rimap.errors import InputError
@@ -26,7 +27,7 @@ def write_whole(path: Path | str, data: bytes | str) -> None:
     write_together({Path(path): as_bytes(data) if isinstance(data, str) else data})
 
 
-def write_together(files: Mapping[Path, Content], remove: Iterable[Path] = ()) -> None:
+def write_together(files: Mapping[Path, Content], remove: Iterable[Path] = (), threads: int = 1) -> None:
     """Write several files, all or none, in their order; then remove others.
 
     All are written under temporary names and synced to disk before the first gets its own. If a renaming fails, those
@@ -38,6 +39,8 @@ def write_together(files: Mapping[Path, Content], remove: Iterable[Path] = ()) -
         Content by path, or a function that gives it when it is needed, in one piece or in several.
     remove
         Files that the new ones make out of date.
+    threads
+        How many files are made and written at the same time: compressing, which is most of it, can share the cores.
 
     Raises
     ------
@@ -49,15 +52,10 @@ def write_together(files: Mapping[Path, Content], remove: Iterable[Path] = ()) -
     backup: dict[Path, Path] = {}
     done: list[Path] = []
     try:
-        for path, data in files.items():
+        for path in files:
             folders += make_folder(path.parent)
             temporary[path] = _beside(path, "tmp")
-            pieces = data() if callable(data) else data
-            with temporary[path].open("xb") as file:
-                for piece in (pieces,) if isinstance(pieces, bytes) else pieces:
-                    file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())
+        _write_each([(temporary[path], data) for path, data in files.items()], threads)
         gone = [path for path in remove if path.exists() and path not in files]
         for path in [*(file for file in files if file.exists()), *gone]:
             backup[path] = _beside(path, "old")
@@ -86,6 +84,29 @@ def write_together(files: Mapping[Path, Content], remove: Iterable[Path] = ()) -
     _clean(backup.values())
     for folder in {path.parent for path in files}:
         _sync(folder)
+
+
+def _write_each(files: Sequence[tuple[Path, Content]], threads: int) -> None:
+    """Write new files and sync them to disk; after an error, those that are not begun are left out."""
+    if threads < 2 or len(files) < 2:
+        for path, data in files:
+            _write(path, data)
+        return
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for written in [pool.submit(_write, path, data) for path, data in files]:
+            written.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # waits for those that are being written
+
+
+def _write(path: Path, data: Content) -> None:
+    pieces = data() if callable(data) else data
+    with path.open("xb") as file:
+        for piece in (pieces,) if isinstance(pieces, bytes) else pieces:
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def make_folder(folder: Path) -> list[Path]:

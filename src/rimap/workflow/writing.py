@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from rimap.series import ParameterMaps, Status, WeightedSeries
     from rimap.workflow.model_choice import Decision
 
+#: So many files are compressed at the same time; more would wait for the disk.
+_MOST_THREADS = 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
@@ -144,6 +147,7 @@ class Making:
 def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
     """Write maps, sidecars, report and table, all or none. `overwrite` also removes further files of an earlier run."""
     from rimap import report
+    from rimap.estimators.nlls.threads import cores
     from rimap.io import Writing, map_files
     from rimap.io.atomic import as_bytes, write_together
     from rimap.io.nifti import open_nifti
@@ -201,7 +205,8 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         contents[table] = as_bytes(tsv(rois))
     mapped.check()
     with making.record.writing():
-        write_together(contents, remove=new.stale if overwrite else ())
+        threads = min(request.threads or cores(), _MOST_THREADS)
+        write_together(contents, remove=new.stale if overwrite else (), threads=threads)
     making.record.finish(path for path in contents if path not in new.dataset_files)
     inside, where = mapped.described.inside, mapped.described.words
     statistics = report.statistics_of(maps, inside)
