@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Iterable, Iterator
-from functools import cache
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
@@ -35,9 +37,12 @@ _IMPORT = re.compile(r"^\s*(?:from +(\.*[\w.]*) +import +(?:\(([^)]*)\)|(.*))|im
 
 def source_fingerprint(files: Iterable[Path], root: Path = PACKAGE) -> str:
     """Return a hash of the names below `root` and of the contents of files; only contents and names count, not dates."""
+    return _hash_of(((file, file.read_bytes()) for file in sorted(files)), root)
+
+
+def _hash_of(contents: Iterable[tuple[Path, bytes]], root: Path) -> str:
     digest = hashlib.sha256()
-    for file in sorted(files):
-        content = file.read_bytes()
+    for file, content in contents:
         digest.update(f"{file.relative_to(root).as_posix()} {len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()[:16]
@@ -62,42 +67,67 @@ def kernel_sources(file: Path | None = None, root: Path = PACKAGE) -> list[Path]
     file
         Only for the kernels of this file; for all kernels if left out, or if the file is no part of the package.
     """
-    text = _candidates(root)
-    compiling = [f for f, content in text.items() if _COMPILES.search(content)]
-    left = [file] if file in compiling else compiling
-    found: set[Path] = set()
+    sources = _candidates(root)
+    compiling = [s for s in sources.values() if s.compiles]
+    chosen = [s for s in compiling if s.file == file]
+    left, found = chosen or compiling, set[Path]()
     while left:
         here = left.pop()
-        if here not in found:
-            found.add(here)
-            left += [f for f in _imported(text[here], here, root) if f in text]
+        if here.file not in found:
+            found.add(here.file)
+            left += [sources[name] for name in here.imported if name in sources]
     return sorted(found)
 
 
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """A file of the package: its module's name (that of the folder for `__init__.py`), and its content."""
+
+    file: Path
+    name: str
+    content: bytes
+
+    @cached_property
+    def _text(self) -> str:
+        return self.content.decode()
+
+    @cached_property
+    def compiles(self) -> bool:
+        """Whether it has a decorator that compiles."""
+        return _COMPILES.search(self._text) is not None
+
+    @cached_property
+    def imported(self) -> frozenset[str]:
+        """The modules that its imports may mean: modules, packages, and what may be modules among the names."""
+        package = self.name.split(".") if self.file.name == "__init__.py" else self.name.split(".")[:-1]
+        names: set[str] = set()
+        for source, in_parentheses, on_the_line, whole in _IMPORT.findall(self._text):
+            module = source or whole
+            if module.startswith("."):
+                beyond = module.lstrip(".")
+                above = package[: len(package) - (len(module) - len(beyond) - 1)]
+                module = ".".join([*above, *filter(None, [beyond])])
+            names.add(module)
+            names.update(f"{module}.{name}" for name in re.findall(r"\w+", in_parentheses or on_the_line))
+        return frozenset(names)
+
+
 @cache
-def _candidates(root: Path) -> dict[Path, str]:
-    """Return the text of the files that kernels may be made of."""
-    return {
-        file: file.read_text(encoding="utf-8")
-        for file in root.rglob("*.py")
-        if file.relative_to(root).parts[0] not in _WITHOUT_KERNELS
-    }
-
-
-def _imported(text: str, importer: Path, root: Path) -> Iterator[Path]:
-    """Yield the files that the imports of a file may mean: modules, packages, and the modules among the names."""
-    for package, in_parentheses, on_the_line, whole in _IMPORT.findall(text):
-        name = package or whole
-        if name.startswith("."):
-            level = len(name) - len(name.lstrip("."))
-            folder = importer.parents[level - 1].joinpath(*filter(None, name.lstrip(".").split(".")))
-        elif name.split(".")[0] == root.name:
-            folder = root.joinpath(*name.split(".")[1:])
-        else:
-            continue
-        names = re.findall(r"\w+", in_parentheses or on_the_line)
-        for path in (folder, *(folder / name for name in names)):
-            yield from (path.with_suffix(".py"), path / "__init__.py")
+def _candidates(root: Path) -> dict[str, _Source]:
+    """Return the files that kernels may be made of, by the names of their modules."""
+    found: dict[str, _Source] = {}
+    for folder, folders, files in os.walk(root):
+        parts = Path(folder).relative_to(root).parts
+        if not parts:
+            folders[:] = [name for name in folders if name not in _WITHOUT_KERNELS]
+            files = [name for name in files if name not in _WITHOUT_KERNELS]
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        for name in files:
+            if name.endswith(".py"):
+                file = Path(folder, name)
+                module = ".".join([root.name, *parts, *([] if name == "__init__.py" else [name[:-3]])])
+                found[module] = _Source(file, module, file.read_bytes())
+    return found
 
 
 @cache
@@ -105,6 +135,7 @@ def kernel_fingerprint(file: Path | None = None) -> str:
     """Return the hash of the sources of the kernels of a file, or of all kernels; "" without sources."""
     try:
         files = kernel_sources(file)
-        return source_fingerprint(files) if files else ""
     except OSError:  # a zipped or stripped package
         return ""
+    contents = {source.file: source.content for source in _candidates(PACKAGE).values()}
+    return _hash_of(((f, contents[f]) for f in files), PACKAGE) if files else ""
