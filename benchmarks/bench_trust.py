@@ -88,11 +88,12 @@ def faults(estimators: tuple[Any, ...] = ESTIMATORS) -> Iterator[Figure]:
     """Values that were not measured are found, and do not change other voxels."""
     scene = head(inversion(TI6))
     good = scene.noisy(30) * 1000
+    of_good = {e.name: estimated(e, good, scene.model) for e in estimators}
     for name, spoil in FAULTS.items():
         images, where = spoil(good.copy(), scene)
         where = where & scene.tissue
         for estimator in estimators:
-            before, maps = estimated(estimator, good, scene.model), estimated(estimator, images, scene.model)
+            before, maps = of_good[estimator.name], estimated(estimator, images, scene.model)
             marked = float(
                 np.mean((maps.status != rimap.Status.OK)[where] | (abs(maps["T1"] / scene.T - 1) < 0.15)[where])
             )

@@ -67,6 +67,18 @@ def test_one_bit_of_a_network_that_ships_is_enough_to_refuse_it(
         metadata_of(tmp_path / "t1.onnx")
 
 
+@pytest.mark.parametrize(
+    "recipe", ["{", "[]", "{}", '{"name": "x", "kind": "rim", "sequence": "ir", "trained_on": []}']
+)
+def test_a_damaged_recipe_is_named(tmp_path: Path, recipe: str) -> None:
+    model = onnx.load(WEIGHTS / "t1.onnx")
+    del model.metadata_props[:]
+    model.metadata_props.add(key="rimap", value=recipe)
+    onnx.save_model(model, tmp_path / "mine.onnx")
+    with pytest.raises(InputError, match=r"mine\.onnx: the recipe inside is damaged"):
+        metadata_of(tmp_path / "mine.onnx")
+
+
 def test_a_damaged_network_is_named(tmp_path: Path) -> None:
     content = (WEIGHTS / "t1.onnx").read_bytes()
     (tmp_path / "half.onnx").write_bytes(content[: len(content) // 2])

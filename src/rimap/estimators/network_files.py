@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _EXTERNAL = re.compile(rb"(?:\x08|\x88\x80*\x00)location")
 #: The key of an exported file's metadata that holds its recipe, as JSON.
 METADATA = "rimap"
+#: What every recipe has, and of which kind it is.
+_OF_EVERY_NETWORK: dict[str, type] = {"name": str, "kind": str, "sequence": str, "trained_on": dict}
 WEIGHTS = Path(__file__).parent / "weights"
 CHECKSUMS = "SHA256SUMS"
 #: What the metadata of a network for every sequence with one amplitude have in place of a sequence.
@@ -196,12 +198,22 @@ def metadata_of(path: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        Where it was not made by rimap.
+        Where it was not made by rimap, or its recipe is damaged.
     """
     text = _metadata(path, path.stat().st_mtime)
     if text is None:
         raise InputError(f"{path} was not made by `rimap train`: it has no recipe inside.")
-    return cast(dict[str, Any], json.loads(text))
+    try:
+        about = json.loads(text)
+    except (ValueError, RecursionError):
+        about = None
+    if not isinstance(about, dict) or any(
+        not isinstance(about.get(key), kind) for key, kind in _OF_EVERY_NETWORK.items()
+    ):
+        raise InputError(
+            f"{path}: the recipe inside is damaged, or of another program. Export the network again with `rimap train`."
+        )
+    return cast(dict[str, Any], about)
 
 
 def sha256_of(path: Path) -> str:
