@@ -52,7 +52,7 @@ def test_times_are_in_ms_whatever_the_file_has(tmp_path: Path, scale: float, abo
     page = page_of_other_maps(found)
     assert page == tmp_path / "head_T1map_report.html"
     text = page.read_text(encoding="utf-8")
-    assert "<b>1,200 ms</b>" in re.sub(r"1,[12]\d\d ms", "1,200 ms", text) and "rimap did not make these maps" in text
+    assert "<b>1,200 ms</b>" in re.sub(r"1,[12]\d\d ms", "1,200 ms", text) and "These maps were made by other software" in text
     median = float(re.search(r"<b>([\d,]+) ms</b>", text)[1].replace(",", ""))
     assert median == pytest.approx(np.median(times(1.0)[times(1.0) > 0]), abs=1)
     assert ("no sidecar has its unit" in text) is (about is None)
@@ -105,7 +105,7 @@ def test_what_cannot_be_shown_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "x_T1map.nii.gz", times(1e-3), {"Units": "s"})
     (tmp_path / "x_T1map_report.html").write_text("<html>another program</html>")
     code, output = report(tmp_path)
-    assert code == 2 and "page of another program" in output
+    assert code == 2 and "page of other software" in output
     assert (tmp_path / "x_T1map_report.html").read_text() == "<html>another program</html>"
 
 

@@ -114,7 +114,7 @@ def test_settings_and_methods_have_one_formula(signed):
     inner = "1 − B e^(−TI/T1) + (B−1) e^(−TR/T1)"
     formula = f"S = A ({inner})" if signed else f"S = |A ({inner})|"
     assert f"<td>{formula}</td>" in html and f"modelled as {formula}" in html
-    assert "The repetition time was not known, and the terms with it were left out." in html
+    assert "The repetition time was not known, so the terms with it were left out." in html
 
 
 def test_names_from_files_cannot_become_markup():
@@ -248,7 +248,7 @@ def test_values_at_a_bound_count_and_others_do_not():
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [(np.zeros((20, 20)), "zeros only"), (np.ones((19, 20)), "shape"), (np.full((20, 20), 0.5), "whole numbers")],
+    [(np.zeros((20, 20)), "only zeros"), (np.ones((19, 20)), "shape"), (np.full((20, 20), 0.5), "whole numbers")],
 )
 def test_regions_are_refused(labels, message):
     with pytest.raises(ValueError, match=message):

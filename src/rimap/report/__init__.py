@@ -1,4 +1,4 @@
-"""What a run found: statistics, and one self-contained HTML page."""
+"""The results of a run: statistics, and one self-contained HTML page."""
 
 from __future__ import annotations
 

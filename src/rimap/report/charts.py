@@ -22,9 +22,9 @@ WIDTH, HEIGHT = 640, 220
 
 
 def histogram(values: NDArray[Any], q: Quantity, window: tuple[float, float], bins: int = 64) -> dict[str, Any]:
-    """Return the bars of a histogram in the colours of the map, whose window is given."""
+    """Return the bars of a histogram in the colours of the map within its window."""
     low, high = colours.window(values, low=0.0 if is_relaxation(q) else None)
-    high = min(high, 2 * window[1]) if window[1] > low else high  # a long tail would squeeze the rest
+    high = min(high, 2 * window[1]) if window[1] > low else high  # a long tail would compress the rest of the histogram
     if isinstance(q, Parameter):
         high = min(high, q.bounds[1])
     counts, edges = np.histogram(values[np.isfinite(values)], bins=bins, range=(low, high))
@@ -139,7 +139,7 @@ def precision(maps: ParameterMaps, counts: NDArray[np.bool_]) -> dict[str, Any] 
 
 
 def _size(model: SignalModel, kappa: NDArray[Any]) -> tuple[str, float]:
-    """Return the name and the value of what is compared with σ: the amplitude, else the largest signal."""
+    """Return the name and the value of the quantity that is compared with σ: the amplitude, or else the largest signal."""
     for amplitude in model.amplitudes:
         return name_of(amplitude), float(kappa[model.index(amplitude.name)])
     return "signal", float(np.abs(model.signal(kappa)).max())
@@ -182,7 +182,7 @@ def _words(p: Parameter, percent: float, T: float, good: NDArray[Any], asked: ND
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return round numbers for a logarithmic axis, four or more if there are so many."""
+    """Return round numbers for a logarithmic axis, at least four if the range contains as many."""
     for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
         found = [

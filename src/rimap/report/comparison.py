@@ -22,7 +22,7 @@ from rimap.slices import png, view_of
 #: Size of a chart, in the units of its SVG, and cells of the density of a Bland-Altman plot.
 WIDTH, HEIGHT = 560, 300
 _CELLS = (112, 60)
-#: Pairs and slices that the page shows; the table has all pairs.
+#: Largest numbers of pairs and slices on the page. The table has all pairs.
 MOST_PAIRS, _SLICES = 8, 3
 #: Colours of differences: white at zero.
 _DIVERGING, _DENSITY = "vik", "lapaz"
@@ -163,7 +163,7 @@ def bland_altman(
 
 
 def _density_table() -> NDArray[np.uint8]:
-    """Return the colours of densities: light for few, and the colour of the page (entry 0) where there is nothing."""
+    """Return the colours of densities: light for few voxels, and the colour of the page (entry 0) for none."""
     table = colours.palette(_DENSITY)[::-1].copy()
     table[0] = 250
     return table
@@ -220,7 +220,7 @@ def _charts_over_subjects(pairs: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:
-    """Return the cells of a row as people read them."""
+    """Return the cells of a row as text."""
 
     def percent(value: float, form: str) -> str:
         return "–" if value != value else f"{value:{form}} %"

@@ -1,8 +1,8 @@
-"""The shape of a model as a table, from which the page draws the fitted curve of any voxel without knowing any physics.
+"""Tabulate the shape of a model, so that the page can draw the fitted curve of any voxel without containing the physics.
 
-The table holds one value for each point of the curve, each amplitude and each node of a grid over the other parameters.
-Between nodes it is interpolated by polynomials through the four nearest ones (two if two nodes are enough, which is
-exact for a model that is linear in its field). The number of nodes of each axis follows from the model.
+The table has one value for each point of the curve, each amplitude and each node of a grid over the other parameters.
+Between nodes, the page interpolates by polynomials through the four nearest nodes, or two if two nodes are enough (which is
+exact for a model that is linear in its field). The number of nodes of each axis depends on the model.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Array = NDArray[np.float64]
 LARGEST_ENTRY = 32_000
 #: Points of a curve that can be drawn between the images.
 POINTS = 140
-#: Numbers of nodes that are tried along an axis, until the error is below `TOLERANCE` of the largest value.
+#: Numbers of nodes to try along an axis until the error is below `TOLERANCE` of the largest value.
 NODES_TO_TRY = (2, 6, 12, 24, 48, 96, 192)
 TOLERANCE = 1e-4
-#: The most entries of a table. The axes with the most nodes get fewer if it would have more.
+#: Largest number of entries of a table. If it would be larger, the axes with the most nodes get fewer.
 MOST_ENTRIES = 600_000
-#: An error that the reader of the page should know.
+#: Error above which the page reports the accuracy of its curves.
 VISIBLE_ERROR = 5e-3
-#: Random places at which a grid is compared with the model.
+#: Number of random points at which the table is compared with the model.
 PLACES = 24
 
 
@@ -47,7 +47,7 @@ class TableAxis:
 
     @classmethod
     def over(cls, name: str, values: NDArray[Any], n: int, *, logarithmic: bool) -> TableAxis | None:
-        """Return the axis over the range of values; one node if all are alike, `None` if none is finite."""
+        """Return the axis over the range of values; one node if all values are equal, `None` if none is finite."""
         x = np.asarray(values, dtype=float)
         x = x[np.isfinite(x)]
         logarithmic = logarithmic and bool((x > 0).any())
@@ -98,7 +98,7 @@ class SignalTable:
     entries
         (P, K, n₁, n₂, …) whole numbers; g is `scale` times them.
     axes
-        The parameters that are no amplitudes.
+        The parameters that are not amplitudes.
     amplitudes
         Names of the K amplitudes; none if the signal has no amplitude (a ratio of images), which counts as one of 1.
     points
@@ -108,7 +108,7 @@ class SignalTable:
     continuous
         Whether there are points between those of the images, so that a line may be drawn.
     magnitude
-        Whether the modulus is taken.
+        Whether the signal is the modulus.
     error
         The largest error that was found, as a share of the largest |g|.
     """
@@ -154,7 +154,7 @@ class SignalTable:
         return signal
 
     def about(self) -> dict[str, Any]:
-        """Return what the page reads beside the entries."""
+        """Return the description of the table that the page reads together with the entries."""
         return {
             "shape": list(self.entries.shape),
             "scale": self.scale,
@@ -230,7 +230,7 @@ def _enough_nodes(
     places: Mapping[str, Array],
     tolerance: float,
 ) -> TableAxis:
-    """Return axis k with as many nodes as interpolation along it needs, at some places along the others."""
+    """Return axis k with as many nodes as interpolation along it needs, tested at some points along the other axes."""
     axis = axes[k]
     if axis.n == 1:
         return axis
@@ -258,7 +258,7 @@ def _enough_nodes(
 
 
 def _fitting(axes: list[TableAxis], rows: int) -> list[TableAxis]:
-    """Return the axes with fewer nodes where the table of `rows` values a node would exceed its size."""
+    """Return the axes, with fewer nodes if a table with `rows` values per node would exceed its largest size."""
     while rows * int(np.prod([axis.n for axis in axes])) > MOST_ENTRIES:
         k = int(np.argmax([axis.n for axis in axes]))
         if axes[k].n <= 6:
@@ -280,8 +280,8 @@ def _error(table: SignalTable, places: Mapping[str, Array], true: Array, largest
 def _curve(model: SignalModel, places: Mapping[str, Array]) -> tuple[SignalModel, NDArray[np.intp], bool]:
     """Return the model at the points of the curve, which of them are the images, and whether there are others.
 
-    A model that cannot be asked between its images, or that then has other values at them (an echo train with another
-    spacing), is taken at its images only.
+    A model is used only at its images if it cannot be evaluated between them, or if its values at the images would then
+    change (an echo train with another echo spacing).
     """
     at_images = _columns(model)(places)
     largest = float(np.nanmax(np.abs(at_images), initial=0.0))
@@ -292,7 +292,7 @@ def _curve(model: SignalModel, places: Mapping[str, Array]) -> tuple[SignalModel
         try:
             curve = _at(model, values)
             found = _columns(curve)(places)
-        except Exception:  # a model may refuse other settings in any way: there is no line then
+        except Exception:  # a model may refuse other settings with any exception; then no line is drawn
             continue
         if (
             len(found) == len(values) > len(set(model.times))

@@ -118,7 +118,7 @@ def _precision_chart(found: Design, protocols: list[tuple[str, Protocol]], limit
 
 
 def _signal_chart(found: Design, protocols: list[tuple[str, Protocol]]) -> dict[str, Any]:
-    """Return the signal over the axis for tissues of the range, and where each protocol samples it."""
+    """Return the signal over the axis for tissues of the range, with the samples of each protocol."""
     low, high = found.goal.T_ms
     values = np.unique([low, middle(found.goal), high])
     axis = found.best.model.axis
@@ -152,7 +152,7 @@ def _signal_chart(found: Design, protocols: list[tuple[str, Protocol]]) -> dict[
 
 
 def _recovers(goal: Goal) -> bool:
-    """Tell whether the signal depends on a recovery after the image: curves are drawn for a complete one."""
+    """Return whether the signal depends on the recovery after an image. Curves are drawn for complete recovery."""
     return goal.repetition is not None and goal.repetition.longer_than == goal.axis.name
 
 
@@ -161,7 +161,7 @@ def _curves(
 ) -> tuple[NDArray[np.float64], list[tuple[float, NDArray[np.float64]]]]:
     """Return points of the axis and the signal there for each T.
 
-    The images of a train, or of a cycle that each of them changes, have a signal at their own times alone.
+    Images of one echo train, or of a cycle that every image changes, have a signal only at their own times.
     """
     goal, model = found.goal, found.best.model
     if not (goal.kind.cycle.also_chosen or goal.axis.even):

@@ -22,12 +22,12 @@ from rimap.signals.settings import REPETITION_TIME, Setting, unit_symbol, with_u
 
 #: Values of T in the printed table.
 _SHOWN = 6
-#: Protocols whose worst standard deviations differ by less than this factor are as good as each other.
+#: Protocols whose worst standard deviations differ by less than this factor count as equally good.
 ALIKE = 1.02
 
 
 def duration(minutes: float) -> str:
-    """Return a scan time for people.
+    """Return a scan time in words.
 
     >>> duration(2.72), duration(0.4167), duration(61.3)
     ('2.7 min', '25 s', '61 min')
@@ -38,7 +38,7 @@ def duration(minutes: float) -> str:
 
 
 def title_of(found: Design) -> str:
-    """Return what was designed, in a line."""
+    """Return the title of a design in one line."""
     goal = found.goal
     low, high = goal.T_ms
     span = f"{low:g} ms" if low == high else f"{low:g} to {high:g} ms"
@@ -46,7 +46,7 @@ def title_of(found: Design) -> str:
 
 
 def conditions_of(found: Design) -> list[str]:
-    """Return what the figures hold for, a sentence each."""
+    """Return the assumptions behind the figures, one sentence each."""
     goal = found.goal
     lines = [
         f"SNR {goal.snr:g} in the brightest image that the sequence can give, without averaging "
@@ -55,7 +55,7 @@ def conditions_of(found: Design) -> list[str]:
     if goal.field is not None:
         how = {
             "free": "estimated in every voxel",
-            "smooth": "smooth in space: all voxels of a neighbourhood tell it together",
+            "smooth": "smooth in space and estimated from all voxels of a neighbourhood together",
             "given": "known from a map",
         }[goal.field_treatment]
         lines.append(f"{name_of(goal.field)} is {how}.")
@@ -66,15 +66,15 @@ def conditions_of(found: Design) -> list[str]:
 
 
 def scan_time_of(goal: Goal) -> str:
-    """Return how the scan time of the sequence is counted, in a sentence."""
+    """Return how the scan time of the sequence is calculated, in a sentence."""
     shots = count_of(goal.cycles_of_one_image, "shot")
     axis = goal.axis.symbol
     rest = max(goal.rest_ms, goal.kind.cycle.recovery * goal.T_ms[1])
     length = goal.repetition_ms or goal.kind.cycle.length_ms
     if goal.in_one_cycle:
-        what = "One cycle reads all images"
+        what = "One cycle acquires all images"
     else:
-        what = "Each image takes its own cycles"
+        what = "Each image needs its own cycles"
     if goal.chooses_repetition and goal.one_repetition_time:
         cycle = "one repetition time for all images"
     elif goal.chooses_repetition:
@@ -139,7 +139,7 @@ def text_of(found: Design, limit_percent: float) -> str:
 
 
 def gain_of(found: Design) -> str:
-    """Return by how much the best protocol is better, in a sentence."""
+    """Return the improvement by the best protocol, in a sentence."""
     gain = found.gain
     if gain is None or found.present is None:
         return ""
@@ -148,7 +148,7 @@ def gain_of(found: Design) -> str:
         return f"The worst standard deviation falls to {ours:.3g} %; the present protocol does not determine the whole range."
     if gain <= ALIKE:
         return (
-            f"The present protocol is as good as the best one that was found ({theirs:.3g} and {ours:.3g} % at worst)."
+            f"The present protocol is as good as the best one that was found (worst SD {theirs:.3g} and {ours:.3g} %)."
         )
     return (
         f"At the same scan time the worst standard deviation falls from {theirs:.3g} to {ours:.3g} %. "

@@ -1,4 +1,4 @@
-"""Maps and images as the viewer of the page reads them: coded in whole numbers, compressed, within a budget.
+"""Encode maps and images for the viewer of the page: as whole numbers, compressed, within a size limit.
 
 A value is stored as a code of 16 bits whose step is far below its standard deviation; low and high bytes are stored
 apart, which compresses well. Images are stored as their difference from the fitted signal, which takes a third of the
@@ -26,16 +26,16 @@ from rimap.series import ParameterMaps, WeightedSeries
 from rimap.signals.base import AMPLITUDE, SignalModel
 from rimap.slices import edges_mm, extent, planes_of, volume
 
-#: Characters of base64 that a voxel takes in each map at most, measured on noise.
+#: Largest number of base64 characters per voxel and map, measured on noise.
 _PER_VALUE = 2.4
-#: So many values tell how images are spread: their window, and the step in which they are stored.
+#: Number of values from which the window of the images and the step of their codes are determined.
 _OF_VALUES = 200_000
 NOT_SHOWN = 255
 
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """What goes into the page.
+    """The maps and images in the page.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Embedded:
     about
         How to read them: plain numbers and texts, for JSON.
     notes
-        What was left out, in plain words.
+        What was left out, in words.
     """
 
     blocks: dict[str, str]
@@ -163,7 +163,9 @@ def embed(
         left = room - sum(len(block) for block in blocks.values())
         images = _images(series, box, shown, read, table, planes[0].axes[2], left)
         if images is None:
-            notes.append("The images are too many for this page: it shows the fitted curves without measured points.")
+            notes.append(
+                "There are too many images for this page, so it shows the fitted curves without measured points."
+            )
         else:
             blocks["images"], about["images"] = images
             if (every := about["images"]["every"]) > 1:
@@ -184,9 +186,9 @@ def _coding(q: Quantity, values: NDArray[Any]) -> tuple[float, bool]:
 
 
 def encode(values: NDArray[Any], step: float, *, logarithmic: bool) -> tuple[NDArray[np.uint16], dict[str, Any]]:
-    """Return 16-bit codes of values: 0 for no value, else 1 and up in steps of `step`, or coarser ones if the range is wide.
+    """Return 16-bit codes of values: 0 for no value, otherwise 1 and up in steps of `step`, or coarser if the range is wide.
 
-    With `logarithmic`, 1 stands for zero and below, and a step is a share of the value.
+    With `logarithmic`, 1 is the code of zero and negative values, and a step is a fraction of the value.
 
     >>> codes, how = encode(np.array([np.nan, 0.0, 10.0, 1000.0]), 0.01, logarithmic=True)
     >>> decode(codes, how).round(1).tolist()
@@ -206,7 +208,7 @@ def encode(values: NDArray[Any], step: float, *, logarithmic: bool) -> tuple[NDA
 
 
 def decode(codes: NDArray[np.uint16], how: dict[str, Any]) -> NDArray[np.float64]:
-    """Return the values of codes, as the page does it."""
+    """Return the values of codes, as the page computes them."""
     place = (codes.astype(float) - 2) * how["step"]
     values = how["low"] * np.exp(place) if how["log"] else how["low"] + place
     if how["log"]:
@@ -215,7 +217,7 @@ def decode(codes: NDArray[np.uint16], how: dict[str, Any]) -> NDArray[np.float64
 
 
 def _box(shown: NDArray[np.bool_], size: NDArray[np.float64], most: int) -> tuple[slice, slice, slice]:
-    """Return which voxels are kept: a box around what is shown, thinned out along the finest axes to `most` voxels."""
+    """Return the box around the shown voxels, thinned out along the axes of highest resolution to at most `most` voxels."""
     ranges, step = [extent(shown, a) for a in range(3)], [1, 1, 1]
 
     def box() -> tuple[slice, slice, slice]:
@@ -272,7 +274,7 @@ def _images(
 
 
 def _bits(x: NDArray[Any]) -> float:
-    """Return how many bits a value takes when compressed: the entropy of its two bytes, and what Huffman's code adds."""
+    """Return the bits per compressed value: the entropy of its two bytes plus the overhead of Huffman coding."""
     codes, total = _zigzag(x), 0.1
     for bytes_ in (codes & 255, codes >> 8):
         p = np.bincount(bytes_, minlength=256) / max(codes.size, 1)
@@ -281,7 +283,7 @@ def _bits(x: NDArray[Any]) -> float:
 
 
 def image_window(series: WeightedSeries) -> dict[str, float]:
-    """Return the grey window of the images, from a share of their values."""
+    """Return the grey window of the images, from a sample of their values."""
     values = at_least(series.images.reshape(-1), _OF_VALUES)
     values = values[np.isfinite(values)]
     low, high = colours.window(values, low=None if (values < 0).any() else 0.0, upper=0.995)
@@ -300,6 +302,6 @@ def _planes(codes: NDArray[np.uint16]) -> bytes:
 
 
 def _base64(data: bytes, *, noise: bool = True) -> str:
-    """Return compressed data; noise has no repetitions to search for, only runs."""
+    """Return compressed data in base64. For noise, the compression does not search for repetitions, which it lacks."""
     packer = zlib.compressobj(6, zlib.DEFLATED, 15, 9, zlib.Z_RLE if noise else zlib.Z_DEFAULT_STRATEGY)
     return base64.b64encode(packer.compress(data) + packer.flush()).decode("ascii")

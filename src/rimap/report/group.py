@@ -21,11 +21,11 @@ from rimap.signals import signal_models
 from rimap.signals.base import main_of
 from rimap.signals.settings import unit_symbol
 
-#: Outliers are marked among so many series or more.
+#: Smallest number of series among which outliers are marked.
 _ENOUGH = 5
-#: Regions and series that the page shows; the table has all.
+#: Largest numbers of regions and series on the page. The table has all of them.
 _MOST_REGIONS, _MOST_ROWS = 24, 2000
-#: Names of maps that a line of the page shows; it says how many more there are.
+#: Largest number of map names in a line of the page, which then gives the number of further maps.
 _MOST_NAMES = 12
 
 
@@ -70,26 +70,28 @@ def columns() -> dict[str, dict[str, Any]]:
         "unit": {"Description": "Unit of the median, the quartiles, the mean and the standard deviation"},
         "estimator": {"Description": "Estimator that made the map"},
         "region": {
-            "Description": f"Value in the label image; mask: the mask; signal: {HOW}. desc-signal_mask beside each map has the "
+            "Description": f"Value in the label image; mask: the mask; signal: {HOW}. desc-signal_mask next to each map has the "
             "voxels of mask and signal"
         },
         "name": {"Description": "Name of the label"},
     }
     about |= about_figures({"Units": next(iter(units))} if len(units) == 1 else {})
     return about | {
-        "warnings": {"Description": "Number of warnings about the map; its sidecar and group.html have them"},
+        "warnings": {
+            "Description": "Number of warnings about the map; their texts are in its sidecar and in group.html"
+        },
         "outlier": {
             "Description": "low, high: the median is more than 1.5 interquartile ranges from the quartiles of all series; "
-            "few: the share of estimated voxels is"
+            "few: the share of estimated voxels is lower by that much"
         },
         "series": {"Description": "Name of the map, without extension"},
     }
 
 
 def warnings_of_maps(maps: Sequence[MainMap]) -> list[tuple[str, list[str]]]:
-    """Return each warning about the maps with the names of those that have it, the heaviest and then the most frequent first.
+    """Return each warning with the names of the maps it applies to, the most severe and then the most frequent first.
 
-    Warnings that differ in their figures alone are one; its text is that of the first map.
+    Warnings that differ only in their figures are merged, with the text of the first map.
     """
     found: dict[str, tuple[str, list[str], int]] = {}
     for map_ in maps:
@@ -117,13 +119,13 @@ def page(
     Parameters
     ----------
     rows
-        Of `with_outliers`.
+        Rows from `with_outliers`.
     title, made, command
         The data set, the date and time, and the command line.
     failed
         ``participant_id``, ``series`` and ``reason`` of each series without a map.
     maps
-        For their warnings.
+        The maps, for their warnings.
     pictures
         The middle slice of each map, by the name of its series.
     without_labels
@@ -175,7 +177,7 @@ def _by_region(rows: Sequence[Row]) -> dict[_Region, list[Row]]:
 
 
 def _region_title(r: Row) -> str:
-    whole = {"mask": "in the mask", "signal": "where there is signal"}
+    whole = {"mask": "in the mask", "signal": "in the foreground"}
     return whole.get(r["region"], f"{r['region']} {r['name']}".strip())
 
 

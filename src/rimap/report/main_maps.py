@@ -1,4 +1,4 @@
-"""The main maps of a derivative (T1map, T2map), and the figures of their regions as the runs that made them have them."""
+"""The main maps of a derivative (T1map, T2map), and the statistics of their regions as in the runs that made them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rimap.signals import signal_models
 from rimap.signals.base import main_of
 
 Row = dict[str, Any]
-#: Columns of a table of regions that hold no number.
+#: Columns of a table of regions that contain text.
 _TEXT = ("label", "name", "map", "unit")
 
 
@@ -48,9 +48,9 @@ class MainMap:
     model
         The name of the signal model; "" if the sidecar has none.
     warnings
-        What the user was told about it, the heaviest first.
+        Warnings about the map, the most severe first.
     sources
-        What its sidecar names as its sources.
+        The sources in its sidecar.
     """
 
     path: Path
@@ -72,7 +72,7 @@ class MainMap:
 
     @property
     def label(self) -> str:
-        """For messages: ``sub-01 ses-1 T1map``."""
+        """The name of the map in messages: ``sub-01 ses-1 T1map``."""
         return compose(self.entities, f"{self.name}map").replace("_", " ")
 
     @property
@@ -87,7 +87,7 @@ class MainMap:
         return self.path.with_name(f"{compose(entities, suffix or f'{self.name}map')}.nii.gz")
 
     def mask(self) -> Path | None:
-        """Return the mask of the voxels that the figures of its run describe; `None` if an earlier version made the map."""
+        """Return the mask of the voxels that the statistics describe; `None` if an earlier version made the map."""
         model = signal_models().get(self.model)
         suffixes = [s for s in ((model.bids_suffix, *model.also_reads) if model else ()) if s]
         for desc in (*(f"{SIGNAL}{suffix}" for suffix in suffixes), SIGNAL):
@@ -97,7 +97,7 @@ class MainMap:
         return None
 
     def table(self, out: Path) -> Path:
-        """Return where the run that made the map wrote its table of regions, if it wrote one."""
+        """Return the path of the table of regions that the run of the map wrote. It may not exist."""
         return out / f"{self.series}_rois.tsv"
 
 
@@ -143,9 +143,9 @@ class Contents:
     status
         (*X), its quality flags.
     inside, region
-        (*X), the voxels that its figures describe, and what the group table calls them: ``mask`` or ``signal``.
+        (*X), the voxels that its statistics describe, and their name in the group table: ``mask`` or ``signal``.
     affine, edges
-        Its place and the edge lengths of a voxel, mm; `None` if it has no orientation.
+        Its affine (`None` if the orientation is unknown) and the edge lengths of a voxel, mm.
     """
 
     values: NDArray[np.float64]
@@ -159,8 +159,8 @@ class Contents:
 def contents_of(main: MainMap, *, mask: Path | None = None) -> Contents:
     """Return a main map, its quality flags and the voxels that its figures describe.
 
-    These are the mask if one is given; else the voxels that the run described, which it wrote as a mask. A map of an earlier
-    version has none: then they are the mask of the map, or the foreground of the amplitude map.
+    These are the voxels of the given mask, or else of the mask that the run wrote. A map of an earlier version has no such
+    mask. The mask of the map or the foreground of the amplitude map is then used.
 
     Raises
     ------
@@ -172,7 +172,9 @@ def contents_of(main: MainMap, *, mask: Path | None = None) -> Contents:
     values = np.asarray(next(iter(file.volumes())), dtype=float) * (1 / scale)
     status = _beside(main.beside("status"), values.shape)
     if status is None:
-        raise InputError(f"{main.label}: {main.beside('status').name} is missing. Map this series again.")
+        raise InputError(
+            f"{main.label}: expected {main.beside('status').name} next to the map, got none. Map this series again."
+        )
     codes = np.nan_to_num(status, nan=float(Status.NOT_FINITE)).astype(np.uint8)
     region, where = _whole(main, codes, file, mask)
     return Contents(values, codes, where, region, affine_of(file), tuple(edges_of(file)))
@@ -190,7 +192,7 @@ def rows_of(
     Parameters
     ----------
     contents
-        What `contents_of` read; by default it is read now.
+        The result of `contents_of`. By default it is read here.
 
     Raises
     ------
@@ -204,7 +206,7 @@ def rows_of(
         image = read_labels(labels, values.shape, read.affine)
         found = np.unique(image[image != 0])
         if not found.size:
-            raise InputError(f"{labels}: expected at least one region, got zeros only.")
+            raise InputError(f"{labels}: expected at least one region, got only zeros.")
         rows += [
             _row(main, int(v), (names or {}).get(int(v), ""), figures_of(values, codes, image == v)) for v in found
         ]
@@ -212,7 +214,7 @@ def rows_of(
 
 
 def rows_of_table(main: MainMap, table: Sequence[Mapping[str, str]]) -> list[Row]:
-    """Return the rows of the main map in the table of regions that its run wrote: the numbers that it has."""
+    """Return the rows of the main map from the table of regions that its run wrote."""
     rows = []
     for line in table:
         if line["map"] == main.quantity.name:
@@ -245,7 +247,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def whole_table(mains: Sequence[tuple[MainMap, Sequence[Mapping[str, str]]]]) -> list[Row]:
-    """Return the tables of regions of all series as one: whose row it is, then its cells as they are."""
+    """Return the tables of regions of all series as one table. Each row begins with the subject and session."""
     rows = [{**_whose(main), **line} for main, table in mains for line in table]
     every = list(dict.fromkeys(column for row in rows for column in row))
     return [{column: row.get(column, "n/a") for column in every} for row in rows]

@@ -1,4 +1,4 @@
-"""A paragraph for the methods section and its references, from the declarations of the model and what was done."""
+"""Write a paragraph for a methods section with its references, from the declarations of the model and the run."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ COLOURS = (
 
 #: References that models cite by author and DOI, in full.
 _IN_FULL = (SABIDUSSI, BARRAL)
-#: What `ParameterMaps.sd_source` says of Cramér-Rao bounds.
+#: Value of `ParameterMaps.sd_source` for Cramér-Rao bounds.
 CRAMER_RAO = "Cramér-Rao bound"
-#: More values of a setting than these are given as a range if they are equally spaced.
+#: If a setting has more values than this and they are equally spaced, the text gives them as a range.
 _MOST_VALUES = 8
 
-#: What each of rimap's estimators does, in a sentence with a place for the numbers of its references, and these.
+#: A sentence on each of rimap's estimators, with a place for the numbers of its references, and the references.
 _ESTIMATORS = {
     "mle": ("All voxels were fitted together by regularised maximum likelihood (Eq. 2 of {})", (SABIDUSSI,)),
-    "rim": ("The maps are those of a recurrent inference machine {}", (SABIDUSSI, PUTZKY)),
-    "resnet": ("The maps are those of a residual network {}", (SABIDUSSI, HE)),
+    "rim": ("The maps were estimated by a recurrent inference machine {}", (SABIDUSSI, PUTZKY)),
+    "resnet": ("The maps were estimated by a residual network {}", (SABIDUSSI, HE)),
 }
 
 
@@ -87,7 +87,7 @@ def voxelwise(maps: ParameterMaps) -> str:
 
 
 def title_of(maps: ParameterMaps, title: str) -> str:
-    """Return the estimator in words: its title, unless that names a smooth parameter and the model has none."""
+    """Return the estimator in words: its title, unless this mentions a smooth parameter that the model lacks."""
     if maps.estimator != "mle" or not (by := voxelwise(maps)):
         return title
     return "Maximum likelihood in each voxel" + (", which is least squares" if by == "least squares" else "")
@@ -114,12 +114,12 @@ def _estimation(maps: ParameterMaps, title: str, cite: Callable[..., str], start
     return sentence + options + _network(maps, cite(SABIDUSSI), start)
 
 
-#: Settings of a network that the sentences name already, or that mean nothing to a reader.
+#: Settings of a network that the sentences already contain, or that mean nothing to a reader.
 _OF_NETWORKS = ("network", "scale", "sd_draws", "sd_from")
 
 
 def start_of(network: str) -> str:
-    """Return where a RIM starts, by the name of a network that ships or of its file; "" if that is unknown."""
+    """Return the starting point of a RIM, given the name of a shipped network or its file; "" if it is unknown."""
     try:
         return str((metadata_of(path_of(network)).get("rim") or {}).get("start", ""))
     except (InputError, OSError):
@@ -127,7 +127,7 @@ def start_of(network: str) -> str:
 
 
 def _network(maps: ParameterMaps, paper: str, start: str) -> str:
-    """Return which network it was and, if it is known to differ from the paper's, how."""
+    """Return the name of the network and, if it is known to differ from that of the paper, how it differs."""
     name = maps.settings.get("network")
     if maps.estimator not in ("rim", "resnet") or not name:
         return ""
@@ -143,8 +143,8 @@ def _network(maps: ParameterMaps, paper: str, start: str) -> str:
     if maps.settings.get("sd_from") != "network":
         return text
     return (
-        f"{text}. What it had smoothed away although the data show it was added to its maps, and its standard deviations are "
-        "outputs of the network, scaled so that 95 % intervals hold the truth in simulated heads that it was not trained on"
+        f"{text}. Detail that the data show and that the network had smoothed away was restored in its maps. Its standard deviations are "
+        "outputs of the network, scaled so that 95 % intervals have this coverage in simulated heads that were not used for training"
     )
 
 
@@ -158,7 +158,7 @@ def methods(maps: ParameterMaps, title: str, version: str = __version__, start: 
     version
         The version of rimap that made the maps.
     start
-        Where a network starts, see `start_of`; by default that of the network of this name that ships.
+        Starting point of a network, see `start_of`; by default that of the shipped network with this name.
     """
     cited: list[str] = []
 
@@ -182,12 +182,14 @@ def methods(maps: ParameterMaps, title: str, version: str = __version__, start: 
         ]
         if missing:
             verb, what = ("was", "it") if len(missing) == 1 else ("were", "them")
-            sentences.append(f"The {_listed(missing)} {verb} not known, and the terms with {what} were left out")
+            sentences.append(f"The {_listed(missing)} {verb} not known, so the terms with {what} were left out")
     for parameter in model.parameters:
         if parameter.name in known_parameters(maps):
             sentences.append(_known(parameter, maps))
     if maps.settings.get("denoise"):
-        sentences.append(f"The images were denoised by MP-PCA of 5 × 5 voxels of a slice before the fit {cite(MPPCA)}")
+        sentences.append(
+            f"Before the fit, the images were denoised by MP-PCA in patches of 5 × 5 voxels of a slice {cite(MPPCA)}"
+        )
     sentences.append(_estimation(maps, title, cite, start))
     sentences += [
         f"{name_of(d)} ({d.meaning or 'a derived map'}) was computed from these parameters" for d in model.derived
@@ -203,14 +205,16 @@ def _noise_sentences(maps: ParameterMaps, cite: Callable[..., str]) -> list[str]
     sentences, sigma = [], sigma_number(maps)
     if maps.noise is not None:
         only_sd = maps.estimator == "nlls" and maps.noise.name == "rician"
-        text = "For the standard deviations the noise was " if only_sd else "The likelihood was "
+        text = "For the standard deviations, the noise was assumed to be " if only_sd else "The likelihood was "
         text += maps.noise.name.capitalize()
         text += f" {cite(RICE)}" if maps.noise.name == "rician" else ""
         sentences.append(text + ("" if sigma is None else f" with σ = {number(sigma)} ({sigma_origin(maps)})"))
     if sd_origin(maps):
         draws = maps.settings.get("sd_draws")
         if draws:
-            sentences.append(f"Standard deviations are those over {draws} draws of the noise around the maps")
+            sentences.append(
+                f"Standard deviations were estimated by a parametric bootstrap with {draws} noise draws around the maps"
+            )
         elif maps.sd_source == CRAMER_RAO:
             derived = ", and those of derived maps follow by error propagation" if _has_derived_sd(maps) else ""
             sentences.append(f"Standard deviations are Cramér-Rao bounds at the estimate{derived}")
@@ -225,7 +229,7 @@ def _has_derived_sd(maps: ParameterMaps) -> bool:
 
 
 def _where(model: SignalModel) -> str:
-    """Return what the symbols of the formula mean, for the parameters that say it."""
+    """Return the meaning of the symbols of the formula, for the parameters that declare one."""
     meanings = []
     for parameter in model.parameters:
         if parameter.meaning:
@@ -243,7 +247,7 @@ def _known(p: Parameter, maps: ParameterMaps) -> str:
     values = maps[p.name]
     values = values[np.isfinite(values)]
     if values.size and np.ptp(values) <= 1e-9 * np.abs(values).max():
-        return f"{name_of(p)} was held at {number(float(values[0]))} {unit_symbol(p.unit)}".rstrip()
+        return f"{name_of(p)} was fixed at {number(float(values[0]))} {unit_symbol(p.unit)}".rstrip()
     return f"{name_of(p)} was taken from a given map"
 
 
@@ -265,7 +269,7 @@ def settings_in_words(model: SignalModel) -> list[str]:
 
 
 def options_of_model(model: SignalModel) -> dict[str, str]:
-    """Return the fields of a model that are neither settings nor its polarity or bounds: a slice profile, for instance."""
+    """Return the fields of a model that are neither settings nor its polarity or bounds, such as a slice profile."""
     return {name.replace("_", " "): plain(getattr(model, name)) for name in other_options(model)}
 
 
@@ -296,6 +300,6 @@ def _inside_a_sentence(title: str) -> str:
 
 
 def in_full(reference: str) -> str:
-    """Return the reference of a model in full if it is known, else as the model gives it."""
+    """Return the reference of a model in full if it is known, or else as the model gives it."""
     doi = re.search(r"doi:\s*(\S+?)[.,;]?(?:\s|$)", reference)
     return next((full for full in _IN_FULL if doi and doi[1] in full), reference)

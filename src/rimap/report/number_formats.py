@@ -1,4 +1,4 @@
-"""Numbers for people."""
+"""Numbers as text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rimap.series import ParameterMaps
 
 
 def number(x: float, digits: int = 3) -> str:
-    """Return a number for people: 3 significant digits, all digits of the whole part.
+    """Return a number as text with 3 significant digits, and all digits of its integer part.
 
     >>> [number(x) for x in (1234.5, 64.23, 0.01234, 1.5e-7, float("nan"))]
     ['1,234', '64.2', '0.0123', '1.5e-07', '–']
@@ -50,26 +50,26 @@ def plural(title: str) -> str:
 
 
 def sigma_number(maps: ParameterMaps) -> float | None:
-    """Return σ, the median of it where it is a map, `None` where there is none."""
+    """Return σ, or its median if it is a map, or `None` if there is none."""
     if maps.noise is None or maps.noise.sigma is None:
         return None
     return float(np.nanmedian(maps.noise.sigma))
 
 
 def sigma_origin(maps: ParameterMaps) -> str:
-    """Return where σ comes from: ``given`` or ``from the residuals``; and, where it was a map, that this is its median."""
+    """Return the origin of σ, ``given`` or ``from the residuals``, and whether it is the median of a map."""
     source = maps.sigma_source.removesuffix(MEDIAN_OF_MAP)
     is_map = source != maps.sigma_source or (maps.noise is not None and np.ndim(maps.noise.sigma) > 0)
     return ("given" if source == "given" else f"from the {source}") + (", median of a map" if is_map else "")
 
 
 def sd_origin(maps: ParameterMaps) -> str:
-    """Return what the standard deviations are; "" where no voxel has one."""
+    """Return the origin of the standard deviations; "" if no voxel has one."""
     return maps.sd_source if maps.sd_kappa is not None and np.isfinite(maps.sd_kappa).any() else ""
 
 
 def correlation_in_words(maps: ParameterMaps) -> str:
-    """Return how the noise of adjacent voxels is correlated, "" if that is not known or if it is not."""
+    """Return the noise correlation of adjacent voxels, "" if it is unknown or zero."""
     found = maps.correlation
     if found is None or found.is_white:
         return ""

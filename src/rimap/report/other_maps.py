@@ -1,4 +1,4 @@
-"""The page of maps that another program made: what their files contain, without a signal model and its curves."""
+"""The page of maps that other software made: what their files contain, without a signal model and its curves."""
 
 from __future__ import annotations
 
@@ -32,35 +32,35 @@ from rimap.signals.base import Derived
 from rimap.signals.settings import unit_symbol
 from rimap.slices import View, edges_mm, view_of
 
-#: Amplitudes of other programs, which have the unit of the images.
+#: Names of amplitudes in other software, which have the unit of the images.
 _AMPLITUDES = ("M0", "S0", "PD")
-#: A page says that it is of rimap.
+#: The tag that marks a page of rimap.
 _OF_RIMAP = '<meta name="generator" content="rimap '
 #: Fields of a sidecar that are longer than this, in characters, are left out.
 _LONGEST_FIELD = 300
 _NO_MODEL = (
-    "rimap did not make these maps: the page shows what their files contain, and has neither fitted curves nor a text for a "
-    "methods section."
+    "These maps were made by other software. The page shows what their files contain, without fitted curves and without a text "
+    "for a methods section."
 )
 
 
 @dataclass(frozen=True)
 class OtherMaps:
-    """Maps of one series that another program made.
+    """Maps of one series that other software made.
 
     Parameters
     ----------
     main
-        The one that the page is about: T1.
+        The main map of the page: T1.
     more
-        The others of the series: R1, M0, B1.
+        The other maps of the series: R1, M0, B1.
     """
 
     main: MapImage
     more: tuple[MapImage, ...]
 
     def page_path(self) -> Path:
-        """Return where the page is written: beside the subjects of a data set, else beside the map."""
+        """Return the path of the page: next to the subjects of a data set, or else next to the map."""
         path, stem = self.main.path, strip_nii(self.main.path)
         subject = stem.split("_")[0]
         root = next(
@@ -75,14 +75,14 @@ class OtherMaps:
 
 
 def find_other_maps(folder: Path, known: Sequence[ResultFiles] = ()) -> list[OtherMaps]:
-    """Return the maps of other programs in a folder, a set for each relaxation time of each series; [] if there are none.
+    """Return the maps of other software in a folder, a set for each relaxation time of each series; [] if there are none.
 
     Parameters
     ----------
     folder
         A folder, or one map.
     known
-        The results of rimap, whose maps are left out.
+        The results of rimap. Their maps are left out.
     """
     of_rimap = {(result.main.parent, result.stem) for result in known}
     if folder.is_file():
@@ -102,7 +102,7 @@ def find_other_maps(folder: Path, known: Sequence[ResultFiles] = ()) -> list[Oth
 
 
 def _by_rimap(m: MapImage) -> bool:
-    """Tell whether an estimator of rimap made a map; the truth of `rimap simulate` has a signal model as well."""
+    """Return whether an estimator of rimap made a map. The truth of `rimap simulate` also has a signal model."""
     return "SignalModel" in m.about and "Estimator" in m.about
 
 
@@ -129,22 +129,22 @@ def _companions(main: MapImage, members: Sequence[MapImage]) -> tuple[MapImage, 
 
 
 def page_of_other_maps(maps: OtherMaps) -> Path:
-    """Write the page of maps that another program made, and return its path.
+    """Write the page of maps that other software made, and return its path.
 
     Raises
     ------
     InputError
-        If a map cannot be read, or a page of another program has the name of this one.
+        If a map cannot be read, or if a page of other software has this name.
     """
     path = maps.page_path()
     if path.is_file() and _OF_RIMAP not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
-        raise InputError(f"{path} is a page of another program. Move it elsewhere.")
+        raise InputError(f"{path}: expected a page of rimap or none, got a page of other software. Move it elsewhere.")
     write_whole(path, rendered(_content(maps)))
     return path
 
 
 def _quantity(m: MapImage) -> Quantity:
-    """Return the declaration of a map: its name and unit; there is no model whose parameters it could follow from."""
+    """Return the declaration of a map, that is its name and unit. There is no model to compute it from."""
 
     def not_computed(model: Any, maps: Mapping[str, Any]) -> Any:
         raise NotImplementedError
@@ -154,7 +154,7 @@ def _quantity(m: MapImage) -> Quantity:
 
 
 def _values(m: MapImage, q: Quantity, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return a map; a time or rate of zero is no value."""
+    """Return a map. A time or rate of zero counts as no value."""
     values = m.values()
     if values.shape != shape:
         raise InputError(f"{m.path}: expected the shape of the main map {shape}, got {values.shape}.")
@@ -195,7 +195,7 @@ def _shown(maps: OtherMaps) -> tuple[Shown, Region, list[str]]:
 
 
 def _mask(main: MapImage, notes: list[str]) -> NDArray[np.bool_] | None:
-    """Return the mask beside a map, `None` if there is none that fits."""
+    """Return the mask next to a map, `None` if there is none that fits."""
     for name in (f"{main.stem}_desc-brain_mask", f"{main.stem}_mask"):
         for path in (main.path.with_name(f"{name}.nii.gz"), main.path.with_name(f"{name}.nii")):
             if path.is_file():
@@ -226,7 +226,7 @@ def _content(maps: OtherMaps) -> dict[str, Any]:
     title = strip_nii(maps.main.path).removesuffix(f"_{maps.main.name}map").replace("_", " ")
     run = Run(
         title=title,
-        estimator_title=str(maps.main.about.get("EstimationAlgorithm") or "Maps of another program"),
+        estimator_title=str(maps.main.about.get("EstimationAlgorithm") or "Maps of other software"),
         inputs=[maps.main.path.name, *(m.path.name for m in maps.more if m.name in shown.maps)],
     )
     return {
@@ -266,7 +266,7 @@ def _content(maps: OtherMaps) -> dict[str, Any]:
         "where": where,
         "images": [],
         "acquisition": [],
-        "sd_source": "as the file has it" if shown.sd else "",
+        "sd_source": "from the file" if shown.sd else "",
         "settings_title": "Sidecar",
         "settings": _sidecar(maps.main.about, inside.shape, affine),
         "versions": [],
@@ -322,7 +322,7 @@ def _viewer(
         "axis": {"title": "", "unit": ""},
         "sigma": None,
         "start": start_voxel(shown.maps[main.name][1], figured, view, embedded.about),
-        "outside": "outside the mask" if masked else "no value, left out of this page",
+        "outside": "outside the mask" if masked else "no value, not on this page",
     }
 
 
@@ -351,7 +351,7 @@ def _tiles(
 
 
 def _sidecar(about: Mapping[str, Any], shape: tuple[int, ...], affine: Any) -> list[tuple[str, str]]:
-    """Return what the sidecar says, as it says it."""
+    """Return the fields of the sidecar and their values."""
     rows = [("Voxels", " × ".join(map(str, shape)))]
     if affine is not None:
         rows.append(("Voxel, mm", " × ".join(number(v) for v in edges_mm(affine)[: max(len(shape), 2)])))

@@ -1,4 +1,4 @@
-"""One run as one self-contained HTML page without network access: a viewer on screen, pictures on paper; light and dark."""
+"""One run as a self-contained HTML page that needs no network: a viewer on screen, pictures on paper, light and dark mode."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ from rimap.signals.base import Parameter, SignalModel
 from rimap.signals.settings import unit_symbol, with_unit
 from rimap.slices import View, edges_mm, png, view_of, volume
 
-#: A page stays below this many characters: 10 MB with some to spare.
+#: Largest size of a page in characters: 10 MB with a margin.
 LIMIT = 9_600_000
 #: The block of the page that holds the `Run`, for `rimap report`.
 RUN_BLOCK = '<script type="application/json" id="run">'
-#: What that leaves out: it is in the sidecars, the tables and the images.
+#: Fields that this block leaves out, because they are in the sidecars, the tables and the images.
 _NOT_KEPT = ("rois", "warnings", "versions", "edges", "described")
 
 
 @dataclass(frozen=True)
 class Run:
-    """What the page says about a run, apart from its series and its maps.
+    """The contents of the page apart from the series and its maps.
 
     Parameters
     ----------
@@ -72,11 +72,11 @@ class Run:
     versions
         Versions of the software that made the maps; by default of what is installed.
     network_start
-        Where a network starts, see `methods.start_of`: maps have only its name.
+        Starting point of a network, see `methods.start_of`: maps contain only the name of the network.
     described
-        The voxels that the figures describe, if they are known: else the mask of the series, or the foreground.
+        The voxels that the statistics describe, if they are known; else the mask of the series, or the foreground.
     edges
-        Edge lengths of a voxel as the header has them, for images that have no affine.
+        Edge lengths of a voxel from the header, mm, for images without an affine.
     """
 
     title: str
@@ -106,7 +106,7 @@ def page(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> str:
     maps
         The maps that were estimated from them.
     run
-        What else the page says.
+        The other contents of the page.
     """
     run = replace(run, estimator_title=title_of(maps, run.estimator_title))
     return rendered(_content(series, maps, run))
@@ -195,7 +195,7 @@ _NO_IMAGES = "The images are not available, so this page shows the fitted curves
 
 
 def json_for_script(data: Any) -> str:
-    """Return JSON that can stand in a script element."""
+    """Return JSON that is safe inside a script element."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -208,7 +208,7 @@ def _viewer(
     figured: NDArray[np.bool_],
     masked: bool,
 ) -> dict[str, Any]:
-    """Return what the viewer's script reads."""
+    """Return the data that the script of the viewer reads."""
     model, axis = maps.model, maps.model.axis
     sigma = sigma_number(maps)
     return embedded.about | {
@@ -231,12 +231,12 @@ def _viewer(
         "start": start_voxel(
             values_of(model.main, model, maps), figured & (maps.status == Status.OK), view, embedded.about
         ),
-        "outside": "outside the mask" if masked else "background, left out of this page",
+        "outside": "outside the mask" if masked else "background, not on this page",
     }
 
 
 def image_labels(model: SignalModel) -> list[str]:
-    """Return what each image was acquired with, (N): the setting of the axis, and others that differ between images."""
+    """Return the settings that differ between the images as labels (N), beginning with the axis of the model."""
     shown = []
     for setting in model.settings.values():
         value = getattr(model, setting.name)
@@ -350,14 +350,14 @@ def _acquisition(maps: ParameterMaps, affine: NDArray[Any] | None) -> list[tuple
     if model.changes_sign:
         rows.append(("Data", "signed (real part)" if model.is_signed else "magnitude"))
     if affine is None:
-        rows.append(("Orientation", "orientation unknown: the images do not say where left and right are"))
+        rows.append(("Orientation", "orientation unknown: the headers do not define left and right"))
     else:
         rows.append(("Voxel, mm", " × ".join(number(v) for v in edges_mm(affine)[: max(len(shape), 2)])))
     return rows
 
 
 def _numbers(values: Any) -> str:
-    """Return the values of a setting: one if all are alike."""
+    """Return the values of a setting, or a single one if all are equal."""
     found = np.atleast_1d(np.asarray(values, dtype=float)).tolist()
     return ", ".join(f"{v:.6g}" for v in (found[:1] if len(set(found)) == 1 else found))
 

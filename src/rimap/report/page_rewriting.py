@@ -1,4 +1,4 @@
-"""The page of a result written again, from the files of its folder."""
+"""Write the page of an existing result again, from the files in its folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rimap.series import Status
 
 #: Columns with numbers in a table of regions.
 _NUMBERS = {"label": int} | {name: int if name in COUNTS else float for name in FIGURES}
-#: and those that tables of earlier versions lack: quartiles,
+#: columns that tables of earlier versions lack: quartiles,
 _QUARTILES = ("q25", "q75")
 #: and the share of each quality flag.
 _SHARES = {share_column(s) for s in Status}
@@ -49,8 +49,8 @@ class Again:
 def page_again(result: ResultFiles, *, overwrite: bool = False) -> Again:
     """Write the page of a result again, to the path that `rimap map` used.
 
-    The images come from the sources that the sidecars name, if those have not changed. What only the run knew (its command
-    and duration) is taken from the earlier page, if there is one.
+    The images are read from the sources in the sidecars, if these have not changed. The command and the duration of the run
+    are taken from the earlier page, if there is one.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def _text(path: Path) -> str:
 
 
 def _block(text: str) -> dict[str, Any]:
-    """Return what the earlier page says about its run; {} if it does not."""
+    """Return the data of the run in the earlier page; {} if there are none."""
     try:
         block = text[text.index(RUN_BLOCK) + len(RUN_BLOCK) :]
         data = json.loads(block[: block.index("</script>")])
@@ -131,7 +131,7 @@ def _block(text: str) -> dict[str, Any]:
 
 
 def _table(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a table of regions; [] if there is none that can be read."""
+    """Return the rows of a table of regions; [] if there is no readable table."""
     try:
         header, *lines = path.read_text(encoding="utf-8").splitlines()
         rows = [dict(zip(header.split("\t"), line.split("\t"), strict=True)) for line in lines]

@@ -39,7 +39,7 @@ class Panel:
     key
         The block that the viewer reads: a map, ``sd T1`` (shown as a share of T1), ``residual``.
     title, unit
-        For people.
+        Title and unit as they are shown.
     values
         (*X); NaN is shown black.
     palette
@@ -99,15 +99,15 @@ class Panel:
 def panels_of(maps: ParameterMaps, inside: NDArray[np.bool_], figured: NDArray[np.bool_]) -> list[Panel]:
     """Return the panels: the main map first, then its standard deviation, the other maps and the residual.
 
-    A parameter that was held at one number has no panel, nor has a residual that is zero because there are as many
-    parameters as images.
+    A parameter that was fixed at one number has no panel. A residual that is zero because there are as many parameters as
+    images has none either.
 
     Parameters
     ----------
     inside
-        (*X), what is shown.
+        (*X), the voxels that are shown.
     figured
-        (*X), what the windows are taken from.
+        (*X), the voxels that determine the windows.
     """
     panels: list[Panel] = []
     known = known_parameters(maps)

@@ -1,4 +1,4 @@
-"""The page of a phantom: each map with its spheres marked, the bias of each sphere, and how they change over the maps."""
+"""The page of a phantom: each map with its spheres marked, the bias of each sphere, and changes between the maps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rimap.slices import Plane, View, edges_mm, extent, planes_of, png, volume
 
 #: Size of a chart, in the units of its SVG.
 WIDTH, HEIGHT = 640, 240
-#: A chart of biases ends at so many % at most.
+#: Largest bias on a chart, %.
 _MOST_PERCENT = 40.0
 
 
@@ -91,7 +91,7 @@ def picture(m: _Map, array: Array, highest: float) -> dict[str, Any]:
     Parameters
     ----------
     highest
-        The value in ms at which the colours end, about.
+        The approximate value of the upper end of the colours, ms.
     """
     x = volume(m.values())
     affine, edges = m.geometry()
@@ -101,7 +101,7 @@ def picture(m: _Map, array: Array, highest: float) -> dict[str, Any]:
         (plane for plane in planes if plane.axes[2] == array.axis), Plane("", (1, 0, 2), (False, False), ("",) * 4)
     )
     right, down, _ = plane.axes
-    # The phantom and no more of the field of view: values, and the spheres wherever they are.
+    # crop the field of view to the phantom: all values, and all spheres
     shown = np.isfinite(x) & (x > 0)
     crops = []
     for axis, flip in ((right, plane.flips[0]), (down, plane.flips[1])):

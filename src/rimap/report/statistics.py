@@ -13,10 +13,10 @@ from rimap.errors import InputError
 from rimap.map_display import Quantity, as_stored, quantities_of, values_of
 from rimap.series import ParameterMaps, Status
 
-#: Quality flags whose values enter the statistics. Values at a bound do: leaving them out would hide a tail.
+#: Quality flags whose values enter the statistics. Values at a bound are included, because leaving them out would hide a tail.
 COUNTED = (Status.OK, Status.AT_BOUND)
 
-#: The columns with the figures of a region: what each holds. Columns of numbers of voxels are whole numbers.
+#: The columns with the statistics of a region, and their descriptions.
 FIGURES = {
     "voxels": "Voxels of the region",
     "n": "Voxels of the region with a value (status ok or at a bound)",
@@ -27,7 +27,7 @@ FIGURES = {
     "mean": "Mean",
     "sd": "Standard deviation between voxels",
 }
-#: Those of them that are numbers of voxels; the others have the unit of the map.
+#: Those columns that are numbers of voxels. The others have the unit of the map.
 COUNTS = ("voxels", "n")
 
 
@@ -71,8 +71,8 @@ def counted(maps: ParameterMaps) -> NDArray[np.bool_]:
 def known_parameters(maps: ParameterMaps) -> set[str]:
     """Return the names of the parameters that were known and not estimated.
 
-    These are the ones that the model takes as given, and those for which the estimator gives no standard deviation
-    although it gives one for the relaxation time.
+    These are the known parameters of the model, and those for which the estimator gives no standard deviation although it
+    gives one for the relaxation time.
     """
     known = {parameter.name for parameter in maps.model.parameters if parameter.given}
     if maps.sd_kappa is None or not np.isfinite(maps.sd[maps.model.time.name]).any():
@@ -89,7 +89,7 @@ def statistics_of(maps: ParameterMaps, where: NDArray[np.bool_]) -> dict[str, St
 
 
 def stored_values(q: Quantity, maps: ParameterMaps, where: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the values of a map at voxels, as its file has them."""
+    """Return the values of a map at voxels, in the unit of its file."""
     return as_stored(q, values_of(q, maps.model, maps)[where])
 
 
@@ -108,7 +108,7 @@ def about_figures(units: Mapping[str, str] | None = None) -> dict[str, dict[str,
     Parameters
     ----------
     units
-        What the columns with values of the map are to say of their unit: ``{"Units": "ms"}``; nothing by default.
+        The unit of the columns with values of the map: ``{"Units": "ms"}``; none by default.
     """
     more: dict[str, str] = dict(units or {})
     about = {key: {"Description": text} | ({} if key in COUNTS else more) for key, text in FIGURES.items()}
@@ -125,7 +125,7 @@ def figures_of(
     Parameters
     ----------
     values, status, where
-        (*X): a map as its file has it, its quality flags, and the voxels of the region.
+        (*X): a map in the unit of its file, its quality flags, and the voxels of the region.
     counting
         The quality flags whose values count.
     """
@@ -168,7 +168,7 @@ def roi_table(
         )
     values = np.unique(labels[np.isfinite(labels) & (labels != 0)])
     if not values.size:
-        raise InputError("labels: expected at least one region, got zeros only.")
+        raise InputError("labels: expected at least one region, got only zeros.")
     if (values != np.round(values)).any():
         raise InputError(
             "labels: expected whole numbers, got fractions. Resample label images with nearest-neighbour interpolation."

@@ -1,4 +1,4 @@
-"""The pages from their templates."""
+"""Make the pages from their templates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rimap.report.number_formats import number
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a page: values are escaped unless the template says ``safe``, and a missing one is an error."""
+    """Return a page. Values are escaped unless the template uses ``safe``, and a missing value is an error."""
     return _environment().get_template(template).render(**values)
 
 

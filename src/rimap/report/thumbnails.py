@@ -26,7 +26,7 @@ class Thumbnail:
     Parameters
     ----------
     values
-        (height, width), in the unit of the map; NaN where it has no value or is not described.
+        (height, width), in the unit of the map; NaN for voxels without a value or outside the described region.
     aspect
         Width over height, in mm.
     number, n_slices
@@ -53,7 +53,7 @@ class Thumbnail:
 def thumbnails(
     maps: Sequence[MainMap], pictures: Mapping[str, Thumbnail], rows: Sequence[Row]
 ) -> tuple[list[dict[str, Any]], int]:
-    """Return the small pictures for the page, by kind of map, and how many more there are than it shows.
+    """Return the small pictures for the page by kind of map, and the number of further pictures that it does not show.
 
     Parameters
     ----------
