@@ -75,7 +75,7 @@ def test_sigma_may_be_a_map(noise: Noise) -> None:
 @kinds
 def test_bad_sigma_is_refused(noise: Noise) -> None:
     for sigma in (0.0, -1.0, np.nan, np.zeros((2, 2))):
-        with pytest.raises(InputError, match="sigma must be positive"):
+        with pytest.raises(InputError, match="sigma: expected a positive number"):
             type(noise)(sigma=sigma)
     with pytest.raises(InputError, match="no sigma yet"):
         type(noise)().nll(np.ones(1), np.ones(1))

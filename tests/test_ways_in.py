@@ -92,8 +92,8 @@ def test_an_affine_may_be_said_or_be_that_of_an_image() -> None:
         ({"images": [*IMAGES[:3], IMAGES[3, :2]]}, "one shape"),
         ({"images": []}, "expected 4 images"),
         ({"images": "ir.nii.gz"}, "rimap.read"),
-        ({"mask": nifti(np.ones(SHAPE), np.eye(4))}, "mask lies elsewhere"),
-        ({"noise": Gaussian(sigma=nifti(np.ones(SHAPE), np.eye(4)))}, "map of sigma lies elsewhere"),
+        ({"mask": nifti(np.ones(SHAPE), np.eye(4))}, "mask: expected the affine of the images"),
+        ({"noise": Gaussian(sigma=nifti(np.ones(SHAPE), np.eye(4)))}, "map of sigma: expected the affine"),
         ({"noise": Gaussian(sigma=nifti(-np.ones(SHAPE)))}, "positive"),
     ],
 )

@@ -29,8 +29,7 @@ CHECKED = (
     "mkdocs.yml",
     "notebooks",
     "pyproject.toml",
-    "src/rimap/cli",
-    "src/rimap/workflow",
+    "src/rimap",
 )
 SUFFIXES = frozenset({".py", ".md", ".html", ".js", ".toml", ".yml", ".cff"})
 

@@ -18,7 +18,7 @@ HALF, _NEARLY_0 = 0.5, 1e-3
 
 
 def is_nibabel(x: object) -> bool:
-    """Tell whether `x` is a spatial image of nibabel."""
+    """Return whether `x` is a spatial image of nibabel."""
     return hasattr(x, "dataobj") and hasattr(x, "affine")
 
 
@@ -36,7 +36,7 @@ def images_and_affine(images: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
         For a path, or images of different shape or place.
     """
     if isinstance(images, (str, Path)):
-        raise InputError(f"images must be an array (N, *X); a path came ({images}). Read files with rimap.read.")
+        raise InputError(f"images: expected an array (N, *X), got the path {images}. Read files with rimap.read.")
     if is_nibabel(images):
         if len(images.shape) < 4:
             raise InputError(
@@ -49,9 +49,9 @@ def images_and_affine(images: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
     affines = [_affine(image) for image in images if is_nibabel(image)]
     volumes = [_data(image, 3) if is_nibabel(image) else to_numpy(image) for image in images]
     if len(shapes := {volume.shape for volume in volumes}) > 1:
-        raise InputError(f"the images of a list must have one shape; {' and '.join(map(str, sorted(shapes)))} came.")
+        raise InputError(f"images: expected a list of images with the same shape, got {' and '.join(map(str, sorted(shapes)))}.")
     if any(abs(affine - affines[0]).max() > _SAME_MM for affine in affines):
-        raise InputError("the images of a list lie in different places (affines). Resample them to one grid.")
+        raise InputError("images: expected a list of images with the same affine, got different ones. Resample them to one grid.")
     return np.stack(volumes) if volumes else np.empty(0), affines[0] if affines else None
 
 
@@ -61,19 +61,19 @@ def volume(x: Any, affine: Any, what: str) -> NDArray[Any]:
     Parameters
     ----------
     affine
-        Of the series, or `None`.
+        Affine of the series, or `None`.
     what
         What to call it, as in "the mask".
 
     Raises
     ------
     InputError
-        Where a nibabel image lies elsewhere than the series.
+        If the affine of a nibabel image differs from that of the series.
     """
     if not is_nibabel(x):
         return to_numpy(x)
     if affine is not None and abs(_affine(x) - affine).max() > _SAME_MM:
-        raise InputError(f"{what} lies elsewhere than the images (affine). Resample {what} to the images.")
+        raise InputError(f"{what}: expected the affine of the images, got another. Resample {what} to the images.")
     return _data(x, 3)
 
 

@@ -21,7 +21,7 @@ Sliced = TypeVar("Sliced", bound=Any)
 
 
 def is_torch(x: object) -> bool:
-    """Tell whether `x` is a torch tensor, without importing torch."""
+    """Return whether `x` is a torch tensor, without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor)
 

@@ -35,7 +35,7 @@ def b1_from_afi(images: Any, tr: Any, flip_angle: Any) -> NDArray[np.float64]:
     Returns
     -------
     b1
-        NaN where there is no signal, or where the images contradict each other (a ratio that no flip angle gives).
+        NaN if there is no signal, or where the images contradict each other (a ratio that no flip angle gives).
 
     Raises
     ------
@@ -78,7 +78,7 @@ def b1_from_dam(images: Any, flip_angle: Any) -> NDArray[np.float64]:
     Returns
     -------
     b1
-        At most 90° over the smaller nominal angle: magnitudes do not tell angles beyond. NaN where there is no signal, or
+        At most 90° over the smaller nominal angle: magnitude images do not determine larger angles. NaN if there is no signal, or
         where the images contradict each other.
 
     Raises

@@ -55,7 +55,7 @@ def of_relaxation(name: str) -> str:
 
 
 def indices(values: Any, low: float, high: float, *, logarithmic: bool = False) -> NDArray[np.uint8]:
-    """Return the entries of a palette for values: 0 where there is none (NaN), else 1 to 255.
+    """Return the entries of a palette for values: 0 if there is none (NaN), else 1 to 255.
 
     >>> indices([np.nan, -5.0, 0.0, 50.0, 100.0], 0, 100).tolist()
     [0, 1, 1, 128, 255]

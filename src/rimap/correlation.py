@@ -14,7 +14,7 @@ from rimap.advice import note
 
 Floats = NDArray[np.float64]
 
-#: Lags that are kept, and that are looked at to tell noise from errors of the model, which vary slowly.
+#: Number of lags of the result, and of lags that distinguish noise from errors of the model, which vary slowly.
 LAGS, FAR = 4, 8
 #: Noise is correlated along an axis from this correlation of neighbours on, and so many standard errors.
 _LEAST, _SURE = 0.1, 4.0
@@ -26,9 +26,9 @@ _DECAYED = 0.15
 _MOST_SHARED = 0.9
 #: Residuals count up to so many times their robust standard deviation.
 _CLIP = 3.0
-#: Noise is said to be less than the residuals if voxels far apart share this part of their power.
+#: Noise is reported to be lower than the residuals if distant voxels share this part of their power.
 _SHARED = 0.15
-#: So many pairs of neighbours tell a correlation.
+#: Number of pairs of neighbours that determine a correlation.
 _PAIRS = 400
 #: Median absolute value of a standard normal variable.
 _MAD = 0.6745

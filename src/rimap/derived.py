@@ -78,7 +78,7 @@ def _by_pair(covariance: Array, Q: int) -> dict[tuple[int, int], Array]:
 
 
 def _is_known(q: int, model: SignalModel, variances: Array | None, second: dict[tuple[int, int], Array] | None) -> bool:
-    """Tell whether a parameter was not estimated: it was given, or has no variance in any voxel where others have one."""
+    """Return whether a parameter was not estimated: it was given, or has no variance in any voxel where others have one."""
     if model.parameters[q].given:
         return True
     if second is not None:

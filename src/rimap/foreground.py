@@ -18,7 +18,7 @@ HOW = (
     "voxels whose root mean square over all images exceeds Otsu's threshold (of its square root; doi:10.1109/TSMC.1979.4310076); "
     "all voxels if what is darker is neither much darker nor noise"
 )
-#: The same, where there are maps and no images.
+#: The same, if there are maps but no images.
 HOW_OF_MAPS = f"{HOW}; of the images that the maps predict and their residual"
 _BINS = 256
 #: The threshold separates two kinds of voxels if the bright ones are between these shares of all,
@@ -42,7 +42,7 @@ class Region:
     inside
         (*X), which voxels.
     words
-        What summaries call them: "in the mask", "where there is signal", "of all voxels".
+        What summaries call them: "in the mask", "in the foreground", "of all voxels".
     how
         How they were found.
     """
@@ -54,7 +54,7 @@ class Region:
     @classmethod
     def found(cls, inside: NDArray[np.bool_], how: str = HOW) -> Region:
         """Return the region of a foreground."""
-        return cls(inside, "of all voxels" if inside.all() else "where there is signal", how)
+        return cls(inside, "of all voxels" if inside.all() else "in the foreground", how)
 
     @classmethod
     def of_mask(cls, mask: NDArray[np.bool_], how: str = "the mask that the series was mapped with") -> Region:
@@ -128,7 +128,7 @@ def otsu(counts: NDArray[np.float64], edges: NDArray[np.float64]) -> float:
 
 
 def _separates(pieces: Pieces, limit: float) -> bool:
-    """Tell whether the voxels below the limit are something else than tissue."""
+    """Return whether the voxels below the limit are something else than tissue."""
     rms, counted = np.zeros(2), np.zeros(2)  # below and above the limit
     sums: Any = 0.0  # of the dark voxels: values, squares and number in each image
     for images, x in pieces():

@@ -156,7 +156,7 @@ def _fill_from_package(folder: Path) -> None:
 
 
 def _remove_old(base: Path) -> None:
-    """Remove all but the newest folders, and what is long unused. A process that still uses one compiles again and goes on."""
+    """Remove all but the newest folders, and what is long unused. A process that still uses one compiles again."""
     with contextlib.suppress(OSError):
         folders = [
             path for path in base.iterdir() if _FOLDER.fullmatch(path.name) and path.is_dir() and not path.is_symlink()

@@ -55,7 +55,7 @@ class Noise(ABC):
         sigma = np.asarray(self.sigma, dtype=float)
         if not np.any(sigma > 0) or np.any(sigma <= 0) or (sigma.ndim == 0 and not np.isfinite(sigma)):
             worst = np.min(sigma, initial=np.inf, where=~np.isnan(sigma)) if not np.isnan(sigma).all() else np.nan
-            raise InputError(f"sigma must be positive, in the unit of the images; {worst:g} came.")
+            raise InputError(f"sigma: expected a positive number in the unit of the images, got {worst:g}.")
         object.__setattr__(self, "sigma", float(sigma) if sigma.ndim == 0 else sigma)
 
     def _sigma(self, like: Array) -> Array:

@@ -28,7 +28,7 @@ _AT_ONCE = 65_536
 
 
 class Status(IntEnum):
-    """What became of a voxel."""
+    """Quality flag of a voxel."""
 
     OK = 0
     AT_BOUND = 1
@@ -100,7 +100,7 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
     Parameters
     ----------
     kappa
-        (Q, *X) in the order of `model.parameters`; NaN where there is no answer.
+        (Q, *X) in the order of `model.parameters`; NaN if there is no answer.
     model
         The signal model that was fitted.
     status
@@ -117,7 +117,7 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
     noise
         The noise with the σ that was used.
     sigma_source
-        Where that σ came from: ``given``, ``residuals``, ``background``.
+        Origin of σ: ``given``, ``residuals``, ``background``.
     estimator, settings
         Its name and its options, for sidecars and reports.
     warnings
@@ -178,7 +178,7 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
         return _Named(self.model, values, self._sd_of_derived)
 
     def has_sd(self, name: str) -> bool:
-        """Tell whether the standard deviation of a map is known in some voxels, without making that map."""
+        """Return whether the standard deviation of a map is known in some voxels, without making that map."""
         derived = next((d for d in self.model.derived if d.name == name), None)
         if derived is None:
             return self.sd_kappa is not None and name in self.sd

@@ -18,7 +18,7 @@ _CELL = "padding:1px 12px 1px 0;text-align:left;border:0;background:none"
 
 @dataclass(frozen=True)
 class Picture:
-    """One slice with its caption, and a colour bar where there is a unit."""
+    """One slice with its caption, and a colour bar if there is a unit."""
 
     src: str
     width: int

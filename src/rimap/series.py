@@ -56,7 +56,7 @@ class WeightedSeries:
     ------
     InputError
         Where the shapes do not fit the model, nothing is finite or nothing differs from zero, the mask is empty, a
-        nibabel mask lies elsewhere, or the Rician likelihood meets signed data.
+        nibabel mask has another affine, or the Rician likelihood meets signed data.
     """
 
     images: Any
@@ -97,7 +97,7 @@ class WeightedSeries:
 
     @property
     def selected(self) -> NDArray[np.bool_]:
-        """The mask (*X), all true where there is none."""
+        """The mask (*X), all true if there is none."""
         return np.ones(self.shape, bool) if self.mask is None else self.mask
 
     @property

@@ -21,7 +21,7 @@ class Plane:
     Parameters
     ----------
     name
-        axial, coronal, sagittal; "across axis 3" where no affine tells.
+        axial, coronal, sagittal; "across axis 3" without an affine.
     axes
         Array axes that run right, down and through the slices.
     flips
@@ -98,7 +98,7 @@ def edges_mm(affine: NDArray[Any] | None, known: Sequence[float] = ()) -> NDArra
 def planes_of(affine: NDArray[Any] | None, shape: tuple[int, ...]) -> list[Plane]:
     """Return the planes that a volume can be cut in, that of the acquisition first.
 
-    Radiological convention: the patient's right is at the left of the picture. The acquisition's slices lie across
+    Radiological convention: the patient's right is at the left of the picture. The acquired slices are across
     the longest edge of the voxel, else they are axial. A single slice has one plane.
     """
     full = (*shape, 1, 1)[:3]

@@ -234,7 +234,7 @@ def test_scans_that_lie_elsewhere_are_refused(tmp_path: Path) -> None:
         nib.save(nib.Nifti1Image(images, affine), folder / f"{name}.nii")
         (folder / f"{name}.json").write_text(json.dumps({"InversionTime": [t / 1000 for t in tau]}))
     scans = tuple(tmp_path / n / f"{n}.nii" for n in "ab")
-    with pytest.raises(InputError, match=r"b\.nii lies elsewhere in the scanner than .*a\.nii"):
+    with pytest.raises(InputError, match=r"b\.nii is misaligned with .*a\.nii"):
         given_scans(Settings(scans=scans), "ir")
 
 

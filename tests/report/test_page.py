@@ -275,7 +275,7 @@ def test_without_a_mask_the_background_is_left_out_of_the_figures():
     images = 2 * rng.random((4, 60, 60)) + 100 * head
     model = InversionRecovery(tau=[50, 400, 1100, 2500])
     where, words = described(WeightedSeries(images, model))
-    assert (where == head).all() and words == "where there is signal"
+    assert (where == head).all() and words == "in the foreground"
     where, words = described(WeightedSeries(images, model, mask=~head))
     assert (where == ~head).all() and words == "in the mask"
     tissue = np.stack([np.full((50, 50), 100.0), np.full((50, 50), 1.9), np.linspace(500, 3000, 2500).reshape(50, 50)])

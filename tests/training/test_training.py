@@ -198,11 +198,11 @@ def test_three_lines_are_a_recipe(tmp_path):
         ({"iteration": 3}, "unknown key 'iteration'"),
         ({"training": {"itertions": 3}}, "nearest valid one is 'iterations'"),
         ({"rim": {"n_step": 3}}, "nearest valid one is 'n_steps'"),
-        ({"loss": {"kind": "mae"}}, "must be one of mse, crb"),
+        ({"loss": {"kind": "mae"}}, "expected one of mse, crb"),
         ({"training": {"iterations": "many"}}, "of the kind of"),
         ({"training": {"iterations": 0}}, "1 or more"),
         ({"network": "resnet", "sequence": "ir", "preset": "general"}, "one protocol"),
-        ({"variant": "papers"}, "must be one of paper, general"),
+        ({"variant": "papers"}, "expected one of paper, general"),
         ({"simulation": {"field_gama": 1.0}}, "nearest valid one is 'field_gamma'"),
     ],
 )
@@ -266,7 +266,7 @@ def test_a_damaged_checkpoint_is_replaced_by_the_one_before(tmp_path):
     whole = (tmp_path / "hurt" / CHECKPOINT).read_bytes()
     (tmp_path / "hurt" / CHECKPOINT).write_bytes(whole[: len(whole) // 2])
     seen = []
-    with pytest.warns(UserWarning, match=f"damaged .*goes on from {PREVIOUS}, iteration 2"):
+    with pytest.warns(UserWarning, match=f"damaged .*resumes from {PREVIOUS}, iteration 2"):
         train(recipe, tmp_path / "hurt", machine=CPU, progress=seen.append)
     assert [s.done for s in seen] == [3, 4, 5, 6]
     a, b = (load_file(tmp_path / d / CHECKPOINT) for d in ("whole", "hurt"))

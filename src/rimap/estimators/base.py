@@ -19,9 +19,9 @@ from rimap.signals.base import SignalModel
 
 #: Called with (voxels or slices done, of how many).
 Progress = Callable[[int, int], None]
-#: So many voxels tell a median standard deviation that has to be computed for it.
+#: Number of voxels that determine a median standard deviation that has to be computed for it.
 _FEW = 2_000
-#: So many tell a median that is known everywhere.
+#: Number of voxels that determine a median that is known everywhere.
 _MANY = 8_000
 _POOR = "is poorly determined"
 
@@ -50,7 +50,7 @@ class Estimator(ABC):
 def constrained(
     series: WeightedSeries, fixed: Mapping[str, float], bounds: Mapping[str, tuple[float, float]]
 ) -> WeightedSeries:
-    """Return the series with parameters that an estimator was told to hold, and other bounds of those that it estimates.
+    """Return the series with the fixed parameters of an estimator, and with other bounds of the estimated ones.
 
     Raises
     ------

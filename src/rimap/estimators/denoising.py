@@ -93,8 +93,8 @@ class _Denoised:
     means
         (N, *X), what MP-PCA made of them: the noise floor of magnitudes is still in it.
     correlation
-        Of the noise of neighbouring voxels before denoising.
-    told
+        Correlation of the noise of neighbouring voxels before denoising.
+    about
         What the user should know.
     """
 
@@ -102,7 +102,7 @@ class _Denoised:
     before: WeightedSeries
     means: NDArray[np.float32]
     correlation: NoiseCorrelation | None
-    told: str
+    about: str
 
 
 def _denoised(series: WeightedSeries, method: str = "mppca") -> _Denoised:
@@ -114,24 +114,24 @@ def _denoised(series: WeightedSeries, method: str = "mppca") -> _Denoised:
     means = mppca(np.asarray(series.images, np.float32), series.selected)
     if series.model.magnitude:
         means = abs(means)
-    images, told, rician = means, "", isinstance(noise, Rician)
+    images, about, rician = means, "", isinstance(noise, Rician)
     if rician:
         images = signal_of_means(means, noise.sigma).astype(np.float32)
-        told = " The noise floor of the magnitudes was removed."
+        about = " The noise floor of the magnitudes was removed."
     if correlation is not None and not correlation.is_white:
-        told += (
+        about += (
             " The noise of adjacent voxels is correlated, as in images that are interpolated: MP-PCA expects independent noise, and removes "
             "less of this."
         )
-    told = note(f"The images were denoised by MP-PCA before the fit (--denoise {method}).{told}")
+    about = note(f"The images were denoised by MP-PCA before the fit (--denoise {method}).{about}")
     clean = replace(
         series,
         images=images,
         noise=Gaussian(noise.sigma) if rician else noise,
         denoised=method,
-        notes=(*series.notes, told),
+        notes=(*series.notes, about),
     )
-    return _Denoised(clean, replace(series, noise=noise), means, correlation, told)
+    return _Denoised(clean, replace(series, noise=noise), means, correlation, about)
 
 
 def check_denoising(n_images: int) -> None:
@@ -187,7 +187,7 @@ def denoised_maps(estimate: Callable[[WeightedSeries], ParameterMaps], series: W
         correlation=found.correlation,
     )
     estimated = sum(not parameter.smooth for parameter in maps.model.parameters if parameter.name not in series.held)
-    maps = replace(maps, warnings=ordered((*maps.warnings, found.told)))
+    maps = replace(maps, warnings=ordered((*maps.warnings, found.about)))
     noise = clean.noise  # of the denoised images; the images before have that of the series
     judged, _ = with_statuses(before, replace(maps, noise=before.noise), Fit(estimated))
     return with_conditioning(series, replace(judged, noise=noise))

@@ -31,7 +31,7 @@ CHECKSUMS = "SHA256SUMS"
 ANY_SEQUENCE = "any"
 #: In what `for_model` returns: the sequences of the training, if the one that is mapped is not among them.
 UNSEEN = "trained_on_others"
-#: The ranges of a sequence that a network for any sequence has not seen: all that it reads is in units of what the data tell.
+#: The ranges of a sequence that a network for any sequence has not seen: all its inputs are in units of the information in the data.
 UNLIMITED: dict[str, Any] = {
     "times_ms": [],
     "time_range_ms": [0.0, math.inf],
@@ -55,7 +55,7 @@ def path_of(name: str | Path) -> Path:
     Raises
     ------
     InputError
-        Where there is none, naming the nearest that ships.
+        If there is none, naming the nearest that ships.
     """
     found = shipped()
     if str(name) in found:

@@ -19,7 +19,7 @@ Floats = NDArray[Any]
 
 #: Images are looked at in at most this many voxels.
 SAMPLE = 20_000
-#: So many voxels tell the object from air.
+#: Number of voxels that determine the object from air.
 _FEWER = 8_192
 #: Voxels have signal whose power exceeds that of noise alone by this many standard deviations of it.
 _SIGNAL = 4.0
@@ -97,7 +97,7 @@ def of_signal(squares: Floats, power: Floats) -> NDArray[np.bool_]:
 def sigma_from_residuals(
     series: WeightedSeries, maps: ParameterMaps, rms: Floats | None = None, held: Iterable[str] | None = None
 ) -> float:
-    """Return σ from the residuals (robust, pooled), NaN where there are no degrees of freedom."""
+    """Return σ from the residuals (robust, pooled), NaN if there are no degrees of freedom."""
     return _from_residuals(series, maps, rms, held)[0]
 
 
@@ -174,7 +174,7 @@ def dark_below(rms: Floats) -> float:
 
 
 def sigma_from_background(series: WeightedSeries) -> float:
-    """Return σ from air: Rayleigh distributed in magnitude images, N(0, σ²) in signed ones; NaN where there is none.
+    """Return σ from air: Rayleigh distributed in magnitude images, N(0, σ²) in signed ones; NaN if there is none.
 
     Air is sought outside the mask (everywhere, if there is none) among the voxels of the lowest power; it is
     accepted where enough voxels agree and the spread of their values is that of the distribution.

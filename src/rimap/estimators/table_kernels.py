@@ -1,4 +1,4 @@
-"""What the kernels of all estimators share: where a point lies in the table of a series, and the interpolation there."""
+"""Functions that the kernels of all estimators share: the position of a point in the table of a series, and interpolation."""
 
 from __future__ import annotations
 

@@ -204,7 +204,7 @@ def tile_bias(
     CV and RMSE are those of all pixels and draws together, so that they compare with the Cramér-Rao bound however few
     the draws.
 
-    The squares of `size` pixels lie in random order beside each other; amplitude and field are the same everywhere.
+    The squares of `size` pixels are next to each other in random order; amplitude and field are the same everywhere.
     """
     columns = int(np.ceil(np.sqrt(len(values))))
     rows_n = int(np.ceil(len(values) / columns))

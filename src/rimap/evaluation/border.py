@@ -45,7 +45,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Sigmoid:
-    """y = V/(1 + e^(−ν(x − x₀))) + b, least squares; NaN throughout where there is no fit.
+    """y = V/(1 + e^(−ν(x − x₀))) + b, least squares; NaN throughout if there is no fit.
 
     Parameters
     ----------

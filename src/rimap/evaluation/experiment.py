@@ -48,14 +48,14 @@ _REMEDY = "Remove it, and run again without --redraw: what is missing is compute
 #: Called with (pieces done, of how many).
 Progress = Callable[[int, int], None]
 
-#: The question of every reader is answered by all of these, as far as they are to be had.
+#: Estimators that are compared by default, as far as they are available.
 OF_T1 = ("nlls", "mle", "global_b", "mppca+nlls", "resnet:resnet_t1_31", "rim:rim_t1_31", "rim:universal")
 SIDE_BY_SIDE = (*OF_T1, "resnet:resnet_t2", "rim:rim_t2")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What an experiment may be told.
+    """The options of an experiment.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class Settings:
         object.__setattr__(self, "scans", tuple(Path(scan) for scan in self.scans))
 
     def recipe(self) -> dict[str, Any]:
-        """Return what decides the numbers, as JSON: files by their names, not where they lie."""
+        """Return the options that determine the results, as JSON, with file names instead of paths."""
         out = asdict(self)
         del out["estimators"], out["threads"]
         out["data"] = self.data.name if self.data else None
@@ -212,11 +212,11 @@ def run(
     Raises
     ------
     InputError
-        Where no estimator is to be had, or data are missing.
+        If no estimator is available, or data are missing.
     """
     found, skipped = available(settings.estimators or experiment.default_estimators, threads=settings.threads)
     if not found:
-        raise InputError("none of the estimators is to be had:\n" + "\n".join(skipped))
+        raise InputError("none of the estimators is available:\n" + "\n".join(skipped))
     settings = replace(settings, estimators=tuple(found))
     folder = Path(out) / experiment.name
     cache = folder / "parts" / _key(experiment, settings)
@@ -280,7 +280,7 @@ def draw(experiment: Experiment, folder: Path | str) -> str:
     Raises
     ------
     InputError
-        Where there is no table.
+        If there is no table.
     """
     folder = Path(folder)
     table = read_table(folder / "table.csv")

@@ -99,7 +99,7 @@ def _network(kind: str, what: str, spec: str, threads: int | None) -> Estimator:
 
 
 def available(specs: Sequence[str], *, threads: int | None = None) -> tuple[dict[str, Estimator], list[str]]:
-    """Return the estimators that can be had, by name, and for each of the others why it is skipped."""
+    """Return the available estimators by name, and the reason why each of the others is skipped."""
     found: dict[str, Estimator] = {}
     skipped = []
     for spec in specs:
@@ -157,7 +157,7 @@ class Denoised(Estimator):
     inner
         The estimator of the denoised images. Its σ stays that of the series: what is left of it is not known.
     radius
-        Of the patch, voxels.
+        Radius of the patch, voxels.
 
     References
     ----------

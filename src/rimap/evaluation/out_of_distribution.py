@@ -39,7 +39,7 @@ class Case:
     lesion
         T1 of discs in white matter, ms.
     sigma_span
-        Greatest over least σ, growing over the slice; `known`: the estimator gets the map of σ, else its median.
+        Largest over smallest σ, which increases over the slice. If `known`, the estimator gets the map of σ, otherwise its median.
     rician
         SNR of Rician noise; the estimator assumes Gaussian noise unless `known`.
     moved

@@ -119,7 +119,7 @@ def repeat(
     draws, key
         Draw c has the noise of the generator of (*key, c): the same for every estimator.
     assumed
-        What the estimator is told of the noise, where that is not the truth.
+        The noise that the estimator assumes, if it differs from the truth.
     """
     maps = []
     for draw in draws:

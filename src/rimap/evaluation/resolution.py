@@ -22,7 +22,7 @@ from rimap.series import ParameterMaps, Status, WeightedSeries
 WIDTHS, CONTRASTS = (1, 3, 5), (0.10, 0.25)
 #: From one spot to the next, and the largest edge of the part that is mapped again, voxels.
 _APART, _EDGE = 9, 100
-#: A spot is put where this share of the 7 × 7 voxels around it was estimated; fewer than so many spots of a kind tell nothing.
+#: A spot is put where this share of the 7 × 7 voxels around it was estimated; fewer spots of a kind than this give no result.
 _ESTIMATED, _FEWEST = 0.9, 4
 
 
@@ -52,7 +52,7 @@ class Kept:
 
 
 def resolution(series: WeightedSeries, maps: ParameterMaps, estimator: Estimator, *, seed: int = 0) -> tuple[Kept, ...]:
-    """Return what is left of small spots in the map of the relaxation time; nothing where there is no room for them.
+    """Return what is left of small spots in the map of the relaxation time; nothing if there is no room for them.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def _sites(estimated: NDArray[np.bool_]) -> NDArray[np.intp]:
 
 
 def _filled(kappa: NDArray[Any], series: WeightedSeries) -> NDArray[np.float64]:
-    """Return κ with the start that the model declares where there is no value."""
+    """Return κ with the start that the model declares if there is no value."""
     out = np.array(kappa, dtype=float)
     for q, parameter in enumerate(series.model.parameters):
         held = series.held.get(parameter.name)

@@ -100,12 +100,12 @@ def _cut(series: WeightedSeries, labels: NDArray[np.int64]) -> tuple[WeightedSer
 
 
 def with_sigma(series: WeightedSeries) -> WeightedSeries:
-    """Return the series with Gaussian noise of the σ that the least-squares residuals tell."""
+    """Return the series with Gaussian noise of the σ in the least-squares residuals."""
     if series.noise is not None and series.noise.sigma is not None:
         return series
     noise = NLLS().estimate(series).noise
     if noise is None or noise.sigma is None:
-        raise InputError(f"{series.source}: σ cannot be told from {series.model.n_images} images.")
+        raise InputError(f"{series.source}: σ cannot be estimated from {series.model.n_images} images.")
     return series.with_noise(Gaussian(sigma=noise.sigma))
 
 
@@ -122,7 +122,7 @@ def brain(folder: Path | str, sequence: str) -> WeightedSeries:
 
 
 def head(series: WeightedSeries) -> NDArray[np.bool_]:
-    """Return where there is signal: the largest piece, its holes filled."""
+    """Return the foreground mask: the largest connected area, with its holes filled."""
     power = np.sqrt((np.asarray(series.images, float) ** 2).mean(0))
     found, n = ndimage.label(power > 0.15 * np.percentile(power, 99))
     if n == 0:
@@ -165,7 +165,7 @@ def given_scans(settings: Settings, sequence: str) -> list[WeightedSeries]:
     Raises
     ------
     InputError
-        Where they do not lie on the same grid.
+        If they are not on the same grid.
     """
     scans = [read_scan(path, sequence) for path in settings.scans]
     for path, scan in zip(settings.scans, scans):
@@ -174,7 +174,7 @@ def given_scans(settings: Settings, sequence: str) -> list[WeightedSeries]:
         affines = (scan.affine, scans[0].affine)
         if affines[0] is not None and affines[1] is not None and not same_grid(*affines, scan.shape):
             raise InputError(
-                f"{path} lies elsewhere in the scanner than {settings.scans[0]} (their affines differ by more than a tenth of "
+                f"{path} is misaligned with {settings.scans[0]} (their affines differ by more than a tenth of "
                 "a voxel), so a voxel of one is not that of the other. Register them."
             )
     return [replace(scan, mask=scans[0].selected) for scan in scans]

@@ -27,7 +27,7 @@ MANY = 40
 def brain_slice(settings: Settings) -> NDArray[np.uint8]:
     """Return the axial slice (X, Y) with most brain of `anatomies/test`, brain tissues only, cut to the brain.
 
-    The built-in head where there are no data, and, at a third of the resolution, for `quick`.
+    The built-in head if there are no data, and, at a third of the resolution, for `quick`.
     """
     folder = None if settings.quick or settings.data is None else settings.data / "anatomies" / "test"
     return _slice(settings.quick, folder)

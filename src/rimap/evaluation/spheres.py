@@ -59,7 +59,7 @@ class Placement:
     Parameters
     ----------
     middle_mm
-        Of the ring, from the first voxel of the plane.
+        Centre of the ring, from the first voxel of the plane.
     turn_deg
         The angle of sphere 1.
     mirrored
@@ -164,7 +164,7 @@ def find_array(
     Parameters
     ----------
     times
-        (X, Y, Z) in the unit of the references; NaN or zero where there is no value.
+        (X, Y, Z) in the unit of the references; NaN or zero if there is no value.
     edges_mm
         Edges (3,) of a voxel.
     references
@@ -231,7 +231,7 @@ def _most_plausible(plane: Plane, edges: Sequence[float], placements: Sequence[P
     """Return the placement whose values fit and whose spheres are discs.
 
     The values alone could err if all have one bias: the references of the ring fall by a nearly constant factor, so that a turn by
-    one sphere looks like another bias. Then the inner spheres are where there are none.
+    one sphere looks like another bias. The inner spheres are then expected at places without spheres.
     """
     distinct: list[Placement] = []
     for placement in sorted(placements, key=lambda p: p.cost):
@@ -250,7 +250,7 @@ def _most_plausible(plane: Plane, edges: Sequence[float], placements: Sequence[P
 
 
 def _alike(a: Placement, b: Placement) -> bool:
-    """Tell whether two placements put each sphere at about the same place."""
+    """Return whether two placements put each sphere at about the same place."""
     return float(np.linalg.norm(a.centres_mm() - b.centres_mm(), axis=1).max()) < 2 * SPHERE_MM
 
 
@@ -360,7 +360,7 @@ def _refined(grid: _Grid, target: Plane, start: Placement) -> Placement:
 
 
 def _by_centres(plane: Plane, edges: Sequence[float], start: Placement) -> Placement:
-    """Return the placement that fits the centres of the discs that are seen: the values tell which sphere, the edges where."""
+    """Return the placement that fits the centres of the discs that are visible: the values determine which sphere, the edges where."""
     known = _disc_centres(plane, edges, start.centres_mm())
     good = np.isfinite(known).all(1)
     if good.sum() < LEAST_SEEN:

@@ -27,7 +27,7 @@ class Structure:
     T1
         Its value, ms.
     tissue
-        Label of what it lies in.
+        Label of the surrounding tissue.
     shape
         Pixels along the two axes.
     """

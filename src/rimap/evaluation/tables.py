@@ -58,7 +58,7 @@ def read_table(path: Path | str) -> list[Row]:
     Raises
     ------
     InputError
-        Where there is none.
+        If there is none.
     """
     path = Path(path)
     if not path.is_file():

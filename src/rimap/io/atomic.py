@@ -129,7 +129,7 @@ def make_folder(folder: Path) -> list[Path]:
 
 
 def is_temporary(name: str) -> bool:
-    """Tell by its name whether a file is one that a killed process left behind."""
+    """Return, by its name, whether a file is one that a killed process left behind."""
     return re.fullmatch(r"\..+\.[0-9a-f]{8}\.(tmp|old)", name) is not None
 
 

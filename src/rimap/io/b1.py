@@ -85,7 +85,7 @@ class B1Scan:
     affine: NDArray[np.float64]
 
     def b1(self) -> NDArray[np.float64]:
-        """Return B1, actual over nominal flip angle (*X); NaN where there is no signal or no angle gives these images."""
+        """Return B1, actual over nominal flip angle (*X); NaN if there is no signal or no angle gives these images."""
         values = FORMULAS[self.kind](self.images, **self.settings)
         signal = np.abs(np.nan_to_num(self.images)).max(axis=0)
         return np.asarray(np.where(signal > LEAST_SIGNAL * np.quantile(signal, 0.98), values, np.nan))
@@ -265,7 +265,7 @@ def _images(paths: Sequence[Path], subjects: Sequence[str]) -> list[Path]:
 
 
 def is_b1(path: Path) -> bool:
-    """Tell by its name whether a file is an image of a B1 scan."""
+    """Return, by its name, whether a file is an image of a B1 scan."""
     name = BidsName.parse(path.name)
     return name is not None and name.suffix in KINDS and "sub" in name.entities
 

@@ -75,7 +75,7 @@ def compose(entities: Mapping[str, str], suffix: str) -> str:
 
 
 def same_label(entity: str, value: str | None, label: str) -> bool:
-    """Tell whether the value of an entity is the label that was asked for: run-1 is run-01."""
+    """Return whether the value of an entity is the label that was asked for: run-1 is run-01."""
     if value is None:
         return False
     if entity == "run" and value.isdigit() and label.isdigit():
@@ -141,7 +141,7 @@ def strip_nii(path: Path) -> str:
 
 
 def is_nifti(path: Path) -> bool:
-    """Tell by its name whether a file is NIfTI, or one of a pair .hdr and .img that may be."""
+    """Return, by its name, whether a file is NIfTI, or one of a pair .hdr and .img that may be."""
     return path.name.lower().endswith((".nii", ".nii.gz", *_PAIRS))
 
 
@@ -158,7 +158,7 @@ def pair_of(path: Path) -> tuple[Path | None, Path | None]:
 
 
 def is_image(path: Path) -> bool:
-    """Tell whether a file of a folder stands for an image: NIfTI, and of a pair the file with the data."""
+    """Return whether a file of a folder stands for an image: NIfTI, and of a pair the file with the data."""
     name = path.name.lower()
     if not name.endswith(_PAIRS):
         return name.endswith((".nii", ".nii.gz"))
@@ -166,12 +166,12 @@ def is_image(path: Path) -> bool:
 
 
 def is_half_of_pair(path: Path) -> bool:
-    """Tell whether a file is one of a pair .hdr and .img without the other."""
+    """Return whether a file is one of a pair .hdr and .img without the other."""
     return path.name.lower().endswith(_PAIRS) and None in pair_of(path)
 
 
 def dataset_of(path: Path) -> Path | None:
-    """Return the data set that a file of a subject lies in: the folder that holds its ``sub-`` folder."""
+    """Return the data set of a file of a subject: the folder that holds its ``sub-`` folder."""
     name = BidsName.parse(path.name)
     if name is None or "sub" not in name.entities:
         return None
@@ -223,7 +223,7 @@ def nifti_files(
 
 
 def _was_folder(path: Path, *, subjects: set[str] | None) -> bool:
-    """Tell whether a name that is no folder is a broken link to one.
+    """Return whether a name that is no folder is a broken link to one.
 
     Parameters
     ----------

@@ -38,7 +38,7 @@ def image_for(
     Raises
     ------
     InputError
-        Where there is none, or more than one.
+        If there is none, or more than one.
     """
     if "{" in str(where):
         try:

@@ -111,7 +111,7 @@ class Writing:
     described: Region | None = None
 
 
-#: The maps alone, and NaN where there is no value.
+#: The maps alone, and NaN if there is no value.
 AS_THEY_ARE = Writing()
 
 
@@ -250,7 +250,7 @@ def _known(maps: ParameterMaps) -> set[str]:
 
 
 def _has_sd(name: str, maps: ParameterMaps | MapsOnDisk, head: ParameterMaps) -> bool:
-    """Tell whether a voxel has a standard deviation: a map of NaN alone says nothing."""
+    """Return whether a voxel has a standard deviation: a map of NaN alone says nothing."""
     return head.has_sd(name) and any(np.isfinite(piece.sd[name]).any() for piece in pieces_of(maps))
 
 

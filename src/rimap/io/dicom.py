@@ -229,7 +229,7 @@ def _sequence(c: Candidate) -> str:
 
 
 def _reads(sequence: str, c: Candidate) -> bool:
-    """Tell whether a signal model can read a candidate."""
+    """Return whether a signal model can read a candidate."""
     own = _sequence(c)
     return own == sequence or (own != "" and models()[own].bids_suffix in models()[sequence].also_reads)
 

@@ -267,7 +267,7 @@ def _slice(whole: Any, syntax: str, frame: Frame, data: bytes, n: int, k: int, g
 
 
 def phase_turn(frame: Frame) -> float | None:
-    """Return what a full turn is in the values of a phase image, if its scaling says so: the least value is −π."""
+    """Return the value range of a full turn (2π) of a phase image, if its scaling defines it: the least value is −π."""
     import pydicom
 
     with quietly(), contextlib.suppress(Exception):  # what is wrong with it, its conversion has said

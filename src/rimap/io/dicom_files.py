@@ -15,13 +15,13 @@ _LEAST_BYTES = 132
 
 
 def like_dicom_name(path: Path) -> bool:
-    """Tell whether a file is called as DICOM files are: by extension, or by a number without one."""
+    """Return whether a file is called as DICOM files are: by extension, or by a number without one."""
     suffix = path.suffix.lower()
     return suffix in (".dcm", ".ima", ".dicom") or (not suffix[1:].isalpha() and any(c.isdigit() for c in path.name))
 
 
 def looks_like_dicom(path: Path) -> bool:
-    """Tell by its first bytes whether a file is DICOM, with or without the preamble."""
+    """Return, by its first bytes, whether a file is DICOM, with or without the preamble."""
     try:
         if not path.is_file():  # opening a pipe would wait
             return False

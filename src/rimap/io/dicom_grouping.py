@@ -169,7 +169,7 @@ def candidates(units: Sequence[Sequence[Volume]]) -> list[Candidate]:
 
 
 def _makes_a_series(kind: str, frame: Frame) -> bool:
-    """Tell whether images that differ in this alone can be mapped: flip angles of gradient echoes, times of all."""
+    """Return whether images that differ in this alone can be mapped: flip angles of gradient echoes, times of all."""
     return kind != "flip" or frame.gradient
 
 

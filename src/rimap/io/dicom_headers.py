@@ -49,7 +49,7 @@ _IDENTIFYING = (
     *("PatientName", "PatientID", "PatientBirthDate", "OtherPatientIDs", "OtherPatientNames", "AccessionNumber"),
     *("StudyDate", "StudyID", "ReferringPhysicianName"),
 )
-#: What tells patients apart.
+#: Fields that identify a patient.
 _OF_PATIENT = ("PatientID", "PatientName", "PatientBirthDate")
 _PRIVATE = (0x20010010, 0x2001101B, 0x2001101C, 0x20011084, 0x00430010, 0x0043102F, 0x00291020, 0x00211019)
 
@@ -61,11 +61,11 @@ class Source:
     Parameters
     ----------
     number
-        Series number, -1 where there is none.
+        Series number, -1 if there is none.
     secrets
         Words of the header that identify somebody, in lower case, to be kept out of descriptions.
     patient
-        A hash of what identifies the patient, "" if the header does not: it tells patients apart and names none.
+        A hash of what identifies the patient, "" if the header does not: it distinguishes patients without naming them.
     """
 
     path: Path
@@ -133,7 +133,7 @@ class Frame:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Keep pydicom from telling what it read: its warnings quote values."""
+    """Suppress the warnings of pydicom, which quote values of the header."""
     logger = logging.getLogger("pydicom")
     before, logger.disabled = logger.disabled, True
     try:
@@ -297,7 +297,7 @@ def _frames(header: Any, path: Path, where: str) -> Iterator[Frame]:
     if per_frame and len(per_frame) != count:
         raise InputError(f"{where} is damaged: {count} frames, and headers of {len(per_frame)}. Export it again.")
     if count > 1 and not per_frame:
-        return  # several frames and nothing that tells them apart
+        return  # several frames and nothing that distinguishes them
     for index in range(count):
         frame = _frame(header, source, shared, per_frame[index] if per_frame else None, index)
         if frame is not None:

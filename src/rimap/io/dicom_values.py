@@ -7,7 +7,7 @@ from typing import Any
 
 
 def first_item(group: Any, name: Any) -> Any:
-    """Return the first item of a sequence, `None` where there is none."""
+    """Return the first item of a sequence, `None` if there is none."""
     if group is None:
         return None
     items = value_of(group, name) if isinstance(name, tuple) else group.get(name)
@@ -45,7 +45,7 @@ def as_float(value: Any) -> float | None:
 
 
 def number_of(group: Any, name: Any) -> float | None:
-    """Return the first number of an element, `None` where there is none."""
+    """Return the first number of an element, `None` if there is none."""
     if group is None:
         return None
     try:
@@ -56,7 +56,7 @@ def number_of(group: Any, name: Any) -> float | None:
 
 
 def numbers_of(value: Any, count: int) -> tuple[float, ...] | None:
-    """Return so many numbers, `None` where there are fewer, more, or others."""
+    """Return `n` numbers, `None` if there are fewer, more, or other values."""
     found = [as_float(x) for x in as_list(value)]
     numbers = tuple(x for x in found if x is not None)
     return numbers if len(numbers) == len(found) == count else None

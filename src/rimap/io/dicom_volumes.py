@@ -141,7 +141,7 @@ def same_slices(a: Volume, b: Volume) -> bool:
 
 
 def overlap(a: Volume, b: Volume) -> bool:
-    """Tell whether most slices are the same; if not all are, files are missing, which is for `check_complete` to say."""
+    """Return whether most slices are the same; if not all are, files are missing, which is for `check_complete` to say."""
     if not same_grid(a.first, b.first):
         return False
     few, many = sorted((a.frames, b.frames), key=len)

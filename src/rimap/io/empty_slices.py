@@ -32,7 +32,7 @@ def empty_slices(images: NDArray[Any], model: SignalModel) -> NDArray[np.bool_]:
 
 
 def left_out(images: NDArray[Any], model: SignalModel, *, first: int | None = None) -> list[str]:
-    """Make NaN of slices that are empty in some image, in place, and return notes that say so.
+    """Make NaN of slices that are empty in some image, in place, and return notes about them.
 
     Parameters
     ----------

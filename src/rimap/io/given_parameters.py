@@ -23,7 +23,7 @@ from rimap.signals.base import FIELD
 _PERCENT = (60.0, 140.0)
 #: A map of times whose median is below this is in seconds, if its sidecar does not say the unit.
 _LONGEST_MEDIAN_S = 10.0
-#: The error of a field for which its effect is told, relative: that of B1 in a head at 3 T.
+#: Relative error of a field for which the effect is reported: that of B1 in a head at 3 T.
 _TYPICAL_ERROR = 0.9
 #: The same effect below this, relative, is not worth a note.
 _LEAST_EFFECT = 0.01
@@ -153,7 +153,7 @@ def found_beside(p: Parameter, series: InDataset) -> tuple[Path | None, str]:
 
 
 def effect_of_error(model: SignalModel, p: Parameter, *, time: float | None = None) -> str:
-    """Return what a field that is not known does to the map, in words: "" if it hardly matters.
+    """Return the effect of an unknown field on the map in words; "" if it barely matters.
 
     The signal is made with 0.9 times the value that is assumed, and fitted with that value.
     """
@@ -191,7 +191,7 @@ def effect_of_error(model: SignalModel, p: Parameter, *, time: float | None = No
 
 
 def _is_property_of_the_scan(p: Parameter) -> bool:
-    """Tell whether a parameter is a relative field (B1) that can be measured with another scan."""
+    """Return whether a parameter is a relative field (B1) that can be measured with another scan."""
     return p.role == FIELD and p.unit == "1" and p.suffix is not None
 
 

@@ -18,7 +18,7 @@ from rimap.signals.settings import with_unit
 _FEWEST_VOXELS = 20
 #: Values beyond this are not those of a scanner: products of them overflow 32-bit floating-point numbers.
 _LARGEST = 1e30
-#: An image that is less bright than the brightest by this factor holds nothing that can be told from zero.
+#: An image that is less bright than the brightest by this factor contains nothing that can be distinguished from zero.
 _FAINTEST = 1e-9
 #: Noise, motion and gains make an image this much brighter than the model allows.
 _MARGIN = 2.0
@@ -184,7 +184,7 @@ def _name(k: int, model: SignalModel) -> str:
 
 
 def _should_be_bright(k: int, model: SignalModel) -> bool:
-    """Tell whether some tissue is bright in every other image and not faint in this one, as at the longest inversion time."""
+    """Return whether some tissue is bright in every other image and not faint in this one, as at the longest inversion time."""
     shape = _shapes(model)
     return bool((np.abs(shape[k]) > 1e-3 * np.abs(shape).max(axis=0)).all())
 

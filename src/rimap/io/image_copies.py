@@ -50,7 +50,7 @@ class Print:
         return cls(values, step, (count, *shape))
 
     def is_copy_of(self, other: Print, *, rescaled: bool = True) -> bool:
-        """Tell whether two images have the same values, or the same but for a factor and its rounding.
+        """Return whether two images have the same values, or the same but for a factor and its rounding.
 
         Repeats of an image have noise of their own, so they never do. Images of one value say nothing.
 
@@ -84,6 +84,6 @@ class Print:
 
 
 def _whole_steps(values: NDArray[np.float64], step: float) -> bool:
-    """Tell whether values are whole multiples of a step: they were stored as whole numbers."""
+    """Return whether values are whole multiples of a step: they were stored as whole numbers."""
     steps = (values - values.min()) / step
     return bool(np.abs(steps - np.rint(steps)).max() < 1e-2)

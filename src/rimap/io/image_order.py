@@ -20,7 +20,7 @@ def check_order(
     Parameters
     ----------
     images
-        The files, in the order in which they came.
+        The files, in the given order.
     values
         One for each image, in the unit of `setting`.
     option
@@ -43,7 +43,7 @@ def without_first(values: Sequence[float], skip_first: int, label: str, setting:
     Raises
     ------
     InputError
-        Where none would be left.
+        If none would be left.
     """
     distinct = sorted(set(values))
     if skip_first < 0 or skip_first >= len(distinct):
@@ -56,7 +56,7 @@ def without_first(values: Sequence[float], skip_first: int, label: str, setting:
 
 
 def _named_by_value(images: Sequence[Path], values: Sequence[float], option: str, setting: Setting) -> bool:
-    """Tell whether the names say the values, and refuse values that they contradict: a shell lists TI_1000 before TI_50."""
+    """Return whether the names say the values, and refuse values that they contradict: a shell lists TI_1000 before TI_50."""
     if len(images) != len(values) or len(set(values)) < 2:
         return False
     named = [{float(x) for x in re.findall(r"\d+(?:\.\d+)?", strip_nii(image))} & set(values) for image in images]
@@ -76,7 +76,7 @@ def _named_by_value(images: Sequence[Path], values: Sequence[float], option: str
 def _check_sorting(images: Sequence[Path], values: Sequence[float], option: str) -> None:
     """Refuse files in the order of a shell, ti1, ti10, ti2: values that are typed go by the numbers.
 
-    Values that rise by the numbers of the files, and not as they came, were meant so.
+    Values that increase with the numbers of the files, but not in the given order, are assigned by number.
     """
     names = [str(image) for image in images]
     by_number = sorted(range(len(names)), key=lambda k: natural(names[k]))
@@ -87,7 +87,7 @@ def _check_sorting(images: Sequence[Path], values: Sequence[float], option: str)
     if len(values) == len(names) and [values[k] for k in by_number] == sorted(values) != list(values):
         return
     raise InputError(
-        f"the files came in the order {', '.join(names_of(images)[:3])}{' …' if len(images) > 3 else ''}, as a shell "
+        f"the files were given in the order {', '.join(names_of(images)[:3])}{' …' if len(images) > 3 else ''}, as a shell "
         f"sorts names, and {option} goes in the order of the files. Give the folder, names with leading zeros (01, 02), "
         "or the files in the order of their numbers and times."
     )

@@ -26,7 +26,7 @@ def loose_series(files: Sequence[Path], sequence: str | None) -> tuple[list[Seri
     Raises
     ------
     InputError
-        For a file that is not NIfTI, and where there are only phases or only maps.
+        If a file is not NIfTI, or if there are only phase images or only maps.
     """
     if not files:
         return [], []

@@ -117,7 +117,7 @@ class MapImage:
         return file
 
     def values(self) -> NDArray[np.float64]:
-        """Return the values (*X) in `unit`; NaN where there is none."""
+        """Return the values (*X) in `unit`; NaN if there is none."""
         if self.of_time is not None:
             return _inverse(self.of_time.values())
         return np.asarray(next(iter(self.file().volumes())), dtype=float) * self.scale
@@ -278,7 +278,7 @@ def _of_folder(folder: Path, wanted: Sequence[str], *, rates: bool) -> list[MapI
 
 
 def _is(m: MapImage, name: str) -> bool:
-    """Tell whether a map is the one of that name; ``sd`` names every standard deviation."""
+    """Return whether a map is the one of that name; ``sd`` names every standard deviation."""
     wanted = name.strip().lower()
     return m.name.lower() == wanted or (wanted == "sd" and m.name.startswith("sd "))
 
@@ -322,7 +322,7 @@ def _name(stem: str, parsed: re.Match[str] | None, about: Mapping[str, Any]) -> 
 
 
 def _is_parameter(what: str) -> bool:
-    """Tell a parameter (B, B1) from the suffix of a series that tells two maps apart (MESE)."""
+    """Return whether a name is a parameter (B, B1), not the suffix of a series that distinguishes two maps (MESE)."""
     return bool(what) and not re.fullmatch(r"[A-Z0-9]{3,}", what)
 
 

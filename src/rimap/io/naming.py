@@ -11,7 +11,7 @@ For T1 of BIDS input ``sub-01_ses-1_…`` in ``OUT/sub-01/ses-1/anat/`` (other m
                             ``desc-sd_R1map`` of R1)
 ``…_desc-residual_T1map``   root mean square of image − model
 ``…_desc-status_T1map``     quality flag of each voxel, whole numbers
-``…_desc-signal_mask``      the voxels that figures describe: the mask, or where there is signal
+``…_desc-signal_mask``      the voxels that figures describe: the mask, or the foreground
 =========================== =====================================================
 
 The mask of a second series with the same entities has its suffix in ``desc-``: ``…_desc-signalMESE_mask`` beside an IRT1.
@@ -110,7 +110,7 @@ class Naming:
             self.prefix = re.sub(r"[^a-zA-Z0-9]", "", estimator) or "other"
 
     def _taken_from(self, estimator: str) -> bool:
-        """Tell whether the names without desc- are another estimator's: for this series, else for any in OUT."""
+        """Return whether the names without desc- are another estimator's: for this series, else for any in OUT."""
         own = sidecar_of(self._path("", self.suffix))
         if not own.is_file():
             pattern = f"*_{self.suffix}.json" if self.files.dataset is None else f"sub-*/**/*_{self.suffix}.json"
@@ -161,12 +161,12 @@ class Naming:
         return [*paths, self.extra("residual"), self.extra("status"), self.mask()]
 
     def _mine(self, suffix: str) -> str:
-        """Return what tells apart the maps that two series with the same entities share by name (M0map)."""
+        """Return what distinguishes maps of the same name (M0map) from two series with the same entities."""
         shared = suffix != self.suffix and self._before(lambda other: suffix in _suffixes(other))
         return self.files.suffix if shared and not self._same_main() else ""
 
     def _same_main(self) -> bool:
-        """Tell whether a series before this one gives the same main map."""
+        """Return whether a series before this one gives the same main map."""
         return self._before(lambda other: main_suffix(other) == self.suffix)
 
     def _before(self, fits: Callable[[type[SignalModel]], bool]) -> bool:
@@ -182,7 +182,7 @@ class Naming:
             f"{key}{value}" for key, value in self.files.entities.items() if key not in OF_MAPS and key != "desc"
         )
         others += self.files.suffix if self._same_main() else ""
-        if others:  # echo-1 of a multi-echo IRT1, say: a map may not carry it, but its name must tell
+        if others:  # echo-1 of a multi-echo IRT1, say: a map may not have it, but its name must be unique
             entities["acq"] = entities.get("acq", "") + others
         folder = self.out / f"sub-{entities['sub']}"
         if "ses" in entities:

@@ -80,7 +80,7 @@ class NiftiFile:
     shape
         X, the spatial shape.
     n_volumes
-        Volumes along the fourth axis, 1 where there is none.
+        Volumes along the fourth axis, 1 if there is none.
     affine
         (4, 4), voxel to world, mm.
     oriented
@@ -240,7 +240,7 @@ def _writing(folder: Path, path: Path) -> Iterator[Callable[[bytes], None]]:
 
 
 def _drain(file: IO[bytes]) -> None:
-    """Read to the end, where a .gz has its checksum; refuse more than the header tells of."""
+    """Read to the end, where a .gz has its checksum; refuse more data than the header declares."""
     if not only_fill(file):
         raise ValueError("expected the data that its header describes, got more: its dimensions or its type are wrong")
 
@@ -420,7 +420,7 @@ def read_volumes(
     keep
         Which of all the volumes to read; all if left out.
     planes
-        Of the last axis, from and to; all if left out.
+        Range of the last axis; all if left out.
     """
     total = sum(f.n_volumes for f in files)
     keep = [True] * total if keep is None else list(keep)

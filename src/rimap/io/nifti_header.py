@@ -1,6 +1,6 @@
 """What a NIfTI header says of itself: a header that contradicts itself or its file is refused, not repaired.
 
-nibabel repairs such headers, or reads past them. The values are then those of a guess, and nothing says so.
+nibabel repairs such headers, or reads past them. The values would then be a guess without a warning.
 
 References
 ----------
@@ -101,7 +101,7 @@ def check_size(path: Path, full: tuple[int, ...], item_bytes: int, offset: int) 
 
 
 def only_fill(file: IO[bytes]) -> bool:
-    """Tell whether the rest of a file is no data: nothing, or a few zeros."""
+    """Return whether the rest of a file is no data: nothing, or a few zeros."""
     rest = file.read(_MOST_FILL + 1)
     return len(rest) <= _MOST_FILL and not any(rest)
 

@@ -331,7 +331,7 @@ def _sample(images: NDArray[Any]) -> NDArray[Any]:
 
 @lru_cache(maxsize=32)
 def _rises(model: SignalModel) -> bool:
-    """Tell whether the signal of every tissue is larger in the last image than in the first, as after an inversion.
+    """Return whether the signal of every tissue is larger in the last image than in the first, as after an inversion.
 
     It need not be where each image has a flip angle of its own, or a steady state.
     """

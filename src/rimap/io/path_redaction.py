@@ -1,4 +1,4 @@
-"""Texts for files that others may receive: a path tells where somebody keeps data, and often whose they are."""
+"""Remove paths from texts in files that others may receive: a path shows where data are stored, and often whose they are."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def in_one_scale(
     rescale, scale = ([_positive(m.get(field)) for m in metadata] for field in (_RESCALE, _SCALE))
     inferred = False
     if None not in scale and not any(rescale) and len({file.slope for file in files}) > 1:
-        # The slope of a header is RS in display scale, and 1/SS in the common one, of which the test below tells.
+        # The slope of a header is RS in display scale, and 1/SS in the common one, which the test below distinguishes.
         rescale, inferred = [file.slope if file.slope > 0 else None for file in files], True
     factors = [r * s for r, s in zip(rescale, scale) if r is not None and s is not None]
     if len(factors) < len(files) or not factors:
@@ -101,14 +101,14 @@ def _spread(values: Sequence[float | None]) -> float:
 
 
 def _says_common_scale(sidecar: Mapping[str, Any]) -> bool:
-    """Tell whether a sidecar says that its image is in the common scale."""
+    """Return whether a sidecar says that its image is in the common scale."""
     return sidecar.get(_FLOAT) in (1, True, "1")
 
 
 def _in_display_scale(
     files: Sequence[NiftiFile], metadata: Sequence[Mapping[str, Any]], rescale: Sequence[float], scale: Sequence[float]
 ) -> bool | None:
-    """Tell whether values are in display scale, `None` if nothing says it.
+    """Return whether values are in display scale, `None` if nothing says it.
 
     The slope of a header is RS in display scale, and 1/SS in the common one. Whoever writes an image again as whole numbers
     keeps those proportions, because scanners use their whole range of numbers.

@@ -69,7 +69,7 @@ def phase_circle(lowest: float, highest: float) -> float:
 def circle_of_images(images: NDArray[Any], phase: NDArray[Any], reference: int, limits: tuple[float, float]) -> float:
     """Return what a full turn is, from the range of the phase and from which turn makes the images ± one signal.
 
-    The range of an object without air does not tell milliradians from numbers of 12 bits. With the right turn the phases
+    The range of an object without air does not distinguish milliradians from 12-bit numbers. With the right turn the phases
     of the images differ by nothing or by half a turn; with another they differ by anything.
 
     Parameters
@@ -102,7 +102,7 @@ def circle_of_images(images: NDArray[Any], phase: NDArray[Any], reference: int, 
 
 
 def _two_signs(images: NDArray[Any], phase: NDArray[Any], reference: int, circle: float) -> tuple[bool, bool]:
-    """Tell whether phases differ from the reference by nothing or half a turn, and whether some differ by half a turn."""
+    """Return whether phases differ from the reference by nothing or half a turn, and whether some differ by half a turn."""
     weights = np.nan_to_num(np.abs(images), posinf=0.0, neginf=0.0)
     with np.errstate(invalid="ignore"):
         apart = np.nan_to_num(np.cos((phase - phase[reference]) * (2 * math.pi / circle)))
@@ -156,7 +156,7 @@ def restore_polarity(signed: NDArray[Any], tau: NDArray[np.float64]) -> None:
 
 
 def looks_signed(images: NDArray[Any]) -> bool:
-    """Tell whether inversion recovery images (N, *X) keep their polarity: a share of them is clearly negative at some time.
+    """Return whether inversion recovery images (N, *X) keep their polarity: a share of them is clearly negative at some time.
 
     Means of blocks of 3 × 3 voxels are looked at: noise that was added to a modulus is negative in single voxels near the
     zero crossing and in air, and not in their means; tissue is. Fat, which may be the brightest tenth and never negative,

@@ -28,7 +28,7 @@ BIDS_VERSION = "1.10.0"
 _PAPER = "Sabidussi et al. 2021, Medical Image Analysis 74:102220, https://doi.org/10.1016/j.media.2021.102220"
 #: What the source of σ ends with where σ was a map: sidecars have one number.
 MEDIAN_OF_MAP = " (median of a map)"
-#: Of the scanner, copied where all sidecars agree.
+#: Fields of the scanner that are copied if all sidecars agree.
 _OF_SCANNER = (
     "MagneticFieldStrength", "Manufacturer", "ManufacturersModelName", "DeviceSerialNumber", "PulseSequenceType",
     "PulseSequenceDetails", "SequenceName", "ReceiveCoilName", "BodyPart",
@@ -166,7 +166,7 @@ def _relative(path: Path, start: Path) -> str:
     path, start = absolute(path), absolute(start)
     try:
         return quote(os.fsencode(Path(os.path.relpath(path, start)).as_posix()))
-    except ValueError:  # another drive: an absolute path would tell where somebody keeps data
+    except ValueError:  # another drive: an absolute path would show where data are stored
         return quote(path.name)
 
 

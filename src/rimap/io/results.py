@@ -375,7 +375,7 @@ def find_results(folder: Path | str) -> list[ResultFiles]:
     Raises
     ------
     InputError
-        Where there are none.
+        If there are none.
     """
     folder = Path(folder)
     if not folder.exists():
@@ -445,7 +445,7 @@ def _shared(model: SignalModel, setting: Setting) -> float | None:
 
 
 def _same_images(series: WeightedSeries, maps: ParameterMaps, most: int = 2000) -> bool:
-    """Tell whether the images minus the signal of the maps have the residual of the maps."""
+    """Return whether the images minus the signal of the maps have the residual of the maps."""
     if maps.residual is None:
         return True
     use = np.flatnonzero((maps.status == Status.OK) & np.isfinite(maps.residual) & np.isfinite(maps.kappa).all(0))

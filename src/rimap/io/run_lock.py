@@ -40,7 +40,7 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 @contextlib.contextmanager
 def locked(out: Path, parts: Sequence[str] = ()) -> Iterator[None]:
-    """Hold OUT, so that a second run is told of this one; first remove the temporaries of a run that was killed.
+    """Lock OUT, so that a second run is refused; first remove the temporary files of a run that was killed.
 
     The lock is an advisory one of the operating system (`flock`), which ends with its process, however that ends. If the
     file system has none, each run claims OUT with a file that it touches; a claim not touched for three minutes is dead.
@@ -120,7 +120,7 @@ def remove_leftovers(out: Path, parts: Sequence[str] = ()) -> None:
 
 
 def _left_behind(folder: Path, parts: Sequence[str]) -> bool:
-    """Tell whether a lock lies there that nobody took away. (It may still be held: taking it will tell.)"""
+    """Return whether there is a lock file. (Whether it is still held shows when it is taken.)"""
     names = [f"lock-{part}" for part in parts] if parts else ["lock", *(path.name for path in folder.glob("lock-*"))]
     return any((folder / name).exists() or any(folder.glob(f"{glob.escape(name)}.*.held")) for name in names)
 
@@ -241,7 +241,7 @@ def _rivals(path: Path, mine: Path) -> list[Path]:
 
 
 def _buried(claim: Path, mine: Path) -> bool:
-    """Take a dead claim away, unless its owner came back to life in between: then it is given back.
+    """Remove a stale claim, unless its owner has renewed it in the meantime: then it is restored.
 
     Its owner touches it by its name before it writes. Either that was before the renaming, and shows; or it was after it, and fails, so that
     the owner knows.
@@ -259,7 +259,7 @@ def _buried(claim: Path, mine: Path) -> bool:
 
 
 def _alive(claim: Path, mine: Path) -> bool:
-    """Tell whether a claim was touched within the last minutes, by the clock of the file server."""
+    """Return whether a claim was touched within the last minutes, by the clock of the file server."""
     try:
         os.utime(mine)
         return mine.stat().st_mtime - claim.stat().st_mtime < _DEAD
@@ -268,7 +268,7 @@ def _alive(claim: Path, mine: Path) -> bool:
 
 
 def runs(pid: int) -> bool:
-    """Tell whether a process of this machine runs, whoever owns it."""
+    """Return whether a process of this machine runs, whoever owns it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -292,7 +292,7 @@ def _holder(path: Path) -> dict[str, object]:
 
 
 def _told(out: Path, path: Path) -> InputError:
-    """Return what the second run is told: who holds OUT."""
+    """Return the message for the second run: who holds OUT."""
     who: dict[str, object] = {}
     for _ in range(5):  # its owner may just be writing it
         parts = sorted(path.parent.glob("lock-*")) if path.name == "lock" else []

@@ -29,7 +29,7 @@ _LEAST_EXCITATION_DEG, _SHORT_TR_S = 50.0, 0.5
 
 
 def echo_kind(metadata: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """Return whether images are gradient or spin echoes, `UNKNOWN` if the sidecars do not say, and what says so.
+    """Return whether images are gradient or spin echoes, `UNKNOWN` if the sidecars do not define it, and the evidence.
 
     >>> echo_kind([{"ScanningSequence": "GR", "EchoTime": 0.005}])
     ('gradient', 'ScanningSequence GR')
@@ -83,7 +83,7 @@ def model_of_sidecars(
     if len(fitting) == 1:
         return fitting[0]
     possible = fitting or [model for model in defaults if varying & set(axis_of(model).bids)] or defaults
-    why = f"{' and '.join(sorted(varying))} differ between the images" if varying else "neither name nor sidecars tell"
+    why = f"{' and '.join(sorted(varying))} differ between the images" if varying else "neither name nor sidecars determine the sequence"
     for field in sorted(axes):
         without = [path.name for path, meta in zip(images, metadata) if meta.get(field) is None]
         if 0 < len(without) < len(images) / 2:
@@ -150,7 +150,7 @@ def _declared(model: type[SignalModel]) -> set[str]:
 
 
 def _varies(metadata: Sequence[Mapping[str, Any]], field: str) -> bool:
-    """Tell whether a sidecar field differs between images, of which all have it."""
+    """Return whether a sidecar field differs between images, of which all have it."""
     values = [m.get(field) for m in metadata]
     if any(value is None for value in values) or not values:
         return False

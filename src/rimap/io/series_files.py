@@ -101,7 +101,7 @@ class SeriesFiles:
         self.metadata()
 
     def metadata(self) -> list[dict[str, Any]]:
-        """Return the sidecar of each of `images`, {} where there is none.
+        """Return the sidecar of each of `images`, {} if there is none.
 
         Raises
         ------
@@ -112,12 +112,12 @@ class SeriesFiles:
         return [sidecars(image, self.dataset) for image in self.images]
 
     def model_class(self, sequence: str | None = None) -> type[SignalModel]:
-        """Return the signal model: the one asked for, that of the suffix, or what the sidecars tell.
+        """Return the signal model: the one asked for, that of the suffix, or the one that the sidecars determine.
 
         Raises
         ------
         InputError
-            Where none of these tells, or what was asked for contradicts the suffix.
+            If none of these determines it, or if the requested model contradicts the suffix.
         """
         sequence, own = sequence or self.sequence, self._own_model()
         if sequence is None:
@@ -137,7 +137,7 @@ class SeriesFiles:
         return models()[sequence]
 
     def can_be(self, sequence: str) -> bool:
-        """Tell whether the images may be those of a signal model, by their suffix or the headers of DICOM."""
+        """Return whether the images may be those of a signal model, by their suffix or the headers of DICOM."""
         own, asked = self._own_model(), models()[sequence]
         if own is None or own is asked or own.bids_suffix in asked.also_reads:
             return True

@@ -125,7 +125,7 @@ def about_sidecar(path: Path, sidecar: Mapping[str, Any], shape: tuple[int, ...]
 
 
 def describes_image(sidecar: Mapping[str, Any]) -> bool:
-    """Tell whether a JSON file is the sidecar of an image of some signal model, by its fields."""
+    """Return whether a JSON file is the sidecar of an image of some signal model, by its fields."""
     return not _fields().isdisjoint(sidecar)
 
 
@@ -211,7 +211,7 @@ def without_copies(
 
 
 def _may_be_copy(a: About, b: About) -> bool:
-    """Tell whether nothing that is said of two images tells them apart."""
+    """Return whether the metadata of two images do not distinguish them."""
     x, y = a.kind, b.kind
     silent = not (x.part or x.variant) or not (y.part or y.variant)  # without an image type
     return (
@@ -261,7 +261,7 @@ def listed(left_out: Sequence[tuple[Path, str]], most: int = 12) -> list[str]:
 
 
 def _done_with(reason: str) -> str:
-    """Return what became of an image: a map is not mapped, and may still be used."""
+    """Return what happens to an image: a map is not mapped, but may still be used."""
     if reason == NO_IMAGE:
         return "not used"
     return "not mapped" if reason.startswith("a map") else "left out"
@@ -467,7 +467,7 @@ def _beside(group: Group, pool: Sequence[About]) -> list[About]:
 
 
 def _of_one_image(a: About, b: About) -> bool:
-    """Tell whether two parts may be those of one image: they are in one place and have the same settings."""
+    """Return whether two parts may be those of one image: they are in one place and have the same settings."""
     return a.sequence[:1] == b.sequence[:1] and _agree(a.settings, b.settings)
 
 

@@ -1,4 +1,4 @@
-"""What became of each series, kept in OUT: which are finished, with which settings, and which failed and why.
+"""Records in OUT of each series: whether it is finished and with which settings, or why it failed.
 
 One small file for a series and an estimator, ``OUT/.rimap/<series>_<estimator>.json``. It says "begun" before the first
 output of a series is written and "finished" after the last, so that a run that was killed at any moment leaves no doubt
@@ -95,7 +95,7 @@ class Record:
         ]
 
     def _same_content(self, before: Any, checksums: Any) -> bool:
-        """Tell whether the source files differ in their times alone, as those of a copy do."""
+        """Return whether the source files differ in their times alone, as those of a copy do."""
         now = list(self.wanted["sources"])
         if not (self.files and isinstance(before, list) and before[-1:] == now[-1:]):
             return False
@@ -196,7 +196,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _broken(out: Path, outputs: Any) -> bool:
-    """Tell whether an output is missing or damaged."""
+    """Return whether an output is missing or damaged."""
     sizes = _mapping(outputs)
     if any(Path(size).is_absolute() or ".." in Path(size).parts for size in sizes):
         return True  # no record of ours
@@ -204,7 +204,7 @@ def _broken(out: Path, outputs: Any) -> bool:
 
 
 def _damaged(path: Path, size: int | None) -> bool:
-    """Tell whether a file is cut off or unreadable: not where somebody has put another, whole one in its place."""
+    """Return whether a file is cut off or unreadable: not where somebody has put another, whole one in its place."""
     now = path.stat().st_size
     if not now or now == size or size is None:
         return not now
@@ -257,7 +257,7 @@ def _name(path: Path, start: Path) -> str:
     try:
         return absolute(Path(path)).relative_to(absolute(start)).as_posix()
     except ValueError:
-        return Path(path).name  # size and time tell it from others of the name; where it is stored is nobody's business
+        return Path(path).name  # size and time distinguish files of the same name; the folder is private
 
 
 def _plain(wanted: Mapping[str, Any]) -> dict[str, Any]:

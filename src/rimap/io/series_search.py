@@ -198,12 +198,12 @@ def one_series(path: Path | str | Sequence[Path | str], sequence: str | None, se
     Raises
     ------
     InputError
-        Where there is not exactly one.
+        If there is not exactly one.
     """
     paths = [path] if isinstance(path, (str, Path)) else path
     if not isinstance(paths, Sequence) or not all(isinstance(path, (str, Path)) for path in paths):
         raise InputError(
-            f"read takes paths; {type(path).__name__} came. Give images in memory to rimap.WeightedSeries, with their model."
+            f"read: expected a path, got {type(path).__name__}. For images in memory use rimap.WeightedSeries, with their model."
         )
     found = find_series(paths, sequence=sequence, series=() if series is None else (series,))
     if len(found) > 1:

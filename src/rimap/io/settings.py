@@ -76,7 +76,7 @@ def settings_from_sidecars(
     ----------
     images, counts, metadata
         The files, the number of volumes of each and its sidecar. A file of several volumes has an array of values, or
-        one value that its volumes share. (Of the axis, a value is shared only where there are several files: repeats.)
+        one value that its volumes share. (A value of the axis is shared only by repeats, that is if there are several files.)
     model
         What declares the settings.
     known

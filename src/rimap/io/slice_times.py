@@ -138,7 +138,7 @@ def _axis(direction: Any) -> tuple[int, bool]:
 
 
 def _is_planar(sidecar: Mapping[str, Any]) -> bool | None:
-    """Tell whether a sidecar says that its image is echo-planar, `None` if it says nothing of the sequence."""
+    """Return whether a sidecar says that its image is echo-planar, `None` if it says nothing of the sequence."""
     said = [sidecar[f] for f in _SEQUENCE_FIELDS if sidecar.get(f)]
     words = " ".join(str(x) for v in said for x in (v if isinstance(v, list) else [v])).upper()
     if not words:

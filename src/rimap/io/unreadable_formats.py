@@ -53,7 +53,7 @@ _BY_NAME = {
 
 
 def how_to_convert(path: Path) -> str:
-    """Return what a file is and how to convert it to NIfTI, in a sentence; "" if its name does not tell.
+    """Return what a file is and how to convert it to NIfTI, in a sentence; "" if its name does not show it.
 
     >>> how_to_convert(Path("T1.mgz"))
     'T1.mgz is a FreeSurfer image. Convert it to NIfTI: mri_convert FILE image.nii.gz.'
@@ -67,7 +67,7 @@ def how_to_convert(path: Path) -> str:
 
 
 def is_par(path: Path) -> bool:
-    """Tell whether a file is one of the pair PAR and REC of Philips, by its name."""
+    """Return whether a file is one of the pair PAR and REC of Philips, by its name."""
     return path.name.lower().endswith((".par", ".rec"))
 
 

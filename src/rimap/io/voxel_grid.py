@@ -18,7 +18,7 @@ TOLERANCE = 0.05
 
 
 def same_grid(a: NDArray[np.float64], b: NDArray[np.float64], shape: tuple[int, ...]) -> bool:
-    """Tell whether two affines put the corners of a grid at the same places, to `TOLERANCE` voxels."""
+    """Return whether two affines put the corners of a grid at the same places, to `TOLERANCE` voxels."""
     size = (*shape, 1, 1, 1)[:3]
     corners = np.array([[i, j, k, 1] for i in (0, size[0]) for j in (0, size[1]) for k in (0, size[2])], float).T
     apart = np.abs(((a - b) @ corners)[:3]).max()
@@ -91,6 +91,6 @@ def affine_of(file: NiftiFile) -> NDArray[np.float64] | None:
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """Return the names of files, with their folders if names alone do not tell the files apart."""
+    """Return the names of files, with their folders if the names alone are not unique."""
     names = [path.name for path in paths]
     return names if len(set(names)) == len(names) else [f"{path.parent.name}/{path.name}" for path in paths]

@@ -1,7 +1,7 @@
 """What this process holds of an OUT: whether it is still so is asked before anything is written.
 
 A run that was stopped for minutes (SIGSTOP, a laptop that was closed) cannot renew its claim. Another run takes it for dead and takes over.
-When the first one goes on, it must not write any more.
+When the first one continues, it must not write any more.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Claim:
     by_age: bool
 
     def check(self) -> None:
-        """Refuse to go on if another run has taken over.
+        """Refuse to continue if another run has taken over.
 
         Raises
         ------

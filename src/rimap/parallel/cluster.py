@@ -68,7 +68,7 @@ class ClusterOptions:
         for name in ("jobs", "cores", "processes"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise InputError(f"{name} of the cluster must be 1 or more; {value} came.")
+                raise InputError(f"{name} of the cluster: expected a number of 1 or more, got {value}.")
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def read_options(path: Path | str) -> ClusterOptions:
         else:
             fits, title = isinstance(value, str), "a text"
         if not fits:
-            raise InputError(f"{path}: {key} must be {title}; {value!r} came.")
+            raise InputError(f"{path}: {key}: expected {title}, got {value!r}.")
         values[key] = tuple(value) if isinstance(value, list) else value
     return ClusterOptions(**values)
 
@@ -153,7 +153,7 @@ def dask_workers(
     folder
         For what Dask spills, and for the keys of jobs, if the options name none. The jobs must be able to read it.
     say
-        Told in plain words what is waited for.
+        Called with a text on what is being waited for.
 
     Raises
     ------

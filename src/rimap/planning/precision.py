@@ -14,7 +14,7 @@ from rimap.signals.base import FREE, GIVEN, SMOOTH, SignalModel
 
 Array = NDArray[np.float64]
 
-#: A smooth field is shared by about so many voxels: what each tells of it counts for all. The bound hardly depends on the number.
+#: Number of voxels that share a smooth field, so that their information adds up. The bound barely depends on this number.
 VOXELS_OF_A_SMOOTH_FIELD = 100.0
 #: An information matrix (of unit diagonal) whose inverse, or condition number, exceeds this determines nothing.
 _SINGULAR = 1e12
@@ -64,7 +64,7 @@ def relative_sd(model: SignalModel, noise: Noise, T: Array, goal: Goal) -> Array
     -----
     A given field is known. A free one is estimated in each voxel. A smooth one is estimated from all voxels of a neighbourhood: with
     the information F of one voxel, its entry of the field grows by (K − 1) times the Schur complement of the field in F, which is
-    what each of K voxels with their own amplitude and T tells of it.
+    the information on it from each of K voxels with their own amplitude and T.
     """
     kappa = tissue_of(model, T, goal.assumed)
     with np.errstate(all="ignore"):
@@ -102,7 +102,7 @@ def _slopes(model: SignalModel, kappa: Array) -> Array:
 
 
 def _with_neighbours(F: Array, f: int) -> Array:
-    """Return the information (K, q, q) with what the neighbours tell of the field, whose row is `f`."""
+    """Return the information (K, q, q) with the information of the neighbours on the field, whose row is `f`."""
     others = [index for index in range(F.shape[-1]) if index != f]
     inside = _inverse(F[..., others, :][..., :, others])
     across = F[..., f, others]

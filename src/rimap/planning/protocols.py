@@ -193,7 +193,7 @@ class Layout:
         return model if model is not None and self._fits(model) else None
 
     def _fits(self, model: SignalModel) -> bool:
-        """Tell whether all cycles and averages fit the scan time, and each image its cycle."""
+        """Return whether all cycles and averages fit the scan time, and each image its cycle."""
         cycles = cycles_ms(model, self.goal)
         if self.averages * cycles.sum() > self.budget_ms * (1 + 1e-6):
             return False

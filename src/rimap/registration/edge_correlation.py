@@ -1,4 +1,4 @@
-"""Where images lie to a few voxels, whatever their contrast: the places of their edges, correlated."""
+"""Align images of any contrast to a few voxels, by correlating the positions of their edges."""
 
 from __future__ import annotations
 

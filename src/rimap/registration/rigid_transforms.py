@@ -1,4 +1,4 @@
-"""Where each image of a series lies: a rigid transform for each."""
+"""The position of each image of a series: a rigid transform for each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """A rigid transform for each image: what lies at x in the maps lies at R (x − c) + c + t in the image.
+    """A rigid transform for each image: the point x of the maps is at R (x − c) + c + t in the image.
 
     Coordinates are voxel indices times voxel size, mm. The position that counts as unmoved is the median over the images.
 
@@ -53,7 +53,7 @@ class Motion:
         return np.asarray(np.degrees(np.linalg.norm(vectors_of(self.rotation), axis=1)))
 
     def where(self, n: int, x: Floats) -> Floats:
-        """Return where points (V, 3) of the maps lie in image n, mm."""
+        """Return the positions (V, 3) of points of the maps in image n, mm."""
         return np.asarray((x - self.centre) @ self.rotation[n].T + self.centre + self.translation[n])
 
     def after(self, u: Floats, w: Floats) -> Motion:

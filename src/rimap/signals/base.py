@@ -368,7 +368,7 @@ class SignalModel(ABC):
 
     @property
     def main(self) -> Parameter | Derived:
-        """The map that the sequence is for: the derived one that says so, else the relaxation time."""
+        """The map that the sequence is for: the derived one that is declared as main, else the relaxation time."""
         return next((d for d in self.derived if d.main), self.time)
 
     @property
@@ -542,7 +542,7 @@ def image_suffix(model: SignalModel | type[SignalModel]) -> str:
 
 
 def main_of(model: type[SignalModel]) -> Parameter | Derived:
-    """Return the map that a sequence is for: the derived one that says so, else the relaxation time."""
+    """Return the map that a sequence is for: the derived one that is declared as main, else the relaxation time."""
     derived = next((d for d in model.derived if d.main), None)
     return derived or next(parameter for parameter in model.parameters if parameter.role == TIME)
 
@@ -560,7 +560,7 @@ def _boxed(model: type[SignalModel], box: tuple[tuple[str, float, float], ...]) 
 
 @lru_cache(maxsize=32)
 def _is_linear(model: SignalModel) -> bool:
-    """Tell whether `basis` gives the shape: the claim of `linear_in_field`, tried at some T and F."""
+    """Return whether `basis` gives the shape: the claim of `linear_in_field`, tried at some T and F."""
     T, F = model.time, model.field
     assert F is not None
     rng = np.random.default_rng(0)

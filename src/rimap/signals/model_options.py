@@ -17,7 +17,7 @@ POLARITY = "signed"
 
 
 def knows_polarity(model: Any) -> bool:
-    """Tell whether the images of a model (class or object) may keep their polarity: whether it has that option."""
+    """Return whether the images of a model (class or object) may keep their polarity: whether it has that option."""
     return any(field.name == POLARITY for field in fields(model))
 
 
@@ -27,7 +27,7 @@ def polarity(signed: bool) -> dict[str, Any]:
 
 
 def polarity_if_unknown(model: Any) -> bool:
-    """Return whether the images of a model (class or object) keep their polarity if nothing says so."""
+    """Return whether the images of a model (class or object) keep their polarity by default."""
     return any(field.name == POLARITY and field.default is True for field in fields(model))
 
 

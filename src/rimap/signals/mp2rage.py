@@ -438,7 +438,7 @@ def uniform_image(first: Any, second: Any, *, beta: float = 0.0) -> NDArray[np.f
     first, second
         INV1 and INV2 (*X).
     beta
-        Robust background: (Re(S₁* S₂) − β)/(|S₁|² + |S₂|² + 2β) tends to −½ where there is no signal, in place of noise between
+        Robust background: (Re(S₁* S₂) − β)/(|S₁|² + |S₂|² + 2β) tends to −½ if there is no signal, in place of noise between
         −½ and ½. It lowers UNIT1 of tissue by about β(1 + 2 UNIT1)/(S₁² + S₂²), so it is for pictures and masks, not for T1.
 
     References

@@ -189,7 +189,7 @@ def _step(te: Values) -> float:
             f"te: expected the evenly spaced echoes of one train (n times the echo spacing), got {_list(times)} ms. "
             "Set echo_spacing if some echoes are missing, or use T2Decay for echoes of separate scans."
         )
-    # The last echo tells the spacing best: each time is rounded, and so is a spacing from a difference.
+    # The last echo determines the spacing best: each time is rounded, and so is a spacing from a difference.
     return float(times[-1] / round(times[-1] / step))
 
 

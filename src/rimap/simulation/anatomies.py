@@ -111,7 +111,7 @@ def digital_brain(shape: tuple[int, int, int] = (64, 72, 48)) -> NDArray[np.uint
     ((32, 36, 24), True)
     """
     if len(shape) != 3 or min(shape) < 8:
-        raise InputError(f"the built-in brain needs a shape of three axes of 8 voxels or more; {shape} came.")
+        raise InputError(f"the built-in brain: expected a shape of three axes of 8 voxels or more, got {shape}.")
     return _digital((int(shape[0]), int(shape[1]), int(shape[2])))
 
 

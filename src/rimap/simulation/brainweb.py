@@ -46,7 +46,7 @@ def load_brainweb(subject: int | str, folder: str | Path | None = None) -> NDArr
     subject
         4, 5, 6, 18, 20, 38, 41–54.
     folder
-        Where models lie and are kept; `cache_folder` if left out.
+        Folder of the models; by default `cache_folder`.
 
     Raises
     ------
@@ -54,7 +54,9 @@ def load_brainweb(subject: int | str, folder: str | Path | None = None) -> NDArr
         For an unknown subject, a kept file that has changed, or where the package is missing or cannot download.
     """
     if not str(subject).isdigit() or int(subject) not in SUBJECTS:
-        raise InputError(f"BrainWeb's subjects are {', '.join(f'{s:02d}' for s in SUBJECTS)}; {subject!r} came.")
+        raise InputError(
+            f"BrainWeb: expected one of the subjects {', '.join(f'{s:02d}' for s in SUBJECTS)}, got {subject!r}."
+        )
     number = int(subject)
     folder = cache_folder() if folder is None else Path(folder)
     kept, digest = folder / f"brainweb{number:02d}_head.npy", folder / f"brainweb{number:02d}_head.sha256"

@@ -84,12 +84,12 @@ class Batch:
 
     @property
     def weight(self) -> NDArray[np.bool_]:
-        """Where there is tissue, (b, h, w): only there does T have a truth."""
+        """Tissue mask (b, h, w). T has a true value only inside."""
         return np.asarray(self.labels > 0)
 
     @property
     def brain(self) -> NDArray[np.bool_]:
-        """Where there is brain, (b, h, w)."""
+        """Brain mask (b, h, w)."""
         return np.asarray(_IS_BRAIN[self.labels])
 
 
@@ -110,7 +110,7 @@ def simulate_batch(recipe: PatchRecipe, anatomies: Sequence[Anatomy], index: int
     """
     draws = recipe.noise_draws
     if batch_size < 1 or batch_size % draws:
-        raise InputError(f"batch_size must be a multiple of noise_draws, {draws}; {batch_size} came.")
+        raise InputError(f"batch_size: expected a multiple of noise_draws, {draws}, got {batch_size}.")
     first = index * (batch_size // draws)
     numbers = np.arange(first, first + batch_size // draws)
     acquisition = draw_acquisition(recipe, stream(recipe.seed, 1, index))
@@ -269,7 +269,7 @@ def _rung(model: SignalModel, kappa: F32, shift: Range) -> F32:
 
 def _truncation(n: int, shift: float) -> F32:
     """Return the matrix (n, n) from pixels, moved by `shift`, to samples: sinc, integrated over each pixel."""
-    wide = np.arange(-n, 2 * n)  # beyond the patch its edge goes on
+    wide = np.arange(-n, 2 * n)  # the edge of the patch extends beyond it
     edges = np.append(wide, 2 * n) - 0.5 + shift - np.arange(n)[:, None]
     weights = np.diff(sici(np.pi * edges)[0] / np.pi, axis=1)
     out = np.zeros((n, n))

@@ -29,7 +29,7 @@ def model_class(sequence: str) -> type[SignalModel]:
     """Return the signal model of a sequence's name (`signal_models` looks into files and entry points)."""
     models = signal_models()
     if sequence not in models:
-        raise InputError(f"sequence must be one of {', '.join(sorted(models))}; {sequence!r} came.")
+        raise InputError(f"sequence: expected one of {', '.join(sorted(models))}, got {sequence!r}.")
     if not any(parameter.amplitude for parameter in models[sequence].parameters):
         raise InputError(
             f"sequence: expected one whose images are measured, got {sequence!r}: {models[sequence].title} is computed from other "
@@ -228,26 +228,26 @@ class PatchRecipe:
         for f in fields(self):
             value = getattr(self, f.name)
             if f.name.endswith("_share") and not 0 <= value <= 1:
-                raise InputError(f"{f.name} is a probability, 0 to 1; {value:g} came.")
+                raise InputError(f"{f.name}: expected a probability, 0 to 1, got {value:g}.")
             if f.name in _RANGES and (len(value) != 2 or not 0 <= value[0] <= value[1]):
-                raise InputError(f"{f.name} must be [least, greatest], not negative; {list(value)} came.")
+                raise InputError(f"{f.name}: expected [smallest, largest], 0 or more, got {list(value)}.")
             if f.type == "float" and value < 0:
-                raise InputError(f"{f.name} must not be negative; {value:g} came.")
+                raise InputError(f"{f.name}: expected 0 or more, got {value:g}.")
         for name in ("patch_size", "noise_draws"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} must be 1 or more; {getattr(self, name)} came.")
+                raise InputError(f"{name}: expected 1 or more, got {getattr(self, name)}.")
         for name in ("sigma", "wide_T_ms", "time_range_ms", "zoom"):
             if getattr(self, name)[0] <= 0:
-                raise InputError(f"{name} must be above 0; {list(getattr(self, name))} came.")
+                raise InputError(f"{name}: expected numbers above 0, got {list(getattr(self, name))}.")
         if not self.orientations or any(orientation not in (0, 1, 2) for orientation in self.orientations):
-            raise InputError(f"orientations are axes of the anatomy, 0, 1, 2; {list(self.orientations)} came.")
+            raise InputError(f"orientations: expected axes of the anatomy (0, 1, 2), got {list(self.orientations)}.")
         if self.optional_share + self.hidden_share > 1:
             raise InputError("optional_share and hidden_share must not add up to more than 1.")
 
     def _check_settings(self, kind: type[SignalModel]) -> None:
         Q = sum(not parameter.given for parameter in kind.parameters)
         if not self.times_ms and not kind.typical_protocol and self.n_images[0] < Q:
-            raise InputError(f"n_images must begin at {Q} or more for {self.sequence}; {self.n_images[0]} came.")
+            raise InputError(f"n_images: expected {Q} or more images for {self.sequence}, got {self.n_images[0]}.")
         axis = axis_of(kind)
         refuse_unknown(self.settings, [n for n in settings_of(kind) if n != axis.name], "settings")
         refuse_unknown(self.setting_ranges, list(settings_of(kind)), "setting_ranges")
@@ -491,7 +491,7 @@ def recipe_from(table: Mapping[str, Any]) -> PatchRecipe:
         raise InputError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}.")
     if protocol is not None:
         if protocol not in PROTOCOLS:
-            raise InputError(f"protocol must be one of {', '.join(PROTOCOLS)}; {protocol!r} came.")
+            raise InputError(f"protocol: expected one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
         model = PROTOCOLS[protocol]
         table = {"sequence": model.name, "times_ms": [float(t) for t in model.times]} | table
     sequence = str(table.get("sequence", "ir"))
@@ -556,7 +556,7 @@ def _converted(kind: str, key: str, value: Any) -> Any:
 
     def refuse_unless(good: bool, expected: str) -> None:
         if not good:
-            raise InputError(f"{key} must be {expected}; {value!r} came.")
+            raise InputError(f"{key}: expected {expected}, got {value!r}.")
 
     if kind in _SINGLE:
         is_one, expected = _SINGLE[kind]

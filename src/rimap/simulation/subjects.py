@@ -48,7 +48,7 @@ class Texture:
         ``smooth``: a random field inside each tissue. ``white``: independent from voxel to voxel, with the paper's standard
         deviations (100 ms for T1, 10 ms for T2, 0.05 for A). ``none``.
     sd
-        Of a smooth texture, relative to the mean of the tissue.
+        Standard deviation of a smooth texture, relative to the mean of the tissue.
     length
         Kernel of a smooth texture, voxels.
     """

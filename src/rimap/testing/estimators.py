@@ -164,7 +164,7 @@ def it_finds_the_tissue(case: EstimatorCase, seed: int) -> None:
 
 
 def the_mask_is_honoured(case: EstimatorCase, seed: int) -> None:
-    """Outside the mask there are no values, and the status says so; inside it never does."""
+    """Outside the mask there are no values, and the quality flag is OUTSIDE; inside it never is."""
     mask = np.zeros(_SHAPE, bool)
     mask[2:7, 1:6] = True
     mask[4, 3] = False
@@ -311,7 +311,7 @@ def given_maps_are_held(case: EstimatorCase, seed: int) -> None:
             try:
                 maps = case.maps(replace(series, given={name: value}))
             except InputError:
-                continue  # it says so
+                continue  # it refuses the model
             known = np.isfinite(maps[case.model.time.name])
             hold(known.any(), f"with {name} given no voxel has a value")
             expected = np.broadcast_to(value, _SHAPE)[known]

@@ -57,7 +57,7 @@ def save_checkpoint(
     except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)
         raise InputError(
-            f"cannot write the checkpoint {path}: {error}. Iteration {done} is lost; the same command goes on from the one before."
+            f"cannot write the checkpoint {path}: {error}. Iteration {done} is lost; the same command resumes from the one before."
         ) from None
 
 
@@ -67,7 +67,7 @@ def resume(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, ave
     Raises
     ------
     InputError
-        Where there are checkpoints and none can be read.
+        If there are checkpoints and none can be read.
     """
     problems: list[str] = []
     for place in (path, path.with_name(PREVIOUS)):
@@ -80,7 +80,7 @@ def resume(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, ave
             continue
         if problems:
             warnings.warn(
-                f"The checkpoint {path} is damaged ({problems[0]}). The training goes on from {place.name}, iteration {done}.",
+                f"The checkpoint {path} is damaged ({problems[0]}). The training resumes from {place.name}, iteration {done}.",
                 stacklevel=2,
             )
         return done

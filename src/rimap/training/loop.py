@@ -1,7 +1,7 @@
 """Train a RIM or a ResNet: one recipe, one loop, on a CPU, one GPU or several.
 
 The state of a training is its weights, Adam's moments and the number of iterations: batch i of a recipe is always
-the same, so a training that was killed goes on as if nothing had happened.
+the same, so a training that was killed resumes as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def train(
     progress: Callable[[Step], None] | None = None,
     stop_at: int | None = None,
 ) -> Path:
-    """Train, or go on training, in the folder `out`; return the exported network.
+    """Train, or resume training, in the folder `out`; return the exported network.
 
     Parameters
     ----------
@@ -453,7 +453,7 @@ def _average(average: dict[str, Tensor], network: nn.Module, decay: float) -> No
 
 
 class _averaged:
-    """The network with its averaged weights, inside a `with`; as it is where there is no average."""
+    """The network with its averaged weights, inside a `with`; as it is if there is no average."""
 
     def __init__(self, network: nn.Module, average: dict[str, Tensor]) -> None:
         self._network, self._average = network, average

@@ -76,7 +76,7 @@ Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def tensors_of(batch: Batch, device: torch.device) -> Tensors:
-    """Return images (b, N, h, w), the truth (P, b, h, w) of what a network carries, σ (b), and where there is tissue (b, h, w)."""
+    """Return images (b, N, h, w), the truth (P, b, h, w) of what a network carries, σ (b), and the tissue mask (b, h, w)."""
     truth = Layout.of(batch.model).carried_of(batch.kappa.swapaxes(0, 1))
     arrays = (batch.images, truth, batch.sigma, batch.weight.astype(np.float32))
     S, kappa, sigma, weight = (torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays)

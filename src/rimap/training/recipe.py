@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise InputError(f"{what} must be one of {', '.join(allowed)}; {value!r} came.")
+        raise InputError(f"{what}: expected one of {', '.join(allowed)}, got {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Training:
         _one_of("training.precision", self.precision, ("32-true", "bf16-mixed", "16-mixed", "64-true"))
         for name in ("iterations", "batch_size", "validate_every", "checkpoint_every", "validation_batches"):
             if getattr(self, name) < 1:
-                raise InputError(f"training.{name} must be 1 or more; {getattr(self, name)} came.")
+                raise InputError(f"training.{name}: expected 1 or more, got {getattr(self, name)}.")
 
     def rate_at(self, done: int) -> float:
         """Return the learning rate of an iteration."""
@@ -191,7 +191,7 @@ class TrainingRecipe:
     def __post_init__(self) -> None:
         _one_of("network", self.network, ("rim", "resnet"))
         if not self.name or any(c in self.name for c in "/\\ \t"):
-            raise InputError(f'name must be a word for a file, as in name = "t1"; {self.name!r} came.')
+            raise InputError(f'name: expected a word that can name a file, as in name = "t1", got {self.name!r}.')
         if self.network == "resnet" and not self.simulation.times_ms:
             raise InputError('a ResNet is trained for one protocol: give its times_ms, or network = "rim".')
         if self.network == "resnet" and self.rim.state != "linear":
@@ -251,7 +251,7 @@ class TrainingRecipe:
         }
 
 
-#: A setting that the network was never told.
+#: A setting that the network was not trained for.
 _NONE: list[float] = []
 #: The paper's draws: of the normal distributions of its table of tissues, almost all are in these ranges.
 _PAPER_MS = {"T1": (200.0, 4500.0), "T2": (20.0, 3000.0)}
@@ -455,7 +455,7 @@ def _renamed(table: Any) -> Any:
 def _filled(base: T, table: Any, where: str) -> T:
     """Return the dataclass with the values of a TOML table, checked against the kinds of its defaults."""
     if not isinstance(table, Mapping):
-        raise InputError(f"{where} must be a table.")
+        raise InputError(f"{where}: expected a table, got a single value.")
     names = tuple(field.name for field in fields(base))  # type: ignore[arg-type]
     refuse_unknown(table, names, where)
     values = {}
@@ -472,6 +472,6 @@ def _filled(base: T, table: Any, where: str) -> T:
         else:
             ok = isinstance(value, type(default)) and not isinstance(value, bool)
         if not ok:
-            raise InputError(f"{where} {key} must be of the kind of {default!r}; {value!r} came.")
+            raise InputError(f"{where} {key}: expected a value of the same kind as {default!r}, got {value!r}.")
         values[key] = value
     return replace(base, **values)  # type: ignore[type-var]

@@ -34,7 +34,7 @@ _FEWEST_ALONE, _SHARE_ALONE = 8, 0.01
 _BETWEEN = 0.1
 #: So many voxels of air determine its scale.
 _ENOUGH = 50
-#: So many of 3 × 3 voxels tell a level, and fewer that are brighter do not matter.
+#: Number of the 3 × 3 voxels that determine a level; fewer brighter voxels do not matter.
 _FEWEST = 4
 #: Air is extended from where more than so many of 3 × 3 voxels are air: a voxel of a weak tissue is like air by chance.
 _ALONE = 2.5
@@ -47,7 +47,7 @@ _ROUGH = 0.2
 #: its images differ by no more than chance lets them: the quantile of the ratio of variances, for Gaussian values;
 _ALIKE = 4.0
 #: and so do its voxels: the chance that noise alone exceeds the ratio. The rim of an object is dark and rough, but each of its
-#: voxels is bright or dark in all images. (So are ghosts and ringing in air, which are therefore told by the level of the object.)
+#: voxels is bright or dark in all images. (So are ghosts and ringing in air, which are therefore recognised by the level of the object.)
 _UNLIKELY = 1e-3
 #: Nor does it scatter more than so many σ: scanners scale air, but not by an order of magnitude.
 _MOST_SIGMA = 6.0
@@ -120,7 +120,7 @@ def background(census: Census, sigma: Any, *, signed: bool, usable: Where, level
         apart = apart | (dark & _like_noise_of(scene, own, freedom, channels))
     if (apart & ~air).any():
         apart = areas((apart | scene.empty).reshape(census.voxels.X), _ENOUGH).reshape(planes.shape)
-        air = air | apart  # air is around an object, dark tissue lies scattered
+        air = air | apart  # air surrounds an object, dark tissue is scattered
     return np.asarray(planes.as_map(air & scene.filled))
 
 
@@ -210,7 +210,7 @@ def _like_noise_of(scene: _Scene, sigma: Any, freedom: int, channels: int) -> Wh
 
 
 def _has_mean_zero(census: Census, planes: Planes, filled: Where) -> bool:
-    """Tell whether the noise was added after the modulus, as in the simulations of the paper."""
+    """Return whether the noise was added after the modulus, as in the simulations of the paper."""
     negative = [n for n in range(len(planes.images)) if census.smallest[n] < 0]
     number = sum(np.count_nonzero((planes.images[n] < 0) & filled) for n in negative)
     return bool(number > _NEGATIVE * len(planes.images) * np.count_nonzero(filled))

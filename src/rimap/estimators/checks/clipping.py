@@ -80,7 +80,7 @@ def _largest(parts: Parts) -> tuple[dict[int, Any], dict[int, Any]]:
 
 
 def _piles(parts: Parts, largest: dict[int, Any]) -> dict[int, bool]:
-    """Tell of each of these images whether its largest value is a pile: in a drawn object it is the value of a tissue."""
+    """Return for each image whether voxels accumulate at its largest value. In a drawn object, that is the value of a tissue."""
     if not largest:
         return {}
     counts: dict[int, dict[Any, int]] = {n: {} for n in largest}

@@ -1,4 +1,4 @@
-"""Voxels that lie side by side."""
+"""Connected areas of voxels."""
 
 from __future__ import annotations
 

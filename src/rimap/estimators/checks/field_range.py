@@ -18,9 +18,9 @@ from rimap.signals.base import Parameter
 
 #: Of the voxels with a value so many beyond the range are a region, if the field is smooth.
 REGION = 0.02
-#: So many voxels tell.
+#: Number of voxels that are used.
 _SAMPLE = 30_000
-#: Voxels tell what a field is like over the object if they have this share of the most signal. (The brightest ones are often those
+#: Voxels with this share of the largest signal represent the field over the object. (The brightest ones are often those
 #: near a coil, where a field is not what it is elsewhere.)
 _SEEN = 0.2
 #: By so many standard deviations a value is beyond the range.

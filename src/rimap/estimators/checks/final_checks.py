@@ -36,7 +36,7 @@ from rimap.series import ParameterMaps, Status, WeightedSeries
 #: A residual is a contradiction only if it also exceeds this share of the voxel's signal (root mean squares over the images), also
 #: that of the best mixture of two tissues: small errors of the model and partial volume are larger than the noise of a good scan.
 LARGE = 0.08
-#: Voxels with this share of the power of the object tell what misfit is usual.
+#: Voxels with this share of the power of the object determine what misfit is usual.
 _OF_BRIGHT = 0.25
 #: Statuses of voxels that were estimated.
 _ESTIMATED = (Status.OK, Status.AT_BOUND, Status.NOT_CONVERGED, Status.OUTSIDE_TRAINING)
@@ -53,9 +53,9 @@ class Fit:
     estimated
         How many parameters of each voxel the residuals have lost: those that are free voxel by voxel.
     farther
-        By how much χ² of a voxel may exceed that of the best fit because the estimator says so, not the images.
+        Excess of χ² over that of the best fit that is due to the estimator (its smoothing), not to the images.
     without_value
-        Parameters that keep their value in background, by name: known ones, and smooth fields that go on there.
+        Parameters that keep their value in background, by name: known ones, and smooth fields, which extend into it.
     """
 
     estimated: int
@@ -123,7 +123,7 @@ def with_statuses(
     doubtful: NDArray[np.bool_] | None = None,
     census: Census | None = None,
 ) -> tuple[ParameterMaps, NDArray[np.bool_]]:
-    """Return maps whose background is no signal, and in which voxels that do not follow the model say so.
+    """Return maps in which background and voxels that do not follow the model have these quality flags.
 
     Background has no value. A voxel that does not follow the model keeps its value.
 
@@ -140,7 +140,7 @@ def with_statuses(
     doubtful
         (*X), voxels whose images hold wrong values.
     census
-        Of the images, if it is known.
+        The census of the images, if it is known.
 
     Returns
     -------

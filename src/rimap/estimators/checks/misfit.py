@@ -18,12 +18,12 @@ from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.settings import with_unit
 
-#: So many voxels tell, sought among so many.
+#: Number of voxels that are used, and number of voxels from which they are drawn.
 _SAMPLE, _AMONG = 1_200, 20_000
 #: Noise differs from voxel to voxel, and a wrong image from the model in the same way in those of a like T: so much of the
 #: residuals' power is in the means of groups, and in one image they are as large as this part of a voxel's brightest.
 SHARE, SIZE, GROUPS = 0.25, 0.04, 8
-#: Statuses of voxels that tell whether the images follow the model: also those that do not.
+#: Quality flags of voxels that show whether the images follow the model, including those that do not.
 WITH_VALUE = (Status.OK, Status.AT_BOUND, Status.OUTSIDE_TRAINING, Status.OFF_MODEL)
 #: Voxels that do not follow the model: so few are not worth a warning, a number and a share; so many spoil the maps.
 _FEWEST_OFF, FEW_OFF, MANY_OFF = 5, 0.001, 0.05
@@ -33,7 +33,7 @@ SIGMA = 2.0
 
 @dataclass(frozen=True)
 class Misfit:
-    """How the residuals S − f lie, in voxels of a like T.
+    """The distribution of the residuals S − f in voxels of similar T.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def misfit_warnings(
     air
         (*X), voxels without signal.
     census
-        Of the images, if it is known.
+        The census of the images, if it is known.
     """
     at = _bright(maps, census or Census.of(series.images))
     if len(at) < 8:
@@ -142,7 +142,7 @@ def _bright(maps: ParameterMaps, census: Census) -> NDArray[np.intp]:
 
 
 def misfit(S: NDArray[np.float64], residual: NDArray[np.float64], T: NDArray[np.float64]) -> Misfit:
-    """Return how residuals (N, V) of images (N, V) lie, of voxels with T (V)."""
+    """Return the distribution of residuals (N, V) of images (N, V), in voxels with T (V)."""
     with np.errstate(all="ignore"):
         e = residual / abs(S).max(0)
     known = np.isfinite(e).all(0)
@@ -186,7 +186,7 @@ def _scatter(
 
 
 def _denied(ratio: float) -> bool:
-    """Tell whether residuals deny σ; those of images without noise are zero, and do not."""
+    """Return whether residuals deny σ; those of images without noise are zero, and do not."""
     return 1e-3 < ratio < np.inf and not 1 / SIGMA <= ratio <= SIGMA
 
 

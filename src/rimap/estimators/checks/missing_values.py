@@ -293,7 +293,7 @@ def _not_reached(
 
 
 def _is_pile(zeros: int, others: NDArray[np.float64]) -> bool:
-    """Tell whether zero occurs often and no other small value twice: of continuous values, zero is then no measurement."""
+    """Return whether zero occurs often and no other small value twice: of continuous values, zero is then no measurement."""
     smallest = np.partition(others, min(_SMALLEST, len(others) - 1))[:_SMALLEST]
     counts = np.unique(smallest, return_counts=True)[1][:_BELOW]
     return bool(zeros >= PILE and counts.max() == 1)

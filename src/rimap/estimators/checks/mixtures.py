@@ -20,7 +20,7 @@ _TIMES, _FRACTIONS, _FIELD = 20, 9, (0.02, 0.25, 0.5, 0.75, 0.98)
 #: Mixtures have relaxation times between these quantiles of those of the object, a factor wider on either side.
 _QUANTILES, _WIDER = (0.02, 0.98), 3.0
 _CHUNK = 5_000
-#: So many voxels tell them.
+#: Number of voxels that are used.
 _SAMPLE = 4_000
 
 

@@ -16,7 +16,7 @@ Where = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Planes:
-    """How the first two axes of a map lie in its voxels in a row.
+    """The order of the first two axes of a map in its flattened voxels.
 
     Parameters
     ----------

@@ -13,9 +13,9 @@ from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
 
-#: So many voxels tell a median.
+#: Number of voxels that determine a median.
 _SAMPLE = 500
-#: So many tell whether it is worth while to look closely.
+#: Number of voxels that decide whether a closer check is needed.
 _FEW = 100
 #: Voxels are looked at whose brightest image, as it is fitted, exceeds this part of that of the brightest (98th percentile).
 BRIGHT = 0.4
@@ -60,7 +60,7 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
     few = at_most(at, _FEW)
     off = np.sort(_seen(model, maps, sigma[few], few)[3])
     lower, middle, upper = (off[(len(off) - 1) * q // 4] for q in (1, 2, 3))
-    if not middle + 3 * (upper - lower) / len(off) ** 0.5 > limit:  # a few tell that the median is below
+    if not middle + 3 * (upper - lower) / len(off) ** 0.5 > limit:  # a few voxels show that the median is below
         return ()
     kappa, sigma, f, off = _seen(model, maps, sigma[at], at)
     if not np.median(off) > limit or (not model.changes_sign and _any_negative(series, at)):
@@ -68,10 +68,10 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
     T, faint = model.time.name, int(np.median((f < _FAINT * sigma).sum(axis=0)))
     also = " --estimator mle" if least_squares else ""
     return (
-        f"The noise floor biases {T}: a magnitude is about 1.25 σ without signal, and the noise is taken for "
-        f"Gaussian. {T} is off by about {percent(float(np.median(off)))} % in the median voxel with signal: at an SNR of "
+        f"The noise floor biases {T}: the magnitude of pure noise is about 1.25 σ, and the fit assumes Gaussian "
+        f"noise. {T} is off by about {percent(float(np.median(off)))} % in the median voxel with signal: at an SNR of "
         f"{np.median(model.amplitude(kappa) / sigma):.2g} (σ = {np.median(sigma):.3g}), {faint} of {model.n_images} images are below "
-        f"3 σ. Take --noise rician{also}.",
+        f"3 σ. Use --noise rician{also}.",
     )
 
 

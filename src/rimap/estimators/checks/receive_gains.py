@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 _SMALL = 0.04
 #: Values of air are noise if the ratio of their quartiles is that of a Rayleigh distribution, or of the moduli of a normal one.
 _RAYLEIGH, _NORMAL, _NEAR = 2.195, 3.610, 0.15
-#: So many voxels of air tell its level, and by so many standard errors levels must differ.
+#: Number of air voxels that determine its level, and number of standard errors by which levels must differ.
 _AIR, _SURE = 300, 6.0
 #: Of so many images, the darker half of air is still distributed as all of it.
 _SEVERAL = 4
@@ -65,7 +65,7 @@ def gain_warnings(
     air
         (*X), voxels without signal.
     from_fit
-        Whether the residuals may tell: not if the images contradict the model in a worse way.
+        Whether the residuals can be used: not if the images contradict the model in a more serious way.
     """
     model = series.model
     for source, gains in (
@@ -132,7 +132,7 @@ def _of_fit(model: SignalModel, bright: Bright) -> Floats | None:
 
     To first order a gain 1 + δ of one image adds (1 − P) e f δ to the residual of a voxel, where P projects on what its fit absorbs:
     T differs between voxels, the δ do not. A field that is free in each voxel absorbs too much of them. For decays, gains are too much like other deviations (several compartments, stimulated
-    echoes) to be told from them.
+    echoes) to be distinguished from them.
     """
     S, f, N = bright.S, bright.expected, len(bright.S)
     field_is_free = any(model.parameters[q].role == FIELD for q in bright.free)

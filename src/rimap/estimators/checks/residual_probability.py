@@ -46,7 +46,7 @@ def chance_of_residual(squares: Any, sigma: Any, free: int) -> NDArray[np.float6
 def contradicts(
     squares: Any, sigma: Any, free: int, *, limit: float = IMPROBABLE, usual: float | None = None
 ) -> NDArray[np.bool_]:
-    """Tell which voxels (V) have a residual that is improbable for σ, and far larger than is usual in this scan.
+    """Return which voxels (V) have a residual that is improbable for σ, and far larger than is usual in this scan.
 
     If the model or σ is only roughly right everywhere, the residuals of all voxels exceed the noise. So σ counts as larger by
     what the median voxel exceeds its expectation (`usual_misfit`), never as smaller.

@@ -179,7 +179,7 @@ def checked_maps(
     settings: dict[str, Any],
     screen: Screened,
 ) -> ParameterMaps:
-    """Return the maps of a network, with the status of each voxel; κ and residual become NaN where there is no answer.
+    """Return the maps of a network, with the status of each voxel; κ and residual become NaN if there is no answer.
 
     Parameters
     ----------

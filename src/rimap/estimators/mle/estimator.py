@@ -32,7 +32,7 @@ from rimap.signals.base import Parameter
 #: noise-free ones would make the problem endlessly stiff.
 PRECISION = 5e-4
 
-#: So many voxels tell σ, where it is not given.
+#: Number of voxels from which σ is estimated, if it is not given.
 ENOUGH_FOR_SIGMA = 16_384
 
 
@@ -138,7 +138,7 @@ class MLE(Estimator):
         return _maximise(self, screen, progress)
 
     def is_voxelwise(self, series: WeightedSeries) -> bool:
-        """Tell whether no field of the series is smoothed."""
+        """Return whether no field of the series is smoothed."""
         smooth, known = series.model.field, {*series.held, *self.fixed}
         return smooth is None or not smooth.smooth or smooth.name in known or self.lambda_B == 0
 
@@ -207,7 +207,7 @@ def _how_smooth(field: Parameter, lambda_B: float) -> Advice:
 
 
 def _with_sigma(series: WeightedSeries, threads: int | None) -> tuple[Noise, str]:
-    """Return the noise with its σ, from a least-squares fit if none is given, and where it came from."""
+    """Return the noise with its σ, from a least-squares fit if none is given, and the origin of σ."""
     noise = series.noise or Gaussian()
     if noise.sigma is not None:
         return noise, series.sigma_source
@@ -221,7 +221,7 @@ def _with_sigma(series: WeightedSeries, threads: int | None) -> tuple[Noise, str
 
 
 def _some_voxels(series: WeightedSeries) -> WeightedSeries:
-    """Return the series with a mask of so many of its voxels as tell σ."""
+    """Return the series with a mask of the voxels from which σ is estimated."""
     selected = np.flatnonzero(series.selected)
     step = len(selected) // ENOUGH_FOR_SIGMA | 1  # odd, so that it does not run along an edge
     if step == 1:

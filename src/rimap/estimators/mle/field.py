@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 
 #: How far the box reaches beyond the data, in units of the finest voxel edge: B then need not level out at their edge.
 MARGIN = 16
-#: Relative residual to which a Newton step is solved for where the result is one to go on from.
+#: Relative residual of the solution of a Newton step whose result is refined further.
 ROUGH_RTOL = 0.1
 #: Relative residual that single precision reaches with certainty, in less than half of the time.
 SINGLE_RTOL = 1e-3
@@ -44,7 +44,7 @@ class Box:
     mu
         (*shape) eigenvalues of −Δ.
     spacing
-        Of the axes, in units of the finest one.
+        Voxel sizes along the axes, in units of the smallest one.
     """
 
     shape: tuple[int, ...]
@@ -255,9 +255,9 @@ class Until:
     ----------
     tolerance
         It has converged when neither a Newton step nor a search anew brings as much as this.
-        (f has kinks, where T or a polarity jumps: the gradient alone would not tell.)
+        (f has kinks, where T or a polarity jumps: the gradient alone does not detect them.)
     search
-        Whether the end must withstand a search over all T. Without it the result is good enough to go on from.
+        Whether the end must withstand a search over all T. Without it, the result is a sufficient starting point.
     max_iterations
         Newton steps at most; it has not converged then.
     """
@@ -365,7 +365,7 @@ def _beyond(state: State, F: Array, bounds: tuple[float, float], least: float) -
 def mean_squared_error(box: Box, B: Array, state: State, lambda_B: float, bounds: tuple[float, float]) -> Array:
     """Return that of the solution B (*shape) at the data (V): the variance of noise and the square of what smoothing takes off.
 
-    The bias is told by a Newton step with a tenth of the penalty: what B changes by, less what noise alone would change it by,
+    The bias is estimated by a Newton step with a tenth of the penalty: the change of B, minus the change that noise alone would cause,
     is what the penalty held back. It is at least half of what one expects for a penalty that suits the field, which is the
     prior variance that the data leave (Nychka 1988, doi:10.1080/01621459.1988.10478711).
     """

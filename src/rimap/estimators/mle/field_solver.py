@@ -24,7 +24,7 @@ from rimap.signals.base import Parameter
 
 Array = NDArray[np.float64]
 
-#: The least gain in log-likelihood, over the whole volume, for which the iterations go on: this and 3e-4 for each
+#: The least gain in log-likelihood, over the whole volume, for which the iterations continue: this and 3e-4 for each
 #: degree of freedom of the field (some 100 in a slice of 256 × 256 at the default weight).
 TOLERANCE = 0.1
 #: How much more than that while a weight is chosen.

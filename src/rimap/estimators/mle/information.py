@@ -1,4 +1,4 @@
-"""What the images tell about A, T and the field of a voxel: the Fisher information, for standard deviations."""
+"""Fisher information of the images on A, T and the field of a voxel, for standard deviations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rimap.kernels import njit
 #: follow the field; the information on the field when they do; and Σ(s − f)².
 VAR_A, VAR_U, COV_AU, A_ALONG_F, U_ALONG_F, INFO_F, SQUARES = range(7)
 N_COLUMNS = 7
-#: Below this share of what A does not take, the images do not tell u from A.
+#: If less than this share of the sensitivity to u is independent of A, the images do not determine u.
 SINGULAR = 1e-14
 
 

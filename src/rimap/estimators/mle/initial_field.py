@@ -35,7 +35,7 @@ CAP = 200.0
 #: What the distance from `field.start` costs a block, in units of the field's spread: it decides between values that are
 #: equally likely, and nothing else.
 PREFERENCE = 0.02
-#: A block that tells its values apart by less than this has no say.
+#: A block whose values differ in likelihood by less than this is ignored.
 SILENT = 1.0
 
 
@@ -111,7 +111,7 @@ def _blocks(box: Box) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def _costs(data: Voxels, block: NDArray[np.intp], n_blocks: int, field: Parameter) -> tuple[Array, Array]:
     """Return levels of the field and the negative log-likelihood of each block for each of them, (n_blocks, L).
 
-    T is followed from the usual value of the field to either side: at values where the images hardly depend on it, it is lost.
+    T is followed from the usual value of the field to either side: at values where the images barely depend on it, T is lost.
     """
     from scipy.interpolate import CubicHermiteSpline  # slow to import
 
@@ -141,7 +141,7 @@ def _most_likely(unary: Array, levels: Array, step: float) -> NDArray[np.intp]:
     for _ in range(3 * max(unary.shape[:-1])):
         new = {}
         for a, side in into:
-            without = belief - into[a, 1 - side]  # what a block tells its neighbour is not what that one told it
+            without = belief - into[a, 1 - side]  # the message to a neighbour excludes what that neighbour sent
             message = (without[..., None, :] + pairwise).min(-1)
             message -= message.min(-1, keepdims=True)
             moved = np.zeros_like(message)

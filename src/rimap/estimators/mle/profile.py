@@ -372,7 +372,7 @@ def _negative_null(s, shape, place, u, step):  # type: ignore[no-untyped-def]
 
 @njit(fastmath=FAST)
 def _holds(s, image, sums):  # type: ignore[no-untyped-def]
-    """Tell whether the other images pull less than the valley of the image with the datum s holds, at its null."""
+    """Return whether the other images pull less than the valley of the image with the datum s holds, at its null."""
     if not sums.yg > 0:
         return False
     A = sums.yg / sums.gg

@@ -210,7 +210,7 @@ def _fit(s, shape, place, A, u):  # type: ignore[no-untyped-def]
 
 @njit(fastmath=FAST, inline="always")
 def _has_signal(s):  # type: ignore[no-untyped-def]
-    """Tell whether the power of a voxel exceeds that of noise, which is 2 ± 2 in each image."""
+    """Return whether the power of a voxel exceeds that of noise, which is 2 ± 2 in each image."""
     power = 0.0
     for n in range(s.shape[0]):
         power += s[n] * s[n]

@@ -41,7 +41,7 @@ def weights_of(source: str, network: nn.Module) -> dict[str, Tensor]:
         prefix = "average." if any(tensor.startswith("average.") for tensor in tensors) else "network."
         return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     if not isinstance(network, RIM):
-        raise InputError("a ResNet goes on from a checkpoint (.safetensors), not from an exported file.")
+        raise InputError("a ResNet: expected a checkpoint (.safetensors) to resume from, got an exported file.")
     return {
         f"cell.{key}": torch.from_numpy(np.ascontiguousarray(value)) for key, value in _cell(_values(source)).items()
     }

@@ -27,7 +27,7 @@ class Passed(NamedTuple):
     steps
         u after each of the J steps, (P, b, h, w).
     sd
-        The standard deviations of the last u that the network expects, likewise; `None` if it gives none.
+        The standard deviations of the last u that the network expects, in the same form; `None` if it gives none.
     """
 
     steps: list[Tensor]
@@ -80,9 +80,9 @@ class RIM(nn.Module):
         S
             (b, N, h, w), in units of the image scale.
         sigma
-            (b,), likewise.
+            (b,), in the same unit.
         weight
-            (b, h, w), zero where there is no tissue (for the start alone).
+            (b, h, w), zero if there is no tissue (for the start alone).
         rician
             Whether the likelihood is Rician.
         known

@@ -50,7 +50,7 @@ LONGEST_STEP = 3.0
 SAME_VALLEY = 0.3
 #: How many cells from its start another valley begins.
 FARTHEST = 4.0
-#: How far a descent that ends on a saddle is moved along F, in cells, to go on.
+#: How far a descent that ends on a saddle is moved along F, in cells, before it continues.
 NUDGE = 0.25
 #: Least curvature that counts, relative to the largest.
 LEAST_CURVATURE = 1e-10
@@ -71,7 +71,7 @@ class Box(NamedTuple):
 class Known(NamedTuple):
     """The optima that earlier descents have reached: the `found` first rows (u, F, …) of `places`.
 
-    `least` is the lowest sum of squares, `above_noise` what noise tells from it; both are infinite before the first descent.
+    `least` is the lowest sum of squares, `above_noise` the smallest sum that noise distinguishes from it; both are infinite before the first descent.
     """
 
     places: Array
@@ -158,7 +158,7 @@ def newton_step(facts: Array, damping: float, box: Box, held: tuple[bool, bool])
 
 @kernel
 def _is_known(u: float, F: float, known: Known, box: Box) -> bool:
-    """Tell whether (u, F) is the place of a known optimum."""
+    """Return whether (u, F) is the place of a known optimum."""
     for index in range(known.found):
         away_F = abs(F - known.places[index, 1]) / box.cell_F if box.moves_F else 0.0
         if max(abs(u - known.places[index, 0]) / box.cell_u, away_F) < SAME_VALLEY:

@@ -295,7 +295,7 @@ def _in_order(model: SignalModel, free: list[Any], out: Out, held: Held, voxels:
 def noise_of(
     series: WeightedSeries, maps: ParameterMaps, rms: Floats | None = None, held: Held | None = None
 ) -> tuple[Noise, str, tuple[str, ...]]:
-    """Return the noise with its σ, where that came from, and warnings; `rms` and `held` as of `estimate_sigma`."""
+    """Return the noise with its σ, the origin of σ, and warnings; `rms` and `held` as of `estimate_sigma`."""
     noise = series.noise or Gaussian()
     if noise.sigma is not None:
         return noise, series.sigma_source, ()

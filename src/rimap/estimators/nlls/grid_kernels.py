@@ -37,7 +37,7 @@ RESERVE = np.float32(4)
 FALL_RESERVE = np.float32(1)
 #: What is within this many σ² of the best is worth a descent.
 NEED = 3.0
-#: Along the ridge of a field, where parabolas tell more: the error of what they add, and that of the whole, relative.
+#: Along the ridge of a field, where parabolas are more accurate: the error of what they add, and that of the whole, relative.
 RIDGE_RESERVE, RIDGE_ERROR = 0.5, 1e-4
 #: Neighbours along the ridge that differ by no more than this, relative, are level.
 LEVEL = 4e-4
@@ -335,7 +335,7 @@ def _along_nodes(nodes: Array, place: float, n: int) -> float:
 
 @kernel
 def _ends_here(ridge: Array, f: int, v: int, need: float, level: float) -> bool:
-    """Tell whether a level part of the ridge (n_F, LANES), of four nodes or more and above what is needed, ends at f.
+    """Return whether a level part of the ridge (n_F, LANES), of four nodes or more and above what is needed, ends at f.
 
     It is level where neighbours differ by no more than `level`.
     """
@@ -555,7 +555,7 @@ def write(o: int, loaded: tuple[Array, float, float], converged: bool, grid: Gri
     facts, box = work.facts, problem.box
     u, F = work.place[0], work.place[1]
     if K == 1 and problem.open_amplitudes[0] and not facts[AMPLITUDE] > 0 and problem.amplitudes[0, 0] == 0:
-        skip(o, NO_SIGNAL, rows)  # the amplitude is zero: nothing tells T
+        skip(o, NO_SIGNAL, rows)  # the amplitude is zero: nothing determines T
         return
     at_bound = u <= box.low_u or u >= box.high_u or (box.moves_F and (box.low_F >= F or box.high_F <= F))
     row = 0

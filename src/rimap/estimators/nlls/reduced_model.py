@@ -76,7 +76,7 @@ class Reduced:
 
 @lru_cache(maxsize=64)
 def _is_separable(reduced: Reduced) -> bool:
-    """Tell whether `basis` describes the model; that it is linear in the field is tried, not believed."""
+    """Return whether `basis` describes the model; that it is linear in the field is tried, not believed."""
     model, known = reduced.model, dict(reduced.held)
     free = [p for p in model.nonlinear if p.name not in known]
     if len(model.amplitudes) != 1 or len(free) != 1 + reduced.has_field or model.time.name in known:

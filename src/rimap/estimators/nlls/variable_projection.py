@@ -177,7 +177,7 @@ def _sums_along_u(S: Array, grid: Grid, place: tuple[float, float], facts: Array
 
 @kernel
 def _sums_along_both(S: Array, grid: Grid, place: tuple[float, float], facts: Array) -> None:
-    """Write the products of S, g and its derivatives in u and F likewise."""
+    """Write the products of S, g and its derivatives in u and F in the same way."""
     k, t = interval(place[0], grid.low_u, grid.step_u, grid.n_u)
     j, x = interval(place[1], grid.low_F, grid.step_F, grid.n_F)
     w, p, per_F = hermite(t, grid.step_u), grid.powers, 1 / grid.step_F

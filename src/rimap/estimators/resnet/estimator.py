@@ -76,7 +76,7 @@ class ResNet(Estimator):
         Raises
         ------
         InputError
-            Where there is no such network, or it is no ResNet.
+            If there is no such network, or it is no ResNet.
         """
         if (kind := metadata_of(path_of(name))["kind"]) != "resnet":
             raise InputError(f"{name} is a {kind}, not a ResNet. Load it with rimap.RIM.load.")
@@ -152,7 +152,7 @@ def _refuse_given(series: WeightedSeries) -> None:
 
 
 def _other(model: SignalModel) -> str:
-    """Return which ResNet that ships is for so many images, as a piece of advice; nothing where none is."""
+    """Return advice on the shipped ResNet for a number of images; "" if there is none."""
     for name, path in shipped().items():
         about = metadata_of(path)
         if (about["kind"], about["sequence"]) != ("resnet", model.name):

@@ -44,7 +44,7 @@ def checked(n_draws: int) -> None:
         For 1 or less than 0.
     """
     if n_draws < 0 or n_draws == 1:
-        raise InputError(f"sd_draws: 2 or more draws tell a standard deviation, 0 gives none; {n_draws} came.")
+        raise InputError(f"sd_draws: expected 2 or more draws, or 0 for no standard deviations, got {n_draws}.")
 
 
 def with_sd(
@@ -59,9 +59,9 @@ def with_sd(
 ) -> ParameterMaps:
     """Return the maps with the standard deviations over draws of the noise.
 
-    NaN where there is no value and where it is at a bound. Below `ENOUGH` draws the variances, in units of the
+    NaN if there is no value and where it is at a bound. Below `ENOUGH` draws the variances, in units of the
     Cramér-Rao bound with the field known, are averaged over those of the 3 × 3 voxels in the plane that have one: 8 draws then
-    tell a standard deviation to 20 %, 16 to 14 %.
+    determine a standard deviation to 20 %, 16 draws to 14 %.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def with_sd(
     planes
         (*X) the number of each voxel's plane in the whole, for the same draws in a slab as there; counted if left out.
     progress
-        Of the mapping, which is done, and its draws.
+        Progress of the mapping, which is complete, and of its draws.
     """
     noise = maps.noise
     assert noise is not None
@@ -145,7 +145,7 @@ class _Derived:
             self.spreads[what.name].add(derived_map(self.model, what, kappa))
 
     def sd(self, has: NDArray[np.bool_]) -> dict[str, F32]:
-        """Return the standard deviations (*X) by name, averaged as those of the parameters are; NaN where there is none."""
+        """Return the standard deviations (*X) by name, averaged as those of the parameters are; NaN if there is none."""
         found = {}
         for name, spread in self.spreads.items():
             variance, known = spread.variance, has & np.isfinite(spread.variance)

@@ -168,7 +168,7 @@ def _kept(model: SignalModel) -> SignalTable:
 
 
 def in_chunks(run: Callable[[int], Any], starts: range, executor: Executor | None) -> None:
-    """Call `run` for every start, on the executor where there is one."""
+    """Call `run` for every start, on the executor if there is one."""
     for _ in map(run, starts) if executor is None else executor.map(run, starts):
         pass
 

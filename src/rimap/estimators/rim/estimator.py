@@ -105,7 +105,7 @@ class RIM(Estimator):
         Raises
         ------
         InputError
-            Where there is no such network, or it is no RIM.
+            If there is no such network, or it is no RIM.
         """
         path = path_of(name)
         if (kind := metadata_of(path)["kind"]) != "rim":

@@ -1,7 +1,7 @@
 """Where the iterations of a RIM begin: the constants of §4.4.4, or maximum likelihood with a smooth field.
 
 The smooth field is found in two passes. Coarse, on quietened images: for each field of a grid, the misfit of some voxels at
-their own best amplitude and time is one matrix product, and their sum tells one field for the image. Fine: some
+their own best amplitude and time is one matrix product, and their sum determines one field for the image. Fine: some
 Gauss-Newton steps in which amplitude and time are the voxel's own and the field is shared by a neighbourhood; only voxels
 that determine the field by themselves have a say there. All lengths along the field are in units of its standard deviation
 over scans (`Layout.field_sd`).
@@ -38,7 +38,7 @@ N_COARSE = 1024
 QUIET_SNR = 20.0
 #: Gauss-Newton steps with a field that is estimated, with one that is known, and without one.
 N_STEPS, N_STEPS_KNOWN_FIELD, N_STEPS_NO_FIELD = 8, 5, 2
-#: Those for a known field and Gaussian noise, where they only serve to find that field, or go on from the T for a field nearby.
+#: Those for a known field and Gaussian noise, where they only serve to find that field, or continue from the T of a similar field.
 N_STEPS_OF_ALONE = 3
 #: χ², three standard deviations: how much better a voxel's own time must be than that of its neighbourhood.
 OWN_TIME_CHI2 = 9.0

@@ -102,7 +102,7 @@ class DataTerm:
         alone
             As of `start.at_field`.
         near
-            The estimate (P, b, h, w) for a field nearby, from whose T to go on; without it all T are searched.
+            The estimate (P, b, h, w) for a similar field, whose T is the starting point; without it all T are searched.
         """
         if not self.fast:
             return np.asarray(at_field(self.problem, field_map, alone=alone), np.float32)

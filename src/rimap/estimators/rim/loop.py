@@ -98,7 +98,7 @@ class RIMConfig:
     prior_sd
         Standard deviations in u of the weak prior that damps the Gauss-Newton step, for amplitudes, field and time.
     floor
-        Smallest standard deviation of log T, log A that is told apart.
+        Smallest standard deviation of log T and log A that is distinguished.
     any_sequence
         One cell serves every model with one amplitude: a model without a field leaves the channels of the field zero.
     restore

@@ -143,7 +143,7 @@ def prepared(series: WeightedSeries, scale: float | None, threads: int | None) -
 def _sigma(series: WeightedSeries, threads: int | None) -> tuple[float, str]:
     from rimap.estimators.nlls.estimator import least_squares, noise_of
 
-    if len(series.shape) == 3 and series.shape[2] > 8:  # σ is one number: a few slices tell it
+    if len(series.shape) == 3 and series.shape[2] > 8:  # σ is one number: a few slices determine it
         k = np.unique(np.linspace(0, series.shape[2] - 1, 10).round().astype(int))[1:-1]
         if series.selected[..., k].any() and np.isfinite(series.images[..., k]).any() and series.images[..., k].any():
             series = part_of_series(series, (slice(None), slice(None), k))

@@ -1,7 +1,7 @@
 """What a network smoothed away although the data show it, put back.
 
 A network that smooths takes off a part of the contrast of whatever is small or faint. What it took off is in the Gauss-Newton step
-from its estimate to the maximum likelihood of each voxel, among noise. Two means over neighbours tell it from noise:
+from its estimate to the maximum likelihood of each voxel, among noise. Two means over neighbours distinguish it from noise:
 
 **Alike voxels.** The mean of the step over voxels near by for which the network found like values has little noise and all of
 the contrast that such a group lost as one: it is added. (To smooth what smoothing left, and add it, is Tukey's twicing:

@@ -1,7 +1,7 @@
 """The smooth field of a whole series, to begin at, where each voxel for itself says too little about its own.
 
 A network sees a neighbourhood of a few voxels. The slow shape of a field, which all voxels of a slice determine together, it
-cannot tell from a neighbourhood, nor from a voxel whether the field is smooth there or like it is not.
+cannot determine from a neighbourhood, nor from a voxel whether the field is smooth there or like it is not.
 
 This is Eq. 2 as `MLE` solves it, with the λ_B that the data ask for, but quickly: Newton steps of which the first few see every
 fourth voxel, on a grid for the field that is half as fine as the images (`FieldGrid`).

@@ -160,7 +160,7 @@ def _ascend(s: Array, j: int, n_low: int, n_high: int, cone: Around, bufs: Array
 
 @compiled()
 def _could_surpass(out: Array, s: Array, j: int, cone: Around, bufs: Array) -> bool:
-    """Tell whether the signs s, at the T of `out`, come near enough to its squared length to be worth a climb."""
+    """Return whether the signs s, at the T of `out`, come near enough to its squared length to be worth a climb."""
     basis, scalars, limits = cone.basis, cone.scalars, cone.limits
     c, low, high, e, now = bufs[0], bufs[1], bufs[2], bufs[4], bufs[5]
     combine(basis[j], s, c)

@@ -86,7 +86,7 @@ def _combine(C: Array, S: Array, Z: Array) -> None:
 
 @compiled(fast=True)
 def _open(Z: Array) -> bool:
-    """Tell whether a lane has not come to rest. (Within the loop of the steps, this would keep it from vectors.)"""
+    """Return whether a lane has not come to rest. (Within the loop of the steps, this would keep it from vectors.)"""
     count = 0.0
     for v in range(GROUP):
         count += 1.0 if abs(Z[STEP * GROUP + v]) >= REST else 0.0
@@ -137,7 +137,7 @@ def _inside(Z: Array, E: Array, lo: float, hi: float) -> None:
 
 @compiled(fast=True)
 def _along(Z: Array, E: Array, lo: float, hi: float) -> None:
-    """Climb the projection on the upper edge of the cone likewise."""
+    """Climb the projection on the upper edge of the cone in the same way."""
     e0, e1, e2, u0, u1, u2 = E[0], E[1], E[2], E[8], E[9], E[10]
     for v in range(GROUP):
         c0, c1, c2, d0, d1, d2 = (
@@ -334,7 +334,7 @@ def climb(queues: Queues, n: int, odds: int, chunk: Chunk, cone: Cone, plan: Pla
                     if astray:  # rather inside; but another number of flips may keep to the edge
                         more = push(then, more, Task(key - 1, voxel, k, first, seen), theta, left)
                 elif has_field and not (y > 0 and depth > 0):
-                    if y <= 0 and low[voxel] < record[v]:  # B beyond its lower bound, where no better fit lies
+                    if y <= 0 and low[voxel] < record[v]:  # B beyond its lower bound, which gives no better fit
                         continue
                     if y > 0:
                         more = push(then, more, Task(key + 1, voxel, k, first, seen), theta, left)

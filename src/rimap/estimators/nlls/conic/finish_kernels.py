@@ -21,7 +21,7 @@ from rimap.estimators.nlls.conic.polynomials import (
     poly1,
 )
 
-#: Below this share of u₁, the tables cannot tell B from its lower bound.
+#: Below this share of u₁, the tables cannot distinguish B from its lower bound.
 DIM = 1e-6
 
 

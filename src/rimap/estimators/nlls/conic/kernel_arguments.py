@@ -11,7 +11,7 @@ Array = Any
 
 
 class Nodes(NamedTuple):
-    """At each node of T the cone on which all signals lie, for the scan; rows of images end in zeros, those of `order` in N.
+    """The cone of all signals at each node of T, for the scan; rows of images end in zeros, those of `order` in N.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ class Found(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """Voxels whose maximum lies in the same interval of T, until a group is full, and those that are to be searched again."""
+    """Voxels whose maximum is in the same interval of T, until a group is full, and those that are to be searched again."""
 
     images: Array
     who: Array

@@ -1,6 +1,6 @@
 """Numba kernels for models without B: one maximum over T, from the change of sign of its slope.
 
-Voxels whose maximum lies in the same interval of T are climbed side by side: they share its polynomials.
+Voxels whose maximum is in the same interval of T are climbed side by side: they share its polynomials.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def fit_line(images: Array, blocks: Array, chunk: Chunk, line: Line, to: Maps, a
     basis, exact = line.basis, line.exact
     N, K, m = images.shape[0], basis.shape[0], voxels.shape[0]
     X, W, here = np.zeros(4 * LANES, np.float32), np.zeros(3 * LANES, np.float32), np.zeros(LANES, np.int32)
-    # What lies in each interval is kept until the group is full.
+    # The voxels of each interval are collected until the group is full.
     groups, who, full = (
         np.zeros((K, basis.shape[1] * GROUP), np.float32),
         np.zeros((K, GROUP), np.int64),

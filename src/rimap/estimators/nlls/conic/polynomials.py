@@ -11,7 +11,7 @@ from rimap.kernels import njit
 LANES = 64
 OK, AT_BOUND, NO_SIGNAL, NOT_FINITE = 0, 1, 2, 3
 
-#: Where on the cone an estimate lies.
+#: Position of an estimate on the cone.
 INSIDE, LOWER, UPPER, KINK = 0, 1, 2, 3
 
 Array = Any

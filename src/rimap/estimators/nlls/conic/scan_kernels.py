@@ -23,7 +23,7 @@ FINE = 2.0**22
 FRESH = 2
 #: Voxels that are read at a time.
 PIECE = 8 * LANES
-#: What tells the upper edge of the cone from its inside among numbers of flips.
+#: Offset that marks the upper edge of the cone, as opposed to its inside, among numbers of flips.
 ON_EDGE = np.float32(0.25)
 
 
@@ -272,7 +272,7 @@ def other_flips(row: Array, j: int, k: int, flips: int, need: float, cone: Nodes
 
 @compiled()
 def push(tasks: Array, n: int, new: Task, theta: float, left: Array) -> int:
-    """Add a task and return how many there are now; where there is no room for it, the voxel is `left`."""
+    """Add a task and return how many there are now; if there is no room for it, the voxel is `left`."""
     if n == tasks.shape[0]:
         left[new.voxel] = 1
         return n

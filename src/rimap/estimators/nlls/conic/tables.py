@@ -46,7 +46,7 @@ class ConeTable:
     t, width
         (J,) log T/ms of the nodes, and the unit of θ: the wider of the two steps to the nodes beside it.
     limits
-        (J, 2) θ of the nodes beside it, 0 where there is none.
+        (J, 2) θ of the nodes beside it, 0 if there is none.
     basis
         (J, N, 16) coefficients of u₀ and u₁, in ascending order; u₁ is zero for a model without B.
     scalars
@@ -70,9 +70,9 @@ class ConeTable:
         (J,) by how much x² + y² may grow between nodes, relative: the largest eigenvalue of (α β; β γ) times the
         squared half step.
     drift
-        (J,) likewise by how much x² may grow.
+        (J,) the largest increase of x², in the same way.
     F_bounds
-        Of the model, (0, 0) without B.
+        Bounds of the field in the model, (0, 0) without B.
     flips
         Whether the polarity of the images is unknown.
     """
@@ -121,7 +121,7 @@ class LineTable:
 
 
 def suits(model: Reduced) -> bool:
-    """Tell whether `cone_table` can describe the model: A ≥ 0, T within positive bounds, and one polarity at the lower F."""
+    """Return whether `cone_table` can describe the model: A ≥ 0, T within positive bounds, and one polarity at the lower F."""
     (A,) = model.model.amplitudes
     low, high = model.T_bounds
     if A.bounds != (0.0, np.inf) or A.name in dict(model.held) or not 0 < low < high < np.inf:
@@ -254,7 +254,7 @@ def _lean(model: Reduced, t: Floats) -> Floats:
 
 
 def _speed(model: Reduced, t: Floats) -> Floats:
-    """Return how fast the cone turns with log T, with a floor, so that nodes lie where they are needed."""
+    """Return how fast the cone turns with log T, with a floor, so that nodes are placed where they are needed."""
     (u0, u1), s = _frame(model, t)
     d0, d1 = _derivative(model, t)
     edge = np.gradient(s[EDGE_X] * u0 + s[EDGE_Y] * u1, t, axis=-1)
