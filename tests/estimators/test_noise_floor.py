@@ -48,7 +48,7 @@ def test_it_warns_at_snr_3_and_not_at_30(model: Any) -> None:
 @pytest.mark.parametrize("estimator", [rimap.MLE(threads=1), rimap.RIM(threads=1)])
 def test_whoever_takes_the_noise_for_gaussian(estimator: Any) -> None:
     (text,) = floor(estimator.estimate(scan(IR, 4)))
-    assert text.endswith("Take --noise rician.")
+    assert text.endswith("Use --noise rician.")
     assert floor(estimator.estimate(scan(IR, 4, rimap.Rician()))) == []
     assert floor(estimator.estimate(scan(IR, 30))) == []
 

@@ -199,7 +199,7 @@ def test_three_lines_are_a_recipe(tmp_path):
         ({"training": {"itertions": 3}}, "nearest valid one is 'iterations'"),
         ({"rim": {"n_step": 3}}, "nearest valid one is 'n_steps'"),
         ({"loss": {"kind": "mae"}}, "expected one of mse, crb"),
-        ({"training": {"iterations": "many"}}, "of the kind of"),
+        ({"training": {"iterations": "many"}}, "of the same kind as"),
         ({"training": {"iterations": 0}}, "1 or more"),
         ({"network": "resnet", "sequence": "ir", "preset": "general"}, "one protocol"),
         ({"variant": "papers"}, "expected one of paper, general"),
