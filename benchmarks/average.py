@@ -2,7 +2,7 @@
 
 python -m benchmarks.average runs/t1/t1.onnx runs/t1_ringing/t1.onnx 0.3 -o runs/t1_averaged/t1.onnx
 
-Between a network and what it became on other data lie networks that keep what the first does well and gain most of what
+Between a network and what it became on other data are networks that keep what the first does well and gain most of what
 the second learnt, without any training (Wortsman et al. 2022, arXiv:2109.01903).
 """
 

@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 TE = 10.0 * np.arange(1, 33)
-#: T2 of the spheres that a train of 8 to 256 ms can tell, ms.
+#: T2 of the spheres that a train of 8 to 256 ms can measure, ms.
 LEAST_T2, MOST_T2 = 15.0, 600.0
 #: T1 of the water between the spheres, ms.
 T1_OF_WATER = 3000.0
@@ -57,7 +57,7 @@ class Sphere:
 def phantom(data: Path, subject: str) -> tuple[list[Sphere], str]:
     """Map the echoes of a phantom as `rimap map` does, with T1 of the spheres where the data set has it.
 
-    Returns the spheres whose T2 the train can tell, and what was chosen.
+    Returns the spheres whose T2 the train can measure, and what was chosen.
     """
     rois = data / "nist_phantom" / "derivatives" / "rois" / subject / "anat"
     label_file = nib.load(rois / f"{subject}_desc-spheresT2_dseg.nii.gz")

@@ -126,7 +126,7 @@ def figure(rows: list[list[Any]], path: Path) -> None:
 
 
 def main() -> None:
-    """Run the sweep and write what came of it."""
+    """Run the sweep and write its results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = Path(__file__).resolve().parents[2] / "shared" / "data" / "anatomies" / "train"
     parser.add_argument("--anatomies", type=Path, default=data)

@@ -159,7 +159,7 @@ FAULTS: dict[str, Callable[[Any, Head], tuple[Any, Any]]] = {
 
 
 def gains(estimators: tuple[Any, ...] = ESTIMATORS) -> Iterator[Figure]:
-    """Gains that differ by 10 % are told; the same gains are not."""
+    """Gains that differ by 10 % cause a warning; equal gains do not."""
     for tau, snr in ((TI9, 15), (TI6, 40)):
         scene = head(inversion(tau))
         plain = scene.noisy(snr)
@@ -169,7 +169,7 @@ def gains(estimators: tuple[Any, ...] = ESTIMATORS) -> Iterator[Figure]:
                 images = (plain * np.where(later, factor, 1.0)).astype(np.float32)
                 told = any("gain" in w for w in estimated(estimator, images, scene.model).warnings)
                 kind = f"gains, {estimator.name}: {name}, {len(tau)} images, SNR {snr}"
-                yield Figure(kind, "told" if wanted else "silent", "told" if told else "silent", told == wanted)
+                yield Figure(kind, "warning" if wanted else "silent", "warning" if told else "silent", told == wanted)
 
 
 def trained_box() -> Iterator[Figure]:
@@ -183,13 +183,13 @@ def trained_box() -> Iterator[Figure]:
         told = any("B" in w and "rely" in w for w in maps.warnings)
         yield Figure(
             f"B = {B}, default network",
-            "T1 right, or told",
-            f"{100 * share:.0f} % ok, {100 * wrong:.1f} % of them off by > 15 %, {'told' if told else 'not told'}",
+            "T1 right, or a warning",
+            f"{100 * share:.0f} % ok, {100 * wrong:.1f} % of them off by > 15 %, {'a warning' if told else 'no warning'}",
             wrong < 0.02 or told,
         )
 
 
-#: Draws of a scan that tell its true scatter, and the median of χ² over its degrees of freedom, 7.
+#: Draws of a scan that determine its true scatter, and the median of χ² over its degrees of freedom, 7.
 _DRAWS, _MEDIAN = 8, 6.346 / 7
 
 
@@ -216,7 +216,7 @@ def interpolated() -> Iterator[Figure]:
             close = all(abs(f / factor - 1) < 0.05 for f in factors)
             yield Figure(f"factor, {kind}", "within 5 %", " x ".join(f"{f:.2f}" for f in factors), close)
             told = any("gain" in w for w in first.warnings)
-            yield Figure(f"gains, {kind}", "silent", "told" if told else "silent", not told)
+            yield Figure(f"gains, {kind}", "silent", "warning" if told else "silent", not told)
 
 
 def field() -> Iterator[Figure]:

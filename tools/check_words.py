@@ -24,11 +24,13 @@ CHECKED = (
     "CONTRIBUTING.md",
     "README.md",
     "SECURITY.md",
+    "benchmarks",
     "docs",
     "examples",
     "mkdocs.yml",
     "notebooks",
     "pyproject.toml",
+    "recipes",
     "src/rimap",
 )
 SUFFIXES = frozenset({".py", ".md", ".html", ".js", ".toml", ".yml", ".cff"})
