@@ -56,7 +56,7 @@ def test_other_words_and_mathematics_pass(text: str, tmp_path: Path) -> None:
 
 def test_names_in_code_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
-    path.write_text("def tell(lies: int) -> int:\n    return lies\n", encoding="utf-8")
+    path.write_text('def tell(lies: int) -> int:\n    """Call `tell`."""\n    return lies\n', encoding="utf-8")
     assert CHECK["findings"](path) == []
 
 

@@ -97,6 +97,7 @@ def findings(path: Path) -> list[tuple[int, str, str]]:
     """The avoided words in a file: line, word and what to write instead, in the order of the lines."""
     found: set[tuple[int, str, str]] = set()
     for first, text in pieces(path):
+        text = re.sub(r"`+[\w.]+`+", lambda name: "_" * len(name[0]), text)  # names of the code
         kept = [range(*match.span()) for match in _pattern("|".join(ALLOWED)).finditer(text)]
         for words, instead in AVOIDED.items():
             for match in _pattern(words).finditer(text):
