@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test test-lower-bounds fuzz lint typecheck bench docs dist lock clean
+.PHONY: demo test test-lower-bounds fuzz mutation lint typecheck bench docs dist lock clean
 
 .venv/base: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -38,6 +38,10 @@ test-lower-bounds:
 # Every night: other cases each time. `make test` tries a few hundred, always the same.
 fuzz: .venv/dev
 	RIMAP_FUZZ=$${RIMAP_FUZZ:-10000} $(BIN)/python -m pytest -n 2 tests/fuzz
+
+# Every night: changes one operator or constant at a time and prints the changes that no test notices.
+mutation: .venv/dev
+	$(BIN)/python -m benchmarks.mutation --mutants $${RIMAP_MUTANTS:-152} --seed $${RIMAP_SEED:-$$(date +%j)}
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rimap import InputError, InversionRecovery, T2Decay
-from rimap.likelihood import Gaussian, Noise, Rician, cramer_rao_sd, fisher_information, gradient
+from rimap.likelihood import Gaussian, Noise, Rician, cramer_rao_covariance, cramer_rao_sd, fisher_information, gradient
 
 NOISES = [Gaussian(sigma=2.0), Rician(sigma=2.0)]
 kinds = pytest.mark.parametrize("noise", NOISES, ids=lambda n: n.name)
@@ -15,7 +15,7 @@ kinds = pytest.mark.parametrize("noise", NOISES, ids=lambda n: n.name)
 
 def _grid(noise: Noise, f: float) -> np.ndarray:
     low = 1e-9 if isinstance(noise, Rician) else f - 30.0
-    return np.linspace(low, f + 30.0, 200_001)
+    return np.linspace(low, f + 30.0, 20_001)
 
 
 @kinds
@@ -101,3 +101,47 @@ def test_the_bound_of_a_known_case() -> None:
     expected = T**2 / 50 * sigma * np.hypot(1 / f[0], 1 / f[1])
     assert cramer_rao_sd(model, Gaussian(sigma=sigma), np.array([[A], [T]]))[1, 0] == pytest.approx(expected)
     assert np.isnan(cramer_rao_sd(model, Gaussian(sigma=sigma), np.array([[0.0], [T]]))).any()
+
+
+@pytest.mark.parametrize("f", [0.0, 0.3, 0.9, 1.7, 3.0, 19.0, 25.0, 199.0, 300.0, 3000.0])
+def test_the_mean_is_that_of_the_density(f: float) -> None:
+    noise = Rician(sigma=2.0)
+    S = _grid(noise, f)
+    S = S[S > 0]
+    expected = np.trapezoid(S * np.exp(-noise.nll(S, np.full_like(S, f))), S)
+    assert noise.mean([f, -f]) == pytest.approx(expected, rel=1e-5)
+    assert Gaussian(sigma=2.0).mean([f, -f]).tolist() == [f, -f]
+
+
+def test_a_signal_and_its_opposite_have_the_same_information() -> None:
+    f = np.array([0.1, 1.0, 4.0])
+    for noise in NOISES:
+        np.testing.assert_allclose(noise.information(-f), noise.information(f))
+    assert Rician(sigma=2.0).score(np.array([3.0]), np.array([-1.0])) == pytest.approx(
+        -Rician(sigma=2.0).score(np.array([3.0]), np.array([1.0]))
+    )
+
+
+def test_the_bound_is_the_inverse_of_the_information_of_what_is_unknown() -> None:
+    model, noise = InversionRecovery(tau=[50, 400, 1100, 2500], tr=3000), Rician(sigma=2.0)
+    kappa = np.array([[100.0, 80.0], [1.9, 1.7], [900.0, 1400.0]])
+    F = fisher_information(model, noise, kappa)
+    found = cramer_rao_covariance(model, noise, kappa)
+    for voxel in range(2):
+        np.testing.assert_allclose(found[..., voxel], np.linalg.inv(F[..., voxel]), rtol=1e-6)
+    held = cramer_rao_covariance(model, noise, kappa, held=["B"])
+    free = [0, 2]
+    for voxel in range(2):
+        expected = np.linalg.inv(F[np.ix_(free, free)][..., voxel])
+        np.testing.assert_allclose(held[np.ix_(free, free)][..., voxel], expected, rtol=1e-6)
+    assert np.isnan(held[1]).all() and np.isnan(held[:, 1]).all()
+    assert (cramer_rao_sd(model, noise, kappa, held=["B"])[free] < cramer_rao_sd(model, noise, kappa)[free]).all()
+
+
+def test_two_images_at_one_time_do_not_count_twice() -> None:
+    """Their information is singular, but finite."""
+    model, noise = InversionRecovery(tau=[400, 1100, 1100.0000001], tr=3000), Gaussian(sigma=1.0)
+    kappa = np.array([[100.0], [1.9], [900.0]])
+    assert np.isfinite(fisher_information(model, noise, kappa)).all()
+    assert np.isnan(cramer_rao_covariance(model, noise, kappa)).all()
+    assert np.isfinite(cramer_rao_sd(model, noise, kappa, held=["B"])[[0, 2]]).all()

@@ -29,7 +29,7 @@ def test_a_voxel_that_contradicts_is_found_whatever_the_scale() -> None:
 def test_what_a_model_leaves_everywhere_is_usual() -> None:
     rng = np.random.default_rng(0)
     squares = 5.0 * rng.chisquare(6, 2000)
-    assert usual_misfit(squares, 1.0, 6) == pytest.approx(5, rel=0.1)
+    assert usual_misfit(squares, 1.0, 6) == pytest.approx(5, rel=0.03)
     assert contradicts(squares, 1.0, 6).mean() < 0.003
     assert usual_misfit(0.1 * squares, 1.0, 6) == 1.0  # a σ that is too large does not make good voxels improbable
     assert not contradicts(0.01 * squares, 1.0, 6).any()

@@ -124,7 +124,7 @@ def test_the_methods_follow_from_the_declarations(model: SignalModel) -> None:
         if getattr(model, setting.name) is not None:
             assert setting.title.split(" ")[0] in text and unit_symbol(setting.unit) in text
     for p in model.parameters:
-        assert not p.given or f"{name_of(p)} was " in text
+        assert (f"{name_of(p)} was " in text) == p.given, p.name
     assert any(re.search(r"doi:\S+", model.reference)[0].rstrip(".,;") in book for book in books)
     cited = {int(n) for group in re.findall(r"\[([\d, ]+)\]", text) for n in group.split(",")}
     assert cited == set(range(1, len(books) + 1))

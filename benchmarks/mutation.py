@@ -1,0 +1,302 @@
+"""Mutation testing: change one operator, comparison or constant at a time and count how many of the changes a test notices.
+
+    python -m benchmarks.mutation --mutants 152 --seed 1
+
+`make mutation` runs it every night, each time with another seed. A mutant that no test notices is printed with its line.
+Each mutant runs in a process of its own, forked from one that has imported everything already, so that it costs little
+more than its tests. Not mutated: messages of errors, type annotations, what runs only once during import, and compiled
+kernels (their tests compare them with NumPy).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import importlib
+import io
+import os
+import random
+import resource
+import signal
+import sys
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src"
+#: A mutant that computes so much longer than its tests need without it is stuck in a loop, which counts as noticed.
+CPU_SECONDS = 60
+
+
+#: The tests that must notice a change in a file: fast ones, which check this file directly. By area.
+AREAS: dict[str, dict[str, tuple[str, ...]]] = {
+    "signals": {
+        f"rimap/signals/{name}.py": ("tests/signals/test_known_answers.py",)
+        for name in (
+            "gradient_echo",
+            "inversion_recovery",
+            "look_locker",
+            "model_options",
+            "saturation_recovery",
+            "t2_decay",
+            "variable_flip_angle",
+        )
+    },
+    "likelihood": {"rimap/likelihood.py": ("tests/test_likelihood.py",)},
+    "checks": {
+        "rimap/estimators/checks/clipping.py": ("tests/estimators/test_clipping.py",),
+        "rimap/estimators/checks/residual_probability.py": ("tests/estimators/test_residual_probability.py",),
+    },
+    "timing": {
+        "rimap/io/dicom_times.py": ("tests/io/test_dicom_times.py",),
+        "rimap/io/slice_times.py": ("tests/io/test_slice_times.py",),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change: the `place`-th that is possible in a file."""
+
+    path: str
+    place: int
+    line: int
+    function: str
+    change: str
+
+
+COMPARISONS: dict[type, type] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
+}  # fmt: skip
+OPERATORS: dict[type, type] = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult, ast.FloorDiv: ast.Div,
+    ast.Mod: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.MatMult: ast.Mult,
+}  # fmt: skip
+
+
+class Changer(ast.NodeTransformer):
+    """Count the changes that are possible in a module, and make the one of number `wanted`."""
+
+    def __init__(self, wanted: int = -1) -> None:
+        self.wanted, self.count, self.function = wanted, 0, ""
+        self.found: list[tuple[int, str, str]] = []
+        self.run_during_import: set[str] = set()
+
+    def _is_wanted(self, node: ast.AST, change: str) -> bool:
+        self.found.append((node.lineno, self.function, change))  # type: ignore[attr-defined]
+        self.count += 1
+        return self.count - 1 == self.wanted
+
+    def _function(self, node: Any) -> Any:
+        outer = self.function
+        if not outer and node.name in self.run_during_import:
+            return node
+        if "(" not in outer:  # functions inside functions belong to the outer one
+            self.function = f"{outer}{node.name}("
+        node.body = [n for statement in node.body for n in _as_list(self.visit(statement))]
+        self.function = outer
+        return node
+
+    visit_FunctionDef = _function
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        if "(" in self.function:
+            return node
+        outer, self.function = self.function, f"{self.function}{node.name}."
+        node.body = [self.visit(n) if isinstance(n, ast.FunctionDef) else n for n in node.body]
+        self.function = outer
+        return node
+
+    def visit_Module(self, node: ast.Module) -> ast.AST:
+        self.run_during_import = _called_outside_functions(node)
+        node.body = [self.visit(n) if isinstance(n, ast.FunctionDef | ast.ClassDef) else n for n in node.body]
+        return node
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        return node  # what an error says is checked by its words, not by mutants
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        if node.value is not None:
+            node.value = self.visit(node.value)
+        return node
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        self.generic_visit(node)
+        for k, operator in enumerate(node.ops):
+            other = COMPARISONS[type(operator)]
+            if self._is_wanted(node, f"{type(operator).__name__} -> {other.__name__}"):
+                node.ops[k] = other()
+        return node
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        other = OPERATORS.get(type(node.op))
+        if other and self._is_wanted(node, f"{type(node.op).__name__} -> {other.__name__}"):
+            node.op = other()
+        return node
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST:
+        self.generic_visit(node)
+        other = OPERATORS.get(type(node.op))
+        if other and self._is_wanted(node, f"{type(node.op).__name__}= -> {other.__name__}="):
+            node.op = other()
+        return node
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
+        self.generic_visit(node)
+        if self._is_wanted(node, "and <-> or"):
+            node.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+        return node
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.op, ast.Not | ast.USub) and self._is_wanted(node, f"{type(node.op).__name__} -> nothing"):
+            return node.operand
+        return node
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        if isinstance(node.value, bool):
+            if self._is_wanted(node, f"{node.value} -> {not node.value}"):
+                return ast.copy_location(ast.Constant(not node.value), node)
+        elif isinstance(node.value, int | float) and self._is_wanted(node, f"{node.value} -> {node.value + 1}"):
+            return ast.copy_location(ast.Constant(node.value + 1), node)
+        return node
+
+
+def _called_outside_functions(module: ast.Module) -> set[str]:
+    """Return the names of functions that a module calls while it is imported: tests begin later."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [module]
+    while waiting:
+        for node in ast.iter_child_nodes(waiting.pop()):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                found.add(node.func.id)
+            if not isinstance(node, ast.FunctionDef):
+                waiting.append(node)
+    return found
+
+
+def _as_list(node: Any) -> list[Any]:
+    return node if isinstance(node, list) else [node]
+
+
+def mutants_of(path: Path) -> list[Mutant]:
+    """Return every change that is possible in the functions of a file."""
+    changer = Changer()
+    changer.visit(ast.parse(path.read_text(encoding="utf-8")))
+    name = path.relative_to(SOURCE).as_posix()
+    return [Mutant(name, k, line, function.rstrip("("), c) for k, (line, function, c) in enumerate(changer.found)]
+
+
+def apply(mutant: Mutant) -> None:
+    """Give the function of a module that is imported already the code of a mutant."""
+    path = SOURCE / mutant.path
+    tree = Changer(mutant.place).visit(ast.parse(path.read_text(encoding="utf-8")))
+    code: Any = compile(ast.fix_missing_locations(tree), str(path), "exec")
+    holder: Any = importlib.import_module(mutant.path.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+    *classes, last = mutant.function.split(".")
+    for name in classes:
+        code, holder = _code_in(code, name)[0], vars(holder)[name]
+    found = _functions_in(vars(holder)[last])
+    for function, new in zip(found, _code_in(code, last)[-len(found) :], strict=True):
+        function.__code__ = new
+
+
+def _code_in(code: types.CodeType, name: str) -> list[types.CodeType]:
+    return [c for c in code.co_consts if isinstance(c, types.CodeType) and c.co_name == name]
+
+
+def _functions_in(value: Any) -> list[types.FunctionType]:
+    """Return the function inside properties, class methods, caches and dispatchers."""
+    if isinstance(value, types.FunctionType):
+        return [_functions_in(value.__wrapped__)[0] if hasattr(value, "__wrapped__") else value]
+    if isinstance(value, property):
+        return [f for g in (value.fget, value.fset) if g for f in _functions_in(g)]
+    inner = getattr(value, "__func__", None) or getattr(value, "func", None) or value.__wrapped__
+    return _functions_in(inner)
+
+
+def in_child(work: Callable[[], int]) -> int:
+    """Return the exit status of some work in a forked process; that of a process that was ended is above 100."""
+    if (pid := os.fork()) == 0:
+        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
+        status = 99
+        with contextlib.suppress(BaseException), contextlib.redirect_stdout(io.StringIO()):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(1, 2)
+            status = work()
+        os._exit(status)
+    _, ended = os.waitpid(pid, 0)
+    return 100 + os.WTERMSIG(ended) if os.WIFSIGNALED(ended) else os.WEXITSTATUS(ended)
+
+
+def run_tests(tests: tuple[str, ...], *options: str) -> int:
+    """Run tests in this process, until the first that fails."""
+    import pytest
+
+    os.chdir(ROOT)
+    common = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", "-o", "addopts=--import-mode=importlib"]
+    return int(pytest.main([*common, *options, *tests]))
+
+
+def sample(mutants: list[Mutant], n: int, seed: int) -> list[Mutant]:
+    """Return n mutants, drawn without replacement, in the order of the files."""
+    drawn = random.Random(seed).sample(mutants, min(n, len(mutants)))
+    return sorted(drawn, key=lambda m: (m.path, m.place))
+
+
+def survivors_of(subjects: dict[str, tuple[str, ...]], n: int, seed: int) -> Iterator[tuple[Mutant, bool]]:
+    """Yield each mutant of a sample of some files (with their tests), and whether it survived.
+
+    Raises
+    ------
+    SystemExit
+        If the tests fail without any mutant.
+    """
+    tests = tuple(dict.fromkeys(t for some in subjects.values() for t in some))
+    for name in subjects:
+        importlib.import_module(name.removesuffix(".py").replace("/", "."))
+    with contextlib.redirect_stdout(io.StringIO()):
+        run_tests(tests, "--collect-only")  # imports the tests once, for every mutant
+    if in_child(lambda: run_tests(tests)):
+        raise SystemExit(f"{' '.join(tests)}: these tests fail without any mutant")
+
+    def work(mutant: Mutant) -> int:
+        apply(mutant)
+        return run_tests(subjects[mutant.path])
+
+    for mutant in sample([m for name in subjects for m in mutants_of(SOURCE / name)], n, seed):
+        yield mutant, in_child(lambda m=mutant: work(m)) == 0  # type: ignore[misc]
+
+
+def main() -> None:
+    """Print each survivor, and the share of mutants that a test noticed."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--mutants", type=int, default=152, help="in all areas together")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--area", choices=list(AREAS), nargs="+", default=list(AREAS))
+    args = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.path.insert(0, str(SOURCE))
+    noticed = total = 0
+    for name in args.area:
+        results = []
+        for mutant, survived in survivors_of(AREAS[name], args.mutants // len(args.area), args.seed):
+            results.append(not survived)
+            if survived:
+                print(f"survived: {mutant.path}:{mutant.line} {mutant.function}: {mutant.change}", flush=True)
+        print(f"{name}: {sum(results)} of {len(results)} mutants noticed ({sum(results) / len(results):.0%})", flush=True)
+        noticed, total = noticed + sum(results), total + len(results)
+    print(f"all: {noticed} of {total} mutants noticed ({noticed / total:.1%}), seed {args.seed}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Images that are clipped: many voxels of the object have the largest value, few have one just below it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rimap.estimators.checks.clipping import MANY, PILE, Clipping
+
+SHAPE = (20, 25, 2)
+
+
+def images(seed: int = 0) -> np.ndarray:
+    """Three images of whole numbers, all different in the object."""
+    return (
+        np.random.default_rng(seed).permuted(np.arange(3000).reshape(3, 1000), axis=1).reshape(3, *SHAPE).astype(float)
+    )
+
+
+def of(S: np.ndarray, thing: np.ndarray | None = None) -> Clipping:
+    inside = np.ones(SHAPE, bool) if thing is None else thing
+    return Clipping.of(lambda: [(S[..., k : k + 1], inside[..., k : k + 1]) for k in range(2)])
+
+
+def test_images_as_they_are() -> None:
+    assert of(images()) == Clipping(level=np.inf, much=False)
+
+
+@pytest.mark.parametrize(("n", "found"), [(PILE - 1, False), (PILE, True), (40, True)])
+def test_a_pile_at_the_largest_value_of_one_image(n: int, found: bool) -> None:
+    S = images()
+    level = np.sort(S[2].ravel())[-n]
+    S[2] = np.minimum(S[2], level)
+    assert of(S) == (Clipping(level=level, much=False) if found else Clipping())
+
+
+@pytest.mark.parametrize(("share", "much"), [(0.9 * MANY, False), (1.2 * MANY, True)])
+def test_many_voxels_spoil_the_maps(share: float, much: bool) -> None:
+    S = images()
+    level = np.sort(S[2].ravel())[-round(share * 1000)]
+    assert of(np.minimum(S, level)) == Clipping(level=level, much=much)
+
+
+def test_the_background_is_not_asked() -> None:
+    S, thing = images(), np.ones(SHAPE, bool)
+    thing[:4] = False
+    S[2, :4] = 1e6
+    assert of(S, thing) == Clipping()
+    S[2] = np.minimum(S[2], np.sort(S[2, 4:].ravel())[-10])
+    assert of(S, thing).level == S[2].max()
+
+
+def test_values_that_are_as_frequent_below_are_no_pile() -> None:
+    """Whole numbers of low SNR: each value is frequent, also the largest."""
+    S = images()
+    S[2] = np.floor(S[2] / 20)
+    assert of(S) == Clipping()
+
+
+def test_a_drawn_object_is_no_pile() -> None:
+    """Its tissues are alike in all images."""
+    S = np.zeros((3, *SHAPE))
+    for k, tissue in enumerate((slice(0, 8), slice(8, 9))):
+        S[:, tissue] = np.array([30.0, 20.0, 10.0])[:, None, None, None] - k
+    assert of(S) == Clipping()
+
+
+def test_the_highest_level_of_several_images_counts() -> None:
+    S = images()
+    levels = [np.sort(image.ravel())[-20] for image in S]
+    assert of(np.stack([np.minimum(s, v) for s, v in zip(S, levels)])).level == max(levels)
