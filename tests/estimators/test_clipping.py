@@ -41,6 +41,16 @@ def test_many_voxels_spoil_the_maps(share: float, much: bool) -> None:
     assert of(np.minimum(S, level)) == Clipping(level=level, much=much)
 
 
+@pytest.mark.parametrize(("voxels", "much"), [(1000, False), (999, True)])
+def test_many_is_more_than_one_in_twenty(voxels: int, much: bool) -> None:
+    """Of 50 voxels."""
+    S, thing = images(), np.ones(SHAPE, bool)
+    thing.reshape(-1)[np.argmin(S[2]) : np.argmin(S[2]) + 1] = voxels == 1000
+    level = np.sort(S[2].ravel())[-50]
+    S[2] = np.minimum(S[2], level)
+    assert of(S, thing) == Clipping(level=level, much=much)
+
+
 def test_the_background_is_not_asked() -> None:
     S, thing = images(), np.ones(SHAPE, bool)
     thing[:4] = False

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 import rimap
 from rimap.errors import InputError
-from rimap.estimators.network_files import metadata_of, session, shipped
+from rimap.estimators.network_files import metadata_of, path_of, session, shipped
 from rimap.estimators.networks.export import save_onnx
 from rimap.estimators.networks.resnet import ResNet as Module
 from rimap.estimators.networks.sixteen_bits import in_sixteen_bits
@@ -113,7 +113,15 @@ def test_a_resnet_says_where_the_times_are_not_its_own(network, tau, told):
     S = model.signal([np.full((9, 9), 500.0), np.full((9, 9), 100.0)])
     maps = ResNet.load(network[1]).estimate(rimap.WeightedSeries(S, model, noise=rimap.Gaussian(sigma=5.0)))
     assert told == any("a ResNet does not know the" in w for w in maps.warnings)
-    assert (maps.status == rimap.Status.OK).any() != told
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_voxels_of_other_times_than_those_of_the_training_have_a_status(factor):
+    times = metadata_of(path_of("resnet_t2"))["trained_on"]["times_ms"]
+    model = rimap.T2Decay(tau=[factor * t for t in times])
+    S = model.signal([np.full((12, 12), 500.0), np.full((12, 12), 100.0)])
+    maps = ResNet.load("resnet_t2").estimate(rimap.WeightedSeries(S, model, noise=rimap.Gaussian(sigma=5.0)))
+    assert set(np.unique(maps.status)) == {rimap.Status.OK if factor == 1 else rimap.Status.OUTSIDE_TRAINING}
 
 
 def test_a_resnet_is_not_a_rim(network):

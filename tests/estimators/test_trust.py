@@ -26,7 +26,7 @@ def test_air_is_background_tissue_is_kept_and_sigma_is_right(name: str, snr: int
     assert (maps.status[scene.air] != rimap.Status.OK).mean() >= 0.99
     assert (maps.status[scene.tissue] != rimap.Status.NO_SIGNAL).mean() >= 0.999
     assert (maps.status[~scene.air] == rimap.Status.OFF_MODEL).mean() <= 0.001
-    assert maps.noise.sigma == pytest.approx(0.65 / snr, rel=0.03)
+    assert maps.noise.sigma == pytest.approx(0.65 / snr, rel=0.1)
     assert np.isnan(maps.kappa[:, maps.status == rimap.Status.NO_SIGNAL]).all()
 
 

@@ -54,6 +54,13 @@ def test_a_prepulse_of_philips_that_inverts_has_a_delay(pulse: str, time: float 
     assert inversion_time(header(), found, header()) == time
 
 
+def test_a_private_inversion_time_of_philips_comes_last() -> None:
+    found = header()
+    found.add_new(0x20011084, "FL", 450.0)
+    assert inversion_time(header(), found, header()) == 450.0
+    assert inversion_time(header(), found, header(InversionTime=900.0)) == 900.0
+
+
 PROTOCOL = "### ASCCONV BEGIN ###\n{}\n### ASCCONV END ###"
 
 
@@ -75,6 +82,8 @@ def test_the_protocol_of_siemens_is_in_microseconds(tag: int, protocol: str, tim
     found = header()
     found.add_new(tag, "OB", protocol.encode("latin-1"))
     where = "the Siemens protocol" if time else ""
+    assert inversion_time_elsewhere(found, "t1") == (time, where)
+    found.add_new(tag, "LT", protocol)
     assert inversion_time_elsewhere(found, "t1") == (time, where)
 
 

@@ -123,3 +123,13 @@ def test_rounded_times_and_other_repetition_times_are_accepted() -> None:
     assert found(planar | {"RepetitionTime": 0.4, "RepetitionTimePreparation": 2.0})[0] is not None
     near = {"SliceTiming": [0.0, 0.2503, 0.5]}
     assert found(planar, planar | near)[0].delays_ms == pytest.approx((0, 250, 500))
+    first, nearly = {"SliceTiming": [0.0, 0.0, 0.5]}, {"SliceTiming": [0.0, 0.0004998, 0.5]}
+    assert found(planar | first, planar | nearly)[0] is not None
+    with pytest.raises(InputError, match="expected one SliceTiming"):
+        found(planar | first, planar | {"SliceTiming": [0.0, 0.00051, 0.5]})
+
+
+def test_an_image_of_one_slice_has_one_delay() -> None:
+    for shape in ((4, 5), (4, 5, 1)):
+        assert found({"SliceDelays": [0.1]}, shape=shape)[0].delays_ms == pytest.approx((100,))
+    assert found({"SliceDelays": [0.1], "SliceEncodingDirection": "j"}, shape=(4,))[0].axis == 1
