@@ -15,6 +15,8 @@ from rimap.errors import InputError
 _SAME_MM = 1e-3
 #: What a map of probabilities must reach to select a voxel, and what is 0 or 1 but for rounding.
 HALF, _NEARLY_0 = 0.5, 1e-3
+#: The largest value of a map of probabilities in per cent is at least this; a mask of labels has at most so many.
+_PER_CENT, _FEW_VALUES = 90.0, 20
 
 
 def is_nibabel(x: object) -> bool:
@@ -78,26 +80,44 @@ def volume(x: Any, affine: Any, what: str) -> NDArray[Any]:
 
 
 def selection(values: NDArray[Any], threshold: float) -> NDArray[np.bool_]:
-    """Return where a mask selects: above the threshold of a map of probabilities, where it is not 0 or NaN otherwise."""
+    """Return where a mask selects: above the threshold of a map of probabilities, where it is above 0 otherwise."""
     if values.dtype.kind == "f":
         values = np.nan_to_num(values)
-    return values >= threshold if threshold else values != 0
+    return np.asarray(values >= threshold if threshold else values > 0)
 
 
 def threshold_of(values: NDArray[Any]) -> float:
-    """Return the least value that a mask selects: `HALF` for a map of probabilities (values between 0 and 1), 0 otherwise."""
+    """Return the least value that a mask selects: one half for a map of probabilities, in parts of 1 or in per cent, 0 otherwise."""
     if values.dtype.kind != "f" or not values.size:
         return 0.0
     values = np.nan_to_num(values)
     between = (values > _NEARLY_0) & (values < 1 - _NEARLY_0)
-    return HALF if between.any() and values.min() >= -_NEARLY_0 and values.max() <= 1 + _NEARLY_0 else 0.0
+    lowest, highest = float(values.min()), float(values.max())
+    if between.any() and lowest >= -_NEARLY_0 and highest <= 1 + _NEARLY_0:
+        return HALF
+    broken = np.abs(values - np.rint(values)) > _NEARLY_0
+    return 100 * HALF if broken.any() and lowest >= -_NEARLY_0 and _PER_CENT <= highest <= 100 + _NEARLY_0 else 0.0
 
 
-def note_on_threshold(threshold: float) -> list[str]:
-    """Return a note if a mask is a map of probabilities."""
-    return [
-        f"the mask holds probabilities (values between 0 and 1): voxels of {threshold:g} and more are selected"
-    ] * bool(threshold)
+def notes_on_mask(values: NDArray[Any], threshold: float) -> list[str]:
+    """Return notes if a mask holds more than zeros and one other value: how it was read.
+
+    Parameters
+    ----------
+    values, threshold
+        The mask, and what `threshold_of` returns for it.
+    """
+    if threshold:
+        unit = "values between 0 and 1" if threshold == HALF else "values between 0 and 100, taken as per cent"
+        return [f"the mask holds probabilities ({unit}): voxels of {threshold:g} and more are selected"]
+    if values.dtype.kind == "b" or not values.size:
+        return []
+    finite = np.nan_to_num(values) if values.dtype.kind == "f" else values
+    if finite.min() < 0:
+        return ["the mask holds negative values: only voxels above zero are selected"]
+    if len(np.unique(finite[finite != 0][: 1 << 20])) > _FEW_VALUES:
+        return [f"the mask holds many values, up to {finite.max():g}: all voxels above zero are selected"]
+    return []
 
 
 def _affine(image: Any) -> NDArray[Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap import colours, notebook_card
-from rimap.array_inputs import images_and_affine, note_on_threshold, selection, threshold_of, volume
+from rimap.array_inputs import images_and_affine, notes_on_mask, selection, threshold_of, volume
 from rimap.errors import InputError
 from rimap.foreground import AUTO, Region, foreground, note_on
 from rimap.likelihood import Noise, Rician
@@ -228,7 +228,7 @@ def _checked_mask(mask: Any, images: NDArray[Any], affine: Any) -> tuple[NDArray
     inside = selection(values, threshold)
     if not inside.any():
         raise InputError("the mask is empty: no voxel is selected.")
-    return inside, tuple(note_on_threshold(threshold))
+    return inside, tuple(notes_on_mask(values, threshold))
 
 
 def _checked_noise(noise: Noise, model: SignalModel, affine: Any, X: tuple[int, ...]) -> Noise:

@@ -444,6 +444,27 @@ class TestGrids:
             assert "probabilities" in " ".join(series.notes)
 
 
+@pytest.mark.parametrize(
+    ("values", "least", "told"),
+    [
+        (np.linspace(0, 100, 40), 50.0, "per cent"),
+        (np.arange(40.0), 0.5, "many values, up to 39"),
+        (np.repeat([-1.0, 1.0], 20), 0.5, "negative values"),
+        (np.repeat([0.0, 1.0, 2.0, 3.0], 10), 0.5, ""),
+    ],
+)
+def test_other_masks(tmp_path: Path, build: SimpleNamespace, values: Any, least: float, told: str) -> None:
+    path = build.save(tmp_path / "ir.nii", np.moveaxis(build.recovery(), 0, -1))
+    values = values.reshape(4, 5, 2)
+    kind = np.float32 if told == "per cent" else np.int16
+    mask = build.save(tmp_path / "m.nii", values.astype(kind))
+    for where in (mask, values.astype(kind)):
+        series = read(path, times_ms=build.TI, sequence="ir", mask=where)
+        np.testing.assert_array_equal(series.mask, values >= least)
+        notes = " ".join(n for n in series.notes if "mask" in n)
+        assert told in notes and bool(notes) == bool(told)
+
+
 #: RS and SS of each image.
 PHILIPS = [(2.07, 0.0009), (2.0, 0.0015), (1.9, 0.0021), (1.8, 0.0017)]
 

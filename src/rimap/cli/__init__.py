@@ -54,7 +54,9 @@ def _warm_up(wanted: bool) -> None:
 
         print("Compiling for this processor. This takes a few minutes, once for this installation.", flush=True)
         done = warm_up(lambda line: print(f"  {line}", flush=True))
-        print(f"{done.kernels} kernels compiled in {done.seconds:.0f} s." if done.kernels else "Nothing left to compile.")
+        print(
+            f"{done.kernels} kernels compiled in {done.seconds:.0f} s." if done.kernels else "Nothing left to compile."
+        )
         raise typer.Exit
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.array_inputs import note_on_threshold, selection, threshold_of
+from rimap.array_inputs import notes_on_mask, selection, threshold_of
 from rimap.errors import InputError
 from rimap.io.nifti import NiftiFile, open_nifti
 from rimap.io.voxel_grid import same_grid
@@ -49,7 +49,7 @@ def open_on_grid(path: Path, shape: tuple[int, ...], affine: Any, what: str, *, 
 
 @dataclass(frozen=True, eq=False)
 class MaskFile:
-    """A mask on the grid of the images: true where the file is neither zero nor NaN, or above a threshold.
+    """A mask on the grid of the images: true where the file is above zero, or at least a threshold.
 
     Parameters
     ----------
@@ -57,10 +57,13 @@ class MaskFile:
         The image.
     threshold
         What probabilities must reach; 0 if the image holds none.
+    notes
+        What the user should know of how the mask was read.
     """
 
     file: NiftiFile
     threshold: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, path: Path, shape: tuple[int, ...], affine: Any = None) -> MaskFile:
@@ -72,13 +75,10 @@ class MaskFile:
             For another shape or affine.
         """
         file = open_on_grid(path, shape, affine, "mask")
+        values = next(iter(file.volumes()))
         whole_numbers = file.dtype.kind != "f" and (file.slope, file.inter) == (1.0, 0.0)
-        return cls(file, 0.0 if whole_numbers else threshold_of(next(iter(file.volumes()))))
-
-    @property
-    def notes(self) -> list[str]:
-        """What the user should know of how the mask was read."""
-        return note_on_threshold(self.threshold)
+        threshold = 0.0 if whole_numbers else threshold_of(values)
+        return cls(file, threshold, tuple(notes_on_mask(values, threshold)))
 
     def read(self, planes: tuple[int, int] | None = None) -> NDArray[np.bool_]:
         """Read the mask (*X), or planes of its last axis.
@@ -103,7 +103,7 @@ class MaskFile:
 
 
 def read_mask(path: Path | str, shape: tuple[int, ...], affine: Any = None) -> NDArray[np.bool_]:
-    """Read a mask (*X): true where the file is neither zero nor NaN, or at least 0.5 if it holds probabilities.
+    """Read a mask (*X): true where the file is above zero, or at least one half if it holds probabilities.
 
     Parameters
     ----------

@@ -227,7 +227,11 @@ def _step(
     here = replace(motion, centre=motion.centre - level.origin)  # in the coordinates of the level
     W = moved(level.images, here, level.voxel, order=1)
     mask = _object(W)
-    fit = _fit(WeightedSeries(W.astype(level.fitted), model, mask=mask, given=level.given), threads) if mask.any() else None
+    fit = (
+        _fit(WeightedSeries(W.astype(level.fitted), model, mask=mask, given=level.given), threads)
+        if mask.any()
+        else None
+    )
     if fit is None:
         return None
     kappa, ok, free = fit
