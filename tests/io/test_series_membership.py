@@ -106,6 +106,17 @@ class TestLooseFolders:
         assert [len(s.images) for s in found.series] == [len(build.TE)]
         assert [f.name for f, _ in found.left_out] == ["9_other.nii.gz"]
 
+    def test_a_structural_scan_with_an_inversion_is_no_image_of_the_series(
+        self, tmp_path: Path, build: SimpleNamespace
+    ) -> None:
+        """Its echo time and flip angle are unknown in the others; its repetition time is another."""
+        loose(tmp_path, build)
+        about = {"InversionTime": 0.9, "RepetitionTime": 2.3, "EchoTime": 0.003, "FlipAngle": 8, "SeriesNumber": 2}
+        build.save(tmp_path / "2_t1w.nii.gz", 2 * build.recovery()[1], about | {"ImageType": ORIGINAL})
+        found = find(tmp_path)
+        assert "2_t1w.nii.gz" not in names(found) and "2_t1w.nii.gz" in " ".join(found.notes)
+        assert len(found.series) == 1 and len(found.series[0].images) == 4
+
     def test_two_scans_are_two_series(self, tmp_path: Path, build: SimpleNamespace) -> None:
         loose(loose(tmp_path, build, "ti", EchoTime=0.012), build, "te", RepetitionTime=3.0)
         found = find(tmp_path)

@@ -313,6 +313,7 @@ def _split(
         if best is None:
             break
         _, some, model = best
+        some = _of_one_repetition(some, model)
         of_runs, parts = _runs(some, model, images)
         groups, stopped = [*groups, *of_runs], [*stopped, *parts]
         left = [a for a in left if a not in some]
@@ -397,6 +398,24 @@ def _distinct(images: Sequence[About], axis: Sequence[str]) -> int:
 
 def _value(a: About, axis: Sequence[str]) -> float | None:
     return next((a.settings[f] for f in axis if f in a.settings), None)
+
+
+def _of_one_repetition(images: list[About], model: type[SignalModel]) -> list[About]:
+    """Return the images without those of other scanner series that have another repetition time than a whole series of one.
+
+    The repetition time may grow with the times of a series, so that it is a setting that may differ. If a series has one, an image with
+    another is of another scan, such as a structural image with an inversion pulse.
+    """
+    by_number: dict[int | None, list[About]] = {}
+    for image in images:
+        by_number.setdefault(image.number, []).append(image)
+    main = max(by_number.values(), key=len)
+    if None in by_number or len(by_number) < 2 or _distinct(main, axis_of(model).bids) < _fewest(model):
+        return images
+    usual = {f: main[0].settings[f] for f in REPETITION_FIELDS if f in main[0].settings}
+    if not all(_agree({f: image.settings[f] for f in usual if f in image.settings}, usual) for image in main):
+        return images
+    return [a for a in images if _agree({f: a.settings[f] for f in usual if f in a.settings}, usual)]
 
 
 def _runs(images: Sequence[About], model: type[SignalModel], among: Sequence[About]) -> tuple[list[Group], list[About]]:
