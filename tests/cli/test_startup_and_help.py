@@ -72,8 +72,8 @@ def test_models_lists_estimators_and_sequences(rimap):
     text = rimap("models").stdout
     for word in ("nlls", "mle", "ir", "t2", "IRT1", "MESE", "Networks", "rim_t1_31"):
         assert word in text
-    assert re.search(r"Regularised maximum likelihood \(default for .*\bt2\b", text)
-    assert "Recurrent inference machine (default for ir)" in text
+    assert re.search(r"Regularised maximum likelihood \(default for .*\bmese\b", text)
+    assert "Recurrent inference machine (default for ir, t2)" in text
     assert "_pct" not in text and "validation_loss" not in text and "T2 in validation: median error " in text
     assert "worst |bias| % at SNR 3 " in text
 

@@ -125,10 +125,11 @@ def test_a_known_parameter_reaches_the_estimate(images: Path, tmp_path: Path) ->
 
 
 def test_the_default_estimator_follows_from_roles() -> None:
-    assert default_estimator(IR)[0] == "rim" and default_estimator(T2)[0] == "mle"  # as ever
+    """Models for which a network has passed its tests have that; roles decide for the others."""
     for model in signal_models().values():
         name, why = default_estimator(model)
-        if model is IR:
+        if model in (IR, T2):
+            assert name == "rim"
             continue
         smooth = any(p.smooth for p in model.parameters)
         assert name == (
