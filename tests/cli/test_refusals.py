@@ -151,7 +151,7 @@ def an_empty_mask(root, make):
 
 
 def a_missing_mask(root, make):
-    return [root, "--mask", "nowhere.nii.gz"], "no such"
+    return [root, "--mask", "nowhere.nii.gz"], "expected an existing file"
 
 
 def labels_of_another_shape(root, make):

@@ -10,8 +10,8 @@ import pytest
 
 from rimap.errors import InputError
 from rimap.estimators.network_files import CHECKSUMS, WEIGHTS
+from rimap.signals.gradient_echo import GradientEcho
 from rimap.signals.inversion_recovery import InversionRecovery
-from rimap.signals.t2_decay import T2Decay
 from rimap.workflow import Request
 from rimap.workflow.estimator_choice import chosen
 
@@ -38,7 +38,7 @@ def test_maps_sidecar_and_report(bids, rimap, tmp_path):
 def test_it_is_for_the_series_that_a_network_maps(tmp_path):
     request = Request(inputs=(tmp_path,), out=tmp_path, estimator_options={"sd_draws": 4})
     assert chosen(request, InversionRecovery)[0].sd_draws == 4
-    assert chosen(request, T2Decay)[0].name == "mle"
+    assert chosen(request, GradientEcho)[0].name == "mle"
 
 
 @pytest.mark.parametrize(("estimator", "n", "message"), [("mle", 4, "no such option"), (None, 1, "2 or more draws")])
