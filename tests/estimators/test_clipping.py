@@ -23,7 +23,7 @@ def of(S: np.ndarray, thing: np.ndarray | None = None) -> Clipping:
 
 
 def test_images_as_they_are() -> None:
-    assert of(images()) == Clipping(level=np.inf, much=False)
+    assert of(images()) == Clipping() == Clipping(levels=(), much=False)
 
 
 @pytest.mark.parametrize(("n", "found"), [(PILE - 1, False), (PILE, True), (40, True)])
@@ -31,14 +31,14 @@ def test_a_pile_at_the_largest_value_of_one_image(n: int, found: bool) -> None:
     S = images()
     level = np.sort(S[2].ravel())[-n]
     S[2] = np.minimum(S[2], level)
-    assert of(S) == (Clipping(level=level, much=False) if found else Clipping())
+    assert of(S) == (Clipping(levels=(np.inf, np.inf, level), much=False) if found else Clipping())
 
 
 @pytest.mark.parametrize(("share", "much"), [(0.9 * MANY, False), (1.2 * MANY, True)])
 def test_many_voxels_spoil_the_maps(share: float, much: bool) -> None:
     S = images()
     level = np.sort(S[2].ravel())[-round(share * 1000)]
-    assert of(np.minimum(S, level)) == Clipping(level=level, much=much)
+    assert of(np.minimum(S, level)) == Clipping(levels=(np.inf, np.inf, level), much=much)
 
 
 @pytest.mark.parametrize(("voxels", "much"), [(1000, False), (999, True)])
@@ -48,7 +48,7 @@ def test_many_is_more_than_one_in_twenty(voxels: int, much: bool) -> None:
     thing.reshape(-1)[np.argmin(S[2]) : np.argmin(S[2]) + 1] = voxels == 1000
     level = np.sort(S[2].ravel())[-50]
     S[2] = np.minimum(S[2], level)
-    assert of(S, thing) == Clipping(level=level, much=much)
+    assert of(S, thing) == Clipping(levels=(np.inf, np.inf, level), much=much)
 
 
 def test_the_background_is_not_asked() -> None:
@@ -57,7 +57,7 @@ def test_the_background_is_not_asked() -> None:
     S[2, :4] = 1e6
     assert of(S, thing) == Clipping()
     S[2] = np.minimum(S[2], np.sort(S[2, 4:].ravel())[-10])
-    assert of(S, thing).level == S[2].max()
+    assert of(S, thing).levels == (np.inf, np.inf, S[2].max())
 
 
 def test_values_that_are_as_frequent_below_are_no_pile() -> None:
@@ -75,7 +75,51 @@ def test_a_drawn_object_is_no_pile() -> None:
     assert of(S) == Clipping()
 
 
-def test_the_highest_level_of_several_images_counts() -> None:
+def test_images_in_scales_of_their_own_have_levels_of_their_own() -> None:
     S = images()
     levels = [np.sort(image.ravel())[-20] for image in S]
-    assert of(np.stack([np.minimum(s, v) for s, v in zip(S, levels)])).level == max(levels)
+    found = of(np.stack([np.minimum(s, v) for s, v in zip(S, levels)]))
+    assert found.levels == tuple(levels)
+    assert found.of_images(3).tolist() == levels and Clipping().of_images(2).tolist() == [np.inf, np.inf]
+
+
+def piled(distinct: int, planes: bool = False) -> np.ndarray:
+    """Images whose last one has a pile of 40 voxels, in which the others have so many distinct values (in each plane)."""
+    S = images()
+    value = S[2].max() + 1
+    for k in range(2):
+        S[2, :4, :5, k] = value
+        for n in range(2):
+            own = 5000 + 1000 * n + (0 if planes else 100 * k) + np.arange(20) % (distinct if planes else distinct // 2)
+            S[n, :4, :5, k] = own.reshape(4, 5)
+    return S
+
+
+@pytest.mark.parametrize(("distinct", "found"), [(20, False), (22, True), (4, False)])
+def test_other_images_must_differ_within_the_pile(distinct: int, found: bool) -> None:
+    S = piled(distinct)
+    thing = np.ones(SHAPE, bool)
+    thing[:4, :5] = True
+    assert of(S, thing).levels == ((np.inf, np.inf, S[2].max()) if found else ())
+
+
+def test_distinct_values_are_counted_in_each_plane() -> None:
+    S = piled(12, planes=True)  # 12 in each of two planes, of 40 voxels
+    assert of(S).levels == (np.inf, np.inf, S[2].max())
+
+
+def test_an_image_of_one_plane() -> None:
+    S = np.random.default_rng(1).permuted(np.arange(1500).reshape(3, 500), axis=1).reshape(3, 20, 25).astype(float)
+    level = np.sort(S[2].ravel())[-10]
+    S[2] = np.minimum(S[2], level)
+    assert Clipping.of(lambda: [(S, np.ones((20, 25), bool))]) == Clipping(levels=(np.inf, np.inf, level), much=False)
+
+
+@pytest.mark.parametrize(("n", "found"), [(11, False), (12, True)])
+def test_the_pile_is_four_times_as_frequent_as_values_below(n: int, found: bool) -> None:
+    S = images()
+    order = np.argsort(S[2].ravel())
+    flat = S[2].reshape(-1)
+    flat[order[-n - 3 : -n]] = flat[order[-n - 1]]  # three voxels with one value
+    flat[order[-n:]] = flat[order[-1]]
+    assert of(S).levels == ((np.inf, np.inf, S[2].max()) if found else ())

@@ -40,3 +40,12 @@ def test_unknown_residuals_and_no_degrees_of_freedom_say_nothing() -> None:
     assert not contradicts([np.nan, 1e9, 1.0], [1.0, np.nan, 1.0], 3).any()
     assert not contradicts([1e9, 1e9], 1.0, 0).any()
     assert contradicts([], 1.0, 3).shape == (0,)
+
+
+def test_one_degree_of_freedom_is_enough_and_none_is_not() -> None:
+    """The median of χ² with one degree of freedom is 0.4549."""
+    squares = np.full(100, 3 * 0.454936)
+    assert usual_misfit(squares, 1.0, 1) == pytest.approx(3, rel=1e-4)
+    assert usual_misfit(squares, 1.0, 0) == 1.0 and usual_misfit(np.array([]), 1.0, 1) == 1.0
+    assert usual_misfit(np.full(100, 0.1), 1.0, 1) == 1.0  # never less than the noise
+    assert not contradicts(np.full(3, 1e6), 1.0, 0).any()

@@ -28,11 +28,11 @@ def scatter(protocol: Protocol, estimator: Estimator, T: float, shape: tuple[int
 @pytest.mark.parametrize("T1", [600.0, 1000.0, 1600.0])
 @pytest.mark.parametrize("treatment", ["free", "smooth"])
 def test_inversion_recovery(treatment: str, T1: float) -> None:
-    """`nlls` with a free B, `mle` with a smooth one: within 10 % of the prediction, magnitude images, SNR 50."""
+    """`nlls` with a free B, `mle` with a smooth one: within 4 %, three times the error of a scatter of 3,000 estimates, magnitude images, SNR 50."""
     protocol = best_inversion_recovery(treatment)
     estimator, shape = (NLLS(threads=1), (3000,)) if treatment == "free" else (MLE(threads=1), (48, 48))
     predicted = float(protocol.sd(np.array([T1]))[0])
-    assert scatter(protocol, estimator, T1, shape) == pytest.approx(predicted, rel=0.1)
+    assert scatter(protocol, estimator, T1, shape) == pytest.approx(predicted, rel=0.04)
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,10 @@ def test_inversion_recovery(treatment: str, T1: float) -> None:
     ids=lambda x: getattr(x, "sequence", ""),
 )
 def test_other_sequences(goal: Goal, T: float) -> None:
-    """`nlls`, which estimates in each voxel what is not given: within 10 % of the prediction."""
+    """`nlls`, which estimates in each voxel what is not given: within 4 %, three times the error of a scatter of 3,000 estimates."""
     protocol = design(goal).best
     predicted = float(protocol.sd(np.array([T]))[0])
-    assert scatter(protocol, NLLS(threads=1), T, (3000,)) == pytest.approx(predicted, rel=0.1)
+    assert scatter(protocol, NLLS(threads=1), T, (3000,)) == pytest.approx(predicted, rel=0.04)
 
 
 def test_an_uncertain_polarity_is_predicted() -> None:
@@ -60,7 +60,7 @@ def test_an_uncertain_polarity_is_predicted() -> None:
     assert present is not None
     T, found = np.array([600.0]), scatter(present, NLLS(threads=1), 600.0, (3000,))
     assert found > 1.2 * present.sd(T)[0]
-    assert found == pytest.approx(present.expected_sd(T)[0], rel=0.1)
+    assert found == pytest.approx(present.expected_sd(T)[0], rel=0.04)
 
 
 def best_inversion_recovery(treatment: str) -> Protocol:

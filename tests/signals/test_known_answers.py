@@ -108,6 +108,16 @@ def test_look_locker_is_corrected_by_b_or_by_the_readout() -> None:
     assert known.derived[0].formula(known, maps) == pytest.approx(1 / (1 / 600 - rate))
 
 
+def test_a_correction_that_gives_no_positive_time_gives_none() -> None:
+    plain, known = LookLocker(ti=TI), LookLocker(ti=TI, readout_flip_angle=5.0, readout_tr=6.0)
+    maps = {"T1star": np.array([600.0, 600.0, 600.0]), "B": np.array([0.5, 1.0, 1.5])}
+    np.testing.assert_allclose(plain.derived[0].formula(plain, maps), [np.nan, np.nan, 300.0])
+    assert known.readout_rate_per_ms is not None
+    longest = 1 / known.readout_rate_per_ms
+    maps = {"T1star": np.array([longest, 2 * longest]), "B": np.ones(2)}
+    assert not np.isfinite(known.derived[0].formula(known, maps)[1])
+
+
 @pytest.mark.parametrize(
     "settings", [{"readout_flip_angle": 5.0}, {"readout_tr": 6.0}, {"readout_flip_angle": 90.0, "readout_tr": 6.0}]
 )
