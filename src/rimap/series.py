@@ -223,11 +223,13 @@ def _checked_mask(mask: Any, images: NDArray[Any], affine: Any) -> tuple[NDArray
         return inside, (note_on(inside),)
     values, X = volume(mask, affine, "the mask"), images.shape[1:]
     if values.shape != X:
-        raise InputError(f"the mask has shape {values.shape} and the images {X}. Resample the mask to the images.")
+        raise InputError(
+            f"mask: expected the shape of the images {X}, got {values.shape}. Resample the mask to the images."
+        )
     threshold = threshold_of(values)
     inside = selection(values, threshold)
     if not inside.any():
-        raise InputError("the mask is empty: no voxel is selected.")
+        raise InputError("mask: expected a mask with voxels inside, got an empty one.")
     return inside, tuple(notes_on_mask(values, threshold))
 
 
@@ -247,7 +249,7 @@ def _checked_noise(noise: Noise, model: SignalModel, affine: Any, X: tuple[int, 
     if noise.sigma is not None and not isinstance(noise.sigma, (float, np.ndarray)):
         noise = type(noise)(sigma=volume(noise.sigma, affine, "the map of sigma"))
     if np.ndim(noise.sigma) and np.shape(noise.sigma) != X:
-        raise InputError(f"the map of sigma has shape {np.shape(noise.sigma)} and the images {X}.")
+        raise InputError(f"map of sigma: expected the shape of the images {X}, got {np.shape(noise.sigma)}.")
     return noise
 
 

@@ -134,7 +134,7 @@ def an_empty_folder(root, make):
 
 
 def a_missing_folder(root, make):
-    return [root / "nowhere"], "no such"
+    return [root / "nowhere"], "expected an existing"
 
 
 def a_mask_of_another_shape(root, make):
@@ -179,16 +179,16 @@ def a_sigma_that_is_neither_number_nor_file(root, make):
 
 
 def a_sigma_map_of_another_shape(root, make):
-    return [root, "--sigma", make.save(root / "s.nii.gz", np.ones((3, 3, 3)))], "map of sigma has shape (3, 3, 3)"
+    return [root, "--sigma", make.save(root / "s.nii.gz", np.ones((3, 3, 3)))], "got (3, 3, 3)"
 
 
 def a_sigma_map_of_several_volumes(root, make):
-    return [root, "--sigma", make.save(root / "s.nii.gz", np.ones((*make.shape, 2)))], "map of sigma has shape"
+    return [root, "--sigma", make.save(root / "s.nii.gz", np.ones((*make.shape, 2)))], "expected a map of sigma of shape"
 
 
 def a_sigma_map_elsewhere(root, make):
     sigma = make.save(root / "s.nii.gz", np.ones(make.shape), np.diag([3.0, 3.0, 3.0, 1.0]))
-    return [root, "--sigma", sigma], "map of sigma has the shape of the images but another affine"
+    return [root, "--sigma", sigma], "map of sigma is misaligned"
 
 
 def an_option_of_another_estimator(root, make):

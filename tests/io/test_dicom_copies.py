@@ -163,7 +163,7 @@ def test_a_copy_under_another_time_is_said(tmp_path: Path) -> None:
             tmp_path, image(min(n, 3)), series=5 + n, InversionTime=ti, EchoTime=12, ScanningSequence="IR", **COMMON
         )
     notes = read(tmp_path).notes
-    assert any("hold the same values" in n and "Do not rely" in n for n in notes), notes
+    assert any("have the same values" in n and "Do not rely" in n for n in notes), notes
 
 
 def test_a_repeat_with_noise_of_its_own_is_used_and_said(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_inversion_times_from_the_protocol_of_siemens(tmp_path: Path) -> None:
     assert "weistein" not in repr(series.notes)
     by_time(tmp_path / "b", InversionTime=None, Manufacturer="SIEMENS",
             private=lambda ti: {(0x0029, "SIEMENS CSA HEADER", 0x20, "OB"): asccconv(ti, off=True)})  # fmt: skip
-    with pytest.raises(InputError, match="no series of three"):
+    with pytest.raises(InputError, match="expected a series of three"):
         find_series(tmp_path / "b")
 
 
@@ -202,7 +202,7 @@ def test_derived_images_are_apart_and_said_to_be(tmp_path: Path) -> None:
 
 def test_mosaics_are_named(tmp_path: Path) -> None:
     by_time(tmp_path, ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"])
-    with pytest.raises(InputError, match=r"no MR image .*Siemens mosaics, which rimap cannot map"):
+    with pytest.raises(InputError, match=r"expected weighted MR images .*Siemens mosaics, which rimap cannot map"):
         find_series(tmp_path)
 
 
@@ -275,7 +275,7 @@ def test_jpeg_2000_is_read_and_what_cannot_be_is_named(tmp_path: Path) -> None:
 def test_one_image_and_the_wrong_kind_are_said_to_be_so(tmp_path: Path) -> None:
     by_time(tmp_path / "all")
     make.classic(tmp_path / "one", stored(A[:1]), series=1, InversionTime=50, **IR)
-    with pytest.raises(InputError, match=r"one image alone makes no map. Give the folder"):
+    with pytest.raises(InputError, match=r"expected images of several inversion or echo times, got one image"):
         find_series(tmp_path / "one")
     with pytest.raises(InputError, match=r"no series for --sequence t2; leave it out for\n  --series 5 "):
         find_series(tmp_path / "all", sequence="t2")
@@ -286,7 +286,7 @@ def test_a_mask_beside_dicom(tmp_path: Path) -> None:
 
     by_time(tmp_path)
     nib.save(nib.Nifti1Image(np.ones((COLUMNS, ROWS, K), np.uint8), np.eye(4)), tmp_path / "mask.nii.gz")
-    with pytest.raises(InputError, match="the folder holds DICOM, and NIfTI files that are no series") as error:
+    with pytest.raises(InputError, match="the folder contains DICOM, and NIfTI files that are not a series") as error:
         find_series(tmp_path)
     assert str(tmp_path) not in str(error.value)
     assert the_times(find_series(tmp_path, series=["5"])[0].load()) == list(TI)

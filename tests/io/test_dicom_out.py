@@ -129,4 +129,4 @@ def test_the_command(mapped: Path) -> None:
     result = CliRunner().invoke(build(), [str(a) for a in arguments])
     assert result.exit_code == 0 and "series 501, 3 images" in result.output
     result = CliRunner().invoke(build(), [str(a) for a in [*arguments[:3], mapped / "nowhere", *arguments[4:]]])
-    assert result.exit_code == 2 and "no such file" in result.stderr
+    assert result.exit_code == 2 and "expected an existing file" in result.stderr

@@ -177,9 +177,9 @@ def test_foreign_folders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ds = make.header(make.CLASSIC, 1, 1, Modality="CT")
     make.pixels(ds, np.zeros((4, 4), np.uint16))
     ds.save_as(tmp_path / "ct", enforce_file_format=True)
-    with pytest.raises(InputError, match=r"no MR image .*CT"):
+    with pytest.raises(InputError, match=r"expected weighted MR images .*CT"):
         find_series(tmp_path)
-    with pytest.raises(InputError, match="--series is for DICOM"):
+    with pytest.raises(InputError, match="--series: expected DICOM input"):
         find_series(tmp_path / "notes.txt", series=["4"])
 
 

@@ -275,7 +275,7 @@ def test_inversion_times_that_are_none_must_be_given(tmp_path: Path, bad: str | 
             ScanningSequence=["SE", "IR"],
             **more,
         )
-    with pytest.raises(InputError, match=r"no series of three or more(.|\n)*--times-ms(.|\n)*--series 5 "):
+    with pytest.raises(InputError, match=r"expected a series of three or more(.|\n)*--times-ms(.|\n)*--series 5 "):
         find_series(tmp_path)
     with pytest.raises(InputError, match="--sequence"):
         read(tmp_path, series="5,6,7,8,9,10")

@@ -153,7 +153,7 @@ class TestLevels:
         model, S = noisy(6, np.random.default_rng(2))
         S[k] = 400
         (text,) = odd_levels(levels_of(S), model)
-        assert f"image {k + 1} (" in text and "one value in all voxels, 400" in text
+        assert f"image {k + 1} (" in text and "the same value in all voxels, 400" in text
         assert weight_of(text) == Weight.UNRELIABLE
 
     @pytest.mark.parametrize("factor", [1e2, 1e5, 1e38])

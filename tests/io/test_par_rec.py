@@ -98,7 +98,7 @@ def test_either_of_the_pair_gives_the_series(par: Path, end: str) -> None:
 
 
 def test_without_a_sequence_it_is_asked_for(par: Path) -> None:
-    with pytest.raises(InputError, match=r"scan.*: which kind of series is this.*--sequence ir"):
+    with pytest.raises(InputError, match=r"scan.*: expected a known sequence.*--sequence ir"):
         find_series(par)[0].load()
 
 

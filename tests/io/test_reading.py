@@ -143,7 +143,7 @@ def test_files_of_several_volumes_repeat_their_time(tmp_path: Path, build: Simpl
     series = read(tmp_path)
     assert series.model.tau == tuple(np.repeat(build.TE, 2))
     np.testing.assert_array_equal(series.images[2], series.images[3])
-    assert "2 volumes for each time are taken as repeats" in series.notes
+    assert "2 volumes for each time count as repeats" in series.notes
 
 
 @pytest.mark.parametrize("second", [0.001, 0.5])  # phase, a later echo

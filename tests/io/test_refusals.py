@@ -108,7 +108,7 @@ class TestTimes:
         assert text.startswith("no series of --sequence t2 in ")
         assert text.endswith("sub-01_inv-2_IRT1.nii.gz; there are sub-01 IRT1. Leave --sequence out.")
         (series,) = find_series(file)
-        assert "inversion recovery by its suffix" in refused(lambda: series.load(Reading(sequence="t2")))
+        assert "inversion recovery according to its suffix" in refused(lambda: series.load(Reading(sequence="t2")))
 
 
 class TestGrids:
@@ -129,17 +129,17 @@ class TestGrids:
 
     def test_mask(self, bids: Path, build: SimpleNamespace, tmp_path: Path) -> None:
         for shape, affine, says in (
-            ((4, 5, 3), build.affine, "shape (4, 5, 3) and the images (4, 5, 2)"),
-            ((4, 5, 2, 2), build.affine, "shape (4, 5, 2, 2)"),
+            ((4, 5, 3), build.affine, "of shape (4, 5, 2) like the images, got (4, 5, 3)"),
+            ((4, 5, 2, 2), build.affine, "got (4, 5, 2, 2)"),
             ((4, 5, 2), 2 * build.affine, "another affine"),
         ):
             path = build.save(tmp_path / "m.nii.gz", np.ones(shape, np.uint8), affine=affine)
             assert says in refused(lambda path=path: read(bids / "sub-01", sequence="ir", mask=path))
-        assert "no such file" in refused(lambda: read(bids / "sub-01", sequence="ir", mask=tmp_path / "none.nii"))
+        assert "expected an existing file" in refused(lambda: read(bids / "sub-01", sequence="ir", mask=tmp_path / "none.nii"))
 
     def test_the_same_image_twice(self, bids: Path, build: SimpleNamespace) -> None:
         build.save(bids / "sub-01/anat/sub-01_inv-1_IRT1.nii", build.recovery()[0])
-        assert "twice" in refused(lambda: find_series(bids))
+        assert "duplicate" in refused(lambda: find_series(bids))
 
 
 @pytest.mark.parametrize(("value", "says"), [(np.nan, "no value of the images is finite"), (0, "all images are zero")])
@@ -192,8 +192,8 @@ class TestFiles:
 
     def test_not_nifti_by_name(self, tmp_path: Path) -> None:
         (tmp_path / "x.dcm").write_bytes(b"DICM")
-        assert "neither NIfTI" in refused(lambda: read(tmp_path / "x.dcm"))
-        assert "no such file" in refused(lambda: read(tmp_path / "y.nii"))
+        assert "expected NIfTI" in refused(lambda: read(tmp_path / "x.dcm"))
+        assert "expected an existing file" in refused(lambda: read(tmp_path / "y.nii"))
 
     @pytest.mark.parametrize("packed", [False, True])
     def test_a_header_that_claims_more_than_there_is_allocates_nothing(self, tmp_path: Path, packed: bool) -> None:
@@ -267,19 +267,19 @@ class TestJson:
 
 class TestFolders:
     def test_missing(self, tmp_path: Path) -> None:
-        assert "no such file or folder" in refused(lambda: read(tmp_path / "none"))
+        assert "expected an existing file or folder" in refused(lambda: read(tmp_path / "none"))
 
     def test_empty(self, tmp_path: Path) -> None:
         assert "is empty" in refused(lambda: read(tmp_path))
         (tmp_path / "a.txt").write_text("")
         assert "no NIfTI file" in refused(lambda: read(tmp_path))
-        assert "no input" in refused(lambda: find_series([]))
+        assert "expected input, got none" in refused(lambda: find_series([]))
 
     def test_without_a_series(self, tmp_path: Path, build: SimpleNamespace) -> None:
         build.save(tmp_path / "sub-1/anat/sub-1_T1w.nii.gz", build.recovery()[0])
         build.save(tmp_path / "sub-1/func/sub-1_task-rest_bold.nii.gz", build.recovery())
         assert (
-            " series (found" in (text := refused(lambda: find_series(tmp_path)))
+            "series, got none (found" in (text := refused(lambda: find_series(tmp_path)))
             and "IRT1" in text
             and "MESE" in text
             and "T1w, bold" in text

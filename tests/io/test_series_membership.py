@@ -232,7 +232,7 @@ class TestBids:
         build.irt1(tmp_path)
         anat = tmp_path / "sub-01/anat"
         shutil.copy(anat / "sub-01_inv-2_IRT1.nii.gz", anat / "sub-01_inv-3_IRT1.nii.gz")
-        assert "images 2 (400 ms) and 3 (1100 ms) hold the same values" in " ".join(read(tmp_path).notes)
+        assert "images 2 (400 ms) and 3 (1100 ms) have the same values" in " ".join(read(tmp_path).notes)
 
     def test_a_number_and_an_image_that_are_missing(self, tmp_path: Path, build: SimpleNamespace) -> None:
         build.irt1(tmp_path)

@@ -172,7 +172,7 @@ def test_two_estimators_stand_side_by_side(bids: Path, as_maps: Make, tmp_path: 
     tails = ("", "Sd", "B", "SdB", "Residual", "Status")
     assert {f"{anat}{t}_T1map.nii.gz" for t in tails} | {f"{anat}MESE_M0map.nii.gz"} <= after.keys() - before.keys()
     assert sidecar(out / f"{anat}_T1map.nii.gz")["Estimator"] == "mle"
-    with pytest.raises(InputError, match=r"desc-mle_T.map\.nii\.gz is there already.*--overwrite"):
+    with pytest.raises(InputError, match=r"desc-mle_T.map\.nii\.gz already exists.*--overwrite"):
         check_output(series, out, estimator="mle")
 
 

@@ -55,7 +55,7 @@ def test_times_are_in_ms_whatever_the_file_has(tmp_path: Path, scale: float, abo
     assert "<b>1,200 ms</b>" in re.sub(r"1,[12]\d\d ms", "1,200 ms", text) and "These maps were made by other software" in text
     median = float(re.search(r"<b>([\d,]+) ms</b>", text)[1].replace(",", ""))
     assert median == pytest.approx(np.median(times(1.0)[times(1.0) > 0]), abs=1)
-    assert ("no sidecar has its unit" in text) is (about is None)
+    assert ("the unit is not in a sidecar" in text) is (about is None)
     assert "voxels with a value" in text and f"{int((times(1) > 0).sum()):,}" in text
 
 
@@ -98,7 +98,7 @@ def test_one_file_is_enough(tmp_path: Path) -> None:
 
 def test_what_cannot_be_shown_is_refused(tmp_path: Path) -> None:
     assert "expected maps, got none" in report(tmp_path)[1] and report(tmp_path)[0] == 2
-    assert "no such folder" in report(tmp_path / "nowhere")[1]
+    assert "expected an existing folder" in report(tmp_path / "nowhere")[1]
     save(tmp_path / "x_T1map.nii.gz", np.ones((*SHAPE, 3)), {"Units": "s"})
     code, output = report(tmp_path)
     assert code == 2 and "got 3 volumes" in output

@@ -177,12 +177,12 @@ def test_what_is_missing_is_said(bids, tmp_path, rimap):
     image.write_bytes(kept)
     image.unlink()
     result = rimap("report", out, "--overwrite")
-    assert result.exit_code == 0 and "sub-01_inv-2_IRT1.nii.gz is not there any more" in result.stdout
+    assert result.exit_code == 0 and "sub-01_inv-2_IRT1.nii.gz no longer exists" in result.stdout
     html = (out / "sub-01_T1map.html").read_text(encoding="utf-8")
     assert block(html, "viewer-data")["images"] is None and "This page has no measured signal" in html
     (out / "sub-01" / "anat" / "sub-01_desc-status_T2map.nii.gz").unlink()
     result = rimap("report", out)
-    assert result.exit_code == 2 and "lacks sub-01_desc-status_T2map.nii.gz" in result.stderr
+    assert result.exit_code == 2 and "expected sub-01_desc-status_T2map.nii.gz" in result.stderr
     assert "sub-01_T1map.html" in result.stdout
 
 
@@ -229,7 +229,7 @@ def test_a_sidecar_leads_nowhere_else(bids, tmp_path):
     ):
         with pytest.raises(InputError):
             replace(result, metadata=result.metadata | {"Sources": [source]}).sources()
-    with pytest.raises(InputError, match="names no sources"):
+    with pytest.raises(InputError, match="contains no sources"):
         replace(result, metadata=result.metadata | {"Sources": 3}).sources()
 
 
@@ -254,12 +254,12 @@ def test_broken_sidecars_are_named(bids, tmp_path, rimap, field, value):
     assert result.exit_code == 2 and "rimap: error:" in result.stderr and "Traceback" not in result.output
     path.write_text("{")
     result = rimap("report", out)
-    assert result.exit_code == 2 and "not valid JSON" in result.stderr
+    assert result.exit_code == 2 and "expected valid JSON" in result.stderr
 
 
 def test_folders_without_maps(tmp_path, rimap):
     assert "expected maps, got none" in rimap("report", tmp_path).stderr
-    assert "no such folder" in rimap("report", tmp_path / "x").stderr
+    assert "expected an existing folder" in rimap("report", tmp_path / "x").stderr
 
 
 _JSON = st.recursive(

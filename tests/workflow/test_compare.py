@@ -117,7 +117,7 @@ def test_what_cannot_be_compared_is_refused_with_the_remedy(tmp_path: Path, repe
         (moved, "other places"),
         (other, r"expected two maps of the same thing, got T1 \(ms\) and T2 \(ms\)"),
         (a, "the same map twice"),
-        (tmp_path / "nowhere.nii.gz", "no such file"),
+        (tmp_path / "nowhere.nii.gz", "expected an existing file"),
         (None, "Give the second map as well"),
     ):
         with pytest.raises(InputError, match=words):

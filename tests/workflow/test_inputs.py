@@ -146,7 +146,7 @@ def test_sources_are_followed_inside_the_data_set_only(tmp_path: Path, source: s
     path = run.results[0].maps[0].with_name("sub-01_T1map.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"Sources": [source]}))
     (found,) = find_results(tmp_path / "out")
-    with pytest.raises(InputError, match="leads out of the data set"):
+    with pytest.raises(InputError, match="is outside the data set"):
         found.sources()
 
 

@@ -115,7 +115,7 @@ def test_a_map_of_other_software_has_the_unit_that_its_values_fit(tmp_path: Path
     expected = (LABELS == 1) & ~np.isnan(values)
     assert table.rows[0]["median"] == pytest.approx(np.median(T1[expected]), rel=1e-6)
     assert table.rows[0]["unit"] == "ms" and table.rows[1]["n"] == 0
-    assert any(f"by its values it is {unit}" in text for text in table.notes)
+    assert any(f"rimap inferred {unit} from the values" in text for text in table.notes)
     assert any("no map of quality flags" in text for text in table.notes)
 
 
@@ -158,10 +158,10 @@ def test_what_does_not_fit_is_refused_with_the_remedy(derivative: Path, tmp_path
     moved[0, 3] = 30
     with pytest.raises(InputError, match="another affine"):
         rimap.rois(derivative, save(tmp_path / "moved.nii.gz", LABELS, moved))
-    with pytest.raises(InputError, match="no such file or folder"):
+    with pytest.raises(InputError, match="expected an existing file or folder"):
         rimap.rois(tmp_path / "nowhere", tmp_path / "labels.nii.gz")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="expected names like"):
+    with pytest.raises(InputError, match="expected maps with names like"):
         rimap.rois(tmp_path / "empty", tmp_path / "labels.nii.gz")
     series = save(tmp_path / "series.nii.gz", np.zeros((*SHAPE, 3), np.float32))
     with pytest.raises(InputError, match="got 3 volumes"):

@@ -188,7 +188,9 @@ def find_b1(
         number, shared = _numbered(name)
         images = groups.setdefault((path.parent, name.suffix, tuple(sorted(shared.items()))), {})
         if images.setdefault(number, path) != path:
-            raise InputError(f"{images[number].name} and {path.name} are the same image twice. Remove one of them.")
+            raise InputError(
+                f"{path.name}: expected each image once, got a duplicate of {images[number].name}. Remove one of them."
+            )
     found = []
     for (_, suffix, shared_items), images in groups.items():
         entities, dataset = dict(shared_items), dataset_of(next(iter(images.values())))

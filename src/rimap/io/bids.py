@@ -272,22 +272,30 @@ def read_json(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             raw = file.read(_LARGEST_JSON + 1)
         if len(raw) > _LARGEST_JSON:
-            raise InputError(f"{path} is larger than {_LARGEST_JSON >> 20} MiB: not a sidecar. Remove or replace it.")
+            raise InputError(
+                f"{path}: expected a sidecar, got a file larger than {_LARGEST_JSON >> 20} MiB. Remove or replace it."
+            )
         data = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}). Correct the file.") from None
+        raise InputError(
+            f"{path}, line {error.lineno}: expected valid JSON, got an error ({error.msg}). Correct the file."
+        ) from None
     except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text, as JSON must be. Correct the file.") from None
+        raise InputError(f"{path}: expected JSON in UTF-8, got other text. Correct the file.") from None
     except _TwiceError as error:
-        raise InputError(f"{path} has {str(error)[:60]!r} twice, with different values. Correct the file.") from None
+        raise InputError(
+            f"{path}: expected each field once, got {str(error)[:60]!r} twice with different values. Correct the file."
+        ) from None
     except ValueError as error:  # a number of thousands of digits
-        raise InputError(f"{path}: not a sidecar ({str(error)[:60]}). Correct the file.") from None
+        raise InputError(
+            f"{path}: expected a sidecar, got invalid JSON ({str(error)[:60]}). Correct the file."
+        ) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
     except RecursionError:
-        raise InputError(f"{path}: not a sidecar (nested too deep). Correct the file.") from None
+        raise InputError(f"{path}: expected a sidecar, got JSON that is nested too deeply. Correct the file.") from None
     if not isinstance(data, dict):
-        raise InputError(f"{path}: a sidecar is a JSON object {{…}}; this is a {type(data).__name__}.")
+        raise InputError(f"{path}: expected a sidecar, that is a JSON object {{…}}, got a {type(data).__name__}.")
     return data
 
 

@@ -45,15 +45,17 @@ def image_for(
             path = Path(str(where).format_map(dict(entities)))
         except (KeyError, ValueError, IndexError) as error:
             raise InputError(
-                f"{label}: {option} {where}: a pattern with {{sub}}, {{ses}}, {{run}} or {{map}} was expected; no {error} here."
+                f"{label}: {option} {where}: expected a pattern with {{sub}}, {{ses}}, {{run}} or {{map}}, got {error}, which this series lacks."
             ) from None
         if not path.is_file():
-            raise NoImage(f"{label}: {option}: there is no {path}.")
+            raise NoImage(f"{label}: {option}: expected an existing file, got {path}.")
         return path
     if not where.is_dir():
         return where
     if "sub" not in entities:
-        raise InputError(f"{label}: {option} {where} is a folder, for series with BIDS names. Give a file.")
+        raise InputError(
+            f"{label}: {option}: expected a file, because the series has no BIDS name, got the folder {where}."
+        )
     fitting: list[tuple[int, Path]] = []
     names = f"sub-{entities['sub']}"
     inside = where / names if (where / names).is_dir() else where
@@ -67,12 +69,14 @@ def image_for(
             of_map = bool(entities.get("map")) and desc.endswith(entities["map"])  # desc-spheresT1 is for T1
             fitting.append((2 * agreeing + (desc == prefer or of_map), path))
     if not fitting:
-        raise NoImage(f"{label}: {option}: there is no _{' or _'.join(suffixes)} image for it in {where}.")
+        raise NoImage(
+            f"{label}: {option}: expected a _{' or _'.join(suffixes)} image of this series in {where}, got none."
+        )
     most = max(rank for rank, _ in fitting)
     best = [path for rank, path in fitting if rank == most]
     if len(best) > 1:
         raise InputError(
-            f"{label}: {option}: {len(best)} images in {where} fit: {', '.join(p.name for p in best[:4])}. Give a "
+            f"{label}: {option}: expected one image in {where}, got {len(best)} that fit: {', '.join(p.name for p in best[:4])}. Give a "
             "pattern, as in 'sub-{sub}/anat/sub-{sub}_desc-{map}_dseg.nii.gz'; {map} is T1 or T2."
         )
     return best[0]

@@ -65,7 +65,7 @@ def check_output(
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; a folder was expected. Give another output folder.")
+        raise InputError(f"{out}: expected a folder, got a file. Give another output folder.")
     nearest = next(p for p in [out, *absolute(out).parents] if p.exists())
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise InputError(f"{nearest}: no permission to write. Give another output folder.")
@@ -81,9 +81,7 @@ def check_output(
                 )
             owner[path] = s
             if path.exists() and not overwrite:
-                raise InputError(
-                    f"{path} is there already. Replace it with --overwrite, or give another output folder."
-                )
+                raise InputError(f"{path} already exists. Replace it with --overwrite, or give another output folder.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -180,7 +178,7 @@ def map_files(
     first = placed_first([open_nifti(image) for image in series_files.images])
     shape = maps.shape if isinstance(maps, MapsOnDisk) else maps.status.shape
     if shape not in (first.shape, (*first.shape[:2], 1)):
-        raise InputError(f"the maps have shape {shape} and {first.path.name} {first.shape}.")
+        raise InputError(f"maps: expected the shape of {first.path.name}, {first.shape}, got {shape}.")
     return files_like(maps, series_files, Path(out), first.header, how)
 
 

@@ -85,10 +85,10 @@ def find_dicom(
         ]
     if not found:
         label, why = (refused or absent)[0]
-        raise InputError(f"the DICOM files are of {len(subjects)} subjects, and none can be mapped. {label}: {why}")
+        raise InputError(f"none of the {len(subjects)} subjects in the DICOM files can be mapped. {label}: {why}")
     if absent:
         labels = ", ".join(label for label, _ in absent)
-        left_out = advice.note(f"{labels} left out: none of the series that were chosen.")
+        left_out = advice.note(f"{labels} left out: without any of the chosen series.")
         found = [replace(files, notes=(*files.notes, left_out)) for files in found]
     return found, refused
 
@@ -143,19 +143,19 @@ def _only(found: Sequence[Candidate], units: Sequence[Sequence[Volume]], sequenc
         return list(found)
     if found:
         raise InputError(
-            f"the DICOM files hold {len(found)} series that can be mapped. Choose with --series, which may be given several times:\n"
+            f"expected one series in the DICOM files, got {len(found)} that can be mapped. Choose with --series (repeatable):\n"
             + "\n".join(_row(c) for c in found)
         )
     what = f" for --sequence {sequence}" if sequence else ""
     if sum(len(u) for u in units) == 1:
         raise InputError(
-            "one image alone makes no map. Give the folder that holds those of all inversion or echo times."
+            "expected images of several inversion or echo times, got one image. Give the folder with all of them."
         )
     rows = [_row(Candidate("", tuple(u), str(max(u[0].number, 0)))) for u in units if u]
     more = f"\n  … and {len(rows) - 20} more" if len(rows) > 20 else ""
     raise InputError(
-        f"the DICOM files hold no series of three or more inversion or echo times, or of two or more flip angles{what}. If the headers lack the times, say "
-        "which series it is, with --series (numbers separated by commas are one series), --sequence and --times-ms; the times "
+        f"expected a series of three or more inversion or echo times, or of two or more flip angles{what}, got none in the DICOM files. If the headers lack the times, specify "
+        "the series with --series (numbers separated by commas are one series), --sequence and --times-ms; the times "
         "are then those of the images in the order of --series, and within a series in that of acquisition:\n"
         + "\n".join(rows[:20])
         + more
@@ -171,12 +171,13 @@ def _chosen(text: str, found: Sequence[Candidate], units: Sequence[Sequence[Volu
         if exact or len(holding) == 1:
             return (exact or holding)[0]
         if holding:
-            raise InputError(f"--series {words[0]} is not one series. Choose from:\n" + "\n".join(map(_row, holding)))
+            raise InputError(
+                f"--series {words[0]}: expected one series, got several with this number. Choose from:\n"
+                + "\n".join(map(_row, holding))
+            )
     if not words or not all(word.isdigit() for word in words):
         known = f"; there {'is' if len(found) == 1 else 'are'} {', '.join(c.key for c in found)}" if found else ""
-        raise InputError(
-            f"--series: a number as in the list of series, or numbers separated by commas, was expected{known}."
-        )
+        raise InputError(f"--series: expected a number from the list of series, or numbers separated by commas{known}.")
     return together(units, [int(word) for word in words])
 
 

@@ -154,7 +154,7 @@ def convert(volumes: Sequence[Volume], names: Sequence[str], to: Path) -> list[P
         try:
             done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False, stdin=subprocess.DEVNULL)
         except subprocess.TimeoutExpired:
-            raise InputError(f"dcm2niix did not end within {_SECONDS} s. Map fewer series at a time.") from None
+            raise InputError(f"dcm2niix did not finish within {_SECONDS} s. Map fewer series at a time.") from None
         paths = []
         for n, (volume, name) in enumerate(zip(volumes, names), 1):
             made = images / f"{n}.nii"
@@ -217,7 +217,7 @@ def _open(source: Source, frames: Sequence[int]) -> tuple[Any, str, Iterator[byt
     except OSError as error:  # without its path, which may be named after the patient
         raise InputError(f"{source.where} cannot be read: {error.strerror}.") from None
     if "PixelData" not in whole:
-        raise InputError(f"{source.where} has no pixels of whole numbers. Export it again.")
+        raise InputError(f"{source.where}: expected integer pixel values, got others. Export it again.")
     syntax = UID(getattr(whole.file_meta, "TransferSyntaxUID", "") or _IMPLICIT)
     count = int(whole.get("NumberOfFrames") or 1)
     if syntax.is_encapsulated:

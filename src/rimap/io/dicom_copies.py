@@ -43,7 +43,7 @@ def once(units: Sequence[Sequence[Volume]], wanted: Sequence[int] = ()) -> tuple
         originals = {b.number for a, b in pairs if a.number == number}
         if originals and not any(v.number == number for v in every if id(v) in there):
             raise InputError(
-                f"--series: expected series that differ, got {number} and {min(originals)}, which hold the same images. Name one of them."
+                f"--series: expected series that differ, got {number} and {min(originals)}, which contain the same images. Choose one of them."
             )
     left = [[v for v in unit if id(v) in there] for unit in units]
     return [unit for unit in left if unit], _note(pairs)

@@ -71,8 +71,8 @@ def dicom_files(path: Path) -> list[Path]:
         counts = Counter(what for _, what in wrong)
         kinds = ", ".join(f"{n} {what}" for what, n in counts.most_common())
         raise InputError(
-            f"{len(wrong)} of the files among the DICOM files cannot be read ({kinds}). A map without one of its images would look right: "
-            "export, fetch or copy them again, or remove what is no image."
+            f"{len(wrong)} of the files among the DICOM files cannot be read ({kinds}). A map from incomplete images would look plausible: "
+            "export, fetch or copy them again, or remove files that are not images."
         )
     return found
 

@@ -286,7 +286,7 @@ def check_complete(candidate: Candidate) -> None:
         candidate.volumes
     ):
         raise InputError(
-            f"series {most.number}: its headers do not say where the slices are. Export the original images."
+            f"series {most.number}: expected slice positions in the headers, got none. Export the original images."
         )
     for v in both:
         if len(v.frames) != len(most.frames):
@@ -297,7 +297,7 @@ def check_complete(candidate: Candidate) -> None:
             )
             raise InputError(
                 f"series {v.number}: the image{time} has {len(v.frames)} of {len(most.frames)} slices. Files are missing, or each "
-                "slice has times of its own, which rimap cannot map. Export the whole series."
+                "slice has its own times, which rimap does not support. Export the whole series."
             )
         if not same_slices(v, most):
             raise InputError(
@@ -335,7 +335,7 @@ def refuse_incomplete(candidate: Candidate, every: Sequence[Candidate], units: S
         else:
             continue
         raise InputError(
-            f"series {max(v.number, 0)}: an image has {what}, and the others have. A map without it would look right: export the series "
+            f"series {max(v.number, 0)}: one image has {what}, unlike the others. A map without it would look plausible: export the series "
             "again, or remove the image."
         )
 

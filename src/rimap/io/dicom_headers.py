@@ -194,14 +194,14 @@ def read_headers(paths: Sequence[Path]) -> tuple[list[Frame], list[str]]:
     if not frames:
         kinds = f" (there: {', '.join(sorted(left_out))})" if left_out else ""
         raise InputError(
-            f"the DICOM files hold no MR image that could be of a series{kinds}. Give the weighted images."
+            f"expected weighted MR images of a series, got none in the DICOM files{kinds}. Give the weighted images."
         )
     return frames, [f"{count_of(value, 'DICOM file or frame')} left out: {what}" for what, value in left_out.items()]
 
 
 def _one_uid(where: str) -> InputError:
     return InputError(
-        f"{where} has the UID (SOPInstanceUID) of another image and is a different one: whoever removed the names gave one UID to "
+        f"{where}: expected a unique UID (SOPInstanceUID), got that of another image. Probably the anonymisation gave one UID to "
         "different images. Export or anonymise them again, with a UID for each image."
     )
 

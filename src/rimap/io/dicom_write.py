@@ -286,5 +286,5 @@ def check_affine(m: MapImage) -> NDArray[np.float64]:
     """
     affine, _ = m.geometry()
     if affine is None:
-        raise InputError(f"{m.path}: expected a map with its place in the header, got none. Map the DICOM files again.")
+        raise InputError(f"{m.path}: expected a map with an affine in its header, got none. Map the DICOM files again.")
     return affine

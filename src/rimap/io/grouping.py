@@ -144,8 +144,8 @@ def _numbered_by_another(
             number = numbering_of(model)[0]
             shown = ", ".join(file.name for file in files[:3]) + (" …" if len(files) > 3 else "")
             error = InputError(
-                f"{entity}- numbers the images of one series of {model.title.lower()} ({shown}), which BIDS numbers with {number}-. Rename "
-                f"them: {number}-1, {number}-2 … in place of {entity}-, with their sidecars."
+                f"{entity}- numbers the images of one series of {model.title.lower()} ({shown}), but BIDS uses {number}- for this. Rename "
+                f"them to {number}-1, {number}-2 … instead of {entity}-, with their sidecars."
             )
             found.append((keys, entity, error))
     return found
@@ -180,7 +180,9 @@ def _series(files: Sequence[Path], sequence: str | None, sidecars: Sidecars) -> 
         unsaid += [file] if not part else []
         images = parts.setdefault(part or MAGNITUDE, {})
         if number in images:
-            raise InputError(f"{images[number].name} and {file.name} are the same image twice. Remove one of them.")
+            raise InputError(
+                f"{file.name}: expected each image once, got a duplicate of {images[number].name}. Remove one of them."
+            )
         images[number] = file
     part, other, notes = _parts(parts, label, _model(suffix, sequence), numbered_by)
     images = parts[part]
@@ -257,12 +259,12 @@ def _part_of(path: Path, name: BidsName, label: str, sidecars: Sidecars) -> str:
     made_by_scanner = model is not None and model.normalised_range is not None  # from other images, and mapped
     if kind.derived and not made_by_scanner:
         raise InputError(
-            f"{label}: {path.name} is a map or another derived image by its sidecar ({kind.derived}). Remove it from the series, or "
+            f"{label}: expected acquired images, got {path.name}, a map or another derived image according to its sidecar ({kind.derived}). Remove it, or "
             "correct the sidecar."
         )
     if named == MAGNITUDE and kind.part in PART_WORDS:
         raise InputError(
-            f"{label}: {path.name} is named part-mag and is a {PART_WORDS[kind.part]} by its sidecar. Correct the name or the sidecar."
+            f"{label}: {path.name}: expected a magnitude image (part-mag), got a {PART_WORDS[kind.part]} according to its sidecar. Correct one of them."
         )
     return named or (kind.part if kind.part in PART_WORDS else "")
 
@@ -344,7 +346,7 @@ def _check_numbers(images: Iterable[_Number], numbered_by: Sequence[str], label:
         if "" in values and any(values):
             raise InputError(
                 f"{label}: expected {entity}- in the names of all images or of none, got {sum(not value for value in values)} of "
-                f"{len(values)} without it. Is the series there twice, as one file and image by image? Remove one of them."
+                f"{len(values)} without it. Possibly the series is stored twice, as one file and as single images. Remove one of them."
             )
 
 

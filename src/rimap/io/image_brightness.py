@@ -81,7 +81,7 @@ def levels_of(images: NDArray[Any]) -> list[Level]:
 
 
 def copies(levels: Sequence[Level], model: SignalModel) -> list[str]:
-    """Return what the user should know of images that hold the same values: one is a copy of the other.
+    """Return what the user should know of images that have the same values: one is a copy of the other.
 
     Images that are the same everywhere may be alike.
     """
@@ -95,13 +95,13 @@ def copies(levels: Sequence[Level], model: SignalModel) -> list[str]:
             continue
         if model.times[first] == model.times[index]:
             notes.append(
-                f"images {first + 1} and {index + 1} ({_time(index, model)} each) hold the same values: one is a copy of the other and no repeat. "
+                f"images {first + 1} and {index + 1} ({_time(index, model)} each) have the same values: one is a copy of the other, not a repeat. "
                 "Both are used, so that σ and the standard deviations are too small: leave one out"
             )
         else:
             notes.append(
                 unreliable(
-                    f"images {first + 1} ({_time(first, model)}) and {index + 1} ({_time(index, model)}) hold the same values: one is a copy of the "
+                    f"images {first + 1} ({_time(first, model)}) and {index + 1} ({_time(index, model)}) have the same values: one is a copy of the "
                     "other. Do not rely on the maps before you have copied or converted them again, or left one out"
                 )
             )
@@ -134,7 +134,7 @@ def _of_one_value(levels: Sequence[Level], model: SignalModel) -> list[str]:
         return []
     return [
         unreliable(
-            f"{_name(k, model)} has one value in all voxels, {levels[k].highest:g}: it is no image. Do not rely on the maps: leave it out, with "
+            f"{_name(k, model)} has the same value in all voxels, {levels[k].highest:g}, so it is not an image. Do not rely on the maps: leave it out, with "
             "its time, or export it again"
         )
         for k in flat

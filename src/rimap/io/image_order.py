@@ -49,8 +49,8 @@ def without_first(values: Sequence[float], skip_first: int, label: str, setting:
     if skip_first < 0 or skip_first >= len(distinct):
         what = "time" if setting.unit == "ms" else setting.title
         raise InputError(
-            f"--skip-first {skip_first}: {label} has images at {count_of(len(distinct), what)}; a number from 0 to "
-            f"{len(distinct) - 1} was expected."
+            f"--skip-first {skip_first}: {label} has images at {count_of(len(distinct), what)}; expected a number from 0 to "
+            f"{len(distinct) - 1}."
         )
     return [value >= distinct[skip_first] for value in values]
 

@@ -233,7 +233,7 @@ def map_images(inputs: Sequence[Path | str], wanted: Sequence[str] = (), *, rate
         elif given.exists():
             found.append(map_image(given))
         else:
-            raise InputError(f"{given}: there is no such file or folder.")
+            raise InputError(f"{given}: expected an existing file or folder, got none.")
     if rates:
         there = {(m.path.parent, m.stem, m.name) for m in found}
         with_rates = [[m, m.rate()] for m in found]
@@ -254,14 +254,16 @@ def maps_beside(m: MapImage) -> list[MapImage]:
 def _of_folder(folder: Path, wanted: Sequence[str], *, rates: bool) -> list[MapImage]:
     candidates = [m for path in _niftis(folder) if (m := _candidate(path)) is not None]
     if not candidates:
-        raise InputError(f"{folder} has no maps: expected names like sub-01_T1map.nii.gz. Give the files themselves.")
+        raise InputError(
+            f"{folder}: expected maps with names like sub-01_T1map.nii.gz, got none. Give the files themselves."
+        )
     names = sorted({candidate.name for candidate in candidates})
     for name in wanted:
         if name not in (ALL, "sd") and not any(_is(candidate, name) for candidate in candidates):
             if rates and any(_is(candidate, f"T{name[1:]}") for candidate in candidates):
                 continue
             raise InputError(
-                f"--map {name}: {folder} has {', '.join(names)}, or take all.{did_you_mean(name, names)}"
+                f"--map {name}: expected one of {', '.join(names)}, or all, in {folder}.{did_you_mean(name, names)}"
                 + (" Rates are computed with --rates." if name[:1] in "rR" else "")
             )
     if ALL in wanted:
@@ -272,7 +274,7 @@ def _of_folder(folder: Path, wanted: Sequence[str], *, rates: bool) -> list[MapI
         chosen = [candidate for candidate in candidates if _is_relaxation(candidate.name)]
     if not chosen:
         raise InputError(
-            f"{folder} has no relaxation times or rates, but {', '.join(names)}. Name what you want: --map {names[0]}."
+            f"{folder}: expected maps of relaxation times or rates, got {', '.join(names)}. Choose maps with --map {names[0]}."
         )
     return [map_image(m.path) for m in chosen]
 
@@ -362,13 +364,17 @@ def _guessed(path: Path, name: str) -> tuple[str, float, tuple[str, ...]]:
     if not _is_relaxation(name):
         return "", 1.0, ()
     if name.startswith("R"):
-        return "1/s", 1.0, (note(f"{path.name}: no sidecar has its unit; it is taken to be 1/s."),)
+        return "1/s", 1.0, (note(f"{path.name}: the unit is not in a sidecar; rimap assumes 1/s."),)
     values = next(iter(open_nifti(path).volumes()))
     positive = values[np.isfinite(values) & (values > 0)]
     longest = _LONGEST_T2STAR_S if name.endswith("star") else _LONGEST_S
     in_ms = bool(positive.size and np.median(positive) > longest)
     unit = "ms" if in_ms else "s"
-    return "ms", 1.0 if in_ms else 1000.0, (note(f"{path.name}: no sidecar has its unit; by its values it is {unit}."),)
+    return (
+        "ms",
+        1.0 if in_ms else 1000.0,
+        (note(f"{path.name}: the unit is not in a sidecar; rimap inferred {unit} from the values."),),
+    )
 
 
 def _inverse(times: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -37,11 +37,11 @@ def open_on_grid(path: Path, shape: tuple[int, ...], affine: Any, what: str, *, 
     if (file.n_volumes != 1 and not several) or (file.shape != tuple(shape) and squeezed[0] != squeezed[1]):
         full = file.shape if file.n_volumes == 1 else (*file.shape, file.n_volumes)
         raise InputError(
-            f"{path}: the {what} has shape {full} and the images {tuple(shape)}. Resample it to the images."
+            f"{path}: expected a {what} of shape {tuple(shape)} like the images, got {full}. Resample it to the images."
         )
     if affine is not None and file.oriented and not same_grid(np.asarray(affine, float), file.affine, tuple(shape)):
         raise InputError(
-            f"{path}: the {what} has the shape of the images but another affine: it is elsewhere. Resample it to them."
+            f"{path}: the {what} is misaligned: it has the shape of the images, but another affine. Resample it to the images."
         )
     # Axes of one voxel, which one file may have and the other not, say nothing.
     return replace(file, shape=tuple(shape))
@@ -94,7 +94,7 @@ class MaskFile:
         (values,) = self.file.volumes()
         mask = selection(values, self.threshold)
         if not mask.any():
-            raise InputError(f"{self.file.path}: the mask is empty, it selects no voxel.")
+            raise InputError(f"{self.file.path}: expected a mask with voxels inside, got an empty one.")
         return mask
 
     def unpacked(self, folder: Path) -> MaskFile:
@@ -165,12 +165,14 @@ class LabelFile:
         (values,) = self.file.volumes() if planes is None else self.file.planes(*planes)
         values = np.nan_to_num(values)
         if np.abs(values).max() > 2.0**53:
-            raise InputError(f"{path}: labels are whole numbers; this image holds {np.abs(values).max():g}.")
+            raise InputError(f"{path}: expected labels, that is whole numbers, got {np.abs(values).max():g}.")
         labels: NDArray[np.int64] = np.rint(values).astype(np.int64)
         if np.abs(values - labels).max() > 1e-3:
-            raise InputError(f"{path}: labels are whole numbers; this image holds others. Is it a probability map?")
+            raise InputError(
+                f"{path}: expected labels, that is whole numbers, got others. Possibly it is a probability map."
+            )
         if planes is None and not labels.any():
-            raise InputError(f"{path}: no label differs from 0.")
+            raise InputError(f"{path}: expected labels, got only zeros.")
         return labels
 
     def unpacked(self, folder: Path) -> LabelFile:

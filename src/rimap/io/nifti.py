@@ -52,7 +52,7 @@ class Stamp:
             Naming the file.
         """
         if stamp(path) != self:
-            raise InputError(f"{path} changed while it was read. Run again when nothing writes to it any more.")
+            raise InputError(f"{path} changed while it was read. Run rimap again when no other program writes to it.")
 
 
 def stamp(path: Path) -> Stamp:
@@ -271,7 +271,7 @@ def open_nifti(path: Path) -> NiftiFile:
     """
     if not path.exists():
         refuse_broken_link(path)
-        raise InputError(f"{path}: there is no such file.")
+        raise InputError(f"{path}: expected an existing file, got none.")
     if not is_nifti(path):
         known = how_to_convert(path)
         raise InputError(known or f"{path} is not a NIfTI file (.nii or .nii.gz). Convert it, for DICOM with dcm2niix.")
@@ -300,8 +300,8 @@ def open_nifti(path: Path) -> NiftiFile:
         raise InputError(f"{path} is not a readable NIfTI file ({_reason(error)}). Copy or convert it again.") from None
     if dtype.kind not in "fiu":
         raise InputError(
-            f"{path} holds {'complex numbers' if dtype.kind == 'c' else f'values of type {dtype}'}; real numbers were "
-            "expected. Save the magnitude, the real part, or magnitude and phase (part-mag, part-phase)."
+            f"{path}: expected real numbers, got {'complex numbers' if dtype.kind == 'c' else f'values of type {dtype}'}. "
+            "Save the magnitude, the real part, or magnitude and phase (part-mag, part-phase)."
         )
     shape, n_volumes = _split(path, full)
     needed, size = math.prod(full) * dtype.itemsize + offset, path.stat().st_size
@@ -334,7 +334,7 @@ def header_and_data(path: Path) -> tuple[Path, Path]:
         if needed is None:
             there = other or path
             raise InputError(
-                f"{there}: expected a pair of files .hdr and .img, got one of them. Copy the other beside it."
+                f"{there}: expected a pair of files .hdr and .img, got one of them. Copy the other one to the same folder."
             )
     assert header is not None and data is not None
     return header, data
@@ -361,7 +361,7 @@ def _start(path: Path) -> bytes:
         raise InputError(f"{path} is not a readable NIfTI file ({_reason(error)}). Copy or convert it again.") from None
     if start.startswith(_POINTERS):
         raise InputError(
-            f"{path} holds a pointer to its data, which are elsewhere. Fetch them with `git lfs pull` or `datalad get`."
+            f"{path} contains only a pointer to its data. Fetch them with `git lfs pull` or `datalad get`."
         )
     if len(start) < 348:
         raise InputError(f"{path} is not a readable NIfTI file (it ends within its header). Copy or convert it again.")
@@ -404,9 +404,7 @@ def _split(path: Path, full: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
     if len(shape) == 5 and shape[3] == 1:  # a vector axis is where some tools put the images
         shape = (*shape[:3], shape[4])
     if not 2 <= len(shape) <= 4 or min(shape) < 1:
-        raise InputError(
-            f"{path} has shape {full}; an image of two or three axes, or a series (X, Y, Z, N), was expected."
-        )
+        raise InputError(f"{path}: expected an image of two or three axes, or a series (X, Y, Z, N), got shape {full}.")
     return (shape[:3], shape[3]) if len(shape) == 4 else (shape, 1)
 
 

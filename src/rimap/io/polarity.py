@@ -44,8 +44,8 @@ def phase_circle(lowest: float, highest: float) -> float:
     largest, width = max(abs(lowest), abs(highest)), highest - lowest
     if largest <= _LEAST_RADIANS:
         raise InputError(
-            f"the phase images run from {lowest:g} to {highest:g}; radians (−3.14…3.14) or −4096…4095 was expected. Are these "
-            "turns, or units of π? Convert them to radians."
+            f"phase images: expected radians (−3.14…3.14) or −4096…4095, got {lowest:g} to {highest:g}. If these are "
+            "turns or units of π, convert them to radians."
         )
     if largest <= 2 * math.pi + 0.01:
         return 2 * math.pi
@@ -62,7 +62,7 @@ def phase_circle(lowest: float, highest: float) -> float:
     if largest <= 4096.5 and width <= 8193:
         return 8192.0
     raise InputError(
-        f"the phase images run from {lowest:g} to {highest:g}; radians or −4096…4095 was expected. Convert them to radians."
+        f"phase images: expected radians or −4096…4095, got {lowest:g} to {highest:g}. Convert them to radians."
     )
 
 
@@ -186,9 +186,9 @@ def refuse_reversed(images: NDArray[Any], tau: NDArray[np.float64]) -> None:
         falls, rises = (int(np.sum(bright & (change > 0.3 * peak))) for change in (a - b, b - a))
     if falls > _FALLING * (falls + rises) and falls > 0.2 * bright.sum():
         raise InputError(
-            f"signed images must rise with the inversion time, and these fall from {tau[first]:g} to {tau[last]:g} ms where they "
-            "are bright. Is their sign reversed, or the order of the times? Negate the images or correct the times; "
-            "--magnitude (signed=False) takes the modulus."
+            f"expected signed images that increase with the inversion time, got a decrease from {tau[first]:g} to {tau[last]:g} ms where they "
+            "are bright. If the sign or the order of the times is reversed, negate the images or correct the times; "
+            "--magnitude (signed=False) uses the modulus."
         )
 
 

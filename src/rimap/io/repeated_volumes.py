@@ -43,11 +43,11 @@ def note_on_repeats(
     if max(levels) > _LARGEST_RATIO_OF_REPEATS * min(levels):
         raise InputError(
             f"{file.path.name}: expected repeats, because its sidecar has one {field} for {file.n_volumes} volumes, got mean "
-            f"magnitudes from {min(levels):.3g} to {max(levels):.3g}: these are no repeats. Phase, echoes or a noise scan? Keep "
+            f"magnitudes from {min(levels):.3g} to {max(levels):.3g}: so these are not repeats, but possibly phase, echoes or a noise scan. Keep "
             "one volume in each file, or give each its value in the sidecar."
         )
     what = "time" if axis.unit == "ms" else axis.title
-    return [advice.note(f"{max(file.n_volumes for file in files)} volumes for each {what} are taken as repeats")]
+    return [advice.note(f"{max(file.n_volumes for file in files)} volumes for each {what} count as repeats")]
 
 
 def _of_files(values: Sequence[Sequence[float]], axis: Setting) -> list[str]:
@@ -60,4 +60,4 @@ def _of_files(values: Sequence[Sequence[float]], axis: Setting) -> list[str]:
     shown = ", ".join(f"{n} at {with_unit(v * axis.factor, axis.unit)}" for v, n in list(again.items())[:6]) + (
         " …" if len(again) > 6 else ""
     )
-    return [advice.note(f"images of one {'time' if axis.unit == 'ms' else axis.title} are taken as repeats: {shown}")]
+    return [advice.note(f"images of one {'time' if axis.unit == 'ms' else axis.title} count as repeats: {shown}")]

@@ -96,7 +96,7 @@ class ResultFiles:
         name = self.metadata.get("SignalModel")
         if name not in models():
             raise InputError(
-                f"{sidecar_of(self.main)}: SignalModel is {name!r}; rimap has {', '.join(sorted(models()))}. "
+                f"{sidecar_of(self.main)}: SignalModel: expected one of {', '.join(sorted(models()))}, got {name!r}. "
                 "Map the series again."
             )
         return models()[name]
@@ -131,7 +131,7 @@ class ResultFiles:
                 return None
             file = open_nifti(path)
             if file.shape != header.shape or file.n_volumes != 1:
-                raise InputError(f"{path} has another shape than {self.main.name}. Map the series again.")
+                raise InputError(f"{path}: expected the shape of {self.main.name}, got another. Map the series again.")
             return next(iter(file.volumes()))
 
         status = read("status")
@@ -142,10 +142,12 @@ class ResultFiles:
         read_so_far = {"status": status} | {parameter.name: k for parameter, k in zip(model.parameters, kappa)}
         missing = [self._path(*wanted[name]).name for name, value in read_so_far.items() if value is None]
         if status is None or missing:
-            raise InputError(f"{self.main.parent} lacks {', '.join(missing)}. Map the series again.")
+            raise InputError(f"{self.main.parent}: expected {', '.join(missing)}, got none. Map the series again.")
         codes = np.rint(np.nan_to_num(status, nan=-1)).astype(int)
         if not np.isin(codes, [int(s) for s in Status]).all():
-            raise InputError(f"{self._path(*wanted['status'])} holds values that are no status. Map the series again.")
+            raise InputError(
+                f"{self._path(*wanted['status'])} has values that are not quality flags. Map the series again."
+            )
         no_value = np.isin(codes, _WITHOUT_VALUE)
         values = np.stack([np.where(no_value, np.nan, k) for k in kappa if k is not None])
         scale = [_TO_RIMAP.get(parameter.unit, 1.0) for parameter in model.parameters]
@@ -201,16 +203,16 @@ class ResultFiles:
         """
         named, given = self.metadata.get("Sources"), self.metadata.get("GivenParameters")
         if not isinstance(named, list) or not named or not all(isinstance(s, str) for s in named):
-            raise InputError("the sidecar names no sources")
+            raise InputError("the sidecar contains no sources")
         known = [v for v in given.values() if isinstance(v, str)] if isinstance(given, dict) else []
         named = [s for s in named if s not in known]
         found = [source_path(s, self.main.parent, self.dataset) for s in named]
         for path in found:
             if not is_nifti(path) or not path.is_file():
                 raise InputError(
-                    f"{path.name} is not there any more"
+                    f"{path.name} no longer exists"
                     if is_nifti(path)
-                    else "the sources are no NIfTI files, but DICOM for instance"
+                    else "the sources are not NIfTI files, but for example DICOM"
                 )
         return found
 
@@ -291,7 +293,7 @@ class ResultFiles:
             else:
                 written = self._path(*self._wanted()[name]) if name in self._wanted() else None
                 if written is None or not written.is_file():
-                    raise InputError(f"the given map of {name} is not there any more")
+                    raise InputError(f"the given map of {name} no longer exists")
                 known[name] = written
         return known
 
@@ -379,12 +381,12 @@ def find_results(folder: Path | str) -> list[ResultFiles]:
     """
     folder = Path(folder)
     if not folder.exists():
-        raise InputError(f"{folder}: there is no such folder.")
+        raise InputError(f"{folder}: expected an existing folder, got none.")
     found = results_in(folder)
     if not found:
         raise InputError(
             f"{folder}: expected maps, got none. Give the output of `rimap map` or `rimap bids`, a main map (T1map, T2map) in it, "
-            "or maps of another program with such names."
+            "or maps of other software with such names."
         )
     return found
 

@@ -308,5 +308,5 @@ def _told(out: Path, path: Path) -> InputError:
     )
     part = f" for {path.name.removeprefix('lock-')}" if path.name.startswith("lock-") else ""
     return InputError(
-        f"another run writes into {out}{part}: {by}. Wait until it has ended, or give another output folder."
+        f"another run is writing to {out}{part}: {by}. Wait until it has finished, or give another output folder."
     )

@@ -83,7 +83,11 @@ def model_of_sidecars(
     if len(fitting) == 1:
         return fitting[0]
     possible = fitting or [model for model in defaults if varying & set(axis_of(model).bids)] or defaults
-    why = f"{' and '.join(sorted(varying))} differ between the images" if varying else "neither name nor sidecars determine the sequence"
+    why = (
+        f"{' and '.join(sorted(varying))} differ between the images"
+        if varying
+        else "neither name nor sidecars determine the sequence"
+    )
     for field in sorted(axes):
         without = [path.name for path, meta in zip(images, metadata) if meta.get(field) is None]
         if 0 < len(without) < len(images) / 2:
@@ -93,7 +97,7 @@ def model_of_sidecars(
     flags = " or ".join(f"--sequence {m.name}" for m in sorted(possible, key=lambda m: m.name))
     lacking = not any(axis in meta for axis in axes for meta in metadata)
     raise InputError(
-        f"{label}: which kind of series is this, and at which times? {why[0].upper()}{why[1:]}. "
+        f"{label}: expected a known sequence and its times, got none: {why}. "
         f"Give {flags}{', and the times in ms with --times-ms' if lacking else ''}."
     )
 
@@ -117,7 +121,7 @@ def note_on_echoes(
         return []  # the images differ in something else: a preparation, whatever the readout
     kind, evidence = echo_kind(metadata)
     if model.gradient_echo and kind == GRADIENT and not sure:
-        return [advice.note(f"the sidecars say gradient echoes ({evidence}): the map is T2*, not T2")]
+        return [advice.note(f"the sidecars indicate gradient echoes ({evidence}), so the map is T2*, not T2")]
     if model.gradient_echo or kind == SPIN:
         return []
     for_gradient_echoes = [

@@ -131,7 +131,7 @@ class SeriesFiles:
         if own is not None and not self.can_be(sequence):
             says = f"suffix, and --sequence {sequence} does not read {self.suffix}" if self.suffix else "headers"
             raise InputError(
-                f"{self.label}: expected --sequence {own.name}, got {sequence}: it is {own.title.lower()} by its {says}. "
+                f"{self.label}: expected --sequence {own.name}, got {sequence}: it is {own.title.lower()} according to its {says}. "
                 "Leave --sequence out, or rename the files."
             )
         return models()[sequence]

@@ -95,9 +95,9 @@ def find(
     """
     paths = [Path(p) for p in ([inputs] if isinstance(inputs, (str, Path)) else inputs)]
     if not paths:
-        raise InputError("no input: give a BIDS folder, a 4-D NIfTI file or several 3-D ones.")
+        raise InputError("expected input, got none. Give a BIDS folder, a 4-D NIfTI file or several 3-D ones.")
     if sequence is not None and sequence not in models():
-        raise InputError(f"no sequence {sequence!r}; rimap has {', '.join(sorted(models()))}.")
+        raise InputError(f"--sequence: expected one of {', '.join(sorted(models()))}, got {sequence!r}.")
     wanted = {
         "sub": [_label("sub", label) for label in participant_labels],
         "ses": [_label("ses", session) for session in sessions],
@@ -119,13 +119,13 @@ def find(
         of_sequence = [replace(s, sequence=sequence) for s in matching if s.can_be(sequence)]
         if matching and not of_sequence and not found.refused:
             raise InputError(
-                f"no series of --sequence {sequence} in {paths[0]}; there are {_listing(matching)}. Leave --sequence out."
+                f"{paths[0]}: expected a series of --sequence {sequence}, got {_listing(matching)}. Leave --sequence out."
             )
         matching = of_sequence
     if not matching:
         if found.refused:
             raise found.refused[0][1]
-        raise InputError(f"no series in {paths[0]} has all of the labels that were asked for.")
+        raise InputError(f"{paths[0]}: expected a series with all of the requested labels, got none.")
     return replace(found, series=tuple(matching))
 
 
@@ -144,7 +144,7 @@ def _of_inputs(paths: Sequence[Path], subjects: Sequence[str], sequence: str | N
         found += of_dicom
         refused += unfit
     elif series:
-        raise InputError("--series is for DICOM; there is none. Leave it out.")
+        raise InputError("--series: expected DICOM input, got none. Leave it out.")
     for path in others:
         if path.is_dir():
             inside = _in_folder(path, subjects, sequence)
@@ -152,7 +152,7 @@ def _of_inputs(paths: Sequence[Path], subjects: Sequence[str], sequence: str | N
             refused += inside.refused
             left_out += inside.left_out
         elif not path.exists():
-            raise InputError(f"{path}: there is no such file or folder.")
+            raise InputError(f"{path}: expected an existing file or folder, got none.")
         elif is_par(path):
             from rimap.io.par_rec import convert_par
 
@@ -160,7 +160,7 @@ def _of_inputs(paths: Sequence[Path], subjects: Sequence[str], sequence: str | N
         elif not is_nifti(path):
             refuse_device(path)
             known = how_to_convert(path)
-            raise InputError(known or f"{path} is neither NIfTI (.nii or .nii.gz) nor DICOM.")
+            raise InputError(known or f"{path}: expected NIfTI (.nii or .nii.gz) or DICOM, got neither.")
         elif numbering(path, sequence) is not None:
             named.append(path)
         else:
@@ -189,7 +189,7 @@ def _check_label(entity: str, label: str, found: Found, where: Path) -> None:
         ", ".join(f"{entity}-{x}" for x in there[:12]) + " …" * (len(there) > 12)
         or f"no {entity}- in any name: leave that option out"
     )
-    raise InputError(f"no series with {entity}-{label} in {where}; there is {having}.")
+    raise InputError(f"{where}: expected a series with {entity}-{label}, got {having}.")
 
 
 def one_series(path: Path | str | Sequence[Path | str], sequence: str | None, series: str | None) -> SeriesFiles:
@@ -209,8 +209,8 @@ def one_series(path: Path | str | Sequence[Path | str], sequence: str | None, se
     if len(found) > 1:
         first = found[0].images[0]
         raise InputError(
-            f"{len(found)} series in {path}: {_listing(found)}. Choose one by any file of it, as in "
-            f"read({str(first)!r}), or take all with find_series."
+            f"{path}: expected one series, got {len(found)}: {_listing(found)}. Choose one by any of its files, as in "
+            f"read({str(first)!r}), or read all with find_series."
         )
     return found[0]
 
@@ -340,14 +340,14 @@ def _nothing(folder: Path, root: Path, files: Sequence[Path]) -> InputError:
 
     if dicom_files(root):  # whose folder may be named after the patient
         return InputError(
-            "the folder holds DICOM, and NIfTI files that are no series. Name the series of DICOM with --series, or move the NIfTI "
+            "the folder contains DICOM, and NIfTI files that are not a series. Choose the DICOM series with --series, or move the NIfTI "
             "files away."
         )
     several = sorted({m.bids_suffix for m in models().values()} - {""})
     known = " or ".join([", ".join(several[:-1]), several[-1]] if len(several) > 1 else several)
     suffixes = sorted({getattr(BidsName.parse(file.name), "suffix", file.name) for file in files})
     return InputError(
-        f"{folder} holds no {known} series (found: {', '.join(suffixes[:6])}{' …' if len(suffixes) > 6 else ''}). "
+        f"{folder}: expected {known} series, got none (found: {', '.join(suffixes[:6])}{' …' if len(suffixes) > 6 else ''}). "
         "Give the files of the series themselves, with --sequence."
     )
 

@@ -33,19 +33,19 @@ def source_path(name: str, folder: Path, dataset: Path | None) -> Path:
         # Loose maps name their sources from OUT. A sidecar that was received does not decide what else is read here.
         within = path.is_relative_to(out) and path.resolve().is_relative_to(out.resolve())
         if urlsplit(name).scheme or name.startswith("/") or (dataset is not None and not within):
-            raise InputError(f"the source {name!r} leads out of the data set")
+            raise InputError(f"the source {name!r} is outside the data set")
         return path
     _, link, inside = (*name.split(":", 2), "", "")[:3]
     description = read_json(out / "dataset_description.json") if (out / "dataset_description.json").is_file() else {}
     links = description.get("DatasetLinks")
     target = links.get(link) if isinstance(links, dict) else None
     if not isinstance(target, str):
-        raise InputError(f"dataset_description.json does not say where the data set {link!r} is")
+        raise InputError(f"dataset_description.json does not contain the location of the data set {link!r}")
     parts = urlsplit(target)
     if parts.scheme not in ("", "file"):
         raise InputError(f"the data set {link!r} is not on this machine")
     root = absolute(Path(unquote(parts.path)) if parts.scheme else out / unquote(target))
     path = absolute(root / inside)
     if not (path.is_relative_to(root) and path.resolve().is_relative_to(root.resolve())):
-        raise InputError(f"the source {name!r} leads out of its data set")
+        raise InputError(f"the source {name!r} is outside its data set")
     return path

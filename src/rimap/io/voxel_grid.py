@@ -40,15 +40,15 @@ def check_same_grid(files: Sequence[NiftiFile]) -> list[str]:
         if f.shape != first.shape:
             one, other = names_of([first.path, f.path])
             raise InputError(
-                f"the images of a series must have one shape: {one} has {first.shape}, {other} has "
-                f"{f.shape}. Give the images of one series, or resample them to one grid."
+                f"expected images of one shape, got {first.shape} in {one} and "
+                f"{f.shape} in {other}. Give the images of one series, or resample them to one grid."
             )
     placed = [file for file in files if file.oriented]
     for f in placed[1:]:
         if not same_grid(placed[0].affine, f.affine, first.shape):
             one, other = names_of([placed[0].path, f.path])
             raise InputError(
-                f"the images of a series must be on one grid: the affines of {one} and {other} "
+                f"expected images on one grid, but the affines of {one} and {other} "
                 "differ. Give the images of one series, or resample them to one grid."
             )
     if placed and len(placed) < len(files):

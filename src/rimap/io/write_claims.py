@@ -53,8 +53,8 @@ class Claim:
             lost = False  # a file server that does not answer says nothing
         if lost:
             raise InputError(
-                f"this run does not hold {self.out} any more: it was suspended for minutes, and another run took it for dead and may write "
-                "there. Nothing more was written. Run it again when no other run writes there: what is finished is kept."
+                f"this run has lost {self.out}: it was suspended for minutes, so that another run took over and may write "
+                "there. It has stopped writing. Run it again when no other run writes there; finished series are kept."
             )
 
 

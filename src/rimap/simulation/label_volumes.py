@@ -22,7 +22,7 @@ def as_labels(values: Any, source: str = "the anatomy") -> NDArray[np.uint8]:
     if values.ndim == 4 and values.shape[3] == 1:
         values = values[..., 0]
     if values.ndim != 3:
-        raise InputError(f"{source} has shape {values.shape}; a label volume with three axes is needed.")
+        raise InputError(f"{source}: expected a label volume with three axes, got shape {values.shape}.")
     labels = values.astype(np.uint8) if np.isfinite(values).all() else np.zeros(values.shape, np.uint8)
     if not (labels == values).all() or labels.max(initial=0) >= len(LABELS):
         raise InputError(
