@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, TypeVar
 
-import array_api_compat
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,7 +37,15 @@ def to_numpy(x: Any) -> NDArray[Any]:
 def namespace(*arrays: Any) -> Any:
     """Return the array namespace of the inputs: torch if any is a tensor, else NumPy."""
     tensors = [array for array in arrays if is_torch(array)]
-    return array_api_compat.array_namespace(*tensors) if tensors else array_api_compat.array_namespace(np.empty(0))
+    if tensors:
+        return importlib.import_module("array_api_compat").array_namespace(*tensors)
+    return _of_numpy()
+
+
+@cache
+def _of_numpy() -> Any:
+    """Return NumPy itself from version 2.1 on, which has all of the standard; wrapping it would import all of its parts."""
+    return np if hasattr(np, "astype") else importlib.import_module("array_api_compat.numpy")
 
 
 def floating(x: Any, like: Any = None) -> Array:

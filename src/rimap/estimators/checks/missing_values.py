@@ -270,26 +270,59 @@ def _not_reached(
     image: NDArray[Any], thing: Where, rms: NDArray[np.float64], usual: float, step: float, pile: bool
 ) -> Where:
     """Return the voxels of an object where an image is zero and should not be."""
-    from scipy.ndimage import minimum_filter  # slow to import, and few scans have such zeros
-
     zero = thing & (image == 0)
-    there = thing & ~zero
     if not zero.any():
         return np.zeros(thing.shape, bool)
     if thing.ndim < 2:  # a list of voxels, which have no neighbours
         return np.asarray(zero & pile & (usual > _EXPECTED) & (usual * rms > _STEPS * step))
-    size = np.where(there, abs(image), 0).astype(float)
-    expected = np.full(thing.shape, usual)
-    for edge in reversed(_NEAR):
-        count, s, r = (_mean(x, edge) for x in (there.astype(float), size, np.where(there, rms, 0)))
-        expected = np.where(count * edge**2 >= _FEWEST - 0.5, s / np.maximum(r, 1e-300), expected)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = np.where(there, size / rms, np.inf)
-    nearest = minimum_filter(share, [3, 3, *[1] * (share.ndim - 2)][: share.ndim], mode="nearest")
-    bright = (expected > _EXPECTED) & (nearest > _EXPECTED) & (np.minimum(expected, nearest) * rms > _STEPS * step)
+    expected, nearest = _around(zero, thing, image, rms, usual)
+    strong = (expected > _EXPECTED) & (nearest > _EXPECTED)
+    bright = strong & (np.minimum(expected, nearest) * rms[zero] > _STEPS * step)
     if pile:
         bright |= expected > _NEXT
-    return areas(np.asarray(zero & bright), _AREA)
+    found = zero.copy()
+    found[zero] = bright
+    return areas(found, _AREA)
+
+
+def _around(
+    zero: Where, thing: Where, image: NDArray[Any], rms: NDArray[np.float64], usual: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the shares of the root mean square that voxels around each zero (V) have: of a square around it, and the least of 3 × 3."""
+    rows, columns, _ = shape = (*zero.shape, 1)[:3]
+    row, column, plane = np.nonzero(zero.reshape(shape))
+    used, plane = np.unique(plane, return_inverse=True)  # few planes have such zeros
+    there = (thing & ~zero).reshape(shape)[..., used]
+    size = np.where(there, abs(image.reshape(shape)[..., used]), 0).astype(float)
+    of_rms = np.where(there, rms.reshape(shape)[..., used], 0.0)
+    sums = [_summed(values) for values in (there, size, of_rms)]
+    expected = np.full(len(row), usual)
+    for edge in reversed(_NEAR):
+        above, below = (np.clip(row + shift, 0, rows) for shift in (-(edge // 2), edge // 2 + 1))
+        left, right = (np.clip(column + shift, 0, columns) for shift in (-(edge // 2), edge // 2 + 1))
+        count, of_image, of_all = (
+            total[below, right, plane]
+            - total[above, right, plane]
+            - total[below, left, plane]
+            + total[above, left, plane]
+            for total in sums
+        )
+        expected = np.where(count >= _FEWEST - 0.5, of_image / np.maximum(of_all, 1e-300), expected)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.where(there, size / of_rms, np.inf)
+    near = [
+        share[np.clip(row + down, 0, rows - 1), np.clip(column + across, 0, columns - 1), plane]
+        for down in (-1, 0, 1)
+        for across in (-1, 0, 1)
+    ]
+    return expected, np.min(near, axis=0)
+
+
+def _summed(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the sums (X + 1, Y + 1, Z) over all voxels before each place of the first two axes."""
+    sums = np.zeros((values.shape[0] + 1, values.shape[1] + 1, *values.shape[2:]))
+    np.cumsum(np.cumsum(values, axis=0, dtype=float), axis=1, out=sums[1:, 1:])
+    return sums
 
 
 def _is_pile(zeros: int, others: NDArray[np.float64]) -> bool:
@@ -297,12 +330,6 @@ def _is_pile(zeros: int, others: NDArray[np.float64]) -> bool:
     smallest = np.partition(others, min(_SMALLEST, len(others) - 1))[:_SMALLEST]
     counts = np.unique(smallest, return_counts=True)[1][:_BELOW]
     return bool(zeros >= PILE and counts.max() == 1)
-
-
-def _mean(x: NDArray[np.float64], edge: int) -> NDArray[np.float64]:
-    from scipy.ndimage import uniform_filter  # slow to import
-
-    return np.asarray(uniform_filter(x, [edge, edge, *[1] * (x.ndim - 2)][: x.ndim], mode="constant"))
 
 
 def _lowest_magnitudes(series: WeightedSeries, thing: Where, rms: Power, some: Where) -> tuple[float, ...]:
