@@ -66,5 +66,12 @@ def count(images: Array, first: int, last: int, power: Array, peak: Array, zeros
             total[i] /= N
     for n in range(N):
         of_image[n, ZEROS] = empty[n]
-        of_image[n, LARGEST], of_image[n, SMALLEST] = largest[n].max(), smallest[n].min()
-        of_image[n, AT_LARGEST] = many[n][largest[n] == of_image[n, LARGEST]].sum()
+        # In loops: what loads a kernel with methods of arrays imports scipy.linalg, which takes longer than to load all kernels.
+        high, low = largest[n], smallest[n]
+        top, bottom, times_in_all = high[0], low[0], 0.0
+        for v in range(1, LANES):
+            top = high[v] if high[v] > top else top
+            bottom = low[v] if low[v] < bottom else bottom
+        for v in range(LANES):
+            times_in_all += many[n, v] if high[v] == top else none
+        of_image[n, LARGEST], of_image[n, SMALLEST], of_image[n, AT_LARGEST] = top, bottom, times_in_all

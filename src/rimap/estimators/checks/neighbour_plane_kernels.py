@@ -126,7 +126,10 @@ def images_around(images: Array, chosen: Array, count: Array, fewest: float, ste
     for p in range(P):
         last = -1  # the last row that is kept
         for r in range(R):
-            if not (count[p, r] >= fewest).any():
+            most = count[p, r, 0]
+            for c in range(1, C):  # in a loop: a method of an array would import scipy.linalg (see `image_count_kernels`)
+                most = max(most, count[p, r, c])
+            if most < fewest:
                 continue
             for k in range(max(last + 1, r - 1), min(r + 2, R)):
                 use, sum_of = chosen[p, k], of_voxel[k % 3]
