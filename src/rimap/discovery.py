@@ -101,7 +101,7 @@ def _plugins(
 
 def _entry_points(group: str) -> Iterable[EntryPoint]:
     try:
-        return _entry_points_on(tuple(map(_dated, sys.path))).select(group=group)
+        return _entry_points_on(group, tuple(map(_dated, sys.path)))
     except Exception as error:  # one package whose metadata is damaged hides those of all others
         warnings.warn(
             f"rimap skips all plugins: reading the entry points raised {error!r}.", PluginWarning, stacklevel=1
@@ -109,10 +109,10 @@ def _entry_points(group: str) -> Iterable[EntryPoint]:
         return ()
 
 
-@lru_cache(maxsize=1)
-def _entry_points_on(path: tuple[tuple[str, int], ...]) -> EntryPoints:
-    """Return all entry points: looking for them takes longer than all else here, and happens several times in a run."""
-    return entry_points()
+@lru_cache(maxsize=8)
+def _entry_points_on(group: str, path: tuple[tuple[str, int], ...]) -> EntryPoints:
+    """Return the entry points of a group: looking for them takes longer than all else here, and happens several times in a run."""
+    return entry_points(group=group)
 
 
 def _dated(folder: str) -> tuple[str, int]:
