@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from rimap import InputError, InversionRecovery, T2Decay
-from rimap.likelihood import Gaussian, Noise, Rician, cramer_rao_covariance, cramer_rao_sd, fisher_information, gradient
+from rimap.likelihood import (
+    Gaussian,
+    Noise,
+    Rician,
+    cramer_rao_covariance,
+    cramer_rao_sd,
+    fisher_information,
+    gradient,
+    inverse_information,
+)
 
 NOISES = [Gaussian(sigma=2.0), Rician(sigma=2.0)]
 kinds = pytest.mark.parametrize("noise", NOISES, ids=lambda n: n.name)
@@ -145,3 +154,16 @@ def test_two_images_at_one_time_do_not_count_twice() -> None:
     assert np.isfinite(fisher_information(model, noise, kappa)).all()
     assert np.isnan(cramer_rao_covariance(model, noise, kappa)).all()
     assert np.isfinite(cramer_rao_sd(model, noise, kappa, held=["B"])[[0, 2]]).all()
+
+
+def test_what_the_other_parameters_hide_is_not_determined() -> None:
+    """The variance of each of two parameters with a correlation of r grows by 1/(1 − r²), whatever their units and their neighbours are."""
+    units = np.array([1e-6, 1e4])
+    r = np.array([0.0, 0.9, np.sqrt(1 - 1e-11), 1 - 1e-14, 1.0, np.nan])
+    F = np.array([[[1, x], [x, 1]] for x in r]) * units[:, None] * units
+    inverse = inverse_information(F)
+    np.testing.assert_allclose(
+        np.einsum("kii->ki", inverse[:3]) * units**2, np.repeat(1 / (1 - r[:3, None] ** 2), 2, axis=1), rtol=1e-3
+    )
+    assert np.isnan(inverse[3:]).all()
+    np.testing.assert_array_equal(inverse[:3], inverse_information(F[:3]))  # a singular neighbour changes nothing

@@ -51,9 +51,13 @@ def images_and_affine(images: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
     affines = [_affine(image) for image in images if is_nibabel(image)]
     volumes = [_data(image, 3) if is_nibabel(image) else to_numpy(image) for image in images]
     if len(shapes := {volume.shape for volume in volumes}) > 1:
-        raise InputError(f"images: expected a list of images with the same shape, got {' and '.join(map(str, sorted(shapes)))}.")
+        raise InputError(
+            f"images: expected a list of images with the same shape, got {' and '.join(map(str, sorted(shapes)))}."
+        )
     if any(abs(affine - affines[0]).max() > _SAME_MM for affine in affines):
-        raise InputError("images: expected a list of images with the same affine, got different ones. Resample them to one grid.")
+        raise InputError(
+            "images: expected a list of images with the same affine, got different ones. Resample them to one grid."
+        )
     return np.stack(volumes) if volumes else np.empty(0), affines[0] if affines else None
 
 

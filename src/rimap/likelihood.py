@@ -18,8 +18,9 @@ from rimap.arrays import Array, bessel_e, floating, is_torch, namespace
 from rimap.errors import InputError
 from rimap.signals.base import SignalModel
 
-#: The condition of an information of unit diagonal from which on it is singular.
-LARGEST_CONDITION = 1e14
+#: A parameter is not determined if the other parameters multiply its variance by this factor or more. The information is known to some
+#: 16 digits, so that a variance has at least three digits then.
+LARGEST_INFLATION = 1e12
 
 
 class Normals(Protocol):
@@ -219,6 +220,32 @@ def fisher_information(model: SignalModel, noise: Noise, kappa: Any) -> Array:
     return (info[:, None, None] * d[:, :, None] * d[:, None, :]).sum(0)
 
 
+def inverse_information(F: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the inverses of information matrices (*X, q, q); NaN where they are singular (`LARGEST_INFLATION`) or not finite.
+
+    The diagonal of the inverse of F, scaled to a unit diagonal, is the factor by which the other parameters multiply each variance.
+    It needs no further decomposition, and does not depend on the units of the parameters.
+    """
+    with np.errstate(all="ignore"):
+        d = np.sqrt(np.einsum("...ii->...i", F))
+        unit = d[..., :, None] * d[..., None, :]
+        scaled = F / unit
+    bad = ~np.isfinite(scaled).all((-2, -1))
+    scaled[bad] = np.eye(F.shape[-1])
+    try:
+        inverse = np.linalg.inv(scaled)
+    except np.linalg.LinAlgError:  # one of them is exactly singular, and numpy does not say which
+        bad |= np.linalg.cond(scaled) > LARGEST_INFLATION
+        scaled[bad] = np.eye(F.shape[-1])
+        inverse = np.linalg.inv(scaled)
+    inflation = np.einsum("...ii->...i", inverse)
+    bad |= ~((inflation > 0) & (inflation < LARGEST_INFLATION)).all(-1)
+    with np.errstate(all="ignore"):
+        inverse = inverse / unit
+    inverse[bad] = np.nan
+    return np.asarray(inverse)
+
+
 def cramer_rao_covariance(
     model: SignalModel, noise: Noise, kappa: Any, *, held: Iterable[str] | None = None
 ) -> NDArray[np.float64]:
@@ -236,14 +263,7 @@ def cramer_rao_covariance(
     F = np.asarray(fisher_information(model, noise, kappa), dtype=float)
     out = np.full(F.shape, np.nan)
     F = np.moveaxis(F[np.ix_(free, free)], (0, 1), (-2, -1))
-    with np.errstate(all="ignore"):
-        d = np.sqrt(np.einsum("...ii->...i", F))
-        unit = d[..., :, None] * d[..., None, :]
-        scaled = F / unit  # unit diagonal: well conditioned whatever the units
-        bad = ~np.isfinite(scaled).all((-2, -1)) | (np.linalg.cond(np.nan_to_num(scaled)) > LARGEST_CONDITION)
-        scaled[bad] = np.eye(F.shape[-1])
-        covariance = np.linalg.inv(scaled) / unit
-        covariance[bad] = np.nan
+    covariance = inverse_information(F)
     out[np.ix_(free, free)] = np.moveaxis(covariance, (-2, -1), (0, 1))
     return out
 

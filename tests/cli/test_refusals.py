@@ -183,7 +183,11 @@ def a_sigma_map_of_another_shape(root, make):
 
 
 def a_sigma_map_of_several_volumes(root, make):
-    return [root, "--sigma", make.save(root / "s.nii.gz", np.ones((*make.shape, 2)))], "expected a map of sigma of shape"
+    return [
+        root,
+        "--sigma",
+        make.save(root / "s.nii.gz", np.ones((*make.shape, 2))),
+    ], "expected a map of sigma of shape"
 
 
 def a_sigma_map_elsewhere(root, make):

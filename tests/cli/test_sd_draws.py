@@ -31,7 +31,9 @@ def test_maps_sidecar_and_report(bids, rimap, tmp_path):
     assert f"{settings['network_sha256']}  {settings['network']}.onnx" in sums  # which file it was, beyond its name
     (page,) = out.rglob("*.html")
     text = page.read_text(encoding="utf-8")
-    assert "(parametric bootstrap, 2 draws)" in text and "parametric bootstrap with 2 noise draws around the maps" in text
+    assert (
+        "(parametric bootstrap, 2 draws)" in text and "parametric bootstrap with 2 noise draws around the maps" in text
+    )
     assert "are Cramér-Rao bounds at the estimate" not in text
 
 

@@ -69,7 +69,9 @@ class TestHeaders:
         if offset < 0:
             assert f"the data would begin at byte {offset}." in text
         else:
-            assert f"expected data that begin at byte {first} or later, after the header, got vox_offset {offset}." in text
+            assert (
+                f"expected data that begin at byte {first} or later, after the header, got vox_offset {offset}." in text
+            )
 
     @pytest.mark.parametrize("offset", [4096, 100_000])
     def test_data_beyond_the_file(self, tmp_path: Path, name: str, version: int, offset: int) -> None:

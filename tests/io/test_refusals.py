@@ -135,7 +135,9 @@ class TestGrids:
         ):
             path = build.save(tmp_path / "m.nii.gz", np.ones(shape, np.uint8), affine=affine)
             assert says in refused(lambda path=path: read(bids / "sub-01", sequence="ir", mask=path))
-        assert "expected an existing file" in refused(lambda: read(bids / "sub-01", sequence="ir", mask=tmp_path / "none.nii"))
+        assert "expected an existing file" in refused(
+            lambda: read(bids / "sub-01", sequence="ir", mask=tmp_path / "none.nii")
+        )
 
     def test_the_same_image_twice(self, bids: Path, build: SimpleNamespace) -> None:
         build.save(bids / "sub-01/anat/sub-01_inv-1_IRT1.nii", build.recovery()[0])

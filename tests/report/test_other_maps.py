@@ -52,7 +52,10 @@ def test_times_are_in_ms_whatever_the_file_has(tmp_path: Path, scale: float, abo
     page = page_of_other_maps(found)
     assert page == tmp_path / "head_T1map_report.html"
     text = page.read_text(encoding="utf-8")
-    assert "<b>1,200 ms</b>" in re.sub(r"1,[12]\d\d ms", "1,200 ms", text) and "These maps were made by other software" in text
+    assert (
+        "<b>1,200 ms</b>" in re.sub(r"1,[12]\d\d ms", "1,200 ms", text)
+        and "These maps were made by other software" in text
+    )
     median = float(re.search(r"<b>([\d,]+) ms</b>", text)[1].replace(",", ""))
     assert median == pytest.approx(np.median(times(1.0)[times(1.0) > 0]), abs=1)
     assert ("the unit is not in a sidecar" in text) is (about is None)

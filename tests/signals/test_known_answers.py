@@ -122,9 +122,7 @@ def test_a_correction_that_gives_no_positive_time_gives_none() -> None:
     "settings", [{"readout_flip_angle": 5.0}, {"readout_tr": 6.0}, {"readout_flip_angle": 90.0, "readout_tr": 6.0}]
 )
 def test_half_a_readout_is_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(
-        InputError, match=r"expected readout_flip_angle and readout_tr together|expected less than 90°"
-    ):
+    with pytest.raises(InputError, match=r"expected readout_flip_angle and readout_tr together|expected less than 90°"):
         LookLocker(ti=TI, **settings)
     assert LookLocker(ti=TI, readout_flip_angle=59.0, readout_tr=6.0).readout_flip_angle == 59.0
 

@@ -269,3 +269,26 @@ def test_a_map_without_labels_does_not_stop_the_others(derivative: Path, tmp_pat
     assert table.refused[0][0] == "sub-02_T1map" and "expected a _dseg or _probseg image" in table.refused[0][1]
     done = CliRunner().invoke(build(), ["rois", str(derivative), "-o", str(tmp_path / "x.tsv")])
     assert done.exit_code == 2 and "1 of 2 maps could not be measured" in done.output and (tmp_path / "x.tsv").exists()
+
+
+@pytest.mark.parametrize(("factor", "words"), [(1e-3, "1,000 times smaller"), (1e3, "1,000 times larger")])
+def test_reference_values_in_another_unit_are_refused(
+    derivative: Path, tmp_path: Path, factor: float, words: str
+) -> None:
+    table = tmp_path / "reference.tsv"
+    table.write_text(f"label\treference\n1\t{900 * factor}\n4\t{1100 * factor}\n")
+    with pytest.raises(InputError, match=rf"expected reference values in ms, .* about {words}"):
+        rimap.rois(derivative, tmp_path / "labels.nii.gz", judging=Judging(reference=table))
+
+
+def test_options_that_would_be_without_effect_are_reported(derivative: Path, tmp_path: Path) -> None:
+    labels, file = tmp_path / "labels.nii.gz", derivative / "sub-01" / "anat" / "sub-01_T1map.nii.gz"
+    assert any(
+        "--reference" in text for text in rimap.rois(derivative, labels, judging=Judging(temperature_C=22)).notes
+    )
+    assert not any("--reference" in text for text in rimap.rois(derivative, labels).notes)
+    with pytest.raises(InputError, match=r"--map R1: expected folders .* got sub-01_T1map \(T1\)"):
+        rimap.rois(file, labels, names=["R1"])
+    assert {row["map"] for row in rimap.rois(file, labels, names=["R1"], rates=True).rows} == {"T1", "R1"}
+    with pytest.raises(InputError, match="Did you mean nist-t1"):
+        rimap.rois(file, labels, judging=Judging(reference="nist-t1x"))

@@ -212,7 +212,9 @@ def read_references(path: Path | str, map_name: str = "") -> References | None:
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"{path}: there is no such table of reference values. Named arrays are {', '.join(LAYOUTS)}.")
+        raise InputError(
+            f"{path}: there is no such table of reference values. Named arrays are {', '.join(LAYOUTS)}.{did_you_mean(str(path), LAYOUTS)}"
+        )
     refuse_device(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

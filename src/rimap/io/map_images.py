@@ -234,6 +234,13 @@ def map_images(inputs: Sequence[Path | str], wanted: Sequence[str] = (), *, rate
             found.append(map_image(given))
         else:
             raise InputError(f"{given}: expected an existing file or folder, got none.")
+    if wanted and ALL not in wanted and not any(path.is_dir() for path in map(Path, inputs)):
+        names = [*wanted, *(f"T{name[1:]}" for name in wanted if rates and name[:1] in "rR")]
+        if not any(_is(map_, name) for map_ in found for name in names):
+            raise InputError(
+                f"--map {', '.join(wanted)}: expected folders to take maps from, or files of this map, got "
+                f"{', '.join(f'{map_.label} ({map_.name})' for map_ in found[:4])}. Leave --map out."
+            )
     if rates:
         there = {(m.path.parent, m.stem, m.name) for m in found}
         with_rates = [[m, m.rate()] for m in found]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.arrays import derivative
-from rimap.likelihood import Noise, fisher_information
+from rimap.likelihood import Noise, fisher_information, inverse_information
 from rimap.planning.goal import Goal
 from rimap.signals.base import FREE, GIVEN, SMOOTH, SignalModel
 
@@ -16,8 +16,6 @@ Array = NDArray[np.float64]
 
 #: Number of voxels that share a smooth field, so that their information adds up. The bound barely depends on this number.
 VOXELS_OF_A_SMOOTH_FIELD = 100.0
-#: An information matrix (of unit diagonal) whose inverse, or condition number, exceeds this determines nothing.
-_SINGULAR = 1e12
 
 
 def tissue_of(model: SignalModel, T: Array, assumed: Mapping[str, float] | None = None) -> Array:
@@ -78,7 +76,7 @@ def relative_sd(model: SignalModel, noise: Noise, T: Array, goal: Goal) -> Array
     F = information[..., estimated, :][..., :, estimated]
     if treatment == SMOOTH and field is not None:
         F = _with_neighbours(F, estimated.index(model.index(field.name)))
-    covariance = _inverse(F)
+    covariance = inverse_information(F)
     slopes = _slopes(model, kappa)[estimated]
     with np.errstate(all="ignore"):
         variance = np.einsum("ik,kij,jk->k", slopes, covariance, slopes)
@@ -104,35 +102,13 @@ def _slopes(model: SignalModel, kappa: Array) -> Array:
 def _with_neighbours(F: Array, f: int) -> Array:
     """Return the information (K, q, q) with the information of the neighbours on the field, whose row is `f`."""
     others = [index for index in range(F.shape[-1]) if index != f]
-    inside = _inverse(F[..., others, :][..., :, others])
+    inside = inverse_information(F[..., others, :][..., :, others])
     across = F[..., f, others]
     with np.errstate(all="ignore"):
         alone = F[..., f, f] - np.einsum("ki,kij,kj->k", across, inside, across)
     shared = F.copy()
     shared[..., f, f] += (VOXELS_OF_A_SMOOTH_FIELD - 1) * np.clip(np.nan_to_num(alone), 0, None)
     return shared
-
-
-def _inverse(F: Array) -> Array:
-    """Return the inverse of information matrices (K, q, q), NaN where they are singular."""
-    d = np.sqrt(np.einsum("...ii->...i", F))
-    with np.errstate(all="ignore"):
-        outer = d[..., :, None] * d[..., None, :]
-        scaled = F / outer  # unit diagonal: well conditioned whatever the units
-    bad = ~np.isfinite(scaled).all((-2, -1))
-    scaled[bad] = np.eye(F.shape[-1])
-    try:
-        inverse = np.linalg.inv(scaled)
-    except np.linalg.LinAlgError:  # one of them is exactly singular
-        bad |= np.linalg.cond(scaled) > _SINGULAR
-        scaled[bad] = np.eye(F.shape[-1])
-        inverse = np.linalg.inv(scaled)
-    inflation = np.einsum("...ii->...i", inverse)  # of each variance, by the other parameters
-    bad |= ~((inflation > 0) & (inflation < _SINGULAR)).all(-1)
-    with np.errstate(all="ignore"):
-        inverse = inverse / outer
-    inverse[bad] = np.nan
-    return np.asarray(inverse)
 
 
 def brightest(model: SignalModel, T: float, goal: Goal) -> float:

@@ -37,6 +37,8 @@ NOT_TRIED = ("nist-t1-v2",)
 _WRONG_PERCENT = 40.0
 #: Quality flags of voxels whose values do not count by default.
 _WITH_VALUE = (Status.NOT_CONVERGED, Status.OUTSIDE_TRAINING, Status.OFF_MODEL)
+#: Reference values whose ratio to the medians is this factor or its inverse, within a factor of 2, are in another unit (s and ms).
+_OTHER_UNIT = 1000.0
 #: Rows that are printed; the table in the file has all.
 _MOST_ROWS = 200
 
@@ -208,6 +210,10 @@ def rois(
         raise InputError(f"none of {len(found)} maps could be measured. {refused[0][0]}: {refused[0][1]}")
     notes += without_value(rows)
     judged = any("reference" in row for row in rows)
+    if not judged and judging != Judging():
+        notes.append(
+            "Field strength, temperature and tolerance were not used, because the maps have no reference values. Give --reference."
+        )
     if judged:
         rows = [{**{c: float("nan") for c in ("reference", "bias_percent")}, "verdict": "", **row} for row in rows]
         rows = [{c: row[c] for c in [*(k for k in row if k not in _JUDGED), *_JUDGED]} for row in rows]
@@ -246,7 +252,7 @@ def judge(rows: list[Row], references: References, judging: Judging, image: Path
     Raises
     ------
     InputError
-        If no label has a reference value.
+        If no label has a reference value, or the reference values are in another unit.
     """
     if not set(references.values) & {row["label"] for row in rows}:
         raise InputError(
@@ -254,6 +260,7 @@ def judge(rows: list[Row], references: References, judging: Judging, image: Path
         )
     for row in rows:
         row |= judged(row["median"], references.values.get(row["label"]), judging.tolerance_percent)
+    _refuse_other_unit(rows, references)
     biases = np.array([row["bias_percent"] for row in rows])
     typical = float(np.nanmedian(biases)) if np.isfinite(biases).any() else 0.0
     if abs(typical) > _WRONG_PERCENT:
@@ -262,6 +269,20 @@ def judge(rows: list[Row], references: References, judging: Judging, image: Path
             "the reference values. Check that the references are for this phantom, map and field strength."
         ]
     return []
+
+
+def _refuse_other_unit(rows: Sequence[Row], references: References) -> None:
+    """Refuse reference values that are a thousand times the medians, or a thousandth: seconds are taken for milliseconds."""
+    ratios = [row["median"] / row["reference"] for row in rows if row["median"] > 0 and row["reference"] > 0]
+    if not ratios or not rows[0]["unit"]:
+        return
+    typical = float(np.median(ratios))
+    if abs(abs(np.log(typical)) - np.log(_OTHER_UNIT)) < np.log(2):
+        more = "larger" if typical < 1 else "smaller"
+        raise InputError(
+            f"{references.source}: expected reference values in {rows[0]['unit']}, got values that are about 1,000 times {more} than "
+            f"the medians of {rows[0]['series']}. Give them in {rows[0]['unit']}."
+        )
 
 
 def status_of(name: Status | str) -> Status:
@@ -402,12 +423,12 @@ def lines(table: RegionTable) -> Iterator[str]:
             unit = f", {row['unit']}" if row["unit"] else ""
             yield f"{row['series']}: {shown_name(row['map'])}{unit}"
             head = f"  {'region':<{width}}{'n':>9}{'median':>10}{'IQR':>10}{'mean':>10}{'SD':>10}{'ok':>9}"
-            yield head + (f"{'reference':>11}{'bias':>9}" if table.judged else "")
+            yield head + (f"{'reference':>11}{'bias':>10}" if table.judged else "")
         figures = "".join(f"{number(row[c], n):>10}" for c, n in (("median", 4), ("iqr", 3), ("mean", 4), ("sd", 3)))
         text = f"  {_region(row):<{width}}{row['n']:>9,}{figures}{100 * row[share_column(Status.OK)]:>7.1f} %"
         if table.judged:
             bias = "" if row["bias_percent"] != row["bias_percent"] else f"{row['bias_percent']:+.1f} %"
-            text += f"{number(row['reference'], 4):>11}{bias:>9}  {row['verdict']}"
+            text += f"{number(row['reference'], 4):>11} {bias:>9}  {row['verdict']}"
         yield text.rstrip()
     if len(table.rows) > _MOST_ROWS:
         yield f"… and {len(table.rows) - _MOST_ROWS} more rows in the table (-o)"

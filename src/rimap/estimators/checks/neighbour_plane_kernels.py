@@ -127,7 +127,9 @@ def images_around(images: Array, chosen: Array, count: Array, fewest: float, ste
         last = -1  # the last row that is kept
         for r in range(R):
             most = count[p, r, 0]
-            for c in range(1, C):  # in a loop: a method of an array would import scipy.linalg (see `image_count_kernels`)
+            for c in range(
+                1, C
+            ):  # in a loop: a method of an array would import scipy.linalg (see `image_count_kernels`)
                 most = max(most, count[p, r, c])
             if most < fewest:
                 continue
