@@ -30,6 +30,10 @@ SLICE = 24
 SEED = 0
 #: Tissues with their colours, which differ for people with colour-vision deficiency too (Okabe & Ito).
 TISSUES = {CSF: "#0072B2", GM: "#D55E00", WM: "#009E73"}
+#: Images that a curve through them needs, if the model knows no values between them.
+_FEWEST_FOR_A_CURVE = 4
+#: Marks of a logarithmic axis of times, ms.
+_MARKS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 _DPI = 110
 
 
@@ -65,7 +69,7 @@ def sequence_picture(model: type[SignalModel]) -> bytes:
 
     example = usual_protocol(model)
     figure = Figure(figsize=(9.2, 2.9), dpi=_DPI, layout="constrained")
-    curve, *pictures = figure.subplots(1, 3, width_ratios=(1.35, 1, 1.12))
+    curve, *pictures = figure.subplots(1, 3, width_ratios=(1.35, 1, 1))
     _draw_signal(curve, example)
     _draw_maps(pictures, *_mapped(example))
     buffer = io.BytesIO()
@@ -88,11 +92,11 @@ def _tissue(model: SignalModel, label: int) -> dict[str, float]:
 
 
 def _draw_signal(axes: Any, model: SignalModel) -> None:
-    """Draw the signal along the axis of the images; along T if the model knows no values between the images."""
+    """Draw the signal along the axis of the images, or along T if there are too few images for a curve."""
     tissues = {label: _tissue(model, label) for label in TISSUES}
     maps = {p.name: np.array([values[p.name] for values in tissues.values()]) for p in model.parameters}
     table = signal_table(model, maps)
-    if table is None or not table.continuous:
+    if table is None or (not table.continuous and model.n_images < _FEWEST_FOR_A_CURVE):
         _draw_along_time(axes, model, tissues)
         return
     signal = np.stack([table.reader(maps)(i) for i in range(len(table.points))])
@@ -101,7 +105,7 @@ def _draw_signal(axes: Any, model: SignalModel) -> None:
         axes.plot(table.points[table.images], signal[table.images, k], "o", ms=3, color=TISSUES[label])
     unit = unit_symbol(model.axis.unit)
     axes.set_xlabel(f"{model.axis.title} ({unit})" if unit else model.axis.title, fontsize=8)
-    _finish(axes)
+    _finish(axes, model)
 
 
 def _draw_along_time(axes: Any, model: SignalModel, tissues: Mapping[int, Mapping[str, float]]) -> None:
@@ -115,7 +119,10 @@ def _draw_along_time(axes: Any, model: SignalModel, tissues: Mapping[int, Mappin
         axes.axvline(values[model.time.name], color=TISSUES[label], lw=1, ls=":")
     axes.set_xlabel(f"{shown_name(model.time.name)} ({unit_symbol(model.time.unit)}); dotted: WM, GM, CSF", fontsize=8)
     axes.set_xscale("log")
-    _finish(axes)
+    marks = [mark for mark in _MARKS_MS if times[0] <= mark <= times[-1]]
+    axes.set_xticks(marks, labels=[f"{mark:g}" for mark in marks])
+    axes.set_xticks([], minor=True)
+    _finish(axes, model)
 
 
 def _legend(model: SignalModel, label: int, values: Mapping[str, float]) -> str:
@@ -124,15 +131,15 @@ def _legend(model: SignalModel, label: int, values: Mapping[str, float]) -> str:
     )
 
 
-def _finish(axes: Any) -> None:
-    axes.set_ylabel("signal (A of CSF = 1)", fontsize=8)
+def _finish(axes: Any, model: SignalModel) -> None:
+    axes.set_ylabel("signal (A of CSF = 1)" if model.amplitudes else "signal", fontsize=8)
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=7, frameon=False)
 
 
-def _mapped(model: SignalModel) -> tuple[NDArray[np.float64], ParameterMaps, NDArray[np.bool_]]:
-    """Return the truth of the main map of a slice, the maps of a simulated scan of it, and where the brain is."""
+def _mapped(model: SignalModel) -> tuple[NDArray[np.float64], ParameterMaps, NDArray[Any]]:
+    """Return the truth of the main map of a slice, the maps of a simulated scan of it, and its labels."""
     labels = digital_brain()[:, :, SLICE]
     rng = np.random.default_rng(SEED)
     kappa = simulate_subject(labels, model, rng)
@@ -144,19 +151,19 @@ def _mapped(model: SignalModel) -> tuple[NDArray[np.float64], ParameterMaps, NDA
     )
     estimator = build(default_estimator(type(model))[0], {}, threads=1)
     truth = dict(zip((p.name for p in model.parameters), kappa))
-    return values_of(model.main, model, truth), estimator.estimate(series), np.asarray(brain_mask(labels))
+    return values_of(model.main, model, truth), estimator.estimate(series), labels
 
 
-def _draw_maps(pictures: Any, truth: NDArray[Any], maps: ParameterMaps, brain: NDArray[Any]) -> None:
+def _draw_maps(pictures: Any, truth: NDArray[Any], maps: ParameterMaps, labels: NDArray[Any]) -> None:
     import matplotlib as mpl
 
     main = maps.model.main
     found = values_of(main, maps.model, maps)
     colormap = mpl.colors.ListedColormap(colours.palette(palette_of(main)) / 255)
-    low, high = colours.window(truth[brain])
+    low, high = colours.window(truth[np.isin(labels, (GM, WM))])  # with the fluid in it, the tissue would be dark
     truth = np.where(np.isfinite(found), truth, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
-        error = 100 * float(np.nanmedian(np.abs(found / truth - 1)[brain]))
+        error = 100 * float(np.nanmedian(np.abs(found / truth - 1)[brain_mask(labels)]))
     title = f"{maps.estimator}: median error {error:.2g} % in the brain"
     for axes, values, text in zip(pictures, (truth, found), (f"{name_of(main)}, truth", title)):
         entries = colours.indices(np.rot90(values), low, high, logarithmic=True)
@@ -164,7 +171,7 @@ def _draw_maps(pictures: Any, truth: NDArray[Any], maps: ParameterMaps, brain: N
         axes.set(xticks=[], yticks=[])
         axes.set_title(text, fontsize=8)
     marks = colours.ticks(low, high)
-    bar = axes.figure.colorbar(drawn, ax=pictures[-1], pad=0.02)
+    bar = axes.figure.colorbar(drawn, ax=pictures, pad=0.02)
     bar.set_label(label_of(main), fontsize=8)
     bar.set_ticks(
         [float(x) for x in colours.indices(marks, low, high, logarithmic=True)], labels=[f"{t:g}" for t in marks]
