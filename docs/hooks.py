@@ -33,8 +33,19 @@ def on_page_content(content: str, **_: object) -> str:
     return _EQUATION.sub(mathml, content)
 
 
-def on_page_markdown(markdown: str, **_: object) -> str:
-    """Lead links to notebooks, which hold where the pages are read as files, to the pages made of them."""
+#: Pages that exist in the site alone, by what links to them lead to where the pages are read as files.
+MADE_FROM = {
+    "src/rimap/signals": "sequences/index.md",
+    "src/rimap/cli": "reference/command-line.md",
+    "src/rimap/training/recipe.py": "reference/recipe-keys.md",
+}
+
+
+def on_page_markdown(markdown: str, page=None, **_: object) -> str:
+    """Lead links to notebooks and to code, which hold where the pages are read as files, to the pages made of them."""
+    up = "../" * page.file.src_uri.count("/") if page is not None else ""
+    for source, made in MADE_FROM.items():
+        markdown = markdown.replace(f"]({up}../{source})", f"]({up}{made})")
     return re.sub(r"\]\(\.\./notebooks/([\w-]+)\.py", r"](tutorials/\1.md", markdown)
 
 
