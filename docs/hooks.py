@@ -16,6 +16,8 @@ from pathlib import Path
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File, Files
 
+from rimap.signals import signal_models
+
 ROOT = Path(__file__).resolve().parents[1]
 _EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 #: Set it to leave the notebooks' code unrun.
@@ -44,7 +46,10 @@ MADE_FROM = {
 def on_page_markdown(markdown: str, page=None, **_: object) -> str:
     """Lead links to notebooks and to code, which hold where the pages are read as files, to the pages made of them."""
     up = "../" * page.file.src_uri.count("/") if page is not None else ""
-    for source, made in MADE_FROM.items():
+    of_models: dict[str, str] = {}  # several models of one file: the first has the link
+    for name, model in sorted(signal_models().items()):
+        of_models.setdefault(f"src/{model.__module__.replace('.', '/')}.py", f"sequences/{name}.md")
+    for source, made in {**MADE_FROM, **of_models}.items():
         markdown = markdown.replace(f"]({up}../{source})", f"]({up}{made})")
     return re.sub(r"\]\(\.\./notebooks/([\w-]+)\.py", r"](tutorials/\1.md", markdown)
 
