@@ -200,7 +200,7 @@ def test_of_two_copies_the_one_that_was_asked_for_is_used(tmp_path: Path) -> Non
     for number in ("5", "25"):
         (files,) = find_series(tmp_path, series=[number])
         assert files.origin == (f"dicom:series-{number}",) and any("copies of others" in n for n in files.notes)
-    with pytest.raises(InputError, match="hold the same images"):
+    with pytest.raises(InputError, match="contain the same images"):
         find_series(tmp_path, series=["5,25"])
 
 

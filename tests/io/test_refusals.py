@@ -115,7 +115,7 @@ class TestGrids:
     def test_shape(self, bids: Path, build: SimpleNamespace) -> None:
         build.save(bids / "sub-01/anat/sub-01_inv-3_IRT1.nii.gz", np.ones((4, 5, 3), np.float32))
         text = refused(lambda: read(bids / "sub-01", sequence="ir"))
-        assert "sub-01_inv-1_IRT1.nii.gz has (4, 5, 2), sub-01_inv-3_IRT1.nii.gz has (4, 5, 3)" in text
+        assert "(4, 5, 2) in sub-01_inv-1_IRT1.nii.gz and (4, 5, 3) in sub-01_inv-3_IRT1.nii.gz" in text
 
     @pytest.mark.parametrize("shift", [0.5, 0.01])
     def test_affine(self, bids: Path, build: SimpleNamespace, shift: float) -> None:

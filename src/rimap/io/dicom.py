@@ -143,7 +143,7 @@ def _only(found: Sequence[Candidate], units: Sequence[Sequence[Volume]], sequenc
         return list(found)
     if found:
         raise InputError(
-            f"expected one series in the DICOM files, got {len(found)} that can be mapped. Choose with --series (repeatable):\n"
+            f"expected one series, got {len(found)} series in the DICOM files that can be mapped. Choose with --series (repeatable):\n"
             + "\n".join(_row(c) for c in found)
         )
     what = f" for --sequence {sequence}" if sequence else ""

@@ -209,7 +209,7 @@ def one_series(path: Path | str | Sequence[Path | str], sequence: str | None, se
     if len(found) > 1:
         first = found[0].images[0]
         raise InputError(
-            f"{path}: expected one series, got {len(found)}: {_listing(found)}. Choose one by any of its files, as in "
+            f"{path}: expected one series, got {len(found)} series: {_listing(found)}. Choose one by any of its files, as in "
             f"read({str(first)!r}), or read all with find_series."
         )
     return found[0]
