@@ -20,6 +20,8 @@ from rimap.signals import signal_models
 
 ROOT = Path(__file__).resolve().parents[1]
 _EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+#: A function before a symbol, from which MathML does not part it by itself: ln cos α.
+_FUNCTION = re.compile(r"(\\(?:ln|log|exp|sin|cos|tan))(?=\s*\\?[A-Za-z])(?!\s*\\(?:left|,|big))")
 #: Set it to leave the notebooks' code unrun.
 UNRUN = "RIMAP_DOCS_UNRUN"
 
@@ -29,7 +31,7 @@ def on_page_content(content: str, **_: object) -> str:
 
     def mathml(found: re.Match[str]) -> str:
         block = found[1] == "div"
-        tex = html.unescape(found[2]).strip()
+        tex = _FUNCTION.sub(r"\1\\,", html.unescape(found[2]).strip())
         return f"<{found[1]} class='equation'>{convert(tex, display='block' if block else 'inline')}</{found[1]}>"
 
     return _EQUATION.sub(mathml, content)

@@ -11,17 +11,17 @@ _SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}\n", re.MULTILINE)
 #: An entry of a numpydoc section: its names, and the indented lines that describe them.
 _ENTRY = re.compile(r"^(\w[\w, ]*)\n((?:[ ]+.*(?:\n|$)|\n)+)", re.MULTILINE)
 _DOI = re.compile(r"\bdoi:(10\.[^\s,;]+[^\s,;.])")
-_MARKS = re.compile(r"([*<|_\[\]])")
+_MARKS = re.compile(r"([*|_\[\]])")
 
 
 def escaped(text: str) -> str:
     r"""Return text in which Markdown reads no mark outside of code: T1* is no emphasis. Double backticks become single ones.
 
     >>> escaped("T1* of ``a|b`` <x> | y")
-    'T1\\* of `a|b` \\<x> \\| y'
+    'T1\\* of `a|b` &lt;x> \\| y'
     """
     parts = text.replace("``", "`").split("`")
-    return "`".join(part if i % 2 else _MARKS.sub(r"\\\1", part) for i, part in enumerate(parts))
+    return "`".join(part if i % 2 else _MARKS.sub(r"\\\1", part).replace("<", "&lt;") for i, part in enumerate(parts))
 
 
 def cell(text: str | None) -> str:
