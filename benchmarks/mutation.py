@@ -138,6 +138,8 @@ class Changer(ast.NodeTransformer):
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
+        if _is_zero(node) or (isinstance(node.op, ast.Add | ast.Sub) and _is_zero(node.right)):
+            return node  # another sign of zero, which only gives an array its shape, is the same
         other = OPERATORS.get(type(node.op))
         if other and self._is_wanted(node, f"{type(node.op).__name__} -> {other.__name__}"):
             node.op = other()
@@ -169,6 +171,16 @@ class Changer(ast.NodeTransformer):
         elif isinstance(node.value, int | float) and self._is_wanted(node, f"{node.value} -> {node.value + 1}"):
             return ast.copy_location(ast.Constant(node.value + 1), node)
         return node
+
+
+def _is_zero(node: ast.AST) -> bool:
+    """Tell whether an expression is 0 * x."""
+    return (
+        isinstance(node, ast.BinOp)
+        and isinstance(node.op, ast.Mult)
+        and isinstance(node.left, ast.Constant)
+        and node.left.value == 0
+    )
 
 
 def _called_outside_functions(module: ast.Module) -> set[str]:

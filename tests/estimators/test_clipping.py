@@ -123,3 +123,10 @@ def test_the_pile_is_four_times_as_frequent_as_values_below(n: int, found: bool)
     flat[order[-n - 3 : -n]] = flat[order[-n - 1]]  # three voxels with one value
     flat[order[-n:]] = flat[order[-1]]
     assert of(S).levels == ((np.inf, np.inf, S[2].max()) if found else ())
+
+
+def test_a_signed_image_without_positive_values_is_not_clipped_at_zero() -> None:
+    S = images()
+    S[2] -= np.sort(S[2].ravel())[-30]
+    S[2] = np.minimum(S[2], 0)
+    assert of(S) == Clipping()

@@ -133,3 +133,4 @@ def test_an_image_of_one_slice_has_one_delay() -> None:
     for shape in ((4, 5), (4, 5, 1)):
         assert found({"SliceDelays": [0.1]}, shape=shape)[0].delays_ms == pytest.approx((100,))
     assert found({"SliceDelays": [0.1], "SliceEncodingDirection": "j"}, shape=(4,))[0].axis == 1
+    assert found({"SliceDelays": [0.1]}, shape=(4,))[0].axis == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from rimap.signals.gradient_echo import GradientEcho, GradientEchoWithOffset
 from rimap.signals.look_locker import MOLLI, LookLocker
 from rimap.signals.model_options import knows_polarity, other_options, polarity, polarity_if_unknown
 from rimap.signals.saturation_recovery import SaturationRecovery
-from rimap.signals.variable_flip_angle import VariableFlipAngle
+from rimap.signals.variable_flip_angle import LEAST_LARGEST_FLIP_DEG, VariableFlipAngle
 
 exp, sin, cos = math.exp, math.sin, math.cos
 TI, TE, FLIP = (50.0, 400.0, 1100.0, 2500.0), (10.0, 20.0, 40.0, 80.0), (3.0, 10.0, 25.0)
@@ -115,7 +116,7 @@ def test_a_correction_that_gives_no_positive_time_gives_none() -> None:
     assert known.readout_rate_per_ms is not None
     longest = 1 / known.readout_rate_per_ms
     maps = {"T1star": np.array([longest, 2 * longest]), "B": np.ones(2)}
-    assert not np.isfinite(known.derived[0].formula(known, maps)[1])
+    assert np.isnan(known.derived[0].formula(known, maps)).all()
 
 
 @pytest.mark.parametrize(
@@ -130,6 +131,8 @@ def test_half_a_readout_is_refused(settings: dict[str, float]) -> None:
 def test_radians_are_refused() -> None:
     with pytest.raises(InputError, match=r"expected degrees, got at most 0\.44"):
         VariableFlipAngle(flip_angle=[0.05, 0.17, 0.44], tr=15.0)
+    least = LEAST_LARGEST_FLIP_DEG
+    assert VariableFlipAngle(flip_angle=[least / 4, least / 2, least], tr=15.0).times.max() == least
 
 
 def test_only_signals_that_change_sign_know_a_polarity() -> None:
@@ -137,3 +140,14 @@ def test_only_signals_that_change_sign_know_a_polarity() -> None:
     assert polarity(True) == {"signed": True} and polarity(False) == {"signed": False}
     assert not polarity_if_unknown(InversionRecovery) and not polarity_if_unknown(T2Decay)
     assert other_options(InversionRecovery) == [] and other_options(T2Decay) == []
+
+    @dataclass
+    class RealPart:
+        signed: bool = True
+
+    @dataclass
+    class Magnitude:
+        signed: bool = False
+        other: bool = True
+
+    assert polarity_if_unknown(RealPart) and not polarity_if_unknown(Magnitude)
