@@ -174,7 +174,7 @@ class Changer(ast.NodeTransformer):
 
 
 def _is_zero(node: ast.AST) -> bool:
-    """Tell whether an expression is 0 * x."""
+    """Return whether an expression is 0 * x."""
     return (
         isinstance(node, ast.BinOp)
         and isinstance(node.op, ast.Mult)
