@@ -68,6 +68,21 @@ def test_every_verb_is_found_and_has_a_help(rimap):
         assert result.exit_code == 0 and "Usage: rimap" in result.stdout
 
 
+def test_models_describes_one_sequence(rimap):
+    text = " ".join(rimap("models", "vfa").stdout.split())
+    for words in (
+        "Variable flip angle",
+        "Flip angle (α): plausible values: 1 to 180°",
+        "FlipAngle",
+        "_T1map",
+        "doi:10.1002/mrm.10407",
+    ):
+        assert words in text, words
+    refused = rimap("models", "vfaa")
+    assert refused.exit_code == 2
+    assert "got 'vfaa'. Did you mean vfa?" in refused.stderr
+
+
 def test_models_lists_estimators_and_sequences(rimap):
     text = rimap("models").stdout
     for word in ("nlls", "mle", "ir", "t2", "IRT1", "MESE", "Networks", "rim_t1_31"):
