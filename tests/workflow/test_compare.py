@@ -151,4 +151,5 @@ def test_command_line_writes_maps_of_differences_and_a_page(tmp_path: Path) -> N
     assert header == list(json.loads((out / "compare.json").read_text()))
     page = (out / "compare.html").read_text()
     assert "data:image/png" in page and str(tmp_path) not in page and "<script" not in page
+    assert "Slices 1, 2, 3." in page  # counted from 1, as in the report
     assert CliRunner().invoke(build(), ["compare", str(a), str(b), "-o", str(out)]).exit_code == 2

@@ -17,7 +17,7 @@ from rimap.map_display import HIGHEST_QUARTILES, shown_name
 from rimap.report.number_formats import number
 from rimap.report.panels import Panel
 from rimap.report.templating import render, source
-from rimap.slices import png, view_of
+from rimap.slices import png, slice_number, view_of
 
 #: Size of a chart, in the units of its SVG, and cells of the density of a Bland-Altman plot.
 WIDTH, HEIGHT = 560, 300
@@ -79,7 +79,7 @@ def _pair(pair: Any) -> dict[str, Any]:
         "second": pair.names[1],
         "aspect": view.aspect,
         "letters": view.plane.letters,
-        "slices": view.slices,
+        "slices": [slice_number(index) for index in view.slices],
         "panels": [panel.pictures(view, view.slices) for panel in _panels(pair, inside)],
         "bland_altman": bland_altman(pair.values[:, inside], unit, labelled),
         "z": _histogram_of_z(pair.z[inside])
