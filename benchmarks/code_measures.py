@@ -13,7 +13,8 @@ Each measure counts over all files of `src/rimap`; `estimators` is also counted 
 - long lines: more than 120 characters, also in tests, benchmarks and documentation scripts.
 - private names: names that begin with an underscore and are imported from another module.
 - Any in signatures: arguments and results of public functions whose type is `Any`, or a collection of `Any`.
-  Not counted: arrays of any dtype (`NDArray[Any]`), mappings such as JSON (`Mapping[str, Any]`), and kernels.
+  Not counted: arrays of any dtype (`NDArray[Any]`), mappings such as JSON (`Mapping[str, Any]`) and keywords
+  (`**options: Any`), kernels, and `setting`, which declares a field as `dataclasses.field` does.
 """
 
 from __future__ import annotations
@@ -44,8 +45,10 @@ _SHORT = 2
 _FOR_TOOLS = ("# noqa", "# type:", "# mypy:", "# ruff:", "# pragma:")
 #: Decorators that compile a function end in one of these.
 _COMPILERS = ("njit", "jit", "compiled", "kernel", "vectorize", "guvectorize", "overload")
-#: Types whose `Any` says nothing about the shape of a value: an array of any dtype, a table of JSON.
-_MAY_HOLD_ANY = ("NDArray", "Mapping", "dict", "Callable")
+#: Collections whose elements need a type.
+_COLLECTIONS = ("Sequence", "Iterable", "Iterator", "list", "tuple", "set")
+#: A type checker takes what they return for the type of the field.
+_FIELD_SPECIFIERS = ("setting",)
 #: Statements that add a way through a function.
 _BRANCHES = (ast.If, ast.For, ast.While, ast.ExceptHandler, ast.match_case, ast.FunctionDef)
 
@@ -156,8 +159,10 @@ def any_in_signatures(files: Files) -> Iterator[str]:
     """Yield arguments and results of public functions that are `Any`."""
     for path in files:
         for node in _public_functions(parsed(path).body):
+            if node.name in _FIELD_SPECIFIERS:
+                continue
             for argument in _arguments(node):
-                if _says_nothing(argument.annotation):
+                if argument is not node.args.kwarg and _says_nothing(argument.annotation):
                     yield f"{_place(path, node.lineno)} {node.name}: {argument.arg}"
             if _says_nothing(node.returns):
                 yield f"{_place(path, node.lineno)} {node.name}: its result"
@@ -245,7 +250,7 @@ def _says_nothing(annotation: ast.expr | None) -> bool:
     if isinstance(annotation, ast.BinOp):
         return _says_nothing(annotation.left) or _says_nothing(annotation.right)
     if isinstance(annotation, ast.Subscript):
-        return ast.unparse(annotation.value) not in _MAY_HOLD_ANY and _says_nothing(annotation.slice)
+        return ast.unparse(annotation.value) in _COLLECTIONS and _says_nothing(annotation.slice)
     if isinstance(annotation, (ast.Tuple, ast.List)):
         return any(_says_nothing(part) for part in annotation.elts)
     return False

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.arrays import to_numpy
+from rimap.arrays import Array, to_numpy
 from rimap.errors import InputError
 
 #: Affines that differ by less (mm) are the same.
@@ -24,7 +24,7 @@ def is_nibabel(x: object) -> bool:
     return hasattr(x, "dataobj") and hasattr(x, "affine")
 
 
-def images_and_affine(images: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def images_and_affine(images: Array) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Return images (N, *X), and the affine of nibabel images.
 
     Parameters
@@ -61,7 +61,7 @@ def images_and_affine(images: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
     return np.stack(volumes) if volumes else np.empty(0), affines[0] if affines else None
 
 
-def volume(x: Any, affine: Any, what: str) -> NDArray[Any]:
+def volume(x: Array, affine: Array, what: str) -> NDArray[Any]:
     """Return a map (*X), from an array, a tensor or a nibabel image.
 
     Parameters

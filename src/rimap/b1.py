@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.arrays import Array
 from rimap.errors import InputError
 
 #: The flip angle of the second image of the double-angle method over that of the first, and how far it may be off.
 DOUBLE, ROUNDING = 2.0, 0.01
 
 
-def b1_from_afi(images: Any, tr: Any, flip_angle: Any) -> NDArray[np.float64]:
+def b1_from_afi(images: Array, tr: Array, flip_angle: Array) -> NDArray[np.float64]:
     """Return B1 (*X) from actual flip angle imaging (TB1AFI): cos α = (r n − 1)/(n − r), r = S₂/S₁, n = TR₂/TR₁.
 
     Two spoiled gradient echoes alternate, with the same pulse and two repetition times that are short against T1.
@@ -63,7 +64,7 @@ def b1_from_afi(images: Any, tr: Any, flip_angle: Any) -> NDArray[np.float64]:
     return _ratio(cosine, (S[0] > 0) & (S[1] > 0), nominal)
 
 
-def b1_from_dam(images: Any, flip_angle: Any) -> NDArray[np.float64]:
+def b1_from_dam(images: Array, flip_angle: Array) -> NDArray[np.float64]:
     """Return B1 (*X) from the double-angle method (TB1DAM): cos α = S(2α)/(2 S(α)).
 
     The repetition time is long against T1, or the magnetisation is reset before each pulse.

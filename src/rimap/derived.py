@@ -25,7 +25,9 @@ def depends_on(model: SignalModel, what: Derived) -> list[str]:
     """Return the parameters that are estimated and that a derived map depends on, by name."""
     start = [parameter.start if parameter.start is not None else 1.0 for parameter in model.parameters]
     slopes = _slopes(model, what, np.array(start, dtype=float))
-    return [parameter.name for q, parameter in enumerate(model.parameters) if slopes[q] != 0 and not parameter.given]
+    return [
+        parameter.name for row, parameter in enumerate(model.parameters) if slopes[row] != 0 and not parameter.given
+    ]
 
 
 def derived_sd(

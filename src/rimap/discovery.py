@@ -22,9 +22,9 @@ T = TypeVar("T")
 def classes_in(package: str, base: type[T], fault: Callable[[type[T]], str] = lambda found: "") -> dict[str, type[T]]:
     """Return the concrete subclasses of `base` in the modules of `package`, by their `name`.
 
-    Third parties add theirs through an entry point of the group `package` (`rimap.signals`, `rimap.estimators`). A plugin
-    that is broken, or that takes the name of another class, is skipped with a `PluginWarning` that names it: it must
-    not stop the commands that have nothing to do with it.
+    Third parties add theirs through an entry point of the group `package` (`rimap.signals`, `rimap.estimators`). A
+    plugin that is broken, or that takes the name of another class, is skipped with a `PluginWarning` that names it: it
+    must not stop the commands that have nothing to do with it.
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""What files of rimap 0.1.0 say, in the names of today. That version knew a repetition time, B and T, and no other setting."""
+"""What files of rimap 0.1.0 say, in the names of today. That version knew a repetition time, B and T, and no other
+setting.
+"""
 
 from __future__ import annotations
 

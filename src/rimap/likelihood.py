@@ -26,7 +26,7 @@ LARGEST_INFLATION = 1e12
 class Normals(Protocol):
     """Where noise is drawn from: a `numpy.random.Generator`, or values that are correlated in space."""
 
-    def standard_normal(self, size: Any, /) -> Any:
+    def standard_normal(self, size: tuple[int, ...], /) -> Array:
         """Return values of mean 0 and variance 1 of this shape."""
 
 
@@ -67,23 +67,23 @@ class Noise(ABC):
         return floating(self.sigma, like) if is_torch(like) else np.asarray(self.sigma, dtype=like.dtype)
 
     @abstractmethod
-    def nll(self, S: Any, f: Any) -> Array:
+    def nll(self, S: Array, f: Array) -> Array:
         """Return −log p(S | f) (N, *X) of each value."""
 
     @abstractmethod
-    def score(self, S: Any, f: Any) -> Array:
+    def score(self, S: Array, f: Array) -> Array:
         """Return the derivative of `nll` in f, (N, *X)."""
 
     @abstractmethod
-    def information(self, f: Any) -> Array:
+    def information(self, f: Array) -> Array:
         """Return the Fisher information of one value about f, (N, *X)."""
 
-    def mean(self, f: Any) -> NDArray[Any]:
+    def mean(self, f: Array) -> NDArray[Any]:
         """Return the expected value of an image, (N, *X), where the signal is f: f itself, unless a noise model says otherwise."""
         return np.asarray(f, dtype=float)
 
     @abstractmethod
-    def sample(self, f: Any, rng: Normals) -> NDArray[Any]:
+    def sample(self, f: Array, rng: Normals) -> NDArray[Any]:
         """Return f (N, *X) with noise drawn from `rng`."""
 
 
@@ -98,23 +98,23 @@ class Gaussian(Noise):
 
     name: ClassVar[str] = "gaussian"
 
-    def nll(self, S: Any, f: Any) -> Array:
+    def nll(self, S: Array, f: Array) -> Array:
         """Return (S − f)²/2σ² + log σ√2π."""
         f = floating(f)
         sigma = self._sigma(f)
         return (floating(S, f) - f) ** 2 / (2 * sigma**2) + namespace(f).log(sigma * (2 * np.pi) ** 0.5)
 
-    def score(self, S: Any, f: Any) -> Array:
+    def score(self, S: Array, f: Array) -> Array:
         """Return (f − S)/σ²."""
         f = floating(f)
         return (f - floating(S, f)) / self._sigma(f) ** 2
 
-    def information(self, f: Any) -> Array:
+    def information(self, f: Array) -> Array:
         """Return 1/σ²."""
         f = floating(f)
         return 0 * f + 1 / self._sigma(f) ** 2
 
-    def sample(self, f: Any, rng: Normals) -> NDArray[Any]:
+    def sample(self, f: Array, rng: Normals) -> NDArray[Any]:
         """Return f + ε."""
         f = np.asarray(f, dtype=float)
         return np.asarray(f + self._sigma(f) * rng.standard_normal(f.shape))
@@ -137,25 +137,25 @@ class Rician(Noise):
 
     name: ClassVar[str] = "rician"
 
-    def nll(self, S: Any, f: Any) -> Array:
+    def nll(self, S: Array, f: Array) -> Array:
         """Return −log(S/σ²) + (S − f)²/2σ² − log i0e(S f/σ²)."""
         f = floating(f)
-        xp, sigma = namespace(f), self._sigma(f)
+        array_api, sigma = namespace(f), self._sigma(f)
         S, f = floating(S, f), abs(f)
-        tiny = xp.finfo(f.dtype).tiny
-        logS = xp.where(S > 0, xp.log(xp.where(S > 0, S, 1 + 0 * S)), -np.inf + 0 * S)
-        z = xp.where(S > 0, S, 0 * S) * f / sigma**2
-        return -logS + 2 * xp.log(sigma) + (S - f) ** 2 / (2 * sigma**2) - xp.log(bessel_e(0, z) + tiny)
+        tiny = array_api.finfo(f.dtype).tiny
+        logS = array_api.where(S > 0, array_api.log(array_api.where(S > 0, S, 1 + 0 * S)), -np.inf + 0 * S)
+        z = array_api.where(S > 0, S, 0 * S) * f / sigma**2
+        return -logS + 2 * array_api.log(sigma) + (S - f) ** 2 / (2 * sigma**2) - array_api.log(bessel_e(0, z) + tiny)
 
-    def score(self, S: Any, f: Any) -> Array:
+    def score(self, S: Array, f: Array) -> Array:
         """Return (|f| − S I₁/I₀(S|f|/σ²))/σ², with the sign of f."""
         f = floating(f)
-        xp, sigma = namespace(f), self._sigma(f)
+        array_api, sigma = namespace(f), self._sigma(f)
         S, m = floating(S, f), abs(f)
         z = S * m / sigma**2
-        return xp.where(f < 0, -1.0 + 0 * f, 1.0 + 0 * f) * (m - S * bessel_e(1, z) / bessel_e(0, z)) / sigma**2
+        return array_api.where(f < 0, -1.0 + 0 * f, 1.0 + 0 * f) * (m - S * bessel_e(1, z) / bessel_e(0, z)) / sigma**2
 
-    def information(self, f: Any) -> Array:
+    def information(self, f: Array) -> Array:
         """Return E[score²], from a table in f/σ (σ⁻² at high SNR, less towards zero)."""
         f = floating(f)
         sigma = self._sigma(f)
@@ -164,14 +164,14 @@ class Rician(Noise):
         table = np.interp(np.asarray(ratio), snr, info)
         return floating(table, f) / sigma**2
 
-    def mean(self, f: Any) -> NDArray[Any]:
+    def mean(self, f: Array) -> NDArray[Any]:
         """Return σ √(π/2) L½(−f²/2σ²): |f| and up to 1.25 σ more."""
         f = np.abs(np.asarray(f, dtype=float))
         sigma = self._sigma(f)
         snr, excess = _rician_excess()
         return np.asarray(f + sigma * np.interp(f / sigma, snr, excess))
 
-    def sample(self, f: Any, rng: Normals) -> NDArray[Any]:
+    def sample(self, f: Array, rng: Normals) -> NDArray[Any]:
         """Return |f + ε₁ + iε₂|."""
         f = np.asarray(f, dtype=float)
         sigma = self._sigma(f)
@@ -199,7 +199,7 @@ def _rician_excess() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return m, np.where(m < 100, mean - m, 0.5 / np.maximum(m, 1))
 
 
-def gradient(model: SignalModel, noise: Noise, S: Any, kappa: Any) -> Array:
+def gradient(model: SignalModel, noise: Noise, S: Array, kappa: Array) -> Array:
     """Return ∇κ L (Q, *X), the gradient of the negative log-likelihood (input of Eq. 4).
 
     Parameters
@@ -213,7 +213,7 @@ def gradient(model: SignalModel, noise: Noise, S: Any, kappa: Any) -> Array:
     return (score[:, None] * model.partials(kappa)).sum(0)
 
 
-def fisher_information(model: SignalModel, noise: Noise, kappa: Any) -> Array:
+def fisher_information(model: SignalModel, noise: Noise, kappa: Array) -> Array:
     """Return the Fisher information of κ, (Q, Q, *X): Σₙ I(fₙ) ∂fₙ/∂κᵢ ∂fₙ/∂κⱼ."""
     d = model.partials(kappa)
     info = noise.information(model.signal(kappa))
@@ -247,7 +247,7 @@ def inverse_information(F: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def cramer_rao_covariance(
-    model: SignalModel, noise: Noise, kappa: Any, *, held: Iterable[str] | None = None
+    model: SignalModel, noise: Noise, kappa: Array, *, held: Iterable[str] | None = None
 ) -> NDArray[np.float64]:
     """Return the smallest covariance (Q, Q, *X) that an unbiased estimator can have, voxel by voxel: the inverse of the information.
 
@@ -259,7 +259,7 @@ def cramer_rao_covariance(
         Names of the parameters that are known; those that the model takes as given if left out.
     """
     known = {parameter.name for parameter in model.parameters if parameter.given} if held is None else set(held)
-    free = [q for q, parameter in enumerate(model.parameters) if parameter.name not in known]
+    free = [row for row, parameter in enumerate(model.parameters) if parameter.name not in known]
     F = np.asarray(fisher_information(model, noise, kappa), dtype=float)
     out = np.full(F.shape, np.nan)
     F = np.moveaxis(F[np.ix_(free, free)], (0, 1), (-2, -1))
@@ -269,7 +269,7 @@ def cramer_rao_covariance(
 
 
 def cramer_rao_sd(
-    model: SignalModel, noise: Noise, kappa: Any, *, held: Iterable[str] | None = None
+    model: SignalModel, noise: Noise, kappa: Array, *, held: Iterable[str] | None = None
 ) -> NDArray[np.float64]:
     """Return the smallest standard deviation (Q, *X) that an unbiased estimator can have, voxel by voxel.
 

@@ -52,7 +52,9 @@ def kind_of(q: Quantity) -> str:
 
 
 def is_relaxation(q: Quantity) -> bool:
-    """Return whether a map is a relaxation time or rate: it is drawn in the recommended colours, on a logarithmic scale."""
+    """Return whether a map is a relaxation time or rate: it is drawn in the recommended colours, on a logarithmic
+    scale.
+    """
     return kind_of(q) in (TIME, RATE)
 
 
@@ -113,7 +115,9 @@ def file_unit(unit: str) -> tuple[str, float]:
 
 
 def as_stored(q: Quantity, values: NDArray[Any]) -> NDArray[np.float64]:
-    """Return values in the unit of rimap as they are read back from a file: figures of a run are then those of its maps."""
+    """Return values in the unit of rimap as they are read back from a file: figures of a run are then those of its
+    maps.
+    """
     _, scale = file_unit(q.unit)
     with np.errstate(over="ignore", invalid="ignore"):
         x = (np.asarray(values, dtype=float) * scale).astype(np.float32).astype(float)

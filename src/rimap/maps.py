@@ -279,13 +279,13 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
         use, rows, n = self.typical(), [], notebook_card.significant
         for q in quantities_of(self.model):
             values = values_of(q, self.model, self).reshape(-1)[use]
-            sd = self.sd[q.name].reshape(-1)[use] if q.name in self.sd else np.full_like(values, np.nan)
+            deviation = self.sd[q.name].reshape(-1)[use] if q.name in self.sd else np.full_like(values, np.nan)
             unit = unit_symbol(q.unit)
             if not np.isfinite(values).any():
                 rows.append((name_of(q), "–", "–", "–"))
                 continue
             low, middle, high = (float(x) for x in np.nanquantile(values, (0.25, 0.5, 0.75)))
-            median_sd = float(np.nanmedian(sd)) if np.isfinite(sd).any() else float("nan")
+            median_sd = float(np.nanmedian(deviation)) if np.isfinite(deviation).any() else float("nan")
             rows.append((name_of(q), f"{n(middle)} {unit}".rstrip(), f"{n(low)} to {n(high)}", n(median_sd)))
         return rows
 

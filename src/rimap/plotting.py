@@ -33,8 +33,8 @@ def plot(
 ) -> Figure:
     """Draw a map, one panel for each slice; voxels without a value are black.
 
-    Relaxation times and rates are shown in lipari (T1, R1) or navia (T2, T2* and their rates) on a logarithmic scale. If the
-    affine is known, slices are shown in the radiological convention.
+    Relaxation times and rates are shown in lipari (T1, R1) or navia (T2, T2* and their rates) on a logarithmic scale.
+    If the affine is known, slices are shown in the radiological convention.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ def plot(
     name
         The map to draw; by default the one that the sequence is for.
     slices
-        One or several indices of slices of the acquisition, from 0 as in arrays; by default four through the volume. The figure
-        counts slices from 1, as people do.
+        One or several indices of slices of the acquisition, from 0 as in arrays; by default four through the volume.
+        The figure counts slices from 1, as people do.
     window
         Lowest and highest value of the colours, in the unit of the map; by default chosen from the values.
     sd
@@ -58,7 +58,8 @@ def plot(
     Raises
     ------
     InputError
-        If `maps` are not maps, the map or a slice does not exist, the window is not (low, high), or matplotlib is missing.
+        If `maps` are not maps, the map or a slice does not exist, the window is not (low, high), or matplotlib is
+        missing.
 
     References
     ----------

@@ -255,7 +255,7 @@ def _checked_noise(noise: Noise, model: SignalModel, affine: Any, X: tuple[int, 
 
 def _given(model: SignalModel, name: str, value: Any, affine: Any, X: tuple[int, ...]) -> float | NDArray[np.float64]:
     """Return a given parameter as a number, or as a map (*X) that is NaN where it is not known."""
-    possible = [p.name for p in model.nonlinear if p is not model.time]
+    possible = [parameter.name for parameter in model.nonlinear if parameter is not model.time]
     if name not in possible:
         raise InputError(
             f"given: expected {' or '.join(possible) or 'nothing'} for {model.title.lower()}, got {name!r}."

@@ -102,7 +102,7 @@ def planes_of(affine: NDArray[Any] | None, shape: tuple[int, ...]) -> list[Plane
     the longest edge of the voxel, else they are axial. A single slice has one plane.
     """
     full = (*shape, 1, 1)[:3]
-    thin = [a for a in range(3) if full[a] == 1]
+    thin = [axis for axis in range(3) if full[axis] == 1]
     if affine is None:
         stored = Plane("" if len(thin) else "across axis 3", (1, 0, 2), (False, False), ("", "", "", ""))
         if thin:

@@ -68,7 +68,7 @@ def kernel_sources(file: Path | None = None, root: Path = PACKAGE) -> list[Path]
         Only for the kernels of this file; for all kernels if left out, or if the file is no part of the package.
     """
     sources = _candidates(root)
-    compiling = [s for s in sources.values() if s.compiles]
+    compiling = [source for source in sources.values() if source.compiles]
     chosen = [s for s in compiling if s.file == file]
     left, found = chosen or compiling, set[Path]()
     while left:
@@ -138,4 +138,4 @@ def kernel_fingerprint(file: Path | None = None) -> str:
     except OSError:  # a zipped or stripped package
         return ""
     contents = {source.file: source.content for source in _candidates(PACKAGE).values()}
-    return _hash_of(((f, contents[f]) for f in files), PACKAGE) if files else ""
+    return _hash_of(((file, contents[file]) for file in files), PACKAGE) if files else ""

@@ -70,9 +70,10 @@ def constrained(
     return replace(series, model=series.model.with_bounds(bounds), given={**series.given, **fixed})
 
 
-def settings_of_options(estimator: Any) -> dict[str, Any]:
+def settings_of_options(estimator: Estimator) -> dict[str, Any]:
     """Return the options of an estimator (a dataclass) for sidecars and reports: maps are named, not copied."""
-    found = {field.name: getattr(estimator, field.name) for field in fields(estimator)}
+    options = fields(estimator)  # type: ignore[arg-type]  # every estimator is a dataclass
+    found = {field.name: getattr(estimator, field.name) for field in options}
     for name in ("fixed", "bounds"):
         if not found.get(name):
             found.pop(name, None)
@@ -93,7 +94,9 @@ def model_warnings(model: SignalModel) -> tuple[str, ...]:
 
 def brightness(model: SignalModel) -> float:
     """Return the brightest signal for an amplitude of 1 at the declared start; 1 if it is half of that or more."""
-    g = np.abs(model.columns({p.name: np.asarray(p.start, dtype=float) for p in model.nonlinear})[:, 0]).max()
+    g = np.abs(
+        model.columns({parameter.name: np.asarray(parameter.start, dtype=float) for parameter in model.nonlinear})[:, 0]
+    ).max()
     return 1.0 if g >= 0.5 else float(g)
 
 
@@ -124,8 +127,8 @@ def _with_bound(series: WeightedSeries, maps: ParameterMaps) -> ParameterMaps:
     some = maps.status.reshape(-1)[flat]
     some = np.where(some == Status.OUTSIDE_TRAINING, np.uint8(Status.OK), some)
     with np.errstate(all="ignore"):
-        sd = cramer_rao_sd(series.model, noise, np.where(np.isfinite(kappa), kappa, 1.0), held=held)
-    return replace(maps, kappa=kappa, status=some, sd_kappa=sd, residual=None, noise=noise, covariance=None)
+        deviation = cramer_rao_sd(series.model, noise, np.where(np.isfinite(kappa), kappa, 1.0), held=held)
+    return replace(maps, kappa=kappa, status=some, sd_kappa=deviation, residual=None, noise=noise, covariance=None)
 
 
 def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: float = 0.2) -> tuple[str, ...]:
@@ -141,12 +144,12 @@ def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: fl
     flat = slice(None, None, stride(maps.status.size, _MANY))
     sigma = np.broadcast_to(np.reshape(noise.sigma, -1), maps.status.size)[flat]
     kappa = maps.kappa.reshape(len(maps.kappa), -1)[:, flat]
-    sd, status = maps.sd_kappa[at].reshape(-1)[flat], maps.status.reshape(-1)[flat]
+    deviation, status = maps.sd_kappa[at].reshape(-1)[flat], maps.status.reshape(-1)[flat]
     T, A = kappa[at], model.amplitude(kappa) * brightness(model)
     with np.errstate(invalid="ignore"):
         at_bound = has(status, (Status.AT_BOUND,)) & (3 * sigma < A)  # as poor as can be: nothing says how far beyond
-        use = has(status, (Status.OK,)) & np.isfinite(sd) & (3 * sigma < A) | at_bound
-        relative = np.where(at_bound, np.inf, sd / T)[use]
+        use = has(status, (Status.OK,)) & np.isfinite(deviation) & (3 * sigma < A) | at_bound
+        relative = np.where(at_bound, np.inf, deviation / T)[use]
     if 2 * (relative > limit).sum() < max(use.sum(), 1):
         return ()
     from rimap.estimators.sigma import quantile  # scipy is slow to import

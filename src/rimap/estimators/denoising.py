@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.advice import note, ordered
+from rimap.arrays import Array
 from rimap.correlation import NoiseCorrelation
 from rimap.errors import InputError, one_of
 from rimap.estimators.base import with_conditioning
@@ -169,18 +170,20 @@ def denoised_maps(estimate: Callable[[WeightedSeries], ParameterMaps], series: W
     clean, before = found.series, found.before
     maps = estimate(clean)
     factors = _error_factors(found, maps)
-    sd = None if maps.sd_kappa is None else maps.sd_kappa * factors
+    deviation = None if maps.sd_kappa is None else maps.sd_kappa * factors
     covariance = maps.covariance
     if covariance is not None:
         rows, columns = np.triu_indices(len(factors))
         covariance = covariance * factors[rows] * factors[columns]
-    changed = np.nanmedian(factors[maps.model.time_index][maps.status == Status.OK]) if sd is not None else np.nan
+    changed = (
+        np.nanmedian(factors[maps.model.time_index][maps.status == Status.OK]) if deviation is not None else np.nan
+    )
     settings = {**maps.settings, "denoise": clean.denoised}
     if np.isfinite(changed):
         settings["denoise_sd_factor"] = round(float(changed), 3)
     maps = replace(
         maps,
-        sd_kappa=sd,
+        sd_kappa=deviation,
         covariance=covariance,
         settings=settings,
         residual=_residual(series, maps),
@@ -226,7 +229,7 @@ def _noise(series: WeightedSeries) -> tuple[Noise, NoiseCorrelation | None]:
     return noise, noise_correlation(series, maps, estimated)
 
 
-def signal_of_means(means: NDArray[Any], sigma: Any) -> NDArray[np.float64]:
+def signal_of_means(means: NDArray[Any], sigma: Array) -> NDArray[np.float64]:
     """Return the signals whose Rician distributions have these means; 0 for means below that of noise alone.
 
     >>> signal_of_means(np.array([1.0, Rician(1.0).mean(np.array(3.0)), 50.0]), 1.0).round(2)
@@ -264,9 +267,9 @@ def _error_factors(found: _Denoised, maps: ParameterMaps) -> NDArray[np.float64]
     if maps.sd_kappa is None:
         return factors
     free = [
-        q
-        for q, parameter in enumerate(maps.model.parameters)
-        if not parameter.smooth and parameter.name not in before.held and np.isfinite(maps.sd_kappa[q]).any()
+        row
+        for row, parameter in enumerate(maps.model.parameters)
+        if not parameter.smooth and parameter.name not in before.held and np.isfinite(maps.sd_kappa[row]).any()
     ]
     if not free:
         return factors
@@ -284,12 +287,15 @@ def _error_factors(found: _Denoised, maps: ParameterMaps) -> NDArray[np.float64]
     at = np.flatnonzero(good)
     for some in np.array_split(at, len(at) // _CHUNK + 1):
         where: tuple[Any, ...] = np.unravel_index(some, X)
-        L, sd = _linear_fit(maps, some, free)
-        sd = sd * sigma[where]
-        of = [np.einsum("mqn,nm->qm", L, images_[(slice(None), *where)]) / sd for images_ in (removed, changed, added)]
+        L, deviation = _linear_fit(maps, some, free)
+        deviation = deviation * sigma[where]
+        of = [
+            np.einsum("mqn,nm->qm", L, images_[(slice(None), *where)]) / deviation
+            for images_ in (removed, changed, added)
+        ]
         squared[:, some] = of[0] ** 2 - 1 + 2 * of[1] * of[2] / _ADDED**2
-    for index, q in enumerate(free):
-        factors[q] = np.sqrt(np.clip(_mean_of_neighbours(squared[index].reshape(X), good), _LEAST**2, _MOST**2))
+    for index, row in enumerate(free):
+        factors[row] = np.sqrt(np.clip(_mean_of_neighbours(squared[index].reshape(X), good), _LEAST**2, _MOST**2))
     return factors
 
 
@@ -304,9 +310,9 @@ def _linear_fit(
     information = np.swapaxes(J, 1, 2) @ J + 1e-12 * np.eye(len(free))
     C = np.linalg.inv(information)
     L = C @ np.swapaxes(J, 1, 2)
-    sd = np.sqrt(np.maximum(np.einsum("mqn,mqn->mq", L, L), 1e-300))
+    deviation = np.sqrt(np.maximum(np.einsum("mqn,mqn->mq", L, L), 1e-300))
     per_unit = np.swapaxes(scale, 1, 2)
-    return L / per_unit, (sd / per_unit[..., 0]).T
+    return L / per_unit, (deviation / per_unit[..., 0]).T
 
 
 def _mean_of_neighbours(values: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 from rimap.errors import InputError
 
 if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
     from rimap.signals.base import SignalModel
 
 #: How a tensor of an ONNX file says that its values are in another file: the key "location" of its external data, whose length may be
@@ -119,7 +121,7 @@ def default_network(sequence: str, kind: str) -> str:
     )
 
 
-def session(path: Path, threads: int = 0, plane: tuple[int, int] | None = None) -> Any:
+def session(path: Path, threads: int = 0, plane: tuple[int, int] | None = None) -> InferenceSession:
     """Return the ONNX Runtime session of a file; `threads` 0 takes all cores.
 
     With the shape of the one `plane` that will come at a time, ONNX Runtime fuses more: a fifth faster.
@@ -176,7 +178,7 @@ def _checksums() -> dict[str, str]:
     return {name: digest for digest, name in (line.split() for line in lines if line)}
 
 
-def cached_session(path: Path, threads: int = 0, plane: tuple[int, int] | None = None) -> Any:
+def cached_session(path: Path, threads: int = 0, plane: tuple[int, int] | None = None) -> InferenceSession:
     """Return `session`, made once for a file and shape."""
     return _sessions(path, threads, plane, path.stat().st_mtime)
 

@@ -28,11 +28,11 @@ def window_of(where: NDArray[np.bool_]) -> tuple[slice, ...]:
     several = where.ndim > 2 and where.shape[2] > 1
     edges = [_SMALLER if several else _WINDOW] * 2 + [_PLANES] * (where.ndim - 2)
     out = []
-    for axis, (edge, n) in enumerate(zip(edges, where.shape)):
+    for axis, (edge, length) in enumerate(zip(edges, where.shape)):
         count = np.cumsum(where.sum(tuple(a for a in range(where.ndim) if a != axis)))
         middle = int(np.searchsorted(count, count[-1] / 2))
-        start = int(np.clip(middle - edge // 2, 0, max(0, n - edge)))
-        out.append(slice(start, min(start + edge, n)))
+        start = int(np.clip(middle - edge // 2, 0, max(0, length - edge)))
+        out.append(slice(start, min(start + edge, length)))
     return tuple(out)
 
 
@@ -72,7 +72,9 @@ def correlation_in(
 
 
 def noise_correlation(series: WeightedSeries, maps: ParameterMaps, estimated: int) -> NoiseCorrelation | None:
-    """Return the correlation in the residuals of maps; `None` if they have no degrees of freedom or the images were denoised."""
+    """Return the correlation in the residuals of maps; `None` if they have no degrees of freedom or the images were
+    denoised.
+    """
     if series.denoised or maps.residual is None or maps.status.ndim < 2 or estimated >= series.model.n_images:
         return None
     good = estimated_in(maps.status)

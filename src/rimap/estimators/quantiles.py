@@ -125,10 +125,10 @@ def _beta_fraction(a: float, b: float, x: float) -> float:
     """Return the continued fraction of the incomplete beta function (Lentz)."""
     c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1))
     total = d
-    for m in range(1, _MOST_STEPS):
+    for index in range(1, _MOST_STEPS):
         for numerator in (
-            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
-            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+            index * (b - index) * x / ((a + 2 * index - 1) * (a + 2 * index)),
+            -(a + index) * (a + b + index) * x / ((a + 2 * index) * (a + 2 * index + 1)),
         ):
             d, c = 1 / (1 + numerator * d), 1 + numerator / c
             total *= c * d

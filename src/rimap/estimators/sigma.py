@@ -204,13 +204,13 @@ def sigma_from_background(series: WeightedSeries) -> float:
         sigma2 = float(np.median(power[air])) / middle
         air = power < sigma2 * limit
     values = S[:, air]
-    mean, sd = values.mean(), values.std()
+    mean, deviation = values.mean(), values.std()
     if signed:
-        fits = abs(mean) < 0.2 * sd
+        fits = abs(mean) < 0.2 * deviation
     else:
-        fits = abs(sd / mean - _RAYLEIGH_CV) < 0.1 and (values == 0).mean() < 0.2
+        fits = abs(deviation / mean - _RAYLEIGH_CV) < 0.1 and (values == 0).mean() < 0.2
     # Air is the same in every image, and its voxels differ as chance alone makes them differ.
-    fits &= values.mean(1).std() < 0.1 * sd
+    fits &= values.mean(1).std() < 0.1 * deviation
     spread = power[air].std() / power[air].mean() / np.sqrt(2 / (channels * N))
     fits &= 0.6 < spread < 1.5
     return float(np.sqrt(sigma2)) if fits else float("nan")

@@ -1,8 +1,8 @@
 """The one table of a series: the shape g(T, F) and its derivatives over u = log T and the field F.
 
 Every estimator reads it, so no exponential and no extended phase graph is left in an inner loop. Along u it is cubic
-Hermite between uniform nodes. Along F it is a polynomial of each interval: of degree 0 without a field, 1 for a model that
-is linear in the field (one interval, exact), and 3 (cubic Hermite) otherwise.
+Hermite between uniform nodes. Along F it is a polynomial of each interval: of degree 0 without a field, 1 for a model
+that is linear in the field (one interval, exact), and 3 (cubic Hermite) otherwise.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.polynomial import chebyshev
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rimap.errors import InputError
 from rimap.signals.base import SignalModel
@@ -26,11 +26,13 @@ Array = NDArray[np.float64]
 VALUE, SLOPE = 0, 1
 #: Nodes along u of a model without a field or linear in it: interpolation is then exact to 1e-9.
 NODES_ALONG_U = 513
-#: Interpolation of any other model is exact to this share of its largest value: a tenth of the noise at an SNR of 10,000.
+#: Interpolation of any other model is exact to this share of its largest value: a tenth of the noise at an SNR of
+#: 10,000.
 TOLERANCE = 1e-5
 #: The least and the greatest number of nodes along u and along F of such a table.
 NODES_OF_U, NODES_OF_FIELD = (33, 513), (5, 257)
-#: Terms of the Chebyshev series along u and F, to begin with and at most; the series is then exact to `SERIES_TOLERANCE`.
+#: Terms of the Chebyshev series along u and F, to begin with and at most; the series is then exact to
+#: `SERIES_TOLERANCE`.
 FIRST_TERMS, MOST_TERMS = (24, 12), 160
 SERIES_TOLERANCE = 1e-7
 #: A given map of a further parameter is rounded to levels that are this far apart, relative.
@@ -86,7 +88,9 @@ class ShapeTable:
             If the model has a parameter that the table cannot hold: a second field, for instance.
         """
         known = {
-            p.name: float(p.start) for p in model.nonlinear if p.given and p.start is not None and p != model.field
+            parameter.name: float(parameter.start)
+            for parameter in model.nonlinear
+            if parameter.given and parameter.start is not None and parameter != model.field
         }
         known |= {key: float(value) for key, value in (held or {}).items()}
         key = tuple(sorted(known.items()))
@@ -115,13 +119,13 @@ class ShapeTable:
         """Whether g is linear in the field (or has none)."""
         return len(self.powers) < 3
 
-    def nodes(self, F: Any, *, stride: int = 1) -> Array:
+    def nodes(self, F: ArrayLike, *, stride: int = 1) -> Array:
         """Return g at every node of u (or every `stride`-th) for fields F (M,): (M, G, K, N)."""
         j, x = self._interval(np.asarray(F, dtype=float))
         powers = [power[j, ::stride, VALUE] for power in self.powers]
         return _horner(powers, x[:, None, None, None])
 
-    def evaluate(self, T: Any, F: Any = 0.0) -> tuple[Array, Array, Array]:
+    def evaluate(self, T: ArrayLike, F: ArrayLike = 0.0) -> tuple[Array, Array, Array]:
         """Return g, ∂g/∂u and ∂g/∂F at T (*X) and F (*X), each (N, K, *X): the definition of what the kernels do."""
         T, F = np.broadcast_arrays(np.asarray(T, dtype=float), np.asarray(F, dtype=float))
         place = np.clip((np.log(T) - self.low_u) / self.step_u, 0, self.n_u - 1)
@@ -139,10 +143,10 @@ class ShapeTable:
                 )
         v = np.stack([np.broadcast_to(np.asarray(c), T.shape) for c in w])[..., None, None]
         W = dict(zip(w._fields, v))
-        (v0, v1, s0, s1), (f0, f1, g0, g1) = found, slopes
-        value = W["v0"] * v0 + W["v1"] * v1 + W["s0"] * s0 + W["s1"] * s1
-        along_u = W["dv"] * (v0 - v1) + W["ds0"] * s0 + W["ds1"] * s1
-        along_F = W["v0"] * f0 + W["v1"] * f1 + W["s0"] * g0 + W["s1"] * g1
+        (value_0, value_1, slope_0, slope_1), (along_F_0, along_F_1, slope_along_F_0, slope_along_F_1) = found, slopes
+        value = W["v0"] * value_0 + W["v1"] * value_1 + W["s0"] * slope_0 + W["s1"] * slope_1
+        along_u = W["dv"] * (value_0 - value_1) + W["ds0"] * slope_0 + W["ds1"] * slope_1
+        along_F = W["v0"] * along_F_0 + W["v1"] * along_F_1 + W["s0"] * slope_along_F_0 + W["s1"] * slope_along_F_1
         return tuple(np.moveaxis(a, (-1, -2), (0, 1)) for a in (value, along_u, along_F))
 
     def _interval(self, F: Array) -> tuple[NDArray[np.intp], Array]:
@@ -165,7 +169,11 @@ def _kept(model: SignalModel, held: tuple[tuple[str, float], ...]) -> ShapeTable
 
 def _tabulated(model: SignalModel, held: tuple[tuple[str, float], ...]) -> ShapeTable:
     known = dict(held)
-    unknown = [p.name for p in model.nonlinear if p.name not in known and p != model.time and p != model.field]
+    unknown = [
+        parameter.name
+        for parameter in model.nonlinear
+        if parameter.name not in known and parameter != model.time and parameter != model.field
+    ]
     if unknown:
         raise InputError(f"{model.title}: expected one time and one field to estimate, got also {', '.join(unknown)}.")
     has_field = model.field is not None and model.field.name not in known
@@ -198,7 +206,7 @@ def _value_and_slope(model: SignalModel, u: Array, maps: Mapping[str, Any]) -> A
     """Return g and ∂g/∂u, (2, N, K, *X), at log T u (*X)."""
     T, several = np.exp(u), len(model.amplitudes) > 1
     at = {key: value + 0 * T for key, value in maps.items()} | {model.time.name: T}
-    arguments = {p.name: at[p.name] for p in model.nonlinear}
+    arguments = {parameter.name: at[parameter.name] for parameter in model.nonlinear}
     g = np.asarray(model.shape(**arguments), dtype=float)
     slope = np.asarray(model.shape_partials(**arguments)[model.time.name], dtype=float) * T
     return np.stack([g, slope]) if several else np.stack([g, slope])[:, :, None]
@@ -223,10 +231,17 @@ def _without_intervals(model: SignalModel, u: Array, held: Mapping[str, float], 
 
 
 def _with_intervals(values: Array, slopes: Array, u: Array, F: Array) -> list[Array]:
-    """Return the powers of cubic Hermite polynomials between the nodes F, from g, ∂g/∂u and their slopes, (2, N, K, G, nF)."""
+    """Return the powers of cubic Hermite polynomials between the nodes F, from g, ∂g/∂u and their slopes, (2, N, K, G,
+    nF).
+    """
     slopes = slopes * (F[1] - F[0])
-    g0, g1, m0, m1 = values[..., :-1], values[..., 1:], slopes[..., :-1], slopes[..., 1:]
-    powers = [g0, m0, -3 * g0 + 3 * g1 - 2 * m0 - m1, 2 * g0 - 2 * g1 + m0 + m1]
+    slope_along_F_0, slope_along_F_1, m0, m1 = values[..., :-1], values[..., 1:], slopes[..., :-1], slopes[..., 1:]
+    powers = [
+        slope_along_F_0,
+        m0,
+        -3 * slope_along_F_0 + 3 * slope_along_F_1 - 2 * m0 - m1,
+        2 * slope_along_F_0 - 2 * slope_along_F_1 + m0 + m1,
+    ]
     step = float(u[1] - u[0])
     return [np.stack([_rows(power[..., index], step) for index in range(len(F) - 1)]) for power in powers]
 
@@ -234,8 +249,9 @@ def _with_intervals(values: Array, slopes: Array, u: Array, F: Array) -> list[Ar
 def _smooth_grid(model: SignalModel, held: Mapping[str, float]) -> tuple[Array, Array, Array, Array]:
     """Return nodes u and F, and g and ∂g/∂u there with their slopes in F, (2, N, K, G, nF) each.
 
-    The model is evaluated at the points of a Chebyshev series alone, as few as it takes (an extended phase graph is slow). The
-    series gives all derivatives, and the fourth ones say how far apart the nodes of cubic interpolation may be.
+    The model is evaluated at the points of a Chebyshev series alone, as few as it takes (an extended phase graph is
+    slow). The series gives all derivatives, and the fourth ones say how far apart the nodes of cubic interpolation may
+    be.
     """
     assert model.field is not None
     box = (tuple(np.log(model.time.bounds)), model.field.bounds)
@@ -266,7 +282,7 @@ def _evaluation(terms: int, points: Array, limits: tuple[float, float]) -> tuple
 
 def _largest(series: Array) -> float:
     """Return the largest modulus of a Chebyshev series (n_u, n_F, N, K) over a fine grid of its box."""
-    at = [chebyshev.chebvander(np.linspace(-1, 1, 4 * n + 1), n - 1) for n in series.shape[:2]]
+    at = [chebyshev.chebvander(np.linspace(-1, 1, 4 * length + 1), length - 1) for length in series.shape[:2]]
     return float(abs(np.einsum("gi,fj,ijnk->gfnk", *at, series, optimize=True)).max())
 
 
@@ -296,14 +312,15 @@ def _coefficients(model: SignalModel, held: Mapping[str, float], box: Any, terms
         inverse.append(transform)
     u, F = np.meshgrid(*points, indexing="ij", sparse=True)  # a phase graph then runs over u alone
     maps = {key: value + 0 * u for key, value in held.items()} | {model.time.name: np.exp(u), model.field.name: F}
-    g = np.asarray(model.shape(**{p.name: maps[p.name] for p in model.nonlinear}), dtype=float)
+    g = np.asarray(model.shape(**{parameter.name: maps[parameter.name] for parameter in model.nonlinear}), dtype=float)
     g = np.broadcast_to(g, (*g.shape[:-2], *terms))
     g = g if len(model.amplitudes) > 1 else g[:, None]
     return np.asarray(np.einsum("iu,jf,nkuf->ijnk", *inverse, g, optimize=True))
 
 
 def levels(values: NDArray[Any]) -> tuple[Array, NDArray[np.intp]]:
-    """Return the levels to which a given map of a further parameter is rounded, and the level of each voxel (−1 for NaN).
+    """Return the levels to which a given map of a further parameter is rounded, and the level of each voxel (−1 for
+    NaN).
 
     The levels are `LEVEL_STEP` apart, relative, so a value is off by at most half of that.
     """
@@ -321,12 +338,13 @@ def levels(values: NDArray[Any]) -> tuple[Array, NDArray[np.intp]]:
     return middles, where
 
 
-#: Weights of cubic Hermite interpolation at t in an interval of length `step`: of the values v0, v1 and the slopes s0, s1 (times
-#: the step) at its ends. `dv`, `ds0`, `ds1` give the derivative from v0 − v1, s0, s1; `ddv`, `dds0`, `dds1` the second one.
+#: Weights of cubic Hermite interpolation at t in an interval of length `step`: of the values v0, v1 and the slopes s0,
+#: s1 (times the step) at its ends. `dv`, `ds0`, `ds1` give the derivative from v0 − v1, s0, s1; `ddv`, `dds0`, `dds1`
+#: the second one.
 Hermite = namedtuple("Hermite", "v0 v1 s0 s1 dv ds0 ds1 ddv dds0 dds1")
 
 
-def hermite_weights(t: Any, step: float) -> Hermite:
+def hermite_weights(t: Array, step: float) -> Hermite:
     """Return the weights of cubic Hermite interpolation at t (0 to 1)."""
     return Hermite(
         (1 + 2 * t) * (1 - t) ** 2,

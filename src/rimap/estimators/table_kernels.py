@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from numba.extending import overload
 
+from rimap.arrays import Array
 from rimap.estimators.table import hermite_weights
 from rimap.kernels import njit
 
@@ -24,17 +25,17 @@ def interval(x, low, step, n):  # type: ignore[no-untyped-def]
     return j, place - j
 
 
-def at_field(powers: Any, x: Any, j: Any, k: Any, row: int, column: int, n: Any) -> Any:
+def at_field(powers: Array, x: Array, j: Array, k: Array, row: int, column: int, n: Array) -> Array:
     """Return Σₚ powers[p][j, k, row, column, n] xᵖ: for kernels, which compile it for each number of powers."""
     raise NotImplementedError("for kernels")
 
 
-def along_field(powers: Any, x: Any, j: Any, k: Any, row: int, column: int, n: Any) -> Any:
+def along_field(powers: Array, x: Array, j: Array, k: Array, row: int, column: int, n: Array) -> Array:
     """Return the derivative of `at_field` in x."""
     raise NotImplementedError("for kernels")
 
 
-def bend_of_field(powers: Any, x: Any, j: Any, k: Any, row: int, column: int, n: Any) -> Any:
+def bend_of_field(powers: Array, x: Array, j: Array, k: Array, row: int, column: int, n: Array) -> Array:
     """Return the second derivative of `at_field` in x."""
     raise NotImplementedError("for kernels")
 

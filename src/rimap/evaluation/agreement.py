@@ -1,10 +1,11 @@
-"""Agreement of repeated measurements: Bland-Altman, within-subject variation, repeatability coefficient, ICC, and the calibration of standard deviations.
+"""Agreement of repeated measurements: Bland-Altman, within-subject variation, repeatability coefficient, ICC, and the
+calibration of standard deviations.
 
 References
 ----------
-Bland & Altman 1986, doi:10.1016/S0140-6736(86)90837-8 (limits of agreement). Bland & Altman 1999, doi:10.1177/096228029900800204, and Raunig
-et al. 2015, doi:10.1177/0962280214537344 (within-subject SD and CV, repeatability coefficient). McGraw & Wong 1996,
-doi:10.1037/1082-989X.1.1.30 (ICC).
+Bland & Altman 1986, doi:10.1016/S0140-6736(86)90837-8 (limits of agreement). Bland & Altman 1999,
+doi:10.1177/096228029900800204, and Raunig et al. 2015, doi:10.1177/0962280214537344 (within-subject SD and CV,
+repeatability coefficient). McGraw & Wong 1996, doi:10.1037/1082-989X.1.1.30 (ICC).
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Agreement:
     bias, sd_difference
         Mean and standard deviation of the differences, second minus first; NaN for more than two repeats.
     within_sd
-        Within-subject standard deviation: the root of the mean variance over the repeats. A bias between them is part of it.
+        Within-subject standard deviation: the root of the mean variance over the repeats. A bias between them is part
+        of it.
     within_cv_percent
         Within-subject coefficient of variation: the root mean square over the things of SD over mean.
     icc
@@ -81,18 +83,19 @@ def agreement(measurements: NDArray[Any]) -> Agreement:
         return Agreement(n, k, *(_NAN,) * 5)
     difference = x[:, 1] - x[:, 0]
     bias = float(difference.mean()) if k == 2 else _NAN
-    sd = float(difference.std(ddof=1)) if k == 2 and n > 1 else _NAN
+    deviation = float(difference.std(ddof=1)) if k == 2 and n > 1 else _NAN
     variance, mean = x.var(axis=1, ddof=1), x.mean(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = variance / mean**2
     cv = 100 * float(np.sqrt(relative[np.isfinite(relative)].mean())) if np.isfinite(relative).any() else _NAN
-    return Agreement(n, k, bias, sd, float(np.sqrt(variance.mean())), cv, icc(x))
+    return Agreement(n, k, bias, deviation, float(np.sqrt(variance.mean())), cv, icc(x))
 
 
 def icc(x: NDArray[np.float64]) -> float:
     """Return ICC(A,1) of measurements (n, repeats): two-way random effects, absolute agreement, one measurement.
 
-    (MSR − MSE) / (MSR + (k − 1) MSE + k (MSC − MSE) / n), with the mean squares of rows, columns and error (McGraw & Wong 1996, case 2A).
+    (MSR − MSE) / (MSR + (k − 1) MSE + k (MSC − MSE) / n), with the mean squares of rows, columns and error (McGraw &
+    Wong 1996, case 2A).
     """
     n, k = x.shape
     if n < 3 or k < 2:
@@ -114,7 +117,8 @@ class Calibration:
     n
         Differences with standard deviations.
     mean, sd
-        Of z, the difference over its standard deviation. An SD of 1 is calibrated, and above 1 the standard deviations are too small.
+        Of z, the difference over its standard deviation. An SD of 1 is calibrated, and above 1 the standard deviations
+        are too small.
     robust_sd
         The interquartile range of z over that of a normal distribution: outliers do not change it.
     shares

@@ -22,6 +22,8 @@ from rimap.signals.paper_protocols import PROTOCOLS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from rimap.signals import SignalModel
+
 SNR = 10.0
 SITES = 8
 #: |bias| of the paper's RIM for the hypo-intense point, %: E1, E2. The only numbers that it prints.
@@ -109,15 +111,15 @@ class Blurriness(Experiment):
                     ]
                 )  # fmt: skip
         return (
-            f"SNR {SNR:g}, {repeats_said(table)}; medians over the pixels, %. Paper: bias of the RIM's hypo-intense point "
-            f"{PAPER[0]} → {PAPER[1]} %\n\n"
+            f"SNR {SNR:g}, {repeats_said(table)}; medians over the pixels, %. Paper: bias of the RIM's hypo-intense "
+            f"point {PAPER[0]} → {PAPER[1]} %\n\n"
             + text_table(
                 ["estimator", "structure", "bias E1", "bias E2", "p", "CV E1", "CV E2", "bias beside, E2"], body
             )
         )
 
 
-def scene(settings: Settings, scenario: str) -> tuple[NDArray[np.uint8], Any, NDArray[np.float64], Placed]:
+def scene(settings: Settings, scenario: str) -> tuple[NDArray[np.uint8], SignalModel, NDArray[np.float64], Placed]:
     """Return labels, protocol, truth and structures of a scenario."""
     labels = brain_slice(settings)
     model, kappa = truth(settings, "T1")
@@ -146,7 +148,7 @@ def _boxes(table: Sequence[Row]) -> Figure:
             rows = [
                 r | {"group": f"{r['structure']} {r['scenario']}"} for r in select(table, metric=metric, region=region)
             ]
-            groups = [f"{n} {e}" for n in names for e in ("E1", "E2")]
+            groups = [f"{name} {e}" for name in names for e in ("E1", "E2")]
             draw.boxes(ax, groups, rows, "group", specs)
             ax.set_xticks(range(len(groups)), ["E1", "E2"] * len(names))
             for k, name in enumerate(names):

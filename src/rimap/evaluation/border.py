@@ -73,11 +73,11 @@ def fit_sigmoid(x: NDArray[np.float64], y: NDArray[np.float64]) -> Sigmoid:
     >>> round(fit_sigmoid(x, 600 / (1 + np.exp(-1.5 * (x - 0.3))) + 900).nu, 3)
     1.5
     """
-    ok = np.isfinite(y)
+    valid = np.isfinite(y)
     nothing = Sigmoid(*(float("nan"),) * 5)
-    if ok.sum() < 5:
+    if valid.sum() < 5:
         return nothing
-    x, y = x[ok], y[ok]
+    x, y = x[valid], y[valid]
     unit = max(float(np.ptp(y)), 1e-9)
     z = (y - y.min()) / unit
     if z[-1] < z[0]:

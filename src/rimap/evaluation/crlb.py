@@ -32,7 +32,9 @@ SNRS = (10, 30, 100)
 
 
 class CramerRao(Experiment):
-    """Uniform squares of each T1, B constant: what an estimator may gain from the neighbourhood shows below the bound."""
+    """Uniform squares of each T1, B constant: what an estimator may gain from the neighbourhood shows below the
+    bound.
+    """
 
     name: ClassVar[str] = "crlb"
     title: ClassVar[str] = "Bias and RMSE of T1 against the Cramér-Rao bound"

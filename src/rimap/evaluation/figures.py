@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap import colours
-from rimap.evaluation.tables import Row
+from rimap.evaluation.tables import Cell, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 #: As in the paper: MLE blue, RIM red, ResNet green.
@@ -74,7 +75,9 @@ def label(spec: str) -> str:
     return f"{name} {what.rpartition('/')[2].removesuffix('.onnx')}".strip()
 
 
-def canvas(rows: int = 1, columns: int = 1, *, height: float = 2.6, width: float = WIDTH) -> tuple[Figure, Any]:
+def canvas(
+    rows: int = 1, columns: int = 1, *, height: float = 2.6, width: float = WIDTH
+) -> tuple[Figure, NDArray[Any]]:
     """Return a figure of the page's width and its axes (rows, columns); `height` is that of a row, inches."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -101,7 +104,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def boxes(ax: Axes, groups: Sequence[Any], rows: Sequence[Row], column: str, estimators: Sequence[str]) -> None:
+def boxes(ax: Axes, groups: Sequence[Cell], rows: Sequence[Row], column: str, estimators: Sequence[str]) -> None:
     """Draw one box an estimator in each group (a value of `column`), from the quantiles of a table.
 
     The box is from quartile to quartile with a line at the median, the whiskers from 5 % to 95 %; points mark least
@@ -155,7 +158,9 @@ def symlog(ax: Axes, linear: float) -> None:
 
 
 def error_axis(ax: Axes, *, signed: bool) -> None:
-    """Make the y axis that of an error in %: logarithmic; that of a `signed` one (a bias) linear within ±10, with its zero."""
+    """Make the y axis that of an error in %: logarithmic; that of a `signed` one (a bias) linear within ±10, with its
+    zero.
+    """
     if signed:
         symlog(ax, 10)
         ax.axhline(0, color="black", linewidth=0.6)
@@ -164,7 +169,7 @@ def error_axis(ax: Axes, *, signed: bool) -> None:
         log_ticks(ax.yaxis)
 
 
-def log_ticks(axis: Any) -> None:
+def log_ticks(axis: Axis) -> None:
     """Write round numbers on a logarithmic axis."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -197,7 +202,14 @@ def bare(ax: Axes) -> None:
 
 
 def colour_bar(
-    figure: Figure, axes: Any, low: float, high: float, palette: str, text: str, *, logarithmic: bool = False
+    figure: Figure,
+    axes: Axes | Sequence[Axes] | NDArray[Any],
+    low: float,
+    high: float,
+    palette: str,
+    text: str,
+    *,
+    logarithmic: bool = False,
 ) -> None:
     """Draw the bar of `show_map` beside axes, its ticks where the values are."""
     from matplotlib.cm import ScalarMappable

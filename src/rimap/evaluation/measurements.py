@@ -1,4 +1,6 @@
-"""Independent measurements of the same voxels: repeated scans, repeats inside a scan, or the odd and even images of one scan."""
+"""Independent measurements of the same voxels: repeated scans, repeats inside a scan, or the odd and even images of one
+scan.
+"""
 
 from __future__ import annotations
 
@@ -108,8 +110,9 @@ def halves_of(series: WeightedSeries) -> tuple[WeightedSeries, WeightedSeries]:
     except InputError as refused:
         needed = sum(not parameter.given for parameter in model.parameters)
         raise InputError(
-            f"{series.source or model.title}: expected {2 * needed} or more images at different values of {model.axis.title} for two "
-            f"halves with {needed} unknowns each, got {len(set(model.conditions))}. Give repeated scans instead. ({refused})"
+            f"{series.source or model.title}: expected {2 * needed} or more images at different values of "
+            f"{model.axis.title} for two halves with {needed} unknowns each, got {len(set(model.conditions))}. Give "
+            f"repeated scans instead. ({refused})"
         ) from None
 
 
@@ -118,7 +121,8 @@ def _check_grid(scans: Sequence[WeightedSeries], files: Sequence[SeriesFiles]) -
     for scan, file in zip(scans, files):
         if scan.shape != first.shape:
             raise InputError(
-                f"{file.label}: expected the shape {first.shape} of {files[0].label}, got {scan.shape}. Register the scans to one grid."
+                f"{file.label}: expected the shape {first.shape} of {files[0].label}, got {scan.shape}. Register the "
+                f"scans to one grid."
             )
         if (
             scan.affine is not None
@@ -126,6 +130,7 @@ def _check_grid(scans: Sequence[WeightedSeries], files: Sequence[SeriesFiles]) -
             and not same_grid(scan.affine, first.affine, scan.shape)
         ):
             raise InputError(
-                f"{file.label}: expected the place in the scanner of {files[0].label}, got another one (the affines differ by more "
+                f"{file.label}: expected the place in the scanner of {files[0].label}, got another one (the affines "
+                f"differ by more "
                 "than a tenth of a voxel). Register the scans to one grid."
             )

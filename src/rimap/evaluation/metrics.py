@@ -9,13 +9,13 @@ Sabidussi et al. 2021, §4.5, doi:10.1016/j.media.2021.102220.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.arrays import Array
 
-def relative_bias(estimates: Any, truth: Any) -> NDArray[np.float64]:
+
+def relative_bias(estimates: Array, truth: Array) -> NDArray[np.float64]:
     """Return the mean of (κ̂ − κ)/κ over the repeats, in % (*X) (Eq. 7).
 
     >>> relative_bias([[110.0], [100.0]], [100.0])
@@ -24,7 +24,7 @@ def relative_bias(estimates: Any, truth: Any) -> NDArray[np.float64]:
     return np.asarray(np.mean((np.asarray(estimates, float) - truth) / truth, axis=0) * 100)  # Eq. 7
 
 
-def coefficient_of_variation(estimates: Any) -> NDArray[np.float64]:
+def coefficient_of_variation(estimates: Array) -> NDArray[np.float64]:
     """Return SD over mean of the repeats, in % (*X) (Eq. 8); the SD has C − 1 degrees of freedom.
 
     >>> coefficient_of_variation([[90.0], [110.0]]).round(2)
@@ -34,13 +34,13 @@ def coefficient_of_variation(estimates: Any) -> NDArray[np.float64]:
     return np.asarray(e.std(axis=0, ddof=1) / e.mean(axis=0) * 100)  # Eq. 8
 
 
-def relative_rmse(estimates: Any, truth: Any) -> NDArray[np.float64]:
+def relative_rmse(estimates: Array, truth: Array) -> NDArray[np.float64]:
     """Return the root mean square over the repeats of (κ̂ − κ)/κ, in % (*X)."""
     e = np.asarray(estimates, float)
     return np.asarray(np.sqrt(np.mean(((e - truth) / truth) ** 2, axis=0)) * 100)
 
 
-def slope(estimates: Any, truth: Any) -> float:
+def slope(estimates: Array, truth: Array) -> float:
     """Return the slope of the mean estimate on the truth over the voxels: 1 keeps contrast, 0 paints the mean.
 
     >>> slope([[1.0, 1.5, 2.0]], [1.0, 2.0, 3.0])

@@ -89,7 +89,7 @@ class MonteCarlo(Experiment):
             )
             values = kappa[:, labels > 0]
             metrics = {"bias": r.bias(values), "cv": r.cv, "rmse": r.rmse(values)}
-            for q, parameter in enumerate(model.parameters):
+            for row, parameter in enumerate(model.parameters):
                 for region, code in REGIONS.items():
                     where = np.ones(tissue.shape, bool) if code is None else tissue == code
                     for metric, x in metrics.items():
@@ -97,7 +97,7 @@ class MonteCarlo(Experiment):
                             {
                                 "quantity": quantity, "truth": kind, "snr": float(snr), "estimator": spec,
                                 "parameter": parameter.name, "region": region, "metric": metric, "unit": "%", "repeats": r.n,
-                                **spread(x[q][where]),
+                                **spread(x[row][where]),
                             }
                         )  # fmt: skip
         return out

@@ -26,7 +26,8 @@ PAPER = {"rim": (1.34, 3.21), "mle": (1.71, 7.56), "resnet": (31.06, 7.5)}
 
 
 class Phantom(Experiment):
-    """Public scans of another phantom of the same kind, once each, or simulated ones; noise of the scan's own level stands for repeats.
+    """Public scans of another phantom of the same kind, once each, or simulated ones; noise of the scan's own level
+    stands for repeats.
 
     Deviations
     ----------
@@ -155,7 +156,7 @@ def _figure(rows: Sequence[Row], scan: str) -> Figure:
     figure, axes = draw.canvas(2, 1, height=2.3)
     for ax, (metric, title) in zip(axes[:, 0], (("bias", "Relative bias"), ("cv", "CV"))):
         draw.boxes(ax, spheres, select(rows, metric=metric), "nominal", specs)
-        ax.set_xticks(range(len(spheres)), [f"{s:.0f}" for s in spheres])
+        ax.set_xticks(range(len(spheres)), [f"{sphere:.0f}" for sphere in spheres])
         ax.set_ylabel(f"{title} of {quantity} [%]")
         for index, sphere in enumerate(spheres):
             if sphere not in inside:

@@ -2,8 +2,9 @@
 
 References
 ----------
-Stupic et al. 2021, A standard system phantom for magnetic resonance imaging, doi:10.1002/mrm.28779 (values at 20 °C, from its
-supporting information). Boudreau et al. 2024, doi:10.1002/mrm.30111 (the T1 array from serial number 42 on, and T1 from 16 to 26 °C).
+Stupic et al. 2021, A standard system phantom for magnetic resonance imaging, doi:10.1002/mrm.28779 (values at 20 °C,
+from its supporting information). Boudreau et al. 2024, doi:10.1002/mrm.30111 (the T1 array from serial number 42 on,
+and T1 from 16 to 26 °C).
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ TOLERANCE_PERCENT = 10.0
 _STUPIC = "Stupic et al. 2021, doi:10.1002/mrm.28779"
 _BOUDREAU = "Boudreau et al. 2024, doi:10.1002/mrm.30111"
 
-#: T1 in ms of spheres 14 to 1 of the T1 array from serial number 42 on, at 3 T and at these temperatures in °C (Boudreau et al. 2024).
+#: T1 in ms of spheres 14 to 1 of the T1 array from serial number 42 on, at 3 T and at these temperatures in °C
+#: (Boudreau et al. 2024).
 _TEMPERATURES_C = (16.0, 18.0, 20.0, 22.0, 24.0, 26.0)
 _T1_BY_TEMPERATURE = (
     (21.94, 21.62, 21.44, 21.28, 21.26, 21.31),
@@ -56,7 +58,8 @@ class Layout:
     name, title
         What options and people call it.
     values
-        Times in ms of spheres 1 to 14 at 20 °C, by map and field strength in T; NaN for a value that publications disagree on.
+        Times in ms of spheres 1 to 14 at 20 °C, by map and field strength in T; NaN for a value that publications
+        disagree on.
     source
         The publication.
     """
@@ -149,8 +152,9 @@ def references_of(
 ) -> References:
     """Return the values of the spheres of an array.
 
-    T1 of the T1 array at 3 T is corrected for the temperature by the ratio of the published values at that temperature and at
-    20 °C, which were measured on phantoms with serial numbers from 42 on; no other correction is published that rimap knows of.
+    T1 of the T1 array at 3 T is corrected for the temperature by the ratio of the published values at that temperature
+    and at 20 °C, which were measured on phantoms with serial numbers from 42 on; no other correction is published that
+    rimap knows of.
 
     Parameters
     ----------
@@ -192,18 +196,19 @@ def references_of(
             source = f"{layout.title}, {map_name} at {near[0]:g} T ({layout.source}), corrected to {temperature_C:g} °C ({_BOUDREAU})"
         else:
             notes.append(
-                f"The reference values of {map_name} of {layout.name} at {near[0]:g} T are for 20 °C and were not corrected to "
-                f"{temperature_C:g} °C: rimap knows of no published correction."
+                f"The reference values of {map_name} of {layout.name} at {near[0]:g} T are for 20 °C and were not "
+                f"corrected to {temperature_C:g} °C: rimap knows of no published correction."
             )
     known = {n: float(value) for n, value in enumerate(values, start=1) if np.isfinite(value)}
     return References(known, source, tuple(notes))
 
 
 def read_references(path: Path | str, map_name: str = "") -> References | None:
-    """Return the values in a table: a column ``label`` (or ``index``, ``sphere``) and a column ``reference`` (or ``reference_ms``).
+    """Return the values in a table: a column ``label`` (or ``index``, ``sphere``) and a column ``reference`` (or
+    ``reference_ms``).
 
-    Values are in the unit of the map in tables of rimap: ms for times, 1/s for rates. If there is a column ``map``, the rows are for the maps that it
-    names; `None` if none is for the map.
+    Values are in the unit of the map in tables of rimap: ms for times, 1/s for rates. If there is a column ``map``, the
+    rows are for the maps that it names; `None` if none is for the map.
 
     Raises
     ------
@@ -227,7 +232,8 @@ def read_references(path: Path | str, map_name: str = "") -> References | None:
         values = {int(row[label]): float(row[value]) for row in rows if row[value] not in ("", "n/a", None)}
     except (OSError, UnicodeDecodeError, csv.Error, StopIteration, ValueError, TypeError):
         raise InputError(
-            f"{path}: expected a table, separated by tabs, with the columns label and reference (or sphere and reference_ms), "
+            f"{path}: expected a table, separated by tabs, with the columns label and reference (or sphere and "
+            f"reference_ms), "
             "and a number in each row."
         ) from None
     if not values or not all(value > 0 and math.isfinite(value) for value in values.values()):

@@ -35,7 +35,8 @@ PAPER_T2 = {"rim": 2.36, "resnet": 32.2}
 
 
 class Repeatability(Experiment):
-    """Repeated scans if they are given (`--scans`), else one scan (simulated without `--data`) and noise of a stated level added C times.
+    """Repeated scans if they are given (`--scans`), else one scan (simulated without `--data`) and noise of a stated
+    level added C times.
 
     Deviations
     ----------
@@ -141,7 +142,8 @@ class Repeatability(Experiment):
         simulated = SAID + "\n\n" if table[0].get("source") == "simulated" else ""
         return f"{simulated}Repeats: {table[0]['noise']}, C = {int(table[0]['repeats'])}\n\n" + text_table(
             [
-                "T", "region", "estimator", "median CV, %", "mean CV, %", "paper's mean CV", "mean difference from MLE, ms",
+                "T", "region", "estimator", "median CV, %", "mean CV, %", "paper's mean CV", "mean difference from "
+                "MLE, ms",
                 "median, ms", "paper's mean",
             ],
             body,
@@ -202,8 +204,8 @@ def _agreement(quantity: str, specs: Sequence[str], maps: NDArray[Any]) -> Figur
     )
     for ax, spec in zip(axes[0], others):
         x, y = mle.ravel(), maps[specs.index(spec)].ravel()
-        ok = np.isfinite(x) & np.isfinite(y)
-        counts, _, _ = np.histogram2d(x[ok], y[ok], bins=120, range=[[0, top], [0, top]])
+        valid = np.isfinite(x) & np.isfinite(y)
+        counts, _, _ = np.histogram2d(x[valid], y[valid], bins=120, range=[[0, top], [0, top]])
         with np.errstate(divide="ignore"):
             ax.imshow(
                 np.where(counts.T > 0, np.log10(counts.T), np.nan), origin="lower", extent=(0, top, 0, top), cmap="Greys",
@@ -212,7 +214,7 @@ def _agreement(quantity: str, specs: Sequence[str], maps: NDArray[Any]) -> Figur
         ax.plot([0, top], [0, top], color=draw.colour(spec), linewidth=0.9)
         ax.grid(False)
         ax.set_xlabel(f"{quantity} of the MLE [ms]")
-        difference = (y - x)[ok]
+        difference = (y - x)[valid]
         draw.titled(ax, f"{draw.label(spec)}\nmedian difference {np.median(difference):+.1f} ms")
     axes[0, 0].set_ylabel(f"{quantity} [ms]")
     return figure

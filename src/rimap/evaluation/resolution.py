@@ -110,14 +110,14 @@ def disc(width: int) -> NDArray[np.intp]:
 
 def _part(maps: ParameterMaps) -> tuple[Any, ...]:
     """Return the index of the part that is mapped again: around the middle of what was estimated, in the fullest plane."""
-    ok = maps.status == Status.OK
+    valid = maps.status == Status.OK
     plane: tuple[Any, ...] = ()
-    if ok.ndim == 3:
-        k = int(ok.sum((0, 1)).argmax())
-        ok, plane = ok[..., k], (slice(k, k + 1),)
+    if valid.ndim == 3:
+        k = int(valid.sum((0, 1)).argmax())
+        valid, plane = valid[..., k], (slice(k, k + 1),)
     index = []
     for axis in (0, 1):
-        weight = ok.sum(1 - axis)
+        weight = valid.sum(1 - axis)
         n, middle = len(weight), round(float(np.average(np.arange(len(weight)), weights=weight + 1e-9)))
         start = int(np.clip(middle - _EDGE // 2, 0, max(n - _EDGE, 0)))
         index.append(slice(start, min(start + _EDGE, n)))
@@ -139,9 +139,9 @@ def _sites(estimated: NDArray[np.bool_]) -> NDArray[np.intp]:
 def _filled(kappa: NDArray[Any], series: WeightedSeries) -> NDArray[np.float64]:
     """Return κ with the start that the model declares if there is no value."""
     out = np.array(kappa, dtype=float)
-    for q, parameter in enumerate(series.model.parameters):
+    for row, parameter in enumerate(series.model.parameters):
         held = series.held.get(parameter.name)
-        out[q] = np.where(np.isfinite(out[q]), out[q], (parameter.start or 0.0) if held is None else held)
+        out[row] = np.where(np.isfinite(out[row]), out[row], (parameter.start or 0.0) if held is None else held)
     return np.asarray(np.nan_to_num(out))
 
 

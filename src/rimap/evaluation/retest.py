@@ -1,4 +1,6 @@
-"""Test-retest: the scatter of repeated scans, or of the two halves of one scan, and whether standard deviations predict it (§5.3)."""
+"""Test-retest: the scatter of repeated scans, or of the two halves of one scan, and whether standard deviations predict
+it (§5.3).
+"""
 
 from __future__ import annotations
 
@@ -33,11 +35,11 @@ NORMAL_QUARTILES = 1.349
 
 
 class Retest(Experiment):
-    """Every object of a data set that was scanned twice or more; of one that was scanned once, odd against even images. Without
-    scans, a simulated brain.
+    """Every object of a data set that was scanned twice or more; of one that was scanned once, odd against even images.
+    Without scans, a simulated brain.
 
-    The two halves of a scan are independent measurements of the same voxels, with no motion between them. Each has half of
-    the images, and about twice the variance of the whole.
+    The two halves of a scan are independent measurements of the same voxels, with no motion between them. Each has half
+    of the images, and about twice the variance of the whole.
 
     Deviations
     ----------
@@ -86,7 +88,8 @@ class Retest(Experiment):
     def rows(self, settings: Settings, parts: Mapping[Unit, Part]) -> list[Row]:
         """Return a row for each object, estimator, region and metric.
 
-        ``cv`` in % (Eq. 8), ``difference`` of the second from the first in %, and ``z``, the deviations in standard deviations.
+        ``cv`` in % (Eq. 8), ``difference`` of the second from the first in %, and ``z``, the deviations in standard
+        deviations.
         """
         out: list[Row] = []
         for (label, spec), part in parts.items():
@@ -170,13 +173,13 @@ class Retest(Experiment):
             "SD without it, %", "scatter over predicted SD",
         ]  # fmt: skip
         notes = [
-            "The median difference is systematic: where it is not zero, something differs between the measurements, or the signal "
-            "model does not describe both alike. The SD is that of one map."
+            "The median difference is systematic: where it is not zero, something differs between the measurements, or "
+            "the signal model does not describe both alike. The SD is that of one map."
         ]
         if select(table, measurements=HALVES):
             notes.append(
-                "A half has half of the images. The SD of a map from all of them is smaller: about 0.7 times if each half determines all "
-                "parameters well, and less if it does not."
+                "A half has half of the images. The SD of a map from all of them is smaller: about 0.7 times if each "
+                "half determines all parameters well, and less if it does not."
             )
         if str(table[0]["object"]) in SIMULATED:
             lines = [SAID, *lines]

@@ -91,9 +91,9 @@ def phantom(folder: Path | str, scan: PhantomScan) -> Regions:
 def _cut(series: WeightedSeries, labels: NDArray[np.int64]) -> tuple[WeightedSeries, NDArray[np.int64]]:
     """Return series and labels cut to the labels and 20 voxels around, the labels as the mask, σ estimated."""
     box = []
-    for axis, n in enumerate(labels.shape):
+    for axis, length in enumerate(labels.shape):
         at = np.flatnonzero((labels > 0).any(axis=tuple(set(range(labels.ndim)) - {axis})))
-        box.append(slice(max(0, int(at[0]) - 20), min(n, int(at[-1]) + 21)))
+        box.append(slice(max(0, int(at[0]) - 20), min(length, int(at[-1]) + 21)))
     labels = labels[tuple(box)]
     images = np.ascontiguousarray(series.images[(slice(None), *box)])
     return with_sigma(replace(series, images=images, mask=labels > 0, affine=None)), labels

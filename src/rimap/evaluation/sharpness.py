@@ -137,8 +137,10 @@ def _lines(settings: Settings, scene: str, guide: NDArray[Any]) -> list[Line]:
 def _paired(a: Sequence[Sigmoid], b: Sequence[Sigmoid]) -> float:
     """Return p of the paired t-test over the lines that both fit."""
     x, y = (np.array([fit.nu for fit in fits]) for fits in (a, b))
-    ok = np.isfinite(x) & np.isfinite(y)
-    return float(stats.ttest_rel(x[ok], y[ok]).pvalue) if ok.sum() > 1 and (x != y)[ok].any() else float("nan")
+    valid = np.isfinite(x) & np.isfinite(y)
+    return (
+        float(stats.ttest_rel(x[valid], y[valid]).pvalue) if valid.sum() > 1 and (x != y)[valid].any() else float("nan")
+    )
 
 
 def _figure(rows: Sequence[Row], scene: str, pictures: Mapping[str, NDArray[Any]]) -> Figure:

@@ -1,7 +1,7 @@
 """Scans that stand for real ones if there are none: the system phantom with its reference values, and a brain.
 
-Every experiment runs with them, so that nobody needs data to try it. What only real scans have is missing: ringing, motion, flow, and
-tissue that the signal model does not describe.
+Every experiment runs with them, so that nobody needs data to try it. What only real scans have is missing: ringing,
+motion, flow, and tissue that the signal model does not describe.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def simulated_brain(settings: Settings, sequence: str, scan: int = 0) -> Weighte
 
 
 def simulated_phantom(settings: Settings, scan: PhantomScan) -> Regions:
-    """Return a scan of the array of the phantom that a real one has, with its reference values, and water around the spheres."""
+    """Return a scan of the array of the phantom that a real one has, with its reference values, and water around the
+    spheres.
+    """
     values = LAYOUTS[scan.layout].values
     T = dict(enumerate(values[scan.spheres, scan.tesla], start=1))
     labels = sphere_labels(len(T))

@@ -278,8 +278,8 @@ class _Grid:
 def _grid_of(plane: Plane, edges: Sequence[float]) -> _Grid:
     size = [int(np.ceil(n * edge / _GRID_MM)) for n, edge in zip(plane.shape, edges)]
     at = [
-        np.clip(((np.arange(s) + 0.5) * _GRID_MM / edge - 0.5).round().astype(int), 0, n - 1)
-        for s, edge, n in zip(size, edges, plane.shape)
+        np.clip(((np.arange(s) + 0.5) * _GRID_MM / edge - 0.5).round().astype(int), 0, length - 1)
+        for s, edge, length in zip(size, edges, plane.shape)
     ]
     x = plane[np.ix_(*at)]
     r = int(np.ceil(MEASURED_MM / _GRID_MM))
@@ -302,7 +302,7 @@ def _search(grid: _Grid, target: Plane) -> list[Placement]:
         return []
     margin = int(np.ceil(RING_MM / _GRID_MM)) + 1
     padded, scattered = (np.pad(a, margin, constant_values=np.nan) for a in (mean, scatter))
-    rows, columns = (np.arange(0, n, _STEP) for n in mean.shape)
+    rows, columns = (np.arange(0, length, _STEP) for length in mean.shape)
     found: list[Placement] = []
     for mirrored in (False, True):
         for turn in np.arange(0.0, 360.0, _TURN):
@@ -399,11 +399,11 @@ class _Window:
 def _window(plane: Plane, edges: Sequence[float], centre: NDArray[np.float64]) -> _Window:
     reach = SPHERE_MM + 7
     cut = []
-    for c, edge, n in zip(centre, edges, plane.shape):
-        low = int(np.clip(np.floor((c - reach) / edge), 0, n))
-        cut.append(slice(low, int(np.clip(np.ceil((c + reach) / edge) + 1, low, n))))
+    for c, edge, length in zip(centre, edges, plane.shape):
+        low = int(np.clip(np.floor((c - reach) / edge), 0, length))
+        cut.append(slice(low, int(np.clip(np.ceil((c + reach) / edge) + 1, low, length))))
     places = np.stack(
-        np.meshgrid(*((np.arange(s.start, s.stop) + 0.5) * e for s, e in zip(cut, edges)), indexing="ij"), axis=-1
+        np.meshgrid(*((np.arange(s.start, s.stop) + 0.5) * edge for s, edge in zip(cut, edges)), indexing="ij"), axis=-1
     )
     return _Window(plane[cut[0], cut[1]], np.linalg.norm(places - centre, axis=-1), places)
 
@@ -444,7 +444,7 @@ def _ball(
 ) -> tuple[NDArray[np.int64], ...]:
     """Return the voxels within the measured radius of a place; at least those of its slice."""
     low = [max(0, int(np.floor(p - MEASURED_MM / e))) for p, e in zip(place, edges_mm)]
-    high = [min(n, int(np.ceil(p + MEASURED_MM / e)) + 1) for p, e, n in zip(place, edges_mm, shape)]
+    high = [min(length, int(np.ceil(p + MEASURED_MM / e)) + 1) for p, e, length in zip(place, edges_mm, shape)]
     if any(a >= b for a, b in zip(low, high)):
         return tuple(np.zeros(0, np.int64) for _ in range(3))
     index = np.stack(np.meshgrid(*(np.arange(a, b) for a, b in zip(low, high)), indexing="ij"))
@@ -463,7 +463,7 @@ def _judged(
     disc
         Whether a disc of one value was seen there.
     """
-    if any(not MEASURED_MM <= c <= n * edge - MEASURED_MM for c, edge, n in zip(centre, edges, plane.shape)):
+    if any(not MEASURED_MM <= c <= length * edge - MEASURED_MM for c, edge, length in zip(centre, edges, plane.shape)):
         return float("nan"), OUTSIDE
     w = _window(plane, edges, centre)
     off = w.middle - expected

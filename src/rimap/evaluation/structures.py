@@ -81,8 +81,8 @@ def place(
     A structure and its neighbourhood lie inside their tissue.
     """
     free = np.ones(labels.shape, bool)
-    inside = {s.name: np.zeros(labels.shape, np.int64) for s in structures}
-    around = {s.name: np.zeros(labels.shape, np.int64) for s in structures}
+    inside = {structure.name: np.zeros(labels.shape, np.int64) for structure in structures}
+    around = {structure.name: np.zeros(labels.shape, np.int64) for structure in structures}
     for structure in sorted(structures, key=lambda s: -max(s.shape)):  # the largest have fewest places
         (a, b), X = structure.shape, labels.shape
         windows = np.lib.stride_tricks.sliding_window_view(labels == structure.tissue, (a + 2, b + 2)).all((-2, -1))
@@ -143,5 +143,5 @@ def uniform_tissue(model: SignalModel, T: NDArray[Any]) -> NDArray[np.float64]:
 
 def disc(shape: tuple[int, ...], centre: Sequence[float], radius: float) -> NDArray[np.bool_]:
     """Return the mask (*X) of a disc or ball."""
-    grids = np.ogrid[tuple(slice(n) for n in shape)]
+    grids = np.ogrid[tuple(slice(length) for length in shape)]
     return np.asarray(sum((grid - c) ** 2 for grid, c in zip(grids, centre)) <= radius**2)

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rimap.errors import InputError
 from rimap.io.atomic import write_whole
 
+#: What a column has in a row: a text or a number.
+Cell = Any
 Row = dict[str, Any]
 #: Quantiles of every distribution in a table, %.
 QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 
 
-def spread(values: Any) -> dict[str, float]:
+def spread(values: ArrayLike) -> dict[str, float]:
     """Return quantiles, mean, standard deviation, number of values and the fraction that is NaN.
 
     >>> spread([1.0, 2.0, 3.0, float("nan")])["q50"], spread([1.0, float("nan")])["nan"]
@@ -92,12 +94,12 @@ def select(rows: Iterable[Row], **where: Any) -> list[Row]:
     return [row for row in rows if all(row.get(key) == value for key, value in where.items())]
 
 
-def distinct(rows: Iterable[Row], column: str) -> list[Any]:
+def distinct(rows: Iterable[Row], column: str) -> list[Cell]:
     """Return the values of a column in the order in which they occur."""
     return list(dict.fromkeys(row[column] for row in rows if column in row))
 
 
-def text_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def text_table(header: Sequence[str], rows: Iterable[Sequence[float | str | None]]) -> str:
     """Return a table in Markdown, its columns aligned, numbers to three digits.
 
     >>> print(text_table(["estimator", "bias"], [["mle", 0.12345], ["nlls", float("nan")]]))
@@ -119,7 +121,7 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join([line(list(header)), line(rule), *map(line, body)]) if body else ""
 
 
-def number(value: Any) -> str:
+def number(value: float | str | None) -> str:
     """Return a number to three digits, a text as it is, NaN as a dash.
 
     >>> number(1234.5), number(0.01234), number(-0.0), number(float("inf"))

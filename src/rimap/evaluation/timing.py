@@ -27,7 +27,8 @@ SLICES = 700
 
 
 class Timing(Experiment):
-    """One slice of 256×256 magnitude images, 31 of them, SNR 30, all voxels; the least of several runs after a first that does not count.
+    """One slice of 256×256 magnitude images, 31 of them, SNR 30, all voxels; the least of several runs after a first
+    that does not count.
 
     Deviations
     ----------

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from rimap.io.voxel_grid import placed_first
 from rimap.map_display import file_unit, values_of
 from rimap.series import ParameterMaps, Status
 from rimap.signals import Parameter
+
+if TYPE_CHECKING:
+    from nibabel.spatialimages import SpatialHeader
 
 #: What the sidecar of a mask may say that it is (BIDS); a foreground is no brain.
 _KIND_OF_MASK = "ROI"
@@ -183,7 +186,7 @@ def map_files(
 
 
 def files_like(
-    maps: ParameterMaps | MapsOnDisk, series_files: SeriesFiles, out: Path, header: Any, how: Writing
+    maps: ParameterMaps | MapsOnDisk, series_files: SeriesFiles, out: Path, header: SpatialHeader, how: Writing
 ) -> MapFiles:
     """Return the files of maps with the geometry of a NIfTI header; the other parameters are those of `write_maps`."""
     head = maps.head if isinstance(maps, MapsOnDisk) else maps

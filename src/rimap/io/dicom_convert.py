@@ -29,12 +29,15 @@ import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rimap.errors import InputError
 from rimap.io.dicom_headers import Frame, Source, quietly
 from rimap.io.dicom_volumes import Volume
 from rimap.io.run_lock import runs
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 _EXTRA = "pip install 'rimap[dicom]'"
 _PHILIPS = "Philips MR Imaging DD 001"
@@ -279,7 +282,7 @@ def phase_turn(frame: Frame) -> float | None:
     return None
 
 
-def scaling(whole: Any, index: int) -> tuple[float, float]:
+def scaling(whole: Dataset, index: int) -> tuple[float, float]:
     """Return slope and intercept of a frame; for Philips those to the values that images have in common.
 
     Value = (RS · pixel + RI) / (RS · SS), with RS, RI of the rescaling and SS of private tag (2005,100E).

@@ -104,7 +104,7 @@ class Described:
     def abouts(self) -> list[About]:
         """What is said of each image."""
         places: list[Volume] = []  # one for each place and study
-        scans = sorted({(v.number, v.first.source.series) for v in self.volumes})
+        scans = sorted({(volume.number, volume.first.source.series) for volume in self.volumes})
         rank = {scan: n for n, scan in enumerate(scans)}  # numbers may be missing, or those of several series
         found = []
         for n, volume in enumerate(self.volumes):

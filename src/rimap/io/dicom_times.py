@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rimap.io.dicom_values import as_float, as_list, number_of, text_of, value_of
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 #: Longer times are no times: some Philips files have 1.8e308 (ms).
 _LONGEST_MS = {"ti": 30_000.0, "te": 5_000.0, "tr": 100_000.0}
@@ -15,7 +18,7 @@ _TI_IN_WORDS = re.compile(r"(?<![a-z])TI[ _=:-]*(\d{1,5}(?:[.,]\d+)?) ?(ms|s)?(?
 _LEAST_IN_WORDS = 20.0
 
 
-def inversion_time(modifier: Any, header: Any, private: Any) -> float | None:
+def inversion_time(modifier: Dataset, header: Dataset, private: Dataset) -> float | None:
     """Return TI, ms: of several InversionTimes (0018,9079) the one that is a time, if it is one."""
     for group in (modifier, header):
         times = {t for x in as_list(group.get("InversionTimes")) if (t := plausible("ti", as_float(x))) is not None}
@@ -28,7 +31,7 @@ def inversion_time(modifier: Any, header: Any, private: Any) -> float | None:
     return found
 
 
-def inversion_time_elsewhere(header: Any, description: str) -> tuple[float | None, str]:
+def inversion_time_elsewhere(header: Dataset, description: str) -> tuple[float | None, str]:
     """Return TI, ms, from the protocol that Siemens writes along or from the name of the series, and which."""
     for tag in ((0x0029, 0x1020), (0x0021, 0x1019)):
         raw = value_of(header, tag)

@@ -90,7 +90,7 @@ def given_maps(
     """
     known: dict[str, Given] = {}
     notes: list[str] = []
-    possible = [p.name for p in model.nonlinear if p is not model.time]
+    possible = [parameter.name for parameter in model.nonlinear if parameter is not model.time]
     for name, value in given.items():
         if name not in possible:
             raise InputError(
@@ -99,17 +99,17 @@ def given_maps(
             )
         known[name], note = _read(model.parameters[model.index(name)], value, first)
         notes += [note] if note else []
-    for p in model.nonlinear:
-        if not _is_property_of_the_scan(p) or p.name in known:
+    for parameter in model.nonlinear:
+        if not _is_property_of_the_scan(parameter) or parameter.name in known:
             continue
-        path, note = found_beside(p, series)
+        path, note = found_beside(parameter, series)
         if path is not None:
             try:
-                known[p.name], note = _read(p, path, first)
+                known[parameter.name], note = _read(parameter, path, first)
             except InputError as error:  # nobody asked for this map
-                note = f"{path.name} of the data set was not used for {p.name}. {error}"
+                note = f"{path.name} of the data set was not used for {parameter.name}. {error}"
         notes += [note] if note else []
-        if p.name not in known and p.given and (effect := effect_of_error(model, p)):
+        if parameter.name not in known and parameter.given and (effect := effect_of_error(model, parameter)):
             notes.append(effect)
     return known, notes
 

@@ -213,7 +213,7 @@ def _series(files: Sequence[Path], sequence: str | None, sidecars: Sidecars) -> 
         notes=tuple(notes),
     )
     used = {*series.sources, *odd}
-    return series, [(f, "a part of the signal that the series does not need") for f in files if f not in used]
+    return series, [(file, "a part of the signal that the series does not need") for file in files if file not in used]
 
 
 def _without_odd(

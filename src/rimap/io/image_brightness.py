@@ -203,7 +203,8 @@ def largest_ratios(model: SignalModel) -> NDArray[np.float64]:
 def _shapes(model: SignalModel) -> NDArray[np.float64]:
     """Return the signal of an amplitude of one (N, M) for tissues all over the range of the parameters."""
     axes: Iterable[NDArray[np.float64]] = (
-        np.geomspace(*p.bounds, 64) if p is model.time else np.linspace(*p.bounds, 5) for p in model.nonlinear
+        np.geomspace(*parameter.bounds, 64) if parameter is model.time else np.linspace(*parameter.bounds, 5)
+        for parameter in model.nonlinear
     )
     grid = np.meshgrid(*axes, indexing="ij")
     values = {p.name: g.ravel() for p, g in zip(model.nonlinear, grid)}

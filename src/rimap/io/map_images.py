@@ -125,8 +125,10 @@ class MapImage:
     def sd(self) -> NDArray[np.float64] | None:
         """Return the standard deviations (*X) in `unit`; `None` if there is no map of them beside it."""
         if self.of_time is not None:
-            sd = self.of_time.sd()
-            return None if sd is None else sd / 1000 * self.values() ** 2  # the delta method: SD(1/T) = SD(T)/T²
+            deviation = self.of_time.sd()
+            return (
+                None if deviation is None else deviation / 1000 * self.values() ** 2
+            )  # the delta method: SD(1/T) = SD(T)/T²
         path = self._beside(lambda m: m.name == f"sd {self.name}")
         return None if path is None else self._read(path) * self.scale
 

@@ -62,7 +62,7 @@ def outputs_of(model: type[SignalModel]) -> list[Quantity]:
     """Return the maps of a signal model in the order in which they are written, the main one first."""
     main = main_of(model)
     every: list[Quantity] = [*reversed(model.parameters), *model.derived]
-    return [main, *(q for q in every if q is not main)]
+    return [main, *(row for row in every if row is not main)]
 
 
 def own_suffix(q: Quantity, model: type[SignalModel]) -> str | None:

@@ -420,9 +420,9 @@ def read_volumes(
     planes
         Range of the last axis; all if left out.
     """
-    total = sum(f.n_volumes for f in files)
+    total = sum(file.n_volumes for file in files)
     keep = [True] * total if keep is None else list(keep)
-    wide = any(f.wide for f in files)
+    wide = any(file.wide for file in files)
     shape = files[0].shape if planes is None else (*files[0].shape[:-1], planes[1] - planes[0])
     images = np.empty((sum(keep), *shape), np.float64 if wide else np.float32)
     start, n = 0, 0

@@ -11,18 +11,20 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.arrays import Array
+
 #: Bytes that are compressed at a time.
 _BLOCK = 1 << 20
 
 Pieces = Callable[[], Iterable[NDArray[Any]]]
 
 
-def nifti_file(values: NDArray[Any], like: Any) -> Iterator[bytes]:
+def nifti_file(values: NDArray[Any], like: Array) -> Iterator[bytes]:
     """Yield a compressed NIfTI file of a map (*X) with the geometry of the header `like`."""
     return nifti_of_pieces(lambda: [values], like, values.shape)
 
 
-def nifti_of_pieces(pieces: Pieces, like: Any, shape: tuple[int, ...], fill: float = np.nan) -> Iterator[bytes]:
+def nifti_of_pieces(pieces: Pieces, like: Array, shape: tuple[int, ...], fill: float = np.nan) -> Iterator[bytes]:
     """Yield a compressed NIfTI file with the geometry of the header `like`, to the bit, from a map in slabs.
 
     Parameters

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from nibabel.nifti1 import data_type_codes
 
 from rimap.errors import InputError
+
+if TYPE_CHECKING:
+    from nibabel.spatialimages import SpatialHeader
 
 #: The first byte that data of one file may have: after the header and the four bytes that say whether extensions follow.
 _FIRST_BYTE = {348: 352, 540: 544}
@@ -23,7 +26,7 @@ _FIRST_BYTE = {348: 352, 540: 544}
 _MOST_FILL = 4096
 
 
-def check_header(path: Path, header: Any, single: bool) -> None:
+def check_header(path: Path, header: SpatialHeader, single: bool) -> None:
     """Refuse a header whose fields contradict each other.
 
     Parameters

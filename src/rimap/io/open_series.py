@@ -337,7 +337,9 @@ def _rises(model: SignalModel) -> bool:
     """
     first, last = int(np.argmin(model.times)), int(np.argmax(model.times))
     T = np.geomspace(*model.time.bounds, 64)
-    others = {p.name: np.full_like(T, p.start) for p in model.nonlinear if p is not model.time}
+    others = {
+        parameter.name: np.full_like(T, parameter.start) for parameter in model.nonlinear if parameter is not model.time
+    }
     shape = np.asarray(model.shape(**others, **{model.time.name: T}))
     return bool((shape[last] - shape[first] >= -1e-6 * np.abs(shape).max()).all())
 

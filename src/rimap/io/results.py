@@ -151,9 +151,9 @@ class ResultFiles:
         no_value = np.isin(codes, _WITHOUT_VALUE)
         values = np.stack([np.where(no_value, np.nan, k) for k in kappa if k is not None])
         scale = [_TO_RIMAP.get(parameter.unit, 1.0) for parameter in model.parameters]
-        sd = [read(f"sd {parameter.name}") for parameter in model.parameters]
+        deviation = [read(f"sd {parameter.name}") for parameter in model.parameters]
         sds = np.stack(
-            [np.full(codes.shape, np.nan) if x is None else np.asarray(x, float) * s for x, s in zip(sd, scale)]
+            [np.full(codes.shape, np.nan) if x is None else np.asarray(x, float) * s for x, s in zip(deviation, scale)]
         )
         apart = {d.name: (read(f"sd {d.name}"), _TO_RIMAP.get(d.unit, 1.0)) for d in model.derived}
         residual = read("residual")
@@ -163,7 +163,7 @@ class ResultFiles:
             kappa=values,
             model=model,
             status=codes.astype(np.uint8),
-            sd_kappa=None if all(x is None for x in sd) else np.where(no_value | ~(sds > 0), np.nan, sds),
+            sd_kappa=None if all(x is None for x in deviation) else np.where(no_value | ~(sds > 0), np.nan, sds),
             residual=None if residual is None else np.where(no_value, np.nan, residual),
             noise=self._noise(),
             sigma_source=str(about.get("NoiseSigmaSource") or "given"),

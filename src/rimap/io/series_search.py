@@ -274,7 +274,7 @@ def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> F
 
 def _without_image(sidecars: Sequence[Path], images: Sequence[Path], sequence: str | None) -> list[LeftOut]:
     """Return the sidecars of images that do not exist, but for those of a series of which there are other images: it names them."""
-    folders, stems = {f.parent for f in images}, {(f.parent, strip_nii(f)) for f in images}
+    folders, stems = {image.parent for image in images}, {(image.parent, strip_nii(image)) for image in images}
     series: set[object] = set()
     known: dict[tuple[str, str], list[tuple[Path, BidsName]]] = {}
     for image in images:
@@ -331,7 +331,7 @@ def _nothing(folder: Path, root: Path, files: Sequence[Path]) -> InputError:
         known = next((text for entry in sorted(entries) if entry.is_file() and (text := how_to_convert(entry))), "")
         if par is not None:
             known = f"Give the PAR file itself: {par}."
-        half = next((e for e in sorted(entries) if is_half_of_pair(e)), None)
+        half = next((entry for entry in sorted(entries) if is_half_of_pair(entry)), None)
         if half is not None:
             known = f"{half.name} is {_HALF}. Copy the other beside it."
         what = "holds no NIfTI file and no DICOM" if entries else "is empty"

@@ -332,7 +332,7 @@ def _listed(setting: Setting, values: Sequence[float]) -> str:
     return ", ".join(f"{setting.in_sidecar(value):g}" for value in values)
 
 
-def numbers_in(value: Any, field: str, path: Path, setting: Setting) -> list[float]:
+def numbers_in(value: object, field: str, path: Path, setting: Setting) -> list[float]:
     """Return the number, or the array of numbers, of a sidecar field.
 
     Raises
@@ -341,7 +341,7 @@ def numbers_in(value: Any, field: str, path: Path, setting: Setting) -> list[flo
         For anything that is not a finite number, or a negative one.
     """
     unit = _IN_SIDECARS.get(setting.unit, "no unit")
-    values = value if isinstance(value, list) else [value]
+    values: list[Any] = value if isinstance(value, list) else [value]
     for v in values:
         if isinstance(v, bool) or not isinstance(v, (int, float)) or not abs(v) < 1e300:
             raise InputError(f"{path.name}: expected {field} in {unit}, a number, got {_short(v)} in its sidecar.")

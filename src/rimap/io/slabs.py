@@ -81,12 +81,12 @@ class MapsOnDisk:
         InputError
             Where the disk is full.
         """
-        sd = np.full_like(maps.kappa, np.nan) if maps.sd_kappa is None else maps.sd_kappa
+        deviation = np.full_like(maps.kappa, np.nan) if maps.sd_kappa is None else maps.sd_kappa
         residual = np.full(maps.status.shape, np.nan) if maps.residual is None else maps.residual
         Q = len(maps.kappa)
         named = [
             *((f"kappa{index}", maps.kappa[index]) for index in range(Q)),
-            *((f"sd{index}", sd[index]) for index in range(Q)),
+            *((f"sd{index}", deviation[index]) for index in range(Q)),
         ]
         named += [
             (row, np.full(maps.status.shape, np.nan) if maps.covariance is None else maps.covariance[k])

@@ -63,12 +63,12 @@ def estimate(
         for future in futures:
             future.cancel()
         raise
-    kappa, sd, residual, status = zip(*(future.result() for future in futures))
+    kappa, deviation, residual, status = zip(*(future.result() for future in futures))
     maps = ParameterMaps(
         kappa=np.concatenate(kappa, axis=-1),
         model=series.model,
         status=np.concatenate(status, axis=-1),
-        sd_kappa=None if sd[0] is None else np.concatenate(sd, axis=-1),
+        sd_kappa=None if deviation[0] is None else np.concatenate(deviation, axis=-1),
         residual=None if residual[0] is None else np.concatenate(residual, axis=-1),
         affine=series.affine,
     )
@@ -86,7 +86,9 @@ def cut(series: WeightedSeries, a: int, b: int) -> WeightedSeries:
 
 
 def boundaries(series: WeightedSeries, n: int) -> Sequence[int]:
-    """Return where to cut the last axis into at most `n` slabs, each a series in its own right: with something in it."""
+    """Return where to cut the last axis into at most `n` slabs, each a series in its own right: with something in
+    it.
+    """
     images, axes = series.images, tuple(range(series.images.ndim - 1))
     signs = [
         series.selected.any(axes[:-1]),

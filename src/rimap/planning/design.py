@@ -58,7 +58,9 @@ class Protocol:
         return self.goal.noise_kind(self.sigma)
 
     def sd(self, T: Array) -> Array:
-        """Return the relative standard deviation at the values T (K,) of the main map; NaN where it is not determined."""
+        """Return the relative standard deviation at the values T (K,) of the main map; NaN where it is not
+        determined.
+        """
         return np.asarray(relative_sd(self.model, self.noise, T, self.goal) / np.sqrt(self.averages))
 
     def expected_sd(self, T: Array) -> Array:
@@ -123,15 +125,16 @@ def middle(goal: Goal) -> float:
 
 
 def design(goal: Goal, present: SignalModel | None = None) -> Design:
-    """Return the protocol whose worst (or mean) relative Cramér-Rao SD over the range of T is smallest in the scan time.
+    """Return the protocol whose worst (or mean) relative Cramér-Rao SD over the range of T is smallest in the scan
+    time.
 
     Parameters
     ----------
     goal
         What shall be measured.
     present
-        The protocol that is used now: a signal model with its settings, as `rimap.read(…).model`. It is judged for the same scan
-        time, as if it were averaged until that is over.
+        The protocol that is used now: a signal model with its settings, as `rimap.read(…).model`. It is judged for the
+        same scan time, as if it were averaged until that is over.
 
     Raises
     ------
@@ -159,8 +162,9 @@ def design(goal: Goal, present: SignalModel | None = None) -> Design:
     found = best(tried, noise)
     if found.score > USELESS:
         raise InputError(
-            f"{goal.time.name}: expected a protocol of {goal.sequence} that measures {goal.T_ms[0]:g} to {goal.T_ms[1]:g} ms in "
-            f"{minutes:.3g} min, found none. Give more minutes, more images, fewer shots, other limits, or a narrower range."
+            f"{goal.time.name}: expected a protocol of {goal.sequence} that measures {goal.T_ms[0]:g} to "
+            f"{goal.T_ms[1]:g} ms in {minutes:.3g} min, found none. Give more minutes, more images, fewer shots, other "
+            f"limits, or a narrower range."
         )
     chosen = _rounded(found.layout, found.numbers, noise)
     mine = Protocol(goal, chosen, found.layout.averages, minutes_of(chosen, goal), cycles_ms(chosen, goal), sigma)

@@ -38,7 +38,8 @@ class Goal:
     minutes
         Scan time. `None`: that of the present protocol.
     snr
-        Signal-to-noise ratio of the brightest image that the sequence can give, at the middle of the range, without averaging.
+        Signal-to-noise ratio of the brightest image that the sequence can give, at the middle of the range, without
+        averaging.
     images
         Number of images, averages counted. `None`: what is best.
     shots
@@ -54,8 +55,8 @@ class Goal:
     assumed
         Values of fields that are not the typical ones, by name.
     limits
-        Shortest and longest time (smallest and largest flip angle) that may be chosen; the usual range if left out. In a train,
-        the first one is the shortest spacing as well.
+        Shortest and longest time (smallest and largest flip angle) that may be chosen; the usual range if left out. In
+        a train, the first one is the shortest spacing as well.
     repetition_ms
         Length of a cycle, for models that have no setting for it.
     rest_ms
@@ -97,7 +98,8 @@ class Goal:
         object.__setattr__(self, "sequence", one_of(self.sequence, sorted(signal_models()), "sequence"))
         if not any(parameter.amplitude for parameter in self.kind.parameters):
             raise InputError(
-                f"sequence: expected a sequence whose images have an amplitude, got {self.sequence}, whose noise depends on the "
+                f"sequence: expected a sequence whose images have an amplitude, got {self.sequence}, whose noise "
+                f"depends on the "
                 "images that it is made of. Design that scan instead."
             )
         object.__setattr__(self, "T_ms", self._checked_range())
@@ -116,8 +118,8 @@ class Goal:
             raise InputError(f"T: expected a range LOW-HIGH above 0 in ms, got {low:g}-{high:g}.")
         if high < LEAST_SHARE * float(self.time.start or 0.0):
             raise InputError(
-                f"T: expected a range in ms, got at most {high:g} ms, which is too short for {self.time.name}. If these are seconds, give "
-                f"milliseconds: {1000 * low:g}-{1000 * high:g}."
+                f"T: expected a range in ms, got at most {high:g} ms, which is too short for {self.time.name}. If "
+                f"these are seconds, give milliseconds: {1000 * low:g}-{1000 * high:g}."
             )
         return low, high
 
@@ -223,7 +225,9 @@ class Goal:
 
     @cached_property
     def chooses_repetition(self) -> bool:
-        """Whether the length of the cycles is chosen: it is a recovery after the image, and the user does not fix it."""
+        """Whether the length of the cycles is chosen: it is a recovery after the image, and the user does not fix
+        it.
+        """
         found = self.repetition
         return found is not None and found.longer_than == self.axis.name and found.name not in self.settings
 

@@ -35,13 +35,15 @@ def what_it_measures(found: Design, protocol: Protocol, limit_percent: float = L
     if lack:
         return lack
     T = found.T_ms
-    sd = protocol.sd(T)
-    where = spans(T, sd, limit_percent / 100)
+    deviation = protocol.sd(T)
+    where = spans(T, deviation, limit_percent / 100)
     limit = f"{limit_percent:g} %"
     if not where:
-        best = float(np.nanmin(sd, initial=np.inf))
+        best = float(np.nanmin(deviation, initial=np.inf))
         reached = (
-            f"; the smallest is {100 * best:.2g} %, at {_ms(T[int(np.nanargmin(sd))])}" if np.isfinite(best) else ""
+            f"; the smallest is {100 * best:.2g} %, at {_ms(T[int(np.nanargmin(deviation))])}"
+            if np.isfinite(best)
+            else ""
         )
         return f"It measures {name} nowhere with a standard deviation of {limit} or less{reached}."
     ranges = " and ".join(f"from {_ms(a).removesuffix(' ms')} to {_ms(b)}" for a, b in where)
@@ -76,10 +78,10 @@ def why_undetermined(model: SignalModel, goal: Goal) -> str:
     distinct = len(set(model.conditions))
     if distinct >= len(unknown):
         return ""
-    names = ", ".join(shown_name(p.name) for p in unknown)
+    names = ", ".join(shown_name(parameter.name) for parameter in unknown)
     return (
-        f"It does not determine {name_of_time(model)}: {len(unknown)} unknowns in each voxel ({names}) need as many different "
-        f"images, and it has {distinct}."
+        f"It does not determine {name_of_time(model)}: {len(unknown)} unknowns in each voxel ({names}) need as many "
+        f"different images, and it has {distinct}."
     )
 
 
@@ -110,6 +112,7 @@ def repeats_note(model: SignalModel, goal: Goal) -> str:
     if distinct > unknown:
         return ""
     return (
-        f"The best protocol has {distinct} different images for {unknown} unknowns, so that they cannot show whether the signal model "
+        f"The best protocol has {distinct} different images for {unknown} unknowns, so that they cannot show whether "
+        f"the signal model "
         "is right. One more image at another value does."
     )

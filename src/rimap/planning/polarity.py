@@ -28,9 +28,9 @@ def wrong_answers(model: SignalModel, sigma: float, T: Array, sd: Array, goal: G
 
     Notes
     -----
-    An answer T′ whose images are d away (in σ, with the best amplitude, field and polarity) is preferred by noise with the
-    probability ½ erfc(d / 2√2). Around T itself d is |T′ − T| over the standard deviation, which `sd` has already; what d falls short of
-    that is added: near a null with either polarity, and far from T if a wrong polarity fits.
+    An answer T′ whose images are d away (in σ, with the best amplitude, field and polarity) is preferred by noise with
+    the probability ½ erfc(d / 2√2). Around T itself d is |T′ − T| over the standard deviation, which `sd` has already;
+    what d falls short of that is added: near a null with either polarity, and far from T if a wrong polarity fits.
     """
     if not model.magnitude or len(model.amplitudes) != 1:
         return np.zeros_like(T)
@@ -56,7 +56,9 @@ def _at(model: SignalModel, times: Array, goal: Goal) -> Array:
 
 
 def _nearest(model: SignalModel, times: Array, T: Array, goal: Goal) -> tuple[Array, Array]:
-    """Return the squared distance (K, M) of the images at T (K,) from the nearest ones at `times` (M,), and the main map of those."""
+    """Return the squared distance (K, M) of the images at T (K,) from the nearest ones at `times` (M,), and the main
+    map of those.
+    """
     true = np.asarray(model.signal(tissue_of(model, T, goal.assumed)), dtype=float)
     at = _at(model, times, goal)
     field = goal.field
@@ -71,7 +73,8 @@ def _nearest(model: SignalModel, times: Array, T: Array, goal: Goal) -> tuple[Ar
 
 
 def _nearest_linear(model: SignalModel, times: Array, true: Array) -> tuple[Array, Array]:
-    """Return the distances for images A φ₀ + A F φ₁ with any A and F, the rest of a projection, and F, for the best polarity.
+    """Return the distances for images A φ₀ + A F φ₁ with any A and F, the rest of a projection, and F, for the best
+    polarity.
 
     The signal rises through zero once, so that a polarity is a number of first images that are negative.
     """

@@ -69,8 +69,8 @@ def relative_sd(model: SignalModel, noise: Noise, T: Array, goal: Goal) -> Array
         information = np.moveaxis(np.asarray(fisher_information(model, noise, kappa), dtype=float), (0, 1), (-2, -1))
     field, treatment = goal.field, goal.field_treatment
     estimated = [
-        q
-        for q, parameter in enumerate(model.parameters)
+        row
+        for row, parameter in enumerate(model.parameters)
         if not (parameter.given if field is None or parameter.name != field.name else treatment == GIVEN)
     ]
     F = information[..., estimated, :][..., :, estimated]

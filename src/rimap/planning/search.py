@@ -49,15 +49,17 @@ def precisions(model: SignalModel | None, layout: Layout, noise: Noise, T: Array
     """Return the relative SD at each T with all averages; `UNDETERMINED` where the protocol does not determine it."""
     if model is None:
         return np.full(T.shape, UNDETERMINED)
-    sd = expected_sd(model, noise, T, layout.goal, layout.averages)
-    return np.asarray(np.minimum(np.nan_to_num(sd, nan=UNDETERMINED), UNDETERMINED))
+    deviation = expected_sd(model, noise, T, layout.goal, layout.averages)
+    return np.asarray(np.minimum(np.nan_to_num(deviation, nan=UNDETERMINED), UNDETERMINED))
 
 
 def expected_sd(model: SignalModel, noise: Noise, T: Array, goal: Goal, averages: float) -> Array:
-    """Return the relative SD (K,) of an estimate: the bound, and what a lost polarity adds to it. NaN if T is not determined."""
-    sd = relative_sd(model, noise, T, goal) / np.sqrt(averages)
-    added = wrong_answers(model, float(noise.sigma) / np.sqrt(averages), T, sd, goal)
-    return np.asarray(np.sqrt(sd**2 + added))
+    """Return the relative SD (K,) of an estimate: the bound, and what a lost polarity adds to it. NaN if T is not
+    determined.
+    """
+    deviation = relative_sd(model, noise, T, goal) / np.sqrt(averages)
+    added = wrong_answers(model, float(noise.sigma) / np.sqrt(averages), T, deviation, goal)
+    return np.asarray(np.sqrt(deviation**2 + added))
 
 
 def score_of(sd: Array, criterion: str) -> float:

@@ -101,7 +101,7 @@ def find_motion(series: WeightedSeries, *, precise: bool = False, threads: int |
     """
     images = padded(series.images)
     voxel = np.array((*series.voxel_size, 1.0, 1.0)[:3])
-    axes = tuple(a for a in range(3) if images.shape[1 + a] >= _FEWEST)
+    axes = tuple(axis for axis in range(3) if images.shape[1 + axis] >= _FEWEST)
     free = _free(series.model, series.held)
     if len(axes) < 2 or not np.isfinite(voxel).all() or voxel.min() <= 0:
         return None
@@ -112,7 +112,7 @@ def find_motion(series: WeightedSeries, *, precise: bool = False, threads: int |
     largest = max(float(np.abs(image).max(where=np.isfinite(image), initial=0.0)) for image in images)
     if not largest > 0:
         return None
-    blocks = tuple(max(1, images.shape[1 + a] // 48) if a in axes else 1 for a in range(3))
+    blocks = tuple(max(1, images.shape[1 + axis] // 48) if axis in axes else 1 for axis in range(3))
     rough = _level(images, voxel, blocks, axes, _FULL / largest)
     u = rough_shifts(rough.images, axes) * rough.voxel
     motion = motion.after(u, np.zeros_like(u)).about_median()
@@ -129,17 +129,19 @@ def find_motion(series: WeightedSeries, *, precise: bool = False, threads: int |
             step = _step(level, series.model, motion, threads)
             if step is None:
                 break
-            u, w, sd, x = step
+            u, w, deviation, x = step
             found = True
-            moving = np.linalg.norm(np.concatenate([u, w * _radius(x, motion.centre)], axis=1), axis=1) > _SURE * sd
+            moving = (
+                np.linalg.norm(np.concatenate([u, w * _radius(x, motion.centre)], axis=1), axis=1) > _SURE * deviation
+            )
             if not moving.any():  # noise would make images wander: interpolated, it fits better
-                motion = replace(motion, shift=motion.displacement(x), sd=sd, converged=True)
+                motion = replace(motion, shift=motion.displacement(x), sd=deviation, converged=True)
                 break
             if not precise:
                 u, w = u * moving[:, None], w * moving[:, None]
             motion = motion.after(u, w).about_median()
             longest = np.abs(np.stack([u, w * _radius(x, motion.centre)])).max() / level.voxel[list(axes)].min()
-            motion = replace(motion, shift=motion.displacement(x), sd=sd, converged=bool(longest < 10 * _SHORT))
+            motion = replace(motion, shift=motion.displacement(x), sd=deviation, converged=bool(longest < 10 * _SHORT))
             if longest < _SHORT:
                 break
     return motion if found else None
@@ -147,7 +149,9 @@ def find_motion(series: WeightedSeries, *, precise: bool = False, threads: int |
 
 def _free(model: SignalModel, held: Mapping[str, Any]) -> list[int]:
     """Return the positions in κ of the parameters that are fitted in each voxel by itself."""
-    return [q for q, parameter in enumerate(model.parameters) if not parameter.smooth and parameter.name not in held]
+    return [
+        row for row, parameter in enumerate(model.parameters) if not parameter.smooth and parameter.name not in held
+    ]
 
 
 def _as_volume(value: Any) -> float | Floats:
@@ -189,12 +193,12 @@ def _level(images: Floats, voxel: Floats, factors: tuple[int, ...], axes: tuple[
     """Return means over blocks of voxels, times `scale`, since the unit of the images is arbitrary."""
     f = np.array(factors)
     blocks = np.empty((len(images), *(n // factor for n, factor in zip(images.shape[1:], factors))))
-    for n, image in enumerate(images):
+    for number, image in enumerate(images):
         with np.errstate(invalid="ignore"):
             block = _sums(image, factors)
         if not np.isfinite(block).all():
             block = _sums(np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0), factors)
-        blocks[n] = block * (scale / f.prod())
+        blocks[number] = block * (scale / f.prod())
     return _Level(blocks, voxel * f, (f - 1) / 2 * voxel, axes)
 
 
@@ -234,15 +238,15 @@ def _step(
     )
     if fit is None:
         return None
-    kappa, ok, free = fit
+    kappa, valid, free = fit
     N, X = len(W), W.shape[1:]
-    f = np.where(ok, model.signal(kappa), W)
+    f = np.where(valid, model.signal(kappa), W)
     largest = np.abs(f).max(axis=0).reshape(-1)
     for axis in level.axes:  # no neighbour, no gradient
         edge: list[Any] = [slice(None)] * 3
         edge[axis] = [0, -1]
-        ok[tuple(edge)] = False
-    at = np.flatnonzero(ok)
+        valid[tuple(edge)] = False
+    at = np.flatnonzero(valid)
     if len(at) < _LEAST_VOXELS:
         return None
     middle = (f + W) / 2
@@ -270,48 +274,48 @@ def _step(
     inverse = (vector / value) @ vector.T
     theta = (inverse @ score.sum(axis=0)).reshape(N, p)
     covariance = inverse @ _spread(score, index) @ inverse
-    sd = np.sqrt(np.diag(covariance).reshape(N, p).sum(axis=1))
+    deviation = np.sqrt(np.diag(covariance).reshape(N, p).sum(axis=1))
     theta = theta * unit.reshape(N, p)
     u, w = np.zeros((N, 3)), np.zeros((N, 3))
     u[:, list(level.axes)], w[:, list(rotations)] = np.split(theta, [len(level.axes)], axis=1)
     longest = _LONGEST * level.voxel[list(level.axes)].min()
     u *= np.minimum(1, longest / np.maximum(np.linalg.norm(u, axis=1, keepdims=True), 1e-30))
     w *= np.minimum(1, _WIDEST / np.maximum(np.linalg.norm(w, axis=1, keepdims=True), 1e-30))
-    return u, w, sd, at_most(x, _POINTS) + motion.centre
+    return u, w, deviation, at_most(x, _POINTS) + motion.centre
 
 
 def _fit(series: WeightedSeries, threads: int | None) -> tuple[Floats, NDArray[np.bool_], list[int]] | None:
     """Return κ (Q, *X) with smooth fields, where it is an estimate (*X), and which parameters are free in each voxel."""
     model, W = series.model, series.images
     maps = least_squares(series, threads=threads)
-    ok = np.asarray((maps.status == Status.OK) & np.isfinite(maps.kappa).all(axis=0))
+    valid = np.asarray((maps.status == Status.OK) & np.isfinite(maps.kappa).all(axis=0))
     for amplitude in model.amplitudes:
-        ok &= np.abs(np.nan_to_num(maps[amplitude.name], nan=np.inf)) < _HUGE
-    kappa = np.where(ok, maps.kappa, 1.0)
+        valid &= np.abs(np.nan_to_num(maps[amplitude.name], nan=np.inf)) < _HUGE
+    kappa = np.where(valid, maps.kappa, 1.0)
     free = _free(model, series.held)
     smooth = [
-        q for q, parameter in enumerate(model.parameters) if parameter.smooth and parameter.name not in series.held
+        row for row, parameter in enumerate(model.parameters) if parameter.smooth and parameter.name not in series.held
     ]
-    if not ok.any() or not smooth:
-        return (kappa, ok, free) if ok.any() else None
+    if not valid.any() or not smooth:
+        return (kappa, valid, free) if valid.any() else None
     largest = np.abs(model.signal(kappa)).max(axis=0)
-    weight = np.where(ok, np.minimum(largest, np.median(largest[ok])) ** 2, 0.0)
-    width = [_FIELD_WIDTH if n >= _FEWEST else 0.0 for n in W.shape[1:]]
+    weight = np.where(valid, np.minimum(largest, np.median(largest[valid])) ** 2, 0.0)
+    width = [_FIELD_WIDTH if length >= _FEWEST else 0.0 for length in W.shape[1:]]
     floor = 1e-3 * weight.mean()
     below = smoothed(weight, width, mirrored=False) + floor
     for q in smooth:
         mean = np.average(kappa[q], weights=weight)
         kappa[q] = (smoothed(weight * kappa[q], width, mirrored=False) + floor * mean) / below
-    at = np.flatnonzero(ok)
+    at = np.flatnonzero(valid)
     flat = kappa.reshape(len(kappa), -1)
     flat[:, at] = _refit(W.reshape(len(W), -1)[:, at], model, flat[:, at], free)
-    return kappa, ok, free
+    return kappa, valid, free
 
 
 def _refit(S: Floats, model: SignalModel, kappa: Floats, free: list[int], steps: int = 3) -> Floats:
     """Return κ (Q, V) with the free parameters fitted again: Gauss–Newton on the scale of each (`transform`)."""
     kappa = kappa.copy()
-    parameters = [model.parameters[q] for q in free]
+    parameters = [model.parameters[row] for row in free]
     relative = np.array(
         [parameter.transform == "log" or (parameter.amplitude and parameter.bounds[0] >= 0) for parameter in parameters]
     )[:, None]
@@ -331,7 +335,7 @@ def _refit(S: Floats, model: SignalModel, kappa: Floats, free: list[int], steps:
 def _derivatives(gradient: Floats, x: Floats, axes: tuple[int, ...]) -> tuple[Floats, tuple[int, ...]]:
     """Return ∇f · d for each way in which an image may move, (V, N, p), and the axes about which it may turn."""
     columns = [gradient[axis] for axis in axes]
-    rotations = tuple(a for a in range(3) if all(b in axes for b in range(3) if b != a))
+    rotations = tuple(axis for axis in range(3) if all(b in axes for b in range(3) if b != axis))
     for rotation in rotations:  # d = e × x
         b, c = (rotation + 1) % 3, (rotation + 2) % 3
         columns.append(gradient[c] * x[:, b] - gradient[b] * x[:, c])

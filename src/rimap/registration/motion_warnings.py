@@ -1,4 +1,6 @@
-"""Warnings about motion, with a second opinion that knows no signal model: the mutual information of pairs of images."""
+"""Warnings about motion, with a second opinion that knows no signal model: the mutual information of pairs of
+images.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ _GAIN = 0.01
 
 
 def motion_warnings(series: WeightedSeries, motion: Motion | None) -> tuple[str, ...]:
-    """Return a warning if images are visibly misaligned, by the signal model and by mutual information: which, and how far."""
+    """Return a warning if images are visibly misaligned, by the signal model and by mutual information: which, and how
+    far.
+    """
     if motion is None:
         return ()
     out = np.flatnonzero(motion.shift - 3 * motion.sd > VISIBLE * motion.voxel)
@@ -44,7 +48,8 @@ def confirmed(series: WeightedSeries, motion: Motion, suspects: NDArray[np.intp]
     """Return the suspects (image numbers) that are also more like the other images once they are moved back.
 
     The model that finds motion may be wrong where its signal is: noise floor, stimulated echoes, pulsation. The mutual
-    information of an image with those that did not move needs no model. It must be largest near the shift that was found.
+    information of an image with those that did not move needs no model. It must be largest near the shift that was
+    found.
 
     References
     ----------
@@ -52,7 +57,7 @@ def confirmed(series: WeightedSeries, motion: Motion, suspects: NDArray[np.intp]
     """
     images = np.nan_to_num(padded(series.images).astype(float), nan=0.0, posinf=0.0, neginf=0.0)
     voxel = np.array((*series.voxel_size, 1.0, 1.0)[:3])
-    width = [_SMOOTH if n >= 8 else 0.0 for n in images.shape[1:]]
+    width = [_SMOOTH if length >= 8 else 0.0 for length in images.shape[1:]]
     still = [n for n in range(len(images)) if n not in set(suspects.tolist())]
     others = still or list(range(len(images)))
     planes = slice(None, None, max(1, images.shape[3] // _PLANES))

@@ -31,22 +31,24 @@ def moved(images: Floats, motion: Motion, voxel: Floats, *, order: int, fill: fl
         The value of voxels that the image does not cover (by more than half a voxel); by default that of its border.
     """
     shape = images.shape[1:]
-    wide = [a for a in range(3) if shape[a] > 1]
-    grid = np.stack(np.meshgrid(*(np.arange(n, dtype=float) for n in shape), indexing="ij"), axis=-1).reshape(-1, 3)
+    wide = [axis for axis in range(3) if shape[axis] > 1]
+    grid = np.stack(np.meshgrid(*(np.arange(length, dtype=float) for length in shape), indexing="ij"), axis=-1).reshape(
+        -1, 3
+    )
     out = np.empty(images.shape)
-    for n, image in enumerate(images):
-        if not motion.translation[n].any() and np.array_equal(motion.rotation[n], np.eye(3)):
-            out[n] = image
+    for number, image in enumerate(images):
+        if not motion.translation[number].any() and np.array_equal(motion.rotation[number], np.eye(3)):
+            out[number] = image
             continue
         from scipy import ndimage  # slow to import, and images rarely move
 
-        at = (motion.where(n, grid * voxel) / voxel)[:, wide].T
-        out[n] = ndimage.map_coordinates(
+        at = (motion.where(number, grid * voxel) / voxel)[:, wide].T
+        out[number] = ndimage.map_coordinates(
             image.reshape([shape[a] for a in wide]), at, order=order, mode="nearest"
         ).reshape(shape)
         if fill is not None:
             beyond = np.any([(c < -0.5) | (c > shape[a] - 0.5) for c, a in zip(at, wide)], axis=0)
-            out[n][beyond.reshape(shape)] = fill
+            out[number][beyond.reshape(shape)] = fill
     return out
 
 
@@ -87,8 +89,8 @@ def motion_metadata(series: WeightedSeries, motion: Motion) -> dict[str, Any]:
     world = motion.world(affine, size)
     return {
         "Registration": {
-            "Description": "Rigid transforms found by variable projection on the signal model; cubic splines, once. Matrix: "
-            "from world coordinates (mm) of the maps to those of the image.",
+            "Description": "Rigid transforms found by variable projection on the signal model; cubic splines, once. "
+            "Matrix: from world coordinates (mm) of the maps to those of the image.",
             "Images": [
                 {
                     key: float(f"{value / axis.factor:.12g}"),

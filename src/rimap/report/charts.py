@@ -149,10 +149,10 @@ def _found(
     maps: ParameterMaps, counts: NDArray[np.bool_], T: NDArray[Any], span: tuple[float, float], n: int = 14
 ) -> list[tuple[float, float]]:
     """Return (T, median SD in %) of the data in bins of T that have enough voxels."""
-    sd = maps.sd_kappa
-    if sd is None:
+    deviation = maps.sd_kappa
+    if deviation is None:
         return []
-    relative = 100 * sd[maps.model.index(maps.model.time.name)][counts] / T
+    relative = 100 * deviation[maps.model.index(maps.model.time.name)][counts] / T
     edges = np.geomspace(*span, n + 1)
     out = []
     bins = np.digitize(T, edges)

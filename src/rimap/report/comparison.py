@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,20 @@ MOST_PAIRS, _SLICES = 8, 3
 _DIVERGING, _DENSITY = "vik", "lapaz"
 
 
-def page(found: Any, command: str = "") -> str:
+class _Compared(Protocol):
+    """What the page reads of `rimap.workflow.compare.Comparison`, which is a floor above."""
+
+    @property
+    def pairs(self) -> Sequence[Any]: ...
+    @property
+    def over_repeats(self) -> Sequence[dict[str, Any]]: ...
+    @property
+    def over_subjects(self) -> Sequence[dict[str, Any]]: ...
+    @property
+    def notes(self) -> Sequence[str]: ...
+
+
+def page(found: _Compared, command: str = "") -> str:
     """Return the page of a comparison of `rimap.workflow.compare` as HTML."""
     pairs = found.pairs
     whole = [pair.rows[0] for pair in pairs]
@@ -134,8 +147,8 @@ def bland_altman(
         if np.isfinite(median).all()
     ]
     x_range = _range(np.concatenate([mean, [region[1] for region in regions]]), 0.005)
-    bias, sd = float(difference.mean()), float(difference.std(ddof=1)) if difference.size > 1 else 0.0
-    limits = [bias - LIMITS * sd, bias + LIMITS * sd]
+    bias, deviation = float(difference.mean()), float(difference.std(ddof=1)) if difference.size > 1 else 0.0
+    limits = [bias - LIMITS * deviation, bias + LIMITS * deviation]
     most = max(1.6 * max(abs(limit) for limit in limits), *(1.1 * abs(region[2]) for region in regions), 1e-9)
     y_range = (-most, most)
     counts, _, _ = np.histogram2d(mean, difference, bins=_CELLS, range=(x_range, y_range))

@@ -13,7 +13,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rimap.arrays import at_least
 from rimap.signals.base import SignalModel
@@ -69,7 +69,7 @@ class TableAxis:
         """The values of the parameter at the nodes, (n,)."""
         return self.at(np.arange(self.n))
 
-    def at(self, place: Any) -> Array:
+    def at(self, place: ArrayLike) -> Array:
         """Return the value of the parameter at places between 0 and n − 1."""
         x = self.low + self.step * np.asarray(place, dtype=float)
         return np.asarray(np.exp(x) if self.logarithmic else x)
@@ -179,8 +179,10 @@ def signal_table(model: SignalModel, maps: Mapping[str, NDArray[Any]]) -> Signal
         Values (any shape) by name, for every parameter of the model.
     """
     axes = []
-    for p in model.nonlinear:
-        axis = TableAxis.over(p.name, maps[p.name], NODES_TO_TRY[-1], logarithmic=p.transform == "log")
+    for parameter in model.nonlinear:
+        axis = TableAxis.over(
+            parameter.name, maps[parameter.name], NODES_TO_TRY[-1], logarithmic=parameter.transform == "log"
+        )
         if axis is None:
             return None
         axes.append(axis)

@@ -96,15 +96,15 @@ def _precision_chart(found: Design, protocols: list[tuple[str, Protocol]], limit
     """Return the relative SD over T of each protocol as lines for an SVG, both axes logarithmic."""
     T = found.T_ms
     curves = [(label, 100 * p.sd(T)) for label, p in protocols]
-    shown = [sd[np.isfinite(sd)] for _, sd in curves]
-    least = min((float(sd.min()) for sd in shown if sd.size), default=1.0)
+    shown = [deviation[np.isfinite(deviation)] for _, deviation in curves]
+    least = min((float(deviation.min()) for deviation in shown if deviation.size), default=1.0)
     y_low = float(min(least / 1.5, limit_percent / 2))
     y_high = float(max(_TOP_PERCENT, 20 * y_low))
     x, y = _logarithmic(T[0], T[-1], WIDTH), _logarithmic(y_low, y_high, HEIGHT)
     lines = []
-    for label, sd in curves:
-        pieces = _pieces(np.isfinite(sd) & (sd <= y_high))
-        points = [" ".join(f"{x(T[i]):.1f},{HEIGHT - y(sd[i]):.1f}" for i in piece) for piece in pieces]
+    for label, deviation in curves:
+        pieces = _pieces(np.isfinite(deviation) & (deviation <= y_high))
+        points = [" ".join(f"{x(T[i]):.1f},{HEIGHT - y(deviation[i]):.1f}" for i in piece) for piece in pieces]
         lines.append({"label": label, "points": [point for point in points if point]})
     low, high = found.goal.T_ms
     return {

@@ -85,10 +85,10 @@ class Shown:
     def of(cls, maps: ParameterMaps) -> Shown:
         """Return the maps of an estimator, with the standard deviations of times and rates, and of fields for the band of a curve."""
         values = {q.name: (q, values_of(q, maps.model, maps)) for q in quantities_of(maps.model)}
-        fields = {p.name for p in maps.model.nonlinear}
+        fields = {parameter.name for parameter in maps.model.nonlinear}
         wanted = [name for name, (q, _) in values.items() if is_relaxation(q) or name in fields]
-        sd = {name: maps.sd[name] for name in wanted if name in maps.sd}
-        return cls(values, maps.status, sd, maps.residual, maps.model)
+        deviation = {name: maps.sd[name] for name in wanted if name in maps.sd}
+        return cls(values, maps.status, deviation, maps.residual, maps.model)
 
 
 def embed(
@@ -218,14 +218,14 @@ def decode(codes: NDArray[np.uint16], how: dict[str, Any]) -> NDArray[np.float64
 
 def _box(shown: NDArray[np.bool_], size: NDArray[np.float64], most: int) -> tuple[slice, slice, slice]:
     """Return the box around the shown voxels, thinned out along the axes of highest resolution to at most `most` voxels."""
-    ranges, step = [extent(shown, a) for a in range(3)], [1, 1, 1]
+    ranges, step = [extent(shown, axis) for axis in range(3)], [1, 1, 1]
 
     def box() -> tuple[slice, slice, slice]:
         x, y, z = (slice(low, high, s) for (low, high), s in zip(ranges, step))
         return x, y, z
 
     while int(shown[box()].sum()) > most:
-        wide = [a for a in range(3) if (ranges[a][1] - ranges[a][0]) // step[a] > 1]
+        wide = [axis for axis in range(3) if (ranges[axis][1] - ranges[axis][0]) // step[axis] > 1]
         finest = min(wide, key=lambda a: size[a] * step[a])
         step[finest] += 1
     return box()

@@ -37,7 +37,7 @@ def with_outliers(rows: Sequence[Row]) -> list[Row]:
     marked = [dict(row) for row in rows]
     for members in _by_region(marked).values():
         for key, names in (("median", ("low", "high")), ("share_ok", ("few", ""))):
-            low, high = fences([r[key] for r in members])
+            low, high = fences([member[key] for member in members])
             for member in members:
                 word = names[0] if member[key] < low else names[1] if member[key] > high else ""
                 if key == "share_ok" and word and low - member[key] < 0.02:
@@ -276,7 +276,7 @@ def _table(rows: Sequence[Row], shown: Sequence[_Region]) -> dict[str, Any]:
     for row in rows:
         line = lines.setdefault(row["series"], {"who": _who(row), "series": row["series"], "cells": {}, "row": row})
         line["cells"][row["map"], row["region"]] = row
-    head = {key: _region_title(next(r for r in rows if (r["map"], r["region"]) == key)) for key in shown}
+    head = {key: _region_title(next(row for row in rows if (row["map"], row["region"]) == key)) for key in shown}
     return {
         "head": [f"{shown_name(key[0])} {text}" for key, text in head.items()],
         "lines": [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,7 @@ def number(x: float, digits: int = 3) -> str:
     return f"{x:.{digits - 1 - int(np.floor(np.log10(abs(x))))}f}"
 
 
-def plain(value: Any) -> str:
+def plain(value: object) -> str:
     """Return a setting as text."""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) < 1e9 and value == round(value) else f"{value:g}"

@@ -177,12 +177,12 @@ def _shown(maps: OtherMaps) -> tuple[Shown, Region, list[str]]:
     deviations = {}
     for m in (maps.main, *maps.more):
         try:
-            sd = m.sd() if m.name in found else None
+            deviation = m.sd() if m.name in found else None
         except InputError as error:
             notes.append(f"The standard deviations of {m.name} are not shown: {error}")
             continue
-        if sd is not None and is_relaxation(found[m.name][0]):
-            deviations[m.name] = np.where(sd > 0, sd, np.nan)
+        if deviation is not None and is_relaxation(found[m.name][0]):
+            deviations[m.name] = np.where(deviation > 0, deviation, np.nan)
     status = maps.main.status()
     if status is None or not np.isin(status, [int(s) for s in Status]).all():
         status = np.where(np.isfinite(main), Status.OK, Status.NO_SIGNAL).astype(np.uint8)

@@ -267,7 +267,7 @@ def start_voxel(values: NDArray[Any], good: NDArray[np.bool_], view: View, about
     here = good & (np.indices(T.shape, sparse=True)[through] == middle)
     good = here if here.any() else good
     if not good.any():
-        return [middle if a == through else n // 2 for a, n in enumerate(T.shape)]
+        return [middle if a == through else length // 2 for a, length in enumerate(T.shape)]
     where = np.argwhere(good)
     values = T[good]
     typical = np.abs(np.log(values / np.median(values)))
@@ -323,9 +323,13 @@ def _tiles(
             "note": f"IQR {number(s.q25)}–{number(s.q75)} {unit}".rstrip(),
         }
     ]
-    n, ok = int(inside.sum()), int(((maps.status == Status.OK) & inside).sum())
+    n, valid = int(inside.sum()), int(((maps.status == Status.OK) & inside).sum())
     tiles.append(
-        {"label": f"estimated {where}", "value": f"{100 * ok / max(n, 1):.1f} %", "note": f"{ok:,} of {n:,} voxels"}
+        {
+            "label": f"estimated {where}",
+            "value": f"{100 * valid / max(n, 1):.1f} %",
+            "note": f"{valid:,} of {n:,} voxels",
+        }
     )
     if (sigma := sigma_number(maps)) is not None:
         first = next((amplitude for amplitude in maps.model.amplitudes if stats[amplitude.name].n), None)

@@ -131,11 +131,11 @@ def _sd_panel(
     q: Quantity, maps: ParameterMaps, values: NDArray[Any], inside: NDArray[np.bool_], figured: NDArray[np.bool_]
 ) -> list[Panel]:
     """Return the panel of the standard deviation as a share of the map, none if no voxel has one."""
-    sd = np.where(values > 0, 100 * maps.sd[q.name] / np.where(values > 0, values, 1), np.nan)
-    if not np.isfinite(sd).any():
+    deviation = np.where(values > 0, 100 * maps.sd[q.name] / np.where(values > 0, values, 1), np.nan)
+    if not np.isfinite(deviation).any():
         return []
-    window = colours.window(sd[figured], low=0.0, upper=0.95)
-    shown = np.where(inside, sd, np.nan)
+    window = colours.window(deviation[figured], low=0.0, upper=0.95)
+    shown = np.where(inside, deviation, np.nan)
     return [Panel(f"sd {q.name}", f"SD of {name_of(q)}", f"% of {name_of(q)}", shown, "lajolla", window)]
 
 

@@ -30,7 +30,26 @@ class _Map(Protocol):
     def geometry(self) -> tuple[NDArray[np.float64] | None, tuple[float, ...]]: ...
 
 
-def page(run: Any, command: str = "") -> str:
+class _PhantomRun(Protocol):
+    """What the page reads of `rimap.workflow.phantom.PhantomRun`, which is a floor above."""
+
+    @property
+    def measured(self) -> Sequence[Any]: ...
+    @property
+    def refused(self) -> Sequence[tuple[str, str]]: ...
+    @property
+    def notes(self) -> Sequence[str]: ...
+    @property
+    def tolerance_percent(self) -> float: ...
+    @property
+    def rows(self) -> Sequence[dict[str, Any]]: ...
+    @property
+    def drift(self) -> Any: ...
+    @property
+    def groups(self) -> Any: ...
+
+
+def page(run: _PhantomRun, command: str = "") -> str:
     """Return the page of a run of `rimap.workflow.phantom` as HTML."""
     measured, tolerance = run.measured, run.tolerance_percent
     verdicts = [row["verdict"] for row in run.rows]
@@ -136,7 +155,7 @@ def picture(m: _Map, array: Array, highest: float) -> dict[str, Any]:
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     """Return a shape of three axes with one of them a single slice."""
-    return tuple(1 if k == axis else n for k, n in enumerate(shape))
+    return tuple(1 if k == axis else length for k, length in enumerate(shape))
 
 
 def bias_chart(rows: Sequence[dict[str, Any]], tolerance: float) -> dict[str, Any]:
@@ -181,7 +200,7 @@ def _drift_chart(members: Sequence[Any]) -> dict[str, Any]:
     x = 24 + (WIDTH - 120) * (at - at.min()) / max(float(np.ptp(at)), 1e-9)
     y = HEIGHT / 2 - HEIGHT / 2 * np.clip(bias / most, -1, 1)
     table = colours.palette("batlow")
-    subjects = {m.rows[0]["participant_id"] for m in members}
+    subjects = {member.rows[0]["participant_id"] for member in members}
     subject = subjects.pop() if len(subjects) == 1 else ""
     series = []
     for n in range(N_SPHERES):

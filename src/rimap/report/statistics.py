@@ -59,8 +59,8 @@ def describe(values: NDArray[Any]) -> Statistics:
     if not x.size:
         return Statistics(0, *(float("nan"),) * 5)
     q25, median, q75 = np.quantile(x, [0.25, 0.5, 0.75])
-    sd = float(x.std(ddof=1)) if x.size > 1 else float("nan")
-    return Statistics(x.size, float(median), float(q25), float(q75), float(x.mean()), sd)
+    deviation = float(x.std(ddof=1)) if x.size > 1 else float("nan")
+    return Statistics(x.size, float(median), float(q25), float(q75), float(x.mean()), deviation)
 
 
 def counted(maps: ParameterMaps) -> NDArray[np.bool_]:

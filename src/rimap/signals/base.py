@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -258,13 +258,13 @@ class SignalModel(ABC):
     # What a subclass gives.
 
     @abstractmethod
-    def shape(self, **nonlinear: Any) -> Array:
+    def shape(self, **nonlinear: Array) -> Array:
         """Return the signal for A = 1, (N, *X), from the parameters that are no amplitudes, by name, each (*X).
 
         With K amplitudes it returns one column for each, (N, K, *X). Before any modulus.
         """
 
-    def shape_partials(self, **nonlinear: Any) -> dict[str, Array]:
+    def shape_partials(self, **nonlinear: Array) -> dict[str, Array]:
         """Return the derivative of `shape` in each of its parameters, by name.
 
         The default is the complex step (NumPy) or forward differentiation (torch); a model may give its own.
@@ -272,7 +272,7 @@ class SignalModel(ABC):
         return {name: derivative(self.shape, nonlinear, name) for name in nonlinear}
 
     @classmethod
-    def effective(cls, kappa: Any, **hidden: float) -> Array:
+    def effective(cls, kappa: Array, **hidden: float) -> Array:
         """Return the κ (Q, *X) that the model sees in a scan with optional settings that it does not know (`hideable`).
 
         Raises
@@ -392,12 +392,12 @@ class SignalModel(ABC):
         return [parameter.name for parameter in self.parameters].index(name)
 
     @classmethod
-    def at(cls, values: Values, **settings: Any) -> Any:
+    def at(cls, values: Values, **settings: Any) -> Self:
         """Return the model with these values of its axis, and other settings by name."""
         options: dict[str, Any] = {axis_of(cls).name: values, **settings}
         return cls(**options)
 
-    def subset(self, keep: Any) -> Any:
+    def subset(self, keep: Array) -> Self:
         """Return the model of the images `keep` (indices)."""
         kept: dict[str, Any] = {}
         for s in self.settings.values():
@@ -406,7 +406,7 @@ class SignalModel(ABC):
                 kept[s.name] = tuple(float(v) for v in np.asarray(value)[keep])
         return replace(self, **kept)
 
-    def with_settings(self, **changed: Any) -> Any:
+    def with_settings(self, **changed: Any) -> SignalModel:
         """Return the model with other settings, to predict images: it may have too few of them to estimate from.
 
         A setting that has one value in all images keeps it, however many images there are then.
@@ -428,7 +428,7 @@ class SignalModel(ABC):
                     known[s.name] = (value[0],) * N
         return predicting(type(self))(**known | changed)
 
-    def with_bounds(self, bounds: Mapping[str, tuple[float, float]]) -> Any:
+    def with_bounds(self, bounds: Mapping[str, tuple[float, float]]) -> Self:
         """Return the model with other bounds of some parameters, in their unit.
 
         Raises
@@ -437,13 +437,17 @@ class SignalModel(ABC):
             For a parameter that the model does not have.
         """
         merged = {name: (low, high) for name, low, high in self.box} | dict(bounds)
-        return replace(self, box=tuple((n, float(lo), float(hi)) for n, (lo, hi) in merged.items())) if merged else self
+        return (
+            replace(self, box=tuple((n, float(low), float(high)) for n, (low, high) in merged.items()))
+            if merged
+            else self
+        )
 
-    def by_name(self, kappa: Any) -> dict[str, Array]:
+    def by_name(self, kappa: Array) -> dict[str, Array]:
         """Return the maps of κ (Q, *X) by name."""
         return dict(zip((parameter.name for parameter in self.parameters), unpack(kappa, len(self.parameters))))
 
-    def amplitude(self, kappa: Any) -> Array:
+    def amplitude(self, kappa: Array) -> Array:
         """Return the first amplitude (*X) of the maps κ (Q, *X); 1 if the model has none."""
         return kappa[self.index(self.amplitudes[0].name)] if self.amplitudes else 1 + 0 * kappa[0]
 
@@ -452,10 +456,10 @@ class SignalModel(ABC):
 
         A model without amplitudes has one column, whose amplitude is 1.
         """
-        g = self.shape(**{p.name: maps[p.name] for p in self.nonlinear})
+        g = self.shape(**{parameter.name: maps[parameter.name] for parameter in self.nonlinear})
         return g if len(self.amplitudes) > 1 else g[:, None]
 
-    def signal(self, kappa: Any) -> Array:
+    def signal(self, kappa: Array) -> Array:
         """Return the images (N, *X) of the maps κ (Q, *X)."""
         f = self._before_modulus(self.by_name(kappa))
         return abs(f) if self.magnitude else f
@@ -463,19 +467,19 @@ class SignalModel(ABC):
     def _before_modulus(self, maps: Mapping[str, Array]) -> Array:
         amplitudes = self.amplitudes
         if len(amplitudes) <= 1:
-            g = self.shape(**{p.name: maps[p.name] for p in self.nonlinear})
+            g = self.shape(**{parameter.name: maps[parameter.name] for parameter in self.nonlinear})
             return maps[amplitudes[0].name] * g if amplitudes else g
         columns = self.columns(maps)
         f: Any = 0
-        for k, p in enumerate(amplitudes):
-            f = f + maps[p.name] * columns[:, k]
+        for k, parameter in enumerate(amplitudes):
+            f = f + maps[parameter.name] * columns[:, k]
         return f
 
-    def partials(self, kappa: Any) -> Array:
+    def partials(self, kappa: Array) -> Array:
         """Return the derivatives of the signal in each parameter, (N, Q, *X)."""
         maps = self.by_name(kappa)
-        nonlinear = {p.name: maps[p.name] for p in self.nonlinear}
-        xp, columns = namespace(*maps.values()), self.columns(maps)
+        nonlinear = {parameter.name: maps[parameter.name] for parameter in self.nonlinear}
+        array_api, columns = namespace(*maps.values()), self.columns(maps)
         slopes = self.shape_partials(**nonlinear)
         several = len(self.amplitudes) > 1
         found: dict[str, Array] = {} if self.amplitudes else dict(slopes)
@@ -485,16 +489,16 @@ class SignalModel(ABC):
             f = f + maps[p.name] * columns[:, k]
             for name, slope in slopes.items():
                 found[name] = found.get(name, 0) + maps[p.name] * (slope[:, k] if several else slope)
-        d = xp.stack([found[parameter.name] for parameter in self.parameters], axis=1)
-        return xp.where((f < 0)[:, None], -d, d) if self.magnitude else d
+        d = array_api.stack([found[parameter.name] for parameter in self.parameters], axis=1)
+        return array_api.where((f < 0)[:, None], -d, d) if self.magnitude else d
 
-    def initial_guess(self, images: Any) -> Array:
+    def initial_guess(self, images: Array) -> Array:
         """Return where an iteration starts, (Q, *X): the largest modulus of the images (N, *X), and `start` (§4.4.4)."""
         S = floating(images)
-        xp = namespace(S)
-        peak = xp.max(abs(S), axis=0)
+        array_api = namespace(S)
+        peak = array_api.max(abs(S), axis=0)
         first = next((amplitude.name for amplitude in self.amplitudes), None)
-        return xp.stack(
+        return array_api.stack(
             [
                 peak
                 if parameter.name == first
@@ -510,7 +514,7 @@ class SignalModel(ABC):
             return False
         return self.field is None or (self.linear_in_field and self.field.treatment != GIVEN and _is_linear(self))
 
-    def basis(self, T: Any) -> Array:
+    def basis(self, T: Array) -> Array:
         """Return φ (N, K, *T.shape) with S = |A (φ₀(T) + F φ₁(T))|, before any modulus; K = 1 without a field."""
         T = floating(T)
         if self.field is None:
@@ -572,7 +576,7 @@ def _is_linear(model: SignalModel) -> bool:
     return bool(np.allclose(phi[:, 0] + fields * phi[:, 1], true, rtol=1e-9, atol=1e-9 * abs(true).max()))
 
 
-def unpack(kappa: Any, n: int) -> tuple[Array, ...]:
+def unpack(kappa: Array, n: int) -> tuple[Array, ...]:
     """Split κ (Q, *X) into its maps, as floating-point arrays."""
     if not is_torch(kappa) and isinstance(kappa, (tuple, list)) and any(is_torch(k) for k in kappa):
         kappa = namespace(*kappa).stack(list(kappa))

@@ -1,7 +1,8 @@
 """Extended phase graph of a CPMG train: the echoes with all stimulated echoes, integrated over the slice.
 
-With one refocusing angle α through the train, echo n is a polynomial of degree n in cos α. So the integral over the slice is
-a sum over few fixed values of cos α, whose weights depend on B1 and the pulse alone, and all of it is smooth in B1, T1, T2.
+With one refocusing angle α through the train, echo n is a polynomial of degree n in cos α. So the integral over the
+slice is a sum over few fixed values of cos α, whose weights depend on B1 and the pulse alone, and all of it is smooth
+in B1, T1, T2.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ POLYNOMIALS_AT_ONCE = 16
 def echoes(cosine: Array, E1: Array, E2: Array, n: int) -> Array:
     """Return the amplitudes of n echoes, (n, *X), of a CPMG train after a perfect excitation.
 
-    The states between the pulses are those of Hennig's recursion at the orders 1, 3, 5 … (in units of half an echo spacing):
-    P and M are the transverse states of positive and negative order, Z the longitudinal ones times sin α, so that only cos α
-    enters.
+    The states between the pulses are those of Hennig's recursion at the orders 1, 3, 5 … (in units of half an echo
+    spacing): P and M are the transverse states of positive and negative order, Z the longitudinal ones times sin α, so
+    that only cos α enters.
 
     Parameters
     ----------
@@ -52,7 +53,7 @@ def echoes(cosine: Array, E1: Array, E2: Array, n: int) -> Array:
     ----------
     Hennig 1988, doi:10.1016/0022-2364(88)90128-X. Weigel 2015, doi:10.1002/jmri.24619.
     """
-    xp = namespace(cosine, E1, E2)
+    array_api = namespace(cosine, E1, E2)
     stay, swap = (1 + cosine) / 2, (1 - cosine) / 2  # cos²(α/2), sin²(α/2)
     to_Z = 2 * stay * swap  # sin²α/2
     one = 1 + 0 * (cosine * E1 * E2)
@@ -69,11 +70,11 @@ def echoes(cosine: Array, E1: Array, E2: Array, n: int) -> Array:
         needed = min(number + 1, n - number)
         if not needed:
             break
-        P = xp.concat([echo, E2 * P[: needed - 1]])
+        P = array_api.concat([echo, E2 * P[: needed - 1]])
         M, Z = E2 * M[1 : needed + 1], E1 * Z[:needed]
-        M = xp.concat([M, *[nothing] * (needed - M.shape[0])])
-        Z = xp.concat([Z, *[nothing] * (needed - Z.shape[0])])
-    return xp.concat(found)
+        M = array_api.concat([M, *[nothing] * (needed - M.shape[0])])
+        Z = array_api.concat([Z, *[nothing] * (needed - Z.shape[0])])
+    return array_api.concat(found)
 
 
 def chebyshev_nodes(n: int) -> Floats:
@@ -106,10 +107,10 @@ class SliceRule:
 
     def weights(self, B1: Array) -> Array:
         """Return wⱼ (J, *X) for B1 (*X)."""
-        xp = namespace(B1)
+        array_api = namespace(B1)
         low, high = B1_RANGE
-        real = xp.real(B1) if xp.isdtype(B1.dtype, "complex floating") else B1
-        inside = xp.where(real < low, low + 0 * B1, xp.where(real > high, high + 0 * B1, B1))
+        real = array_api.real(B1) if array_api.isdtype(B1.dtype, "complex floating") else B1
+        inside = array_api.where(real < low, low + 0 * B1, array_api.where(real > high, high + 0 * B1, B1))
         x = (2 * inside - (low + high)) / (high - low)
         matrix = _like(self.polynomials, B1)
         before, now = 1 + 0 * x, x
@@ -117,7 +118,7 @@ class SliceRule:
         for degree in range(2, matrix.shape[1] + 1):  # T₀ and T₁ are there
             if len(block) >= POLYNOMIALS_AT_ONCE or degree == matrix.shape[1]:
                 columns = matrix[:, first : first + len(block)]
-                total = total + xp.tensordot(columns, xp.stack(block), axes=1)
+                total = total + array_api.tensordot(columns, array_api.stack(block), axes=1)
                 first, block = degree, []
             before, now = now, 2 * x * now - before
             block.append(now)
@@ -150,7 +151,8 @@ def _rule(profile: SliceProfile, refocusing_angle: float, n_echoes: int) -> Slic
 
 
 def train(rule: SliceRule, B1: Array, E1: Array, E2: Array, n: int) -> Array:
-    """Return the n echoes (n, *X) of the whole slice; B1 may have other axes than E1 and E2, against which it broadcasts.
+    """Return the n echoes (n, *X) of the whole slice; B1 may have other axes than E1 and E2, against which it
+    broadcasts.
 
     The phase graph runs over E1 and E2 alone: on a grid of (T2, B1) it costs no more than on the T2 of that grid.
     """

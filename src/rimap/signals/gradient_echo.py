@@ -144,6 +144,6 @@ class GradientEchoWithOffset(SignalModel):
 
     def shape(self, T2star: Array) -> Array:  # type: ignore[override]
         """Return the columns of A and C for amplitudes of 1, (N, 2, *X)."""
-        xp = namespace(T2star)
-        decay = xp.exp(-column(self.te, T2star) / T2star)
-        return xp.stack([decay, 1 + 0 * decay], axis=1)
+        array_api = namespace(T2star)
+        decay = array_api.exp(-column(self.te, T2star) / T2star)
+        return array_api.stack([decay, 1 + 0 * decay], axis=1)

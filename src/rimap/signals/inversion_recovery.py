@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -100,7 +100,8 @@ class InversionRecovery(SignalModel):
         for t, r in zip(self.times, () if self.tr is None else np.asarray(self.tr)):
             if r <= t:
                 raise InputError(
-                    f"tr: expected TR longer than TI, got TR {r:g} ms with TI {t:g} ms. TR is the time from one inversion to "
+                    f"tr: expected TR longer than TI, got TR {r:g} ms with TI {t:g} ms. TR is the time from one "
+                    f"inversion to "
                     "the next; leave it out if you know only the time between readouts."
                 )
 
@@ -111,15 +112,15 @@ class InversionRecovery(SignalModel):
         return E, E_TR
 
     @classmethod
-    def effective(cls, kappa: Any, **hidden: float) -> Array:
+    def effective(cls, kappa: Array, **hidden: float) -> Array:
         """Return the (A, B, T1) (3, *X) that a model without TR sees of a scan with ``tr`` (ms).
 
         A(1 − B e^(−τ/T1) + (B − 1) e^(−TR/T1)) = A′(1 − B′ e^(−τ/T1)), A′ = A·g, B′ = B/g, g = 1 + (B − 1) e^(−TR/T1).
         """
         A, B, T1 = kappa
-        xp = namespace(A, B, T1)
-        g = 1 + (B - 1) * xp.exp(-hidden["tr"] / T1)
-        return xp.stack([A * g, B / g, T1])
+        array_api = namespace(A, B, T1)
+        g = 1 + (B - 1) * array_api.exp(-hidden["tr"] / T1)
+        return array_api.stack([A * g, B / g, T1])
 
     def shape(self, B: Array, T1: Array) -> Array:  # type: ignore[override]
         """Return the signal for A = 1 before the modulus, (N, *X)."""

@@ -14,16 +14,18 @@ from rimap.signals.base import Cycle, Derived, FieldPrior, Parameter, SignalMode
 
 
 def _corrected_T1(model: LookLocker, maps: Mapping[str, Array]) -> Array:
-    """Return T1: from the flip angle of the readout where it is known, else T1*(B − 1); NaN where that is not positive."""
+    """Return T1: from the flip angle of the readout where it is known, else T1*(B − 1); NaN where that is not
+    positive.
+    """
     T1star, B = maps["T1star"], maps["B"]
-    xp = namespace(T1star, B)
+    array_api = namespace(T1star, B)
     rate = model.readout_rate_per_ms
     if rate is not None:
         remaining = 1 - rate * T1star  # 1/T1 = 1/T1* − (−ln cos α)/TR
-        T1 = T1star / xp.where(xp.real(remaining) > 0, remaining, xp.nan + 0 * remaining)
+        T1 = T1star / array_api.where(array_api.real(remaining) > 0, remaining, array_api.nan + 0 * remaining)
         return T1 + 0 * B
     T1 = T1star * (B - 1)
-    return xp.where(xp.real(B) > 1, T1, xp.nan + 0 * T1)
+    return array_api.where(array_api.real(B) > 1, T1, array_api.nan + 0 * T1)
 
 
 @dataclass(frozen=True)
@@ -34,18 +36,19 @@ class LookLocker(SignalModel):
     inversion to −M0 makes B = 1 + M0/A = 1 + T1/T1*. So T1 = T1* (B − 1), independent of the flip angle. B follows
     the tissue: it is larger where T1 is longer, and it is estimated in every voxel by itself.
 
-    Of a spoiled train whose flip angle α and repetition time TR are known, 1/T1 = 1/T1* + ln(cos α)/TR. This needs no perfect
-    inversion, but a flip angle that is right.
+    Of a spoiled train whose flip angle α and repetition time TR are known, 1/T1 = 1/T1* + ln(cos α)/TR. This needs no
+    perfect inversion, but a flip angle that is right.
 
-    The CINE inversion recovery of Sabidussi et al. 2021, doi:10.1016/j.media.2021.102220, is such a sequence: the "T1" of its
-    three-parameter fit is T1*.
+    The CINE inversion recovery of Sabidussi et al. 2021, doi:10.1016/j.media.2021.102220, is such a sequence: the "T1"
+    of its three-parameter fit is T1*.
 
     Parameters
     ----------
     ti
         Times after the inversion (N), ms.
     readout_flip_angle
-        Flip angle α of the readout pulses, degrees, if T1 is to follow from it: of spoiled readouts, not of balanced ones.
+        Flip angle α of the readout pulses, degrees, if T1 is to follow from it: of spoiled readouts, not of balanced
+        ones.
     readout_tr
         Time TR between readout pulses, ms; needed with `readout_flip_angle`.
     signed
@@ -54,8 +57,8 @@ class LookLocker(SignalModel):
     Raises
     ------
     InputError
-        For times that are negative or not finite, fewer distinct times than parameters, or one of the two settings of the
-        readout without the other.
+        For times that are negative or not finite, fewer distinct times than parameters, or one of the two settings of
+        the readout without the other.
 
     References
     ----------
@@ -63,8 +66,8 @@ class LookLocker(SignalModel):
 
     Deviations
     ----------
-    Deichmann and Haase assume that the readout pulses follow each other within a time TR ≪ T1*. T1*(B − 1) is then right to
-    TR/T1*. B is not smooth as the B of a plain inversion recovery is: it has the contrast of T1.
+    Deichmann and Haase assume that the readout pulses follow each other within a time TR ≪ T1*. T1*(B − 1) is then
+    right to TR/T1*. B is not smooth as the B of a plain inversion recovery is: it has the contrast of T1.
 
     Examples
     --------

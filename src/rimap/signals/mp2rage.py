@@ -140,24 +140,24 @@ def _in_turn(*changes: Change) -> Change:
 
 
 def _wait(delay: float, T1: Array) -> Change:
-    xp = namespace(T1)
-    return xp.exp(-delay / T1), -xp.expm1(-delay / T1)
+    array_api = namespace(T1)
+    return array_api.exp(-delay / T1), -array_api.expm1(-delay / T1)
 
 
 class _Train:
     """A train of pulses: what it does to Mz as a whole, and up to the pulse at the centre of k-space."""
 
     def __init__(self, timing: Timing, flip: Array, T1: Array) -> None:
-        xp = namespace(flip, T1)
-        recovered = -xp.expm1(-timing.spacing / T1)
-        half = xp.sin(flip / 2)
+        array_api = namespace(flip, T1)
+        recovered = -array_api.expm1(-timing.spacing / T1)
+        half = array_api.sin(flip / 2)
         decayed = recovered + (1 - recovered) * 2 * half * half  # 1 − cos α E, without cancellation
-        logarithm = xp.log1p(-decayed)
+        logarithm = array_api.log1p(-decayed)
 
         def pulses(count: float) -> Change:
-            return xp.exp(count * logarithm), -xp.expm1(count * logarithm) * recovered / decayed
+            return array_api.exp(count * logarithm), -array_api.expm1(count * logarithm) * recovered / decayed
 
-        self.sine = xp.sin(flip)
+        self.sine = array_api.sin(flip)
         self.whole = pulses(timing.before + timing.after)
         self.to_centre = pulses(timing.before)
 
@@ -430,7 +430,7 @@ def _falling(timing: Timing) -> tuple[float, float]:
     return float(LOOK_UP_T1_MS[most]), float(LOOK_UP_T1_MS[least])
 
 
-def uniform_image(first: Any, second: Any, *, beta: float = 0.0) -> NDArray[np.float64]:
+def uniform_image(first: Array, second: Array, *, beta: float = 0.0) -> NDArray[np.float64]:
     """Return UNIT1 (*X) of two images, signed or complex: Re(S₁* S₂)/(|S₁|² + |S₂|²), between −½ and ½.
 
     Parameters
@@ -456,7 +456,7 @@ def uniform_image(first: Any, second: Any, *, beta: float = 0.0) -> NDArray[np.f
         return np.asarray((np.real(np.conj(S1) * S2) - beta) / power, dtype=float)
 
 
-def from_scanner(values: Any, *, levels: int = 4095) -> NDArray[np.float64]:
+def from_scanner(values: Array, *, levels: int = 4095) -> NDArray[np.float64]:
     """Return UNIT1 between −½ and ½ from the 12-bit integers 0 … 4095 in which scanners store it; other values as they are.
 
     >>> from_scanner([0, 4095]).tolist()

@@ -160,9 +160,9 @@ class MultiEchoSpinEcho(SignalModel):
         B1 may have other axes than T1 and T2, against which it broadcasts: this is fast on grids.
         """
         assert isinstance(self.profile, SliceProfile) and self.echo_spacing is not None
-        xp, n = namespace(B1, T1, T2), max(self.echo_numbers)
+        array_api, n = namespace(B1, T1, T2), max(self.echo_numbers)
         rule = SliceRule.of(self.profile, float(self.refocusing_angle), n)
-        E1, E2 = xp.exp(-self.echo_spacing / T1), xp.exp(-self.echo_spacing / T2)
+        E1, E2 = array_api.exp(-self.echo_spacing / T1), array_api.exp(-self.echo_spacing / T2)
         echoes = train(rule, B1, E1, E2, n)
         return echoes[[number - 1 for number in self.echo_numbers]]
 

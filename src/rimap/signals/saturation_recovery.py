@@ -13,10 +13,11 @@ from rimap.signals.base import FieldPrior, Parameter, SignalModel, Values, setti
 
 @dataclass(frozen=True)
 class SaturationRecovery(SignalModel):
-    """S = |A (1 − F e^(−τ/T1))|. F = 1 − cos θ for a saturation pulse of θ: 1 if it is perfect, more if it inverts a little.
+    """S = |A (1 − F e^(−τ/T1))|. F = 1 − cos θ for a saturation pulse of θ: 1 if it is perfect, more if it inverts a
+    little.
 
-    The delay runs from the saturation to the centre of k-space of its readout, and the magnetisation is saturated anew before
-    every readout, so no repetition time enters.
+    The delay runs from the saturation to the centre of k-space of its readout, and the magnetisation is saturated anew
+    before every readout, so no repetition time enters.
 
     Parameters
     ----------

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 class Cycle:
     """What a scan repeats, and how often: with this, `rimap design` knows how long a protocol takes.
 
-    One image takes (shots × length of a cycle). The length is the repetition time if the model has a setting for it, otherwise
-    `length_ms`, otherwise the time of the last image of the cycle and a rest.
+    One image takes (shots × length of a cycle). The length is the repetition time if the model has a setting for it,
+    otherwise `length_ms`, otherwise the time of the last image of the cycle and a rest.
 
     Parameters
     ----------
     all_images
-        Whether one cycle reads all images (an echo train, Look-Locker). The images are then evenly spaced. If not, every
-        image has cycles of its own.
+        Whether one cycle reads all images (an echo train, Look-Locker). The images are then evenly spaced. If not,
+        every image has cycles of its own.
     shots
         How many cycles fill the k-space of an image in a usual scan: lines over echoes for each excitation.
     length_ms

@@ -6,11 +6,15 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rimap.errors import InputError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 #: One number, or one for each image: anything that iterates over numbers; kept as a float or a tuple.
 Values = float | Iterable[float]
@@ -45,11 +49,11 @@ class Setting:
     per_image
         Whether each image has a value of its own. `None`: one value, or one for each image.
     lengths
-        Of a setting that all images share (`per_image` is `False`): how many values it may have. With other than (1,) it is
-        kept as a tuple: (before, after).
+        Of a setting that all images share (`per_image` is `False`): how many values it may have. With other than (1,)
+        it is kept as a tuple: (before, after).
     read_from
-        Whose sidecar has it, where that is not the one of the image: ``inv-2_MP2RAGE`` is the file of the same scan with this
-        entity and suffix. If there is no such file, the sidecar of the image counts.
+        Whose sidecar has it, where that is not the one of the image: ``inv-2_MP2RAGE`` is the file of the same scan
+        with this entity and suffix. If there is no such file, the sidecar of the image counts.
     required
         Whether the model needs it.
     plausible
@@ -67,7 +71,8 @@ class Setting:
     if_unknown
         What it means for the maps if an optional setting is not known, a clause for a warning.
     unknown_in_field
-        Whether a field takes up what is missing if this setting is not known. It then follows the tissue and is not smooth.
+        Whether a field takes up what is missing if this setting is not known. It then follows the tissue and is not
+        smooth.
     if_shorter
         What it means for the maps if it does not exceed it, a sentence for a note.
     """
@@ -97,7 +102,7 @@ class Setting:
         """`usual`, or its default."""
         return self.usual or self.plausible
 
-    def checked(self, values: Any) -> tuple[float, ...]:
+    def checked(self, values: ArrayLike) -> tuple[float, ...]:
         """Return the values as a tuple, in `unit`.
 
         Raises
@@ -112,7 +117,8 @@ class Setting:
         for number in numbers:
             if not math.isfinite(number) or number < 0:
                 raise InputError(
-                    f"{self.name}: expected numbers in {self.unit}, finite and not negative, got {number:g}. Check the sidecars "
+                    f"{self.name}: expected numbers in {self.unit}, finite and not negative, got {number:g}. Check the "
+                    f"sidecars "
                     "or the command line."
                 )
         self.refuse_other_unit(numbers, self.name)
@@ -128,7 +134,9 @@ class Setting:
 
     @property
     def sidecar_field(self) -> str:
-        """The field that rimap writes: the preferred one of BIDS, or the name in its style (``slice_ratio``: SliceRatio)."""
+        """The field that rimap writes: the preferred one of BIDS, or the name in its style (``slice_ratio``:
+        SliceRatio).
+        """
         return self.bids[0] if self.bids else "".join(word[:1].upper() + word[1:] for word in self.name.split("_"))
 
     @property
@@ -172,8 +180,8 @@ class Setting:
         else:
             remedy = f"{given_as}=[{', '.join(converted)}]"
         raise InputError(
-            f"{given_as}: expected the {self.title} in {self.unit}, got at most {max(numbers):g} {self.unit}, which is too "
-            f"short. If these are seconds, give milliseconds: {remedy}."
+            f"{given_as}: expected the {self.title} in {self.unit}, got at most {max(numbers):g} {self.unit}, which is "
+            f"too short. If these are seconds, give milliseconds: {remedy}."
         )
 
 
@@ -228,7 +236,7 @@ def setting(
     return field(default=default, metadata={_METADATA: declared})
 
 
-def settings_of(model: Any) -> dict[str, Setting]:
+def settings_of(model: DataclassInstance | type[DataclassInstance]) -> dict[str, Setting]:
     """Return the settings that a signal model (class or object) declares, by name, in the order of its fields."""
     return {
         field.name: dataclasses.replace(field.metadata[_METADATA], name=field.name)

@@ -16,7 +16,8 @@ Floats = NDArray[np.float64]
 PULSE_STEPS = 96
 #: Positions across half of the slice.
 POSITIONS = 121
-#: How far out they go, in nominal thicknesses of the excited slice: pulses of a low time-bandwidth product have wide flanks.
+#: How far out they go, in nominal thicknesses of the excited slice: pulses of a low time-bandwidth product have wide
+#: flanks.
 REACH = 1.6
 #: Time-bandwidth product of the excitation.
 EXCITATION_TIME_BANDWIDTH = 3.0
@@ -29,8 +30,8 @@ class SliceProfile(ABC):
     def across(self, B1: Floats, refocusing_angle: float) -> tuple[Floats, Floats]:
         """Return cos α and the weight at each position, each (Z, M), for transmit fields B1 (M,).
 
-        α is the angle of the refocusing pulse there; `refocusing_angle` its nominal value in degrees. The weights are the
-        transverse magnetisation after the excitation; they add up to 1 for each B1.
+        α is the angle of the refocusing pulse there; `refocusing_angle` its nominal value in degrees. The weights are
+        the transverse magnetisation after the excitation; they add up to 1 for each B1.
         """
 
 
@@ -115,7 +116,9 @@ class Shaped(SliceProfile):
         return np.asarray(1 - 2 * abs(refocused[1]) ** 2), np.asarray(weights / weights.sum(0))
 
     def _rotation(self, flip: Floats, z: Floats, time_bandwidth: float) -> tuple[NDArray[np.complex128], ...]:
-        """Return a and b (Z, M) of a pulse with flip angles `flip` (M,) in rad at positions z (Z,) in nominal thicknesses."""
+        """Return a and b (Z, M) of a pulse with flip angles `flip` (M,) in rad at positions z (Z,) in nominal
+        thicknesses.
+        """
         time = (np.arange(PULSE_STEPS) + 0.5) / PULSE_STEPS - 0.5
         envelope = self.envelope(time, time_bandwidth)
         turn_z = (2 * np.pi * time_bandwidth * z / PULSE_STEPS)[:, None]  # by the gradient, in one step
@@ -148,8 +151,8 @@ class Gauss(Shaped):
         return np.asarray(np.exp(-((np.pi * time_bandwidth * time) ** 2) / (4 * np.log(2))), dtype=float)
 
 
-#: What a scanner may have played out: the candidates when the data choose the profile. Time-bandwidth product and thickness
-#: ratio act alike, by the share of the slice that is refocused badly; these are spread evenly along it.
+#: What a scanner may have played out: the candidates when the data choose the profile. Time-bandwidth product and
+#: thickness ratio act alike, by the share of the slice that is refocused badly; these are spread evenly along it.
 PROFILES: tuple[SliceProfile, ...] = (
     Hard(),
     Sinc(1.5, 1.35),

@@ -17,10 +17,11 @@ LEAST_LARGEST_FLIP_DEG = 1.0
 
 @dataclass(frozen=True)
 class VariableFlipAngle(SignalModel):
-    """S = A sin(B1 α) (1 − E) / (1 − E cos(B1 α)) with E = e^(−TR/T1), the signal of a spoiled gradient echo at its Ernst state.
+    """S = A sin(B1 α) (1 − E) / (1 − E cos(B1 α)) with E = e^(−TR/T1), the signal of a spoiled gradient echo at its
+    Ernst state.
 
-    T1 is wrong by about twice the relative error of the flip angle, so B1 is given as a map wherever one was measured. The
-    decay with T2* is the same in all images and belongs to A.
+    T1 is wrong by about twice the relative error of the flip angle, so B1 is given as a map wherever one was measured.
+    The decay with T2* is the same in all images and belongs to A.
 
     Parameters
     ----------
@@ -91,14 +92,15 @@ class VariableFlipAngle(SignalModel):
         super().__post_init__()
         if 0 < self.times.max() < LEAST_LARGEST_FLIP_DEG:
             raise InputError(
-                f"flip_angle: expected degrees, got at most {self.times.max():g}. If these are radians, multiply by 180/π."
+                f"flip_angle: expected degrees, got at most {self.times.max():g}. If these are radians, multiply by "
+                f"180/π."
             )
 
     def shape(self, B1: Array, T1: Array) -> Array:  # type: ignore[override]
         """Return the signal for A = 1, (N, *X)."""
-        xp = namespace(B1, T1)
+        array_api = namespace(B1, T1)
         flip = column(np.deg2rad(np.asarray(self.flip_angle)), B1) * B1
-        recovered = -xp.expm1(-column(self.tr, T1) / T1)  # 1 − E, without cancellation where TR ≪ T1
-        half = xp.sin(flip / 2)
+        recovered = -array_api.expm1(-column(self.tr, T1) / T1)  # 1 − E, without cancellation where TR ≪ T1
+        half = array_api.sin(flip / 2)
         # 1 − E cos α = (1 − E) + E (1 − cos α), and 1 − cos α = 2 sin²(α/2)
-        return xp.sin(flip) * recovered / (recovered + (1 - recovered) * 2 * half * half)
+        return array_api.sin(flip) * recovered / (recovered + (1 - recovered) * 2 * half * half)

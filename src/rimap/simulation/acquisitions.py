@@ -15,7 +15,8 @@ from rimap.signals.model_options import polarity
 from rimap.signals.settings import settings_of
 from rimap.simulation.recipe import AROUND_TYPICAL, PatchRecipe, model_class
 
-#: A setting that must exceed the axis (TR) is the largest value of the axis and this (ms): from next to nothing to full recovery.
+#: A setting that must exceed the axis (TR) is the largest value of the axis and this (ms): from next to nothing to full
+#: recovery.
 REST_MS = (100.0, 10_000.0)
 #: Share of scans in which such a setting grows with the axis (TR = TI + rest), as on some scanners.
 GROWING_SHARE = 0.2
@@ -106,13 +107,16 @@ def _drawn_setting(recipe: PatchRecipe, s: Setting, rng: np.random.Generator) ->
     low, high = recipe.setting_ranges.get(s.name, s.drawn_from)
     if not low > 0 or not np.isfinite(high):
         raise InputError(
-            f"{s.name}: expected its value in settings, or a range to draw it from in setting_ranges; the model declares none."
+            f"{s.name}: expected its value in settings, or a range to draw it from in setting_ranges; the model "
+            f"declares none."
         )
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def _around(value: Any, rng: np.random.Generator, *, whole: bool) -> Any:
-    """Return a setting of a typical protocol, with one factor for all its values; a count of more than one stays whole."""
+    """Return a setting of a typical protocol, with one factor for all its values; a count of more than one stays
+    whole.
+    """
     if isinstance(value, (bool, str)) or value is None:
         return value
     values = np.asarray(value, dtype=float) * np.exp(AROUND_TYPICAL * rng.standard_normal())
@@ -121,11 +125,12 @@ def _around(value: Any, rng: np.random.Generator, *, whole: bool) -> Any:
 
 
 def draw_times(recipe: PatchRecipe, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return sorted values of the axis (N,), for most models times in ms, of one of the kinds of protocol that scanners run.
+    """Return sorted values of the axis (N,), for most models times in ms, of one of the kinds of protocol that scanners
+    run.
 
     Even or geometric spacing over a wide range; a dense train (as the paper's, or a multi-echo train); a few times
-    chosen by hand. N is log-uniform, but never below the number of parameters. An echo train, whose times are multiples of the
-    first one, has no other kind.
+    chosen by hand. N is log-uniform, but never below the number of parameters. An echo train, whose times are multiples
+    of the first one, has no other kind.
     """
     least, greatest = recipe.time_range_ms
     n_least, n_greatest = recipe.n_images

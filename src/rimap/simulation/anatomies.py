@@ -138,7 +138,7 @@ def _head(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     x, y, z = (
         axis.astype(np.float32).reshape([-1 if i == index else 1 for index in range(3)]) for i, axis in enumerate(axes)
     )
-    spacing = [f / n for f, n in zip(FIELD_OF_VIEW, shape)]
+    spacing = [f / length for f, length in zip(FIELD_OF_VIEW, shape)]
 
     def depth(cx: float, cy: float, cz: float, a: float, b: float, c: float) -> NDArray[np.float32]:
         """Distance to the surface of an ellipsoid, mm, to first order; positive inside."""

@@ -47,7 +47,9 @@ def series_files(series: WeightedSeries, subject: str) -> dict[str, bytes]:
 
 
 def _sidecars(model: SignalModel, n: int) -> dict[str, dict[str, Any]]:
-    """Return the sidecar of image n, under "", and those of other files that have some of its settings, by their names."""
+    """Return the sidecar of image n, under "", and those of other files that have some of its settings, by their
+    names.
+    """
     found: dict[str, dict[str, Any]] = {"": {}}
     for setting in model.settings.values():
         value = getattr(model, setting.name)
@@ -113,7 +115,8 @@ def description_files(name: str) -> dict[str, bytes]:
     truth = {"Name": f"{name}: truth", "BIDSVersion": _BIDS, "DatasetType": "derivative", "GeneratedBy": made}
     text = (
         "Simulated with `rimap simulate` from a label volume of the head; no person was scanned.\n"
-        f"The maps that the images were made from are in {TRUTH}: relaxation times in seconds, amplitudes (CSF about 1), fields,\n"
+        f"The maps that the images were made from are in {TRUTH}: relaxation times in seconds, amplitudes (CSF about "
+        f"1), fields,\n"
         "and labels.\n"
     ).encode()
     return {

@@ -31,7 +31,8 @@ class Faint:
     radius
         Their radii in pixels, log-uniform; below 0.5 a single voxel.
     detectability
-        d' = contrast / (Cramér-Rao SD of a voxel) × √(number of voxels), log-uniform: how well the data could show them.
+        d' = contrast / (Cramér-Rao SD of a voxel) × √(number of voxels), log-uniform: how well the data could show
+        them.
     gratings
         Share of patches with stripes in a part of them.
     period
@@ -91,8 +92,8 @@ def _change(
     sign, other, share = rng.choice((-1.0, 1.0)), rng.uniform(-1.0, 1.0), rng.random()
     if not inside.any():
         return 1.0
-    sd = float(np.median(relative_sd[inside]))
-    log_contrast = min(d_prime * sd / max(voxels, 1) ** 0.5, LARGEST_LOG_CONTRAST)
+    deviation = float(np.median(relative_sd[inside]))
+    log_contrast = min(d_prime * deviation / max(voxels, 1) ** 0.5, LARGEST_LOG_CONTRAST)
     factor = float(np.exp(sign * log_contrast))
     time[inside] *= np.float32(factor)
     if share < WITH_AMPLITUDE:
@@ -120,7 +121,7 @@ def _grating(
     """Return the ridges and the valleys of stripes in a rectangle, and how many stripes there are."""
     p = float(np.exp(rng.uniform(*np.log(period))))
     angle = float(rng.choice((0.0, np.pi / 2, rng.uniform(0, np.pi))))
-    height, width = (int(rng.integers(n // 3, n + 1)) for n in shape)
+    height, width = (int(rng.integers(length // 3, length + 1)) for length in shape)
     top, left = int(rng.integers(shape[0] - height + 1)), int(rng.integers(shape[1] - width + 1))
     box = np.zeros(shape, bool)
     box[top : top + height, left : left + width] = True

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.arrays import Array
 from rimap.errors import InputError
 from rimap.simulation.tissues import BRAIN_LABELS, LABELS
 
@@ -16,7 +17,7 @@ def brain_mask(labels: NDArray[Any]) -> NDArray[np.bool_]:
     return np.isin(labels, BRAIN_LABELS)
 
 
-def as_labels(values: Any, source: str = "the anatomy") -> NDArray[np.uint8]:
+def as_labels(values: Array, source: str = "the anatomy") -> NDArray[np.uint8]:
     """Check label values (X, Y, Z) and return them as uint8."""
     values = np.asarray(values)
     if values.ndim == 4 and values.shape[3] == 1:

@@ -121,10 +121,10 @@ def simulate_batch(recipe: PatchRecipe, anatomies: Sequence[Anatomy], index: int
     kappa = np.stack([t.kappa for t in truth])
     if acquisition.hidden:
         kappa = np.moveaxis(model.effective(np.moveaxis(kappa, 1, 0), **acquisition.hidden), 0, 1)
-    for q, parameter in enumerate(model.parameters):  # some boxes depend on the settings
-        np.clip(kappa[:, q], *parameter.bounds, out=kappa[:, q])
+    for row, parameter in enumerate(model.parameters):  # some boxes depend on the settings
+        np.clip(kappa[:, row], *parameter.bounds, out=kappa[:, row])
     measured = [draw_measured(recipe, t.kappa, int(number)) for t, number in zip(truth, numbers)]
-    known: dict[str, Any] = {p.name: p.start for p in model.parameters if p.given}
+    known: dict[str, Any] = {parameter.name: parameter.start for parameter in model.parameters if parameter.given}
     known |= {name: np.repeat(np.stack([m[name] for m in measured]), draws, axis=0) for name in measured[0]}
     clean = np.asarray(model.signal(np.moveaxis(kappa, 1, 0)), np.float32)  # (N, b, h, w)
     for i, t in enumerate(truth):
@@ -155,13 +155,13 @@ def _put_faint(recipe: PatchRecipe, model: SignalModel, truth: Truth, number: in
     if recipe.faint_share == 0 or truth.ringing is not None or rng.random() >= recipe.faint_share:
         return
     tissue, kappa = truth.labels > 0, truth.kappa
-    known = {p.name for p in model.nonlinear if p is not model.time}
+    known = {parameter.name for parameter in model.nonlinear if parameter is not model.time}
     with np.errstate(all="ignore"):
-        sd = cramer_rao_sd(model, Gaussian(sigma=truth.sigma), kappa.astype(float), held=known)[
+        deviation = cramer_rao_sd(model, Gaussian(sigma=truth.sigma), kappa.astype(float), held=known)[
             model.index(model.time.name)
         ]
     time, amplitude = kappa[model.index(model.time.name)], kappa[model.index(model.amplitudes[0].name)]
-    relative = np.where(np.isfinite(sd), sd / time, 0.0).astype(np.float32)
+    relative = np.where(np.isfinite(deviation), deviation / time, 0.0).astype(np.float32)
     faint = Faint(recipe.faint_blobs, recipe.faint_radius, recipe.faint_detectability)
     changed = put_faint(amplitude, time, relative, tissue, faint, rng)
     np.clip(time, *model.time.bounds, out=time)
@@ -219,8 +219,8 @@ def draw_patch(recipe: PatchRecipe, anatomy: Anatomy, number: int) -> Truth:
         first = lut if parameter.amplitude and first is None else first
         value = lut[labels]
         if has_white:
-            sd = recipe.white_A if parameter.amplitude else recipe.white_T_ms if parameter.role == TIME else 0.0
-            value += (sd + white * value) * rng.standard_normal(labels.shape, dtype=np.float32)
+            deviation = recipe.white_A if parameter.amplitude else recipe.white_T_ms if parameter.role == TIME else 0.0
+            value += (deviation + white * value) * rng.standard_normal(labels.shape, dtype=np.float32)
         if smooth > 0:  # tissues differ in how strongly, and in which direction, they follow the field
             variation = _field(labels.shape, _uniform(rng, recipe.smooth_length), rng)
             value *= 1 + smooth * spread[labels] * variation
@@ -231,8 +231,8 @@ def draw_patch(recipe: PatchRecipe, anatomy: Anatomy, number: int) -> Truth:
     inner = (slice(_MARGIN, -_MARGIN),) * 2
     kappa = np.stack([map_[inner] for map_ in maps]).astype(np.float32, copy=False)
     labels = labels[inner]
-    amplitudes = [q for q, p in enumerate(parameters) if p.amplitude]
-    time = next(q for q, p in enumerate(parameters) if p.role == TIME)
+    amplitudes = [row for row, parameter in enumerate(parameters) if parameter.amplitude]
+    time = next(row for row, parameter in enumerate(parameters) if parameter.role == TIME)
     amplitude = kappa[amplitudes[0]] if amplitudes else np.ones_like(kappa[time])
     structures = _draw_structures(recipe, kappa[time], amplitude, labels, rng)
     shading = _uniform(rng, recipe.shading)
@@ -294,7 +294,7 @@ def cut_labels(
     offset = np.floor((np.arange(size) - size // 2) * zoom + 0.5).astype(np.int64)
     plane = np.moveaxis(anatomy.labels, axis, 0)[c[axis]]  # a view
     rows, columns = (c[a] + offset for a in range(3) if a != axis)
-    inside = [(x >= 0) & (x < n) for x, n in zip((rows, columns), plane.shape)]
+    inside = [(x >= 0) & (x < length) for x, length in zip((rows, columns), plane.shape)]
     labels = plane[np.ix_(np.clip(rows, 0, plane.shape[0] - 1), np.clip(columns, 0, plane.shape[1] - 1))]
     labels = labels * (inside[0][:, None] & inside[1])
     if recipe.flips:
@@ -319,8 +319,8 @@ def _tissue_values(recipe: PatchRecipe, p: Parameter, rng: np.random.Generator, 
         low, high = recipe.field_mean if recipe.field_mean[1] > 0 else p.in_a_scan.mean
         value = rng.uniform(low, high, n)
     else:
-        mean, sd = recipe.table_of(p)
-        value = np.maximum(mean + sd * rng.standard_normal(n), FLOOR * mean)
+        mean, deviation = recipe.table_of(p)
+        value = np.maximum(mean + deviation * rng.standard_normal(n), FLOOR * mean)
         if p.role == TIME:
             wide = rng.random(n) < recipe.wide_share
             least, greatest = np.log(recipe.wide_T_ms)
@@ -335,9 +335,9 @@ def _draw_field(recipe: PatchRecipe, p: Parameter, shape: tuple[int, ...], rng: 
         mean = _uniform(rng, recipe.field_mean)
     else:
         mean = (p.start or 0.0) - abs(recipe.field_gamma * float(rng.standard_normal()))  # §4.2
-    sd = _uniform(rng, recipe.field_spread)
-    if sd > 0:
-        return np.asarray(mean * (1 + sd * _field(shape, _uniform(rng, recipe.field_length), rng)), np.float32)
+    deviation = _uniform(rng, recipe.field_spread)
+    if deviation > 0:
+        return np.asarray(mean * (1 + deviation * _field(shape, _uniform(rng, recipe.field_length), rng)), np.float32)
     return np.full(shape, mean, np.float32)
 
 
@@ -352,10 +352,10 @@ def draw_measured(recipe: PatchRecipe, kappa: F32, number: int) -> dict[str, F32
         if not parameter.given or property_of(parameter):
             continue
         rng = stream(recipe.seed, 4, number, q)
-        sd = _uniform(rng, recipe.given_error)
+        deviation = _uniform(rng, recipe.given_error)
         error = _field(kappa.shape[1:], _uniform(rng, recipe.field_length), rng)
         error += 0.5 * rng.standard_normal(kappa.shape[1:], dtype=np.float32)
-        found[parameter.name] = np.clip(kappa[q] * (1 + sd * error), *parameter.bounds).astype(np.float32)
+        found[parameter.name] = np.clip(kappa[q] * (1 + deviation * error), *parameter.bounds).astype(np.float32)
     return found
 
 
@@ -386,8 +386,8 @@ def _draw_structures(
             dy, dx = ((0, 1), (1, 0), (1, 1), (1, -1))[int(rng.integers(4))]
             k = np.arange(int(rng.integers(3, max(4, n // 2))))
             rows, columns = y + dy * k, x + dx * k
-            ok = (rows < n) & (columns >= 0) & (columns < n)
-            rows, columns = rows[ok], columns[ok]
+            valid = (rows < n) & (columns >= 0) & (columns < n)
+            rows, columns = rows[valid], columns[valid]
             _replace(T, (rows, columns), tissue, rng, (low, high), structures, Structure.LINE)
     if rng.random() < recipe.odd_share:
         for _ in range(rng.integers(1, recipe.odd_voxels + 1)):

@@ -15,7 +15,7 @@ def smooth_field(shape: tuple[int, ...], length: float, rng: np.random.Generator
         Standard deviation of the Gaussian kernel, voxels: how far neighbours are alike.
     """
     kernels = [smooth_kernel(n, length) for n in shape]
-    field = rng.standard_normal([k.shape[1] for k in kernels])
+    field = rng.standard_normal([kernel.shape[1] for kernel in kernels])
     for kernel in kernels:  # the first axis is consumed, its smooth version appended: after all axes the order is back
         field = np.tensordot(field, kernel, axes=(0, 1))
     return np.asarray((field - field.mean()) / field.std() if field.size > 1 else field)

@@ -276,11 +276,11 @@ class PatchRecipe:
 
     def table_of(self, p: Parameter) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return mean and standard deviation of a parameter by label, (12,) each: of Table 1, or of `tissues`."""
-        mean, sd = (values.copy() for values in table_of(p))
+        mean, deviation = (values.copy() for values in table_of(p))
         for tissue, (own_mean, own_sd) in self.tissues.get(property_of(p), {}).items():
             label = LABELS.index(tissue)
-            mean[label], sd[label] = own_mean, own_sd
-        return mean, sd
+            mean[label], deviation[label] = own_mean, own_sd
+        return mean, deviation
 
 
 def _plain(value: Any) -> Any:
@@ -375,7 +375,7 @@ def signal_level(sequence: str) -> float:
     if axis.even and axis.name not in kind.typical_protocol:
         settings[axis.name] = tuple(axis.drawn_from[0] * np.arange(1.0, 9.0))
     model = kind(**settings)
-    at = {p.name: np.asarray(p.start, dtype=float) for p in model.nonlinear}
+    at = {parameter.name: np.asarray(parameter.start, dtype=float) for parameter in model.nonlinear}
     at[model.time.name] = np.asarray(table_of(model.time)[0][GM])
     g = float(np.abs(np.asarray(model.shape(**at))).max())
     return 1.0 if g >= 0.5 else g

@@ -164,6 +164,6 @@ def table_of(p: Parameter) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """
     if found := property_of(p):
         return table(found)
-    mean, sd = table("T1")
+    mean, deviation = table("T1")
     factor = (p.start or 1.0) / mean[GM]
-    return mean * factor, sd * factor
+    return mean * factor, deviation * factor

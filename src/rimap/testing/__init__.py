@@ -4,8 +4,8 @@
 >>> from rimap.testing import check_signal_model
 >>> check_signal_model(rimap.T2Decay(tau=[10, 20, 40, 80]))
 
-Both functions raise a `ContractError`, which is an `AssertionError`, whose text names each property that does not hold and
-by how much. They need NumPy alone; what compares with torch is left out if torch is not installed.
+Both functions raise a `ContractError`, which is an `AssertionError`, whose text names each property that does not hold
+and by how much. They need NumPy alone; what compares with torch is left out if torch is not installed.
 """
 
 from __future__ import annotations

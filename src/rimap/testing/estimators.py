@@ -192,9 +192,9 @@ def scaling_the_images_scales_the_amplitudes(case: EstimatorCase, seed: int) -> 
         scale = np.array([unit if parameter.amplitude else 1.0 for parameter in case.model.parameters]).reshape(
             -1, *(1,) * len(_SHAPE)
         )
-        sd = None if b.sd_kappa is None else b.sd_kappa / scale
+        deviation = None if b.sd_kappa is None else b.sd_kappa / scale
         residual = None if b.residual is None else b.residual / unit
-        _same_maps(case, replace(b, kappa=b.kappa / scale, sd_kappa=sd, residual=residual), a)
+        _same_maps(case, replace(b, kappa=b.kappa / scale, sd_kappa=deviation, residual=residual), a)
 
 
 def an_odd_voxel_harms_no_other(case: EstimatorCase, seed: int) -> None:
@@ -242,9 +242,9 @@ def types_and_memory_order_do_not_matter(case: EstimatorCase, seed: int) -> None
     whole = case.maps(series)
     hold(whole.kappa.shape[1:] == (3, 4, 5), f"expected maps of three axes, got the shape {whole.kappa.shape}")
     single = case.maps(replace(series, images=series.images.astype(np.float32)))
-    ok = (whole.status == Status.OK) & (single.status == Status.OK)
-    hold(ok.mean() > 0.8, f"only {100 * ok.mean():.0f} % of the voxels are OK in double and in single precision")
-    off = float(np.median(abs(single.kappa[:, ok] / whole.kappa[:, ok] - 1)))
+    valid = (whole.status == Status.OK) & (single.status == Status.OK)
+    hold(valid.mean() > 0.8, f"only {100 * valid.mean():.0f} % of the voxels are OK in double and in single precision")
+    off = float(np.median(abs(single.kappa[:, valid] / whole.kappa[:, valid] - 1)))
     hold(off < 1e-4, f"single precision changes the maps by {off:.2g} in the median; 1e-4 is allowed")
     exact = min(case.tolerance.same, 1e-9) if case.voxelwise else case.tolerance.same
     turned = case.maps(replace(series, images=np.asfortranarray(series.images)))
@@ -269,7 +269,7 @@ def sigma_is_a_number_or_a_map(case: EstimatorCase, seed: int) -> None:
     holed = np.full(_SHAPE, case.sigma)
     holed[2, 3] = np.nan
     maps = case.maps(series.with_noise(_with_sigma(series, holed)))
-    free = [q for q, parameter in enumerate(case.model.parameters) if not parameter.smooth and not parameter.given]
+    free = [row for row, parameter in enumerate(case.model.parameters) if not parameter.smooth and not parameter.given]
     got = Status(int(maps.status[2, 3]))
     hold(got == Status.NOT_FINITE, f"expected the status NOT_FINITE where σ is NaN, got {got.name}")
     hold(np.isnan(maps.kappa[free][:, 2, 3]), "a voxel without σ has a value")
@@ -302,7 +302,7 @@ def progress_ends_at_its_total(case: EstimatorCase, seed: int) -> None:
 
 def given_maps_are_held(case: EstimatorCase, seed: int) -> None:
     """A parameter that is given, as a number or a map, is returned as it is; or the estimator says that it cannot hold it."""
-    names = [p.name for p in case.model.nonlinear if p is not case.model.time]
+    names = [parameter.name for parameter in case.model.nonlinear if parameter is not case.model.time]
     if not names:
         raise DoesNotApply("the model has no parameter that can be given")
     series, truth = case.series(seed=seed), case.model.by_name(case.kappa(seed=seed))
@@ -317,8 +317,8 @@ def given_maps_are_held(case: EstimatorCase, seed: int) -> None:
             expected = np.broadcast_to(value, _SHAPE)[known]
             same(maps[name][known], expected, f"the map of {name}, which was given", relative=1e-6)
             if maps.sd_kappa is not None:
-                sd = maps.sd[name][known]
-                hold(np.isnan(sd) | (sd == 0), f"{name} is given, and yet it has a standard deviation")
+                deviation = maps.sd[name][known]
+                hold(np.isnan(deviation) | (deviation == 0), f"{name} is given, and yet it has a standard deviation")
 
 
 def _with_sigma(series: WeightedSeries, sigma: NDArray[np.float64]) -> Noise:

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from rimap.arrays import Array
+
 Subject = TypeVar("Subject")
 #: A check of one property of a subject, with the seed of its random numbers. Its docstring says what holds.
 Check = Callable[[Subject, int], None]
@@ -73,13 +75,13 @@ def raise_failures(what: str, outcomes: Iterable[Outcome]) -> None:
         raise ContractError("\n".join([f"{what} breaks {len(failed)} of its contracts:", *failed]))
 
 
-def hold(condition: Any, message: str) -> None:
+def hold(condition: Array, message: str) -> None:
     """Raise a `ContractError` unless the condition is true (for arrays: everywhere)."""
     if not np.all(condition):
         raise ContractError(message)
 
 
-def same(found: Any, expected: Any, what: str, *, relative: float, absolute: float = 0.0) -> None:
+def same(found: Array, expected: Array, what: str, *, relative: float, absolute: float = 0.0) -> None:
     """Raise a `ContractError` unless two arrays agree, with NaN in the same places.
 
     Parameters

@@ -102,7 +102,7 @@ def it_is_a_value(model: SignalModel, seed: int) -> None:
 def settings_survive_their_sidecar(model: SignalModel, seed: int) -> None:
     """Written in the unit of BIDS and read again, the settings give the same model."""
     read: dict[str, Any] = {}
-    fields = [(s.bids[0], s.read_from) for s in model.settings.values() if s.bids]
+    fields = [(setting.bids[0], setting.read_from) for setting in model.settings.values() if setting.bids]
     hold(len(set(fields)) == len(fields), f"expected a sidecar field of its own for each setting, got {fields}")
     for setting in model.settings.values():
         value = getattr(model, setting.name)
@@ -115,7 +115,7 @@ def settings_survive_their_sidecar(model: SignalModel, seed: int) -> None:
 
 def impossible_settings_are_refused(model: SignalModel, seed: int) -> None:
     """Negative, infinite and missing values, too few or too many, and seconds for milliseconds raise an InputError."""
-    settings = [s for s in model.settings.values() if getattr(model, s.name) is not None]
+    settings = [setting for setting in model.settings.values() if getattr(model, setting.name) is not None]
     for setting in settings:
         value = getattr(model, setting.name)
         values = tuple(float(v) for v in np.atleast_1d(value))
@@ -163,17 +163,17 @@ def partials_are_those_of_finite_differences(model: SignalModel, seed: int) -> N
     expected = (model.n_images, len(kappa), 5)
     hold(partials.shape == expected, f"expected partials (N, Q, *X) of shape {expected}, got {partials.shape}")
     steady = abs(f) > _NEAR_ZERO * abs(f).max() if model.magnitude else np.ones_like(f, bool)
-    for q, parameter in enumerate(model.parameters):
-        size = np.where(kappa[q] != 0, abs(kappa[q]), 1.0)
+    for row, parameter in enumerate(model.parameters):
+        size = np.where(kappa[row] != 0, abs(kappa[row]), 1.0)
         up, down = kappa.copy(), kappa.copy()
-        up[q] += _STEP * size
-        down[q] -= _STEP * size
-        numeric = (model.signal(up) - model.signal(down)) / (up[q] - down[q])
-        off = (abs(numeric - partials[:, q]) * size / abs(f).max())[steady]
+        up[row] += _STEP * size
+        down[row] -= _STEP * size
+        numeric = (model.signal(up) - model.signal(down)) / (up[row] - down[row])
+        off = (abs(numeric - partials[:, row]) * size / abs(f).max())[steady]
         hold(
             np.isfinite(off).all() and off.max(initial=0) < 1e-6,
-            f"the derivative in {parameter.name} deviates from finite differences by {np.max(off, initial=0):.2g} of the largest "
-            f"signal per unit of log {parameter.name}; 1e-6 is allowed",
+            f"the derivative in {parameter.name} deviates from finite differences by {np.max(off, initial=0):.2g} of "
+            f"the largest signal per unit of log {parameter.name}; 1e-6 is allowed",
         )
 
 
@@ -205,9 +205,9 @@ def voxels_are_independent(model: SignalModel, seed: int) -> None:
     one = kappa[:, 1, 2, 3]
     scale = np.abs(d).max((0, 2, 3, 4))
     same(model.signal(one), f[:, 1, 2, 3], "the signal of one voxel", relative=1e-13, absolute=1e-15 * abs(f).max())
-    for q, parameter in enumerate(model.parameters):
+    for row, parameter in enumerate(model.parameters):
         what = f"the derivative in {parameter.name} of one voxel"
-        same(model.partials(one)[:, q], d[:, q, 1, 2, 3], what, relative=1e-12, absolute=1e-15 * scale[q])
+        same(model.partials(one)[:, row], d[:, row, 1, 2, 3], what, relative=1e-12, absolute=1e-15 * scale[row])
     single = model.signal(kappa.astype(np.float32)).dtype
     hold(single == np.float32, f"expected float32 images for float32 maps, got {single}")
 
@@ -263,9 +263,9 @@ def amplitudes_scale_the_signal(model: SignalModel, seed: int) -> None:
 def it_is_finite_in_its_whole_box(model: SignalModel, seed: int) -> None:
     """Signal and derivatives are finite everywhere in the box, and a magnitude is not negative."""
     kappa = draw(model, (50,), seed, inner=0.0)
-    for q, parameter in enumerate(model.parameters):
+    for row, parameter in enumerate(model.parameters):
         if not parameter.amplitude:
-            kappa[q, 0], kappa[q, 1] = parameter.bounds
+            kappa[row, 0], kappa[row, 1] = parameter.bounds
     f, d = model.signal(kappa), model.partials(kappa)
     for what, bad in (("the signal", ~np.isfinite(f).all(0)), ("a derivative", ~np.isfinite(d).all((0, 1)))):
         if bad.any():
@@ -310,9 +310,9 @@ def derived_maps_are_smooth(model: SignalModel, seed: int) -> None:
         hold(np.isfinite(value), f"{d.name} is not finite within the box")
         one = np.asarray(d.formula(model, model.by_name(kappa[:, 2])))
         same(one, value[2], f"{d.name} of one voxel", relative=1e-13)
-        for q, parameter in enumerate(model.parameters):
-            coarse, fine = (_slope(model, d.formula, kappa, q, step) for step in (2e-4, 1e-4))
-            size = abs(value).max() / abs(kappa[q]).max()
+        for row, parameter in enumerate(model.parameters):
+            coarse, fine = (_slope(model, d.formula, kappa, row, step) for step in (2e-4, 1e-4))
+            size = abs(value).max() / abs(kappa[row]).max()
             same(coarse, fine, f"the slope of {d.name} in {parameter.name}", relative=1e-3, absolute=1e-5 * size)
         if importlib.util.find_spec("torch") is not None:
             torch: Any = importlib.import_module("torch")

@@ -96,14 +96,16 @@ def _load(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, aver
     """Read all that a checkpoint has before anything is changed."""
     with safe_open(path, "pt") as f:
         done = int((f.metadata() or {})["iteration"])
-        tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a mapping
+        tensors = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118 - not a mapping
     averages = {k: tensors[f"average.{k}"] for k in average}
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("adam."):
             _, i, name = key.split(".", 2)
             state.setdefault(int(i), {})[name] = value
-    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
+    network.load_state_dict(
+        {key.removeprefix("network."): value for key, value in tensors.items() if key.startswith("network.")}
+    )
     for key, value in averages.items():
         average[key].copy_(value)
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
@@ -141,7 +143,7 @@ def grown(found: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, T
         if old is None or new is None or old.shape == new.shape or any(a > b for a, b in zip(old.shape, new.shape)):
             continue
         padded = torch.zeros_like(new)
-        padded[tuple(slice(0, n) for n in old.shape)] = old
+        padded[tuple(slice(0, length) for length in old.shape)] = old
         out[name] = padded
     return out
 

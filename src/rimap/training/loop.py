@@ -287,10 +287,10 @@ def calibrated(
             if passed.sd is None:
                 continue
             truth = to_state(recipe.rim, layout, tensors[1]).cpu().numpy()
-            u, sd = passed.steps[-1].cpu().numpy(), passed.sd.cpu().numpy()
+            u, deviation = passed.steps[-1].cpu().numpy(), passed.sd.cpu().numpy()
             if recipe.rim.restore:
-                u, sd = _restored(recipe, batch, u, sd)
-            ratio = abs(u - truth) / sd
+                u, deviation = _restored(recipe, batch, u, deviation)
+            ratio = abs(u - truth) / deviation
             for p, of_parameter in zip(layout.carried, ratio):
                 found[p.role].append(of_parameter[batch.weight])
     network.train(was)
@@ -388,7 +388,7 @@ def _ahead(
             return executor.submit(simulate_batch, recipe.simulation_of(i), anatomies, i * world + rank, size)
         return executor.submit(_work, recipe.simulation_of(i), i * world + rank, size)
 
-    waiting = deque(ask(i) for i in range(start, min(start + depth, stop)))
+    waiting = deque(ask(index) for index in range(start, min(start + depth, stop)))
     try:
         for index in range(start, stop):
             batch = waiting.popleft().result()
@@ -474,7 +474,7 @@ def _of_sequences(recipe: TrainingRecipe, anatomies: int) -> dict[str, Any]:
         carried = Layout.of(signal_models()[recipe.simulation.sequence]).carried
         return {
             "sequence": recipe.simulation.sequence,
-            "carries": [p.name for p in carried],
+            "carries": [parameter.name for parameter in carried],
             "trained_on": recipe.ranges(anatomies),
         }
     return {

@@ -18,7 +18,7 @@ from rimap.training.recipe import Loss, TrainingRecipe
 def batch_loss(recipe: TrainingRecipe, network: nn.Module, batch: Batch, device: torch.device) -> Tensor:
     """Return the loss of one batch (Eq. 6 for a RIM, Eq. 3 for a ResNet)."""
     S, truth, sigma, weight = tensors_of(batch, device)
-    estimates, sd = estimates_of(recipe, network, batch, (S, truth, sigma, weight))
+    estimates, deviation = estimates_of(recipe, network, batch, (S, truth, sigma, weight))
     layout = Layout.of(batch.model)
     target = to_state(recipe.rim, layout, truth)
     scale = _error_scale(recipe.loss, recipe, batch, truth, sigma)
@@ -48,8 +48,8 @@ def batch_loss(recipe: TrainingRecipe, network: nn.Module, batch: Batch, device:
         total = total + part * (cost * _parameter_weights(recipe.loss, layout, cost) * weight).sum() / (
             weight.sum().clamp(min=1) * len(cost)
         )
-    if sd is not None and recipe.loss.sd_weight:
-        missed = interval_loss((estimates[-1].detach() - target).abs() / scale, sd / scale)
+    if deviation is not None and recipe.loss.sd_weight:
+        missed = interval_loss((estimates[-1].detach() - target).abs() / scale, deviation / scale)
         cost = missed * _parameter_weights(recipe.loss, layout, missed) * weight
         total = total + recipe.loss.sd_weight * cost.sum() / (weight.sum().clamp(min=1) * len(missed))
     return total

@@ -280,8 +280,11 @@ def _parameter_range(s: PatchRecipe, p: Parameter) -> list[float]:
         wide = s.wide_share > 0 or s.lesion_share > 0
         return list(s.wide_T_ms if wide else _PAPER_MS.get(p.name, s.wide_T_ms))
     if property_of(p):
-        mean, sd = s.table_of(p)
-        return [float(max((mean - 2 * sd)[1:].min(), FLOOR * mean[1:].min())), float((mean + 2 * sd).max())]
+        mean, deviation = s.table_of(p)
+        return [
+            float(max((mean - 2 * deviation)[1:].min(), FLOOR * mean[1:].min())),
+            float((mean + 2 * deviation).max()),
+        ]
     if s.field_mean[1] > 0:
         return list(s.field_mean)
     start = p.start or 0.0
@@ -462,16 +465,16 @@ def _filled(base: T, table: Any, where: str) -> T:
     for key, value in table.items():
         default = getattr(base, key)
         if isinstance(default, tuple):
-            ok = isinstance(value, list)
-            value = tuple(value) if ok else value
+            valid = isinstance(value, list)
+            value = tuple(value) if valid else value
         elif isinstance(default, bool):
-            ok = isinstance(value, bool)
+            valid = isinstance(value, bool)
         elif isinstance(default, float):
-            ok = isinstance(value, (int, float)) and not isinstance(value, bool)
-            value = float(value) if ok else value
+            valid = isinstance(value, (int, float)) and not isinstance(value, bool)
+            value = float(value) if valid else value
         else:
-            ok = isinstance(value, type(default)) and not isinstance(value, bool)
-        if not ok:
+            valid = isinstance(value, type(default)) and not isinstance(value, bool)
+        if not valid:
             raise InputError(f"{where} {key}: expected a value of the same kind as {default!r}, got {value!r}.")
         values[key] = value
     return replace(base, **values)  # type: ignore[type-var]

@@ -186,8 +186,8 @@ def _compared(a: MapImage, b: MapImage, where: Sequence[Path], counting: Sequenc
     except NoImage:
         if where:
             raise
-    sd = [m.sd() if m.name == m.quantity else None for m in (a, b)]
-    z = None if sd[0] is None or sd[1] is None else z_scores(both[0], both[1], sd[0], sd[1])
+    deviation = [m.sd() if m.name == m.quantity else None for m in (a, b)]
+    z = None if deviation[0] is None or deviation[1] is None else z_scores(both[0], both[1], deviation[0], deviation[1])
     if not np.isfinite(both[0][inside]).any():
         raise InputError(
             f"{a.label} and {b.label}: no voxel has a value that counts in both maps. --include counts those of other statuses."

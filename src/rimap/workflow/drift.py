@@ -69,7 +69,7 @@ def in_groups(measured: Sequence[Measured]) -> list[list[Measured]]:
         subjects.setdefault(m.map.entities.get("sub", ""), []).append(m)
     groups: list[list[Measured]] = []
     for subjects in arrays.values():
-        everyone = [m for members in subjects.values() for m in members]
+        everyone = [member for members in subjects.values() for member in members]
         repeated = [members for members in subjects.values() if len(members) > 1]
         groups += repeated or ([everyone] if len(everyone) > 1 else [])
     return [in_order(members) for members in groups]
@@ -90,7 +90,7 @@ def drift_of(measured: Sequence[Measured]) -> list[Row]:
     rows: list[Row] = []
     for members in in_groups(measured):
         layout, name = members[0].layout.name, members[0].map.name
-        subjects = {m.rows[0]["participant_id"] for m in members}
+        subjects = {member.rows[0]["participant_id"] for member in members}
         subject = subjects.pop() if len(subjects) == 1 else ""
         days = [member.date.toordinal() for member in members if member.date is not None]
         dated = len(days) == len(members) and len(set(days)) > 1
@@ -143,7 +143,7 @@ def drift_columns(groups: Sequence[Sequence[Measured]]) -> dict[str, dict[str, s
         "change_percent": {"Description": "Last minus first median, relative to the mean", "Units": "%"},
         "trend_percent_per_year": {"Description": "Slope over the dates, relative to the mean", "Units": "%/year"},
     }
-    for k in range(max((len(members) for members in groups), default=0)):
-        names = [members[k].map.label for members in groups if len(members) > k]
-        about[f"median_{k + 1}"] = {"Description": f"Median in {' or '.join(dict.fromkeys(names))}"}
+    for index in range(max((len(members) for members in groups), default=0)):
+        names = [members[index].map.label for members in groups if len(members) > index]
+        about[f"median_{index + 1}"] = {"Description": f"Median in {' or '.join(dict.fromkeys(names))}"}
     return about

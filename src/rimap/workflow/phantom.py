@@ -152,7 +152,7 @@ def _measure(
         rows.append({**whose(m), "array": layout.name, "label": sphere.number, **where, **figures, **verdict})
     notes.append(note(f"Reference values: {references.source}."))
     notes += references.notes
-    missing = [s for s in array.spheres if s.problem]
+    missing = [sphere for sphere in array.spheres if sphere.problem]
     for problem in dict.fromkeys(s.problem for s in missing):
         numbers = ", ".join(str(s.number) for s in missing if s.problem == problem)
         notes.append(f"{m.label}: spheres without a measurement: {numbers} ({problem}).")

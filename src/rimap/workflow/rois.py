@@ -231,13 +231,13 @@ def _of_map(
     rows: list[Row] = []
     images = images_of_regions(m, [path for _, path in where])
     values, status, notes = counted_values(m, counting)
-    for n, image in enumerate(images):
+    for number, image in enumerate(images):
         regions, said = read_regions(image, m, threshold)
         more: list[Row] = []
         for region in regions:
             figures = figures_of(values, status, region.inside, counting)
             more.append({**whose(m), "regions": image.name, "label": region.label, "name": region.name, **figures})
-        references = judging.of(m, {row["label"]: row["median"] for row in more}, where[n][0] if where else "")
+        references = judging.of(m, {row["label"]: row["median"] for row in more}, where[number][0] if where else "")
         if references is not None:
             said = [*said, note(f"Reference values: {references.source}."), *references.notes]
             said += judge(more, references, judging, image)

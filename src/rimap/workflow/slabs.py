@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rimap import foreground
 from rimap.advice import ordered
-from rimap.arrays import stride
+from rimap.arrays import Array, stride
 from rimap.correlation import NoiseCorrelation
 from rimap.errors import InputError
 from rimap.estimators import sigma
@@ -75,7 +75,7 @@ class Slabwise:
     planes: Sequence[Planes]
     described: Region
 
-    def held(self, where: Any) -> dict[str, Any]:
+    def held(self, where: Array) -> dict[str, Any]:
         """Return the known parameters in some voxels, as `WeightedSeries.held` does."""
         return _defaults(self.opened.model) | _given_at(self.opened, where)
 
@@ -389,7 +389,7 @@ def _series_at(done: Slabwise, voxels: NDArray[np.intp]) -> tuple[WeightedSeries
 def _maps_at(done: Slabwise, where: tuple[NDArray[np.intp], ...]) -> ParameterMaps:
     n = len(where[0])
     Q = len(done.opened.model.parameters)
-    kappa, sd, residual = np.empty((Q, n)), np.empty((Q, n)), np.empty(n)
+    kappa, deviation, residual = np.empty((Q, n)), np.empty((Q, n)), np.empty(n)
     for a, b in done.planes:
         here = (where[-1] >= a) & (where[-1] < b)
         if not here.any():
@@ -397,10 +397,10 @@ def _maps_at(done: Slabwise, where: tuple[NDArray[np.intp], ...]) -> ParameterMa
         maps = done.maps.read((a, b))
         at = _at(where, here, a)
         assert maps.sd_kappa is not None and maps.residual is not None
-        kappa[:, here], sd[:, here], residual[here] = maps.kappa[at], maps.sd_kappa[at], maps.residual[at[1:]]
+        kappa[:, here], deviation[:, here], residual[here] = maps.kappa[at], maps.sd_kappa[at], maps.residual[at[1:]]
     # derived maps are not needed for the noise of these voxels
     return replace(
-        done.maps.head, kappa=kappa, sd_kappa=sd, residual=residual, status=done.status[where], covariance=None
+        done.maps.head, kappa=kappa, sd_kappa=deviation, residual=residual, status=done.status[where], covariance=None
     )
 
 

@@ -133,7 +133,7 @@ def _several(results: Sequence[Result], out: Path, seconds: float) -> Iterator[s
 
 def voxels(r: Result) -> str:
     """Return the number of voxels of each quality flag in words."""
-    inside = sum(n for s, n in r.count.items() if s.name != "OUTSIDE_MASK")
+    inside = sum(value for s, value in r.count.items() if s.name != "OUTSIDE_MASK")
     parts = []
     for s, value in r.count.items():
         name = s.name.lower().replace("_", " ")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.arrays import Array
 from rimap.estimators.checks.connected_areas import areas
 from rimap.estimators.checks.image_counts import Census
 from rimap.estimators.checks.neighbour_planes import Planes
@@ -77,7 +78,7 @@ class Levels:
         return dark_below(np.sqrt(power)) ** 2 if len(power) else 0.0
 
 
-def background(census: Census, sigma: Any, *, signed: bool, usable: Where, levels: Levels | None = None) -> Where:
+def background(census: Census, sigma: Array, *, signed: bool, usable: Where, levels: Levels | None = None) -> Where:
     """Return the voxels (*X) whose values are noise in all images.
 
     Noise has the power σ² χ²(c N) / c N in each voxel, with c = 2 channels for magnitudes and 1 for signed images. The mean over

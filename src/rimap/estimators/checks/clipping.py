@@ -65,16 +65,16 @@ def _largest(parts: Parts) -> tuple[dict[int, Any], dict[int, Any]]:
     largest: dict[int, Any] = {}
     count: dict[int, int] = {}
     for images, thing in parts():
-        for n, image in enumerate(images):
+        for number, image in enumerate(images):
             values = image[thing]
             if not len(values):
                 continue
             top = values.max()
             here = int(np.count_nonzero(values == top))
-            if n not in largest or top > largest[n]:
-                largest[n], count[n] = top, here
-            elif top == largest[n]:
-                count[n] += here
+            if number not in largest or top > largest[number]:
+                largest[number], count[number] = top, here
+            elif top == largest[number]:
+                count[number] += here
     # The largest value of a signed image without positive ones may be zero, where it does not reach.
     return largest, {n: value for n, value in largest.items() if count[n] >= PILE and value > 0}
 

@@ -26,7 +26,9 @@ def areas(where: NDArray[np.bool_], fewest: int) -> NDArray[np.bool_]:
 
 def _few(at: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.intp]:
     """Return a number for each voxel (V, flat indices in ascending order) that is the same for voxels side by side."""
-    wide = tuple(n + 2 for n in shape)  # a border, so that the last voxel of a row is not beside the first of the next
+    wide = tuple(
+        length + 2 for length in shape
+    )  # a border, so that the last voxel of a row is not beside the first of the next
     places = np.ravel_multi_index(tuple(i + 1 for i in np.unravel_index(at, shape)), wide)
     steps = np.array([int(np.prod(wide[axis + 1 :])) for axis in range(len(shape))])
     ahead = [int(steps @ d) for d in itertools.product((-1, 0, 1), repeat=len(shape)) if d > (0,) * len(shape)]

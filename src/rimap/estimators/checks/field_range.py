@@ -68,13 +68,13 @@ def _of(p: Parameter, maps: ParameterMaps, use: NDArray[np.intp]) -> Iterator[st
     low, high = max(p.physical[0], p.bounds[0]), min(p.physical[1], p.bounds[1])
     q = maps.model.index(p.name)
     values = maps.kappa[q].reshape(-1)[use]
-    sd = np.zeros(values.shape) if maps.sd_kappa is None else np.nan_to_num(maps.sd_kappa[q].reshape(-1)[use])
+    deviation = np.zeros(values.shape) if maps.sd_kappa is None else np.nan_to_num(maps.sd_kappa[q].reshape(-1)[use])
     if not np.isfinite(values).any():
         return
     finite = np.isfinite(values)
     middle = quantile(values if finite.all() else values[finite], 0.5)
     beyond = (values <= low) | (values >= high) | ~finite
-    surely = beyond & ((values + SURELY * sd <= low) | (values - SURELY * sd >= high))
+    surely = beyond & ((values + SURELY * deviation <= low) | (values - SURELY * deviation >= high))
     share = float(np.mean(surely))
     what, ask = _what(p), f": {p.if_unphysical}" if p.if_unphysical else "."
     if not low < middle < high:

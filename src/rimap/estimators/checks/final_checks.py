@@ -218,9 +218,9 @@ def _without(maps: ParameterMaps, where: NDArray[np.bool_], kept: tuple[str, ...
         return maps
     status, kappa, at = maps.status.copy(), maps.kappa.copy(), np.flatnonzero(where)
     status[where] = Status.NO_SIGNAL
-    for q, parameter in enumerate(maps.model.parameters):
+    for row, parameter in enumerate(maps.model.parameters):
         if parameter.name not in kept:
-            kappa[q].reshape(-1)[at] = np.nan
+            kappa[row].reshape(-1)[at] = np.nan
     changed: dict[str, Any] = {}
     for name in ("sd_kappa", "residual", "covariance"):
         values = getattr(maps, name)

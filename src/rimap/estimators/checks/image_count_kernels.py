@@ -12,13 +12,15 @@ Array = Any
 
 #: Voxels whose sums stay in the cache while all images are read, and of them those that are compared side by side.
 BLOCK, LANES = 1024, 64
-#: Columns of what is counted in an image: values that are zero, that equal the largest one; the largest and the smallest value.
+#: Columns of what is counted in an image: values that are zero, that equal the largest one; the largest and the
+#: smallest value.
 ZEROS, AT_LARGEST, LARGEST, SMALLEST = range(4)
 
 
 @njit(error_model="numpy")
 def count(images: Array, first: int, last: int, power: Array, peak: Array, zeros: Array, of_image: Array) -> None:
-    """Write Σₙ Sₙ²/N and maxₙ |Sₙ| of the voxels from `first` to `last`, in how many images they are zero, and counts of images.
+    """Write Σₙ Sₙ²/N and maxₙ |Sₙ| of the voxels from `first` to `last`, in how many images they are zero, and counts
+    of images.
 
     NaN counts in the power alone. The squares are summed in the order of the images.
 

@@ -114,8 +114,8 @@ def _look(series: WeightedSeries, maps: ParameterMaps, at: NDArray[np.intp]) -> 
             f = type(maps.noise)(sigma=sigma).mean(f)
     smooth = maps.estimator != "nlls"
     free = [
-        q
-        for q, parameter in enumerate(series.model.parameters)
+        row
+        for row, parameter in enumerate(series.model.parameters)
         if parameter.name not in series.held and not (parameter.smooth and smooth)
     ]
     return Bright(S, f, kappa, free)

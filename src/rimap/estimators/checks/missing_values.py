@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.advice import Advice, Weight
-from rimap.arrays import stride
+from rimap.arrays import Array, stride
 from rimap.estimators.checks.clipping import MANY, PILE, Clipping
 from rimap.estimators.checks.connected_areas import areas
 from rimap.estimators.checks.image_counts import Census
@@ -211,7 +211,7 @@ def screened(series: WeightedSeries, whole: Whole | None = None, *, threads: int
         "clipped": where(census.largest >= levels, lambda n: thing & (images[n] >= levels[n])),
         "negative": where(census.smallest < lowest, lambda n: thing & (images[n] < lowest[n])),
     }
-    counts = [np.array([np.count_nonzero(w) for w in places], np.int64) for places in bad.values()]
+    counts = [np.array([np.count_nonzero(place) for place in places], np.int64) for places in bad.values()]
     found = Missing(counts[0], counts[1], counts[2], int(thing.sum()))
     if not any(count.any() for count in counts):
         return Screened(series, found, census)
@@ -238,7 +238,7 @@ def _sampled(series: WeightedSeries) -> WeightedSeries:
     return replace(series, images=images, mask=mask, noise=None, given={}, affine=None)
 
 
-def sample_of_planes(shape: tuple[int, ...]) -> Any:
+def sample_of_planes(shape: tuple[int, ...]) -> Array:
     """Return which planes of the last of three axes stand for the whole; all of a slice or a list."""
     if len(shape) < 3:
         return slice(None)

@@ -60,12 +60,12 @@ def _mixtures(model: SignalModel, series: WeightedSeries, maps: ParameterMaps) -
     low, high = max(low / _WIDER, model.time.bounds[0]), min(high * _WIDER, model.time.bounds[1])
     times = np.geomspace(low, high, _TIMES)
     settings: list[dict[str, Any]] = [{}]
-    for p in model.nonlinear:
-        if p is model.time:
+    for parameter in model.nonlinear:
+        if parameter is model.time:
             continue
-        values = kappa[model.index(p.name)]
-        levels = sorted({quantile(values, q) for q in (_FIELD if p is model.field else (0.5,))})
-        settings = [{**setting, p.name: float(level)} for setting in settings for level in levels]
+        values = kappa[model.index(parameter.name)]
+        levels = sorted({quantile(values, q) for q in (_FIELD if parameter is model.field else (0.5,))})
+        settings = [{**setting, parameter.name: float(level)} for setting in settings for level in levels]
     fractions = np.linspace(0, 1, _FRACTIONS + 2)[:-1]
     found = np.empty((len(settings), _TIMES * (_TIMES - 1) // 2 * len(fractions), model.n_images))
     for mixed, known in zip(found, settings):

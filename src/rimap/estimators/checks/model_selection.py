@@ -1,9 +1,9 @@
 """Which of several models of the same images they support: Akaike's information criterion over a sample of voxels.
 
-Each voxel is fitted by least squares on a grid of the time and, if there is one, the field, with the amplitude solved. The
-field varies slowly in space, so a volume has far fewer values of it than voxels: it is one value in each of K blocks of
-neighbouring voxels, and the criterion itself chooses K, from one block to one voxel each. A model with a field in every
-voxel would pay for V parameters that the images do not have, and lose at low SNR although it is right.
+Each voxel is fitted by least squares on a grid of the time and, if there is one, the field, with the amplitude solved.
+The field varies slowly in space, so a volume has far fewer values of it than voxels: it is one value in each of K
+blocks of neighbouring voxels, and the criterion itself chooses K, from one block to one voxel each. A model with a
+field in every voxel would pay for V parameters that the images do not have, and lose at low SNR although it is right.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ Known = Mapping[str, float | Floats]
 
 #: Nodes of the grid along the time and the field. Between them a parabola gives the optimum.
 TIMES, FIELDS = 128, 25
-#: Images whose fitted signal is below so many σ are left out, with all later ones: the noise floor has another shape for every
-#: receiver. The floor of the others is subtracted.
+#: Images whose fitted signal is below so many σ are left out, with all later ones: the noise floor has another shape
+#: for every receiver. The floor of the others is subtracted.
 FLOOR = 3.0
 #: No image is trusted to less than this share of the root mean square of all.
 PRECISION = 1e-3
-#: Voxels are left out whose χ² exceeds that of noise by this factor with the best model: none describes them (flow, edges).
+#: Voxels are left out whose χ² exceeds that of noise by this factor with the best model: none describes them (flow,
+#: edges).
 OUTLIER = 8.0
 #: Steps in ln T to which a given map of a further parameter is rounded.
 STEP = 0.15
@@ -43,7 +44,8 @@ class Evidence:
     Parameters
     ----------
     aic
-        Akaike's information criterion of each model (C,), up to a constant: Σ χ² + 2 × parameters. The lowest is the best.
+        Akaike's information criterion of each model (C,), up to a constant: Σ χ² + 2 × parameters. The lowest is the
+        best.
     n_voxels
         How many voxels were compared.
     sigma
@@ -152,7 +154,9 @@ def _atoms(model: SignalModel, times: Floats, F: Floats, moves: str, numbers: Ma
     values: dict[str, Any] = {name: np.array([[value]]) for name, value in numbers.items()}
     values |= {model.time.name: times[None]}
     values |= {moves: F[:, None]} if moves else {}
-    found = np.asarray(model.shape(**{p.name: values[p.name] for p in model.nonlinear}), dtype=float)
+    found = np.asarray(
+        model.shape(**{parameter.name: values[parameter.name] for parameter in model.nonlinear}), dtype=float
+    )
     return np.broadcast_to(found, (model.n_images, len(F), TIMES))
 
 

@@ -1,7 +1,7 @@
 """Numba kernels: sums over the neighbours in a plane, for maps and for images.
 
-Maps are (P, R, C): planes, rows, and what is stored side by side, where the neighbours in a row are `step` apart. Beyond the edge
-there is nothing.
+Maps are (P, R, C): planes, rows, and what is stored side by side, where the neighbours in a row are `step` apart.
+Beyond the edge there is nothing.
 """
 
 from __future__ import annotations
@@ -73,10 +73,11 @@ def over_squares(x: Array, step: int, half: int, largest: bool, out: Array) -> N
 
 @njit(error_model="numpy")
 def straight_lines(x: Array, around: Array, step: int, chosen: Array, limits: tuple[float, float]) -> None:
-    """Drop from `chosen` (P, R, C) the voxels that are not in the middle of three in a straight line, dark on bright ground.
+    """Drop from `chosen` (P, R, C) the voxels that are not in the middle of three in a straight line, dark on bright
+    ground.
 
-    The mean of the three is below the first limit, and that of the other six of 3 × 3 above the second; `around` is the sum of
-    all nine.
+    The mean of the three is below the first limit, and that of the other six of 3 × 3 above the second; `around` is the
+    sum of all nine.
     """
     P, R, C = x.shape
     for p in range(P):
@@ -102,8 +103,8 @@ def straight_lines(x: Array, around: Array, step: int, chosen: Array, limits: tu
 def images_around(images: Array, chosen: Array, count: Array, fewest: float, step: int, out: Array) -> None:
     """Write what the images are around each voxel that has `fewest` chosen ones among the 3 × 3 around it.
 
-    With the mean mₙ of image n over these voxels v: the mean of mₙ over the images, their variance (N − 1), ΣₙΣᵥ (Sₙᵥ − mₙ)², and
-    Σᵥ (Σₙ Sₙᵥ/N)².
+    With the mean mₙ of image n over these voxels v: the mean of mₙ over the images, their variance (N − 1), ΣₙΣᵥ (Sₙᵥ −
+    mₙ)², and Σᵥ (Σₙ Sₙᵥ/N)².
 
     Parameters
     ----------

@@ -92,7 +92,7 @@ def _bias(
     model: SignalModel, kappa: NDArray[np.float64], sigma: NDArray[np.float64], f: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return by which part T (V,) is off, to first order, where the signal is f (N, V)."""
-    free = [q for q, parameter in enumerate(model.parameters) if not parameter.given]
+    free = [row for row, parameter in enumerate(model.parameters) if not parameter.given]
     T = model.index(model.time.name)
     J = model.partials(kappa)[:, free].swapaxes(0, 1)
     size = np.maximum(np.sqrt((J * J).sum(1)), 1e-30)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.arrays import at_most
+from rimap.arrays import Array, at_most
 from rimap.estimators.sigma import chi2, quantile
 
 #: A residual that noise alone exceeds in less than this share of voxels contradicts the model.
@@ -16,7 +16,7 @@ IMPROBABLE = 1e-4
 SAMPLE = 20_000
 
 
-def chance_of_residual(squares: Any, sigma: Any, free: int) -> NDArray[np.float64]:
+def chance_of_residual(squares: Array, sigma: Array, free: int) -> NDArray[np.float64]:
     """Return the probability (V) that noise alone leaves as large a sum of squared residuals: that of χ² ≥ squares/σ².
 
     Parameters
@@ -44,7 +44,7 @@ def chance_of_residual(squares: Any, sigma: Any, free: int) -> NDArray[np.float6
 
 
 def contradicts(
-    squares: Any, sigma: Any, free: int, *, limit: float = IMPROBABLE, usual: float | None = None
+    squares: Array, sigma: Array, free: int, *, limit: float = IMPROBABLE, usual: float | None = None
 ) -> NDArray[np.bool_]:
     """Return which voxels (V) have a residual that is improbable for σ, and far larger than is usual in this scan.
 
@@ -74,7 +74,7 @@ def contradicts(
         )
 
 
-def usual_misfit(squares: Any, sigma: Any, free: int) -> float:
+def usual_misfit(squares: Array, sigma: Array, free: int) -> float:
     """Return by which factor the χ² of the median voxel exceeds its expectation, at least 1."""
     ratio = _ratio(squares, sigma).reshape(-1)
     known = np.isfinite(ratio)

@@ -61,20 +61,22 @@ class Box:
         shape, window, inner = [], [], []
         for axis, n in enumerate(voxels.shape):
             line = np.flatnonzero(voxels.any(axis=tuple(a for a in range(voxels.ndim) if a != axis)))
-            lo, hi = int(line[0]), int(line[-1]) + 1
+            low, high = int(line[0]), int(line[-1]) + 1
             reach = 0 if n == 1 else max(round(margin / size[axis]), 1)
-            full = fft.next_fast_len(hi - lo + 2 * reach, real=True) if n > 1 else 1
-            before = (full - (hi - lo)) // 2
+            full = fft.next_fast_len(high - low + 2 * reach, real=True) if n > 1 else 1
+            before = (full - (high - low)) // 2
             shape.append(full)
-            window.append(slice(lo, hi))
-            inner.append(slice(before, before + hi - lo))
+            window.append(slice(low, high))
+            inner.append(slice(before, before + high - low))
         boxed = np.zeros(shape, bool)
         boxed[tuple(inner)] = voxels[tuple(window)]
-        mu = np.zeros(shape)
+        eigenvalues = np.zeros(shape)
         for axis, (n, h) in enumerate(zip(shape, size)):
             line = (2 - 2 * np.cos(np.pi * np.arange(n) / n)) / h**2
-            mu += line.reshape((-1,) + (1,) * (len(shape) - 1 - axis))
-        return cls(tuple(shape), tuple(window), tuple(inner), np.flatnonzero(boxed), mu, tuple(float(s) for s in size))
+            eigenvalues += line.reshape((-1,) + (1,) * (len(shape) - 1 - axis))
+        return cls(
+            tuple(shape), tuple(window), tuple(inner), np.flatnonzero(boxed), eigenvalues, tuple(float(s) for s in size)
+        )
 
     @property
     def size(self) -> int:
@@ -86,12 +88,12 @@ class Box:
         out = np.zeros_like(B)
         for axis, h in enumerate(self.spacing):
             if B.shape[axis] > 1:
-                d = np.diff(B, axis=axis) / h**2
+                differences = np.diff(B, axis=axis) / h**2
                 ahead = [slice(None)] * B.ndim
                 behind = [slice(None)] * B.ndim
                 ahead[axis], behind[axis] = slice(None, -1), slice(1, None)
-                out[tuple(ahead)] += d
-                out[tuple(behind)] -= d
+                out[tuple(ahead)] += differences
+                out[tuple(behind)] -= differences
         return out
 
     def scatter(self, values: Array) -> Array:
@@ -117,8 +119,8 @@ class Box:
         # far from the edges of the box: the modes of even order, which are those of a torus
         penalty = lambda_B * self.mu[tuple(slice(None, None, 2) for _ in self.shape)] ** 2
         share = np.ones(())
-        for n in penalty.shape:
-            share = np.multiply.outer(share, np.where(np.arange(n) > 0, 2.0, 1.0))
+        for length in penalty.shape:
+            share = np.multiply.outer(share, np.where(np.arange(length) > 0, 2.0, 1.0))
         share /= share.sum()
         levels = np.geomspace(near.min() * 0.999, near.max() * 1.001, 12)
         spread = np.array([(share * of(level, penalty)).sum() for level in levels])
@@ -155,7 +157,9 @@ class Box:
 
     def filter(self, field: Array, gain: Array) -> Array:
         """Return `field` with each cosine mode multiplied by `gain` (*shape)."""
-        long = tuple(n for n in self.shape if n > 1) or (1,)  # an axis of one voxel doubles the time of the transforms
+        long = tuple(length for length in self.shape if length > 1) or (
+            1,
+        )  # an axis of one voxel doubles the time of the transforms
         modes = fft.dctn(field.reshape(long), norm="ortho")
         modes *= gain.reshape(long)
         return np.asarray(fft.idctn(modes, norm="ortho", overwrite_x=True)).reshape(self.shape)
@@ -169,31 +173,31 @@ def solve_linear(
     real: Any = np.float32 if rtol >= SINGLE_RTOL else np.float64
     W, gain = W.astype(real), (1 / (w + lambda_ * box.mu**2)).astype(real)
     x: Any = np.zeros(box.shape, real)
-    r: Any = rhs.astype(real)
-    p: Any = None
-    q: Any = None
+    residual: Any = rhs.astype(real)
+    direction: Any = None
+    curved: Any = None
     rho = first = 0.0
     for iteration in range(max_iterations):
-        z: Any = box.filter(r, gain)
-        Az = W * z + (r - real(w) * z)  # the preconditioner inverts w̄ + λΔ²
-        new = _dot(r, z)
+        preconditioned: Any = box.filter(residual, gain)
+        Az = W * preconditioned + (residual - real(w) * preconditioned)  # the preconditioner inverts w̄ + λΔ²
+        new = _dot(residual, preconditioned)
         if iteration == 0:
             first = new
             if first == 0:
                 return x, 0
         elif new < rtol**2 * first:
             return x, iteration
-        if p is None or q is None:
-            p, q = z, Az
+        if direction is None or curved is None:
+            direction, curved = preconditioned, Az
         else:
-            p *= real(new / rho)
-            p += z
-            q *= real(new / rho)
-            q += Az
+            direction *= real(new / rho)
+            direction += preconditioned
+            curved *= real(new / rho)
+            curved += Az
         rho = new
-        step = real(rho / _dot(p, q))
-        x += step * p
-        r -= step * q
+        step = real(rho / _dot(direction, curved))
+        x += step * direction
+        residual -= step * curved
     return x, max_iterations
 
 
@@ -293,7 +297,7 @@ def minimise(
     """
     fit, lambda_B, bounds = objective.fit, objective.lambda_B, objective.bounds
     tolerance, search = until.tolerance, until.search
-    lo, hi = bounds
+    low, high = bounds
     B = start
 
     def at(B: Array) -> Array:
@@ -303,27 +307,27 @@ def minimise(
         return 0.5 * lambda_B * float((box.laplacian(B) ** 2).sum())
 
     rtol = 0.03 if search else ROUGH_RTOL
-    state = fit(np.clip(at(B), lo, hi), None, False) if state is None else state
+    state = fit(np.clip(at(B), low, high), None, False) if state is None else state
     least = float(np.maximum(state.w, 0.0).mean())
     here = _beyond(state, at(B), bounds, least)
-    J, searched, t = here.total + penalty(B), False, 1.0
+    objective_here, searched, t = here.total + penalty(B), False, 1.0
     for _ in range(until.max_iterations):
         G = box.scatter(here.g) + lambda_B * box.laplacian(box.laplacian(B))
         w = box.around_each(here.w, lambda_B) if objective.local_curvature else np.maximum(here.w, 0.0)
         step, _ = solve_linear(box, box.scatter(w), lambda_B, -G, rtol=rtol, max_iterations=MOST_ITERATIONS)
         promise = -0.5 * float((G * step).sum())
         if watch is not None:
-            watch(J, promise)
+            watch(objective_here, promise)
         gain = 0.0
         if promise > tolerance:
             t = min(1.0, 3 * t)
             for _ in range(5):
                 trial = B + t * step
-                new = fit(np.clip(at(trial), lo, hi), state, False)
+                new = fit(np.clip(at(trial), low, high), state, False)
                 there = _beyond(new, at(trial), bounds, least)
-                gain = J - there.total - penalty(trial)
+                gain = objective_here - there.total - penalty(trial)
                 if gain > 0:
-                    B, J, state, here = trial, J - gain, new, there
+                    B, objective_here, state, here = trial, objective_here - gain, new, there
                     break
                 t *= 0.3
             if not search and t == 1.0 and abs(promise - gain) < tolerance:
@@ -331,11 +335,11 @@ def minimise(
         if gain < tolerance:
             if searched or not search:
                 break
-            state = fit(np.clip(at(B), lo, hi), state, True)
+            state = fit(np.clip(at(B), low, high), state, True)
             before, here = here.total, _beyond(state, at(B), bounds, least)
             if before - here.total < tolerance:  # nothing new: the next step would bring what this one brought
                 break
-            J, searched = here.total + penalty(B), True
+            objective_here, searched = here.total + penalty(B), True
         else:
             searched = False
     else:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from rimap.signals.base import Parameter
 
-#: The first finite step of the ladder on which λ_B is chosen, and the λ_B that networks were trained with: docs/lambda.md.
+#: The first finite step of the ladder on which λ_B is chosen, and the λ_B that networks were trained with:
+#: docs/lambda.md.
 DEFAULT_LAMBDA_B = 1e6
 #: The finite steps on which λ_B is chosen.
 LADDER = (DEFAULT_LAMBDA_B, 1e5, 1e4, 1e3)
@@ -24,10 +25,11 @@ def spread_of(field: Parameter) -> float:
 
 
 def weight_of(field: Parameter, lambda_B: float) -> float:
-    """Return the weight of the penalty on a field, in its own unit, for a λ_B that is meant for the B of inversion recovery.
+    """Return the weight of the penalty on a field, in its own unit, for a λ_B that is meant for the B of inversion
+    recovery.
 
-    A field that varies by half as much within an image is as smooth, relative to that, with four times the weight. How much it
-    varies is what its prior says.
+    A field that varies by half as much within an image is as smooth, relative to that, with four times the weight. How
+    much it varies is what its prior says.
     """
     ratio = SPREAD_OF_B / spread_of(field)
     return lambda_B if abs(ratio - 1) < 1e-9 else lambda_B * ratio**2
@@ -36,8 +38,8 @@ def weight_of(field: Parameter, lambda_B: float) -> float:
 def of_least_cost(costs: Mapping[float, float], best: float) -> float:
     """Return the λ_B of least cost: that of a parabola in log λ_B through the best step of a ladder and its neighbours.
 
-    It is not followed towards more smoothing: T1 of voxels that say little on the field suffers more from too much smoothing
-    than from too little, and AIC does not see that.
+    It is not followed towards more smoothing: T1 of voxels that say little on the field suffers more from too much
+    smoothing than from too little, and AIC does not see that.
     """
     steps = list(costs)
     at = steps.index(best) if best in costs else 0

@@ -1,9 +1,10 @@
-"""Which voxels have a say in a smooth field: none that contradicts the model, and little one that contradicts its neighbours.
+"""Which voxels have a say in a smooth field: none that contradicts the model, and little one that contradicts its
+neighbours.
 
-The field is determined by all voxels together, so a voxel that the model does not describe (a wrapped integer, a wrong sign,
-metal) would move it for all others. A voxel whose residual is improbable whatever its field contradicts the model: it has no
-say. A voxel that asks for another field than its neighbours, by many standard deviations, has the say of a voxel that asks for
-a few, or none (weights as Huber's, found again at each solution).
+The field is determined by all voxels together, so a voxel that the model does not describe (a wrapped integer, a wrong
+sign, metal) would move it for all others. A voxel whose residual is improbable whatever its field contradicts the
+model: it has no say. A voxel that asks for another field than its neighbours, by many standard deviations, has the say
+of a voxel that asks for a few, or none (weights as Huber's, found again at each solution).
 """
 
 from __future__ import annotations
@@ -21,15 +22,18 @@ Array = NDArray[np.float64]
 LIMIT = 1e-7
 #: Newton steps with which a voxel looks for its own field, and values of the field that it tries then.
 STEPS, VALUES = 3, 9
-#: How many times more than usual the field that a voxel asks for may be off before it has less say, and before it has none.
+#: How many times more than usual the field that a voxel asks for may be off before it has less say, and before it has
+#: none.
 LESS, NONE = 4.0, 8.0
-#: What is usual, in standard deviations, is that of the voxels over three times the distance to which the field is smoothed, each
-#: counted as no more than `MOST`: where the field is smoothed too much many are off alike, and a few odd ones do not decide.
+#: What is usual, in standard deviations, is that of the voxels over three times the distance to which the field is
+#: smoothed, each counted as no more than `MOST`: where the field is smoothed too much many are off alike, and a few odd
+#: ones do not decide.
 WIDER, MOST = 100.0, 10.0
 
 
 def follow_the_model(data: Voxels, fit: Fit, bounds: tuple[float, float], free: int) -> tuple[NDArray[np.bool_], float]:
-    """Return which voxels (V) follow the model for some field of their own, and by which factor χ² is too large throughout.
+    """Return which voxels (V) follow the model for some field of their own, and by which factor χ² is too large
+    throughout.
 
     Parameters
     ----------
@@ -61,7 +65,8 @@ def _gain(fit: Fit) -> Array:
 
 
 def say_among_neighbours(box: Box, fit: Fit, penalty: float) -> Array:
-    """Return the weights (V) of voxels by how far the field is from what each asks for, relative to what is usual around it.
+    """Return the weights (V) of voxels by how far the field is from what each asks for, relative to what is usual
+    around it.
 
     Parameters
     ----------

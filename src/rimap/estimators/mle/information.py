@@ -24,38 +24,59 @@ def information(S, shape, snr_step, info, F, u, A, out):  # type: ignore[no-unty
     `info` (K) is the Fisher information of one value at f = 0, snr_step, 2 snr_step, …; the last one holds beyond.
     """
     powers, low, top = shape.powers, shape.low_u, highest_u(shape)
-    for v in range(S.shape[0]):
-        j, x = place_of(shape, F[v])
-        k, t = interval(u[v], low, shape.step_u, powers[0].shape[1] - 1)
-        h = hermite(t, shape.step_u)
-        AA = Au = AF = uu = uF = FF = squares = 0.0
-        for n in range(S.shape[1]):
-            v0, v1 = at_field(powers, x, j, k, VALUE, 0, n), at_field(powers, x, j, k + 1, VALUE, 0, n)
-            s0, s1 = at_field(powers, x, j, k, SLOPE, 0, n), at_field(powers, x, j, k + 1, SLOPE, 0, n)
-            p0, p1 = along_field(powers, x, j, k, VALUE, 0, n), along_field(powers, x, j, k + 1, VALUE, 0, n)
-            q0, q1 = along_field(powers, x, j, k, SLOPE, 0, n), along_field(powers, x, j, k + 1, SLOPE, 0, n)
-            g = h.v0 * v0 + h.v1 * v1 + h.s0 * s0 + h.s1 * s1
-            f_u = A[v] * (h.dv * (v0 - v1) + h.ds0 * s0 + h.ds1 * s1)
-            f_F = A[v] * (h.v0 * p0 + h.v1 * p1 + h.s0 * q0 + h.s1 * q1) / shape.step_F
-            f = abs(A[v] * g)
+    for voxel in range(S.shape[0]):
+        cell_F, past_F = place_of(shape, F[voxel])
+        node, past_node = interval(u[voxel], low, shape.step_u, powers[0].shape[1] - 1)
+        weights = hermite(past_node, shape.step_u)
+        H_AA = H_Au = H_AF = H_uu = H_uF = H_FF = squares = 0.0
+        for image in range(S.shape[1]):
+            value_0, value_1 = (
+                at_field(powers, past_F, cell_F, node, VALUE, 0, image),
+                at_field(powers, past_F, cell_F, node + 1, VALUE, 0, image),
+            )
+            slope_0, slope_1 = (
+                at_field(powers, past_F, cell_F, node, SLOPE, 0, image),
+                at_field(powers, past_F, cell_F, node + 1, SLOPE, 0, image),
+            )
+            along_F_0, along_F_1 = (
+                along_field(powers, past_F, cell_F, node, VALUE, 0, image),
+                along_field(powers, past_F, cell_F, node + 1, VALUE, 0, image),
+            )
+            slope_along_F_0, slope_along_F_1 = (
+                along_field(powers, past_F, cell_F, node, SLOPE, 0, image),
+                along_field(powers, past_F, cell_F, node + 1, SLOPE, 0, image),
+            )
+            g = weights.v0 * value_0 + weights.v1 * value_1 + weights.s0 * slope_0 + weights.s1 * slope_1
+            f_u = A[voxel] * (weights.dv * (value_0 - value_1) + weights.ds0 * slope_0 + weights.ds1 * slope_1)
+            f_F = (
+                A[voxel]
+                * (
+                    weights.v0 * along_F_0
+                    + weights.v1 * along_F_1
+                    + weights.s0 * slope_along_F_0
+                    + weights.s1 * slope_along_F_1
+                )
+                / shape.step_F
+            )
+            f = abs(A[voxel] * g)
             place = min(f / snr_step, info.shape[0] - 1.001)
             i = int(place)
             c = info[i] + (place - i) * (info[i + 1] - info[i])
-            AA += c * g * g
-            Au += c * g * f_u
-            AF += c * g * f_F
-            uu += c * f_u * f_u
-            uF += c * f_u * f_F
-            FF += c * f_F * f_F
-            squares += (S[v, n] - (f if shape.magnitude else A[v] * g)) ** 2
-        out[v, SQUARES] = squares
-        left = uu - Au * Au / AA if AA > 0 else 0.0
-        found = low < u[v] < top and left > SINGULAR * uu
-        w, A_along_F, u_along_F = schur(Second(AA, Au, AF, uu, uF, FF), found)
-        out[v, INFO_F] = w
+            H_AA += c * g * g
+            H_Au += c * g * f_u
+            H_AF += c * g * f_F
+            H_uu += c * f_u * f_u
+            H_uF += c * f_u * f_F
+            H_FF += c * f_F * f_F
+            squares += (S[voxel, image] - (f if shape.magnitude else A[voxel] * g)) ** 2
+        out[voxel, SQUARES] = squares
+        left = H_uu - H_Au * H_Au / H_AA if H_AA > 0 else 0.0
+        found = low < u[voxel] < top and left > SINGULAR * H_uu
+        w, A_along_F, u_along_F = schur(Second(H_AA, H_Au, H_AF, H_uu, H_uF, H_FF), found)
+        out[voxel, INFO_F] = w
         if found:
-            out[v, VAR_U], out[v, COV_AU] = 1 / left, -Au / (AA * left)
-            out[v, VAR_A] = 1 / AA + Au * Au / (AA * AA * left)
-            out[v, A_ALONG_F], out[v, U_ALONG_F] = A_along_F, u_along_F
+            out[voxel, VAR_U], out[voxel, COV_AU] = 1 / left, -H_Au / (H_AA * left)
+            out[voxel, VAR_A] = 1 / H_AA + H_Au * H_Au / (H_AA * H_AA * left)
+            out[voxel, A_ALONG_F], out[voxel, U_ALONG_F] = A_along_F, u_along_F
         else:
-            out[v, :INFO_F] = np.nan
+            out[voxel, :INFO_F] = np.nan

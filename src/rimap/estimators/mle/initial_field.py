@@ -103,8 +103,8 @@ class LikelyField:
 
 def _blocks(box: Box) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return how many blocks there are along each axis, and their size in voxels: about cubes."""
-    edge = max(n * h for n, h in zip(box.shape, box.spacing)) / BLOCKS
-    size = tuple(max(round(edge / h), 1) for h in box.spacing)
+    edge = max(n * spacing for n, spacing in zip(box.shape, box.spacing)) / BLOCKS
+    size = tuple(max(round(edge / spacing), 1) for spacing in box.spacing)
     return tuple(-(-n // s) for n, s in zip(box.shape, size)), size
 
 

@@ -30,7 +30,9 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Scale:
-    """The voxels (V) of the series (flat indices), σ there, and the unit in which their data are: σ, but not below a share of the signal."""
+    """The voxels (V) of the series (flat indices), σ there, and the unit in which their data are: σ, but not below a
+    share of the signal.
+    """
 
     voxels: NDArray[np.intp]
     sigma: Any
@@ -39,7 +41,9 @@ class Scale:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """Maps of all voxels (M): κ and its standard deviations (Q, M), residual and status (M), covariance (Q(Q+1)/2, M) or none."""
+    """Maps of all voxels (M): κ and its standard deviations (Q, M), residual and status (M), covariance (Q(Q+1)/2, M)
+    or none.
+    """
 
     kappa: Array
     sd: Array
@@ -53,10 +57,10 @@ class Answer:
         parameters = series.model.parameters
         Q, M = len(parameters), status.size
         kappa = np.full((Q, M), np.nan)
-        for q, parameter in enumerate(parameters):
+        for row, parameter in enumerate(parameters):
             if parameter.name in series.held:
                 known = np.broadcast_to(series.held[parameter.name], series.shape).reshape(-1)
-                kappa[q] = np.where(status == Status.OUTSIDE_MASK, np.nan, known)
+                kappa[row] = np.where(status == Status.OUTSIDE_MASK, np.nan, known)
         covariance = np.full((Q * (Q + 1) // 2, M), np.nan) if series.model.derived else None
         return cls(kappa, np.full((Q, M), np.nan), np.full(M, np.nan), status, covariance)
 
@@ -112,8 +116,8 @@ def write(
     undetermined = at_bound | ~np.isfinite(np.broadcast_to(sum(second[error, error] for error in errors), len(voxels)))
     for q, error in errors.items():
         with np.errstate(invalid="ignore"):
-            sd = np.sqrt(second[q, q]) * error
-        answer.sd[q, voxels] = np.where(at_bound | ~np.isfinite(sd), np.nan, sd)
+            deviation = np.sqrt(second[q, q]) * error
+        answer.sd[q, voxels] = np.where(at_bound | ~np.isfinite(deviation), np.nan, deviation)
     if answer.covariance is not None:
         pairs = [(i, j) for i in range(len(answer.kappa)) for j in range(i, len(answer.kappa))]
         for row, (i, j) in enumerate(pairs):

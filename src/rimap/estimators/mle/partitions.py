@@ -1,4 +1,6 @@
-"""What is known of the voxels of a series before anything is estimated: given maps, and the tables that follow from them."""
+"""What is known of the voxels of a series before anything is estimated: given maps, and the tables that follow from
+them.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ def usable(series: WeightedSeries, noise: Noise) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, eq=False)
 class Partitions:
-    """The voxels in an order in which those with the same known values follow each other, and the table of each such run.
+    """The voxels in an order in which those with the same known values follow each other, and the table of each such
+    run.
 
     Parameters
     ----------
@@ -53,7 +56,8 @@ class Partitions:
     def of(cls, series: WeightedSeries, voxels: NDArray[np.intp]) -> Partitions:
         """Sort voxels (V, flat indices) by the given maps of the series.
 
-        The map of the field itself needs no partition: the field is an axis of the table. Other maps are rounded to levels.
+        The map of the field itself needs no partition: the field is an axis of the table. Other maps are rounded to
+        levels.
 
         Raises
         ------
@@ -63,7 +67,8 @@ class Partitions:
         model = series.model
         if not model.amplitudes:
             raise InputError(
-                f"a smooth {model.field.name if model.field is not None else 'field'} needs a model with an amplitude; {model.title} "
+                f"a smooth {model.field.name if model.field is not None else 'field'} needs a model with an amplitude; "
+                f"{model.title} "
                 "has none. Give a map of the field, or lambda_B = 0 for one of its own in each voxel."
             )
         numbers = {name: float(value) for name, value in series.held.items() if np.ndim(value) == 0}

@@ -72,7 +72,7 @@ class Shape(NamedTuple):
                 gram[..., p + q] += (value * b).sum(-1)
         return cls(
             powers=table.powers,
-            coarse=tuple(np.ascontiguousarray(v[:, :, None, None], np.float32) for v in values),
+            coarse=tuple(np.ascontiguousarray(value[:, :, None, None], np.float32) for value in values),
             gram=gram.astype(np.float32),
             low_u=table.low_u,
             step_u=table.step_u,
@@ -149,8 +149,8 @@ class Extra(NamedTuple):
 @njit(fastmath=FAST, inline="always")
 def place_of(shape, F):  # type: ignore[no-untyped-def]
     """Return where F is in the table."""
-    j, x = interval(F, shape.low_F, shape.step_F, shape.powers[0].shape[0])
-    return Place(j, x)
+    cell_F, past_F = interval(F, shape.low_F, shape.step_F, shape.powers[0].shape[0])
+    return Place(cell_F, past_F)
 
 
 @njit(fastmath=FAST, inline="always")
@@ -162,21 +162,21 @@ def highest_u(shape):  # type: ignore[no-untyped-def]
 @njit(fastmath=FAST)
 def _best_node(s, shape, place, start, stop, stride):  # type: ignore[no-untyped-def]
     """Return the node of u where A = Σs|g|/Σg² takes most off Σs²."""
-    j, x = place.j, np.float32(place.x)
+    cell_F, past_F = place.j, np.float32(place.x)
     best, at = np.float32(-1.0), start
     P = len(shape.coarse)
     for k in range(start, stop, stride):
-        c = np.float32(0.0)
+        cost = np.float32(0.0)
         if shape.magnitude:
-            for n in range(s.shape[0]):
-                c += s[n] * abs(at_field(shape.coarse, x, j, k, VALUE, 0, n))
+            for image in range(s.shape[0]):
+                cost += s[image] * abs(at_field(shape.coarse, past_F, cell_F, k, VALUE, 0, image))
         else:
-            for n in range(s.shape[0]):
-                c += s[n] * at_field(shape.coarse, x, j, k, VALUE, 0, n)
-        d = shape.gram[j, k, 2 * P - 2]
+            for image in range(s.shape[0]):
+                cost += s[image] * at_field(shape.coarse, past_F, cell_F, k, VALUE, 0, image)
+        d = shape.gram[cell_F, k, 2 * P - 2]
         for m in range(2 * P - 3, -1, -1):
-            d = d * x + shape.gram[j, k, m]
-        gain = c * c / d if c > 0 and d > 0 else np.float32(0.0)
+            d = d * past_F + shape.gram[cell_F, k, m]
+        gain = cost * cost / d if cost > 0 and d > 0 else np.float32(0.0)
         if gain > best:
             best, at = gain, k
     return at
@@ -187,34 +187,40 @@ def search_u(S, F, shape, u):  # type: ignore[no-untyped-def]
     """Set u (V) to the best node of the table for the data S (V, N) and F (V): coarse, then fine."""
     G = shape.powers[0].shape[1]
     stride = max((G - 1) // SEARCH_POINTS, 1)
-    for v in range(S.shape[0]):
-        place = place_of(shape, F[v])
-        at = _best_node(S[v], shape, place, 0, G, stride)
+    for voxel in range(S.shape[0]):
+        place = place_of(shape, F[voxel])
+        at = _best_node(S[voxel], shape, place, 0, G, stride)
         if stride > 1:
             low, high = max(at - stride, 0), min(at + stride + 1, G)
-            at = _best_node(S[v], shape, place, low, high, max(stride // 4, 1))
-        u[v] = shape.low_u + at * shape.step_u
+            at = _best_node(S[voxel], shape, place, low, high, max(stride // 4, 1))
+        u[voxel] = shape.low_u + at * shape.step_u
 
 
 @njit(fastmath=FAST)
 def overlap(s, shape, place, u):  # type: ignore[no-untyped-def]
     """Return the sums of the profile likelihood at u."""
-    powers, j, x = shape.powers, place.j, place.x
-    k, t = interval(u, shape.low_u, shape.step_u, powers[0].shape[1] - 1)
-    h = hermite(t, shape.step_u)
+    powers, cell_F, past_F = shape.powers, place.j, place.x
+    node, past_node = interval(u, shape.low_u, shape.step_u, powers[0].shape[1] - 1)
+    weights = hermite(past_node, shape.step_u)
     yg = gg = yg1 = gg1 = yg2 = bend = g1g1 = 0.0
-    for n in range(s.shape[0]):
-        v0, v1 = at_field(powers, x, j, k, VALUE, 0, n), at_field(powers, x, j, k + 1, VALUE, 0, n)
-        s0, s1 = at_field(powers, x, j, k, SLOPE, 0, n), at_field(powers, x, j, k + 1, SLOPE, 0, n)
-        g = h.v0 * v0 + h.v1 * v1 + h.s0 * s0 + h.s1 * s1
-        g1 = h.dv * (v0 - v1) + h.ds0 * s0 + h.ds1 * s1
-        g2 = h.ddv * (v0 - v1) + h.dds0 * s0 + h.dds1 * s1
-        y = -s[n] if shape.magnitude and g < 0 else s[n] * 1.0
-        yg += y * g
+    for image in range(s.shape[0]):
+        value_0, value_1 = (
+            at_field(powers, past_F, cell_F, node, VALUE, 0, image),
+            at_field(powers, past_F, cell_F, node + 1, VALUE, 0, image),
+        )
+        slope_0, slope_1 = (
+            at_field(powers, past_F, cell_F, node, SLOPE, 0, image),
+            at_field(powers, past_F, cell_F, node + 1, SLOPE, 0, image),
+        )
+        g = weights.v0 * value_0 + weights.v1 * value_1 + weights.s0 * slope_0 + weights.s1 * slope_1
+        g1 = weights.dv * (value_0 - value_1) + weights.ds0 * slope_0 + weights.ds1 * slope_1
+        g2 = weights.ddv * (value_0 - value_1) + weights.dds0 * slope_0 + weights.dds1 * slope_1
+        signed = -s[image] if shape.magnitude and g < 0 else s[image] * 1.0
+        yg += signed * g
         gg += g * g
-        yg1 += y * g1
+        yg1 += signed * g1
         gg1 += g * g1
-        yg2 += y * g2
+        yg2 += signed * g2
         g1g1 += g1 * g1
         bend += g1 * g1 + g * g2
     return Overlap(yg, gg, yg1, gg1, yg2, bend, g1g1)
@@ -231,63 +237,88 @@ def search_rival(S, F, shape, u, rival):  # type: ignore[no-untyped-def]
     """Set `rival` (V) to the u of the best peak of the gain in another valley than that of u (V); NaN if none is about as good."""
     G = shape.powers[0].shape[1]
     stride = max((G - 1) // SEARCH_POINTS, 1)
-    for v in range(S.shape[0]):
-        place = place_of(shape, F[v])
+    for voxel in range(S.shape[0]):
+        place = place_of(shape, F[voxel])
         best = second = before = last = -1.0
         other = 0
         for index in range(0, G + stride, stride):
             gain = -1.0
             if index < G:
-                gain = -2 * _gain(overlap(S[v], shape, place, shape.low_u + index * shape.step_u))
+                gain = -2 * _gain(overlap(S[voxel], shape, place, shape.low_u + index * shape.step_u))
             if last > before and last >= gain:  # a peak at the node before this one
                 best = max(best, last)
                 if (
                     last > second
-                    and abs(shape.low_u + (index - stride) * shape.step_u - u[v]) > 1.5 * stride * shape.step_u
+                    and abs(shape.low_u + (index - stride) * shape.step_u - u[voxel]) > 1.5 * stride * shape.step_u
                 ):
                     second, other = last, index - stride
             before, last = last, gain
-        rival[v] = np.nan
+        rival[voxel] = np.nan
         if second > 0 and best - second < RIVAL_GAP + RIVAL_SHARE * best:
-            rival[v] = shape.low_u + other * shape.step_u
+            rival[voxel] = shape.low_u + other * shape.step_u
 
 
 @njit(fastmath=FAST)
 def image_at(shape, place, u, n):  # type: ignore[no-untyped-def]
     """Return the shape of image n with its derivatives."""
-    powers, j, x = shape.powers, place.j, place.x
-    k, t = interval(u, shape.low_u, shape.step_u, powers[0].shape[1] - 1)
-    h = hermite(t, shape.step_u)
-    v0, v1 = at_field(powers, x, j, k, VALUE, 0, n), at_field(powers, x, j, k + 1, VALUE, 0, n)
-    s0, s1 = at_field(powers, x, j, k, SLOPE, 0, n), at_field(powers, x, j, k + 1, SLOPE, 0, n)
-    p0, p1 = along_field(powers, x, j, k, VALUE, 0, n), along_field(powers, x, j, k + 1, VALUE, 0, n)
-    q0, q1 = along_field(powers, x, j, k, SLOPE, 0, n), along_field(powers, x, j, k + 1, SLOPE, 0, n)
-    b0, b1 = bend_of_field(powers, x, j, k, VALUE, 0, n), bend_of_field(powers, x, j, k + 1, VALUE, 0, n)
-    c0, c1 = bend_of_field(powers, x, j, k, SLOPE, 0, n), bend_of_field(powers, x, j, k + 1, SLOPE, 0, n)
+    powers, cell_F, past_F = shape.powers, place.j, place.x
+    node, past_node = interval(u, shape.low_u, shape.step_u, powers[0].shape[1] - 1)
+    weights = hermite(past_node, shape.step_u)
+    value_0, value_1 = (
+        at_field(powers, past_F, cell_F, node, VALUE, 0, n),
+        at_field(powers, past_F, cell_F, node + 1, VALUE, 0, n),
+    )
+    slope_0, slope_1 = (
+        at_field(powers, past_F, cell_F, node, SLOPE, 0, n),
+        at_field(powers, past_F, cell_F, node + 1, SLOPE, 0, n),
+    )
+    along_F_0, along_F_1 = (
+        along_field(powers, past_F, cell_F, node, VALUE, 0, n),
+        along_field(powers, past_F, cell_F, node + 1, VALUE, 0, n),
+    )
+    slope_along_F_0, slope_along_F_1 = (
+        along_field(powers, past_F, cell_F, node, SLOPE, 0, n),
+        along_field(powers, past_F, cell_F, node + 1, SLOPE, 0, n),
+    )
+    bend_0, bend_1 = (
+        bend_of_field(powers, past_F, cell_F, node, VALUE, 0, n),
+        bend_of_field(powers, past_F, cell_F, node + 1, VALUE, 0, n),
+    )
+    slope_bend_0, slope_bend_1 = (
+        bend_of_field(powers, past_F, cell_F, node, SLOPE, 0, n),
+        bend_of_field(powers, past_F, cell_F, node + 1, SLOPE, 0, n),
+    )
     step_F = shape.step_F
     return Image(
-        h.v0 * v0 + h.v1 * v1 + h.s0 * s0 + h.s1 * s1,
-        h.dv * (v0 - v1) + h.ds0 * s0 + h.ds1 * s1,
-        h.ddv * (v0 - v1) + h.dds0 * s0 + h.dds1 * s1,
-        (h.v0 * p0 + h.v1 * p1 + h.s0 * q0 + h.s1 * q1) / step_F,
-        (h.dv * (p0 - p1) + h.ds0 * q0 + h.ds1 * q1) / step_F,
-        (h.v0 * b0 + h.v1 * b1 + h.s0 * c0 + h.s1 * c1) / (step_F * step_F),
+        weights.v0 * value_0 + weights.v1 * value_1 + weights.s0 * slope_0 + weights.s1 * slope_1,
+        weights.dv * (value_0 - value_1) + weights.ds0 * slope_0 + weights.ds1 * slope_1,
+        weights.ddv * (value_0 - value_1) + weights.dds0 * slope_0 + weights.dds1 * slope_1,
+        (weights.v0 * along_F_0 + weights.v1 * along_F_1 + weights.s0 * slope_along_F_0 + weights.s1 * slope_along_F_1)
+        / step_F,
+        (weights.dv * (along_F_0 - along_F_1) + weights.ds0 * slope_along_F_0 + weights.ds1 * slope_along_F_1) / step_F,
+        (weights.v0 * bend_0 + weights.v1 * bend_1 + weights.s0 * slope_bend_0 + weights.s1 * slope_bend_1)
+        / (step_F * step_F),
     )
 
 
 @njit(fastmath=FAST)
 def _past_null(shape, place, u, side):  # type: ignore[no-untyped-def]
     """Return the u just behind the nearest change of polarity below (side 0) or above u (side 1); far off if none."""
-    powers, j, x = shape.powers, place.j, place.x
-    k, t = interval(u, shape.low_u, shape.step_u, powers[0].shape[1] - 1)
+    powers, cell_F, past_F = shape.powers, place.j, place.x
+    node, past_node = interval(u, shape.low_u, shape.step_u, powers[0].shape[1] - 1)
     sign = 1.0 if side == 1 else -1.0
     best, at = 1e9, -1
     for n in range(powers[0].shape[4]):
-        v0, v1 = at_field(powers, x, j, k, VALUE, 0, n), at_field(powers, x, j, k + 1, VALUE, 0, n)
-        if v1 != v0:
-            r = -sign * (v0 + t * (v1 - v0)) * shape.step_u / (v1 - v0)  # along a straight line
-            if 1e-6 < r < best:
-                best, at = r, n
+        value_0, value_1 = (
+            at_field(powers, past_F, cell_F, node, VALUE, 0, n),
+            at_field(powers, past_F, cell_F, node + 1, VALUE, 0, n),
+        )
+        if value_1 != value_0:
+            residual = (
+                -sign * (value_0 + past_node * (value_1 - value_0)) * shape.step_u / (value_1 - value_0)
+            )  # along a straight line
+            if 1e-6 < residual < best:
+                best, at = residual, n
     null = u + sign * best
     if at >= 0 and best < REACH:
         top = highest_u(shape)
@@ -348,17 +379,20 @@ def _negative_null(s, shape, place, u, step):  # type: ignore[no-untyped-def]
 
     Noise added after the modulus makes such images. There −s|g| is a valley with a sharp bottom.
     """
-    powers, j, x = shape.powers, place.j, place.x
-    k, t = interval(u, shape.low_u, shape.step_u, powers[0].shape[1] - 1)
+    powers, cell_F, past_F = shape.powers, place.j, place.x
+    node, past_node = interval(u, shape.low_u, shape.step_u, powers[0].shape[1] - 1)
     best, at = 1.0, -1
     slack = -1e-3 / abs(step)  # a start on a null, to the precision of a straight line between nodes
     for n in range(s.shape[0]):
         if s[n] < 0:
-            v0, v1 = at_field(powers, x, j, k, VALUE, 0, n), at_field(powers, x, j, k + 1, VALUE, 0, n)
-            if v1 != v0:
-                r = -(v0 + t * (v1 - v0)) * shape.step_u / (v1 - v0) / step
-                if slack < r < best:
-                    best, at = r, n
+            value_0, value_1 = (
+                at_field(powers, past_F, cell_F, node, VALUE, 0, n),
+                at_field(powers, past_F, cell_F, node + 1, VALUE, 0, n),
+            )
+            if value_1 != value_0:
+                residual = -(value_0 + past_node * (value_1 - value_0)) * shape.step_u / (value_1 - value_0) / step
+                if slack < residual < best:
+                    best, at = residual, n
     if at < 0:
         return u, -1
     null = u + best * step
@@ -376,8 +410,8 @@ def _holds(s, image, sums):  # type: ignore[no-untyped-def]
     if not sums.yg > 0:
         return False
     A = sums.yg / sums.gg
-    y = -s if image.g < 0 else s
-    rest = A * (A * sums.gg1 - (sums.yg1 - y * image.g_u))
+    signed = -s if image.g < 0 else s
+    rest = A * (A * sums.gg1 - (sums.yg1 - signed * image.g_u))
     return abs(rest) <= abs(A * s * image.g_u)
 
 
@@ -418,77 +452,108 @@ def profile_gaussian(S, F, shape, extra, found):  # type: ignore[no-untyped-def]
     Sets in place u, A, the minimum f, its first and second derivative g, w in F, and du/dF.
     """
     low, top = shape.low_u, highest_u(shape)
-    for v in range(S.shape[0]):
-        s, place = S[v], place_of(shape, F[v])
-        best = _minimise(s, shape, place, found.u[v], extra.hops)
-        if extra.use_other and abs(extra.other_u[v] - best.u) > 2 * shape.step_u:
-            other = _minimise(s, shape, place, extra.other_u[v], extra.hops)
+    for voxel in range(S.shape[0]):
+        s, place = S[voxel], place_of(shape, F[voxel])
+        best = _minimise(s, shape, place, found.u[voxel], extra.hops)
+        if extra.use_other and abs(extra.other_u[voxel] - best.u) > 2 * shape.step_u:
+            other = _minimise(s, shape, place, extra.other_u[voxel], extra.hops)
             if other.f < best.f - TOLERANCE:
                 best = other
-        if extra.use_rival and not np.isnan(extra.rival_u[v]):
-            other = _minimise(s, shape, place, extra.rival_u[v], extra.hops)
+        if extra.use_rival and not np.isnan(extra.rival_u[voxel]):
+            other = _minimise(s, shape, place, extra.rival_u[voxel], extra.hops)
             if other.f < best.f - TOLERANCE:
                 best = other
         A = best.sums.yg / best.sums.gg if best.sums.yg > 0 else 0.0
         half = 0.0
         for n in range(s.shape[0]):
             half += s[n] * 1.0 * s[n]  # in double precision
-        found.u[v], found.A[v], found.f[v] = best.u, A, best.f + 0.5 * half
+        found.u[voxel], found.A[voxel], found.f[voxel] = best.u, A, best.f + 0.5 * half
         slope_F, slope_u, H = _derivatives(s, shape, place, best.u, A)
         if best.held >= 0:
             image = image_at(shape, place, best.u, best.held)
-            found.g[v], found.w[v], found.slope[v] = _along_null(s[best.held], A, image, slope_F, slope_u, H)
+            found.g[voxel], found.w[voxel], found.slope[voxel] = _along_null(
+                s[best.held], A, image, slope_F, slope_u, H
+            )
         else:
             w, _, slope = schur(H, low < best.u < top)
-            found.g[v], found.w[v], found.slope[v] = slope_F, w, slope
+            found.g[voxel], found.w[voxel], found.slope[voxel] = slope_F, w, slope
 
 
 @njit(fastmath=FAST)
 def _derivatives(s, shape, place, u, A):  # type: ignore[no-untyped-def]
     """Return the derivatives of ½Σ(s − A|g|)² in F and u, and the second ones."""
-    powers, j, x = shape.powers, place.j, place.x
-    k, t = interval(u, shape.low_u, shape.step_u, powers[0].shape[1] - 1)
-    h = hermite(t, shape.step_u)
-    AA = Au = AF = uu = uF = FF = slope_F = slope_u = bend_F = 0.0
-    for n in range(s.shape[0]):
-        v0, v1 = at_field(powers, x, j, k, VALUE, 0, n), at_field(powers, x, j, k + 1, VALUE, 0, n)
-        s0, s1 = at_field(powers, x, j, k, SLOPE, 0, n), at_field(powers, x, j, k + 1, SLOPE, 0, n)
-        p0, p1 = along_field(powers, x, j, k, VALUE, 0, n), along_field(powers, x, j, k + 1, VALUE, 0, n)
-        q0, q1 = along_field(powers, x, j, k, SLOPE, 0, n), along_field(powers, x, j, k + 1, SLOPE, 0, n)
-        g = h.v0 * v0 + h.v1 * v1 + h.s0 * s0 + h.s1 * s1
-        g_u = h.dv * (v0 - v1) + h.ds0 * s0 + h.ds1 * s1
-        g_uu = h.ddv * (v0 - v1) + h.dds0 * s0 + h.dds1 * s1
-        g_F = h.v0 * p0 + h.v1 * p1 + h.s0 * q0 + h.s1 * q1
-        g_uF = h.dv * (p0 - p1) + h.ds0 * q0 + h.ds1 * q1
-        r = A * g - (-s[n] if shape.magnitude and g < 0 else s[n] * 1.0)
-        AA += g * g
-        Au += (A * g + r) * g_u
-        AF += (A * g + r) * g_F
-        uu += A * g_u * g_u * A + r * A * g_uu
-        uF += A * g_u * g_F * A + r * A * g_uF
-        FF += g_F * g_F
-        slope_F += r * g_F
-        slope_u += r * g_u
+    powers, cell_F, past_F = shape.powers, place.j, place.x
+    node, past_node = interval(u, shape.low_u, shape.step_u, powers[0].shape[1] - 1)
+    weights = hermite(past_node, shape.step_u)
+    H_AA = H_Au = H_AF = H_uu = H_uF = H_FF = slope_F = slope_u = bend_F = 0.0
+    for image in range(s.shape[0]):
+        value_0, value_1 = (
+            at_field(powers, past_F, cell_F, node, VALUE, 0, image),
+            at_field(powers, past_F, cell_F, node + 1, VALUE, 0, image),
+        )
+        slope_0, slope_1 = (
+            at_field(powers, past_F, cell_F, node, SLOPE, 0, image),
+            at_field(powers, past_F, cell_F, node + 1, SLOPE, 0, image),
+        )
+        along_F_0, along_F_1 = (
+            along_field(powers, past_F, cell_F, node, VALUE, 0, image),
+            along_field(powers, past_F, cell_F, node + 1, VALUE, 0, image),
+        )
+        slope_along_F_0, slope_along_F_1 = (
+            along_field(powers, past_F, cell_F, node, SLOPE, 0, image),
+            along_field(powers, past_F, cell_F, node + 1, SLOPE, 0, image),
+        )
+        g = weights.v0 * value_0 + weights.v1 * value_1 + weights.s0 * slope_0 + weights.s1 * slope_1
+        g_u = weights.dv * (value_0 - value_1) + weights.ds0 * slope_0 + weights.ds1 * slope_1
+        g_uu = weights.ddv * (value_0 - value_1) + weights.dds0 * slope_0 + weights.dds1 * slope_1
+        g_F = (
+            weights.v0 * along_F_0
+            + weights.v1 * along_F_1
+            + weights.s0 * slope_along_F_0
+            + weights.s1 * slope_along_F_1
+        )
+        g_uF = weights.dv * (along_F_0 - along_F_1) + weights.ds0 * slope_along_F_0 + weights.ds1 * slope_along_F_1
+        residual = A * g - (-s[image] if shape.magnitude and g < 0 else s[image] * 1.0)
+        H_AA += g * g
+        H_Au += (A * g + residual) * g_u
+        H_AF += (A * g + residual) * g_F
+        H_uu += A * g_u * g_u * A + residual * A * g_uu
+        H_uF += A * g_u * g_F * A + residual * A * g_uF
+        H_FF += g_F * g_F
+        slope_F += residual * g_F
+        slope_u += residual * g_u
         if len(powers) > 2:  # known to the compiler: no cost for models that are linear in F
-            b0, b1 = bend_of_field(powers, x, j, k, VALUE, 0, n), bend_of_field(powers, x, j, k + 1, VALUE, 0, n)
-            c0, c1 = bend_of_field(powers, x, j, k, SLOPE, 0, n), bend_of_field(powers, x, j, k + 1, SLOPE, 0, n)
-            bend_F += r * (h.v0 * b0 + h.v1 * b1 + h.s0 * c0 + h.s1 * c1)
+            bend_0, bend_1 = (
+                bend_of_field(powers, past_F, cell_F, node, VALUE, 0, image),
+                bend_of_field(powers, past_F, cell_F, node + 1, VALUE, 0, image),
+            )
+            slope_bend_0, slope_bend_1 = (
+                bend_of_field(powers, past_F, cell_F, node, SLOPE, 0, image),
+                bend_of_field(powers, past_F, cell_F, node + 1, SLOPE, 0, image),
+            )
+            bend_F += residual * (
+                weights.v0 * bend_0 + weights.v1 * bend_1 + weights.s0 * slope_bend_0 + weights.s1 * slope_bend_1
+            )
     a, b = 1 / shape.step_F, A / shape.step_F
-    H = Second(AA, Au, AF * a, uu, uF * a, b * (b * FF + a * bend_F))
+    H = Second(H_AA, H_Au, H_AF * a, H_uu, H_uF * a, b * (b * H_FF + a * bend_F))
     return b * slope_F, A * slope_u, H
 
 
 @njit(fastmath=FAST)
 def _along_null(s, A, image, slope_F, slope_u, H):  # type: ignore[no-untyped-def]
     """Return g, w and du/dF where u follows F along the null g(u, F) = 0 of the image with the datum s."""
-    y = -s if image.g < 0 else s
-    k = -image.g_F / image.g_u
-    bend = -(image.g_uu * k * k + 2 * image.g_uF * k + image.g_FF) / image.g_u
+    signed = -s if image.g < 0 else s
+    node = -image.g_F / image.g_u
+    bend = -(image.g_uu * node * node + 2 * image.g_uF * node + image.g_FF) / image.g_u
     # the image itself is constant along its null: its share comes off
-    Au, AF = H.Au + y * image.g_u, H.AF + y * image.g_F
-    uu = H.uu - A * A * image.g_u * image.g_u + y * A * image.g_uu
-    uF = H.uF - A * A * image.g_u * image.g_F + y * A * image.g_uF
-    FF = H.FF - A * A * image.g_F * image.g_F + y * A * image.g_FF
-    slope_F, slope_u = slope_F + A * y * image.g_F, slope_u + A * y * image.g_u
-    mixed = AF + Au * k
-    return slope_F + slope_u * k, FF + 2 * uF * k + uu * k * k + slope_u * bend - mixed * mixed / H.AA, k
+    H_Au, H_AF = H.Au + signed * image.g_u, H.AF + signed * image.g_F
+    H_uu = H.uu - A * A * image.g_u * image.g_u + signed * A * image.g_uu
+    H_uF = H.uF - A * A * image.g_u * image.g_F + signed * A * image.g_uF
+    H_FF = H.FF - A * A * image.g_F * image.g_F + signed * A * image.g_FF
+    slope_F, slope_u = slope_F + A * signed * image.g_F, slope_u + A * signed * image.g_u
+    mixed = H_AF + H_Au * node
+    return (
+        slope_F + slope_u * node,
+        H_FF + 2 * H_uF * node + H_uu * node * node + slope_u * bend - mixed * mixed / H.AA,
+        node,
+    )

@@ -98,16 +98,16 @@ def least_rician(S, out):  # type: ignore[no-untyped-def]
     Twice what a fit exceeds it by is its deviance, which is distributed about as χ².
     """
     last = _LEAST.shape[0] - 1
-    for v in range(S.shape[0]):
+    for voxel in range(S.shape[0]):
         total = 0.0
-        for n in range(S.shape[1]):
-            x = max(S[v, n], 0.0) * _PER_UNIT
+        for image in range(S.shape[1]):
+            x = max(S[voxel, image], 0.0) * _PER_UNIT
             if x >= last:
                 total += _LEAST[last] + np.log(x / last)
             else:
                 k = int(x)
                 total += _LEAST[k] + (x - k) * (_LEAST[k + 1] - _LEAST[k])
-        out[v] = total
+        out[voxel] = total
 
 
 class Rice(NamedTuple):
@@ -127,19 +127,30 @@ def _rice(s, shape, place, A, u):  # type: ignore[no-untyped-def]
     """Return the likelihood and its derivatives."""
     powers, j, x = shape.powers, place.j, place.x
     k, t = interval(u, shape.low_u, shape.step_u, powers[0].shape[1] - 1)
-    h = hermite(t, shape.step_u)
-    AA = Au = AF = uu = uF = FF = slope_F = slope_u = slope_A = bend_F = f = gg = gg1 = g1g1 = 0.0
-    for n in range(s.shape[0]):
-        v0, v1 = at_field(powers, x, j, k, VALUE, 0, n), at_field(powers, x, j, k + 1, VALUE, 0, n)
-        s0, s1 = at_field(powers, x, j, k, SLOPE, 0, n), at_field(powers, x, j, k + 1, SLOPE, 0, n)
-        p0, p1 = along_field(powers, x, j, k, VALUE, 0, n), along_field(powers, x, j, k + 1, VALUE, 0, n)
-        q0, q1 = along_field(powers, x, j, k, SLOPE, 0, n), along_field(powers, x, j, k + 1, SLOPE, 0, n)
-        g = h.v0 * v0 + h.v1 * v1 + h.s0 * s0 + h.s1 * s1
-        g_u = h.dv * (v0 - v1) + h.ds0 * s0 + h.ds1 * s1
-        g_uu = h.ddv * (v0 - v1) + h.dds0 * s0 + h.dds1 * s1
-        g_F = h.v0 * p0 + h.v1 * p1 + h.s0 * q0 + h.s1 * q1
-        g_uF = h.dv * (p0 - p1) + h.ds0 * q0 + h.ds1 * q1
-        y = max(s[n] * 1.0, 0.0)
+    weights = hermite(t, shape.step_u)
+    H_AA = H_Au = H_AF = H_uu = H_uF = H_FF = slope_F = slope_u = slope_A = bend_F = f = gg = gg1 = g1g1 = 0.0
+    for image in range(s.shape[0]):
+        value_0, value_1 = at_field(powers, x, j, k, VALUE, 0, image), at_field(powers, x, j, k + 1, VALUE, 0, image)
+        slope_0, slope_1 = at_field(powers, x, j, k, SLOPE, 0, image), at_field(powers, x, j, k + 1, SLOPE, 0, image)
+        along_F_0, along_F_1 = (
+            along_field(powers, x, j, k, VALUE, 0, image),
+            along_field(powers, x, j, k + 1, VALUE, 0, image),
+        )
+        slope_along_F_0, slope_along_F_1 = (
+            along_field(powers, x, j, k, SLOPE, 0, image),
+            along_field(powers, x, j, k + 1, SLOPE, 0, image),
+        )
+        g = weights.v0 * value_0 + weights.v1 * value_1 + weights.s0 * slope_0 + weights.s1 * slope_1
+        g_u = weights.dv * (value_0 - value_1) + weights.ds0 * slope_0 + weights.ds1 * slope_1
+        g_uu = weights.ddv * (value_0 - value_1) + weights.dds0 * slope_0 + weights.dds1 * slope_1
+        g_F = (
+            weights.v0 * along_F_0
+            + weights.v1 * along_F_1
+            + weights.s0 * slope_along_F_0
+            + weights.s1 * slope_along_F_1
+        )
+        g_uF = weights.dv * (along_F_0 - along_F_1) + weights.ds0 * slope_along_F_0 + weights.ds1 * slope_along_F_1
+        y = max(s[image] * 1.0, 0.0)
         signal = A * abs(g)
         z = y * signal
         ratio, log_i0e = _bessel(z)
@@ -151,21 +162,27 @@ def _rice(s, shape, place, A, u):  # type: ignore[no-untyped-def]
         slope_A += r * g
         slope_u += r * g_u
         slope_F += r * g_F
-        AA += c * g * g
-        Au += c * A * g * g_u + r * g_u
-        AF += c * A * g * g_F + r * g_F
-        uu += A * (c * A * g_u * g_u + r * g_uu)
-        uF += A * (c * A * g_u * g_F + r * g_uF)
-        FF += c * g_F * g_F
+        H_AA += c * g * g
+        H_Au += c * A * g * g_u + r * g_u
+        H_AF += c * A * g * g_F + r * g_F
+        H_uu += A * (c * A * g_u * g_u + r * g_uu)
+        H_uF += A * (c * A * g_u * g_F + r * g_uF)
+        H_FF += c * g_F * g_F
         gg += g * g
         gg1 += A * g * g_u
         g1g1 += A * A * g_u * g_u
         if len(powers) > 2:  # known to the compiler: no cost for models that are linear in F
-            b0, b1 = bend_of_field(powers, x, j, k, VALUE, 0, n), bend_of_field(powers, x, j, k + 1, VALUE, 0, n)
-            c0, c1 = bend_of_field(powers, x, j, k, SLOPE, 0, n), bend_of_field(powers, x, j, k + 1, SLOPE, 0, n)
-            bend_F += r * (h.v0 * b0 + h.v1 * b1 + h.s0 * c0 + h.s1 * c1)
+            b0, b1 = (
+                bend_of_field(powers, x, j, k, VALUE, 0, image),
+                bend_of_field(powers, x, j, k + 1, VALUE, 0, image),
+            )
+            slope_bend_0, slope_bend_1 = (
+                bend_of_field(powers, x, j, k, SLOPE, 0, image),
+                bend_of_field(powers, x, j, k + 1, SLOPE, 0, image),
+            )
+            bend_F += r * (weights.v0 * b0 + weights.v1 * b1 + weights.s0 * slope_bend_0 + weights.s1 * slope_bend_1)
     a, b = 1 / shape.step_F, A / shape.step_F
-    H = Second(AA, Au, AF * a, uu, uF * a, b * (b * FF + a * bend_F))
+    H = Second(H_AA, H_Au, H_AF * a, H_uu, H_uF * a, b * (b * H_FF + a * bend_F))
     return Rice(f, slope_A, A * slope_u, b * slope_F, H, Second(gg, gg1, 0.0, g1g1, 0.0, 0.0))
 
 
@@ -178,18 +195,18 @@ def _fit(s, shape, place, A, u):  # type: ignore[no-untyped-def]
         if A <= 0.0:
             break
         at_bound = (u <= low and here.slope_u > 0) or (u >= top and here.slope_u < 0)
-        AA, Au, uu, slope_u = here.H.AA, here.H.Au, here.H.uu, here.slope_u
+        H_AA, H_Au, H_uu, slope_u = here.H.AA, here.H.Au, here.H.uu, here.slope_u
         if at_bound:
-            Au, slope_u, uu = 0.0, 0.0, 1.0
-        if not (AA > 0 and AA * uu - Au * Au > 1e-10 * AA * uu):
-            AA, Au, uu = here.bound.AA, here.bound.Au, here.bound.uu
+            H_Au, slope_u, H_uu = 0.0, 0.0, 1.0
+        if not (H_AA > 0 and H_AA * H_uu - H_Au * H_Au > 1e-10 * H_AA * H_uu):
+            H_AA, H_Au, H_uu = here.bound.AA, here.bound.Au, here.bound.uu
             if at_bound:
-                Au, uu = 0.0, 1.0
-            uu = uu * 1.01 + 1e-12
-        D = AA * uu - Au * Au
+                H_Au, H_uu = 0.0, 1.0
+            H_uu = H_uu * 1.01 + 1e-12
+        D = H_AA * H_uu - H_Au * H_Au
         if not D > 0:
             break
-        step_A, step_u = -(uu * here.slope_A - Au * slope_u) / D, -(AA * slope_u - Au * here.slope_A) / D
+        step_A, step_u = -(H_uu * here.slope_A - H_Au * slope_u) / D, -(H_AA * slope_u - H_Au * here.slope_A) / D
         promise = -0.5 * (here.slope_A * step_A + slope_u * step_u)
         if promise < TOLERANCE:
             break
@@ -212,8 +229,8 @@ def _fit(s, shape, place, A, u):  # type: ignore[no-untyped-def]
 def _has_signal(s):  # type: ignore[no-untyped-def]
     """Return whether the power of a voxel exceeds that of noise, which is 2 ± 2 in each image."""
     power = 0.0
-    for n in range(s.shape[0]):
-        power += s[n] * s[n]
+    for image in range(s.shape[0]):
+        power += s[image] * s[image]
     return power > 2 * s.shape[0] + 2 * SIGNAL * np.sqrt(s.shape[0])
 
 
@@ -224,17 +241,17 @@ def profile_rician(S, F, shape, extra, found):  # type: ignore[no-untyped-def]
     Sets in place u, A, the minimum f, its first and second derivative g, w in F, and du/dF.
     """
     low, top = shape.low_u, highest_u(shape)
-    for v in range(S.shape[0]):
-        s, place = S[v], place_of(shape, F[v])
-        A, u, best = _fit(s, shape, place, found.A[v], found.u[v])
-        if extra.use_other and abs(extra.other_u[v] - u) > 2 * shape.step_u:
-            other_A, other_u, other = _fit(s, shape, place, A, extra.other_u[v])
+    for voxel in range(S.shape[0]):
+        s, place = S[voxel], place_of(shape, F[voxel])
+        A, u, best = _fit(s, shape, place, found.A[voxel], found.u[voxel])
+        if extra.use_other and abs(extra.other_u[voxel] - u) > 2 * shape.step_u:
+            other_A, other_u, other = _fit(s, shape, place, A, extra.other_u[voxel])
             if other.f < best.f - TOLERANCE:
                 A, u, best = other_A, other_u, other
         if extra.use_rival:
             faint = A < FAINT and _has_signal(s)
             for start in range(-1, STARTS if faint else 0):
-                start_u = extra.rival_u[v] if start < 0 else low + (start + 0.5) / STARTS * (top - low)
+                start_u = extra.rival_u[voxel] if start < 0 else low + (start + 0.5) / STARTS * (top - low)
                 if np.isnan(start_u):
                     continue
                 sums = overlap(s, shape, place, start_u)
@@ -244,5 +261,5 @@ def profile_rician(S, F, shape, extra, found):  # type: ignore[no-untyped-def]
                 if other.f < best.f - TOLERANCE:
                     A, u, best = other_A, other_u, other
         w, _, slope = schur(best.H, low < u < top)
-        found.u[v], found.A[v], found.f[v] = u, A, best.f
-        found.g[v], found.w[v], found.slope[v] = best.slope_F, w, slope
+        found.u[voxel], found.A[voxel], found.f[voxel] = u, A, best.f
+        found.g[voxel], found.w[voxel], found.slope[voxel] = best.slope_F, w, slope

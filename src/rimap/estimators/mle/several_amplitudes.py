@@ -1,8 +1,8 @@
 """Maximum likelihood in every voxel by itself, for models with several amplitudes (A·exp(−t/T2*) + C): Fisher scoring.
 
-κ ← κ − (I(κ) + damping)⁻¹ ∇L(κ) with the Fisher information I (Osborne 1992, doi:10.2307/1403503), in (amplitudes, field,
-log T), from the least squares of the images and from those of √(S² − 2σ²), in which a magnitude has no noise floor: where that
-is high, the first may lead to a worse optimum.
+κ ← κ − (I(κ) + damping)⁻¹ ∇L(κ) with the Fisher information I (Osborne 1992, doi:10.2307/1403503), in (amplitudes,
+field, log T), from the least squares of the images and from those of √(S² − 2σ²), in which a magnitude has no noise
+floor: where that is high, the first may lead to a worse optimum.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ DAMPING, LARGEST_DAMPING = 1e-3, 1e8
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What was found in all voxels (M): κ (Q, M), its covariance (Q (Q + 1)/2, M) row by row, Σ(S − f)² (M), and status (M)."""
+    """What was found in all voxels (M): κ (Q, M), its covariance (Q (Q + 1)/2, M) row by row, Σ(S − f)² (M), and status
+    (M).
+    """
 
     kappa: Array
     covariance: Array
@@ -52,7 +54,7 @@ def maximise(series: WeightedSeries, noise: Noise, status: NDArray[np.uint8], le
     """
     model, held = series.model, {**series.held, **least_squares.fixed}
     Q, M = len(model.parameters), status.size
-    free = [q for q, parameter in enumerate(model.parameters) if parameter.name not in held]
+    free = [row for row, parameter in enumerate(model.parameters) if parameter.name not in held]
     images = series.images.reshape(model.n_images, M)
     sigma = np.broadcast_to(np.asarray(noise.sigma, float), series.shape).reshape(M)
     out = Found(np.full((Q, M), np.nan), np.full((Q * (Q + 1) // 2, M), np.nan), np.full(M, np.nan), status.copy())
@@ -115,7 +117,7 @@ class Problem:
     def _unit(self, kappa: Array) -> Array:
         """Return ∂κ/∂(coordinate) of the free parameters (P, V): T moves as log T."""
         times = self.model.time_index
-        return np.stack([kappa[q] if q == times else np.ones(kappa.shape[1]) for q in self.free])
+        return np.stack([kappa[row] if row == times else np.ones(kappa.shape[1]) for row in self.free])
 
     def _information(self, kappa: Array) -> Array:
         """Return the Fisher information of the free coordinates (V, P, P)."""
@@ -126,7 +128,7 @@ class Problem:
     def descended(self, kappa: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
         """Return where scoring leads from κ (Q, V), −log p there (V), and whether it has converged (V)."""
         kappa = kappa.copy()
-        lows, highs = (np.array([self.model.parameters[q].bounds[i] for q in self.free])[:, None] for i in (0, 1))
+        lows, highs = (np.array([self.model.parameters[row].bounds[i] for row in self.free])[:, None] for i in (0, 1))
         nll, damping = self._nll(kappa), np.full(kappa.shape[1], DAMPING)
         going = np.ones(kappa.shape[1], bool)
         for _ in range(MOST_STEPS):
@@ -142,7 +144,7 @@ class Problem:
             values = here[self.free]
             held = ((values <= lows) & (g > 0)) | ((values >= highs) & (g < 0))
             step = _steps(some._information(here), g, damping[at], held)
-            times = np.array([q == self.model.time_index for q in self.free])[:, None]
+            times = np.array([row == self.model.time_index for row in self.free])[:, None]
             moved = np.where(times, values * np.exp(np.clip(step, -1, 1)), values + step)
             new = here.copy()
             new[self.free] = np.clip(moved, lows, highs)
@@ -157,8 +159,8 @@ class Problem:
 
     def at_bound(self, kappa: Array) -> NDArray[np.bool_]:
         """Return which voxels have a parameter at one of its bounds."""
-        ends = [(kappa[q], self.model.parameters[q].bounds) for q in self.free]
-        near = [(x <= lo + 1e-9 * abs(lo)) | (x >= hi - 1e-9 * abs(hi)) for x, (lo, hi) in ends]
+        ends = [(kappa[row], self.model.parameters[row].bounds) for row in self.free]
+        near = [(x <= low + 1e-9 * abs(low)) | (x >= high - 1e-9 * abs(high)) for x, (low, high) in ends]
         return np.asarray(np.logical_or.reduce(near))
 
 

@@ -1,9 +1,11 @@
-"""A smooth field of a model with several amplitudes (A·g(F, t, T) + C): what each voxel says about it, and the maps for it.
+"""A smooth field of a model with several amplitudes (A·g(F, t, T) + C): what each voxel says about it, and the maps for
+it.
 
-For a given field F the amplitudes and T of a voxel are those of its maximum likelihood: from least squares with that F, by Fisher
-scoring (`several_amplitudes.py`). The likelihood that is left has the derivative ∂L/∂F there (the others are at their best), and the
-information I_FF − I_Fo I_oo⁻¹ I_oF, o the other parameters (Murphy & van der Vaart 2000, doi:10.1080/01621459.2000.10474219). The
-solver of Eq. 2 needs no more. This is not compiled: a slice of 128 × 128 with 16 echoes takes about a minute on one core.
+For a given field F the amplitudes and T of a voxel are those of its maximum likelihood: from least squares with that F,
+by Fisher scoring (`several_amplitudes.py`). The likelihood that is left has the derivative ∂L/∂F there (the others are
+at their best), and the information I_FF − I_Fo I_oo⁻¹ I_oF, o the other parameters (Murphy & van der Vaart 2000,
+doi:10.1080/01621459.2000.10474219). The solver of Eq. 2 needs no more. This is not compiled: a slice of 128 × 128 with
+16 echoes takes about a minute on one core.
 """
 
 from __future__ import annotations
@@ -94,7 +96,9 @@ class SeveralVoxels(Voxels):
         return replace(self.series, images=images, given=given, noise=noise, mask=None)
 
     def fit(self, F: Array, near: Fit | None = None, search: bool = False, *, thorough: bool = False) -> Fit:
-        """Return the best amplitudes and T for F (V): from those `near`, or from least squares, or the better of both."""
+        """Return the best amplitudes and T for F (V): from those `near`, or from least squares, or the better of
+        both.
+        """
         parts = [slice(index, index + CHUNK) for index in range(0, len(self), CHUNK)]
         found = list(self.pool.map(lambda p: self._fit(F, near, search or thorough, p), parts))
         fit = Fit(*(np.concatenate(x) for x in zip(*found)))
@@ -122,7 +126,7 @@ class SeveralVoxels(Voxels):
         here = replace(here, given={**here.given, self.field: F[p]})
         model, noise, known = self.model, here.noise, here.held
         assert noise is not None
-        free = [q for q, parameter in enumerate(model.parameters) if parameter.name not in known]
+        free = [row for row, parameter in enumerate(model.parameters) if parameter.name not in known]
         problem = Problem(model, noise, np.asarray(here.images, float), free)
         starts = []
         if near is not None:
@@ -143,7 +147,9 @@ class SeveralVoxels(Voxels):
     def along_field(self, noise: Noise, kappa: Array) -> tuple[Array, Array]:
         """Return dκ/dF (Q, V) with the others at their best, and the information on F that is left (V)."""
         at, parameters = self.model.index(self.field), self.model.parameters
-        others = [q for q, parameter in enumerate(parameters) if parameter.name not in self.series.held and q != at]
+        others = [
+            row for row, parameter in enumerate(parameters) if parameter.name not in self.series.held and row != at
+        ]
         info = np.moveaxis(np.asarray(fisher_information(self.model, noise, kappa), float), -1, 0)
         inner, mixed = info[:, others][:, :, others], info[:, others, at].copy()
         for index, other in enumerate(others):  # what is at a bound does not follow
@@ -180,7 +186,9 @@ def maximise_smooth(
     series: WeightedSeries, noise: Noise, status: NDArray[np.uint8], unknown: Parameter, lambda_B: float | None,
     threads: int | None, progress: Progress | None,
 ) -> tuple[Found, Array, float | None]:  # fmt: skip
-    """Return what was found in the voxels (M) whose `status` is OK, the smooth field (M), and the λ_B that it was found with."""
+    """Return what was found in the voxels (M) whose `status` is OK, the smooth field (M), and the λ_B that it was found
+    with.
+    """
     model, voxels = series.model, np.flatnonzero(status == Status.OK)
     Q, M, at = len(model.parameters), status.size, model.index(unknown.name)
     sigma = np.broadcast_to(np.asarray(noise.sigma, float), series.shape).reshape(M)[voxels]
@@ -198,7 +206,10 @@ def maximise_smooth(
     out.kappa[:, voxels] = kappa
     covariance = packed(own + along[:, None] * along[None] * np.broadcast_to(solution.variance, len(voxels)))
     at_bound = Problem(
-        model, noise, kappa, [q for q, parameter in enumerate(model.parameters) if parameter.name not in series.held]
+        model,
+        noise,
+        kappa,
+        [row for row, parameter in enumerate(model.parameters) if parameter.name not in series.held],
     ).at_bound(kappa)
     covariance[:, at_bound] = np.nan
     out.covariance[:, voxels] = covariance

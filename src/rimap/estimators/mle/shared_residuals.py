@@ -1,8 +1,10 @@
-"""What the residuals of neighbours share: errors of the model, and noise that is correlated, are no evidence about a field.
+"""What the residuals of neighbours share: errors of the model, and noise that is correlated, are no evidence about a
+field.
 
-AIC takes the voxels for independent. Where the residuals of neighbours are alike, so are the errors of what they say about the
-field, and a region has the evidence of fewer voxels than it holds. A likelihood of dependent values counts less by the variance
-inflation of their sum (White 1982, doi:10.2307/1912526; Kneib & Greven 2010, doi:10.1093/biomet/asq042, for AIC and smoothing).
+AIC takes the voxels for independent. Where the residuals of neighbours are alike, so are the errors of what they say
+about the field, and a region has the evidence of fewer voxels than it holds. A likelihood of dependent values counts
+less by the variance inflation of their sum (White 1982, doi:10.2307/1912526; Kneib & Greven 2010,
+doi:10.1093/biomet/asq042, for AIC and smoothing).
 """
 
 from __future__ import annotations
@@ -20,12 +22,14 @@ LAGS, LEAST, SURE = 8, 0.1, 5.0
 
 
 def variance_inflation(series: WeightedSeries, S: NDArray[Any], kappa: NDArray[Any], voxels: NDArray[np.intp]) -> float:
-    """Return by which factor the variance of a sum over neighbours exceeds that of independent residuals; 1 for white noise.
+    """Return by which factor the variance of a sum over neighbours exceeds that of independent residuals; 1 for white
+    noise.
 
     Parameters
     ----------
     S, kappa
-        (V, N) and (Q, V), the images and the maps, in one unit, at `voxels`, the flat indices of those with an estimate.
+        (V, N) and (Q, V), the images and the maps, in one unit, at `voxels`, the flat indices of those with an
+        estimate.
     """
     there = np.zeros(series.shape, bool)
     there.reshape(-1)[voxels] = True

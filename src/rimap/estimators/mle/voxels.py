@@ -25,13 +25,15 @@ CHUNK = 4096
 REACH = 0.5
 #: How many changes of polarity to either side a search looks past; without a search it is one.
 HOPS = 4
-#: Minima over one F that are refined: those whose log-likelihood on the grid is within this share of the lowest (of the median).
+#: Minima over one F that are refined: those whose log-likelihood on the grid is within this share of the lowest (of the
+#: median).
 RIVAL = 0.1
 #: Minima whose log-likelihoods differ by less are equally likely.
 EQUAL = 1.0
 #: How many voxels determine where the one value is that is best for all.
 SAMPLE = 500
-#: The most that one voxel may say against one value for all: so many times (1 and) what is usual, in units of the log-likelihood.
+#: The most that one voxel may say against one value for all: so many times (1 and) what is usual, in units of the
+#: log-likelihood.
 CAP = 10.0
 #: Grid on which the information of one value is tabulated, f/σ.
 SNR_GRID = np.linspace(0.0, 12.0, 601)
@@ -109,7 +111,7 @@ class Voxels:
         cls,
         images: NDArray[Any],
         voxels: NDArray[np.intp],
-        sigma: Any,
+        sigma: Array,
         tables: ShapeTable | Sequence[tuple[ShapeTable, int]],
         noise: Noise,
         pool: ThreadPoolExecutor,
@@ -239,8 +241,8 @@ class Voxels:
             Which of several minima it is, if they are equally likely: the nearest to this.
         """
         few = self._sample(SAMPLE)
-        lo, hi = bounds
-        grid = np.linspace(lo, hi, 25)
+        low, high = bounds
+        grid = np.linspace(low, high, 25)
         costs = np.stack([few.fit(np.full(len(few), b)).f for b in grid])
         costs -= costs.min(0)  # what a voxel has against a value, and not against the model
         cap = CAP * (1 + float(np.median(costs)))
@@ -260,21 +262,23 @@ class Voxels:
 
     def _constant_near(self, centre: float, step: float, bounds: tuple[float, float], tolerance: float) -> Fit:
         """Return the fit with the best one F within `step` of `centre`, and where that leads."""
-        lo, hi = bounds
-        finer = np.clip(np.linspace(centre - step, centre + step, 5), lo, hi)
+        low, high = bounds
+        finer = np.clip(np.linspace(centre - step, centre + step, 5), low, high)
         totals = [self.fit(np.full(len(self), F)).total for F in finer]
         return self.constant_from(float(finer[int(np.argmin(totals))]), bounds, None, tolerance)
 
     def constant_from(
         self, start: float, bounds: tuple[float, float], near: Fit | None, tolerance: float = 0.05
     ) -> Fit:
-        """Return the fit with one F where Newton's method ends, from one F and from a fit that is near it, if there is one."""
-        lo, hi = bounds
+        """Return the fit with one F where Newton's method ends, from one F and from a fit that is near it, if there is
+        one.
+        """
+        low, high = bounds
         b, searched = start, False
         fit = self.fit(np.full(len(self), b), near)
         for _ in range(40):
             g, w = float(fit.g.sum()), max(float(fit.w.sum()), 1e-3 * float(np.abs(fit.w).sum()) + 1e-12)
-            move = float(np.clip(b - g / w, lo, hi)) - b
+            move = float(np.clip(b - g / w, low, high)) - b
             trial, t = fit, 1.0
             while t > 1e-3:
                 trial = self.fit(np.full(len(self), b + t * move), fit)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -20,6 +20,9 @@ from onnx import TensorProto, helper, numpy_helper
 from rimap.estimators.network_files import METADATA
 from rimap.estimators.networks.resnet import ResNet
 from rimap.estimators.networks.rnn_cell import RNNCell
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 OPSET = 17
 _IR_VERSION = 8
@@ -58,7 +61,7 @@ class _Graph:
             inputs.append(self.weight(f"{name}.bias", bias))
         return str(self.op("Conv", *inputs, out=out, kernel_shape=[k, k], pads=[k // 2] * 4))
 
-    def model(self, inputs: Mapping[str, int], outputs: Mapping[str, int], metadata: Mapping[str, Any]) -> Any:
+    def model(self, inputs: Mapping[str, int], outputs: Mapping[str, int], metadata: Mapping[str, Any]) -> ModelProto:
         def values(of: Mapping[str, int]) -> list[Any]:
             return [
                 helper.make_tensor_value_info(n, TensorProto.FLOAT, ["b", value, "h", "w"]) for n, value in of.items()
@@ -77,7 +80,7 @@ def _array(tensor: Any) -> NDArray[np.float32]:
     return np.asarray(tensor.detach().cpu().numpy(), np.float32)
 
 
-def cell_to_onnx(cell: RNNCell, metadata: Mapping[str, Any]) -> Any:
+def cell_to_onnx(cell: RNNCell, metadata: Mapping[str, Any]) -> ModelProto:
     """Return the ONNX model of a cell: x, h1, h2 → delta, h1_next, h2_next, all (b, ·, h, w)."""
     g = _Graph()
     F, C = cell.gru1.hidden_size, cell.conv1.in_channels
@@ -122,7 +125,7 @@ def cell_to_onnx(cell: RNNCell, metadata: Mapping[str, Any]) -> Any:
     return g.model({"x": C, "h1": F, "h2": F}, {"delta": Q, "h1_next": F, "h2_next": F}, metadata)
 
 
-def resnet_to_onnx(network: ResNet, metadata: Mapping[str, Any]) -> Any:
+def resnet_to_onnx(network: ResNet, metadata: Mapping[str, Any]) -> ModelProto:
     """Return the ONNX model of a ResNet: S (b, N, h, w) → kappa (b, Q, h, w)."""
     g = _Graph()
 
@@ -143,7 +146,7 @@ def resnet_to_onnx(network: ResNet, metadata: Mapping[str, Any]) -> Any:
     return g.model({"S": network.first.in_channels}, {"kappa": network.output.out_channels}, metadata)
 
 
-def save_onnx(model: Any, path: Path | str) -> None:
+def save_onnx(model: ModelProto, path: Path | str) -> None:
     """Write an ONNX model whole or not at all."""
     path = Path(path)
     part = path.with_name(path.name + ".part")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -19,6 +19,9 @@ from rimap.estimators.network_files import content_of, metadata_of, path_of
 from rimap.estimators.networks.export import cell_to_onnx
 from rimap.estimators.networks.rim import RIM
 from rimap.estimators.networks.rnn_cell import RNNCell
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 def weights_of(source: str, network: nn.Module) -> dict[str, Tensor]:
@@ -47,7 +50,7 @@ def weights_of(source: str, network: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def written_anew(source: str) -> Any:
+def written_anew(source: str) -> ModelProto:
     """Return the ONNX model of an exported RIM as this version writes it: the same network, perhaps faster."""
     about = metadata_of(path_of(source))
     values = _values(source)

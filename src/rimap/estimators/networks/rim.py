@@ -103,7 +103,7 @@ class RIM(nn.Module):
                 carried = at_field(problem, nearer_field(carried[layout.n_amplitudes]))
         u = to_state(config, layout, carried)
         bounds = box(config, layout)
-        sd, h = None, None
+        deviation, h = None, None
         steps: list[Tensor] = []
         for _ in range(config.n_steps):
             with torch.no_grad():
@@ -123,8 +123,8 @@ class RIM(nn.Module):
                 update[layout.n_amplitudes] = torch.zeros_like(u[0])
             u = moved(config, u, update, unit, bounds)  # Eq. 5
             steps.append(u)
-            sd = sd_of(config, log_sd, unit) if config.sd_outputs else None
-        return Passed(steps, sd)
+            deviation = sd_of(config, log_sd, unit) if config.sd_outputs else None
+        return Passed(steps, deviation)
 
 
 def data_term(

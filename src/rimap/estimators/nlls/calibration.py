@@ -1,9 +1,11 @@
-"""σ from the residuals of magnitudes at low SNR: by how much a fit follows the noise is found by fitting simulated images.
+"""σ from the residuals of magnitudes at low SNR: by how much a fit follows the noise is found by fitting simulated
+images.
 
-The residuals of a least-squares fit are σ² χ² with N − Q degrees of freedom if the signal is nearly linear in its parameters over
-the noise. At low SNR it is not: magnitudes are folded at zero, a search over polarities leaves less than one polarity would, and
-times at the end of their range absorb noise. So images are simulated at the estimates, with noise of the σ that was found, and
-fitted the same way; what their residuals lack, those of the scan lack too (parametric bootstrap).
+The residuals of a least-squares fit are σ² χ² with N − Q degrees of freedom if the signal is nearly linear in its
+parameters over the noise. At low SNR it is not: magnitudes are folded at zero, a search over polarities leaves less
+than one polarity would, and times at the end of their range absorb noise. So images are simulated at the estimates,
+with noise of the σ that was found, and fitted the same way; what their residuals lack, those of the scan lack too
+(parametric bootstrap).
 
 References
 ----------
@@ -25,7 +27,8 @@ from rimap.likelihood import Rician
 from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
 
-#: Voxels that are simulated, and fewer are not enough; how often the σ that was found is simulated anew, and when that ends.
+#: Voxels that are simulated, and fewer are not enough; how often the σ that was found is simulated anew, and when that
+#: ends.
 _VOXELS, _FEWEST = 3_000, 100
 _ROUNDS, _CLOSE = 5, 0.01
 
@@ -90,7 +93,9 @@ def calibrated(
 
 
 def _truth(voxels: WeightedSeries, kappa: NDArray[Any], given: Mapping[str, Any], refit: Refit) -> NDArray[np.float64]:
-    """Return estimates (Q, V) to simulate at. A smooth field is the median one: that of each voxel alone follows its noise."""
+    """Return estimates (Q, V) to simulate at. A smooth field is the median one: that of each voxel alone follows its
+    noise.
+    """
     field = voxels.model.field
     if field is not None and field.smooth and field.name not in given:
         middle = float(np.nanmedian(kappa[voxels.model.index(field.name)]))

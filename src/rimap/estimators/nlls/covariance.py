@@ -32,13 +32,13 @@ def covariance_for(
     Q = len(model.parameters)
     out = np.full((Q * (Q + 1) // 2, *maps.status.shape), np.nan)
     flat, kappa = out.reshape(len(out), -1), maps.kappa.reshape(Q, -1)
-    ok = np.flatnonzero(maps.status == Status.OK)
+    valid = np.flatnonzero(maps.status == Status.OK)
     if isinstance(noise, Gaussian) and len(model.amplitudes) <= 2:
-        for voxels, known in _tables(model, held, ok):
+        for voxels, known in _tables(model, held, valid):
             _from_table(model, known, held, kappa, voxels, flat)
         out *= np.square(noise.sigma)
         return out
-    for voxels in np.array_split(ok, len(ok) // CHUNK + 1):
+    for voxels in np.array_split(valid, len(valid) // CHUNK + 1):
         sigma = noise.sigma if np.ndim(noise.sigma) == 0 else np.asarray(noise.sigma).reshape(-1)[voxels]
         found = cramer_rao_covariance(model, type(noise)(sigma=sigma), kappa[:, voxels], held=held)
         flat[:, voxels] = packed(found)
@@ -48,7 +48,9 @@ def covariance_for(
 def _tables(
     model: SignalModel, held: Mapping[str, Any], voxels: NDArray[np.intp]
 ) -> list[tuple[NDArray[np.intp], dict[str, float]]]:
-    """Return the voxels of each table, and the numbers that are known there: a given map that is no field has levels."""
+    """Return the voxels of each table, and the numbers that are known there: a given map that is no field has
+    levels.
+    """
     parts = [(voxels, {key: float(value) for key, value in held.items() if np.ndim(value) == 0})]
     for name, values in held.items():
         if np.ndim(values) == 0 or (model.field is not None and name == model.field.name):

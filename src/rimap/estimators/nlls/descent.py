@@ -177,8 +177,8 @@ def descend(S: Array, grid: Grid, box: Box, known: Known, work: Scratch) -> bool
     begin_u, begin_F = u, F
     facts, trial = work.facts, work.facts_trial
     total = 0.0
-    for n in range(S.shape[0]):
-        total += S[n] * S[n]
+    for image in range(S.shape[0]):
+        total += S[image] * S[image]
     facts_at(S, total, grid, (u, F), work.amplitudes, box.moves_F, work.columns, facts)
     damping, nudged = 0.0, False
     for _ in range(MOST_STEPS):

@@ -220,12 +220,12 @@ def _fit(
     if progress and done < total:
         progress(total, total)
     _leave_out_unknown_sigma(series, voxels, out)
-    kappa, sd = _in_order(model, free, out, held, voxels)
+    kappa, deviation = _in_order(model, free, out, held, voxels)
     maps = ParameterMaps(
         kappa=voxels.unflatten(kappa),
         model=model,
         status=voxels.unflatten(status),
-        sd_kappa=voxels.unflatten(sd),
+        sd_kappa=voxels.unflatten(deviation),
         residual=voxels.unflatten(out.residual),
         affine=series.affine,
         estimator=NLLS.name,
@@ -278,18 +278,18 @@ def _search(
 def _in_order(model: SignalModel, free: list[Any], out: Out, held: Held, voxels: Voxels) -> tuple[Floats, Floats]:
     """Return κ and its standard deviations (Q, M) in the order of the model, with what is known."""
     place = {p.name: i for i, p in enumerate(free)}
-    order = [place.get(p.name, -1) for p in model.parameters]
+    order = [place.get(parameter.name, -1) for parameter in model.parameters]
     if order == list(range(len(free))):
         return out.kappa, out.sd
-    kappa, sd = np.full((len(order), len(out.status)), np.nan), np.full((len(order), len(out.status)), np.nan)
+    kappa, deviation = np.full((len(order), len(out.status)), np.nan), np.full((len(order), len(out.status)), np.nan)
     has_value = np.isfinite(out.kappa[place[model.time.name]])
     for q, (parameter, i) in enumerate(zip(model.parameters, order)):
         if i >= 0:
-            kappa[q], sd[q] = out.kappa[i], out.sd[i]
+            kappa[q], deviation[q] = out.kappa[i], out.sd[i]
             continue
         value = np.asarray(held[parameter.name], dtype=float)
         kappa[q] = np.where(has_value, voxels.flatten(value) if value.ndim else value, np.nan)
-    return kappa, sd
+    return kappa, deviation
 
 
 def noise_of(
@@ -328,10 +328,10 @@ def sd_for(
         return np.full_like(maps.kappa, np.nan)
     if isinstance(noise, Gaussian):
         return np.asarray(np.multiply(maps.sd_kappa, noise.sigma, out=out))
-    sd = np.full(maps.kappa.shape, np.nan)
-    flat, kappa = sd.reshape(len(sd), -1), maps.kappa.reshape(len(sd), -1)
-    ok = np.flatnonzero(maps.status == Status.OK)
-    for voxels in np.array_split(ok, len(ok) // CHUNK + 1):
+    deviation = np.full(maps.kappa.shape, np.nan)
+    flat, kappa = deviation.reshape(len(deviation), -1), maps.kappa.reshape(len(deviation), -1)
+    valid = np.flatnonzero(maps.status == Status.OK)
+    for voxels in np.array_split(valid, len(valid) // CHUNK + 1):
         sigma = noise.sigma if np.ndim(noise.sigma) == 0 else noise.sigma.reshape(-1)[voxels]
         flat[:, voxels] = cramer_rao_sd(model, type(noise)(sigma=sigma), kappa[:, voxels], held=held)
-    return flat.reshape(sd.shape)
+    return flat.reshape(deviation.shape)

@@ -1,8 +1,9 @@
 """The general search: any model with one time, at most one field, and up to two amplitudes.
 
-The whole box of (T, F) is searched on a coarse grid, whose nodes are as far apart as the shape lets them be. From its best
-nodes a damped Newton iteration on the table of the series leads to the optimum, with the amplitudes solved within their bounds
-(variable projection). A field that each voxel has for itself is taken from its map; the search is then along T alone.
+The whole box of (T, F) is searched on a coarse grid, whose nodes are as far apart as the shape lets them be. From its
+best nodes a damped Newton iteration on the table of the series leads to the optimum, with the amplitudes solved within
+their bounds (variable projection). A field that each voxel has for itself is taken from its map; the search is then
+along T alone.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from rimap.signals.base import SignalModel
 CHUNK = 1024
 #: The same where the field of each voxel is known, which takes a tenth of the time.
 LINE_CHUNK = 4096
-#: Angle between neighbouring nodes of the coarse grid along (u, F), rad: of a smooth shape, and of a modulus, which has kinks.
-#: A field can have many shallow optima, along a ridge across u.
+#: Angle between neighbouring nodes of the coarse grid along (u, F), rad: of a smooth shape, and of a modulus, which has
+#: kinks. A field can have many shallow optima, along a ridge across u.
 ANGLE, ANGLE_OF_MODULUS = (0.07, 0.08), (0.05, 0.05)
 #: How much of the largest turn along u and F counts everywhere: valleys where the shape turns little need nodes, too.
 #: Without a field that is searched there is one line along u, and no valleys across it.
@@ -38,7 +39,8 @@ FAINT = 1e-5
 
 
 def grid_search(model: SignalModel, held: Mapping[str, float], fields: Floats | None, images: Floats, to: Out) -> Work:
-    """Return the work on a chunk of voxels of images (N, M); the rows of `to` are (amplitudes, F, T) of what is estimated.
+    """Return the work on a chunk of voxels of images (N, M); the rows of `to` are (amplitudes, F, T) of what is
+    estimated.
 
     Parameters
     ----------
@@ -58,13 +60,15 @@ def grid_search(model: SignalModel, held: Mapping[str, float], fields: Floats | 
 
     amplitudes = model.amplitudes
     if len(amplitudes) > 2:
-        names = ", ".join(p.name for p in amplitudes)
+        names = ", ".join(parameter.name for parameter in amplitudes)
         raise InputError(f"{model.title}: expected at most two amplitudes for nlls, got {len(amplitudes)} ({names}).")
-    table = ShapeTable.of(model, {key: value for key, value in held.items() if key not in {p.name for p in amplitudes}})
+    table = ShapeTable.of(
+        model, {key: value for key, value in held.items() if key not in {parameter.name for parameter in amplitudes}}
+    )
     box = np.ones((2, 2))  # without an amplitude the signal is the shape itself: an amplitude of 1
     for index, amplitude in enumerate(amplitudes):
         box[index] = (held[amplitude.name],) * 2 if amplitude.name in held else amplitude.bounds
-    free = [p.name not in held for p in amplitudes]
+    free = [parameter.name not in held for parameter in amplitudes]
     moves = table.has_field and fields is None
     F_bounds = model.field.bounds if moves and model.field is not None else (0.0, 0.0)
     u, F = _axes(table, moves)
@@ -124,7 +128,9 @@ def _fields(table: ShapeTable) -> Floats:
 
 
 def _orthonormal(g: Floats) -> tuple[Floats, Floats]:
-    """Return q (*X, N, K) and the triangular factor (3, *X), with zeros where a column is zero or along the first one."""
+    """Return q (*X, N, K) and the triangular factor (3, *X), with zeros where a column is zero or along the first
+    one.
+    """
     tiny = 1e-150
     r11 = np.sqrt((g[..., 0] ** 2).sum(-1))
     q = g / np.maximum(r11, tiny)[..., None, None]
@@ -172,7 +178,9 @@ def _halfway(x: Floats) -> list[Floats]:
 
 
 def _reach(table: ShapeTable, u: Floats, F: Floats) -> Floats:
-    """Return the squared sine of the largest angle between each node and the places around it that are as near to others."""
+    """Return the squared sine of the largest angle between each node and the places around it that are as near to
+    others.
+    """
     q, _ = _orthonormal(_columns(table, *np.meshgrid(u, F)))
     reach = np.zeros(q.shape[:2])
     for around_u in _halfway(u):
@@ -209,7 +217,8 @@ def _coarse(table: ShapeTable, moves_F: bool) -> tuple[Any, ...]:
     q, factor = _orthonormal(_columns(table, at_u, at_F))
     G, N, K = at_u.size, q.shape[2], q.shape[3]
     columns = np.moveaxis(q.reshape(G, N, K), -1, 0)  # (K, G, N)
-    # An orthonormal basis, the most important first: of each unit vector q as many coefficients count as leave out LEFT_OUT.
+    # An orthonormal basis, the most important first: of each unit vector q as many coefficients count as leave out
+    # LEFT_OUT.
     basis = np.linalg.eigh(np.einsum("kgn,kgm->nm", columns, columns, optimize=True))[1].T[::-1]
     atoms = np.zeros((K, G + -G % 4, N + -N % 4), np.float32)
     atoms[:, :G, :N] = columns @ basis.T

@@ -77,7 +77,7 @@ class Line(NamedTuple):
     starts: Array
 
 
-def line_of(powers: Any, reach: Array, u: Array) -> Line:
+def line_of(powers: Array, reach: Array, u: Array) -> Line:
     """Return a line with new arrays for one thread: images, sums along u, and starts."""
     return Line(
         powers, reach, u, np.zeros(powers[0].shape[2]), np.zeros((4, len(u))), np.zeros((MOST_STARTS, START_WIDTH))
@@ -166,9 +166,9 @@ class Rows(NamedTuple):
 def load(images: Array, voxel: int, has_unit: bool, S: Array) -> tuple[int, float, float]:
     """Write the images of a voxel to S (N), divided by the largest modulus; return a status, that modulus, and ‖S‖²."""
     N, size, finite = images.shape[0], 0.0, True
-    for n in range(N):
-        value = float(images[n, voxel])
-        S[n] = value
+    for image in range(N):
+        value = float(images[image, voxel])
+        S[image] = value
         finite = finite and math.isfinite(value)
         size = max(size, abs(value))
     if not finite:
@@ -176,9 +176,9 @@ def load(images: Array, voxel: int, has_unit: bool, S: Array) -> tuple[int, floa
     if size == 0.0:
         return NO_SIGNAL, 0.0, 0.0
     size, total = size if has_unit else 1.0, 0.0
-    for n in range(N):
-        S[n] /= size
-        total += S[n] * S[n]
+    for image in range(N):
+        S[image] /= size
+        total += S[image] * S[image]
     return OK, size, total
 
 
@@ -186,20 +186,20 @@ def load(images: Array, voxel: int, has_unit: bool, S: Array) -> tuple[int, floa
 def product_of_four(atoms: Array, rank: int, block: Array, P: Array) -> None:
     """Write the first `rank` columns of atoms (4, N) times block (N, LANES) to P (4, LANES); `rank` is a multiple of four."""
     p0, p1, p2, p3 = P[0], P[1], P[2], P[3]
-    for v in range(LANES):
-        p0[v] = p1[v] = p2[v] = p3[v] = np.float32(0)
+    for lane in range(LANES):
+        p0[lane] = p1[lane] = p2[lane] = p3[lane] = np.float32(0)
     for n in range(0, rank, 4):
         a0, a1, a2, a3 = atoms[0, n], atoms[0, n + 1], atoms[0, n + 2], atoms[0, n + 3]
         b0, b1, b2, b3 = atoms[1, n], atoms[1, n + 1], atoms[1, n + 2], atoms[1, n + 3]
         c0, c1, c2, c3 = atoms[2, n], atoms[2, n + 1], atoms[2, n + 2], atoms[2, n + 3]
         d0, d1, d2, d3 = atoms[3, n], atoms[3, n + 1], atoms[3, n + 2], atoms[3, n + 3]
         s0, s1, s2, s3 = block[n], block[n + 1], block[n + 2], block[n + 3]
-        for v in range(LANES):
-            t0, t1, t2, t3 = s0[v], s1[v], s2[v], s3[v]
-            p0[v] += a0 * t0 + a1 * t1 + a2 * t2 + a3 * t3
-            p1[v] += b0 * t0 + b1 * t1 + b2 * t2 + b3 * t3
-            p2[v] += c0 * t0 + c1 * t1 + c2 * t2 + c3 * t3
-            p3[v] += d0 * t0 + d1 * t1 + d2 * t2 + d3 * t3
+        for lane in range(LANES):
+            t0, t1, t2, t3 = s0[lane], s1[lane], s2[lane], s3[lane]
+            p0[lane] += a0 * t0 + a1 * t1 + a2 * t2 + a3 * t3
+            p1[lane] += b0 * t0 + b1 * t1 + b2 * t2 + b3 * t3
+            p2[lane] += c0 * t0 + c1 * t1 + c2 * t2 + c3 * t3
+            p3[lane] += d0 * t0 + d1 * t1 + d2 * t2 + d3 * t3
 
 
 @kernel
@@ -223,29 +223,29 @@ def explain_one(coarse: Coarse, lanes: Lanes) -> None:
     Four nodes at a time, while their S·q are in the cache.
     """
     P, low, high, most = lanes.P, lanes.low, lanes.high, lanes.need
-    for v in range(LANES):
-        most[v] = -np.float32(np.inf)
+    for lane in range(LANES):
+        most[lane] = -np.float32(np.inf)
     for g in range(0, coarse.atoms.shape[1], 4):
         product_of_four(coarse.atoms[0, g : g + 4], coarse.ranks[0, g // 4], lanes.compressed, P[g : g + 4])
         for index in range(g, min(g + 4, coarse.u.shape[0])):
             unit, p = coarse.factor[0, index], P[index]
-            for v in range(LANES):
-                along = p[v]
-                a = min(max(along, low[v] * unit), high[v] * unit)
-                p[v] = a * (along + along - a)
-                most[v] = max(most[v], p[v])
+            for lane in range(LANES):
+                along = p[lane]
+                a = min(max(along, low[lane] * unit), high[lane] * unit)
+                p[lane] = a * (along + along - a)
+                most[lane] = max(most[lane], p[lane])
 
 
 @kernel
 def explain_two(coarse: Coarse, scale: Array, amplitudes: Array, box: Array, P: Array, R: Array) -> None:
     """Do the same for two amplitudes, from S·q₁ in P and S·q₂ in R; `box` (2, 2) is scratch."""
-    for g in range(coarse.u.shape[0]):
-        r11, r12, r22 = float(coarse.factor[0, g]), float(coarse.factor[1, g]), float(coarse.factor[2, g])
-        for v in range(LANES):
-            x, y = float(P[g, v]), float(R[g, v])
+    for node in range(coarse.u.shape[0]):
+        r11, r12, r22 = float(coarse.factor[0, node]), float(coarse.factor[1, node]), float(coarse.factor[2, node])
+        for lane in range(LANES):
+            x, y = float(P[node, lane]), float(R[node, lane])
             for index in range(2):
                 for side in range(2):
-                    box[index, side] = amplitudes[index, side] / scale[v] if scale[v] > 0 else 0.0
+                    box[index, side] = amplitudes[index, side] / scale[lane] if scale[lane] > 0 else 0.0
             a2 = y / r22 if r22 > 0 else 0.0
             a1 = (x - r12 * a2) / r11 if r11 > 0 else 0.0
             explained = x * x + y * y
@@ -253,24 +253,24 @@ def explain_two(coarse: Coarse, scale: Array, amplitudes: Array, box: Array, P: 
                 m1, m2, g11, g12, g22 = r11 * x, r12 * x + r22 * y, r11 * r11, r11 * r12, r12 * r12 + r22 * r22
                 a1, a2 = best_amplitudes(m1, m2, g11, g12, g22, box)
                 explained = a1 * (2 * m1 - a1 * g11 - 2 * a2 * g12) + a2 * (2 * m2 - a2 * g22)
-            P[g, v], R[g, v] = explained, explained + RESERVE * coarse.reach[g] * (x * x + y * y)
+            P[node, lane], R[node, lane] = explained, explained + RESERVE * coarse.reach[node] * (x * x + y * y)
 
 
 @kernel
 def most_explained(P: Array, G: int, most: Array) -> None:
     """Write the most that a node explains to `most` (LANES)."""
-    for v in range(LANES):
-        most[v] = P[0, v]
-    for g in range(1, G):
-        for v in range(LANES):
-            most[v] = max(most[v], P[g, v])
+    for lane in range(LANES):
+        most[lane] = P[0, lane]
+    for node in range(1, G):
+        for lane in range(LANES):
+            most[lane] = max(most[lane], P[node, lane])
 
 
 @kernel
 def needed(total: Array, free: float, need: Array) -> None:
     """Turn the most that a node explains (LANES) into what a node must promise to be worth a descent: 3σ² less."""
-    for v in range(LANES):
-        need[v] -= np.float32(NEED / free) * max(total[v] - need[v], np.float32(0))
+    for lane in range(LANES):
+        need[lane] -= np.float32(NEED / free) * max(total[lane] - need[lane], np.float32(0))
 
 
 @kernel
@@ -305,25 +305,25 @@ def _add(starts: Array, many: int, start: tuple[float, float, float, float]) -> 
 def ridge_along_u(P: Array, coarse: Coarse, lanes: Lanes) -> None:
     """Write for each F the most that a place along u explains, by parabolas between nodes, and that place in steps of u."""
     n_F, n_u = coarse.shape
-    for f in range(n_F):
-        top, place, gain = lanes.ridge[f], lanes.ridge_u[f], lanes.ridge_gain[f]
-        for v in range(LANES):
-            top[v] = -np.float32(np.inf)
+    for cell_F in range(n_F):
+        top, place, gain = lanes.ridge[cell_F], lanes.ridge_u[cell_F], lanes.ridge_gain[cell_F]
+        for lane in range(LANES):
+            top[lane] = -np.float32(np.inf)
         for index in range(n_u):
             before, here, after = (
-                P[f * n_u + max(index - 1, 0)],
-                P[f * n_u + index],
-                P[f * n_u + min(index + 1, n_u - 1)],
+                P[cell_F * n_u + max(index - 1, 0)],
+                P[cell_F * n_u + index],
+                P[cell_F * n_u + min(index + 1, n_u - 1)],
             )
-            for v in range(LANES):
-                slope, bend = after[v] - before[v], before[v] + after[v] - here[v] - here[v]
-                is_top = (bend < 0) & (here[v] >= before[v]) & (here[v] >= after[v])
+            for lane in range(LANES):
+                slope, bend = after[lane] - before[lane], before[lane] + after[lane] - here[lane] - here[lane]
+                is_top = (bend < 0) & (here[lane] >= before[lane]) & (here[lane] >= after[lane])
                 part = np.float32(-0.5) * slope / bend if is_top else np.float32(0)
                 more = np.float32(0.25) * slope * part
-                better = here[v] + more > top[v]
-                top[v] = here[v] + more if better else top[v]
-                place[v] = np.float32(index) + part if better else place[v]
-                gain[v] = more if better else gain[v]
+                better = here[lane] + more > top[lane]
+                top[lane] = here[lane] + more if better else top[lane]
+                place[lane] = np.float32(index) + part if better else place[lane]
+                gain[lane] = more if better else gain[lane]
 
 
 @kernel
@@ -360,32 +360,34 @@ def starts_on_ridge(coarse: Coarse, free: float, lanes: Lanes) -> None:
     Where the ridge is level, to the error of the parabolas, its maxima mean nothing: both ends of such a part are starts, too.
     """
     n_F, n_u = coarse.shape
-    for v in range(LANES):
+    for lane in range(LANES):
         best = -math.inf
-        for f in range(n_F):
-            doubtful = lanes.ridge_gain[f, v] - CREDIBLE * lanes.ridge[f, v]
-            best = max(best, lanes.ridge[f, v] - max(doubtful, 0.0))
-        need = best - NEED * max(lanes.total[v] - best, 0.0) / free - RIDGE_ERROR * best
-        lanes.many[v] = 0
-        for f in range(n_F):
-            low, high = max(f - 1, 0), min(f + 1, n_F - 1)
-            before, here, after = lanes.ridge[low, v], lanes.ridge[f, v], lanes.ridge[high, v]
+        for cell_F in range(n_F):
+            doubtful = lanes.ridge_gain[cell_F, lane] - CREDIBLE * lanes.ridge[cell_F, lane]
+            best = max(best, lanes.ridge[cell_F, lane] - max(doubtful, 0.0))
+        need = best - NEED * max(lanes.total[lane] - best, 0.0) / free - RIDGE_ERROR * best
+        lanes.many[lane] = 0
+        for cell_F in range(n_F):
+            low, high = max(cell_F - 1, 0), min(cell_F + 1, n_F - 1)
+            before, here, after = lanes.ridge[low, lane], lanes.ridge[cell_F, lane], lanes.ridge[high, lane]
             if here < before or here < after:
-                if here >= need and _ends_here(lanes.ridge, f, v, need, LEVEL * best):
-                    u = _along_nodes(coarse.u, lanes.ridge_u[f, v], n_u)
-                    lanes.many[v] = _add(lanes.starts[v], lanes.many[v], (u, coarse.F[f * n_u], here, math.inf))
+                if here >= need and _ends_here(lanes.ridge, cell_F, lane, need, LEVEL * best):
+                    u = _along_nodes(coarse.u, lanes.ridge_u[cell_F, lane], n_u)
+                    lanes.many[lane] = _add(
+                        lanes.starts[lane], lanes.many[lane], (u, coarse.F[cell_F * n_u], here, math.inf)
+                    )
                 continue
             part = _between(before, here, after)
             gain = 0.25 * part * (after - before)
             explained = here + gain
-            promise = explained + RIDGE_RESERVE * (gain + lanes.ridge_gain[f, v]) + RIDGE_ERROR * here
+            promise = explained + RIDGE_RESERVE * (gain + lanes.ridge_gain[cell_F, lane]) + RIDGE_ERROR * here
             if promise < need:
                 continue
             to = high if part > 0 else low
-            place = lanes.ridge_u[f, v] + abs(part) * (lanes.ridge_u[to, v] - lanes.ridge_u[f, v])
+            place = lanes.ridge_u[cell_F, lane] + abs(part) * (lanes.ridge_u[to, lane] - lanes.ridge_u[cell_F, lane])
             u = _along_nodes(coarse.u, place, n_u)
-            F = _at(coarse.F, f * n_u, low * n_u, high * n_u, part)
-            lanes.many[v] = _add(lanes.starts[v], lanes.many[v], (u, F, explained, promise))
+            F = _at(coarse.F, cell_F * n_u, low * n_u, high * n_u, part)
+            lanes.many[lane] = _add(lanes.starts[lane], lanes.many[lane], (u, F, explained, promise))
 
 
 @kernel
@@ -394,9 +396,9 @@ def starts_on_grid(P: Array, R: Array, coarse: Coarse, lanes: Lanes) -> None:
     n_F, n_u = coarse.shape
     peak, starts, many, need = lanes.peak, lanes.starts, lanes.many, lanes.need
     one_amplitude = R.shape[0] == 1
-    for f in range(n_F):
-        above, here, below = max(f - 1, 0) * n_u, f * n_u, min(f + 1, n_F - 1) * n_u
-        ridge = lanes.ridge_u[f]
+    for cell_F in range(n_F):
+        above, here, below = max(cell_F - 1, 0) * n_u, cell_F * n_u, min(cell_F + 1, n_F - 1) * n_u
+        ridge = lanes.ridge_u[cell_F]
         for index in range(n_u):
             left, right = max(index - 1, 0), min(index + 1, n_u - 1)
             p, r = P[here + index], lanes.promise if one_amplitude else R[here + index]
@@ -404,33 +406,43 @@ def starts_on_grid(P: Array, R: Array, coarse: Coarse, lanes: Lanes) -> None:
                 # The more, the larger the part a² of the images along the node: what it explains if a is free, less if a is at
                 # its upper bound, and low² g·g if it is at its lower one.
                 unit, more = coarse.factor[0, here + index], RESERVE * coarse.reach[here + index]
-                for v in range(LANES):
-                    least = lanes.low[v] * unit
-                    r[v] = p[v] + more * max(p[v], least * least)
+                for lane in range(LANES):
+                    least = lanes.low[lane] * unit
+                    r[lane] = p[lane] + more * max(p[lane], least * least)
             worth = np.float32(0)
-            for v in range(LANES):
-                beside = r[v] - need[v] if abs(ridge[v] - np.float32(index)) > np.float32(1) else -np.float32(1)
+            for lane in range(LANES):
+                beside = (
+                    r[lane] - need[lane] if abs(ridge[lane] - np.float32(index)) > np.float32(1) else -np.float32(1)
+                )
                 worth += np.float32(1) if beside >= 0 else np.float32(0)
             if worth == 0:
                 continue
-            for v in range(LANES):
-                beside = (r[v] >= need[v]) & (abs(ridge[v] - np.float32(index)) > np.float32(1))
-                peak[v] = np.uint8(1) if beside else np.uint8(0)
+            for lane in range(LANES):
+                beside = (r[lane] >= need[lane]) & (abs(ridge[lane] - np.float32(index)) > np.float32(1))
+                peak[lane] = np.uint8(1) if beside else np.uint8(0)
             p0, p1, p2, p3 = P[here + left], P[here + right], P[above + index], P[below + index]
             p4, p5, p6, p7 = P[above + left], P[above + right], P[below + left], P[below + right]
             found = 0
-            for v in range(LANES):
-                around = max(max(max(p0[v], p1[v]), max(p2[v], p3[v])), max(max(p4[v], p5[v]), max(p6[v], p7[v])))
-                lowest = min(min(min(p0[v], p1[v]), min(p2[v], p3[v])), min(min(p4[v], p5[v]), min(p6[v], p7[v])))
+            for lane in range(LANES):
+                around = max(
+                    max(max(p0[lane], p1[lane]), max(p2[lane], p3[lane])),
+                    max(max(p4[lane], p5[lane]), max(p6[lane], p7[lane])),
+                )
+                lowest = min(
+                    min(min(p0[lane], p1[lane]), min(p2[lane], p3[lane])),
+                    min(min(p4[lane], p5[lane]), min(p6[lane], p7[lane])),
+                )
                 # A parabola gains less than an eighth of the fall to its lowest neighbour; a ridge across the nodes gains more.
-                is_peak = (peak[v] > 0) & (p[v] >= around) & (p[v] + FALL_RESERVE * (p[v] - lowest) >= need[v])
-                peak[v] = np.uint8(1) if is_peak else np.uint8(0)
+                is_peak = (
+                    (peak[lane] > 0) & (p[lane] >= around) & (p[lane] + FALL_RESERVE * (p[lane] - lowest) >= need[lane])
+                )
+                peak[lane] = np.uint8(1) if is_peak else np.uint8(0)
                 found += 1 if is_peak else 0
-            for v in range(LANES if found else 0):
-                if peak[v]:
-                    u = _at(coarse.u, here + index, here + left, here + right, _between(p0[v], p[v], p1[v]))
-                    F = _at(coarse.F, here + index, above + index, below + index, _between(p2[v], p[v], p3[v]))
-                    many[v] = _add(starts[v], many[v], (u, F, float(p[v]), float(r[v])))
+            for lane in range(LANES if found else 0):
+                if peak[lane]:
+                    u = _at(coarse.u, here + index, here + left, here + right, _between(p0[lane], p[lane], p1[lane]))
+                    F = _at(coarse.F, here + index, above + index, below + index, _between(p2[lane], p[lane], p3[lane]))
+                    many[lane] = _add(starts[lane], many[lane], (u, F, float(p[lane]), float(r[lane])))
 
 
 @kernel
@@ -439,38 +451,38 @@ def scan_line(S: Array, line: Line, grid: Grid, F: float, box: Array, magnitude:
     j, x = interval(F, grid.low_F, grid.step_F, grid.n_F)
     p = line.powers
     explained, promise, along, square = sums[0], sums[1], sums[2], sums[3]
-    for g in range(line.u.shape[0]):
-        along[g] = square[g] = 0.0
-    for n in range(S.shape[0]):
-        s, values = S[n], promise  # (a loop writes to one array, so that it runs on vectors)
-        for g in range(line.u.shape[0]):
-            values[g] = at_field(p, x, j, 0, n, 0, g)
-        for g in range(line.u.shape[0]):
-            square[g] += values[g] * values[g]
-        for g in range(line.u.shape[0]):
-            along[g] += s * (abs(values[g]) if magnitude else values[g])
-    for g in range(line.u.shape[0]):
-        norm = max(square[g], 1e-300)
-        a = min(max(along[g] / norm, box[0, 0]), box[0, 1])
-        explained[g] = a * (2 * along[g] - a * norm)
-        promise[g] = explained[g] + RESERVE * line.reach[g] * a * a * norm
+    for node in range(line.u.shape[0]):
+        along[node] = square[node] = 0.0
+    for image in range(S.shape[0]):
+        s, values = S[image], promise  # (a loop writes to one array, so that it runs on vectors)
+        for node in range(line.u.shape[0]):
+            values[node] = at_field(p, x, j, 0, image, 0, node)
+        for node in range(line.u.shape[0]):
+            square[node] += values[node] * values[node]
+        for node in range(line.u.shape[0]):
+            along[node] += s * (abs(values[node]) if magnitude else values[node])
+    for node in range(line.u.shape[0]):
+        norm = max(square[node], 1e-300)
+        a = min(max(along[node] / norm, box[0, 0]), box[0, 1])
+        explained[node] = a * (2 * along[node] - a * norm)
+        promise[node] = explained[node] + RESERVE * line.reach[node] * a * a * norm
 
 
 @kernel
 def scan_line_of_two(S: Array, line: Line, grid: Grid, F: float, work: Scratch, sums: Array) -> None:
     """Do what `scan_line` does for two amplitudes."""
     shape, box = work.shape, work.amplitudes
-    for g in range(line.u.shape[0]):
-        shape_at(grid, line.u[g], F, shape)
+    for node in range(line.u.shape[0]):
+        shape_at(grid, line.u[node], F, shape)
         m1 = m2 = g11 = g12 = g22 = 0.0
-        for n in range(S.shape[0]):
-            m1, m2 = m1 + S[n] * shape[0, n], m2 + S[n] * shape[1, n]
-            g11, g12 = g11 + shape[0, n] * shape[0, n], g12 + shape[0, n] * shape[1, n]
-            g22 += shape[1, n] * shape[1, n]
+        for image in range(S.shape[0]):
+            m1, m2 = m1 + S[image] * shape[0, image], m2 + S[image] * shape[1, image]
+            g11, g12 = g11 + shape[0, image] * shape[0, image], g12 + shape[0, image] * shape[1, image]
+            g22 += shape[1, image] * shape[1, image]
         a1, a2 = best_amplitudes(m1, m2, g11, g12, g22, box)
         size = a1 * (a1 * g11 + 2 * a2 * g12) + a2 * a2 * g22
-        sums[0, g] = 2 * (a1 * m1 + a2 * m2) - size
-        sums[1, g] = sums[0, g] + RESERVE * line.reach[g] * size
+        sums[0, node] = 2 * (a1 * m1 + a2 * m2) - size
+        sums[1, node] = sums[0, node] + RESERVE * line.reach[node] * size
 
 
 @kernel
@@ -497,13 +509,13 @@ def fit(S: Array, total: float, starts: Array, many: int, grid: Grid, problem: P
     best, optima = np.inf, 0
     best_u, best_F = starts[0, START_U], starts[0, START_F]
     negative = False
-    for n in range(S.shape[0]):
-        negative |= S[n] < 0
-    for i in range(many):
-        if i > 0 and starts[i, PROMISE] < total - best:
+    for image in range(S.shape[0]):
+        negative |= S[image] < 0
+    for index in range(many):
+        if index > 0 and starts[index, PROMISE] < total - best:
             continue  # no place near it can do better
         # Inside the box: at its edge a symmetric shape has no gradient, be it a minimum or a maximum.
-        u, F, inside_u, inside_F = starts[i, START_U], starts[i, START_F], 0.25 * box.cell_u, 0.25 * box.cell_F
+        u, F, inside_u, inside_F = starts[index, START_U], starts[index, START_F], 0.25 * box.cell_u, 0.25 * box.cell_F
         u = min(max(u, box.low_u + inside_u), box.high_u - inside_u)
         F = min(max(F, box.low_F + inside_F), box.high_F - inside_F) if box.moves_F else F
         work.place[0], work.place[1] = u, F
@@ -542,9 +554,9 @@ def residual_of(S: Array, total: float, grid: Grid, magnitude: bool, work: Scrat
         return float(facts[RSS])
     shape_at(grid, work.place[0], work.place[1], work.shape)
     rss, last = 0.0, work.shape.shape[0] - 1
-    for n in range(S.shape[0]):
-        f = facts[AMPLITUDE] * work.shape[0, n] + facts[SECOND_AMPLITUDE] * work.shape[last, n]
-        rss += (S[n] - (abs(f) if magnitude else f)) ** 2
+    for image in range(S.shape[0]):
+        f = facts[AMPLITUDE] * work.shape[0, image] + facts[SECOND_AMPLITUDE] * work.shape[last, image]
+        rss += (S[image] - (abs(f) if magnitude else f)) ** 2
     return rss
 
 
@@ -601,20 +613,20 @@ def bounds_for(problem: Problem, size: float, amplitudes: Array) -> None:
 @kernel
 def load_lanes(images: Array, voxels: Array, first: int, problem: Problem, lanes: Lanes) -> int:
     """Load up to LANES voxels from the one at `first`; return how many. Lanes without a voxel are zero."""
-    m = min(LANES, voxels.shape[0] - first)
-    for v in range(LANES):
-        lanes.kind[v], lanes.scale[v], lanes.power[v] = NO_SIGNAL, 0.0, 0.0
-        if v < m:
-            found = load(images, voxels[first + v], problem.has_unit, lanes.S[v])
-            lanes.kind[v], lanes.scale[v], lanes.power[v] = found
-        good = lanes.kind[v] == OK
-        for n in range(images.shape[0]):
-            lanes.block[n, v] = np.float32(lanes.S[v, n]) if good else np.float32(0)
-        size = lanes.scale[v] if good else 1.0
-        lanes.total[v] = np.float32(lanes.power[v])
-        lanes.low[v] = np.float32(problem.amplitudes[0, 0] / size)
-        lanes.high[v] = np.float32(problem.amplitudes[0, 1] / size)
-    return int(m)
+    n_lanes = min(LANES, voxels.shape[0] - first)
+    for lane in range(LANES):
+        lanes.kind[lane], lanes.scale[lane], lanes.power[lane] = NO_SIGNAL, 0.0, 0.0
+        if lane < n_lanes:
+            found = load(images, voxels[first + lane], problem.has_unit, lanes.S[lane])
+            lanes.kind[lane], lanes.scale[lane], lanes.power[lane] = found
+        good = lanes.kind[lane] == OK
+        for image in range(images.shape[0]):
+            lanes.block[image, lane] = np.float32(lanes.S[lane, image]) if good else np.float32(0)
+        size = lanes.scale[lane] if good else 1.0
+        lanes.total[lane] = np.float32(lanes.power[lane])
+        lanes.low[lane] = np.float32(problem.amplitudes[0, 0] / size)
+        lanes.high[lane] = np.float32(problem.amplitudes[0, 1] / size)
+    return int(n_lanes)
 
 
 @kernel
@@ -622,7 +634,7 @@ def fit_on_grid(images: Array, voxels: Array, coarse: Coarse, grid: Grid, proble
     """Fit `voxels` of images (N, M) by a scan of the coarse grid and descents from its best nodes."""
     N, K, P, R = images.shape[0], grid.powers[0].shape[3], lanes.P, lanes.R
     for first in range(0, voxels.shape[0], LANES):
-        m = load_lanes(images, voxels, first, problem, lanes)
+        n_lanes = load_lanes(images, voxels, first, problem, lanes)
         project(coarse.basis, lanes.block, lanes.compressed)
         if K == 1:
             explain_one(coarse, lanes)
@@ -635,14 +647,14 @@ def fit_on_grid(images: Array, voxels: Array, coarse: Coarse, grid: Grid, proble
         ridge_along_u(P, coarse, lanes)
         starts_on_ridge(coarse, problem.n_free, lanes)
         starts_on_grid(P, R, coarse, lanes)
-        for v in range(m):
-            o, S, total, size = voxels[first + v], lanes.S[v], lanes.power[v], lanes.scale[v]
+        for lane in range(n_lanes):
+            o, S, total, size = voxels[first + lane], lanes.S[lane], lanes.power[lane], lanes.scale[lane]
             rows.rms[o] = math.sqrt(total / N) * size
-            if lanes.kind[v] != OK:
-                skip(o, lanes.kind[v], rows)
+            if lanes.kind[lane] != OK:
+                skip(o, lanes.kind[lane], rows)
                 continue
             bounds_for(problem, size, work.amplitudes)
-            converged = fit(S, total, lanes.starts[v], lanes.many[v], grid, problem, work)
+            converged = fit(S, total, lanes.starts[lane], lanes.many[lane], grid, problem, work)
             write(o, (S, total, size), converged, grid, problem, work, rows)
 
 

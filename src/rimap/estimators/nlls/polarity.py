@@ -1,8 +1,9 @@
 """Numba kernels: magnitude images of a model that changes sign, S ≈ |Σ Aₖ gₖ|.
 
-For S ≥ 0, Σ(S − |f|)² is the least over all polarities p = ±1 of Σ(p S − f)², and for each of them the problem is smooth. The
-polarity of the best fit is found by following the sign of the fit, and by turning images that are near zero: turning image n
-changes the sum of squares by 4 Sₙ|fₙ| − 4 Sₙ² hₙ, with hₙ its leverage, as long as the model is linear.
+For S ≥ 0, Σ(S − |f|)² is the least over all polarities p = ±1 of Σ(p S − f)², and for each of them the problem is
+smooth. The polarity of the best fit is found by following the sign of the fit, and by turning images that are near
+zero: turning image n changes the sum of squares by 4 Sₙ|fₙ| − 4 Sₙ² hₙ, with hₙ its leverage, as long as the model is
+linear.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ LEAST_SHARE = 1e-7
 
 @kernel
 def follow(S: Array, grid: Grid, box: Box, work: Scratch) -> bool:
-    """Descend with the polarity of `work.target`, then with that of the fit, until it stays; return whether it converged."""
+    """Descend with the polarity of `work.target`, then with that of the fit, until it stays; return whether it
+    converged.
+    """
     converged = True
     for _ in range(FOLLOW_ROUNDS):
         converged = descend(work.target, grid, box, Known(work.turned, 0, math.inf, math.inf), work)
@@ -55,11 +58,11 @@ def _take_polarity(S: Array, grid: Grid, work: Scratch) -> bool:
     shape_at(grid, work.place[0], work.place[1], work.shape)
     a1, a2 = work.facts[AMPLITUDE], work.facts[SECOND_AMPLITUDE]
     changed, last = False, work.shape.shape[0] - 1
-    for n in range(S.shape[0]):
-        f = a1 * work.shape[0, n] + a2 * work.shape[last, n]
-        signed = -S[n] if f < 0 else S[n]
-        changed |= f != 0 and signed != work.target[n]
-        work.target[n] = signed
+    for image in range(S.shape[0]):
+        f = a1 * work.shape[0, image] + a2 * work.shape[last, image]
+        signed = -S[image] if f < 0 else S[image]
+        changed |= f != 0 and signed != work.target[image]
+        work.target[image] = signed
     return changed
 
 
@@ -68,8 +71,8 @@ def _settle_here(S: Array, grid: Grid, box: Box, work: Scratch) -> None:
     """Write the facts of |Σ Aₖ gₖ| at `work.place`, with the polarity of the first column."""
     begin(S, grid, work)
     total = 0.0
-    for n in range(S.shape[0]):
-        total += S[n] * S[n]
+    for image in range(S.shape[0]):
+        total += S[image] * S[image]
     facts_at(
         work.target, total, grid, (work.place[0], work.place[1]), work.amplitudes, box.moves_F, work.columns, work.facts
     )
@@ -79,8 +82,8 @@ def _settle_here(S: Array, grid: Grid, box: Box, work: Scratch) -> None:
 def begin(S: Array, grid: Grid, work: Scratch) -> None:
     """Give `work.target` the polarity of the first column at `work.place`."""
     shape_at(grid, work.place[0], work.place[1], work.shape)
-    for n in range(S.shape[0]):
-        work.target[n] = -S[n] if work.shape[0, n] < 0 else S[n]
+    for image in range(S.shape[0]):
+        work.target[image] = -S[image] if work.shape[0, image] < 0 else S[image]
 
 
 @kernel
@@ -120,15 +123,15 @@ def _turn_nearest(ratio: Array, many: int, target: Array) -> bool:
     limit = -1.0
     for _ in range(many):  # the least ratio above the last one
         following = math.inf
-        for n in range(target.shape[0]):
-            if limit < ratio[n] < following:
-                following = ratio[n]
+        for image in range(target.shape[0]):
+            if limit < ratio[image] < following:
+                following = ratio[image]
         limit = following
     if not limit < 1:
         return False
-    for n in range(target.shape[0]):
-        if ratio[n] <= limit:
-            target[n] = -target[n]
+    for image in range(target.shape[0]):
+        if ratio[image] <= limit:
+            target[image] = -target[image]
     return True
 
 
@@ -143,18 +146,18 @@ def _reach(S: Array, grid: Grid, box: Box, work: Scratch, ratio: Array) -> bool:
     D, C = work.columns, work.matrix[1]
     a1, a2, last = work.facts[AMPLITUDE], work.facts[SECOND_AMPLITUDE], K - 1
     J = work.turned[3]
-    for n in range(N):
-        J[0], J[last] = D[G, 0, n], D[G, last, n]
+    for image in range(N):
+        J[0], J[last] = D[G, 0, image], D[G, last, image]
         if box.moves_F:
-            J[Q - 2] = a1 * D[G_F, 0, n] + a2 * D[G_F, last, n]
-        J[Q - 1] = a1 * D[G_U, 0, n] + a2 * D[G_U, last, n]
+            J[Q - 2] = a1 * D[G_F, 0, image] + a2 * D[G_F, last, image]
+        J[Q - 1] = a1 * D[G_U, 0, image] + a2 * D[G_U, last, image]
         leverage = 0.0
         for i in range(Q):
             for j in range(Q):
                 leverage += J[i] * C[i, j] * J[j]
-        f = a1 * D[G, 0, n] + a2 * D[G, last, n]
-        pull = RESERVE * min(leverage, 1.0) * S[n]
-        ratio[n] = abs(f) / pull if pull > 0 else math.inf
+        f = a1 * D[G, 0, image] + a2 * D[G, last, image]
+        pull = RESERVE * min(leverage, 1.0) * S[image]
+        ratio[image] = abs(f) / pull if pull > 0 else math.inf
     return True
 
 

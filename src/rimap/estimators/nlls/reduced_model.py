@@ -65,7 +65,10 @@ class Reduced:
         maps = {name: value + 0 * T for name, value in self.held} | {self.model.time.name: T}
         if self.model.field is not None and self.has_field:
             maps[self.model.field.name] = F + 0 * T
-        return np.asarray(self.model.shape(**{p.name: maps[p.name] for p in self.model.nonlinear}), dtype=float)
+        return np.asarray(
+            self.model.shape(**{parameter.name: maps[parameter.name] for parameter in self.model.nonlinear}),
+            dtype=float,
+        )
 
     def basis(self, T: Floats) -> Floats:
         """Return φ (N, K, *T.shape); K = 1 without a field to estimate."""
@@ -78,7 +81,7 @@ class Reduced:
 def _is_separable(reduced: Reduced) -> bool:
     """Return whether `basis` describes the model; that it is linear in the field is tried, not believed."""
     model, known = reduced.model, dict(reduced.held)
-    free = [p for p in model.nonlinear if p.name not in known]
+    free = [parameter for parameter in model.nonlinear if parameter.name not in known]
     if len(model.amplitudes) != 1 or len(free) != 1 + reduced.has_field or model.time.name in known:
         return False
     if not reduced.has_field:

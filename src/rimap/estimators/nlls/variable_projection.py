@@ -87,21 +87,21 @@ def columns_at(grid: Grid, u: float, F: float, with_F: bool, D: Array) -> None:
     for c in range(D.shape[1]):
         g, g_u, g_uu = D[G, c], D[G_U, c], D[G_UU, c]
         g_F, g_uF, g_FF = D[G_F, c], D[G_UF, c], D[G_FF, c]
-        for n in range(D.shape[2]):
-            v0, v1 = at_field(p, x, j, k, VALUE, c, n), at_field(p, x, j, k + 1, VALUE, c, n)
-            s0, s1 = at_field(p, x, j, k, SLOPE, c, n), at_field(p, x, j, k + 1, SLOPE, c, n)
-            g[n] = w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1
-            g_u[n] = w.dv * (v0 - v1) + w.ds0 * s0 + w.ds1 * s1
-            g_uu[n] = w.ddv * (v0 - v1) + w.dds0 * s0 + w.dds1 * s1
+        for image in range(D.shape[2]):
+            v0, v1 = at_field(p, x, j, k, VALUE, c, image), at_field(p, x, j, k + 1, VALUE, c, image)
+            s0, s1 = at_field(p, x, j, k, SLOPE, c, image), at_field(p, x, j, k + 1, SLOPE, c, image)
+            g[image] = w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1
+            g_u[image] = w.dv * (v0 - v1) + w.ds0 * s0 + w.ds1 * s1
+            g_uu[image] = w.ddv * (v0 - v1) + w.dds0 * s0 + w.dds1 * s1
         if with_F:
-            for n in range(D.shape[2]):
-                v0, v1 = along_field(p, x, j, k, VALUE, c, n), along_field(p, x, j, k + 1, VALUE, c, n)
-                s0, s1 = along_field(p, x, j, k, SLOPE, c, n), along_field(p, x, j, k + 1, SLOPE, c, n)
-                g_F[n] = per_F * (w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1)
-                g_uF[n] = per_F * (w.dv * (v0 - v1) + w.ds0 * s0 + w.ds1 * s1)
-                v0, v1 = bend_of_field(p, x, j, k, VALUE, c, n), bend_of_field(p, x, j, k + 1, VALUE, c, n)
-                s0, s1 = bend_of_field(p, x, j, k, SLOPE, c, n), bend_of_field(p, x, j, k + 1, SLOPE, c, n)
-                g_FF[n] = per_F * per_F * (w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1)
+            for image in range(D.shape[2]):
+                v0, v1 = along_field(p, x, j, k, VALUE, c, image), along_field(p, x, j, k + 1, VALUE, c, image)
+                s0, s1 = along_field(p, x, j, k, SLOPE, c, image), along_field(p, x, j, k + 1, SLOPE, c, image)
+                g_F[image] = per_F * (w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1)
+                g_uF[image] = per_F * (w.dv * (v0 - v1) + w.ds0 * s0 + w.ds1 * s1)
+                v0, v1 = bend_of_field(p, x, j, k, VALUE, c, image), bend_of_field(p, x, j, k + 1, VALUE, c, image)
+                s0, s1 = bend_of_field(p, x, j, k, SLOPE, c, image), bend_of_field(p, x, j, k + 1, SLOPE, c, image)
+                g_FF[image] = per_F * per_F * (w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1)
 
 
 @kernel
@@ -162,10 +162,10 @@ def _sums_along_u(S: Array, grid: Grid, place: tuple[float, float], facts: Array
     j, x = interval(place[1], grid.low_F, grid.step_F, grid.n_F)
     w, p = hermite(t, grid.step_u), grid.powers
     Sg = gg = Su = gu = uu = Suu = guu = 0.0
-    for n in range(S.shape[0]):
-        v0, v1 = at_field(p, x, j, k, VALUE, 0, n), at_field(p, x, j, k + 1, VALUE, 0, n)
-        s0, s1 = at_field(p, x, j, k, SLOPE, 0, n), at_field(p, x, j, k + 1, SLOPE, 0, n)
-        s = S[n]
+    for image in range(S.shape[0]):
+        v0, v1 = at_field(p, x, j, k, VALUE, 0, image), at_field(p, x, j, k + 1, VALUE, 0, image)
+        s0, s1 = at_field(p, x, j, k, SLOPE, 0, image), at_field(p, x, j, k + 1, SLOPE, 0, image)
+        s = S[image]
         g = w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1
         g_u = w.dv * (v0 - v1) + w.ds0 * s0 + w.ds1 * s1
         g_uu = w.ddv * (v0 - v1) + w.dds0 * s0 + w.dds1 * s1
@@ -182,19 +182,19 @@ def _sums_along_both(S: Array, grid: Grid, place: tuple[float, float], facts: Ar
     j, x = interval(place[1], grid.low_F, grid.step_F, grid.n_F)
     w, p, per_F = hermite(t, grid.step_u), grid.powers, 1 / grid.step_F
     Sg = gg = Su = gu = uu = Suu = guu = SF = gF = uF = FF = SuF = guF = SFF = gFF = 0.0
-    for n in range(S.shape[0]):
-        v0, v1 = at_field(p, x, j, k, VALUE, 0, n), at_field(p, x, j, k + 1, VALUE, 0, n)
-        s0, s1 = at_field(p, x, j, k, SLOPE, 0, n), at_field(p, x, j, k + 1, SLOPE, 0, n)
-        s = S[n]
+    for image in range(S.shape[0]):
+        v0, v1 = at_field(p, x, j, k, VALUE, 0, image), at_field(p, x, j, k + 1, VALUE, 0, image)
+        s0, s1 = at_field(p, x, j, k, SLOPE, 0, image), at_field(p, x, j, k + 1, SLOPE, 0, image)
+        s = S[image]
         g = w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1
         g_u = w.dv * (v0 - v1) + w.ds0 * s0 + w.ds1 * s1
         g_uu = w.ddv * (v0 - v1) + w.dds0 * s0 + w.dds1 * s1
-        v0, v1 = along_field(p, x, j, k, VALUE, 0, n), along_field(p, x, j, k + 1, VALUE, 0, n)
-        s0, s1 = along_field(p, x, j, k, SLOPE, 0, n), along_field(p, x, j, k + 1, SLOPE, 0, n)
+        v0, v1 = along_field(p, x, j, k, VALUE, 0, image), along_field(p, x, j, k + 1, VALUE, 0, image)
+        s0, s1 = along_field(p, x, j, k, SLOPE, 0, image), along_field(p, x, j, k + 1, SLOPE, 0, image)
         g_F = w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1
         g_uF = w.dv * (v0 - v1) + w.ds0 * s0 + w.ds1 * s1
-        v0, v1 = bend_of_field(p, x, j, k, VALUE, 0, n), bend_of_field(p, x, j, k + 1, VALUE, 0, n)
-        s0, s1 = bend_of_field(p, x, j, k, SLOPE, 0, n), bend_of_field(p, x, j, k + 1, SLOPE, 0, n)
+        v0, v1 = bend_of_field(p, x, j, k, VALUE, 0, image), bend_of_field(p, x, j, k + 1, VALUE, 0, image)
+        s0, s1 = bend_of_field(p, x, j, k, SLOPE, 0, image), bend_of_field(p, x, j, k + 1, SLOPE, 0, image)
         g_FF = w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1
         Sg, gg, Su, gu = Sg + s * g, gg + g * g, Su + s * g_u, gu + g * g_u
         uu, Suu, guu = uu + g_u * g_u, Suu + s * g_uu, guu + g * g_uu
@@ -256,33 +256,33 @@ def _two_amplitudes(S: Array, D: Array, box: Array, with_F: bool, facts: Array) 
     free2 = box[1, 0] < a2 < box[1, 1] and g22 > 0
     rss = ru = rF = ruu = ruF = rFF = suu = suF = sFF = c1u = c2u = c1F = c2F = q1u = q2u = q1F = q2F = 0.0
     u1, u2, uu1, uu2 = D[G_U, 0], D[G_U, 1], D[G_UU, 0], D[G_UU, 1]
-    for n in range(S.shape[0]):
-        residual = S[n] - a1 * g1[n] - a2 * g2[n]
-        f_u, f_uu = a1 * u1[n] + a2 * u2[n], a1 * uu1[n] + a2 * uu2[n]
+    for image in range(S.shape[0]):
+        residual = S[image] - a1 * g1[image] - a2 * g2[image]
+        f_u, f_uu = a1 * u1[image] + a2 * u2[image], a1 * uu1[image] + a2 * uu2[image]
         rss += residual * residual
         ru += residual * f_u
         ruu += residual * f_uu
         suu += f_u * f_u
-        c1u += g1[n] * f_u
-        q1u += residual * u1[n]
-        c2u += g2[n] * f_u
-        q2u += residual * u2[n]
+        c1u += g1[image] * f_u
+        q1u += residual * u1[image]
+        c2u += g2[image] * f_u
+        q2u += residual * u2[image]
     if with_F:
         F1, F2, uF1, uF2, FF1, FF2 = (
             D[G_F, 0], D[G_F, 1], D[G_UF, 0], D[G_UF, 1], D[G_FF, 0], D[G_FF, 1],
         )  # fmt: skip
-        for n in range(S.shape[0]):
-            residual = S[n] - a1 * g1[n] - a2 * g2[n]
-            f_u, f_F = a1 * u1[n] + a2 * u2[n], a1 * F1[n] + a2 * F2[n]
+        for image in range(S.shape[0]):
+            residual = S[image] - a1 * g1[image] - a2 * g2[image]
+            f_u, f_F = a1 * u1[image] + a2 * u2[image], a1 * F1[image] + a2 * F2[image]
             rF += residual * f_F
-            ruF += residual * (a1 * uF1[n] + a2 * uF2[n])
-            rFF += residual * (a1 * FF1[n] + a2 * FF2[n])
+            ruF += residual * (a1 * uF1[image] + a2 * uF2[image])
+            rFF += residual * (a1 * FF1[image] + a2 * FF2[image])
             suF += f_u * f_F
             sFF += f_F * f_F
-            c1F += g1[n] * f_F
-            q1F += residual * F1[n]
-            c2F += g2[n] * f_F
-            q2F += residual * F2[n]
+            c1F += g1[image] * f_F
+            q1F += residual * F1[image]
+            c2F += g2[image] * f_F
+            q2F += residual * F2[image]
     facts[RSS], facts[AMPLITUDE], facts[SECOND_AMPLITUDE] = rss, a1, a2
     facts[FREE], facts[SECOND_FREE] = 1.0 if free1 else 0.0, 1.0 if free2 else 0.0
     facts[GRADIENT_U], facts[GRADIENT_F] = -ru, -rF

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.arrays import Array
 from rimap.errors import InputError
 from rimap.estimators.base import Estimator, Progress
 from rimap.estimators.checks import training_range
@@ -88,7 +89,7 @@ class ResNet(Estimator):
         planes = bootstrap.numbered(series.shape)
         return replace(self, scale=ready.scale, planes=planes), series.with_noise(ready.noise)
 
-    def slab(self, index: Any) -> ResNet:
+    def slab(self, index: Array) -> ResNet:
         """Return the estimator for ``series[index]`` of the series that it was prepared for."""
         return self if self.planes is None else replace(self, planes=self.planes[index])
 
@@ -143,10 +144,10 @@ class ResNet(Estimator):
 
 def _refuse_given(series: WeightedSeries) -> None:
     """Refuse a known parameter that the network would estimate: it has no input for it, and its T would be for another field."""
-    for p in Layout.of(series.model).carried:
-        if p.name in series.given:
+    for parameter in Layout.of(series.model).carried:
+        if parameter.name in series.given:
             raise InputError(
-                f"given {p.name}: a ResNet estimates {p.name} and cannot hold it. Leave it out, or use the RIM, NLLS or MLE, "
+                f"given {parameter.name}: a ResNet estimates {parameter.name} and cannot hold it. Leave it out, or use the RIM, NLLS or MLE, "
                 "which hold a known field."
             )
 
@@ -178,15 +179,15 @@ def _found(
     layout = Layout.of(series.model)
     carried = np.empty((len(layout.carried), *series.shape), np.float32)
     planes = list(slices(series.shape))
-    for i, plane in enumerate(planes):
+    for index, plane in enumerate(planes):
         S = neutral(series.images[(slice(None), *plane)], scale)
         (found,) = run(("kappa",), {"S": S[order].reshape(1, len(S), S.shape[1], -1)})
         carried[(slice(None), *plane)] = found.reshape(len(carried), *S.shape[1:])
         if progress:
-            progress(i + 1, len(planes))
+            progress(index + 1, len(planes))
     carried = from_state(PAPER, layout, carried)  # the time is in seconds
-    for q, p in enumerate(layout.carried):
-        np.clip(carried[q], *p.bounds, out=carried[q])
+    for row, parameter in enumerate(layout.carried):
+        np.clip(carried[row], *parameter.bounds, out=carried[row])
     carried[: layout.n_amplitudes] *= np.float32(scale)
     return np.asarray(layout.kappa_of(carried, layout.known_of(series.held)), np.float32)
 

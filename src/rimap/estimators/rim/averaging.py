@@ -77,8 +77,8 @@ def _average(S, log_T, log_A, usable, distance, every, mean, factor):  # type: i
                     weight = np.exp(np.float32(-0.5) * d)
                     total += weight
                     squares += weight * weight
-                    for n in range(N):
-                        out[n] += weight * S[i, j, n]
-            for n in range(N):
-                out[n] /= total
+                    for image in range(N):
+                        out[image] += weight * S[i, j, image]
+            for image in range(N):
+                out[image] /= total
             factor[y // every, x // every] = np.sqrt(squares) / total

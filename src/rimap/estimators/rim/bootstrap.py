@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.arrays import Array
 from rimap.correlation import NoiseCorrelation
 from rimap.derived import derived_map
 from rimap.errors import InputError
@@ -54,7 +55,7 @@ def with_sd(
     n_draws: int,
     again: Callable[[WeightedSeries, Progress | None], F32],
     *,
-    planes: Any = None,
+    planes: Array = None,
     progress: Progress | None = None,
 ) -> ParameterMaps:
     """Return the maps with the standard deviations over draws of the noise.
@@ -81,7 +82,7 @@ def with_sd(
     noise = maps.noise
     assert noise is not None
     layout = Layout.of(series.model)
-    carried = [series.model.index(p.name) for p in layout.carried]
+    carried = [series.model.index(parameter.name) for parameter in layout.carried]
     scale = kappa.copy()  # what deviations are relative to: further amplitudes, which may be zero, to the first one
     if layout.n_amplitudes > 1:
         scale[carried[1 : layout.n_amplitudes]] = kappa[carried[0]]
@@ -96,9 +97,11 @@ def with_sd(
     if n_draws < ENOUGH:
         bound = _bound(series.model, noise, np.where(np.isfinite(kappa), kappa, 1), unit)
         variance = np.stack([b * _averaged(v / b, has, n_draws - 1) for v, b in zip(variance, bound)])
-    sd = np.where(has, np.sqrt(variance) * abs(unit), np.nan).astype(kappa.dtype)
-    sd[[index for index in range(len(kappa)) if index not in carried]] = np.nan  # what is given has none
-    maps = replace(maps, sd_kappa=sd, sd_derived=derived.sd(has), settings={**maps.settings, "sd_draws": n_draws})
+    deviation = np.where(has, np.sqrt(variance) * abs(unit), np.nan).astype(kappa.dtype)
+    deviation[[index for index in range(len(kappa)) if index not in carried]] = np.nan  # what is given has none
+    maps = replace(
+        maps, sd_kappa=deviation, sd_derived=derived.sd(has), settings={**maps.settings, "sd_draws": n_draws}
+    )
     return with_conditioning(series, maps)
 
 
@@ -160,7 +163,7 @@ def drawn(
     kappa: F32,
     noise: Noise,
     draw: int,
-    planes: Any = None,
+    planes: Array = None,
     correlation: NoiseCorrelation | None = None,
 ) -> WeightedSeries:
     """Return the series as it might have been: the signal at κ with noise. The same number gives the same noise.
@@ -171,8 +174,8 @@ def drawn(
     images = np.empty(series.images.shape, np.float32)
     order = np.argsort(series.model.times, kind="stable")
     rank = np.argsort(order)
-    for i, slice_ in enumerate(slices(series.shape)):
-        number = i if planes is None else int(np.asarray(planes)[slice_].flat[0])
+    for index, slice_ in enumerate(slices(series.shape)):
+        number = index if planes is None else int(np.asarray(planes)[slice_].flat[0])
         rng = _Normal(draw, number, correlation)
         at, sigma = _of_plane(noise, slice_)
         S = series.images[(slice(None), *slice_)]

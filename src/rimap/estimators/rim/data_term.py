@@ -70,11 +70,11 @@ def data_sums(
     known
         Of a model that takes parameters as given: their maps or numbers, by name.
     """
-    xp, layout = namespace(carried), Layout.of(model)
+    array_api, layout = namespace(carried), Layout.of(model)
     P = len(layout.carried)
     kappa = layout.kappa_of(carried, known or {})
     f, partials = model.signal(kappa), model.partials(kappa)
-    d = [partials[:, model.index(p.name)] for p in layout.carried]
+    d = [partials[:, model.index(parameter.name)] for parameter in layout.carried]
     d[-1] = d[-1] * carried[P - 1]
     if layout.field is not None and layout.field.transform == "log":
         d[-2] = d[-2] * carried[P - 2]
@@ -83,8 +83,8 @@ def data_sums(
     if sigma is not None:
         z = S * f / sigma**2
         r = f - S * bessel_e(1, z) / bessel_e(0, z)
-    g = xp.stack([(r * d[index]).sum(0) for index in range(P)])
-    H = xp.stack([(d[p] * d[q]).sum(0) for p in range(P) for q in range(p, P)])
+    g = array_api.stack([(r * d[index]).sum(0) for index in range(P)])
+    H = array_api.stack([(d[p] * d[q]).sum(0) for p in range(P) for q in range(p, P)])
     return Sums(g, H, sse)
 
 
@@ -220,12 +220,16 @@ def sums_of_voxel(values, at, a, b, s, inverse, likelihood):  # type: ignore[no-
     one, zero = np.float32(1), np.float32(0)
     v = one - w
     gA = gB = gT = AA = AB = AT = BB = BT = TT = sse = zero
-    for n in range(s.shape[0]):
-        p1 = v * values[i, 1, n] + w * values[i + 1, 1, n]
-        M = v * values[i, 0, n] + w * values[i + 1, 0, n] + b * p1
-        dM = v * values[i, 2, n] + w * values[i + 1, 2, n] + b * (v * values[i, 3, n] + w * values[i + 1, 3, n])
+    for image in range(s.shape[0]):
+        p1 = v * values[i, 1, image] + w * values[i + 1, 1, image]
+        M = v * values[i, 0, image] + w * values[i + 1, 0, image] + b * p1
+        dM = (
+            v * values[i, 2, image]
+            + w * values[i + 1, 2, image]
+            + b * (v * values[i, 3, image] + w * values[i + 1, 3, image])
+        )
         f = a * M
-        r = f - (-s[n] if (modulus and f < zero) else s[n])
+        r = f - (-s[image] if (modulus and f < zero) else s[image])
         sse += r * r
         gA += r * M
         gB += r * p1
@@ -238,12 +242,16 @@ def sums_of_voxel(values, at, a, b, s, inverse, likelihood):  # type: ignore[no-
         TT += dM * dM
     if likelihood.rician:
         gA = gB = gT = zero
-        for n in range(s.shape[0]):
-            p1 = v * values[i, 1, n] + w * values[i + 1, 1, n]
-            M = v * values[i, 0, n] + w * values[i + 1, 0, n] + b * p1
-            dM = v * values[i, 2, n] + w * values[i + 1, 2, n] + b * (v * values[i, 3, n] + w * values[i + 1, 3, n])
+        for image in range(s.shape[0]):
+            p1 = v * values[i, 1, image] + w * values[i + 1, 1, image]
+            M = v * values[i, 0, image] + w * values[i + 1, 0, image] + b * p1
+            dM = (
+                v * values[i, 2, image]
+                + w * values[i + 1, 2, image]
+                + b * (v * values[i, 3, image] + w * values[i + 1, 3, image])
+            )
             f = a * M
-            y = -s[n] if (modulus and f < zero) else s[n]
+            y = -s[image] if (modulus and f < zero) else s[image]
             r = f - y * np.float32(bessel_ratio(y * f * inverse, ratio))
             gA += r * M
             gB += r * p1

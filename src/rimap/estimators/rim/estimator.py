@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.arrays import Array
 from rimap.errors import InputError
 from rimap.estimators.base import Estimator, Progress, part_of
 from rimap.estimators.checks import training_range
@@ -122,7 +123,7 @@ class RIM(Estimator):
         planes = bootstrap.numbered(series.shape)
         return replace(self, scale=ready.scale, start_field=found, planes=planes, correlation=correlation), series
 
-    def slab(self, index: Any) -> RIM:
+    def slab(self, index: Array) -> RIM:
         """Return the estimator for ``series[index]`` of the series that it was prepared for."""
         start_field = None if self.start_field is None else self.start_field[index]
         return replace(self, start_field=start_field, planes=None if self.planes is None else self.planes[index])
@@ -171,7 +172,7 @@ class RIM(Estimator):
         series = screen.series
         loop, ready = self._loop(series), prepared(series, self.scale, self.threads)
         about = loop.about
-        kappa, residual, sd = self._found(loop, series, ready, part_of(progress, 0, 1 + self.sd_draws))
+        kappa, residual, deviation = self._found(loop, series, ready, part_of(progress, 0, 1 + self.sd_draws))
         alone = kappa.copy() if self.sd_draws else kappa
         settings = {
             "network": about["name"],
@@ -185,7 +186,7 @@ class RIM(Estimator):
         found = self.correlation or correlation_of_noise(series, estimated_in(maps.status), self.threads)
         maps = with_correlation(maps, found)
         if not self.sd_draws:
-            return maps if sd is None else _with_own_sd(maps, series, sd)
+            return maps if deviation is None else _with_own_sd(maps, series, deviation)
         maps = bootstrap.with_sd(
             maps,
             series,
@@ -208,34 +209,36 @@ class RIM(Estimator):
         """Return the maps in the unit of the images, the residual in that of the scale."""
         layout, known = loop.layout, loop.layout.known_of(series.held)
         start_field = self._smooth_field(loop, series.with_noise(ready.noise), ready, part_of(progress, 0, 2))
-        carried, residual, sd = self._pass(loop, series, ready, start_field, part_of(progress, 1, 2))
-        for maps in (carried, *([] if sd is None else [sd])):
+        carried, residual, deviation = self._pass(loop, series, ready, start_field, part_of(progress, 1, 2))
+        for maps in (carried, *([] if deviation is None else [deviation])):
             maps[: layout.n_amplitudes] *= np.float32(ready.scale)
         kappa = np.asarray(layout.kappa_of(carried, known), np.float32)
         unknown = dict.fromkeys(known, np.nan)
-        return Found(kappa, residual, None if sd is None else np.asarray(layout.kappa_of(sd, unknown), np.float32))
+        return Found(
+            kappa, residual, None if deviation is None else np.asarray(layout.kappa_of(deviation, unknown), np.float32)
+        )
 
     def _pass(
         self, loop: Loop, series: WeightedSeries, ready: Prepared, start_field: F32 | None, progress: Progress | None
     ) -> Found:
         """Return what the loop finds from a start at a field (*X), in units of the scale, rows as they are carried."""
         carried = np.empty((len(loop.layout.carried), *series.shape), np.float32)
-        sd = np.full_like(carried, np.nan) if loop.config.sd_outputs else None
+        deviation = np.full_like(carried, np.nan) if loop.config.sd_outputs else None
         residual = np.empty(series.shape, np.float32)
         with ThreadPoolExecutor(self.threads or os.cpu_count()) as executor:
             planes = list(slices(series.shape))
-            for i, plane in enumerate(planes):
+            for index, plane in enumerate(planes):
                 here = None if start_field is None else start_field[plane]
                 if series.selected[plane].any():
                     found = self._plane(loop, series, ready, plane, here, executor)
                     carried[(slice(None), *plane)], residual[plane] = found.maps, found.residual
-                    if sd is not None:
-                        sd[(slice(None), *plane)] = found.sd
+                    if deviation is not None:
+                        deviation[(slice(None), *plane)] = found.sd
                 else:
                     carried[(slice(None), *plane)], residual[plane] = np.nan, np.nan
                 if progress:
-                    progress(i + 1, len(planes))
-        return Found(carried, residual, sd)
+                    progress(index + 1, len(planes))
+        return Found(carried, residual, deviation)
 
     def _plane(
         self,
@@ -258,9 +261,9 @@ class RIM(Estimator):
             known=known, reference_ms=loop.config.reference_ms(loop.layout),
         )  # fmt: skip
         here = None if start_field is None else np.ascontiguousarray(start_field.reshape(X), np.float32)
-        carried, sse, sd = loop(data, here)
+        carried, sse, deviation = loop(data, here)
         rms, rows = np.sqrt(sse / len(S)), (len(carried), *shape)
-        return Found(carried.reshape(rows), rms.reshape(shape), None if sd is None else sd.reshape(rows))
+        return Found(carried.reshape(rows), rms.reshape(shape), None if deviation is None else deviation.reshape(rows))
 
 
 class Found(NamedTuple):

@@ -1,7 +1,7 @@
 """A smooth field on a grid that may be coarser than the images: what the data say about it, and Newton steps.
 
-Amplitudes and T are those of `DataTerm.at_field`, so that what is left is a function of the field alone. Voxels that contradict
-the model have no say.
+Amplitudes and T are those of `DataTerm.at_field`, so that what is left is a function of the field alone. Voxels that
+contradict the model have no say.
 """
 
 from __future__ import annotations
@@ -66,11 +66,13 @@ class FieldGrid:
     Parameters
     ----------
     series
-        Every voxel (`binned` = `coarser`) or, with `binned` = 1, those on the grid alone: each then stands for all around it.
+        Every voxel (`binned` = `coarser`) or, with `binned` = 1, those on the grid alone: each then stands for all
+        around it.
     coarser
         Along both axes of a slice, how much coarser the grid is than the images of which λ_B is given.
     all_have_a_say
-        Also voxels that contradict the model. If noise is less than the error of the model itself (in averages), most would.
+        Also voxels that contradict the model. If noise is less than the error of the model itself (in averages), most
+        would.
     """
 
     series: WeightedSeries
@@ -83,7 +85,7 @@ class FieldGrid:
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """Of the grid."""
-        return tuple(-(-n // self.binned) if i < 2 else n for i, n in enumerate(self.series.shape))
+        return tuple(-(-length // self.binned) if i < 2 else length for i, length in enumerate(self.series.shape))
 
     @cached_property
     def parameter(self) -> Parameter:
@@ -119,7 +121,7 @@ class FieldGrid:
     def padded(self, field: Array) -> Array:
         """Return a field of the grid on the box."""
         box = self.box
-        return np.pad(field, [(i.start, n - i.stop) for i, n in zip(box.inner, box.shape)], mode="edge")
+        return np.pad(field, [(i.start, length - i.stop) for i, length in zip(box.inner, box.shape)], mode="edge")
 
     def cropped(self, padded: Array) -> Array:
         """Return a field of the box on the grid."""
@@ -181,40 +183,46 @@ class FieldGrid:
         return float(noise.nll(self.series.images[:, counts] / self._unit, model.signal(kappa)).sum())
 
     def step(self, padded: Array, here: Information, lambda_B: float) -> tuple[Array, float]:
-        """Return the field after a Newton step, and how many standard deviations of the field it has changed at most."""
+        """Return the field after a Newton step, and how many standard deviations of the field it has changed at
+        most.
+        """
         box, penalty = self.box, self.penalty(lambda_B)
         rhs = -box.scatter(here.g.reshape(-1)) - penalty * box.laplacian(box.laplacian(padded))
         change, _ = solve_linear(box, box.scatter(here.w.reshape(-1)), penalty, rhs, rtol=0.03)
-        sd = self.parameter.in_a_scan.deviation
-        change = np.clip(change, -LARGEST_CHANGE * sd, LARGEST_CHANGE * sd)
-        return np.clip(padded + change, *self.parameter.bounds), float(abs(change).max() / sd)
+        deviation = self.parameter.in_a_scan.deviation
+        change = np.clip(change, -LARGEST_CHANGE * deviation, LARGEST_CHANGE * deviation)
+        return np.clip(padded + change, *self.parameter.bounds), float(abs(change).max() / deviation)
 
 
 def _of_slice(data: DataTerm, field: F32, near: F32 | None) -> Information:
-    """Return what the voxels of one slice (*X) say at a field (*X), from scratch or from estimates (P, *X) for one nearby."""
+    """Return what the voxels of one slice (*X) say at a field (*X), from scratch or from estimates (P, *X) for one
+    nearby.
+    """
     model, sigma, shape = data.model, data.problem.sigma, data.problem.S.shape[1:]
     begin = None if near is None else near.reshape(len(near), *shape)
     carried = data.at_field(np.ascontiguousarray(field.reshape(shape)), alone=True, near=begin)
     sums, layout = data(carried), Layout.of(model)
-    K, P = layout.n_amplitudes, len(layout.carried)
-    pairs = [(i, j) for i in range(P) for j in range(i, P)]
+    n_amplitudes, n_parameters = layout.n_amplitudes, len(layout.carried)
+    pairs = [(i, j) for i in range(n_parameters) for j in range(i, n_parameters)]
     H: Triangle = {pair: x.astype(float) for pair, x in zip(pairs, sums.H)}
-    g: Mapping[int, Array] = {q: sums.g[q].astype(float) for q in range(P)}
-    for index in range(K):
+    g: Mapping[int, Array] = {index: sums.g[index].astype(float) for index in range(n_parameters)}
+    for index in range(n_amplitudes):
         H, g = eliminated(H, g, index, H[index, index] + 1e-6 * sigma**2)
-    lo, hi = model.time.bounds
-    inside = (carried[-1] > 1.001 * lo) & (carried[-1] < 0.999 * hi)  # at a bound T does not follow the field
+    low, high = model.time.bounds
+    inside = (carried[-1] > 1.001 * low) & (carried[-1] < 0.999 * high)  # at a bound T does not follow the field
     of_time = sums.H[-1].astype(float)
-    H, g = eliminated(H, g, P - 1, np.where(inside, H[P - 1, P - 1], np.inf) + 1e-3 * of_time + 1e-12)
-    w, slope = np.maximum(H[K, K], 0.0), g[K]
+    H, g = eliminated(
+        H, g, n_parameters - 1, np.where(inside, H[n_parameters - 1, n_parameters - 1], np.inf) + 1e-3 * of_time + 1e-12
+    )
+    w, slope = np.maximum(H[n_amplitudes, n_amplitudes], 0.0), g[n_amplitudes]
     if layout.field is not None and layout.field.transform == "log":  # from the logarithm to the field itself
-        w, slope = w / carried[K] ** 2, slope / carried[K]
+        w, slope = w / carried[n_amplitudes] ** 2, slope / carried[n_amplitudes]
     slope, w = slope / sigma**2, w / sigma**2
     squares = (sums.sse / sigma**2).astype(float)
     own = squares - np.where(w > 0, slope**2 / np.maximum(w, 1e-12), 0.0)
-    say = ~contradicts(own, 1.0, model.n_images - P, limit=LIMIT)
+    say = ~contradicts(own, 1.0, model.n_images - n_parameters, limit=LIMIT)
     slope, w, squares, own = (np.reshape(x, field.shape) for x in (slope, w, squares, own))
-    return Information(slope, w, squares, own, say.reshape(field.shape), carried.reshape(P, *field.shape))
+    return Information(slope, w, squares, own, say.reshape(field.shape), carried.reshape(n_parameters, *field.shape))
 
 
 def usual_excess(series: WeightedSeries, here: Information) -> float:
@@ -234,7 +242,7 @@ def every_so_many(series: WeightedSeries, coarser: int) -> WeightedSeries:
 
 def unit_of(series: WeightedSeries) -> float:
     """Return the root mean square of the images."""
-    some = series.images[(slice(None), *(slice(None, None, 4 if n > 32 else 1) for n in series.shape))]
+    some = series.images[(slice(None), *(slice(None, None, 4 if length > 32 else 1) for length in series.shape))]
     values = some[np.isfinite(some)].astype(float)
     return float(np.sqrt(np.mean(values**2))) or 1.0 if len(values) else 1.0
 
@@ -243,8 +251,8 @@ def binned(values: Array, shape: tuple[int, ...], of_each: int) -> Array:
     """Return the sums over squares of `of_each` voxels along the first two axes."""
     if of_each == 1:
         return values
-    full = np.zeros([n * of_each for n in shape])
-    full[tuple(slice(n) for n in values.shape)] = values
+    full = np.zeros([length * of_each for length in shape])
+    full[tuple(slice(length) for length in values.shape)] = values
     return np.asarray(full.reshape(shape[0], of_each, shape[1], of_each).sum((1, 3)))
 
 

@@ -102,7 +102,7 @@ class Problem:
         return np.asarray((self.log_times - np.log(self.reference_ms)) ** 2 / PRIOR_LOG_T**2)
 
     @property
-    def given_field(self) -> Any:
+    def given_field(self) -> Array:
         """The map or number of a field that the model takes as given; `None` without one."""
         known_field = self.model.field is not None and self.layout.field is None
         return self.known[self.model.field.name] if known_field and self.model.field else None
@@ -113,7 +113,7 @@ class Problem:
         With several amplitudes they are orthonormal; without one they are the signal itself. What else is given is taken at its
         median.
         """
-        xp, T = namespace(self.S), np.exp(self.log_times)
+        array_api, T = namespace(self.S), np.exp(self.log_times)
         if has_fast_table(self.model):
             phi = floating(self.model.basis(T), self.S)  # (N, 1 or 2, G)
             g = (
@@ -122,7 +122,7 @@ class Problem:
                 else phi[:, 0][None] + floating(fields, self.S)[:, None, None] * phi[:, 1]
             )
             g = abs(g) if self.model.magnitude else g
-            return (g / xp.sqrt((g * g).sum(1)[:, None] + 1e-12))[None]
+            return (g / array_api.sqrt((g * g).sum(1)[:, None] + 1e-12))[None]
         F = np.zeros(1) if fields is None else to_numpy(fields).astype(float)
         axis = None if self.model.field is None else self.model.field.name
         held = {key: float(np.nanmedian(to_numpy(value))) for key, value in self.known.items() if key != axis}
@@ -157,15 +157,15 @@ def likelihood_start(problem: Problem, weight: Array | None = None) -> Array:
         (n, h, w), zero for voxels that must not have a say in the field.
     """
     layout, S = problem.layout, problem.S
-    xp, s2 = namespace(S), problem.variance
+    array_api, variance = namespace(S), problem.variance
     if np.ndim(problem.given_field):
         return at_field(problem, None)
-    N, n, h, w = S.shape
+    n_images, n, h, w = S.shape
     estimated = layout.field
     shared = estimated is not None and estimated.smooth
-    images, s2_images = quietened(S, s2) if shared else (S, s2)
-    values = xp.permute_dims(images, (1, 2, 3, 0)).reshape(n, h * w, N)
-    scale = s2_images.reshape(n, h * w) + (values * values).sum(2) * (MODEL_ERROR**2 / N)
+    images, s2_images = quietened(S, variance) if shared else (S, variance)
+    values = array_api.permute_dims(images, (1, 2, 3, 0)).reshape(n, h * w, n_images)
+    scale = s2_images.reshape(n, h * w) + (values * values).sum(2) * (MODEL_ERROR**2 / n_images)
     if estimated is None:
         given = problem.given_field
         atoms = problem.atoms(None if given is None else np.array([float(given)]))
@@ -176,24 +176,24 @@ def likelihood_start(problem: Problem, weight: Array | None = None) -> Array:
         found = [
             _best_time(problem, values, scale, problem.atoms(grid[index : index + 1])) for index in range(len(grid))
         ]
-        best = xp.argmin(xp.stack([misfit for misfit, _ in found]), axis=0).reshape(-1)
-        T = _take(xp, xp.stack([T.reshape(-1) for _, T in found], axis=1), best)
+        best = array_api.argmin(array_api.stack([misfit for misfit, _ in found]), axis=0).reshape(-1)
+        T = _take(array_api, array_api.stack([T.reshape(-1) for _, T in found], axis=1), best)
         F = floating(grid, S)[best]
         carried = _with_amplitudes(problem, F.reshape(n, h, w), T.reshape(n, h, w))
         return _refined(problem, carried, free=True)
-    speaks = 0 * s2 + 1 if weight is None else weight
+    speaks = 0 * variance + 1 if weight is None else weight
     some = slice(None, None, max(1, h * w // N_COARSE))
-    C = xp.stack(
+    C = array_api.stack(
         [
             _best_time(problem, values[:, some], scale[:, some], problem.atoms(grid[index : index + 1]))[0]
             for index in range(len(grid))
         ]
     )  # (nF, n, some)
-    C = C - xp.min(C, axis=0)[None]
-    C = xp.where(C < LARGEST_CHI2, C, 0 * C + LARGEST_CHI2) * speaks.reshape(1, n, h * w)[:, :, some]
-    F = _least(xp, C.sum(2), grid)  # one field for each image
+    C = C - array_api.min(C, axis=0)[None]
+    C = array_api.where(C < LARGEST_CHI2, C, 0 * C + LARGEST_CHI2) * speaks.reshape(1, n, h * w)[:, :, some]
+    F = _least(array_api, C.sum(2), grid)  # one field for each image
     _, T = _best_time(problem, values, scale, problem.atoms(F))
-    return _refined(problem, _with_amplitudes(problem, F[:, None, None] + 0 * s2, T.reshape(n, h, w)), speaks)
+    return _refined(problem, _with_amplitudes(problem, F[:, None, None] + 0 * variance, T.reshape(n, h, w)), speaks)
 
 
 def field_grid(layout: Layout) -> NDArray[np.float64]:
@@ -206,10 +206,10 @@ def field_grid(layout: Layout) -> NDArray[np.float64]:
 
 def _best_time(problem: Problem, values: Array, s2: Array, atoms: Array) -> tuple[Array, Array]:
     """Return the least misfit in χ² and its T, (n, P) each, of voxels (n, P, N) whose `atoms` are those of their image."""
-    xp = namespace(values)
+    array_api = namespace(values)
     Z = (_explained(problem, values, atoms) / s2[..., None] - floating(problem.log_prior, values)).reshape(-1, N_T)
-    log_T, peak = _peak(xp, Z, xp.argmax(Z, axis=1), problem.log_times)
-    return (values * values).sum(2) / s2 - peak.reshape(s2.shape), xp.exp(log_T).reshape(s2.shape)
+    log_T, peak = _peak(array_api, Z, array_api.argmax(Z, axis=1), problem.log_times)
+    return (values * values).sum(2) / s2 - peak.reshape(s2.shape), array_api.exp(log_T).reshape(s2.shape)
 
 
 def quietened(S: Array, s2: Array) -> tuple[Array, Array]:
@@ -217,23 +217,23 @@ def quietened(S: Array, s2: Array) -> tuple[Array, Array]:
 
     At low SNR a field fitted beside one T for each noisy voxel is biased; beside one T for each neighbourhood it is not.
     """
-    xp = namespace(S)
+    array_api = namespace(S)
     n, h, w = S.shape[1:]
     noise = s2.mean((1, 2))
     power = (S * S).mean((0, 2, 3)) - noise
-    power = xp.where(power > 0.01 * noise, power, 0.01 * noise)
-    width = xp.clip(QUIET_SNR * xp.sqrt(noise / power) / 3.545, 0.05, 2.5)  # Σ G² = 1/(2√π b)²
+    power = array_api.where(power > 0.01 * noise, power, 0.01 * noise)
+    width = array_api.clip(QUIET_SNR * array_api.sqrt(noise / power) / 3.545, 0.05, 2.5)  # Σ G² = 1/(2√π b)²
     if not is_torch(S) and S.dtype == np.float32 and n == 1:
         return _quietened(S, s2, float(width[0]))
 
     def matrix(m: int) -> Array:
         x = floating(np.arange(m), S)
-        G = xp.exp(-0.5 * ((x[:, None] - x[None]) / width[:, None, None]) ** 2)
+        G = array_api.exp(-0.5 * ((x[:, None] - x[None]) / width[:, None, None]) ** 2)
         return G / G.sum(2)[..., None]
 
-    G, K = matrix(h), matrix(w)
-    left = (G * G).sum(2)[:, :, None] * (K * K).sum(2)[:, None, :]
-    return G @ S @ xp.permute_dims(K, (0, 2, 1)), s2 * left
+    G, n_amplitudes = matrix(h), matrix(w)
+    left = (G * G).sum(2)[:, :, None] * (n_amplitudes * n_amplitudes).sum(2)[:, None, :]
+    return G @ S @ array_api.permute_dims(n_amplitudes, (0, 2, 1)), s2 * left
 
 
 def _quietened(S: NDArray[np.float32], s2: NDArray[Any], width: float) -> tuple[NDArray[np.float32], NDArray[Any]]:
@@ -263,26 +263,26 @@ def at_field(problem: Problem, field_map: Array | None, *, alone: bool = False) 
     alone
         Whatever T the neighbourhood has.
     """
-    S, s2 = problem.S, problem.variance
-    xp, N = namespace(S), S.shape[0]
-    smooth, s2_smooth = (S, s2) if alone else quietened(S, s2)
-    own, around = (xp.permute_dims(x, (1, 2, 3, 0)).reshape(-1, N) for x in (S, smooth))
-    s2_own, s2_around = s2.reshape(-1), (s2_smooth + 0 * s2).reshape(-1)
+    S, variance = problem.S, problem.variance
+    array_api, n_images = namespace(S), S.shape[0]
+    smooth, s2_smooth = (S, variance) if alone else quietened(S, variance)
+    own, around = (array_api.permute_dims(x, (1, 2, 3, 0)).reshape(-1, n_images) for x in (S, smooth))
+    s2_own, s2_around = variance.reshape(-1), (s2_smooth + 0 * variance).reshape(-1)
     known_field = problem.given_field if field_map is None else field_map
     assert problem.model.field is not None
     step = LEVEL_STEP * problem.model.field.in_a_scan.deviation
-    levels = xp.round((floating(known_field, S) + 0 * s2) / step).reshape(-1)
+    levels = array_api.round((floating(known_field, S) + 0 * variance) / step).reshape(-1)
     log_T, prior = 0 * s2_own, floating(problem.log_prior, S)
-    for level in xp.unique_values(levels):
-        here = xp.nonzero(levels == level)[0]
+    for level in array_api.unique_values(levels):
+        here = array_api.nonzero(levels == level)[0]
         D = problem.atoms(np.array([float(level) * step]))[:, 0]  # (K, N, G)
         Z, Y = (
             _explained(problem, x[here], D) / v[here][:, None] - prior for x, v in ((own, s2_own), (around, s2_around))
         )
-        best, near = xp.argmax(Z, axis=1), xp.argmax(Y, axis=1)
-        k = xp.where(_take(xp, Z, best) > _take(xp, Z, near) + OWN_TIME_CHI2, best, near)
-        log_T[here] = _peak(xp, Z, k, problem.log_times)[0]
-    T = xp.clip(xp.exp(log_T), *problem.model.time.bounds).reshape(s2.shape)
+        best, near = array_api.argmax(Z, axis=1), array_api.argmax(Y, axis=1)
+        k = array_api.where(_take(array_api, Z, best) > _take(array_api, Z, near) + OWN_TIME_CHI2, best, near)
+        log_T[here] = _peak(array_api, Z, k, problem.log_times)[0]
+    T = array_api.clip(array_api.exp(log_T), *problem.model.time.bounds).reshape(variance.shape)
     return _refined(problem, _with_amplitudes(problem, field_map, T), known_field=True)
 
 
@@ -291,11 +291,11 @@ def _explained(problem: Problem, values: Array, atoms: Array) -> Array:
 
     One amplitude alone is not negative.
     """
-    xp = namespace(values)
+    array_api = namespace(values)
     along = [values @ atom for atom in atoms]
     if problem.layout.n_amplitudes == 0:
         return 2 * along[0] - (atoms[0] * atoms[0]).sum(-2)[..., None, :]
-    return sum(a * a for a in along) if len(along) > 1 else xp.clip(along[0], 0.0) ** 2
+    return sum(a * a for a in along) if len(along) > 1 else array_api.clip(along[0], 0.0) ** 2
 
 
 def _peak(xp: Any, Z: Array, k: Array, grid: NDArray[np.float64]) -> tuple[Array, Array]:
@@ -328,40 +328,47 @@ def _refined(
     known_field
         Whether the field is held.
     """
-    layout, s2 = problem.layout, problem.variance
-    xp, P, K = namespace(carried), len(layout.carried), layout.n_amplitudes
-    lo, hi = problem.model.time.bounds
+    layout, variance = problem.layout, problem.variance
+    array_api, n_parameters, n_amplitudes = namespace(carried), len(layout.carried), layout.n_amplitudes
+    low, high = problem.model.time.bounds
     own = layout.every if free else layout.without_field
-    ridge = s2 / PRIOR_LOG_T**2
-    mean = layout.coordinate(carried[K])
+    ridge = variance / PRIOR_LOG_T**2
+    mean = layout.coordinate(carried[n_amplitudes])
     for _ in range(N_STEPS if speaks is not None or free else N_STEPS_KNOWN_FIELD if known_field else N_STEPS_NO_FIELD):
         sums = problem.sums_at(carried)
-        H = {(i, j): sums.H[k] for k, (i, j) in enumerate((i, j) for i in range(P) for j in range(i, P))}
-        g = [sums.g[q] for q in range(P)]
-        g[-1] = g[-1] + ridge * xp.log(carried[P - 1] / problem.reference_ms)
-        damping = {k: 1e-3 * H[k, k] + 1e-6 * s2 for k in range(K)}
-        damping[P - 1] = 1e-3 * H[P - 1, P - 1] + ridge
+        H = {
+            (i, j): sums.H[k]
+            for k, (i, j) in enumerate((i, j) for i in range(n_parameters) for j in range(i, n_parameters))
+        }
+        g = [sums.g[index] for index in range(n_parameters)]
+        g[-1] = g[-1] + ridge * array_api.log(carried[n_parameters - 1] / problem.reference_ms)
+        damping = {index: 1e-3 * H[index, index] + 1e-6 * variance for index in range(n_amplitudes)}
+        damping[n_parameters - 1] = 1e-3 * H[n_parameters - 1, n_parameters - 1] + ridge
         if free:
-            damping[K] = 1e-3 * H[K, K] + s2 / (OWN_SD * layout.field_sd) ** 2
+            damping[n_amplitudes] = 1e-3 * H[n_amplitudes, n_amplitudes] + variance / (OWN_SD * layout.field_sd) ** 2
         block = {(i, j): H[q, r] for i, q in enumerate(own) for j, r in enumerate(own) if i <= j}
-        factors = Factors.of(block, [damping[q] for q in own])
-        step = factors.solve([g[q] for q in own])
-        rows = [carried[q] for q in range(P)]
+        factors = Factors.of(block, [damping[row] for row in own])
+        step = factors.solve([g[row] for row in own])
+        rows = [carried[index] for index in range(n_parameters)]
         if speaks is not None:
-            across = [H[min(q, K), max(q, K)] for q in own]
+            across = [H[min(row, n_amplitudes), max(row, n_amplitudes)] for row in own]
             follow = factors.solve(across)  # how the voxel's own parameters follow the field
-            g_field = g[K] - sum(h * d for h, d in zip(across, step))  # of the misfit at the voxel's best
-            h_field = H[K, K] - sum(h * d for h, d in zip(across, follow))
-            change, mean = _field_step(layout, rows[K], mean, g_field, h_field, H[K, K], s2, speaks)
+            g_field = g[n_amplitudes] - sum(h * d for h, d in zip(across, step))  # of the misfit at the voxel's best
+            h_field = H[n_amplitudes, n_amplitudes] - sum(h * d for h, d in zip(across, follow))
+            change, mean = _field_step(
+                layout, rows[n_amplitudes], mean, g_field, h_field, H[n_amplitudes, n_amplitudes], variance, speaks
+            )
             step = [d + c * change for d, c in zip(step, follow)]
-            rows[K] = _moved_field(layout, rows[K], change)
+            rows[n_amplitudes] = _moved_field(layout, rows[n_amplitudes], change)
         elif free:
-            rows[K] = _moved_field(layout, rows[K], xp.clip(-step[K], -layout.field_sd, layout.field_sd))
-        for index, p in enumerate(layout.carried[:K]):
-            least, most = (0.5 * rows[index], 2.0 * rows[index]) if K == 1 else p.bounds
-            rows[index] = xp.clip(rows[index] - step[index], least, most)
-        rows[-1] = xp.clip(rows[-1] * xp.exp(xp.clip(-step[-1], -0.5, 0.5)), lo, hi)
-        carried = xp.stack(rows)
+            rows[n_amplitudes] = _moved_field(
+                layout, rows[n_amplitudes], array_api.clip(-step[n_amplitudes], -layout.field_sd, layout.field_sd)
+            )
+        for index, parameter in enumerate(layout.carried[:n_amplitudes]):
+            least, most = (0.5 * rows[index], 2.0 * rows[index]) if n_amplitudes == 1 else parameter.bounds
+            rows[index] = array_api.clip(rows[index] - step[index], least, most)
+        rows[-1] = array_api.clip(rows[-1] * array_api.exp(array_api.clip(-step[-1], -0.5, 0.5)), low, high)
+        carried = array_api.stack(rows)
     return carried
 
 
@@ -386,20 +393,20 @@ def _field_step(
     undiminished
         That curvature with amplitude and time held.
     """
-    xp, sd = namespace(g), layout.field_sd
-    h = xp.where(h > 0, h, 0 * h)
-    own = ((OWN_SD * sd) ** 2 * h / s2) ** 2
+    array_api, deviation = namespace(g), layout.field_sd
+    h = array_api.where(h > 0, h, 0 * h)
+    own = ((OWN_SD * deviation) ** 2 * h / s2) ** 2
     says = speaks * own / (1 + own) / (s2 + g * g / (9.0 * h + 1e-9 * undiminished + 1e-20))
-    x, prior = layout.coordinate(here), 1 / (MEAN_SD * sd) ** 2
+    x, prior = layout.coordinate(here), 1 / (MEAN_SD * deviation) ** 2
     total = (h * says).sum((1, 2))[:, None, None] + prior
     mean = (((h * x - g) * says).sum((1, 2))[:, None, None] + mean * prior) / total
     assert layout.field is not None
     grid = field_grid(layout)
     low, high = (float(layout.coordinate(end)) for end in (grid[0], grid[-1]))
-    mean = xp.clip(mean, low, high)
-    departure = 1 / (DEPARTURE * sd) ** 2
+    mean = array_api.clip(mean, low, high)
+    departure = 1 / (DEPARTURE * deviation) ** 2
     change = -(gaussian_sum(g * says, WIDTH) + (x - mean) * departure) / (gaussian_sum(h * says, WIDTH) + departure)
-    return xp.clip(change, -LARGEST_STEP * sd, LARGEST_STEP * sd), mean
+    return array_api.clip(change, -LARGEST_STEP * deviation, LARGEST_STEP * deviation), mean
 
 
 def _moved_field(layout: Layout, here: Array, change: Array) -> Array:
@@ -410,22 +417,27 @@ def _moved_field(layout: Layout, here: Array, change: Array) -> Array:
 def _with_amplitudes(problem: Problem, field_map: Array | None, T: Array) -> Array:
     """Return the estimate (P, n, h, w) with the best amplitudes for the field and T."""
     layout, S = problem.layout, problem.S
-    xp, K = namespace(S), layout.n_amplitudes
+    array_api, n_amplitudes = namespace(S), layout.n_amplitudes
     one = 0 * T + 1
     others = [T] if layout.field is None else [field_map, T]
     if has_fast_table(problem.model):
-        f = problem.model.signal(layout.kappa_of(xp.stack([one, *others]), problem.known))
+        f = problem.model.signal(layout.kappa_of(array_api.stack([one, *others]), problem.known))
         A = (f * S).sum(0) / ((f * f).sum(0) + 1e-12)
-        return xp.stack([xp.where(A > 0, A, 0 * A), *others])
-    if not K:
-        return xp.stack(others)
-    begin = [one] + [0 * T] * (K - 1)
-    sums, P = problem.sums_at(xp.stack([*begin, *others])), len(layout.carried)
-    H = {(i, j): sums.H[k] for k, (i, j) in enumerate((i, j) for i in range(P) for j in range(i, P))}
-    damping = [1e-6 * H[index, index] + 1e-12 for index in range(K)]
-    step = Factors.of({(i, j): H[i, j] for i in range(K) for j in range(i, K)}, damping).solve(sums.g[:K])
-    A = [xp.clip(b - d, *p.bounds) for b, d, p in zip(begin, step, layout.carried)]
-    return xp.stack([*A, *others])
+        return array_api.stack([array_api.where(A > 0, A, 0 * A), *others])
+    if not n_amplitudes:
+        return array_api.stack(others)
+    begin = [one] + [0 * T] * (n_amplitudes - 1)
+    sums, n_parameters = problem.sums_at(array_api.stack([*begin, *others])), len(layout.carried)
+    H = {
+        (i, j): sums.H[k]
+        for k, (i, j) in enumerate((i, j) for i in range(n_parameters) for j in range(i, n_parameters))
+    }
+    damping = [1e-6 * H[index, index] + 1e-12 for index in range(n_amplitudes)]
+    step = Factors.of({(i, j): H[i, j] for i in range(n_amplitudes) for j in range(i, n_amplitudes)}, damping).solve(
+        sums.g[:n_amplitudes]
+    )
+    A = [array_api.clip(b - d, *parameter.bounds) for b, d, parameter in zip(begin, step, layout.carried)]
+    return array_api.stack([*A, *others])
 
 
 def _take(xp: Any, Z: Array, k: Array) -> Array:

@@ -135,8 +135,8 @@ class _Fit(NamedTuple):
 def _compiled_at_field(data: DataTerm, field_map: F32, alone: bool, near_by: F32 | None) -> F32:
     """Return the estimate (3, 1, h, w), as `start.at_field` does, or from an estimate near by."""
     problem, table, model = data.problem, data.table, data.model
-    S, s2 = problem.S, np.asarray(problem.variance, np.float32)
-    smooth, s2_smooth = (S, s2) if alone else quietened(S, s2)
+    S, variance = problem.S, np.asarray(problem.variance, np.float32)
+    smooth, s2_smooth = (S, variance) if alone else quietened(S, variance)
     around = data.voxels if smooth is S else table.voxels(smooth)
     log_T = problem.log_times
     phi = np.asarray(model.basis(np.exp(log_T)), np.float32)
@@ -147,8 +147,8 @@ def _compiled_at_field(data: DataTerm, field_map: F32, alone: bool, near_by: F32
     centre = np.float32(np.log(problem.reference_ms))
     n_steps = N_STEPS_OF_ALONE if alone and not data.rician else N_STEPS_KNOWN_FIELD
     fit = _Fit(low, high, centre, n_steps, data.rician, model.magnitude, near_by is None)
-    own, F = s2.reshape(-1), field_map.reshape(-1)
-    near = np.ascontiguousarray(np.broadcast_to(s2_smooth, s2.shape)).reshape(-1)
+    own, F = variance.reshape(-1), field_map.reshape(-1)
+    near = np.ascontiguousarray(np.broadcast_to(s2_smooth, variance.shape)).reshape(-1)
     out = np.empty((len(Layout.of(model).carried), len(data.voxels)), np.float32)
     if near_by is not None:
         out[:] = near_by.reshape(out.shape)
@@ -182,13 +182,13 @@ def _fit_voxels(table, grid, fit, images, variances, field, out):  # type: ignor
     values, table_low, table_step, ratio = table
     gaussian, likelihood = Likelihood(False, fit.modulus, ratio), Likelihood(fit.rician, fit.modulus, ratio)
     S, around = images
-    s2, s2_around = variances
+    variance, s2_around = variances
     one, zero, half = np.float32(1), np.float32(0), np.float32(0.5)
     last = np.float32(values.shape[0] - 1.001)
     weak = np.float32(1 / PRIOR_LOG_T**2)
     own, near = np.empty(N_T, np.float32), np.empty(N_T, np.float32)
     for index in range(S.shape[0]):
-        F, inverse = field[index], one / s2[index]
+        F, inverse = field[index], one / variance[index]
         if fit.search:
             log_T = _best_of_grid(
                 grid, fit.modulus, (S[index], around[index]), (inverse, one / s2_around[index]), F, (own, near)
@@ -197,19 +197,26 @@ def _fit_voxels(table, grid, fit, images, variances, field, out):  # type: ignor
             log_T = np.log(out[2, index])
         u = min(max(log_T, fit.low), fit.high)
         at = place(u, table_low, table_step, last)
-        gA, _, gT, AA, _, AT, _, _, TT, _ = sums_of_voxel(values, at, one, F, S[index], inverse, gaussian)
-        A = max((AA - gA) / (AA + np.float32(1e-12)), zero)
-        ridge = s2[index] * weak
+        gradient_A, _, gradient_T, H_AA, _, H_AT, _, _, H_TT, _ = sums_of_voxel(
+            values, at, one, F, S[index], inverse, gaussian
+        )
+        A = max((H_AA - gradient_A) / (H_AA + np.float32(1e-12)), zero)
+        ridge = variance[index] * weak
         for _ in range(fit.n_steps):
             at = place(u, table_low, table_step, last)
-            gA, _, gT, AA, _, AT, _, _, TT, _ = sums_of_voxel(values, at, A, F, S[index], inverse, likelihood)
-            gT += ridge * (u - fit.centre)
-            AA = np.float32(1.001) * AA + np.float32(1e-6) * s2[index]
-            TT = np.float32(1.001) * TT + ridge
-            det = AA * TT - AT * AT
-            dA, dT = (TT * gA - AT * gT) / det, (AA * gT - AT * gA) / det
-            A = min(max(A - dA, half * A), np.float32(2) * A)
-            u = min(max(u - min(max(dT, -half), half), fit.low), fit.high)
+            gradient_A, _, gradient_T, H_AA, _, H_AT, _, _, H_TT, _ = sums_of_voxel(
+                values, at, A, F, S[index], inverse, likelihood
+            )
+            gradient_T += ridge * (u - fit.centre)
+            H_AA = np.float32(1.001) * H_AA + np.float32(1e-6) * variance[index]
+            H_TT = np.float32(1.001) * H_TT + ridge
+            det = H_AA * H_TT - H_AT * H_AT
+            step_A, step_T = (
+                (H_TT * gradient_A - H_AT * gradient_T) / det,
+                (H_AA * gradient_T - H_AT * gradient_A) / det,
+            )
+            A = min(max(A - step_A, half * A), np.float32(2) * A)
+            u = min(max(u - min(max(step_T, -half), half), fit.low), fit.high)
         out[0, index], out[1, index], out[2, index] = A, F, np.exp(u)
 
 
@@ -223,17 +230,17 @@ def _best_of_grid(grid, modulus, images, inverse, F, work):  # type: ignore[no-u
     for k in range(N_T):
         own[k] = zero
         near[k] = zero
-    for n in range(phi.shape[0]):
+    for image in range(phi.shape[0]):
         if modulus:
             for k in range(N_T):
-                g = abs(phi[n, 0, k] + F * phi[n, 1, k])
-                own[k] += s[n] * g
-                near[k] += around[n] * g
+                g = abs(phi[image, 0, k] + F * phi[image, 1, k])
+                own[k] += s[image] * g
+                near[k] += around[image] * g
         else:
             for k in range(N_T):
-                g = phi[n, 0, k] + F * phi[n, 1, k]
-                own[k] += s[n] * g
-                near[k] += around[n] * g
+                g = phi[image, 0, k] + F * phi[image, 1, k]
+                own[k] += s[image] * g
+                near[k] += around[image] * g
     best = shared = 0
     for k in range(N_T):
         power = gram[0, k] + F * (two * gram[1, k] + F * gram[2, k]) + np.float32(1e-12)

@@ -1,8 +1,8 @@
 """Which parameters of a signal model a network carries, in which order, and what is known beside them.
 
-A network sees roles: the amplitudes, the estimated field if there is one, and the time, in this order, whatever the model
-calls them and however it orders κ. Parameters that the model takes as given are not carried: they are maps or numbers by
-name.
+A network sees roles: the amplitudes, the estimated field if there is one, and the time, in this order, whatever the
+model calls them and however it orders κ. Parameters that the model takes as given are not carried: they are maps or
+numbers by name.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Layout:
 
     @cached_property
     def _rows(self) -> tuple[int, ...]:
-        return tuple(self.parameters.index(p) for p in self.carried)
+        return tuple(self.parameters.index(parameter) for parameter in self.carried)
 
     @cached_property
     def _as_in_model(self) -> bool:
@@ -122,9 +122,9 @@ class Layout:
         """Return κ (Q, *X) in the order of the model, from what is carried (P, *X) and what is known."""
         if self._as_in_model:
             return carried
-        xp, rows = namespace(carried), {p.name: carried[i] for i, p in enumerate(self.carried)}
+        array_api, rows = namespace(carried), {parameter.name: carried[i] for i, parameter in enumerate(self.carried)}
         zero = 0 * carried[0]
-        return xp.stack(
+        return array_api.stack(
             [
                 rows[parameter.name] if parameter.name in rows else known[parameter.name] + zero
                 for parameter in self.parameters
@@ -139,7 +139,7 @@ class Layout:
         InputError
             If a parameter that the model takes as given has neither a map nor a default.
         """
-        missing = [p.name for p in self.known if p.name not in held]
+        missing = [parameter.name for parameter in self.known if parameter.name not in held]
         if missing:
             raise InputError(f"expected a map or a number for {', '.join(missing)}, got none: give it with given=….")
-        return {p.name: held[p.name] for p in self.known}
+        return {parameter.name: held[parameter.name] for parameter in self.known}

@@ -225,24 +225,24 @@ def by_role(layout: Layout, values: Sequence[float]) -> list[float]:
 
 def to_state(config: RIMConfig, layout: Layout, carried: Array) -> Array:
     """Return u (P, *X) of what is carried (P, *X), amplitudes in units of the image scale, the time in ms."""
-    xp, K = namespace(carried), layout.n_amplitudes
+    array_api, n_amplitudes = namespace(carried), layout.n_amplitudes
     log = config.state == "log"
-    u = [xp.asinh(a / LINEAR_BELOW) if log else a for a in (carried[index] for index in range(K))]
+    u = [array_api.asinh(a / LINEAR_BELOW) if log else a for a in (carried[index] for index in range(n_amplitudes))]
     if layout.field is not None:
-        u.append(layout.coordinate(carried[K]) * _field_scale(layout))
+        u.append(layout.coordinate(carried[n_amplitudes]) * _field_scale(layout))
     T = carried[len(layout.carried) - 1] / config.reference_ms(layout)
-    return xp.stack([*u, xp.log(T) if log else T])
+    return array_api.stack([*u, array_api.log(T) if log else T])
 
 
 def from_state(config: RIMConfig, layout: Layout, u: Array) -> Array:
     """Return what is carried (P, *X) of u."""
-    xp, K = namespace(u), layout.n_amplitudes
+    array_api, n_amplitudes = namespace(u), layout.n_amplitudes
     log = config.state == "log"
-    carried = [xp.sinh(a) * LINEAR_BELOW if log else a for a in (u[index] for index in range(K))]
+    carried = [array_api.sinh(a) * LINEAR_BELOW if log else a for a in (u[index] for index in range(n_amplitudes))]
     if layout.field is not None:
-        carried.append(layout.field_at(u[K] / _field_scale(layout)))
+        carried.append(layout.field_at(u[n_amplitudes] / _field_scale(layout)))
     T = u[len(layout.carried) - 1]
-    return xp.stack([*carried, (xp.exp(T) if log else T) * config.reference_ms(layout)])
+    return array_api.stack([*carried, (array_api.exp(T) if log else T) * config.reference_ms(layout)])
 
 
 def _field_scale(layout: Layout) -> float:
@@ -252,17 +252,20 @@ def _field_scale(layout: Layout) -> float:
 def box(config: RIMConfig, layout: Layout) -> list[tuple[float, float]]:
     """Return the bounds of u for each parameter that is carried."""
     most = LARGEST_AMPLITUDE
-    bounds = [(max(p.bounds[0], -most), min(p.bounds[1], most)) if p.amplitude else p.bounds for p in layout.carried]
-    lo, hi = (to_state(config, layout, ends) for ends in np.array(bounds, dtype=float).T)
-    return [(float(a), float(b)) for a, b in zip(lo, hi)]
+    bounds = [
+        (max(parameter.bounds[0], -most), min(parameter.bounds[1], most)) if parameter.amplitude else parameter.bounds
+        for parameter in layout.carried
+    ]
+    low, high = (to_state(config, layout, ends) for ends in np.array(bounds, dtype=float).T)
+    return [(float(a), float(b)) for a, b in zip(low, high)]
 
 
 def slopes(config: RIMConfig, layout: Layout, carried: Array) -> list[Array]:
     """Return the derivatives in u of the coordinates in which `Sums` are: amplitudes, field, log T."""
-    xp, K = namespace(carried), layout.n_amplitudes
+    array_api, n_amplitudes = namespace(carried), layout.n_amplitudes
     one = 0 * carried[0] + 1
     log = config.state == "log"
-    slopes = [xp.sqrt(carried[index] ** 2 + LINEAR_BELOW**2) if log else one for index in range(K)]
+    slopes = [array_api.sqrt(carried[index] ** 2 + LINEAR_BELOW**2) if log else one for index in range(n_amplitudes)]
     if layout.field is not None:
         slopes.append(one / _field_scale(layout))
     return [*slopes, one if log else config.reference_ms(layout) / carried[len(layout.carried) - 1]]
@@ -295,12 +298,12 @@ class Quadratic:
     @classmethod
     def of(cls, config: RIMConfig, layout: Layout, carried: Array, sums: Sums, sigma: Array) -> Quadratic:
         """Return it at an estimate (P, *X) from the sums over the images."""
-        P = len(layout.carried)
+        n_parameters = len(layout.carried)
         J = slopes(config, layout, carried)
-        pairs = [(i, j) for i in range(P) for j in range(i, P)]
-        g = [sums.g[index] * J[index] for index in range(P)]
+        pairs = [(i, j) for i in range(n_parameters) for j in range(i, n_parameters)]
+        g = [sums.g[index] * J[index] for index in range(n_parameters)]
         H = {(i, j): sums.H[k] * J[i] * J[j] for k, (i, j) in enumerate(pairs)}
-        damping = [(sigma / sd) ** 2 + 1e-12 for sd in by_role(layout, config.prior_sd)]
+        damping = [(sigma / deviation) ** 2 + 1e-12 for deviation in by_role(layout, config.prior_sd)]
         return cls(layout, g, H, damping, sigma)
 
     def solve(self, free: Sequence[int]) -> tuple[list[Array], list[Array]]:
@@ -334,7 +337,7 @@ class Quadratic:
 
 def cell_inputs(config: RIMConfig, u: Array, sums: Sums, quadratic: Quadratic, n_images: int) -> list[Array]:
     """Return the channels that the cell reads (Eq. 4), each (*X)."""
-    xp, layout = namespace(u), quadratic.layout
+    array_api, layout = namespace(u), quadratic.layout
     every, centre = layout.every, _centre(layout)
     spread = by_role(layout, (AMPLITUDE_SPREAD, FIELD_SPREAD, TIME_SPREAD))
     out: list[Array] = []
@@ -346,39 +349,41 @@ def cell_inputs(config: RIMConfig, u: Array, sums: Sums, quadratic: Quadratic, n
 
     for name in config.inputs:
         if name == "state":
-            out += placed([u[q] if config.state == "linear" else (u[q] - centre[q]) / spread[q] for q in every])
+            out += placed(
+                [u[row] if config.state == "linear" else (u[row] - centre[row]) / spread[row] for row in every]
+            )
         elif name == "gradient":
-            out += placed([quadratic.g[q] * (N_IMAGES_OF_THE_PAPER / n_images) for q in every])
+            out += placed([quadratic.g[row] * (N_IMAGES_OF_THE_PAPER / n_images) for row in every])
         elif name == "step":
-            out += placed([soft(quadratic.of_all[0][q] / spread[q], 2.0) for q in every])
+            out += placed([soft(quadratic.of_all[0][row] / spread[row], 2.0) for row in every])
         elif name == "step_known_field":
             out += [soft(quadratic.of_voxel[0][-1] / spread[-1], 2.0)]
         elif name == "field_step":
             out += [soft(x / FIELD_SPREAD, 2.0) for x in pooled_field_steps(config, sums, quadratic, n_images)]
         elif name == "score":
-            own_sd = [quadratic.sigma * xp.sqrt(quadratic.H[q, q] + quadratic.damping[q]) for q in every]
-            out += placed([soft(quadratic.g[q] / own_sd[q], 4.0) / 2 for q in every])
+            own_sd = [quadratic.sigma * array_api.sqrt(quadratic.H[row, row] + quadratic.damping[row]) for row in every]
+            out += placed([soft(quadratic.g[row] / own_sd[row], 4.0) / 2 for row in every])
         elif name == "sd":
             out += _log_sds(quadratic, blank)
         elif name == "log_sigma":
-            out += [xp.log(quadratic.sigma + 0 * u[0]) / 1.5 + 2.0]
+            out += [array_api.log(quadratic.sigma + 0 * u[0]) / 1.5 + 2.0]
         elif name == "log_noise":
             # ∂f/∂u of the amplitude is the shape times the slope of the state: their ratio to A is close to 1
             relative = quadratic.sigma**2 * n_images / (quadratic.H[0, 0] + quadratic.damping[0])
-            out += [0.5 * xp.log(relative) / 1.5 + 2.0]
+            out += [0.5 * array_api.log(relative) / 1.5 + 2.0]
         elif name == "contrast":
             out += _contrasts(config, u, quadratic)
         elif name == "pull":
             out += _pulls(quadratic)
         elif name == "misfit":
-            out += [soft(xp.log(sums.sse / (n_images * quadratic.sigma**2) + 0.1), 3.0)]
+            out += [soft(array_api.log(sums.sse / (n_images * quadratic.sigma**2) + 0.1), 3.0)]
     return out
 
 
 def _centre(layout: Layout) -> list[float]:
     """Return what the state of each parameter is measured from."""
-    K = layout.n_amplitudes
-    centre = [FIRST_AMPLITUDE, *[OTHER_AMPLITUDES] * K][:K]
+    n_amplitudes = layout.n_amplitudes
+    centre = [FIRST_AMPLITUDE, *[OTHER_AMPLITUDES] * n_amplitudes][:n_amplitudes]
     if layout.field is not None:
         centre.append(layout.coordinate(layout.typical_field) * _field_scale(layout))
     return [*centre, 0.0]
@@ -386,10 +391,10 @@ def _centre(layout: Layout) -> list[float]:
 
 def _log_sds(quadratic: Quadratic, blank: bool) -> list[Array]:
     """Return standard deviations as channels: of T for a known field, and of T and the field; `blank` if there is none but its place."""
-    xp, layout = namespace(quadratic.of_voxel[1][-1]), quadratic.layout
+    array_api, layout = namespace(quadratic.of_voxel[1][-1]), quadratic.layout
 
     def log_sd(v: Array) -> Array:
-        return 0.5 * xp.log(v) / 1.5 + 2.0  # 5 % is 0
+        return 0.5 * array_api.log(v) / 1.5 + 2.0  # 5 % is 0
 
     out = [log_sd(quadratic.of_voxel[1][-1])]
     if layout.field is not None:
@@ -399,12 +404,12 @@ def _log_sds(quadratic: Quadratic, blank: bool) -> list[Array]:
 
 def _contrasts(config: RIMConfig, u: Array, quadratic: Quadratic) -> list[Array]:
     """Return how far the means of neighbours are from the state, in standard deviations of a voxel by itself."""
-    xp, every, out = namespace(u), quadratic.layout.every, []
+    array_api, every, out = namespace(u), quadratic.layout.every, []
     for q, widths in ((0, AMPLITUDE_WIDTHS if quadratic.layout.n_amplitudes else ()), (-1, TIME_WIDTHS)):
         v, x = quadratic.alone[1][q] + config.floor**2, u[every[q]]
         for width in widths:
             mean = gaussian_sum(x / v, width) / (gaussian_sum(1 / v, width) + 1e-12)
-            out += [soft((mean - x) / xp.sqrt(v), 4.0) / 2]
+            out += [soft((mean - x) / array_api.sqrt(v), 4.0) / 2]
     return out
 
 
@@ -432,49 +437,51 @@ def pooled_field_steps(config: RIMConfig, sums: Sums, quadratic: Quadratic, n_im
     whose residual exceeds the noise has not converged, and counts as if its noise were that residual: without this weight the
     first steps, far from the optimum, move the field by up to 0.6 in the wrong direction.
     """
-    K, layout = quadratic.layout.n_amplitudes, quadratic.layout
+    n_amplitudes, layout = quadratic.layout.n_amplitudes, quadratic.layout
     if layout.field is None:
         return [0 * quadratic.g[0] for _ in FIELD_WIDTHS]
-    prior = by_role(layout, config.prior_sd)[K] ** -2
-    step, variance = quadratic.of_all[0][K], quadratic.of_all[1][K]
-    xp = namespace(step)
-    excess = xp.clip(sums.sse / (n_images * quadratic.sigma**2), 1.0, None)
+    prior = by_role(layout, config.prior_sd)[n_amplitudes] ** -2
+    step, variance = quadratic.of_all[0][n_amplitudes], quadratic.of_all[1][n_amplitudes]
+    array_api = namespace(step)
+    excess = array_api.clip(sums.sse / (n_images * quadratic.sigma**2), 1.0, None)
     score, information = step / variance / excess, (1 / variance - prior) / excess
     return [gaussian_sum(score, w) / (abs(gaussian_sum(information, w)) + prior) for w in FIELD_WIDTHS]
 
 
-def units(config: RIMConfig, quadratic: Quadratic) -> list[Any]:
+def units(config: RIMConfig, quadratic: Quadratic) -> list[Array]:
     """Return the size in u of an output of 1, a number or a map for each parameter."""
     layout = quadratic.layout
     gain: list[Any] = list(by_role(layout, config.gain))
     if config.unit == "fixed":
         return gain
     _, variance = quadratic.alone
-    xp = namespace(variance[0])
+    array_api = namespace(variance[0])
     for row, v in zip(quadratic.rows_of_voxel, variance):
-        sd = xp.sqrt(v + config.floor**2)
-        gain[row] = gain[row] * xp.where(sd > 0.5, 0 * sd + 0.5, sd)
+        deviation = array_api.sqrt(v + config.floor**2)
+        gain[row] = gain[row] * array_api.where(deviation > 0.5, 0 * deviation + 0.5, deviation)
     return gain
 
 
-def sd_of(config: RIMConfig, log_sd: Array, unit: Sequence[Any]) -> Array:
+def sd_of(config: RIMConfig, log_sd: Array, unit: Sequence[Array]) -> Array:
     """Return the standard deviations of u (P, *X) from the cell's last P outputs and the `units` of the last step."""
-    xp = namespace(log_sd)
-    return xp.stack([unit[index] * xp.exp(xp.clip(log_sd[index], *LOG_SD_BOUNDS)) for index in range(len(unit))])
+    array_api = namespace(log_sd)
+    return array_api.stack(
+        [unit[index] * array_api.exp(array_api.clip(log_sd[index], *LOG_SD_BOUNDS)) for index in range(len(unit))]
+    )
 
 
 def moved(
-    config: RIMConfig, u: Array, delta: Array, unit: Sequence[Any], bounds: Sequence[tuple[float, float]]
+    config: RIMConfig, u: Array, delta: Array, unit: Sequence[Array], bounds: Sequence[tuple[float, float]]
 ) -> Array:
     """Return u + Δ (Eq. 5) with the guard of the domain. `delta` is the cell's output (P, *X)."""
-    xp, P = namespace(u), u.shape[0]
+    array_api, n_parameters = namespace(u), u.shape[0]
     if config.limit:
-        delta = xp.tanh(delta / config.limit) * config.limit
-    new = [u[index] + unit[index] * delta[index] for index in range(P)]
+        delta = array_api.tanh(delta / config.limit) * config.limit
+    new = [u[index] + unit[index] * delta[index] for index in range(n_parameters)]
     if config.update == "abs":
         # |κ + Δ| of what cannot be negative; T stays above its lower bound, where e^(−τ/T) is still finite
-        new = [abs(x) if lo >= 0 else x for x, (lo, _) in zip(new, bounds)]
-        new[-1] = xp.clip(new[-1], bounds[-1][0], None)
+        new = [abs(x) if low >= 0 else x for x, (low, _) in zip(new, bounds)]
+        new[-1] = array_api.clip(new[-1], bounds[-1][0], None)
     else:
-        new = [xp.clip(x, lo, hi) for x, (lo, hi) in zip(new, bounds)]
-    return xp.stack(new)
+        new = [array_api.clip(x, low, high) for x, (low, high) in zip(new, bounds)]
+    return array_api.stack(new)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.arrays import Array
 from rimap.correlation import NoiseCorrelation
 from rimap.errors import InputError
 from rimap.estimators.checks.image_counts import Census
@@ -45,7 +46,7 @@ class Prepared:
     noise: Noise
     sigma_source: str
 
-    def sigma_of(self, k: Any) -> Any:
+    def sigma_of(self, k: Array) -> Array:
         """Return σ of a slice, a number or a map."""
         return self.noise.sigma if np.ndim(self.noise.sigma) == 0 else self.noise.sigma[k]
 
@@ -57,9 +58,9 @@ class Prepared:
     def status(self, series: WeightedSeries, kappa: F32, census: Census) -> NDArray[np.uint8]:
         """Return the status of each voxel, before what the network was trained for."""
         status = np.full(series.shape, Status.OK, np.uint8)
-        for p in Layout.of(series.model).carried:
-            q = series.model.index(p.name)
-            for bound in p.bounds:
+        for parameter in Layout.of(series.model).carried:
+            q = series.model.index(parameter.name)
+            for bound in parameter.bounds:
                 if np.isfinite(bound) and bound > 0:
                     status[abs(kappa[q] - bound) < 1e-3 * bound] = Status.AT_BOUND
         status[census.brightest == 0] = Status.NO_SIGNAL
@@ -71,7 +72,7 @@ class Prepared:
         return status
 
 
-def slices(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
+def slices(shape: tuple[int, ...]) -> Iterator[tuple[slice | int, ...]]:
     """Yield the index of each plane: along the last of three axes."""
     if len(shape) < 3:
         yield (slice(None),) * len(shape)
@@ -80,7 +81,7 @@ def slices(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
         yield (slice(None), slice(None), index)
 
 
-def part_of_series(series: WeightedSeries, index: Any) -> WeightedSeries:
+def part_of_series(series: WeightedSeries, index: Array) -> WeightedSeries:
     """Return the series of the voxels ``[index]``, with its mask (none if it is empty there), noise and given maps."""
     noise = series.noise
     if noise is not None and np.ndim(noise.sigma):
@@ -95,17 +96,17 @@ def part_of_series(series: WeightedSeries, index: Any) -> WeightedSeries:
     )
 
 
-def known_at(series: WeightedSeries, k: Any) -> dict[str, Any]:
+def known_at(series: WeightedSeries, k: Array) -> dict[str, Any]:
     """Return what is known beside the parameters that a network carries, at the voxels ``[k]``, by name.
 
     If a map does not say, it is the start that the model declares: such a voxel gets no value, but has neighbours.
     """
     layout = Layout.of(series.model)
     known = layout.known_of(series.held)
-    for p in layout.known:
-        if np.ndim(known[p.name]):
-            here: NDArray[Any] = np.asarray(known[p.name])[k]
-            known[p.name] = np.where(np.isfinite(here), here, float(p.start or 0.0)).astype(np.float32)
+    for parameter in layout.known:
+        if np.ndim(known[parameter.name]):
+            here: NDArray[Any] = np.asarray(known[parameter.name])[k]
+            known[parameter.name] = np.where(np.isfinite(here), here, float(parameter.start or 0.0)).astype(np.float32)
     return known
 
 

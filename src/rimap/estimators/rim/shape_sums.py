@@ -1,5 +1,7 @@
 # mypy: allow-untyped-calls
-"""The sums of `data_term` for every model: any number of amplitudes, any field, given maps, from the table of the shape."""
+"""The sums of `data_term` for every model: any number of amplitudes, any field, given maps, from the table of the
+shape.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,8 @@ class _Grid(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """How many amplitudes there are; whether the signal is a modulus, the noise is Rician, the field is estimated, and its
-    coordinate is its logarithm."""
+    """How many amplitudes there are; whether the signal is a modulus, the noise is Rician, the field is estimated, and
+    its coordinate is its logarithm."""
 
     n_amplitudes: int
     modulus: bool
@@ -73,24 +75,24 @@ class ShapeSums:
 
     def __call__(self, carried: F32, executor: Executor | None = None) -> Sums:
         """Return the sums at an estimate (P, M)."""
-        layout, (P, M) = self.layout, carried.shape
-        K = layout.n_amplitudes
-        field = self.given_field if layout.field is None else carried[K].astype(float)
-        field = np.zeros(M) if field is None else field
+        layout, (n_parameters, n_voxels) = self.layout, carried.shape
+        n_amplitudes = layout.n_amplitudes
+        field = self.given_field if layout.field is None else carried[n_amplitudes].astype(float)
+        field = np.zeros(n_voxels) if field is None else field
         sigmas = np.ones(1, np.float32) if self.sigmas is None else self.sigmas
         kind = _Kind(
-            K,
+            n_amplitudes,
             self.model.magnitude,
             self.sigmas is not None,
             layout.field is not None,
             layout.field is not None and layout.field.transform == "log",
         )
-        out = np.empty((P + P * (P + 1) // 2 + 1, M), np.float32)
+        out = np.empty((n_parameters + n_parameters * (n_parameters + 1) // 2 + 1, n_voxels), np.float32)
         ratio = bessel_ratio_table()
         for table, where in self.groups:
             grid = _Grid(table.low_u, table.step_u, table.n_u, table.low_F, table.step_F, table.n_intervals)
             all_of_them = where is None
-            at = np.arange(M) if where is None else where
+            at = np.arange(n_voxels) if where is None else where
             part = out if all_of_them else np.empty((len(out), len(at)), np.float32)
 
             def run(start: int, table: ShapeTable = table, grid: _Grid = grid, at: Any = at, part: Any = part) -> None:
@@ -103,7 +105,7 @@ class ShapeSums:
             in_chunks(run, range(0, len(at), _CHUNK), executor)
             if not all_of_them:
                 out[:, at] = part
-        return Sums(out[:P], out[P:-1], out[-1])
+        return Sums(out[:n_parameters], out[n_parameters:-1], out[-1])
 
 
 def _groups(
@@ -144,44 +146,58 @@ def _sums_of_voxels(tables, grid, kind, images, carried, field, sigma, out):  # 
         (M) for Rician noise.
     """
     powers, ratio = tables
-    P, (M, N) = carried.shape[0], images.shape
-    K, columns = kind.n_amplitudes, powers[0].shape[3]
-    d, total = np.empty(P), np.empty(out.shape[0])
-    for m in range(M):
-        k, t = interval(np.log(carried[P - 1, m]), grid.low_u, grid.step_u, grid.n_u - 1)
-        t = min(max(t, 0.0), 1.0)
-        w = hermite(t, grid.step_u)
-        j, x = interval(field[m], grid.low_F, grid.step_F, grid.n_F)
-        scale = field[m] / grid.step_F if kind.log_field else 1.0 / grid.step_F
-        inverse = 1.0 / (sigma[m] * sigma[m]) if kind.rician else 1.0
+    n_parameters, (n_voxels, n_images) = carried.shape[0], images.shape
+    n_amplitudes, columns = kind.n_amplitudes, powers[0].shape[3]
+    derivatives, total = np.empty(n_parameters), np.empty(out.shape[0])
+    for voxel in range(n_voxels):
+        node, past_node = interval(np.log(carried[n_parameters - 1, voxel]), grid.low_u, grid.step_u, grid.n_u - 1)
+        past_node = min(max(past_node, 0.0), 1.0)
+        weights = hermite(past_node, grid.step_u)
+        cell_F, past_F = interval(field[voxel], grid.low_F, grid.step_F, grid.n_F)
+        scale = field[voxel] / grid.step_F if kind.log_field else 1.0 / grid.step_F
+        inverse = 1.0 / (sigma[voxel] * sigma[voxel]) if kind.rician else 1.0
         total[:] = 0.0
-        for n in range(N):
+        for image in range(n_images):
             f = along_u = along_F = 0.0
             for c in range(columns):
-                v0, v1 = at_field(powers, x, j, k, VALUE, c, n), at_field(powers, x, j, k + 1, VALUE, c, n)
-                s0, s1 = at_field(powers, x, j, k, SLOPE, c, n), at_field(powers, x, j, k + 1, SLOPE, c, n)
-                g = w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1
+                value_0, value_1 = (
+                    at_field(powers, past_F, cell_F, node, VALUE, c, image),
+                    at_field(powers, past_F, cell_F, node + 1, VALUE, c, image),
+                )
+                slope_0, slope_1 = (
+                    at_field(powers, past_F, cell_F, node, SLOPE, c, image),
+                    at_field(powers, past_F, cell_F, node + 1, SLOPE, c, image),
+                )
+                g = weights.v0 * value_0 + weights.v1 * value_1 + weights.s0 * slope_0 + weights.s1 * slope_1
                 A = np.float32(1)  # without an amplitude
-                if K:
-                    A = carried[c, m]
-                    d[c] = g
+                if n_amplitudes:
+                    A = carried[c, voxel]
+                    derivatives[c] = g
                 f += A * g
-                along_u += A * (w.dv * (v0 - v1) + w.ds0 * s0 + w.ds1 * s1)
+                along_u += A * (weights.dv * (value_0 - value_1) + weights.ds0 * slope_0 + weights.ds1 * slope_1)
                 if kind.has_field:
-                    v0, v1 = along_field(powers, x, j, k, VALUE, c, n), along_field(powers, x, j, k + 1, VALUE, c, n)
-                    s0, s1 = along_field(powers, x, j, k, SLOPE, c, n), along_field(powers, x, j, k + 1, SLOPE, c, n)
-                    along_F += A * (w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1)
+                    value_0, value_1 = (
+                        along_field(powers, past_F, cell_F, node, VALUE, c, image),
+                        along_field(powers, past_F, cell_F, node + 1, VALUE, c, image),
+                    )
+                    slope_0, slope_1 = (
+                        along_field(powers, past_F, cell_F, node, SLOPE, c, image),
+                        along_field(powers, past_F, cell_F, node + 1, SLOPE, c, image),
+                    )
+                    along_F += A * (
+                        weights.v0 * value_0 + weights.v1 * value_1 + weights.s0 * slope_0 + weights.s1 * slope_1
+                    )
             if kind.has_field:
-                d[K] = along_F * scale
-            d[P - 1] = along_u
-            y = images[m, n]
+                derivatives[n_amplitudes] = along_F * scale
+            derivatives[n_parameters - 1] = along_u
+            y = images[voxel, image]
             s = -y if (kind.modulus and f < 0.0) else y
             total[-1] += (f - s) * (f - s)
-            r = f - s * bessel_ratio(np.float32(s * f * inverse), ratio) if kind.rician else f - s
-            row = P
-            for p in range(P):
-                total[p] += r * d[p]
-                for q in range(p, P):
-                    total[row] += d[p] * d[q]
+            residual = f - s * bessel_ratio(np.float32(s * f * inverse), ratio) if kind.rician else f - s
+            row = n_parameters
+            for parameter in range(n_parameters):
+                total[parameter] += residual * derivatives[parameter]
+                for index in range(parameter, n_parameters):
+                    total[row] += derivatives[parameter] * derivatives[index]
                     row += 1
-        out[:, m] = total
+        out[:, voxel] = total

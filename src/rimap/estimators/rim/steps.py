@@ -80,12 +80,12 @@ class Loop:
             (1, h, w), the field, which then stays as it is; `None` if the network estimates it.
         """
         sigma = data.problem.sigma
-        begun, *_, (carried, sse, sd) = self.steps(data, known_field)
+        begun, *_, (carried, sse, deviation) = self.steps(data, known_field)
         rise = (sse - begun.sse) / sigma**2 / self._share_of_farthest(sigma)
         if self.config.start == "likelihood" and (far := rise > FARTHEST_CHI2).any():
             carried[:, far] = self._drawn_back(begun.carried[:, far], carried[:, far], rise[far])
             sse[far] = data.of_voxels(far)(np.ascontiguousarray(carried[:, far][:, None, None])).sse[0, 0]
-        return Step(carried, sse, sd)
+        return Step(carried, sse, deviation)
 
     def _restored(self, data: DataTerm, carried: F32, sums: Sums, u: F32, sd_of_u: F32) -> Step:
         """Return the last estimate with what it lacks of what the data show."""
@@ -96,7 +96,7 @@ class Loop:
 
     def _within(self, u: F32) -> F32:
         """Return a state inside its box."""
-        return np.stack([np.clip(x, lo, hi) for x, (lo, hi) in zip(u, box(self.config, self.layout))])
+        return np.stack([np.clip(x, low, high) for x, (low, high) in zip(u, box(self.config, self.layout))])
 
     def _share_of_farthest(self, sigma: F32) -> F32:
         """Return 1, and less if noise is below that of the training: towards maximum likelihood, which is then best."""
@@ -145,7 +145,7 @@ class Loop:
 
     def _sd(self, carried: F32, sd_of_u: F32) -> F32:
         """Return the standard deviations of the estimate: those of u, through the slope of what is carried in u."""
-        sd = sd_of_u * np.stack(slopes(self.config, self.layout, carried))
-        sd[-1] *= carried[-1]  # of the time, and not of its logarithm
+        deviation = sd_of_u * np.stack(slopes(self.config, self.layout, carried))
+        deviation[-1] *= carried[-1]  # of the time, and not of its logarithm
         factors = by_role(self.layout, self.about.get("sd_factors", (1.0, 1.0, 1.0)))
-        return np.asarray(sd * np.reshape(factors, (-1, *(1,) * (sd.ndim - 1))), np.float32)
+        return np.asarray(deviation * np.reshape(factors, (-1, *(1,) * (deviation.ndim - 1))), np.float32)

@@ -148,7 +148,7 @@ def _least(grid: FieldGrid, padded: Array, here: Information, excess: float) -> 
     excess
         By which factor residuals exceed the noise throughout: −log p counts less by it.
     """
-    k, d = grid.each, sum(n > 1 for n in grid.shape)
+    k, d = grid.each, sum(length > 1 for length in grid.shape)
     per_freedom = 1 + (k - 1) * 0.5 * (1 + d / 4)
     for step in range(STEPS):  # to the stiffest field, from which the ladder begins
         padded, changed = grid.step(padded, here, LADDER[0])
@@ -240,7 +240,7 @@ def folds(times: NDArray[Any], n: int, least: int) -> list[tuple[NDArray[np.intp
 
 def smooth_field_of_alike(
     series: WeightedSeries,
-    guides: Sequence[tuple[NDArray[np.intp], Any]],
+    guides: Sequence[tuple[NDArray[np.intp], F32]],
     field: F32,
     *,
     threads: int | None,
@@ -266,7 +266,7 @@ def smooth_field_of_alike(
     for slice_ in slices(series.shape):
         S, where = series.images[(slice(None), *slice_)], series.selected[slice_]
         flat = S.reshape(len(S), S.shape[1], -1)
-        out = np.empty((len(S), *(-(-n // coarser) for n in flat.shape[1:])), np.float32)
+        out = np.empty((len(S), *(-(-length // coarser) for length in flat.shape[1:])), np.float32)
         left = np.zeros(out.shape[1:])
         for part, carried in guides:
             T, A, usable = (x.reshape(flat.shape[1:]) for x in (carried[-1][slice_], carried[0][slice_], where))

@@ -68,12 +68,12 @@ def of_group(run: GroupRun) -> Iterator[str]:
         yield f"{f'{shown_name(name)} {region} {title}'.rstrip()}  median {median} {quartiles}"
     if len(regions) > _MOST_REGIONS:
         yield f"… and {len(regions) - _MOST_REGIONS} more regions"
-    outliers = list(Counter(r["series"] for r in run.rows if r["outlier"]))
+    outliers = list(Counter(row["series"] for row in run.rows if row["outlier"]))
     if outliers:
         more = f" and {len(outliers) - _MOST_OUTLIERS} more" if len(outliers) > _MOST_OUTLIERS else ""
         yield f"outliers  {', '.join(outliers[:_MOST_OUTLIERS])}{more}"
-    n = len({r["series"] for r in run.rows})
-    of = Counter(r["estimator"] for r in {r["series"]: r for r in run.rows}.values())
+    n = len({row["series"] for row in run.rows})
+    of = Counter(r["estimator"] for r in {row["series"]: row for row in run.rows}.values())
     counts = [f"{name} ({count_of(value, 'map')})" for name, value in of.items()]
     yield f"estimators  {', '.join(counts)}"
     files = [f"{run.out / STEM}.html", f"{STEM}.tsv", f"{STEM}.json", *([f"{REGIONS}.tsv"] if run.has_table else [])]

@@ -228,11 +228,11 @@ def _profile(S: Array, j: int, theta: float, cone: Around, flips: int, scratch: 
         perm[n] = order[n]
     if theta != 0.0:
         for i in range(1, N):  # by u₁/u₀: sorted but for crossings
-            p, m = perm[i], i - 1
-            while m >= 0 and u1[perm[m]] * u0[p] > u1[p] * u0[perm[m]]:
-                perm[m + 1] = perm[m]
-                m -= 1
-            perm[m + 1] = p
+            p, n_lanes = perm[i], i - 1
+            while n_lanes >= 0 and u1[perm[n_lanes]] * u0[p] > u1[p] * u0[perm[n_lanes]]:
+                perm[n_lanes + 1] = perm[n_lanes]
+                n_lanes -= 1
+            perm[n_lanes + 1] = p
     out[:] = 0.0
     if x > 0:
         out[0], out[1], out[3] = x * x, x, LOWER
@@ -292,10 +292,10 @@ def settle(tasks: Array, n: int, chunk: Chunk, cone: Cone, plan: Plan) -> None:
     """Do n tasks of `climb_kernels` with care; keep what is better than `best`."""
     best, N = chunk.best, cone.around.basis.shape[1]
     row, s, bufs, trial = np.zeros(N), np.zeros(N), np.zeros((8, 16)), np.zeros(16)
-    for i in range(n):
-        voxel = tasks[i, VOXEL]
+    for task in range(n):
+        voxel = tasks[task, VOXEL]
         row[:] = chunk.rows[voxel]
-        _settle(row, s, (tasks[i, KEY] // 2, tasks[i, FLIPS]), False, cone.around, plan, bufs, trial)
+        _settle(row, s, (tasks[task, KEY] // 2, tasks[task, FLIPS]), False, cone.around, plan, bufs, trial)
         if trial[0] > best[voxel, 0]:
             best[voxel, :7] = trial[:7]
 
@@ -305,7 +305,7 @@ def search(ids: Array, chunk: Chunk, cone: Cone, plan: Plan, maps: Maps) -> None
     """Fit the voxels `ids` of the chunk with care, and write what `finish_kernels` writes."""
     rows, scale, voxels, flips = chunk.rows, chunk.scale, chunk.voxels, plan.flips
     basis, reach, last = cone.around.basis, cone.reach, cone.nodes.last
-    kappa, sd, residual, status = maps.kappa, maps.sd, maps.residual, maps.status
+    kappa, deviation, residual, status = maps.kappa, maps.sd, maps.residual, maps.status
     J, N, Q = cone.scale.t.shape[0], basis.shape[1], kappa.shape[0]
     S = np.zeros((N + 1, LANES), np.float32)
     W = np.zeros(5 * LANES, np.float32)
@@ -318,45 +318,45 @@ def search(ids: Array, chunk: Chunk, cone: Cone, plan: Plan, maps: Maps) -> None
     bufs, best, trial, p = np.zeros((8, 16)), np.zeros(16), np.zeros(16), np.zeros(16)
     k_out, sd_out = np.zeros(Q), np.zeros(Q)
     for b in range(0, ids.shape[0], LANES):
-        m = min(LANES, ids.shape[0] - b)
-        for v in range(LANES):
-            here[v] = ids[b + v] if v < m else -1
+        n_lanes = min(LANES, ids.shape[0] - b)
+        for lane in range(LANES):
+            here[lane] = ids[b + lane] if lane < n_lanes else -1
         gather(rows, here, flips > 0, S)
-        for v in range(LANES):
-            power[v] = np.float32(0)
-        for n in range(N):
-            for v in range(LANES):
-                power[v] += S[n, v] * S[n, v]
+        for lane in range(LANES):
+            power[lane] = np.float32(0)
+        for image in range(N):
+            for lane in range(LANES):
+                power[lane] += S[image, lane] * S[image, lane]
         scan_block(S, cone.nodes, flips, reach, W, P, K, low)
         best_of(P, K, reach, power, max(N - Q, 1), found)
-        for v in range(m):
-            i = voxels[here[v]]
+        for lane in range(n_lanes):
+            i = voxels[here[lane]]
             total, negative = 0.0, 0.0
-            for n in range(N):
-                value = float(rows[here[v], n])
-                row[n] = value
+            for image in range(N):
+                value = float(rows[here[lane], image])
+                row[image] = value
                 total += value * value
                 negative += min(value, 0.0) * value
             exact = flips > 0 and negative > 0
-            threshold = float(power[v])
+            threshold = float(power[lane])
             if exact:
                 threshold -= 4 * negative
             best[0] = -1.0
-            j = int(where[v])
-            first, turns = j, int(flipped[v])
+            j = int(where[lane])
+            first, turns = j, int(flipped[lane])
             # The best node, then any rival: the nodes are walked from the best one on.
-            for turn in range(J if rivals[v] > 1 or exact else 1):
+            for turn in range(J if rivals[lane] > 1 or exact else 1):
                 j = first + turn if first + turn < J else first + turn - J
-                k = int(K[j, v])
+                k = int(K[j, lane])
                 if turn:
-                    pj = P[j, v]
+                    pj = P[j, lane]
                     if pj * (1 + 4 * reach[j]) < threshold:
                         continue
-                    peak = (j == 0 or P[j - 1, v] <= pj) and (j == J - 1 or P[j + 1, v] <= pj)
+                    peak = (j == 0 or P[j - 1, lane] <= pj) and (j == J - 1 or P[j + 1, lane] <= pj)
                     if not (peak or k != turns or exact):
                         continue
                 if exact:
-                    if P[j, v] * (1 + 4 * reach[j]) < best[0]:  # what is clipped at zero fits no worse
+                    if P[j, lane] * (1 + 4 * reach[j]) < best[0]:  # what is clipped at zero fits no worse
                         continue
                     _profile(row, j, 0.0, cone.around, flips, scratch, p)
                     _settle(row, s, (j, int(p[4])), True, cone.around, plan, bufs, trial)
@@ -366,9 +366,9 @@ def search(ids: Array, chunk: Chunk, cone: Cone, plan: Plan, maps: Maps) -> None
                 _settle(row, s, (j, k), False, cone.around, plan, bufs, trial)
                 if trial[0] > best[0]:
                     best[:7] = trial[:7]
-                if flips and rivals[v] > 1:  # flips that are far apart may do nearly as well
+                if flips and rivals[lane] > 1:  # flips that are far apart may do nearly as well
                     need = threshold / (1 + 4 * reach[j])
-                    others = other_flips(rows[here[v]], j, k, min(flips, last[j]), need, cone.nodes, perm)
+                    others = other_flips(rows[here[lane]], j, k, min(flips, last[j]), need, cone.nodes, perm)
                     for o in range(others):
                         _settle(row, s, (j, perm[o]), False, cone.around, plan, bufs, trial)
                         if trial[0] > best[0]:
@@ -377,15 +377,15 @@ def search(ids: Array, chunk: Chunk, cone: Cone, plan: Plan, maps: Maps) -> None
             if exact:  # the signs that were assumed against those of the model
                 j, theta = int(best[1]), best[2]
                 fit = total
-                for n in range(N):
-                    f = best[3] * poly0(basis[j, n], 0, theta) + best[4] * poly0(basis[j, n], 8, theta)
-                    fit -= (row[n] - abs(f)) ** 2
+                for image in range(N):
+                    f = best[3] * poly0(basis[j, image], 0, theta) + best[4] * poly0(basis[j, image], 8, theta)
+                    fit -= (row[image] - abs(f)) ** 2
                 if fit < best[0] - 1e-9 * total:
                     _search_all(row, cone.around, flips, scratch, bufs, best)
                     fit = best[0]
-            best[0], size = fit, scale[here[v]]
+            best[0], size = fit, scale[here[lane]]
             status[i] = finish_one(best, cone.scale, plan, size, k_out, sd_out)
             for q in range(Q):
                 kappa[q, i] = k_out[q]
-                sd[q, i] = sd_out[q]
-            residual[i] = residual_of(rows[here[v]], basis[int(best[1])], best, total, flips) * size
+                deviation[q, i] = sd_out[q]
+            residual[i] = residual_of(rows[here[lane]], basis[int(best[1])], best, total, flips) * size

@@ -70,12 +70,12 @@ def _combine(C: Array, S: Array, Z: Array) -> None:
         g = Z[o * GROUP : (o + 4) * GROUP]
         for v in range(4 * GROUP):
             g[v] = 0.0
-        for n in range(0, C.shape[0], 4):
-            a0, a1, a2, a3 = C[n, o], C[n + 1, o], C[n + 2, o], C[n + 3, o]
-            b0, b1, b2, b3 = C[n, o + 1], C[n + 1, o + 1], C[n + 2, o + 1], C[n + 3, o + 1]
-            c0, c1, c2, c3 = C[n, o + 2], C[n + 1, o + 2], C[n + 2, o + 2], C[n + 3, o + 2]
-            d0, d1, d2, d3 = C[n, o + 3], C[n + 1, o + 3], C[n + 2, o + 3], C[n + 3, o + 3]
-            s = S[n * GROUP : (n + 4) * GROUP]
+        for image in range(0, C.shape[0], 4):
+            a0, a1, a2, a3 = C[image, o], C[image + 1, o], C[image + 2, o], C[image + 3, o]
+            b0, b1, b2, b3 = C[image, o + 1], C[image + 1, o + 1], C[image + 2, o + 1], C[image + 3, o + 1]
+            c0, c1, c2, c3 = C[image, o + 2], C[image + 1, o + 2], C[image + 2, o + 2], C[image + 3, o + 2]
+            d0, d1, d2, d3 = C[image, o + 3], C[image + 1, o + 3], C[image + 2, o + 3], C[image + 3, o + 3]
+            s = S[image * GROUP : (image + 4) * GROUP]
             for v in range(GROUP):
                 t0, t1, t2, t3 = s[v], s[GROUP + v], s[2 * GROUP + v], s[3 * GROUP + v]
                 g[v] += a0 * t0 + a1 * t1 + a2 * t2 + a3 * t3
@@ -273,15 +273,15 @@ def climb(queues: Queues, n: int, odds: int, chunk: Chunk, cone: Cone, plan: Pla
     more = 0
     for key in range(2 * J):
         j, on_edge = key // 2, key % 2
-        C, lo, hi = basis[j], limits[j, 0], limits[j, 1]
+        C, lo, high = basis[j], limits[j, 0], limits[j, 1]
         E[:8], E[8:] = scalars[j, 0], scalars[j, 1]
         for group in range(begin[key], begin[key + 1], GROUP):
-            m = min(GROUP, begin[key + 1] - group)
+            n_lanes = min(GROUP, begin[key + 1] - group)
             for v in range(GROUP):
-                i = index[group + min(v, m - 1)]
+                i = index[group + min(v, n_lanes - 1)]
                 who[v], turned[v], R[THETA, v] = tasks[i, VOXEL], tasks[i, FLIPS], tasks[i, HINT] / FINE
                 power[v], record[v] = total[who[v]], was[who[v]]  # here many can be under way at once
-            for v in range(0, m, 4):
+            for v in range(0, n_lanes, 4):
                 r0, r1, r2, r3 = rows[who[v]], rows[who[v + 1]], rows[who[v + 2]], rows[who[v + 3]]
                 for o in range(N):
                     S[o, v], S[o, v + 1], S[o, v + 2], S[o, v + 3] = r0[o], r1[o], r2[o], r3[o]
@@ -291,18 +291,18 @@ def climb(queues: Queues, n: int, odds: int, chunk: Chunk, cone: Cone, plan: Pla
                     s[v] = -s[v] if place < turned[v] else s[v]
             _combine(C, images, Z)
             if on_edge:
-                _along(Z, E, lo, hi)
+                _along(Z, E, lo, high)
             else:
-                _inside(Z, E, lo, hi)
+                _inside(Z, E, lo, high)
             fresh = False
-            for v in range(m):
+            for v in range(n_lanes):
                 fresh |= tasks[index[group + v], FIRST] >= FRESH
             if fresh and flips and last[j] > 0:
                 factor = np.float32(1) / (np.float32(1) + np.float32(4) * reach[j])
                 for v in range(GROUP):
-                    W[6 * GROUP + v] = goal[tasks[index[group + min(v, m - 1)], VOXEL]] * factor
+                    W[6 * GROUP + v] = goal[tasks[index[group + min(v, n_lanes - 1)], VOXEL]] * factor
                 _far_flips(images, plane[j], edge[j], order[j], last[j], T, W)
-                for v in range(m):
+                for v in range(n_lanes):
                     i = index[group + v]
                     if W[5 * GROUP + v] > 1 and tasks[i, FIRST] >= FRESH:
                         voxel = tasks[i, VOXEL]
@@ -311,7 +311,7 @@ def climb(queues: Queues, n: int, odds: int, chunk: Chunk, cone: Cone, plan: Pla
                         )
                         for o in range(many):
                             more = push(then, more, Task(2 * j, voxel, found[o], 0, 1 << (found[o] % 31)), 0.0, left)
-            for v in range(m):
+            for v in range(n_lanes):
                 i = index[group + v]
                 voxel, k, first, seen = (
                     tasks[i, VOXEL],
@@ -325,7 +325,7 @@ def climb(queues: Queues, n: int, odds: int, chunk: Chunk, cone: Cone, plan: Pla
                 if not first and R[PROMISE, v] + 0.5 * (R[PROMISE, v] - R[START, v]) + 0.05 * rest < record[v]:
                     continue
                 theta, x, y, fit, depth = R[THETA, v], R[X, v], R[Y, v], R[LENGTH, v], R[DEPTH, v]
-                beyond = theta <= lo + 1e-12 or theta >= hi - 1e-12
+                beyond = theta <= lo + 1e-12 or theta >= high - 1e-12
                 if not (beyond or abs(R[STEP, v]) < REST) or (on_edge and not fit > 0):
                     odds = push(odd, odds, Task(key, voxel, k, first, seen), theta, left)
                     continue

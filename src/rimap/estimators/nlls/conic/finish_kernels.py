@@ -94,17 +94,17 @@ def small_exp(x: float) -> float:
 def _line_lanes(C: Array, t: float, width: float, Z: Array) -> None:
     """Do what `_lanes` does for a model without B."""
     T0, g0 = math.exp(t), math.exp(-C[16])
-    for v in range(GROUP):
-        theta, x, size = Z[v], Z[GROUP + v], Z[5 * GROUP + v]
+    for lane in range(GROUP):
+        theta, x, size = Z[lane], Z[GROUP + lane], Z[5 * GROUP + lane]
         l0, l01 = poly1(C, 16, theta)
         l01, l0 = l01 / width, l0 - C[16]
         T, r0 = T0 * small_exp(width * theta), g0 * small_exp(-l0)
         D = x * x * poly0(C, 40, theta)
-        bound = (Z[4 * GROUP + v] != 0) | (not D > 0)
+        bound = (Z[4 * GROUP + lane] != 0) | (not D > 0)
         vt = 1 / max(D, 1e-300)
-        Z[6 * GROUP + v], Z[8 * GROUP + v] = x * r0 * size, T
-        Z[9 * GROUP + v], Z[11 * GROUP + v] = r0 * math.sqrt(1 + x * x * l01 * l01 * vt), T * math.sqrt(vt) / size
-        Z[12 * GROUP + v], Z[13 * GROUP + v] = 1.0 if bound else 0.0, max(abs(l0), abs(width * theta))
+        Z[6 * GROUP + lane], Z[8 * GROUP + lane] = x * r0 * size, T
+        Z[9 * GROUP + lane], Z[11 * GROUP + lane] = r0 * math.sqrt(1 + x * x * l01 * l01 * vt), T * math.sqrt(vt) / size
+        Z[12 * GROUP + lane], Z[13 * GROUP + lane] = 1.0 if bound else 0.0, max(abs(l0), abs(width * theta))
 
 
 @compiled(fast=True)
@@ -116,21 +116,21 @@ def _lanes(C: Array, t: float, width: float, b0: float, b1: float, Z: Array) -> 
     are then known, and nothing has to be checked before vectors are used.)
     """
     T0, g0, g1, per, per_B = math.exp(t), math.exp(-C[16]), math.exp(-C[24]), 1 / width, 1 / (b1 - b0)
-    for v in range(GROUP):
-        theta, x, y, size = Z[v], Z[GROUP + v], Z[2 * GROUP + v], Z[5 * GROUP + v]
+    for lane in range(GROUP):
+        theta, x, y, size = Z[lane], Z[GROUP + lane], Z[2 * GROUP + lane], Z[5 * GROUP + lane]
         l0, l01 = poly1(C, 16, theta)
         l1, l11 = poly1(C, 24, theta)
         q, q1 = poly1(C, 32, theta)
         l0, l1, l01, l11, q1 = l0 - C[16], l1 - C[24], l01 * per, l11 * per, q1 * per
         T, r0, r1 = T0 * small_exp(width * theta), g0 * small_exp(-l0), g1 * small_exp(-l1)
-        Z[13 * GROUP + v] = max(abs(l0), max(abs(l1), abs(width * theta)))
+        Z[13 * GROUP + lane] = max(abs(l0), max(abs(l1), abs(width * theta)))
         low = y < DIM * abs(x)
         A = x * r0 - (0.0 if low else y) * q * r1
         safe = 1 / max(A, 1e-300)  # (to divide by a choice of two would keep the loop from vectors)
         B = y * r1 * safe  # above its lower bound
         D = x * x * poly0(C, 40, theta) + 2 * x * y * poly0(C, 48, theta) + y * y * poly0(C, 56, theta)
-        edge = Z[3 * GROUP + v] != 0
-        bound = edge | (Z[4 * GROUP + v] != 0) | (not D > 0) | (not A > 0) | low
+        edge = Z[3 * GROUP + lane] != 0
+        bound = edge | (Z[4 * GROUP + lane] != 0) | (not D > 0) | (not A > 0) | low
         omega, vt = poly0(C, 64, theta), 1 / max(D, 1e-300)
         A_t = -x * l01 * r0 - y * q1 * r1 + y * q * l11 * r1
         C_t = -y * l11 * r1
@@ -141,13 +141,13 @@ def _lanes(C: Array, t: float, width: float, b0: float, b1: float, Z: Array) -> 
         by_x, by_y = x * r0 / (1 + (b1 - b0) * q), y * r1 * per_B
         on_edge = by_x if abs(x) > abs(y) else by_y
         per_size = 1 / size
-        Z[6 * GROUP + v] = (on_edge if edge else A) * size
-        Z[7 * GROUP + v] = b1 if edge else (b0 if low else min(b0 + B, b1))
-        Z[8 * GROUP + v] = T
-        Z[9 * GROUP + v] = math.sqrt(Ax * Ax + Ay * Ay + At * At * vt)
-        Z[10 * GROUP + v] = math.sqrt(Bx * Bx + By * By + Bt * Bt * vt) * per_size
-        Z[11 * GROUP + v] = T * math.sqrt(vt) * per_size
-        Z[12 * GROUP + v] = 1.0 if bound else 0.0
+        Z[6 * GROUP + lane] = (on_edge if edge else A) * size
+        Z[7 * GROUP + lane] = b1 if edge else (b0 if low else min(b0 + B, b1))
+        Z[8 * GROUP + lane] = T
+        Z[9 * GROUP + lane] = math.sqrt(Ax * Ax + Ay * Ay + At * At * vt)
+        Z[10 * GROUP + lane] = math.sqrt(Bx * Bx + By * By + Bt * Bt * vt) * per_size
+        Z[11 * GROUP + lane] = T * math.sqrt(vt) * per_size
+        Z[12 * GROUP + lane] = 1.0 if bound else 0.0
 
 
 @compiled()
@@ -157,9 +157,9 @@ def residual_of(row: Array, C: Array, found: Array, total: float, flips: int) ->
     rss = total - found[FIT]
     if rss < 1e-6 * total:
         rss = 0.0
-        for n in range(N):
-            f = x * poly0(C[n], 0, theta) + y * poly0(C[n], 8, theta)
-            rss += (row[n] - (abs(f) if flips else f)) ** 2
+        for image in range(N):
+            f = x * poly0(C[image], 0, theta) + y * poly0(C[image], 8, theta)
+            rss += (row[image] - (abs(f) if flips else f)) ** 2
     return math.sqrt(rss / N)
 
 
@@ -178,9 +178,9 @@ def finish(ids: Array, chunk: Chunk, cone: Cone, plan: Plan, maps: Maps) -> None
         cone.scale.t,
         cone.scale.width,
     )
-    kappa, sd, residual, status, has_field = maps.kappa, maps.sd, maps.residual, maps.status, plan.has_field
-    J, Q, m = t.shape[0], kappa.shape[0], ids.shape[0]
-    begin, index = np.zeros(J + 2, np.int64), np.zeros(m, np.int64)
+    kappa, deviation, residual, status, has_field = maps.kappa, maps.sd, maps.residual, maps.status, plan.has_field
+    J, Q, n_lanes = t.shape[0], kappa.shape[0], ids.shape[0]
+    begin, index = np.zeros(J + 2, np.int64), np.zeros(n_lanes, np.int64)
     Z = np.zeros(14 * GROUP)
     L, R = Z[: 6 * GROUP].reshape(6, GROUP), Z[6 * GROUP :].reshape(8, GROUP)
     result, k_out, sd_out = np.zeros(8), np.zeros(Q), np.zeros(Q)
@@ -188,8 +188,8 @@ def finish(ids: Array, chunk: Chunk, cone: Cone, plan: Plan, maps: Maps) -> None
         if kind[i] > 0:
             o = voxels[i]
             status[o], residual[o] = kind[i], np.nan
-            for q in range(Q):
-                kappa[q, o] = sd[q, o] = np.nan
+            for row in range(Q):
+                kappa[row, o] = deviation[row, o] = np.nan
         elif not left[i]:
             begin[int(best[i, NODE]) + 2] += 1
     for j in range(J + 1):
@@ -202,27 +202,27 @@ def finish(ids: Array, chunk: Chunk, cone: Cone, plan: Plan, maps: Maps) -> None
     for j in range(J):
         for group in range(begin[j], begin[j + 1], GROUP):
             many = min(GROUP, begin[j + 1] - group)
-            for v in range(GROUP):
-                i = index[group + min(v, many - 1)]
-                L[0, v], L[1, v], L[2, v] = best[i, BEST_THETA], best[i, BEST_X], best[i, BEST_Y]
-                L[3, v], L[4, v], L[5, v] = 1.0 if best[i, PLACE] == UPPER else 0.0, best[i, T_BOUND], scale[i]
+            for lane in range(GROUP):
+                i = index[group + min(lane, many - 1)]
+                L[0, lane], L[1, lane], L[2, lane] = best[i, BEST_THETA], best[i, BEST_X], best[i, BEST_Y]
+                L[3, lane], L[4, lane], L[5, lane] = 1.0 if best[i, PLACE] == UPPER else 0.0, best[i, T_BOUND], scale[i]
             if has_field:
                 _lanes(scalars[j].reshape(-1), t[j], width[j], plan.low_F, plan.high_F, Z)
             else:
                 _line_lanes(scalars[j].reshape(-1), t[j], width[j], Z)
-            for v in range(many):
-                i = index[group + v]
+            for lane in range(many):
+                i = index[group + lane]
                 o, size = voxels[i], scale[i]
                 residual[o] = residual_of(rows[i], basis[j], best[i], total[i], plan.flips) * size
-                if R[7, v] > 1 or best[i, PLACE] == LOWER:
+                if R[7, lane] > 1 or best[i, PLACE] == LOWER:
                     result[:] = best[i]
                     status[o] = finish_one(result, cone.scale, plan, size, k_out, sd_out)
-                    for q in range(Q):
-                        kappa[q, o], sd[q, o] = k_out[q], sd_out[q]
+                    for row in range(Q):
+                        kappa[row, o], deviation[row, o] = k_out[row], sd_out[row]
                     continue
-                bound = R[6, v] != 0
-                kappa[0, o], kappa[Q - 1, o] = R[0, v], R[2, v]
-                sd[0, o], sd[Q - 1, o] = (np.nan, np.nan) if bound else (R[3, v], R[5, v])
+                bound = R[6, lane] != 0
+                kappa[0, o], kappa[Q - 1, o] = R[0, lane], R[2, lane]
+                deviation[0, o], deviation[Q - 1, o] = (np.nan, np.nan) if bound else (R[3, lane], R[5, lane])
                 if has_field:
-                    kappa[1, o], sd[1, o] = R[1, v], np.nan if bound else R[4, v]
+                    kappa[1, o], deviation[1, o] = R[1, lane], np.nan if bound else R[4, lane]
                 status[o] = AT_BOUND if bound else OK

@@ -28,34 +28,34 @@ def _bracket(S: Array, slopes: Array, X: Array, W: Array, where: Array) -> None:
     """
     K, N = slopes.shape[0], S.shape[0] - 1
     zero, one = np.float32(0), np.float32(1)
-    for v in range(LANES):
-        W[v] = one  # rising
-        W[LANES + v] = W[2 * LANES + v] = zero  # how often: it rises, it turns
-    for k in range(0, K, 4):
-        for n in range(0, N, 3):
-            keep = zero if n == 0 else one
-            a0, a1, a2 = slopes[k, n], slopes[k, n + 1], slopes[k, n + 2]
-            b0, b1, b2 = slopes[k + 1, n], slopes[k + 1, n + 1], slopes[k + 1, n + 2]
-            c0, c1, c2 = slopes[k + 2, n], slopes[k + 2, n + 1], slopes[k + 2, n + 2]
-            d0, d1, d2 = slopes[k + 3, n], slopes[k + 3, n + 1], slopes[k + 3, n + 2]
-            s0, s1, s2 = S[n], S[min(n + 1, N)], S[min(n + 2, N)]
-            for v in range(LANES):
-                t0, t1, t2 = s0[v], s1[v], s2[v]
-                X[v] = keep * X[v] + a0 * t0 + a1 * t1 + a2 * t2
-                X[LANES + v] = keep * X[LANES + v] + b0 * t0 + b1 * t1 + b2 * t2
-                X[2 * LANES + v] = keep * X[2 * LANES + v] + c0 * t0 + c1 * t1 + c2 * t2
-                X[3 * LANES + v] = keep * X[3 * LANES + v] + d0 * t0 + d1 * t1 + d2 * t2
-        for v in range(LANES):
-            p = one if X[v] > zero else zero
-            q = one if X[LANES + v] > zero else zero
-            r = one if X[2 * LANES + v] > zero else zero
-            s = one if X[3 * LANES + v] > zero else zero
-            W[2 * LANES + v] += abs(p - W[v]) + abs(q - p) + abs(r - q) + abs(s - r)
-            W[LANES + v] += p + q + r + s
-            W[v] = s
-    for v in range(LANES):
-        once = one if W[2 * LANES + v] == one else zero
-        where[v] = np.int32(once * W[LANES + v] - one)
+    for lane in range(LANES):
+        W[lane] = one  # rising
+        W[LANES + lane] = W[2 * LANES + lane] = zero  # how often: it rises, it turns
+    for index in range(0, K, 4):
+        for image in range(0, N, 3):
+            keep = zero if image == 0 else one
+            a0, a1, a2 = slopes[index, image], slopes[index, image + 1], slopes[index, image + 2]
+            b0, b1, b2 = slopes[index + 1, image], slopes[index + 1, image + 1], slopes[index + 1, image + 2]
+            c0, c1, c2 = slopes[index + 2, image], slopes[index + 2, image + 1], slopes[index + 2, image + 2]
+            d0, d1, d2 = slopes[index + 3, image], slopes[index + 3, image + 1], slopes[index + 3, image + 2]
+            s0, s1, s2 = S[image], S[min(image + 1, N)], S[min(image + 2, N)]
+            for lane in range(LANES):
+                t0, t1, t2 = s0[lane], s1[lane], s2[lane]
+                X[lane] = keep * X[lane] + a0 * t0 + a1 * t1 + a2 * t2
+                X[LANES + lane] = keep * X[LANES + lane] + b0 * t0 + b1 * t1 + b2 * t2
+                X[2 * LANES + lane] = keep * X[2 * LANES + lane] + c0 * t0 + c1 * t1 + c2 * t2
+                X[3 * LANES + lane] = keep * X[3 * LANES + lane] + d0 * t0 + d1 * t1 + d2 * t2
+        for lane in range(LANES):
+            p = one if X[lane] > zero else zero
+            q = one if X[LANES + lane] > zero else zero
+            r = one if X[2 * LANES + lane] > zero else zero
+            s = one if X[3 * LANES + lane] > zero else zero
+            W[2 * LANES + lane] += abs(p - W[lane]) + abs(q - p) + abs(r - q) + abs(s - r)
+            W[LANES + lane] += p + q + r + s
+            W[lane] = s
+    for lane in range(LANES):
+        once = one if W[2 * LANES + lane] == one else zero
+        where[lane] = np.int32(once * W[LANES + lane] - one)
 
 
 @compiled(fast=True)
@@ -70,12 +70,12 @@ def _peaks(C: Array, M: Array, S: Array, N: float, Z: Array) -> None:
         g = Z[o * GROUP : (o + 4) * GROUP]
         for v in range(4 * GROUP):
             g[v] = 0.0
-        for n in range(0, C.shape[0], 3):
-            a0, a1, a2 = C[n, o], C[n + 1, o], C[n + 2, o]
-            b0, b1, b2 = C[n, o + 1], C[n + 1, o + 1], C[n + 2, o + 1]
-            c0, c1, c2 = C[n, o + 2], C[n + 1, o + 2], C[n + 2, o + 2]
-            d0, d1, d2 = C[n, o + 3], C[n + 1, o + 3], C[n + 2, o + 3]
-            s = S[n * GROUP : (n + 3) * GROUP]
+        for image in range(0, C.shape[0], 3):
+            a0, a1, a2 = C[image, o], C[image + 1, o], C[image + 2, o]
+            b0, b1, b2 = C[image, o + 1], C[image + 1, o + 1], C[image + 2, o + 1]
+            c0, c1, c2 = C[image, o + 2], C[image + 1, o + 2], C[image + 2, o + 2]
+            d0, d1, d2 = C[image, o + 3], C[image + 1, o + 3], C[image + 2, o + 3]
+            s = S[image * GROUP : (image + 3) * GROUP]
             for v in range(GROUP):
                 t0, t1, t2 = float(s[v]), float(s[GROUP + v]), float(s[2 * GROUP + v])
                 g[v] += a0 * t0 + a1 * t1 + a2 * t2
@@ -145,23 +145,23 @@ def _write(k: int, groups: Groups, line: Line, chunk: Chunk, to: Maps, count: in
     """Climb the group of interval k and write its maps; those without a maximum go to `again`, now `count`; return how many that are."""
     S, who, many, Z, again = groups.images[k], groups.who[k], groups.full[k], groups.climbed, groups.again
     voxels, rows, scale, total = chunk.voxels, chunk.rows, chunk.scale, chunk.total
-    kappa, sd, residual, status = to.kappa, to.sd, to.residual, to.status
+    kappa, deviation, residual, status = to.kappa, to.sd, to.residual, to.status
     N = rows.shape[1]
-    for v in range(GROUP):
-        i = who[v] if v < many else who[0]
-        Z[TOTAL * GROUP + v], Z[SCALE * GROUP + v] = total[i], scale[i]
+    for lane in range(GROUP):
+        i = who[lane] if lane < many else who[0]
+        Z[TOTAL * GROUP + lane], Z[SCALE * GROUP + lane] = total[i], scale[i]
     _peaks(line.basis[k], line.maps[k], S, float(N), Z)
-    for v in range(many):
-        i = who[v]
-        if Z[FOUND * GROUP + v] > 0:
+    for lane in range(many):
+        i = who[lane]
+        if Z[FOUND * GROUP + lane] > 0:
             o = voxels[i]
-            kappa[0, o], kappa[1, o] = Z[A * GROUP + v], Z[T * GROUP + v]
-            sd[0, o], sd[1, o] = Z[SD_A * GROUP + v], Z[SD_T * GROUP + v]
-            residual[o] = Z[RESIDUAL * GROUP + v]
+            kappa[0, o], kappa[1, o] = Z[A * GROUP + lane], Z[T * GROUP + lane]
+            deviation[0, o], deviation[1, o] = Z[SD_A * GROUP + lane], Z[SD_T * GROUP + lane]
+            residual[o] = Z[RESIDUAL * GROUP + lane]
             status[o] = OK
         else:
-            for n in range(N):
-                rows[i, n] = S[n * GROUP + v]
+            for image in range(N):
+                rows[i, image] = S[image * GROUP + lane]
             again[count] = i
             count += 1
     return count
@@ -174,9 +174,9 @@ def fit_line(images: Array, blocks: Array, chunk: Chunk, line: Line, to: Maps, a
     Returns how many those are; `rows` holds them alone. `blocks` need hold no more than PIECE voxels.
     """
     voxels, rows, scale, total, kind = chunk.voxels, chunk.rows, chunk.scale, chunk.total, chunk.kind
-    kappa, sd, residual, status = to.kappa, to.sd, to.residual, to.status
+    kappa, deviation, residual, status = to.kappa, to.sd, to.residual, to.status
     basis, exact = line.basis, line.exact
-    N, K, m = images.shape[0], basis.shape[0], voxels.shape[0]
+    N, K, n_lanes = images.shape[0], basis.shape[0], voxels.shape[0]
     X, W, here = np.zeros(4 * LANES, np.float32), np.zeros(3 * LANES, np.float32), np.zeros(LANES, np.int32)
     # The voxels of each interval are collected until the group is full.
     groups, who, full = (
@@ -186,28 +186,32 @@ def fit_line(images: Array, blocks: Array, chunk: Chunk, line: Line, to: Maps, a
     )
     to_climb = Groups(groups, who, full, np.zeros(17 * GROUP), again)
     count = 0
-    for piece in range(0, m, PIECE):
-        end = min(piece + PIECE, m)
+    for piece in range(0, n_lanes, PIECE):
+        end = min(piece + PIECE, n_lanes)
         load(images, voxels[piece:end], blocks, rows[:0], scale[piece:], total[piece:], kind[piece:], to.rms)
         for first in range(piece, end, LANES):
             S = blocks[(first - piece) // LANES]
             _bracket(S, line.slopes, X, W, here)
-            for v in range(min(LANES, m - first)):
-                i, k = first + v, here[v]
+            for lane in range(min(LANES, n_lanes - first)):
+                i, k = first + lane, here[lane]
                 if kind[i] > 0:
                     o = voxels[i]
                     status[o], residual[o] = kind[i], np.nan
-                    kappa[0, o] = kappa[1, o] = sd[0, o] = sd[1, o] = np.nan
+                    kappa[0, o] = kappa[1, o] = deviation[0, o] = deviation[1, o] = np.nan
                 elif k < 0 or not exact[k]:
-                    for n in range(N):
-                        rows[i, n] = S[n, v]
+                    for image in range(N):
+                        rows[i, image] = S[image, lane]
                     again[count] = i
                     count += 1
                 else:
                     group, place = groups[k], full[k]
-                    for n in range(0, N, 3):
-                        s0, s1, s2 = S[n, v], S[min(n + 1, N), v], S[min(n + 2, N), v]
-                        group[n * GROUP + place], group[(n + 1) * GROUP + place], group[(n + 2) * GROUP + place] = (
+                    for image in range(0, N, 3):
+                        s0, s1, s2 = S[image, lane], S[min(image + 1, N), lane], S[min(image + 2, N), lane]
+                        (
+                            group[image * GROUP + place],
+                            group[(image + 1) * GROUP + place],
+                            group[(image + 2) * GROUP + place],
+                        ) = (
                             s0,
                             s1,
                             s2,

@@ -76,23 +76,23 @@ def combine(C: Array, s: Array, out: Array) -> None:
     """Write the coefficients (16,) of x and y for the signed images s (N + pad): Σₙ sₙ C[n]; C (N, 16)."""
     a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = 0.0  # scalars stay in vector registers, an array would not
     b0 = b1 = b2 = b3 = b4 = b5 = b6 = b7 = 0.0
-    for n in range(C.shape[0]):
-        v = s[n]
-        a0 += v * C[n, 0]
-        a1 += v * C[n, 1]
-        a2 += v * C[n, 2]
-        a3 += v * C[n, 3]
-        a4 += v * C[n, 4]
-        a5 += v * C[n, 5]
-        a6 += v * C[n, 6]
-        a7 += v * C[n, 7]
-        b0 += v * C[n, 8]
-        b1 += v * C[n, 9]
-        b2 += v * C[n, 10]
-        b3 += v * C[n, 11]
-        b4 += v * C[n, 12]
-        b5 += v * C[n, 13]
-        b6 += v * C[n, 14]
-        b7 += v * C[n, 15]
+    for image in range(C.shape[0]):
+        v = s[image]
+        a0 += v * C[image, 0]
+        a1 += v * C[image, 1]
+        a2 += v * C[image, 2]
+        a3 += v * C[image, 3]
+        a4 += v * C[image, 4]
+        a5 += v * C[image, 5]
+        a6 += v * C[image, 6]
+        a7 += v * C[image, 7]
+        b0 += v * C[image, 8]
+        b1 += v * C[image, 9]
+        b2 += v * C[image, 10]
+        b3 += v * C[image, 11]
+        b4 += v * C[image, 12]
+        b5 += v * C[image, 13]
+        b6 += v * C[image, 14]
+        b7 += v * C[image, 15]
     out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7] = a0, a1, a2, a3, a4, a5, a6, a7
     out[8], out[9], out[10], out[11], out[12], out[13], out[14], out[15] = b0, b1, b2, b3, b4, b5, b6, b7

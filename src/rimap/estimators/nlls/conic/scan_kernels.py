@@ -62,13 +62,13 @@ def load(
                     low[v] = value if value < low[v] else low[v]
         for part in range(0, many, LANES):
             first = piece + part
-            block, m = blocks[first // LANES], min(LANES, M - first)
+            block, n_lanes = blocks[first // LANES], min(LANES, M - first)
             sizes, kinds = scale[first : first + LANES], kind[first : first + LANES]
             for v in range(LANES):
                 sum2[v] = per[v] = sizes[v] = 0.0
                 kinds[v] = NO_SIGNAL
-            up, down, off = high[part : part + m], low[part : part + m], odd[part : part + m]
-            for v in range(m):
+            up, down, off = high[part : part + n_lanes], low[part : part + n_lanes], odd[part : part + n_lanes]
+            for v in range(n_lanes):
                 size = max(float(up[v]), -float(down[v]))
                 finite = off[v] == 0
                 good = finite and size > 0
@@ -78,17 +78,17 @@ def load(
             for n in range(N):
                 target, image = block[n], images[n]
                 if straight:
-                    here = image[start + first : start + first + m]
-                    for v in range(m):
+                    here = image[start + first : start + first + n_lanes]
+                    for v in range(n_lanes):
                         rounded = np.float32(float(here[v]) * per[v]) if per[v] > 0 else np.float32(0)
                         target[v] = rounded
                         sum2[v] += float(rounded) * float(rounded)
                 else:
-                    for v in range(m):
+                    for v in range(n_lanes):
                         rounded = np.float32(float(image[voxels[first + v]]) * per[v]) if per[v] > 0 else np.float32(0)
                         target[v] = rounded
                         sum2[v] += float(rounded) * float(rounded)
-                for v in range(m, LANES):
+                for v in range(n_lanes, LANES):
                     target[v] = np.float32(0)
             for v in range(LANES):
                 block[N, v] = np.float32(0)
@@ -96,13 +96,13 @@ def load(
             for v in range(LANES):
                 powers[v], lengths[v] = sum2[v], math.sqrt(sum2[v] * share) * sizes[v]
             if straight:
-                here = rms[start + first : start + first + m]
-                for v in range(m):
+                here = rms[start + first : start + first + n_lanes]
+                for v in range(n_lanes):
                     here[v] = lengths[v]
             else:
-                for v in range(m):
+                for v in range(n_lanes):
                     rms[voxels[first + v]] = lengths[v]
-            for v in range(m if rows.shape[0] > 0 else 0):
+            for v in range(n_lanes if rows.shape[0] > 0 else 0):
                 row = rows[first + v]
                 for n in range(N):
                     row[n] = block[n, v]
@@ -113,15 +113,15 @@ def gather(rows: Array, ids: Array, clip: bool, S: Array) -> None:
     """Copy LANES of `rows`, -1 for none, side by side to S (N + 1, LANES); negative values become zero if `clip`."""
     N = rows.shape[1]
     zero = np.float32(0)
-    for v in range(LANES):
-        if ids[v] < 0:
-            for n in range(N):
-                S[n, v] = zero
+    for lane in range(LANES):
+        if ids[lane] < 0:
+            for image in range(N):
+                S[image, lane] = zero
         else:
-            row = rows[ids[v]]
-            for n in range(N):
-                S[n, v] = max(row[n], zero) if clip else row[n]
-        S[N, v] = zero
+            row = rows[ids[lane]]
+            for image in range(N):
+                S[image, lane] = max(row[image], zero) if clip else row[image]
+        S[N, lane] = zero
 
 
 @compiled(fast=True)
@@ -140,12 +140,12 @@ def scan_block(S: Array, cone: Nodes, flips: int, drift: Array, W: Array, P: Arr
         A, B, D, E = nodes[j, 0], nodes[j, 1], nodes[j, 2], upper[j]
         for v in range(5 * LANES):
             W[v] = zero
-        for n in range(0, N, 4):
-            n1, n2, n3 = min(n + 1, N), min(n + 2, N), min(n + 3, N)
-            a0, a1, a2, a3 = A[n], A[n1], A[n2], A[n3]
-            b0, b1, b2, b3 = B[n], B[n1], B[n2], B[n3]
-            e0, e1, e2, e3 = E[n], E[n1], E[n2], E[n3]
-            s0, s1, s2, s3 = S[n], S[n1], S[n2], S[n3]
+        for image in range(0, N, 4):
+            n1, n2, n3 = min(image + 1, N), min(image + 2, N), min(image + 3, N)
+            a0, a1, a2, a3 = A[image], A[n1], A[n2], A[n3]
+            b0, b1, b2, b3 = B[image], B[n1], B[n2], B[n3]
+            e0, e1, e2, e3 = E[image], E[n1], E[n2], E[n3]
+            s0, s1, s2, s3 = S[image], S[n1], S[n2], S[n3]
             for v in range(LANES):
                 t0, t1, t2, t3 = s0[v], s1[v], s2[v], s3[v]
                 W[v] += a0 * t0 + a1 * t1 + a2 * t2 + a3 * t3
@@ -218,28 +218,28 @@ def best_of(P: Array, K: Array, reach: Array, power: Array, free: float, found: 
     """
     top, flipped, where, rivals = found.top, found.flipped, found.where, found.rivals
     J = P.shape[0]
-    for v in range(LANES):
-        top[v] = np.float32(-1)
-        flipped[v] = np.float32(0)
-        where[v] = np.int32(0)
-        rivals[v] = np.int32(0)
+    for lane in range(LANES):
+        top[lane] = np.float32(-1)
+        flipped[lane] = np.float32(0)
+        where[lane] = np.int32(0)
+        rivals[lane] = np.int32(0)
     for index in range(J):
         here, turns = P[index], K[index]
-        for v in range(LANES):
-            better = here[v] > top[v]
-            top[v] = here[v] if better else top[v]
-            flipped[v] = turns[v] if better else flipped[v]
-            where[v] = np.int32(index) if better else where[v]
-    for v in range(LANES):  # three σ² below the best
-        power[v] = top[v] - np.float32(3 / free) * max(power[v] - top[v], np.float32(0))
+        for lane in range(LANES):
+            better = here[lane] > top[lane]
+            top[lane] = here[lane] if better else top[lane]
+            flipped[lane] = turns[lane] if better else flipped[lane]
+            where[lane] = np.int32(index) if better else where[lane]
+    for lane in range(LANES):  # three σ² below the best
+        power[lane] = top[lane] - np.float32(3 / free) * max(power[lane] - top[lane], np.float32(0))
     for index in range(J):
         before, here, after, turns = P[max(index - 1, 0)], P[index], P[min(index + 1, J - 1)], K[index]
         factor = np.float32(1) + np.float32(4) * reach[index]
-        for v in range(LANES):
-            peak = (here[v] >= before[v]) & (here[v] >= after[v])
-            other = abs(turns[v] - flipped[v]) >= np.float32(0.5)
-            rival = (here[v] * factor > power[v]) & (peak | other)
-            rivals[v] += np.int32(1) if rival else np.int32(0)
+        for lane in range(LANES):
+            peak = (here[lane] >= before[lane]) & (here[lane] >= after[lane])
+            other = abs(turns[lane] - flipped[lane]) >= np.float32(0.5)
+            rival = (here[lane] * factor > power[lane]) & (peak | other)
+            rivals[lane] += np.int32(1) if rival else np.int32(0)
 
 
 @compiled(fast=True)
@@ -300,42 +300,42 @@ def scan(
     where, count = np.zeros(LANES, np.int32), np.zeros(LANES, np.int32)
     found = Found(top, flipped, where, count)
     bottom = np.zeros(LANES, np.float32)
-    s = m = r = 0
+    s = n_lanes = r = 0
     for b in range(blocks.shape[0]):
         S = blocks[b]
-        for v in range(LANES):
-            power[v] = np.float32(0)
-        for n in range(N):
-            for v in range(LANES):
-                power[v] += S[n, v] * S[n, v]
+        for lane in range(LANES):
+            power[lane] = np.float32(0)
+        for image in range(N):
+            for lane in range(LANES):
+                power[lane] += S[image, lane] * S[image, lane]
         scan_block(S, cone.nodes, flips, cone.drift, W, P, K, bottom)
         best_of(P, K, reach, power, free, found)
-        for v in range(LANES):
-            i = ids[b * LANES + v]
+        for lane in range(LANES):
+            i = ids[b * LANES + lane]
             if i < 0:
                 continue
-            goal[i], low[i] = power[v], bottom[v]
+            goal[i], low[i] = power[lane], bottom[lane]
             if kind[i] > 0:
                 continue
-            if (flips > 0 and kind[i] < 0) or not top[v] > 0:
+            if (flips > 0 and kind[i] < 0) or not top[lane] > 0:
                 left[i] = 1
                 continue
-            best, k_best = where[v], int(flipped[v])
-            key = 2 * best + (1 if flipped[v] - k_best > 0 else 0)
-            if count[v] < 2:
+            best, k_best = where[lane], int(flipped[lane])
+            key = 2 * best + (1 if flipped[lane] - k_best > 0 else 0)
+            if count[lane] < 2:
                 s = push(singles, s, Task(key, i, k_best, 1, 1 << (k_best % 31)), 0.0, left)
                 continue
-            m = push(mains, m, Task(key, i, k_best, 1 + FRESH, 1 << (k_best % 31)), 0.0, left)
+            n_lanes = push(mains, n_lanes, Task(key, i, k_best, 1 + FRESH, 1 << (k_best % 31)), 0.0, left)
             for j in range(J):
-                p, k = P[j, v], int(K[j, v])
-                if p * (1 + 4 * reach[j]) < power[v] or j == best:
+                p, k = P[j, lane], int(K[j, lane])
+                if p * (1 + 4 * reach[j]) < power[lane] or j == best:
                     continue
-                if k != k_best or ((j == 0 or P[j - 1, v] <= p) and (j == J - 1 or P[j + 1, v] <= p)):
+                if k != k_best or ((j == 0 or P[j - 1, lane] <= p) and (j == J - 1 or P[j + 1, lane] <= p)):
                     if r < rivals.shape[0]:
                         rivals[r, MOST] = int(min(p * (1 + 4 * reach[j]) * FINE, 2e9))
-                    edge = 1 if K[j, v] - k > 0 else 0
+                    edge = 1 if K[j, lane] - k > 0 else 0
                     r = push(rivals, r, Task(2 * j + edge, i, k, FRESH, 1 << (k % 31)), 0.0, left)
-    return s, m, r
+    return s, n_lanes, r
 
 
 @compiled()

@@ -73,8 +73,8 @@ def cone_search(model: Reduced, images: Floats, to: Out) -> Work:
         _SPACES.append(w)
 
     def fit(voxels: NDArray[np.int64], w: _Space) -> None:
-        m = len(voxels)
-        blocks, ids = w.blocks[: -(-m // LANES)], w.everywhere[: -(-m // LANES) * LANES]
+        n_lanes = len(voxels)
+        blocks, ids = w.blocks[: -(-n_lanes // LANES)], w.everywhere[: -(-n_lanes // LANES) * LANES]
         chunk = Chunk(voxels, w.rows, w.scale, w.total, w.kind, w.goal, w.low, w.best, w.left)
         if line is None:
             scan_kernels.load(images, voxels, blocks, w.rows, w.scale, w.total, w.kind, maps.rms)
@@ -103,7 +103,7 @@ def cone_search(model: Reduced, images: Floats, to: Out) -> Work:
             if many:
                 careful_search.settle(tasks, many, chunk, cone, plan)
         w.left[(w.best[:, 0] <= 0) & (w.kind <= 0)] = 1  # not found: the last resort
-        ids = ids[ids >= 0][:m] if has_field else ids[ids >= 0]
+        ids = ids[ids >= 0][:n_lanes] if has_field else ids[ids >= 0]
         finish_kernels.finish(ids, chunk, cone, plan, maps)
         ids = ids[w.left[ids] > 0]
         if len(ids):

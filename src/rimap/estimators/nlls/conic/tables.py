@@ -187,12 +187,12 @@ def _line_maps(model: Reduced, t: Floats) -> Floats:
 
 def _nodes(model: Reduced, J: int) -> Floats:
     """Return J values of log T between its bounds, denser where the cone turns fast."""
-    lo, hi = np.log(model.T_bounds)
-    dense = np.linspace(lo, hi, 513)
+    low, high = np.log(model.T_bounds)
+    dense = np.linspace(low, high, 513)
     speed = _speed(model, dense)
     length = np.concatenate([[0.0], np.cumsum((speed[1:] + speed[:-1]) / 2)])
     t = np.interp(np.linspace(0, length[-1], J), length, dense)
-    t[0], t[-1] = lo, hi
+    t[0], t[-1] = low, high
     return np.asarray(t)
 
 
