@@ -20,6 +20,7 @@ HOW = (
 )
 #: The same, if there are maps but no images.
 HOW_OF_MAPS = f"{HOW}; of the images that the maps predict and their residual"
+#: Bins of the histogram from which Otsu's threshold is taken.
 _BINS = 256
 #: The threshold separates two kinds of voxels if the bright ones are between these shares of all,
 _LEAST, _MOST = 0.01, 0.95

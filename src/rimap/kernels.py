@@ -28,6 +28,7 @@ _KEPT_FOLDERS = 80
 _KEPT_DAYS = 14.0
 #: Hours for which a folder is kept in any case: a run that uses it would have to compile again.
 _KEPT_HOURS = 1.0
+#: Names of the folders of compiled code: nothing else is ever removed.
 _FOLDER = re.compile(r"rimap-[0-9a-f]{16}")
 _lock = threading.Lock()
 _announcements: list[Callable[[], None]] = []

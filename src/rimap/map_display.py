@@ -16,6 +16,7 @@ from rimap.signals.settings import unit_symbol
 #: What a signal model declares a map with.
 Quantity = Parameter | Derived
 
+#: Kinds of maps that are no times.
 RATE, FACTOR = "rate", "factor"
 #: Units of relaxation rates.
 RATE_UNITS = ("1/s", "1/ms")

@@ -45,6 +45,7 @@ class Status(IntEnum):
         return _MEANING[self]
 
 
+#: Each quality flag in words, for people.
 _MEANING = {
     Status.OK: "estimated",
     Status.AT_BOUND: "at a bound of the parameter box: the value is kept, it has no standard deviation",

@@ -68,6 +68,7 @@ def plot(
     if not isinstance(maps, ParameterMaps):
         raise InputError(f"rimap.plot: expected the maps of an estimator, got {type(maps).__name__}.")
     try:
+        # matplotlib is slow to import: only figures need it
         import matplotlib as mpl
         from matplotlib import pyplot as plt
     except ImportError as error:

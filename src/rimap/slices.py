@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+#: The letters of a direction and its opposite, by axis of the patient.
 _LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
+#: The root of all file names in a hash.
 PACKAGE = Path(__file__).parent
 
 #: Folders and files whose code no kernel calls, which a test proves: other floors, and what is used around the kernels.

@@ -18,11 +18,13 @@ from rimap.simulation.label_volumes import brain_mask
 from rimap.simulation.subjects import simulate_series, simulate_subject
 from rimap.simulation.tissues import LABELS
 
+#: Inversion times and TR, ms: they hold the T1 of all tissues at 3 T.
 MODEL = InversionRecovery(tau=(50, 150, 400, 800, 1400, 2400, 4000), tr=6000.0)
 #: Matrix size of the whole head, and the slices of it that are scanned.
 SHAPE, SLICES = (128, 144, 48), slice(20, 32, 3)
 #: Noise SD relative to the amplitude A of CSF, and the factor from A to image intensity.
 SIGMA, SCALE = 0.02, 1000.0
+#: The name in dataset_description.json, by which a later demo recognises its own folder.
 NAME = "rimap demo"
 
 

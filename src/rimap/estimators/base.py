@@ -23,6 +23,7 @@ Progress = Callable[[int, int], None]
 _FEW = 2_000
 #: Number of voxels that determine a median that is known everywhere.
 _MANY = 8_000
+#: How the warning on large standard deviations begins, after the name of the parameter.
 _POOR = "is poorly determined"
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from functools import cache
 
+#: The series ends where its terms no longer change a float64.
 _EXACT = 1e-16
+#: Terms at most, which is never reached for degrees of freedom that images have.
 _MOST_STEPS = 2000
 
 

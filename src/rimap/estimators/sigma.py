@@ -35,6 +35,7 @@ _FREE = 6
 _EXPLAINED = 0.5
 #: Standard deviation over mean of a Rayleigh distribution.
 _RAYLEIGH_CV = 0.5227
+#: σ and the level of the signal, if neither can be estimated.
 _UNKNOWN = (float("nan"), float("nan"))
 
 

@@ -34,6 +34,7 @@ NODES_OF_U, NODES_OF_FIELD = (33, 513), (5, 257)
 #: Terms of the Chebyshev series along u and F, to begin with and at most; the series is then exact to
 #: `SERIES_TOLERANCE`.
 FIRST_TERMS, MOST_TERMS = (24, 12), 160
+#: Largest error of the table relative to the largest signal: far below the noise of a scan.
 SERIES_TOLERANCE = 1e-7
 #: A given map of a further parameter is rounded to levels that are this far apart, relative.
 LEVEL_STEP = 0.05

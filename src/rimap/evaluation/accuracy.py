@@ -19,6 +19,7 @@ from rimap.simulation.tissues import BRAIN_LABELS, GM, WM
 
 #: The paper's definition of SNR: σ = 0.65 / SNR, with 0.65 the proton density of white matter (Table 1).
 REFERENCE_SIGNAL = 0.65
+#: Tissues with figures of their own, by label.
 TISSUES = {"GM": GM, "WM": WM}
 
 

@@ -21,6 +21,7 @@ from scipy import stats
 LIMITS = 1.96
 #: What the calibration is read at: shares of a normal distribution.
 LEVELS = (0.5, 0.683, 0.9, 0.95, 0.99)
+#: What a figure is if there are too few values.
 _NAN = float("nan")
 
 

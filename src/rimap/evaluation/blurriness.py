@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from rimap.signals import SignalModel
 
+#: That of Fig. 3, where smoothing matters most.
 SNR = 10.0
+#: Structures of each kind in a slice.
 SITES = 8
 #: |bias| of the paper's RIM for the hypo-intense point, %: E1, E2. The only numbers that it prints.
 PAPER = (0.68, 3.43)

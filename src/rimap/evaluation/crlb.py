@@ -23,11 +23,14 @@ from rimap.signals.paper_protocols import PROTOCOLS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+#: The protocols of Table 2 whose bound is compared.
 MODELS: dict[str, SignalModel] = {
     "31 TIs to 0.94 s (IV_T1)": PROTOCOLS["IV_T1"],
     "9 TIs to 4 s": InversionRecovery(tau=(40, 80, 160, 320, 600, 1100, 1800, 2800, 4000)),
 }
+#: True T1, ms: from white matter at 1.5 T to CSF.
 T1 = (200, 300, 400, 550, 700, 850, 1000, 1200, 1400, 1650, 2000, 2500, 3000, 3500, 4200)
+#: From a fast scan to a phantom.
 SNRS = (10, 30, 100)
 
 

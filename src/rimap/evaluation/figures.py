@@ -36,11 +36,13 @@ COLOURS = {
     "resnet:resnet_t1_25": "#57804f",
     "reference": "#000000",
 }
+#: Colours of estimators that are not in the paper.
 _OTHERS = {
     "rim": ("#8e1b5e", "#d1478c", "#5a2a6b"),
     "resnet": ("#1d6b52", "#8aa832"),
     "": ("#6a4fa3", "#2aa5a0", "#9a6b4f"),
 }
+#: What figures call each estimator.
 LABELS = {
     "nlls": "NLLS",
     "mle": "MLE",
@@ -79,6 +81,7 @@ def canvas(
     rows: int = 1, columns: int = 1, *, height: float = 2.6, width: float = WIDTH
 ) -> tuple[Figure, NDArray[Any]]:
     """Return a figure of the page's width and its axes (rows, columns); `height` is that of a row, inches."""
+    # matplotlib is slow to import: only figures need it
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -92,6 +95,7 @@ def canvas(
     return figure, axes
 
 
+#: Settings of matplotlib for all figures: sizes in points, as they are printed.
 STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8.5,

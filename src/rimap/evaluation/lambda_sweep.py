@@ -22,7 +22,9 @@ from rimap.simulation.subjects import simulate_series
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+#: From a field of its own in each voxel (0) to one value for the volume.
 LAMBDAS = (0.0, 1e2, 5e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, float("inf"))
+#: From a fast scan to a phantom.
 SNRS = (5, 10, 30, 100)
 #: A T1 that is off by more than this fraction is an outlier.
 OUTLIER = 0.5

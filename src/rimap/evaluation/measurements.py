@@ -21,6 +21,7 @@ from rimap.io.series_search import find_series
 from rimap.io.voxel_grid import same_grid
 from rimap.series import WeightedSeries
 
+#: Kinds of independent measurements, from the most to the least independent.
 SCANS, REPEATS, HALVES = "repeated scans", "repeats inside the scan", "odd against even images"
 
 

@@ -22,12 +22,17 @@ from rimap.simulation.tissues import GM, WM
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+#: Those of Fig. 2.
 SNRS = (3, 5, 10, 30, 60, 100)
+#: One at which noise dominates and one at which bias does.
 QUICK_SNRS = (5, 30)
+#: The protocols of Table 2 that the networks were trained for.
 MODELS = {"T1": "IV_T1", "T2": "IV_T2"}
+#: Regions of a table; `None` is every voxel of the brain.
 REGIONS = {"brain": None, "GM": GM, "WM": WM}
 #: What the truth is like, as options of `simulate_subject`. The paper's has white texture, and its B differs between subjects.
 SMOOTH, TEXTURE, WHOLE_B = "smooth", "white texture", "B from 1.6 to 2.0"
+#: How the truth is drawn for each map.
 TRUTHS: dict[str, dict[str, Any]] = {
     SMOOTH: {},
     TEXTURE: {"texture": "white"},

@@ -25,6 +25,7 @@ from rimap.simulation.tissues import GM, WM
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+#: That of a typical scan, so that effects of noise do not hide the others.
 SNR = 20.0
 #: Radius of a lesion, voxels.
 RADIUS = 4.0
@@ -56,6 +57,7 @@ class Case:
     B: float | None = None
 
 
+#: What differs from training, one thing in each case.
 CASES = {
     "nothing odd": Case(),
     "lesion of 150 ms": Case(lesion=150.0),
@@ -181,6 +183,7 @@ def _scene(settings: Settings, case: Case) -> tuple[NDArray[np.float64], NDArray
     lesion = np.zeros(labels.shape, bool)
     if case.lesion is not None:
         radius = 2.0 if settings.quick else RADIUS
+        # scipy is slow to import: only this function needs it
         from scipy.ndimage import distance_transform_edt
 
         room = distance_transform_edt(labels == WM)

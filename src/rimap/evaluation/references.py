@@ -25,12 +25,14 @@ REFERENCE_C = 20.0
 #: The bias that a sphere may have to pass, %.
 TOLERANCE_PERCENT = 10.0
 
+#: Sources of the reference values.
 _STUPIC = "Stupic et al. 2021, doi:10.1002/mrm.28779"
 _BOUDREAU = "Boudreau et al. 2024, doi:10.1002/mrm.30111"
 
 #: T1 in ms of spheres 14 to 1 of the T1 array from serial number 42 on, at 3 T and at these temperatures in °C
 #: (Boudreau et al. 2024).
 _TEMPERATURES_C = (16.0, 18.0, 20.0, 22.0, 24.0, 26.0)
+#: T1 in ms at 3 T: a row for each sphere, a column for each of `_TEMPERATURES_C`.
 _T1_BY_TEMPERATURE = (
     (21.94, 21.62, 21.44, 21.28, 21.26, 21.31),
     (31.05, 30.65, 30.40, 30.27, 30.25, 30.31),
@@ -75,6 +77,7 @@ class Layout:
         return tuple(dict.fromkeys(name for name, _ in self.values))
 
 
+#: Arrays of the system phantom, by name.
 LAYOUTS = {
     layout.name: layout
     for layout in (

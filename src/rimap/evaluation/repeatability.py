@@ -31,6 +31,7 @@ BRAIN_LIKE = {"T1": (600.0, 2000.0), "T2": (40.0, 150.0)}
 TOP = {"T1": 4000.0, "T2": 400.0}
 #: Mean CV of T1, noisy data set, %; mean difference of T2 from the MLE, ms (§6.3).
 PAPER_CV = {"rim": 6.4, "mle": 17.1, "resnet": 11.06}
+#: What the paper reports for T2 in vivo, in %.
 PAPER_T2 = {"rim": 2.36, "resnet": 32.2}
 
 

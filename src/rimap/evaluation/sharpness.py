@@ -24,6 +24,7 @@ from rimap.simulation.tissues import GM, WM
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+#: Lines across the border.
 COUNT = 20
 #: T1 of white and of grey matter, ms, that ends of a line must have in vivo.
 WM_T1, GM_T1 = (650.0, 1050.0), (1150.0, 1900.0)

@@ -30,9 +30,11 @@ BRAIN: dict[str, SignalModel] = {
     "ir": InversionRecovery(tau=(50, 100, 200, 500, 2000, 4000), tr=15_000),
     "t2": T2Decay(tau=(10, 25, 50, 90, 150, 250)),
 }
+#: Inversion times, ms.
 _TI = (50.0, 100.0, 200.0, 400.0, 600.0, 800.0)
 #: TR of the phantom's scans by field strength in T: one, or growing with TI, ms.
 _TR: dict[float, float | tuple[float, ...]] = {3.0: 1000.0, 1.5: (1000.0, 1300.0, 1600.0, 1900.0, 2200.0, 2460.0)}
+#: Echo times, ms.
 _TE = tuple(8.0 * n for n in range(1, 33))
 #: Voxels along the sides of the phantom's image, radius of a sphere, and radius of the circle of spheres.
 _SIZE, _SPHERE, _CIRCLE = 112, 6.0, 42.0

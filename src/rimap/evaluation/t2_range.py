@@ -21,8 +21,11 @@ from rimap.signals.t2_decay import T2Decay
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+#: Echo times in ms of two protocols.
 TIMES = {"to 640 ms": (10, 20, 40, 80, 160, 320, 640), "to 320 ms (paper)": (10, 20, 40, 80, 160, 320)}
+#: True T2, ms.
 T2 = (20, 30, 45, 70, 100, 150, 230, 350, 500, 750, 1000, 1250, 1500, 1750, 2000)
+#: Signal-to-noise ratio of the images.
 SNR = 30.0
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 #: The paper's, seconds a slice of 256×256×31.
 PAPER = {"mle": 575.0, "rim": 3.8, "resnet": 27.0}
+#: Slices of a study, for which the table has the hours.
 SLICES = 700
 
 

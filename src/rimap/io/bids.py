@@ -36,8 +36,11 @@ OF_MAPS = ("sub", "ses", "task", "acq", "ce", "rec", "run", "space", "chunk", "r
 #: Folders of a data set that hold no input.
 NOT_INPUT = {"derivatives", "sourcedata", "code", "stimuli", "phenotype"}
 
+#: Formats of two files, header and data.
 _PAIRS = (".img", ".img.gz", ".hdr", ".hdr.gz")
+#: Bytes. No sidecar is as large: a larger file is something else, and reading it would fill the memory.
 _LARGEST_JSON = 16 << 20
+#: Key and value of an entity of a BIDS name.
 _ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+.]+)")
 
 

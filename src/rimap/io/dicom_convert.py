@@ -39,10 +39,15 @@ from rimap.io.run_lock import runs
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+#: What the user is asked to type if the extra is missing.
 _EXTRA = "pip install 'rimap[dicom]'"
+#: The creator of the private block that holds the scale slope.
 _PHILIPS = "Philips MR Imaging DD 001"
+#: UIDs of the slices that are written for dcm2niix begin with this; they never leave the temporary folder.
 _ROOT = "1.2.826.0.1.3680043.10.1"
+#: Transfer syntaxes: explicit little endian, explicit big endian, implicit little endian.
 _EXPLICIT, _BIG, _IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2"
+#: Seconds after which dcm2niix is stopped: it takes a few for a series.
 _SECONDS = 600
 _living: set[str] = set()
 

@@ -19,7 +19,9 @@ from rimap.io.dicom_times import inversion_time, inversion_time_elsewhere, plaus
 from rimap.io.dicom_values import as_list, first_item, number_of, numbers_of, text_of, value_of, whole
 from rimap.io.image_type import image_type
 
+#: SOP classes of MR images: classic, enhanced, and legacy converted.
 _MR_CLASSES = ("1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4")
+#: SOP classes without images that scanners write beside them: DICOMDIR, spectroscopy, raw data.
 _NO_IMAGES = ("1.2.840.10008.1.3.10", "1.2.840.10008.5.1.4.1.1.4.2", "1.2.840.10008.5.1.4.1.1.66")
 #: Read besides the private ones: no other tag of a header is looked at.
 _READ = (
@@ -51,6 +53,7 @@ _IDENTIFYING = (
 )
 #: Fields that identify a patient.
 _OF_PATIENT = ("PatientID", "PatientName", "PatientBirthDate")
+#: Private elements that hold times or flags of Philips, GE and Siemens; all others are dropped.
 _PRIVATE = (0x20010010, 0x2001101B, 0x2001101C, 0x20011084, 0x00430010, 0x0043102F, 0x00291020, 0x00211019)
 
 

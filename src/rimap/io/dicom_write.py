@@ -52,7 +52,9 @@ _COPIED = (
     *("FrameOfReferenceUID", "PositionReferenceIndicator", "PatientPosition", "BodyPartExamined", "Laterality"),
     *("Manufacturer", "ManufacturerModelName", "InstitutionName", "MagneticFieldStrength", "MRAcquisitionType"),
 )
+#: SOP class of a single-frame MR image, which every archive accepts.
 _MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
+#: Transfer syntax: explicit little endian, uncompressed.
 _EXPLICIT = "1.2.840.10008.1.2.1"
 #: The largest stored value. 0 is kept for voxels without a value.
 _HIGHEST = 65_535

@@ -29,7 +29,9 @@ _TYPICAL_ERROR = 0.9
 _LEAST_EFFECT = 0.01
 #: Entities that a map of a field shares with the series for which it was measured.
 _MUST_AGREE = ("sub", "ses")
+#: Entities that a map and a series may not share: the map that agrees in most is taken.
 _MAY_DIFFER = ("acq", "rec", "run", "dir", "ce", "space")
+#: How sidecars of maps write their units.
 _PERCENT_UNITS = ("%", "percent", "per cent", "percentage")
 _SECONDS, _MILLISECONDS = ("s", "sec", "second", "seconds"), ("ms", "msec", "millisecond", "milliseconds")
 

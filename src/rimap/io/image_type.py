@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+#: Values of the BIDS entity `part`.
 MAGNITUDE, PHASE, REAL, IMAGINARY = "mag", "phase", "real", "imag"
 #: What images that are no magnitude are called.
 PART_WORDS = {PHASE: "phase", REAL: "real part", IMAGINARY: "imaginary part"}
+#: Values of ImageType (0008,0008) that name a part, in full and as one letter.
 _PARTS = {"MAGNITUDE": MAGNITUDE, "PHASE": PHASE, "REAL": REAL, "IMAGINARY": IMAGINARY}
 _SHORT = {"M": MAGNITUDE, "P": PHASE, "R": REAL, "I": IMAGINARY}
+#: Values of ImageType that leave open what an image shows.
 _SAYS_NOTHING = ("ORIGINAL", "MIXED", "NONE", "OTHER", "PRIMARY", "")
 _MAP = re.compile(
     r"(T1|T2|T2\*|T2_?STAR|T1RHO|R1|R2|R2\*|R2_?STAR|PD|B0|B1|ADC|FA|M0|PARAMETRIC)[ _]?MAP|UNI|ADC|FA|TRACEW|TENSOR|SWI|MIP|MNIP"
@@ -19,6 +22,7 @@ _MAP = re.compile(
 )
 #: Units of maps. Images have none, and phases have those of an angle.
 _UNITS_OF_MAPS = ("s", "sec", "seconds", "ms", "msec", "milliseconds", "hz", "1/s", "s^-1", "1/ms", "mm^2/s")
+#: Units in which a phase image may be stored.
 _UNITS_OF_PHASE = ("rad", "radian", "radians", "mrad", "milliradians", "deg", "degree", "degrees")
 #: Endings that dcm2niix gives to the parts, for sidecars that do not say which part it is.
 _ENDINGS = (

@@ -29,6 +29,7 @@ _UNITS = {
     "arbitrary": ("a.u.", 1.0),
     "degree": ("deg", 1.0),
 }
+#: The parts of the name of a map: stem, description and suffix.
 _NAME = re.compile(r"(?P<stem>.+?)(?:_desc-(?P<desc>[A-Za-z0-9]+))?_(?P<suffix>[A-Za-z0-9]+)")
 #: Names of relaxation times and rates, also in names that are not BIDS: t1.nii.gz, mean_R2star.nii.
 _RELAXATION = re.compile(r"(?:^|[^a-z0-9])(?P<kind>[TR])(?P<rest>1rho|2star|1|2)(?:map)?(?:$|[^a-z0-9])", re.IGNORECASE)

@@ -33,6 +33,7 @@ _LATEST_START = 64 << 20
 _POINTERS = (b"version https://git-lfs", b"/annex/objects/")
 #: Millimetres in the unit of space that a header names: metres and micrometres.
 _MM = {1: 1000.0, 3: 1e-3}
+#: What nibabel and zlib raise for a file that is damaged or cut off.
 _BROKEN = (OSError, EOFError, zlib.error, ValueError, OverflowError, HeaderDataError, HeaderTypeError)
 
 

@@ -13,6 +13,7 @@ from rimap.io.dicom_convert import PrivateFolder, converter
 from rimap.io.loose_files import loose_series
 from rimap.io.series_files import SeriesFiles
 
+#: Seconds after which dcm2niix is stopped: it takes a few for a series.
 _SECONDS = 600
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from rimap.advice import note
 from rimap.io.nifti import NiftiFile
 
+#: Fields that dcm2niix writes for Philips: from display scale to floating-point scale.
 _RESCALE, _SCALE = "PhilipsRescaleSlope", "PhilipsScaleSlope"
 #: Whether dcm2niix was asked for values that images have in common: what it then writes in the header is 1/SS.
 _FLOAT = "UsePhilipsFloatNotDisplayScaling"

@@ -24,7 +24,9 @@ from rimap.io.series_files import SeriesFiles
 from rimap.series import ParameterMaps
 from rimap.signals import SignalModel
 
+#: The version whose names and fields are written.
 BIDS_VERSION = "1.10.0"
+#: The reference of all estimators.
 _PAPER = "Sabidussi et al. 2021, Medical Image Analysis 74:102220, https://doi.org/10.1016/j.media.2021.102220"
 #: What the source of σ ends with where σ was a map: sidecars have one number.
 MEDIAN_OF_MAP = " (median of a map)"
@@ -33,7 +35,9 @@ _OF_SCANNER = (
     "MagneticFieldStrength", "Manufacturer", "ManufacturersModelName", "DeviceSerialNumber", "PulseSequenceType",
     "PulseSequenceDetails", "SequenceName", "ReceiveCoilName", "BodyPart",
 )  # fmt: skip
+#: How a description ends; sidecars are in seconds.
 _IN_UNIT = {"ms": ", s", "a.u.": ", in the unit of the images", "1/s": ", 1/s"}
+#: Files beside the maps that the BIDS validator does not know.
 _IGNORE = "*.html\n*_rois.tsv\n*_rois.json\ngroup.*\nfailed.tsv\n"
 #: What is said of a given map that was not in a file.
 ARRAY = "array"

@@ -31,6 +31,7 @@ from rimap.signals import Parameter, SignalModel
 from rimap.signals.model_options import knows_polarity
 from rimap.signals.settings import Setting
 
+#: The parts of the name of a sidecar: stem, description and suffix.
 _NAME = re.compile(r"(?P<stem>.+?)(_desc-(?P<desc>[A-Za-z0-9]+))?_(?P<suffix>[A-Za-z0-9]+)\.json")
 #: Units of rimap in one unit of a map.
 _TO_RIMAP = {"ms": 1000.0, "1/ms": 1e-3}

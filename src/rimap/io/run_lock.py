@@ -35,6 +35,7 @@ _MOST_PARTS = 64
 _BEAT, _DEAD = 20.0, 180.0
 #: How often a new claim looks for others, and how long it waits between (s).
 _LOOKS, _LOOK_AGAIN = 4, 0.25
+#: Errors of file systems that have no locks, as some network drives.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 
 

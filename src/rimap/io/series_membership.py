@@ -28,6 +28,7 @@ _SAME, _SAME_REPETITION = 2e-3, 0.02
 _AT_LEAST = {"deg": 0.3, "ms": 0.3}
 #: Why a sidecar is of no series.
 NO_IMAGE = "whose image does not exist"
+#: Reasons why an image is left out.
 _NOT_OF_THE_SERIES = "its settings, image type or scan are not those of the series"
 _STOPPED = "of a scan of the same settings that was stopped, beside a whole one"
 #: Fewer distinct values of the axis make no series by themselves: for flip angles, and for times.

@@ -27,6 +27,7 @@ from rimap.io.series_files import SeriesFiles
 from rimap.io.unreadable_formats import refuse_broken_link
 from rimap.io.write_claims import check_claims
 
+#: Hidden, because it is no result.
 FOLDER = ".rimap"
 
 

@@ -24,9 +24,11 @@ from rimap.signals.settings import REPETITION_TIME, Setting, settings_of
 _ROUNDING = 1e-3
 #: Units as messages name them, in rimap and in a sidecar.
 _IN_RIMAP = {"ms": "milliseconds", "deg": "degrees"}
+#: Units of BIDS, by ours.
 _IN_SIDECARS = {"ms": "seconds", "deg": "degrees"}
 #: Units that are mistaken for the right one: for values that are too large, and for those that are too small.
 _TOO_LARGE = {"ms": ("milliseconds", 1e-3)}
+#: What a value that is too small may have been given in, and the factor to our unit.
 _TOO_SMALL = {"deg": ("radians", 180 / math.pi)}
 
 

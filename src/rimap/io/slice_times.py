@@ -19,6 +19,7 @@ from rimap.signals.settings import REPETITION_FIELDS
 _TIMING, _DIRECTION = "SliceTiming", "SliceEncodingDirection"
 #: rimap's own field: what is added to the time of the image in each slice, in s, whatever the sequence.
 _DELAYS = "SliceDelays"
+#: Its value is 2D or 3D. Only slices of 2D scans have times of their own.
 _ACQUISITION = "MRAcquisitionType"
 #: Where a sidecar says that a volume is read by echo-planar imaging, slice by slice.
 _SEQUENCE_FIELDS = (
@@ -28,6 +29,7 @@ _SEQUENCE_FIELDS = (
     "PulseSequenceDetails",
     "PulseSequenceName",
 )
+#: Scanning sequences that read a slice at once.
 _PLANAR = ("EP", "EPI", "ECHO PLANAR", "ECHO-PLANAR", "EPFID", "EPSE")
 #: Slices that are nearer than this, in ms, are of one time.
 _SAME_MS = 0.5

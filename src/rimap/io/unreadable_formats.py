@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rimap.errors import InputError
 
+#: How to convert images of other formats.
 _ITK = "SimpleITK.WriteImage(SimpleITK.ReadImage(FILE), 'image.nii.gz') in Python, or with 3D Slicer"
 _ARRAYS = "give its arrays to rimap.WeightedSeries in Python, or save them as NIfTI with nibabel"
 #: What a format is called and how its images become NIfTI, by the end of the file name in lower case.

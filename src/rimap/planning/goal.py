@@ -14,6 +14,7 @@ from rimap.signals import signal_models
 from rimap.signals.base import FREE, GIVEN, SMOOTH, Parameter, SignalModel, axis_of
 from rimap.signals.settings import REPETITION_TIME, Setting, settings_of, with_unit
 
+#: What is minimised over the range of T: the largest relative SD, or the mean.
 WORST, MEAN = "worst", "mean"
 #: Kinds of noise by name.
 NOISES: Mapping[str, type[Noise]] = {kind.name: kind for kind in (Gaussian, Rician)}

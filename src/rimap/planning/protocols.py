@@ -312,6 +312,7 @@ def layouts(goal: Goal, minutes: float, present: SignalModel | None = None) -> l
 
 #: Protocols with more images than this, or averages, are not tried unless the user asks for them.
 _MOST_IMAGES = 12
+#: Averages of one image at most.
 _MOST_AVERAGES = 6
 
 

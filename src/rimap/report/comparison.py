@@ -21,6 +21,7 @@ from rimap.slices import png, slice_number, view_of
 
 #: Size of a chart, in the units of its SVG, and cells of the density of a Bland-Altman plot.
 WIDTH, HEIGHT = 560, 300
+#: Columns and rows of the density, instead of points, if there are many voxels.
 _CELLS = (112, 60)
 #: Largest numbers of pairs and slices on the page. The table has all pairs.
 MOST_PAIRS, _SLICES = 8, 3

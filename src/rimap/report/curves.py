@@ -26,6 +26,7 @@ LARGEST_ENTRY = 32_000
 POINTS = 140
 #: Numbers of nodes to try along an axis until the error is below `TOLERANCE` of the largest value.
 NODES_TO_TRY = (2, 6, 12, 24, 48, 96, 192)
+#: Largest error of an interpolated curve relative to its largest value: below the width of its line.
 TOLERANCE = 1e-4
 #: Largest number of entries of a table. If it would be larger, the axes with the most nodes get fewer.
 MOST_ENTRIES = 600_000

@@ -30,6 +30,7 @@ from rimap.slices import edges_mm, extent, planes_of, volume
 _PER_VALUE = 2.4
 #: Number of values from which the window of the images and the step of their codes are determined.
 _OF_VALUES = 200_000
+#: The code of a quality flag outside the box that is stored.
 NOT_SHOWN = 255
 
 

@@ -38,6 +38,7 @@ _AMPLITUDES = ("M0", "S0", "PD")
 _OF_RIMAP = '<meta name="generator" content="rimap '
 #: Fields of a sidecar that are longer than this, in characters, are left out.
 _LONGEST_FIELD = 300
+#: What the page shows in place of curves.
 _NO_MODEL = (
     "These maps were made by other software. The page shows what their files contain, without fitted curves and without a text "
     "for a methods section."

@@ -24,7 +24,9 @@ from rimap.signals.settings import Setting, Values, setting, settings_of
 
 __all__ = ["Cycle", "Derived", "FieldPrior", "Parameter", "Setting", "SignalModel", "Values", "setting"]
 
+#: Roles of parameters. Estimators read roles and never names.
 AMPLITUDE, TIME, FIELD = "amplitude", "time", "field"
+#: How a field is treated: smooth over the image, known, or free in each voxel.
 SMOOTH, GIVEN, FREE = "smooth", "given", "free"
 
 

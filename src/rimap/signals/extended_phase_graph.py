@@ -28,6 +28,7 @@ PULSE_NODES = 48
 TAIL = 1e-10
 #: Values of an array and voxels with which the states stay in the cache of a processor.
 BLOCK_VALUES = 1 << 15
+#: Voxels at a time: their states stay in the cache of a core.
 VOXELS_AT_ONCE = 512
 #: Polynomials that are evaluated at once.
 POLYNOMIALS_AT_ONCE = 16

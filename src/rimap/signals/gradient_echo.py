@@ -29,9 +29,11 @@ _TIME = Parameter(
     suffix="T2starmap",
     meaning="effective transverse relaxation time",
 )
+#: What usually explains residuals, for the warning.
 _IF_MISFIT = (
     "near air the main field varies across a voxel, and fat beside water beats with it: no T2* describes either decay"
 )
+#: A typical scan: 192 lines of k-space, 130 ms each.
 _CYCLE = Cycle(all_images=True, shots=192, length_ms=130.0)
 _R2STAR = Derived("R2star", "1/s", _rate, suffix="R2starmap", meaning="effective transverse relaxation rate")
 

@@ -164,6 +164,7 @@ PROFILES: tuple[SliceProfile, ...] = (
     Gauss(2.0, 1.0),
 )
 
+#: Pulses by the name that a setting takes.
 _BY_NAME: dict[str, SliceProfile] = {"hard": Hard(), "sinc": Sinc(2.0, 1.3), "gauss": Gauss(2.0, 1.0)}
 
 

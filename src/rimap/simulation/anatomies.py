@@ -132,6 +132,7 @@ def _waves(x: Any, y: Any, z: Any, wavelengths: tuple[float, float], seed: int) 
 
 
 def _head(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    # scipy is slow to import: only this function needs it
     from scipy.ndimage import distance_transform_edt
 
     axes = [c + f * ((np.arange(n) + 0.5) / n - 0.5) for n, f, c in zip(shape, FIELD_OF_VIEW, _CENTRE)]

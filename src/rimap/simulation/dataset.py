@@ -16,6 +16,7 @@ from rimap.signals.base import FIELD, Derived, Parameter, SignalModel, image_suf
 
 #: Folder of the truth in a data set; readers of BIDS leave `derivatives` alone.
 TRUTH = "derivatives/truth"
+#: The version whose names and fields are written.
 _BIDS = "1.10.0"
 
 

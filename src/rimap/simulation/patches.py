@@ -30,6 +30,7 @@ from rimap.simulation.tissues import BACKGROUND_T, BRAIN_LABELS, FLOOR, LABELS, 
 F32 = NDArray[np.float32]
 _MARGIN = 2  # pixels around a patch, so that its blur does not see its edge
 _LARGEST_SHIFT = 0.35  # pixels
+#: Whether each label is brain.
 _IS_BRAIN = np.isin(np.arange(len(LABELS)), BRAIN_LABELS)
 
 

@@ -322,6 +322,7 @@ def paper(sequence: str = "ir", times_ms: tuple[float, ...] | None = None) -> Pa
     return replace(recipe, white_T_ms=0.0, white_relative=(RELATIVE_TEXTURE, RELATIVE_TEXTURE), **ranges)
 
 
+#: The protocols of Table 2 that a recipe without times stands for.
 _TIMES_OF_THE_PAPER = {"ir": "IV_T1", "t2": "IV_T2"}
 #: The paper's voxelwise variation of T1 in grey matter, relative: for sequences that the paper does not have.
 RELATIVE_TEXTURE = 0.07
@@ -430,6 +431,7 @@ def general_t2() -> PatchRecipe:
     )
 
 
+#: What differs from the paper for networks of any protocol.
 _GENERAL: dict[str, Any] = {
     "flips": True,
     "zoom": (0.7, 1.5),

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from rimap.signals.base import AMPLITUDE, Parameter
 
+#: DOIs of the sources of the tissue values.
 SABIDUSSI = "10.1016/j.media.2021.102220"
 BOJORQUEZ = "10.1016/j.mri.2016.08.021"
 CHEN = "10.1002/mrm.26292"

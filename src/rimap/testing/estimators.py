@@ -17,6 +17,7 @@ from rimap.signals.base import SignalModel
 from rimap.testing.example_models import draw, example_models
 from rimap.testing.property_checks import Check, ContractError, DoesNotApply, hold, outcomes_of, raise_failures, same
 
+#: Two odd axes: an estimator that confuses them fails.
 _SHAPE = (9, 8)
 #: Voxels of `_SHAPE` that are made NaN, infinite and zero.
 _NAN, _INF, _ZERO = (0, 0), (8, 7), (4, 4)

@@ -19,6 +19,7 @@ from rimap.errors import InputError
 from rimap.estimators.rim.loop import RIMConfig
 from rimap.training.recipe import EARLIER, TrainingRecipe
 
+#: Files of a training.
 CHECKPOINT, SETTINGS = "last.safetensors", "recipe.json"
 #: The checkpoint before the last one: a disk may lose the newest of all.
 PREVIOUS = "previous.safetensors"

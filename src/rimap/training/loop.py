@@ -52,6 +52,7 @@ LOG = "log.csv"
 BEST = "-best"
 #: The standard deviation of the texture, relative to the value, in half of the batches of the calibration; bounds of its factors.
 TEXTURE, LARGEST_FACTOR = 0.03, (0.3, 5.0)
+#: Columns of the log.
 _COLUMNS = (
     "iteration", "loss", "rate", "seconds", "validation_loss", "bias_pct", "error_pct", "error_low_noise_pct",
     "error_mid_noise_pct", "error_high_noise_pct", "start_error_pct",
@@ -348,6 +349,7 @@ def _anatomies(recipe: TrainingRecipe) -> tuple[tuple[Anatomy, ...], tuple[Anato
 
 # ---- batches ahead of the step ---------------------------------------------------------------------------------
 
+#: What a worker process keeps between batches: the recipe and its anatomies.
 _WORKER: dict[str, Any] = {}
 
 

@@ -310,6 +310,7 @@ EXTRA_KEYS = {
 }
 #: What rimap 0.1.0 called some keys of `[loss]` and `[training]`.
 EARLIER = {"b_sd": "field_sd", "b_error_left": "field_error_left"}
+#: Tables of a recipe, and the keys above them.
 _TABLES = ("simulation", "rim", "loss", "training")
 _TOP = ("name", "description", "network", "variant", "init")
 

@@ -17,6 +17,7 @@ from rimap.io.dicom_volumes import Volume, same_slices, volumes_of
 from rimap.io.dicom_write import Placed, check_affine, placed, series_files
 from rimap.io.map_images import MapImage, map_images
 
+#: How sidecars name a DICOM series: by numbers, because UIDs and names are private.
 _SOURCE = re.compile(r"dicom:(?:subject-(?P<subject>\d+)/)?series-(?P<number>\d+)")
 #: Series number of the first map: that of the first source series followed by these digits, as in 1301 → 130101.
 _TIMES = 100

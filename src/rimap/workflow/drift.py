@@ -15,6 +15,7 @@ from rimap.evaluation.spheres import Array
 from rimap.io.map_images import MapImage
 
 Row = dict[str, Any]
+#: A date in a path: year, month and day, with or without separators.
 _DATE = re.compile(r"(?<!\d)(20\d{2}|19\d{2})[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?!\d)")
 
 

@@ -39,4 +39,5 @@ class Listener:
     warn: Callable[[str], None] = _ignore
 
 
+#: For callers who do not listen.
 SILENT = Listener()

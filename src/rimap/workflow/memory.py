@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 BASE = 352 << 20
 #: Bytes per voxel, per voxel and image, and per voxel of a plane. They were measured (docs/files.md).
 _NEEDS = {"nlls": (180, 8), "mle": (420, 12), "rim": (210, 14), "resnet": (300, 16)}
+#: Bytes of a network per voxel of a plane: fixed, and for each image.
 _PLANE = {"rim": (1500, 20), "resnet": (10_000, 40)}
+#: Bytes of a unit, by its letter.
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 

@@ -19,6 +19,7 @@ class _Version(NamedTuple):
 
 #: Version 2 mounts one tree, version 1 one for each controller. The file cache counts as usage although it can be reclaimed.
 _UNIFIED = _Version("", "memory.max", "memory.current", "inactive_file")
+#: File names of version 1 of control groups.
 _OF_MEMORY = _Version("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 #: Number of voxels that `conditioning_warnings` samples.
 _SAMPLE = 50_000
+#: Voxels of a flat array at a time.
 _BLOCK = 1 << 20
 
 

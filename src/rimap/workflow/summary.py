@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rimap.workflow.transmit_field import FieldMap
     from rimap.workflow.writing import Result
 
+#: Rows of a table on a screen: more are in the files.
 _MOST_ROWS = 40
 
 

@@ -19,6 +19,7 @@ Floats = NDArray[np.float64]
 _TIMES, _FRACTIONS, _FIELD = 20, 9, (0.02, 0.25, 0.5, 0.75, 0.98)
 #: Mixtures have relaxation times between these quantiles of those of the object, a factor wider on either side.
 _QUANTILES, _WIDER = (0.02, 0.98), 3.0
+#: Voxels at a time, so that the products with all mixtures stay small.
 _CHUNK = 5_000
 #: Number of voxels that are used.
 _SAMPLE = 4_000

@@ -19,6 +19,7 @@ _SAMPLE = 500
 _FEW = 100
 #: Voxels are looked at whose brightest image, as it is fitted, exceeds this part of that of the brightest (98th percentile).
 BRIGHT = 0.4
+#: Quality flags of voxels that have a value in the maps.
 WITH_VALUE = (Status.OK, Status.AT_BOUND, Status.OUTSIDE_TRAINING)
 #: An image below so many σ is mostly noise.
 _FAINT = 3.0

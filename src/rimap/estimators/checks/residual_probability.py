@@ -38,6 +38,7 @@ def chance_of_residual(squares: Array, sigma: Array, free: int) -> NDArray[np.fl
     >>> chance_of_residual([4.0, 4.0, 40.0], [1.0, 2.0, 1.0], 3).round(4)
     array([0.2615, 0.8013, 0.    ])
     """
+    # scipy is slow to import: only this function needs it
     from scipy.special import gammaincc
 
     return np.asarray(gammaincc(free / 2, _ratio(squares, sigma) / 2))

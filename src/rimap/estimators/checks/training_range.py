@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 #: By how much an estimate may raise χ² over the maximum of the likelihood before a network is taken for wrong: four standard
 #: deviations. A network that reads neighbours does not follow the noise of a voxel.
 FARTHEST_CHI2 = 16.0
+#: Quality flags of voxels without a value in the maps.
 _WITHOUT_VALUE = (Status.NO_SIGNAL, Status.NOT_FINITE, Status.OUTSIDE_MASK)
 _SLACK = 1.1  # a tenth beyond the range is not worth a warning
 #: The share of voxels whose field is outside the training from which on the user is warned.

@@ -12,6 +12,7 @@ from rimap.kernels import njit
 #: Columns of what `information` finds, with the field known: variances of A and u = log T and their covariance; how A and u
 #: follow the field; the information on the field when they do; and Σ(s − f)².
 VAR_A, VAR_U, COV_AU, A_ALONG_F, U_ALONG_F, INFO_F, SQUARES = range(7)
+#: Numbers that the kernel writes for each voxel: see `information`.
 N_COLUMNS = 7
 #: If less than this share of the sensitivity to u is independent of A, the images do not determine u.
 SINGULAR = 1e-14
@@ -25,8 +26,10 @@ def information(S, shape, snr_step, info, F, u, A, out):  # type: ignore[no-unty
     """
     powers, low, top = shape.powers, shape.low_u, highest_u(shape)
     for voxel in range(S.shape[0]):
+        # between nodes of the field the table holds polynomials
         cell_F, past_F = place_of(shape, F[voxel])
         node, past_node = interval(u[voxel], low, shape.step_u, powers[0].shape[1] - 1)
+        # cubic Hermite interpolation in u = log T between two nodes of the table
         weights = hermite(past_node, shape.step_u)
         H_AA = H_Au = H_AF = H_uu = H_uF = H_FF = squares = 0.0
         for image in range(S.shape[1]):
@@ -72,6 +75,7 @@ def information(S, shape, snr_step, info, F, u, A, out):  # type: ignore[no-unty
         out[voxel, SQUARES] = squares
         left = H_uu - H_Au * H_Au / H_AA if H_AA > 0 else 0.0
         found = low < u[voxel] < top and left > SINGULAR * H_uu
+        # A and u follow the field: what is left is the information on F alone (Schur complement)
         w, A_along_F, u_along_F = schur(Second(H_AA, H_Au, H_AF, H_uu, H_uF, H_FF), found)
         out[voxel, INFO_F] = w
         if found:

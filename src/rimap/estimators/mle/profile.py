@@ -149,6 +149,7 @@ class Extra(NamedTuple):
 @njit(fastmath=FAST, inline="always")
 def place_of(shape, F):  # type: ignore[no-untyped-def]
     """Return where F is in the table."""
+    # between nodes of the field the table holds polynomials
     cell_F, past_F = interval(F, shape.low_F, shape.step_F, shape.powers[0].shape[0])
     return Place(cell_F, past_F)
 
@@ -201,6 +202,7 @@ def overlap(s, shape, place, u):  # type: ignore[no-untyped-def]
     """Return the sums of the profile likelihood at u."""
     powers, cell_F, past_F = shape.powers, place.j, place.x
     node, past_node = interval(u, shape.low_u, shape.step_u, powers[0].shape[1] - 1)
+    # cubic Hermite interpolation in u = log T between two nodes of the table
     weights = hermite(past_node, shape.step_u)
     yg = gg = yg1 = gg1 = yg2 = bend = g1g1 = 0.0
     for image in range(s.shape[0]):
@@ -215,6 +217,7 @@ def overlap(s, shape, place, u):  # type: ignore[no-untyped-def]
         g = weights.v0 * value_0 + weights.v1 * value_1 + weights.s0 * slope_0 + weights.s1 * slope_1
         g1 = weights.dv * (value_0 - value_1) + weights.ds0 * slope_0 + weights.ds1 * slope_1
         g2 = weights.ddv * (value_0 - value_1) + weights.dds0 * slope_0 + weights.dds1 * slope_1
+        # the modulus hides the polarity: an image has the sign that the model gives it
         signed = -s[image] if shape.magnitude and g < 0 else s[image] * 1.0
         yg += signed * g
         gg += g * g
@@ -263,6 +266,7 @@ def image_at(shape, place, u, n):  # type: ignore[no-untyped-def]
     """Return the shape of image n with its derivatives."""
     powers, cell_F, past_F = shape.powers, place.j, place.x
     node, past_node = interval(u, shape.low_u, shape.step_u, powers[0].shape[1] - 1)
+    # cubic Hermite interpolation in u = log T between two nodes of the table
     weights = hermite(past_node, shape.step_u)
     value_0, value_1 = (
         at_field(powers, past_F, cell_F, node, VALUE, 0, n),
@@ -410,6 +414,7 @@ def _holds(s, image, sums):  # type: ignore[no-untyped-def]
     if not sums.yg > 0:
         return False
     A = sums.yg / sums.gg
+    # the modulus hides the polarity: an image has the sign that the model gives it
     signed = -s if image.g < 0 else s
     rest = A * (A * sums.gg1 - (sums.yg1 - signed * image.g_u))
     return abs(rest) <= abs(A * s * image.g_u)
@@ -475,6 +480,7 @@ def profile_gaussian(S, F, shape, extra, found):  # type: ignore[no-untyped-def]
                 s[best.held], A, image, slope_F, slope_u, H
             )
         else:
+            # A and u follow the field: what is left is the information on F alone (Schur complement)
             w, _, slope = schur(H, low < best.u < top)
             found.g[voxel], found.w[voxel], found.slope[voxel] = slope_F, w, slope
 
@@ -484,6 +490,7 @@ def _derivatives(s, shape, place, u, A):  # type: ignore[no-untyped-def]
     """Return the derivatives of ½Σ(s − A|g|)² in F and u, and the second ones."""
     powers, cell_F, past_F = shape.powers, place.j, place.x
     node, past_node = interval(u, shape.low_u, shape.step_u, powers[0].shape[1] - 1)
+    # cubic Hermite interpolation in u = log T between two nodes of the table
     weights = hermite(past_node, shape.step_u)
     H_AA = H_Au = H_AF = H_uu = H_uF = H_FF = slope_F = slope_u = bend_F = 0.0
     for image in range(s.shape[0]):
@@ -542,6 +549,7 @@ def _derivatives(s, shape, place, u, A):  # type: ignore[no-untyped-def]
 @njit(fastmath=FAST)
 def _along_null(s, A, image, slope_F, slope_u, H):  # type: ignore[no-untyped-def]
     """Return g, w and du/dF where u follows F along the null g(u, F) = 0 of the image with the datum s."""
+    # the modulus hides the polarity: an image has the sign that the model gives it
     signed = -s if image.g < 0 else s
     node = -image.g_F / image.g_u
     bend = -(image.g_uu * node * node + 2 * image.g_uF * node + image.g_FF) / image.g_u

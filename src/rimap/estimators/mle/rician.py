@@ -49,6 +49,7 @@ def _bessel_table() -> NDArray[np.float64]:
     return np.ascontiguousarray(np.concatenate([body, end]))
 
 
+#: Tabulated once: the ratio of Bessel functions is asked for in every image of every voxel.
 _BESSEL = _bessel_table()
 
 
@@ -88,6 +89,7 @@ def _least_of_a_datum() -> NDArray[np.float64]:
     return np.asarray(0.5 * (y - s) ** 2 - np.log(special.i0e(y * s)))
 
 
+#: Tabulated once, for values in units of σ.
 _LEAST = _least_of_a_datum()
 
 
@@ -127,6 +129,7 @@ def _rice(s, shape, place, A, u):  # type: ignore[no-untyped-def]
     """Return the likelihood and its derivatives."""
     powers, j, x = shape.powers, place.j, place.x
     k, t = interval(u, shape.low_u, shape.step_u, powers[0].shape[1] - 1)
+    # cubic Hermite interpolation in u = log T between two nodes of the table
     weights = hermite(t, shape.step_u)
     H_AA = H_Au = H_AF = H_uu = H_uF = H_FF = slope_F = slope_u = slope_A = bend_F = f = gg = gg1 = g1g1 = 0.0
     for image in range(s.shape[0]):
@@ -260,6 +263,7 @@ def profile_rician(S, F, shape, extra, found):  # type: ignore[no-untyped-def]
                 other_A, other_u, other = _fit(s, shape, place, max(sums.yg, 0.0) / sums.gg, start_u)
                 if other.f < best.f - TOLERANCE:
                     A, u, best = other_A, other_u, other
+        # A and u follow the field: what is left is the information on F alone (Schur complement)
         w, _, slope = schur(best.H, low < u < top)
         found.u[voxel], found.A[voxel], found.f[voxel] = u, A, best.f
         found.g[voxel], found.w[voxel], found.slope[voxel] = best.slope_F, w, slope

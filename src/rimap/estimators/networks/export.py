@@ -24,6 +24,7 @@ from rimap.estimators.networks.rnn_cell import RNNCell
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+#: Versions of ONNX that the oldest allowed ONNX Runtime reads.
 OPSET = 17
 _IR_VERSION = 8
 #: Channels that ONNX Runtime computes at a time. What is over is a convolution of its own, not filled up with zeros.

@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+#: Channels of the blocks, as §4.4.3 of the paper lists them.
 WIDTHS = (40, 40, 80, 80, 160, 320, 160, 80, 80, 40, 6)
 
 

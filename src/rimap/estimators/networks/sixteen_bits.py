@@ -23,6 +23,7 @@ FEWEST_WEIGHTS = 5_000
 #: From so many weights on, the integers have `BITS_OF_MANY` bits: their rounding averages out, and a wheel compresses
 #: them further.
 MANY_WEIGHTS = 100_000
+#: Bits of a weight; a large array keeps fewer, which compress better.
 BITS, BITS_OF_MANY = 16, 13
 
 

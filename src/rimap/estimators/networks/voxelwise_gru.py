@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+#: Voxels at a time: their states stay in the cache of a core.
 _PIECE = 1024
 
 

@@ -30,6 +30,7 @@ from rimap.series import ParameterMaps, Status, WeightedSeries
 #: Voxels that are simulated, and fewer are not enough; how often the σ that was found is simulated anew, and when that
 #: ends.
 _VOXELS, _FEWEST = 3_000, 100
+#: Rounds at most, and the relative change of σ at which they end.
 _ROUNDS, _CLOSE = 5, 0.01
 
 #: Fits a list of voxels with some parameters known.

@@ -33,6 +33,7 @@ from rimap.estimators.nlls.variable_projection import (
 
 Array = Any
 
+#: Newton steps of a descent at most.
 MOST_STEPS = 40
 #: A step of this many cells of the coarse grid ends a descent: Newton's next one would be of its square.
 SMALL_STEP = 2e-4

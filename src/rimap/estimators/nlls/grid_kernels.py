@@ -23,6 +23,7 @@ from rimap.estimators.table_kernels import at_field, interval
 
 Array = Any
 
+#: Values of `rimap.maps.Status` as plain numbers, because kernels cannot read an enumeration.
 OK, AT_BOUND, NO_SIGNAL, NOT_FINITE, NOT_CONVERGED = 0, 1, 2, 3, 4
 #: Voxels side by side in the scan: long rows, since a loop over a row has a cost of its own.
 LANES = 128
@@ -30,6 +31,7 @@ LANES = 128
 MOST_STARTS = 24
 #: Columns of a start: its place, how much of ‖S‖² it explains, and how much a place between nodes may explain.
 START_U, START_F, EXPLAINED, PROMISE = range(4)
+#: Numbers that describe where a descent starts.
 START_WIDTH = 4
 #: What a place between the nodes gains is at most this many times what its distance says.
 RESERVE = np.float32(4)

@@ -25,9 +25,11 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
     GRAM_11, GRAM_12, GRAM_22, CROSS_1U, CROSS_2U, CROSS_1F, CROSS_2F, SQUARE_UU, SQUARE_UF, SQUARE_FF,
     IMAGES_G, IMAGES_U, IMAGES_F, IMAGES_UU, IMAGES_UF, IMAGES_FF, G_UU_PRODUCT, G_UF_PRODUCT, G_FF_PRODUCT,
 ) = range(29)  # fmt: skip
+#: Numbers that `evaluate` leaves of a place (u, F).
 N_FACTS = 29
 #: Rows of the scratch of `evaluate`: columns and their derivatives in (u, F).
 G, G_U, G_UU, G_F, G_UF, G_FF = range(6)
+#: Rows of the table: the shape, its slopes and their mixed derivatives.
 N_ROWS = 6
 #: Two columns whose squared sine is below this are one: the amplitudes are then found on the edges of their box.
 COLLINEAR = 1e-13

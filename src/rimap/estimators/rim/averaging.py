@@ -13,6 +13,7 @@ F32 = NDArray[np.float32]
 _REACH = 5  # pixels
 _WIDTH = 3.0  # pixels, standard deviation
 _LIKE = 0.06  # of log T and log A: voxels that differ by this much count 0.6
+#: Weights below this are left out: their voxels are not alike.
 _LEAST = 0.05
 
 

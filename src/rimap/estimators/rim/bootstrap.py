@@ -31,6 +31,7 @@ from rimap.signals.base import SignalModel
 F32 = NDArray[np.float32]
 #: From so many draws on a voxel speaks for itself.
 ENOUGH = 50
+#: Fixed, so that maps do not change when they are made again.
 _SEED = 2021
 #: Planes beyond the first are numbered from here on.
 _BEYOND = 1 << 20
@@ -237,7 +238,10 @@ def _averaged(values: F32, has: NDArray[np.bool_], freedom: int) -> F32:
 
     The logarithm of a variance of so many degrees of freedom is too low by log(f/2) − ψ(f/2); that is added.
     """
+    # scipy is slow to import: only this function needs it
     from scipy.ndimage import correlate
+
+    # scipy is slow to import: only this function needs it
     from scipy.special import digamma
 
     weight = np.multiply.outer((1.0, 2.0, 1.0), (1.0, 2.0, 1.0)) if has.ndim > 1 else np.array((1.0, 2.0, 1.0))

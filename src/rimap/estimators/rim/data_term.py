@@ -30,7 +30,9 @@ class Likelihood(NamedTuple):
     ratio: NDArray[np.float32]
 
 
+#: Nodes of the table over log T.
 _GRID = 4096
+#: Voxels at a time: their sums stay in the cache of a core.
 _CHUNK = 8192
 _LANES = 8  # images of a voxel are filled up with zeros to a multiple of this: whole registers, three times as fast
 
@@ -173,6 +175,7 @@ def in_chunks(run: Callable[[int], Any], starts: range, executor: Executor | Non
         pass
 
 
+#: The table of Bessel ratios, made at its first use: mapping with Gaussian noise needs none.
 _RATIO: list[NDArray[np.float32]] = []
 
 
@@ -197,6 +200,7 @@ def bessel_ratio(z, table):  # type: ignore[no-untyped-def]  # pragma: no cover 
     return value if z >= 0 else -value
 
 
+#: Sums may be reordered, but NaN is kept: it marks voxels without a value.
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 

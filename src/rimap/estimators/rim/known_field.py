@@ -38,6 +38,7 @@ from rimap.kernels import njit
 from rimap.signals.base import SignalModel
 
 F32 = NDArray[np.float32]
+#: Voxels of one task: small enough to share among cores, large enough to hide the cost of a task.
 _CHUNK = 4096
 
 

@@ -25,6 +25,7 @@ from rimap.estimators.rim.elimination import Factors
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.neighbour_sums import gaussian_sum
 
+#: What a cell may read, by name. A network stores the names, so an old one keeps its inputs.
 INPUTS = (
     "state", "gradient", "step", "step_known_field", "field_step", "score", "sd", "log_sigma", "log_noise", "misfit",
     "contrast", "pull",
@@ -214,6 +215,7 @@ GENERAL = RIMConfig(
     zero_output=True,
     reference="start",
 )
+#: By the name in a recipe.
 VARIANTS = {"paper": PAPER, "general": GENERAL}
 
 

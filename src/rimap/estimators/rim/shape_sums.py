@@ -20,6 +20,7 @@ from rimap.kernels import njit
 from rimap.signals.base import SignalModel
 
 F32 = NDArray[np.float32]
+#: Voxels of one task.
 _CHUNK = 2048
 
 
@@ -152,7 +153,9 @@ def _sums_of_voxels(tables, grid, kind, images, carried, field, sigma, out):  # 
     for voxel in range(n_voxels):
         node, past_node = interval(np.log(carried[n_parameters - 1, voxel]), grid.low_u, grid.step_u, grid.n_u - 1)
         past_node = min(max(past_node, 0.0), 1.0)
+        # cubic Hermite interpolation in u = log T between two nodes of the table
         weights = hermite(past_node, grid.step_u)
+        # between nodes of the field the table holds polynomials
         cell_F, past_F = interval(field[voxel], grid.low_F, grid.step_F, grid.n_F)
         scale = field[voxel] / grid.step_F if kind.log_field else 1.0 / grid.step_F
         inverse = 1.0 / (sigma[voxel] * sigma[voxel]) if kind.rician else 1.0

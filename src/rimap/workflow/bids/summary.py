@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rimap.workflow.bids.participant_level import DatasetRun
     from rimap.workflow.writing import Result
 
+#: Rows of a table on a screen: more are in the files.
 _MOST_REGIONS, _MOST_OUTLIERS = 40, 8
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rimap.errors import InputError, count_of
 
+#: Commands of the official validator, the current one first.
 _VALIDATORS = ("bids-validator-deno", "bids-validator")
 _SKIP = "Correct it, or use --skip-bids-validation."
 

@@ -9,6 +9,7 @@ from rimap.kernels import njit
 
 #: Voxels side by side in a block.
 LANES = 64
+#: Values of `rimap.maps.Status` as plain numbers, because kernels cannot read an enumeration.
 OK, AT_BOUND, NO_SIGNAL, NOT_FINITE = 0, 1, 2, 3
 
 #: Position of an estimate on the cone.
@@ -17,6 +18,7 @@ INSIDE, LOWER, UPPER, KINK = 0, 1, 2, 3
 Array = Any
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: Sums may be reordered, and the compiler may assume that no value is NaN or infinite.
 _FAST = {"nnan", "ninf", "nsz", "arcp", "contract", "afn", "reassoc"}
 
 

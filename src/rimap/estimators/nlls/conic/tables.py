@@ -27,7 +27,9 @@ NODES = (16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 192)
 
 #: Central differences of order 8.
 _OFFSETS = np.arange(-4, 5)
+#: Weights of the first derivative on nine points, of eighth order: its error is below that of float32.
 _D1 = np.array([1 / 280, -4 / 105, 1 / 5, -4 / 5, 0, 4 / 5, -1 / 5, 4 / 105, -1 / 280])
+#: Step of log T between those points.
 _STEP = 0.02
 
 #: Below this angle the cone of a T is a line: B leaves no trace in the images.
