@@ -305,7 +305,9 @@ def main() -> None:
             results.append(not survived)
             if survived:
                 print(f"survived: {mutant.path}:{mutant.line} {mutant.function}: {mutant.change}", flush=True)
-        print(f"{name}: {sum(results)} of {len(results)} mutants noticed ({sum(results) / len(results):.0%})", flush=True)
+        print(
+            f"{name}: {sum(results)} of {len(results)} mutants noticed ({sum(results) / len(results):.0%})", flush=True
+        )
         noticed, total = noticed + sum(results), total + len(results)
     print(f"all: {noticed} of {total} mutants noticed ({noticed / total:.1%}), seed {args.seed}")
 

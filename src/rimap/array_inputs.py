@@ -1,4 +1,6 @@
-"""What users have their images in: NumPy arrays, torch tensors, nibabel images, or lists of them. Neither is imported."""
+"""What users have their images in: NumPy arrays, torch tensors, nibabel images, or lists of them. Neither is
+imported.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,9 @@ def selection(values: NDArray[Any], threshold: float) -> NDArray[np.bool_]:
 
 
 def threshold_of(values: NDArray[Any]) -> float:
-    """Return the least value that a mask selects: one half for a map of probabilities, in parts of 1 or in per cent, 0 otherwise."""
+    """Return the least value that a mask selects: one half for a map of probabilities, in parts of 1 or in per cent, 0
+    otherwise.
+    """
     if values.dtype.kind != "f" or not values.size:
         return 0.0
     values = np.nan_to_num(values)

@@ -1,4 +1,6 @@
-"""What arrays of any kind need: one namespace, so that the same physics serves NumPy and torch, and every so many'th value."""
+"""What arrays of any kind need: one namespace, so that the same physics serves NumPy and torch, and every so many'th
+value.
+"""
 
 from __future__ import annotations
 
@@ -92,8 +94,8 @@ def column(x: Any, like: Array) -> Array:
 def derivative(function: Callable[..., Array], at: Mapping[str, Array], name: str) -> Array:
     """Return the derivative of `function` in one of its arguments (*X), which are given by name.
 
-    Every voxel is a function of its own. NumPy takes a complex step, torch differentiates twice: both are exact, for functions
-    that are analytic (no modulus, no branch on a value).
+    Every voxel is a function of its own. NumPy takes a complex step, torch differentiates twice: both are exact, for
+    functions that are analytic (no modulus, no branch on a value).
     """
     x = at[name]
     if any(is_torch(v) for v in at.values()):

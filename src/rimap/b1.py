@@ -1,6 +1,7 @@
 """The transmit field B1 from its scans, in closed form: actual flip angle imaging and the double-angle method.
 
-B1 is the actual over the nominal flip angle. Variable flip angle, MP2RAGE and the multi-echo spin echo take it as a given map.
+B1 is the actual over the nominal flip angle. Variable flip angle, MP2RAGE and the multi-echo spin echo take it as a
+given map.
 """
 
 from __future__ import annotations
@@ -79,8 +80,8 @@ def b1_from_dam(images: Array, flip_angle: Array) -> NDArray[np.float64]:
     Returns
     -------
     b1
-        At most 90° over the smaller nominal angle: magnitude images do not determine larger angles. NaN if there is no signal, or
-        where the images contradict each other.
+        At most 90° over the smaller nominal angle: magnitude images do not determine larger angles. NaN if there is no
+        signal, or where the images contradict each other.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """Colours of maps, after the recommendation of the ISMRM (Fuderer et al. 2025, doi:10.1002/mrm.30290).
 
-T1 and R1 are shown in lipari; T2, T2*, T1rho and their rates in navia. The tables of rates are reversed, so that a tissue
-looks alike in both. The scale is linear at first and logarithmic above. The first entry is black and reserved for voxels
-without a value; low values are clipped just above it.
+T1 and R1 are shown in lipari; T2, T2*, T1rho and their rates in navia. The tables of rates are reversed, so that a
+tissue looks alike in both. The scale is linear at first and logarithmic above. The first entry is black and reserved
+for voxels without a value; low values are clipped just above it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+#: Entries of a palette: what eight bits per pixel allow.
 N_COLOURS = 256
 #: A table whose name ends so is read from its last colour to its first.
 REVERSED = "_r"
@@ -24,7 +25,8 @@ REVERSED = "_r"
 def palette(name: str) -> NDArray[np.uint8]:
     """Return a table of Crameri's colours (256, 3), its first entry black; ``grey`` is computed here.
 
-    A name that ends in ``_r`` is that table reversed. The table is read from the files of `cmcrameri`: importing that package imports matplotlib, half a second for a table.
+    A name that ends in ``_r`` is that table reversed. The table is read from the files of `cmcrameri`: importing that
+    package imports matplotlib, half a second for a table.
     """
     if name.endswith(REVERSED):
         colours = _table(name.removesuffix(REVERSED))[::-1].copy()

@@ -1,4 +1,6 @@
-"""The spatial correlation of noise: what interpolated (zero-filled) images have, measured from residuals, and drawn again."""
+"""The spatial correlation of noise: what interpolated (zero-filled) images have, measured from residuals, and drawn
+again.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ Floats = NDArray[np.float64]
 LAGS, FAR = 4, 8
 #: Noise is correlated along an axis from this correlation of neighbours on, and so many standard errors.
 _LEAST, _SURE = 0.1, 4.0
-#: Correlations are those of zero-filling if they deviate by less than this (root mean square), and are such a share of it.
+#: Correlations are those of zero-filling if they deviate by less than this (root mean square), and are such a share of
+#: it.
 _FITS, _LEAST_SHARE, _MOST_SHARE = 0.03, 0.8, 1.1
 #: Correlations that are not those of zero-filling must have decayed to this beyond the first lags.
 _DECAYED = 0.15
@@ -38,7 +41,8 @@ _GRID = 32
 
 @dataclass(frozen=True)
 class NoiseCorrelation:
-    """The correlation of the noise of voxels that are 1, 2, … voxels apart, along each spatial axis; () if there is none.
+    """The correlation of the noise of voxels that are 1, 2, … voxels apart, along each spatial axis; () if there is
+    none.
 
     Along oblique directions it is the product. Zero-filling a k-space by a factor f gives sin(πl/f)/(πl/f) at lag l.
     """
@@ -71,7 +75,8 @@ class NoiseCorrelation:
 
     @property
     def voxels(self) -> float:
-        """How many voxels share one independent value: the variance of a mean over many is σ² times this over their number.
+        """How many voxels share one independent value: the variance of a mean over many is σ² times this over their
+        number.
 
         It is the product of the factors: the sum of the first correlations alone would overstate it.
 
@@ -88,8 +93,10 @@ class NoiseCorrelation:
             if self.shared < _SHARED
             else (
                 note(
-                    f"Voxels {LAGS + 1} to {FAR} voxels apart share {100 * self.shared:.0f} % of the power of the residuals, which noise does not: "
-                    "it is a misfit of the model. σ and the standard deviations contain it, so that repeated scans may differ by less."
+                    f"Voxels {LAGS + 1} to {FAR} voxels apart share {100 * self.shared:.0f} % of the power of the "
+                    f"residuals, which noise does not: "
+                    "it is a misfit of the model. σ and the standard deviations contain it, so that repeated scans may "
+                    "differ by less."
                 ),
             )
         )
@@ -98,14 +105,16 @@ class NoiseCorrelation:
         near, factors = (" × ".join(f"{value:.2f}" for value in values) for values in (self.neighbours, self.factors))
         return (
             note(
-                f"The noise of adjacent voxels is correlated ({near} along the axes), as in images that are interpolated (zero-filled) by "
-                f"{factors}: {self.voxels:.1f} voxels share one independent value."
+                f"The noise of adjacent voxels is correlated ({near} along the axes), as in images that are "
+                f"interpolated (zero-filled) by {factors}: {self.voxels:.1f} voxels share one independent value."
             ),
             *misfit,
         )
 
     def coloured(self, white: Floats, axes: Sequence[int]) -> Floats:
-        """Return white noise (…, *X) with the correlations of the spatial `axes`, the last axes of the array, in their order."""
+        """Return white noise (…, *X) with the correlations of the spatial `axes`, the last axes of the array, in their
+        order.
+        """
         out = np.asarray(white, dtype=float)
         for place, axis in zip(range(-len(axes), 0), axes):
             if axis < len(self.axes) and self.axes[axis]:
@@ -119,7 +128,9 @@ class NoiseCorrelation:
         return np.asarray(out)
 
     def taps(self, axis: int) -> Floats:
-        """Return the weights of 2·`LAGS` + 1 independent values whose sums have the correlation along an axis; 1 if there is none."""
+        """Return the weights of 2·`LAGS` + 1 independent values whose sums have the correlation along an axis; 1 if
+        there is none.
+        """
         if axis >= len(self.axes) or not self.axes[axis]:
             return np.ones(1)
         kernel = np.fft.fftshift(np.fft.ifft(np.sqrt(_spectrum(self.axes[axis], np.fft.fftfreq(_GRID)))).real)
@@ -152,7 +163,9 @@ def correlation_of(residuals: NDArray[Any], good: NDArray[np.bool_], freedom: fl
 def _along(
     r: NDArray[np.float32], good: NDArray[np.bool_], axis: int, freedom: float
 ) -> tuple[tuple[float, ...], float]:
-    """Return the correlations of noise along a spatial axis, () if there are none, and the mean correlation far apart, NaN if unknown."""
+    """Return the correlations of noise along a spatial axis, () if there are none, and the mean correlation far apart,
+    NaN if unknown.
+    """
     n, everywhere = good.shape[axis + 1], bool(good.all())
 
     def covariance(lag: int) -> tuple[float, float]:
@@ -180,8 +193,9 @@ def _along(
 def _without_errors(c: Floats) -> Floats:
     """Return the correlations of noise at the first lags from those of residuals (`FAR`), () if these are no noise.
 
-    Residuals are noise and errors of the model. Those of neighbours of other T and of small magnitudes share less than their noise
-    does, so c(l) = α sin(πl/f)/(πl/f) + s − q l² at lag l: zero-filled noise, and an error of share s that varies slowly.
+    Residuals are noise and errors of the model. Those of neighbours of other T and of small magnitudes share less than
+    their noise does, so c(l) = α sin(πl/f)/(πl/f) + s − q l² at lag l: zero-filled noise, and an error of share s that
+    varies slowly.
     """
     designs, inverses = _designs()
     parts = np.einsum("fkl,l->fk", inverses, c)
@@ -205,7 +219,9 @@ def _without_errors(c: Floats) -> Floats:
 
 @cache
 def _designs() -> tuple[Floats, Floats]:
-    """Return for each factor what noise and an error contribute at each lag (F, lags, 3), and the least-squares solutions (F, 3, lags)."""
+    """Return for each factor what noise and an error contribute at each lag (F, lags, 3), and the least-squares
+    solutions (F, 3, lags).
+    """
     factors, lags = np.geomspace(1.05, 3.5, 400), np.arange(1, FAR + 1)
     designs = np.stack(
         [np.stack([np.sinc(lags / factor), np.ones(FAR), -((lags / FAR) ** 2)], 1) for factor in factors]

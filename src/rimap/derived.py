@@ -37,18 +37,19 @@ def derived_sd(
     sd: NDArray[Any] | None,
     covariance: NDArray[Any] | None = None,
 ) -> Array:
-    """Return the standard deviation (*X) of a derived map by the delta method, √(∇ᵀ C ∇) with the gradient of its formula.
+    """Return the standard deviation (*X) of a derived map by the delta method, √(∇ᵀ C ∇) with the gradient of its
+    formula.
 
     Parameters
     ----------
     kappa
         (Q, *X).
     sd
-        (Q, *X) standard deviations of κ. Without `covariance` they are enough for a formula of one parameter; of several,
-        the standard deviation is NaN.
+        (Q, *X) standard deviations of κ. Without `covariance` they are enough for a formula of one parameter; of
+        several, the standard deviation is NaN.
     covariance
-        (Q (Q + 1)/2, *X), the upper triangle of each voxel's covariance, row by row. A parameter without variance in any
-        voxel is known, and adds nothing.
+        (Q (Q + 1)/2, *X), the upper triangle of each voxel's covariance, row by row. A parameter without variance in
+        any voxel is known, and adds nothing.
     """
     kappa = np.asarray(kappa, dtype=float)
     unknown = np.full(kappa.shape[1:], np.nan)
@@ -80,7 +81,9 @@ def _by_pair(covariance: Array, Q: int) -> dict[tuple[int, int], Array]:
 
 
 def _is_known(q: int, model: SignalModel, variances: Array | None, second: dict[tuple[int, int], Array] | None) -> bool:
-    """Return whether a parameter was not estimated: it was given, or has no variance in any voxel where others have one."""
+    """Return whether a parameter was not estimated: it was given, or has no variance in any voxel where others have
+    one.
+    """
     if model.parameters[q].given:
         return True
     if second is not None:

@@ -37,7 +37,8 @@ def classes_in(package: str, base: type[T], fault: Callable[[type[T]], str] = la
 
 
 def class_of(module: str, base: type[T], name: str) -> type[T] | None:
-    """Return the concrete subclass of `base` called `name` in a module of this package, `None` if there is no such module or class.
+    """Return the concrete subclass of `base` called `name` in a module of this package, `None` if there is no such
+    module or class.
 
     It is what `classes_in` has under this name, for no plugin may take the name of a class of the package.
     """

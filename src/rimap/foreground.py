@@ -1,4 +1,6 @@
-"""The foreground: which voxels have signal. Summary, report, group, the mask that is written and `mask="auto"` share this definition."""
+"""The foreground: which voxels have signal. Summary, report, group, the mask that is written and `mask="auto"` share
+this definition.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ from rimap.advice import Advice, note
 AUTO = "auto"
 #: What sidecars and help say of it.
 HOW = (
-    "voxels whose root mean square over all images exceeds Otsu's threshold (of its square root; doi:10.1109/TSMC.1979.4310076); "
-    "all voxels if what is darker is neither much darker nor noise"
+    "voxels whose root mean square over all images exceeds Otsu's threshold (of its square root; "
+    "doi:10.1109/TSMC.1979.4310076); all voxels if what is darker is neither much darker nor noise"
 )
 #: The same, if there are maps but no images.
 HOW_OF_MAPS = f"{HOW}; of the images that the maps predict and their residual"
@@ -26,8 +28,9 @@ _BINS = 256
 _LEAST, _MOST = 0.01, 0.95
 #: and the mean of the root mean square of the dark ones is below this share of that of the bright ones,
 _DARK = 0.35
-#: or if they are noise: below this share, alike in all images (range of their root mean squares, relative), and scattered as
-#: Rayleigh or normal values are (the square of the mean over the mean of the squares is 0.785 or less; of tissue it is near 1).
+#: or if they are noise: below this share, alike in all images (range of their root mean squares, relative), and
+#: scattered as Rayleigh or normal values are (the square of the mean over the mean of the squares is 0.785 or less; of
+#: tissue it is near 1).
 _DARKER, _ALIKE, _SCATTERED = 0.8, 0.1, 0.86
 
 #: Gives images (N, *X) in pieces with their `strength`, as often as it is called.
@@ -67,8 +70,8 @@ def foreground(images: NDArray[Any]) -> NDArray[np.bool_]:
     """Return the foreground (*X) of images (N, *X).
 
     It is Otsu's threshold on the square root of the root mean square over the images. All voxels are foreground if the
-    threshold leaves out or keeps almost nothing, or if what it leaves out is neither much darker nor noise: it would split the
-    tissue. Values that are not finite count as dark. The sign of an image does not matter.
+    threshold leaves out or keeps almost nothing, or if what it leaves out is neither much darker nor noise: it would
+    split the tissue. Values that are not finite count as dark. The sign of an image does not matter.
 
     References
     ----------

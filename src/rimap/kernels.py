@@ -1,8 +1,8 @@
 """Compiled kernels: numba's `njit`, kept on disk so that what runs is always what the source says.
 
 Numba recompiles a kernel when its own file changes, but not when a file changes that it calls or takes a constant from.
-The folder of the compiled code is therefore named after a hash of the file and of all that it imports: other code, another
-folder.
+The folder of the compiled code is therefore named after a hash of the file and of all that it imports: other code,
+another folder.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ _announcements: list[Callable[[], None]] = []
 
 
 def announce_compiling(tell: Callable[[], None]) -> None:
-    """Call `tell` once, before the next kernel that has to be compiled; nothing is called if all are compiled already."""
+    """Call `tell` once, before the next kernel that has to be compiled; nothing is called if all are compiled
+    already.
+    """
     _announcements[:] = [tell]
 
 
@@ -57,8 +59,8 @@ def njit(
     nogil, cache, fastmath, inline, error_model
         Those of `numba.njit`. Kernels release the GIL, so that threads share a volume.
     counts_references
-        Whether arrays are counted as they are passed on. A kernel that makes no array needs no counts, and is up to twice as
-        fast without them if it is called for each voxel.
+        Whether arrays are counted as they are passed on. A kernel that makes no array needs no counts, and is up to
+        twice as fast without them if it is called for each voxel.
     """
     import numba  # slow to import, and only kernels need it
 
@@ -87,7 +89,9 @@ def kernel_folder(file: Path | None = None) -> Path | None:
 
 
 def cache_folder(key: str) -> Path | None:
-    """Return a folder, which nobody else can write, for what is made of the sources with this hash (16 hexadecimal digits)."""
+    """Return a folder, which nobody else can write, for what is made of the sources with this hash (16 hexadecimal
+    digits).
+    """
     for place in (_chosen_by_user, _beside_package, _user_cache, _private):
         with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: a user without a home
             if (base := place()) is not None:

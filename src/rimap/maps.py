@@ -109,10 +109,11 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
     sd_kappa
         (Q, *X) standard deviations, of which `sd_source` says what they are; NaN where unknown.
     covariance
-        (Q (Q + 1)/2, *X): the upper triangle of each voxel's covariance of κ, row by row (for Q = 3: AA, AB, AT, BB, BT,
-        TT); NaN where unknown. Estimators fill it for models with derived maps, whose standard deviations need it.
+        (Q (Q + 1)/2, *X): the upper triangle of each voxel's covariance of κ, row by row (for Q = 3: AA, AB, AT, BB,
+        BT, TT); NaN where unknown. Estimators fill it for models with derived maps, whose standard deviations need it.
     sd_derived
-        Standard deviations of derived maps (*X) by name, if they are known otherwise than from `covariance`: from files.
+        Standard deviations of derived maps (*X) by name, if they are known otherwise than from `covariance`: from
+        files.
     residual
         (*X) root mean square of S − f over the images, in their unit.
     noise
@@ -172,8 +173,8 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
     def sd(self) -> Mapping[str, NDArray[Any]]:
         """Standard deviations by name; NaN throughout where the estimator gives none.
 
-        Those of derived maps follow by the delta method from `covariance`. Without it they are known only if the formula
-        depends on one parameter.
+        Those of derived maps follow by the delta method from `covariance`. Without it they are known only if the
+        formula depends on one parameter.
         """
         values = np.full_like(self.kappa, np.nan) if self.sd_kappa is None else self.sd_kappa
         return _Named(self.model, values, self._sd_of_derived)
@@ -236,7 +237,8 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
 
     @property
     def described(self) -> Region:
-        """The voxels that figures describe, if the images are not there: the mask, else the foreground of the predicted images.
+        """The voxels that figures describe, if the images are not there: the mask, else the foreground of the predicted
+        images.
 
         Their power is that of the signal of the maps and of the residual; a voxel without a value has none.
         """

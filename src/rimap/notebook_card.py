@@ -31,7 +31,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Scale:
-    """How values become colours: the least and the greatest value that differ in colour, the palette, and linear or logarithmic."""
+    """How values become colours: the least and the greatest value that differ in colour, the palette, and linear or
+    logarithmic.
+    """
 
     window: tuple[float, float]
     palette: str = "grey"
@@ -92,8 +94,9 @@ def _figure(p: Picture) -> str:
     )
     caption = html.escape(p.caption)
     return (
-        f'<span style="width:{max(p.width, 110 if p.bar else 0)}px;font-size:11px"><img alt="{caption}" src="{p.src}" width="{p.width}" '
-        f'height="{p.height}" style="{pixels};width:{p.width}px;height:{p.height}px">{bar}{caption}</span>'
+        f'<span style="width:{max(p.width, 110 if p.bar else 0)}px;font-size:11px"><img alt="{caption}" src="{p.src}" '
+        f'width="{p.width}" height="{p.height}" '
+        f'style="{pixels};width:{p.width}px;height:{p.height}px">{bar}{caption}</span>'
     )
 
 

@@ -139,7 +139,9 @@ def _laid(direction: NDArray[Any], world: list[int], through: int) -> Plane:
 def view_of(
     affine: NDArray[Any] | None, shown: NDArray[np.bool_], limit: int = 12, edges: Sequence[float] = ()
 ) -> View:
-    """Return the acquisition's plane: up to `limit` slices through `shown` (*X), cropped to it; `edges` as of `edges_mm`."""
+    """Return the acquisition's plane: up to `limit` slices through `shown` (*X), cropped to it; `edges` as of
+    `edges_mm`.
+    """
     plane = planes_of(affine, shown.shape)[0]
     shown, size = volume(shown), edges_mm(affine, edges)
     right, down, through = plane.axes

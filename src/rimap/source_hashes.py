@@ -37,7 +37,9 @@ _IMPORT = re.compile(r"^\s*(?:from +(\.*[\w.]*) +import +(?:\(([^)]*)\)|(.*))|im
 
 
 def source_fingerprint(files: Iterable[Path], root: Path = PACKAGE) -> str:
-    """Return a hash of the names below `root` and of the contents of files; only contents and names count, not dates."""
+    """Return a hash of the names below `root` and of the contents of files; only contents and names count, not
+    dates.
+    """
     return _hash_of(((file, file.read_bytes()) for file in sorted(files)), root)
 
 

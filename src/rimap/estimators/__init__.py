@@ -14,6 +14,8 @@ def estimators() -> dict[str, type[Estimator]]:
 
 
 def estimator_named(name: str) -> type[Estimator] | None:
-    """Return the estimator of this name, `None` if there is none: the others are not imported if it is in the folder `name`."""
+    """Return the estimator of this name, `None` if there is none: the others are not imported if it is in the folder
+    `name`.
+    """
     own = class_of(f"rimap.estimators.{name}.estimator", Estimator, name)  # type: ignore[type-abstract]
     return own or estimators().get(name)

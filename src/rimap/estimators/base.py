@@ -56,8 +56,8 @@ def constrained(
     Raises
     ------
     InputError
-        For a parameter that the model does not have or that the series gives already, and for bounds of an amplitude: the signal
-        is linear in it.
+        For a parameter that the model does not have or that the series gives already, and for bounds of an amplitude:
+        the signal is linear in it.
     """
     for amplitude in series.model.amplitudes:
         if amplitude.name in bounds:
@@ -86,8 +86,8 @@ def settings_of_options(estimator: Estimator) -> dict[str, Any]:
 def model_warnings(model: SignalModel) -> tuple[str, ...]:
     """Return what the user should know about the model, whatever the estimator."""
     return tuple(
-        f"{setting.symbol} is not known, so the model has no {setting.symbol} term: {setting.if_unknown}. Give the {setting.title} "
-        f"({', '.join([*setting.bids[:1], f'or the setting {setting.name}'])})."
+        f"{setting.symbol} is not known, so the model has no {setting.symbol} term: {setting.if_unknown}. Give the "
+        f"{setting.title} ({', '.join([*setting.bids[:1], f'or the setting {setting.name}'])})."
         for setting in model.settings.values()
         if setting.if_unknown and getattr(model, setting.name) is None
     )
@@ -112,8 +112,9 @@ def as_many_as_parameters(model: SignalModel, estimated: int) -> tuple[str, ...]
     if model.n_images > estimated:
         return ()
     return (
-        f"There are as many images as parameters ({model.n_images}): the fit passes through every measured value, so all noise is "
-        f"in {model.time.name}, and no residual shows whether the images follow the model. Acquire more images.",
+        f"There are as many images as parameters ({model.n_images}): the fit passes through every measured value, so "
+        f"all noise is in {model.time.name}, and no residual shows whether the images follow the model. Acquire more "
+        f"images.",
     )
 
 
@@ -133,7 +134,9 @@ def _with_bound(series: WeightedSeries, maps: ParameterMaps) -> ParameterMaps:
 
 
 def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: float = 0.2) -> tuple[str, ...]:
-    """Return a warning where the median standard deviation of T exceeds 20 % of T, or T is at a bound, and why it does."""
+    """Return a warning where the median standard deviation of T exceeds 20 % of T, or T is at a bound, and why it
+    does.
+    """
     noise = maps.noise
     if maps.residual is None or noise is None or noise.sigma is None:
         return ()
@@ -161,7 +164,8 @@ def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: fl
     how = (
         f"its standard deviation is {100 * middle_sd:.0f} % in the median voxel"
         if np.isfinite(middle_sd)
-        else f"{100 * at_bound.sum() / use.sum():.0f} % of the voxels are at a bound of its range or of another parameter's"
+        else f"{100 * at_bound.sum() / use.sum():.0f} % of the voxels are at a bound of its range or of another "
+        f"parameter's"
     )
     times, middle = model.times, quantile(T[use], 0.5)
     snr = quantile(A[use] / sigma[use], 0.5)

@@ -1,9 +1,10 @@
 """Denoising of the images before a fit: MP-PCA, and standard deviations that stay true.
 
-MP-PCA keeps, of the signals of a patch of voxels, those principal components whose variance exceeds what noise alone gives. Noise
-is then smaller, differs from voxel to voxel and is correlated between neighbours; and a difference between neighbours that is
-smaller than the noise is lost with it. Neither the residuals nor σ say how large the error of a map is then. Stein's lemma does,
-from one more denoising of images with noise added: it gives the mean squared error of the map, what was lost included.
+MP-PCA keeps, of the signals of a patch of voxels, those principal components whose variance exceeds what noise alone
+gives. Noise is then smaller, differs from voxel to voxel and is correlated between neighbours; and a difference between
+neighbours that is smaller than the noise is lost with it. Neither the residuals nor σ say how large the error of a map
+is then. Stein's lemma does, from one more denoising of images with noise added: it gives the mean squared error of the
+map, what was lost included.
 
 References
 ----------
@@ -43,8 +44,9 @@ FEWEST_IMAGES = 4
 _ADDED = 0.5
 #: Of the added noise: no seed that a simulation of images would take.
 _SEED = 20_160_816_394
-#: The squared error is averaged over neighbours with a Gaussian window of this many voxels, in the slice, and over all voxels; the larger
-#: mean counts. By simulation (docs/denoising.md) intervals then hold the truth in 95 to 99 % of the voxels; the neighbours alone give 87 %.
+#: The squared error is averaged over neighbours with a Gaussian window of this many voxels, in the slice, and over all
+#: voxels; the larger mean counts. By simulation (docs/denoising.md) intervals then hold the truth in 95 to 99 % of the
+#: voxels; the neighbours alone give 87 %.
 _WINDOW = 2.0
 #: The least and the most that a standard deviation changes by.
 _LEAST, _MOST = 0.1, 2.0
@@ -55,17 +57,17 @@ _CHUNK = 50_000
 def denoise(series: WeightedSeries, method: str = "mppca") -> WeightedSeries:
     """Return the series with denoised images.
 
-    Its noise keeps the σ of the images before denoising. Standard deviations of maps that an estimator makes of it are therefore
-    too large: those of `rimap map --denoise mppca` are corrected.
+    Its noise keeps the σ of the images before denoising. Standard deviations of maps that an estimator makes of it are
+    therefore too large: those of `rimap map --denoise mppca` are corrected.
 
-    Magnitudes that are said to be Rician are also freed from the noise floor: denoised values are near the mean of the Rician
-    distribution, whose signal is known for this σ. Their noise is then taken for Gaussian.
+    Magnitudes that are said to be Rician are also freed from the noise floor: denoised values are near the mean of the
+    Rician distribution, whose signal is known for this σ. Their noise is then taken for Gaussian.
 
     Parameters
     ----------
     series
-        Images (N, *X) as they were acquired: not interpolated, not filtered, not registered. σ is estimated from a least-squares
-        fit if the series does not have it.
+        Images (N, *X) as they were acquired: not interpolated, not filtered, not registered. σ is estimated from a
+        least-squares fit if the series does not have it.
     method
         ``mppca``: principal components of the signals of 5 × 5 voxels of a slice (Marchenko-Pastur).
 
@@ -121,8 +123,8 @@ def _denoised(series: WeightedSeries, method: str = "mppca") -> _Denoised:
         about = " The noise floor of the magnitudes was removed."
     if correlation is not None and not correlation.is_white:
         about += (
-            " The noise of adjacent voxels is correlated, as in images that are interpolated: MP-PCA expects independent noise, and removes "
-            "less of this."
+            " The noise of adjacent voxels is correlated, as in images that are interpolated: MP-PCA expects "
+            "independent noise, and removes less of this."
         )
     about = note(f"The images were denoised by MP-PCA before the fit (--denoise {method}).{about}")
     clean = replace(
@@ -149,7 +151,8 @@ def check_denoising(n_images: int) -> None:
         )
     if n_images < FEWEST_IMAGES:
         raise InputError(
-            f"--denoise mppca: expected at least {FEWEST_IMAGES} images, got {n_images}. Leave --denoise out: so few images have no "
+            f"--denoise mppca: expected at least {FEWEST_IMAGES} images, got {n_images}. Leave --denoise out: so few "
+            f"images have no "
             "component that is noise alone."
         )
 
@@ -197,7 +200,8 @@ def denoised_maps(estimate: Callable[[WeightedSeries], ParameterMaps], series: W
 
 
 def mppca(images: NDArray[Any], selected: NDArray[np.bool_], radius: int = RADIUS) -> NDArray[np.float32]:
-    """Return images (N, *X) denoised by MP-PCA of patches within each slice, where and near where they are `selected` (*X).
+    """Return images (N, *X) denoised by MP-PCA of patches within each slice, where and near where they are `selected`
+    (*X).
 
     A voxel with a value that is not finite keeps its values.
     """
@@ -220,7 +224,9 @@ def mppca(images: NDArray[Any], selected: NDArray[np.bool_], radius: int = RADIU
 
 
 def _noise(series: WeightedSeries) -> tuple[Noise, NoiseCorrelation | None]:
-    """Return the noise of a series with its σ, and how it is correlated between neighbours, from a least-squares fit."""
+    """Return the noise of a series with its σ, and how it is correlated between neighbours, from a least-squares
+    fit.
+    """
     maps = least_squares(series)
     noise, _, _ = noise_of(series, maps)
     if noise.sigma is None:
@@ -255,11 +261,12 @@ def _residual(series: WeightedSeries, maps: ParameterMaps) -> NDArray[np.float64
 
 
 def _error_factors(found: _Denoised, maps: ParameterMaps) -> NDArray[np.float64]:
-    """Return by how much the error of each parameter differs from its standard deviation for the noise before denoising, (Q, *X).
+    """Return by how much the error of each parameter differs from its standard deviation for the noise before
+    denoising, (Q, *X).
 
-    With L the linearised fit, y the images and D the denoising, the error of L·D(y) relative to that of L·y is, by Stein's lemma,
-    E[(L·(D(y) − y))²] / Var(L·y) − 1 + 2 Cov(L·D(y), L·y) / Var(L·y). The covariance follows from the response of D(y) to added
-    noise. Expectations are means over voxels (`_WINDOW`).
+    With L the linearised fit, y the images and D the denoising, the error of L·D(y) relative to that of L·y is, by
+    Stein's lemma, E[(L·(D(y) − y))²] / Var(L·y) − 1 + 2 Cov(L·D(y), L·y) / Var(L·y). The covariance follows from the
+    response of D(y) to added noise. Expectations are means over voxels (`_WINDOW`).
     """
     before, noise, Q = found.before, found.before.noise, len(maps.kappa)
     assert noise is not None and noise.sigma is not None
@@ -302,7 +309,9 @@ def _error_factors(found: _Denoised, maps: ParameterMaps) -> NDArray[np.float64]
 def _linear_fit(
     maps: ParameterMaps, at: NDArray[np.intp], free: list[int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return (M, q, N), how the free parameters of voxels follow from their images, and their standard deviations (q, M) for σ = 1."""
+    """Return (M, q, N), how the free parameters of voxels follow from their images, and their standard deviations (q,
+    M) for σ = 1.
+    """
     kappa = maps.kappa.reshape(len(maps.kappa), -1)[:, at].astype(float)
     J = np.moveaxis(np.asarray(maps.model.partials(kappa), float)[:, free], -1, 0)  # (M, N, q)
     scale = np.maximum(np.linalg.norm(J, axis=1, keepdims=True), 1e-300)

@@ -20,20 +20,23 @@ if TYPE_CHECKING:
 
     from rimap.signals.base import SignalModel
 
-#: How a tensor of an ONNX file says that its values are in another file: the key "location" of its external data, whose length may be
-#: padded. Protobuf reads the fields of an entry in any order, so what is before and after it says nothing.
+#: How a tensor of an ONNX file says that its values are in another file: the key "location" of its external data, whose
+#: length may be padded. Protobuf reads the fields of an entry in any order, so what is before and after it says
+#: nothing.
 _EXTERNAL = re.compile(rb"(?:\x08|\x88\x80*\x00)location")
 #: The key of an exported file's metadata that holds its recipe, as JSON.
 METADATA = "rimap"
 #: What every recipe has, and of which kind it is.
 _OF_EVERY_NETWORK: dict[str, type] = {"name": str, "kind": str, "sequence": str, "trained_on": dict}
+#: Where networks that ship are stored, and the file of their SHA-256 sums.
 WEIGHTS = Path(__file__).parent / "weights"
 CHECKSUMS = "SHA256SUMS"
 #: What the metadata of a network for every sequence with one amplitude have in place of a sequence.
 ANY_SEQUENCE = "any"
 #: In what `for_model` returns: the sequences of the training, if the one that is mapped is not among them.
 UNSEEN = "trained_on_others"
-#: The ranges of a sequence that a network for any sequence has not seen: all its inputs are in units of the information in the data.
+#: The ranges of a sequence that a network for any sequence has not seen: all its inputs are in units of the information
+#: in the data.
 UNLIMITED: dict[str, Any] = {
     "times_ms": [],
     "time_range_ms": [0.0, math.inf],
@@ -75,7 +78,9 @@ def path_of(name: str | Path) -> Path:
 
 @dataclass(frozen=True)
 class DefaultNetwork:
-    """A row of ``weights/networks.toml``: the network of its kind for some sequences, and for which it has passed its tests."""
+    """A row of ``weights/networks.toml``: the network of its kind for some sequences, and for which it has passed its
+    tests.
+    """
 
     name: str
     kind: str
@@ -92,7 +97,9 @@ def _default_networks() -> tuple[DefaultNetwork, ...]:
 
 
 def passed_network(sequence: str) -> DefaultNetwork | None:
-    """Return the network that maps a sequence if the user names no estimator, `None` if none has passed its tests for it."""
+    """Return the network that maps a sequence if the user names no estimator, `None` if none has passed its tests for
+    it.
+    """
     found = shipped()
     return next(
         (network for network in _default_networks() if sequence in network.passed and network.name in found), None
@@ -129,7 +136,8 @@ def session(path: Path, threads: int = 0, plane: tuple[int, int] | None = None) 
     Raises
     ------
     InputError
-        Where the file is no ONNX network, or takes values from other files; where one that ships is not as it was released.
+        Where the file is no ONNX network, or takes values from other files; where one that ships is not as it was
+        released.
     """
     import onnxruntime
 
@@ -229,7 +237,8 @@ def _sha256(path: Path, modified: float) -> str:
 
 
 def for_model(about: dict[str, Any], model: SignalModel) -> dict[str, Any]:
-    """Return the metadata of a network as they are for one signal model: of a network for any sequence, what it has seen of this.
+    """Return the metadata of a network as they are for one signal model: of a network for any sequence, what it has
+    seen of this.
 
     Raises
     ------

@@ -1,4 +1,6 @@
-"""Quantiles of χ² and of the ratio of variances (F), without SciPy: importing it takes longer than a slice takes to map."""
+"""Quantiles of χ² and of the ratio of variances (F), without SciPy: importing it takes longer than a slice takes to
+map.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ def f_quantile(q: float, over: int, under: int) -> float:
 
 
 def _gamma_shares(a: float, x: float) -> tuple[float, float]:
-    """Return the regularised incomplete gamma functions P(a, x) and Q(a, x) = 1 − P, the smaller one without cancellation."""
+    """Return the regularised incomplete gamma functions P(a, x) and Q(a, x) = 1 − P, the smaller one without
+    cancellation.
+    """
     if x < a + 1:
         below = _series(a, x)
         return below, 1 - below

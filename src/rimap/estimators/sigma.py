@@ -23,13 +23,16 @@ SAMPLE = 20_000
 _FEWER = 8_192
 #: Voxels have signal whose power exceeds that of noise alone by this many standard deviations of it.
 _SIGNAL = 4.0
-#: Below so many σ (root mean square over the images) the residuals of magnitudes are no longer those of Gaussian noise, and few
-#: images let a fit follow the noise: air then says better what σ is, if it agrees with the residuals within these factors (the
-#: last one if there is a single degree of freedom: searched over polarities, such a fit leaves half of the noise).
+#: Below so many σ (root mean square over the images) the residuals of magnitudes are no longer those of Gaussian noise,
+#: and few images let a fit follow the noise: air then says better what σ is, if it agrees with the residuals within
+#: these factors (the last one if there is a single degree of freedom: searched over polarities, such a fit leaves half
+#: of the noise).
 _LOW, _AGREE = 8.0, (0.85, 1.35, 2.0)
-#: Below so many σ the residuals of magnitudes lack some of the noise: by 7 % for 12 σ and four images of an inversion recovery.
+#: Below so many σ the residuals of magnitudes lack some of the noise: by 7 % for 12 σ and four images of an inversion
+#: recovery.
 _FOLDED = 15.0
-#: With more degrees of freedom than this they lack less (0.6 % for 11 σ and 31 images): the limit falls with their square root.
+#: With more degrees of freedom than this they lack less (0.6 % for 11 σ and 31 images): the limit falls with their
+#: square root.
 _FREE = 6
 #: Voxels of which the fit explains a smaller share of the power do not follow the model at all.
 _EXPLAINED = 0.5
@@ -49,8 +52,8 @@ def estimate_sigma(
     """Return σ and where it comes from, ``residuals`` or ``background``; NaN and ``unknown`` where neither has it.
 
     From the residuals of a least-squares fit: the median over voxels with signal of the sum of squares, which is
-    σ² χ² with N − Q degrees of freedom. Where N = Q there are none; then from the background, and also where the signal is so
-    low that the residuals of magnitudes are no longer Gaussian.
+    σ² χ² with N − Q degrees of freedom. Where N = Q there are none; then from the background, and also where the signal
+    is so low that the residuals of magnitudes are no longer Gaussian.
 
     Parameters
     ----------
@@ -83,8 +86,8 @@ def estimate_sigma(
 def of_signal(squares: Floats, power: Floats) -> NDArray[np.bool_]:
     """Return the voxels (V) whose brightness is that of a signal; all of them if that is a minority.
 
-    An artefact that is bright in one image is brighter than the object and does not follow the model at all. It does not determine what
-    is dark, what is noise, and what is usual in the scan.
+    An artefact that is bright in one image is brighter than the object and does not follow the model at all. It does
+    not determine what is dark, what is noise, and what is usual in the scan.
 
     Parameters
     ----------
@@ -154,7 +157,9 @@ def _freedom(series: WeightedSeries, held: Iterable[str] | None) -> int:
 
 
 def dark_below(rms: Floats) -> float:
-    """Return the root mean square that separates the object from air: Otsu's threshold of the square root of the power, if there are two kinds."""
+    """Return the root mean square that separates the object from air: Otsu's threshold of the square root of the power,
+    if there are two kinds.
+    """
     from rimap.estimators.sigma_kernels import histogram, split_sums  # numba is slow to import
 
     rms = at_most(rms, _FEWER)

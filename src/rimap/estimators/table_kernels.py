@@ -1,4 +1,6 @@
-"""Functions that the kernels of all estimators share: the position of a point in the table of a series, and interpolation."""
+"""Functions that the kernels of all estimators share: the position of a point in the table of a series, and
+interpolation.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ hermite = njit(nogil=True, cache=True, fastmath=FAST, inline="always")(hermite_w
 
 @njit(nogil=True, cache=True, fastmath=FAST, inline="always")
 def interval(x, low, step, n):  # type: ignore[no-untyped-def]
-    """Return the interval of x among n intervals that begin at `low`, and how far x is past its beginning (in steps)."""
+    """Return the interval of x among n intervals that begin at `low`, and how far x is past its beginning (in
+    steps).
+    """
     place = (x - low) / step
     j = min(max(int(place), 0), n - 1)
     return j, place - j

@@ -258,7 +258,8 @@ def run(
     except KeyError as error:
         if any(str(error.args[0]) in part for part in parts.values()):
             raise InputError(
-                f"{cache}: expected {error.args[0]} in every piece that an earlier run kept, got pieces without it. Remove the folder, and run again."
+                f"{cache}: expected {error.args[0]} in every piece that an earlier run kept, got pieces without it. "
+                f"Remove the folder, and run again."
             ) from None
         raise
     pictures = experiment.pictures(settings, parts)

@@ -30,7 +30,8 @@ QUICK_SNRS = (5, 30)
 MODELS = {"T1": "IV_T1", "T2": "IV_T2"}
 #: Regions of a table; `None` is every voxel of the brain.
 REGIONS = {"brain": None, "GM": GM, "WM": WM}
-#: What the truth is like, as options of `simulate_subject`. The paper's has white texture, and its B differs between subjects.
+#: What the truth is like, as options of `simulate_subject`. The paper's has white texture, and its B differs between
+#: subjects.
 SMOOTH, TEXTURE, WHOLE_B = "smooth", "white texture", "B from 1.6 to 2.0"
 #: How the truth is drawn for each map.
 TRUTHS: dict[str, dict[str, Any]] = {
@@ -47,8 +48,9 @@ PART_OF_DRAWS = 5
 class MonteCarlo(Experiment):
     """One slice with three kinds of truth, C noise draws for each SNR.
 
-    In the first truth, T and A vary smoothly inside a tissue, and B spans a tenth of its mean over the slice. The second has the
-    paper's white texture (100 ms for T1, 10 ms for T2) instead. In the third, B goes from 1.6 to 2.0 over the slice.
+    In the first truth, T and A vary smoothly inside a tissue, and B spans a tenth of its mean over the slice. The
+    second has the paper's white texture (100 ms for T1, 10 ms for T2) instead. In the third, B goes from 1.6 to 2.0
+    over the slice.
 
     Deviations
     ----------
@@ -130,7 +132,8 @@ class MonteCarlo(Experiment):
                     found = [select(rows, estimator=spec, metric=metric, snr=snr)[0]["q50"] for snr in snrs]
                     body.append([draw.label(spec), what, *found])
             out.append(
-                f"{quantity}, {kind}, brain mask, {repeats_said(rows)} (paper, Fig. 2: RIM has the lowest CV at every SNR; no numbers printed)\n\n"
+                f"{quantity}, {kind}, brain mask, {repeats_said(rows)} (paper, Fig. 2: RIM has the lowest CV at every "
+                f"SNR; no numbers printed)\n\n"
                 + text_table(["estimator", quantity, *(f"SNR {snr:g}" for snr in snrs)], body)
             )
         return "\n\n".join(out)

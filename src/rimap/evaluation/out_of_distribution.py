@@ -40,7 +40,8 @@ class Case:
     lesion
         T1 of discs in white matter, ms.
     sigma_span
-        Largest over smallest σ, which increases over the slice. If `known`, the estimator gets the map of σ, otherwise its median.
+        Largest over smallest σ, which increases over the slice. If `known`, the estimator gets the map of σ, otherwise
+        its median.
     rician
         SNR of Rician noise; the estimator assumes Gaussian noise unless `known`.
     moved

@@ -1,8 +1,10 @@
-"""What an estimator would leave of a small spot in this very series: spots are put into its own maps, drawn and mapped again.
+"""What an estimator would leave of a small spot in this very series: spots are put into its own maps, drawn and mapped
+again.
 
-An estimator that reads the neighbours of a voxel smooths, and how much depends on the protocol, the noise and the contrast.
-A figure from a benchmark is of another protocol. So a part of the maps that were found is taken for the truth, with and without
-spots in it, and mapped twice with the same noise: what is left of the contrast is the share that the estimator keeps here.
+An estimator that reads the neighbours of a voxel smooths, and how much depends on the protocol, the noise and the
+contrast. A figure from a benchmark is of another protocol. So a part of the maps that were found is taken for the
+truth, with and without spots in it, and mapped twice with the same noise: what is left of the contrast is the share
+that the estimator keeps here.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from rimap.series import ParameterMaps, Status, WeightedSeries
 WIDTHS, CONTRASTS = (1, 3, 5), (0.10, 0.25)
 #: From one spot to the next, and the largest edge of the part that is mapped again, voxels.
 _APART, _EDGE = 9, 100
-#: A spot is put where this share of the 7 × 7 voxels around it was estimated; fewer spots of a kind than this give no result.
+#: A spot is put where this share of the 7 × 7 voxels around it was estimated; fewer spots of a kind than this give no
+#: result.
 _ESTIMATED, _FEWEST = 0.9, 4
 
 
@@ -109,7 +112,9 @@ def disc(width: int) -> NDArray[np.intp]:
 
 
 def _part(maps: ParameterMaps) -> tuple[Any, ...]:
-    """Return the index of the part that is mapped again: around the middle of what was estimated, in the fullest plane."""
+    """Return the index of the part that is mapped again: around the middle of what was estimated, in the fullest
+    plane.
+    """
     valid = maps.status == Status.OK
     plane: tuple[Any, ...] = ()
     if valid.ndim == 3:
@@ -153,7 +158,9 @@ def _mapped(
     noise: Noise,
     seed: int,
 ) -> NDArray[Any]:
-    """Return the maps of images that are drawn from κ with noise; where κ is not known they are those that were measured."""
+    """Return the maps of images that are drawn from κ with noise; where κ is not known they are those that were
+    measured.
+    """
     rng = np.random.default_rng([seed, 1])
     signal = np.asarray(series.model.signal(kappa), float)
     sigma = np.broadcast_to(np.nan_to_num(noise.sigma), series.shape) if np.ndim(noise.sigma) == 0 else None
@@ -192,7 +199,8 @@ def in_words(kept: tuple[Kept, ...], time: str) -> str:
         return ""
     return " ".join(
         (
-            f"Spots with a longer {time} than their surroundings were added to these maps, and mapped again with the same noise.",
+            f"Spots with a longer {time} than their surroundings were added to these maps, and mapped again with the "
+            f"same noise.",
             *(f"A spot {w} voxel{'s' * (w > 1)} wide keeps {' and '.join(figures)}." for w, figures in widths.items()),
         )
     )

@@ -36,7 +36,8 @@ class PhantomScan:
     skip_first
         Echoes left out (the first echo of a MESE is too bright).
     layout, tesla
-        The array by its name in `rimap.evaluation.references`, and the field strength: what a simulation of the scan has.
+        The array by its name in `rimap.evaluation.references`, and the field strength: what a simulation of the scan
+        has.
     """
 
     name: str

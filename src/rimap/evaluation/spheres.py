@@ -1,9 +1,9 @@
 """Find the spheres of an array of the ISMRM/NIST system phantom in a map of relaxation times.
 
-The array is known: ten spheres on a ring of 50 mm, 36° apart, and four on a square inside, each 28.3 mm from the middle (Stupic et al. 2021,
-doi:10.1002/mrm.28779). What is not known is where its middle is, how far it is turned, and from which side it is seen. The values decide: the
-references of the fourteen spheres span two orders of magnitude, so only one placement puts each value where it belongs. No step needs a
-mask, nor the images.
+The array is known: ten spheres on a ring of 50 mm, 36° apart, and four on a square inside, each 28.3 mm from the middle
+(Stupic et al. 2021, doi:10.1002/mrm.28779). What is not known is where its middle is, how far it is turned, and from
+which side it is seen. The values decide: the references of the fourteen spheres span two orders of magnitude, so only
+one placement puts each value where it belongs. No step needs a mask, nor the images.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ SPHERE_MM, MEASURED_MM = 7.5, 3.5
 _GRID_MM = 1.5
 #: Slices that are thinner are not all looked at, mm.
 _THIN_MM = 3.0
-#: Of the search: steps of the middle (voxels of that grid) and of the angle (degrees), and how many placements are refined.
+#: Of the search: steps of the middle (voxels of that grid) and of the angle (degrees), and how many placements are
+#: refined.
 _STEP, _TURN, _REFINED = 2, 4.0, 12
 #: A sphere counts as much as this difference of log T at most: a wrong one must not decide.
 _MOST_OFF = 0.5
@@ -39,10 +40,11 @@ _COST_OF_NO_DISC, _JUDGED = 0.3, 4
 _COST_OF_SCATTER = 0.5
 #: A sphere can be measured if its disc has this share of values,
 _FILLED = 0.5
-#: and is a disc of one value that differs so much from what surrounds it (log T). Without a disc, it must differ if its reference does, by
-#: as much as the second, and its value may not be farther from the reference than the third.
+#: and is a disc of one value that differs so much from what surrounds it (log T). Without a disc, it must differ if its
+#: reference does, by as much as the second, and its value may not be farther from the reference than the third.
 _CONTRAST, _SHOULD_DIFFER, _NEAR = 0.15, 0.2, 0.7
-#: A sphere fits if it is this close to its reference (log T). So many must fit for the array to be found, and this share of those in the image.
+#: A sphere fits if it is this close to its reference (log T). So many must fit for the array to be found, and this
+#: share of those in the image.
 _FITS, LEAST_SEEN, _LEAST_SHARE = 0.35, 8, 0.65
 #: Two placements whose costs differ by less are both possible.
 _AMBIGUOUS = 0.02
@@ -186,13 +188,16 @@ def find_array(
             return found
         most = max(most, found.fitting if found is not None else 0)
     raise InputError(
-        f"no array of spheres was found: expected {N_SPHERES} spheres on a ring of {2 * RING_MM:g} mm and a square inside it, "
-        f"got {most} with about their values. Is this a map of that array, is its slice in the volume, and is the voxel size right?"
+        f"no array of spheres was found: expected {N_SPHERES} spheres on a ring of {2 * RING_MM:g} mm and a square "
+        f"inside it, got {most} with about their values. Is this a map of that array, is its slice in the volume, and "
+        f"is the voxel size right?"
     )
 
 
 def _in_slices(log: Plane, edges_mm: Sequence[float], target: Plane, axis: int) -> Array | None:
-    """Return the best array across one axis: a coarse search in slices that no sphere escapes, then the neighbours of the best."""
+    """Return the best array across one axis: a coarse search in slices that no sphere escapes, then the neighbours of
+    the best.
+    """
     stack = np.moveaxis(log, axis, 0)
     across = float(edges_mm[axis])
     edges = tuple(float(e) for k, e in enumerate(edges_mm) if k != axis)
@@ -230,8 +235,8 @@ def _in_slices(log: Plane, edges_mm: Sequence[float], target: Plane, axis: int) 
 def _most_plausible(plane: Plane, edges: Sequence[float], placements: Sequence[Placement]) -> Placement:
     """Return the placement whose values fit and whose spheres are discs.
 
-    The values alone could err if all have one bias: the references of the ring fall by a nearly constant factor, so that a turn by
-    one sphere looks like another bias. The inner spheres are then expected at places without spheres.
+    The values alone could err if all have one bias: the references of the ring fall by a nearly constant factor, so
+    that a turn by one sphere looks like another bias. The inner spheres are then expected at places without spheres.
     """
     distinct: list[Placement] = []
     for placement in sorted(placements, key=lambda p: p.cost):
@@ -243,8 +248,10 @@ def _most_plausible(plane: Plane, edges: Sequence[float], placements: Sequence[P
     judged.sort(key=lambda p: p.cost)
     if len(judged) > 1 and judged[1].cost - judged[0].cost < _AMBIGUOUS and judged[0].cost < _MOST_OFF / 2:
         raise InputError(
-            "the spheres fit the array in two ways, so that their numbers are not certain: expected values near the references, got a "
-            f"bias of {100 * np.expm1(judged[0].bias):+.0f} %. Check the map, the field strength and the array, or give labels (rimap rois)."
+            "the spheres fit the array in two ways, so that their numbers are not certain: expected values near the "
+            "references, got a "
+            f"bias of {100 * np.expm1(judged[0].bias):+.0f} %. Check the map, the field strength and the array, or "
+            f"give labels (rimap rois)."
         )
     return judged[0]
 
@@ -269,7 +276,9 @@ def _template(turn_deg: float | NDArray[np.float64], mirrored: bool) -> Plane:
 
 @dataclass(frozen=True, eq=False)
 class _Grid:
-    """A plane on the grid of the search: mean and scatter of log T over the measured disc about each voxel; NaN where it has no values."""
+    """A plane on the grid of the search: mean and scatter of log T over the measured disc about each voxel; NaN where
+    it has no values.
+    """
 
     mean: Plane
     scatter: Plane
@@ -360,7 +369,9 @@ def _refined(grid: _Grid, target: Plane, start: Placement) -> Placement:
 
 
 def _by_centres(plane: Plane, edges: Sequence[float], start: Placement) -> Placement:
-    """Return the placement that fits the centres of the discs that are visible: the values determine which sphere, the edges where."""
+    """Return the placement that fits the centres of the discs that are visible: the values determine which sphere, the
+    edges where.
+    """
     known = _disc_centres(plane, edges, start.centres_mm())
     good = np.isfinite(known).all(1)
     if good.sum() < LEAST_SEEN:
@@ -414,7 +425,8 @@ def _median(values: Plane) -> float:
 
 
 def _disc_centres(plane: Plane, edges: Sequence[float], near: Plane) -> Plane:
-    """Return the centres (14, 2), mm, of the regions of one value about given points; NaN if there is none of the size of a sphere.
+    """Return the centres (14, 2), mm, of the regions of one value about given points; NaN if there is none of the size
+    of a sphere.
 
     The region must differ from what surrounds it.
     """

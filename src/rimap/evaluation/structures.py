@@ -122,7 +122,8 @@ def with_structures(
 
 
 def uniform_tissue(model: SignalModel, T: NDArray[Any]) -> NDArray[np.float64]:
-    """Return κ (Q, *X) for relaxation times T (*X): the amplitude is that of grey matter, and a field is typical everywhere.
+    """Return κ (Q, *X) for relaxation times T (*X): the amplitude is that of grey matter, and a field is typical
+    everywhere.
 
     >>> from rimap import InversionRecovery
     >>> uniform_tissue(InversionRecovery(tau=[50, 400, 1100, 2500]), np.array([800.0])).ravel()

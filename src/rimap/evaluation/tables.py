@@ -77,7 +77,8 @@ def read_table(path: Path | str) -> list[Row]:
 
 def _damaged(path: Path, reason: str) -> InputError:
     return InputError(
-        f"{path}: expected the table of an experiment, got a damaged file ({reason.strip()[:120]}). Run the experiment again without --redraw: what "
+        f"{path}: expected the table of an experiment, got a damaged file ({reason.strip()[:120]}). Run the experiment "
+        f"again without --redraw: what "
         "was computed is kept."
     )
 

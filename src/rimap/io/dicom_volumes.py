@@ -42,8 +42,8 @@ class Volume:
 def volumes_of(frames: Sequence[Frame]) -> list[list[Volume]]:
     """Return the images of each scanner series, apart by part, variant and plane (a unit), in order of number.
 
-    Some scanners and archives give each slice a series UID of its own: slices at other places with one series number are
-    one series then.
+    Some scanners and archives give each slice a series UID of its own: slices at other places with one series number
+    are one series then.
     """
     units: list[list[Frame]] = []
     for frame in sorted(frames, key=lambda f: (f.source.number, f.source.series, f.order)):
@@ -141,7 +141,9 @@ def same_slices(a: Volume, b: Volume) -> bool:
 
 
 def overlap(a: Volume, b: Volume) -> bool:
-    """Return whether most slices are the same; if not all are, files are missing, which is for `check_complete` to say."""
+    """Return whether most slices are the same; if not all are, files are missing, which is for `check_complete` to
+    say.
+    """
     if not same_grid(a.first, b.first):
         return False
     few, many = sorted((a.frames, b.frames), key=len)

@@ -1,4 +1,6 @@
-"""Slices that are empty in some image and not in the others: dropped on the way, or beyond the edge of a moved image."""
+"""Slices that are empty in some image and not in the others: dropped on the way, or beyond the edge of a moved
+image.
+"""
 
 from __future__ import annotations
 

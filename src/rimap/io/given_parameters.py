@@ -87,8 +87,8 @@ def given_maps(
     Raises
     ------
     InputError
-        For a name that the model does not have as a given parameter, for a map on another grid, and for values that cannot be
-        those of the parameter.
+        For a name that the model does not have as a given parameter, for a map on another grid, and for values that
+        cannot be those of the parameter.
     """
     known: dict[str, Given] = {}
     notes: list[str] = []
@@ -96,7 +96,8 @@ def given_maps(
     for name, value in given.items():
         if name not in possible:
             raise InputError(
-                f"--given {name}: expected {' or '.join(possible) or 'nothing'} for {model.title.lower()}, got {name!r}. "
+                f"--given {name}: expected {' or '.join(possible) or 'nothing'} for {model.title.lower()}, got "
+                f"{name!r}. "
                 "Leave it out."
             )
         known[name], note = _read(model.parameters[model.index(name)], value, first)
@@ -117,7 +118,8 @@ def given_maps(
 
 
 def found_given(series: InDataset, model: type[SignalModel]) -> dict[str, Path]:
-    """Return the maps of fields in the data set of a series, by name of the parameter, that `SeriesFiles.open` would use.
+    """Return the maps of fields in the data set of a series, by name of the parameter, that `SeriesFiles.open` would
+    use.
 
     They may still be on another grid, which only `SeriesFiles.open` looks at.
     """
@@ -126,10 +128,11 @@ def found_given(series: InDataset, model: type[SignalModel]) -> dict[str, Path]:
 
 
 def found_beside(p: Parameter, series: InDataset) -> tuple[Path | None, str]:
-    """Return the map of a field that was measured with a series, `None` if there is none, and a note if the choice is not clear.
+    """Return the map of a field that was measured with a series, `None` if there is none, and a note if the choice is
+    not clear.
 
-    It has the suffix of the parameter (TB1map), and the subject and the session of the series. Raw maps come before derived
-    ones; of several, the one that shares more entities.
+    It has the suffix of the parameter (TB1map), and the subject and the session of the series. Raw maps come before
+    derived ones; of several, the one that shares more entities.
     """
     if series.dataset is None or "sub" not in series.entities or p.suffix is None:
         return None, ""
@@ -150,7 +153,8 @@ def found_beside(p: Parameter, series: InDataset) -> tuple[Path | None, str]:
     names = ", ".join(f.name for f in best[:3]) + (" …" if len(best) > 3 else "")
     return (
         None,
-        f"{len(best)} maps of {p.name} could belong to the series ({names}): none was used. Choose with --given {p.name}=FILE",
+        f"{len(best)} maps of {p.name} could belong to the series ({names}): none was used. Choose with --given "
+        f"{p.name}=FILE",
     )
 
 
@@ -187,8 +191,8 @@ def effect_of_error(model: SignalModel, p: Parameter, *, time: float | None = No
         return ""
     return (
         f"no map of {p.name} was found: {p.name} = {p.start:g} is assumed everywhere. Where {p.name} is "
-        f"{_TYPICAL_ERROR * p.start:g}, {T.name} is {100 * abs(effect):.0f} % too {'long' if effect > 0 else 'short'} (at {T.name} = {true:.3g} "
-        f"{T.unit}). Give a map with --given {p.name}=FILE"
+        f"{_TYPICAL_ERROR * p.start:g}, {T.name} is {100 * abs(effect):.0f} % too {'long' if effect > 0 else 'short'} "
+        f"(at {T.name} = {true:.3g} {T.unit}). Give a map with --given {p.name}=FILE"
     )
 
 
@@ -268,7 +272,8 @@ def _check_values(p: Parameter, values: NDArray[np.float64], path: Path) -> None
         median = float(np.nanmedian(values)) if np.isfinite(values).any() else np.nan
         unit = "" if p.unit == "1" else f" {p.unit}"
         raise InputError(
-            f"{path}: expected {p.name} from {low:g} to {high:g}{unit}, as a factor or in per cent, got a median of {median:.3g}. "
+            f"{path}: expected {p.name} from {low:g} to {high:g}{unit}, as a factor or in per cent, got a median of "
+            f"{median:.3g}. "
             "Check the unit of the map."
         )
 

@@ -1,4 +1,6 @@
-"""What an image is by its image type: which part of the signal, an acquired image or a map. One rule for DICOM and sidecars."""
+"""What an image is by its image type: which part of the signal, an acquired image or a map. One rule for DICOM and
+sidecars.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ _SHORT = {"M": MAGNITUDE, "P": PHASE, "R": REAL, "I": IMAGINARY}
 #: Values of ImageType that leave open what an image shows.
 _SAYS_NOTHING = ("ORIGINAL", "MIXED", "NONE", "OTHER", "PRIMARY", "")
 _MAP = re.compile(
-    r"(T1|T2|T2\*|T2_?STAR|T1RHO|R1|R2|R2\*|R2_?STAR|PD|B0|B1|ADC|FA|M0|PARAMETRIC)[ _]?MAP|UNI|ADC|FA|TRACEW|TENSOR|SWI|MIP|MNIP"
+    r"(T1|T2|T2\*|T2_?STAR|T1RHO|R1|R2|R2\*|R2_?STAR|PD|B0|B1|ADC|FA|M0|PARAMETRIC)[ "
+    r"_]?MAP|UNI|ADC|FA|TRACEW|TENSOR|SWI|MIP|MNIP"
     r"|MINIP|MPR|PROJECTION IMAGE|SUB(TRACTION|TRACT)?"
 )
 #: Units of maps. Images have none, and phases have those of an angle.

@@ -20,8 +20,8 @@ from rimap.io.series_membership import About, Group, about_sidecar, judge, liste
 def loose_series(files: Sequence[Path], sequence: str | None) -> tuple[list[SeriesFiles], list[LeftOut]]:
     """Return the series that files make, and the files that belong to none, with the reason.
 
-    A file of several volumes with a value each is a series. The others are one together, if their sidecars agree in all but
-    what the images of a series differ in.
+    A file of several volumes with a value each is a series. The others are one together, if their sidecars agree in all
+    but what the images of a series differ in.
 
     Raises
     ------
@@ -91,7 +91,9 @@ def _free_stem(stem: str, group: Group, taken: Sequence[str]) -> str:
 
 
 class _SameValues:
-    """Whether two images have the same values: each file is read once, and only if its settings are those of another."""
+    """Whether two images have the same values: each file is read once, and only if its settings are those of
+    another.
+    """
 
     def __init__(self, headers: dict[Path, NiftiFile]) -> None:
         self._headers = headers

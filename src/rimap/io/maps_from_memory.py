@@ -49,8 +49,8 @@ def write(
     rates
         Write the rate of each relaxation time (R1 = 1/T1) too, 1/s.
     series
-        The series that the maps are of. The mask of the signal then is that of its images and the sidecars have its notes, as
-        `rimap map` has them. Without it, the mask follows from the images that the maps predict.
+        The series that the maps are of. The mask of the signal then is that of its images and the sidecars have its
+        notes, as `rimap map` has them. Without it, the mask follows from the images that the maps predict.
 
     Returns
     -------
@@ -112,7 +112,9 @@ def _files(maps: ParameterMaps, out: Path, format: str, name: str) -> SeriesFile
 
 
 def _header(maps: ParameterMaps) -> nib.Nifti1Header:
-    """Return a header with the shape and the affine of the maps; without an affine it says that the position is unknown."""
+    """Return a header with the shape and the affine of the maps; without an affine it says that the position is
+    unknown.
+    """
     shape = (*maps.status.shape, 1, 1)[:3]
     affine = np.eye(4) if maps.affine is None else np.asarray(maps.affine, dtype=float)
     image = nib.Nifti1Image(np.zeros((1, 1, 1), np.uint8), affine)

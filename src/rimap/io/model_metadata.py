@@ -99,7 +99,9 @@ def _as_json(value: Any) -> Any:
 
 
 def _from_json(value: Any, default: Any) -> Any:
-    """Return an option from JSON. An object must be of a class like that of the default: a sidecar runs no other code."""
+    """Return an option from JSON. An object must be of a class like that of the default: a sidecar runs no other
+    code.
+    """
     if isinstance(value, list):
         return tuple(_from_json(v, None) for v in value)
     if not isinstance(value, dict) or _CLASS not in value:

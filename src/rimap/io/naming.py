@@ -14,16 +14,17 @@ For T1 of BIDS input ``sub-01_ses-1_…`` in ``OUT/sub-01/ses-1/anat/`` (other m
 ``…_desc-signal_mask``      the voxels that figures describe: the mask, or the foreground
 =========================== =====================================================
 
-The mask of a second series with the same entities has its suffix in ``desc-``: ``…_desc-signalMESE_mask`` beside an IRT1.
+The mask of a second series with the same entities has its suffix in ``desc-``: ``…_desc-signalMESE_mask`` beside an
+IRT1.
 
 BIDS has no suffix for B, residual or status. They take the suffix of the map they belong to and a ``desc-``, which
 the validator knows, so that no ``.bidsignore`` is needed for them; a suffix of our own would need one. (The
-``.bidsignore`` that is written is for reports and tables.) Select maps by suffix AND without `desc`. A field keeps ``desc-``
-even if BIDS has a suffix for it: TB1map is what was measured for it, and what rimap looks for.
+``.bidsignore`` that is written is for reports and tables.) Select maps by suffix AND without `desc`. A field keeps
+``desc-`` even if BIDS has a suffix for it: TB1map is what was measured for it, and what rimap looks for.
 
-If two series with the same entities give the same main map (IRT1 and VFA both give T1), the later one in the alphabet has
-its suffix in ``acq-``: ``…_acq-VFA_T1map``. If they share another map only, that map has it in ``desc-``: A of a MESE beside
-an IRT1 is ``…_desc-MESE_M0map``.
+If two series with the same entities give the same main map (IRT1 and VFA both give T1), the later one in the alphabet
+has its suffix in ``acq-``: ``…_acq-VFA_T1map``. If they share another map only, that map has it in ``desc-``: A of a
+MESE beside an IRT1 is ``…_desc-MESE_M0map``.
 
 The first estimator in OUT owns the names without `desc-`. The maps of another one are beside them, with its name:
 ``…_desc-mle_T1map``, ``…_desc-mleSd_T1map``, ``…_desc-mleB_T1map``. The sidecars say which is which (`Estimator`).
@@ -72,7 +73,9 @@ def own_suffix(q: Quantity, model: type[SignalModel]) -> str | None:
 
 
 def rate_suffix(q: Quantity, model: type[SignalModel]) -> str | None:
-    """Return the suffix of the rate of a relaxation time (R1map), `None` for other maps and if the model has that map anyway."""
+    """Return the suffix of the rate of a relaxation time (R1map), `None` for other maps and if the model has that map
+    anyway.
+    """
     found = _OF_TIMES.fullmatch(own_suffix(q, model) or "")
     rate = f"R{found[1]}" if found else None
     return None if rate in {d.suffix for d in model.derived} else rate

@@ -20,7 +20,8 @@ from rimap.errors import InputError
 if TYPE_CHECKING:
     from nibabel.spatialimages import SpatialHeader
 
-#: The first byte that data of one file may have: after the header and the four bytes that say whether extensions follow.
+#: The first byte that data of one file may have: after the header and the four bytes that say whether extensions
+#: follow.
 _FIRST_BYTE = {348: 352, 540: 544}
 #: Files may be filled up with so many zeros, to whole blocks of a disk or a tape.
 _MOST_FILL = 4096
@@ -94,7 +95,8 @@ def check_size(path: Path, full: tuple[int, ...], item_bytes: int, offset: int) 
         raise _wrong(path, f"expected data within the {size:,} bytes of the file, got vox_offset {offset:,}")
     if size - offset < expected:
         raise InputError(
-            f"{path} is truncated, or its header is wrong: expected {_of_data(full, item_bytes)}, got {size - offset:,} bytes. Copy or "
+            f"{path} is truncated, or its header is wrong: expected {_of_data(full, item_bytes)}, got "
+            f"{size - offset:,} bytes. Copy or "
             "convert it again."
         )
     with path.open("rb") as file:

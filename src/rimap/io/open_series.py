@@ -67,8 +67,8 @@ class OpenSeries:
     delays
         How much later than the time of an image its slices are, if they have times of their own.
     looks, circle, levels
-        Whether the images look signed, what a full turn of their phase is, and which whole number means the upper end of a
-        normalised signal (0: the images are not stored so), once that is `settled`.
+        Whether the images look signed, what a full turn of their phase is, and which whole number means the upper end
+        of a normalised signal (0: the images are not stored so), once that is `settled`.
     """
 
     label: str
@@ -243,8 +243,8 @@ class OpenSeries:
         if lowest >= 0 and highest <= _STORED_LEVELS:
             return _STORED_LEVELS
         raise InputError(
-            f"{self.label}: expected values from {low:g} to {high:g}, or from 0 to {_STORED_LEVELS:g} as scanners store them, got "
-            f"{lowest:g} to {highest:g}. Rescale the image."
+            f"{self.label}: expected values from {low:g} to {high:g}, or from 0 to {_STORED_LEVELS:g} as scanners "
+            f"store them, got {lowest:g} to {highest:g}. Rescale the image."
         )
 
     def _named(self, error: InputError) -> InputError:

@@ -61,7 +61,8 @@ def convert_par(path: Path, sequence: str | None) -> list[SeriesFiles]:
         files = sorted(folder.path.glob("*.nii"), key=lambda f: natural(f.name))
         if not files:
             raise InputError(
-                f"{path}: dcm2niix could not convert this pair of PAR and REC (its exit status was {done.returncode}). Export the series as "
+                f"{path}: dcm2niix could not convert this pair of PAR and REC (its exit status was {done.returncode}). "
+                f"Export the series as "
                 "DICOM."
             )
         found, left_out = loose_series(files, sequence)

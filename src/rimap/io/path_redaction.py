@@ -1,4 +1,6 @@
-"""Remove paths from texts in files that others may receive: a path shows where data are stored, and often whose they are."""
+"""Remove paths from texts in files that others may receive: a path shows where data are stored, and often whose they
+are.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,14 @@ from pathlib import Path
 
 from rimap.advice import Advice
 
-#: An absolute path within a text: what follows a letter, a digit, a dot or a slash is part of something else (1/s, https://).
+#: An absolute path within a text: what follows a letter, a digit, a dot or a slash is part of something else (1/s,
+#: https://).
 _ABSOLUTE = re.compile(r"(?<![\w./:~%)\]}-])(?:file://)?/[\w.~+@-][^\s\"',;:()<>|]*|\b[A-Za-z]:[\\/][^\s\"',;()<>|]+")
 
 
 def without_folders(text: str, roots: Iterable[Path] = ()) -> str:
-    """Return a text whose absolute paths are relative to one of the folders `roots`, or else names; a sentence keeps its weight.
+    """Return a text whose absolute paths are relative to one of the folders `roots`, or else names; a sentence keeps
+    its weight.
 
     >>> without_folders("/data/bids/sub-01/x.nii.gz is damaged; see /home/me/mask.nii (1/s)", [Path("/data/bids")])
     'sub-01/x.nii.gz is damaged; see mask.nii (1/s)'

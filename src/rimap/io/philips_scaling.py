@@ -1,7 +1,9 @@
-"""The scaling of Philips: images of one series in display scales of their own are brought to one scale, by their sidecars.
+"""The scaling of Philips: images of one series in display scales of their own are brought to one scale, by their
+sidecars.
 
 A stored number p is shown as p·RS + RI (display scale), and is worth (p·RS + RI) / (RS·SS), with RS, RI the fields
-PhilipsRescaleSlope and PhilipsRescaleIntercept and SS PhilipsScaleSlope. RS and SS differ between the images of a series.
+PhilipsRescaleSlope and PhilipsRescaleIntercept and SS PhilipsScaleSlope. RS and SS differ between the images of a
+series.
 
 References
 ----------
@@ -54,7 +56,8 @@ def in_one_scale(
     ratio = max(factors) / min(factors)
     if displayed is None:
         return list(files), [
-            f"the scales of Philips differ between the images, up to {ratio:.3g} times, and their headers do not say in which scale the "
+            f"the scales of Philips differ between the images, up to {ratio:.3g} times, and their headers do not say "
+            f"in which scale the "
             "values are: they are taken as they are. Convert the DICOM files again with dcm2niix if the fit is poor"
         ]
     middle = sorted(factors)[len(factors) // 2]  # values stay about as large as they were
@@ -65,7 +68,8 @@ def in_one_scale(
     text = f"the images are in display scales of Philips, which differ up to {ratio:.3g} times; they were brought to one scale with "
     if inferred:
         return scaled, [
-            f"{text}{_SCALE} of the sidecars, and the slopes of the headers in place of {_RESCALE}, which the sidecars lack"
+            f"{text}{_SCALE} of the sidecars, and the slopes of the headers in place of {_RESCALE}, which the sidecars "
+            f"lack"
         ]
     return scaled, [note(f"{text}{_RESCALE} and {_SCALE} of the sidecars")]
 
@@ -91,8 +95,9 @@ def _incomplete(
     )
     ratio = max(_spread(known[field]) for field in differ)
     return [
-        f"{' and '.join(differ)} of Philips {'differs' if len(differ) == 1 else 'differ'} between the images, up to {ratio:.3g} times, and a "
-        f"sidecar lacks {lacking}: the values are taken as they are. Convert the DICOM files again with dcm2niix if the fit is poor"
+        f"{' and '.join(differ)} of Philips {'differs' if len(differ) == 1 else 'differ'} between the images, up to "
+        f"{ratio:.3g} times, and a sidecar lacks {lacking}: the values are taken as they are. Convert the DICOM files "
+        f"again with dcm2niix if the fit is poor"
     ]
 
 
@@ -111,8 +116,8 @@ def _in_display_scale(
 ) -> bool | None:
     """Return whether values are in display scale, `None` if nothing says it.
 
-    The slope of a header is RS in display scale, and 1/SS in the common one. Whoever writes an image again as whole numbers
-    keeps those proportions, because scanners use their whole range of numbers.
+    The slope of a header is RS in display scale, and 1/SS in the common one. Whoever writes an image again as whole
+    numbers keeps those proportions, because scanners use their whole range of numbers.
     """
     slopes = [file.slope for file in files]
     if _proportional(slopes, rescale) and not _proportional(slopes, [1 / s for s in scale]):

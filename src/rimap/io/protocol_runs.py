@@ -1,4 +1,6 @@
-"""Which images of a series are one run of its protocol, if the protocol was run again or one image was scanned again."""
+"""Which images of a series are one run of its protocol, if the protocol was run again or one image was scanned
+again.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ def runs(
     value: Callable[[Image], float | None],
     enough: Callable[[Sequence[Image]], bool],
 ) -> tuple[list[list[Image]], list[Image], list[Image]]:
-    """Return the runs of a protocol, the images of a run that was stopped, and images that share a value and are used as repeats.
+    """Return the runs of a protocol, the images of a run that was stopped, and images that share a value and are used
+    as repeats.
 
     Parameters
     ----------
@@ -53,7 +56,9 @@ def runs(
 def _with_the_rest(
     whole: list[list[Image]], parts: list[list[Image]], value: Callable[[Image], float | None]
 ) -> tuple[list[list[Image]], list[Image], list[Image]]:
-    """Return whole runs; a part of one is left out if it was stopped, and belongs to the only run if it has other values."""
+    """Return whole runs; a part of one is left out if it was stopped, and belongs to the only run if it has other
+    values.
+    """
     unused: list[Image] = []
     for part in parts:
         known = {value(image) for image in whole[0]}

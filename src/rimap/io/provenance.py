@@ -68,7 +68,9 @@ def readme() -> str:
 
 
 def to_json(data: Mapping[str, Any]) -> bytes:
-    """Return JSON text; NaN and infinity become null, arrays lists; bytes of file names that are not UTF-8 are spelled."""
+    """Return JSON text; NaN and infinity become null, arrays lists; bytes of file names that are not UTF-8 are
+    spelled.
+    """
     return (json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
         errors="backslashreplace"
     )

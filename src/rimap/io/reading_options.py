@@ -31,8 +31,8 @@ class Reading:
         Parameters that are known, by name: a file, a number, or an array (*X). Without a file for B1, that of the data
         set (TB1map of the same subject and session) is used if there is one.
     sequence
-        A signal model by name, if suffix and sidecars do not say it or are to be read as another one. `rimap.read` decides
-        between the models that describe such a series (``t2`` or ``mese``) if it is left out.
+        A signal model by name, if suffix and sidecars do not say it or are to be read as another one. `rimap.read`
+        decides between the models that describe such a series (``t2`` or ``mese``) if it is left out.
     mask
         A file, an array (*X), a tensor or a nibabel image; ``"auto"`` for the voxels with signal.
     noise

@@ -1,8 +1,8 @@
 """The judge of what belongs together: which images are one series, and which are not of any, by what is said of them.
 
-Loose NIfTI files, BIDS files and DICOM images are described alike (`About`): part, map or image, sequence, series number and
-settings. Images make a series if they differ in the settings that the images of one signal model may differ in, and in
-nothing else.
+Loose NIfTI files, BIDS files and DICOM images are described alike (`About`): part, map or image, sequence, series
+number and settings. Images make a series if they differ in the settings that the images of one signal model may differ
+in, and in nothing else.
 """
 
 from __future__ import annotations
@@ -152,7 +152,8 @@ def judge(images: Sequence[About], sequence: str | None = None) -> Judgement:
     left_out = [(a, f"a map or another derived image ({a.kind.derived})") for a in derived]
     if not acquired:
         raise InputError(
-            f"{images[0].path.name}: expected weighted images, got only maps or derived ones ({images[0].kind.derived}). Give the "
+            f"{images[0].path.name}: expected weighted images, got only maps or derived ones "
+            f"({images[0].kind.derived}). Give the "
             "images of the series."
         )
     parts: dict[str, list[About]] = {}
@@ -226,9 +227,11 @@ def _may_be_copy(a: About, b: About) -> bool:
 
 
 def of_other_settings(images: Sequence[About], model: type[SignalModel]) -> tuple[list[About], str]:
-    """Return the images that are named as of a series and have other settings than most of it, and what differs, in words.
+    """Return the images that are named as of a series and have other settings than most of it, and what differs, in
+    words.
 
-    They are returned if they are few (at most a third); if more differ, only the words are: nobody knows which ones are meant.
+    They are returned if they are few (at most a third); if more differ, only the words are: nobody knows which ones are
+    meant.
     """
     groups = sorted(
         _alike([replace(image, sequence=(), kind=ImageType("", "", ())) for image in images], _free(model)), key=len
@@ -255,8 +258,8 @@ def listed(left_out: Sequence[tuple[Path, str]], most: int = 12) -> list[str]:
     for path, reason in left_out:
         reasons.setdefault(reason, []).append(path.name)
     return [
-        f"{count_of(len(names), 'sidecar' if reason == NO_IMAGE else 'image')} {_done_with(reason)}, {reason}: {', '.join(names[:most])}"
-        + (f" and {len(names) - most} more" if len(names) > most else "")
+        f"{count_of(len(names), 'sidecar' if reason == NO_IMAGE else 'image')} {_done_with(reason)}, {reason}: "
+        f"{', '.join(names[:most])}" + (f" and {len(names) - most} more" if len(names) > most else "")
         for reason, names in reasons.items()
     ]
 
@@ -290,12 +293,14 @@ def _is_number(value: Any) -> bool:
 def _split(
     images: Sequence[About], sequence: str | None, *, groups_only: bool = False
 ) -> tuple[list[Group], list[About], list[About]]:
-    """Return the series of images of one part, the images that are of none, and those of a scan that was stopped and run again.
+    """Return the series of images of one part, the images that are of none, and those of a scan that was stopped and
+    run again.
 
     Parameters
     ----------
     groups_only
-        Whether images whose settings make no series are none; else they are one series together, whose reader says what lacks.
+        Whether images whose settings make no series are none; else they are one series together, whose reader says what
+        lacks.
     """
     left = [image for image in images if not image.stack]
     groups = [Group((image,), image.kind.part) for image in images if image.stack]
@@ -344,7 +349,9 @@ def _fewest(model: type[SignalModel]) -> int:
 
 
 def _alike(images: Sequence[About], free: frozenset[str]) -> list[list[About]]:
-    """Return images that may differ in `free` fields and agree in all others; a field that one lacks contradicts nothing."""
+    """Return images that may differ in `free` fields and agree in all others; a field that one lacks contradicts
+    nothing.
+    """
     groups: list[tuple[list[About], dict[str, float], list[Any]]] = []
     for image in sorted(images, key=lambda a: -len(a.settings)):
         fixed = {f: value for f, value in image.settings.items() if f not in free}
@@ -389,7 +396,9 @@ def _least_differences(every_model: tuple[type[SignalModel], ...]) -> Mapping[st
 
 
 def _preparations() -> set[str]:
-    """Return the fields with the time after a pulse that turns or saturates the signal: images without it are of another scan."""
+    """Return the fields with the time after a pulse that turns or saturates the signal: images without it are of
+    another scan.
+    """
     return {bids_key for m in models().values() if knows_polarity(m) for bids_key in axis_of(m).bids}
 
 
@@ -402,10 +411,11 @@ def _value(a: About, axis: Sequence[str]) -> float | None:
 
 
 def _of_one_repetition(images: list[About], model: type[SignalModel]) -> list[About]:
-    """Return the images without those of other scanner series that have another repetition time than a whole series of one.
+    """Return the images without those of other scanner series that have another repetition time than a whole series of
+    one.
 
-    The repetition time may grow with the times of a series, so that it is a setting that may differ. If a series has one, an image with
-    another is of another scan, such as a structural image with an inversion pulse.
+    The repetition time may grow with the times of a series, so that it is a setting that may differ. If a series has
+    one, an image with another is of another scan, such as a structural image with an inversion pulse.
     """
     by_number: dict[int | None, list[About]] = {}
     for image in images:
@@ -477,7 +487,9 @@ def _polarity_matters(group: Group, sequence: str | None) -> bool:
 
 
 def _beside(group: Group, pool: Sequence[About]) -> list[About]:
-    """Return what of a part belongs to each image, the nearest series and the likest name first; fewer if some have none."""
+    """Return what of a part belongs to each image, the nearest series and the likest name first; fewer if some have
+    none.
+    """
     chosen: list[About] = []
     for image in group.images:
         fitting = [o for o in pool if o not in chosen and _of_one_image(image, o)]

@@ -78,7 +78,8 @@ def settings_from_sidecars(
     ----------
     images, counts, metadata
         The files, the number of volumes of each and its sidecar. A file of several volumes has an array of values, or
-        one value that its volumes share. (A value of the axis is shared only by repeats, that is if there are several files.)
+        one value that its volumes share. (A value of the axis is shared only by repeats, that is if there are several
+        files.)
     model
         What declares the settings.
     known
@@ -207,7 +208,8 @@ def _add(given: dict[str, Any], name: str, values: Any, option: str) -> None:
 def _declared(declared: Mapping[str, Setting], name: str, model: type[SignalModel]) -> Setting:
     if name not in declared:
         raise InputError(
-            f"--set {name}: expected a setting of {model.title.lower()} ({', '.join(declared)}), got {name!r}. Correct the "
+            f"--set {name}: expected a setting of {model.title.lower()} ({', '.join(declared)}), got {name!r}. Correct "
+            f"the "
             "name, or leave it out."
         )
     return declared[name]
@@ -234,13 +236,15 @@ def _checked(setting: Setting, values: Any, n_images: int, model: type[SignalMod
                 f"{label}: {option}: expected one {setting.symbol}{more}, got {count_of(len(numbers), 'value')}."
             )
         raise InputError(
-            f"{count_of(len(numbers), _kind(setting))}, {count_of(n_images, 'image')}: {option} must have one value for each image "
-            f"of {label}, in the order of the images. Check that no {_kind(setting)} or image is missing."
+            f"{count_of(len(numbers), _kind(setting))}, {count_of(n_images, 'image')}: {option} must have one value "
+            f"for each image of {label}, in the order of the images. Check that no {_kind(setting)} or image is "
+            f"missing."
         )
     setting.refuse_other_unit(numbers, option)
     if max(numbers) > setting.plausible[1]:
         raise InputError(
-            f"{option}: expected {what}, at most {setting.plausible[1]:g}, got {max(numbers):g}. Correct the {_kind(setting)}s."
+            f"{option}: expected {what}, at most {setting.plausible[1]:g}, got {max(numbers):g}. Correct the "
+            f"{_kind(setting)}s."
         )
     return numbers
 
@@ -304,15 +308,17 @@ def _read(setting: Setting, field: str, files: Files, model: type[SignalModel]) 
             values = values * count
         if len(values) != count:
             raise InputError(
-                f"{count_of(len(values), _kind(setting))}, {count_of(count, 'image')}: {field} in the sidecar of {path.name} must have "
-                f"one value for each of its {count} volumes. Correct the sidecar, or give {option_of(setting, model)}."
+                f"{count_of(len(values), _kind(setting))}, {count_of(count, 'image')}: {field} in the sidecar of "
+                f"{path.name} must have one value for each of its {count} volumes. Correct the sidecar, or give "
+                f"{option_of(setting, model)}."
             )
         found += [setting.from_sidecar(value) for value in values]
     for several in shared:
         if len(several) != len(shared[0]) or not np.allclose(several, shared[0], rtol=_ROUNDING, atol=0):
             raise InputError(
-                f"{files.images[0].name}: expected one {setting.title} for all images, got {field} {_listed(setting, shared[0])} "
-                f"and {_listed(setting, several)}. Map them one at a time, or give {option_of(setting, model)}."
+                f"{files.images[0].name}: expected one {setting.title} for all images, got {field} "
+                f"{_listed(setting, shared[0])} and {_listed(setting, several)}. Map them one at a time, or give "
+                f"{option_of(setting, model)}."
             )
     return shared[0] if shared else tuple(found)
 
@@ -324,7 +330,8 @@ def _shared(setting: Setting, field: str, values: Sequence[float], path: Path) -
     if len(distinct) not in setting.lengths:
         lengths = " or ".join(map(str, setting.lengths))
         raise InputError(
-            f"{path.name}: expected {lengths} value{'s' * (setting.lengths != (1,))} of {field} for all images, got {len(distinct)} in "
+            f"{path.name}: expected {lengths} value{'s' * (setting.lengths != (1,))} of {field} for all images, got "
+            f"{len(distinct)} in "
             "its sidecar. Correct the sidecar."
         )
     return tuple(setting.from_sidecar(v) for v in distinct)
@@ -363,8 +370,8 @@ def _refuse_too_large(
     other, factor = _TOO_LARGE.get(setting.unit, ("", 1.0))
     remedy = f"If these are {other}, write {largest * factor:g} there, or" if other else "Correct it, or"
     raise InputError(
-        f"{path.name}: expected {field} in {_IN_SIDECARS.get(setting.unit, 'no unit')}, got {largest:g} in its sidecar. {remedy} "
-        f"give {option_of(setting, model)}."
+        f"{path.name}: expected {field} in {_IN_SIDECARS.get(setting.unit, 'no unit')}, got {largest:g} in its "
+        f"sidecar. {remedy} give {option_of(setting, model)}."
     )
 
 
@@ -378,8 +385,8 @@ def _refuse_too_small(
     written = largest / setting.factor
     remedy = f"If these are {other}, write {written * factor:.3g} there, or" if other else "Correct it, or"
     raise InputError(
-        f"{files.images[0].name}: expected {field} in {_IN_SIDECARS.get(setting.unit, 'no unit')}, got at most {written:g} in the "
-        f"sidecars, which is too small. {remedy} give {option_of(setting, model)}."
+        f"{files.images[0].name}: expected {field} in {_IN_SIDECARS.get(setting.unit, 'no unit')}, got at most "
+        f"{written:g} in the sidecars, which is too small. {remedy} give {option_of(setting, model)}."
     )
 
 
@@ -391,7 +398,8 @@ def _missing(setting: Setting, files: Files, model: type[SignalModel]) -> InputE
     lacking = next((image for image, m in zip(files.images, files.metadata) if m.get(most) is None), files.images[0])
     where = f" or that of {setting.read_from}" if setting.read_from else ""
     return InputError(
-        f"{lacking.name}: no {most} in its sidecar{where}, or no sidecar. Add {most} ({_IN_SIDECARS.get(setting.unit, 'no unit')}), or give "
+        f"{lacking.name}: no {most} in its sidecar{where}, or no sidecar. Add {most} "
+        f"({_IN_SIDECARS.get(setting.unit, 'no unit')}), or give "
         f"{remedy}."
     )
 

@@ -33,7 +33,8 @@ _SEQUENCE_FIELDS = (
 _PLANAR = ("EP", "EPI", "ECHO PLANAR", "ECHO-PLANAR", "EPFID", "EPSE")
 #: Slices that are nearer than this, in ms, are of one time.
 _SAME_MS = 0.5
-#: No slice is excited later than this after the image's time, in s, if the repetition time is unknown; what rounding adds, relative.
+#: No slice is excited later than this after the image's time, in s, if the repetition time is unknown; what rounding
+#: adds, relative.
 _LONGEST_S, _ROUNDED = 60.0, 0.01
 
 
@@ -77,7 +78,8 @@ def slice_delays(
     Raises
     ------
     InputError
-        If the images have different delays, or another number of slices than the sidecars, or if delays exceed the repetition time.
+        If the images have different delays, or another number of slices than the sidecars, or if delays exceed the
+        repetition time.
     """
     if not knows_polarity(model):
         return None, []
@@ -94,11 +96,13 @@ def slice_delays(
         )
     if any(len(value) != len(first) or not np.allclose(value, first, atol=_SAME_MS / 1000) for value in values):
         raise InputError(
-            f"{files[0].path.name}: expected one {field} for all images of the series, got several. Map them one at a time, or remove the field."
+            f"{files[0].path.name}: expected one {field} for all images of the series, got several. Map them one at a "
+            f"time, or remove the field."
         )
     if len({_axis(m.get(_DIRECTION)) for m in metadata}) > 1:
         raise InputError(
-            f"{files[0].path.name}: expected one {_DIRECTION} for all images of the series, got several. Correct the sidecars."
+            f"{files[0].path.name}: expected one {_DIRECTION} for all images of the series, got several. Correct the "
+            f"sidecars."
         )
     repetition = max(
         (float(m[f]) for m in metadata for f in REPETITION_FIELDS if _is_number(m.get(f))), default=_LONGEST_S
@@ -112,7 +116,8 @@ def slice_delays(
     shape = (*files[0].shape, 1, 1)[:3]
     if len(first) != shape[axis]:
         raise InputError(
-            f"{files[0].path.name}: expected {shape[axis]} values of {field}, one for each slice, got {len(first)}. Correct the sidecars."
+            f"{files[0].path.name}: expected {shape[axis]} values of {field}, one for each slice, got {len(first)}. "
+            f"Correct the sidecars."
         )
     delays = 1000 * np.asarray(first[::-1] if backwards else first, float)
     delays -= delays.min() if field == _TIMING else 0.0
@@ -122,14 +127,16 @@ def slice_delays(
     planar = _is_planar(metadata[0])
     if field == _TIMING and planar is False:
         return None, [
-            f"{field} of the sidecars was not used, because this is no echo-planar imaging: each slice is taken to have a preparation of its own. "
-            f"If all slices share one, write {_DELAYS} (s after the time of the image, for each slice)"
+            f"{field} of the sidecars was not used, because this is no echo-planar imaging: each slice is taken to "
+            f"have a preparation of its own. If all slices share one, write {_DELAYS} (s after the time of the image, "
+            f"for each slice)"
         ]
     text = f"slices have times of their own, up to {delays.max():.4g} ms after those of the images ({field} of the sidecars)"
     found = SliceDelays(axis, tuple(float(delay) for delay in delays))
     if field == _TIMING and planar is None:
         return found, [
-            f"{text}. Nothing says that this is echo-planar imaging: if each slice has a preparation of its own, remove {field}"
+            f"{text}. Nothing says that this is echo-planar imaging: if each slice has a preparation of its own, "
+            f"remove {field}"
         ]
     return found, [note(text)]
 

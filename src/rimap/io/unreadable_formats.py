@@ -82,7 +82,8 @@ def refuse_broken_link(path: Path) -> None:
     """
     if path.is_symlink() and not path.exists():
         raise InputError(
-            f"{path} is a link to a file that does not exist. Fetch its content, in a data set of git-annex with `datalad get`."
+            f"{path} is a link to a file that does not exist. Fetch its content, in a data set of git-annex with "
+            f"`datalad get`."
         )
 
 

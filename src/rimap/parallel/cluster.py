@@ -162,8 +162,8 @@ def dask_workers(
 
     Notes
     -----
-    Whoever can talk to a Dask scheduler can run code as its owner. The clusters that are started here therefore talk over
-    TLS with keys made for this run alone. A scheduler that you name is protected as you set it up.
+    Whoever can talk to a Dask scheduler can run code as its owner. The clusters that are started here therefore talk
+    over TLS with keys made for this run alone. A scheduler that you name is protected as you set it up.
     """
     try:
         import dask

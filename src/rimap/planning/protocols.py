@@ -24,7 +24,9 @@ ALIKE = 0.03
 
 
 def cycles_ms(model: SignalModel, goal: Goal) -> Array:
-    """Return the length of each cycle that a protocol repeats, ms: one for each image, or a single one for all images."""
+    """Return the length of each cycle that a protocol repeats, ms: one for each image, or a single one for all
+    images.
+    """
     known = getattr(model, REPETITION_TIME, None)
     count = 1 if goal.in_one_cycle else model.n_images
     if known is not None:
@@ -244,7 +246,9 @@ class Layout:
 
 
 def _grouped(values: Sequence[float]) -> Array:
-    """Return sorted values, those that differ by less than `ALIKE` made one: images at about the same time are repeats."""
+    """Return sorted values, those that differ by less than `ALIKE` made one: images at about the same time are
+    repeats.
+    """
     ordered = np.sort(np.asarray(values, dtype=float))
     group = np.concatenate([[0], np.cumsum(np.diff(np.log(ordered)) > np.log1p(ALIKE))])
     means = np.exp(np.bincount(group, np.log(ordered)) / np.bincount(group))
@@ -304,8 +308,8 @@ def layouts(goal: Goal, minutes: float, present: SignalModel | None = None) -> l
     if not found:
         least = shortest * goal.cycles_of_one_image / MS_PER_MINUTE
         raise InputError(
-            f"minutes: expected at least {least:.3g} min for {goal.images or fewest} images of {goal.cycles_of_one_image} shots, "
-            f"got {minutes:.3g} min. Give more minutes, or fewer shots (--shots)."
+            f"minutes: expected at least {least:.3g} min for {goal.images or fewest} images of "
+            f"{goal.cycles_of_one_image} shots, got {minutes:.3g} min. Give more minutes, or fewer shots (--shots)."
         )
     return found
 

@@ -8,8 +8,8 @@ fit f of the images W at their current positions, and small shifts d of the imag
 where P projects on the tangent space of the model, voxel by voxel: on what the fit absorbs. All d are found together by
 least squares (Gauss–Newton on the residual from which the free parameters have been eliminated). The images are moved,
 and the next step starts there, from coarse to fine resolution. The first position comes from the edges of the images
-(`edges`), within a few voxels. A smooth field is held smooth: free in each voxel it would absorb most of a shift. What is
-given is held.
+(`edges`), within a few voxels. A smooth field is held smooth: free in each voxel it would absorb most of a shift. What
+is given is held.
 
 References
 ----------
@@ -71,7 +71,8 @@ class _Level:
     given
         Known parameters by name, a number or a map (X, Y, Z) at this resolution.
     fitted
-        Type of the values that are fitted: for a look that of the series, for which kernels are compiled and loaded anyway.
+        Type of the values that are fitted: for a look that of the series, for which kernels are compiled and loaded
+        anyway.
     """
 
     images: Floats
@@ -227,7 +228,9 @@ def _object(images: Floats) -> NDArray[np.bool_]:
 def _step(
     level: _Level, model: SignalModel, motion: Motion, threads: int | None
 ) -> tuple[Floats, Floats, Floats, Floats] | None:
-    """Return the step: translations and rotation vectors (N, 3), the SD of each shift (N,), and points of the object (V, 3)."""
+    """Return the step: translations and rotation vectors (N, 3), the SD of each shift (N,), and points of the object
+    (V, 3).
+    """
     here = replace(motion, centre=motion.centre - level.origin)  # in the coordinates of the level
     W = moved(level.images, here, level.voxel, order=1)
     mask = _object(W)
@@ -285,7 +288,9 @@ def _step(
 
 
 def _fit(series: WeightedSeries, threads: int | None) -> tuple[Floats, NDArray[np.bool_], list[int]] | None:
-    """Return κ (Q, *X) with smooth fields, where it is an estimate (*X), and which parameters are free in each voxel."""
+    """Return κ (Q, *X) with smooth fields, where it is an estimate (*X), and which parameters are free in each
+    voxel.
+    """
     model, W = series.model, series.images
     maps = least_squares(series, threads=threads)
     valid = np.asarray((maps.status == Status.OK) & np.isfinite(maps.kappa).all(axis=0))

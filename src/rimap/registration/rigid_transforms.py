@@ -14,7 +14,8 @@ Floats = NDArray[np.float64]
 class Motion:
     """A rigid transform for each image: the point x of the maps is at R (x − c) + c + t in the image.
 
-    Coordinates are voxel indices times voxel size, mm. The position that counts as unmoved is the median over the images.
+    Coordinates are voxel indices times voxel size, mm. The position that counts as unmoved is the median over the
+    images.
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""Gaussian smoothing in NumPy: a look at the images for motion does not import SciPy, which takes as long as the look itself."""
+"""Gaussian smoothing in NumPy: a look at the images for motion does not import SciPy, which takes as long as the look
+itself.
+"""
 
 from __future__ import annotations
 

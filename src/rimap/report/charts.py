@@ -57,7 +57,8 @@ def histogram(values: NDArray[Any], q: Quantity, window: tuple[float, float], bi
 
 
 def precision(maps: ParameterMaps, counts: NDArray[np.bool_]) -> dict[str, Any] | None:
-    """Return the Cramér-Rao bound of T over T for this protocol, at the medians of the other maps and the σ of the data.
+    """Return the Cramér-Rao bound of T over T for this protocol, at the medians of the other maps and the σ of the
+    data.
 
     `None` if the noise, the amplitude or T is not known.
 
@@ -139,7 +140,9 @@ def precision(maps: ParameterMaps, counts: NDArray[np.bool_]) -> dict[str, Any] 
 
 
 def _size(model: SignalModel, kappa: NDArray[Any]) -> tuple[str, float]:
-    """Return the name and the value of the quantity that is compared with σ: the amplitude, or else the largest signal."""
+    """Return the name and the value of the quantity that is compared with σ: the amplitude, or else the largest
+    signal.
+    """
     for amplitude in model.amplitudes:
         return name_of(amplitude), float(kappa[model.index(amplitude.name)])
     return "signal", float(np.abs(model.signal(kappa)).max())

@@ -1,4 +1,6 @@
-"""The page of a comparison: both maps and their difference, Bland-Altman plots, and the calibration of the standard deviations."""
+"""The page of a comparison: both maps and their difference, Bland-Altman plots, and the calibration of the standard
+deviations.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,8 @@ def page(found: _Compared, command: str = "") -> str:
     tiles = [
         {"label": "pairs of maps", "value": str(len(pairs)), "note": ", ".join(dict.fromkeys(shown_name(pair.first.name) for pair in pairs))},
         {"label": "bias", "value": _over(whole, "bias_percent", "+.2f", " %"), "note": "mean difference, of the mean"},
-        {"label": "within-subject CV", "value": _over(whole, "within_cv_percent", ".2f", " %"), "note": "of single voxels"},
+        {"label": "within-subject CV", "value": _over(whole, "within_cv_percent", ".2f", " %"), "note": "of single "
+            "voxels"},
         {
             "label": "SD of z",
             "value": f"{np.median([c.sd for c in calibrated]):.2f}" if calibrated else "–",
@@ -166,9 +169,11 @@ def bland_altman(
     lines = [("mean", bias), ("mean − 1.96 SD", limits[0]), ("mean + 1.96 SD", limits[1])]
     return {
         "density": png(entries, _density_table()),
-        "lines": [{"y": y(v), "label": f"{name}: {number(v)} {unit}".strip(), "middle": name == "mean"} for name, v in lines],
+        "lines": [{"y": y(v), "label": f"{name}: {number(v)} "
+            f"{unit}".strip(), "middle": name == "mean"} for name, v in lines],
         "zero": y(0.0),
-        "dots": [{"x": x(m), "y": y(d), "tip": f"{' '.join(key).strip()}: {number(d)} {unit}".strip()} for key, m, d in regions],
+        "dots": [{"x": x(m), "y": y(d), "tip": f"{' '.join(key).strip()}: {number(d)} "
+            f"{unit}".strip()} for key, m, d in regions],
         "x_ticks": [{"at": x(tick), "label": f"{tick:,.10g}"} for tick in colours.ticks(*x_range, 6)],
         "y_ticks": [{"at": y(tick), "label": f"{tick:,.10g}"} for tick in colours.ticks(*y_range, 6)],
         "unit": unit,
@@ -215,7 +220,9 @@ def _histogram_of_z(z: NDArray[np.float64]) -> dict[str, Any]:
 
 
 def _charts_over_subjects(pairs: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return a Bland-Altman plot of the region medians of all pairs for each kind of map, if there are several pairs."""
+    """Return a Bland-Altman plot of the region medians of all pairs for each kind of map, if there are several
+    pairs.
+    """
     charts = []
     for name in dict.fromkeys(pair.first.name for pair in pairs):
         members = [pair for pair in pairs if pair.first.name == name]

@@ -1,8 +1,9 @@
-"""Tabulate the shape of a model, so that the page can draw the fitted curve of any voxel without containing the physics.
+"""Tabulate the shape of a model, so that the page can draw the fitted curve of any voxel without containing the
+physics.
 
 The table has one value for each point of the curve, each amplitude and each node of a grid over the other parameters.
-Between nodes, the page interpolates by polynomials through the four nearest nodes, or two if two nodes are enough (which is
-exact for a model that is linear in its field). The number of nodes of each axis depends on the model.
+Between nodes, the page interpolates by polynomials through the four nearest nodes, or two if two nodes are enough
+(which is exact for a model that is linear in its field). The number of nodes of each axis depends on the model.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ class TableAxis:
         return np.asarray(np.exp(x) if self.logarithmic else x)
 
     def stencil(self, values: NDArray[Any]) -> tuple[NDArray[np.intp], list[Array]]:
-        """Return the first node that each value is interpolated from, and the weights of that node and of those after it."""
+        """Return the first node that each value is interpolated from, and the weights of that node and of those after
+        it.
+        """
         with np.errstate(invalid="ignore", divide="ignore"):
             x = np.log(values) if self.logarithmic else np.asarray(values, dtype=float)
             place = np.clip(np.nan_to_num((x - self.low) / self.step), 0, self.n - 1)
@@ -172,7 +175,8 @@ class SignalTable:
 
 
 def signal_table(model: SignalModel, maps: Mapping[str, NDArray[Any]]) -> SignalTable | None:
-    """Return the table of a model over the range of its maps; `None` if a map is empty or the model has no finite value.
+    """Return the table of a model over the range of its maps; `None` if a map is empty or the model has no finite
+    value.
 
     Parameters
     ----------

@@ -2,8 +2,8 @@
 
 A value is stored as a code of 16 bits whose step is far below its standard deviation; low and high bytes are stored
 apart, which compresses well. Images are stored as their difference from the fitted signal, which takes a third of the
-space, in steps that fit the available room (a quarter of the noise to all of it). Only voxels that are shown are stored,
-in the order of the array.
+space, in steps that fit the available room (a quarter of the noise to all of it). Only voxels that are shown are
+stored, in the order of the array.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ class Shown:
 
     @classmethod
     def of(cls, maps: ParameterMaps) -> Shown:
-        """Return the maps of an estimator, with the standard deviations of times and rates, and of fields for the band of a curve."""
+        """Return the maps of an estimator, with the standard deviations of times and rates, and of fields for the band
+        of a curve.
+        """
         values = {q.name: (q, values_of(q, maps.model, maps)) for q in quantities_of(maps.model)}
         fields = {parameter.name for parameter in maps.model.nonlinear}
         wanted = [name for name, (q, _) in values.items() if is_relaxation(q) or name in fields]
@@ -171,7 +173,8 @@ def embed(
             blocks["images"], about["images"] = images
             if (every := about["images"]["every"]) > 1:
                 notes.append(
-                    f"To keep the page small, it contains the measured points of one slice in {every}, and the curves of all."
+                    f"To keep the page small, it contains the measured points of one slice in {every}, and the curves "
+                    f"of all."
                 )
     return Embedded(blocks, about, notes)
 
@@ -187,7 +190,8 @@ def _coding(q: Quantity, values: NDArray[Any]) -> tuple[float, bool]:
 
 
 def encode(values: NDArray[Any], step: float, *, logarithmic: bool) -> tuple[NDArray[np.uint16], dict[str, Any]]:
-    """Return 16-bit codes of values: 0 for no value, otherwise 1 and up in steps of `step`, or coarser if the range is wide.
+    """Return 16-bit codes of values: 0 for no value, otherwise 1 and up in steps of `step`, or coarser if the range is
+    wide.
 
     With `logarithmic`, 1 is the code of zero and negative values, and a step is a fraction of the value.
 
@@ -218,7 +222,9 @@ def decode(codes: NDArray[np.uint16], how: dict[str, Any]) -> NDArray[np.float64
 
 
 def _box(shown: NDArray[np.bool_], size: NDArray[np.float64], most: int) -> tuple[slice, slice, slice]:
-    """Return the box around the shown voxels, thinned out along the axes of highest resolution to at most `most` voxels."""
+    """Return the box around the shown voxels, thinned out along the axes of highest resolution to at most `most`
+    voxels.
+    """
     ranges, step = [extent(shown, axis) for axis in range(3)], [1, 1, 1]
 
     def box() -> tuple[slice, slice, slice]:

@@ -32,7 +32,8 @@ _MOST_NAMES = 12
 def with_outliers(rows: Sequence[Row]) -> list[Row]:
     """Return the rows with `outlier` filled in: ``high`` or ``low`` beyond 1.5 IQR from the quartiles of all series.
 
-    ``few`` marks those with far fewer estimated voxels than the rest. No outliers are marked among fewer than five series.
+    ``few`` marks those with far fewer estimated voxels than the rest. No outliers are marked among fewer than five
+    series.
     """
     marked = [dict(row) for row in rows]
     for members in _by_region(marked).values():
@@ -70,7 +71,8 @@ def columns() -> dict[str, dict[str, Any]]:
         "unit": {"Description": "Unit of the median, the quartiles, the mean and the standard deviation"},
         "estimator": {"Description": "Estimator that made the map"},
         "region": {
-            "Description": f"Value in the label image; mask: the mask; signal: {HOW}. desc-signal_mask next to each map has the "
+            "Description": f"Value in the label image; mask: the mask; signal: {HOW}. desc-signal_mask next to each "
+            f"map has the "
             "voxels of mask and signal"
         },
         "name": {"Description": "Name of the label"},
@@ -81,8 +83,8 @@ def columns() -> dict[str, dict[str, Any]]:
             "Description": "Number of warnings about the map; their texts are in its sidecar and in group.html"
         },
         "outlier": {
-            "Description": "low, high: the median is more than 1.5 interquartile ranges from the quartiles of all series; "
-            "few: the share of estimated voxels is lower by that much"
+            "Description": "low, high: the median is more than 1.5 interquartile ranges from the quartiles of all "
+            "series; few: the share of estimated voxels is lower by that much"
         },
         "series": {"Description": "Name of the map, without extension"},
     }

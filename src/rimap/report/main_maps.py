@@ -159,8 +159,8 @@ class Contents:
 def contents_of(main: MainMap, *, mask: Path | None = None) -> Contents:
     """Return a main map, its quality flags and the voxels that its figures describe.
 
-    These are the voxels of the given mask, or else of the mask that the run wrote. A map of an earlier version has no such
-    mask. The mask of the map or the foreground of the amplitude map is then used.
+    These are the voxels of the given mask, or else of the mask that the run wrote. A map of an earlier version has no
+    such mask. The mask of the map or the foreground of the amplitude map is then used.
 
     Raises
     ------

@@ -15,7 +15,8 @@ _MARKS = re.compile(r"([*|_\[\]])")
 
 
 def escaped(text: str) -> str:
-    r"""Return text in which Markdown reads no mark outside of code: T1* is no emphasis. Double backticks become single ones.
+    r"""Return text in which Markdown reads no mark outside of code: T1* is no emphasis. Double backticks become single
+    ones.
 
     >>> escaped("T1* of ``a|b`` <x> | y")
     'T1\\* of `a|b` &lt;x> \\| y'

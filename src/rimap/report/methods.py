@@ -38,8 +38,8 @@ RICE = (
     "1995. doi:10.1002/mrm.1910340618"
 )
 MPPCA = (
-    "Veraart J, Novikov DS, Christiaens D, Ades-Aron B, Sijbers J, Fieremans E. Denoising of diffusion MRI using random matrix theory. "
-    "NeuroImage 142:394-406, 2016. doi:10.1016/j.neuroimage.2016.08.016"
+    "Veraart J, Novikov DS, Christiaens D, Ades-Aron B, Sijbers J, Fieremans E. Denoising of diffusion MRI using "
+    "random matrix theory. NeuroImage 142:394-406, 2016. doi:10.1016/j.neuroimage.2016.08.016"
 )
 BIDS = (
     "Karakuzu A, Appelhoff S, Auer T, Boudreau M, et al. qMRI-BIDS: an extension to the Brain Imaging Data Structure "
@@ -138,13 +138,16 @@ def _network(maps: ParameterMaps, paper: str, start: str) -> str:
     smooth = " and ".join(parameter.name for parameter in maps.model.parameters if parameter.smooth)
     text = (
         f"{text}. Its design differs from that of {paper}: it starts at the maximum of the likelihood"
-        f"{f' with a smooth {smooth}' if smooth else ''}, and its inputs and outputs are in units of the Cramér-Rao bound"
+        f"{f' with a smooth {smooth}' if smooth else ''}, and its inputs and outputs are in units of the Cramér-Rao "
+        f"bound"
     )
     if maps.settings.get("sd_from") != "network":
         return text
     return (
-        f"{text}. Detail that the data show and that the network had smoothed away was restored in its maps. Its standard deviations are "
-        "outputs of the network, scaled so that 95 % intervals have this coverage in simulated heads that were not used for training"
+        f"{text}. Detail that the data show and that the network had smoothed away was restored in its maps. Its "
+        f"standard deviations are "
+        "outputs of the network, scaled so that 95 % intervals have this coverage in simulated heads that were not "
+        "used for training"
     )
 
 
@@ -170,7 +173,8 @@ def methods(maps: ParameterMaps, title: str, version: str = __version__, start: 
     kind = "" if not model.changes_sign else "signed " if model.is_signed else "magnitude "
     sentences = [
         f"{name_of(model.main)} maps were estimated with rimap {version} {cite(SABIDUSSI)} from "
-        f"{count_of(model.n_images, f'{kind}image')} ({_inside_a_sentence(model.title)}; {', '.join(settings_in_words(model))})"
+        f"{count_of(model.n_images, f'{kind}image')} ({_inside_a_sentence(model.title)}; "
+        f"{', '.join(settings_in_words(model))})"
     ]
     if formula := formula_of(model):
         reference = f" {cite(in_full(model.reference))}" if model.reference else ""

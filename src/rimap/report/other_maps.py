@@ -40,8 +40,8 @@ _OF_RIMAP = '<meta name="generator" content="rimap '
 _LONGEST_FIELD = 300
 #: What the page shows in place of curves.
 _NO_MODEL = (
-    "These maps were made by other software. The page shows what their files contain, without fitted curves and without a text "
-    "for a methods section."
+    "These maps were made by other software. The page shows what their files contain, without fitted curves and "
+    "without a text for a methods section."
 )
 
 
@@ -76,7 +76,8 @@ class OtherMaps:
 
 
 def find_other_maps(folder: Path, known: Sequence[ResultFiles] = ()) -> list[OtherMaps]:
-    """Return the maps of other software in a folder, a set for each relaxation time of each series; [] if there are none.
+    """Return the maps of other software in a folder, a set for each relaxation time of each series; [] if there are
+    none.
 
     Parameters
     ----------

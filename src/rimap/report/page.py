@@ -1,4 +1,6 @@
-"""One run as a self-contained HTML page that needs no network: a viewer on screen, pictures on paper, light and dark mode."""
+"""One run as a self-contained HTML page that needs no network: a viewer on screen, pictures on paper, light and dark
+mode.
+"""
 
 from __future__ import annotations
 

@@ -49,8 +49,8 @@ class Again:
 def page_again(result: ResultFiles, *, overwrite: bool = False) -> Again:
     """Write the page of a result again, to the path that `rimap map` used.
 
-    The images are read from the sources in the sidecars, if these have not changed. The command and the duration of the run
-    are taken from the earlier page, if there is one.
+    The images are read from the sources in the sidecars, if these have not changed. The command and the duration of the
+    run are taken from the earlier page, if there is one.
 
     Parameters
     ----------

@@ -99,8 +99,8 @@ class Panel:
 def panels_of(maps: ParameterMaps, inside: NDArray[np.bool_], figured: NDArray[np.bool_]) -> list[Panel]:
     """Return the panels: the main map first, then its standard deviation, the other maps and the residual.
 
-    A parameter that was fixed at one number has no panel. A residual that is zero because there are as many parameters as
-    images has none either.
+    A parameter that was fixed at one number has no panel. A residual that is zero because there are as many parameters
+    as images has none either.
 
     Parameters
     ----------

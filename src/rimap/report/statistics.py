@@ -13,7 +13,8 @@ from rimap.errors import InputError
 from rimap.map_display import Quantity, as_stored, quantities_of, values_of
 from rimap.series import ParameterMaps, Status
 
-#: Quality flags whose values enter the statistics. Values at a bound are included, because leaving them out would hide a tail.
+#: Quality flags whose values enter the statistics. Values at a bound are included, because leaving them out would hide
+#: a tail.
 COUNTED = (Status.OK, Status.AT_BOUND)
 
 #: The columns with the statistics of a region, and their descriptions.
@@ -71,8 +72,8 @@ def counted(maps: ParameterMaps) -> NDArray[np.bool_]:
 def known_parameters(maps: ParameterMaps) -> set[str]:
     """Return the names of the parameters that were known and not estimated.
 
-    These are the known parameters of the model, and those for which the estimator gives no standard deviation although it
-    gives one for the relaxation time.
+    These are the known parameters of the model, and those for which the estimator gives no standard deviation although
+    it gives one for the relaxation time.
     """
     known = {parameter.name for parameter in maps.model.parameters if parameter.given}
     if maps.sd_kappa is None or not np.isfinite(maps.sd[maps.model.time.name]).any():
@@ -164,7 +165,8 @@ def roi_table(
     labels = np.asarray(labels)
     if labels.shape != maps.status.shape:
         raise InputError(
-            f"labels: expected the shape of the maps {maps.status.shape}, got {labels.shape}. Resample the labels to the images."
+            f"labels: expected the shape of the maps {maps.status.shape}, got {labels.shape}. Resample the labels to "
+            f"the images."
         )
     values = np.unique(labels[np.isfinite(labels) & (labels != 0)])
     if not values.size:

@@ -33,7 +33,9 @@ def source(*names: str) -> str:
 
 
 class _Compiled(jinja2.BytecodeCache):
-    """Templates that were compiled before, beside the compiled kernels: compiling them takes as long as mapping a slice."""
+    """Templates that were compiled before, beside the compiled kernels: compiling them takes as long as mapping a
+    slice.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

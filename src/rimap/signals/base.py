@@ -43,8 +43,8 @@ class FieldPrior:
     typical
         The value where nothing determines it. The default is the middle of `mean`.
     sd
-        Standard deviation over all voxels of all scans, in the unit of the field: the step of a search, and what a change
-        of the field is measured in. The default follows from `mean` and `spread`.
+        Standard deviation over all voxels of all scans, in the unit of the field: the step of a search, and what a
+        change of the field is measured in. The default follows from `mean` and `spread`.
     """
 
     mean: tuple[float, float]
@@ -78,24 +78,26 @@ class Parameter:
     bounds
         The box in which it is estimated, in `unit`; the upper one of an amplitude may be infinite.
     role
-        ``amplitude`` (linear), ``time`` (the relaxation time that is wanted), or ``field`` (a property of the scan: B, B1).
+        ``amplitude`` (linear), ``time`` (the relaxation time that is wanted), or ``field`` (a property of the scan: B,
+        B1).
     treatment
         Of a field: ``smooth`` (it varies slowly in space, Eq. 2), ``given`` (a map, or `start` everywhere), or ``free``
         (in every voxel by itself). Amplitudes and the time are free.
     transform
         ``log`` or ``linear``: the scale on which its errors are alike. The default is ``log`` for the time.
     start
-        Where an iteration starts (in `unit`), and the value of a given field without a map. The default is the middle of
-        the box on the scale of `transform`.
+        Where an iteration starts (in `unit`), and the value of a given field without a map. The default is the middle
+        of the box on the scale of `transform`.
     suffix
         BIDS suffix of its map, or `None` if BIDS has none.
     prior
         Of a field: what it is like in a scan.
     tissue
-        The tissue property whose table (`rimap.simulation.tissues`) it is drawn from to simulate scans: ``T1``, ``T2`` or
-        ``T2star``. The default is its name.
+        The tissue property whose table (`rimap.simulation.tissues`) it is drawn from to simulate scans: ``T1``, ``T2``
+        or ``T2star``. The default is its name.
     search
-        The range of a coarse search for a start, in `unit`. The default is the box, and for a field the means of its `prior`.
+        The range of a coarse search for a start, in `unit`. The default is the box, and for a field the means of its
+        `prior`.
     meaning
         What it is, in a few words, for the table of parameters.
     physical
@@ -202,7 +204,8 @@ class Derived:
 class SignalModel(ABC):
     """A model of the signal of one voxel, S = A · g(T, F), for the settings that are its fields.
 
-    A subclass is one file. It declares its settings with `setting`, its `parameters`, and `shape`; all else has defaults.
+    A subclass is one file. It declares its settings with `setting`, its `parameters`, and `shape`; all else has
+    defaults.
 
     Parameters
     ----------
@@ -301,7 +304,8 @@ class SignalModel(ABC):
                 values = values * N
             if s.per_image is not False and N is not None and len(values) != N:
                 raise InputError(
-                    f"{s.name}: expected one value{'' if s.per_image else ', or one'} for each of the {N} images, got {len(values)}."
+                    f"{s.name}: expected one value{'' if s.per_image else ', or one'} for each of the {N} images, got "
+                    f"{len(values)}."
                 )
             if s.per_image is False and len(values) not in s.lengths:
                 expected = " or ".join("one" if length == 1 else str(length) for length in s.lengths)
@@ -495,7 +499,9 @@ class SignalModel(ABC):
         return array_api.where((f < 0)[:, None], -d, d) if self.magnitude else d
 
     def initial_guess(self, images: Array) -> Array:
-        """Return where an iteration starts, (Q, *X): the largest modulus of the images (N, *X), and `start` (§4.4.4)."""
+        """Return where an iteration starts, (Q, *X): the largest modulus of the images (N, *X), and `start`
+        (§4.4.4).
+        """
         S = floating(images)
         array_api = namespace(S)
         peak = array_api.max(abs(S), axis=0)
@@ -543,7 +549,9 @@ def axis_of(model: type[SignalModel]) -> Setting:
 
 
 def image_suffix(model: SignalModel | type[SignalModel]) -> str:
-    """Return the suffix of the images of a model: that of BIDS, one that it reads as well, or its name in letters and digits."""
+    """Return the suffix of the images of a model: that of BIDS, one that it reads as well, or its name in letters and
+    digits.
+    """
     return next((s for s in (model.bids_suffix, *model.also_reads) if s), re.sub(r"[^A-Za-z0-9]", "", model.name))
 
 

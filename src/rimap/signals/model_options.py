@@ -1,4 +1,5 @@
-"""The fields of a signal model that are no settings of the scanner: its bounds, whether images keep their polarity, and others.
+"""The fields of a signal model that are no settings of the scanner: its bounds, whether images keep their polarity, and
+others.
 
 No other file names them.
 """

@@ -1,4 +1,6 @@
-"""MP2RAGE: two gradient-echo trains after an inversion; T1 from both images, or from their uniform combination UNIT1."""
+"""MP2RAGE: two gradient-echo trains after an inversion; T1 from both images, or from their uniform combination
+UNIT1.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,9 @@ class Timing:
 
     @property
     def delays(self) -> tuple[float, float, float]:
-        """From the inversion to the first train, between the trains, and from the second train to the next inversion."""
+        """From the inversion to the first train, between the trains, and from the second train to the next
+        inversion.
+        """
         first, second = self.inversion_times
         whole = (self.before + self.after) * self.spacing
         return (
@@ -108,7 +112,8 @@ class Timing:
             if delay < -0.5:  # times in sidecars are rounded
                 raise InputError(
                     f"expected time between {where}, got {delay:g} ms. Check the inversion times, tr, tr_excitation "
-                    f"({self.spacing:g} ms) and number_shots ({self.before:g} before and {self.after:g} after the centre): "
+                    f"({self.spacing:g} ms) and number_shots ({self.before:g} before and {self.after:g} after the "
+                    f"centre): "
                     "tr is the time from inversion to inversion."
                 )
 
@@ -232,8 +237,9 @@ def _flip_angle(number: int) -> Any:
 class MP2RAGE(SignalModel):
     """The two images INV1 and INV2 with their sign, in the steady state of the cycle.
 
-    Every cycle of length TR has an adiabatic inversion and two trains of n pulses with small flip angles. Between pulses
-    Mz recovers with T1; a pulse leaves cos(B1 α) of it. The signal is Mz sin(B1 α) at the pulse at the centre of k-space.
+    Every cycle of length TR has an adiabatic inversion and two trains of n pulses with small flip angles. Between
+    pulses Mz recovers with T1; a pulse leaves cos(B1 α) of it. The signal is Mz sin(B1 α) at the pulse at the centre of
+    k-space.
 
     Parameters
     ----------
@@ -296,8 +302,8 @@ class MP2RAGE(SignalModel):
         super().__post_init__()
         if not self.signed:
             raise InputError(
-                "MP2RAGE: expected images with their sign (magnitude and phase, or the real part), got moduli, which do not "
-                "determine T1. Use the UNIT1 image with --sequence mp2rage-uni."
+                "MP2RAGE: expected images with their sign (magnitude and phase, or the real part), got moduli, which "
+                "do not determine T1. Use the UNIT1 image with --sequence mp2rage-uni."
             )
         if len(set(self.conditions)) != 2:
             raise InputError(
@@ -336,8 +342,9 @@ def _timing_of(
 class UniformMP2RAGE(SignalModel):
     """UNIT1, the uniform combination S₁S₂/(S₁² + S₂²) of the two images, between −½ and ½.
 
-    Proton density, T2*, and the receive field divide out: there is no amplitude, and T1 is the only unknown. UNIT1 determines it
-    where it falls with T1, from its maximum to its minimum (at the nominal flip angles); that is the box of T1.
+    Proton density, T2*, and the receive field divide out: there is no amplitude, and T1 is the only unknown. UNIT1
+    determines it where it falls with T1, from its maximum to its minimum (at the nominal flip angles); that is the box
+    of T1.
 
     Parameters
     ----------
@@ -357,7 +364,8 @@ class UniformMP2RAGE(SignalModel):
 
     References
     ----------
-    Marques et al. 2010, doi:10.1016/j.neuroimage.2009.10.002. B1: Marques & Gruetter 2013, doi:10.1371/journal.pone.0069294.
+    Marques et al. 2010, doi:10.1016/j.neuroimage.2009.10.002. B1: Marques & Gruetter 2013,
+    doi:10.1371/journal.pone.0069294.
 
     Examples
     --------
@@ -438,8 +446,9 @@ def uniform_image(first: Array, second: Array, *, beta: float = 0.0) -> NDArray[
     first, second
         INV1 and INV2 (*X).
     beta
-        Robust background: (Re(S₁* S₂) − β)/(|S₁|² + |S₂|² + 2β) tends to −½ if there is no signal, in place of noise between
-        −½ and ½. It lowers UNIT1 of tissue by about β(1 + 2 UNIT1)/(S₁² + S₂²), so it is for pictures and masks, not for T1.
+        Robust background: (Re(S₁* S₂) − β)/(|S₁|² + |S₂|² + 2β) tends to −½ if there is no signal, in place of noise
+        between −½ and ½. It lowers UNIT1 of tissue by about β(1 + 2 UNIT1)/(S₁² + S₂²), so it is for pictures and
+        masks, not for T1.
 
     References
     ----------
@@ -457,7 +466,8 @@ def uniform_image(first: Array, second: Array, *, beta: float = 0.0) -> NDArray[
 
 
 def from_scanner(values: Array, *, levels: int = 4095) -> NDArray[np.float64]:
-    """Return UNIT1 between −½ and ½ from the 12-bit integers 0 … 4095 in which scanners store it; other values as they are.
+    """Return UNIT1 between −½ and ½ from the 12-bit integers 0 … 4095 in which scanners store it; other values as they
+    are.
 
     >>> from_scanner([0, 4095]).tolist()
     [-0.5, 0.5]

@@ -27,8 +27,8 @@ MOST_ECHOES = 512
 class MultiEchoSpinEcho(SignalModel):
     """Echoes of one train of refocusing pulses: spin echoes and all stimulated echoes.
 
-    S = A Σ_z w(z) eₙ(α(z), T1, T2), where α(z) is the refocusing angle across the slice for a transmit field B1, w the excited
-    magnetisation, and eₙ the nth echo by the extended phase graph. If α is 180° everywhere, S = A e^(−TE/T2).
+    S = A Σ_z w(z) eₙ(α(z), T1, T2), where α(z) is the refocusing angle across the slice for a transmit field B1, w the
+    excited magnetisation, and eₙ the nth echo by the extended phase graph. If α is 180° everywhere, S = A e^(−TE/T2).
     A is the magnetisation just after the excitation.
 
     Parameters
@@ -38,20 +38,22 @@ class MultiEchoSpinEcho(SignalModel):
     refocusing_angle
         Nominal angle of the refocusing pulses, degrees; BIDS has no field for it.
     echo_spacing
-        Time between echoes, ms. If it is left out, the echo times must be evenly spaced, and their step is the echo spacing.
+        Time between echoes, ms. If it is left out, the echo times must be evenly spaced, and their step is the echo
+        spacing.
     profile
-        ``hard`` (no slice selection), ``sinc``, ``gauss``, a `SliceProfile`, or refocusing angles across the slice in degrees.
-        `PROFILES` are the candidates among which `rimap map` chooses if none is given.
+        ``hard`` (no slice selection), ``sinc``, ``gauss``, a `SliceProfile`, or refocusing angles across the slice in
+        degrees. `PROFILES` are the candidates among which `rimap map` chooses if none is given.
 
     Raises
     ------
     InputError
-        For echo times that are no multiples of the echo spacing, fewer distinct ones than parameters, or another profile.
+        For echo times that are no multiples of the echo spacing, fewer distinct ones than parameters, or another
+        profile.
 
     References
     ----------
-    Hennig 1988, doi:10.1016/0022-2364(88)90128-X. Lebel & Wilman 2010, doi:10.1002/mrm.22487. Slice profiles: Milford et al.
-    2015, doi:10.1371/journal.pone.0145255.
+    Hennig 1988, doi:10.1016/0022-2364(88)90128-X. Lebel & Wilman 2010, doi:10.1002/mrm.22487. Slice profiles: Milford
+    et al. 2015, doi:10.1371/journal.pone.0145255.
 
     Deviations
     ----------
@@ -95,8 +97,8 @@ class MultiEchoSpinEcho(SignalModel):
     chosen_over: ClassVar[str] = "t2"
     candidates: ClassVar[tuple[Mapping[str, Any], ...]] = tuple({"profile": profile} for profile in PROFILES)
     if_first_is_skipped: ClassVar[str] = (
-        "The first echo need not be left out for this model, because it includes the stimulated echoes; that echo determines B1 best. "
-        "Leave --skip-first out."
+        "The first echo need not be left out for this model, because it includes the stimulated echoes; that echo "
+        "determines B1 best. Leave --skip-first out."
     )
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter("A", "a.u.", (0.0, np.inf), "amplitude", suffix="M0map", meaning="amplitude after the excitation"),
@@ -113,9 +115,10 @@ class MultiEchoSpinEcho(SignalModel):
             physical=(0.5, 1.5),
             if_unphysical="are the refocusing angle, the profile of the pulses and the echo times right?",
             usual=(0.8, 1.2),
-            if_unusual="The echoes determine the actual refocusing angle; B1 is that angle over the nominal one. Check the nominal "
-            "angle, 180° unless you set it (--set refocusing_angle=DEGREES), and the slice profile (--set profile=NAME). T2 depends "
-            "on the profile, and little on the nominal angle.",
+            if_unusual="The echoes determine the actual refocusing angle; B1 is that angle over the nominal one. Check "
+            "the nominal "
+            "angle, 180° unless you set it (--set refocusing_angle=DEGREES), and the slice profile (--set "
+            "profile=NAME). T2 depends on the profile, and little on the nominal angle.",
         ),
         Parameter(
             "T1",

@@ -290,8 +290,9 @@ def load_anatomies(sources: Sequence[str | Path]) -> tuple[Anatomy, ...]:
     Parameters
     ----------
     sources
-        ``builtin`` (`digital_brain` at 1 mm), ``spheres`` (`spheres`, a phantom), ``brainweb:04`` (`rimap.simulation.brainweb.load_brainweb`), NIfTI files
-        of labels, or folders of them (in the order of their names).
+        ``builtin`` (`digital_brain` at 1 mm), ``spheres`` (`spheres`, a phantom), ``brainweb:04``
+        (`rimap.simulation.brainweb.load_brainweb`), NIfTI files of labels, or folders of them (in the order of their
+        names).
 
     Raises
     ------

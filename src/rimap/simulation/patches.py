@@ -343,10 +343,11 @@ def _draw_field(recipe: PatchRecipe, p: Parameter, shape: tuple[int, ...], rng: 
 
 
 def draw_measured(recipe: PatchRecipe, kappa: F32, number: int) -> dict[str, F32]:
-    """Return the maps (h, w) of patch `number` that were measured of the parameters that the model takes as given, by name.
+    """Return the maps (h, w) of patch `number` that were measured of the parameters that the model takes as given, by
+    name.
 
-    A map of a field has an error that is smooth over the patch and one that is not. A property of the tissue (T1 for a T2
-    scan) is not measured: it is known as the start that the model declares, and its truth differs.
+    A map of a field has an error that is smooth over the patch and one that is not. A property of the tissue (T1 for a
+    T2 scan) is not measured: it is known as the start that the model declares, and its truth differs.
     """
     found = {}
     for q, parameter in enumerate(model_class(recipe.sequence).parameters):
@@ -420,7 +421,9 @@ def _uniform(rng: np.random.Generator, between: Range) -> float:
 
 
 def _amount(rng: np.random.Generator, between: Range) -> float:
-    """Return how much texture: uniform from 0, or log-uniform, so that each noise level sees texture below and above."""
+    """Return how much texture: uniform from 0, or log-uniform, so that each noise level sees texture below and
+    above.
+    """
     return _log_uniform(rng, between) if between[0] > 0 else _uniform(rng, between)
 
 

@@ -32,7 +32,8 @@ def model_class(sequence: str) -> type[SignalModel]:
         raise InputError(f"sequence: expected one of {', '.join(sorted(models))}, got {sequence!r}.")
     if not any(parameter.amplitude for parameter in models[sequence].parameters):
         raise InputError(
-            f"sequence: expected one whose images are measured, got {sequence!r}: {models[sequence].title} is computed from other "
+            f"sequence: expected one whose images are measured, got {sequence!r}: {models[sequence].title} is computed "
+            f"from other "
             "images, so its noise is not that of a scan. Simulate those images."
         )
     return models[sequence]
@@ -51,8 +52,8 @@ class PatchRecipe:
     sequence
         Name of the signal model: ``ir``, ``t2``, ``vfa`` …
     times_ms
-        The values of the protocol's axis: times in ms for most models, flip angles in degrees for some. Empty: new values for
-        every batch (`n_images`, `time_range_ms`), so that one network serves any protocol.
+        The values of the protocol's axis: times in ms for most models, flip angles in degrees for some. Empty: new
+        values for every batch (`n_images`, `time_range_ms`), so that one network serves any protocol.
     settings
         Other settings of the protocol, by name: one value, or one for each image.
     n_images
@@ -65,8 +66,8 @@ class PatchRecipe:
         Share of batches (of drawn protocols) with a known optional setting, such as TR, which enters the model and its
         gradient.
     hidden_share
-        Share of batches acquired with such a setting that the model does not know. Then the truth is what the model sees
-        (`SignalModel.effective`), whose field follows the tissue and is not smooth.
+        Share of batches acquired with such a setting that the model does not know. Then the truth is what the model
+        sees (`SignalModel.effective`), whose field follows the tissue and is not smooth.
     signed_share
         Share of batches that keep the polarity (real part). They have Gaussian noise.
     patch_size
@@ -74,8 +75,8 @@ class PatchRecipe:
     anatomies
         What `rimap.simulation.anatomies.load_anatomies` takes: ``builtin``, files, folders, ``brainweb:04``.
     tissues
-        Other values of tissues than those of Table 1: by property (``A``, ``T1``, ``T2``, ``T2star``) and tissue (``GM``,
-        ``WM`` …, `rimap.simulation.tissues.LABELS`) the mean and the standard deviation, times in ms.
+        Other values of tissues than those of Table 1: by property (``A``, ``T1``, ``T2``, ``T2star``) and tissue
+        (``GM``, ``WM`` …, `rimap.simulation.tissues.LABELS`) the mean and the standard deviation, times in ms.
     orientations
         Normals of the patches: axes of the anatomy (0, 1, 2).
     flips
@@ -83,8 +84,8 @@ class PatchRecipe:
     zoom
         Pixel size in voxels of the anatomy: cortex is thicker or thinner than at 1 mm in other scans.
     wide_share
-        Share of tissues (per patch) whose T is drawn log-uniformly from `wide_T_ms` and not from the table of tissues. It closes
-        the gaps between tissues, in which the paper's T2 network failed (above 750 ms).
+        Share of tissues (per patch) whose T is drawn log-uniformly from `wide_T_ms` and not from the table of tissues.
+        It closes the gaps between tissues, in which the paper's T2 network failed (above 750 ms).
     wide_T_ms
         Range of T for `wide_share`, ms.
     white_A
@@ -98,8 +99,8 @@ class PatchRecipe:
     white_share
         Share of patches that have a voxelwise variation.
     smooth_relative
-        Relative standard deviation of a smooth variation inside tissues, as real maps have it. Its distribution is that of
-        `white_relative`.
+        Relative standard deviation of a smooth variation inside tissues, as real maps have it. Its distribution is that
+        of `white_relative`.
     smooth_length
         Kernel of the smooth variation, pixels.
     smooth_share
@@ -335,7 +336,9 @@ MOST_IMAGES, MOST_ANGLES = 40, 12
 
 
 def general(sequence: str = "ir") -> PatchRecipe:
-    """Return the recipe of a network for any protocol of a sequence: `general_t1`, `general_t2`, or from its declarations."""
+    """Return the recipe of a network for any protocol of a sequence: `general_t1`, `general_t2`, or from its
+    declarations.
+    """
     if sequence == "ir":
         return general_t1()
     if sequence == "t2":
@@ -362,7 +365,8 @@ def around_typical(kind: type[SignalModel], name: str) -> Range:
 
 
 def signal_level(sequence: str) -> float:
-    """Return the brightest signal of grey matter in a usual protocol, relative to its amplitude; 1 if it is half of that or more.
+    """Return the brightest signal of grey matter in a usual protocol, relative to its amplitude; 1 if it is half of
+    that or more.
 
     Noise of a sequence with less signal (small flip angles) is less by this: SNR is that of the images.
     """

@@ -25,10 +25,11 @@ from rimap.simulation.tissues import BACKGROUND_T, FLOOR, property_of, table, ta
 
 #: The parameters of a quantity, if no model is at hand.
 QUANTITIES = {"T1": InversionRecovery.parameters, "T2": T2Decay.parameters}
-#: The paper's voxelwise standard deviation in the ground truth (found in the authors' code): A in units of CSF, ms. T2* has that
-#: of T2, relative to the value.
+#: The paper's voxelwise standard deviation in the ground truth (found in the authors' code): A in units of CSF, ms. T2*
+#: has that of T2, relative to the value.
 WHITE_SD = {"A": 0.05, "T1": 100.0, "T2": 10.0, "T2star": 6.0}
-#: What the mean of a field is by default, relative to the start that its model declares: pulses fall short of what they should do.
+#: What the mean of a field is by default, relative to the start that its model declares: pulses fall short of what they
+#: should do.
 FIELD_SHARE = 0.925
 #: Further amplitudes, relative to the first one.
 OFFSET = 0.1
@@ -45,8 +46,8 @@ class Texture:
     Parameters
     ----------
     kind
-        ``smooth``: a random field inside each tissue. ``white``: independent from voxel to voxel, with the paper's standard
-        deviations (100 ms for T1, 10 ms for T2, 0.05 for A). ``none``.
+        ``smooth``: a random field inside each tissue. ``white``: independent from voxel to voxel, with the paper's
+        standard deviations (100 ms for T1, 10 ms for T2, 0.05 for A). ``none``.
     sd
         Standard deviation of a smooth texture, relative to the mean of the tissue.
     length
@@ -80,8 +81,8 @@ def simulate_subject(
 ) -> NDArray[np.float64]:
     """Return the truth maps κ (Q, *X) of one subject.
 
-    Each tissue has one T and one amplitude, its mean in Table 1 off by `tissue_scale`; both vary inside the tissue. A field
-    belongs to the pulse and not to the tissue, unless the model estimates it in every voxel by itself.
+    Each tissue has one T and one amplitude, its mean in Table 1 off by `tissue_scale`; both vary inside the tissue. A
+    field belongs to the pulse and not to the tissue, unless the model estimates it in every voxel by itself.
 
     Parameters
     ----------
@@ -92,8 +93,8 @@ def simulate_subject(
     texture
         How values differ inside a tissue: a `Texture`, or only its kind (``smooth``, ``white``, ``none``).
     field_map
-        ``smooth``: the field is smooth over the slice, around `field_mean`, and spans `field_range` of it from its least to
-        its greatest value. ``constant``: `field_mean`.
+        ``smooth``: the field is smooth over the slice, around `field_mean`, and spans `field_range` of it from its
+        least to its greatest value. ``constant``: `field_mean`.
     field_mean
         0.925 of the start that the model declares if left out: 1.85 for the efficiency of an inversion.
     tissue_scale
@@ -199,8 +200,9 @@ def simulate_acquisition(
 ) -> tuple[WeightedSeries, NDArray[np.float64]]:
     """Return the series and the truth κ (Q, *X) of one subject under a recipe's protocol and noise.
 
-    The subject is that of `simulate_subject`. Settings, kind of noise and σ are the recipe's, drawn if it leaves them open. A
-    field that the model takes as given is measured with an error. The same recipe and subject number give the same data.
+    The subject is that of `simulate_subject`. Settings, kind of noise and σ are the recipe's, drawn if it leaves them
+    open. A field that the model takes as given is measured with an error. The same recipe and subject number give the
+    same data.
 
     Parameters
     ----------

@@ -1,4 +1,5 @@
-"""Table 1: the distribution of A, T1 and T2 in each tissue, and the label of each tissue in BrainWeb; T2* at 3 T beside it.
+"""Table 1: the distribution of A, T1 and T2 in each tissue, and the label of each tissue in BrainWeb; T2* at 3 T beside
+it.
 
 Deviations
 ----------
@@ -8,8 +9,9 @@ Deviations
   the brain.
 - Table 1 prints one mark for both the T1 of the skull (Chen et al. 2016, cortical bone) and that of the marrow
   (de Bazelaire et al. 2004); they are distinguished here by what each of the two studies measured.
-- T2* is not in Table 1. Peters et al. 2007 measured 66.0 ms in grey and 53.2 ms in white matter at 3 T. With the T2 of Table 1
-  this is R2′ = 1/T2* − 1/T2 of 6.1 and 6.3 1/s. Every tissue gets its T2 and 6.2 1/s, which gives 65.4 and 53.5 ms.
+- T2* is not in Table 1. Peters et al. 2007 measured 66.0 ms in grey and 53.2 ms in white matter at 3 T. With the T2 of
+  Table 1 this is R2′ = 1/T2* − 1/T2 of 6.1 and 6.3 1/s. Every tissue gets its T2 and 6.2 1/s, which gives 65.4 and 53.5
+  ms.
 - Table 1 names no source for A ("a fraction of the concentration of protons in the CSF"): its DOI is the paper's.
 """
 

@@ -18,8 +18,9 @@ LONGER = 1.5
 def usual_protocol(model: type[SignalModel]) -> SignalModel:
     """Return a signal model with the settings of a usual scan.
 
-    They are those of the first of its ``examples()``, if the class has that classmethod, or else its `typical_protocol`. Settings that it does not
-    name are in the middle of their usual range, and the images are spread over that of their axis.
+    They are those of the first of its ``examples()``, if the class has that classmethod, or else its
+    `typical_protocol`. Settings that it does not name are in the middle of their usual range, and the images are spread
+    over that of their axis.
 
     Raises
     ------

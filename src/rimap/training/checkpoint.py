@@ -58,7 +58,8 @@ def save_checkpoint(
     except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)
         raise InputError(
-            f"cannot write the checkpoint {path}: {error}. Iteration {done} is lost; the same command resumes from the one before."
+            f"cannot write the checkpoint {path}: {error}. Iteration {done} is lost; the same command resumes from the "
+            f"one before."
         ) from None
 
 
@@ -81,7 +82,8 @@ def resume(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, ave
             continue
         if problems:
             warnings.warn(
-                f"The checkpoint {path} is damaged ({problems[0]}). The training resumes from {place.name}, iteration {done}.",
+                f"The checkpoint {path} is damaged ({problems[0]}). The training resumes from {place.name}, iteration "
+                f"{done}.",
                 stacklevel=2,
             )
         return done
@@ -164,8 +166,8 @@ def claim(recipe: TrainingRecipe, out: Path) -> None:
             recorded = _in_current_names(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, AttributeError, InputError) as error:
             raise InputError(
-                f"{path}: expected the recipe of the training in this folder, got {error}. Write the recipe anew there, or "
-                f"remove {CHECKPOINT} and {PREVIOUS} to begin anew."
+                f"{path}: expected the recipe of the training in this folder, got {error}. Write the recipe anew "
+                f"there, or remove {CHECKPOINT} and {PREVIOUS} to begin anew."
             ) from None
         there, here = _flat(recorded), _flat(recipe.as_dict())
         default = _flat(TrainingRecipe().as_dict())

@@ -50,7 +50,8 @@ from rimap.training.recipe import TrainingRecipe
 LOG = "log.csv"
 #: The end of the name of the network whose validation loss is the least so far.
 BEST = "-best"
-#: The standard deviation of the texture, relative to the value, in half of the batches of the calibration; bounds of its factors.
+#: The standard deviation of the texture, relative to the value, in half of the batches of the calibration; bounds of
+#: its factors.
 TEXTURE, LARGEST_FACTOR = 0.03, (0.3, 5.0)
 #: Columns of the log.
 _COLUMNS = (
@@ -118,8 +119,8 @@ def train(
     recipe
         What to train.
     out
-        Gets the checkpoint, the log, the recipe, ``NAME.onnx`` (at each checkpoint) and ``NAME-best.onnx`` (of the least
-        validation loss), each written whole.
+        Gets the checkpoint, the log, the recipe, ``NAME.onnx`` (at each checkpoint) and ``NAME-best.onnx`` (of the
+        least validation loss), each written whole.
     progress
         Called after every iteration.
     stop_at
@@ -128,8 +129,8 @@ def train(
     Raises
     ------
     InputError
-        Where `out` holds the training of another recipe or another process trains there, where a checkpoint cannot be read or
-        written, or the training diverged (with what to do).
+        Where `out` holds the training of another recipe or another process trains there, where a checkpoint cannot be
+        read or written, or the training diverged (with what to do).
     """
     o, out = recipe.training, Path(out)
     inside = recipe.network == "rim" and o.precision == "bf16-mixed"  # the cell alone, not the data term
@@ -273,10 +274,11 @@ def validate(
 def calibrated(
     recipe: TrainingRecipe, network: nn.Module, batches: Sequence[Batch], device: torch.device
 ) -> tuple[float, float, float]:
-    """Return by what the standard deviations of amplitudes, field and time are multiplied, so that 1.96 of them hold 95 % of the errors.
+    """Return by what the standard deviations of amplitudes, field and time are multiplied, so that 1.96 of them hold 95
+    % of the errors.
 
-    This is split conformal prediction (Vovk et al. 2005, doi:10.1007/b106715): the batches are of anatomies and of a texture that
-    were not trained on, and the factor is a quantile of the errors there.
+    This is split conformal prediction (Vovk et al. 2005, doi:10.1007/b106715): the batches are of anatomies and of a
+    texture that were not trained on, and the factor is a quantile of the errors there.
     """
     found: dict[str, list[NDArray[Any]]] = {AMPLITUDE: [], FIELD: [], TIME: []}
     was = network.training
@@ -316,7 +318,9 @@ def _restored(recipe: TrainingRecipe, batch: Batch, u: NDArray[Any], sd: NDArray
 
 
 def _calibration(recipe: TrainingRecipe, anatomies: Sequence[Anatomy], held: Sequence[Batch]) -> list[Batch]:
-    """Return the batches of the validation, and as many that have a texture from voxel to voxel; none without intervals."""
+    """Return the batches of the validation, and as many that have a texture from voxel to voxel; none without
+    intervals.
+    """
     if not recipe.rim.sd_outputs:
         return []
     size, found = _judging_size(recipe), list(held)
@@ -471,7 +475,9 @@ class _averaged:
 
 
 def _of_sequences(recipe: TrainingRecipe, anatomies: int) -> dict[str, Any]:
-    """Return what a network was trained for: one sequence and what it has seen of it, or any, with each that it has seen."""
+    """Return what a network was trained for: one sequence and what it has seen of it, or any, with each that it has
+    seen.
+    """
     if not recipe.rim.any_sequence:
         carried = Layout.of(signal_models()[recipe.simulation.sequence]).carried
         return {

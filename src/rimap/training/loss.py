@@ -76,7 +76,9 @@ Tensors = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def tensors_of(batch: Batch, device: torch.device) -> Tensors:
-    """Return images (b, N, h, w), the truth (P, b, h, w) of what a network carries, σ (b), and the tissue mask (b, h, w)."""
+    """Return images (b, N, h, w), the truth (P, b, h, w) of what a network carries, σ (b), and the tissue mask (b, h,
+    w).
+    """
     truth = Layout.of(batch.model).carried_of(batch.kappa.swapaxes(0, 1))
     arrays = (batch.images, truth, batch.sigma, batch.weight.astype(np.float32))
     S, kappa, sigma, weight = (torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays)
@@ -138,7 +140,9 @@ def _parameter_weights(loss: Loss, layout: Layout, cost: Tensor) -> Tensor:
 
 
 def _error_scale(loss: Loss, recipe: TrainingRecipe, batch: Batch, truth: Tensor, sigma: Tensor) -> Tensor:
-    """Return what an error in u is divided by, (P, b, h, w): 1, or the Cramér-Rao bound at the truth with a smooth field known."""
+    """Return what an error in u is divided by, (P, b, h, w): 1, or the Cramér-Rao bound at the truth with a smooth
+    field known.
+    """
     if loss.kind == "mse":
         return torch.ones_like(truth)
     with torch.no_grad():

@@ -33,9 +33,9 @@ class Loss:
     Parameters
     ----------
     kind
-        ``mse``: the squared error in the network's coordinates (Eq. 6 of the paper, T in seconds). ``crb``: the squared error in
-        units of the Cramér-Rao bound of each voxel with the field known, so that all noise levels have the same weight and an
-        efficient estimator has a loss of 1.
+        ``mse``: the squared error in the network's coordinates (Eq. 6 of the paper, T in seconds). ``crb``: the squared
+        error in units of the Cramér-Rao bound of each voxel with the field known, so that all noise levels have the
+        same weight and an efficient estimator has a loss of 1.
     weights
         Weights of the amplitudes, the field and the relaxation time.
     floor
@@ -43,16 +43,19 @@ class Loss:
     ceiling
         Largest unit of ``crb``; for log T it is a relative error.
     field_sd
-        Unit of errors of the field in ``crb``, in the network's coordinates, in which every field has a standard deviation of 0.2.
+        Unit of errors of the field in ``crb``, in the network's coordinates, in which every field has a standard
+        deviation of 0.2.
     steps
-        ``uniform``: the estimates after all J steps have the same weight (Eq. 6). ``late``: step j has the weight (j + 1)².
+        ``uniform``: the estimates after all J steps have the same weight (Eq. 6). ``late``: step j has the weight (j +
+        1)².
     huber
         Errors above this value enter linearly and not squared; 0: all are squared.
     bias_penalty
         Weight of the squared bias of the mean over the noise draws of a patch. It needs `noise_draws` > 1.
     structure_bias_penalty
-        Additional weight of that bias inside small structures (faint ones, lesions, lines, single voxels). A network that minimises
-        the squared error alone gives up a part of an uncertain contrast; this term keeps the contrast on average.
+        Additional weight of that bias inside small structures (faint ones, lesions, lines, single voxels). A network
+        that minimises the squared error alone gives up a part of an uncertain contrast; this term keeps the contrast on
+        average.
     structure_weight
         Weight of a single different voxel or a voxel of a line relative to any other voxel. Such voxels are rare, and a
         network that takes them for noise or ringing loses little.
@@ -94,8 +97,8 @@ class Training:
     rate
         Learning rate of Adam; the largest one if a schedule changes it.
     schedule
-        ``constant``; ``cosine``: to zero along a cosine; ``one_cycle``: up to `rate` during the first part of the iterations
-        (`warmup`), then to zero along a cosine.
+        ``constant``; ``cosine``: to zero along a cosine; ``one_cycle``: up to `rate` during the first part of the
+        iterations (`warmup`), then to zero along a cosine.
     warmup
         Share of the iterations during which ``one_cycle`` raises the rate from a tenth of it.
     clip_gradient
@@ -105,8 +108,8 @@ class Training:
     weight_decay
         Weight decay of Adam.
     precision
-        As in lightning-fabric: ``32-true``, ``bf16-mixed``, ``16-mixed`` or ``64-true``. Only the cell of a RIM uses ``bf16-mixed``; it
-        is 1.2 times as fast on a CPU with bfloat16.
+        As in lightning-fabric: ``32-true``, ``bf16-mixed``, ``16-mixed`` or ``64-true``. Only the cell of a RIM uses
+        ``bf16-mixed``; it is 1.2 times as fast on a CPU with bfloat16.
     field_error_left
         Share of the error of the start's smooth field that is left, drawn log-uniformly for each patch: a whole slice
         determines the field better than a patch does. [1, 1]: all of the error is left.
@@ -121,7 +124,8 @@ class Training:
     checkpoint_every
         Iterations between checkpoints.
     validation
-        Anatomies for validation. By default the last one of several is kept for it; if there is only one, the built-in anatomy.
+        Anatomies for validation. By default the last one of several is kept for it; if there is only one, the built-in
+        anatomy.
     """
 
     iterations: int = 3000
@@ -171,7 +175,8 @@ class TrainingRecipe:
     network
         ``rim`` or ``resnet``.
     init
-        Network that the training starts from: the name of one that ships with rimap, or a file. By default the weights are random.
+        Network that the training starts from: the name of one that ships with rimap, or a file. By default the weights
+        are random.
     simulation, rim, loss, training
         The tables of the TOML file.
     others
@@ -225,9 +230,9 @@ class TrainingRecipe:
     def ranges(self, anatomies: int = 0, simulation: PatchRecipe | None = None) -> dict[str, Any]:
         """Return what the network has seen of a sequence, by default the first one.
 
-        ``times_ms``, ``time_range_ms`` and ``n_images`` are of the model's axis. ``settings``: the range of each other setting
-        that was known, by name; `None` if any that is longer than the axis. ``parameters``: the range of each parameter that
-        is not an amplitude, by name. ``sigma`` is in units of A of CSF.
+        ``times_ms``, ``time_range_ms`` and ``n_images`` are of the model's axis. ``settings``: the range of each other
+        setting that was known, by name; `None` if any that is longer than the axis. ``parameters``: the range of each
+        parameter that is not an amplitude, by name. ``sigma`` is in units of A of CSF.
         """
         s = simulation or self.simulation
         kind = model_class(s.sequence)
@@ -300,12 +305,12 @@ SHORT_KEYS = ("sequence", "times_ms", "tr_ms", "settings", "anatomies", "protoco
 #: Keys of a recipe file that are no field of a dataclass, by the table that has them ("": the top), and what they mean.
 EXTRA_KEYS = {
     "": {
-        "variant": "``general`` (the default of a RIM) or ``paper`` (that of a ResNet): the values of all keys that the "
-        "file leaves out.",
+        "variant": "``general`` (the default of a RIM) or ``paper`` (that of a ResNet): the values of all keys that "
+        "the file leaves out.",
     },
     "simulation": {
-        "sequences": "Names of several sequences for one network, instead of `sequence`: batches take turns over them, and "
-        "a name may be repeated. The network needs ``any_sequence = true`` in ``[rim]``.",
+        "sequences": "Names of several sequences for one network, instead of `sequence`: batches take turns over them, "
+        "and a name may be repeated. The network needs ``any_sequence = true`` in ``[rim]``.",
     },
 }
 #: What rimap 0.1.0 called some keys of `[loss]` and `[training]`.

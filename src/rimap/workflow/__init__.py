@@ -6,8 +6,8 @@ The command line, `rimap bids` and Python call the same functions:
 >>> Request(inputs="bids", out="out", estimator="mle").inputs
 (PosixPath('bids'),)
 
-`map_series` maps the series of a `Request` and returns a `Run`. Nothing here prints: a `Listener` is informed of progress and
-what goes wrong, and `rimap.workflow.summary` turns a run into text.
+`map_series` maps the series of a `Request` and returns a `Run`. Nothing here prints: a `Listener` is informed of
+progress and what goes wrong, and `rimap.workflow.summary` turns a run into text.
 """
 
 from __future__ import annotations

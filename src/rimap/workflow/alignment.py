@@ -25,8 +25,10 @@ def in_register(series: WeightedSeries, *, align: bool, threads: int | None) -> 
         return replace(series, notes=(*series.notes, *registration.motion_warnings(series, motion))), {}
     if motion is None:
         failed = (
-            "--register: the images could not be aligned and are mapped without alignment. Alignment needs an object of at least "
-            f"8 × 8 voxels in a slice, at {sum(not parameter.smooth for parameter in series.model.parameters) + 1} different times."
+            "--register: the images could not be aligned and are mapped without alignment. Alignment needs an object "
+            "of at least "
+            f"8 × 8 voxels in a slice, at {sum(not parameter.smooth for parameter in series.model.parameters) + 1} "
+            f"different times."
         )
         return replace(series, notes=(*series.notes, failed)), {}
     return registration.align(series, motion), registration.motion_metadata(series, motion)

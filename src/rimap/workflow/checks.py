@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 
 def subjects(request: Request, found: Sequence[SeriesFiles]) -> list[str]:
-    """Return the subjects that a run is limited to, [] if it is not. Another run may map other subjects at the same time."""
+    """Return the subjects that a run is limited to, [] if it is not. Another run may map other subjects at the same
+    time.
+    """
     if not request.participant_labels or any(files.dataset is None for files in found):
         return []
     return sorted({f"sub-{files.entities['sub']}" for files in found})
@@ -60,7 +62,8 @@ def _check_options(request: Request, found: Sequence[SeriesFiles]) -> None:
         check_denoising(FEWEST_IMAGES)
         if request.register:
             raise InputError(
-                "--denoise and --register cannot be combined: interpolation correlates the noise, and MP-PCA mistakes correlated noise for signal. Leave one out."
+                "--denoise and --register cannot be combined: interpolation correlates the noise, and MP-PCA mistakes "
+                "correlated noise for signal. Leave one out."
             )
     if request.skip_first < 0:
         raise InputError(f"--skip-first: expected a number of times, got {request.skip_first}.")
@@ -102,7 +105,8 @@ def finished(request: Request, files: SeriesFiles) -> bool:
     if state == "different":
         what = "; ".join(record.differences())
         raise InputError(
-            f"{files.label}: maps with different settings already exist in {request.out} ({what[:200]}). Replace them with "
+            f"{files.label}: maps with different settings already exist in {request.out} ({what[:200]}). Replace them "
+            f"with "
             "--overwrite, or give another output folder."
         )
     check_output([files], request.out, estimator=estimator_of(request, files).name, sequence=request.sequence)
@@ -112,8 +116,8 @@ def finished(request: Request, files: SeriesFiles) -> bool:
 def as_decided(request: Request, files: SeriesFiles) -> Request:
     """Return the request with the signal model of a series, if the model is known.
 
-    If the images must decide on the model, they do so here only if OUT has maps, because whether these are up to date depends
-    on the decision.
+    If the images must decide on the model, they do so here only if OUT has maps, because whether these are up to date
+    depends on the decision.
     """
     known = settled(request, files)
     if known is None:

@@ -1,4 +1,6 @@
-"""Two maps of the same thing, or the repeats in a derivative: differences, agreement, and the calibration of the standard deviations."""
+"""Two maps of the same thing, or the repeats in a derivative: differences, agreement, and the calibration of the
+standard deviations.
+"""
 
 from __future__ import annotations
 
@@ -120,10 +122,11 @@ def compare(
     Parameters
     ----------
     first, second
-        Two maps (NIfTI), or two folders whose maps are paired by their BIDS entities. Without `second`, a folder in which maps differ
-        in ``ses-`` or ``run-``: all pairs of repeats.
+        Two maps (NIfTI), or two folders whose maps are paired by their BIDS entities. Without `second`, a folder in
+        which maps differ in ``ses-`` or ``run-``: all pairs of repeats.
     labels
-        Regions, as in `rois`; on the grid of the first map of each pair. By default the ``_dseg`` image beside it, if there is one.
+        Regions, as in `rois`; on the grid of the first map of each pair. By default the ``_dseg`` image beside it, if
+        there is one.
     names
         The maps to take from folders; relaxation times and rates by default.
     include
@@ -167,7 +170,8 @@ def _compared(a: MapImage, b: MapImage, where: Sequence[Path], counting: Sequenc
     _refuse_other_grids(a, b)
     if (a.name, a.unit) != (b.name, b.unit):
         raise InputError(
-            f"{a.label} and {b.label}: expected two maps of the same thing, got {a.name} ({a.unit or 'no unit'}) and {b.name} ({b.unit or 'no unit'})."
+            f"{a.label} and {b.label}: expected two maps of the same thing, got {a.name} ({a.unit or 'no unit'}) and "
+            f"{b.name} ({b.unit or 'no unit'})."
         )
     if a.path.resolve() == b.path.resolve():
         raise InputError(f"{a.path}: expected two maps, got the same map twice.")
@@ -190,12 +194,14 @@ def _compared(a: MapImage, b: MapImage, where: Sequence[Path], counting: Sequenc
     z = None if deviation[0] is None or deviation[1] is None else z_scores(both[0], both[1], deviation[0], deviation[1])
     if not np.isfinite(both[0][inside]).any():
         raise InputError(
-            f"{a.label} and {b.label}: no voxel has a value that counts in both maps. --include counts those of other statuses."
+            f"{a.label} and {b.label}: no voxel has a value that counts in both maps. --include counts those of other "
+            f"statuses."
         )
     same_images = "Sources" in a.about and a.about["Sources"] == b.about.get("Sources")
     if same_images:
         notes.append(
-            f"{a.label} and {b.label} are from the same images: their noise is the same, and z does not test the standard deviations."
+            f"{a.label} and {b.label} are from the same images: their noise is the same, and z does not test the "
+            f"standard deviations."
         )
     called = names_of(a, b)
     rows = [_row(a, called, WHOLE, "", both[:, inside], None if z is None else z[inside])]
@@ -210,7 +216,8 @@ def _compared(a: MapImage, b: MapImage, where: Sequence[Path], counting: Sequenc
     if whole is not None and not same_images and not 1 / _CALIBRATED < whole.robust_sd < _CALIBRATED:
         too = "small" if whole.robust_sd > 1 else "large"
         notes.append(
-            f"{called[1]} and {called[0]}: the standard deviations are too {too}: the differences are {whole.robust_sd:.2g} times what they "
+            f"{called[1]} and {called[0]}: the standard deviations are too {too}: the differences are "
+            f"{whole.robust_sd:.2g} times what they "
             "say. Motion, misalignment and drift are in the differences and not in the standard deviations."
         )
     return Pair(a, b, called, both, z, inside, tuple(regions), tuple(rows), whole), notes
@@ -225,13 +232,17 @@ def _refuse_other_grids(a: MapImage, b: MapImage) -> None:
         what = "the same number of voxels at other places (affines)"
     if what:
         raise InputError(
-            f"{a.path.name} and {b.path.name}: expected maps on one grid, got {what}. Register and resample the second map to the first with your "
-            "registration software; if they need no registration, nibabel.processing.resample_from_to(second, first) resamples."
+            f"{a.path.name} and {b.path.name}: expected maps on one grid, got {what}. Register and resample the second "
+            f"map to the first with your "
+            "registration software; if they need no registration, nibabel.processing.resample_from_to(second, first) "
+            "resamples."
         )
 
 
 def _inside(a: MapImage, b: MapImage) -> tuple[NDArray[np.bool_], list[str]]:
-    """Return the voxels that both runs describe: those in both foreground masks, or all voxels if there are no masks."""
+    """Return the voxels that both runs describe: those in both foreground masks, or all voxels if there are no
+    masks.
+    """
     file = a.file()
     inside, found = np.ones(file.shape, bool), 0
     for m in (a, b):

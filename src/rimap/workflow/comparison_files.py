@@ -25,7 +25,8 @@ def columns() -> dict[str, dict[str, str]]:
     """Return the descriptions of the columns of the table."""
     return {
         "level": {
-            "Description": "What is repeated: voxels of a region in one pair, medians of the regions of one pair (regions), voxels of a region in all repeats of "
+            "Description": "What is repeated: voxels of a region in one pair, medians of the regions of one pair "
+            "(regions), voxels of a region in all repeats of "
             "a subject (repeats), or medians of a region over subjects"
         },
         "first": {"Description": "First map; differences are second minus first"},
@@ -41,12 +42,17 @@ def columns() -> dict[str, dict[str, str]]:
         "bias": {"Description": "Mean difference"},
         "bias_percent": {"Description": "Mean difference relative to the mean", "Units": "%"},
         "sd_difference": {"Description": "Standard deviation of the differences"},
-        "limit_low": {"Description": "Lower limit of agreement: bias minus 1.96 SD of the differences (Bland & Altman 1986, doi:10.1016/S0140-6736(86)90837-8)"},
+        "limit_low": {"Description": "Lower limit of agreement: bias minus 1.96 SD of the differences (Bland & Altman "
+        "1986, doi:10.1016/S0140-6736(86)90837-8)"},
         "limit_high": {"Description": "Upper limit of agreement"},
-        "within_sd": {"Description": "Within-subject standard deviation: root of the mean variance over the repeats (Bland & Altman 1999, doi:10.1177/096228029900800204)"},
-        "within_cv_percent": {"Description": "Within-subject coefficient of variation: root mean square of SD over mean (Raunig et al. 2015, doi:10.1177/0962280214537344)", "Units": "%"},
-        "repeatability_coefficient": {"Description": "1.96 √2 times the within-subject SD: 95 % of pairs of repeats differ by less"},
-        "icc": {"Description": "ICC(A,1): two-way random effects, absolute agreement, one measurement (McGraw & Wong 1996, doi:10.1037/1082-989X.1.1.30)"},
+        "within_sd": {"Description": "Within-subject standard deviation: root of the mean variance over the repeats "
+        "(Bland & Altman 1999, doi:10.1177/096228029900800204)"},
+        "within_cv_percent": {"Description": "Within-subject coefficient of variation: root mean square of SD over "
+        "mean (Raunig et al. 2015, doi:10.1177/0962280214537344)", "Units": "%"},
+        "repeatability_coefficient": {"Description": "1.96 √2 times the within-subject SD: 95 % of pairs of repeats "
+        "differ by less"},
+        "icc": {"Description": "ICC(A,1): two-way random effects, absolute agreement, one measurement (McGraw & Wong "
+        "1996, doi:10.1037/1082-989X.1.1.30)"},
         "z_n": {"Description": "Voxels with standard deviations in both maps"},
         "z_mean": {"Description": "Mean of z, the difference over the root of the sum of both variances"},
         "z_sd": {"Description": "Standard deviation of z: 1 if the standard deviations are calibrated"},

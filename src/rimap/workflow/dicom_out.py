@@ -131,7 +131,8 @@ def _place(m: MapImage, subjects: Sequence[Sequence[Frame]]) -> tuple[Placed, di
     whose = {(v.first.source.patient, v.first.source.study) for v, _ in fitting}
     if len(whose) > 1:
         raise InputError(
-            f"{m.label}: expected one patient and study with the grid of this map in --source, got {len(whose)}. Give the folder of one."
+            f"{m.label}: expected one patient and study with the grid of this map in --source, got {len(whose)}. Give "
+            f"the folder of one."
         )
     volume, place = fitting[0]
     same = [v for v, _ in fitting if same_slices(v, volume)] if numbers else [volume]

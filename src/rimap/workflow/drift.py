@@ -48,7 +48,9 @@ class Measured:
 
 
 def date_of(m: MapImage) -> date | None:
-    """Return the date in the session of a map (``ses-20240131``), or else in its file or folder name; `None` if there is none."""
+    """Return the date in the session of a map (``ses-20240131``), or else in its file or folder name; `None` if there
+    is none.
+    """
     for text in (m.entities.get("ses", ""), m.path.name, m.path.parent.name):
         if found := _DATE.search(text):
             try:
@@ -61,8 +63,8 @@ def date_of(m: MapImage) -> date | None:
 def in_groups(measured: Sequence[Measured]) -> list[list[Measured]]:
     """Return the maps that can be compared with each other, in the order of their dates if all of a group have one.
 
-    They are of one array with the same references and of one subject, which is the phantom or the scanner in most data sets. If no
-    subject has two maps, the subjects are the repeats.
+    They are of one array with the same references and of one subject, which is the phantom or the scanner in most data
+    sets. If no subject has two maps, the subjects are the repeats.
     """
     arrays: dict[tuple[Any, ...], dict[str, list[Measured]]] = {}
     for m in measured:
@@ -85,8 +87,8 @@ def in_order(measured: Sequence[Measured]) -> list[Measured]:
 def drift_of(measured: Sequence[Measured]) -> list[Row]:
     """Return how the median of each sphere changes over the maps of each group: a row for each sphere.
 
-    The spread is the standard deviation over the maps, the change is last minus first, both relative to the mean; the trend is
-    the slope of a straight line over the dates, if each map has one.
+    The spread is the standard deviation over the maps, the change is last minus first, both relative to the mean; the
+    trend is the slope of a straight line over the dates, if each map has one.
     """
     rows: list[Row] = []
     for members in in_groups(measured):

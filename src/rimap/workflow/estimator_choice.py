@@ -24,10 +24,10 @@ _TYPED = {"lambda_B": "--lambda-b", "fixed": "--fixed", "bounds": "--bounds"}
 def default_estimator(model: type[SignalModel], options: Mapping[str, Any] = MappingProxyType({})) -> tuple[str, str]:
     """Return the estimator that maps series of a model if the user names none, and why.
 
-    The first choice is a shipped network that has passed its tests for the sequence (bias at every SNR and small structures:
-    `python -m benchmarks.bench_t1 rim:universal`). Otherwise the choice is maximum likelihood if the model has a smooth field,
-    or if its signal decays so that late images reach the noise floor, and least squares for all other models. An option that
-    belongs to one estimator takes precedence.
+    The first choice is a shipped network that has passed its tests for the sequence (bias at every SNR and small
+    structures: `python -m benchmarks.bench_t1 rim:universal`). Otherwise the choice is maximum likelihood if the model
+    has a smooth field, or if its signal decays so that late images reach the noise floor, and least squares for all
+    other models. An option that belongs to one estimator takes precedence.
     """
     from rimap.estimators.network_files import metadata_of, passed_network, path_of
 
@@ -81,12 +81,14 @@ def chosen(request: Request, model: type[SignalModel]) -> tuple[Estimator, str]:
         name, why = _class(request.estimator).name, "as requested"
     if request.denoise and needs_network(name):
         raise InputError(
-            f"--denoise: {name} is a network. It expects the noise of the scanner and averages neighbours itself. Use --estimator mle or "
+            f"--denoise: {name} is a network. It expects the noise of the scanner and averages neighbours itself. Use "
+            f"--estimator mle or "
             "nlls, or leave --denoise out."
         )
     if name == "nlls" and (request.noise or "").strip().lower() == "rician":
         raise InputError(
-            "--noise rician: nlls is a least-squares fit and assumes Gaussian noise. Use --estimator mle, or leave --noise out."
+            "--noise rician: nlls is a least-squares fit and assumes Gaussian noise. Use --estimator mle, or leave "
+            "--noise out."
         )
     return build(name, options, threads=request.threads), why
 
@@ -94,7 +96,8 @@ def chosen(request: Request, model: type[SignalModel]) -> tuple[Estimator, str]:
 def suited(request: Request, estimator: Estimator, why: str, model: SignalModel) -> tuple[Estimator, str]:
     """Return the estimator for a series whose settings are known, and why.
 
-    It differs from the default estimator of the model if that cannot map this series. An estimator that the user chose is kept.
+    It differs from the default estimator of the model if that cannot map this series. An estimator that the user chose
+    is kept.
     """
     from rimap.estimators.checks.training_range import unsuited
     from rimap.estimators.network_files import default_network, for_model, metadata_of, path_of
@@ -115,7 +118,8 @@ def suited(request: Request, estimator: Estimator, why: str, model: SignalModel)
     rician = (request.noise or "").strip().lower() == "rician"
     if smooth and unknown and not rician and estimator.name != "nlls":
         return _other(request, "nlls", options), (
-            f"{unknown[0].symbol} is not known, so {model.field.name if model.field else 'the field'} follows the tissue and cannot "
+            f"{unknown[0].symbol} is not known, so {model.field.name if model.field else 'the field'} follows the "
+            f"tissue and cannot "
             "be smoothed; --estimator for others"
         )
     if hasattr(estimator, "network"):
@@ -153,7 +157,8 @@ def estimator_names() -> list[str]:
 
 
 def sequence_named(text: str | None) -> str | None:
-    """Return rimap's name of a sequence that the user specified by name, BIDS suffix, title or map, in upper or lower case.
+    """Return rimap's name of a sequence that the user specified by name, BIDS suffix, title or map, in upper or lower
+    case.
 
     >>> sequence_named("IRT1"), sequence_named("Inversion-Recovery")
     ('ir', 'ir')
@@ -176,7 +181,8 @@ def sequence_named(text: str | None) -> str | None:
             return fitting[0]
         if fitting:
             raise InputError(
-                f"--sequence {text}: expected the name of one sequence, got one that {', '.join(fitting)} share. Give one of these."
+                f"--sequence {text}: expected the name of one sequence, got one that {', '.join(fitting)} share. Give "
+                f"one of these."
             )
     return one_of(text, sorted(models), "--sequence")
 

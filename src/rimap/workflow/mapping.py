@@ -141,7 +141,8 @@ def _told(label: str, error: InputError) -> str:
 def _sorted(
     request: Request, found: Sequence[SeriesFiles]
 ) -> tuple[list[SeriesFiles], list[str], list[tuple[str, InputError]]]:
-    """Return the series to map, the labels of those that are finished, and label and error of those that cannot be read.
+    """Return the series to map, the labels of those that are finished, and label and error of those that cannot be
+    read.
 
     Raises
     ------
@@ -243,25 +244,28 @@ def slabs_for(request: Request, estimator: Estimator, opened: OpenSeries) -> int
     have = f"the limit is {memory.shown(limit)} ({'--memory' if request.memory else '80 % of the free memory'})"
     if opened.delays is not None:
         raise InputError(
-            f"{opened.label}: slices that were acquired at different times need the whole volume in memory, about {memory.shown(need)}; {have}. "
+            f"{opened.label}: slices that were acquired at different times need the whole volume in memory, about "
+            f"{memory.shown(need)}; {have}. "
             "Use a machine with more memory."
         )
     if request.register or request.denoise:
         option = "--register" if request.register else "--denoise"
         raise InputError(
-            f"{opened.label}: {option} needs the whole volume in memory, about {memory.shown(need)}; {have}. Use a machine "
-            f"with more memory, or leave {option} out."
+            f"{opened.label}: {option} needs the whole volume in memory, about {memory.shown(need)}; {have}. Use a "
+            f"machine with more memory, or leave {option} out."
         )
     if voxelwise(estimator, opened.model, opened.noise) is None:
         raise InputError(
-            f"{opened.label}: {estimator.name} needs the whole volume in memory, about {memory.shown(need)}; {have}. Use "
-            f"--estimator nlls, which maps slab by slab, or raise the limit with --memory {memory.shown(need).replace(' ', '')}."
+            f"{opened.label}: {estimator.name} needs the whole volume in memory, about {memory.shown(need)}; {have}. "
+            f"Use --estimator nlls, which maps slab by slab, or raise the limit with --memory "
+            f"{memory.shown(need).replace(' ', '')}."
         )
     slab = memory.slab_voxels(limit, voxels, N) // 2  # the planes of the report take the other half
     if slab < math.prod(opened.shape[:-1]):
         least = memory.needed("nlls", (*opened.shape[:-1], 2), N) + 2 * voxels
         raise InputError(
-            f"{opened.label}: a single slice needs about {memory.shown(least)} of memory; {have}. Give more with --memory."
+            f"{opened.label}: a single slice needs about {memory.shown(least)} of memory; {have}. Give more with "
+            f"--memory."
         )
     return slab
 

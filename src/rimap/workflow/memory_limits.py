@@ -17,7 +17,8 @@ class _Version(NamedTuple):
     reclaimable: str
 
 
-#: Version 2 mounts one tree, version 1 one for each controller. The file cache counts as usage although it can be reclaimed.
+#: Version 2 mounts one tree, version 1 one for each controller. The file cache counts as usage although it can be
+#: reclaimed.
 _UNIFIED = _Version("", "memory.max", "memory.current", "inactive_file")
 #: File names of version 1 of control groups.
 _OF_MEMORY = _Version("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
@@ -33,12 +34,14 @@ def left_by_control_groups(root: Path = Path("/")) -> list[int]:
 
     References
     ----------
-    cgroups(7) of the Linux manual. A job of SLURM has its limit in ``…/job_N`` and its process in ``…/job_N/step_M/task_K``.
+    cgroups(7) of the Linux manual. A job of SLURM has its limit in ``…/job_N`` and its process in
+    ``…/job_N/step_M/task_K``.
     """
     left = []
     for version, path in _memberships(root):
         mount = root / "sys/fs/cgroup" / version.folder
-        # In a container the path may be that of the host, which is not visible inside; the mount point is then the group itself.
+        # In a container the path may be that of the host, which is not visible inside; the mount point is then the
+        # group itself.
         inside = mount / path.lstrip("/")
         for folder in (inside, *inside.parents):
             if folder != mount and mount not in folder.parents:
@@ -51,7 +54,9 @@ def left_by_control_groups(root: Path = Path("/")) -> list[int]:
 
 
 def _memberships(root: Path) -> list[tuple[_Version, str]]:
-    """Return version and path of the groups that limit memory, or the root of each version if there is no list of groups."""
+    """Return version and path of the groups that limit memory, or the root of each version if there is no list of
+    groups.
+    """
     found = []
     with suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():

@@ -1,4 +1,6 @@
-"""Choose between signal models that describe the same images: the user's choice, or else the one that the images support."""
+"""Choose between signal models that describe the same images: the user's choice, or else the one that the images
+support.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
     from rimap.io.series_records import Record
     from rimap.signals import SignalModel
 
-#: Required decrease of AIC for the model with more parameters. Beyond 10 the other model has essentially no support (Burnham &
-#: Anderson 2002, doi:10.1007/b97636); it is twice that here, because the best of several candidates is selected.
+#: Required decrease of AIC for the model with more parameters. Beyond 10 the other model has essentially no support
+#: (Burnham & Anderson 2002, doi:10.1007/b97636); it is twice that here, because the best of several candidates is
+#: selected.
 MARGIN = 20.0
 #: Number of voxels that are compared, and the smallest number for a decision.
 MOST_VOXELS, FEWEST_VOXELS = 2_000, 20

@@ -1,4 +1,6 @@
-"""Which maps are compared with each other: two that are named, those of two folders with one name, or the repeats in a folder."""
+"""Which maps are compared with each other: two that are named, those of two folders with one name, or the repeats in a
+folder.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def maps_to_compare(
 
 
 def _without_rates(maps: list[MapImage], names: Sequence[str]) -> list[MapImage]:
-    """Return the maps without rates whose relaxation times are also among them, unless requested: both have the same information."""
+    """Return the maps without rates whose relaxation times are also among them, unless requested: both have the same
+    information.
+    """
     times = {(map_.path.parent, map_.stem, map_.name) for map_ in maps if map_.is_time}
     if names:
         return maps
@@ -66,7 +70,8 @@ def _repeats(maps: Sequence[MapImage], folder: Path) -> list[tuple[MapImage, Map
     found = [pair for members in groups.values() for pair in combinations(members, 2)]
     if not found:
         raise InputError(
-            f"{folder}: expected maps of one subject that differ in ses- or run-, got none among {count_of(len(maps), 'map')}. "
+            f"{folder}: expected maps of one subject that differ in ses- or run-, got none among "
+            f"{count_of(len(maps), 'map')}. "
             "Give two maps or two folders."
         )
     return found

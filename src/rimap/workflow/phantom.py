@@ -158,12 +158,14 @@ def _measure(
         notes.append(f"{m.label}: spheres without a measurement: {numbers} ({problem}).")
     if abs(array.placement.bias) > 0.2:
         notes.append(
-            f"{m.label}: the values differ from the references by {100 * np.expm1(array.placement.bias):+.0f} % in all spheres. Check the "
+            f"{m.label}: the values differ from the references by {100 * np.expm1(array.placement.bias):+.0f} % in all "
+            f"spheres. Check the "
             "map, the field strength and the array."
         )
     if abs(array.placement.scale - 1) > 0.03:
         notes.append(
-            f"{m.label}: distances between the spheres differ by {100 * (array.placement.scale - 1):+.1f} % from their nominal values. "
+            f"{m.label}: distances between the spheres differ by {100 * (array.placement.scale - 1):+.1f} % from their "
+            f"nominal values. "
             "Check the voxel size in the header."
         )
     return Measured(m, layout, array, tuple(rows), references, date_of(m)), notes
@@ -194,7 +196,8 @@ def _found(
             except InputError:
                 continue
             raise InputError(
-                f"{m.path.name}: expected the spheres of {layouts[0].name}, got those of {layout.name}. Use --layout {layout.name}."
+                f"{m.path.name}: expected the spheres of {layouts[0].name}, got those of {layout.name}. Use --layout "
+                f"{layout.name}."
             ) from None
     raise InputError(f"{m.path.name}: {reasons[0]}")
 

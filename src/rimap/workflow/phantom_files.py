@@ -31,7 +31,8 @@ def columns() -> dict[str, dict[str, str]]:
         del about[name]
     about["label"] = {"Description": "Number of the sphere"}
     about["verdict"] = {
-        "Description": "pass if the bias is within the tolerance, fail if not, no value if no voxel counts, or why the sphere was not measured"
+        "Description": "pass if the bias is within the tolerance, fail if not, no value if no voxel counts, or why the "
+        "sphere was not measured"
     }
     ordered_about: dict[str, dict[str, str]] = {}
     for name, text in about.items():

@@ -1,4 +1,6 @@
-"""The input and output of `rimap design`: the present protocol from options or files, and the files that are written."""
+"""The input and output of `rimap design`: the present protocol from options or files, and the files that are
+written.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ def present_from_files(
     found = find_series(path, sequence=sequence)
     if len(found) > 1:
         raise InputError(
-            f"{path}: expected one series, got {len(found)} ({', '.join(f.label for f in found[:6])}{', …' if len(found) > 6 else ''}). "
+            f"{path}: expected one series, got {len(found)} "
+            f"({', '.join(f.label for f in found[:6])}{', …' if len(found) > 6 else ''}). "
             "Give a file of one series, or --sequence."
         )
     (files,) = found

@@ -36,9 +36,9 @@ def read(
     series
         Number of the DICOM series, or several numbers separated by commas.
     **options
-        Fields of `Reading` by name: `sequence`, `times_ms` and `tr_ms` (ms), `settings`, `given`, `mask`, `noise`, `skip_first`,
-        `signed`. They replace those of `how`. If `sequence` is left out, the images decide between models of the same kind of
-        series (``t2`` or ``mese``), and `notes` give the decision and its reason.
+        Fields of `Reading` by name: `sequence`, `times_ms` and `tr_ms` (ms), `settings`, `given`, `mask`, `noise`,
+        `skip_first`, `signed`. They replace those of `how`. If `sequence` is left out, the images decide between models
+        of the same kind of series (``t2`` or ``mese``), and `notes` give the decision and its reason.
 
     Returns
     -------

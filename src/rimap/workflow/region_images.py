@@ -96,8 +96,8 @@ def _named(where: Path, entities: Mapping[str, str], label: str) -> Path:
 def read_regions(image: Path, of: MapImage, threshold: float | None = None) -> tuple[list[Region], list[str]]:
     """Return the regions in an image on the grid of a map, and notes on how it was read.
 
-    Whole numbers are labels, and 0 is no region. A probability image (values between 0 and 1) is one region, or one region per
-    volume if it has several volumes.
+    Whole numbers are labels, and 0 is no region. A probability image (values between 0 and 1) is one region, or one
+    region per volume if it has several volumes.
 
     Parameters
     ----------

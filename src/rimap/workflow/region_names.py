@@ -20,7 +20,8 @@ def label_table(image: Path) -> Path:
 def label_names(image: Path | None) -> dict[int, str]:
     """Return the names in the table of a label image, if it has one.
 
-    In BIDS it has the same stem, the extension ``.tsv`` and the columns index and name, or it is inherited from a folder above.
+    In BIDS it has the same stem, the extension ``.tsv`` and the columns index and name, or it is inherited from a
+    folder above.
 
     Raises
     ------
@@ -42,7 +43,8 @@ def label_names(image: Path | None) -> dict[int, str]:
             rows = csv.DictReader(file, delimiter="\t")
             if missing := [c for c in ("index", "name") if c not in (rows.fieldnames or ())]:
                 raise InputError(
-                    f"{table}: expected the columns index and name, separated by tabs, got none called {missing[0]}. {remedy}."
+                    f"{table}: expected the columns index and name, separated by tabs, got none called {missing[0]}. "
+                    f"{remedy}."
                 )
             for row in rows:
                 if (row.get("index") or "").strip().isdigit():
@@ -84,7 +86,9 @@ def _is_formula(text: str) -> bool:
 
 
 def tsv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as tab-separated text as in BIDS: ``n/a`` for unknown values, and quotes around formulas of a spreadsheet."""
+    """Return rows as tab-separated text as in BIDS: ``n/a`` for unknown values, and quotes around formulas of a
+    spreadsheet.
+    """
 
     def cell(v: Any) -> str:
         if isinstance(v, float):

@@ -1,4 +1,6 @@
-"""The page of a sequence, from what its signal model declares: nobody writes it, and a model of a plugin has one as well."""
+"""The page of a sequence, from what its signal model declares: nobody writes it, and a model of a plugin has one as
+well.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,9 @@ _WIDER = 1.25
 def sequence_page(model: type[SignalModel], *, picture: str = "", caption: str = "", terminal: bool = False) -> str:
     """Return the page of a signal model in Markdown.
 
-    It has the formula, the settings with their units and sidecar fields, the parameters with their roles, units and ranges, the
-    names of files, the commands, and the references, all from the declarations of the class and its docstring.
+    It has the formula, the settings with their units and sidecar fields, the parameters with their roles, units and
+    ranges, the names of files, the commands, and the references, all from the declarations of the class and its
+    docstring.
 
     Parameters
     ----------
@@ -40,7 +43,8 @@ def sequence_page(model: type[SignalModel], *, picture: str = "", caption: str =
     caption
         What the picture shows.
     terminal
-        Whether it is read in a terminal of any width: the formula is a line of text and not LaTeX between ``$$``, and lists replace tables.
+        Whether it is read in a terminal of any width: the formula is a line of text and not LaTeX between ``$$``, and
+        lists replace tables.
 
     Examples
     --------
@@ -182,8 +186,9 @@ def _files(model: type[SignalModel]) -> Iterator[str]:
         yield f"With `--sequence {model.name}` rimap also reads images with the suffix {code(others)}."
     yield ""
     yield (
-        f"**Out**: the maps of the table, the standard deviation (`_desc-sd_{main}`), the residual (`_desc-residual_{main}`), the "
-        f"quality flag of each voxel (`_desc-status_{main}`), a sidecar for each file, and a report."
+        f"**Out**: the maps of the table, the standard deviation (`_desc-sd_{main}`), the residual "
+        f"(`_desc-residual_{main}`), the quality flag of each voxel (`_desc-status_{main}`), a sidecar for each file, "
+        f"and a report."
     )
     yield ""
 
@@ -255,9 +260,9 @@ def sequences_page(paths: dict[str, str]) -> str:
         [
             "# Sequences",
             "",
-            "Each page is made from the declarations of one signal model; `rimap models NAME` prints the same text. `rimap map` finds "
-            "the sequence of BIDS files by their suffix. For other files, and for sequences without a suffix of their own, give "
-            "`--sequence`.",
+            "Each page is made from the declarations of one signal model; `rimap models NAME` prints the same text. "
+            "`rimap map` finds the sequence of BIDS files by their suffix. For other files, and for sequences without "
+            "a suffix of their own, give `--sequence`.",
             "",
             *table(("sequence", "`--sequence`", "BIDS suffix", "maps", "default estimator"), rows),
         ]

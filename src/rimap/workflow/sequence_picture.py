@@ -47,7 +47,8 @@ def sequence_caption(model: type[SignalModel]) -> str:
     )
     return (
         f"Left: the signal of cerebrospinal fluid, grey and white matter in a simulated scan ({settings}). Right: "
-        f"{name_of(example.main)} of one slice of a drawn head, the truth and the map by `{default_estimator(model)[0]}` at a signal-to-noise "
+        f"{name_of(example.main)} of one slice of a drawn head, the truth and the map by "
+        f"`{default_estimator(model)[0]}` at a signal-to-noise "
         f"ratio of {SNR:g} in white matter."
     )
 
@@ -63,7 +64,8 @@ def sequence_picture(model: type[SignalModel]) -> bytes:
     Raises
     ------
     InputError
-        If the model refuses the values that its declarations call usual; a classmethod ``examples`` then gives better ones.
+        If the model refuses the values that its declarations call usual; a classmethod ``examples`` then gives better
+        ones.
     """
     from matplotlib.figure import Figure
 

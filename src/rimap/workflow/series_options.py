@@ -1,7 +1,7 @@
 """Options of a request that refer to names: scan settings, known parameters, fixed parameters and bounds.
 
-A data set may contain series of several sequences. A named option applies to the series whose model has that name, and at
-least one model must have it.
+A data set may contain series of several sequences. A named option applies to the series whose model has that name, and
+at least one model must have it.
 """
 
 from __future__ import annotations
@@ -121,7 +121,9 @@ def _estimated(model: type[SignalModel]) -> list[str]:
 
 
 def known_names(model: type[SignalModel]) -> list[str]:
-    """Return the names of parameters that can be known beforehand: all but amplitudes and the relaxation time itself."""
+    """Return the names of parameters that can be known beforehand: all but amplitudes and the relaxation time
+    itself.
+    """
     time = next(parameter.name for parameter in model.parameters if parameter.role == "time")
     return [name for name in _nonlinear(model) if name != time]
 

@@ -1,4 +1,6 @@
-"""Map a volume that is larger than memory slab by slab, from disk to disk, with the same result as for the whole volume."""
+"""Map a volume that is larger than memory slab by slab, from disk to disk, with the same result as for the whole
+volume.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ _BLOCK = 1 << 20
 
 
 def voxelwise(estimator: Estimator, model: SignalModel, noise: Noise | None) -> NLLS | None:
-    """Return the least-squares estimator that an estimator is equivalent to in each voxel; `None` if it needs all voxels."""
+    """Return the least-squares estimator that an estimator is equivalent to in each voxel; `None` if it needs all
+    voxels.
+    """
     if isinstance(estimator, NLLS):
         return estimator
     if isinstance(estimator, MLE) and isinstance(noise or Gaussian(), Gaussian):
@@ -251,7 +255,9 @@ def _correlation(done: Slabwise, estimated: int) -> NoiseCorrelation | None:
 
 
 def _described(opened: OpenSeries, slabs: Sequence[Planes]) -> tuple[OpenSeries, Region]:
-    """Return the series with its mask, and the voxels that statistics describe, as `WeightedSeries.described` for a whole volume."""
+    """Return the series with its mask, and the voxels that statistics describe, as `WeightedSeries.described` for a
+    whole volume.
+    """
     if opened.mask is not None and not opened.finds_mask:
         masks = [opened.read_planes(a, b)[1] for a, b in slabs]
         return opened, Region.of_mask(np.concatenate([mask for mask in masks if mask is not None], -1))
@@ -353,7 +359,9 @@ def _noise(done: Slabwise) -> tuple[Noise, str, tuple[str, ...]]:
 
 
 def _thinned(wanted: Callable[[NDArray[np.uint8]], NDArray[np.bool_]], status: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Return a regular sample of the wanted voxels, as `at_most(np.flatnonzero(…), SAMPLE)` does, with little memory."""
+    """Return a regular sample of the wanted voxels, as `at_most(np.flatnonzero(…), SAMPLE)` does, with little
+    memory.
+    """
     flat = status.reshape(-1)
 
     def blocks() -> Iterator[tuple[int, NDArray[np.bool_]]]:

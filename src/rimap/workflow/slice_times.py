@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from rimap.series import WeightedSeries
     from rimap.workflow.listener import Progress
 
-#: Slices are mapped if this share of them is foreground, and give warnings if they have this part of what the median slice has.
+#: Slices are mapped if this share of them is foreground, and give warnings if they have this part of what the median
+#: slice has.
 _LEAST_SHARE, _SHARE_FOR_WARNINGS = 0.01, 0.5
 
 
@@ -28,9 +29,9 @@ def estimate_by_delay(
 ) -> ParameterMaps:
     """Return the maps of a series whose slices are read at different times after one preparation.
 
-    The field is smooth within slices of the same delay, but not between different delays. Slices at the edge of the object hold little but air, of which an
-    estimate by itself knows neither the noise nor the field: no map is made of slices without foreground, and only slices with much of
-    it give warnings.
+    The field is smooth within slices of the same delay, but not between different delays. Slices at the edge of the
+    object hold little but air, of which an estimate by itself knows neither the noise nor the field: no map is made of
+    slices without foreground, and only slices with much of it give warnings.
 
     Parameters
     ----------

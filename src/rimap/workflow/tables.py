@@ -1,4 +1,6 @@
-"""Write tables and folders of the command line (TSV with a JSON file that describes the columns, or JSON alone); nothing is replaced unless asked."""
+"""Write tables and folders of the command line (TSV with a JSON file that describes the columns, or JSON alone);
+nothing is replaced unless asked.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,8 @@ def check_writable(folder: Path) -> None:
 
 
 def write_new(files: Mapping[Path, Content], *, overwrite: bool, remove: Iterable[Path] = ()) -> list[Path]:
-    """Write files, all or none; with `overwrite` they replace earlier ones, and what an earlier run has beyond them is removed.
+    """Write files, all or none; with `overwrite` they replace earlier ones, and what an earlier run has beyond them is
+    removed.
 
     Returns
     -------

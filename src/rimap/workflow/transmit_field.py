@@ -97,7 +97,8 @@ def _map(request: Request, scan: B1Files) -> FieldMap:
         return FieldMap(scan.label, path, method, _quartiles(values), kept=True)
     if state == "different":
         raise InputError(
-            f"{scan.label}: a map made from other files already exists ({'; '.join(record.differences())[:200]}). Replace it "
+            f"{scan.label}: a map made from other files already exists ({'; '.join(record.differences())[:200]}). "
+            f"Replace it "
             "with --overwrite, or give another output folder."
         )
     loaded = scan.load()

@@ -134,7 +134,9 @@ class Mapped:
 
 @dataclass(frozen=True, kw_only=True)
 class Making:
-    """How the maps of a series are made: request, files, estimator with the reason for it, record, and decision on the model."""
+    """How the maps of a series are made: request, files, estimator with the reason for it, record, and decision on the
+    model.
+    """
 
     request: Request
     files: SeriesFiles
@@ -239,7 +241,9 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
 
 
 def _resolution(making: Making, mapped: Mapped) -> tuple[Kept, ...]:
-    """Return how much of the contrast of small spots is preserved in this series, for an estimator that reads neighbours."""
+    """Return how much of the contrast of small spots is preserved in this series, for an estimator that reads
+    neighbours.
+    """
     from rimap.evaluation.resolution import resolution
 
     estimator = making.estimator
@@ -295,13 +299,17 @@ def _noise_text(maps: ParameterMaps) -> str:
 
 
 def _places(main: Path, files: SeriesFiles, out: Path) -> tuple[Path, Path]:
-    """Return the paths of the report and of the table of regions. They are named like the main map, at the top of OUT."""
+    """Return the paths of the report and of the table of regions. They are named like the main map, at the top of
+    OUT.
+    """
     stem = main.name.removesuffix(".nii.gz")
     return out / (f"{stem}.html" if files.dataset else f"{stem}_report.html"), out / f"{stem}_rois.tsv"
 
 
 def written_command(request: Request, *, hide_inputs: bool = False) -> str:
-    """Return the command line without folders, "" if Python was the caller. `hide_inputs` hides DICOM paths, which may name the patient."""
+    """Return the command line without folders, "" if Python was the caller. `hide_inputs` hides DICOM paths, which may
+    name the patient.
+    """
     from rimap.io.path_redaction import word_without_folders
 
     hidden = set(request.inputs) if hide_inputs else set()

@@ -1,4 +1,6 @@
-"""Which voxels hold noise alone: air, whatever the noise model, also if a scanner has scaled it or set a part of it to zero."""
+"""Which voxels hold noise alone: air, whatever the noise model, also if a scanner has scaled it or set a part of it to
+zero.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ _AROUND = 3.5
 _ALONG = 2.5
 #: if the power of the others around them exceeds that of noise by this factor: a weak tissue is weak all around.
 _BRIGHT_AROUND = 3.0
-#: Noise that was added after the modulus has mean zero: more than this share of the values of a magnitude are then negative.
+#: Noise that was added after the modulus has mean zero: more than this share of the values of a magnitude are then
+#: negative.
 _NEGATIVE = 0.005
 #: The power of a single voxel of air exceeds these quantiles seldom: inside air, and at its border with tissue.
 _INSIDE, _BORDER = 0.9999, 0.99
@@ -47,8 +50,9 @@ _DARK = 0.35
 _ROUGH = 0.2
 #: its images differ by no more than chance lets them: the quantile of the ratio of variances, for Gaussian values;
 _ALIKE = 4.0
-#: and so do its voxels: the chance that noise alone exceeds the ratio. The rim of an object is dark and rough, but each of its
-#: voxels is bright or dark in all images. (So are ghosts and ringing in air, which are therefore recognised by the level of the object.)
+#: and so do its voxels: the chance that noise alone exceeds the ratio. The rim of an object is dark and rough, but each
+#: of its voxels is bright or dark in all images. (So are ghosts and ringing in air, which are therefore recognised by
+#: the level of the object.)
 _UNLIKELY = 1e-3
 #: Nor does it scatter more than so many σ: scanners scale air, but not by an order of magnitude.
 _MOST_SIGMA = 6.0
@@ -81,11 +85,11 @@ class Levels:
 def background(census: Census, sigma: Array, *, signed: bool, usable: Where, levels: Levels | None = None) -> Where:
     """Return the voxels (*X) whose values are noise in all images.
 
-    Noise has the power σ² χ²(c N) / c N in each voxel, with c = 2 channels for magnitudes and 1 for signed images. The mean over
-    the 3 × 3 voxels of a plane decides inside air, and the voxel's own power at the border of the object. Air whose scale is
-    not σ (scaled by the scanner, or the root of squares of many coils) is much darker than the object, rough, and alike in all
-    images. In a list, where voxels have no neighbours, the voxel's own power decides, if there are more dark ones than chance
-    leaves of an object.
+    Noise has the power σ² χ²(c N) / c N in each voxel, with c = 2 channels for magnitudes and 1 for signed images. The
+    mean over the 3 × 3 voxels of a plane decides inside air, and the voxel's own power at the border of the object. Air
+    whose scale is not σ (scaled by the scanner, or the root of squares of many coils) is much darker than the object,
+    rough, and alike in all images. In a list, where voxels have no neighbours, the voxel's own power decides, if there
+    are more dark ones than chance leaves of an object.
 
     Parameters
     ----------
@@ -143,7 +147,9 @@ def _alone(census: Census, sigma: Any, *, signed: bool, usable: Where) -> Where:
 
 @dataclass(frozen=True, eq=False)
 class _Scene:
-    """What the images show, as planes (P, R, C): the power, and which voxels have a value that is not, or that is, zero in all images."""
+    """What the images show, as planes (P, R, C): the power, and which voxels have a value that is not, or that is, zero
+    in all images.
+    """
 
     planes: Planes
     power: Floats
@@ -247,6 +253,8 @@ def _of_any_scale(scene: _Scene, sigma: Any, levels: Levels) -> tuple[Where, Whe
 
 
 def _most_between(count: Floats, N: int) -> Floats:
-    """Return by how much the variance between `count` voxels of noise (of their means over N images) seldom exceeds chance."""
+    """Return by how much the variance between `count` voxels of noise (of their means over N images) seldom exceeds
+    chance.
+    """
     limits = np.array([f_quantile(1 - _UNLIKELY, freedom, (N - 1) * freedom) for freedom in range(1, 9)])
     return np.asarray(limits[np.clip(np.rint(count).astype(int) - 2, 0, 7)])

@@ -1,4 +1,6 @@
-"""Where images are clipped: many voxels of an object have the largest value of all, and few have any value just below it."""
+"""Where images are clipped: many voxels of an object have the largest value of all, and few have any value just below
+it.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ MANY = 0.05
 class Clipping:
     """At which value each image of a series is clipped.
 
-    Images that are stored in one scale share their value; images in scales of their own (as after a conversion to 12 bits one by one)
-    have one each.
+    Images that are stored in one scale share their value; images in scales of their own (as after a conversion to 12
+    bits one by one) have one each.
 
     Parameters
     ----------
@@ -61,7 +63,9 @@ class Clipping:
 
 
 def _largest(parts: Parts) -> tuple[dict[int, Any], dict[int, Any]]:
-    """Return the largest value of the object in each image, and only of the images in which many voxels have it, by the image's number."""
+    """Return the largest value of the object in each image, and only of the images in which many voxels have it, by the
+    image's number.
+    """
     largest: dict[int, Any] = {}
     count: dict[int, int] = {}
     for images, thing in parts():
@@ -80,7 +84,9 @@ def _largest(parts: Parts) -> tuple[dict[int, Any], dict[int, Any]]:
 
 
 def _piles(parts: Parts, largest: dict[int, Any]) -> dict[int, bool]:
-    """Return for each image whether voxels accumulate at its largest value. In a drawn object, that is the value of a tissue."""
+    """Return for each image whether voxels accumulate at its largest value. In a drawn object, that is the value of a
+    tissue.
+    """
     if not largest:
         return {}
     counts: dict[int, dict[Any, int]] = {n: {} for n in largest}

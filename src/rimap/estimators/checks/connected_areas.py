@@ -12,7 +12,9 @@ _MANY = 50_000
 
 
 def areas(where: NDArray[np.bool_], fewest: int) -> NDArray[np.bool_]:
-    """Return the voxels (*X) that are with `fewest` or more side by side, diagonally too; a list of voxels has no sides."""
+    """Return the voxels (*X) that are with `fewest` or more side by side, diagonally too; a list of voxels has no
+    sides.
+    """
     if where.ndim < 2 or not where.any():
         return where
     at = np.flatnonzero(where)

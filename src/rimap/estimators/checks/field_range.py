@@ -1,4 +1,6 @@
-"""A field of the scan that is outside what a scan can have: another sequence, other times, data that contradict the model."""
+"""A field of the scan that is outside what a scan can have: another sequence, other times, data that contradict the
+model.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ SURELY = 2.0
 
 
 def field_warnings(series: WeightedSeries, maps: ParameterMaps, census: Census) -> tuple[str, ...]:
-    """Return warnings on each estimated field that is beyond its physical range, over the object or in a region, or unusual."""
+    """Return warnings on each estimated field that is beyond its physical range, over the object or in a region, or
+    unusual.
+    """
     fields = [
         parameter
         for parameter in maps.model.parameters
@@ -41,7 +45,9 @@ def field_warnings(series: WeightedSeries, maps: ParameterMaps, census: Census) 
 
 
 def _object(maps: ParameterMaps, census: Census, share: float) -> NDArray[np.intp]:
-    """Return (some of) the voxels with a value and this share of the most signal: in air a field is what noise makes it."""
+    """Return (some of) the voxels with a value and this share of the most signal: in air a field is what noise makes
+    it.
+    """
     use = at_most(np.flatnonzero(has(maps.status, WITH_VALUE)), _SAMPLE)
     peak = census.brightest.reshape(-1)[use].astype(float)
     return np.asarray(use[peak > share * quantile(peak, 0.98)]) if len(use) else use
@@ -55,7 +61,8 @@ def _unusual(p: Parameter, maps: ParameterMaps, use: NDArray[np.intp]) -> Iterat
     middle, (least, most) = float(np.nanmedian(values)), p.usual
     if p.physical[0] < middle < p.physical[1] and not least <= middle <= most:
         yield Advice(
-            f"{_what(p)} is {middle:.2f} in the median voxel; in most scans it is between {least:g} and {most:g}. {p.if_unusual}"
+            f"{_what(p)} is {middle:.2f} in the median voxel; in most scans it is between {least:g} and {most:g}. "
+            f"{p.if_unusual}"
         )
 
 
@@ -79,13 +86,14 @@ def _of(p: Parameter, maps: ParameterMaps, use: NDArray[np.intp]) -> Iterator[st
     what, ask = _what(p), f": {p.if_unphysical}" if p.if_unphysical else "."
     if not low < middle < high:
         yield Advice(
-            f"{what} is {middle:.3g} in the median voxel; in a scan it is between {low:g} and {high:g}{ask} Until you know, do "
+            f"{what} is {middle:.3g} in the median voxel; in a scan it is between {low:g} and {high:g}{ask} Until you "
+            f"know, do "
             "not rely on these maps.",
             Weight.UNRELIABLE,
         )
     elif p.smooth and share > REGION:
         far = values[surely]
         yield Advice(
-            f"{what} is beyond {low:g} to {high:g} in {percent(share)} % of the voxels, {np.median(far):.3g} there: the images "
-            f"contradict the model in this region{ask}"
+            f"{what} is beyond {low:g} to {high:g} in {percent(share)} % of the voxels, {np.median(far):.3g} there: "
+            f"the images contradict the model in this region{ask}"
         )

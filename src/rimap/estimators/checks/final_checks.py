@@ -1,4 +1,6 @@
-"""What every estimator does with its maps at the end: the status of each voxel that the images decide, and warnings by weight."""
+"""What every estimator does with its maps at the end: the status of each voxel that the images decide, and warnings by
+weight.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,9 @@ from rimap.likelihood import Gaussian
 from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
 
-#: A residual is a contradiction only if it also exceeds this share of the voxel's signal (root mean squares over the images), also
-#: that of the best mixture of two tissues: small errors of the model and partial volume are larger than the noise of a good scan.
+#: A residual is a contradiction only if it also exceeds this share of the voxel's signal (root mean squares over the
+#: images), also that of the best mixture of two tissues: small errors of the model and partial volume are larger than
+#: the noise of a good scan.
 LARGE = 0.08
 #: Voxels with this share of the power of the object determine what misfit is usual.
 _OF_BRIGHT = 0.25

@@ -1,4 +1,6 @@
-"""Images that the model does not fit: times in another order, another gain, an image that is empty, a σ that is not theirs."""
+"""Images that the model does not fit: times in another order, another gain, an image that is empty, a σ that is not
+theirs.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,9 @@ from rimap.signals.settings import with_unit
 
 #: Number of voxels that are used, and number of voxels from which they are drawn.
 _SAMPLE, _AMONG = 1_200, 20_000
-#: Noise differs from voxel to voxel, and a wrong image from the model in the same way in those of a like T: so much of the
-#: residuals' power is in the means of groups, and in one image they are as large as this part of a voxel's brightest.
+#: Noise differs from voxel to voxel, and a wrong image from the model in the same way in those of a like T: so much of
+#: the residuals' power is in the means of groups, and in one image they are as large as this part of a voxel's
+#: brightest.
 SHARE, SIZE, GROUPS = 0.25, 0.04, 8
 #: Quality flags of voxels that show whether the images follow the model, including those that do not.
 WITH_VALUE = (Status.OK, Status.AT_BOUND, Status.OUTSIDE_TRAINING, Status.OFF_MODEL)
@@ -40,8 +43,8 @@ class Misfit:
     size
         (N), root mean square over groups of the group's mean residual, in units of a voxel's brightest image.
     share
-        Of the residuals' power that is in those means: next to nothing for noise, 1 where all voxels of a group have the
-        same.
+        Of the residuals' power that is in those means: next to nothing for noise, 1 where all voxels of a group have
+        the same.
     """
 
     size: NDArray[np.float64]
@@ -95,9 +98,9 @@ def off_model_warnings(maps: ParameterMaps) -> tuple[str, ...]:
     told = unreliable if many else str
     return (
         told(
-            f"{off:,} voxels ({percent(off / with_value)} % of those with a value) do not follow the model: noise does not explain "
-            f"their values. Their status is off model; do not rely on their values. Look at their curves in the report"
-            f"{reason and ': '}{reason}."
+            f"{off:,} voxels ({percent(off / with_value)} % of those with a value) do not follow the model: noise does "
+            f"not explain their values. Their status is off model; do not rely on their values. Look at their curves "
+            f"in the report{reason and ': '}{reason}."
         ),
     )
 
@@ -164,8 +167,10 @@ def _shape(series: WeightedSeries, S: NDArray[np.float64], found: Misfit) -> tup
         hint = "; bright voxels are negative at some times: signed images (real part) are --signed, or signed=True"
     return (
         unreliable(
-            f"The images do not follow the model: the one at {with_unit(t[worst], series.model.axis.unit)} is off by {percent(found.size[worst])} % of a voxel's "
-            "brightest, not by chance. Check the times and their order, the sequence, and that no image is empty, has another "
+            f"The images do not follow the model: the one at {with_unit(t[worst], series.model.axis.unit)} is off by "
+            f"{percent(found.size[worst])} % of a voxel's "
+            "brightest, not by chance. Check the times and their order, the sequence, and that no image is empty, has "
+            "another "
             f"gain or is of another scan{hint}. Until then do not rely on these maps."
         ),
     )

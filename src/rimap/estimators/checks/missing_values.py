@@ -23,8 +23,8 @@ Power = NDArray[np.float64]
 #: Yields the images (N, *X) of each part of a series, and their root mean square (*X).
 Parts = Callable[[], Iterable[tuple[NDArray[Any], Power]]]
 
-#: A zero is no measurement if voxels around it have at least this share of their root mean square in that image; the voxels next
-#: to it at least the second share, for a signal that crosses zero has small values around its zeros.
+#: A zero is no measurement if voxels around it have at least this share of their root mean square in that image; the
+#: voxels next to it at least the second share, for a signal that crosses zero has small values around its zeros.
 _EXPECTED, _NEXT = 0.15, 0.05
 #: Zeros of coarse whole numbers are measurements: so many of their steps must be expected.
 _STEPS = 16.0
@@ -87,19 +87,22 @@ class Missing:
             (
                 self.zero,
                 lambda n: (
-                    f"zero in {n:,} voxels where the others have signal: no map is made there. Check the field of view and the mask of each image"
+                    f"zero in {n:,} voxels where the others have signal: no map is made there. Check the field of view "
+                    f"and the mask of each image"
                 ),
             ),
             (
                 self.clipped,
                 lambda n: (
-                    f"clipped in {n:,} voxels, which all have its largest value: do not rely on the maps there. Export the images with another scale"
+                    f"clipped in {n:,} voxels, which all have its largest value: do not rely on the maps there. Export "
+                    f"the images with another scale"
                 ),
             ),
             (
                 self.negative,
                 lambda n: (
-                    f"far below zero in {n:,} voxels of a magnitude image: no map is made there. Whole numbers may have wrapped: export the images again"
+                    f"far below zero in {n:,} voxels of a magnitude image: no map is made there. Whole numbers may "
+                    f"have wrapped: export the images again"
                 ),
             ),
         )
@@ -124,8 +127,8 @@ class Whole:
     clipping
         Where the images are clipped.
     zeros
-        Of each image: the share of the root mean square that is expected, the smallest value, and whether zero stands out from
-        small values.
+        Of each image: the share of the root mean square that is expected, the smallest value, and whether zero stands
+        out from small values.
     wrapped_below
         Of each image: no magnitude is below this value.
     """
@@ -137,7 +140,9 @@ class Whole:
 
     @classmethod
     def of(cls, sample: WeightedSeries | None, parts: Callable[[], Iterable[WeightedSeries]]) -> Whole:
-        """Return it from the planes that stand for the whole (`sample_of_planes`; `None` if nothing is there) and all parts."""
+        """Return it from the planes that stand for the whole (`sample_of_planes`; `None` if nothing is there) and all
+        parts.
+        """
         if sample is None:
             return cls(0.0, Clipping(), (), ())
         every = np.ones(len(sample.images), bool)
@@ -147,7 +152,9 @@ class Whole:
 
     @classmethod
     def _of(cls, sample: WeightedSeries, rms: Power, parts: Parts, *, zeros: Where, negative: Where) -> Whole:
-        """Return it from a sample, images and root mean squares of all parts, and which images (N) may have zeros or wrapped values."""
+        """Return it from a sample, images and root mean squares of all parts, and which images (N) may have zeros or
+        wrapped values.
+        """
         level = dark_below(rms[rms > 0]) if (rms > 0).any() else 0.0
         thing = rms > level
         return cls(
@@ -247,7 +254,9 @@ def sample_of_planes(shape: tuple[int, ...]) -> Array:
 
 
 def _rms(series: WeightedSeries, census: Census | None = None) -> Power:
-    """Return the root mean square (*X) over the images that are not zero; 0 where a value is not finite, or outside the mask."""
+    """Return the root mean square (*X) over the images that are not zero; 0 where a value is not finite, or outside the
+    mask.
+    """
     census = census or Census.of(series.images)
     usable = np.isfinite(census.mean_square) & census.voxels.flatten(series.selected)
     filled = np.maximum(len(series.images) - census.zeros.astype(np.int64), 1)
@@ -257,7 +266,9 @@ def _rms(series: WeightedSeries, census: Census | None = None) -> Power:
 
 
 def _zeros_of(image: NDArray[Any], thing: Where, rms: NDArray[np.float64]) -> tuple[float, float, bool]:
-    """Return an image's share of the root mean square, its smallest value, and whether zero stands out, over an object."""
+    """Return an image's share of the root mean square, its smallest value, and whether zero stands out, over an
+    object.
+    """
     zero = thing & (image == 0)
     there = thing & ~zero
     if not there.any():
@@ -326,14 +337,17 @@ def _summed(values: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _is_pile(zeros: int, others: NDArray[np.float64]) -> bool:
-    """Return whether zero occurs often and no other small value twice: of continuous values, zero is then no measurement."""
+    """Return whether zero occurs often and no other small value twice: of continuous values, zero is then no
+    measurement.
+    """
     smallest = np.partition(others, min(_SMALLEST, len(others) - 1))[:_SMALLEST]
     counts = np.unique(smallest, return_counts=True)[1][:_BELOW]
     return bool(zeros >= PILE and counts.max() == 1)
 
 
 def _lowest_magnitudes(series: WeightedSeries, thing: Where, rms: Power, some: Where) -> tuple[float, ...]:
-    """Return, for each image, the value below which a magnitude has wrapped; −∞ if that would be so in more than a few voxels.
+    """Return, for each image, the value below which a magnitude has wrapped; −∞ if that would be so in more than a few
+    voxels.
 
     Only `some` images (N) have negative values.
     """
@@ -341,7 +355,8 @@ def _lowest_magnitudes(series: WeightedSeries, thing: Where, rms: Power, some: W
     if series.model.is_signed or not thing.any():
         return never
     size = _NEGATIVE * quantile(rms[thing], 0.5)
-    # Where noise alone makes values negative (it was added after the modulus), they must also be far below most of those.
+    # Where noise alone makes values negative (it was added after the modulus), they must also be far below most of
+    # those.
     low = [quantile(image[thing], _FEW) if negative else 0.0 for image, negative in zip(series.images, some)]
     limits = tuple(-max(size, -_FAR_BELOW * q) for q in low)
     wrapped = np.zeros(thing.shape, bool)

@@ -1,4 +1,6 @@
-"""Voxels on a border hold two tissues: their signal is a sum that one relaxation time does not describe, and no fault."""
+"""Voxels on a border hold two tissues: their signal is a sum that one relaxation time does not describe, and no
+fault.
+"""
 
 from __future__ import annotations
 

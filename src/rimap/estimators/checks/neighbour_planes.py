@@ -57,7 +57,9 @@ class Planes:
         return self.voxels.images.reshape(-1, *self.shape)
 
     def sums(self, values: NDArray[Any], half: int = 1) -> Floats:
-        """Return the sum of (P, R, C) over the (2 half + 1)² voxels around each one; beyond the edge there is nothing."""
+        """Return the sum of (P, R, C) over the (2 half + 1)² voxels around each one; beyond the edge there is
+        nothing.
+        """
         from rimap.estimators.checks.neighbour_plane_kernels import over_squares  # numba is slow to import
 
         out = np.empty(self.shape)
@@ -83,8 +85,8 @@ class Planes:
     def on_a_line(self, values: Floats, around: Floats, limits: tuple[float, float], where: Where) -> Where:
         """Return which of the voxels `where` are in the middle of a dark line on bright ground.
 
-        That is three in a row, column or diagonal whose mean is below the first limit, while that of the six others of the 3 × 3
-        exceeds the second. `around` is the sum of the finite values of the nine.
+        That is three in a row, column or diagonal whose mean is below the first limit, while that of the six others of
+        the 3 × 3 exceeds the second. `around` is the sum of the finite values of the nine.
         """
         from rimap.estimators.checks.neighbour_plane_kernels import straight_lines
 
@@ -93,7 +95,8 @@ class Planes:
         return found
 
     def images_around(self, where: Where, count: NDArray[np.uint8], fewest: int) -> Floats:
-        """Return what the images are in the voxels `where` of the 3 × 3 around each one, if these are `fewest` (4, P, R, C).
+        """Return what the images are in the voxels `where` of the 3 × 3 around each one, if these are `fewest` (4, P,
+        R, C).
 
         The rows are those of `plane_kernels.images_around`.
         """

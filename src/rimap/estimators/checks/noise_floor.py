@@ -17,7 +17,8 @@ from rimap.signals.base import SignalModel
 _SAMPLE = 500
 #: Number of voxels that decide whether a closer check is needed.
 _FEW = 100
-#: Voxels are looked at whose brightest image, as it is fitted, exceeds this part of that of the brightest (98th percentile).
+#: Voxels are looked at whose brightest image, as it is fitted, exceeds this part of that of the brightest (98th
+#: percentile).
 BRIGHT = 0.4
 #: Quality flags of voxels that have a value in the maps.
 WITH_VALUE = (Status.OK, Status.AT_BOUND, Status.OUTSIDE_TRAINING)
@@ -71,8 +72,8 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
     return (
         f"The noise floor biases {T}: the magnitude of pure noise is about 1.25 σ, and the fit assumes Gaussian "
         f"noise. {T} is off by about {percent(float(np.median(off)))} % in the median voxel with signal: at an SNR of "
-        f"{np.median(model.amplitude(kappa) / sigma):.2g} (σ = {np.median(sigma):.3g}), {faint} of {model.n_images} images are below "
-        f"3 σ. Use --noise rician{also}.",
+        f"{np.median(model.amplitude(kappa) / sigma):.2g} (σ = {np.median(sigma):.3g}), {faint} of {model.n_images} "
+        f"images are below 3 σ. Use --noise rician{also}.",
     )
 
 

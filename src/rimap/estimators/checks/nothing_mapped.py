@@ -14,7 +14,9 @@ _WITHOUT_VALUE = (Status.OUTSIDE_MASK, Status.NO_SIGNAL, Status.NOT_FINITE)
 
 
 def nothing_mapped(series: WeightedSeries, maps: ParameterMaps) -> list[str]:
-    """Return a warning if no voxel has a value, with the images' mean magnitudes: scales that contradict each other are seen there."""
+    """Return a warning if no voxel has a value, with the images' mean magnitudes: scales that contradict each other are
+    seen there.
+    """
     if not has(maps.status, _WITHOUT_VALUE).all():
         return []
     status = maps.status[maps.status != int(Status.OUTSIDE_MASK)]
@@ -29,7 +31,8 @@ def nothing_mapped(series: WeightedSeries, maps: ParameterMaps) -> list[str]:
         return f"{means[k]:.3g} in image {k + 1} ({with_unit(float(model.times[k]), model.axis.unit)})"
 
     text = (
-        f"No voxel has a value: in {percent(background)} % of them no signal is above the noise, by the residuals of the fit. Mean magnitudes "
-        f"are from {at(faintest)} to {at(brightest)}. Check that all images have one scale (scl_slope, RescaleSlope), and the times"
+        f"No voxel has a value: in {percent(background)} % of them no signal is above the noise, by the residuals of "
+        f"the fit. Mean magnitudes are from {at(faintest)} to {at(brightest)}. Check that all images have one scale "
+        f"(scl_slope, RescaleSlope), and the times"
     )
     return [unreliable(text)]

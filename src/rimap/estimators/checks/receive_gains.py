@@ -17,7 +17,8 @@ Floats = NDArray[np.float64]
 
 #: Gains that differ by less do not matter; of repeats, which are directly comparable, and of air.
 _SMALL = 0.04
-#: Values of air are noise if the ratio of their quartiles is that of a Rayleigh distribution, or of the moduli of a normal one.
+#: Values of air are noise if the ratio of their quartiles is that of a Rayleigh distribution, or of the moduli of a
+#: normal one.
 _RAYLEIGH, _NORMAL, _NEAR = 2.195, 3.610, 0.15
 #: Number of air voxels that determine its level, and number of standard errors by which levels must differ.
 _AIR, _SURE = 300, 6.0
@@ -79,9 +80,11 @@ def gain_warnings(
         axis, t = model.axis, model.times
         return (
             unreliable(
-                f"The receive gain differs between the images: {source} show a ratio of {gains[high] / gains[low]:.2f} between image "
-                f"{high + 1} ({axis.text(t[high])}) and image {low + 1} ({axis.text(t[low])}). {model.time.name} is then wrong by "
-                "more than this. Check the scaling of the images, and that all are of one session. Until then do not rely on these maps."
+                f"The receive gain differs between the images: {source} show a ratio of {gains[high] / gains[low]:.2f} "
+                f"between image {high + 1} ({axis.text(t[high])}) and image {low + 1} ({axis.text(t[low])}). "
+                f"{model.time.name} is then wrong by "
+                "more than this. Check the scaling of the images, and that all are of one session. Until then do not "
+                "rely on these maps."
             ),
         )
     return ()
@@ -130,9 +133,10 @@ def _of_air(images: NDArray[Any], air: NDArray[np.bool_], signed: bool) -> Float
 def _of_fit(model: SignalModel, bright: Bright) -> Floats | None:
     """Return the gains (N) that fit best, `None` if they are alike or not what the residuals are.
 
-    To first order a gain 1 + δ of one image adds (1 − P) e f δ to the residual of a voxel, where P projects on what its fit absorbs:
-    T differs between voxels, the δ do not. A field that is free in each voxel absorbs too much of them. For decays, gains are too much like other deviations (several compartments, stimulated
-    echoes) to be distinguished from them.
+    To first order a gain 1 + δ of one image adds (1 − P) e f δ to the residual of a voxel, where P projects on what its
+    fit absorbs: T differs between voxels, the δ do not. A field that is free in each voxel absorbs too much of them.
+    For decays, gains are too much like other deviations (several compartments, stimulated echoes) to be distinguished
+    from them.
     """
     S, f, N = bright.S, bright.expected, len(bright.S)
     field_is_free = any(model.parameters[q].role == FIELD for q in bright.free)
@@ -167,7 +171,9 @@ def _of_fit(model: SignalModel, bright: Bright) -> Floats | None:
 
 
 def _orthonormal(J: Floats) -> list[Floats]:
-    """Return an orthonormal basis (N, V) of the columns of J (N, Q, V) in each voxel: Gram and Schmidt, twice for precision."""
+    """Return an orthonormal basis (N, V) of the columns of J (N, Q, V) in each voxel: Gram and Schmidt, twice for
+    precision.
+    """
     basis: list[Floats] = []
     for column in np.moveaxis(J, 1, 0):
         q = column / np.maximum(np.linalg.norm(column, axis=0), 1e-30)

@@ -22,8 +22,8 @@ def chance_of_residual(squares: Array, sigma: Array, free: int) -> NDArray[np.fl
     Parameters
     ----------
     squares
-        (V) Σ (S − E S)² over the images of a voxel at its best fit, where E S is the mean of the noise model: the signal for
-        Gaussian noise, and more than the signal for Rician noise.
+        (V) Σ (S − E S)² over the images of a voxel at its best fit, where E S is the mean of the noise model: the
+        signal for Gaussian noise, and more than the signal for Rician noise.
     sigma
         A number or (V), in the unit of the images.
     free
@@ -49,8 +49,8 @@ def contradicts(
 ) -> NDArray[np.bool_]:
     """Return which voxels (V) have a residual that is improbable for σ, and far larger than is usual in this scan.
 
-    If the model or σ is only roughly right everywhere, the residuals of all voxels exceed the noise. So σ counts as larger by
-    what the median voxel exceeds its expectation (`usual_misfit`), never as smaller.
+    If the model or σ is only roughly right everywhere, the residuals of all voxels exceed the noise. So σ counts as
+    larger by what the median voxel exceeds its expectation (`usual_misfit`), never as smaller.
 
     Parameters
     ----------

@@ -22,8 +22,8 @@ from rimap.signals.settings import unit_symbol, with_unit
 if TYPE_CHECKING:
     from rimap.estimators.rim.network_input import Prepared
 
-#: By how much an estimate may raise χ² over the maximum of the likelihood before a network is taken for wrong: four standard
-#: deviations. A network that reads neighbours does not follow the noise of a voxel.
+#: By how much an estimate may raise χ² over the maximum of the likelihood before a network is taken for wrong: four
+#: standard deviations. A network that reads neighbours does not follow the noise of a voxel.
 FARTHEST_CHI2 = 16.0
 #: Quality flags of voxels without a value in the maps.
 _WITHOUT_VALUE = (Status.NO_SIGNAL, Status.NOT_FINITE, Status.OUTSIDE_MASK)
@@ -85,8 +85,9 @@ def compare(
     if others := about.get(UNSEEN):
         warnings.append(
             note(
-                f"Network {name!r} is for any sequence with one amplitude, but its training had only {', '.join(others)}, and not "
-                f"{model.name}. Compare its maps with those of mle or nlls before you rely on them."
+                f"Network {name!r} is for any sequence with one amplitude, but its training had only "
+                f"{', '.join(others)}, and not {model.name}. Compare its maps with those of mle or nlls before you "
+                f"rely on them."
             )
         )
     has_value = np.isfinite(maps.kappa).all(0)
@@ -146,7 +147,8 @@ def _of_model(about: Mapping[str, Any], seen: Seen, model: SignalModel) -> list[
     if about["kind"] == "resnet" and not np.allclose(np.sort(t), np.sort(seen.protocol), rtol=0.02, atol=1):
         own = ", ".join(f"{x:g}" for x in sorted(seen.protocol))
         reasons.append(
-            f"images at {own} {unit_symbol(axis.unit)}, and this series has others; a ResNet does not know the {axis.title}s"
+            f"images at {own} {unit_symbol(axis.unit)}, and this series has others; a ResNet does not know the "
+            f"{axis.title}s"
         )
     for setting in model.settings.values():
         value = getattr(model, setting.name)
@@ -158,8 +160,8 @@ def _of_model(about: Mapping[str, Any], seen: Seen, model: SignalModel) -> list[
         ends, values = seen.settings[setting.name], np.atleast_1d(np.asarray(value, dtype=float))
         if ends is not None and not (ends[0] / _SLACK <= values.min() and values.max() <= ends[1] * _SLACK):
             reasons.append(
-                f"a {setting.title} of {ends[0]:g} to {with_unit(ends[1], setting.unit)}, and this series has {values.min():g} to "
-                f"{with_unit(values.max(), setting.unit)}"
+                f"a {setting.title} of {ends[0]:g} to {with_unit(ends[1], setting.unit)}, and this series has "
+                f"{values.min():g} to {with_unit(values.max(), setting.unit)}"
             )
     if model.is_signed and not trained["signed"]:
         reasons.append("magnitude images, and these are signed")

@@ -41,13 +41,14 @@ class MLE(Estimator):
     """Maximum likelihood with a smooth field: κ̂ = argmin Σ −log p(S | f(κ), σ) + λ_B/2·‖ΔB‖² (Eq. 2).
 
     The likelihood is that of `series.noise`: Gaussian, where the first term is χ²/2, or Rician. Only the field
-    that the model calls smooth is regularised: B, the efficiency of an inversion, or B1. It belongs to the pulse and not to
-    the tissue. A and T are the best for this field in each voxel, T from a search over its whole range. The signal may depend
-    on the field in any way. Iterations end by a criterion: when a Newton step brings less than some 0.1 of log-likelihood for
-    the whole volume and neither does a new search of T.
+    that the model calls smooth is regularised: B, the efficiency of an inversion, or B1. It belongs to the pulse and
+    not to the tissue. A and T are the best for this field in each voxel, T from a search over its whole range. The
+    signal may depend on the field in any way. Iterations end by a criterion: when a Newton step brings less than some
+    0.1 of log-likelihood for the whole volume and neither does a new search of T.
 
-    Without a smooth field (if the model has none, or a map of it is given) every voxel is estimated by itself. For Gaussian
-    noise that is `NLLS`. The model may have several amplitudes, with a smooth field or without; no kernel is compiled for those.
+    Without a smooth field (if the model has none, or a map of it is given) every voxel is estimated by itself. For
+    Gaussian noise that is `NLLS`. The model may have several amplitudes, with a smooth field or without; no kernel is
+    compiled for those.
 
     Parameters
     ----------
@@ -56,11 +57,11 @@ class MLE(Estimator):
         and Δ is per square voxel: Σₐ (second difference along axis a)/(hₐ/h)², where hₐ is the length of the voxel
         along the axis and h that of its finest axis. Since χ² falls as σ grows, noisier data are smoothed more; the
         scale of the images makes no difference. The distance over which B is smoothed goes as λ_B^¼.
-        Other fields than the B of inversion recovery are measured in units of their spread within an image (their prior), so
-        a λ_B means the same smoothness for all.
-        0 estimates B in every voxel by itself, ``math.inf`` one B for the whole volume. `None`, the default, chooses λ_B from
-        the data by AIC = −2 log p + 2 dof: on the ladder ∞, 10⁶ … 10³, and between its steps towards less smoothing.
-        `settings` of the maps has the one that was used.
+        Other fields than the B of inversion recovery are measured in units of their spread within an image (their
+        prior), so a λ_B means the same smoothness for all.
+        0 estimates B in every voxel by itself, ``math.inf`` one B for the whole volume. `None`, the default, chooses
+        λ_B from the data by AIC = −2 log p + 2 dof: on the ladder ∞, 10⁶ … 10³, and between its steps towards less
+        smoothing. `settings` of the maps has the one that was used.
     fixed
         Parameters that are known and alike everywhere, by name, in their unit: ``{"B": 2.0}``. They are not estimated.
         For one that differs between voxels use ``given`` of the series.
@@ -73,15 +74,15 @@ class MLE(Estimator):
     Raises
     ------
     InputError
-        If λ_B is negative, if the model has a smooth field and no amplitude, or if the estimate needs a σ that is neither
-        given nor available from the series.
+        If λ_B is negative, if the model has a smooth field and no amplitude, or if the estimate needs a σ that is
+        neither given nor available from the series.
 
     Deviations
     ----------
     The paper has one λ_B = 500, without a unit, for all data. Here it is chosen for each series (docs/lambda.md).
 
-    The paper's sum counts all voxels alike. Here a voxel whose residual is improbable for σ whatever its field has no say in the
-    field, and one that asks for quite another field than its neighbours has little (`say`). Both have maps.
+    The paper's sum counts all voxels alike. Here a voxel whose residual is improbable for σ whatever its field has no
+    say in the field, and one that asks for quite another field than its neighbours has little (`say`). Both have maps.
 
     Standard deviations count the bias of smoothing as well as the noise (`field.mean_squared_error`).
 
@@ -118,7 +119,8 @@ class MLE(Estimator):
     def __post_init__(self) -> None:
         if self.lambda_B is not None and not self.lambda_B >= 0:
             raise InputError(
-                f"lambda_B: expected zero, a positive number, infinity (one B) or None (from the data), got {self.lambda_B}."
+                f"lambda_B: expected zero, a positive number, infinity (one B) or None (from the data), got "
+                f"{self.lambda_B}."
             )
         checked = self._least_squares
         object.__setattr__(self, "fixed", checked.fixed)
@@ -126,7 +128,9 @@ class MLE(Estimator):
 
     @property
     def _least_squares(self) -> NLLS:
-        """The estimator that this one comes down to without a smooth field and with Gaussian noise; it checks the options."""
+        """The estimator that this one comes down to without a smooth field and with Gaussian noise; it checks the
+        options.
+        """
         return NLLS(threads=self.threads, fixed=self.fixed, bounds=self.bounds)
 
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
@@ -214,8 +218,8 @@ def _with_sigma(series: WeightedSeries, threads: int | None) -> tuple[Noise, str
     found, source, _ = noise_of(series, least_squares(_some_voxels(series), threads=threads))
     if found.sigma is None:
         raise InputError(
-            "the MLE weighs the images against the smoothness of the field, so it must know the noise level; there are too "
-            "few images and no background to estimate it from. Give --sigma, or use NLLS."
+            "the MLE weighs the images against the smoothness of the field, so it must know the noise level; there are "
+            "too few images and no background to estimate it from. Give --sigma, or use NLLS."
         )
     return found, source
 

@@ -111,7 +111,9 @@ class Box:
         return np.asarray(B[np.ix_(*pads)])
 
     def spread(self, w: Array, lambda_B: float, of: Callable[[float, Array], Array]) -> Array:
-        """Return at the data (V) the mean over the modes of `of`(w, λμ²), for the information w around the voxel everywhere."""
+        """Return at the data (V) the mean over the modes of `of`(w, λμ²), for the information w around the voxel
+        everywhere.
+        """
         W = np.maximum(w, 0.0)
         mean = float(W.mean())
         near = self.filter(self.scatter(W), mean / (mean + lambda_B * self.mu**2)).reshape(-1)[self.data]
@@ -127,20 +129,25 @@ class Box:
         return np.asarray(np.exp(np.interp(np.log(near), np.log(levels), np.log(np.maximum(spread, 1e-300)))))
 
     def variance(self, w: Array, lambda_B: float) -> Array:
-        """Return how much the solution varies with the noise at the data (V), for information w (V) on B: w/(w + λμ²)²."""
+        """Return how much the solution varies with the noise at the data (V), for information w (V) on B: w/(w +
+        λμ²)².
+        """
         if not (w > 0).any():
             return np.full(len(w), np.inf)
         return self.spread(w, lambda_B, lambda level, penalty: level / (level + penalty) ** 2)
 
     def degrees_of_freedom(self, w: Array, lambda_B: float) -> float:
-        """Return how many values B is free to take at the data, for information w (V) on it: the trace of W (W + λΔ²)⁻¹."""
+        """Return how many values B is free to take at the data, for information w (V) on it: the trace of W (W +
+        λΔ²)⁻¹.
+        """
         if not (w > 0).any():
             return 0.0
         of_one = self.spread(w, lambda_B, lambda level, penalty: 1 / (level + penalty))
         return float((np.maximum(w, 0.0) * of_one).sum())
 
     def around_each(self, values: Array, lambda_B: float, information: float | None = None) -> Array:
-        """Return at the data (V) the mean of `values` (V) over the distance to which the solution is smoothed, not below 0.
+        """Return at the data (V) the mean of `values` (V) over the distance to which the solution is smoothed, not
+        below 0.
 
         `information` is what a voxel says on B, on average: the mean of the values if they are that.
         """
@@ -229,8 +236,8 @@ S = TypeVar("S", bound=State)
 class Objective(Generic[S]):
     """Σ f(B) + λ/2·‖ΔB‖², of a field B: what voxels say about it, and that it is smooth.
 
-    The voxels are evaluated within `bounds`. Beyond them f continues as a parabola, and B has no bounds where it has no data: a
-    solver that has to follow a bound takes ten times as many steps.
+    The voxels are evaluated within `bounds`. Beyond them f continues as a parabola, and B has no bounds where it has no
+    data: a solver that has to follow a bound takes ten times as many steps.
 
     Parameters
     ----------
@@ -241,8 +248,8 @@ class Objective(Generic[S]):
     bounds
         Of B.
     local_curvature
-        Whether the curvature is averaged over neighbours rather than cut off at zero voxel by voxel: better if the signal is
-        not linear in B, where that of many voxels is negative.
+        Whether the curvature is averaged over neighbours rather than cut off at zero voxel by voxel: better if the
+        signal is not linear in B, where that of many voxels is negative.
     """
 
     fit: Callable[[Array, S | None, bool], S]
@@ -356,7 +363,9 @@ class _Here(NamedTuple):
 
 
 def _beyond(state: State, F: Array, bounds: tuple[float, float], least: float) -> _Here:
-    """Return the state, found with F (V) within bounds, for F itself: beyond them a parabola with curvature `least` or more."""
+    """Return the state, found with F (V) within bounds, for F itself: beyond them a parabola with curvature `least` or
+    more.
+    """
     past = F - np.clip(F, *bounds)
     if not past.any():
         return _Here(state.g, state.w, state.total)
@@ -367,11 +376,12 @@ def _beyond(state: State, F: Array, bounds: tuple[float, float], least: float) -
 
 
 def mean_squared_error(box: Box, B: Array, state: State, lambda_B: float, bounds: tuple[float, float]) -> Array:
-    """Return that of the solution B (*shape) at the data (V): the variance of noise and the square of what smoothing takes off.
+    """Return that of the solution B (*shape) at the data (V): the variance of noise and the square of what smoothing
+    takes off.
 
-    The bias is estimated by a Newton step with a tenth of the penalty: the change of B, minus the change that noise alone would cause,
-    is what the penalty held back. It is at least half of what one expects for a penalty that suits the field, which is the
-    prior variance that the data leave (Nychka 1988, doi:10.1080/01621459.1988.10478711).
+    The bias is estimated by a Newton step with a tenth of the penalty: the change of B, minus the change that noise
+    alone would cause, is what the penalty held back. It is at least half of what one expects for a penalty that suits
+    the field, which is the prior variance that the data leave (Nychka 1988, doi:10.1080/01621459.1988.10478711).
     """
     w = np.maximum(state.w, 0.0)
     if not w.any():

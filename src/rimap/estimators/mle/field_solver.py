@@ -1,4 +1,6 @@
-"""The best field of a series, and A and T of every voxel for it: each way in which a field can be known, free or smooth."""
+"""The best field of a series, and A and T of every voxel for it: each way in which a field can be known, free or
+smooth.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,8 @@ Array = NDArray[np.float64]
 TOLERANCE = 0.1
 #: How much more than that while a weight is chosen.
 ROUGH = 5.0
-#: A voxel whose weight among its neighbours is below this has less say; above it all have the same. It is found again while the
-#: weight of one changes by `CHANGED`, so many times.
+#: A voxel whose weight among its neighbours is below this has less say; above it all have the same. It is found again
+#: while the weight of one changes by `CHANGED`, so many times.
 HEARD, CHANGED, HEARINGS = 0.5, 0.3, 2
 
 
@@ -70,7 +72,8 @@ def solve(
     field
         That is estimated, if any is.
     lambda_B
-        Weight of the penalty: 0 for a field of its own in every voxel, infinite for one value, `None` to choose it from the data.
+        Weight of the penalty: 0 for a field of its own in every voxel, infinite for one value, `None` to choose it from
+        the data.
     """
     V = len(data)
     if field is None:
@@ -113,7 +116,9 @@ class _Path:
     watch: Callable[[float, float], None] | None
 
     def _half_AIC(self, fit: Fit, lambda_B: float) -> float:
-        """Return ½ AIC: −log p/excess, and how many values the field is free to take with the information that the fit has on it."""
+        """Return ½ AIC: −log p/excess, and how many values the field is free to take with the information that the fit
+        has on it.
+        """
         return fit.total / self.excess + self.box.degrees_of_freedom(fit.w, weight_of(self.field, lambda_B))
 
     def to(self, lambda_B: float, start: Array, fit: Fit | None, *, search: bool) -> tuple[Array, Fit, bool]:
@@ -125,7 +130,9 @@ class _Path:
         return minimise(self.box, objective, start, until, state=fit, watch=self.watch if search else None)
 
     def heard(self, fit: Fit, lambda_B: float) -> tuple[_Path, Fit] | None:
-        """Return the path with the weights of voxels by what their neighbours say, and the fit; `None` if they change little."""
+        """Return the path with the weights of voxels by what their neighbours say, and the fit; `None` if they change
+        little.
+        """
         now = np.ones(len(self.data)) if self.data.weight is None else self.data.weight
         raw = fit.weighed(np.divide(1.0, now, out=np.zeros_like(now), where=now > 0))
         say = say_among_neighbours(self.box, raw, weight_of(self.field, lambda_B))
@@ -139,8 +146,8 @@ class _Path:
     def chosen(self, start: Array, fit: Fit | None) -> tuple[_Path, float, Array, Fit]:
         """Return the path with its weights, λ_B, and the field and the fit near its optimum.
 
-        AIC = −2 log p + 2 dof is found on a ladder (∞, 10⁶ … 10³) down to where it rises. λ_B is where a parabola through
-        the best step and its neighbours is least.
+        AIC = −2 log p + 2 dof is found on a ladder (∞, 10⁶ … 10³) down to where it rises. λ_B is where a parabola
+        through the best step and its neighbours is least.
         """
         path, lambda_B = self, DEFAULT_LAMBDA_B
         F, fit, _ = path.to(lambda_B, start, fit, search=False)
@@ -178,7 +185,9 @@ def _smooth(
     series: WeightedSeries, data: Voxels, parts: Partitions, field: Parameter, lambda_B: float | None,
     progress: Progress | None,
 ) -> Solution:  # fmt: skip
-    """Return the smooth field of Eq. 2, or the one value if λ_B is infinite; λ_B is chosen from the data if it is `None`."""
+    """Return the smooth field of Eq. 2, or the one value if λ_B is infinite; λ_B is chosen from the data if it is
+    `None`.
+    """
     chosen = np.zeros(series.selected.size, bool)
     chosen[parts.voxels] = True
     box = Box.around(chosen.reshape(series.shape), series.voxel_size)
@@ -268,7 +277,9 @@ def _one_field(path: _Path, shape: tuple[int, ...], fit: Fit) -> Solution:
 def _each_its_own(
     series: WeightedSeries, data: Voxels, voxels: NDArray[np.intp], field: Parameter
 ) -> tuple[Fit, NDArray[np.bool_]]:
-    """Return the fit with a field of its own in every voxel, and where it converged: Newton's method, from least squares."""
+    """Return the fit with a field of its own in every voxel, and where it converged: Newton's method, from least
+    squares.
+    """
     name, bounds = field.name, field.bounds
     start = NLLS(threads=1).estimate(series.with_noise(Gaussian(sigma=1.0)))[name].reshape(-1)[voxels]
     fit = data.fit(np.clip(np.nan_to_num(start, nan=sum(bounds) / 2), *bounds))

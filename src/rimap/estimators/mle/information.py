@@ -9,8 +9,8 @@ from rimap.estimators.table import SLOPE, VALUE
 from rimap.estimators.table_kernels import FAST, Second, along_field, at_field, hermite, interval, schur
 from rimap.kernels import njit
 
-#: Columns of what `information` finds, with the field known: variances of A and u = log T and their covariance; how A and u
-#: follow the field; the information on the field when they do; and Σ(s − f)².
+#: Columns of what `information` finds, with the field known: variances of A and u = log T and their covariance; how A
+#: and u follow the field; the information on the field when they do; and Σ(s − f)².
 VAR_A, VAR_U, COV_AU, A_ALONG_F, U_ALONG_F, INFO_F, SQUARES = range(7)
 #: Numbers that the kernel writes for each voxel: see `information`.
 N_COLUMNS = 7

@@ -1,9 +1,10 @@
-"""Where the search for a smooth field starts: near the best of all its minima, for signals that depend on the field in any way.
+"""Where the search for a smooth field starts: near the best of all its minima, for signals that depend on the field in
+any way.
 
-A refocusing pulse of 160° and one of 200° give almost the same echoes: for a field that enters nonlinearly the likelihood of a
-voxel has several minima, and Newton's method stays at the one where it starts. So the likelihood is summed over blocks of
-voxels, for some values of the field, and the smoothest combination of likely values is found by message passing between
-neighbouring blocks.
+A refocusing pulse of 160° and one of 200° give almost the same echoes: for a field that enters nonlinearly the
+likelihood of a voxel has several minima, and Newton's method stays at the one where it starts. So the likelihood is
+summed over blocks of voxels, for some values of the field, and the smoothest combination of likely values is found by
+message passing between neighbouring blocks.
 """
 
 from __future__ import annotations
@@ -23,17 +24,19 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-#: Values of the field at which the likelihood is evaluated, over its bounds, and into how many each interval is divided then.
+#: Values of the field at which the likelihood is evaluated, over its bounds, and into how many each interval is divided
+#: then.
 LEVELS, FINER = 25, 3
 #: About how many blocks along the longest axis, and how many voxels of each block are looked at (on average).
 BLOCKS, VOXELS_OF_A_BLOCK = 12, 100
-#: By how much a block's value may differ from its neighbour's: this share of the field's spread in an image, for each of
-#: `BLOCKS` along the longest axis.
+#: By how much a block's value may differ from its neighbour's: this share of the field's spread in an image, for each
+#: of `BLOCKS` along the longest axis.
 STEP = 0.3
-#: The most that a block may say against a value, in units of the log-likelihood: a block that contradicts the model has little say.
+#: The most that a block may say against a value, in units of the log-likelihood: a block that contradicts the model has
+#: little say.
 CAP = 200.0
-#: What the distance from `field.start` costs a block, in units of the field's spread: it decides between values that are
-#: equally likely, and nothing else.
+#: What the distance from `field.start` costs a block, in units of the field's spread: it decides between values that
+#: are equally likely, and nothing else.
 PREFERENCE = 0.02
 #: A block whose values differ in likelihood by less than this is ignored.
 SILENT = 1.0
@@ -111,7 +114,8 @@ def _blocks(box: Box) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def _costs(data: Voxels, block: NDArray[np.intp], n_blocks: int, field: Parameter) -> tuple[Array, Array]:
     """Return levels of the field and the negative log-likelihood of each block for each of them, (n_blocks, L).
 
-    T is followed from the usual value of the field to either side: at values where the images barely depend on it, T is lost.
+    T is followed from the usual value of the field to either side: at values where the images barely depend on it, T is
+    lost.
     """
     from scipy.interpolate import CubicHermiteSpline  # slow to import
 

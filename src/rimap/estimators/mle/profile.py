@@ -1,13 +1,13 @@
 """Kernels of the MLE: for each voxel, A and T at the best for a given field F, and what F would rather be.
 
-For a model S = |A g(T, F)| and a given F what is left of a voxel is a search along T, because A is linear. The shape g is
-tabulated over u = log T and F (`ShapeTable`), so the kernels know no signal model and compute no exponential. With y = ±s,
-the data with the sign of g where the model takes the modulus, the best A at (u, F) is Σyg/Σg², and
+For a model S = |A g(T, F)| and a given F what is left of a voxel is a search along T, because A is linear. The shape g
+is tabulated over u = log T and F (`ShapeTable`), so the kernels know no signal model and compute no exponential. With y
+= ±s, the data with the sign of g where the model takes the modulus, the best A at (u, F) is Σyg/Σg², and
 
     f(u, F) = ½ Σ(s − A|g|)² = ½ Σs² − ½ (Σyg)²/Σg²
 
-is the profile likelihood, minimised over u by Newton's method. What F gains from it has the derivatives of f with A and u
-following F: a Schur complement.
+is the profile likelihood, minimised over u by Newton's method. What F gains from it has the derivatives of f with A and
+u following F: a Schur complement.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from rimap.kernels import njit
 
 #: About how many points along u the global search visits at first.
 SEARCH_POINTS = 64
-#: A valley of the coarse search is looked at besides the best one if it takes less off χ² by no more than this, and this share.
+#: A valley of the coarse search is looked at besides the best one if it takes less off χ² by no more than this, and
+#: this share.
 RIVAL_GAP, RIVAL_SHARE = 20.0, 0.01
 #: How far along u the next change of polarity may be for the minimum beyond it to be searched.
 REACH = 0.3
@@ -48,7 +49,8 @@ F32 = NDArray[np.float32]
 
 
 class Shape(NamedTuple):
-    """A `ShapeTable` as the kernels read it: see there. `coarse` and `gram` are for the global search, in single precision.
+    """A `ShapeTable` as the kernels read it: see there. `coarse` and `gram` are for the global search, in single
+    precision.
 
     `coarse` is `powers` without the slopes; g·g at node k in interval j is Σₘ gram[j, k, m] xᵐ.
     """
@@ -134,7 +136,8 @@ class Found(NamedTuple):
 
 
 class Extra(NamedTuple):
-    """What else a voxel tries: the minima near `other_u` if `use_other` and near `rival_u` if that is a number and `use_rival`.
+    """What else a voxel tries: the minima near `other_u` if `use_other` and near `rival_u` if that is a number and
+    `use_rival`.
 
     And minima up to `hops` changes of polarity away.
     """
@@ -237,7 +240,9 @@ def _gain(sums):  # type: ignore[no-untyped-def]
 
 @njit(fastmath=FAST)
 def search_rival(S, F, shape, u, rival):  # type: ignore[no-untyped-def]
-    """Set `rival` (V) to the u of the best peak of the gain in another valley than that of u (V); NaN if none is about as good."""
+    """Set `rival` (V) to the u of the best peak of the gain in another valley than that of u (V); NaN if none is about
+    as good.
+    """
     G = shape.powers[0].shape[1]
     stride = max((G - 1) // SEARCH_POINTS, 1)
     for voxel in range(S.shape[0]):

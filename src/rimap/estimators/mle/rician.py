@@ -26,8 +26,8 @@ from rimap.estimators.table_kernels import (
 )
 from rimap.kernels import njit
 
-#: Below this amplitude, in σ, the likelihood has other valleys than the least squares: so many starts along u are tried, unless
-#: the power is that of noise, to so many of its standard deviations.
+#: Below this amplitude, in σ, the likelihood has other valleys than the least squares: so many starts along u are
+#: tried, unless the power is that of noise, to so many of its standard deviations.
 FAINT, STARTS, SIGNAL = 12.0, 10, 4.0
 #: Points of the Bessel table over x = z/(z + 8): cubic Hermite interpolation is exact to 1e-10.
 _CELLS = 4096
@@ -113,7 +113,9 @@ def least_rician(S, out):  # type: ignore[no-untyped-def]
 
 
 class Rice(NamedTuple):
-    """The negative log-likelihood of a voxel at (A, u, F), its slopes and second derivatives, and an upper bound on those."""
+    """The negative log-likelihood of a voxel at (A, u, F), its slopes and second derivatives, and an upper bound on
+    those.
+    """
 
     f: float
     slope_A: float

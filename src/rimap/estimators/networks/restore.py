@@ -39,7 +39,8 @@ def weights_of(source: str, network: nn.Module) -> dict[str, Tensor]:
             tensors = load_file(source)
         except (OSError, SafetensorError) as error:
             raise InputError(
-                f"{source} cannot be read ({str(error).splitlines()[0][:120]}). Give another checkpoint, or leave out init."
+                f"{source} cannot be read ({str(error).splitlines()[0][:120]}). Give another checkpoint, or leave out "
+                f"init."
             ) from None
         prefix = "average." if any(tensor.startswith("average.") for tensor in tensors) else "network."
         return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

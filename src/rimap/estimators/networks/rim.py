@@ -71,7 +71,8 @@ class RIM(nn.Module):
         nearer_field: Callable[[Tensor], Tensor] | None = None,
         hold_field: bool = False,
     ) -> Passed:
-        """Return u after every step, (P, b, h, w) each, and its standard deviations; `from_state` turns u into estimates.
+        """Return u after every step, (P, b, h, w) each, and its standard deviations; `from_state` turns u into
+        estimates.
 
         Parameters
         ----------
@@ -130,7 +131,9 @@ class RIM(nn.Module):
 def data_term(
     model: SignalModel, images: Tensor, rician_sigma: Tensor | None, known: Mapping[str, Any]
 ) -> Callable[[Tensor], Sums]:
-    """Return the function from an estimate (P, b, h, w) to its `Sums`: from a table on the CPU, by its definition elsewhere."""
+    """Return the function from an estimate (P, b, h, w) to its `Sums`: from a table on the CPU, by its definition
+    elsewhere.
+    """
     if images.device.type != "cpu" or images.dtype != torch.float32:
         return lambda carried: data_sums(model, images, carried, rician_sigma, known)
     sigma = np.ones((1, 1, 1), np.float32) if rician_sigma is None else rician_sigma.numpy()

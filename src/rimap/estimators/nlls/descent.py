@@ -72,7 +72,8 @@ class Box(NamedTuple):
 class Known(NamedTuple):
     """The optima that earlier descents have reached: the `found` first rows (u, F, …) of `places`.
 
-    `least` is the lowest sum of squares, `above_noise` the smallest sum that noise distinguishes from it; both are infinite before the first descent.
+    `least` is the lowest sum of squares, `above_noise` the smallest sum that noise distinguishes from it; both are
+    infinite before the first descent.
     """
 
     places: Array
@@ -84,9 +85,9 @@ class Known(NamedTuple):
 class Scratch(NamedTuple):
     """What a thread writes to while it fits one voxel.
 
-    `place` (u, F) and its `facts`, those of a trial, the best ones so far with their target; the `target` S or ±S; columns with
-    their derivatives (N_ROWS, K, N); `shape` (K, N); `matrix` (2, 4, 4) an information matrix and its inverse; `amplitudes`
-    (2, 2) their bounds; `turned` (4, ·) rows of what `polarity.turn` keeps.
+    `place` (u, F) and its `facts`, those of a trial, the best ones so far with their target; the `target` S or ±S;
+    columns with their derivatives (N_ROWS, K, N); `shape` (K, N); `matrix` (2, 4, 4) an information matrix and its
+    inverse; `amplitudes` (2, 2) their bounds; `turned` (4, ·) rows of what `polarity.turn` keeps.
     """
 
     place: Array
@@ -128,7 +129,8 @@ def copy(source: Array, target: Array) -> None:
 
 @kernel
 def newton_step(facts: Array, damping: float, box: Box, held: tuple[bool, bool]) -> tuple[float, float]:
-    """Return the step in units of cells that lowers the quadratic model, at most LONGEST_STEP long; `held` stay where they are.
+    """Return the step in units of cells that lowers the quadratic model, at most LONGEST_STEP long; `held` stay where
+    they are.
 
     Directions of negative curvature are followed downhill: the eigenvalues λ of the Hessian become |λ| + damping.
     """
@@ -171,8 +173,8 @@ def _is_known(u: float, F: float, known: Known, box: Box) -> bool:
 def descend(S: Array, grid: Grid, box: Box, known: Known, work: Scratch) -> bool:
     """Lower ‖S − Σ Aₖ gₖ(u, F)‖² from work.place[:2], which becomes the optimum; its facts are in work.facts.
 
-    It gives up in a `known` valley, in one that is not as deep by its curvature, and above the noise far from where it began: each
-    valley of the coarse grid has a start of its own. Returns whether it converged.
+    It gives up in a `known` valley, in one that is not as deep by its curvature, and above the noise far from where it
+    began: each valley of the coarse grid has a start of its own. Returns whether it converged.
     """
     u, F = work.place[0], work.place[1]
     begin_u, begin_F = u, F
@@ -235,7 +237,8 @@ def descend(S: Array, grid: Grid, box: Box, known: Known, work: Scratch) -> bool
 def covariance_of(facts: Array, K: int, moves_F: bool, open_amplitudes: tuple[bool, bool], matrix: Array) -> int:
     """Write the inverse information of (A₁, A₂, F, u) for σ = 1 to matrix[1] (4, 4); return how many parameters it has.
 
-    Their order is that of what is estimated: open amplitudes, the field if it moves, u. Returns 0 if the matrix is singular.
+    Their order is that of what is estimated: open amplitudes, the field if it moves, u. Returns 0 if the matrix is
+    singular.
     """
     M, inverse = matrix[0], matrix[1]
     first, second = open_amplitudes[0], open_amplitudes[1] and K == 2

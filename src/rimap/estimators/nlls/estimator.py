@@ -37,11 +37,12 @@ Held = Mapping[str, Any]
 class NLLS(Estimator):
     """Least squares in every voxel by itself: κ̂ = argmin Σₙ (Sₙ − fₙ(κ))² within the box of the parameters.
 
-    The global optimum is found. If the model is linear in its field, or has none to estimate, T and the polarity of the images
-    are searched, and the rest is a linear problem. For magnitude images without negative values, Σ(S − |f|)² is the least over
-    all polarities of Σ(±S − f)². Images with negative values (noise added after the modulus) are searched over the polarities
-    that the model itself has. For any other model the whole box of T and the field is searched on a grid, and Newton steps lead
-    from its best nodes to the optimum, with the amplitudes solved within their bounds (variable projection).
+    The global optimum is found. If the model is linear in its field, or has none to estimate, T and the polarity of the
+    images are searched, and the rest is a linear problem. For magnitude images without negative values, Σ(S − |f|)² is
+    the least over all polarities of Σ(±S − f)². Images with negative values (noise added after the modulus) are
+    searched over the polarities that the model itself has. For any other model the whole box of T and the field is
+    searched on a grid, and Newton steps lead from its best nodes to the optimum, with the amplitudes solved within
+    their bounds (variable projection).
 
     Standard deviations are those of the Cramér-Rao bound at the estimate; at a bound they are NaN.
 
@@ -58,7 +59,8 @@ class NLLS(Estimator):
     Raises
     ------
     InputError
-        For parameters that the model does not have, values outside of their bounds, or an attempt to fix the relaxation time.
+        For parameters that the model does not have, values outside of their bounds, or an attempt to fix the relaxation
+        time.
 
     References
     ----------
@@ -311,7 +313,8 @@ def noise_of(
     if np.isfinite(sigma):
         return type(noise)(sigma=sigma), source, ()
     return noise, source, (
-        f"The noise level is not known: {series.model.n_images} images and {len(series.model.parameters) - len(known)} parameters "
+        f"The noise level is not known: {series.model.n_images} images and {len(series.model.parameters) - len(known)} "
+        f"parameters "
         "leave no residual, and there is no background. Give --sigma for standard deviations.",
     )  # fmt: skip
 
@@ -319,7 +322,8 @@ def noise_of(
 def sd_for(
     model: SignalModel, maps: ParameterMaps, noise: Noise, out: Floats | None = None, held: Held | None = None
 ) -> NDArray[np.float64]:
-    """Return the standard deviations for the noise at hand from those for Gaussian noise of σ = 1, in `out` if it may be.
+    """Return the standard deviations for the noise at hand from those for Gaussian noise of σ = 1, in `out` if it may
+    be.
 
     Those of `held` parameters are NaN.
     """

@@ -39,23 +39,25 @@ RESERVE = np.float32(4)
 FALL_RESERVE = np.float32(1)
 #: What is within this many σ² of the best is worth a descent.
 NEED = 3.0
-#: Along the ridge of a field, where parabolas are more accurate: the error of what they add, and that of the whole, relative.
+#: Along the ridge of a field, where parabolas are more accurate: the error of what they add, and that of the whole,
+#: relative.
 RIDGE_RESERVE, RIDGE_ERROR = 0.5, 1e-4
 #: Neighbours along the ridge that differ by no more than this, relative, are level.
 LEVEL = 4e-4
 #: A parabola that adds more than this part to what its node explains has too few nodes to be believed.
 CREDIBLE = 0.02
-#: A fit that is better by less than this share of ‖S‖² is the same one: the field nearer to its usual value is then taken.
+#: A fit that is better by less than this share of ‖S‖² is the same one: the field nearer to its usual value is then
+#: taken.
 TIE = 1e-10
 
 
 class Coarse(NamedTuple):
     """The coarse grid, F outside and u inside: n_F · n_u = G nodes, G a multiple of four with zeros at the end.
 
-    `basis` (R, N): what the images are projected on first; `atoms` (K, G, R): orthonormal columns q₁, q₂ of the shape in that
-    basis (R and N are multiples of four); `ranks` (K, G/4): how many columns of each four rows count, multiples of four;
-    `factor` (3, G) with g₁ = r₁₁ q₁ and g₂ = r₁₂ q₁ + r₂₂ q₂; `reach` (G,) the squared sine of the largest angle to a
-    place nearer to no other node.
+    `basis` (R, N): what the images are projected on first; `atoms` (K, G, R): orthonormal columns q₁, q₂ of the shape
+    in that basis (R and N are multiples of four); `ranks` (K, G/4): how many columns of each four rows count, multiples
+    of four; `factor` (3, G) with g₁ = r₁₁ q₁ and g₂ = r₁₂ q₁ + r₂₂ q₂; `reach` (G,) the squared sine of the largest
+    angle to a place nearer to no other node.
     """
 
     basis: Array
@@ -69,7 +71,9 @@ class Coarse(NamedTuple):
 
 
 class Line(NamedTuple):
-    """The coarse nodes along u for a field that each voxel has for itself: `powers` as in the table, each (J, K, N, 1, G)."""
+    """The coarse nodes along u for a field that each voxel has for itself: `powers` as in the table, each (J, K, N, 1,
+    G).
+    """
 
     powers: Any
     reach: Array
@@ -142,7 +146,9 @@ def lanes_for(coarse: Coarse, N: int) -> Lanes:
 
 
 class Problem(NamedTuple):
-    """What is estimated: bounds of the amplitudes (2, 2), which of them are open, their unit, the box, and the bounds of T."""
+    """What is estimated: bounds of the amplitudes (2, 2), which of them are open, their unit, the box, and the bounds
+    of T.
+    """
 
     amplitudes: Array
     open_amplitudes: tuple[bool, bool]
@@ -186,7 +192,9 @@ def load(images: Array, voxel: int, has_unit: bool, S: Array) -> tuple[int, floa
 
 @kernel
 def product_of_four(atoms: Array, rank: int, block: Array, P: Array) -> None:
-    """Write the first `rank` columns of atoms (4, N) times block (N, LANES) to P (4, LANES); `rank` is a multiple of four."""
+    """Write the first `rank` columns of atoms (4, N) times block (N, LANES) to P (4, LANES); `rank` is a multiple of
+    four.
+    """
     p0, p1, p2, p3 = P[0], P[1], P[2], P[3]
     for lane in range(LANES):
         p0[lane] = p1[lane] = p2[lane] = p3[lane] = np.float32(0)
@@ -213,14 +221,17 @@ def project(basis: Array, block: Array, compressed: Array) -> None:
 
 @kernel
 def product(atoms: Array, ranks: Array, block: Array, P: Array) -> None:
-    """Write atoms (G, R) times block (R, LANES) to P (G, LANES), of each four atoms as many columns as `ranks` (G/4) says."""
+    """Write atoms (G, R) times block (R, LANES) to P (G, LANES), of each four atoms as many columns as `ranks` (G/4)
+    says.
+    """
     for g in range(0, atoms.shape[0], 4):
         product_of_four(atoms[g : g + 4], ranks[g // 4], block, P[g : g + 4])
 
 
 @kernel
 def explain_one(coarse: Coarse, lanes: Lanes) -> None:
-    """Write what one bounded amplitude explains of ‖S‖² at each node, a (2 S·q − a), to P, and the most of it to `need`.
+    """Write what one bounded amplitude explains of ‖S‖² at each node, a (2 S·q − a), to P, and the most of it to
+    `need`.
 
     Four nodes at a time, while their S·q are in the cache.
     """
@@ -305,7 +316,9 @@ def _add(starts: Array, many: int, start: tuple[float, float, float, float]) -> 
 
 @kernel
 def ridge_along_u(P: Array, coarse: Coarse, lanes: Lanes) -> None:
-    """Write for each F the most that a place along u explains, by parabolas between nodes, and that place in steps of u."""
+    """Write for each F the most that a place along u explains, by parabolas between nodes, and that place in steps of
+    u.
+    """
     n_F, n_u = coarse.shape
     for cell_F in range(n_F):
         top, place, gain = lanes.ridge[cell_F], lanes.ridge_u[cell_F], lanes.ridge_gain[cell_F]
@@ -359,7 +372,8 @@ def _ends_here(ridge: Array, f: int, v: int, need: float, level: float) -> bool:
 def starts_on_ridge(coarse: Coarse, free: float, lanes: Lanes) -> None:
     """Write the maxima along F of what the ridge explains to `lanes.starts`, and to `lanes.many` how many there are.
 
-    Where the ridge is level, to the error of the parabolas, its maxima mean nothing: both ends of such a part are starts, too.
+    Where the ridge is level, to the error of the parabolas, its maxima mean nothing: both ends of such a part are
+    starts, too.
     """
     n_F, n_u = coarse.shape
     for lane in range(LANES):
@@ -405,8 +419,8 @@ def starts_on_grid(P: Array, R: Array, coarse: Coarse, lanes: Lanes) -> None:
             left, right = max(index - 1, 0), min(index + 1, n_u - 1)
             p, r = P[here + index], lanes.promise if one_amplitude else R[here + index]
             if one_amplitude:
-                # The more, the larger the part a² of the images along the node: what it explains if a is free, less if a is at
-                # its upper bound, and low² g·g if it is at its lower one.
+                # The more, the larger the part a² of the images along the node: what it explains if a is free, less if
+                # a is at its upper bound, and low² g·g if it is at its lower one.
                 unit, more = coarse.factor[0, here + index], RESERVE * coarse.reach[here + index]
                 for lane in range(LANES):
                     least = lanes.low[lane] * unit
@@ -434,7 +448,8 @@ def starts_on_grid(P: Array, R: Array, coarse: Coarse, lanes: Lanes) -> None:
                     min(min(p0[lane], p1[lane]), min(p2[lane], p3[lane])),
                     min(min(p4[lane], p5[lane]), min(p6[lane], p7[lane])),
                 )
-                # A parabola gains less than an eighth of the fall to its lowest neighbour; a ridge across the nodes gains more.
+                # A parabola gains less than an eighth of the fall to its lowest neighbour; a ridge across the nodes
+                # gains more.
                 is_peak = (
                     (peak[lane] > 0) & (p[lane] >= around) & (p[lane] + FALL_RESERVE * (p[lane] - lowest) >= need[lane])
                 )
@@ -662,7 +677,9 @@ def fit_on_grid(images: Array, voxels: Array, coarse: Coarse, grid: Grid, proble
 
 @kernel
 def fit_on_line(images: Array, voxels: Array, fields: Array, line: Line, grid: Grid, problem: Problem, work: Scratch, rows: Rows) -> None:  # fmt: skip
-    """Fit `voxels` of images (N, M) whose field is known in each of them, `fields` (M,): a scan along u, then descents."""
+    """Fit `voxels` of images (N, M) whose field is known in each of them, `fields` (M,): a scan along u, then
+    descents.
+    """
     N, K, S, sums, starts = images.shape[0], grid.powers[0].shape[3], line.S, line.sums, line.starts
     for index in range(voxels.shape[0]):
         o = voxels[index]

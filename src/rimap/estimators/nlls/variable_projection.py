@@ -1,8 +1,9 @@
 """Numba kernels: the least squares of one voxel at one place (u, F), amplitudes solved, with gradient and curvature.
 
-S ≈ Σₖ Aₖ gₖ(u, F), u = log T. For given (u, F) the amplitudes are a bounded linear problem, so ½‖S − Σ Aₖ gₖ‖² is a function
-of (u, F) alone (Golub & Pereyra 1973, doi:10.1137/0710036). Its gradient is −r·f′, with r the residual and f′ the derivative
-of the fit at fixed amplitudes, and its Hessian is the Schur complement of the free amplitudes in the Hessian of the whole.
+S ≈ Σₖ Aₖ gₖ(u, F), u = log T. For given (u, F) the amplitudes are a bounded linear problem, so ½‖S − Σ Aₖ gₖ‖² is a
+function of (u, F) alone (Golub & Pereyra 1973, doi:10.1137/0710036). Its gradient is −r·f′, with r the residual and f′
+the derivative of the fit at fixed amplitudes, and its Hessian is the Schur complement of the free amplitudes in the
+Hessian of the whole.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from rimap.kernels import njit
 Array = Any
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
-#: What is written about a place: the residual sum of squares, the amplitudes, whether each is free (1) or at a bound (0),
-#: the gradient, the Hessian, the products gₖ·gₗ, gₖ·f′ and f′·f′, and of one amplitude S·g, S·g′, S·g″ and g·g″.
+#: What is written about a place: the residual sum of squares, the amplitudes, whether each is free (1) or at a bound
+#: (0), the gradient, the Hessian, the products gₖ·gₗ, gₖ·f′ and f′·f′, and of one amplitude S·g, S·g′, S·g″ and g·g″.
 (
     RSS, AMPLITUDE, SECOND_AMPLITUDE, FREE, SECOND_FREE, GRADIENT_U, GRADIENT_F, HESSIAN_UU, HESSIAN_UF, HESSIAN_FF,
     GRAM_11, GRAM_12, GRAM_22, CROSS_1U, CROSS_2U, CROSS_1F, CROSS_2F, SQUARE_UU, SQUARE_UF, SQUARE_FF,
@@ -114,7 +115,8 @@ def best_amplitude(along: float, square: float, low: float, high: float) -> floa
 
 @kernel
 def best_amplitudes(m1: float, m2: float, g11: float, g12: float, g22: float, box: Array) -> tuple[float, float]:
-    """Return the two amplitudes within their box (2, 2) that minimise ‖S − A₁g₁ − A₂g₂‖², from mₖ = S·gₖ and gₖₗ = gₖ·gₗ.
+    """Return the two amplitudes within their box (2, 2) that minimise ‖S − A₁g₁ − A₂g₂‖², from mₖ = S·gₖ and gₖₗ =
+    gₖ·gₗ.
 
     The problem is convex: if the solution without bounds is outside the box, the best one is on an edge.
     """
@@ -159,7 +161,9 @@ def facts_at(S: Array, total: float, grid: Grid, place: tuple[float, float], box
 
 @kernel
 def _sums_along_u(S: Array, grid: Grid, place: tuple[float, float], facts: Array) -> None:
-    """Write the products of S, g and its derivatives in u. (No array is written within the loop: it runs on vectors.)"""
+    """Write the products of S, g and its derivatives in u. (No array is written within the loop: it runs on
+    vectors.)
+    """
     k, t = interval(place[0], grid.low_u, grid.step_u, grid.n_u)
     j, x = interval(place[1], grid.low_F, grid.step_F, grid.n_F)
     w, p = hermite(t, grid.step_u), grid.powers
@@ -291,7 +295,8 @@ def _two_amplitudes(S: Array, D: Array, box: Array, with_F: bool, facts: Array) 
     facts[GRAM_11], facts[GRAM_12], facts[GRAM_22] = g11, g12, g22
     facts[CROSS_1U], facts[CROSS_2U], facts[CROSS_1F], facts[CROSS_2F] = c1u, c2u, c1F, c2F
     facts[SQUARE_UU], facts[SQUARE_UF], facts[SQUARE_FF] = suu, suF, sFF
-    # The Schur complement of the free amplitudes: H − Cᵀ (gₖ·gₗ)⁻¹ C. C is gₖ·f′ for Gauss-Newton, and gₖ·f′ − r·gₖ′ for Newton.
+    # The Schur complement of the free amplitudes: H − Cᵀ (gₖ·gₗ)⁻¹ C. C is gₖ·f′ for Gauss-Newton, and gₖ·f′ − r·gₖ′
+    # for Newton.
     i11 = i12 = i22 = 0.0
     if free1 and free2:
         det = max(g11 * g22 - g12 * g12, 1e-300)

@@ -99,8 +99,8 @@ class ResNet(Estimator):
         Raises
         ------
         InputError
-            Where the network was trained for another sequence or another number of images, or the series gives a parameter
-            that the network estimates.
+            Where the network was trained for another sequence or another number of images, or the series gives a
+            parameter that the network estimates.
         """
         screen = screened(series, threads=self.threads)
         series = screen.series
@@ -143,11 +143,14 @@ class ResNet(Estimator):
 
 
 def _refuse_given(series: WeightedSeries) -> None:
-    """Refuse a known parameter that the network would estimate: it has no input for it, and its T would be for another field."""
+    """Refuse a known parameter that the network would estimate: it has no input for it, and its T would be for another
+    field.
+    """
     for parameter in Layout.of(series.model).carried:
         if parameter.name in series.given:
             raise InputError(
-                f"given {parameter.name}: a ResNet estimates {parameter.name} and cannot hold it. Leave it out, or use the RIM, NLLS or MLE, "
+                f"given {parameter.name}: a ResNet estimates {parameter.name} and cannot hold it. Leave it out, or use "
+                f"the RIM, NLLS or MLE, "
                 "which hold a known field."
             )
 

@@ -62,8 +62,8 @@ def with_sd(
     """Return the maps with the standard deviations over draws of the noise.
 
     NaN if there is no value and where it is at a bound. Below `ENOUGH` draws the variances, in units of the
-    Cramér-Rao bound with the field known, are averaged over those of the 3 × 3 voxels in the plane that have one: 8 draws then
-    determine a standard deviation to 20 %, 16 draws to 14 %.
+    Cramér-Rao bound with the field known, are averaged over those of the 3 × 3 voxels in the plane that have one: 8
+    draws then determine a standard deviation to 20 %, 16 draws to 14 %.
 
     Parameters
     ----------
@@ -149,7 +149,9 @@ class _Derived:
             self.spreads[what.name].add(derived_map(self.model, what, kappa))
 
     def sd(self, has: NDArray[np.bool_]) -> dict[str, F32]:
-        """Return the standard deviations (*X) by name, averaged as those of the parameters are; NaN if there is none."""
+        """Return the standard deviations (*X) by name, averaged as those of the parameters are; NaN if there is
+        none.
+        """
         found = {}
         for name, spread in self.spreads.items():
             variance, known = spread.variance, has & np.isfinite(spread.variance)
@@ -215,7 +217,9 @@ def numbered(shape: tuple[int, ...]) -> NDArray[np.intp]:
 
 
 def _bound(model: SignalModel, noise: Noise, kappa: F32, unit: F32) -> F32:
-    """Return the variances in `unit`² that the bound allows with the field known, (Q, *X); 1 for what is known, and at most."""
+    """Return the variances in `unit`² that the bound allows with the field known, (Q, *X); 1 for what is known, and at
+    most.
+    """
     out = np.ones_like(kappa)
     layout = Layout.of(model)
     free = sorted(model.index(layout.carried[q].name) for q in layout.without_field)
@@ -234,7 +238,8 @@ def _of_plane(noise: Noise, k: Any) -> tuple[Noise, NDArray[Any]]:
 
 
 def _averaged(values: F32, has: NDArray[np.bool_], freedom: int) -> F32:
-    """Return geometric means, weighted 1 2 1 along each axis, over those of the 3 × 3 in the plane that have a variance.
+    """Return geometric means, weighted 1 2 1 along each axis, over those of the 3 × 3 in the plane that have a
+    variance.
 
     The logarithm of a variance of so many degrees of freedom is too low by log(f/2) − ψ(f/2); that is added.
     """

@@ -1,8 +1,8 @@
 """What the data say about κ at an estimate: residual, gradient and Gauss-Newton matrix, summed over the images.
 
-The sums are those of ½ Σₙ(Sₙ − fₙ)², without σ, taken in (amplitudes, field, log T): T is positive and its error is relative.
-`data_sums` is the definition, over NumPy and torch, for every model; `SignalTable.sums` is the same from a table, some twenty
-times as fast on a CPU, for models that are linear in the field and have one amplitude.
+The sums are those of ½ Σₙ(Sₙ − fₙ)², without σ, taken in (amplitudes, field, log T): T is positive and its error is
+relative. `data_sums` is the definition, over NumPy and torch, for every model; `SignalTable.sums` is the same from a
+table, some twenty times as fast on a CPU, for models that are linear in the field and have one amplitude.
 """
 
 from __future__ import annotations
@@ -218,7 +218,9 @@ def place(log_T, low, step, last):  # type: ignore[no-untyped-def]  # pragma: no
 
 @njit(nogil=True, cache=True, fastmath=_FAST, inline="always")
 def sums_of_voxel(values, at, a, b, s, inverse, likelihood):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """Return g and H in (A, B, log T) and Σ(|f| − S)² of one voxel s (≥ N), at a `place` of the table; `inverse` is 1/σ²."""
+    """Return g and H in (A, B, log T) and Σ(|f| − S)² of one voxel s (≥ N), at a `place` of the table; `inverse` is
+    1/σ².
+    """
     i, w = at
     modulus, ratio = likelihood.modulus, likelihood.ratio
     one, zero = np.float32(1), np.float32(0)

@@ -33,8 +33,8 @@ F32 = NDArray[np.float32]
 REFINE_ABOVE = 0.04
 #: Above so much noise, the images are split into so many parts, and the others determine which voxels are alike in one.
 FOLDS = ((0.1, 3), (REFINE_ABOVE, 2))
-#: Steps that determine which voxels are alike. With two, the field of inversion recovery is better by a tenth to a quarter and
-#: CV of T1 at SNR 5 by 2 %; another part of the images costs as much and gains more.
+#: Steps that determine which voxels are alike. With two, the field of inversion recovery is better by a tenth to a
+#: quarter and CV of T1 at SNR 5 by 2 %; another part of the images costs as much and gains more.
 FIRST_STEPS = 1
 
 
@@ -48,12 +48,13 @@ class RIM(Estimator):
     """A trained recurrent inference machine: J times, a small network reads the estimate and the gradient of the
     likelihood and returns an update (Eqs. 4–5).
 
-    Image scale, σ and, for a network that begins at a smooth field, that field are found once for the whole series; then slices
-    (along the last of three axes) are mapped one by one. To map a volume in slabs, call `prepare` with the whole and `slab`
-    for each: the result is the map of the whole.
+    Image scale, σ and, for a network that begins at a smooth field, that field are found once for the whole series;
+    then slices (along the last of three axes) are mapped one by one. To map a volume in slabs, call `prepare` with the
+    whole and `slab` for each: the result is the map of the whole.
 
-    Parameters that the model takes as given are held at `WeightedSeries.given` or at their default. The smooth field is held as
-    well, whether it was found or given: all voxels together determine it better than a network from a neighbourhood.
+    Parameters that the model takes as given are held at `WeightedSeries.given` or at their default. The smooth field is
+    held as well, whether it was found or given: all voxels together determine it better than a network from a
+    neighbourhood.
 
     Deviations
     ----------
@@ -137,7 +138,9 @@ class RIM(Estimator):
     def _smooth_field(
         self, loop: Loop, series: WeightedSeries, ready: Prepared, progress: Progress | None
     ) -> F32 | None:
-        """Return the smooth field (*X); above `REFINE_ABOVE` from images averaged over what a first pass found alike."""
+        """Return the smooth field (*X); above `REFINE_ABOVE` from images averaged over what a first pass found
+        alike.
+        """
         estimated = loop.layout.field
         if self.start_field is not None:
             return np.asarray(self.start_field, np.float32)
@@ -275,7 +278,9 @@ class Found(NamedTuple):
 
 
 def _with_own_sd(maps: ParameterMaps, series: WeightedSeries, sd: F32) -> ParameterMaps:
-    """Return the maps with the standard deviations that the network gives; NaN without a value, at a bound, and of what is known."""
+    """Return the maps with the standard deviations that the network gives; NaN without a value, at a bound, and of what
+    is known.
+    """
     sd[:, maps.status == Status.AT_BOUND] = np.nan
     sd[~np.isfinite(maps.kappa)] = np.nan
     for name in series.held:

@@ -1,10 +1,10 @@
 """Where the iterations of a RIM begin: the constants of §4.4.4, or maximum likelihood with a smooth field.
 
-The smooth field is found in two passes. Coarse, on quietened images: for each field of a grid, the misfit of some voxels at
-their own best amplitude and time is one matrix product, and their sum determines one field for the image. Fine: some
-Gauss-Newton steps in which amplitude and time are the voxel's own and the field is shared by a neighbourhood; only voxels
-that determine the field by themselves have a say there. All lengths along the field are in units of its standard deviation
-over scans (`Layout.field_sd`).
+The smooth field is found in two passes. Coarse, on quietened images: for each field of a grid, the misfit of some
+voxels at their own best amplitude and time is one matrix product, and their sum determines one field for the image.
+Fine: some Gauss-Newton steps in which amplitude and time are the voxel's own and the field is shared by a
+neighbourhood; only voxels that determine the field by themselves have a say there. All lengths along the field are in
+units of its standard deviation over scans (`Layout.field_sd`).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from rimap.signals.base import SignalModel
 N_T = 48
 #: Standard deviation of the neighbourhood that shares a field, pixels.
 WIDTH = 5.0
-#: In standard deviations of the field: between points of the coarse grid; of the field in an image around its mean; of the mean
-#: that the coarse pass gives; of the field that a voxel with a say determines by itself; the largest step; and between the
-#: fields for which `at_field` searches the time.
+#: In standard deviations of the field: between points of the coarse grid; of the field in an image around its mean; of
+#: the mean that the coarse pass gives; of the field that a voxel with a say determines by itself; the largest step; and
+#: between the fields for which `at_field` searches the time.
 GRID_STEP, DEPARTURE, MEAN_SD, OWN_SD, LARGEST_STEP, LEVEL_STEP = 0.5, 0.5, 0.25, 5.0, 1.0, 0.1
 #: Voxels of an image that the coarse pass looks at.
 N_COARSE = 1024
@@ -38,7 +38,8 @@ N_COARSE = 1024
 QUIET_SNR = 20.0
 #: Gauss-Newton steps with a field that is estimated, with one that is known, and without one.
 N_STEPS, N_STEPS_KNOWN_FIELD, N_STEPS_NO_FIELD = 8, 5, 2
-#: Those for a known field and Gaussian noise, where they only serve to find that field, or continue from the T of a similar field.
+#: Those for a known field and Gaussian noise, where they only serve to find that field, or continue from the T of a
+#: similar field.
 N_STEPS_OF_ALONE = 3
 #: χ², three standard deviations: how much better a voxel's own time must be than that of its neighbourhood.
 OWN_TIME_CHI2 = 9.0
@@ -110,8 +111,8 @@ class Problem:
     def atoms(self, fields: Array | None) -> Array:
         """Return unit columns that span the signals of the grid of log T, (K, m, N, G), for m values of the field.
 
-        With several amplitudes they are orthonormal; without one they are the signal itself. What else is given is taken at its
-        median.
+        With several amplitudes they are orthonormal; without one they are the signal itself. What else is given is
+        taken at its median.
         """
         array_api, T = namespace(self.S), np.exp(self.log_times)
         if has_fast_table(self.model):
@@ -205,7 +206,9 @@ def field_grid(layout: Layout) -> NDArray[np.float64]:
 
 
 def _best_time(problem: Problem, values: Array, s2: Array, atoms: Array) -> tuple[Array, Array]:
-    """Return the least misfit in χ² and its T, (n, P) each, of voxels (n, P, N) whose `atoms` are those of their image."""
+    """Return the least misfit in χ² and its T, (n, P) each, of voxels (n, P, N) whose `atoms` are those of their
+    image.
+    """
     array_api = namespace(values)
     Z = (_explained(problem, values, atoms) / s2[..., None] - floating(problem.log_prior, values)).reshape(-1, N_T)
     log_T, peak = _peak(array_api, Z, array_api.argmax(Z, axis=1), problem.log_times)
@@ -215,7 +218,8 @@ def _best_time(problem: Problem, values: Array, s2: Array, atoms: Array) -> tupl
 def quietened(S: Array, s2: Array) -> tuple[Array, Array]:
     """Return images blurred until their SNR is about `QUIET_SNR`, and what is left of σ²: (N, n, h, w), (n, h, w).
 
-    At low SNR a field fitted beside one T for each noisy voxel is biased; beside one T for each neighbourhood it is not.
+    At low SNR a field fitted beside one T for each noisy voxel is biased; beside one T for each neighbourhood it is
+    not.
     """
     array_api = namespace(S)
     n, h, w = S.shape[1:]
@@ -253,8 +257,8 @@ def _quietened(S: NDArray[np.float32], s2: NDArray[Any], width: float) -> tuple[
 def at_field(problem: Problem, field_map: Array | None, *, alone: bool = False) -> Array:
     """Return the amplitudes and T of maximum likelihood, over all T, for a field that is known, (P, n, h, w).
 
-    If noise leaves several T, it is the one that the neighbourhood has as well: a voxel departs from it if its data ask for
-    it (by `OWN_TIME_CHI2`), as a single odd voxel does.
+    If noise leaves several T, it is the one that the neighbourhood has as well: a voxel departs from it if its data ask
+    for it (by `OWN_TIME_CHI2`), as a single odd voxel does.
 
     Parameters
     ----------

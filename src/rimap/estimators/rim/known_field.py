@@ -121,8 +121,8 @@ class _Grid(NamedTuple):
 
 
 class _Fit(NamedTuple):
-    """Bounds of log T, the centre of its prior, the steps to take, the kind of noise, whether the signal is a modulus, and
-    whether all T are searched."""
+    """Bounds of log T, the centre of its prior, the steps to take, the kind of noise, whether the signal is a modulus,
+    and whether all T are searched."""
 
     low: np.float32
     high: np.float32
@@ -165,7 +165,8 @@ def _compiled_at_field(data: DataTerm, field_map: F32, alone: bool, near_by: F32
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
 def _fit_voxels(table, grid, fit, images, variances, field, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """Fit A and log T of each voxel for its field: the grid's best T, or the one that `out` has, then Gauss-Newton steps.
+    """Fit A and log T of each voxel for its field: the grid's best T, or the one that `out` has, then Gauss-Newton
+    steps.
 
     Parameters
     ----------
@@ -223,7 +224,9 @@ def _fit_voxels(table, grid, fit, images, variances, field, out):  # type: ignor
 
 @njit(nogil=True, cache=True, inline="always", fastmath={"reassoc", "contract", "nsz", "arcp"})
 def _best_of_grid(grid, modulus, images, inverse, F, work):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """Return the log T whose signal explains most of the images (N) of a voxel, or of its neighbourhood's, at the field F."""
+    """Return the log T whose signal explains most of the images (N) of a voxel, or of its neighbourhood's, at the field
+    F.
+    """
     s, around = images
     own, near = work
     phi, gram, prior = grid.phi, grid.gram, grid.prior

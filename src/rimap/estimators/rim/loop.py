@@ -4,8 +4,8 @@ The same lines serve training (torch) and mapping (NumPy), and every signal mode
 (`Layout`). Images are in units of the image scale here, so that A ≈ 1 in CSF. The estimate is carried as `u`, the
 coordinates in which the network moves it.
 
-Two designs are kept by name: `PAPER` is §4.4.4; `GENERAL` works in coordinates whose errors are alike for every protocol
-and noise level. Both are plain `RIMConfig` values, and every choice is one field.
+Two designs are kept by name: `PAPER` is §4.4.4; `GENERAL` works in coordinates whose errors are alike for every
+protocol and noise level. Both are plain `RIMConfig` values, and every choice is one field.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ INPUTS = (
     "state", "gradient", "step", "step_known_field", "field_step", "score", "sd", "log_sigma", "log_noise", "misfit",
     "contrast", "pull",
 )  # fmt: skip
-#: Standard deviations (pixels) of the means of the first amplitude and of the time that ``contrast`` compares a voxel with.
+#: Standard deviations (pixels) of the means of the first amplitude and of the time that ``contrast`` compares a voxel
+#: with.
 AMPLITUDE_WIDTHS, TIME_WIDTHS = (1.0, 2.0), (0.7, 1.4, 2.8)
 #: Standard deviations (pixels) of the neighbourhoods over which ``pull`` sums how far the data are from the estimate.
 PULL_WIDTHS = (0.7, 1.4, 2.8)
@@ -40,8 +41,8 @@ FIELD_WIDTHS = (2.0, 6.0)
 LOG_SD_BOUNDS = (-4.0, 4.0)
 #: Below a tenth of the image scale, an amplitude is carried on a linear scale.
 LINEAR_BELOW = 0.1
-#: In u, what the channels of ``state`` are measured from and in: the first amplitude (0.74 of the image scale, the median of a
-#: head) and any others, and the spread of amplitudes and of the logarithm of the time over tissues.
+#: In u, what the channels of ``state`` are measured from and in: the first amplitude (0.74 of the image scale, the
+#: median of a head) and any others, and the spread of amplitudes and of the logarithm of the time over tissues.
 FIRST_AMPLITUDE, OTHER_AMPLITUDES, AMPLITUDE_SPREAD, TIME_SPREAD = 2.7, 0.0, 0.5, 0.7
 #: The standard deviation in u that every field has: fields of different models look alike to a network.
 FIELD_SPREAD = 0.2
@@ -67,25 +68,27 @@ class RIMConfig:
         What the cell reads, in this order, for the P parameters that it carries (amplitudes, field, time):
         ``state`` (P) the estimate; ``gradient`` (P) ∇κ of ½Σ(S − f)², times 31/N, never divided by σ²;
         ``step`` (P) the damped Gauss-Newton step; ``step_known_field`` (1) that of the time with the field fixed;
-        ``field_step`` (2) that of the field, assumed to be constant over neighbourhoods of two sizes: the steps of the voxels, weighted
-        by what each knows of the field;
+        ``field_step`` (2) that of the field, assumed to be constant over neighbourhoods of two sizes: the steps of the
+        voxels, weighted by what each knows of the field;
         ``score`` (P) the gradient in units of its own standard deviation;
         ``sd`` (1, or 3 if there is a field) logarithm of the Cramér-Rao bound of log T with the field known, with
-        the field free, and of the field; ``log_sigma`` (1); ``log_noise`` (1) logarithm of σ over the root mean square of
-        the predicted images, which has no unit for any sequence; ``misfit`` (1) log χ²/N;
-        ``contrast`` (5; 3 without an amplitude) how far the precision-weighted means of the first amplitude and the time over neighbourhoods of
-        several sizes are from the voxel, in units of its Cramér-Rao bound: what a smoother would do, for the cell to weigh;
-        ``pull`` (3) how far the data of neighbourhoods of several sizes are from the estimate of the time, in units of the
-        standard deviation of their mean: what was smoothed away although the data show it.
+        the field free, and of the field; ``log_sigma`` (1); ``log_noise`` (1) logarithm of σ over the root mean square
+        of the predicted images, which has no unit for any sequence; ``misfit`` (1) log χ²/N;
+        ``contrast`` (5; 3 without an amplitude) how far the precision-weighted means of the first amplitude and the
+        time over neighbourhoods of several sizes are from the voxel, in units of its Cramér-Rao bound: what a smoother
+        would do, for the cell to weigh; ``pull`` (3) how far the data of neighbourhoods of several sizes are from the
+        estimate of the time, in units of the standard deviation of their mean: what was smoothed away although the data
+        show it.
     state
-        ``linear``: A, F, T/T₀. ``log``: asinh(10 A), F, log(T/T₀). The field F is scaled to a standard deviation of 0.2.
+        ``linear``: A, F, T/T₀. ``log``: asinh(10 A), F, log(T/T₀). The field F is scaled to a standard deviation of
+        0.2.
     start
         ``paper``: §4.4.4. ``likelihood``: maximum likelihood with a smooth field.
     update
         ``abs``: κ ← |κ + Δ|, the domain guard of the authors' package. ``clip``: into the box.
     unit
-        What an output of 1 means: ``fixed``: `gain`; ``sd``: the Cramér-Rao bound of each voxel with a smooth field known
-        (for that field: `gain`).
+        What an output of 1 means: ``fixed``: `gain`; ``sd``: the Cramér-Rao bound of each voxel with a smooth field
+        known (for that field: `gain`).
     gain
         Size of an output of 1 in u, for amplitudes, field and time.
     limit
@@ -103,12 +106,13 @@ class RIMConfig:
     any_sequence
         One cell serves every model with one amplitude: a model without a field leaves the channels of the field zero.
     restore
-        What the cell smoothed away although the data show it is put back after the last step (`restoring`); needs `sd_outputs`.
+        What the cell smoothed away although the data show it is put back after the last step (`restoring`); needs
+        `sd_outputs`.
     sd_outputs
         The cell also gives the logarithm of each parameter's standard deviation, in units of the Cramér-Rao bound.
     reference
-        T₀ of the state, and the centre of the weak prior of the start: ``second``, or the ``start`` of the time that the model
-        declares.
+        T₀ of the state, and the centre of the weak prior of the start: ``second``, or the ``start`` of the time that
+        the model declares.
     """
 
     inputs: tuple[str, ...] = ("state", "gradient")
@@ -158,7 +162,8 @@ class RIMConfig:
             return layout.every
         if layout.n_amplitudes != 1:
             raise InputError(
-                f"a network for any sequence carries one amplitude, got {layout.n_amplitudes}: train one for this sequence."
+                f"a network for any sequence carries one amplitude, got {layout.n_amplitudes}: train one for this "
+                f"sequence."
             )
         return (0, 2) if layout.field is None else (0, 1, 2)
 
@@ -176,11 +181,15 @@ class RIMConfig:
         return sum(one.get(i, self.n_slots(layout)) for i in self.inputs)
 
     def outputs(self, layout: Layout) -> int:
-        """Return the number of output channels of the cell: the update, and the standard deviations if it gives them."""
+        """Return the number of output channels of the cell: the update, and the standard deviations if it gives
+        them.
+        """
         return self.n_slots(layout) * (2 if self.sd_outputs else 1)
 
     def of_carried(self, layout: Layout, out: Array) -> tuple[Array, Array]:
-        """Return the update (P, *X) and the logarithm of the standard deviations (P, *X; none if the cell gives none) of an output."""
+        """Return the update (P, *X) and the logarithm of the standard deviations (P, *X; none if the cell gives none)
+        of an output.
+        """
         slots, n = list(self.slots(layout)), self.n_slots(layout)
         return out[:n][slots], out[n:][slots] if self.sd_outputs else out[n:]
 
@@ -327,7 +336,9 @@ class Quadratic:
 
     @property
     def rows_of_voxel(self) -> tuple[int, ...]:
-        """Which parameters a voxel has to determine by itself: all but a smooth field, which its neighbours determine."""
+        """Which parameters a voxel has to determine by itself: all but a smooth field, which its neighbours
+        determine.
+        """
         field = self.layout.field
         return self.layout.every if field is None or not field.smooth else self.layout.without_field
 
@@ -392,7 +403,9 @@ def _centre(layout: Layout) -> list[float]:
 
 
 def _log_sds(quadratic: Quadratic, blank: bool) -> list[Array]:
-    """Return standard deviations as channels: of T for a known field, and of T and the field; `blank` if there is none but its place."""
+    """Return standard deviations as channels: of T for a known field, and of T and the field; `blank` if there is none
+    but its place.
+    """
     array_api, layout = namespace(quadratic.of_voxel[1][-1]), quadratic.layout
 
     def log_sd(v: Array) -> Array:
@@ -432,12 +445,14 @@ def soft(x: Array, at: float) -> Array:
 
 
 def pooled_field_steps(config: RIMConfig, sums: Sums, quadratic: Quadratic, n_images: int) -> list[Array]:
-    """Return the Gauss-Newton step of the field (*X) for each of `FIELD_WIDTHS`, as if it were constant over a neighbourhood.
+    """Return the Gauss-Newton step of the field (*X) for each of `FIELD_WIDTHS`, as if it were constant over a
+    neighbourhood.
 
-    The step of a voxel over its variance is the part of the gradient that no change of amplitude and time could explain. These
-    add up over a neighbourhood, as does the information; the prior of the field counts once and not for each voxel. A voxel
-    whose residual exceeds the noise has not converged, and counts as if its noise were that residual: without this weight the
-    first steps, far from the optimum, move the field by up to 0.6 in the wrong direction.
+    The step of a voxel over its variance is the part of the gradient that no change of amplitude and time could
+    explain. These add up over a neighbourhood, as does the information; the prior of the field counts once and not for
+    each voxel. A voxel whose residual exceeds the noise has not converged, and counts as if its noise were that
+    residual: without this weight the first steps, far from the optimum, move the field by up to 0.6 in the wrong
+    direction.
     """
     n_amplitudes, layout = quadratic.layout.n_amplitudes, quadratic.layout
     if layout.field is None:

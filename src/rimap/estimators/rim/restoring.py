@@ -1,16 +1,17 @@
 """What a network smoothed away although the data show it, put back.
 
-A network that smooths takes off a part of the contrast of whatever is small or faint. What it took off is in the Gauss-Newton step
-from its estimate to the maximum likelihood of each voxel, among noise. Two means over neighbours distinguish it from noise:
+A network that smooths takes off a part of the contrast of whatever is small or faint. What it took off is in the
+Gauss-Newton step from its estimate to the maximum likelihood of each voxel, among noise. Two means over neighbours
+distinguish it from noise:
 
-**Alike voxels.** The mean of the step over voxels near by for which the network found like values has little noise and all of
-the contrast that such a group lost as one: it is added. (To smooth what smoothing left, and add it, is Tukey's twicing:
-Stuetzle & Mittal 1979, doi:10.1007/BFb0098489. Here the weights are those of a bilateral filter, Tomasi & Manduchi 1998,
-doi:10.1109/ICCV.1998.710815, guided by the network's estimate.)
+**Alike voxels.** The mean of the step over voxels near by for which the network found like values has little noise and
+all of the contrast that such a group lost as one: it is added. (To smooth what smoothing left, and add it, is Tukey's
+twicing: Stuetzle & Mittal 1979, doi:10.1007/BFb0098489. Here the weights are those of a bilateral filter, Tomasi &
+Manduchi 1998, doi:10.1109/ICCV.1998.710815, guided by the network's estimate.)
 
-**Texture.** Where the steps of a neighbourhood vary by more than noise explains, voxels differ from each other in a way that the
-network did not see. The share of the variance that noise does not explain is how much of each step is added: the shrinkage of
-empirical Bayes (Efron & Morris 1973, doi:10.1080/01621459.1973.10481350).
+**Texture.** Where the steps of a neighbourhood vary by more than noise explains, voxels differ from each other in a way
+that the network did not see. The share of the variance that noise does not explain is how much of each step is added:
+the shrinkage of empirical Bayes (Efron & Morris 1973, doi:10.1080/01621459.1973.10481350).
 
 Both add noise, which the standard deviations count.
 """
@@ -27,15 +28,16 @@ from rimap.estimators.rim.neighbour_sums import gaussian_sum
 from rimap.kernels import njit
 
 F32 = NDArray[np.float32]
-#: Of the weights of alike voxels: the standard deviation in space (pixels), how far they reach (pixels), and the standard
-#: deviation of the difference of estimates, in standard deviations of such a difference.
+#: Of the weights of alike voxels: the standard deviation in space (pixels), how far they reach (pixels), and the
+#: standard deviation of the difference of estimates, in standard deviations of such a difference.
 WIDTH, REACH, ALIKE = 2.0, 4, 1.5
 #: Standard deviation (pixels) of the neighbourhood whose variance is compared with that of noise.
 NEIGHBOURHOOD = 3.0
 #: A step counts as no more than this many standard deviations in that variance: one odd voxel is not texture.
 MOST_DEVIATIONS = 4.0
-#: The variance of the step in units of that of a voxel is 1 − a·h + b·h² for an estimate with h of that variance, if nothing was
-#: smoothed away: between 1 − h (a mean over voxels) and (1 − h)² (each voxel drawn towards a constant). Measured on smooth brains.
+#: The variance of the step in units of that of a voxel is 1 − a·h + b·h² for an estimate with h of that variance, if
+#: nothing was smoothed away: between 1 − h (a mean over voxels) and (1 − h)² (each voxel drawn towards a constant).
+#: Measured on smooth brains.
 LINEAR, SQUARE = 1.4, 0.4
 
 
@@ -69,7 +71,9 @@ def restored(u: F32, sd: F32, quadratic: Quadratic) -> Restored:
 
 
 def share_of_texture(step: F32, variance: F32, sd: F32) -> F32:
-    """Return which share of the variance of the steps (b, h, w) around each voxel neither noise nor smoothing explains."""
+    """Return which share of the variance of the steps (b, h, w) around each voxel neither noise nor smoothing
+    explains.
+    """
     left = np.clip(sd**2 / variance, 0, 1)
     explained = 1 - LINEAR * left + SQUARE * left**2
     found = np.minimum(step**2 / variance, MOST_DEVIATIONS**2)

@@ -1,10 +1,11 @@
 """The smooth field of a whole series, to begin at, where each voxel for itself says too little about its own.
 
-A network sees a neighbourhood of a few voxels. The slow shape of a field, which all voxels of a slice determine together, it
-cannot determine from a neighbourhood, nor from a voxel whether the field is smooth there or like it is not.
+A network sees a neighbourhood of a few voxels. The slow shape of a field, which all voxels of a slice determine
+together, it cannot determine from a neighbourhood, nor from a voxel whether the field is smooth there or like it is
+not.
 
-This is Eq. 2 as `MLE` solves it, with the λ_B that the data ask for, but quickly: Newton steps of which the first few see every
-fourth voxel, on a grid for the field that is half as fine as the images (`FieldGrid`).
+This is Eq. 2 as `MLE` solves it, with the λ_B that the data ask for, but quickly: Newton steps of which the first few
+see every fourth voxel, on a grid for the field that is half as fine as the images (`FieldGrid`).
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ Array = NDArray[np.float64]
 COARSER = 2
 #: Voxels along an axis from which on the grid is coarser.
 LARGE_ENOUGH = 64
-#: Newton steps on every fourth voxel, of each further step of the ladder of λ_B, with the noise of magnitudes, and on all voxels.
+#: Newton steps on every fourth voxel, of each further step of the ladder of λ_B, with the noise of magnitudes, and on
+#: all voxels.
 STEPS, STEPS_OF_A_RUNG, STEPS_UNFOLDED, STEPS_OF_ALL = 3, 1, 2, 1
 #: In standard deviations of the field: a change after which the next one is far smaller.
 CLOSE = 0.015
@@ -139,9 +141,9 @@ def _chosen(grid: FieldGrid, series: WeightedSeries, field: Array) -> tuple[Arra
 def _least(grid: FieldGrid, padded: Array, here: Information, excess: float) -> _Rung:
     """Return the step of the ladder (∞, 10⁶ … 10³) with the least AIC, of which `MLE` says more.
 
-    Each voxel that is looked at stands for k. A field follows the noise of what it was fitted to, so k times its −log p is too
-    low for that of all voxels, by (k − 1) (tr S − ½ tr S²), S the matrix that smooths. In d dimensions, and with a penalty on
-    the Laplacian, tr S² is 1 − d/4 of tr S, the degrees of freedom of the field.
+    Each voxel that is looked at stands for k. A field follows the noise of what it was fitted to, so k times its −log p
+    is too low for that of all voxels, by (k − 1) (tr S − ½ tr S²), S the matrix that smooths. In d dimensions, and with
+    a penalty on the Laplacian, tr S² is 1 − d/4 of tr S, the degrees of freedom of the field.
 
     Parameters
     ----------
@@ -162,7 +164,8 @@ def _least(grid: FieldGrid, padded: Array, here: Information, excess: float) -> 
             # Every cost is that after a search of all T: a search that starts at the last T would lower it by itself.
             here = grid.at(padded)
         dof = grid.box.degrees_of_freedom(here.w.reshape(-1), grid.penalty(lambda_B))
-        # The field of one value is judged at its optimum. So each step of the ladder is judged where its next Newton step leads.
+        # The field of one value is judged at its optimum. So each step of the ladder is judged where its next Newton
+        # step leads.
         ahead, _ = grid.step(padded, here, lambda_B)
         left = _second_order(here, grid.cropped(ahead) - grid.cropped(padded))
         cost = (k * grid.minus_log_p(here, counts) + left) / excess + per_freedom * dof
@@ -189,7 +192,9 @@ def _one_value(grid: FieldGrid, padded: Array, here: Information, excess: float)
 
 
 def _shared(grid: FieldGrid, series: WeightedSeries, padded: Array) -> float:
-    """Return by which factor the variance of a sum over neighbours exceeds that of independent residuals, in a part of a slice."""
+    """Return by which factor the variance of a sum over neighbours exceeds that of independent residuals, in a part of
+    a slice.
+    """
     field, window = fine(grid.cropped(padded), series.shape, grid.coarser), list(window_of(series.selected))
     if len(window) > 2:
         middle = (window[2].start + window[2].stop) // 2
@@ -246,10 +251,11 @@ def smooth_field_of_alike(
     threads: int | None,
     lambda_B: float = DEFAULT_LAMBDA_B,
 ) -> F32:
-    """Return the smooth field (*X) of the series averaged, slice by slice, over voxels that are alike, from a field nearby.
+    """Return the smooth field (*X) of the series averaged, slice by slice, over voxels that are alike, from a field
+    nearby.
 
-    Neighbouring averages share their voxels: the penalty is raised as much as noise is lowered, so that the field is smoothed
-    as over independent voxels.
+    Neighbouring averages share their voxels: the penalty is raised as much as noise is lowered, so that the field is
+    smoothed as over independent voxels.
 
     Parameters
     ----------

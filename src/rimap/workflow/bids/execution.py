@@ -85,7 +85,8 @@ def _fit(app: App, todo: Sequence[Task], listener: Listener) -> tuple[int, int]:
     fit = max(1, limit // need)
     if fit < min(app.nprocs or 1, len(todo)):
         listener.warn(
-            f"{fit} series in parallel instead of {app.nprocs}: each may need {memory.shown(need)} of {memory.shown(limit)} memory"
+            f"{fit} series in parallel instead of {app.nprocs}: each may need {memory.shown(need)} of "
+            f"{memory.shown(limit)} memory"
         )
     return fit, limit
 

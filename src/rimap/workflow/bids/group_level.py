@@ -187,8 +187,8 @@ def _masks(app: App) -> Path | None:
 def figures(masks: Path | None, rois: Path | None, out: Path, main: MainMap) -> Figures:
     """Return the rows of one map: over its mask or foreground, then over its labels.
 
-    The labels are those of `rois`, or else those of the run that made the map, with the numbers of its table, or else those of a
-    dseg image next to the map. A map without labels has only the row of the whole.
+    The labels are those of `rois`, or else those of the run that made the map, with the numbers of its table, or else
+    those of a dseg image next to the map. A map without labels has only the row of the whole.
     """
     from rimap.io.companion_images import NoImage, image_for
     from rimap.report.main_maps import contents_of, read_table, rows_of, rows_of_table

@@ -120,7 +120,9 @@ def participant(app: App, listener: Listener = SILENT) -> DatasetRun:
 def _with_fields(
     app: App, found: Sequence[SeriesFiles], failures: list[Failure], listener: Listener
 ) -> tuple[list[SeriesFiles], list[FieldMap]]:
-    """Make maps of B1 in OUT, and return the series, which now use them, and the maps. Refused scans are added to `failures`."""
+    """Make maps of B1 in OUT, and return the series, which now use them, and the maps. Refused scans are added to
+    `failures`.
+    """
     from rimap.io.b1 import find_b1
     from rimap.workflow.transmit_field import make_maps
 
@@ -193,7 +195,8 @@ def _sorted(app: App, found: Sequence[SeriesFiles]) -> tuple[list[Task], list[st
         todo.append(Task(request, files, __version__, claims_on(request.out)))
     if other:
         raise InputError(
-            f"{len(other)} of {len(found)} series already have maps with other settings in {app.request.out} ({other[0]}). Replace "
+            f"{len(other)} of {len(found)} series already have maps with other settings in {app.request.out} "
+            f"({other[0]}). Replace "
             "them with --overwrite, or give another OUT_DIR."
         )
     return todo, kept, unfit

@@ -37,7 +37,9 @@ def of_participants(run: DatasetRun) -> Iterator[str]:
 
 
 def warnings(results: Sequence[Result]) -> Iterator[str]:
-    """Yield each warning in one line, with the number of series it applies to, the most important first; then the notes."""
+    """Yield each warning in one line, with the number of series it applies to, the most important first; then the
+    notes.
+    """
     for label, texts in (
         ("warning", [warning for result in results for warning in result.warnings]),
         ("note", notes_in_short(results)),

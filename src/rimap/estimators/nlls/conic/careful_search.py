@@ -60,7 +60,9 @@ def _edges(low: Array, high: Array, bound: Array, kinks: bool, t: float, e: Arra
 
 @compiled()
 def _value(c: Array, low: Array, high: Array, bound: Array, kinks: bool, t: float, e: Array, out: Array) -> None:
-    """Write (squared length, half its derivative, x, y, 0 inside | 1 lower | 2 upper edge) of the projection on a sector."""
+    """Write (squared length, half its derivative, x, y, 0 inside | 1 lower | 2 upper edge) of the projection on a
+    sector.
+    """
     x, x1 = poly1(c, 0, t)
     y, y1 = poly1(c, 8, t)
     _edges(low, high, bound, kinks, t, e)

@@ -29,8 +29,9 @@ GROUP = 64
 #: A step so small that it is the last.
 REST = 1e-5
 #: A group of lanes is a flat array Z of rows of GROUP: 16 coefficients and what a climb gives. (With the
-#: distances of its rows known, nothing has to be checked before vectors are used.) What a climb gives: θ (and where to begin, 0 for any), squared length, x, y, the last step, x·e_y − y·e_x of the unconstrained maximum, and
-#: to second order from the node: how far up, and from where.
+#: distances of its rows known, nothing has to be checked before vectors are used.) What a climb gives: θ (and where to
+#: begin, 0 for any), squared length, x, y, the last step, x·e_y − y·e_x of the unconstrained maximum, and to second
+#: order from the node: how far up, and from where.
 THETA, LENGTH, X, Y, STEP, DEPTH, PROMISE, START = range(16, 24)
 #: Columns of `best`.
 FIT, NODE, BEST_THETA, BEST_X, BEST_Y, PLACE, T_BOUND, BEST_FLIPS = range(8)
@@ -65,7 +66,9 @@ def lane(Z: Array, i: int, v: int, t: float) -> tuple[float, float, float]:
 
 @compiled(fast=True)
 def _combine(C: Array, S: Array, Z: Array) -> None:
-    """Write the coefficients of x and y to the first 16 rows of Z for signed images S (N·GROUP); C (N, 16), N % 4 = 0."""
+    """Write the coefficients of x and y to the first 16 rows of Z for signed images S (N·GROUP); C (N, 16), N % 4 =
+    0.
+    """
     for o in range(0, 16, 4):
         g = Z[o * GROUP : (o + 4) * GROUP]
         for v in range(4 * GROUP):
@@ -243,10 +246,11 @@ def sort(tasks: Array, n: int, keys: int, begin: Array, index: Array) -> None:
 
 @compiled()
 def climb(queues: Queues, n: int, odds: int, chunk: Chunk, cone: Cone, plan: Plan) -> tuple[int, int]:
-    """Do n tasks: keep what is better than `best`, write to `then` what is to be done next, to `odd` what fits no pattern.
+    """Do n tasks: keep what is better than `best`, write to `then` what is to be done next, to `odd` what fits no
+    pattern.
 
-    Returns how many of either. Of fresh tasks, flips that are far apart are looked for too, up to `goal`; `low` bounds what the
-    lower edge gives. Voxels that this cannot do are marked in `left`.
+    Returns how many of either. Of fresh tasks, flips that are far apart are looked for too, up to `goal`; `low` bounds
+    what the lower edge gives. Voxels that this cannot do are marked in `left`.
     """
     tasks, index, then, odd = queues.tasks, queues.index, queues.then, queues.odd
     rows, total, goal, low, best, left = chunk.rows, chunk.total, chunk.goal, chunk.low, chunk.best, chunk.left

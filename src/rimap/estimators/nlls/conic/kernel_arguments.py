@@ -16,8 +16,8 @@ class Nodes(NamedTuple):
     Parameters
     ----------
     plane, edge, upper, last
-        (J, 3, N + 1), (J, 2), (J, N + 1) and (J): the plane of the cone, the end of the part of it that the box of the field leaves,
-        that end seen by each image, and how many images change sign up to there.
+        (J, 3, N + 1), (J, 2), (J, N + 1) and (J): the plane of the cone, the end of the part of it that the box of the
+        field leaves, that end seen by each image, and how many images change sign up to there.
     order
         (J, N + 4) the images in the order in which they change sign along the cone.
     """
@@ -59,7 +59,8 @@ class Scale(NamedTuple):
 
 
 class Cone(NamedTuple):
-    """The table of a model (`tables.ConeTable`), in parts: a kernel that is called for a voxel is given no more than it needs.
+    """The table of a model (`tables.ConeTable`), in parts: a kernel that is called for a voxel is given no more than it
+    needs.
 
     Parameters
     ----------
@@ -86,7 +87,9 @@ class Cone(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How to search: how many images can change sign, how many flips further is looked, whether there is a field, and its box."""
+    """How to search: how many images can change sign, how many flips further is looked, whether there is a field, and
+    its box.
+    """
 
     flips: int
     span: int
@@ -104,8 +107,8 @@ class Chunk(NamedTuple):
     voxels
         (M) where they are in the images.
     rows, scale, total, kind
-        (M, N) images over their largest modulus `scale` (M), their sum of squares (M), and a status (M): 0, -1 where a value is
-        negative, or that of a voxel without an estimate.
+        (M, N) images over their largest modulus `scale` (M), their sum of squares (M), and a status (M): 0, -1 where a
+        value is negative, or that of a voxel without an estimate.
     goal, low
         (M) what a node must come up to, and what the lower edge of the cone may come to.
     best
@@ -126,7 +129,9 @@ class Chunk(NamedTuple):
 
 
 class Maps(NamedTuple):
-    """Where the results go, for all voxels of the images: κ and standard deviations for σ = 1 (Q, ·), residual, status, rms (·)."""
+    """Where the results go, for all voxels of the images: κ and standard deviations for σ = 1 (Q, ·), residual, status,
+    rms (·).
+    """
 
     kappa: Array
     sd: Array
@@ -154,7 +159,9 @@ class Queues(NamedTuple):
 
 
 class Task(NamedTuple):
-    """2 × node (+ 1 on the upper edge of the cone), voxel, flips, whether it is the first of its voxel, and flips tried around it."""
+    """2 × node (+ 1 on the upper edge of the cone), voxel, flips, whether it is the first of its voxel, and flips tried
+    around it.
+    """
 
     key: int
     voxel: int
@@ -173,7 +180,9 @@ class Found(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """Voxels whose maximum is in the same interval of T, until a group is full, and those that are to be searched again."""
+    """Voxels whose maximum is in the same interval of T, until a group is full, and those that are to be searched
+    again.
+    """
 
     images: Array
     who: Array

@@ -142,7 +142,9 @@ def _peaks(C: Array, M: Array, S: Array, N: float, Z: Array) -> None:
 
 @compiled()
 def _write(k: int, groups: Groups, line: Line, chunk: Chunk, to: Maps, count: int) -> int:
-    """Climb the group of interval k and write its maps; those without a maximum go to `again`, now `count`; return how many that are."""
+    """Climb the group of interval k and write its maps; those without a maximum go to `again`, now `count`; return how
+    many that are.
+    """
     S, who, many, Z, again = groups.images[k], groups.who[k], groups.full[k], groups.climbed, groups.again
     voxels, rows, scale, total = chunk.voxels, chunk.rows, chunk.scale, chunk.total
     kappa, deviation, residual, status = to.kappa, to.sd, to.residual, to.status
@@ -169,7 +171,8 @@ def _write(k: int, groups: Groups, line: Line, chunk: Chunk, to: Maps, count: in
 
 @compiled()
 def fit_line(images: Array, blocks: Array, chunk: Chunk, line: Line, to: Maps, again: Array) -> int:
-    """Load the voxels and write what `finish` writes where one maximum lies between the bounds of T; the others to `again`.
+    """Load the voxels and write what `finish` writes where one maximum lies between the bounds of T; the others to
+    `again`.
 
     Returns how many those are; `rows` holds them alone. `blocks` need hold no more than PIECE voxels.
     """

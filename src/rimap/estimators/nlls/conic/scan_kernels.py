@@ -33,8 +33,9 @@ def load(
 ) -> None:
     """Copy `voxels` (sorted) of images (N, M), each divided by its largest modulus `scale`.
 
-    They come twice: `blocks` (n, N + 1, LANES), whose last row is zero, and `rows` (n·LANES, N), which may be empty. `total` is their sum
-    of squares, after rounding. `kind`: 0, or -1 where a value is negative, or the status of a voxel that has no estimate. `rms` (M) is the root mean square of the images, or 0.
+    They come twice: `blocks` (n, N + 1, LANES), whose last row is zero, and `rows` (n·LANES, N), which may be empty.
+    `total` is their sum of squares, after rounding. `kind`: 0, or -1 where a value is negative, or the status of a
+    voxel that has no estimate. `rms` (M) is the root mean square of the images, or 0.
     """
     N, M = images.shape[0], voxels.shape[0]
     start = voxels[0]
@@ -128,8 +129,9 @@ def gather(rows: Array, ids: Array, clip: bool, S: Array) -> None:
 def scan_block(S: Array, cone: Nodes, flips: int, drift: Array, W: Array, P: Array, K: Array, low: Array) -> None:
     """Write for each node and lane the longest squared projection on the cone over all flips, and their number.
 
-    Flips beyond those of the upper edge of the cone cannot be the best ones. S (N + 1, LANES), its last row zero; W (5·LANES)
-    scratch; P and K (J, LANES). `low` (LANES) becomes what the lower edge may come to, growing by `drift` (J) between nodes.
+    Flips beyond those of the upper edge of the cone cannot be the best ones. S (N + 1, LANES), its last row zero; W
+    (5·LANES) scratch; P and K (J, LANES). `low` (LANES) becomes what the lower edge may come to, growing by `drift` (J)
+    between nodes.
     """
     nodes, edge, upper, last, order = cone.plane, cone.edge, cone.upper, cone.last, cone.order
     J, N = upper.shape[0], upper.shape[1] - 1
@@ -286,10 +288,11 @@ def push(tasks: Array, n: int, new: Task, theta: float, left: Array) -> int:
 def scan(
     blocks: Array, ids: Array, chunk: Chunk, cone: Cone, plan: Plan, singles: Array, mains: Array, rivals: Array
 ) -> tuple[int, int, int]:
-    """Write the task of the best node of each voxel (of `ids`, -1 for none) to `singles`, or to `mains` where others may do as well.
+    """Write the task of the best node of each voxel (of `ids`, -1 for none) to `singles`, or to `mains` where others
+    may do as well.
 
-    Those go to `rivals`, and what a node must come up to, to `goal`; `low` is as of `scan_block`. Returns how many. Voxels that
-    this cannot do are marked in `left`.
+    Those go to `rivals`, and what a node must come up to, to `goal`; `low` is as of `scan_block`. Returns how many.
+    Voxels that this cannot do are marked in `left`.
     """
     kind, goal, low, left, reach = chunk.kind, chunk.goal, chunk.low, chunk.left, cone.reach
     flips, free = plan.flips, plan.free

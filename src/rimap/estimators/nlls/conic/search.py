@@ -1,7 +1,7 @@
 """The cone search: the global optimum for a model that is linear in its field, or has none.
 
-For each T and each polarity of the images the problem is linear in A and A·F, so T and polarity are searched and the rest
-follows. Barral et al. 2010, doi:10.1002/mrm.22497, search T1 and polarity in the same way.
+For each T and each polarity of the images the problem is linear in A and A·F, so T and polarity are searched and the
+rest follows. Barral et al. 2010, doi:10.1002/mrm.22497, search T1 and polarity in the same way.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def chunk_for(n_images: int) -> int:
 
 
 def cone_search(model: Reduced, images: Floats, to: Out) -> Work:
-    """Return the work on a chunk of voxels of images (N, M); the rows of `to` are (A, F, T), or (A, T) without a field."""
+    """Return the work on a chunk of voxels of images (N, M); the rows of `to` are (A, F, T), or (A, T) without a
+    field.
+    """
     from rimap.estimators.nlls.conic import (
         careful_search,
         climb_kernels,

@@ -123,7 +123,9 @@ class LineTable:
 
 
 def suits(model: Reduced) -> bool:
-    """Return whether `cone_table` can describe the model: A ≥ 0, T within positive bounds, and one polarity at the lower F."""
+    """Return whether `cone_table` can describe the model: A ≥ 0, T within positive bounds, and one polarity at the
+    lower F.
+    """
     (A,) = model.model.amplitudes
     low, high = model.T_bounds
     if A.bounds != (0.0, np.inf) or A.name in dict(model.held) or not 0 < low < high < np.inf:
