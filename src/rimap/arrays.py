@@ -18,6 +18,8 @@ _COMPLEX_STEP = 1e-30
 
 #: A NumPy array or a torch tensor.
 Array = Any
+#: A module with the functions of the array API: that of NumPy or of torch.
+Namespace = Any
 #: A sequence whose slices are of its own kind.
 Sliced = TypeVar("Sliced", bound=Any)
 
@@ -28,7 +30,7 @@ def is_torch(x: object) -> bool:
     return torch is not None and isinstance(x, torch.Tensor)
 
 
-def to_numpy(x: Any) -> NDArray[Any]:
+def to_numpy(x: Array) -> NDArray[Any]:
     """Return an array or a torch tensor (of any device) as a NumPy array."""
     if is_torch(x):
         x = x.detach().cpu()
@@ -36,7 +38,7 @@ def to_numpy(x: Any) -> NDArray[Any]:
     return np.asarray(x)
 
 
-def namespace(*arrays: Any) -> Any:
+def namespace(*arrays: Array) -> Namespace:
     """Return the array namespace of the inputs: torch if any is a tensor, else NumPy."""
     tensors = [array for array in arrays if is_torch(array)]
     if tensors:
@@ -50,7 +52,7 @@ def _of_numpy() -> Any:
     return np if hasattr(np, "astype") else importlib.import_module("array_api_compat.numpy")
 
 
-def floating(x: Any, like: Any = None) -> Array:
+def floating(x: Array, like: Array = None) -> Array:
     """Return `x` as a floating-point array of the namespace, dtype and device of `like` (or of itself)."""
     if is_torch(like):
         return namespace(like).asarray(x, dtype=like.dtype, device=like.device)
@@ -85,7 +87,7 @@ def at_least(values: Sliced, least: int) -> Sliced:
     return some
 
 
-def column(x: Any, like: Array) -> Array:
+def column(x: Array, like: Array) -> Array:
     """Reshape `(N,)` to `(N, 1, …)` so that it broadcasts against maps with the axes of `like` (shape X)."""
     x = np.asarray(x, dtype=float).reshape((-1,) + (1,) * like.ndim)
     return floating(x, like) if is_torch(like) else x.astype(like.dtype, copy=False)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rimap import colours, notebook_card
 from rimap.array_inputs import images_and_affine, notes_on_mask, selection, threshold_of, volume
+from rimap.arrays import Array
 from rimap.errors import InputError
 from rimap.foreground import AUTO, Region, foreground, note_on
 from rimap.likelihood import Noise, Rician
@@ -127,7 +128,7 @@ class WeightedSeries:
         """Return the same series with another noise."""
         return replace(self, noise=noise)
 
-    def subset(self, keep: Any) -> WeightedSeries:
+    def subset(self, keep: Array) -> WeightedSeries:
         """Return the series of the images `keep` (indices)."""
         keep = np.asarray(keep, dtype=int)
         return replace(self, images=self.images[keep], model=self.model.subset(keep))

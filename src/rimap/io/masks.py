@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.array_inputs import notes_on_mask, selection, threshold_of
+from rimap.arrays import Array
 from rimap.errors import InputError
 from rimap.io.nifti import NiftiFile, open_nifti
 from rimap.io.voxel_grid import same_grid
 
 
-def open_on_grid(path: Path, shape: tuple[int, ...], affine: Any, what: str, *, several: bool = False) -> NiftiFile:
+def open_on_grid(path: Path, shape: tuple[int, ...], affine: Array, what: str, *, several: bool = False) -> NiftiFile:
     """Open an image that has the grid of others.
 
     Parameters
@@ -66,7 +67,7 @@ class MaskFile:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, path: Path, shape: tuple[int, ...], affine: Any = None) -> MaskFile:
+    def of(cls, path: Path, shape: tuple[int, ...], affine: Array = None) -> MaskFile:
         """Open a mask.
 
         Raises
@@ -102,7 +103,7 @@ class MaskFile:
         return replace(self, file=self.file.unpacked(folder))
 
 
-def read_mask(path: Path | str, shape: tuple[int, ...], affine: Any = None) -> NDArray[np.bool_]:
+def read_mask(path: Path | str, shape: tuple[int, ...], affine: Array = None) -> NDArray[np.bool_]:
     """Read a mask (*X): true where the file is above zero, or at least one half if it holds probabilities.
 
     Parameters
@@ -118,7 +119,7 @@ def read_mask(path: Path | str, shape: tuple[int, ...], affine: Any = None) -> N
     return MaskFile.of(Path(path), shape, affine).read()
 
 
-def read_map(path: Path | str, shape: tuple[int, ...], affine: Any, what: str) -> NDArray[Any]:
+def read_map(path: Path | str, shape: tuple[int, ...], affine: Array, what: str) -> NDArray[Any]:
     """Read a map (*X) of real numbers on the grid of the images.
 
     Parameters
@@ -143,7 +144,7 @@ class LabelFile:
     file: NiftiFile
 
     @classmethod
-    def of(cls, path: Path, shape: tuple[int, ...], affine: Any = None) -> LabelFile:
+    def of(cls, path: Path, shape: tuple[int, ...], affine: Array = None) -> LabelFile:
         """Open a label image.
 
         Raises
@@ -180,7 +181,7 @@ class LabelFile:
         return LabelFile(self.file.unpacked(folder))
 
 
-def read_labels(path: Path | str, shape: tuple[int, ...], affine: Any = None) -> NDArray[np.int64]:
+def read_labels(path: Path | str, shape: tuple[int, ...], affine: Array = None) -> NDArray[np.int64]:
     """Read a label image (*X) of whole numbers; 0 is background.
 
     Raises

@@ -196,7 +196,7 @@ def _content(series: WeightedSeries | None, maps: ParameterMaps, run: Run) -> di
 _NO_IMAGES = "The images are not available, so this page shows the fitted curves without measured points."
 
 
-def json_for_script(data: Any) -> str:
+def json_for_script(data: object) -> str:
     """Return JSON that is safe inside a script element."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -7,7 +7,10 @@ No other file names them.
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rimap.signals.base import SignalModel
 
 from rimap.signals.settings import settings_of
 
@@ -17,7 +20,7 @@ BOX = "box"
 POLARITY = "signed"
 
 
-def knows_polarity(model: Any) -> bool:
+def knows_polarity(model: SignalModel | type[SignalModel]) -> bool:
     """Return whether the images of a model (class or object) may keep their polarity: whether it has that option."""
     return any(field.name == POLARITY for field in fields(model))
 
@@ -27,11 +30,11 @@ def polarity(signed: bool) -> dict[str, Any]:
     return {POLARITY: signed}
 
 
-def polarity_if_unknown(model: Any) -> bool:
+def polarity_if_unknown(model: SignalModel | type[SignalModel]) -> bool:
     """Return whether the images of a model (class or object) keep their polarity by default."""
     return any(field.name == POLARITY and field.default is True for field in fields(model))
 
 
-def other_options(model: Any) -> list[str]:
+def other_options(model: SignalModel | type[SignalModel]) -> list[str]:
     """Return the names of the other options of a model (class or object): the profile of a pulse, say."""
     return [field.name for field in fields(model) if field.name not in (*settings_of(model), BOX, POLARITY)]
