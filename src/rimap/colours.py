@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
-from rimap.arrays import Array
+from numpy.typing import ArrayLike, NDArray
 
 #: Entries of a palette: what eight bits per pixel allow.
 N_COLOURS = 256
@@ -58,7 +56,7 @@ def of_relaxation(name: str) -> str:
     return ("lipari" if longitudinal else "navia") + (REVERSED if name[:1] == "R" else "")
 
 
-def indices(values: Array, low: float, high: float, *, logarithmic: bool = False) -> NDArray[np.uint8]:
+def indices(values: ArrayLike, low: float, high: float, *, logarithmic: bool = False) -> NDArray[np.uint8]:
     """Return the entries of a palette for values: 0 if there is none (NaN), else 1 to 255.
 
     >>> indices([np.nan, -5.0, 0.0, 50.0, 100.0], 0, 100).tolist()
