@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rimap.signals.base import SignalModel
+    from _typeshed import DataclassInstance
 
 from rimap.signals.settings import settings_of
 
@@ -20,7 +20,7 @@ BOX = "box"
 POLARITY = "signed"
 
 
-def knows_polarity(model: SignalModel | type[SignalModel]) -> bool:
+def knows_polarity(model: DataclassInstance | type[DataclassInstance]) -> bool:
     """Return whether the images of a model (class or object) may keep their polarity: whether it has that option."""
     return any(field.name == POLARITY for field in fields(model))
 
@@ -30,11 +30,11 @@ def polarity(signed: bool) -> dict[str, Any]:
     return {POLARITY: signed}
 
 
-def polarity_if_unknown(model: SignalModel | type[SignalModel]) -> bool:
+def polarity_if_unknown(model: DataclassInstance | type[DataclassInstance]) -> bool:
     """Return whether the images of a model (class or object) keep their polarity by default."""
     return any(field.name == POLARITY and field.default is True for field in fields(model))
 
 
-def other_options(model: SignalModel | type[SignalModel]) -> list[str]:
+def other_options(model: DataclassInstance | type[DataclassInstance]) -> list[str]:
     """Return the names of the other options of a model (class or object): the profile of a pulse, say."""
     return [field.name for field in fields(model) if field.name not in (*settings_of(model), BOX, POLARITY)]
