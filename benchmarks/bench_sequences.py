@@ -1,6 +1,6 @@
 """Every sequence by NLLS: voxels per second, the optimum beside a dense search, and the truth where it is well determined.
 
-    python -m benchmarks.bench_sequences [--only vfa,megre] [--voxels 300000] [--dense 10000]
+    python -m benchmarks.bench_sequences [--only vfa,megre] [--voxels 300000] [--dense 10000] [--snrs 100]
 
 Seconds are of processor time on one thread. The signal-to-noise ratio (SNR) is that of the brightest image of the middle voxel.
 """
@@ -163,6 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="sequences, with commas between")
     parser.add_argument("--voxels", type=int, default=300_000, help="voxels that are timed")
+    parser.add_argument("--snrs", default=",".join(map(str, SNRS)), help="of the dense search, with commas between")
     parser.add_argument("--dense", type=int, default=10_000, help="voxels compared with the dense search, 0 for none")
     options = parser.parse_args()
     only = set(filter(None, options.only.split(",")))
@@ -172,7 +173,7 @@ def main() -> None:
         print(f"\n{scan.model.title} ({scan.sequence}), {scan.model.n_images} images", flush=True)
         print(f"  {speed(scan, options.voxels)}", flush=True)
         print(f"  truth at SNR 1000: {truth_found(scan)}", flush=True)
-        for snr in SNRS if options.dense else ():
+        for snr in map(int, options.snrs.split(",")) if options.dense else ():
             print(f"  {optimum(scan, options.dense, snr)} of {options.dense:,} voxels", flush=True)
     closed_forms()
 
