@@ -419,8 +419,8 @@ def test_jobs_of_slurm_do_the_work(rimap, study, tmp_path, monkeypatch, whole):
     ("text", "words"),
     [
         ("memry = '4GB'", ("unknown key 'memry'", "'memory'")),
-        ("cores = 'four'", ("cores must be a whole number", "'four'")),
-        ("memory = 4", ("memory must be a text",)),
+        ("cores = 'four'", ("cores: expected a whole number", "'four'")),
+        ("memory = 4", ("memory: expected a text",)),
         ("job_extra_directives = '--x'", ("a list of texts",)),
         ("jobs = 0", ("jobs of the cluster: expected a number of 1 or more",)),
         ("jobs = ", ("not valid TOML",)),

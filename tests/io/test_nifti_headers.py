@@ -184,7 +184,7 @@ class TestLevels:
         S[4] = S[1]
         (text,) = odd_levels(levels_of(S), rimap.InversionRecovery(tau=times, tr=9000.0))
         named = "images 2 and 5 (540 ms each)" if same_time else "images 2 (540 ms) and 5 (2010 ms)"
-        assert text.startswith(f"{named} hold the same values: one is a copy of the other")
+        assert text.startswith(f"{named} have the same values: one is a copy of the other")
         assert (weight_of(text) == Weight.UNRELIABLE) != same_time
 
     def test_a_few_planes_at_a_time_is_the_same(self) -> None:

@@ -299,7 +299,7 @@ def _explained(problem: Problem, values: Array, atoms: Array) -> Array:
     along = [values @ atom for atom in atoms]
     if problem.layout.n_amplitudes == 0:
         return 2 * along[0] - (atoms[0] * atoms[0]).sum(-2)[..., None, :]
-    return sum(a * a for a in along) if len(along) > 1 else array_api.clip(along[0], 0.0) ** 2
+    return sum(a * a for a in along) if len(along) > 1 else array_api.clip(along[0], 0.0, None) ** 2
 
 
 def _peak(xp: Any, Z: Array, k: Array, grid: NDArray[np.float64]) -> tuple[Array, Array]:
