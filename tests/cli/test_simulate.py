@@ -81,5 +81,5 @@ def test_errors(tmp_path, anatomy, arguments, message):
 def test_what_is_there_is_not_written_over(tmp_path, anatomy):
     (tmp_path / "mine.txt").write_text("keep")
     result = run("IV_T2", "-o", tmp_path, "--anatomy", anatomy)
-    assert result.exit_code == 2 and "not empty" in result.stderr
+    assert result.exit_code == 2 and "expected an empty or new folder" in result.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]

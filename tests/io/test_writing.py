@@ -272,7 +272,7 @@ class TestLoose:
         path = build.save(tmp_path / "ir.nii.gz", np.moveaxis(build.recovery(), 0, -1))
         (series,) = find_series(path, sequence="ir")
         maps = as_maps(rimap.WeightedSeries(build.recovery((3, 3, 3)), rimap.InversionRecovery(tau=build.TI)))
-        with pytest.raises(InputError, match=r"shape \(3, 3, 3\)"):
+        with pytest.raises(InputError, match=r"got \(3, 3, 3\)"):
             write_maps(maps, series, tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
