@@ -192,7 +192,7 @@ def test_methods_say_which_network(estimator, network, own, monkeypatch):
     assert (
         ("Its design differs from that of [1]" in text) == own == ("maximum of the likelihood with a smooth B" in text)
     )
-    assert "scale" not in text and "4 draws" in text
+    assert "123.456" not in text and "4 noise draws" in text
     monkeypatch.setattr("rimap.report.methods.shipped", dict)  # its file is gone
     assert f"the network {network}, which does not ship" in methods(maps, "")[0]
     assert "Its design differs" in methods(maps, "", start="smooth_B")[0]  # its file was there when it mapped

@@ -137,7 +137,7 @@ def test_brainweb_without_its_package_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(brainweb.importlib, "import_module", missing)
     with pytest.raises(InputError, match=r"pip install 'rimap\[brainweb\]'"):
         brainweb.load_brainweb(6, tmp_path)
-    with pytest.raises(InputError, match="subjects are 04"):
+    with pytest.raises(InputError, match="expected one of the subjects 04"):
         brainweb.load_brainweb(7, tmp_path)
 
 

@@ -59,12 +59,12 @@ def test_toml_round_trip(tmp_path):
         ({"patch_size": "40"}, "whole number"),
         ({"patch_size": 0}, "1 or more"),
         ({"flips": 1}, "true or false"),
-        ({"sigma": [0.3, 0.1]}, "least, greatest"),
+        ({"sigma": [0.3, 0.1]}, "smallest, largest"),
         ({"sigma": [0.0, 0.1]}, "above 0"),
         ({"sigma": 0.1}, "list of numbers"),
         ({"lesion_share": 1.5}, "probability"),
         ({"orientations": [3]}, "axes"),
-        ({"n_images": [2, 10]}, "begin at 3"),
+        ({"n_images": [2, 10]}, "expected 3 or more"),
         ({"tr_share": 0.7, "tr_unknown_share": 0.7}, "add up"),
         ({"times_ms": [100, 200]}, "3 or more distinct"),
         ({"times_ms": [100, 200, 900], "tr_ms": 500}, "expected TR longer than TI"),
@@ -73,7 +73,7 @@ def test_toml_round_trip(tmp_path):
         ({"sequence": "t2", "times_ms": [0.01, 0.02]}, "which is too short"),
         ({"time_range_ms": [0.02, 5.0]}, r"time_range_ms=\[20, 5000\]"),
         ({"anatomies": []}, "anatomies is empty"),
-        ({"white_A": -0.1}, "negative"),
+        ({"white_A": -0.1}, "expected 0 or more"),
     ],
 )
 def test_errors_say_what_was_expected(table, message):
