@@ -88,8 +88,8 @@ def test_an_affine_may_be_said_or_be_that_of_an_image() -> None:
     ("change", "message"),
     [
         ({"images": nifti(IMAGES[0])}, "four axes"),
-        ({"images": [nifti(IMAGES[0]), *(nifti(x, AFFINE + np.eye(4)) for x in IMAGES[1:])]}, "different places"),
-        ({"images": [*IMAGES[:3], IMAGES[3, :2]]}, "one shape"),
+        ({"images": [nifti(IMAGES[0]), *(nifti(x, AFFINE + np.eye(4)) for x in IMAGES[1:])]}, "same affine"),
+        ({"images": [*IMAGES[:3], IMAGES[3, :2]]}, "same shape"),
         ({"images": []}, "expected 4 images"),
         ({"images": "ir.nii.gz"}, "rimap.read"),
         ({"mask": nifti(np.ones(SHAPE), np.eye(4))}, "mask: expected the affine of the images"),

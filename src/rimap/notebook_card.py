@@ -88,7 +88,7 @@ def _figure(p: Picture) -> str:
     pixels = "image-rendering:pixelated;display:block;margin:0;max-width:none"
     bar = (
         f'<span style="display:flex;gap:4px;align-items:center">{p.low}'
-        f'<img alt="" src="{p.bar}" style="{pixels};flex:1;height:8px;min-width:20px">{p.high}</span>'
+        f'<img alt="colour bar" src="{p.bar}" style="{pixels};flex:1;height:8px;min-width:20px">{p.high}</span>'
         if p.bar
         else ""
     )

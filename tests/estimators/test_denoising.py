@@ -135,7 +135,7 @@ def test_the_option_is_in_sidecar_report_and_methods(image: list[object], tmp_pa
     assert "scaled to the error after denoising" in page
     again = run("report", tmp_path / "out")
     assert again.exit_code == 0 and "without measured" not in again.output, again.output
-    assert run("map", *image, "--threads", "1").exit_code == 2  # other settings are other maps
+    assert run("map", *image, "--estimator", "mle", "--threads", "1").exit_code == 2  # other settings are other maps
 
 
 @pytest.mark.parametrize(

@@ -363,7 +363,7 @@ def test_keys_of_a_recipe_can_be_changed_by_the_way(tmp_path):
     for wrong, message in (
         ("training.rat=1", "nearest valid one is 'rate'"),
         ("rate", "expected TABLE.KEY=VALUE"),
-        ("training.rate=fast", "kind of"),
+        ("training.rate=fast", "of the same kind"),
         ("name.x=1", "no table"),
     ):
         with pytest.raises(InputError, match=message):

@@ -10,19 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from rimap.estimators.network_files import METADATA
 from rimap.estimators.networks.resnet import ResNet
 from rimap.estimators.networks.rnn_cell import RNNCell
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
 
 #: Versions of ONNX that the oldest allowed ONNX Runtime reads.
 OPSET = 17
