@@ -102,7 +102,7 @@ def test_maps_among_the_images_are_no_images(mapped: Path) -> None:
 
 def test_what_does_not_fit_is_refused(mapped: Path, tmp_path: Path) -> None:
     maps_to_dicom([mapped / "maps"], mapped / "dicom", mapped / "out")
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="expected an empty or new folder"):
         maps_to_dicom([mapped / "maps"], mapped / "dicom", mapped / "out")
     path = mapped / "maps" / "series-5to8_T2map.nii.gz"
     image = nib.load(path)
