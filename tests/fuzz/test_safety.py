@@ -100,7 +100,7 @@ def test_sources_of_maps_stay_in_their_data_set(ground: Ground, how: str) -> Non
     sidecar = result.main.with_name(result.main.name.removesuffix(".nii.gz") + ".json")
     sidecar.write_text(json.dumps(dict(result.metadata) | {"Sources": [f"bids:{link}:{name}"]}))
     (changed,) = find_results(ground.out)
-    with pytest.raises(InputError, match="out of its data set"):
+    with pytest.raises(InputError, match="outside its data set"):
         changed.sources()
 
 

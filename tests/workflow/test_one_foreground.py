@@ -199,7 +199,7 @@ def test_the_group_shows_the_warnings_of_each_map(study: Path, mapped: Any, tmp_
         path.write_text(before)
     assert together.warnings[0] == (about["Warnings"][0], ["sub-03_T1map"])
     html = (out / "group.html").read_text()
-    part = html[html.index("Warnings of the maps") :]
+    part = html[html.index("Warnings about the maps") :]
     assert part.index(about["Warnings"][0]) < part.index("sub-03_T1map.html")
     assert any(about["Warnings"][0] in line for line in summary.warnings_of_group(together))
     counts = {r["series"]: int(r["warnings"]) for r in table(out / "group.tsv")}
