@@ -167,11 +167,10 @@ def _shape(series: WeightedSeries, S: NDArray[np.float64], found: Misfit) -> tup
         hint = "; bright voxels are negative at some times: signed images (real part) are --signed, or signed=True"
     return (
         unreliable(
-            f"The images do not follow the model: the one at {with_unit(t[worst], series.model.axis.unit)} is off by "
-            f"{percent(found.size[worst])} % of a voxel's "
-            "brightest, not by chance. Check the times and their order, the sequence, and that no image is empty, has "
-            "another "
-            f"gain or is of another scan{hint}. Until then do not rely on these maps."
+            f"The images do not follow the model: the one at {with_unit(t[worst], series.model.axis.unit)} "
+            f"deviates systematically from the fit, by {percent(found.size[worst])} % of a voxel's maximum signal. "
+            "Check the times and their order, the sequence, and that no image is empty, has another gain or belongs to "
+            f"another scan{hint}. Until then do not rely on these maps."
         ),
     )
 
