@@ -84,7 +84,8 @@ def main() -> None:
         shape = " × ".join(map(str, wanted.shape))
         print(f"{N} subjects of {shape} × {len(TIMES)}; read per subject {read / 1e6:.1f} MB (int16, gzip)\n")
         print(
-            "| estimator | mask | core s per subject | start-up, core s | written per subject, MB | memory, MB | cores for 1,000 in a night |"
+            "| estimator | mask | core s per subject | start-up, core s | written per subject, MB | memory, MB | cores "
+            "for 1,000 in a night |"
         )
         print("|---|---|---:|---:|---:|---:|---:|")
         for estimator in wanted.estimators:

@@ -2,7 +2,8 @@
 
     python -m benchmarks.bench_epg [--data FOLDER] [--skip-peers]
 
-Seconds are of processor time on one thread. FOLDER holds `nist_phantom`. Peers that are not installed are skipped (docs/peers.md).
+Seconds are of processor time on one thread. FOLDER holds `nist_phantom`. Peers that are not installed are skipped
+(docs/peers.md).
 """
 
 from __future__ import annotations
@@ -138,7 +139,8 @@ def slices(n: int = 256, snr: float = 50.0) -> None:
         verdict = "" if ratio <= ASKED_SD and seconds <= ASKED_SECONDS else "  NOT reached"
         print(
             f"{name:<12}{seconds:7.2f} s{maps.settings['lambda_B']:9.0e}{error(maps['B1'], field):7.2f} %"
-            f"{error(each['B1'], field):7.1f} %{error(maps['T2'], T2):7.2f} %{error(known['T2'], T2):8.2f} %{ratio:13.3f}{verdict}",
+            f"{error(each['B1'], field):7.1f} %{error(maps['T2'], T2):7.2f} %{error(known['T2'], T2):8.2f} %"
+            f"{ratio:13.3f}{verdict}",
             flush=True,
         )
     print(

@@ -11,8 +11,8 @@ For each estimator it prints, as the mean over B = 1.6, 1.7 … 2.0 in a slice o
     phantom        mean |bias| and mean CV over the spheres of the NIST phantom whose T1 is within HP_T1, in %, at SNR 20; B = 1.9
     hypo point     median bias of single voxels of 400 ms in grey matter at SNR 10, in %
 
-The standard deviation of the noise is 0.65/SNR. The first two and the last use the times that a network was trained for, the
-phantom uses HP_T1 for each, as in the paper.
+The standard deviation of the noise is 0.65/SNR. The first two and the last use the times that a network was trained
+for, the phantom uses HP_T1 for each, as in the paper.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python -m benchmarks.bench_regression --before ../base/src [--runs 7] [--only nlls]
 
-Each version runs in a process of its own, and the two take turns: other work on the machine slows both down alike. The ratio
-is the processor time of the other version over that of this one: above 1, this one is faster. Each is the least over the turns.
-The maps are compared in the voxels that both versions estimated.
+Each version runs in a process of its own, and the two take turns: other work on the machine slows both down alike. The
+ratio is the processor time of the other version over that of this one: above 1, this one is faster. Each is the least
+over the turns. The maps are compared in the voxels that both versions estimated.
 """
 
 from __future__ import annotations
@@ -152,7 +152,8 @@ def main() -> None:
     here = Path(rimap.__file__).parents[1]
     chosen = [name for name in CASES if args.only.lower() in name.lower()]
     print(
-        f"{'case':<38}{'before ms':>11}{'now ms':>10}{'ratio':>8}   >= {ASKED:g}    maps: median difference, share above {SAME:g}"
+        f"{'case':<38}{'before ms':>11}{'now ms':>10}{'ratio':>8}   >= {ASKED:g}    maps: median difference, share "
+        f"above {SAME:g}"
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -2,7 +2,8 @@
 
     python -m benchmarks.bench_sequences [--only vfa,megre] [--voxels 300000] [--dense 10000] [--snrs 100]
 
-Seconds are of processor time on one thread. The signal-to-noise ratio (SNR) is that of the brightest image of the middle voxel.
+Seconds are of processor time on one thread. The signal-to-noise ratio (SNR) is that of the brightest image of the
+middle voxel.
 """
 
 from __future__ import annotations
@@ -191,8 +192,9 @@ def closed_forms() -> None:
             apart = np.quantile(abs(ours[fine] / closed[fine] - 1), 0.95)
             bias = [100 * (np.nanmedian(np.where(fine, t / T, np.nan)) - 1) for t in (ours, closed)]
             print(
-                f"  {name:6} SNR {snr:6,}: 95 % of voxels within {100 * apart:.2f} % of {title}; median bias of NLLS {bias[0]:+.2f} %,"
-                f" of {title} {bias[1]:+.2f} % ({100 * (1 - fine.mean()):.1f} % of voxels without a value)",
+                f"  {name:6} SNR {snr:6,}: 95 % of voxels within {100 * apart:.2f} % of {title}; median bias of NLLS "
+                f"{bias[0]:+.2f} %, of {title} {bias[1]:+.2f} % ({100 * (1 - fine.mean()):.1f} % of voxels without a "
+                "value)",
                 flush=True,
             )
 

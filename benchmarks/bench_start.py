@@ -3,9 +3,9 @@
     python -m benchmarks.bench_start                          all goals
     python -m benchmarks.bench_start slice --runs 7           one part: slice, first, head or bids
 
-Each run is a process of its own. "Clock" is the time by the clock, "work" the time of the processors (user and system), which
-other work on the machine disturbs less. Both are also given as multiples of those of `python -c "import numpy, nibabel"`, which
-takes turns with the runs. Figures are medians over the runs.
+Each run is a process of its own. "Clock" is the time by the clock, "work" the time of the processors (user and system),
+which other work on the machine disturbs less. Both are also given as multiples of those of `python -c "import numpy,
+nibabel"`, which takes turns with the runs. Figures are medians over the runs.
 """
 
 from __future__ import annotations

@@ -3,17 +3,17 @@
 python -m benchmarks.bench_structures rim:t1                       TI31, TI9, TI6, TI4 at SNR 5, 10, 20, 30
 python -m benchmarks.bench_structures rim:t1 mle --draws 2 --protocols TI9 --snrs 20
 
-Known structures are put into white matter (T1 of 800 ms, A of 0.65, B of 1.9 that bends by 2 %): single voxels of 400 ms,
-1200 ms and ±25 %, discs of radius 0 to 4 voxels with a contrast of ±10, ±25 and +60 %, and stripes of ±5 % with periods of
-2 to 20 voxels. For each it prints
+Known structures are put into white matter (T1 of 800 ms, A of 0.65, B of 1.9 that bends by 2 %): single voxels of 400
+ms, 1200 ms and ±25 %, discs of radius 0 to 4 voxels with a contrast of ±10, ±25 and +60 %, and stripes of ±5 % with
+periods of 2 to 20 voxels. For each it prints
 
     kept       the share of the contrast in T1 that is left, mean over draws and copies
     RMSE/MLE   the root mean square error inside the structure, over that of the regularised MLE
     d'         contrast / (Cramér-Rao SD of a voxel with B known) x square root of its number of voxels (of one stripe): how
                well the data could show it (Wagner & Brown 1985, doi:10.1088/0031-9155/30/6/001)
 
-and PASS or FAIL: at d' >= 10 at least 0.9 of the contrast, at d' >= 6 at least 0.7, RMSE at most 1.1 of the MLE's; a single
-voxel that is off by five of its own SDs keeps at least 0.8.
+and PASS or FAIL: at d' >= 10 at least 0.9 of the contrast, at d' >= 6 at least 0.7, RMSE at most 1.1 of the MLE's; a
+single voxel that is off by five of its own SDs keeps at least 0.8.
 """
 
 from __future__ import annotations

@@ -345,7 +345,8 @@ def main() -> None:
         args.seen = seen[spec] = {}
         net = (spec, named(spec, threads=args.threads))
         print(
-            f"\n=== {spec}: slice {k} {labels.shape}, {len(args.subjects)} subjects, {args.draws} draws, seed {args.seed}"
+            f"\n=== {spec}: slice {k} {labels.shape}, {len(args.subjects)} subjects, {args.draws} draws, seed "
+            f"{args.seed}"
         )
         t2 = not fitting([spec], PROTOCOLS["IV_T1"])
         parts = (args.parts or ("t2" if t2 else "main,unseen,structures")).split(",")

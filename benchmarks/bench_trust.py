@@ -184,7 +184,8 @@ def trained_box() -> Iterator[Figure]:
         yield Figure(
             f"B = {B}, default network",
             "T1 right, or a warning",
-            f"{100 * share:.0f} % ok, {100 * wrong:.1f} % of them off by > 15 %, {'a warning' if told else 'no warning'}",
+            f"{100 * share:.0f} % ok, {100 * wrong:.1f} % of them off by > 15 %, "
+            f"{'a warning' if told else 'no warning'}",
             wrong < 0.02 or told,
         )
 

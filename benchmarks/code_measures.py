@@ -1,10 +1,11 @@
 """How readable the code is, in figures with goals: `python -m benchmarks.code_measures [--list MEASURE]`.
 
-Each measure counts over all files of `src/rimap`; `estimators` is also counted by itself, because most physics is there.
+Each measure counts over all files of `src/rimap`; `estimators` is also counted by itself, because most physics is
+there.
 
 - short names: the share of assigned names with one or two letters. Every assignment counts, and so does the variable of
-  every loop, comprehension and `with`; arguments and `_` do not. Symbols of the paper (A, B, T1, S, tau, kappa, sigma, f, J, N)
-  count like all other names: physics may use them, so the goal is a share and not zero.
+  every loop, comprehension and `with`; arguments and `_` do not. Symbols of the paper (A, B, T1, S, tau, kappa, sigma,
+  f, J, N) count like all other names: physics may use them, so the goal is a share and not zero.
 - comments: lines with a comment per line that is not blank. Comments for tools (`# noqa`, `# type: …`) do not count.
 - many arguments: functions with more than 12, without `self` and `cls`. Compiled kernels and verbs of the command line
   are exempt: numba takes flat arguments, and the options of a verb are its arguments.

@@ -1,7 +1,8 @@
 """A slow reference for NLLS that shares nothing with it.
 
-`dense_search` takes the exact profile over a dense grid of T for models that are linear in the field; `dense_grid` takes a dense
-grid over T and the field of any model, and polishes its best places with the derivatives of the model itself.
+`dense_search` takes the exact profile over a dense grid of T for models that are linear in the field; `dense_grid`
+takes a dense grid over T and the field of any model, and polishes its best places with the derivatives of the model
+itself.
 """
 
 from __future__ import annotations

@@ -99,7 +99,8 @@ def main() -> None:
         worst, held = max(r[5] for r in found), [r[6] for r in found]
         print(
             f"RMSE at most {worst:.3f} × that of the best λ_B (target 1.1); 95 % intervals hold {min(held):.1f} to "
-            f"{max(held):.1f} % (target 88 to 97); {np.median([r[7] for r in found]):.2f} × the time of a fixed λ_B (target 2)"
+            f"{max(held):.1f} % (target 88 to 97); {np.median([r[7] for r in found]):.2f} × the time of a fixed λ_B "
+            "(target 2)"
         )
 
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.mutation --mutants 152 --seed 1
 
-`make mutation` runs it every night, each time with another seed. A mutant that no test notices is printed with its line.
-Each mutant runs in a process of its own, forked from one that has imported everything already, so that it costs little
-more than its tests. Not mutated: messages of errors, type annotations, what runs only once during import, and compiled
-kernels (their tests compare them with NumPy).
+`make mutation` runs it every night, each time with another seed. A mutant that no test notices is printed with its
+line. Each mutant runs in a process of its own, forked from one that has imported everything already, so that it costs
+little more than its tests. Not mutated: messages of errors, type annotations, what runs only once during import, and
+compiled kernels (their tests compare them with NumPy).
 """
 
 from __future__ import annotations

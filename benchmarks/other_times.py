@@ -2,8 +2,8 @@
 
 python -m benchmarks.other_times runs/resnet_t1_31/last.safetensors IV_T1 HP_T1 -o runs/resnet_t1_23_start.safetensors
 
-The first layer is 1×1: it reads the images of a voxel. It is multiplied by the matrix that best predicts the images at the
-old times from those at the new ones, over tissues and noise; all other layers stay.
+The first layer is 1×1: it reads the images of a voxel. It is multiplied by the matrix that best predicts the images at
+the old times from those at the new ones, over tissues and noise; all other layers stay.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 python -m benchmarks.same_maps --before ../base/src        largest and median relative difference of each map
 
-Each version maps in a process of its own. The images have one slice of squares of several relaxation times with a smooth
-field, three noise levels, Gaussian and Rician noise, signed images, and a known repetition time.
+Each version maps in a process of its own. The images have one slice of squares of several relaxation times with a
+smooth field, three noise levels, Gaussian and Rician noise, signed images, and a known repetition time.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 python -m benchmarks.ship runs/t1/t1.onnx --description "T1, any protocol" --figures runs/bench_t1.json
 
-This version writes the file again. The weights of a RIM stay the same; those of a ResNet, which are 97 % of the wheel, become
-integers of 16 bits (`rimap.estimators.networks.sixteen_bits`). No path of the machine that trained it is kept.
+This version writes the file again. The weights of a RIM stay the same; those of a ResNet, which are 97 % of the wheel,
+become integers of 16 bits (`rimap.estimators.networks.sixteen_bits`). No path of the machine that trained it is kept.
 """
 
 from __future__ import annotations

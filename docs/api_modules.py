@@ -50,8 +50,8 @@ def page() -> str:
     lines = [
         "# Submodules",
         "",
-        "These modules are public as well. What `rimap` itself offers is on the page [API](../api.md); names without an underscore that "
-        "are on neither page may change without notice.",
+        "These modules are public as well. What `rimap` itself offers is on the page [API](../api.md); names without "
+        "an underscore that are on neither page may change without notice.",
         "",
     ]
     for name in MODULES:

@@ -226,8 +226,8 @@ def test_a_full_disk_costs_time_only(copy: Path) -> None:
 
 def test_a_folder_that_is_removed_during_a_run_costs_time_only(copy: Path) -> None:
     code = (
-        "import shutil\nfrom rimap import kernels, caller\nfrom pathlib import Path\nshutil.rmtree(kernels.kernel_folder(Path(caller.__file__)))\n"
-        + USE
+        "import shutil\nfrom rimap import kernels, caller\nfrom pathlib import "
+        "Path\nshutil.rmtree(kernels.kernel_folder(Path(caller.__file__)))\n" + USE
     )
     assert use(copy, code)[:2] == (30.0, 0)
 

@@ -151,7 +151,8 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
         "    pool = Processes(1); pool.submit(until_killed.work, sys.argv[1]).result()\n"
     )
     (tmp_path / "until_killed.py").write_text(
-        "import os, time\ndef work(folder):\n    open(f'{folder}/pid', 'w').write(str(os.getpid()))\n    time.sleep(60)\n"
+        "import os, time\ndef work(folder):\n    open(f'{folder}/pid', 'w').write(str(os.getpid()))\n    "
+        "time.sleep(60)\n"
     )
     (tmp_path / "main.py").write_text(code)
     parent = subprocess.Popen([sys.executable, tmp_path / "main.py", tmp_path, tmp_path])

@@ -146,8 +146,8 @@ def test_the_card_of_a_series():
     images = MODEL.signal(maps_of().kappa)
     series = WeightedSeries(np.nan_to_num(images), MODEL, affine=AFFINE, source="sub-01 IRT1", mask=np.ones(SHAPE))
     assert repr(series) == (
-        "WeightedSeries(4 images of 12 × 10 × 6 voxels, 2 × 2 × 4 mm; Inversion recovery, TI 50 to 2500 ms; noise level not given; "
-        "mask of 720 voxels; sub-01 IRT1)"
+        "WeightedSeries(4 images of 12 × 10 × 6 voxels, 2 × 2 × 4 mm; Inversion recovery, TI 50 to 2500 ms; noise "
+        "level not given; mask of 720 voxels; sub-01 IRT1)"
     )
     page = series._repr_html_()
     assert page.count("<img") == 4 and "2500 ms" in page and "sub-01 IRT1" in page

@@ -43,7 +43,8 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "training/recipe.py": ({"T1", "T2"}, "the ranges of the paper"),
     "evaluation/*.py": ({"T1", "T2", "ir", "t2"}, "the experiments of the paper"),
 }
-#: Strings that are a name by chance: the order of an array in memory, figure "C" of an experiment, a LaTeX command, the first of two maps.
+#: Strings that are a name by chance: the order of an array in memory, figure "C" of an experiment, a LaTeX command, the
+#: first of two maps.
 MEANT_OTHERWISE: dict[str, set[str]] = {
     "estimators/nlls/conic/polynomials.py": {"F"},
     "io/nifti_bytes.py": {"F"},

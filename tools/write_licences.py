@@ -85,7 +85,8 @@ def licence(name: str) -> str:
         if words in SPDX:
             return SPDX[words]
     raise ValueError(
-        f"{name}: expected a licence in one line, got {line!r} and {classes}. Read its file and add it to READ_IN_ITS_FILE."
+        f"{name}: expected a licence in one line, got {line!r} and {classes}. Read its file and add it to "
+        "READ_IN_ITS_FILE."
     )
 
 

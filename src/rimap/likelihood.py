@@ -18,8 +18,8 @@ from rimap.arrays import Array, bessel_e, floating, is_torch, namespace
 from rimap.errors import InputError
 from rimap.signals.base import SignalModel
 
-#: A parameter is not determined if the other parameters multiply its variance by this factor or more. The information is known to some
-#: 16 digits, so that a variance has at least three digits then.
+#: A parameter is not determined if the other parameters multiply its variance by this factor or more. The information
+#: is known to some 16 digits, so that a variance has at least three digits then.
 LARGEST_INFLATION = 1e12
 
 
@@ -223,8 +223,8 @@ def fisher_information(model: SignalModel, noise: Noise, kappa: Array) -> Array:
 def inverse_information(F: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the inverses of information matrices (*X, q, q); NaN where they are singular (`LARGEST_INFLATION`) or not finite.
 
-    The diagonal of the inverse of F, scaled to a unit diagonal, is the factor by which the other parameters multiply each variance.
-    It needs no further decomposition, and does not depend on the units of the parameters.
+    The diagonal of the inverse of F, scaled to a unit diagonal, is the factor by which the other parameters multiply
+    each variance. It needs no further decomposition, and does not depend on the units of the parameters.
     """
     with np.errstate(all="ignore"):
         d = np.sqrt(np.einsum("...ii->...i", F))

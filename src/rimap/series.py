@@ -39,8 +39,8 @@ class WeightedSeries:
     noise
         `Gaussian(…)` (the default) or `Rician(…)`, with σ in the unit of the images or without.
     mask
-        (*X), non-zero where maps are wanted; everywhere if left out. An array, a tensor or a nibabel image; ``"auto"`` for the
-        voxels with signal (`rimap.foreground`).
+        (*X), non-zero where maps are wanted; everywhere if left out. An array, a tensor or a nibabel image; ``"auto"``
+        for the voxels with signal (`rimap.foreground`).
     affine
         (4, 4), voxel to world, mm; or a nibabel image that has it.
     source
@@ -267,7 +267,8 @@ def _given(model: SignalModel, name: str, value: Any, affine: Any, X: tuple[int,
         found = np.asarray(volume(value, affine, f"the map of {name}"), dtype=float)
         if found.shape != X:
             raise InputError(
-                f"the map of {name}: expected the shape of the images {X}, got {found.shape}. Resample it to the images."
+                f"the map of {name}: expected the shape of the images {X}, got {found.shape}. Resample it to the "
+                "images."
             )
     low, high = p.bounds
     inside = (low <= found) & (found <= high)

@@ -131,8 +131,8 @@ def test_every_warning_is_explained(text: str, file: str) -> None:
     page = _words(PAGE.read_text(encoding="utf-8"))
     missing = [p for p in _pieces(text) if p not in page]
     assert not missing, (
-        f"{file} can warn {text!r}, and docs/statuses.md does not quote it (… for what varies). Explain it there; if it "
-        "is no warning, add it to NO_WARNINGS of this test."
+        f"{file} can warn {text!r}, and docs/statuses.md does not quote it (… for what varies). Explain it there; if "
+        "it is no warning, add it to NO_WARNINGS of this test."
     )
 
 

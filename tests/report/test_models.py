@@ -151,7 +151,8 @@ def test_a_curve_in_a_browser_passes_through_the_model(browser: Any, tmp_path: A
         xy = np.array([[float(v) for v in p.split()] for p in re.split("[ML]", d)[1:]])
         dots = np.array(
             browser.js(
-                "[...document.querySelectorAll('#curve circle')].map(c => [+c.getAttribute('cx'), +c.getAttribute('cy')])"
+                "[...document.querySelectorAll('#curve circle')].map(c => [+c.getAttribute('cx'), "
+                "+c.getAttribute('cy')])"
             )
         )
         title = "[...document.querySelectorAll('#curve circle title')].map(t => t.textContent)"

@@ -260,7 +260,8 @@ def test_series_of_every_kind(browser, tmp_path, case):
         assert min(points(browser).values()) < -50
     if case == "NaN":
         browser.js(
-            "(() => { const s = document.getElementById('slice'); s.value = 2; s.dispatchEvent(new Event('input')); })()"
+            "(() => "
+            "{ const s = document.getElementById('slice'); s.value = 2; s.dispatchEvent(new Event('input')); })()"
         )
         assert "NaN" not in browser.js("document.getElementById('viewer').innerText")
 
@@ -322,7 +323,8 @@ def test_a_drawn_region_has_its_statistics(browser, tmp_path):
     browser.drag("#hero .frame canvas", square(0.4, 0.6))
     assert state(browser) == before  # the cross-hair stays
     k = before[1]
-    # Picture: x runs to the patient's left (lower index i), y to posterior (lower j). Centres of cells within 40 to 60 %.
+    # Picture: x runs to the patient's left (lower index i), y to posterior (lower j). Centres of cells within 40 to 60
+    # %.
     inside = np.zeros(status.shape, bool)
     for i in range(nx):
         for j in range(ny):

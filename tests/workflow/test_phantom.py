@@ -189,7 +189,9 @@ def test_a_map_of_any_name_and_unit_with_a_named_array(tmp_path: Path, scale: fl
     path = tmp_path / "scan42.nii.gz"
     nib.save(nib.Nifti1Image(np.float32(np.nan_to_num(phantom_map()[0]) * scale), np.diag([*EDGES, 1.0])), path)
     run = rimap.phantom(path, "nist-t1", judging=Judging(field_T=3.0))
-    assert {r["verdict"] for r in run.rows} == {"pass"} and any("rimap assumes a map of T1" in text for text in run.notes)
+    assert {r["verdict"] for r in run.rows} == {"pass"} and any(
+        "rimap assumes a map of T1" in text for text in run.notes
+    )
     with pytest.raises(InputError, match="Choose the array with --layout"):
         rimap.phantom(path)
 
@@ -286,7 +288,8 @@ def test_real_spheres_are_where_their_labels_are(shared_data: Path, subject: str
     array = find_array(maps[name], (*image.header.get_zooms(),), references_of(LAYOUTS[layout], name, field).values)
     centres = np.array([np.argwhere(labels == n).mean(0)[:2] for n in range(1, 15)])
     apart = np.array([s.centre[:2] for s in array.spheres]) - centres
-    # The image at 200 ms of one scan is clipped in spheres 11 and 12 (210 voxels have its largest value): they have no T1.
+    # The image at 200 ms of one scan is clipped in spheres 11 and 12 (210 voxels have its largest value): they have no
+    # T1.
     without = [n for n in range(1, 15) if not np.isfinite(maps[name].reshape(labels.shape)[labels == n]).any()]
     assert without == ([11, 12] if (subject, name) == ("sub-philips3TplateT1", "T1") else [])
     assert array.seen == 14 - len(without)

@@ -1,9 +1,10 @@
 """What users of other tools have reported, as they would meet it here: wrong values must not look right.
 
-Other reports of the kind have their tests where the code is: what a loose folder holds, parts, copies (tests/io/test_series_membership.py,
-test_dicom_copies.py), gradient echoes (test_kind.py), grids and unoriented masks (test_judge.py), paths and broken sidecars
-(test_inputs.py), DICOM files that are left out and a UID for each slice (tests/io/test_dicom_left_out.py), times outside the training
-(tests/estimators/test_trust.py), formats (tests/io/test_series_membership.py), few wrong voxels (tests/estimators/test_trust.py, test_mle_fields.py).
+Other reports of the kind have their tests where the code is: what a loose folder holds, parts, copies
+(tests/io/test_series_membership.py, test_dicom_copies.py), gradient echoes (test_kind.py), grids and unoriented masks
+(test_judge.py), paths and broken sidecars (test_inputs.py), DICOM files that are left out and a UID for each slice
+(tests/io/test_dicom_left_out.py), times outside the training (tests/estimators/test_trust.py), formats
+(tests/io/test_series_membership.py), few wrong voxels (tests/estimators/test_trust.py, test_mle_fields.py).
 """
 
 from __future__ import annotations

@@ -223,6 +223,7 @@ def _lists(
         from rimap.errors import InputError
 
         raise InputError(
-            f"expected participant or group alone, got also {' '.join(more)}. Separate labels by commas, as in --participant-label 01,02."
+            f"expected participant or group alone, got also {' '.join(more)}. Separate labels by commas, as in "
+            "--participant-label 01,02."
         )
     return (subjects and [*subjects, *more]), (sessions and [*sessions, *more])

@@ -53,8 +53,8 @@ def command(
 ) -> None:
     """Compare two maps, two folders of maps, or all repeats in a folder.
 
-    rimap reports differences (B minus A), limits of agreement, within-subject CV, repeatability coefficient and ICC. If the
-    maps have standard deviations, rimap also checks whether these agree with the differences.
+    rimap reports differences (B minus A), limits of agreement, within-subject CV, repeatability coefficient and ICC. If
+    the maps have standard deviations, rimap also checks whether these agree with the differences.
 
     \b
     rimap compare scan/T1map.nii.gz rescan/T1map.nii.gz -o comparison

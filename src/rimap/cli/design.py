@@ -99,8 +99,8 @@ def command(
 ) -> None:
     """Find the best times or flip angles for a scan time.
 
-    rimap minimises the worst or mean standard deviation over the range of T (Cramér-Rao bound, relative to T). If you give
-    your present protocol, rimap compares it at the same scan time.
+    rimap minimises the worst or mean standard deviation over the range of T (Cramér-Rao bound, relative to T). If you
+    give your present protocol, rimap compares it at the same scan time.
 
     \b
     rimap design --sequence ir --T 600-1600 --minutes 5

@@ -26,8 +26,9 @@ def command(
 ) -> None:
     """Write reports of existing maps.
 
-    rimap reads the maps, their sidecars and, if they still exist, the source images. It estimates nothing. The pages are
-    written next to the subjects of a data set, or else next to the maps. Maps of other software have no fitted curves.
+    rimap reads the maps, their sidecars and, if they still exist, the source images. It estimates nothing. The pages
+    are written next to the subjects of a data set, or else next to the maps. Maps of other software have no fitted
+    curves.
 
     \b
     rimap report out/

@@ -59,8 +59,8 @@ def command(
 ) -> None:
     """Compute statistics of regions in existing maps.
 
-    rimap reports the number of voxels, median, quartiles, mean, SD and the share of each quality flag. It also reads maps
-    of other software.
+    rimap reports the number of voxels, median, quartiles, mean, SD and the share of each quality flag. It also reads
+    maps of other software.
 
     \b
     rimap rois out/ --labels derivatives/segmentation -o regions.tsv

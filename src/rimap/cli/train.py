@@ -55,7 +55,8 @@ def command(
         from rimap.errors import InputError
 
         raise InputError(
-            f"training needs additional packages, and {error.name} is missing. Install the extra: pip install 'rimap[train]'."
+            f"training needs additional packages, and {error.name} is missing. Install the extra: pip install "
+            "'rimap[train]'."
         ) from None
     from rimap.training.recipe import read_training_recipe
 

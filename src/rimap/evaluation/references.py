@@ -221,7 +221,8 @@ def read_references(path: Path | str, map_name: str = "") -> References | None:
     path = Path(path)
     if not path.exists():
         raise InputError(
-            f"{path}: there is no such table of reference values. Named arrays are {', '.join(LAYOUTS)}.{did_you_mean(str(path), LAYOUTS)}"
+            f"{path}: there is no such table of reference values. Named arrays are "
+            f"{', '.join(LAYOUTS)}.{did_you_mean(str(path), LAYOUTS)}"
         )
     refuse_device(path)
     try:

@@ -125,8 +125,9 @@ class B1Files:
         """
         if len(self.images) != 2:
             raise InputError(
-                f"{self.label}: expected two images, got {len(self.images)} ({', '.join(image.name for image in self.images[:3])}). Add "
-                "the missing one, or remove what does not belong to the scan."
+                f"{self.label}: expected two images, got {len(self.images)} "
+                f"({', '.join(image.name for image in self.images[:3])}). Add the missing one, or remove what does not "
+                "belong to the scan."
             )
         files = [open_nifti(image) for image in self.images]
         check_same_grid(files)

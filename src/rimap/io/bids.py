@@ -231,7 +231,8 @@ def _was_folder(path: Path, *, subjects: set[str] | None) -> bool:
     Parameters
     ----------
     subjects
-        Beside folders of subjects, where files such as README have no extension either: which subjects are wanted, all if empty.
+        Beside folders of subjects, where files such as README have no extension either: which subjects are wanted, all
+        if empty.
     """
     if subjects is not None and not (path.name.startswith("sub-") and (not subjects or path.name in subjects)):
         return False

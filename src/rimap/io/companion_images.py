@@ -26,8 +26,8 @@ def image_for(
     where
         A NIfTI file for all; a pattern, ``seg/sub-{sub}_dseg.nii.gz``; or a folder in which images have BIDS names.
     entities
-        Of the series; what a pattern may have besides (``map``, T1 or T2) can be added. An image whose ``desc-`` ends in that
-        map is preferred.
+        Of the series; what a pattern may have besides (``map``, T1 or T2) can be added. An image whose ``desc-`` ends
+        in that map is preferred.
     suffixes
         Of the images that are looked for in a folder: ``("dseg",)``.
     option, label
@@ -45,7 +45,8 @@ def image_for(
             path = Path(str(where).format_map(dict(entities)))
         except (KeyError, ValueError, IndexError) as error:
             raise InputError(
-                f"{label}: {option} {where}: expected a pattern with {{sub}}, {{ses}}, {{run}} or {{map}}, got {error}, which this series lacks."
+                f"{label}: {option} {where}: expected a pattern with {{sub}}, {{ses}}, {{run}} or {{map}}, got "
+                f"{error}, which this series lacks."
             ) from None
         if not path.is_file():
             raise NoImage(f"{label}: {option}: expected an existing file, got {path}.")
@@ -76,7 +77,8 @@ def image_for(
     best = [path for rank, path in fitting if rank == most]
     if len(best) > 1:
         raise InputError(
-            f"{label}: {option}: expected one image in {where}, got {len(best)} that fit: {', '.join(p.name for p in best[:4])}. Give a "
+            f"{label}: {option}: expected one image in {where}, got {len(best)} that fit: "
+            f"{', '.join(p.name for p in best[:4])}. Give a "
             "pattern, as in 'sub-{sub}/anat/sub-{sub}_desc-{map}_dseg.nii.gz'; {map} is T1 or T2."
         )
     return best[0]

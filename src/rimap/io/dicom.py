@@ -41,8 +41,8 @@ def find_dicom(
 ) -> tuple[list[SeriesFiles], list[tuple[str, InputError]]]:
     """Return the series that DICOM files hold, converted to NIfTI in a folder that is removed with them, and what was refused.
 
-    Files of several patients are series of each: subject 1, 2, … in the order of their first files. One that has no series, or several
-    of which `series` chooses none, does not keep the others from being mapped.
+    Files of several patients are series of each: subject 1, 2, … in the order of their first files. One that has no
+    series, or several of which `series` chooses none, does not keep the others from being mapped.
 
     Parameters
     ----------
@@ -55,8 +55,8 @@ def find_dicom(
     Raises
     ------
     InputError
-        If there is no series at all, or several of one patient and `series` does not choose; if files are missing or damaged; if
-        dcm2niix or pydicom is not installed.
+        If there is no series at all, or several of one patient and `series` does not choose; if files are missing or
+        damaged; if dcm2niix or pydicom is not installed.
     """
     require()
     frames, notes = read_headers(files)
@@ -96,8 +96,8 @@ def find_dicom(
 def by_subject(frames: Sequence[Frame]) -> list[list[Frame]]:
     """Return the frames of each patient, in the order of their first files.
 
-    A study belongs to one patient: frames without identification are those of the patient of their study, if there is one. A study
-    without any is a patient of its own, if there are others who have one.
+    A study belongs to one patient: frames without identification are those of the patient of their study, if there is
+    one. A study without any is a patient of its own, if there are others who have one.
     """
     of_study: dict[str, set[str]] = {}
     for frame in frames:
@@ -143,8 +143,8 @@ def _only(found: Sequence[Candidate], units: Sequence[Sequence[Volume]], sequenc
         return list(found)
     if found:
         raise InputError(
-            f"expected one series, got {len(found)} series in the DICOM files that can be mapped. Choose with --series (repeatable):\n"
-            + "\n".join(_row(c) for c in found)
+            f"expected one series, got {len(found)} series in the DICOM files that can be mapped. Choose with --series "
+            "(repeatable):\n" + "\n".join(_row(c) for c in found)
         )
     what = f" for --sequence {sequence}" if sequence else ""
     if sum(len(u) for u in units) == 1:
@@ -154,11 +154,10 @@ def _only(found: Sequence[Candidate], units: Sequence[Sequence[Volume]], sequenc
     rows = [_row(Candidate("", tuple(u), str(max(u[0].number, 0)))) for u in units if u]
     more = f"\n  … and {len(rows) - 20} more" if len(rows) > 20 else ""
     raise InputError(
-        f"expected a series of three or more inversion or echo times, or of two or more flip angles{what}, got none in the DICOM files. If the headers lack the times, specify "
-        "the series with --series (numbers separated by commas are one series), --sequence and --times-ms; the times "
-        "are then those of the images in the order of --series, and within a series in that of acquisition:\n"
-        + "\n".join(rows[:20])
-        + more
+        f"expected a series of three or more inversion or echo times, or of two or more flip angles{what}, got none in "
+        "the DICOM files. If the headers lack the times, specify the series with --series (numbers separated by "
+        "commas are one series), --sequence and --times-ms; the times are then those of the images in the order of "
+        "--series, and within a series in that of acquisition:\n" + "\n".join(rows[:20]) + more
     )
 
 

@@ -2,8 +2,9 @@
 
 What dcm2niix is given are slices written anew: pixels, geometry and scaling, one scanner series for each image of the
 series. So nothing that identifies a patient is ever written, each file that comes out is the image of one time, and
-enhanced multi-frame files need no guess at the order of their frames. The scale slope of Philips (private tag 2005,100E),
-which may differ from slice to slice, is made part of the rescale slope: dcm2niix takes one of it for a whole image.
+enhanced multi-frame files need no guess at the order of their frames. The scale slope of Philips (private tag
+2005,100E), which may differ from slice to slice, is made part of the rescale slope: dcm2niix takes one of it for a
+whole image.
 
 References
 ----------

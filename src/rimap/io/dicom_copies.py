@@ -43,7 +43,8 @@ def once(units: Sequence[Sequence[Volume]], wanted: Sequence[int] = ()) -> tuple
         originals = {b.number for a, b in pairs if a.number == number}
         if originals and not any(v.number == number for v in every if id(v) in there):
             raise InputError(
-                f"--series: expected series that differ, got {number} and {min(originals)}, which contain the same images. Choose one of them."
+                f"--series: expected series that differ, got {number} and {min(originals)}, which contain the same "
+                "images. Choose one of them."
             )
     left = [[v for v in unit if id(v) in there] for unit in units]
     return [unit for unit in left if unit], _note(pairs)
@@ -57,7 +58,8 @@ def _note(pairs: Sequence[tuple[Volume, Volume]]) -> list[str]:
     if inside == len(pairs):
         return [f"{number} left out, copies of others in {_series([a for a, _ in pairs])}"]
     return [
-        f"{number} left out, copies of others: {_series([a for a, _ in pairs])}, the same as {_series([b for _, b in pairs])}"
+        f"{number} left out, copies of others: {_series([a for a, _ in pairs])}, the same as "
+        f"{_series([b for _, b in pairs])}"
     ]
 
 

@@ -45,9 +45,9 @@ def dicom_files(path: Path) -> list[Path]:
     Raises
     ------
     InputError
-        For what should be DICOM among DICOM files and is not: empty files, links to nothing, files that are named like their
-        neighbours and hold something else. A map without one of its images would look right. And for a folder that cannot
-        be read.
+        For what should be DICOM among DICOM files and is not: empty files, links to nothing, files that are named like
+        their neighbours and hold something else. A map without one of its images would look right. And for a folder
+        that cannot be read.
     """
     if path.name.upper() == "DICOMDIR":
         path = path.parent
@@ -71,8 +71,8 @@ def dicom_files(path: Path) -> list[Path]:
         counts = Counter(what for _, what in wrong)
         kinds = ", ".join(f"{n} {what}" for what, n in counts.most_common())
         raise InputError(
-            f"{len(wrong)} of the files among the DICOM files cannot be read ({kinds}). A map from incomplete images would look plausible: "
-            "export, fetch or copy them again, or remove files that are not images."
+            f"{len(wrong)} of the files among the DICOM files cannot be read ({kinds}). A map from incomplete images "
+            "would look plausible: export, fetch or copy them again, or remove files that are not images."
         )
     return found
 

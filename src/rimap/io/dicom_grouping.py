@@ -240,8 +240,8 @@ def together(units: Sequence[Sequence[Volume]], numbers: Sequence[int]) -> Candi
     text = ",".join(map(str, numbers))
     if len(varied) > 1:
         raise InputError(
-            f"--series {text}: expected images that differ in one setting, got several ({' and '.join(FIELDS[k] for k in varied)}). "
-            "Choose series that differ in one of them."
+            f"--series {text}: expected images that differ in one setting, got several "
+            f"({' and '.join(FIELDS[k] for k in varied)}). Choose series that differ in one of them."
         )
     kind = varied[0] if varied else ""
     if kind and any(v.time(kind) is None for v in chosen):
@@ -296,8 +296,8 @@ def check_complete(candidate: Candidate) -> None:
                 else ""
             )
             raise InputError(
-                f"series {v.number}: the image{time} has {len(v.frames)} of {len(most.frames)} slices. Files are missing, or each "
-                "slice has its own times, which rimap does not support. Export the whole series."
+                f"series {v.number}: the image{time} has {len(v.frames)} of {len(most.frames)} slices. Files are "
+                "missing, or each slice has its own times, which rimap does not support. Export the whole series."
             )
         if not same_slices(v, most):
             raise InputError(
@@ -335,8 +335,8 @@ def refuse_incomplete(candidate: Candidate, every: Sequence[Candidate], units: S
         else:
             continue
         raise InputError(
-            f"series {max(v.number, 0)}: one image has {what}, unlike the others. A map without it would look plausible: export the series "
-            "again, or remove the image."
+            f"series {max(v.number, 0)}: one image has {what}, unlike the others. A map without it would look "
+            "plausible: export the series again, or remove the image."
         )
 
 

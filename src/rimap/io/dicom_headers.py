@@ -204,8 +204,8 @@ def read_headers(paths: Sequence[Path]) -> tuple[list[Frame], list[str]]:
 
 def _one_uid(where: str) -> InputError:
     return InputError(
-        f"{where}: expected a unique UID (SOPInstanceUID), got that of another image. Probably the anonymisation gave one UID to "
-        "different images. Export or anonymise them again, with a UID for each image."
+        f"{where}: expected a unique UID (SOPInstanceUID), got that of another image. Probably the anonymisation gave "
+        "one UID to different images. Export or anonymise them again, with a UID for each image."
     )
 
 

@@ -1,7 +1,7 @@
 """DICOM out: a map as a series of single-frame MR images in the study of the images that it was made from.
 
-Values are whole numbers with a rescale slope; their unit is in RescaleType and, as a UCUM code, in the real-world value mapping.
-A voxel without a value is 0, which is PixelPaddingValue.
+Values are whole numbers with a rescale slope; their unit is in RescaleType and, as a UCUM code, in the real-world value
+mapping. A voxel without a value is 0, which is PixelPaddingValue.
 
 References
 ----------

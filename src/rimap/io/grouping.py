@@ -144,8 +144,9 @@ def _numbered_by_another(
             number = numbering_of(model)[0]
             shown = ", ".join(file.name for file in files[:3]) + (" …" if len(files) > 3 else "")
             error = InputError(
-                f"{entity}- numbers the images of one series of {model.title.lower()} ({shown}), but BIDS uses {number}- for this. Rename "
-                f"them to {number}-1, {number}-2 … instead of {entity}-, with their sidecars."
+                f"{entity}- numbers the images of one series of {model.title.lower()} ({shown}), but BIDS uses "
+                f"{number}- for this. Rename them to {number}-1, {number}-2 … instead of {entity}-, with their "
+                "sidecars."
             )
             found.append((keys, entity, error))
     return found
@@ -193,7 +194,8 @@ def _series(files: Sequence[Path], sequence: str | None, sidecars: Sidecars) -> 
     said = MAGNITUDE if part == MAGNITUDE and set(images.values()) - set(unsaid) else ""
     if said and unsaid and part == MAGNITUDE:
         notes.append(
-            f"{len(unsaid)} of {len(images)} images do not say which part they are: taken as magnitude ({unsaid[0].name})"
+            f"{len(unsaid)} of {len(images)} images do not say which part they are: taken as magnitude "
+            f"({unsaid[0].name})"
         )
     notes += _gaps(order, numbered_by)
     notes += _without_image(key, numbered_by, parts)
@@ -259,12 +261,13 @@ def _part_of(path: Path, name: BidsName, label: str, sidecars: Sidecars) -> str:
     made_by_scanner = model is not None and model.normalised_range is not None  # from other images, and mapped
     if kind.derived and not made_by_scanner:
         raise InputError(
-            f"{label}: expected acquired images, got {path.name}, a map or another derived image according to its sidecar ({kind.derived}). Remove it, or "
-            "correct the sidecar."
+            f"{label}: expected acquired images, got {path.name}, a map or another derived image according to its "
+            f"sidecar ({kind.derived}). Remove it, or correct the sidecar."
         )
     if named == MAGNITUDE and kind.part in PART_WORDS:
         raise InputError(
-            f"{label}: {path.name}: expected a magnitude image (part-mag), got a {PART_WORDS[kind.part]} according to its sidecar. Correct one of them."
+            f"{label}: {path.name}: expected a magnitude image (part-mag), got a {PART_WORDS[kind.part]} according to "
+            "its sidecar. Correct one of them."
         )
     return named or (kind.part if kind.part in PART_WORDS else "")
 
@@ -299,7 +302,8 @@ def _parts(
             what = " ".join(f"{e}-{v}" for e, v in zip(numbered_by, odd) if v) or "one"
             counts = " and ".join(f"{len(some)} of part-{p}" for p, some in sorted(parts.items()))
             raise InputError(
-                f"{label}: expected the same images of each part, got {counts}; {what} lacks one of them. Add or remove it."
+                f"{label}: expected the same images of each part, got {counts}; {what} lacks one of them. Add or "
+                "remove it."
             )
     return part, other, notes
 
@@ -336,7 +340,8 @@ def _without_image(key: _Key, numbered_by: Sequence[str], parts: Mapping[str, Ma
     if not lonely:
         return []
     return [
-        f"{', '.join(lonely[:6])}{' …' if len(lonely) > 6 else ''}: no image belongs to {'this sidecar' if len(lonely) == 1 else 'these sidecars'}"
+        f"{', '.join(lonely[:6])}{' …' if len(lonely) > 6 else ''}: no image belongs to "
+        f"{'this sidecar' if len(lonely) == 1 else 'these sidecars'}"
     ]
 
 
@@ -345,8 +350,9 @@ def _check_numbers(images: Iterable[_Number], numbered_by: Sequence[str], label:
     for entity, values in zip(numbered_by, zip(*images)):
         if "" in values and any(values):
             raise InputError(
-                f"{label}: expected {entity}- in the names of all images or of none, got {sum(not value for value in values)} of "
-                f"{len(values)} without it. Possibly the series is stored twice, as one file and as single images. Remove one of them."
+                f"{label}: expected {entity}- in the names of all images or of none, got "
+                f"{sum(not value for value in values)} of {len(values)} without it. Possibly the series is stored "
+                "twice, as one file and as single images. Remove one of them."
             )
 
 

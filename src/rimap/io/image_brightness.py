@@ -95,14 +95,16 @@ def copies(levels: Sequence[Level], model: SignalModel) -> list[str]:
             continue
         if model.times[first] == model.times[index]:
             notes.append(
-                f"images {first + 1} and {index + 1} ({_time(index, model)} each) have the same values: one is a copy of the other, not a repeat. "
-                "Both are used, so that σ and the standard deviations are too small: leave one out"
+                f"images {first + 1} and {index + 1} ({_time(index, model)} each) have the same values: one is a copy "
+                "of the other, not a repeat. Both are used, so that σ and the standard deviations are too small: "
+                "leave one out"
             )
         else:
             notes.append(
                 unreliable(
-                    f"images {first + 1} ({_time(first, model)}) and {index + 1} ({_time(index, model)}) have the same values: one is a copy of the "
-                    "other. Do not rely on the maps before you have copied or converted them again, or left one out"
+                    f"images {first + 1} ({_time(first, model)}) and {index + 1} ({_time(index, model)}) have the same "
+                    "values: one is a copy of the other. Do not rely on the maps before you have copied or converted "
+                    "them again, or left one out"
                 )
             )
     return notes
@@ -134,8 +136,8 @@ def _of_one_value(levels: Sequence[Level], model: SignalModel) -> list[str]:
         return []
     return [
         unreliable(
-            f"{_name(k, model)} has the same value in all voxels, {levels[k].highest:g}, so it is not an image. Do not rely on the maps: leave it out, with "
-            "its time, or export it again"
+            f"{_name(k, model)} has the same value in all voxels, {levels[k].highest:g}, so it is not an image. Do not "
+            "rely on the maps: leave it out, with its time, or export it again"
         )
         for k in flat
     ]
@@ -152,14 +154,14 @@ def _of_another_scale(levels: Sequence[Level], model: SignalModel) -> list[str]:
         if mean > _MARGIN * allowed[index] * others:
             ratio = f"{mean / others * (len(means) - 1):.3g}" if others > 0 else "infinitely many"
             found.append(
-                f"{_name(index, model)} is {ratio} times as bright as the mean of the others, more than any tissue allows: its scale "
-                "(scl_slope, RescaleSlope) or its unit is another one"
+                f"{_name(index, model)} is {ratio} times as bright as the mean of the others, more than any tissue "
+                "allows: its scale (scl_slope, RescaleSlope) or its unit is another one"
             )
     for index, mean in enumerate(means if not found else ()):
         if 0 < mean < _FAINTEST * means.max() and _should_be_bright(index, model):
             found.append(
-                f"{_name(index, model)} is {means.max() / mean:.3g} times less bright than the brightest: its scale (scl_slope, RescaleSlope) or "
-                "its unit is another one"
+                f"{_name(index, model)} is {means.max() / mean:.3g} times less bright than the brightest: its scale "
+                "(scl_slope, RescaleSlope) or its unit is another one"
             )
     return [
         unreliable(f"{text}. Do not rely on the maps until you have exported the images in one scale") for text in found
@@ -171,7 +173,8 @@ def _too_large(levels: Sequence[Level]) -> list[str]:
     if not largest > _LARGEST:
         return []
     return [
-        f"the images hold values up to {largest:.3g}: check their scale (scl_slope). Times do not depend on it, amplitudes do"
+        f"the images hold values up to {largest:.3g}: check their scale (scl_slope). Times do not depend on it, "
+        "amplitudes do"
     ]
 
 
@@ -192,8 +195,8 @@ def _should_be_bright(k: int, model: SignalModel) -> bool:
 def largest_ratios(model: SignalModel) -> NDArray[np.float64]:
     r"""Return (N) how bright an image can be relative to the sum of the others, for any mixture of tissues.
 
-    With :math:`S_n = \sum_v A_v |g_n(T_v, F_v)|`, and :math:`r_n` the largest :math:`|g_n| / \max_{m \ne n} |g_m|` of any tissue,
-    :math:`S_n \le r_n \sum_{m \ne n} S_m`.
+    With :math:`S_n = \sum_v A_v |g_n(T_v, F_v)|`, and :math:`r_n` the largest :math:`|g_n| / \max_{m \ne n} |g_m|` of
+    any tissue, :math:`S_n \le r_n \sum_{m \ne n} S_m`.
     """
     shape = np.abs(_shapes(model))
     with np.errstate(divide="ignore", invalid="ignore"):

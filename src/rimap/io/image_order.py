@@ -49,8 +49,8 @@ def without_first(values: Sequence[float], skip_first: int, label: str, setting:
     if skip_first < 0 or skip_first >= len(distinct):
         what = "time" if setting.unit == "ms" else setting.title
         raise InputError(
-            f"--skip-first {skip_first}: {label} has images at {count_of(len(distinct), what)}; expected a number from 0 to "
-            f"{len(distinct) - 1}."
+            f"--skip-first {skip_first}: {label} has images at {count_of(len(distinct), what)}; expected a number from "
+            f"0 to {len(distinct) - 1}."
         )
     return [value >= distinct[skip_first] for value in values]
 
@@ -66,9 +66,9 @@ def _named_by_value(images: Sequence[Path], values: Sequence[float], option: str
     if wrong is not None:
         what = "times" if setting.unit == "ms" else "values"
         raise InputError(
-            f"{option} gives {values[wrong]:g} {setting.unit} to {names_of(images)[wrong]}: {what} go in the order of the files, which is "
-            f"{', '.join(names_of(images)[:4])}{' …' if len(images) > 4 else ''}. Give the {what}, or the files, in the other's "
-            "order."
+            f"{option} gives {values[wrong]:g} {setting.unit} to {names_of(images)[wrong]}: {what} go in the order of "
+            f"the files, which is {', '.join(names_of(images)[:4])}{' …' if len(images) > 4 else ''}. Give the {what}, "
+            "or the files, in the other's order."
         )
     return True
 
@@ -87,7 +87,7 @@ def _check_sorting(images: Sequence[Path], values: Sequence[float], option: str)
     if len(values) == len(names) and [values[k] for k in by_number] == sorted(values) != list(values):
         return
     raise InputError(
-        f"the files were given in the order {', '.join(names_of(images)[:3])}{' …' if len(images) > 3 else ''}, as a shell "
-        f"sorts names, and {option} goes in the order of the files. Give the folder, names with leading zeros (01, 02), "
-        "or the files in the order of their numbers and times."
+        f"the files were given in the order {', '.join(names_of(images)[:3])}{' …' if len(images) > 3 else ''}, as a "
+        f"shell sorts names, and {option} goes in the order of the files. Give the folder, names with leading zeros "
+        "(01, 02), or the files in the order of their numbers and times."
     )

@@ -33,7 +33,8 @@ _UNITS = {
 _NAME = re.compile(r"(?P<stem>.+?)(?:_desc-(?P<desc>[A-Za-z0-9]+))?_(?P<suffix>[A-Za-z0-9]+)")
 #: Names of relaxation times and rates, also in names that are not BIDS: t1.nii.gz, mean_R2star.nii.
 _RELAXATION = re.compile(r"(?:^|[^a-z0-9])(?P<kind>[TR])(?P<rest>1rho|2star|1|2)(?:map)?(?:$|[^a-z0-9])", re.IGNORECASE)
-#: A map of times with a median above this many seconds is in ms: water has T1 and T2 of a few seconds, and no T2* near that.
+#: A map of times with a median above this many seconds is in ms: water has T1 and T2 of a few seconds, and no T2* near
+#: that.
 _LONGEST_S, _LONGEST_T2STAR_S = 8.0, 0.5
 #: What `desc-` can say beside the name of a parameter.
 _NO_VALUES = ("status", "residual", SIGNAL)
@@ -284,7 +285,8 @@ def _of_folder(folder: Path, wanted: Sequence[str], *, rates: bool) -> list[MapI
         chosen = [candidate for candidate in candidates if _is_relaxation(candidate.name)]
     if not chosen:
         raise InputError(
-            f"{folder}: expected maps of relaxation times or rates, got {', '.join(names)}. Choose maps with --map {names[0]}."
+            f"{folder}: expected maps of relaxation times or rates, got {', '.join(names)}. Choose maps with --map "
+            f"{names[0]}."
         )
     return [map_image(m.path) for m in chosen]
 

@@ -42,7 +42,8 @@ def open_on_grid(path: Path, shape: tuple[int, ...], affine: Array, what: str, *
         )
     if affine is not None and file.oriented and not same_grid(np.asarray(affine, float), file.affine, tuple(shape)):
         raise InputError(
-            f"{path}: the {what} is misaligned: it has the shape of the images, but another affine. Resample it to the images."
+            f"{path}: the {what} is misaligned: it has the shape of the images, but another affine. Resample it to the "
+            "images."
         )
     # Axes of one voxel, which one file may have and the other not, say nothing.
     return replace(file, shape=tuple(shape))
@@ -109,7 +110,8 @@ def read_mask(path: Path | str, shape: tuple[int, ...], affine: Array = None) ->
     Parameters
     ----------
     shape, affine
-        Those of the images. The affine is `None` if the images have no orientation, and compared if both files have one.
+        Those of the images. The affine is `None` if the images have no orientation, and compared if both files have
+        one.
 
     Raises
     ------
@@ -125,7 +127,8 @@ def read_map(path: Path | str, shape: tuple[int, ...], affine: Array, what: str)
     Parameters
     ----------
     shape, affine
-        Those of the images. The affine is `None` if the images have no orientation, and compared if both files have one.
+        Those of the images. The affine is `None` if the images have no orientation, and compared if both files have
+        one.
     what
         What messages call it.
 

@@ -301,8 +301,9 @@ def open_nifti(path: Path) -> NiftiFile:
         raise InputError(f"{path} is not a readable NIfTI file ({_reason(error)}). Copy or convert it again.") from None
     if dtype.kind not in "fiu":
         raise InputError(
-            f"{path}: expected real numbers, got {'complex numbers' if dtype.kind == 'c' else f'values of type {dtype}'}. "
-            "Save the magnitude, the real part, or magnitude and phase (part-mag, part-phase)."
+            f"{path}: expected real numbers, got "
+            f"{'complex numbers' if dtype.kind == 'c' else f'values of type {dtype}'}. Save the magnitude, the real "
+            "part, or magnitude and phase (part-mag, part-phase)."
         )
     shape, n_volumes = _split(path, full)
     needed, size = math.prod(full) * dtype.itemsize + offset, path.stat().st_size
@@ -335,7 +336,8 @@ def header_and_data(path: Path) -> tuple[Path, Path]:
         if needed is None:
             there = other or path
             raise InputError(
-                f"{there}: expected a pair of files .hdr and .img, got one of them. Copy the other one to the same folder."
+                f"{there}: expected a pair of files .hdr and .img, got one of them. Copy the other one to the same "
+                "folder."
             )
     assert header is not None and data is not None
     return header, data

@@ -16,7 +16,8 @@ _LEAST_RADIANS = 1.1
 _UNWRAPPED = 60.0
 #: What a full turn may be in scaled phase images: degrees, 12 bits, milliradians, 13 bits.
 _CIRCLES = (360.0, 4096.0, 2000 * math.pi, 8192.0)
-#: The mean of |cos| of phases that differ by nothing or half a turn exceeds this, and the share of those that are turned.
+#: The mean of |cos| of phases that differ by nothing or half a turn exceeds this, and the share of those that are
+#: turned.
 _ALIGNED, _TURNED = 0.85, 0.02
 #: Where more than this share of what is bright is negative at some time, images are signed.
 _NEGATIVE = 0.05
@@ -69,8 +70,8 @@ def phase_circle(lowest: float, highest: float) -> float:
 def circle_of_images(images: NDArray[Any], phase: NDArray[Any], reference: int, limits: tuple[float, float]) -> float:
     """Return what a full turn is, from the range of the phase and from which turn makes the images ± one signal.
 
-    The range of an object without air does not distinguish milliradians from 12-bit numbers. With the right turn the phases
-    of the images differ by nothing or by half a turn; with another they differ by anything.
+    The range of an object without air does not distinguish milliradians from 12-bit numbers. With the right turn the
+    phases of the images differ by nothing or by half a turn; with another they differ by anything.
 
     Parameters
     ----------
@@ -88,7 +89,8 @@ def circle_of_images(images: NDArray[Any], phase: NDArray[Any], reference: int, 
     """
     usual = phase_circle(*limits)
     if usual == _CIRCLES[0] and max(map(abs, limits)) < _UNWRAPPED:
-        # Degrees that differ by half a turn have a range of 180: these are radians that were unwrapped, or the same everywhere.
+        # Degrees that differ by half a turn have a range of 180: these are radians that were unwrapped, or the same
+        # everywhere.
         return 2 * math.pi if all(_two_signs(images, phase, reference, 2 * math.pi)) else usual
     if usual < 360 or _two_signs(images, phase, reference, usual)[0]:
         return usual
@@ -158,9 +160,9 @@ def restore_polarity(signed: NDArray[Any], tau: NDArray[np.float64]) -> None:
 def looks_signed(images: NDArray[Any]) -> bool:
     """Return whether inversion recovery images (N, *X) keep their polarity: a share of them is clearly negative at some time.
 
-    Means of blocks of 3 × 3 voxels are looked at: noise that was added to a modulus is negative in single voxels near the
-    zero crossing and in air, and not in their means; tissue is. Fat, which may be the brightest tenth and never negative,
-    does not hide it.
+    Means of blocks of 3 × 3 voxels are looked at: noise that was added to a modulus is negative in single voxels near
+    the zero crossing and in air, and not in their means; tissue is. Fat, which may be the brightest tenth and never
+    negative, does not hide it.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         means, errors = (np.array(x) for x in zip(*(_block_means(image) for image in images)))
@@ -186,9 +188,9 @@ def refuse_reversed(images: NDArray[Any], tau: NDArray[np.float64]) -> None:
         falls, rises = (int(np.sum(bright & (change > 0.3 * peak))) for change in (a - b, b - a))
     if falls > _FALLING * (falls + rises) and falls > 0.2 * bright.sum():
         raise InputError(
-            f"expected signed images that increase with the inversion time, got a decrease from {tau[first]:g} to {tau[last]:g} ms where they "
-            "are bright. If the sign or the order of the times is reversed, negate the images or correct the times; "
-            "--magnitude (signed=False) uses the modulus."
+            f"expected signed images that increase with the inversion time, got a decrease from {tau[first]:g} to "
+            f"{tau[last]:g} ms where they are bright. If the sign or the order of the times is reversed, negate the "
+            "images or correct the times; --magnitude (signed=False) uses the modulus."
         )
 
 

@@ -42,9 +42,9 @@ def note_on_repeats(
     levels = [float(np.abs(np.nan_to_num(volume, posinf=0, neginf=0)).mean(dtype=float)) for volume in file.volumes()]
     if max(levels) > _LARGEST_RATIO_OF_REPEATS * min(levels):
         raise InputError(
-            f"{file.path.name}: expected repeats, because its sidecar has one {field} for {file.n_volumes} volumes, got mean "
-            f"magnitudes from {min(levels):.3g} to {max(levels):.3g}: so these are not repeats, but possibly phase, echoes or a noise scan. Keep "
-            "one volume in each file, or give each its value in the sidecar."
+            f"{file.path.name}: expected repeats, because its sidecar has one {field} for {file.n_volumes} volumes, "
+            f"got mean magnitudes from {min(levels):.3g} to {max(levels):.3g}: so these are not repeats, but possibly "
+            "phase, echoes or a noise scan. Keep one volume in each file, or give each its value in the sidecar."
         )
     what = "time" if axis.unit == "ms" else axis.title
     return [advice.note(f"{max(file.n_volumes for file in files)} volumes for each {what} count as repeats")]

@@ -276,8 +276,8 @@ class ResultFiles:
     def given(self) -> dict[str, Path | float]:
         """Return the parameters that were given, by name: the file or the number.
 
-        A file that is not in the data set, is not there any more, or was an array in memory is the copy that was written with
-        the maps.
+        A file that is not in the data set, is not there any more, or was an array in memory is the copy that was
+        written with the maps.
 
         Raises
         ------
@@ -386,8 +386,8 @@ def find_results(folder: Path | str) -> list[ResultFiles]:
     found = results_in(folder)
     if not found:
         raise InputError(
-            f"{folder}: expected maps, got none. Give the output of `rimap map` or `rimap bids`, a main map (T1map, T2map) in it, "
-            "or maps of other software with such names."
+            f"{folder}: expected maps, got none. Give the output of `rimap map` or `rimap bids`, a main map (T1map, "
+            "T2map) in it, or maps of other software with such names."
         )
     return found
 

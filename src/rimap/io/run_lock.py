@@ -43,8 +43,9 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 def locked(out: Path, parts: Sequence[str] = ()) -> Iterator[None]:
     """Lock OUT, so that a second run is refused; first remove the temporary files of a run that was killed.
 
-    The lock is an advisory one of the operating system (`flock`), which ends with its process, however that ends. If the
-    file system has none, each run claims OUT with a file that it touches; a claim not touched for three minutes is dead.
+    The lock is an advisory one of the operating system (`flock`), which ends with its process, however that ends. If
+    the file system has none, each run claims OUT with a file that it touches; a claim not touched for three minutes is
+    dead.
 
     Parameters
     ----------
@@ -190,9 +191,9 @@ def _take(path: Path, out: Path, *, shared: bool = False) -> _Held:
 def _claim(path: Path, out: Path, *, shared: bool) -> _Held:
     """Hold a lock by a file of one's own, ``<path>.<token>.held``, where the file system has no locks.
 
-    Each run first makes its claim and then looks for others, so that of two runs at least one sees the other. No run ever
-    removes a claim that may be alive: a claim is dead by age alone, because the number of a process says nothing in a
-    container or on another machine.
+    Each run first makes its claim and then looks for others, so that of two runs at least one sees the other. No run
+    ever removes a claim that may be alive: a claim is dead by age alone, because the number of a process says nothing
+    in a container or on another machine.
     """
     if shared:  # the parts claim for themselves, and look for who holds the whole
         return _Held(path, None)
@@ -244,8 +245,8 @@ def _rivals(path: Path, mine: Path) -> list[Path]:
 def _buried(claim: Path, mine: Path) -> bool:
     """Remove a stale claim, unless its owner has renewed it in the meantime: then it is restored.
 
-    Its owner touches it by its name before it writes. Either that was before the renaming, and shows; or it was after it, and fails, so that
-    the owner knows.
+    Its owner touches it by its name before it writes. Either that was before the renaming, and shows; or it was after
+    it, and fails, so that the owner knows.
     """
     grave = claim.with_name(f"{claim.name}.{secrets.token_hex(4)}.dead")
     try:

@@ -92,7 +92,8 @@ def model_of_sidecars(
         without = [path.name for path, meta in zip(images, metadata) if meta.get(field) is None]
         if 0 < len(without) < len(images) / 2:
             raise InputError(
-                f"{label}: expected {field} in the sidecars of all images, got none for {', '.join(without[:6])}. Add it, or leave the image out."
+                f"{label}: expected {field} in the sidecars of all images, got none for {', '.join(without[:6])}. Add "
+                "it, or leave the image out."
             )
     flags = " or ".join(f"--sequence {m.name}" for m in sorted(possible, key=lambda m: m.name))
     lacking = not any(axis in meta for axis in axes for meta in metadata)
@@ -132,14 +133,14 @@ def note_on_echoes(
     if kind == GRADIENT:
         remedy = f"Use --sequence {' or '.join(for_gradient_echoes)}, or correct" if for_gradient_echoes else "Correct"
         raise InputError(
-            f"{label}: expected spin echoes for {model.title.lower()}, got gradient echoes ({evidence} in the sidecars), which "
-            f"decay with T2*. {remedy} the sidecars."
+            f"{label}: expected spin echoes for {model.title.lower()}, got gradient echoes ({evidence} in the "
+            f"sidecars), which decay with T2*. {remedy} the sidecars."
         )
     if sure or not for_gradient_echoes:
         return []
     return [
-        f"nothing says whether these are spin or gradient echoes: taken as {model.title}. If they are gradient echoes, give "
-        f"--sequence {for_gradient_echoes[0]}, for T2*"
+        f"nothing says whether these are spin or gradient echoes: taken as {model.title}. If they are gradient echoes, "
+        f"give --sequence {for_gradient_echoes[0]}, for T2*"
     ]
 
 

@@ -62,7 +62,8 @@ class SeriesFiles:
     notes
         What the user should know of how the files were found, in plain words.
     field_maps
-        Other data sets in which maps of fields are looked for besides the series' own: OUT, where a B1 map was just made.
+        Other data sets in which maps of fields are looked for besides the series' own: OUT, where a B1 map was just
+        made.
     holder
         Keeps temporary files alive.
     """
@@ -131,8 +132,8 @@ class SeriesFiles:
         if own is not None and not self.can_be(sequence):
             says = f"suffix, and --sequence {sequence} does not read {self.suffix}" if self.suffix else "headers"
             raise InputError(
-                f"{self.label}: expected --sequence {own.name}, got {sequence}: it is {own.title.lower()} according to its {says}. "
-                "Leave --sequence out, or rename the files."
+                f"{self.label}: expected --sequence {own.name}, got {sequence}: it is {own.title.lower()} according to "
+                f"its {says}. Leave --sequence out, or rename the files."
             )
         return models()[sequence]
 
@@ -220,7 +221,8 @@ class SeriesFiles:
         metadata
             Their sidecars.
         count
-            How many values of the axis the user gave, if any: N of a single file (X, Y, N), whose third axis then holds the images.
+            How many values of the axis the user gave, if any: N of a single file (X, Y, N), whose third axis then holds
+            the images.
         """
         files = [open_nifti(image) for image in self.images]
         notes = check_same_grid(files)

@@ -49,8 +49,8 @@ def find_series(
     Parameters
     ----------
     inputs
-        Folders (a BIDS data set, a part of one, loose files, or DICOM), 4-D NIfTI files, the 3-D NIfTI files of a series, or
-        DICOM files. One file of a BIDS series stands for all of it; several stand for themselves.
+        Folders (a BIDS data set, a part of one, loose files, or DICOM), 4-D NIfTI files, the 3-D NIfTI files of a
+        series, or DICOM files. One file of a BIDS series stands for all of it; several stand for themselves.
     participant_labels, sessions, runs
         Only these, with or without ``sub-``, ``ses-``, ``run-``; all if empty.
     sequence
@@ -119,7 +119,8 @@ def find(
         of_sequence = [replace(s, sequence=sequence) for s in matching if s.can_be(sequence)]
         if matching and not of_sequence and not found.refused:
             raise InputError(
-                f"{paths[0]}: expected a series of --sequence {sequence}, got {_listing(matching)}. Leave --sequence out."
+                f"{paths[0]}: expected a series of --sequence {sequence}, got {_listing(matching)}. Leave --sequence "
+                "out."
             )
         matching = of_sequence
     if not matching:
@@ -203,14 +204,15 @@ def one_series(path: Path | str | Sequence[Path | str], sequence: str | None, se
     paths = [path] if isinstance(path, (str, Path)) else path
     if not isinstance(paths, Sequence) or not all(isinstance(path, (str, Path)) for path in paths):
         raise InputError(
-            f"read: expected a path, got {type(path).__name__}. For images in memory use rimap.WeightedSeries, with their model."
+            f"read: expected a path, got {type(path).__name__}. For images in memory use rimap.WeightedSeries, with "
+            "their model."
         )
     found = find_series(paths, sequence=sequence, series=() if series is None else (series,))
     if len(found) > 1:
         first = found[0].images[0]
         raise InputError(
-            f"{path}: expected one series, got {len(found)} series: {_listing(found)}. Choose one by any of its files, as in "
-            f"read({str(first)!r}), or read all with find_series."
+            f"{path}: expected one series, got {len(found)} series: {_listing(found)}. Choose one by any of its files, "
+            f"as in read({str(first)!r}), or read all with find_series."
         )
     return found[0]
 
@@ -340,15 +342,16 @@ def _nothing(folder: Path, root: Path, files: Sequence[Path]) -> InputError:
 
     if dicom_files(root):  # whose folder may be named after the patient
         return InputError(
-            "the folder contains DICOM, and NIfTI files that are not a series. Choose the DICOM series with --series, or move the NIfTI "
-            "files away."
+            "the folder contains DICOM, and NIfTI files that are not a series. Choose the DICOM series with --series, "
+            "or move the NIfTI files away."
         )
     several = sorted({m.bids_suffix for m in models().values()} - {""})
     known = " or ".join([", ".join(several[:-1]), several[-1]] if len(several) > 1 else several)
     suffixes = sorted({getattr(BidsName.parse(file.name), "suffix", file.name) for file in files})
     return InputError(
-        f"{folder}: expected {known} series, got none (found: {', '.join(suffixes[:6])}{' …' if len(suffixes) > 6 else ''}). "
-        "Give the files of the series themselves, with --sequence."
+        f"{folder}: expected {known} series, got none (found: "
+        f"{', '.join(suffixes[:6])}{' …' if len(suffixes) > 6 else ''}). Give the files of the series themselves, with "
+        "--sequence."
     )
 
 

@@ -54,8 +54,8 @@ def check_same_grid(files: Sequence[NiftiFile]) -> list[str]:
     if placed and len(placed) < len(files):
         lacking = next(file for file in files if not file.oriented)
         return [
-            f"{len(files) - len(placed)} of {len(files)} images have no orientation in their headers ({lacking.path.name}): they are "
-            "taken to be where the others are"
+            f"{len(files) - len(placed)} of {len(files)} images have no orientation in their headers "
+            f"({lacking.path.name}): they are taken to be where the others are"
         ]
     return []
 

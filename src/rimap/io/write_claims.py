@@ -1,7 +1,7 @@
 """What this process holds of an OUT: whether it is still so is asked before anything is written.
 
-A run that was stopped for minutes (SIGSTOP, a laptop that was closed) cannot renew its claim. Another run takes it for dead and takes over.
-When the first one continues, it must not write any more.
+A run that was stopped for minutes (SIGSTOP, a laptop that was closed) cannot renew its claim. Another run takes it for
+dead and takes over. When the first one continues, it must not write any more.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ class Claim:
             lost = False  # a file server that does not answer says nothing
         if lost:
             raise InputError(
-                f"this run has lost {self.out}: it was suspended for minutes, so that another run took over and may write "
-                "there. It has stopped writing. Run it again when no other run writes there; finished series are kept."
+                f"this run has lost {self.out}: it was suspended for minutes, so that another run took over and may "
+                "write there. It has stopped writing. Run it again when no other run writes there; finished series "
+                "are kept."
             )
 
 

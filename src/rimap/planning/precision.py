@@ -14,15 +14,16 @@ from rimap.signals.base import FREE, GIVEN, SMOOTH, SignalModel
 
 Array = NDArray[np.float64]
 
-#: Number of voxels that share a smooth field, so that their information adds up. The bound barely depends on this number.
+#: Number of voxels that share a smooth field, so that their information adds up. The bound barely depends on this
+#: number.
 VOXELS_OF_A_SMOOTH_FIELD = 100.0
 
 
 def tissue_of(model: SignalModel, T: Array, assumed: Mapping[str, float] | None = None) -> Array:
     """Return κ (Q, K) of tissues whose main map has the values T (K,), for amplitudes of 1.
 
-    Fields have the values in `assumed`, else their typical ones. Where the main map is derived, the relaxation time is that for which
-    its formula gives T; NaN if there is none within the bounds.
+    Fields have the values in `assumed`, else their typical ones. Where the main map is derived, the relaxation time is
+    that for which its formula gives T; NaN if there is none within the bounds.
     """
     T = np.asarray(T, dtype=float)
     kappa = np.ones((len(model.parameters), T.size))
@@ -60,9 +61,9 @@ def relative_sd(model: SignalModel, noise: Noise, T: Array, goal: Goal) -> Array
 
     Notes
     -----
-    A given field is known. A free one is estimated in each voxel. A smooth one is estimated from all voxels of a neighbourhood: with
-    the information F of one voxel, its entry of the field grows by (K − 1) times the Schur complement of the field in F, which is
-    the information on it from each of K voxels with their own amplitude and T.
+    A given field is known. A free one is estimated in each voxel. A smooth one is estimated from all voxels of a
+    neighbourhood: with the information F of one voxel, its entry of the field grows by (K − 1) times the Schur
+    complement of the field in F, which is the information on it from each of K voxels with their own amplitude and T.
     """
     kappa = tissue_of(model, T, goal.assumed)
     with np.errstate(all="ignore"):

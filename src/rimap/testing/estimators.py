@@ -110,8 +110,8 @@ def check_estimator(
     model
         Signal model of the images that are simulated; the first one that the estimator takes if left out.
     truth
-        Returns the true maps κ (Q, *X) for a spatial shape: a network is held to what it was trained for. The default is
-        tissue in the middle of the box.
+        Returns the true maps κ (Q, *X) for a spatial shape: a network is held to what it was trained for. The default
+        is tissue in the middle of the box.
     tolerance
         How exact it must be.
     seeds

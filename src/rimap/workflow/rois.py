@@ -37,7 +37,8 @@ NOT_TRIED = ("nist-t1-v2",)
 _WRONG_PERCENT = 40.0
 #: Quality flags of voxels whose values do not count by default.
 _WITH_VALUE = (Status.NOT_CONVERGED, Status.OUTSIDE_TRAINING, Status.OFF_MODEL)
-#: Reference values whose ratio to the medians is this factor or its inverse, within a factor of 2, are in another unit (s and ms).
+#: Reference values whose ratio to the medians is this factor or its inverse, within a factor of 2, are in another unit
+#: (s and ms).
 _OTHER_UNIT = 1000.0
 #: Rows that are printed; the table in the file has all.
 _MOST_ROWS = 200
@@ -79,7 +80,8 @@ class Judging:
     Parameters
     ----------
     reference
-        The name of an array of spheres (``nist-t1``; ``nist`` for the one that fits best), or a table with the columns label and reference.
+        The name of an array of spheres (``nist-t1``; ``nist`` for the one that fits best), or a table with the columns
+        label and reference.
     field_T
         The field strength of the scanner in T, for an array; from the sidecar of the map by default.
     temperature_C
@@ -164,8 +166,9 @@ def rois(
     maps
         Maps (NIfTI), or folders of them: the output of `rimap map` or `rimap bids`, or maps of other software.
     labels
-        Label images, probability images, BIDS folders, or patterns such as ``seg/sub-{sub}_dseg.nii.gz``. A prefix such as
-        ``nist-t1:`` specifies the spheres of a phantom. By default the ``_dseg`` or ``_probseg`` image next to each map.
+        Label images, probability images, BIDS folders, or patterns such as ``seg/sub-{sub}_dseg.nii.gz``. A prefix such
+        as ``nist-t1:`` specifies the spheres of a phantom. By default the ``_dseg`` or ``_probseg`` image next to each
+        map.
     names
         The maps to take from folders (T1, R1, B, sd, all); relaxation times and rates by default.
     rates
@@ -212,7 +215,8 @@ def rois(
     judged = any("reference" in row for row in rows)
     if not judged and judging != Judging():
         notes.append(
-            "Field strength, temperature and tolerance were not used, because the maps have no reference values. Give --reference."
+            "Field strength, temperature and tolerance were not used, because the maps have no reference values. Give "
+            "--reference."
         )
     if judged:
         rows = [{**{c: float("nan") for c in ("reference", "bias_percent")}, "verdict": "", **row} for row in rows]
@@ -265,8 +269,9 @@ def judge(rows: list[Row], references: References, judging: Judging, image: Path
     typical = float(np.nanmedian(biases)) if np.isfinite(biases).any() else 0.0
     if abs(typical) > _WRONG_PERCENT:
         return [
-            f"Half of the regions of {rows[0]['series']} are {abs(typical):.0f} % or more {'above' if typical > 0 else 'below'} "
-            "the reference values. Check that the references are for this phantom, map and field strength."
+            f"Half of the regions of {rows[0]['series']} are {abs(typical):.0f} % or more "
+            f"{'above' if typical > 0 else 'below'} the reference values. Check that the references are for this "
+            "phantom, map and field strength."
         ]
     return []
 
@@ -280,8 +285,8 @@ def _refuse_other_unit(rows: Sequence[Row], references: References) -> None:
     if abs(abs(np.log(typical)) - np.log(_OTHER_UNIT)) < np.log(2):
         more = "larger" if typical < 1 else "smaller"
         raise InputError(
-            f"{references.source}: expected reference values in {rows[0]['unit']}, got values that are about 1,000 times {more} than "
-            f"the medians of {rows[0]['series']}. Give them in {rows[0]['unit']}."
+            f"{references.source}: expected reference values in {rows[0]['unit']}, got values that are about 1,000 "
+            f"times {more} than the medians of {rows[0]['series']}. Give them in {rows[0]['unit']}."
         )
 
 
@@ -313,7 +318,8 @@ def without_value(rows: Sequence[Row]) -> list[str]:
     remedy = f" Use --include {name} to count them." if most in _WITH_VALUE else ""
     return [
         (
-            f"{count_of(len(empty), 'region')} without a voxel that counts: most voxels have the quality flag {name.replace('_', ' ')}.{remedy}"
+            f"{count_of(len(empty), 'region')} without a voxel that counts: most voxels have the quality flag "
+            f"{name.replace('_', ' ')}.{remedy}"
         )
     ]
 

@@ -68,7 +68,8 @@ def count(images: Array, first: int, last: int, power: Array, peak: Array, zeros
             total[i] /= N
     for n in range(N):
         of_image[n, ZEROS] = empty[n]
-        # In loops: what loads a kernel with methods of arrays imports scipy.linalg, which takes longer than to load all kernels.
+        # In loops: what loads a kernel with methods of arrays imports scipy.linalg, which takes longer than to load all
+        # kernels.
         high, low = largest[n], smallest[n]
         top, bottom, times_in_all = high[0], low[0], 0.0
         for v in range(1, LANES):
