@@ -23,7 +23,7 @@ from rimap.estimators.networks.restore import written_anew
 
 
 def average(first: str, second: str, share: float) -> onnx.ModelProto:
-    """Return the network with weights (1 − share)·first + share·second; it says what `second` says, and of what it is."""
+    """Return a network with weights (1 − share)·first + share·second, the metadata of `second`, and its origin."""
     a, b = written_anew(first), written_anew(second)
     theirs = {i.name: numpy_helper.to_array(i) for i in b.graph.initializer}
     if {i.name: tuple(i.dims) for i in a.graph.initializer} != {k: v.shape for k, v in theirs.items()}:

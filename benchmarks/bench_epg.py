@@ -1,4 +1,4 @@
-"""T2 from trains of echoes: truth in the NIST phantom with everything at its default, standard deviations, speed beside peers.
+"""T2 from echo trains: error in the NIST phantom with all defaults, standard deviations, speed of other software.
 
     python -m benchmarks.bench_epg [--data FOLDER] [--skip-peers]
 

@@ -59,7 +59,12 @@ def seconds(work: Callable[[], Any], repeats: int = 3) -> float:
 def slow_solver(series: WeightedSeries, truth: NDArray[np.float64]) -> tuple[float, float]:
     """Return the objective of the estimate, and the least that L-BFGS finds from two other starts."""
     kept: list[Any] = []
-    mle.minimise = lambda *a, **k: kept.append(minimise(*a, **k)) or kept[0]  # type: ignore[assignment,func-returns-value]
+
+    def keep(*args: Any, **options: Any) -> Any:
+        kept.append(minimise(*args, **options))
+        return kept[0]
+
+    mle.minimise = keep
     try:
         MLE(lambda_B=DEFAULT_LAMBDA_B, threads=1).estimate(series)
     finally:

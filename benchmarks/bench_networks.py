@@ -5,8 +5,8 @@ python -m benchmarks.bench_networks rim:a.onnx --protocols vfa,megre --snrs 10 -
 
 For each protocol and SNR it prints
 
-    smooth      CV over the MLE's, bias and slope of the relaxation time in grey and white matter of an anatomy that no network
-                was trained on, with a smooth texture of 6 %; the worse tissue
+    smooth      CV over the MLE's, bias and slope of the relaxation time in grey and white matter of an anatomy that no
+                network was trained on, with a smooth texture of 6 %; the worse tissue
     texture     root mean square error over the MLE's where every voxel differs by 3 %
     structures  of those that the data show clearly (d' of 6 and of 10 on, see bench_structures) how many keep 0.7 and
                 0.9 of their contrast with an error of at most 1.1 times the MLE's
@@ -207,8 +207,8 @@ def main() -> None:
         for snr in map(float, args.snrs.split(",")):
             for r in rows(args.estimators, protocol, snr, args.draws):
                 print(
-                    f"{r['estimator'][-27:]:<28}{protocol:<12}{snr:>5g}{r['CV']:>8.2f}{r['bias']:>8.2f}{r['slope']:>7.2f}"
-                    f"{r['RMSE']:>6.2f}{r['texture RMSE']:>9.2f}{r['kept']:>7d} of {r['clear']:<2d}"
+                    f"{r['estimator'][-27:]:<28}{protocol:<12}{snr:>5g}{r['CV']:>8.2f}{r['bias']:>8.2f}"
+                    f"{r['slope']:>7.2f}{r['RMSE']:>6.2f}{r['texture RMSE']:>9.2f}{r['kept']:>7d} of {r['clear']:<2d}"
                     f"{100 * r['covers smooth']:>14.1f} "
                     f"{100 * r['covers texture']:>9.1f}{100 * r['covers structures']:>11.1f}",
                     flush=True,

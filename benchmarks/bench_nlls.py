@@ -13,6 +13,7 @@ import contextlib
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +81,8 @@ def speed(name: str, n: int) -> None:
     for threads in (1, 2):
         NLLS(threads=threads).estimate(series)  # compiled or loaded
     one = n / best_of(5, lambda: NLLS(threads=1).estimate(series), time.process_time)
-    clock = [n / best_of(5, lambda t=t: NLLS(threads=t).estimate(series), time.perf_counter) for t in (1, 2)]  # type: ignore[misc]
+    one, two = (NLLS(threads=threads) for threads in (1, 2))
+    clock = [n / best_of(5, partial(estimator.estimate, series), time.perf_counter) for estimator in (one, two)]
     lm, box = (scipy_rate(model, S[:, :250], bounded) for bounded in (False, True))
     print(f"\n{model.title}, {name}: {model.n_images} images, SNR 30, {n:,} voxels")
     print(f"  {'curve_fit, lm':28}{lm:14,.0f} voxels/s")

@@ -1,14 +1,14 @@
 """Do the paper's RIMs for T1 follow B, and do they reach the paper's accuracy? Four figures for each network.
 
-python -m benchmarks.bench_paper_networks                          the RIMs with fixed times that ship, and maximum likelihood
+python -m benchmarks.bench_paper_networks                     the shipped RIMs with fixed times, and maximum likelihood
 python -m benchmarks.bench_paper_networks rim:a.onnx rim:b.onnx --draws 4
-python -m benchmarks.bench_paper_networks --information            why B is hard to follow: what the gradient says of it
+python -m benchmarks.bench_paper_networks --information       how little the gradient depends on B
 
 For each estimator it prints, as the mean over B = 1.6, 1.7 … 2.0 in a slice of a brain that no network was trained on,
 
-    slope of B     how much of a change of B the median over grey and white matter follows, at SNR 30 and SNR 100; 1 is right
+    slope of B     how much of a change of B the median of grey and white matter follows, at SNR 30 and 100; ideally 1
     bias of T1     least and greatest median of grey and of white matter over these B, in %, at SNR 100
-    phantom        mean |bias| and mean CV over the spheres of the NIST phantom whose T1 is within HP_T1, in %, at SNR 20; B = 1.9
+    phantom        mean |bias| and mean CV, in %, over the NIST spheres whose T1 is within HP_T1, at SNR 20 and B = 1.9
     hypo point     median bias of single voxels of 400 ms in grey matter at SNR 10, in %
 
 The standard deviation of the noise is 0.65/SNR. The first two and the last use the times that a network was trained
@@ -135,7 +135,7 @@ def judged(spec: str, protocol: SignalModel, labels: NDArray[np.uint8], draws: i
 
 
 def information() -> None:
-    """Print for each tissue what a B that is 0.1 too low leaves in the gradient once A and T1 have taken their best values there.
+    """Print for each tissue the gradient that remains if B is 0.1 too low, with A and T1 at their best values for it.
 
     Gradients are as a cell of the paper's design reads them: of half the sum of squares, T1 in seconds, A of CSF = 1.
     """
@@ -167,7 +167,8 @@ def information() -> None:
         gradient, first = (derivatives(p).T @ (signal(p) - S) for p in (best, start))
         noise = sigma * np.linalg.norm(J[:, 1])
         print(
-            f"{name:<8}{share:>21.4f}{sd:>19.2f}{100 * (off[1] / T - 1):>12.1f}{gradient[1]:>15.5f}{noise:>11.3f}{first[1]:>14.2f}"
+            f"{name:<8}{share:>21.4f}{sd:>19.2f}{100 * (off[1] / T - 1):>12.1f}"
+            f"{gradient[1]:>15.5f}{noise:>11.3f}{first[1]:>14.2f}"
         )
 
 

@@ -66,7 +66,7 @@ def write_images(folder: Path, protocol: str, kind: str) -> Path:
 
 
 def serve() -> None:
-    """Estimate in this version whenever a line with a case and files comes in; answer with seconds of processor time."""
+    """Run the estimates that each input line asks for (a case and files) and print seconds of processor time."""
     ready: dict[str, tuple[Any, Any]] = {}
     for line in sys.stdin:
         name, file, out = line.rstrip("\n").split("\t")

@@ -1,4 +1,4 @@
-"""Every sequence by NLLS: voxels per second, the optimum beside a dense search, and the truth where it is well determined.
+"""NLLS for every sequence: voxels per second, the optimum of a dense search, and the truth where well determined.
 
     python -m benchmarks.bench_sequences [--only vfa,megre] [--voxels 300000] [--dense 10000] [--snrs 100]
 
@@ -121,7 +121,7 @@ def best_of(times: int, work: Callable[[], object]) -> float:
 
 
 def optimum(scan: Scan, n: int, snr: float) -> str:
-    """Return how many voxels have a sum of squares more than σ² above that of a dense search, and which lack an answer."""
+    """Return how many voxels exceed the sum of squares of a dense search by more than σ², and which lack a value."""
     series, _ = simulated(scan, n, snr, seed=snr)
     model, sigma = series.model, float(series.noise.sigma)
     maps = NLLS().estimate(series)
@@ -134,7 +134,7 @@ def optimum(scan: Scan, n: int, snr: float) -> str:
 
 
 def truth_found(scan: Scan) -> str:
-    """Return how wrong T is where its Cramér-Rao standard deviation is well below 0.5 %, at SNR 1000: median and 99th percentile."""
+    """Return median and 99th percentile of the error of T at SNR 1000, where its Cramér-Rao SD is well below 0.5 %."""
     series, truth = simulated(scan, 20_000, 1000, seed=1)
     model, maps = series.model, NLLS().estimate(series)
     kappa = np.stack([truth[p.name] for p in model.parameters])

@@ -66,7 +66,7 @@ def middle(many: list[Spent]) -> Spent:
 
 
 def images(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """Return magnitude images (*shape, N), int16, of an ellipsoid of tissues in air that fills two thirds of the volume."""
+    """Return magnitude images (*shape, N), int16, of an ellipsoid of tissues in air, two thirds of the volume."""
     x = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in shape), indexing="ij"))
     radius = np.sqrt((x**2).sum(0))
     T1 = np.select([radius < 0.3, radius < 0.6, radius < 0.75], [900.0, 1400.0, 3500.0], 500.0)

@@ -9,8 +9,8 @@ periods of 2 to 20 voxels. For each it prints
 
     kept       the share of the contrast in T1 that is left, mean over draws and copies
     RMSE/MLE   the root mean square error inside the structure, over that of the regularised MLE
-    d'         contrast / (Cramér-Rao SD of a voxel with B known) x square root of its number of voxels (of one stripe): how
-               well the data could show it (Wagner & Brown 1985, doi:10.1088/0031-9155/30/6/001)
+    d'         contrast / (Cramér-Rao SD of a voxel with B known) x square root of its number of voxels (of one stripe):
+               how well the data could show it (Wagner & Brown 1985, doi:10.1088/0031-9155/30/6/001)
 
 and PASS or FAIL: at d' >= 10 at least 0.9 of the contrast, at d' >= 6 at least 0.7, RMSE at most 1.1 of the MLE's; a
 single voxel that is off by five of its own SDs keeps at least 0.8.
@@ -197,7 +197,8 @@ def main() -> None:
                     if r.estimator == spec:
                         ratio = r.rmse / r.rmse_mle
                         print(
-                            f"{r.structure:<20}{r.voxels:>7}{r.d_prime:>7.1f}{r.kept:>7.2f}{100 * r.rmse:>8.2f}{ratio:>7.2f}  {r.verdict}"
+                            f"{r.structure:<20}{r.voxels:>7}{r.d_prime:>7.1f}{r.kept:>7.2f}{100 * r.rmse:>8.2f}"
+                            f"{ratio:>7.2f}  {r.verdict}"
                         )
     for spec in args.estimators:
         clear = [r for r in rows if r.estimator == spec and r.verdict]

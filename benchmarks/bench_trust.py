@@ -195,7 +195,7 @@ _DRAWS, _MEDIAN = 8, 6.346 / 7
 
 
 def interpolated() -> Iterator[Figure]:
-    """Standard deviations of interpolated images are those of repeated scans; the correlation of their noise is found."""
+    """Standard deviations from interpolated images agree with repeated scans; the noise correlation is detected."""
     model = inversion(TI9)
     sigma = 0.65 / 20
     for factor, size in ((1.0, 72), (4 / 3, 72), (2.0, 48)):

@@ -136,7 +136,7 @@ def _columns(model: SignalModel, held: dict[str, float | Floats], T: Floats, F: 
 
 
 def _bounded(model: SignalModel, S: Floats, g: Floats) -> Floats:
-    """Return the least ‖S − Σ Aₖ gₖ‖² (G, V) with the amplitudes within their bounds; S (N, V) or (N, 1, V), g (N, K, G[, V])."""
+    """Return min ‖S − Σ Aₖ gₖ‖² (G, V) over amplitudes within their bounds; S (N, V) or (N, 1, V), g (N, K, G[, V])."""
     power = (S**2).sum(0)
     if g.ndim == 3:
         m = np.einsum("nkg,nv->kgv", g, S)

@@ -1,4 +1,4 @@
-"""Inversion recoveries with fields of B as scanners have them, and how well the MLE and networks map T1 there with their own λ_B."""
+"""Inversion recovery with realistic fields of B, and how well the MLE and networks map T1 with the λ_B they choose."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def series_of(name: str, times: str, snr: float, *, rician: bool = False, n: int
 
 
 def rows(*, rician: bool = False) -> Iterator[tuple[Any, ...]]:
-    """Yield a row of `COLUMNS` for each field, protocol and SNR: RMSE in units of the best λ_B of the ladder, time in those of 10⁶."""
+    """Yield `COLUMNS` for each field, protocol and SNR: RMSE relative to the best λ_B, time relative to λ_B = 10⁶."""
     for name in fields(8):
         for times in MODELS:
             for snr in SNRS:

@@ -1,4 +1,4 @@
-"""Mutation testing: change one operator, comparison or constant at a time and count how many of the changes a test notices.
+"""Mutation testing: change one operator, comparison or constant at a time, and count the changes that tests detect.
 
     python -m benchmarks.mutation --mutants 152 --seed 1
 

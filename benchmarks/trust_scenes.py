@@ -100,7 +100,7 @@ def head(
 
 
 def zero_filled(images: NDArray[np.float64], factor: float, sigma: float, *, seed: int = 0) -> NDArray[np.float32]:
-    """Return magnitudes (N, m, m, Z) of signed images (N, n, n, Z): complex noise is added, then k-space is filled up with zeros."""
+    """Return magnitudes (N, m, m, Z) of signed images (N, n, n, Z) with complex noise and zero-filled k-space."""
     N, n, _, Z = images.shape
     m = round(n * factor)
     e = np.random.default_rng(seed).normal(0, sigma, (2, *images.shape))
@@ -122,7 +122,7 @@ def inversion(tau: Any = TI9, **options: Any) -> rimap.InversionRecovery:
 
 
 def like_ge(S: NDArray[Any], air: NDArray[np.bool_], how: str, *, seed: int = 5) -> NDArray[np.float32]:
-    """Return magnitudes as some scanners store them: air partly set to zero, or scaled, whole numbers, or zero-filled."""
+    """Return magnitudes as some scanners store them: air partly set to zero, scaled, rounded, or zero-filled."""
     S = np.array(S, float)
     if how == "zeroed":
         S[:, air & (np.random.default_rng(seed).random(air.shape) < 0.6)] = 0

@@ -1,4 +1,4 @@
-"""The API of the submodules, from what they declare as public: their ``__all__``, or their names without an underscore."""
+"""Generate the API of the submodules from their ``__all__``, or from their names without an underscore."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reference of the command line, from the commands themselves: a new verb or option is on it without being written here."""
+"""Generate the reference of the command line from the commands themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keys of recipe files, from the dataclasses that they become: a new field is on the page without being written here."""
+"""Generate the page of recipe keys from the dataclasses that recipes become."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _LONGEST_LIST = 8
 
 _INTRODUCTION = """# Keys of recipes
 
-A recipe is a TOML file. `rimap train RECIPE` reads all of it; `rimap simulate RECIPE` reads its table `[simulation]`, or the top of a
-file without tables. This page is made from the dataclasses that these tables become. Every key is optional, except that a ResNet needs
-`times_ms`. A key that does not exist is refused, with the nearest one that does.
+A recipe is a TOML file. `rimap train RECIPE` reads all of it. `rimap simulate RECIPE` reads its table `[simulation]`,
+or the top level of a file without tables. This page is generated from the code. Every key is optional, except that a
+ResNet needs `times_ms`. rimap refuses unknown keys and suggests the most similar one.
 
 ```toml
 name = "t1"
@@ -52,7 +52,7 @@ iterations = 3000
 `rimap train RECIPE --set training.iterations=500` changes one key for one run.
 [Train for your own protocol](../training.md) shows whole recipes.
 
-Two sets of defaults exist. `general` (all that the paper's simulation lacks) is the default of a RIM, `paper` that of a ResNet.
+Two sets of defaults exist: `general`, for a RIM, and `paper`, the simulation of the paper, for a ResNet.
 The defaults of `general` are given for inversion recovery; those of another sequence follow from its declaration
 (`rimap.simulation.recipe.general("vfa")` in Python prints them). Where one value is given, it is that of both."""
 

@@ -15,7 +15,7 @@ from rimap.b1 import FORMULAS, b1_from_afi, b1_from_dam
 
 
 def afi(B1: float, T1: float, tr: tuple[float, float], flip: float) -> tuple[float, float]:
-    """Return both signals of the steady state: the pulse, spoiling, recovery over one TR, and the same over the other."""
+    """Return both signals of the steady state: pulse, spoiling and recovery over the first TR, then over the second."""
     Mz, S = 1.0, [0.0, 0.0]
     for _ in range(400):
         for k in (0, 1):

@@ -20,7 +20,10 @@ import rimap
 from rimap import kernels, source_hashes
 
 CALLED = "from rimap.kernels import njit\nSTEP = 1.0\n@njit()\ndef inner(x):\n    return x + STEP\n"
-CALLER = "from rimap.kernels import njit\nfrom rimap.called import inner\n@njit()\ndef outer(x):\n    return 10.0 * inner(x)\n"
+CALLER = (
+    "from rimap.kernels import njit\nfrom rimap.called import inner\n"
+    "@njit()\ndef outer(x):\n    return 10.0 * inner(x)\n"
+)
 #: Print what the kernel gives, whether it came from the cache, and the folder.
 USE = """
 from pathlib import Path
@@ -226,8 +229,8 @@ def test_a_full_disk_costs_time_only(copy: Path) -> None:
 
 def test_a_folder_that_is_removed_during_a_run_costs_time_only(copy: Path) -> None:
     code = (
-        "import shutil\nfrom rimap import kernels, caller\nfrom pathlib import "
-        "Path\nshutil.rmtree(kernels.kernel_folder(Path(caller.__file__)))\n" + USE
+        "import shutil\nfrom rimap import kernels, caller\nfrom pathlib import Path\n"
+        "shutil.rmtree(kernels.kernel_folder(Path(caller.__file__)))\n" + USE
     )
     assert use(copy, code)[:2] == (30.0, 0)
 

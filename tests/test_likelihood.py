@@ -158,7 +158,7 @@ def test_two_images_at_one_time_do_not_count_twice() -> None:
 
 
 def test_what_the_other_parameters_hide_is_not_determined() -> None:
-    """The variance of each of two parameters with a correlation of r grows by 1/(1 − r²), whatever their units and their neighbours are."""
+    """The variance of each of two parameters with a correlation of r grows by 1/(1 − r²), whatever their units are."""
     units = np.array([1e-6, 1e4])
     r = np.array([0.0, 0.9, np.sqrt(1 - 1e-11), 1 - 1e-14, 1.0, np.nan])
     F = np.array([[[1, x], [x, 1]] for x in r]) * units[:, None] * units

@@ -1,4 +1,4 @@
-"""Adding a model with one smooth field touches one file: another package has that file alone, and every verb knows it."""
+"""A model with a smooth field is one file: a package that contains only this file is known to every verb."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_the_tested_versions_of_python_are_the_declared_ones() -> None:
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-container.lock", "requirements-dev.lock"])
 def test_a_lock_file_has_hashes_of_every_package(lock: str) -> None:
-    """pip refuses a file whose SHA-256 is not there. Each platform has files of its own, so compiled packages have many."""
+    """pip refuses a file whose SHA-256 is missing. Compiled packages have many, one for the file of each platform."""
     text = (ROOT / lock).read_text(encoding="utf-8")
     entries = re.split(r"\n(?=\w)", text.strip())
     assert len(entries) == len(locked(lock)) >= 35

@@ -1,4 +1,4 @@
-"""The package knows roles: outside a model's own file nothing names a sequence, a parameter, a setting or a sidecar field.
+"""Only the file of a model names its sequence, parameters, settings and sidecar fields; all else asks for roles.
 
 Nor does it take a parameter by its position in κ. What has a reason to do so is in `ALLOWED`.
 """

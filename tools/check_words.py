@@ -57,7 +57,8 @@ AVOIDED: dict[str, str] = {
 }
 #: Where an avoided word is right: numbers and points lie in a range or on a curve.
 ALLOWED = (
-    r"(?:lies?|lying) (?:between|within|inside|outside|above|below|on a (?:line|curve|sphere)|in the (?:range|interval))",
+    r"(?:lies?|lying) (?:between|within|inside|outside|above|below)",
+    r"(?:lies?|lying) (?:on a (?:line|curve|sphere)|in the (?:range|interval))",
 )
 
 

@@ -55,8 +55,9 @@ READ_IN_ITS_FILE = {
 }
 INTRODUCTION = """# Licences of the packages that rimap needs
 
-rimap itself is under the [Apache License 2.0](LICENSE) and contains no code of other projects. The packages below are installed beside it.
-`python tools/write_licences.py` writes this page from the metadata of the installed packages; a test checks that no package is missing.
+rimap itself is under the [Apache License 2.0](LICENSE) and contains no code of other projects. The packages below are
+installed with it. `python tools/write_licences.py` writes this page from the metadata of the installed packages; a test
+checks that no package is missing.
 """
 
 

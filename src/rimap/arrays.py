@@ -48,7 +48,7 @@ def namespace(*arrays: Array) -> Namespace:
 
 @cache
 def _of_numpy() -> Any:
-    """Return NumPy itself from version 2.1 on, which has all of the standard; wrapping it would import all of its parts."""
+    """Return NumPy itself from version 2.1 on, which follows the standard; the wrapper would import all of NumPy."""
     return np if hasattr(np, "astype") else importlib.import_module("array_api_compat.numpy")
 
 

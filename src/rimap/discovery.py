@@ -112,12 +112,12 @@ def _entry_points(group: str) -> Iterable[EntryPoint]:
 
 @lru_cache(maxsize=8)
 def _entry_points_on(group: str, path: tuple[tuple[str, int], ...]) -> EntryPoints:
-    """Return the entry points of a group: looking for them takes longer than all else here, and happens several times in a run."""
+    """Return the entry points of a group; the slow search for them would otherwise happen several times in a run."""
     return entry_points(group=group)
 
 
 def _dated(folder: str) -> tuple[str, int]:
-    """Return a folder of `sys.path` with the time of its last change, which the installation of a package is; 0 if there is none."""
+    """Return a folder of `sys.path` with the time of its last change (0 if absent): an installation changes it."""
     try:
         return folder, Path(folder).stat().st_mtime_ns
     except OSError:

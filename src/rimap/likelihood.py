@@ -79,7 +79,7 @@ class Noise(ABC):
         """Return the Fisher information of one value about f, (N, *X)."""
 
     def mean(self, f: Array) -> NDArray[Any]:
-        """Return the expected value of an image, (N, *X), where the signal is f: f itself, unless a noise model says otherwise."""
+        """Return the expected images (N, *X) for the signal f: f itself, unless a noise model overrides this."""
         return np.asarray(f, dtype=float)
 
     @abstractmethod
@@ -221,7 +221,7 @@ def fisher_information(model: SignalModel, noise: Noise, kappa: Array) -> Array:
 
 
 def inverse_information(F: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the inverses of information matrices (*X, q, q); NaN where they are singular (`LARGEST_INFLATION`) or not finite.
+    """Return the inverses of information matrices (*X, q, q); NaN if singular (`LARGEST_INFLATION`) or not finite.
 
     The diagonal of the inverse of F, scaled to a unit diagonal, is the factor by which the other parameters multiply
     each variance. It needs no further decomposition, and does not depend on the units of the parameters.
@@ -249,7 +249,7 @@ def inverse_information(F: NDArray[np.float64]) -> NDArray[np.float64]:
 def cramer_rao_covariance(
     model: SignalModel, noise: Noise, kappa: Array, *, held: Iterable[str] | None = None
 ) -> NDArray[np.float64]:
-    """Return the smallest covariance (Q, Q, *X) that an unbiased estimator can have, voxel by voxel: the inverse of the information.
+    """Return the Cramér-Rao bound (Q, Q, *X) of each voxel: the smallest covariance of any unbiased estimator.
 
     NaN where the information is singular (at A = 0, for instance), and in rows and columns of what is known.
 

@@ -298,7 +298,10 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
     def __repr__(self) -> str:
         """Return a line for people: medians with units, and how many voxels have which status."""
         medians = ", ".join(f"{name} {median}" for name, median, *_ in self._rows())
-        return f"ParameterMaps({self.estimator}; {by_words(self.status.shape)} voxels; medians {medians}; {self._counts()})"
+        return (
+            f"ParameterMaps({self.estimator}; {by_words(self.status.shape)} voxels; medians {medians}; "
+            f"{self._counts()})"
+        )
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: slices of the main map, medians, quality flags, warnings."""

@@ -103,12 +103,12 @@ class WeightedSeries:
 
     @property
     def sigma_source(self) -> str:
-        """Where a σ that comes with the series is from: it was given, or is that of the images before they were denoised."""
+        """The origin of a σ that comes with the series: given, or estimated from the images before denoising."""
         return "images before denoising" if self.denoised else "given"
 
     @property
     def held(self) -> dict[str, float | NDArray[np.float64]]:
-        """What is known, by name of the parameter: the given maps and numbers, and the default of what a model takes as given."""
+        """The known parameters by name: given maps and numbers, and defaults of those that the model takes as given."""
         known = {
             parameter.name: parameter.start
             for parameter in self.model.parameters

@@ -64,7 +64,7 @@ def whole(original, app, tmp_path_factory):
 
 
 def assert_same(found, expected):
-    """Sidecars to the letter; maps to the precision of their files, for linear algebra may be shared out otherwise there."""
+    """Sidecars agree exactly; maps to the precision of their files, because threads may sum in another order."""
     assert found.keys() == expected.keys()
     for name, content in found.items():
         if name.endswith(".json"):
@@ -399,7 +399,9 @@ def test_jobs_of_slurm_do_the_work(rimap, study, tmp_path, monkeypatch, whole):
     pytest.importorskip("dask_jobqueue")
     (tmp_path / "bin").mkdir()
     programs = {
-        "sbatch": f'#!/bin/bash\ncp "${{@: -1}}" {tmp_path}/job-$$.sh\nsetsid bash {tmp_path}/job-$$.sh > {tmp_path}/log 2>&1 < /dev/null &\necho "Submitted batch job $!"\n',
+        "sbatch": f'#!/bin/bash\ncp "${{@: -1}}" {tmp_path}/job-$$.sh\n'
+        f"setsid bash {tmp_path}/job-$$.sh > {tmp_path}/log 2>&1 < /dev/null &\n"
+        'echo "Submitted batch job $!"\n',
         "scancel": '#!/bin/bash\nkill -TERM -- -"$1" 2> /dev/null; exit 0\n',
     }
     for name, text in programs.items():

@@ -1,4 +1,4 @@
-"""No file that a run writes holds an absolute path: who receives maps does not learn where somebody keeps data, and whose."""
+"""No file that a run writes contains an absolute path, which would reveal folders and user names to recipients."""
 
 from __future__ import annotations
 

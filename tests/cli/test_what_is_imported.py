@@ -40,7 +40,7 @@ def imported(*words: str | Path) -> set[str]:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """A slice with air around an object, of an inversion recovery; signed, since the noise of magnitudes needs Bessel functions of SciPy."""
+    """Inversion recovery of an object in air; signed, because noise of magnitudes needs SciPy's Bessel functions."""
     rng = np.random.default_rng(3)
     x, y = np.mgrid[:40, :36]
     inside = np.hypot(x - 20, y - 18) < 14
@@ -69,7 +69,10 @@ def test_other_estimators_are_not_imported() -> None:
 
 
 def test_nibabel_is_imported_without_pydicom_on_the_command_line_only() -> None:
-    code = "import sys\nfrom rimap.imports import nibabel_alone\n{}\nprint(nibabel_alone().__name__, 'pydicom' in sys.modules)"
+    code = (
+        "import sys\nfrom rimap.imports import nibabel_alone\n{}\n"
+        "print(nibabel_alone().__name__, 'pydicom' in sys.modules)"
+    )
     for before, expected in (("", "nibabel False"), ("import pydicom", "nibabel True")):
         command = [sys.executable, "-c", code.format(before)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)

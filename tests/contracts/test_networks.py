@@ -91,7 +91,8 @@ def _series(case: Case, shape: tuple[int, ...] = (14, 12), unit: float = 1.0, **
     noise = np.random.default_rng(0).standard_normal((model.n_images, *shape))
     images = model.signal(_truth(model, shape)) + SIGMA * noise
     images = abs(images) if getattr(model, "magnitude", True) else images
-    return WeightedSeries(images * unit, model, **{"noise": Gaussian(sigma=SIGMA * unit), **options})  # type: ignore[arg-type]
+    options = {"noise": Gaussian(sigma=SIGMA * unit), **options}
+    return WeightedSeries(images * unit, model, **options)  # type: ignore[arg-type]
 
 
 def _close(a: np.ndarray, b: np.ndarray, rtol: float = 1e-3) -> None:
@@ -118,7 +119,8 @@ def test_contract(case: Case, check: Check[EstimatorCase]) -> None:
     tolerance = Tolerance(error=0.06 * _looser(case) if trained else 10.0, same=_same(case), sigma=0.15)
     model, estimator = case.model, case.load(sd_draws=2)
     try:
-        check(EstimatorCase(estimator, model, lambda shape: _truth(model, shape), SIGMA, tolerance), 0)  # type: ignore[arg-type]
+        case = EstimatorCase(estimator, model, lambda shape: _truth(model, shape), SIGMA, tolerance)
+        check(case, 0)  # type: ignore[arg-type]
     except DoesNotApply as reason:
         pytest.skip(str(reason))
 

@@ -53,7 +53,7 @@ def needs_no_network(site: Path) -> None:
 
 
 def can_be_searched_from_disk(site: Path) -> None:
-    """A browser fetches no JSON and starts no worker for a page of file://: the index and the worker's stand-in are scripts."""
+    """Search works from disk, where browsers neither fetch JSON nor start workers: index and worker are scripts."""
     index = (site / "search" / "search_index.js").read_text(encoding="utf-8")
     assert index.startswith("var __index = {") and "inversion recovery" in index.lower()
     for page in site.rglob("*.html"):

@@ -84,7 +84,7 @@ def test_images_in_scales_of_their_own_have_levels_of_their_own() -> None:
 
 
 def piled(distinct: int, planes: bool = False) -> np.ndarray:
-    """Images whose last one has a pile of 40 voxels, in which the others have so many distinct values (in each plane)."""
+    """Images; the last one has 40 voxels of one value, where the others have this many distinct values (per plane)."""
     S = images()
     value = S[2].max() + 1
     for k in range(2):

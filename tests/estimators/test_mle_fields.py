@@ -113,7 +113,7 @@ def test_rician_noise_and_a_field_that_enters_nonlinearly() -> None:
 
 
 def test_mirrored_fields_of_a_hard_pulse_are_told_apart_by_what_is_usual() -> None:
-    """Hard pulses of 0.92 and 1.08 times 180° give the same echoes: the value nearer to the usual one is found, and T2 is right."""
+    """Pulses of 0.92 and 1.08 times 180° give equal echoes: the estimate is the more usual value, and T2 is right."""
     model = MultiEchoSpinEcho(te=10.0 * np.arange(1, 13), profile="hard")
     kappa = np.stack([np.ones((16, 16)), np.full((16, 16), 1.08), np.full((16, 16), 1000.0), np.full((16, 16), 80.0)])
     noise = Gaussian(sigma=0.01)
@@ -313,7 +313,7 @@ def test_intervals_of_two_amplitudes_hold_the_truth() -> None:
 
 @pytest.mark.parametrize("noise", [Gaussian(sigma=0.01), Rician(sigma=0.05), Rician(sigma=0.2)], ids=str)
 def test_a_known_field_gives_the_best_of_all_minima(noise: Noise) -> None:
-    """As good as the best of 60 starts along T, also with few images and much noise, where there are several valleys."""
+    """The fit equals the best of 60 starts along T, even with few images and much noise, when several minima exist."""
     rng = np.random.default_rng(0)
     model, V = InversionRecovery(tau=(50, 200, 500, 1000, 2000, 4000)), 500
     kappa = np.stack([np.ones(V), rng.uniform(1.6, 2, V), np.exp(rng.uniform(np.log(100), np.log(4000), V))])

@@ -1,4 +1,4 @@
-"""A smooth field of a model with several amplitudes: the optimum of a dense search, honest errors, less noise than voxel by voxel."""
+"""A smooth field and several amplitudes: optimum of a dense search, correct SDs, less noise than voxelwise fits."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_slabs_and_calls_share_the_coarse_grid() -> None:
 
 
 def test_times_without_a_visible_signal_are_not_searched() -> None:
-    """At a T2 of half a millisecond the table has only errors of interpolation, and an amplitude of 10⁹ would fit them to anything."""
+    """At a T2 of 0.5 ms the table has only interpolation errors, which an amplitude of 10⁹ would fit to anything."""
     model = TRAIN.model
     table = ShapeTable.of(model, {"T1": 1000.0})
     u, _ = _axes(table, True)

@@ -161,7 +161,7 @@ def test_it_is_reported_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_phantom_is_plausible(shared_data: Path) -> None:
-    """Scans of the phantom: along each axis, noise is white or that of an interpolation by a factor that scanners use."""
+    """In scans of the phantom, noise along each axis is white or interpolated by a factor that scanners use."""
     for subject in ("sub-philips3TplateT1", "sub-siemens1p5TplateT1"):
         series = rimap.read(shared_data / "nist_phantom" / subject, sequence="ir")
         found = rimap.NLLS().estimate(series).correlation

@@ -1,4 +1,4 @@
-"""How improbable a residual is: exact for Gaussian noise, with few false alarms, and relative to what is usual in a scan."""
+"""The probability of a residual is exact for Gaussian noise, has few false alarms, and is relative to the scan."""
 
 from __future__ import annotations
 

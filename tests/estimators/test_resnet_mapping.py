@@ -46,7 +46,7 @@ def test_onnx_is_torch(network):
 
 
 def unrounded(model, rng):
-    """Return a ResNet that ships with float32 weights, each anywhere in the interval that its 16-bit integer stands for."""
+    """Return a shipped ResNet with float32 weights, each drawn from the interval that its 16-bit integer represents."""
     out = onnx.ModelProto()
     out.CopyFrom(model)
     values = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}

@@ -19,7 +19,7 @@ SIGMA, EDGE, TIME = 0.02, 48, 2
 
 
 def put_back(T1: np.ndarray, found: np.ndarray, sd: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return T1 with what is put back, its standard deviation and that of a voxel, all relative, for an estimate `found`."""
+    """Return the restored T1, its SD and that of a single voxel, all relative, for an estimate `found`."""
     rng = np.random.default_rng(3)
     kappa = np.stack([np.full(T1.shape, 0.65), np.full(T1.shape, 1.9), T1])
     images = MODEL.signal(kappa) + SIGMA * rng.standard_normal((MODEL.n_images, *T1.shape))

@@ -1,4 +1,4 @@
-"""The data term and the start of a RIM for models that are not inversion recovery: by role, in any order of parameters."""
+"""The data term and the start of a RIM for models other than inversion recovery: by role, in any parameter order."""
 
 from __future__ import annotations
 

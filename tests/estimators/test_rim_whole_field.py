@@ -56,7 +56,7 @@ def test_voxels_chosen_by_other_images_give_the_B_that_voxels_chosen_by_their_ow
 
 @pytest.mark.parametrize("noise", [rimap.Gaussian, rimap.Rician])
 def test_magnitude_images_in_air_give_the_true_B_whatever_their_noise_is_taken_for(noise):
-    """The modulus folds the noise of what is averaged; averages have less noise than the model has error: neither may bend B."""
+    """Neither the folded noise of averaged magnitudes, nor averages below the error of the model, may bias B."""
     model, sigma = PROTOCOLS["IV_T1"], 0.65 / 30
     rng = np.random.default_rng(2)
     y, x = np.mgrid[-1:1:96j, -1:1:96j]

@@ -1,4 +1,4 @@
-"""Statuses and values of real scans: what is object keeps a value, and that value is right where the reference is known."""
+"""Statuses and values of real scans: the object keeps its values, and they are right where a reference is known."""
 
 from __future__ import annotations
 

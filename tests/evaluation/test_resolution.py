@@ -1,4 +1,4 @@
-"""How much of a small spot an estimator would leave in a series: voxelwise ones leave all, a smoother what its kernel leaves."""
+"""How much of a small spot an estimator preserves: a voxelwise one all of it, a smoother as much as its kernel."""
 
 from __future__ import annotations
 

@@ -170,8 +170,8 @@ def test_flipped_bits_and_cut_ends(ground: Ground, data: Any, packed: bool) -> N
 def test_odd_masks_labels_and_sigma(ground: Ground, data: Any, what: str) -> None:
     root = ground.clear()
     (root / "x.nii").write_bytes(ground.good)
-    values = data.draw(st.sampled_from([np.ones(SHAPE), np.arange(12).reshape(SHAPE), np.zeros(SHAPE), np.full(SHAPE, np.nan),
-                                        np.full(SHAPE, 1e30), np.full(SHAPE, -1.0), np.full(SHAPE, 0.5)]))  # fmt: skip
+    constants = [np.full(SHAPE, value) for value in (1.0, 0.0, np.nan, 1e30, -1.0, 0.5)]
+    values = data.draw(st.sampled_from([*constants, np.arange(12).reshape(SHAPE)]))
     raw = bytearray(nib.Nifti1Image(values.astype(np.float32), AFFINE).to_bytes())
     header = nib.Nifti1Header(bytes(raw[:348]), check=False)
     for _ in range(data.draw(st.integers(0, 2))):
@@ -186,8 +186,14 @@ def test_odd_masks_labels_and_sigma(ground: Ground, data: Any, what: str) -> Non
 
 
 @cases(0.1)
-@given(values=st.lists(st.one_of(st.floats(width=32), st.sampled_from([0.0, np.nan, np.inf, -np.inf, 3e38, 1e-45, -5.0])),
-                       min_size=48, max_size=48), wide=st.booleans())  # fmt: skip
+@given(
+    values=st.lists(
+        st.one_of(st.floats(width=32), st.sampled_from([0.0, np.nan, np.inf, -np.inf, 3e38, 1e-45, -5.0])),
+        min_size=48,
+        max_size=48,
+    ),
+    wide=st.booleans(),
+)
 @example(values=[1e-45] + 47 * [0.0], wide=False)  # its square is 0
 @example(values=[3e38] * 48, wide=False)
 def test_odd_values(ground: Ground, values: list[float], wide: bool) -> None:

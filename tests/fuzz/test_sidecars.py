@@ -23,8 +23,8 @@ JSON = st.recursive(
     lambda x: st.one_of(st.lists(x, max_size=4), st.dictionaries(st.text(max_size=4), x, max_size=3)),
     max_leaves=6,
 )
-KEYS = ["InversionTime", "EchoTime", "RepetitionTime", "RepetitionTimePreparation", "Manufacturer", "MagneticFieldStrength",
-        "IntendedFor", "Sources", "BodyPart", "FlipAngle"]  # fmt: skip
+KEYS = ["InversionTime", "EchoTime", "RepetitionTime", "RepetitionTimePreparation", "Manufacturer",
+        "MagneticFieldStrength", "IntendedFor", "Sources", "BodyPart", "FlipAngle"]  # fmt: skip
 
 
 def series(ground: Ground) -> list[Path]:

@@ -146,8 +146,10 @@ def enhanced(
         ds_frame.MREchoSequence = item(EffectiveEchoTime=float(f.get("te", 12.0)))
         ds_frame.MRTimingAndRelatedParametersSequence = item(RepetitionTime=f.get("tr", 9000), FlipAngle=90)
         part = f.get("part", "MAGNITUDE")
-        ds_frame.MRImageFrameTypeSequence = item(FrameType=["ORIGINAL", "PRIMARY", "M_IR" if part[0] == "M" else part, "NONE"],
-                                                 ComplexImageComponent=part)  # fmt: skip
+        ds_frame.MRImageFrameTypeSequence = item(
+            FrameType=["ORIGINAL", "PRIMARY", "M_IR" if part[0] == "M" else part, "NONE"],
+            ComplexImageComponent=part,
+        )
         if "ti" in f:  # Philips fills the second value with the largest number there is
             ds_frame.MRModifierSequence = item(
                 InversionRecovery="YES", InversionTimes=[float(f["ti"]), 1.7976931348623157e308]

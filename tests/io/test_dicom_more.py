@@ -1,4 +1,4 @@
-"""What scanners and archives make of a series: times in odd places, parts in series of their own, copies, compression."""
+"""Series as scanners and archives store them: times in odd fields, parts in separate series, copies, compression."""
 
 from __future__ import annotations
 
@@ -107,7 +107,8 @@ def test_what_is_no_time_in_a_name(tmp_path: Path, name: str) -> None:
 # Parts in series of their own
 
 
-@pytest.mark.parametrize(("parts", "is_signed"), [((0, 1), True), ((0, 1, 2, 3), True), ((2, 3), True), ((0, 2, 3), True),
+@pytest.mark.parametrize(("parts", "is_signed"),
+                         [((0, 1), True), ((0, 1, 2, 3), True), ((2, 3), True), ((0, 2, 3), True),
                                                   ((0,), False)])  # fmt: skip
 @pytest.mark.parametrize("apart", [True, False])
 def test_inversion_recovery_of_ge(tmp_path: Path, parts: tuple[int, ...], is_signed: bool, apart: bool) -> None:
@@ -117,8 +118,10 @@ def test_inversion_recovery_of_ge(tmp_path: Path, parts: tuple[int, ...], is_sig
         value = signed(ti) * np.exp(1j * turn)
         for part in parts:
             image = (np.abs(value), np.angle(value) * 1000, value.real, value.imag)[part]
-            make.classic(tmp_path, np.rint(image).astype(np.int16), series=100 * (n + 1) + (part if apart else 0), first=1 + 10 * part,
-                         InversionTime=ti, **IR, Manufacturer="GE MEDICAL SYSTEMS", ImageType=["ORIGINAL", "PRIMARY", "OTHER"],
+            make.classic(tmp_path, np.rint(image).astype(np.int16), series=100 * (n + 1) + (part if apart else 0),
+                         first=1 + 10 * part,
+                         InversionTime=ti, **IR, Manufacturer="GE MEDICAL SYSTEMS",
+                         ImageType=["ORIGINAL", "PRIMARY", "OTHER"],
                          name="I{}.MRDCM", private={(0x0043, "GEMS_PARM_01", 0x2F, "SS"): [part, 0, 0, 0]})  # fmt: skip
     series = read(tmp_path)
     assert series.model.signed is is_signed
@@ -133,11 +136,14 @@ def test_philips_with_its_phase_in_the_same_series_and_scaling(tmp_path: Path) -
         scale, slope = 0.02 * (n + 1), 1.5 + n
         private = {(0x2005, "Philips MR Imaging DD 001", 0x0E, "FL"): scale}
         common = {"InversionTime": ti, **IR, "Manufacturer": "Philips Medical Systems", "series": 301 + 100 * n}
-        make.classic(tmp_path, np.rint(abs(signed(ti)) * scale * 100).astype(np.uint16), first=1, RescaleSlope=slope, RescaleIntercept=0,
+        make.classic(tmp_path, np.rint(abs(signed(ti)) * scale * 100).astype(np.uint16), first=1, RescaleSlope=slope,
+                     RescaleIntercept=0,
                      ImageType=["ORIGINAL", "PRIMARY", "M_IR", "M", "IR"], private=private, **common)  # fmt: skip
         phase = np.where(signed(ti) < 0, 4095, 2048).astype(np.uint16)
-        make.classic(tmp_path, phase, first=21, ImageType=["ORIGINAL", "PRIMARY", "PHASE MAP", "P", "IR"], RescaleSlope=1.5348,
-                     RescaleIntercept=-3142, private={(0x2005, "Philips MR Imaging DD 001", 0x0E, "FL"): 0.6516}, **common)  # fmt: skip
+        make.classic(tmp_path, phase, first=21, ImageType=["ORIGINAL", "PRIMARY", "PHASE MAP", "P", "IR"],
+                     RescaleSlope=1.5348,
+                     RescaleIntercept=-3142, private={(0x2005, "Philips MR Imaging DD 001", 0x0E, "FL"): 0.6516},
+                     **common)  # fmt: skip
     series = read(tmp_path)
     assert series.model.signed
     for image, ti in zip(series.images, TI):
@@ -146,7 +152,7 @@ def test_philips_with_its_phase_in_the_same_series_and_scaling(tmp_path: Path) -
 
 @pytest.mark.parametrize("own", [True, False])
 def test_siemens_xa_with_phase(tmp_path: Path, own: bool) -> None:
-    """Enhanced multi-frame, one file for each time and part; the phase has a number of its own, or that of its magnitude."""
+    """Enhanced multi-frame, a file for each time and part; the phase has its own number, or that of its magnitude."""
     for n, ti in enumerate(TI):
         frames = [{"k": k, "ti": ti} for k in range(K)]
         common = {
@@ -173,7 +179,8 @@ def test_multi_echo_of_bruker(tmp_path: Path) -> None:
         for k in reversed(range(K)):
             frames.append({"k": k, "te": te, "tr": 3000, "slope": 0.25 * (n + 1)})
             raw.append(np.rint(A[k] * np.exp(-te / 60) / (0.25 * (n + 1))).astype(np.uint16))
-    make.enhanced(tmp_path / "MRIm01.dcm", raw, series=3, frames=frames, philips=False, Manufacturer="Bruker BioSpin MRI GmbH",
+    make.enhanced(tmp_path / "MRIm01.dcm", raw, series=3, frames=frames, philips=False,
+                  Manufacturer="Bruker BioSpin MRI GmbH",
                   EchoPulseSequence="SPIN")  # fmt: skip
     series = read(tmp_path)
     assert series.model == rimap.T2Decay(tau=TE)
@@ -211,8 +218,10 @@ def test_every_number_in_the_list_can_be_asked_for(tmp_path: Path) -> None:
     by_time(tmp_path / "b", number=20, noise=5 * np.sin(A), ImageType=["DERIVED", "PRIMARY", "M"])
     for n, te in enumerate(TE):
         for variant in ("ND", "DIS2D"):
-            make.classic(tmp_path / "c", stored(A * np.exp(-te / 60)), series=77, first=1 + 10 * n + 50 * (variant == "ND"),
-                         EchoTime=te, RepetitionTime=2000, ScanningSequence="SE", ImageType=["ORIGINAL", "PRIMARY", "M", variant])  # fmt: skip
+            make.classic(tmp_path / "c", stored(A * np.exp(-te / 60)), series=77,
+                         first=1 + 10 * n + 50 * (variant == "ND"),
+                         EchoTime=te, RepetitionTime=2000, ScanningSequence="SE",
+                         ImageType=["ORIGINAL", "PRIMARY", "M", variant])  # fmt: skip
     with pytest.raises(InputError) as error:
         find_series(tmp_path)
     listed = re.findall(r"^  --series (\S+)", str(error.value), re.MULTILINE)

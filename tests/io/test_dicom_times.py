@@ -90,8 +90,10 @@ def test_the_protocol_of_siemens_is_in_microseconds(tag: int, protocol: str, tim
 @pytest.mark.parametrize(
     ("name", "time"),
     [
-        ("IR_TI400", 400.0), ("se ir TI = 1100 ms", 1100.0), ("TI_2.5s", 2500.0), ("TI_2,5s", 2500.0), ("TI20", 20.0), ("TI19", None),
-        ("TI3ms", 3.0), ("TI 0.5 s", 500.0), ("MULTI400", None), ("TI400x", None), ("TI 40 s", None), ("t1 mapping", None),
+        ("IR_TI400", 400.0), ("se ir TI = 1100 ms", 1100.0), ("TI_2.5s", 2500.0), ("TI_2,5s", 2500.0), ("TI20", 20.0),
+        ("TI19", None),
+        ("TI3ms", 3.0), ("TI 0.5 s", 500.0), ("MULTI400", None), ("TI400x", None), ("TI 40 s", None),
+        ("t1 mapping", None),
     ],
 )  # fmt: skip
 def test_a_time_in_the_name_of_a_series(name: str, time: float | None) -> None:

@@ -57,11 +57,13 @@ def siemens(
     common = {"Manufacturer": "SIEMENS", "ManufacturerModelName": "Aera", "ScanningSequence": ["SE", "IR"]} | more
     for n, ti in enumerate(TI):
         image, at = signed(ti, tr(ti)) + noise, number + (2 * n if phase else n)
-        make.classic(folder, stored(image), series=at, ImageType=["ORIGINAL", "PRIMARY", "M", "NORM", "ND"], InversionTime=ti,
+        make.classic(folder, stored(image), series=at, ImageType=["ORIGINAL", "PRIMARY", "M", "NORM", "ND"],
+                     InversionTime=ti,
                      EchoTime=12, RepetitionTime=tr(ti), SeriesDescription=f"se_ir_TI{ti}", **common)  # fmt: skip
         if phase:
             turned = np.where(image < 0, 2047 + 2048, 2047) + np.arange(COLUMNS) * 3
-            make.classic(folder, (turned % 4096).astype(np.uint16), series=at + 1, ImageType=["ORIGINAL", "PRIMARY", "P", "ND"],
+            make.classic(folder, (turned % 4096).astype(np.uint16), series=at + 1,
+                         ImageType=["ORIGINAL", "PRIMARY", "P", "ND"],
                          InversionTime=ti, EchoTime=12, RepetitionTime=tr(ti), RescaleSlope=2, RescaleIntercept=-4096,
                          **common)  # fmt: skip
     return folder
@@ -116,7 +118,8 @@ def test_the_protocol_run_twice_is_two_series(tmp_path: Path) -> None:
 def test_filtered_copies_are_apart(tmp_path: Path) -> None:
     siemens(tmp_path)
     for n, ti in enumerate(TI):
-        make.classic(tmp_path, stored(signed(ti)), series=40 + n, ImageType=["ORIGINAL", "PRIMARY", "M", "DIS2D"], InversionTime=ti,
+        make.classic(tmp_path, stored(signed(ti)), series=40 + n, ImageType=["ORIGINAL", "PRIMARY", "M", "DIS2D"],
+                     InversionTime=ti,
                      EchoTime=12, RepetitionTime=9000, ScanningSequence=["SE", "IR"])  # fmt: skip
     with pytest.raises(InputError, match="2 series"):
         find_series(tmp_path)
@@ -129,7 +132,8 @@ def ge(folder: Path, parts: tuple[int, ...] = (0,), number: int = 7) -> Path:
         for part in parts:
             value = decay(te) if part == 0 else decay(te) * (0, 0, 0.6, -0.8)[part] if part > 1 else 0 * A + 1500
             make.classic(
-                folder, np.rint(value).astype(np.int16), series=number, first=first, name="e{}.MRDC", EchoTime=te, RepetitionTime=2000,
+                folder, np.rint(value).astype(np.int16), series=number, first=first, name="e{}.MRDC", EchoTime=te,
+                RepetitionTime=2000,
                 Manufacturer="GE MEDICAL SYSTEMS", ImageType=["ORIGINAL", "PRIMARY", "OTHER"], ScanningSequence="SE",
                 EchoNumbers=TE.index(te) + 1, private={(0x0043, "GEMS_PARM_01", 0x2F, "SS"): [part, 0, 0, 0]},
             )  # fmt: skip
@@ -244,8 +248,10 @@ def test_enhanced_one_file_for_each_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"])
 def test_real_parts_beside_magnitudes_give_the_polarity(tmp_path: Path, syntax: str) -> None:
     for n, ti in enumerate(TI):
-        common = {"InversionTime": ti, "EchoTime": 12, "RepetitionTime": 9000, "ScanningSequence": "IR", "Manufacturer": "Philips",
-                  "RescaleSlope": 2, "private": {(0x2005, "Philips MR Imaging DD 001", 0x0E, "FL"): 0.25 + n}, "series": 3 + n,
+        common = {"InversionTime": ti, "EchoTime": 12, "RepetitionTime": 9000, "ScanningSequence": "IR",
+                  "Manufacturer": "Philips",
+                  "RescaleSlope": 2, "private": {(0x2005, "Philips MR Imaging DD 001", 0x0E, "FL"): 0.25 + n},
+                  "series": 3 + n,
                   "syntax": syntax}  # fmt: skip
         make.classic(
             tmp_path,
@@ -287,8 +293,10 @@ def test_inversion_times_that_are_none_must_be_given(tmp_path: Path, bad: str | 
 def test_delay_of_the_philips_prepulse_is_the_inversion_time(tmp_path: Path) -> None:
     creator = "Philips Imaging DD 001"
     for n, ti in enumerate(TI):
-        make.classic(tmp_path, stored(signed(ti)), series=5 + n, EchoTime=12, RepetitionTime=9000, ScanningSequence="IR",
-                     private={(0x2001, creator, 0x1B, "FL"): float(ti), (0x2001, creator, 0x1C, "CS"): "INV"})  # fmt: skip
+        make.classic(tmp_path, stored(signed(ti)), series=5 + n, EchoTime=12, RepetitionTime=9000,
+                     ScanningSequence="IR",
+                     private={(0x2001, creator, 0x1B, "FL"): float(ti),
+                              (0x2001, creator, 0x1C, "CS"): "INV"})  # fmt: skip
     assert read(tmp_path).model.times.tolist() == list(TI)
 
 
@@ -332,7 +340,8 @@ def test_one_series_for_each_echo_time_of_the_same_repetition_time(tmp_path: Pat
 
 def test_one_time_that_was_scanned_again_is_said(tmp_path: Path) -> None:
     siemens(tmp_path)
-    make.classic(tmp_path, stored(signed(400) + 5 * np.sin(A)), series=31, ImageType=["ORIGINAL", "PRIMARY", "M", "NORM", "ND"], InversionTime=400,
+    make.classic(tmp_path, stored(signed(400) + 5 * np.sin(A)), series=31,
+                 ImageType=["ORIGINAL", "PRIMARY", "M", "NORM", "ND"], InversionTime=400,
                  EchoTime=12, RepetitionTime=9000, ScanningSequence=["SE", "IR"])  # fmt: skip
     series = read(tmp_path)
     assert series.model.times.tolist() == sorted([*TI, 400])

@@ -1,4 +1,4 @@
-"""What holds for every signal model, built-in or plugin: what its settings were is what is read, written and read back."""
+"""The settings of every signal model, built-in or plugin, survive reading, writing and reading back."""
 
 from __future__ import annotations
 

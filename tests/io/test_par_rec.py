@@ -61,7 +61,7 @@ HEADER = """# === DATA DESCRIPTION FILE ====
 # === PIXEL VALUES ====
 # === IMAGE INFORMATION DEFINITION ====
 # === IMAGE INFORMATION ====
-#  sl ec  dyn ph ty    idx pix scan% rec size                (re)scale              window        angulation              offcentre        thick   gap   info      spacing     echo     dtime   ttime    diff  avg  flip    freq   RR-int  turbo delay b grad cont anis         diffusion       L.ty
+#  sl ec  dyn ph ty    idx pix scan% rec size                (re)scale              window        angulation
 
 """
 

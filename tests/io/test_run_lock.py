@@ -1,4 +1,4 @@
-"""A run that was suspended and lost its claim notices before it writes; a claim is let go by age alone, without a race."""
+"""A suspended run that lost its claim notices this before it writes; a claim expires by age alone, without a race."""
 
 from __future__ import annotations
 

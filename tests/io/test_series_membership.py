@@ -581,7 +581,7 @@ def test_every_file_is_a_source_or_named_or_the_run_is_refused(
 
 
 class TestCopiesAndRuns:
-    """Of loose files: copies count once, a run that was stopped is not mixed in, a protocol that was run again is a series."""
+    """In loose files, copies count once, an interrupted run is left out, and a repeated protocol is another series."""
 
     @pytest.mark.parametrize(
         "change", ["a field is missing", "a field was rounded", "no sidecar", "another scale", "floating point"]

@@ -1,4 +1,4 @@
-"""A volume larger than memory: slab by slab it gives the maps of the whole, and stays within the memory it was given."""
+"""Slab by slab, a volume larger than memory has the same maps as at once, within the given memory."""
 
 from __future__ import annotations
 

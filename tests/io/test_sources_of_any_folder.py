@@ -23,7 +23,8 @@ SHAPE = (2, 8, 7)
 BASE = {"Manufacturer": "SIEMENS", "RepetitionTime": 9000, "EchoTime": 12, "ScanningSequence": "IR"}
 ORIGINAL = ["ORIGINAL", "PRIMARY", "M", "ND"]
 KINDS = (
-    "magnitude", "magnitude again", "copy", "copy with other UIDs", "copy of another study", "phase", "real", "imaginary", "map", "filtered",
+    "magnitude", "magnitude again", "copy", "copy with other UIDs", "copy of another study", "phase", "real",
+    "imaginary", "map", "filtered",
     "another TR", "another size", "one slice", "no time", "localizer", "report", "mosaic", "text", "no DICOM",
 )  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -159,7 +160,7 @@ SETTINGS = (
 def test_settings_files_are_used_or_named_or_the_run_is_refused(
     tmp_path_factory: pytest.TempPathFactory, build: SimpleNamespace, bids: bool, which: dict[int, str], lonely: bool
 ) -> None:
-    """A sidecar that cannot be used never makes an image go in silence, nor does it map with a time that nobody gave."""
+    """An unusable sidecar neither drops an image silently, nor leads to a map with a time that nobody gave."""
     root = tmp_path_factory.mktemp("generated")
     folder = root / "sub-01/anat" if bids else root
     images = build.recovery()

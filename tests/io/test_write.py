@@ -102,7 +102,8 @@ def test_without_the_images_the_mask_follows_from_what_the_maps_predict(tmp_path
 
 
 def test_derived_maps_and_their_standard_deviations_are_read_back(tmp_path: Path) -> None:
-    model = rimap.signals.signal_models()["look-locker"](ti=(50, 200, 400, 800, 1500, 2500, 4000))  # type: ignore[attr-defined]
+    ti = (50, 200, 400, 800, 1500, 2500, 4000)
+    model = rimap.signals.signal_models()["look-locker"](ti=ti)  # type: ignore[attr-defined]
     maps = maps_of(model=model)
     assert np.isfinite(maps.sd["T1"]).mean() > 0.9
     written = rimap.write(maps, tmp_path, name="cine")

@@ -77,7 +77,7 @@ def test_every_sequence_has_a_design_that_fits_its_scan_time(sequence: str) -> N
 
 
 def test_the_bound_is_that_of_the_likelihood() -> None:
-    """A free field: `rimap.cramer_rao_sd`. A given one: the same with the field held. A smooth one: hardly above that."""
+    """The bound is `rimap.cramer_rao_sd` for a free field, that for a fixed field if given, and near this if smooth."""
     T = np.array([500.0, 1000, 2000])
     kappa, noise = tissue_of(RRSG, T), rimap.Gaussian(0.02)
     sd = {

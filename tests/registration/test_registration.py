@@ -1,4 +1,4 @@
-"""Images that were moved by known amounts are found out, named and brought back; images that were not are left alone."""
+"""Images that were moved by known amounts are detected, named and realigned; all others stay as they are."""
 
 from __future__ import annotations
 

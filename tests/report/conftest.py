@@ -27,7 +27,8 @@ class Browser:
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
         command = [
-            chromium, "--headless", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            chromium, "--headless", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu",
+            "--disable-dev-shm-usage",
             "--disable-extensions", "--disable-background-networking", "--no-first-run", "--hide-scrollbars",
             f"--user-data-dir={profile}", "about:blank",
         ]  # fmt: skip
@@ -122,7 +123,7 @@ class Browser:
             self.send("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **at)
 
     def drag(self, selector, places, *, shift=False, alt=False):
-        """Press the mouse at the first place, move it over the others and release it; shares of the width and height."""
+        """Drag the mouse from the first point over the others; points are fractions of the width and height."""
         box = self.js(
             f"(() => {{ const e = document.querySelector({selector!r}); e.scrollIntoView({{block: 'center'}});"
             "const b = e.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; })()"

@@ -1,4 +1,4 @@
-"""The report of every registered signal model: it renders, speaks of the model's own axis, and draws the model's curve."""
+"""The report of every registered signal model renders, names the axis of the model and draws its curve."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SNR = 200
 
 
 def cases() -> list[Any]:
-    """Return every registered model with plausible settings; one whose examples cannot be made is a skip that says why."""
+    """Return every registered model with plausible settings; skip, with a reason, those without an example."""
     found = []
     for name, cls in signal_models().items():
         try:

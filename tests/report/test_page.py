@@ -89,9 +89,11 @@ def test_page_says_what_was_found_and_how():
     html = page(series, maps, Run("sub-01", "Regularised MLE", "the default", command="rimap map x -o y", seconds=1.5))
     text = re.sub(r"<[^>]+>", " ", html)
     for word in (
-        "sub-01", "Regularised MLE", "the default", "rimap map x -o y", "TR is short.", "lambda_B", "50, 400, 1100, 2500",
+        "sub-01", "Regularised MLE", "the default", "rimap map x -o y", "TR is short.", "lambda_B",
+        "50, 400, 1100, 2500",
         "Cramér-Rao bound of T1", "10.1002/mrm.30290", "10.1038/s41597-022-01571-4", "10.1002/mrm.22497", "unbiased",
-        "6000", "10.1016/j.media.2021.102220", "outside the mask", "300 of 300 voxels", "inversion times of 50, 400, 1100 and 2500 ms", "Inversion time, ms",
+        "6000", "10.1016/j.media.2021.102220", "outside the mask", "300 of 300 voxels",
+        "inversion times of 50, 400, 1100 and 2500 ms", "Inversion time, ms",
     ):  # fmt: skip
         assert word in text, word
     median = float(np.nanmedian(maps["T1"]))

@@ -185,7 +185,11 @@ def test_colours_are_those_of_the_recommendation(browser, volume):
     browser.open(volume[0], fresh=True)
     low, high = (browser.js(f"document.getElementById('{i}').valueAsNumber") for i in ("low", "high"))
     palette = colours.palette("lipari")
-    pixel = "(async () => { await new Promise(requestAnimationFrame); await new Promise(requestAnimationFrame); const c = document.querySelector('#hero .frame canvas'); const p = c.getContext('2d').getImageData(%d, %d, 1, 1).data; return [...p]; })()"
+    pixel = (
+        "(async () => { await new Promise(requestAnimationFrame); await new Promise(requestAnimationFrame); "
+        "const c = document.querySelector('#hero .frame canvas'); "
+        "const p = c.getContext('2d').getImageData(%d, %d, 1, 1).data; return [...p]; })()"
+    )
     for x, y in ((0.35, 0.35), (0.62, 0.4), (0.7, 0.66)):
         browser.click("#hero .frame canvas", x, y)
         at = tuple(state(browser)[0])

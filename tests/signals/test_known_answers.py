@@ -1,4 +1,4 @@
-"""Signals at few points against their published formulas, written out with the standard library, and what models refuse."""
+"""Signals agree with published formulas, written here with the standard library; models refuse what they should."""
 
 from __future__ import annotations
 

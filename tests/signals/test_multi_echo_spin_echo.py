@@ -25,7 +25,7 @@ ONE = np.ones(())
 
 
 def isochromats(alpha_deg: float, T1: float, T2: float, spacing: float, n: int) -> NDArray[np.float64]:
-    """Return n echoes of a CPMG train from spins that the gradients spread over a full turn: Bloch's equations, spin by spin."""
+    """Return n echoes of a CPMG train by the Bloch equations, spin by spin, with phases spread over a full turn."""
     turn = 2 * np.pi * (np.arange(8 * n) + 0.5) / (8 * n)
     M = np.zeros((3, len(turn)))
     M[0] = 1  # after the excitation, along the axis of the refocusing pulses
@@ -104,7 +104,7 @@ def test_a_grid_is_what_its_points_are() -> None:
 
 
 def test_the_profile_of_a_small_angle_is_the_spectrum_of_the_pulse() -> None:
-    """For small angles the Bloch equations are a Fourier transform: half of the angle at half of the nominal thickness."""
+    """At small angles the slice profile is a Fourier transform: half of the angle at half of the nominal thickness."""
     cosine, _ = Gauss(2.0).across(np.array([0.05]), 180.0)
     angle = np.arccos(cosine[:, 0])
     z = np.linspace(0, 1.6, len(angle))

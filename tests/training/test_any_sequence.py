@@ -106,7 +106,7 @@ def test_the_loss_has_a_gradient_in_every_input_that_the_sequence_has(sequence: 
 
 
 def test_calibrated_intervals_hold_the_truth_in_95_of_100_voxels(network: Path) -> None:
-    """The factors are the quantile of the errors: with them, 1.96 standard deviations hold 95 % of the voxels of all batches."""
+    """The factors are quantiles of the errors: ±1.96 SD contain the truth in 95 % of the voxels of all batches."""
     several = recipe()
     net = build_network(several)
     small = Anatomy.of(digital_brain((48, 54, 36)), "small")

@@ -53,7 +53,7 @@ class Together(TorchDispatchMode):
 
 
 def _first_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `at_field` go through one value of the field and all voxels: what is where cannot be known of tensors without values."""
+    """Let `at_field` use one value of the field for all voxels, because tensors without values cannot be compared."""
     original = initial_estimate.namespace
 
     class Namespace:

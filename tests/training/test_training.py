@@ -85,7 +85,7 @@ def test_killed_and_resumed_is_uninterrupted(tmp_path, variant):
 
 @pytest.mark.parametrize("name", ["rim_t1_31", "rim_t1_25", "rim_t1_23", "rim_t2", "t1_newton"])
 def test_recipes_of_the_papers_rims_describe_the_networks_that_ship(tmp_path, name):
-    """Three iterations of the recipe: what the export says of itself is what the network that ships says, but for sizes and figures."""
+    """After three iterations, the export has the metadata of the shipped network, apart from sizes and figures."""
     ships = metadata_of(shipped()[name])
     recipe = read_training_recipe(RECIPES / f"{name}.toml")
     assert (

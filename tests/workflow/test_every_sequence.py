@@ -1,4 +1,4 @@
-"""Every signal model from a BIDS data set to its maps: the derivative is valid, and what is read back is what was written."""
+"""Every signal model, from a BIDS data set to maps: the derivative is valid, and reading returns what was written."""
 
 from __future__ import annotations
 

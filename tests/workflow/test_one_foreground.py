@@ -1,4 +1,4 @@
-"""Summary, report, group, the mask that is written and the mask "auto" describe the same voxels with the same numbers."""
+"""Summary, report, group page, written mask and mask "auto" describe the same voxels with the same numbers."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ def test_drift_over_dates(tmp_path: Path) -> None:
 
 
 def test_drift_is_that_of_one_phantom(tmp_path: Path) -> None:
-    """Two phantoms, measured on two dates each, do not drift from one into the other; phantoms that were measured once are compared."""
+    """Drift is computed for each of two phantoms with two dates each; phantoms that were measured once are compared."""
     for subject, session, factor in (("a", "20240201", 1.03), ("a", "20240101", 1.0), ("b", "1", 1.1), ("b", "2", 1.1)):
         times, _ = phantom_map()
         name = f"sub-{subject}_ses-{session}_T1map.nii.gz"
@@ -244,7 +244,7 @@ def test_a_map_without_spheres_among_others_is_left_out_and_said(tmp_path: Path)
 
 
 def most_symmetric(image: np.ndarray, near: np.ndarray) -> np.ndarray:
-    """Return the point (2,) about which an image of 1.3 mm varies least along circles of up to 10 mm, relative to its variance."""
+    """Return the point (2,) around which an image of 1.3 mm varies least along circles of up to 10 mm."""
     angle, radius = np.linspace(0, 2 * np.pi, 48, endpoint=False), np.arange(0.5, 10, 1.0) / EDGES[0]
     circles = radius[:, None, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
     spline = ndimage.spline_filter(image)
@@ -276,7 +276,7 @@ _SCANS = (
 
 @pytest.mark.parametrize(("subject", "name"), _SCANS)
 def test_real_spheres_are_where_their_labels_are(shared_data: Path, subject: str, name: str) -> None:
-    """The labels of these scans are rounded to voxels and come from a registered template. The images, of which the maps were made, decide."""
+    """The labels of these scans are a registered template, rounded to voxels; the images are the better reference."""
     folder = shared_data / "nist_phantom"
     image = nib.load(folder / f"derivatives/rois/{subject}/anat/{subject}_desc-spheres{name}_dseg.nii.gz")
     labels = np.asarray(image.dataobj)

@@ -1,4 +1,4 @@
-"""A request from Python or the command line: what it names reaches the series whose model has it, and no name is lost."""
+"""Each name in a request, from Python or the command line, reaches the series whose model has it; none is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network says for each series what it would leave of small spots; an estimator that treats voxels by themselves has no need to."""
+"""A network reports for each series how much of small spots it preserves; voxelwise estimators need not."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def _root(
         ),
     ] = False,
 ) -> None:
-    """Estimate maps of T1, T2 or T2* from a series of MR images. Start with `rimap demo`, or `rimap map INPUT -o OUT`."""
+    """Estimate T1, T2 or T2* maps from a series of MR images. Start with `rimap demo` or `rimap map INPUT -o OUT`."""
 
 
 def verbs() -> list[str]:

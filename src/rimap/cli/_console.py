@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from rimap.workflow import Listener, Run
 
 #: What the first run after an installation prints before it compiles.
-COMPILING = "rimap: compiling for this processor, once for this installation. `rimap --warm-up` does it ahead for all sequences."
+COMPILING = (
+    "rimap: compiling for this processor, once for this installation. `rimap --warm-up` does it ahead for all "
+    "sequences."
+)
 
 
 @contextmanager

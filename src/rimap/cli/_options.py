@@ -32,7 +32,8 @@ Signed = Annotated[
     bool | None,
     typer.Option(
         "--signed/--magnitude",
-        help="The images are signed (real part, polarity kept) or magnitude images. By default from the sidecars or the images.",
+        help="The images are signed (real part, polarity kept) or magnitude images. By default from the sidecars or "
+        "the images.",
     ),
 ]
 SkipFirst = Annotated[

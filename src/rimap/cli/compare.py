@@ -36,7 +36,8 @@ def command(
         typer.Option(
             "--map",
             metavar="NAME",
-            help="Maps to compare: T1, R1, B, M0, all. By default relaxation times, and rates that have no time map. Repeatable.",
+            help="Maps to compare: T1, R1, B, M0, all. By default relaxation times, and rates that have no time map. "
+            "Repeatable.",
         ),
     ] = None,
     include: options.Include = None,

@@ -23,7 +23,8 @@ def command(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="Comma-separated: nlls, mle, global_b (one B), mle:1e4 (a λ_B), rim:NAME, rim:FILE.onnx, resnet:..., mppca+nlls.",
+            help="Comma-separated: nlls, mle, global_b (one B), mle:1e4 (a λ_B), rim:NAME, rim:FILE.onnx, resnet:..., "
+            "mppca+nlls.",
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Run a small version that takes seconds.")] = False,
@@ -139,8 +140,13 @@ def _run(
     pool = Processes(workers) if workers > 1 else nullcontext()
     with pool as executor, progress_bar(experiment.name, quiet=quiet) as progress:
         result = run(
-            experiment, Settings(**options), out, executor=executor, progress=progress, fresh=fresh  # type: ignore[arg-type]
-        )  # fmt: skip
+            experiment,
+            Settings(**options),  # type: ignore[arg-type]
+            out,
+            executor=executor,
+            progress=progress,
+            fresh=fresh,
+        )
     for reason in result.skipped:
         print(f"skipped {reason}")
     print(result.summary, f"\nTable and figures: {result.folder}\n", sep="\n")

@@ -21,8 +21,9 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="FILE|FOLDER|PATTERN",
-            help="Regions: a label image, a probability image, a BIDS folder, or a pattern such as seg/sub-{sub}_dseg.nii.gz. "
-            "nist-t1:FILE for labels of a phantom. By default the _dseg or _probseg file next to each map. Repeatable.",
+            help="Regions: a label image, a probability image, a BIDS folder, or a pattern such as "
+            "seg/sub-{sub}_dseg.nii.gz. nist-t1:FILE for labels of a phantom. By default the _dseg or _probseg file "
+            "next to each map. Repeatable.",
         ),
     ] = None,
     name: Annotated[
@@ -30,7 +31,8 @@ def command(
         typer.Option(
             "--map",
             metavar="NAME",
-            help="Maps to measure: T1, R1, B, M0, sd (standard deviations), all. By default relaxation times and rates. Repeatable.",
+            help="Maps to measure: T1, R1, B, M0, sd (standard deviations), all. By default relaxation times and "
+            "rates. Repeatable.",
         ),
     ] = None,
     rates: Annotated[bool, typer.Option("--rates", help="Also compute the rate of each relaxation time.")] = False,
@@ -43,7 +45,8 @@ def command(
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="Reference values: nist-t1, nist-t1-v2, nist-t2, nist (whichever fits best), or a table (.tsv) with the columns label and reference.",
+            help="Reference values: nist-t1, nist-t1-v2, nist-t2, nist (whichever fits best), or a table (.tsv) with "
+            "the columns label and reference.",
         ),
     ] = None,
     field_strength: Annotated[

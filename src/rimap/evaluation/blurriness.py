@@ -109,7 +109,8 @@ class Blurriness(Experiment):
                 body.append(
                     [
                         draw.label(spec), s.title, b1["q50"], b2["q50"], b1["p"],
-                        at["cv", "E1"]["q50"], at["cv", "E2"]["q50"], next(r["q50"] for r in near if r["scenario"] == "E2"),
+                        at["cv", "E1"]["q50"], at["cv", "E2"]["q50"],
+                        next(r["q50"] for r in near if r["scenario"] == "E2"),
                     ]
                 )  # fmt: skip
         return (

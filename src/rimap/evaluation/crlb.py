@@ -74,7 +74,8 @@ class CramerRao(Experiment):
                     {
                         "protocol": protocol, "snr": float(snr), "estimator": spec, "T1": float(value), "unit": "ms",
                         "repeats": repeats_of(settings, 50, 5), "bound_B_free": float(free[index]),
-                        "bound_B_known": float(known[index]), **{k: float(part[k][index]) for k in ("bias", "cv", "rmse")},
+                        "bound_B_known": float(known[index]),
+                        **{k: float(part[k][index]) for k in ("bias", "cv", "rmse")},
                     }
                 )  # fmt: skip
         return out

@@ -103,7 +103,8 @@ class MonteCarlo(Experiment):
                         out.append(
                             {
                                 "quantity": quantity, "truth": kind, "snr": float(snr), "estimator": spec,
-                                "parameter": parameter.name, "region": region, "metric": metric, "unit": "%", "repeats": r.n,
+                                "parameter": parameter.name, "region": region, "metric": metric, "unit": "%",
+                                "repeats": r.n,
                                 **spread(x[row][where]),
                             }
                         )  # fmt: skip

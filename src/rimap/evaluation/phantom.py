@@ -75,7 +75,8 @@ class Phantom(Experiment):
                 scan = part["scan"][model.time_index][where].astype(float)
                 here = {
                     "scan": name, "quantity": model.time.name, "estimator": spec, "sphere": n,
-                    "nominal": nominal, "source": "scanned" if settings.data else "simulated", "in_range": int(times.min() <= nominal <= times.max()), "repeats": r.n,
+                    "nominal": nominal, "source": "scanned" if settings.data else "simulated",
+                    "in_range": int(times.min() <= nominal <= times.max()), "repeats": r.n,
                     "sigma": float(part["sigma"]), "spatial": float(np.std(scan, ddof=1) / np.mean(scan) * 100),
                     "scan_bias": float((np.mean(scan) / nominal - 1) * 100), "unit": "%",
                 }  # fmt: skip

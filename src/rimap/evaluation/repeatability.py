@@ -86,7 +86,8 @@ class Repeatability(Experiment):
             regions = {"head": np.ones(of_mle.shape, bool), "brain-like": (of_mle > low) & (of_mle < high)}
             for region, where in regions.items():
                 here = {
-                    "quantity": quantity, "source": "scanned" if settings.data or settings.scans else "simulated", "estimator": spec,
+                    "quantity": quantity, "source": "scanned" if settings.data or settings.scans else "simulated",
+                    "estimator": spec,
                     "region": region, "repeats": r.n,
                     "added_sigma": float(part["sigma"]),
                     "noise": "repeated scans" if not part["sigma"] else f"added, {settings.noise_level or LEVEL:g}",
@@ -209,7 +210,8 @@ def _agreement(quantity: str, specs: Sequence[str], maps: NDArray[Any]) -> Figur
         counts, _, _ = np.histogram2d(x[valid], y[valid], bins=120, range=[[0, top], [0, top]])
         with np.errstate(divide="ignore"):
             ax.imshow(
-                np.where(counts.T > 0, np.log10(counts.T), np.nan), origin="lower", extent=(0, top, 0, top), cmap="Greys",
+                np.where(counts.T > 0, np.log10(counts.T), np.nan), origin="lower", extent=(0, top, 0, top),
+                cmap="Greys",
                 vmin=-0.5, aspect="equal", interpolation="nearest",
             )  # fmt: skip
         ax.plot([0, top], [0, top], color=draw.colour(spec), linewidth=0.9)

@@ -169,7 +169,8 @@ class Retest(Experiment):
             for first in select(table, object=o)[:1]
         ]
         header = [
-            "object", "map", "region", "estimator", "median CV, %", "mean CV, %", "paper's mean CV", "median difference, %",
+            "object", "map", "region", "estimator", "median CV, %", "mean CV, %", "paper's mean CV",
+            "median difference, %",
             "SD without it, %", "scatter over predicted SD",
         ]  # fmt: skip
         notes = [

@@ -77,7 +77,8 @@ class Timing(Experiment):
             out.append(
                 {
                     "estimator": spec, "size": int(part["size"]), "images": 31, "threads": settings.threads or "all",
-                    "seconds": float(s.min()), "slowest": float(s.max()), "hours_700_slices": float(s.min() * SLICES / 3600),
+                    "seconds": float(s.min()), "slowest": float(s.max()),
+                    "hours_700_slices": float(s.min() * SLICES / 3600),
                     "paper_seconds": PAPER.get(kind, ""),
                 }
             )  # fmt: skip

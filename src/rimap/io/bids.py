@@ -240,7 +240,7 @@ def _was_folder(path: Path, *, subjects: set[str] | None) -> bool:
 
 
 def walk(folder: Path, unreadable: list[tuple[Path, str]] | None = None) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Yield each folder with the names of its folders and files, as `os.walk`; links to folders are followed, circles are not.
+    """Yield each folder with the names of its folders and files, as `os.walk`. Follow links, except circular ones.
 
     Raises
     ------

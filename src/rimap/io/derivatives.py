@@ -237,14 +237,14 @@ def files_like(
 
 
 def without_sd(maps: ParameterMaps | MapsOnDisk, given: Collection[str] = ()) -> list[str]:
-    """Return the names of the maps that could have a standard deviation and have none in any voxel: no file is written for it."""
+    """Return the names of maps whose standard deviation is missing in all voxels, so that no file is written for it."""
     head = maps.head if isinstance(maps, MapsOnDisk) else maps
     names = [q.name for q in outputs_of(type(head.model)) if q.name not in {*given, *_known(head)}]
     return [name for name in names if head.has_sd(name) and not _has_sd(name, maps, head)]
 
 
 def _known(maps: ParameterMaps) -> set[str]:
-    """Return the parameters that were not estimated, by name: what the model takes as given, and what the estimator holds."""
+    """Return the parameters that were not estimated, by name: given ones, and those that the estimator holds fixed."""
     return {parameter.name for parameter in maps.model.parameters if parameter.given} | set(
         dict(maps.settings.get("fixed") or {})
     )

@@ -1,4 +1,4 @@
-"""DICOM in: find the series of inversion times, echo times or flip angles in a folder, and convert the one that is wanted."""
+"""Find the series of inversion times, echo times or flip angles in a folder of DICOM, and convert the chosen one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from rimap.signals.settings import unit_symbol
 def find_dicom(
     files: Sequence[Path], *, series: Sequence[str] = (), sequence: str | None = None
 ) -> tuple[list[SeriesFiles], list[tuple[str, InputError]]]:
-    """Return the series that DICOM files hold, converted to NIfTI in a folder that is removed with them, and what was refused.
+    """Convert the series in DICOM files to NIfTI, in a temporary folder. Return them, and what was refused.
 
     Files of several patients are series of each: subject 1, 2, … in the order of their first files. One that has no
     series, or several of which `series` chooses none, does not keep the others from being mapped.

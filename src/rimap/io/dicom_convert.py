@@ -173,8 +173,8 @@ def convert(volumes: Sequence[Volume], names: Sequence[str], to: Path) -> list[P
                     f"dcm2niix could not read the pixels of series {volume.number}, compressed as {packed}. Export it "
                     "uncompressed, or convert it by hand and give the NIfTI files."
                     if packed
-                    else f"dcm2niix could not convert series {volume.number} to one image for each time (its exit status was "
-                    f"{done.returncode}). Convert the series by hand and give the NIfTI files."
+                    else f"dcm2niix could not convert series {volume.number} to one image for each time (its exit "
+                    f"status was {done.returncode}). Convert the series by hand and give the NIfTI files."
                 )
             paths.append(made.replace(to / f"{name}.nii"))
         return paths

@@ -1,4 +1,4 @@
-"""Which images of DICOM files make a series of inversion times, echo times or flip angles: the judge decides, as for NIfTI."""
+"""Which DICOM images form a series of inversion times, echo times or flip angles, by the same rules as for NIfTI."""
 
 from __future__ import annotations
 

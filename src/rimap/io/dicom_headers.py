@@ -216,12 +216,13 @@ def _same_pixels(one: Path, other: Path) -> bool:
 
 
 def _again(header: Any, frame: Frame) -> object:
-    """Return what two exports of an image have in common, whatever their UIDs; `None` where the header has no number."""
+    """Return what two exports of an image share whatever their UIDs, or `None` if the header has no number."""
     number = whole(header.get("InstanceNumber"))
     times = (frame.ti, frame.te, frame.tr, frame.flip)
     source = frame.source
     return None if number is None else (
-        source.study, source.series, source.number, frame.order, number, frame.index, frame.part, frame.variant, frame.position, times,
+        source.study, source.series, source.number, frame.order, number, frame.index, frame.part, frame.variant,
+        frame.position, times,
     )  # fmt: skip
 
 
@@ -344,9 +345,11 @@ def _frame(header: Any, source: Source, shared: Any, own: Any, index: int) -> Fr
         variant=about.variant,
         ti=ti,
         ti_from=ti_from,
-        te=plausible("te", number_of(echo, "EffectiveEchoTime"), number_of(header, "EchoTime"), number_of(private, "EchoTime"),
+        te=plausible("te", number_of(echo, "EffectiveEchoTime"), number_of(header, "EchoTime"),
+                     number_of(private, "EchoTime"),
                  number_of(header, "EffectiveEchoTime")),
-        tr=plausible("tr", number_of(timing, "RepetitionTime"), number_of(header, "RepetitionTime"), number_of(private, "RepetitionTime")),
+        tr=plausible("tr", number_of(timing, "RepetitionTime"), number_of(header, "RepetitionTime"),
+                     number_of(private, "RepetitionTime")),
         flip=flip if flip is None else round(flip, 3),
         order=(
             whole(content.get("TemporalPositionIndex")) or whole(header.get("TemporalPositionIdentifier")) or 0,

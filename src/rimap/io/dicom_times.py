@@ -24,8 +24,11 @@ def inversion_time(modifier: Dataset, header: Dataset, private: Dataset) -> floa
         times = {t for x in as_list(group.get("InversionTimes")) if (t := plausible("ti", as_float(x))) is not None}
         if len(times) == 1:
             return times.pop()
-    found = plausible("ti", number_of(header, "InversionTime"), number_of(modifier, "InversionTime"), number_of(private, "InversionTime"),
-                  number_of(header, (0x2001, 0x1084)))  # fmt: skip
+    found = plausible(
+        "ti",
+        *(number_of(part, "InversionTime") for part in (header, modifier, private)),
+        number_of(header, (0x2001, 0x1084)),  # Philips
+    )
     if found is None and str(value_of(header, (0x2001, 0x101C)) or "").strip().upper() == "INV":
         found = plausible("ti", number_of(header, (0x2001, 0x101B)))  # Philips: delay of the prepulse
     return found

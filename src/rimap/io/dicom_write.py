@@ -114,7 +114,7 @@ def placed(values: NDArray[Any], affine: NDArray[Any], frames: Sequence[Frame]) 
 
 
 def _corner(frame: Frame) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the place of the first pixel, and the steps to the next column and the next row, mm, in the axes of NIfTI."""
+    """Return the position of the first pixel and the steps to the next column and row, in mm and in NIfTI axes."""
     flip = np.array([-1.0, -1.0, 1.0])
     orientation = np.array(frame.orientation)
     return (

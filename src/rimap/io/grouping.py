@@ -60,7 +60,7 @@ def numbering(path: Path, sequence: str | None) -> tuple[str, ...] | None:
 
 
 def series_of(files: Sequence[Path], sequence: str | None) -> Found:
-    """Return the series that files with BIDS names make, those that cannot be one, and images that none of them needs."""
+    """Group files with BIDS names into series. Return the series, the refused ones, and images that no series needs."""
     return _found(_by_key(files, sequence), sequence, {})
 
 
@@ -125,7 +125,7 @@ def _siblings(key: _Key, groups: Iterable[_Key]) -> tuple[str, ...]:
 def _numbered_by_another(
     groups: Mapping[_Key, list[Path]], sequence: str | None, sidecars: Sidecars
 ) -> list[tuple[list[_Key], str, InputError]]:
-    """Return images that another entity than that of the sequence numbers (acq-TI50, run-1): they would be series of one image."""
+    """Return images numbered by the wrong entity (acq-TI50, run-1), so that each would be a series of one image."""
     single = {key: files[0] for key, files in groups.items() if len(files) == 1}
     found: list[tuple[list[_Key], str, InputError]] = []
     for entity in _NOT_NUMBERING:

@@ -187,7 +187,7 @@ def _name(k: int, model: SignalModel) -> str:
 
 
 def _should_be_bright(k: int, model: SignalModel) -> bool:
-    """Return whether some tissue is bright in every other image and not faint in this one, as at the longest inversion time."""
+    """Return whether some tissue is bright in every other image and not faint in this one (e.g. the longest TI)."""
     shape = _shapes(model)
     return bool((np.abs(shape[k]) > 1e-3 * np.abs(shape).max(axis=0)).all())
 

@@ -56,7 +56,7 @@ def without_first(values: Sequence[float], skip_first: int, label: str, setting:
 
 
 def _named_by_value(images: Sequence[Path], values: Sequence[float], option: str, setting: Setting) -> bool:
-    """Return whether the names say the values, and refuse values that they contradict: a shell lists TI_1000 before TI_50."""
+    """Return whether file names contain the values. Refuse others, as a shell lists TI_1000 before TI_50."""
     if len(images) != len(values) or len(set(values)) < 2:
         return False
     named = [{float(x) for x in re.findall(r"\d+(?:\.\d+)?", strip_nii(image))} & set(values) for image in images]

@@ -1,4 +1,4 @@
-"""Maps that exist as files, of rimap or of any other software: what each shows, in which unit, and what belongs to it."""
+"""Map files, of rimap or of other software: what each shows, its unit, and the files that belong to it."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ class MapImage:
         return read_map(path, file.shape, affine_of(file), "map")
 
     def _beside(self, fits: Any) -> Path | None:
-        """Return the map of the same series and estimator that fits: of the same suffix, else the one from the same sources."""
+        """Return the map of the same series and estimator with the same suffix, else the one from the same sources."""
         suffix = _suffix(self.path)
         found = []
         for path in sorted(self.path.parent.glob(f"{_escaped(self.stem)}_*.nii*")):
@@ -208,7 +208,7 @@ def map_image(path: Path, *, look: bool = True) -> MapImage:
 
 
 def named_as(m: MapImage, name: str) -> MapImage:
-    """Return a map whose name does not say what it shows, as a map of that name; its unit is found from its values if no sidecar has it."""
+    """Return a map whose file name is no map name under the given name. Without a sidecar, the values give its unit."""
     unit, scale, notes = (m.unit, m.scale, ()) if m.unit else _guessed(m.path, name)
     return replace(m, name=name, unit=unit, scale=scale, notes=(*m.notes, *notes))
 

@@ -182,7 +182,7 @@ class NiftiFile:
 
     @property
     def wide(self) -> bool:
-        """Whether float32 would lose what the file holds: doubles, long whole numbers, a small signal on an offset, odd scales."""
+        """Whether float32 would lose precision: doubles, long integers, a small signal on an offset, odd scales."""
         if self.dtype.itemsize >= 8:
             return True
         if self.dtype.kind == "f":  # scaled, the smallest ones would be cut
@@ -354,7 +354,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _start(path: Path) -> bytes:
-    """Return the first bytes of a header; refuse one after which the data begin absurdly late: what is between would be read."""
+    """Return the first bytes of a header. Refuse one whose data begin absurdly late, since all before would be read."""
     try:
         with _open(path) as file:
             start = file.read(544)

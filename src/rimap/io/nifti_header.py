@@ -47,7 +47,8 @@ def check_header(path: Path, header: SpatialHeader, single: bool) -> None:
     """
     _check_axes(path, header)
     code, bits = int(header["datatype"]), int(header["bitpix"])
-    dtype = data_type_codes.dtype[code] if code in data_type_codes.dtype.keys() else None  # noqa: SIM118 - it is no dict
+    known = data_type_codes.dtype.keys()  # a table of nibabel, which has no operator `in`
+    dtype = data_type_codes.dtype[code] if code in known else None
     if dtype is not None and dtype.itemsize and bits != 8 * dtype.itemsize:
         raise _wrong(
             path, f"expected bitpix {8 * dtype.itemsize} for its datatype {code} ({dtype.name}), got bitpix {bits}"

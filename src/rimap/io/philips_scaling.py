@@ -65,7 +65,10 @@ def in_one_scale(
         replace(file, slope=file.slope * middle / factor, inter=file.inter * middle / factor)
         for file, factor in zip(files, factors)
     ]
-    text = f"the images are in display scales of Philips, which differ up to {ratio:.3g} times; they were brought to one scale with "
+    text = (
+        f"the images are in display scales of Philips, which differ up to {ratio:.3g} times; they were brought to one "
+        "scale with "
+    )
     if inferred:
         return scaled, [
             f"{text}{_SCALE} of the sidecars, and the slopes of the headers in place of {_RESCALE}, which the sidecars "

@@ -104,7 +104,7 @@ def circle_of_images(images: NDArray[Any], phase: NDArray[Any], reference: int, 
 
 
 def _two_signs(images: NDArray[Any], phase: NDArray[Any], reference: int, circle: float) -> tuple[bool, bool]:
-    """Return whether phases differ from the reference by nothing or half a turn, and whether some differ by half a turn."""
+    """Return whether phases differ from the reference by 0 or π only, and whether some differ by π."""
     weights = np.nan_to_num(np.abs(images), posinf=0.0, neginf=0.0)
     with np.errstate(invalid="ignore"):
         apart = np.nan_to_num(np.cos((phase - phase[reference]) * (2 * math.pi / circle)))
@@ -158,7 +158,7 @@ def restore_polarity(signed: NDArray[Any], tau: NDArray[np.float64]) -> None:
 
 
 def looks_signed(images: NDArray[Any]) -> bool:
-    """Return whether inversion recovery images (N, *X) keep their polarity: a share of them is clearly negative at some time.
+    """Return whether inversion recovery images (N, *X) keep their polarity, so that many voxels are clearly negative.
 
     Means of blocks of 3 × 3 voxels are looked at: noise that was added to a modulus is negative in single voxels near
     the zero crossing and in air, and not in their means; tissue is. Fat, which may be the brightest tenth and never

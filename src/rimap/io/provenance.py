@@ -49,9 +49,9 @@ desc-residual    root mean square of image minus model
 desc-status      quality flag of each voxel: see Levels in its sidecar
 desc-<name>      a parameter of the signal model that BIDS has no suffix for: see Description in its sidecar
 
-Relaxation times are in seconds and rates in 1/s. A desc- that starts with the name of an estimator marks maps of a second
-estimator in this folder. Each sidecar has the estimator, its settings, the settings of the scanner, the noise level and the
-versions of the software. A voxel without an answer is NaN.
+Relaxation times are in seconds and rates in 1/s. A desc- that starts with the name of an estimator marks maps of a
+second estimator in this folder. Each sidecar has the estimator, its settings, the settings of the scanner, the noise
+level and the versions of the software. A voxel without a value is NaN.
 """
 
 
@@ -196,7 +196,10 @@ def _made_by_rimap(description: Mapping[str, Any]) -> bool:
 def dataset_problem(out: Path, dataset: Path) -> str:
     """Return why OUT cannot hold the derivative of `dataset`, "" where it can."""
     if absolute(out) == dataset:
-        return f"the output folder is the input data set itself, {out}. Give another folder, {out / 'derivatives' / 'rimap'} for example."
+        return (
+            f"the output folder is the input data set itself, {out}. Give another folder, "
+            f"{out / 'derivatives' / 'rimap'} for example."
+        )
     return foreign_problem(out)
 
 

@@ -23,7 +23,7 @@ _LARGEST_RATIO_OF_REPEATS = 1.5
 def note_on_repeats(
     files: Sequence[NiftiFile], metadata: Sequence[Mapping[str, Any]], model: type[SignalModel]
 ) -> list[str]:
-    """Return a note if volumes of a file share the one value of its sidecar, or several files share one; one such file is looked at.
+    """Return a note if the volumes of a file, or several files, share one value, so that they count as repeats.
 
     Raises
     ------

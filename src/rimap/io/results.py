@@ -181,7 +181,7 @@ class ResultFiles:
         )
 
     def described(self) -> Region | None:
-        """Return the voxels that the figures of the run describe, from the mask that it wrote; `None` if there is none."""
+        """Return the voxels that the statistics of the run describe, from the mask that it wrote, or `None`."""
         path = self._path(*self._wanted()[SIGNAL])
         if not path.is_file() or not self._of_this_series(path):
             return None

@@ -442,7 +442,10 @@ def _runs(images: Sequence[About], model: type[SignalModel], among: Sequence[Abo
     if again:
         names = ", ".join(a.path.name for a in again[:6]) + (" …" if len(again) > 6 else "")
         what = "time" if axis_of(model).unit == "ms" else axis_of(model).title
-        note = f"images of several scans have the same {what} and are used as repeats: {names}. Leave some out if they are no repeats"
+        note = (
+            f"images of several scans have the same {what} and are used as repeats: {names}. Leave some out if they "
+            "are no repeats"
+        )
         groups = [replace(group, notes=(*group.notes, note)) for group in groups]
     return groups, stopped
 
@@ -468,7 +471,10 @@ def with_companions(
                 imaginary = _beside(signed, others[IMAGINARY])
                 all_have = len(imaginary) == len(beside)
                 whole = replace(signed, companions=tuple(imaginary) if all_have else (), instead_of=group.images)
-                note = f"the real parts are used in place of {count_of(len(beside), 'magnitude image')}: {', '.join(image.path.name for image in group.images)}"
+                note = (
+                    f"the real parts are used in place of {count_of(len(beside), 'magnitude image')}: "
+                    f"{', '.join(image.path.name for image in group.images)}"
+                )
                 return replace(whole, notes=(*group.notes, note)), [*beside, *whole.companions]
             return replace(group, companions=tuple(beside)), beside
         if beside:

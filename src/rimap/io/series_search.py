@@ -86,7 +86,7 @@ def find(
     sequence: str | None = None,
     series: Sequence[str] = (),
 ) -> Found:
-    """Return every series that the inputs hold, what was refused, and what was left out; the parameters are those of `find_series`.
+    """Return every series in the inputs, what was refused, and what was left out. See `find_series` for the parameters.
 
     Raises
     ------
@@ -275,7 +275,7 @@ def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> F
 
 
 def _without_image(sidecars: Sequence[Path], images: Sequence[Path], sequence: str | None) -> list[LeftOut]:
-    """Return the sidecars of images that do not exist, but for those of a series of which there are other images: it names them."""
+    """Return sidecars without an image; a series that has other images names its own missing ones itself."""
     folders, stems = {image.parent for image in images}, {(image.parent, strip_nii(image)) for image in images}
     series: set[object] = set()
     known: dict[tuple[str, str], list[tuple[Path, BidsName]]] = {}

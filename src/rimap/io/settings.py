@@ -266,7 +266,10 @@ def _from_files(
             _refuse_too_small(setting, field, values, files, model)
             return values, ""
         title = settings_of(model)[setting.longer_than].title
-        why = f"{field} is {shorter:g} {setting.unit}, not longer than the {title}: it is the time between readouts and was not used"
+        why = (
+            f"{field} is {shorter:g} {setting.unit}, not longer than the {title}: it is the time between readouts and "
+            "was not used"
+        )
         why += f". {setting.if_shorter}" if setting.if_shorter else ""
     if setting.required:
         raise _missing(setting, files, model)

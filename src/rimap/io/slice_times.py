@@ -131,7 +131,10 @@ def slice_delays(
             f"have a preparation of its own. If all slices share one, write {_DELAYS} (s after the time of the image, "
             f"for each slice)"
         ]
-    text = f"slices have times of their own, up to {delays.max():.4g} ms after those of the images ({field} of the sidecars)"
+    text = (
+        f"slices have times of their own, up to {delays.max():.4g} ms after those of the images ({field} of the "
+        "sidecars)"
+    )
     found = SliceDelays(axis, tuple(float(delay) for delay in delays))
     if field == _TIMING and planar is None:
         return found, [

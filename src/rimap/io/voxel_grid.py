@@ -71,7 +71,10 @@ def third_axis_as_images(file: NiftiFile, counts: Container[int]) -> tuple[Nifti
     if file.n_volumes != 1 or len(file.shape) != 3 or file.shape[2] < 2 or file.shape[2] not in counts:
         return file, []
     n = file.shape[2]
-    about = f"{file.path.name} has the shape {file.shape} and there are {n} values: its third axis is taken for {n} images of one slice"
+    about = (
+        f"{file.path.name} has the shape {file.shape} and there are {n} values: its third axis is taken for {n} images "
+        "of one slice"
+    )
     return replace(file, shape=(*file.shape[:2], 1), n_volumes=n), [note(about)]
 
 

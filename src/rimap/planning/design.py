@@ -144,7 +144,8 @@ def design(goal: Goal, present: SignalModel | None = None) -> Design:
     Examples
     --------
     >>> import rimap
-    >>> found = rimap.design(rimap.Goal(sequence="t2", T_ms=(80, 80), minutes=5, images=2, separate=True, repetition_ms=2000))
+    >>> goal = rimap.Goal(sequence="t2", T_ms=(80, 80), minutes=5, images=2, separate=True, repetition_ms=2000)
+    >>> found = rimap.design(goal)
     >>> found.best.model.n_images
     2
     """

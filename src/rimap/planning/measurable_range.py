@@ -55,7 +55,10 @@ def what_it_measures(found: Design, protocol: Protocol, limit_percent: float = L
         return text + polarity_note(found, protocol)
     worst = protocol.worst
     reached = f"reaches {100 * worst:.2g} %" if np.isfinite(worst) else "is not bounded"
-    return f"{text}{polarity_note(found, protocol)} Within {low:g} to {high:g} ms it exceeds that: the standard deviation {reached}."
+    return (
+        f"{text}{polarity_note(found, protocol)} Within {low:g} to {high:g} ms it exceeds that: the standard deviation "
+        f"{reached}."
+    )
 
 
 def polarity_note(found: Design, protocol: Protocol) -> str:
@@ -69,7 +72,10 @@ def polarity_note(found: Design, protocol: Protocol) -> str:
     if ratio.max() < NOTEWORTHY:
         return ""
     at = T[int(ratio.argmax())]
-    return f" Near {_ms(at)} the polarity of an image is uncertain, so that errors are up to {ratio.max():.2g} times as large."
+    return (
+        f" Near {_ms(at)} the polarity of an image is uncertain, so that errors are up to {ratio.max():.2g} times as "
+        "large."
+    )
 
 
 def why_undetermined(model: SignalModel, goal: Goal) -> str:

@@ -1,4 +1,4 @@
-"""The smallest standard deviation of T that a protocol allows, over T: the Cramér-Rao bound for a field as it is treated."""
+"""The smallest relative standard deviation of T: the Cramér-Rao bound for a free, a smooth or a given field."""
 
 from __future__ import annotations
 

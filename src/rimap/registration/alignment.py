@@ -185,8 +185,11 @@ def _sizes(
     finest = 1
     while too_many(factors(finest * unit)):
         finest += 1
-    coarser = [finest * k for k in (4, 2) if min(shape[1 + axis] // factors(finest * k * unit)[axis] for axis in axes) >= _FEWEST
-               and sorted(shape[1 + axis] // factors(finest * k * unit)[axis] for axis in axes)[-2] >= 24]  # fmt: skip
+    coarser = []
+    for multiple in (4, 2):
+        lengths = sorted(shape[1 + axis] // factors(finest * multiple * unit)[axis] for axis in axes)
+        if lengths[0] >= _FEWEST and lengths[-2] >= 24:
+            coarser.append(finest * multiple)
     return list(dict.fromkeys(factors(k * unit) for k in (*coarser, finest)))
 
 

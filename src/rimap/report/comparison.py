@@ -50,7 +50,8 @@ def page(found: _Compared, command: str = "") -> str:
     whole = [pair.rows[0] for pair in pairs]
     calibrated = [pair.calibration for pair in pairs if pair.calibration is not None and pair.calibration.n]
     tiles = [
-        {"label": "pairs of maps", "value": str(len(pairs)), "note": ", ".join(dict.fromkeys(shown_name(pair.first.name) for pair in pairs))},
+        {"label": "pairs of maps", "value": str(len(pairs)),
+         "note": ", ".join(dict.fromkeys(shown_name(pair.first.name) for pair in pairs))},
         {"label": "bias", "value": _over(whole, "bias_percent", "+.2f", " %"), "note": "mean difference, of the mean"},
         {"label": "within-subject CV", "value": _over(whole, "within_cv_percent", ".2f", " %"), "note": "of single "
             "voxels"},

@@ -208,7 +208,8 @@ def signal_table(model: SignalModel, maps: Mapping[str, NDArray[Any]]) -> Signal
     scale = largest / LARGEST_ENTRY
     entries = np.rint(g / scale).astype(np.int16).reshape(*g.shape[:2], *(axis.n for axis in axes))
     table = SignalTable(
-        entries, scale, tuple(axes), tuple(amplitude.name for amplitude in model.amplitudes), curve.times, images, continuous,
+        entries, scale, tuple(axes), tuple(amplitude.name for amplitude in model.amplitudes), curve.times, images,
+        continuous,
         model.magnitude, 0.0,
     )  # fmt: skip
     return replace(table, error=_error(table, places, true, largest))

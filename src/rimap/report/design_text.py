@@ -145,7 +145,10 @@ def gain_of(found: Design) -> str:
         return ""
     ours, theirs = 100 * found.best.worst, 100 * found.present.worst
     if not np.isfinite(gain):
-        return f"The worst standard deviation falls to {ours:.3g} %; the present protocol does not determine the whole range."
+        return (
+            f"The worst standard deviation falls to {ours:.3g} %; the present protocol does not determine the whole "
+            "range."
+        )
     if gain <= ALIKE:
         return (
             f"The present protocol is as good as the best one that was found (worst SD {theirs:.3g} and {ours:.3g} %)."

@@ -289,7 +289,10 @@ def _in_words(setting: Setting, values: list[float]) -> str:
         first, last, step = (f"{v:.6g}" for v in (values[0], values[-1], steps[0]))
         return f"{len(values)} {plural(setting.title)} from {first} to {last}{gap}{unit} in steps of {step}{gap}{unit}"
     degree = unit if unit == "°" else ""  # which follows each number: 3° and 20°
-    return f"{plural(setting.title)}{of} {_listed([f'{value:.6g}{degree}' for value in values])}{'' if degree else gap + unit}"
+    return (
+        f"{plural(setting.title)}{of} "
+        f"{_listed([f'{value:.6g}{degree}' for value in values])}{'' if degree else gap + unit}"
+    )
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -179,14 +179,16 @@ def bias_chart(rows: Sequence[dict[str, Any]], tolerance: float) -> dict[str, An
 
     return {
         "points": [
-            {"x": x(point["n"]), "y": y(point["bias"]), "low": y(point["quartiles"][0]), "high": y(point["quartiles"][1]), "bad": point["verdict"] == "fail",
+            {"x": x(point["n"]), "y": y(point["bias"]), "low": y(point["quartiles"][0]),
+             "high": y(point["quartiles"][1]), "bad": point["verdict"] == "fail",
              "tip": f"sphere {point['n']}: {point['bias']:+.1f} %"}
             for point in points
         ],
         "band": (y(tolerance), y(-tolerance)),
         "zero": y(0),
         "x_ticks": [{"at": x(n), "label": str(n)} for n in range(1, N_SPHERES + 1)],
-        "y_ticks": [{"at": y(tick), "label": f"{tick:+g} %" if tick else "0"} for tick in colours.ticks(-most, most, 6)],
+        "y_ticks": [{"at": y(tick), "label": f"{tick:+g} %" if tick else "0"}
+                    for tick in colours.ticks(-most, most, 6)],
     }  # fmt: skip
 
 

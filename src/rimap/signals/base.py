@@ -236,7 +236,7 @@ class SignalModel(ABC):
     also_reads: ClassVar[tuple[str, ...]] = ()
     """Other suffixes that ``--sequence`` may read as this model."""
     gradient_echo: ClassVar[bool | None] = None
-    """Whether images that differ in the echo time are gradient echoes (T2*) or spin echoes (T2); `None` if it does not matter."""
+    """Whether images with several TE are gradient echoes (T2*) or spin echoes (T2); `None` if it does not matter."""
     normalised_range: ClassVar[tuple[float, float] | None] = None
     """The range of a signal without a unit: images that a scanner stores as whole numbers from 0 are brought to it."""
     linear_in_field: ClassVar[bool] = False
@@ -254,7 +254,7 @@ class SignalModel(ABC):
     """What commonly makes good images contradict the model, a clause for warnings."""
 
     typical_protocol: ClassVar[Mapping[str, Any]] = {}
-    """Settings of a usual scan, by name, if they depend on each other: simulated protocols are near it. Else they are drawn."""
+    """Settings of a usual scan, by name, if they depend on each other; simulated protocols vary around them."""
     cycle: ClassVar[Cycle] = Cycle()
     """How long a scan takes: what it repeats and how often."""
     hideable: ClassVar[tuple[str, ...]] = ()

@@ -302,7 +302,7 @@ def progress_ends_at_its_total(case: EstimatorCase, seed: int) -> None:
 
 
 def given_maps_are_held(case: EstimatorCase, seed: int) -> None:
-    """A parameter that is given, as a number or a map, is returned as it is; or the estimator says that it cannot hold it."""
+    """A given parameter, a number or a map, is returned unchanged, or the estimator refuses to hold it."""
     names = [parameter.name for parameter in case.model.nonlinear if parameter is not case.model.time]
     if not names:
         raise DoesNotApply("the model has no parameter that can be given")

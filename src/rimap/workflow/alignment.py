@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from rimap.series import WeightedSeries
 
 
-_ONE_EXCITATION = "--register: the images are echoes of one excitation, so there is no motion between them. They are mapped without alignment."
+_ONE_EXCITATION = (
+    "--register: the images are echoes of one excitation, so there is no motion between them. They are mapped without "
+    "alignment."
+)
 
 
 def in_register(series: WeightedSeries, *, align: bool, threads: int | None) -> tuple[WeightedSeries, dict[str, Any]]:

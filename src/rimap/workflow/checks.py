@@ -131,7 +131,8 @@ def as_decided(request: Request, files: SeriesFiles) -> Request:
 _MAY_BE_FALSE = {"signed"}
 #: Fields of a request that the maps do not depend on, or that `record_for` records in another way.
 _NOT_RECORDED = {
-    "inputs", "out", "estimator", "estimator_options", "settings", "given", "fixed", "bounds", "participant_labels", "sessions", "runs", "series", "overwrite",
+    "inputs", "out", "estimator", "estimator_options", "settings", "given", "fixed", "bounds", "participant_labels",
+    "sessions", "runs", "series", "overwrite",
     "threads", "memory", "command",
 }  # fmt: skip
 

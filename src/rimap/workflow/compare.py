@@ -22,7 +22,7 @@ from rimap.io.path_redaction import without_folders
 from rimap.io.voxel_grid import affine_of, same_grid
 from rimap.maps import Status
 from rimap.report.statistics import COUNTED
-from rimap.workflow.pairing import REPEATS, key_of, maps_to_compare, names_of
+from rimap.workflow.pairing import REPEATS, Key, key_of, maps_to_compare, names_of
 from rimap.workflow.region_images import Region, images_of_regions, read_regions
 from rimap.workflow.rois import counted_values, split_layout, status_of
 
@@ -318,7 +318,7 @@ def _of_z(found: Calibration | None) -> Row:
 
 def _over_repeats(pairs: Sequence[Pair]) -> Iterator[Row]:
     """Yield the agreement of the voxels of each region over three or more repeats of one subject."""
-    groups: dict[tuple[Any, ...], list[Pair]] = {}
+    groups: dict[Key, list[Pair]] = {}
     for pair in pairs:
         groups.setdefault(key_of(pair.first, REPEATS), []).append(pair)
     for members in groups.values():
@@ -343,7 +343,7 @@ def _over_repeats(pairs: Sequence[Pair]) -> Iterator[Row]:
 
 def _over_subjects(pairs: Sequence[Pair]) -> Iterator[Row]:
     """Yield the agreement of the medians of each region over subjects that have the same number of repeats."""
-    medians: dict[tuple[str, str, str, str], dict[tuple[Any, ...], dict[Path, float]]] = {}
+    medians: dict[tuple[str, str, str, str], dict[Key, dict[Path, float]]] = {}
     for pair in pairs:
         for (label, name), (x, y) in pair.medians.items():
             of = medians.setdefault((pair.first.name, pair.first.unit, label, name), {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from rimap.io.atomic import Content, as_bytes
@@ -81,7 +82,7 @@ def files_of(found: Comparison, out: Path, command: str = "") -> dict[Path, Cont
         if pair.z is not None:
             images.append(("z", pair.z, "1", f"{what}, over the root of the sum of both variances"))
         for kind, values, units, about in images:
-            files[out / f"{stem}_{kind}.nii.gz"] = lambda x=values, h=header: nifti_file(x, h)  # type: ignore[misc]
+            files[out / f"{stem}_{kind}.nii.gz"] = partial(nifti_file, values, header)
             files[out / f"{stem}_{kind}.json"] = to_json(
                 {"Description": about, **({"Units": units} if units else {}), "Sources": sources}
             )
@@ -109,7 +110,8 @@ def lines(found: Comparison) -> Iterator[str]:
     from rimap.report.number_formats import number
 
     width = min(max([8, *(len(_region(row)) for row in found.rows)]), 34)
-    head = f"  {'region':<{width}}{'n':>9}{'first':>9}{'second':>9}{'bias':>10}{'':>9}{'limits of agreement':>22}{'wCV':>8}{'RC':>9}{'ICC':>7}"
+    head = f"  {'region':<{width}}{'n':>9}{'first':>9}{'second':>9}{'bias':>10}{'':>9}"
+    head += f"{'limits of agreement':>22}{'wCV':>8}{'RC':>9}{'ICC':>7}"
     with_z = any(row["z_n"] for row in found.rows)
     before = None
     for row in found.rows[:_MOST_ROWS]:
@@ -121,9 +123,11 @@ def lines(found: Comparison) -> Iterator[str]:
             yield head + (f"{'z SD':>7}{'|z|<1.96':>10}" if with_z else "")
         finite = row["limit_low"] == row["limit_low"]
         limits = f"{number(row['limit_low'])} to {number(row['limit_high'])}" if finite else "–"
-        text = f"  {_region(row):<{width}}{row['n']:>9,}{number(row['median_first'], 4):>9}{number(row['median_second'], 4):>9}"
-        text += f"{number(row['bias']):>10}{_percent(row['bias_percent'], '+.1f'):>9}{limits:>22}{_percent(row['within_cv_percent'], '.1f'):>8}"
-        text += f"{number(row['repeatability_coefficient']):>9}{'–' if row['icc'] != row['icc'] else format(row['icc'], '.3f'):>7}"
+        icc = "–" if row["icc"] != row["icc"] else f"{row['icc']:.3f}"
+        text = f"  {_region(row):<{width}}{row['n']:>9,}"
+        text += f"{number(row['median_first'], 4):>9}{number(row['median_second'], 4):>9}"
+        text += f"{number(row['bias']):>10}{_percent(row['bias_percent'], '+.1f'):>9}{limits:>22}"
+        text += f"{_percent(row['within_cv_percent'], '.1f'):>8}{number(row['repeatability_coefficient']):>9}{icc:>7}"
         if with_z and row["z_n"]:
             text += f"{number(row['z_sd'], 3):>7}{_percent(100 * row['z_share_95'], '.1f'):>10}"
         yield text.rstrip()

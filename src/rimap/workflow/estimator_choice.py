@@ -76,7 +76,7 @@ def chosen(request: Request, model: type[SignalModel]) -> tuple[Estimator, str]:
         if name in ("mle", "nlls"):
             options.pop(
                 "sd_draws", None
-            )  # nlls and mle always give standard deviations: do not refuse them for T2 if T1 in the same data set has a network
+            )  # nlls and mle always give them: do not refuse them for T2 if T1 in the same data set has a network
     else:
         name, why = _class(request.estimator).name, "as requested"
     if request.denoise and needs_network(name):

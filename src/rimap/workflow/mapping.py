@@ -207,7 +207,10 @@ def map_one(
             mapped = _whole(making, series, progress, spread)
             by_default = request.estimator is None and "network" not in request.estimator_options
             if by_default and (outside := _outside_training(mapped)):
-                why = f"{outside} of the voxels are outside the training range of network {mapped.shown_maps.settings['network']}"
+                why = (
+                    f"{outside} of the voxels are outside the training range of network "
+                    f"{mapped.shown_maps.settings['network']}"
+                )
                 estimator, choice = without_network(request, series.model, why)
                 making = replace(making, estimator=estimator, choice=choice)
                 mapped = _whole(making, series, listener.progress(name), spread)

@@ -7,13 +7,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from rimap.errors import InputError, count_of
 from rimap.io.map_images import MapImage, map_images
 
 #: Entities in which repeats differ.
 REPEATS = ("ses", "run")
+
+#: The name of a map with the entities of its file, or with the name of a file that has none.
+Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...] | str]
 
 
 def maps_to_compare(
@@ -57,13 +60,14 @@ def _without_rates(maps: list[MapImage], names: Sequence[str]) -> list[MapImage]
     ]
 
 
-def key_of(m: MapImage, without: Sequence[str]) -> tuple[Any, ...]:
+def key_of(m: MapImage, without: Sequence[str]) -> Key:
+    """Return what two maps that are compared share: the map and their entities, except those in `without`."""
     entities = tuple(sorted((key, value) for key, value in m.entities.items() if key not in without))
     return m.name, entities or m.path.name
 
 
 def _repeats(maps: Sequence[MapImage], folder: Path) -> list[tuple[MapImage, MapImage]]:
-    groups: dict[tuple[Any, ...], list[MapImage]] = {}
+    groups: dict[Key, list[MapImage]] = {}
     for map_ in maps:
         if map_.entities:
             groups.setdefault(key_of(map_, REPEATS), []).append(map_)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from rimap.errors import count_of
@@ -60,8 +61,7 @@ def files_of(run: PhantomRun, out: Path, command: str = "") -> dict[Path, Conten
         files[out / "phantom_drift.json"] = to_json(drift_columns(run.groups))
     for m in run.measured:
         header = m.map.file()
-        labels = m.array.labels(header.shape)
-        files[out / f"{_label_name(m.map, run)}"] = lambda x=labels, h=header.header: nifti_file(x, h)  # type: ignore[misc]
+        files[out / _label_name(m.map, run)] = partial(nifti_file, m.array.labels(header.shape), header.header)
     files[out / "phantom.html"] = as_bytes(page(run, command=command))
     return files
 
@@ -108,7 +108,8 @@ def lines(run: PhantomRun) -> Iterator[str]:
         yield "Changes over the maps, % of the mean"
         arrays = [f"{r['participant_id']} {r['array']}".strip() for r in drift]
         width = max(map(len, arrays)) + 2
-        yield f"  {'array':<{width}}{'map':<5}{'sphere':>6}{'maps':>6}{'mean, ms':>10}{'spread':>9}{'change':>9}{'per year':>10}"
+        titles = f"{'map':<5}{'sphere':>6}{'maps':>6}{'mean, ms':>10}{'spread':>9}{'change':>9}{'per year':>10}"
+        yield f"  {'array':<{width}}{titles}"
         for array, r in zip(arrays, drift):
             shown = "".join(
                 f"{'–' if r[c] != r[c] else format(r[c], '+.2f' if c != 'spread_percent' else '.2f'):>{w}}"
@@ -116,6 +117,9 @@ def lines(run: PhantomRun) -> Iterator[str]:
             )
             yield f"  {array:<{width}}{r['map']:<5}{r['label']:>6}{r['maps']:>6}{number(r['mean'], 4):>10}{shown}"
     verdicts = [row["verdict"] for row in run.rows]
-    yield f"{verdicts.count('pass')} of {count_of(len(verdicts), 'sphere')} within {run.tolerance_percent:g} % of the reference."
+    yield (
+        f"{verdicts.count('pass')} of {count_of(len(verdicts), 'sphere')} within {run.tolerance_percent:g} % of the "
+        "reference."
+    )
     yield from told([f"{label} was left out. {reason}" for label, reason in run.refused])
     yield from told(run.notes)

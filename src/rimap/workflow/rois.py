@@ -277,7 +277,7 @@ def judge(rows: list[Row], references: References, judging: Judging, image: Path
 
 
 def _refuse_other_unit(rows: Sequence[Row], references: References) -> None:
-    """Refuse reference values that are a thousand times the medians, or a thousandth: seconds are taken for milliseconds."""
+    """Refuse reference values that are about 1,000 times the medians, or a thousandth (seconds instead of ms)."""
     ratios = [row["median"] / row["reference"] for row in rows if row["median"] > 0 and row["reference"] > 0]
     if not ratios or not rows[0]["unit"]:
         return

@@ -224,7 +224,10 @@ def _checks(model: type[SignalModel]) -> Iterator[str]:
     """Yield what the model declares about values that are not plausible."""
     for p in model.parameters:
         if p.physical and p.if_unphysical:
-            yield f"- {p.name} is expected to be {_span(p.physical, p.unit)}. Outside this range rimap asks: {escaped(p.if_unphysical)}"
+            yield (
+                f"- {p.name} is expected to be {_span(p.physical, p.unit)}. Outside this range rimap asks: "
+                f"{escaped(p.if_unphysical)}"
+            )
         if p.usual and p.if_unusual:
             yield f"- The median of {p.name} is usually {_span(p.usual, p.unit)}. Otherwise: {escaped(p.if_unusual)}"
     if model.if_misfit:

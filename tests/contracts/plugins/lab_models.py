@@ -13,7 +13,7 @@ from rimap.arrays import Array, column, namespace
 
 @dataclass(frozen=True)
 class OffsetDecay(SignalModel):
-    """S = A e^(−TE/T2*) + C: gradient echoes over a constant offset. Both amplitudes are linear; the time is in between."""
+    """S = A e^(−TE/T2*) + C: gradient echoes on a constant offset, with the time between the two linear amplitudes."""
 
     te: tuple[float, ...] = setting("echo time", "TE", bids="EchoTime", entity="echo", plausible=(1.0, 1000.0))
 
@@ -35,7 +35,7 @@ class OffsetDecay(SignalModel):
 
 @dataclass(frozen=True)
 class SpoiledEchoes(SignalModel):
-    """S = A sin(B1 α) (1 − E)/(1 − cos(B1 α) E), E = e^(−TR/T1), with an angle and a TR for each image; B1 is a given map."""
+    """S = A sin(B1 α) (1 − E)/(1 − cos(B1 α) E), E = e^(−TR/T1); an angle and a TR for each image; B1 is given."""
 
     flip_angle: tuple[float, ...] = setting(
         "flip angle", "FA", "deg", bids="FlipAngle", entity="flip", plausible=(1.0, 90.0)

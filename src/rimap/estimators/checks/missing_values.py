@@ -299,7 +299,7 @@ def _not_reached(
 def _around(
     zero: Where, thing: Where, image: NDArray[Any], rms: NDArray[np.float64], usual: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the shares of the root mean square that voxels around each zero (V) have: of a square around it, and the least of 3 × 3."""
+    """Return the signal around each zero (V), over the root mean square: mean of a square, minimum of 3 × 3 voxels."""
     rows, columns, _ = shape = (*zero.shape, 1)[:3]
     row, column, plane = np.nonzero(zero.reshape(shape))
     used, plane = np.unique(plane, return_inverse=True)  # few planes have such zeros

@@ -12,7 +12,8 @@ Array = Any
 
 
 @kernel
-def covariances(grid: Grid, A: Array, F: Array, T: Array, open_amplitudes: tuple[bool, bool], moves_F: bool, chosen: tuple[Array, Array, Scratch], out: Array) -> None:  # fmt: skip
+def covariances(grid: Grid, A: Array, F: Array, T: Array, open_amplitudes: tuple[bool, bool], moves_F: bool,
+                chosen: tuple[Array, Array, Scratch], out: Array) -> None:  # fmt: skip
     """Write the covariance for σ = 1 of amplitudes A (K, M), field F and time T (M) to `out`, packed by rows.
 
     `chosen` has the voxels, the place in κ of each estimated parameter in the order (amplitudes, F, T), and scratch.

@@ -520,7 +520,8 @@ def starts_on_line(sums: Array, line: Line, F: float, total: float, free: float,
 
 
 @kernel
-def fit(S: Array, total: float, starts: Array, many: int, grid: Grid, problem: Problem, work: Scratch) -> bool:  # fmt: skip
+def fit(S: Array, total: float, starts: Array, many: int, grid: Grid, problem: Problem,
+        work: Scratch) -> bool:  # fmt: skip
     """Descend from the starts; the best place and its facts go to `work`. Returns whether that descent converged."""
     box, converged = problem.box, False
     best, optima = np.inf, 0
@@ -578,7 +579,8 @@ def residual_of(S: Array, total: float, grid: Grid, magnitude: bool, work: Scrat
 
 
 @kernel
-def write(o: int, loaded: tuple[Array, float, float], converged: bool, grid: Grid, problem: Problem, work: Scratch, rows: Rows) -> None:  # fmt: skip
+def write(o: int, loaded: tuple[Array, float, float], converged: bool, grid: Grid, problem: Problem, work: Scratch,
+          rows: Rows) -> None:  # fmt: skip
     """Write the fit of voxel o and its standard deviations for σ = 1; `loaded` are its images, ‖S‖² and their unit."""
     (S, total, size), K = loaded, grid.powers[0].shape[3]
     facts, box = work.facts, problem.box
@@ -647,7 +649,8 @@ def load_lanes(images: Array, voxels: Array, first: int, problem: Problem, lanes
 
 
 @kernel
-def fit_on_grid(images: Array, voxels: Array, coarse: Coarse, grid: Grid, problem: Problem, lanes: Lanes, work: Scratch, rows: Rows) -> None:  # fmt: skip
+def fit_on_grid(images: Array, voxels: Array, coarse: Coarse, grid: Grid, problem: Problem, lanes: Lanes, work: Scratch,
+                rows: Rows) -> None:  # fmt: skip
     """Fit `voxels` of images (N, M) by a scan of the coarse grid and descents from its best nodes."""
     N, K, P, R = images.shape[0], grid.powers[0].shape[3], lanes.P, lanes.R
     for first in range(0, voxels.shape[0], LANES):
@@ -676,7 +679,8 @@ def fit_on_grid(images: Array, voxels: Array, coarse: Coarse, grid: Grid, proble
 
 
 @kernel
-def fit_on_line(images: Array, voxels: Array, fields: Array, line: Line, grid: Grid, problem: Problem, work: Scratch, rows: Rows) -> None:  # fmt: skip
+def fit_on_line(images: Array, voxels: Array, fields: Array, line: Line, grid: Grid, problem: Problem, work: Scratch,
+                rows: Rows) -> None:  # fmt: skip
     """Fit `voxels` of images (N, M) whose field is known in each of them, `fields` (M,): a scan along u, then
     descents.
     """

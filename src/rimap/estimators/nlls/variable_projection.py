@@ -143,7 +143,8 @@ def best_amplitudes(m1: float, m2: float, g11: float, g12: float, g22: float, bo
 
 
 @kernel
-def facts_at(S: Array, total: float, grid: Grid, place: tuple[float, float], box: Array, with_F: bool, columns: Array, facts: Array) -> None:  # fmt: skip
+def facts_at(S: Array, total: float, grid: Grid, place: tuple[float, float], box: Array, with_F: bool, columns: Array,
+             facts: Array) -> None:  # fmt: skip
     """Write what `facts` (N_FACTS) lists of the place (u, F), from images S (N) with ‖S‖² = `total`.
 
     `box` (2, 2) bounds the amplitudes. `columns` (N_ROWS, K, N) is scratch; derivatives in F are found only `with_F`.

@@ -58,7 +58,7 @@ def average_of_alike(
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
-def _average(S, log_T, log_A, usable, distance, every, mean, factor):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _average(S, log_T, log_A, usable, distance, every, mean, factor):  # type: ignore[no-untyped-def]
     apart, most = distance  # squares of the distance in space, and the largest square of the whole distance that counts
     h, w, N = S.shape
     for y in range(0, h, every):

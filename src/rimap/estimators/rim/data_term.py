@@ -188,7 +188,7 @@ def bessel_ratio_table() -> NDArray[np.float32]:
 
 
 @njit(nogil=True, cache=True, inline="always")
-def bessel_ratio(z, table):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def bessel_ratio(z, table):  # type: ignore[no-untyped-def]
     """I₁/I₀ of z ≥ 0; its mirror image below."""
     a = abs(z)
     if a < 20.0:
@@ -205,7 +205,7 @@ _FAST = {"reassoc", "contract", "nsz", "arcp"}
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
-def place(log_T, low, step, last):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def place(log_T, low, step, last):  # type: ignore[no-untyped-def]
     """Return the grid point below log T and how far T is past it."""
     x = np.float32((log_T - low) / step)
     if not (x > np.float32(0)):
@@ -217,7 +217,7 @@ def place(log_T, low, step, last):  # type: ignore[no-untyped-def]  # pragma: no
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, inline="always")
-def sums_of_voxel(values, at, a, b, s, inverse, likelihood):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def sums_of_voxel(values, at, a, b, s, inverse, likelihood):  # type: ignore[no-untyped-def]
     """Return g and H in (A, B, log T) and Σ(|f| − S)² of one voxel s (≥ N), at a `place` of the table; `inverse` is
     1/σ².
     """
@@ -267,7 +267,7 @@ def sums_of_voxel(values, at, a, b, s, inverse, likelihood):  # type: ignore[no-
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
-def _sums(table, S, A, B, T, sigma, likelihood, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _sums(table, S, A, B, T, sigma, likelihood, out):  # type: ignore[no-untyped-def]
     values, low, step = table
     last = np.float32(values.shape[0] - 1.001)
     for index in range(S.shape[0]):

@@ -164,7 +164,7 @@ def _compiled_at_field(data: DataTerm, field_map: F32, alone: bool, near_by: F32
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
-def _fit_voxels(table, grid, fit, images, variances, field, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _fit_voxels(table, grid, fit, images, variances, field, out):  # type: ignore[no-untyped-def]
     """Fit A and log T of each voxel for its field: the grid's best T, or the one that `out` has, then Gauss-Newton
     steps.
 
@@ -223,7 +223,7 @@ def _fit_voxels(table, grid, fit, images, variances, field, out):  # type: ignor
 
 
 @njit(nogil=True, cache=True, inline="always", fastmath={"reassoc", "contract", "nsz", "arcp"})
-def _best_of_grid(grid, modulus, images, inverse, F, work):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _best_of_grid(grid, modulus, images, inverse, F, work):  # type: ignore[no-untyped-def]
     """Return the log T whose signal explains most of the images (N) of a voxel, or of its neighbourhood's, at the field
     F.
     """

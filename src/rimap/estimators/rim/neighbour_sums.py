@@ -36,7 +36,7 @@ def convolved(C: NDArray[np.float32], half: NDArray[Any]) -> NDArray[np.float32]
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
-def _convolve(C, half, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _convolve(C, half, out):  # type: ignore[no-untyped-def]
     K, h, w = C.shape
     r = half.shape[0] - 1
     row = np.zeros(w + 2 * r, np.float32)

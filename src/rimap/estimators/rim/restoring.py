@@ -85,7 +85,7 @@ def share_of_texture(step: F32, variance: F32, sd: F32) -> F32:
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
-def _mean_of_alike(u, variance, step, precision, mean, noise):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _mean_of_alike(u, variance, step, precision, mean, noise):  # type: ignore[no-untyped-def]
     """Write the mean of the steps (h, w) over alike voxels, and its variance, Σ w²v / (Σ w)² with w = s·t/v.
 
     s falls with the distance in space, t with the difference of the estimates u in units of its own standard deviation.

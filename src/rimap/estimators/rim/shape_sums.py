@@ -132,7 +132,7 @@ def _groups(
 
 
 @njit(nogil=True, cache=True, fastmath=FAST)
-def _sums_of_voxels(tables, grid, kind, images, carried, field, sigma, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _sums_of_voxels(tables, grid, kind, images, carried, field, sigma, out):  # type: ignore[no-untyped-def]
     """Fill `out` (P + P(P+1)/2 + 1, M) with g, the upper triangle of H and Σ(|f| − S)² of each voxel.
 
     Parameters

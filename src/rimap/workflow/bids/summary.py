@@ -91,7 +91,10 @@ def warnings_of_group(run: GroupRun) -> Iterator[str]:
     if run.without_labels:
         shown = ", ".join(run.without_labels[:_MOST_OUTLIERS])
         more = len(run.without_labels) - _MOST_OUTLIERS
-        yield f"warning: the table has no regions for maps without labels: {shown}{f' and {more} more' if more > 0 else ''}"
+        yield (
+            "warning: the table has no regions for maps without labels: "
+            f"{shown}{f' and {more} more' if more > 0 else ''}"
+        )
 
 
 def of_failures(failures: Sequence[Failure]) -> Iterator[str]:

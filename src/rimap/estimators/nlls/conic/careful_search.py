@@ -180,7 +180,8 @@ def _could_surpass(out: Array, s: Array, j: int, cone: Around, bufs: Array) -> b
 
 
 @compiled()
-def _settle(row: Array, s: Array, at: tuple[int, int], exact: bool, cone: Around, plan: Plan, bufs: Array, out: Array) -> None:  # fmt: skip
+def _settle(row: Array, s: Array, at: tuple[int, int], exact: bool, cone: Around, plan: Plan, bufs: Array,
+            out: Array) -> None:  # fmt: skip
     """Climb from (node, flips), then with up to `span` flips more or fewer as long as that helps."""
     order, flips, span, N = cone.order, plan.flips, plan.span, row.shape[0]
     j, k = at

@@ -121,10 +121,14 @@ def _peaks(C: Array, M: Array, S: Array, N: float, Z: Array) -> None:
     a0, a1, a2, a3, a4, a5, a6, a7 = M[1, 0], M[1, 1], M[1, 2], M[1, 3], M[1, 4], M[1, 5], M[1, 6], M[1, 7]
     for v in range(GROUP):
         x = Z[THETA * GROUP + v]
-        y = Z[v] + x * (
-            Z[GROUP + v]
-            + x * (Z[2 * GROUP + v] + x * (Z[3 * GROUP + v] + x * (Z[4 * GROUP + v] + x * (Z[5 * GROUP + v] + x * (Z[6 * GROUP + v] + x * Z[7 * GROUP + v])))))
-        )  # fmt: skip
+        y = Z[7 * GROUP + v]
+        y = y * x + Z[6 * GROUP + v]
+        y = y * x + Z[5 * GROUP + v]
+        y = y * x + Z[4 * GROUP + v]
+        y = y * x + Z[3 * GROUP + v]
+        y = y * x + Z[2 * GROUP + v]
+        y = y * x + Z[GROUP + v]
+        y = y * x + Z[v]
         size, rss = Z[SCALE * GROUP + v], Z[TOTAL * GROUP + v] - y * y
         Z[T * GROUP + v] = t0 + x * (t1 + x * (t2 + x * (t3 + x * (t4 + x * (t5 + x * (t6 + x * t7))))))
         Z[A * GROUP + v] = y * size * (a0 + x * (a1 + x * (a2 + x * (a3 + x * (a4 + x * (a5 + x * (a6 + x * a7)))))))

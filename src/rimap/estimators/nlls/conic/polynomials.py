@@ -62,15 +62,17 @@ def poly(c: Array, i: int, t: float) -> tuple[float, float, float]:
 @compiled(fast=True)
 def poly1(c: Array, i: int, t: float) -> tuple[float, float]:
     """Return value and derivative at θ of the polynomial of degree 7 that starts at c[i]."""
-    f = c[i] + t * (c[i + 1] + t * (c[i + 2] + t * (c[i + 3] + t * (c[i + 4] + t * (c[i + 5] + t * (c[i + 6] + t * c[i + 7]))))))  # fmt: skip
-    f1 = c[i + 1] + t * (2 * c[i + 2] + t * (3 * c[i + 3] + t * (4 * c[i + 4] + t * (5 * c[i + 5] + t * (6 * c[i + 6] + t * 7 * c[i + 7])))))  # fmt: skip
+    c0, c1, c2, c3, c4, c5, c6, c7 = c[i], c[i + 1], c[i + 2], c[i + 3], c[i + 4], c[i + 5], c[i + 6], c[i + 7]
+    f = c0 + t * (c1 + t * (c2 + t * (c3 + t * (c4 + t * (c5 + t * (c6 + t * c7))))))
+    f1 = c1 + t * (2 * c2 + t * (3 * c3 + t * (4 * c4 + t * (5 * c5 + t * (6 * c6 + t * 7 * c7)))))
     return f, f1
 
 
 @compiled(fast=True)
 def poly0(c: Array, i: int, t: float) -> float:
     """Return the value at θ of the polynomial of degree 7 that starts at c[i]."""
-    return float(c[i] + t * (c[i + 1] + t * (c[i + 2] + t * (c[i + 3] + t * (c[i + 4] + t * (c[i + 5] + t * (c[i + 6] + t * c[i + 7])))))))  # fmt: skip
+    c0, c1, c2, c3, c4, c5, c6, c7 = c[i], c[i + 1], c[i + 2], c[i + 3], c[i + 4], c[i + 5], c[i + 6], c[i + 7]
+    return float(c0 + t * (c1 + t * (c2 + t * (c3 + t * (c4 + t * (c5 + t * (c6 + t * c7)))))))
 
 
 @compiled(fast=True)
