@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
+
+from rimap.estimators.mle.linear_system import solve_linear
 
 Array = NDArray[np.float64]
 
@@ -23,8 +25,6 @@ Array = NDArray[np.float64]
 MARGIN = 16
 #: Relative residual of the solution of a Newton step whose result is refined further.
 ROUGH_RTOL = 0.1
-#: Relative residual that single precision reaches with certainty, in less than half of the time.
-SINGLE_RTOL = 1e-3
 #: Conjugate gradients that a Newton step takes at most: more bring less than the next step does.
 MOST_ITERATIONS = 40
 
@@ -172,47 +172,6 @@ class Box:
         return np.asarray(fft.idctn(modes, norm="ortho", overwrite_x=True)).reshape(self.shape)
 
 
-def solve_linear(
-    box: Box, W: Array, lambda_: float, rhs: Array, *, rtol: float = 1e-2, max_iterations: int = 500
-) -> tuple[Array, int]:
-    """Solve (W + λΔ²) x = rhs on the box by conjugate gradients, preconditioned by (w̄ + λμ²)⁻¹."""
-    w = float(W.sum() / max((W > 0).sum(), 1))
-    real: Any = np.float32 if rtol >= SINGLE_RTOL else np.float64
-    W, gain = W.astype(real), (1 / (w + lambda_ * box.mu**2)).astype(real)
-    x: Any = np.zeros(box.shape, real)
-    residual: Any = rhs.astype(real)
-    direction: Any = None
-    curved: Any = None
-    rho = first = 0.0
-    for iteration in range(max_iterations):
-        preconditioned: Any = box.filter(residual, gain)
-        Az = W * preconditioned + (residual - real(w) * preconditioned)  # the preconditioner inverts w̄ + λΔ²
-        new = _dot(residual, preconditioned)
-        if iteration == 0:
-            first = new
-            if first == 0:
-                return x, 0
-        elif new < rtol**2 * first:
-            return x, iteration
-        if direction is None or curved is None:
-            direction, curved = preconditioned, Az
-        else:
-            direction *= real(new / rho)
-            direction += preconditioned
-            curved *= real(new / rho)
-            curved += Az
-        rho = new
-        step = real(rho / _dot(direction, curved))
-        x += step * direction
-        residual -= step * curved
-    return x, max_iterations
-
-
-def _dot(a: Any, b: Any) -> float:
-    """Return Σ ab, without the threads of BLAS: they wait for each other longer than they compute."""
-    return float(np.einsum("i,i->", a.reshape(-1), b.reshape(-1)))
-
-
 class State(Protocol):
     """Where a fit of the voxels stands: what `minimise` reads of it."""
 
@@ -321,7 +280,7 @@ def minimise(
     for _ in range(until.max_iterations):
         G = box.scatter(here.g) + lambda_B * box.laplacian(box.laplacian(B))
         w = box.around_each(here.w, lambda_B) if objective.local_curvature else np.maximum(here.w, 0.0)
-        step, _ = solve_linear(box, box.scatter(w), lambda_B, -G, rtol=rtol, max_iterations=MOST_ITERATIONS)
+        step, _ = solve_linear(box.scatter(w), lambda_B * box.mu**2, -G, rtol=rtol, max_iterations=MOST_ITERATIONS)
         promise = -0.5 * float((G * step).sum())
         if watch is not None:
             watch(objective_here, promise)
@@ -389,7 +348,7 @@ def mean_squared_error(box: Box, B: Array, state: State, lambda_B: float, bounds
     variance, less = box.variance(w, lambda_B), lambda_B / 10
     here = _beyond(state, B.reshape(-1)[box.data], bounds, float(w.mean()))
     G = box.scatter(here.g) + less * box.laplacian(box.laplacian(B))
-    step, _ = solve_linear(box, box.scatter(w), less, -G, rtol=ROUGH_RTOL, max_iterations=MOST_ITERATIONS)
+    step, _ = solve_linear(box.scatter(w), less * box.mu**2, -G, rtol=ROUGH_RTOL, max_iterations=MOST_ITERATIONS)
     square = box.around_each(step.reshape(-1)[box.data].astype(float) ** 2, lambda_B, float(w.mean()))
     noise = box.spread(w, lambda_B, lambda level, p: level * (1 / (level + p / 10) - 1 / (level + p)) ** 2)
     expected = box.spread(w, lambda_B, lambda level, p: p / (level + p) ** 2)

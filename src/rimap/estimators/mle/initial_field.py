@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.estimators.mle.field import Box, solve_linear
+from rimap.estimators.mle.field import Box
 from rimap.estimators.mle.field_smoothness import spread_of
+from rimap.estimators.mle.linear_system import solve_linear
 from rimap.signals.base import Parameter
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class LikelyField:
             return np.full(self.box.shape, self.usual)
         middle = float((self.information * self.target).sum()) / total
         rhs = self.information * (self.target - middle)
-        change, _ = solve_linear(self.box, self.information, weight, rhs, rtol=1e-2)
+        change, _ = solve_linear(self.information, weight * self.box.mu**2, rhs, rtol=1e-2)
         return np.clip(middle + change, *self.bounds)
 
 

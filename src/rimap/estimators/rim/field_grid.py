@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from rimap.estimators.checks.residual_probability import contradicts, usual_misfit
 from rimap.estimators.mle.estimator import PRECISION
-from rimap.estimators.mle.field import Box, solve_linear
+from rimap.estimators.mle.field import Box
 from rimap.estimators.mle.field_smoothness import weight_of
 from rimap.estimators.mle.field_votes import LIMIT
+from rimap.estimators.mle.linear_system import solve_linear
 from rimap.estimators.rim.elimination import Triangle, eliminated
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
@@ -188,7 +189,7 @@ class FieldGrid:
         """
         box, penalty = self.box, self.penalty(lambda_B)
         rhs = -box.scatter(here.g.reshape(-1)) - penalty * box.laplacian(box.laplacian(padded))
-        change, _ = solve_linear(box, box.scatter(here.w.reshape(-1)), penalty, rhs, rtol=0.03)
+        change, _ = solve_linear(box.scatter(here.w.reshape(-1)), penalty * box.mu**2, rhs, rtol=0.03)
         deviation = self.parameter.in_a_scan.deviation
         change = np.clip(change, -LARGEST_CHANGE * deviation, LARGEST_CHANGE * deviation)
         return np.clip(padded + change, *self.parameter.bounds), float(abs(change).max() / deviation)

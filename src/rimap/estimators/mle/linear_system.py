@@ -1,0 +1,106 @@
+"""The linear system of a Newton step for a smooth field: (W + λΔ²) x = r on a box with mirrored edges.
+
+In the modes of the cosine transform λΔ² is diagonal, and W, what the voxels say about the field, is not: it is large in
+tissue and next to nothing in air. The lowest modes, those that are smooth enough to be at home in air, are therefore
+solved exactly, as a small dense system, and conjugate gradients do the rest.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+Array = NDArray[np.float64]
+#: Relative residual that single precision reaches with certainty, in less than half of the time.
+SINGLE_RTOL = 1e-3
+#: Modes of the dense system at most. With 256, its set-up takes longer than the iterations that it saves.
+DENSE_MODES = 100
+#: A mode whose penalty exceeds so many times the mean information of a voxel is not dense: the voxels barely move it.
+STIFF = 4.0
+
+
+def solve_linear(
+    W: Array, penalty: Array, rhs: Array, *, rtol: float = 1e-2, max_iterations: int = 500
+) -> tuple[Array, int]:
+    """Return the solution of (W + λΔ²) x = rhs, and how many iterations of conjugate gradients it took.
+
+    Without any data (W = 0) the solution is zero.
+
+    Parameters
+    ----------
+    W
+        Information of each voxel of the box, zero where there are no data.
+    penalty
+        (as W) eigenvalues of λΔ²: those of the modes of the cosine transform.
+    rhs
+        (as W).
+    rtol
+        Of the residual, in the norm of the inverse of the preconditioner.
+    """
+    if not W.any():
+        return np.zeros(rhs.shape), 0
+    # An axis of one voxel doubles the time of the transforms.
+    W, penalty, right = (np.atleast_1d(np.squeeze(a)) for a in (W, penalty, rhs))
+    mean = float(W.sum() / max((W > 0).sum(), 1))
+    real: Any = np.float32 if rtol >= SINGLE_RTOL else np.float64
+    low, inverse = _dense(W, penalty, STIFF * mean)
+    low_inverse, gain = inverse.astype(real), (1 / (mean + penalty)).astype(real)
+    information, stiffness = W.astype(real), penalty.astype(real)
+    residual: Any = fft.dctn(right.astype(real), norm="ortho")
+    x: Any = np.zeros_like(residual)
+    direction: Any = None
+    rho = first = 0.0
+    iteration = 0
+    for iteration in range(max_iterations + 1):
+        preconditioned = gain * residual
+        preconditioned.reshape(-1)[low] = low_inverse @ residual.reshape(-1)[low]
+        new = _dot(residual, preconditioned)
+        first = first or new
+        if first == 0 or new < rtol**2 * first or iteration == max_iterations:
+            break
+        direction = preconditioned if direction is None else preconditioned + real(new / rho) * direction
+        curved = stiffness * direction
+        curved += fft.dctn(information * fft.idctn(direction, norm="ortho"), norm="ortho", overwrite_x=True)
+        rho = new
+        step = real(rho / _dot(direction, curved))
+        x += step * direction
+        residual -= step * curved
+    return np.asarray(fft.idctn(x, norm="ortho")).reshape(rhs.shape), iteration
+
+
+def _dense(W: Array, penalty: Array, stiff: float) -> tuple[NDArray[np.intp], Array]:
+    """Return the flat indices of the modes with the least penalty, and the inverse of W + λΔ² among them."""
+    flat = penalty.reshape(-1)
+    some = min(DENSE_MODES, flat.size)
+    low = np.argpartition(flat, some - 1)[:some]
+    low = low[flat[low] <= stiff]
+    matrix = _among_modes(W, low)
+    matrix[np.diag_indices(len(low))] += flat[low]
+    return low, np.linalg.inv(matrix)
+
+
+def _among_modes(W: Array, modes: NDArray[np.intp]) -> Array:
+    """Return Σ W φₘ φₙ over the box for the cosine modes (K) given by their flat indices.
+
+    Along each axis 2 cos(a) cos(b) = cos(a − b) + cos(a + b), so that each entry is a sum of cosine coefficients of W.
+    """
+    coefficients = fft.dctn(W) / 2**W.ndim
+    norm, index = np.ones(len(modes)), np.unravel_index(modes, W.shape)
+    terms = []
+    for axis, (length, m) in enumerate(zip(W.shape, index)):
+        # cos(π (2i + 1) k / 2n) is odd around k = n
+        front = np.moveaxis(coefficients, axis, 0)
+        coefficients = np.moveaxis(np.concatenate([front, np.zeros_like(front[:1]), -front[:0:-1]]), 0, axis)
+        norm *= np.sqrt(np.where(m > 0, 2.0, 1.0) / length)
+        terms.append((abs(m[:, None] - m), m[:, None] + m))
+    total = sum(coefficients[chosen] for chosen in product(*terms))
+    return np.asarray(total * norm[:, None] * norm / 2**W.ndim)
+
+
+def _dot(a: Any, b: Any) -> float:
+    """Return Σ ab, without the threads of BLAS: they wait for each other longer than they compute."""
+    return float(np.einsum("i,i->", a.reshape(-1), b.reshape(-1)))
