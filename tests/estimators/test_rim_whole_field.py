@@ -33,7 +33,7 @@ def test_voxels_chosen_by_other_images_give_the_B_that_voxels_chosen_by_their_ow
     images = model.signal(kappa) + rng.normal(0, sigma, (31, 96, 96))
     series = rimap.WeightedSeries(images=images.astype(np.float32), model=model, noise=rimap.Gaussian(sigma=sigma))
 
-    start = smooth_field(series, threads=1).field
+    start = smooth_field(series, threads=1, lambda_B=1e6).field
 
     def error(guides):
         return float((smooth_field_of_alike(series, guides, start, threads=1) - B).mean())

@@ -139,33 +139,38 @@ class FieldGrid:
             selected = series.selected[slice_]
             if not selected.any():
                 continue
-            here = fine(field[slice_], selected.shape, self.binned)
-            begin = None if near is None else near.carried[(slice(None), *slice_)]
-            found = _of_slice(self._data_of(number, slice_), here, begin)
-            counts = selected if self.all_have_a_say else selected & found.say
+            here = fine(field[slice_], selected.shape, self.binned)[selected]
+            rows = (slice(None), *slice_)
+            found = _of_voxels(
+                self._data_of(number, slice_), here, None if near is None else near.carried[rows][:, selected]
+            )
+            counts = True if self.all_have_a_say else found.say
             for out, values in ((g, found.g), (w, found.w)):
-                out[slice_] = each * binned(np.where(counts, values, 0.0), out[slice_].shape, self.binned)
-            for whole, part in ((squares, found.squares), (own, found.own)):
-                whole[slice_] = np.where(selected, part, np.nan)
-            say[slice_], carried[(slice(None), *slice_)] = selected & found.say, found.carried
+                of_slice = np.zeros(selected.shape)
+                of_slice[selected] = np.where(counts, values, 0.0)
+                out[slice_] = each * binned(of_slice, out[slice_].shape, self.binned)
+            for whole, part in ((squares, found.squares), (own, found.own), (say, found.say)):
+                whole[slice_][selected] = part
+            carried[rows][:, selected] = found.carried
         return Information(g, w, squares, own, say, carried)
 
     def _data_of(self, number: int, k: Any) -> DataTerm:
-        """Return the data of a slice, in units of the root mean square of all images."""
+        """Return the data of the voxels of a slice that are selected, in units of the root mean square of all images."""
         if number in self._kept:
             return self._kept[number]
-        series, unit = self.series, self._unit
-        S = neutral(series.images[(slice(None), *k)], unit)
+        series, unit, selected = self.series, self._unit, self.series.selected[k]
+        S = neutral(series.images[(slice(None), *k)][:, selected], unit)
         noise = series.noise or Gaussian()
         sigma_map = np.asarray(noise.sigma, float)
-        given = (sigma_map[k] if sigma_map.ndim else sigma_map) / unit
+        given = (sigma_map[k][selected] if sigma_map.ndim else sigma_map) / unit
         usable = np.isfinite(given) & (given > 0)
-        shape = (1, S.shape[1], int(np.prod(S.shape[2:])))
-        sigma = np.where(usable, np.maximum(given, PRECISION), 1.0).astype(np.float32)
-        sigma = sigma.reshape(shape if given.ndim else (1, 1, 1))
-        known = {name: value.reshape(shape) if np.ndim(value) else value for name, value in known_at(series, k).items()}
+        sigma = np.where(usable, np.maximum(given, PRECISION), 1.0).astype(np.float32).reshape(1, 1, -1)
+        known = {
+            name: value[selected].reshape(1, 1, -1) if np.ndim(value) else value
+            for name, value in known_at(series, k).items()
+        }
         rician = isinstance(series.noise, Rician)
-        data = DataTerm(series.model, S.reshape(len(S), *shape), sigma, rician, self.pool, known=known)
+        data = DataTerm(series.model, S[:, None, None], sigma, rician, self.pool, known=known)
         if self.binned == 1:  # of some voxels, so that they do not take much memory
             self._kept[number] = data
         return data
@@ -195,13 +200,11 @@ class FieldGrid:
         return np.clip(padded + change, *self.parameter.bounds), float(abs(change).max() / deviation)
 
 
-def _of_slice(data: DataTerm, field: F32, near: F32 | None) -> Information:
-    """Return what the voxels of one slice (*X) say at a field (*X), from scratch or from estimates (P, *X) for one
-    nearby.
-    """
-    model, sigma, shape = data.model, data.problem.sigma, data.problem.S.shape[1:]
-    begin = None if near is None else near.reshape(len(near), *shape)
-    carried = data.at_field(np.ascontiguousarray(field.reshape(shape)), alone=True, near=begin)
+def _of_voxels(data: DataTerm, field: F32, near: F32 | None) -> Information:
+    """Return what voxels (V) say at a field (V), from scratch or from estimates (P, V) for one nearby."""
+    model, sigma = data.model, data.problem.sigma
+    begin = None if near is None else near[:, None, None]
+    carried = data.at_field(np.ascontiguousarray(field[None, None]), alone=True, near=begin)
     sums, layout = data(carried), Layout.of(model)
     n_amplitudes, n_parameters = layout.n_amplitudes, len(layout.carried)
     pairs = [(i, j) for i in range(n_parameters) for j in range(i, n_parameters)]
@@ -222,8 +225,8 @@ def _of_slice(data: DataTerm, field: F32, near: F32 | None) -> Information:
     squares = (sums.sse / sigma**2).astype(float)
     own = squares - np.where(w > 0, slope**2 / np.maximum(w, 1e-12), 0.0)
     say = ~contradicts(own, 1.0, model.n_images - n_parameters, limit=LIMIT)
-    slope, w, squares, own = (np.reshape(x, field.shape) for x in (slope, w, squares, own))
-    return Information(slope, w, squares, own, say.reshape(field.shape), carried.reshape(n_parameters, *field.shape))
+    slope, w, squares, own, say = (np.reshape(x, field.shape) for x in (slope, w, squares, own, say))
+    return Information(slope, w, squares, own, say, carried.reshape(n_parameters, *field.shape))
 
 
 def usual_excess(series: WeightedSeries, here: Information) -> float:

@@ -42,9 +42,11 @@ COARSER = 2
 LARGE_ENOUGH = 64
 #: Newton steps on every fourth voxel, of each further step of the ladder of λ_B, with the noise of magnitudes, and on
 #: all voxels.
-STEPS, STEPS_OF_A_RUNG, STEPS_UNFOLDED, STEPS_OF_ALL = 3, 1, 2, 1
+STEPS, STEPS_OF_A_RUNG, STEPS_UNFOLDED, STEPS_OF_ALL = 3, 1, 2, 3
 #: In standard deviations of the field: a change after which the next one is far smaller.
 CLOSE = 0.015
+#: In units of σ²: the mean square of the images up to which a voxel is taken for air, where magnitudes have 2.
+AIR = 4.0
 #: How many voxels determine the one field to begin with.
 N_FIRST = 500
 #: Of fewer voxels λ_B is not chosen from the data.
@@ -85,13 +87,20 @@ def smooth_field(
             series, some = _as_magnitudes(series), _as_magnitudes(some)
             field = _newton(FieldGrid(some, coarser, 1, pool), field, lambda_B, STEPS_UNFOLDED)
         if coarser > 1 and not rough:
-            field = _newton(FieldGrid(series, coarser, coarser, pool), field, lambda_B, STEPS_OF_ALL)
+            field = _newton(FieldGrid(_without_air(series), coarser, coarser, pool), field, lambda_B, STEPS_OF_ALL)
     return WholeField(fine(field, series.shape, coarser), lambda_B)
 
 
 def _as_magnitudes(series: WeightedSeries) -> WeightedSeries:
     """Return the series with the noise of magnitudes."""
     return replace(series, noise=Rician((series.noise or Gaussian()).sigma))
+
+
+def _without_air(series: WeightedSeries) -> WeightedSeries:
+    """Return the series with a mask of the voxels whose signal exceeds that of noise: air says nothing on a field."""
+    sigma = np.asarray((series.noise or Gaussian()).sigma, float)
+    bright = series.selected & (np.square(series.images).mean(0) > AIR * np.square(sigma))
+    return replace(series, mask=bright) if bright.any() else series
 
 
 def _coarser(shape: tuple[int, ...]) -> int:
