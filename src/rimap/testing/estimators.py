@@ -340,7 +340,7 @@ def _same_maps(case: EstimatorCase, found: ParameterMaps, expected: ParameterMap
     looser = 10 * case.tolerance.same
     if expected.sd_kappa is not None:
         for parameter in case.model.parameters:
-            # A small SD is a difference of large values, each of which may differ by its tolerance. How they are rounded
+            # A small SD is a difference of large values, each of which may differ by its tolerance: rounding
             # depends on the processor.
             rounding = 1e-12 + 0.1 * case.tolerance.same * float(np.nanmax(abs(expected[parameter.name]), initial=0.0))
             same(

@@ -155,7 +155,7 @@ class FieldGrid:
         return Information(g, w, squares, own, say, carried)
 
     def _data_of(self, number: int, k: Any) -> DataTerm:
-        """Return the data of the voxels of a slice that are selected, in units of the root mean square of all images."""
+        """Return the data of the selected voxels of a slice, in units of the root mean square of all images."""
         if number in self._kept:
             return self._kept[number]
         series, unit, selected = self.series, self._unit, self.series.selected[k]
