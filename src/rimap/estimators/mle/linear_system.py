@@ -33,13 +33,13 @@ def solve_linear(
     Parameters
     ----------
     W
-        Information of each voxel of the box, zero where there are no data.
+        Information of each voxel of the box, zero if it has no data.
     penalty
         (as W) eigenvalues of λΔ²: those of the modes of the cosine transform.
     rhs
         (as W).
     rtol
-        Of the residual, in the norm of the inverse of the preconditioner.
+        Relative residual, in the norm of the inverse of the preconditioner.
     """
     if not W.any():
         return np.zeros(rhs.shape), 0
