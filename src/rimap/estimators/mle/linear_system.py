@@ -80,7 +80,7 @@ def _dense(W: Array, penalty: Array, stiff: float) -> tuple[NDArray[np.intp], Ar
     low = low[flat[low] <= stiff]
     matrix = _among_modes(W, low)
     matrix[np.diag_indices(len(low))] += flat[low]
-    return low, np.linalg.inv(matrix)
+    return low, np.asarray(np.linalg.inv(matrix), float)
 
 
 def _among_modes(W: Array, modes: NDArray[np.intp]) -> Array:
