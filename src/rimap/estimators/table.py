@@ -346,7 +346,11 @@ Hermite = namedtuple("Hermite", "v0 v1 s0 s1 dv ds0 ds1 ddv dds0 dds1")
 
 
 def hermite_weights(t: Array, step: float) -> Hermite:
-    """Return the weights of cubic Hermite interpolation at t (0 to 1)."""
+    """Return the weights of cubic Hermite interpolation at t (0 to 1) of an interval of length `step`.
+
+    f(t) = (1 + 2t)(1 − t)² f₀ + t²(3 − 2t) f₁ + t(1 − t)² f′₀ + t²(t − 1) f′₁, where slopes are times the step. The
+    weight of f₁ has the derivative of the weight of f₀, with the opposite sign.
+    """
     return Hermite(
         (1 + 2 * t) * (1 - t) ** 2,
         t * t * (3 - 2 * t),

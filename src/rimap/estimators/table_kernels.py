@@ -9,7 +9,7 @@ from typing import NamedTuple
 from numba.extending import overload
 
 from rimap.arrays import Array
-from rimap.estimators.table import hermite_weights
+from rimap.estimators.table import SLOPE, VALUE, hermite_weights
 from rimap.kernels import njit
 
 #: Sums may be reordered; NaN and infinity keep their meaning.
@@ -81,6 +81,66 @@ def _bend_of_field(powers, x, j, k, row, column, n):  # type: ignore[no-untyped-
     return lambda powers, x, j, k, row, column, n: (
         2 * powers[2][j, k, row, column, n] + 6 * x * powers[3][j, k, row, column, n]
     )
+
+
+class Nodes(NamedTuple):
+    """A function of u at the two nodes around a point: its values, and its derivatives in u times the step."""
+
+    value_0: float
+    value_1: float
+    slope_0: float
+    slope_1: float
+
+
+@njit(fastmath=FAST, inline="always")
+def nodes_at(powers, x, j, k, column, n):  # type: ignore[no-untyped-def]
+    """Return the shape g of image n at nodes k and k + 1 of u, where the field is x steps into its interval j."""
+    return Nodes(
+        at_field(powers, x, j, k, VALUE, column, n),
+        at_field(powers, x, j, k + 1, VALUE, column, n),
+        at_field(powers, x, j, k, SLOPE, column, n),
+        at_field(powers, x, j, k + 1, SLOPE, column, n),
+    )
+
+
+@njit(fastmath=FAST, inline="always")
+def nodes_along(powers, x, j, k, column, n):  # type: ignore[no-untyped-def]
+    """Return ∂g/∂F, per step of F, as `nodes_at` does g."""
+    return Nodes(
+        along_field(powers, x, j, k, VALUE, column, n),
+        along_field(powers, x, j, k + 1, VALUE, column, n),
+        along_field(powers, x, j, k, SLOPE, column, n),
+        along_field(powers, x, j, k + 1, SLOPE, column, n),
+    )
+
+
+@njit(fastmath=FAST, inline="always")
+def nodes_bend(powers, x, j, k, column, n):  # type: ignore[no-untyped-def]
+    """Return ∂²g/∂F², per step of F squared, as `nodes_at` does g."""
+    return Nodes(
+        bend_of_field(powers, x, j, k, VALUE, column, n),
+        bend_of_field(powers, x, j, k + 1, VALUE, column, n),
+        bend_of_field(powers, x, j, k, SLOPE, column, n),
+        bend_of_field(powers, x, j, k + 1, SLOPE, column, n),
+    )
+
+
+@njit(fastmath=FAST, inline="always")
+def value_of(weights, at):  # type: ignore[no-untyped-def]
+    """Return the value between two nodes by cubic Hermite interpolation, with the weights of `hermite`."""
+    return weights.v0 * at.value_0 + weights.v1 * at.value_1 + weights.s0 * at.slope_0 + weights.s1 * at.slope_1
+
+
+@njit(fastmath=FAST, inline="always")
+def slope_of(weights, at):  # type: ignore[no-untyped-def]
+    """Return the derivative in u of `value_of`."""
+    return weights.dv * (at.value_0 - at.value_1) + weights.ds0 * at.slope_0 + weights.ds1 * at.slope_1
+
+
+@njit(fastmath=FAST, inline="always")
+def curvature_of(weights, at):  # type: ignore[no-untyped-def]
+    """Return the second derivative in u of `value_of`."""
+    return weights.ddv * (at.value_0 - at.value_1) + weights.dds0 * at.slope_0 + weights.dds1 * at.slope_1
 
 
 class Second(NamedTuple):

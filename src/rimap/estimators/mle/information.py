@@ -5,8 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from rimap.estimators.mle.profile import highest_u, place_of
-from rimap.estimators.table import SLOPE, VALUE
-from rimap.estimators.table_kernels import FAST, Second, along_field, at_field, hermite, interval, schur
+from rimap.estimators.table_kernels import (
+    FAST,
+    Second,
+    hermite,
+    interval,
+    nodes_along,
+    nodes_at,
+    schur,
+    slope_of,
+    value_of,
+)
 from rimap.kernels import njit
 
 #: Columns of what `information` finds, with the field known: variances of A and u = log T and their covariance; how A
@@ -18,7 +27,7 @@ N_COLUMNS = 7
 SINGULAR = 1e-14
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, counts_references=False)
 def information(S, shape, snr_step, info, F, u, A, out):  # type: ignore[no-untyped-def]
     """Set the columns of `out` (V, `N_COLUMNS`) at F, u and A (V); S (V, N) in units of σ.
 
@@ -29,38 +38,14 @@ def information(S, shape, snr_step, info, F, u, A, out):  # type: ignore[no-unty
         # between nodes of the field the table holds polynomials
         cell_F, past_F = place_of(shape, F[voxel])
         node, past_node = interval(u[voxel], low, shape.step_u, powers[0].shape[1] - 1)
-        # cubic Hermite interpolation in u = log T between two nodes of the table
         weights = hermite(past_node, shape.step_u)
         H_AA = H_Au = H_AF = H_uu = H_uF = H_FF = squares = 0.0
         for image in range(S.shape[1]):
-            value_0, value_1 = (
-                at_field(powers, past_F, cell_F, node, VALUE, 0, image),
-                at_field(powers, past_F, cell_F, node + 1, VALUE, 0, image),
-            )
-            slope_0, slope_1 = (
-                at_field(powers, past_F, cell_F, node, SLOPE, 0, image),
-                at_field(powers, past_F, cell_F, node + 1, SLOPE, 0, image),
-            )
-            along_F_0, along_F_1 = (
-                along_field(powers, past_F, cell_F, node, VALUE, 0, image),
-                along_field(powers, past_F, cell_F, node + 1, VALUE, 0, image),
-            )
-            slope_along_F_0, slope_along_F_1 = (
-                along_field(powers, past_F, cell_F, node, SLOPE, 0, image),
-                along_field(powers, past_F, cell_F, node + 1, SLOPE, 0, image),
-            )
-            g = weights.v0 * value_0 + weights.v1 * value_1 + weights.s0 * slope_0 + weights.s1 * slope_1
-            f_u = A[voxel] * (weights.dv * (value_0 - value_1) + weights.ds0 * slope_0 + weights.ds1 * slope_1)
-            f_F = (
-                A[voxel]
-                * (
-                    weights.v0 * along_F_0
-                    + weights.v1 * along_F_1
-                    + weights.s0 * slope_along_F_0
-                    + weights.s1 * slope_along_F_1
-                )
-                / shape.step_F
-            )
+            here = nodes_at(powers, past_F, cell_F, node, 0, image)
+            along_F = nodes_along(powers, past_F, cell_F, node, 0, image)
+            g = value_of(weights, here)
+            f_u = A[voxel] * slope_of(weights, here)
+            f_F = A[voxel] * value_of(weights, along_F) / shape.step_F
             f = abs(A[voxel] * g)
             place = min(f / snr_step, info.shape[0] - 1.001)
             i = int(place)

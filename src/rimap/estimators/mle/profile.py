@@ -17,16 +17,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.estimators.table import SLOPE, VALUE, ShapeTable
+from rimap.estimators.table import VALUE, ShapeTable
 from rimap.estimators.table_kernels import (
     FAST,
     Second,
-    along_field,
     at_field,
-    bend_of_field,
+    curvature_of,
     hermite,
     interval,
+    nodes_along,
+    nodes_at,
+    nodes_bend,
     schur,
+    slope_of,
+    value_of,
 )
 from rimap.kernels import njit
 
@@ -163,7 +167,7 @@ def highest_u(shape):  # type: ignore[no-untyped-def]
     return shape.low_u + shape.step_u * (shape.powers[0].shape[1] - 1)
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, counts_references=False)
 def _best_node(s, shape, place, start, stop, stride):  # type: ignore[no-untyped-def]
     """Return the node of u where A = Σs|g|/Σg² takes most off Σs²."""
     cell_F, past_F = place.j, np.float32(place.x)
@@ -186,7 +190,7 @@ def _best_node(s, shape, place, start, stop, stride):  # type: ignore[no-untyped
     return at
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, counts_references=False)
 def search_u(S, F, shape, u):  # type: ignore[no-untyped-def]
     """Set u (V) to the best node of the table for the data S (V, N) and F (V): coarse, then fine."""
     G = shape.powers[0].shape[1]
@@ -200,26 +204,18 @@ def search_u(S, F, shape, u):  # type: ignore[no-untyped-def]
         u[voxel] = shape.low_u + at * shape.step_u
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, counts_references=False)
 def overlap(s, shape, place, u):  # type: ignore[no-untyped-def]
     """Return the sums of the profile likelihood at u."""
     powers, cell_F, past_F = shape.powers, place.j, place.x
     node, past_node = interval(u, shape.low_u, shape.step_u, powers[0].shape[1] - 1)
-    # cubic Hermite interpolation in u = log T between two nodes of the table
     weights = hermite(past_node, shape.step_u)
     yg = gg = yg1 = gg1 = yg2 = bend = g1g1 = 0.0
     for image in range(s.shape[0]):
-        value_0, value_1 = (
-            at_field(powers, past_F, cell_F, node, VALUE, 0, image),
-            at_field(powers, past_F, cell_F, node + 1, VALUE, 0, image),
-        )
-        slope_0, slope_1 = (
-            at_field(powers, past_F, cell_F, node, SLOPE, 0, image),
-            at_field(powers, past_F, cell_F, node + 1, SLOPE, 0, image),
-        )
-        g = weights.v0 * value_0 + weights.v1 * value_1 + weights.s0 * slope_0 + weights.s1 * slope_1
-        g1 = weights.dv * (value_0 - value_1) + weights.ds0 * slope_0 + weights.ds1 * slope_1
-        g2 = weights.ddv * (value_0 - value_1) + weights.dds0 * slope_0 + weights.dds1 * slope_1
+        here = nodes_at(powers, past_F, cell_F, node, 0, image)
+        g = value_of(weights, here)
+        g1 = slope_of(weights, here)
+        g2 = curvature_of(weights, here)
         # the modulus hides the polarity: an image has the sign that the model gives it
         signed = -s[image] if shape.magnitude and g < 0 else s[image] * 1.0
         yg += signed * g
@@ -238,7 +234,7 @@ def _gain(sums):  # type: ignore[no-untyped-def]
     return -0.5 * sums.yg * sums.yg / sums.gg if sums.yg > 0 else 0.0
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, counts_references=False)
 def search_rival(S, F, shape, u, rival):  # type: ignore[no-untyped-def]
     """Set `rival` (V) to the u of the best peak of the gain in another valley than that of u (V); NaN if none is about
     as good.
@@ -266,51 +262,27 @@ def search_rival(S, F, shape, u, rival):  # type: ignore[no-untyped-def]
             rival[voxel] = shape.low_u + other * shape.step_u
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, counts_references=False)
 def image_at(shape, place, u, n):  # type: ignore[no-untyped-def]
     """Return the shape of image n with its derivatives."""
     powers, cell_F, past_F = shape.powers, place.j, place.x
     node, past_node = interval(u, shape.low_u, shape.step_u, powers[0].shape[1] - 1)
-    # cubic Hermite interpolation in u = log T between two nodes of the table
     weights = hermite(past_node, shape.step_u)
-    value_0, value_1 = (
-        at_field(powers, past_F, cell_F, node, VALUE, 0, n),
-        at_field(powers, past_F, cell_F, node + 1, VALUE, 0, n),
-    )
-    slope_0, slope_1 = (
-        at_field(powers, past_F, cell_F, node, SLOPE, 0, n),
-        at_field(powers, past_F, cell_F, node + 1, SLOPE, 0, n),
-    )
-    along_F_0, along_F_1 = (
-        along_field(powers, past_F, cell_F, node, VALUE, 0, n),
-        along_field(powers, past_F, cell_F, node + 1, VALUE, 0, n),
-    )
-    slope_along_F_0, slope_along_F_1 = (
-        along_field(powers, past_F, cell_F, node, SLOPE, 0, n),
-        along_field(powers, past_F, cell_F, node + 1, SLOPE, 0, n),
-    )
-    bend_0, bend_1 = (
-        bend_of_field(powers, past_F, cell_F, node, VALUE, 0, n),
-        bend_of_field(powers, past_F, cell_F, node + 1, VALUE, 0, n),
-    )
-    slope_bend_0, slope_bend_1 = (
-        bend_of_field(powers, past_F, cell_F, node, SLOPE, 0, n),
-        bend_of_field(powers, past_F, cell_F, node + 1, SLOPE, 0, n),
-    )
+    here = nodes_at(powers, past_F, cell_F, node, 0, n)
+    along_F = nodes_along(powers, past_F, cell_F, node, 0, n)
+    bend = nodes_bend(powers, past_F, cell_F, node, 0, n)
     step_F = shape.step_F
     return Image(
-        weights.v0 * value_0 + weights.v1 * value_1 + weights.s0 * slope_0 + weights.s1 * slope_1,
-        weights.dv * (value_0 - value_1) + weights.ds0 * slope_0 + weights.ds1 * slope_1,
-        weights.ddv * (value_0 - value_1) + weights.dds0 * slope_0 + weights.dds1 * slope_1,
-        (weights.v0 * along_F_0 + weights.v1 * along_F_1 + weights.s0 * slope_along_F_0 + weights.s1 * slope_along_F_1)
-        / step_F,
-        (weights.dv * (along_F_0 - along_F_1) + weights.ds0 * slope_along_F_0 + weights.ds1 * slope_along_F_1) / step_F,
-        (weights.v0 * bend_0 + weights.v1 * bend_1 + weights.s0 * slope_bend_0 + weights.s1 * slope_bend_1)
-        / (step_F * step_F),
+        value_of(weights, here),
+        slope_of(weights, here),
+        curvature_of(weights, here),
+        value_of(weights, along_F) / step_F,
+        slope_of(weights, along_F) / step_F,
+        value_of(weights, bend) / (step_F * step_F),
     )
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, counts_references=False)
 def _past_null(shape, place, u, side):  # type: ignore[no-untyped-def]
     """Return the u just behind the nearest change of polarity below (side 0) or above u (side 1); far off if none."""
     powers, cell_F, past_F = shape.powers, place.j, place.x
@@ -339,7 +311,7 @@ def _past_null(shape, place, u, side):  # type: ignore[no-untyped-def]
     return null + sign * 2e-6
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, counts_references=False)
 def _descend(s, shape, place, u):  # type: ignore[no-untyped-def]
     """Return the minimum that Newton's method finds along u from u."""
     low, top = shape.low_u, highest_u(shape)
@@ -382,7 +354,7 @@ def _descend(s, shape, place, u):  # type: ignore[no-untyped-def]
     return Minimum(u, f, -1, sums)
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, counts_references=False)
 def _negative_null(s, shape, place, u, step):  # type: ignore[no-untyped-def]
     """Return the u of the nearest null of an image with s < 0 between u and u + step, and the image (−1: none).
 
@@ -413,7 +385,7 @@ def _negative_null(s, shape, place, u, step):  # type: ignore[no-untyped-def]
     return null + 1e-9, at  # on one side of it, so that every sum sees the same sign
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, counts_references=False)
 def _holds(s, image, sums):  # type: ignore[no-untyped-def]
     """Return whether the other images pull less than the valley of the image with the datum s holds, at its null."""
     if not sums.yg > 0:
@@ -425,7 +397,7 @@ def _holds(s, image, sums):  # type: ignore[no-untyped-def]
     return abs(rest) <= abs(A * s * image.g_u)
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, counts_references=False)
 def _minimise(s, shape, place, u, hops):  # type: ignore[no-untyped-def]
     """As `_descend`, and past the next `hops` changes of polarity on either side wherever it goes down behind one."""
     best = _descend(s, shape, place, u)
@@ -455,7 +427,7 @@ def _minimise(s, shape, place, u, hops):  # type: ignore[no-untyped-def]
     return best
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, counts_references=False)
 def profile_gaussian(S, F, shape, extra, found):  # type: ignore[no-untyped-def]
     """Minimise ½Σ(s − A|g|)² over A ≥ 0 and u from found.u (V), for F (V); S (V, N) in units of σ.
 
@@ -490,41 +462,21 @@ def profile_gaussian(S, F, shape, extra, found):  # type: ignore[no-untyped-def]
             found.g[voxel], found.w[voxel], found.slope[voxel] = slope_F, w, slope
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, counts_references=False)
 def _derivatives(s, shape, place, u, A):  # type: ignore[no-untyped-def]
     """Return the derivatives of ½Σ(s − A|g|)² in F and u, and the second ones."""
     powers, cell_F, past_F = shape.powers, place.j, place.x
     node, past_node = interval(u, shape.low_u, shape.step_u, powers[0].shape[1] - 1)
-    # cubic Hermite interpolation in u = log T between two nodes of the table
     weights = hermite(past_node, shape.step_u)
     H_AA = H_Au = H_AF = H_uu = H_uF = H_FF = slope_F = slope_u = bend_F = 0.0
     for image in range(s.shape[0]):
-        value_0, value_1 = (
-            at_field(powers, past_F, cell_F, node, VALUE, 0, image),
-            at_field(powers, past_F, cell_F, node + 1, VALUE, 0, image),
-        )
-        slope_0, slope_1 = (
-            at_field(powers, past_F, cell_F, node, SLOPE, 0, image),
-            at_field(powers, past_F, cell_F, node + 1, SLOPE, 0, image),
-        )
-        along_F_0, along_F_1 = (
-            along_field(powers, past_F, cell_F, node, VALUE, 0, image),
-            along_field(powers, past_F, cell_F, node + 1, VALUE, 0, image),
-        )
-        slope_along_F_0, slope_along_F_1 = (
-            along_field(powers, past_F, cell_F, node, SLOPE, 0, image),
-            along_field(powers, past_F, cell_F, node + 1, SLOPE, 0, image),
-        )
-        g = weights.v0 * value_0 + weights.v1 * value_1 + weights.s0 * slope_0 + weights.s1 * slope_1
-        g_u = weights.dv * (value_0 - value_1) + weights.ds0 * slope_0 + weights.ds1 * slope_1
-        g_uu = weights.ddv * (value_0 - value_1) + weights.dds0 * slope_0 + weights.dds1 * slope_1
-        g_F = (
-            weights.v0 * along_F_0
-            + weights.v1 * along_F_1
-            + weights.s0 * slope_along_F_0
-            + weights.s1 * slope_along_F_1
-        )
-        g_uF = weights.dv * (along_F_0 - along_F_1) + weights.ds0 * slope_along_F_0 + weights.ds1 * slope_along_F_1
+        here = nodes_at(powers, past_F, cell_F, node, 0, image)
+        along_F = nodes_along(powers, past_F, cell_F, node, 0, image)
+        g = value_of(weights, here)
+        g_u = slope_of(weights, here)
+        g_uu = curvature_of(weights, here)
+        g_F = value_of(weights, along_F)
+        g_uF = slope_of(weights, along_F)
         residual = A * g - (-s[image] if shape.magnitude and g < 0 else s[image] * 1.0)
         H_AA += g * g
         H_Au += (A * g + residual) * g_u
@@ -535,23 +487,14 @@ def _derivatives(s, shape, place, u, A):  # type: ignore[no-untyped-def]
         slope_F += residual * g_F
         slope_u += residual * g_u
         if len(powers) > 2:  # known to the compiler: no cost for models that are linear in F
-            bend_0, bend_1 = (
-                bend_of_field(powers, past_F, cell_F, node, VALUE, 0, image),
-                bend_of_field(powers, past_F, cell_F, node + 1, VALUE, 0, image),
-            )
-            slope_bend_0, slope_bend_1 = (
-                bend_of_field(powers, past_F, cell_F, node, SLOPE, 0, image),
-                bend_of_field(powers, past_F, cell_F, node + 1, SLOPE, 0, image),
-            )
-            bend_F += residual * (
-                weights.v0 * bend_0 + weights.v1 * bend_1 + weights.s0 * slope_bend_0 + weights.s1 * slope_bend_1
-            )
+            bend = nodes_bend(powers, past_F, cell_F, node, 0, image)
+            bend_F += residual * value_of(weights, bend)
     a, b = 1 / shape.step_F, A / shape.step_F
     H = Second(H_AA, H_Au, H_AF * a, H_uu, H_uF * a, b * (b * H_FF + a * bend_F))
     return b * slope_F, A * slope_u, H
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, counts_references=False)
 def _along_null(s, A, image, slope_F, slope_u, H):  # type: ignore[no-untyped-def]
     """Return g, w and du/dF where u follows F along the null g(u, F) = 0 of the image with the datum s."""
     # the modulus hides the polarity: an image has the sign that the model gives it

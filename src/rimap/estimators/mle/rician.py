@@ -13,16 +13,19 @@ from numpy.typing import NDArray
 from scipy import special
 
 from rimap.estimators.mle.profile import MAX_STEP, TOLERANCE, highest_u, overlap, place_of
-from rimap.estimators.table import SLOPE, VALUE
 from rimap.estimators.table_kernels import (
     FAST,
+    Nodes,
     Second,
-    along_field,
-    at_field,
-    bend_of_field,
+    curvature_of,
     hermite,
     interval,
+    nodes_along,
+    nodes_at,
+    nodes_bend,
     schur,
+    slope_of,
+    value_of,
 )
 from rimap.kernels import njit
 
@@ -56,15 +59,11 @@ _BESSEL = _bessel_table()
 @njit(fastmath=FAST, inline="always")
 def _bessel(z):  # type: ignore[no-untyped-def]
     """Return I₁/I₀ and log i0e at z ≥ 0."""
-    x = z / (z + 8.0) * _CELLS
-    k = min(int(x), _CELLS - 1)
-    t = x - k
-    a1 = t * t * (3 - 2 * t)
-    a0 = 1 - a1
-    b0, b1 = t * (1 - t) ** 2, t * t * (t - 1)
-    r = a0 * _BESSEL[k, 0] + b0 * _BESSEL[k, 1] + a1 * _BESSEL[k + 1, 0] + b1 * _BESSEL[k + 1, 1]
-    level = a0 * _BESSEL[k, 2] + b0 * _BESSEL[k, 3] + a1 * _BESSEL[k + 1, 2] + b1 * _BESSEL[k + 1, 3]
-    return r, level - 0.5 * np.log(1 + 2 * np.pi * z)
+    k, t = interval(z / (z + 8.0) * _CELLS, 0.0, 1.0, _CELLS)
+    weights = hermite(t, 1.0)
+    ratio = value_of(weights, Nodes(_BESSEL[k, 0], _BESSEL[k + 1, 0], _BESSEL[k, 1], _BESSEL[k + 1, 1]))
+    level = value_of(weights, Nodes(_BESSEL[k, 2], _BESSEL[k + 1, 2], _BESSEL[k, 3], _BESSEL[k + 1, 3]))
+    return ratio, level - 0.5 * np.log(1 + 2 * np.pi * z)
 
 
 @njit()
@@ -93,7 +92,7 @@ def _least_of_a_datum() -> NDArray[np.float64]:
 _LEAST = _least_of_a_datum()
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, counts_references=False)
 def least_rician(S, out):  # type: ignore[no-untyped-def]
     """Set `out` (V) to the least that −log p of a voxel can be, with a signal for each of its data S (V, N), in σ.
 
@@ -126,35 +125,21 @@ class Rice(NamedTuple):
     """That of least squares, which −log I₀ is below: positive definite."""
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, counts_references=False)
 def _rice(s, shape, place, A, u):  # type: ignore[no-untyped-def]
     """Return the likelihood and its derivatives."""
     powers, j, x = shape.powers, place.j, place.x
     k, t = interval(u, shape.low_u, shape.step_u, powers[0].shape[1] - 1)
-    # cubic Hermite interpolation in u = log T between two nodes of the table
     weights = hermite(t, shape.step_u)
     H_AA = H_Au = H_AF = H_uu = H_uF = H_FF = slope_F = slope_u = slope_A = bend_F = f = gg = gg1 = g1g1 = 0.0
     for image in range(s.shape[0]):
-        value_0, value_1 = at_field(powers, x, j, k, VALUE, 0, image), at_field(powers, x, j, k + 1, VALUE, 0, image)
-        slope_0, slope_1 = at_field(powers, x, j, k, SLOPE, 0, image), at_field(powers, x, j, k + 1, SLOPE, 0, image)
-        along_F_0, along_F_1 = (
-            along_field(powers, x, j, k, VALUE, 0, image),
-            along_field(powers, x, j, k + 1, VALUE, 0, image),
-        )
-        slope_along_F_0, slope_along_F_1 = (
-            along_field(powers, x, j, k, SLOPE, 0, image),
-            along_field(powers, x, j, k + 1, SLOPE, 0, image),
-        )
-        g = weights.v0 * value_0 + weights.v1 * value_1 + weights.s0 * slope_0 + weights.s1 * slope_1
-        g_u = weights.dv * (value_0 - value_1) + weights.ds0 * slope_0 + weights.ds1 * slope_1
-        g_uu = weights.ddv * (value_0 - value_1) + weights.dds0 * slope_0 + weights.dds1 * slope_1
-        g_F = (
-            weights.v0 * along_F_0
-            + weights.v1 * along_F_1
-            + weights.s0 * slope_along_F_0
-            + weights.s1 * slope_along_F_1
-        )
-        g_uF = weights.dv * (along_F_0 - along_F_1) + weights.ds0 * slope_along_F_0 + weights.ds1 * slope_along_F_1
+        here = nodes_at(powers, x, j, k, 0, image)
+        along_F = nodes_along(powers, x, j, k, 0, image)
+        g = value_of(weights, here)
+        g_u = slope_of(weights, here)
+        g_uu = curvature_of(weights, here)
+        g_F = value_of(weights, along_F)
+        g_uF = slope_of(weights, along_F)
         y = max(s[image] * 1.0, 0.0)
         signal = A * abs(g)
         z = y * signal
@@ -177,21 +162,14 @@ def _rice(s, shape, place, A, u):  # type: ignore[no-untyped-def]
         gg1 += A * g * g_u
         g1g1 += A * A * g_u * g_u
         if len(powers) > 2:  # known to the compiler: no cost for models that are linear in F
-            b0, b1 = (
-                bend_of_field(powers, x, j, k, VALUE, 0, image),
-                bend_of_field(powers, x, j, k + 1, VALUE, 0, image),
-            )
-            slope_bend_0, slope_bend_1 = (
-                bend_of_field(powers, x, j, k, SLOPE, 0, image),
-                bend_of_field(powers, x, j, k + 1, SLOPE, 0, image),
-            )
-            bend_F += r * (weights.v0 * b0 + weights.v1 * b1 + weights.s0 * slope_bend_0 + weights.s1 * slope_bend_1)
+            bend = nodes_bend(powers, x, j, k, 0, image)
+            bend_F += r * value_of(weights, bend)
     a, b = 1 / shape.step_F, A / shape.step_F
     H = Second(H_AA, H_Au, H_AF * a, H_uu, H_uF * a, b * (b * H_FF + a * bend_F))
     return Rice(f, slope_A, A * slope_u, b * slope_F, H, Second(gg, gg1, 0.0, g1g1, 0.0, 0.0))
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, counts_references=False)
 def _fit(s, shape, place, A, u):  # type: ignore[no-untyped-def]
     """Return A, u and the likelihood where Newton's method in both ends."""
     low, top = shape.low_u, highest_u(shape)
@@ -239,7 +217,7 @@ def _has_signal(s):  # type: ignore[no-untyped-def]
     return power > 2 * s.shape[0] + 2 * SIGNAL * np.sqrt(s.shape[0])
 
 
-@njit(fastmath=FAST)
+@njit(fastmath=FAST, counts_references=False)
 def profile_rician(S, F, shape, extra, found):  # type: ignore[no-untyped-def]
     """Minimise −log p over A ≥ 0 and u from found.u and found.A (V), for F (V); S (V, N) in units of σ.
 

@@ -12,8 +12,18 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, cast
 
-from rimap.estimators.table import SLOPE, VALUE, ShapeTable
-from rimap.estimators.table_kernels import FAST, along_field, at_field, bend_of_field, hermite, interval
+from rimap.estimators.table import ShapeTable
+from rimap.estimators.table_kernels import (
+    FAST,
+    curvature_of,
+    hermite,
+    interval,
+    nodes_along,
+    nodes_at,
+    nodes_bend,
+    slope_of,
+    value_of,
+)
 from rimap.kernels import njit
 
 Array = Any
@@ -66,12 +76,7 @@ def shape_at(grid: Grid, u: float, F: float, out: Array) -> None:
     w, p = hermite(t, grid.step_u), grid.powers
     for c in range(out.shape[0]):
         for n in range(out.shape[1]):
-            out[c, n] = (
-                w.v0 * at_field(p, x, j, k, VALUE, c, n)
-                + w.v1 * at_field(p, x, j, k + 1, VALUE, c, n)
-                + w.s0 * at_field(p, x, j, k, SLOPE, c, n)
-                + w.s1 * at_field(p, x, j, k + 1, SLOPE, c, n)
-            )
+            out[c, n] = value_of(w, nodes_at(p, x, j, k, c, n))
 
 
 @kernel
@@ -91,20 +96,17 @@ def columns_at(grid: Grid, u: float, F: float, with_F: bool, D: Array) -> None:
         g, g_u, g_uu = D[G, c], D[G_U, c], D[G_UU, c]
         g_F, g_uF, g_FF = D[G_F, c], D[G_UF, c], D[G_FF, c]
         for image in range(D.shape[2]):
-            v0, v1 = at_field(p, x, j, k, VALUE, c, image), at_field(p, x, j, k + 1, VALUE, c, image)
-            s0, s1 = at_field(p, x, j, k, SLOPE, c, image), at_field(p, x, j, k + 1, SLOPE, c, image)
-            g[image] = w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1
-            g_u[image] = w.dv * (v0 - v1) + w.ds0 * s0 + w.ds1 * s1
-            g_uu[image] = w.ddv * (v0 - v1) + w.dds0 * s0 + w.dds1 * s1
+            here = nodes_at(p, x, j, k, c, image)
+            g[image] = value_of(w, here)
+            g_u[image] = slope_of(w, here)
+            g_uu[image] = curvature_of(w, here)
         if with_F:
             for image in range(D.shape[2]):
-                v0, v1 = along_field(p, x, j, k, VALUE, c, image), along_field(p, x, j, k + 1, VALUE, c, image)
-                s0, s1 = along_field(p, x, j, k, SLOPE, c, image), along_field(p, x, j, k + 1, SLOPE, c, image)
-                g_F[image] = per_F * (w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1)
-                g_uF[image] = per_F * (w.dv * (v0 - v1) + w.ds0 * s0 + w.ds1 * s1)
-                v0, v1 = bend_of_field(p, x, j, k, VALUE, c, image), bend_of_field(p, x, j, k + 1, VALUE, c, image)
-                s0, s1 = bend_of_field(p, x, j, k, SLOPE, c, image), bend_of_field(p, x, j, k + 1, SLOPE, c, image)
-                g_FF[image] = per_F * per_F * (w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1)
+                along_F = nodes_along(p, x, j, k, c, image)
+                g_F[image] = per_F * value_of(w, along_F)
+                g_uF[image] = per_F * slope_of(w, along_F)
+                bend = nodes_bend(p, x, j, k, c, image)
+                g_FF[image] = per_F * per_F * value_of(w, bend)
 
 
 @kernel
@@ -170,12 +172,11 @@ def _sums_along_u(S: Array, grid: Grid, place: tuple[float, float], facts: Array
     w, p = hermite(t, grid.step_u), grid.powers
     Sg = gg = Su = gu = uu = Suu = guu = 0.0
     for image in range(S.shape[0]):
-        v0, v1 = at_field(p, x, j, k, VALUE, 0, image), at_field(p, x, j, k + 1, VALUE, 0, image)
-        s0, s1 = at_field(p, x, j, k, SLOPE, 0, image), at_field(p, x, j, k + 1, SLOPE, 0, image)
+        here = nodes_at(p, x, j, k, 0, image)
         s = S[image]
-        g = w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1
-        g_u = w.dv * (v0 - v1) + w.ds0 * s0 + w.ds1 * s1
-        g_uu = w.ddv * (v0 - v1) + w.dds0 * s0 + w.dds1 * s1
+        g = value_of(w, here)
+        g_u = slope_of(w, here)
+        g_uu = curvature_of(w, here)
         Sg, gg, Su, gu = Sg + s * g, gg + g * g, Su + s * g_u, gu + g * g_u
         uu, Suu, guu = uu + g_u * g_u, Suu + s * g_uu, guu + g * g_uu
     facts[IMAGES_G], facts[GRAM_11], facts[IMAGES_U], facts[CROSS_1U] = Sg, gg, Su, gu
@@ -190,19 +191,16 @@ def _sums_along_both(S: Array, grid: Grid, place: tuple[float, float], facts: Ar
     w, p, per_F = hermite(t, grid.step_u), grid.powers, 1 / grid.step_F
     Sg = gg = Su = gu = uu = Suu = guu = SF = gF = uF = FF = SuF = guF = SFF = gFF = 0.0
     for image in range(S.shape[0]):
-        v0, v1 = at_field(p, x, j, k, VALUE, 0, image), at_field(p, x, j, k + 1, VALUE, 0, image)
-        s0, s1 = at_field(p, x, j, k, SLOPE, 0, image), at_field(p, x, j, k + 1, SLOPE, 0, image)
+        here = nodes_at(p, x, j, k, 0, image)
         s = S[image]
-        g = w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1
-        g_u = w.dv * (v0 - v1) + w.ds0 * s0 + w.ds1 * s1
-        g_uu = w.ddv * (v0 - v1) + w.dds0 * s0 + w.dds1 * s1
-        v0, v1 = along_field(p, x, j, k, VALUE, 0, image), along_field(p, x, j, k + 1, VALUE, 0, image)
-        s0, s1 = along_field(p, x, j, k, SLOPE, 0, image), along_field(p, x, j, k + 1, SLOPE, 0, image)
-        g_F = w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1
-        g_uF = w.dv * (v0 - v1) + w.ds0 * s0 + w.ds1 * s1
-        v0, v1 = bend_of_field(p, x, j, k, VALUE, 0, image), bend_of_field(p, x, j, k + 1, VALUE, 0, image)
-        s0, s1 = bend_of_field(p, x, j, k, SLOPE, 0, image), bend_of_field(p, x, j, k + 1, SLOPE, 0, image)
-        g_FF = w.v0 * v0 + w.v1 * v1 + w.s0 * s0 + w.s1 * s1
+        g = value_of(w, here)
+        g_u = slope_of(w, here)
+        g_uu = curvature_of(w, here)
+        along_F = nodes_along(p, x, j, k, 0, image)
+        g_F = value_of(w, along_F)
+        g_uF = slope_of(w, along_F)
+        bend = nodes_bend(p, x, j, k, 0, image)
+        g_FF = value_of(w, bend)
         Sg, gg, Su, gu = Sg + s * g, gg + g * g, Su + s * g_u, gu + g * g_u
         uu, Suu, guu = uu + g_u * g_u, Suu + s * g_uu, guu + g * g_uu
         SF, gF, uF, FF = SF + s * g_F, gF + g * g_F, uF + g_u * g_F, FF + g_F * g_F
