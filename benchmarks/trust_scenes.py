@@ -111,6 +111,28 @@ def zero_filled(images: NDArray[np.float64], factor: float, sigma: float, *, see
     return np.asarray(abs(filled), np.float32)
 
 
+def correlated(scene: Head, how: str, sigma: float, *, seed: int = 0) -> NDArray[np.float32]:
+    """Return magnitudes of a head in noise of `sigma` whose k-space was filtered (hann, raised cosine, partial), or whose
+    outer part is empty (factor …, in all three axes with "3-D"). The object is as sharp as it was.
+    """
+    e = np.random.default_rng(seed).normal(0, 1, (2, *scene.images.shape))
+    axes = (1, 2, 3) if "3-D" in how else (1, 2)
+    k = np.fft.fftn(e[0] + 1j * e[1], axes=axes)
+    for axis in axes:
+        u = abs(np.fft.fftfreq(k.shape[axis])) * 2
+        if how == "hann":
+            weight = 0.5 + 0.5 * np.cos(np.pi * u)
+        elif how == "raised cosine":
+            weight = 0.5 + 0.5 * np.cos(np.pi * np.clip(2 * u - 1, 0, 1))
+        elif how == "partial":
+            weight = (np.fft.fftfreq(k.shape[axis]) > -0.25).astype(float) if axis == 1 else np.ones(k.shape[axis])
+        else:
+            weight = (u <= 1 / float(how.split()[1])).astype(float)
+        k = k * weight.reshape([-1 if a == axis else 1 for a in range(k.ndim)])
+    noise = np.fft.ifftn(k, axes=axes)
+    return np.asarray(abs(scene.images + sigma * noise / noise.real.std()), np.float32)
+
+
 def _means(f: NDArray[Any]) -> NDArray[Any]:
     N, n, _ = f.shape
     return np.asarray(f.reshape(N, n // _FINER, _FINER, n // _FINER, _FINER).mean((2, 4)))

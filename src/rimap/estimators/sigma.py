@@ -27,7 +27,7 @@ _SIGNAL = 4.0
 #: and few images let a fit follow the noise: air then says better what σ is, if it agrees with the residuals within
 #: these factors (the last one if there is a single degree of freedom: searched over polarities, such a fit leaves half
 #: of the noise).
-_LOW, _AGREE = 8.0, (0.85, 1.35, 2.0)
+LOW, _AGREE = 8.0, (0.85, 1.35, 2.0)
 #: Below so many σ the residuals of magnitudes lack some of the noise: by 7 % for 12 σ and four images of an inversion
 #: recovery.
 _FOLDED = 15.0
@@ -70,7 +70,7 @@ def estimate_sigma(
     """
     sigma, strength = _from_residuals(series, maps, rms, held)
     if np.isfinite(sigma):
-        if strength < _LOW * sigma:
+        if strength < LOW * sigma:
             air = sigma_from_background(series)
             least, most, single = _AGREE
             if least * sigma < air < (single if _freedom(series, held) == 1 else most) * sigma:

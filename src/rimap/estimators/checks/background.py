@@ -27,6 +27,14 @@ _AROUND = 3.5
 _ALONG = 2.5
 #: if the power of the others around them exceeds that of noise by this factor: a weak tissue is weak all around.
 _BRIGHT_AROUND = 3.0
+#: A single dark voxel has noise alone if the eight around it have this many times the power of noise.
+_BRIGHT_ALL_AROUND = 10.0
+#: Powers of neighbours in air are correlated (images that were filtered or interpolated) from this correlation on, and
+#: the sums over neighbours are wider up to this factor.
+_CORRELATED, _WIDEST = 0.1, 2.5
+_ROUNDS = 2
+#: Planes of a volume that determine this correlation, and pairs of neighbours in air at least.
+_SOME_PLANES, _PAIRS = 4, 200
 #: Noise that was added after the modulus has mean zero: more than this share of the values of a magnitude are then
 #: negative.
 _NEGATIVE = 0.005
@@ -201,19 +209,59 @@ def _like_noise_of(scene: _Scene, sigma: Any, freedom: int, channels: int) -> Wh
         return np.zeros(scene.filled.shape, bool)
     power, known, near, far = scene.power, scene.filled, scene.near, scene.far
     number = np.arange(26)  # of known voxels among 3 × 3 or 5 × 5
-    limits = unit * number * (1 + _AROUND * np.sqrt(2 / (freedom * np.maximum(number, 1))))
-    inside = known & (power < unit * chi2(_INSIDE, freedom) / freedom) & (near.power < np.take(limits, near.count))
+    highest = unit * chi2(_INSIDE, freedom) / freedom
+
+    def in_air(wider: float) -> tuple[Where, Floats]:
+        """Return the voxels inside air, and the largest sums of noise over `number` voxels."""
+        limits = unit * number * (1 + _AROUND * wider * np.sqrt(2 / (freedom * np.maximum(number, 1))))
+        return known & (power < highest) & (near.power < np.take(limits, near.count)), limits
+
+    inside, limits = in_air(1.0)
+    for _ in range(_ROUNDS):  # what was found before has lost the largest sums
+        wider = _wider(planes, power, inside)
+        if wider == 1:
+            break
+        inside, limits = in_air(wider)
     # A weak tissue: over 5 × 5 voxels there is more power than that of noise, and nowhere a bright object.
     weak = far.power > np.take(limits, far.count)
     inside &= ~(weak & (scene.brightest < unit * 9 * _BRIGHT_AROUND))
     border = known & (power < unit * chi2(_BORDER, freedom) / freedom)
     limit = unit * (1 + _ALONG * np.sqrt(2 / (3 * freedom)))
+    inside |= border & (near.power - power > 8 * _BRIGHT_ALL_AROUND * unit)
     on_line = border & ~inside
     inside |= planes.on_a_line(scene.bounded, near.power, (limit, unit * _BRIGHT_AROUND), on_line)
     seeds = inside & (planes.count(inside) > _ALONE)
     for _ in range(_STEPS):
         seeds |= border & (planes.count(seeds | scene.empty) > 0)
     return np.asarray(inside | seeds, bool)
+
+
+def _wider(planes: Planes, power: Floats, air: Where) -> float:
+    """Return by which factor the mean power of 3 × 3 voxels of air varies more than that of independent noise.
+
+    Noise of Gaussian correlation ρ has powers of correlation ρ². Along oblique directions it is the product.
+    """
+    some = slice(None, None, len(power) // _SOME_PLANES + 1)
+    power, air, variance = power[some], air[some], 1.0
+    values = power[air]
+    if len(values) < _PAIRS:
+        return 1.0
+    middle, spread = float(values.mean()), float(values.var())
+    for axis, step in ((1, 1), (2, planes.step)):
+        along = 0.0
+        for lag, pairs_of_three in ((1, 4 / 3), (2, 2 / 3)):
+            before, after = ([slice(None)] * 3 for _ in range(2))
+            before[axis], after[axis] = slice(None, -lag * step), slice(lag * step, None)
+            both = air[tuple(before)] & air[tuple(after)]
+            if np.count_nonzero(both) < _PAIRS or not spread > 0:
+                break
+            product = (power[tuple(before)][both] - middle) * (power[tuple(after)][both] - middle)
+            correlation = float(product.mean()) / spread
+            if correlation < _CORRELATED:
+                break
+            along += pairs_of_three * correlation
+        variance *= 1 + along
+    return float(min(np.sqrt(variance), _WIDEST))
 
 
 def _has_mean_zero(census: Census, planes: Planes, filled: Where) -> bool:

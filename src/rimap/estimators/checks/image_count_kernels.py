@@ -78,3 +78,14 @@ def count(images: Array, first: int, last: int, power: Array, peak: Array, zeros
         for v in range(LANES):
             times_in_all += many[n, v] if high[v] == top else none
         of_image[n, LARGEST], of_image[n, SMALLEST], of_image[n, AT_LARGEST] = top, bottom, times_in_all
+
+
+@njit(error_model="numpy")
+def count_equal(images: Array, step: int, found: Array) -> None:
+    """Add how many values of each image (N, M), other than zero, equal the one `step` before."""
+    none = images.dtype.type(0)
+    for n in range(images.shape[0]):
+        row, equal = images[n], 0
+        for i in range(step, row.shape[0]):
+            equal += 1 if (row[i] == row[i - step]) & (row[i] != none) else 0
+        found[n] += equal

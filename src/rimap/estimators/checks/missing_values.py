@@ -1,4 +1,6 @@
-"""Values that were never measured: zeros where an image does not reach, clipped values, wrapped whole numbers."""
+"""Values that were never measured: zeros where an image does not reach, areas of one value, clipped values, wrapped
+whole numbers.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from rimap.advice import Advice, Weight
 from rimap.arrays import Array, stride
 from rimap.estimators.checks.clipping import MANY, PILE, Clipping
 from rimap.estimators.checks.connected_areas import areas
+from rimap.estimators.checks.filled_areas import FEWEST, Fills, filled, fills_of
 from rimap.estimators.checks.image_counts import Census
 from rimap.estimators.sigma import dark_below, quantile
 from rimap.series import WeightedSeries
@@ -52,7 +55,7 @@ class Missing:
 
     Parameters
     ----------
-    zero, clipped, negative
+    zero, clipped, negative, filled
         (N) numbers of voxels.
     voxels
         Number of voxels of the object.
@@ -63,14 +66,14 @@ class Missing:
     zero: NDArray[np.int64]
     clipped: NDArray[np.int64]
     negative: NDArray[np.int64]
+    filled: NDArray[np.int64]
     voxels: int = 0
     doubtful: Where | None = None
 
     @classmethod
     def none(cls, n_images: int) -> Missing:
         """Return that nothing is missing."""
-        zero, clipped, negative = (np.zeros(n_images, np.int64) for _ in range(3))
-        return cls(zero, clipped, negative)
+        return cls(*(np.zeros(n_images, np.int64) for _ in range(4)))
 
     def __add__(self, other: Missing) -> Missing:
         """Return the sum over two parts of a series; what is doubtful is known of each part alone."""
@@ -78,6 +81,7 @@ class Missing:
             self.zero + other.zero,
             self.clipped + other.clipped,
             self.negative + other.negative,
+            self.filled + other.filled,
             self.voxels + other.voxels,
         )
 
@@ -103,6 +107,13 @@ class Missing:
                 lambda n: (
                     f"far below zero in {n:,} voxels of a magnitude image: no map is made there. Whole numbers may "
                     f"have wrapped: export the images again"
+                ),
+            ),
+            (
+                self.filled,
+                lambda n: (
+                    f"filled with one value in {n:,} voxels side by side, which is no measurement: no map is made "
+                    f"there. Check the field of view of each image, and whether a registration or padding filled it"
                 ),
             ),
         )
@@ -131,12 +142,15 @@ class Whole:
         out from small values.
     wrapped_below
         Of each image: no magnitude is below this value.
+    fills
+        Of each image: the values that fill areas of it.
     """
 
     level: float
     clipping: Clipping
     zeros: tuple[tuple[float, float, bool], ...]
     wrapped_below: tuple[float, ...]
+    fills: Fills = ()
 
     @classmethod
     def of(cls, sample: WeightedSeries | None, parts: Callable[[], Iterable[WeightedSeries]]) -> Whole:
@@ -147,23 +161,35 @@ class Whole:
             return cls(0.0, Clipping(), (), ())
         every = np.ones(len(sample.images), bool)
         return cls._of(
-            sample, _rms(sample), lambda: ((part.images, _rms(part)) for part in parts()), zeros=every, negative=every
-        )
+            sample,
+            _rms(sample),
+            lambda: ((part.images, _rms(part)) for part in parts()),
+            zeros=every, negative=every, alike=True,
+        )  # fmt: skip
 
     @classmethod
-    def _of(cls, sample: WeightedSeries, rms: Power, parts: Parts, *, zeros: Where, negative: Where) -> Whole:
-        """Return it from a sample, images and root mean squares of all parts, and which images (N) may have zeros or
-        wrapped values.
+    def _of(
+        cls, sample: WeightedSeries, rms: Power, parts: Parts, *, zeros: Where, negative: Where, alike: bool
+    ) -> Whole:
+        """Return it from a sample, images and root mean squares of all parts, which images (N) may have zeros or
+        wrapped values, and whether any may have areas of one value.
         """
         level = dark_below(rms[rms > 0]) if (rms > 0).any() else 0.0
-        thing = rms > level
+        thing, N = rms > level, len(sample.images)
+
+        def of_object() -> Iterable[tuple[NDArray[Any], Where]]:
+            return ((images, of_part > level) for images, of_part in parts())
+
+        clipping = Clipping.of(of_object)
+        fills = fills_of(of_object, N) if alike else ()
         return cls(
             level,
-            Clipping.of(lambda: ((images, of_part > level) for images, of_part in parts())),
+            clipping,
             tuple(
                 _zeros_of(image, thing, rms) if some else (0.0, 0.0, False) for image, some in zip(sample.images, zeros)
             ),
             _lowest_magnitudes(sample, thing, rms, negative),
+            tuple(tuple(value for value in values if value < top) for values, top in zip(fills, clipping.of_images(N))),
         )
 
 
@@ -195,7 +221,8 @@ def screened(series: WeightedSeries, whole: Whole | None = None, *, threads: int
     piled = census.at_largest >= PILE
     if whole is not None:
         piled |= census.largest >= whole.clipping.of_images(N)
-    if not ((census.zeros_of > 0) | piled | negative).any():  # as in most scans of tissue
+    alike = bool(whole.fills) if whole is not None else bool((census.voxels.equal_neighbours() >= FEWEST).any())
+    if not alike and not ((census.zeros_of > 0) | piled | negative).any():  # as in most scans of tissue
         return Screened(series, Missing.none(N), census)
     rms = _rms(series, census)
     if not (rms > 0).any():
@@ -204,7 +231,9 @@ def screened(series: WeightedSeries, whole: Whole | None = None, *, threads: int
         sample = _sampled(series)
         of_sample = rms if sample is series else rms[..., sample_of_planes(series.shape)]
         below = census.smallest < 0
-        whole = Whole._of(sample, of_sample, lambda: ((images, rms),), zeros=census.zeros_of > 0, negative=below)
+        whole = Whole._of(
+            sample, of_sample, lambda: ((images, rms),), zeros=census.zeros_of > 0, negative=below, alike=alike
+        )
     thing = np.asarray(rms > whole.level)
     none = np.zeros(thing.shape, bool)
 
@@ -217,9 +246,12 @@ def screened(series: WeightedSeries, whole: Whole | None = None, *, threads: int
         "zero": where(has_zeros, lambda n: _not_reached(images[n], thing, rms, *whole.zeros[n])),
         "clipped": where(census.largest >= levels, lambda n: thing & (images[n] >= levels[n])),
         "negative": where(census.smallest < lowest, lambda n: thing & (images[n] < lowest[n])),
+        "filled": where(
+            np.array([*map(bool, whole.fills)] or [False] * N), lambda n: filled(images[n], whole.fills[n])
+        ),
     }
     counts = [np.array([np.count_nonzero(place) for place in places], np.int64) for places in bad.values()]
-    found = Missing(counts[0], counts[1], counts[2], int(thing.sum()))
+    found = Missing(*counts, voxels=int(thing.sum()))
     if not any(count.any() for count in counts):
         return Screened(series, found, census)
     if whole.clipping.much:  # values are kept, with a quality flag and the warning that they are wrong

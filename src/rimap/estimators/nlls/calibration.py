@@ -7,6 +7,11 @@ than one polarity would, and times at the end of their range absorb noise. So im
 with noise of the σ that was found, and fitted the same way; what their residuals lack, those of the scan lack too
 (parametric bootstrap).
 
+Estimates scatter more than the truth, most of all if one degree of freedom is left (four images of an inversion
+recovery), and images that are simulated there leave more residual than those of the scan: σ was 14 % low at SNR 4. A
+smooth field needs no degree of freedom of each voxel. So at such an SNR both, the scan and what is simulated, are fitted with
+the field of their region of the volume.
+
 References
 ----------
 Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 10 (estimates of bias).
@@ -22,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.arrays import at_most
-from rimap.estimators.sigma import SAMPLE, air_power, dark_below, quantile, values_at
+from rimap.estimators.sigma import LOW, SAMPLE, air_power, dark_below, values_at
 from rimap.likelihood import Rician
 from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -32,6 +37,11 @@ from rimap.series import ParameterMaps, Status, WeightedSeries
 _VOXELS, _FEWEST = 3_000, 100
 #: Rounds at most, and the relative change of σ at which they end.
 _ROUNDS, _CLOSE = 5, 0.01
+#: Voxels at least that determine the field of a region.
+_REGION = 150
+#: A field that is not smooth (that of a model without the term of TR follows the tissue) leaves residuals of its own: σ
+#: with the field of regions may exceed that with the field of each voxel by this factor.
+_MOST_MORE = 1.35
 
 #: Fits a list of voxels with some parameters known.
 Refit = Callable[[WeightedSeries, Mapping[str, Any]], ParameterMaps]
@@ -74,11 +84,33 @@ def calibrated(
         return sigma
     place = np.unravel_index(known[some], series.shape)
     given = {name: value if np.ndim(value) == 0 else np.asarray(value)[place] for name, value in held.items()}
-    left = np.square(np.asarray(maps.residual, float)[place])
     voxels = replace(series, images=values_at(series, known[some]), mask=None, noise=None, given={}, affine=None)
     kappa = maps.kappa.reshape(len(maps.kappa), -1)[:, known[some]]
-    f = series.model.signal(_truth(voxels, kappa, given, refit))
-    found = sigma
+    left = np.square(np.asarray(maps.residual, float)[place])
+    field = series.model.field
+    if field is None or not field.smooth or field.name in given:
+        return _matched(voxels, kappa, left, sigma, given, refit)
+    smooth = {**given, field.name: _by_region(kappa[series.model.index(field.name)], place)}
+    fitted = refit(voxels, smooth)
+    assert fitted.residual is not None
+    of_voxels = _matched(voxels, fitted.kappa, left, sigma, given, refit)
+    if float(np.median(rms[some])) > LOW * of_voxels:
+        return of_voxels
+    of_regions = _matched(voxels, fitted.kappa, np.square(fitted.residual), of_voxels, smooth, refit)
+    return of_regions if of_regions < _MOST_MORE * of_voxels else of_voxels
+
+
+def _matched(
+    voxels: WeightedSeries,
+    kappa: NDArray[Any],
+    left: NDArray[np.float64],
+    sigma: float,
+    given: Mapping[str, Any],
+    refit: Refit,
+) -> float:
+    """Return σ so that images simulated at κ (Q, V) leave the mean squares `left` (V) in the median voxel."""
+    f = voxels.model.signal(np.asarray(np.nan_to_num(kappa), float))
+    middle, found = float(np.nanmedian(left)), sigma
     for _ in range(_ROUNDS):
         drawn = Rician(sigma=found).sample(f, np.random.default_rng(0))
         again = refit(replace(voxels, images=np.asarray(drawn)), given).residual
@@ -86,19 +118,27 @@ def calibrated(
         residual = float(np.nanmedian(np.square(again)))
         if not residual > 0:
             return sigma
-        new = found * float(np.sqrt(quantile(left, 0.5) / residual))
+        new = found * float(np.sqrt(middle / residual))
         if abs(new / found - 1) < _CLOSE:
             return new
         found = new
     return found
 
 
-def _truth(voxels: WeightedSeries, kappa: NDArray[Any], given: Mapping[str, Any], refit: Refit) -> NDArray[np.float64]:
-    """Return estimates (Q, V) to simulate at. A smooth field is the median one: that of each voxel alone follows its
-    noise.
+def _by_region(values: NDArray[np.float64], place: tuple[NDArray[np.intp], ...]) -> NDArray[np.float64]:
+    """Return the median over the region of each voxel (V): the volume is cut at its median along its longest edge, again
+    and again. A list of voxels is one region.
     """
-    field = voxels.model.field
-    if field is not None and field.smooth and field.name not in given:
-        middle = float(np.nanmedian(kappa[voxels.model.index(field.name)]))
-        kappa = refit(voxels, {**given, field.name: middle}).kappa
-    return np.asarray(np.nan_to_num(kappa), float)
+    if len(place) < 2:
+        return np.full(values.shape, np.nanmedian(values))
+    positions, out = np.stack(place), np.empty(values.shape)
+    regions = [np.arange(len(values))]
+    while regions:
+        region = regions.pop()
+        if len(region) < 2 * _REGION:
+            out[region] = np.nanmedian(values[region])
+            continue
+        axis = int(np.ptp(positions[:, region], axis=1).argmax())
+        order = region[np.argsort(positions[axis, region], kind="stable")]
+        regions += [order[: len(order) // 2], order[len(order) // 2 :]]
+    return out

@@ -60,6 +60,17 @@ class Voxels:
         """Return a map (*X) as (M,)."""
         return np.ascontiguousarray(a.T if self.turned else a).reshape(-1)
 
+    def equal_neighbours(self) -> NDArray[np.int64]:
+        """Return in each image (N) how many values other than zero equal the next one along an axis of a plane."""
+        from rimap.estimators.checks.image_count_kernels import count_equal  # numba is slow to import
+
+        found = np.zeros(len(self.images), np.int64)
+        X = self.X[::-1] if self.turned else self.X
+        behind = int(np.prod(X[2:]))
+        for step in {1, X[0]} if self.turned else {behind, behind * int(np.prod(X[1:2]))}:
+            count_equal(self.images, step, found)
+        return found
+
     def unflatten(self, a: NDArray[Any]) -> NDArray[Any]:
         """Return (M,) or (Q, M) as maps."""
         a = a.reshape(a.shape[:-1] + self.X)
