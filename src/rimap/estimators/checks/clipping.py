@@ -17,8 +17,6 @@ Parts = Callable[[], Iterable[tuple[NDArray[Any], Where]]]
 
 #: So many voxels with the largest value, and so many times the number at any other of so many next values, are clipped.
 PILE, _OVER, _BELOW = 6, 4, 10
-#: Values just below that at which an image is clipped occur too: the next one is not below this part of it.
-_NEXT = 0.9
 #: Voxels that are alike in all images are a drawn object: the other images must have this share of distinct values.
 _DISTINCT = 0.5
 #: From this share of the object's voxels on, wrong values spoil the maps.
@@ -101,10 +99,7 @@ def _piles(parts: Parts, largest: dict[int, Any]) -> dict[int, bool]:
             distinct[n] = distinct.get(n, np.zeros(len(images), np.int64)) + _distinct(images, thing, n, largest[n])
     found = {}
     for n, of_value in counts.items():
-        values = sorted(of_value, reverse=True)[: 1 + _BELOW]
-        top, *below = (of_value[v] for v in values)
-        if values[1:] and values[1] < _NEXT * values[0]:
-            below = []
+        top, *below = (of_value[v] for v in sorted(of_value, reverse=True)[: 1 + _BELOW])
         others = np.delete(distinct[n], n)
         found[n] = bool(below and top >= max(PILE, _OVER * max(below)) and others.max(initial=0) > _DISTINCT * top)
     return found
