@@ -112,8 +112,8 @@ def zero_filled(images: NDArray[np.float64], factor: float, sigma: float, *, see
 
 
 def correlated(scene: Head, how: str, sigma: float, *, seed: int = 0) -> NDArray[np.float32]:
-    """Return magnitudes of a head in noise of `sigma` whose k-space was filtered (hann, raised cosine, partial), or whose
-    outer part is empty (factor …, in all three axes with "3-D"). The object is as sharp as it was.
+    """Return magnitudes of a head in noise of `sigma` whose k-space was filtered (hann, raised cosine, partial), or
+    whose outer part is empty (factor …, in all three axes with "3-D"). The object is as sharp as it was.
     """
     e = np.random.default_rng(seed).normal(0, 1, (2, *scene.images.shape))
     axes = (1, 2, 3) if "3-D" in how else (1, 2)

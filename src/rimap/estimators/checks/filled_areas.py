@@ -47,7 +47,8 @@ def fills_of(parts: Parts, n_images: int) -> Fills:
 def filled(image: NDArray[Any], values: tuple[float, ...]) -> Where:
     """Return the voxels (*X) of areas that are filled with one of the values.
 
-    Such an area consists of squares of 2 × 2 voxels, or is a line: a measured value beside it may be the same by chance.
+    Such an area consists of squares of 2 × 2 voxels, or is a line: a measured value beside it may be the same by
+    chance.
     """
     found = np.zeros(image.shape, bool)
     for value in values:

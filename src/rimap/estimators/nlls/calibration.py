@@ -9,8 +9,8 @@ with noise of the σ that was found, and fitted the same way; what their residua
 
 Estimates scatter more than the truth, most of all if one degree of freedom is left (four images of an inversion
 recovery), and images that are simulated there leave more residual than those of the scan: σ was 14 % low at SNR 4. A
-smooth field needs no degree of freedom of each voxel. So at such an SNR both, the scan and what is simulated, are fitted with
-the field of their region of the volume.
+smooth field needs no degree of freedom of each voxel. So at such an SNR both, the scan and what is simulated, are
+fitted with the field of their region of the volume.
 
 References
 ----------
@@ -126,8 +126,8 @@ def _matched(
 
 
 def _by_region(values: NDArray[np.float64], place: tuple[NDArray[np.intp], ...]) -> NDArray[np.float64]:
-    """Return the median over the region of each voxel (V): the volume is cut at its median along its longest edge, again
-    and again. A list of voxels is one region.
+    """Return the median over the region of each voxel (V): the volume is cut at its median along its longest edge,
+    again and again. A list of voxels is one region.
     """
     if len(place) < 2:
         return np.full(values.shape, np.nanmedian(values))
