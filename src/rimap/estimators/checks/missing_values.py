@@ -73,7 +73,8 @@ class Missing:
     @classmethod
     def none(cls, n_images: int) -> Missing:
         """Return that nothing is missing."""
-        return cls(*(np.zeros(n_images, np.int64) for _ in range(4)))
+        zero, clipped, negative, filled = (np.zeros(n_images, np.int64) for _ in range(4))
+        return cls(zero, clipped, negative, filled)
 
     def __add__(self, other: Missing) -> Missing:
         """Return the sum over two parts of a series; what is doubtful is known of each part alone."""
@@ -251,7 +252,7 @@ def screened(series: WeightedSeries, whole: Whole | None = None, *, threads: int
         ),
     }
     counts = [np.array([np.count_nonzero(place) for place in places], np.int64) for places in bad.values()]
-    found = Missing(*counts, voxels=int(thing.sum()))
+    found = Missing(counts[0], counts[1], counts[2], counts[3], int(thing.sum()))
     if not any(count.any() for count in counts):
         return Screened(series, found, census)
     if whole.clipping.much:  # values are kept, with a quality flag and the warning that they are wrong
