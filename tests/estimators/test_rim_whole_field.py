@@ -1,5 +1,7 @@
 """The B of a whole series: what is averaged to find it, and that voxels are not chosen by their own noise."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -36,7 +38,7 @@ def test_voxels_chosen_by_other_images_give_the_B_that_voxels_chosen_by_their_ow
     start = smooth_field(series, threads=1, lambda_B=1e6).field
 
     def error(guides):
-        return float((smooth_field_of_alike(series, guides, start, threads=1) - B).mean())
+        return float((smooth_field_of_alike(series, guides, start, threads=1).field - B).mean())
 
     def chosen_by(numbers):
         """Return a κ that follows the noise of these images, half the way to their least squares at this B."""
@@ -85,3 +87,39 @@ def test_the_smoothness_is_that_which_the_maximum_likelihood_chooses():
         assert (found >= 1e6) == (best >= 1e6) == stiff
         if not stiff:
             assert abs(np.log10(found / best)) <= 1.0
+
+
+@pytest.mark.parametrize(("snr", "n"), [(8.0, 96), (30.0, 96), (30.0, 40)])
+def test_the_field_has_a_standard_deviation_that_predicts_its_error(snr, n):
+    """Found on averages (SNR 8), on all voxels, and on a small image; T1 is less certain by the error of the field."""
+    model, sigma = rimap.InversionRecovery(tau=[50, 200, 500, 1000, 1600, 2600, 4000]), 0.65 / snr
+    y, x = np.mgrid[-1 : 1 : n * 1j, -1 : 1 : n * 1j]
+    kappa = np.stack(
+        [np.full_like(x, 0.65), 1.9 - 0.05 * (x**2 + y**2), np.where((y // 0.4 + x // 0.4) % 2, 800, 1300)]
+    )
+    z = []
+    for seed in range(3):
+        noise = sigma * np.random.default_rng(seed).standard_normal((7, n, n))
+        series = rimap.WeightedSeries(
+            (model.signal(kappa) + noise).astype(np.float32), model, rimap.Gaussian(sigma=sigma)
+        )
+        maps = rimap.RIM(network="universal", threads=1).estimate(series)
+        z.append((maps["B"] - kappa[1]) / maps.sd["B"])
+    assert 0.5 < np.sqrt(np.mean(np.square(z))) < 2
+    exact = rimap.RIM(network="universal", threads=1).estimate(replace(series, given={"B": maps["B"]}))
+    assert np.isnan(exact.sd["B"]).all()
+    assert (maps.sd["T1"] >= 0.999 * exact.sd["T1"]).mean() > 0.99
+
+
+def test_slabs_have_the_standard_deviations_of_the_whole():
+    model, sigma = rimap.InversionRecovery(tau=[50, 200, 500, 1000, 1600, 2600, 4000]), 0.65 / 30
+    rng = np.random.default_rng(0)
+    kappa = np.stack([np.full((40, 40, 4), 0.65), np.full((40, 40, 4), 1.9), rng.choice([700.0, 1300.0], (40, 40, 4))])
+    images = (model.signal(kappa) + sigma * rng.standard_normal((7, 40, 40, 4))).astype(np.float32)
+    series = rimap.WeightedSeries(images, model, rimap.Gaussian(sigma=sigma))
+    rim = rimap.RIM(network="universal", threads=1)
+    whole, (prepared, ready) = rim.estimate(series), rim.prepare(series)
+    index = (slice(None), slice(None), slice(1, 3))
+    part = prepared.slab(index).estimate(rimap.WeightedSeries(images[..., 1:3], model, ready.noise))
+    for name in ("T1", "B"):
+        np.testing.assert_allclose(part.sd[name], whole.sd[name][index], rtol=1e-3)

@@ -22,7 +22,7 @@ from rimap.estimators.rim import bootstrap
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.loop import RIMConfig
 from rimap.estimators.rim.network_input import Prepared, correlation_of_noise, known_at, neutral, prepared, slices
-from rimap.estimators.rim.steps import Loop
+from rimap.estimators.rim.steps import HeldField, Loop
 from rimap.estimators.rim.whole_field import folds, smooth_field, smooth_field_of_alike
 from rimap.foreground import foreground
 from rimap.likelihood import Rician
@@ -68,8 +68,9 @@ class RIM(Estimator):
         What the images are divided by, so that A of CSF is about 1; found from the images if left out.
     threads
         How many cores; all if left out.
-    start_field
-        (*X), the smooth field; found if left out.
+    start_field, start_field_sd
+        (*X), the smooth field and its standard deviation; found if left out. If only the field is given, it has no
+        error.
     sd_draws
         How often the series is drawn again for standard deviations, each as costly as mapping it; 0: none are given.
         The smooth field is found again for each draw. If it is given or `prepare` has found it, it is held: the
@@ -88,6 +89,7 @@ class RIM(Estimator):
     scale: float | None = None
     threads: int | None = None
     start_field: Any = field(default=None, repr=False, compare=False)
+    start_field_sd: Any = field(default=None, repr=False, compare=False)
     sd_draws: int = 0
     planes: Any = field(default=None, repr=False, compare=False)
     correlation: Any = field(default=None, repr=False, compare=False)
@@ -122,12 +124,16 @@ class RIM(Estimator):
         found = self._smooth_field(loop, series, ready, None)
         correlation = correlation_of_noise(series, series.selected & foreground(series.images), self.threads)
         planes = bootstrap.numbered(series.shape)
-        return replace(self, scale=ready.scale, start_field=found, planes=planes, correlation=correlation), series
+        prepared_one = replace(self, scale=ready.scale, planes=planes, correlation=correlation)
+        if found is not None:
+            prepared_one = replace(prepared_one, start_field=found.field, start_field_sd=found.sd)
+        return prepared_one, series
 
     def slab(self, index: Array) -> RIM:
         """Return the estimator for ``series[index]`` of the series that it was prepared for."""
-        start_field = None if self.start_field is None else self.start_field[index]
-        return replace(self, start_field=start_field, planes=None if self.planes is None else self.planes[index])
+        maps = (self.start_field, self.start_field_sd, self.planes)
+        field_map, field_sd, planes = (None if whole is None else whole[index] for whole in maps)
+        return replace(self, start_field=field_map, start_field_sd=field_sd, planes=planes)
 
     def _loop(self, series: WeightedSeries) -> Loop:
         model, plane = series.model, (series.shape[0], (*series.shape, 1)[1])
@@ -137,31 +143,32 @@ class RIM(Estimator):
 
     def _smooth_field(
         self, loop: Loop, series: WeightedSeries, ready: Prepared, progress: Progress | None
-    ) -> F32 | None:
+    ) -> HeldField | None:
         """Return the smooth field (*X); above `REFINE_ABOVE` from images averaged over what a first pass found
         alike.
         """
         estimated = loop.layout.field
         if self.start_field is not None:
-            return np.asarray(self.start_field, np.float32)
+            sd = None if self.start_field_sd is None else np.asarray(self.start_field_sd, np.float32)
+            return HeldField(np.asarray(self.start_field, np.float32), sd)
         if estimated is not None and estimated.name in series.given:
             known = np.nan_to_num(np.asarray(series.given[estimated.name], np.float32), nan=loop.layout.typical_field)
-            return np.broadcast_to(known, series.shape)
+            return HeldField(np.broadcast_to(known, series.shape))
         if estimated is None or not estimated.smooth or loop.config.start != "likelihood":
             return None
         refine = ready.relative_sigma > REFINE_ABOVE
-        found, lambda_B = smooth_field(series, threads=self.threads, rough=refine)
+        found = smooth_field(series, threads=self.threads, rough=refine)
         if refine:
             n = next((n for above, n in FOLDS if ready.relative_sigma > above), 1)
-            pairs = folds(series.model.times, n, len(loop.layout.carried))
+            pairs, rough = folds(series.model.times, n, len(loop.layout.carried)), HeldField(found.field)
 
             def guide(others: NDArray[np.intp], part: Progress | None) -> F32:
                 some = series.subset(others) if len(pairs) > 1 else series
-                return self._pass(self._loop(some).shortened(FIRST_STEPS), some, ready, found, part).maps
+                return self._pass(self._loop(some).shortened(FIRST_STEPS), some, ready, rough, part).maps
 
             guides = [(part, guide(others, part_of(progress, i, len(pairs)))) for i, (part, others) in enumerate(pairs)]
-            found = smooth_field_of_alike(series, guides, found, threads=self.threads, lambda_B=lambda_B)
-        return found
+            found = smooth_field_of_alike(series, guides, found.field, threads=self.threads, lambda_B=found.lambda_B)
+        return HeldField(found.field, found.sd)
 
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series.
@@ -211,8 +218,8 @@ class RIM(Estimator):
     def _found(self, loop: Loop, series: WeightedSeries, ready: Prepared, progress: Progress | None) -> Found:
         """Return the maps in the unit of the images, the residual in that of the scale."""
         layout, known = loop.layout, loop.layout.known_of(series.held)
-        start_field = self._smooth_field(loop, series.with_noise(ready.noise), ready, part_of(progress, 0, 2))
-        carried, residual, deviation = self._pass(loop, series, ready, start_field, part_of(progress, 1, 2))
+        held = self._smooth_field(loop, series.with_noise(ready.noise), ready, part_of(progress, 0, 2))
+        carried, residual, deviation = self._pass(loop, series, ready, held, part_of(progress, 1, 2))
         for maps in (carried, *([] if deviation is None else [deviation])):
             maps[: layout.n_amplitudes] *= np.float32(ready.scale)
         kappa = np.asarray(layout.kappa_of(carried, known), np.float32)
@@ -222,16 +229,16 @@ class RIM(Estimator):
         )
 
     def _pass(
-        self, loop: Loop, series: WeightedSeries, ready: Prepared, start_field: F32 | None, progress: Progress | None
+        self, loop: Loop, series: WeightedSeries, ready: Prepared, held: HeldField | None, progress: Progress | None
     ) -> Found:
-        """Return what the loop finds from a start at a field (*X), in units of the scale, rows as they are carried."""
+        """Return what the loop finds with a field (*X), in units of the scale, rows as they are carried."""
         carried = np.empty((len(loop.layout.carried), *series.shape), np.float32)
         deviation = np.full_like(carried, np.nan) if loop.config.sd_outputs else None
         residual = np.empty(series.shape, np.float32)
         with ThreadPoolExecutor(self.threads or os.cpu_count()) as executor:
             planes = list(slices(series.shape))
             for index, plane in enumerate(planes):
-                here = None if start_field is None else start_field[plane]
+                here = None if held is None else held.at(plane)
                 if series.selected[plane].any():
                     found = self._plane(loop, series, ready, plane, here, executor)
                     carried[(slice(None), *plane)], residual[plane] = found.maps, found.residual
@@ -249,7 +256,7 @@ class RIM(Estimator):
         series: WeightedSeries,
         ready: Prepared,
         k: Any,
-        start_field: F32 | None,
+        held: HeldField | None,
         executor: ThreadPoolExecutor,
     ) -> Found:
         S = neutral(series.images[(slice(None), *k)], ready.scale)
@@ -263,7 +270,10 @@ class RIM(Estimator):
             loop.model, flat, sigma, isinstance(ready.noise, Rician), executor,
             known=known, reference_ms=loop.config.reference_ms(loop.layout),
         )  # fmt: skip
-        here = None if start_field is None else np.ascontiguousarray(start_field.reshape(X), np.float32)
+        here = None
+        if held is not None:
+            sd = None if held.sd is None else np.ascontiguousarray(held.sd.reshape(X), np.float32)
+            here = HeldField(np.ascontiguousarray(held.field.reshape(X), np.float32), sd)
         carried, sse, deviation = loop(data, here)
         rms, rows = np.sqrt(sse / len(S)), (len(carried), *shape)
         return Found(carried.reshape(rows), rms.reshape(shape), None if deviation is None else deviation.reshape(rows))

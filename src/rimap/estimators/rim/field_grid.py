@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rimap.estimators.checks.residual_probability import contradicts, usual_misfit
 from rimap.estimators.mle.estimator import PRECISION
-from rimap.estimators.mle.field import Box
+from rimap.estimators.mle.field import Box, mean_squared_error
 from rimap.estimators.mle.field_smoothness import weight_of
 from rimap.estimators.mle.field_votes import LIMIT
 from rimap.estimators.mle.linear_system import solve_linear
@@ -188,6 +188,21 @@ class FieldGrid:
         noise = Rician((sigma[counts] if sigma.ndim else sigma) / self._unit)
         return float(noise.nll(self.series.images[:, counts] / self._unit, model.signal(kappa)).sum())
 
+    def sd(self, padded: Array, here: Information, lambda_B: float, shared: float = 1.0) -> Array:
+        """Return the standard deviation of the field (*shape), smoothing included.
+
+        Parameters
+        ----------
+        padded, here
+            A field before the last Newton step, and what the data say there. The length of that step is an error.
+        shared
+            For how many voxels, by their averages, the data of each one stand: so much less do all of them say.
+        """
+        state = _Sums(here.g.reshape(-1) / shared, here.w.reshape(-1) / shared)
+        square = mean_squared_error(self.box, padded, state, self.penalty(lambda_B) / shared, self.parameter.bounds)
+        limit = self.parameter.in_a_scan.deviation
+        return np.minimum(np.sqrt(np.maximum(square, 0.0)), limit).reshape(self.shape)
+
     def step(self, padded: Array, here: Information, lambda_B: float) -> tuple[Array, float]:
         """Return the field after a Newton step, and how many standard deviations of the field it has changed at
         most.
@@ -198,6 +213,14 @@ class FieldGrid:
         deviation = self.parameter.in_a_scan.deviation
         change = np.clip(change, -LARGEST_CHANGE * deviation, LARGEST_CHANGE * deviation)
         return np.clip(padded + change, *self.parameter.bounds), float(abs(change).max() / deviation)
+
+
+class _Sums(NamedTuple):
+    """What all voxels say: a `State`."""
+
+    g: Array
+    w: Array
+    total: float = 0.0
 
 
 def _of_voxels(data: DataTerm, field: F32, near: F32 | None) -> Information:

@@ -79,15 +79,20 @@ class Layout:
         """The field where nothing determines it."""
         return 0.0 if self.field is None else self.field.in_a_scan.middle
 
+    @property
+    def in_log_of_field(self) -> bool:
+        """Whether the field is estimated in its logarithm."""
+        return self.field is not None and self.field.transform == "log"
+
     def coordinate(self, field: Array) -> Array:
         """Return what the field is estimated in: its logarithm or itself, as its `transform` says."""
-        if self.field is None or self.field.transform != "log":
+        if not self.in_log_of_field:
             return field
         return namespace(field).log(field + 0.0)
 
     def field_at(self, coordinate: Array) -> Array:
         """Return the field of a `coordinate`."""
-        if self.field is None or self.field.transform != "log":
+        if not self.in_log_of_field:
             return coordinate
         return namespace(coordinate).exp(coordinate)
 

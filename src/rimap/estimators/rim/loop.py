@@ -324,6 +324,13 @@ class Quadratic:
         step = factors.solve([-self.g[i] for i in free])
         return step, [self.sigma**2 * v for v in factors.inverse_diagonal()]
 
+    def response(self, row: int) -> list[Array]:
+        """Return how the best values of all other parameters change with that of one."""
+        others = [i for i in self.layout.every if i != row]
+        H = {(i, j): self.H[a, b] for i, a in enumerate(others) for j, b in enumerate(others) if i <= j}
+        coupled = [-self.H[min(i, row), max(i, row)] for i in others]
+        return Factors.of(H, [self.damping[i] for i in others]).solve(coupled)
+
     @cached_property
     def of_all(self) -> tuple[list[Array], list[Array]]:
         """Step and variances of all parameters (P)."""

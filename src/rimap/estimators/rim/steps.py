@@ -40,15 +40,36 @@ class Step(NamedTuple):
     ----------
     carried
         (P, 1, h, w), the estimate.
-    sse
-        (1, h, w), Σ(S − f)² there.
+    sums
+        What the data say there.
     sd
         (P, 1, h, w), the standard deviations that the network expects of it; `None` if it gives none, and at the start.
     """
 
     carried: F32
-    sse: F32
+    sums: Sums
     sd: F32 | None = None
+
+
+class HeldField(NamedTuple):
+    """A field (*X) that a network holds, and its standard deviation (*X); `None` if that is not known."""
+
+    field: F32
+    sd: F32 | None = None
+
+    def at(self, index: Any) -> HeldField:
+        """Return the field of the voxels ``[index]``."""
+        return HeldField(self.field[index], None if self.sd is None else self.sd[index])
+
+
+class Outcome(NamedTuple):
+    """The last estimate (P, 1, h, w), Σ(S − f)² there (1, h, w), and its standard deviations if the network gives
+    them.
+    """
+
+    carried: F32
+    sse: F32
+    sd: F32 | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,30 +90,50 @@ class Loop:
         """Return the loop with no more than so many steps."""
         return replace(self, config=replace(self.config, n_steps=min(n_steps, self.config.n_steps)))
 
-    def __call__(self, data: DataTerm, known_field: F32 | None = None) -> Step:
+    def __call__(self, data: DataTerm, held: HeldField | None = None) -> Outcome:
         """Return the estimate after J steps.
 
         Parameters
         ----------
         data
             Of images (N, 1, h, w) in units of the image scale.
-        known_field
+        held
             (1, h, w), the field, which then stays as it is; `None` if the network estimates it.
         """
         sigma = data.problem.sigma
-        begun, *_, (carried, sse, deviation) = self.steps(data, known_field)
-        rise = (sse - begun.sse) / sigma**2 / self._share_of_farthest(sigma)
+        begun, *_, (carried, sums, deviation) = self.steps(data, None if held is None else held.field)
+        if deviation is not None and held is not None:
+            deviation = self._with_error_of_field(deviation, carried, sums, sigma, held.sd)
+        sse = sums.sse
+        rise = (sse - begun.sums.sse) / sigma**2 / self._share_of_farthest(sigma)
         if self.config.start == "likelihood" and (far := rise > FARTHEST_CHI2).any():
             carried[:, far] = self._drawn_back(begun.carried[:, far], carried[:, far], rise[far])
             sse[far] = data.of_voxels(far)(np.ascontiguousarray(carried[:, far][:, None, None])).sse[0, 0]
-        return Step(carried, sse, deviation)
+        return Outcome(carried, sse, deviation)
+
+    def _with_error_of_field(self, deviation: F32, carried: F32, sums: Sums, sigma: F32, field_sd: F32 | None) -> F32:
+        """Return standard deviations that contain the error of a held field, with which amplitudes and time change."""
+        layout, out = self.layout, deviation.copy()
+        row = layout.n_amplitudes
+        if field_sd is None:
+            out[row] = np.nan
+            return out
+        # all in the coordinates of `Sums`: amplitudes, coordinate of the field, log T
+        slope = slopes(self.config, layout, carried)
+        error = field_sd / carried[row] if layout.in_log_of_field else field_sd
+        response = Quadratic.of(self.config, layout, carried, sums, sigma).response(row)
+        for index, change in zip(layout.without_field, response):
+            unit = carried[index] if index == row + 1 else 1.0  # the time, and not its logarithm
+            out[index] = np.hypot(out[index], unit * change * slope[index] / slope[row] * error)
+        out[row] = field_sd
+        return out
 
     def _restored(self, data: DataTerm, carried: F32, sums: Sums, u: F32, sd_of_u: F32) -> Step:
         """Return the last estimate with what it lacks of what the data show."""
         quadratic = Quadratic.of(self.config, self.layout, carried, sums, data.problem.sigma)
         u, sd_of_u = restored(u.astype(np.float32), sd_of_u, quadratic)
         carried = from_state(self.config, self.layout, self._within(u)).astype(np.float32)
-        return Step(carried, data(carried).sse, self._sd(carried, sd_of_u))
+        return Step(carried, data(carried), self._sd(carried, sd_of_u))
 
     def _within(self, u: F32) -> F32:
         """Return a state inside its box."""
@@ -123,7 +164,7 @@ class Loop:
         u = self._within(to_state(config, layout, carried))
         memory = [np.zeros((1, config.features, h, w), np.float32)] * 2
         sums, sd_of_u = data(carried), None
-        yield Step(carried, sums.sse)
+        yield Step(carried, sums)
         for _ in range(config.n_steps):
             quadratic = Quadratic.of(config, layout, carried, sums, sigma)
             x = np.stack(
@@ -139,7 +180,7 @@ class Loop:
             carried = from_state(config, layout, u).astype(np.float32)
             sums = data(carried)
             sd_of_u = sd_of(config, log_sd, unit) if config.sd_outputs else None
-            yield Step(carried, sums.sse, None if sd_of_u is None else self._sd(carried, sd_of_u))
+            yield Step(carried, sums, None if sd_of_u is None else self._sd(carried, sd_of_u))
         if config.restore and sd_of_u is not None:
             yield self._restored(data, carried, sums, u, sd_of_u)
 

@@ -56,10 +56,13 @@ STIFFEST = 1e9
 
 
 class WholeField(NamedTuple):
-    """The smooth field (*X) of a series, and the λ_B of its penalty."""
+    """The smooth field (*X) of a series, the λ_B of its penalty, and its standard deviation (*X); `None` of a rough
+    one.
+    """
 
     field: F32
     lambda_B: float
+    sd: F32 | None = None
 
 
 def smooth_field(
@@ -74,7 +77,7 @@ def smooth_field(
     lambda_B
         The weight of its penalty, as of `MLE`; `None` to choose it from the data by AIC.
     """
-    coarser = _coarser(series.shape)
+    coarser, sd = _coarser(series.shape), None
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         some = every_so_many(series, coarser)
         field = _one_field(some, pool)
@@ -82,13 +85,16 @@ def smooth_field(
             field, lambda_B = _chosen(FieldGrid(some, coarser, 1, pool), series, field)
         else:
             lambda_B = DEFAULT_LAMBDA_B if lambda_B is None else min(lambda_B, STIFFEST)
-            field = _newton(FieldGrid(some, coarser, 1, pool), field, lambda_B, STEPS)
+            field = _newton(FieldGrid(some, coarser, 1, pool), field, lambda_B, STEPS).field
         if _is_folded(series) and not isinstance(series.noise, Rician):
             series, some = _as_magnitudes(series), _as_magnitudes(some)
-            field = _newton(FieldGrid(some, coarser, 1, pool), field, lambda_B, STEPS_UNFOLDED)
-        if coarser > 1 and not rough:
-            field = _newton(FieldGrid(_without_air(series), coarser, coarser, pool), field, lambda_B, STEPS_OF_ALL)
-    return WholeField(fine(field, series.shape, coarser), lambda_B)
+            field = _newton(FieldGrid(some, coarser, 1, pool), field, lambda_B, STEPS_UNFOLDED).field
+        if not rough:
+            steps = STEPS_OF_ALL if coarser > 1 else 0
+            grid = FieldGrid(_without_air(series), coarser, coarser, pool)
+            field, padded, here = _newton(grid, field, lambda_B, steps)
+            sd = fine(grid.sd(padded, here, lambda_B), series.shape, coarser)
+    return WholeField(fine(field, series.shape, coarser), lambda_B, sd)
 
 
 def _as_magnitudes(series: WeightedSeries) -> WeightedSeries:
@@ -107,17 +113,29 @@ def _coarser(shape: tuple[int, ...]) -> int:
     return COARSER if len(shape) > 1 and min(shape[:2]) >= LARGE_ENOUGH else 1
 
 
-def _newton(grid: FieldGrid, field: Array, lambda_B: float, steps: int) -> Array:
-    """Return the field on the grid after Newton steps."""
-    padded, here = grid.padded(field), None
-    for _ in range(steps):
-        here = grid.at(padded, here)
-        if not here.w.any():
-            return np.full(grid.shape, Layout.of(grid.series.model).typical_field)
+class _Newton(NamedTuple):
+    """The field after Newton steps; that on the box before the last one, and what the data say there."""
+
+    field: Array
+    padded: Array
+    here: Information
+
+
+def _newton(grid: FieldGrid, field: Array, lambda_B: float, steps: int) -> _Newton:
+    """Return the field on the grid after Newton steps; without a step, what the data say about it."""
+    padded = before = grid.padded(field)
+    here = grid.at(padded)
+    if not here.w.any():
+        typical = np.full(grid.shape, Layout.of(grid.series.model).typical_field)
+        return _Newton(typical, grid.padded(typical), here)
+    for step in range(steps):
+        if step:
+            here = grid.at(padded, here)
+        before = padded
         padded, changed = grid.step(padded, here, lambda_B)
         if changed < CLOSE:
             break
-    return grid.cropped(padded)
+    return _Newton(grid.cropped(padded), before, here)
 
 
 class _Rung(NamedTuple):
@@ -259,8 +277,8 @@ def smooth_field_of_alike(
     *,
     threads: int | None,
     lambda_B: float = DEFAULT_LAMBDA_B,
-) -> F32:
-    """Return the smooth field (*X) of the series averaged, slice by slice, over voxels that are alike, from a field
+) -> WholeField:
+    """Return the smooth field of the series averaged, slice by slice, over voxels that are alike, from a field
     nearby.
 
     Neighbouring averages share their voxels: the penalty is raised as much as noise is lowered, so that the field is
@@ -298,7 +316,8 @@ def smooth_field_of_alike(
         quieter = replace(grid, images=images, noise=Gaussian(sigma=sigma), mask=grid.selected & follow)
         averaged = FieldGrid(quieter, coarser, 1, pool, all_have_a_say=True)
         found = _newton(averaged, first, lambda_B * shared, STEPS)
-    return fine(found, series.shape, coarser)
+        sd = averaged.sd(found.padded, found.here, lambda_B * shared, shared)
+    return WholeField(fine(found.field, series.shape, coarser), lambda_B, fine(sd, series.shape, coarser))
 
 
 def _is_folded(series: WeightedSeries) -> bool:
