@@ -57,7 +57,7 @@ class HeldField(NamedTuple):
     field: F32
     sd: F32 | None = None
 
-    def at(self, index: Any) -> HeldField:
+    def at(self, index: tuple[slice | int, ...]) -> HeldField:
         """Return the field of the voxels ``[index]``."""
         return HeldField(self.field[index], None if self.sd is None else self.sd[index])
 
