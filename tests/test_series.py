@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -74,3 +75,45 @@ def test_maps_are_read_by_name() -> None:
     with pytest.raises(KeyError, match="T2 decay has A, T2"):
         maps["T1"]
     assert all(s.meaning for s in Status)
+
+
+AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
+
+
+def test_what_a_masked_array_hides_has_no_value() -> None:
+    images = np.ma.masked_greater(np.arange(1.0, 41).reshape(4, 10), 35)
+    series = WeightedSeries(images, InversionRecovery(tau=[50, 400, 1100, 2500]))
+    assert np.isnan(series.images[3, 5:]).all() and np.isfinite(series.images[:3]).all()
+    whole = np.ma.masked_equal(np.arange(1, 41).reshape(4, 10), 40)
+    assert np.isnan(WeightedSeries(whole, InversionRecovery(tau=[50, 400, 1100, 2500])).images[3, 9])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": InversionRecovery}, "model: expected an object such as .* got the class InversionRecovery"),
+        ({"model": "ir"}, "model: expected an object such as .* got 'ir'"),
+        ({"noise": "rician"}, "noise: expected an object such as rimap.Rician.., got 'rician'"),
+        ({"affine": np.zeros((4, 4))}, "affine: expected a matrix that can be inverted"),
+        ({"affine": np.full((4, 4), np.nan)}, "affine: expected a matrix that can be inverted"),
+        ({"affine": np.eye(3)}, "affine: expected a matrix of 4×4, got the shape"),
+    ],
+)
+def test_objects_of_another_kind_are_refused_with_a_sentence(options: dict, message: str) -> None:
+    known = {"model": InversionRecovery(tau=[50, 400, 1100, 2500])} | options
+    with pytest.raises(InputError, match=message):
+        WeightedSeries(np.ones((4, 3, 3)), known.pop("model"), **known)
+
+
+def test_the_affine_of_a_nibabel_image_is_in_mm_and_none_if_its_header_has_none() -> None:
+    model = InversionRecovery(tau=[50, 400, 1100, 2500])
+    values = np.random.default_rng(0).random((3, 3, 3, 4))
+    image = nib.Nifti1Image(values, AFFINE)
+    assert WeightedSeries(image, model).voxel_size == (2.0, 2.0, 3.0)
+    in_metres = nib.Nifti1Image(values, np.diag([0.002, 0.002, 0.003, 1.0]))
+    in_metres.header.set_xyzt_units(1)
+    np.testing.assert_allclose(WeightedSeries(in_metres, model).affine, AFFINE)
+    image.header["qform_code"] = image.header["sform_code"] = 0
+    assert WeightedSeries(image, model).affine is None
+    assert WeightedSeries(nib.Nifti1Image(values, None), model).affine is None
+    assert WeightedSeries([nib.Nifti1Image(v, AFFINE) for v in np.moveaxis(values, -1, 0)], model).affine is not None

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from rimap.arrays import Array, to_numpy
 from rimap.errors import InputError
 
+#: Millimetres in the unit of space that a NIfTI header names: metres and micrometres.
+MM = {1: 1000.0, 3: 1e-3}
 #: Affines that differ by less (mm) are the same.
 _SAME_MM = 1e-3
 #: What a map of probabilities must reach to select a voxel, and what is 0 or 1 but for rounding.
@@ -47,10 +49,10 @@ def images_and_affine(images: Array) -> tuple[NDArray[Any], NDArray[Any] | None]
                 f"a nibabel image with N images must have four axes, (X, Y, Z, N); its shape is {images.shape}. "
                 "Give several such volumes as a list."
             )
-        return np.moveaxis(_data(images, 4), -1, 0), _affine(images)
+        return np.moveaxis(_data(images, 4), -1, 0), affine_of(images)
     if not isinstance(images, (list, tuple)):
         return to_numpy(images), None
-    affines = [_affine(image) for image in images if is_nibabel(image)]
+    affines = [known for image in images if is_nibabel(image) and (known := affine_of(image)) is not None]
     volumes = [_data(image, 3) if is_nibabel(image) else to_numpy(image) for image in images]
     if len(shapes := {volume.shape for volume in volumes}) > 1:
         raise InputError(
@@ -80,7 +82,8 @@ def volume(x: Array, affine: Array, what: str) -> NDArray[Any]:
     """
     if not is_nibabel(x):
         return to_numpy(x)
-    if affine is not None and abs(_affine(x) - affine).max() > _SAME_MM:
+    own = affine_of(x)
+    if affine is not None and own is not None and abs(own - affine).max() > _SAME_MM:
         raise InputError(f"{what}: expected the affine of the images, got another. Resample {what} to the images.")
     return _data(x, 3)
 
@@ -128,8 +131,20 @@ def notes_on_mask(values: NDArray[Any], threshold: float) -> list[str]:
     return []
 
 
-def _affine(image: Any) -> NDArray[Any]:
-    return np.asarray(image.affine, dtype=float)
+def affine_of(image: Any) -> NDArray[Any] | None:
+    """Return the affine of a nibabel image (4, 4), mm; `None` if its header does not say where it is."""
+    if image.affine is None:
+        return None
+    affine = np.array(image.affine, dtype=float)
+    try:
+        codes = int(image.header["qform_code"]), int(image.header["sform_code"])
+        unit = int(image.header["xyzt_units"]) & 7
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        return affine  # of another format than NIfTI
+    if not any(codes):
+        return None  # nibabel made it of the voxel size
+    affine[:3] *= MM.get(unit, 1.0)
+    return affine
 
 
 def _data(image: Any, axes: int) -> NDArray[Any]:

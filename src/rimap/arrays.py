@@ -31,10 +31,14 @@ def is_torch(x: object) -> bool:
 
 
 def to_numpy(x: Array) -> NDArray[Any]:
-    """Return an array or a torch tensor (of any device) as a NumPy array."""
+    """Return an array or a torch tensor (of any device) as a NumPy array; what a masked array hides is NaN."""
     if is_torch(x):
         x = x.detach().cpu()
+        if x.layout != sys.modules["torch"].strided:
+            x = x.to_dense()
         return np.asarray((x.float() if str(x.dtype) == "torch.bfloat16" else x).numpy())
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        return np.asarray((x if x.dtype.kind in "fc" else x.astype(float)).filled(np.nan))
     return np.asarray(x)
 
 

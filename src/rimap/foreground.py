@@ -33,6 +33,10 @@ _DARK = 0.35
 #: tissue it is near 1).
 _DARKER, _ALIKE, _SCATTERED = 0.8, 0.1, 0.86
 
+#: Voxels are outliers, and no threshold, if they are fewer than this share of all and their root mean square is so
+#: many times that of the brighter kind among the others: wrapped numbers, a coil at the surface.
+_FEW, _OUTLYING = 0.02, 50.0
+
 #: Gives images (N, *X) in pieces with their `strength`, as often as it is called.
 Pieces = Callable[[], Iterable[tuple[NDArray[Any], NDArray[np.float64]]]]
 
@@ -71,7 +75,7 @@ def foreground(images: NDArray[Any]) -> NDArray[np.bool_]:
 
     It is Otsu's threshold on the square root of the root mean square over the images. All voxels are foreground if the
     threshold leaves out or keeps almost nothing, or if what it leaves out is neither much darker nor noise: it would
-    split the tissue. Values that are not finite count as dark. The sign of an image does not matter.
+    split the tissue. A few voxels that are far brighter than all others do not count for the threshold. Values that are not finite count as dark. The sign of an image does not matter.
 
     References
     ----------
@@ -109,16 +113,44 @@ def above(x: NDArray[np.float64], limit: float | None) -> NDArray[np.bool_]:
 
 def threshold(pieces: Pieces) -> float | None:
     """Return the strength that separates bright from dark voxels; `None` if there are not two kinds."""
+    most = np.inf
+    limit = _limit(pieces, most)
+    while limit is not None and (lower := _limit_without_outliers(pieces, limit)) is not None:
+        most, limit = limit, lower
+    return limit if limit is not None and _separates(pieces, limit, most) else None
+
+
+def _limit(pieces: Pieces, most: float) -> float | None:
+    """Return Otsu's threshold of the strengths up to `most`, `None` if they are all the same."""
     low, high, n = np.inf, -np.inf, 0
     for _, x in pieces():
+        x = x[x <= most]
         low, high, n = min(low, float(x.min(initial=np.inf))), max(high, float(x.max(initial=-np.inf))), n + x.size
     if not n or not high - low > 1e-6 * high:
-        return None  # the same everywhere
+        return None
     counts = np.zeros(_BINS)
     for _, x in pieces():
         counts += np.histogram(x, bins=_BINS, range=(low, high))[0]
-    limit = otsu(counts, np.linspace(low, high, _BINS + 1))
-    return limit if _separates(pieces, limit) else None
+    return otsu(counts, np.linspace(low, high, _BINS + 1))
+
+
+def _limit_without_outliers(pieces: Pieces, limit: float) -> float | None:
+    """Return the threshold of the voxels below a limit if those above it are a few outliers, else `None`."""
+    if sum(np.count_nonzero(x > limit) for _, x in pieces()) >= _FEW * sum(x.size for _, x in pieces()):
+        return None
+    lower = _limit(pieces, limit)
+    if lower is None:
+        return None
+    power, strengths, count = np.zeros(3), np.zeros(3), np.zeros(3)  # outliers, and both kinds of the others
+    for _, x in pieces():
+        for side, here in enumerate((x[x > limit], x[(x > lower) & (x <= limit)], x[x <= lower])):
+            with np.errstate(over="ignore"):
+                power[side] += float(np.sum(here**4))
+            strengths[side] += float(np.sum(here**2))
+            count[side] += here.size
+    rms, level = np.sqrt(power / np.maximum(count, 1)), strengths / np.maximum(count, 1)
+    # Without air below, the others are noise, and what looks like outliers is a small object.
+    return lower if rms[0] > _OUTLYING * rms[1] and level[2] < _DARK * level[1] else None
 
 
 def otsu(counts: NDArray[np.float64], edges: NDArray[np.float64]) -> float:
@@ -131,14 +163,14 @@ def otsu(counts: NDArray[np.float64], edges: NDArray[np.float64]) -> float:
     return float(edges[1:-1][np.argmax(np.nan_to_num(apart))])
 
 
-def _separates(pieces: Pieces, limit: float) -> bool:
-    """Return whether the voxels below the limit are something else than tissue."""
+def _separates(pieces: Pieces, limit: float, most: float) -> bool:
+    """Return whether the voxels below the limit are something else than tissue; `most` is what outliers count as."""
     rms, counted = np.zeros(2), np.zeros(2)  # below and above the limit
     sums: Any = 0.0  # of the dark voxels: values, squares and number in each image
     for images, x in pieces():
         bright = x > limit
         for side, here in enumerate((x[~bright], x[bright])):
-            rms[side] += float(np.sum(here**2))
+            rms[side] += float(np.sum(np.minimum(here, most) ** 2))
             counted[side] += here.size
         sums = sums + np.array([_sums(image[~bright]) for image in images])
     if not _LEAST < counted[1] / counted.sum() < _MOST:

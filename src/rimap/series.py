@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap import colours, notebook_card
-from rimap.array_inputs import images_and_affine, notes_on_mask, selection, threshold_of, volume
+from rimap.array_inputs import affine_of, images_and_affine, is_nibabel, notes_on_mask, selection, threshold_of, volume
 from rimap.arrays import Array
 from rimap.errors import InputError
 from rimap.foreground import AUTO, Region, foreground, note_on
@@ -22,6 +22,9 @@ from rimap.signals.settings import with_unit
 from rimap.slices import view_of
 
 __all__ = ["ParameterMaps", "Status", "WeightedSeries"]
+
+#: The volume of a voxel, in mm³, is larger.
+_SINGULAR = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +74,20 @@ class WeightedSeries:
     denoised: str = ""
 
     def __post_init__(self) -> None:
+        for name, value, kind in (("model", self.model, SignalModel), ("noise", self.noise, Noise)):
+            if not isinstance(value, kind) and not (name == "noise" and value is None):
+                what = f"the class {value.__name__}" if isinstance(value, type) else repr(value)[:60]
+                example = "InversionRecovery(tau=[50, 400, 1100])" if name == "model" else "Rician()"
+                raise InputError(f"{name}: expected an object such as rimap.{example}, got {what}.")
         images, own = images_and_affine(self.images)
-        affine = getattr(self.affine, "affine", self.affine)
+        affine = affine_of(self.affine) if is_nibabel(self.affine) else self.affine
         affine = own if affine is None else np.asarray(affine, dtype=float)
         if affine is not None and affine.shape != (4, 4):
-            raise InputError(f"the affine must be 4×4; its shape is {affine.shape}.")
+            raise InputError(f"affine: expected a matrix of 4×4, got the shape {affine.shape}.")
+        if affine is not None and not (np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > _SINGULAR):
+            raise InputError(
+                "affine: expected a matrix that can be inverted, got a singular one. Leave it out if it is not known."
+            )
         images = _checked_images(images, self.model)
         X = images.shape[1:]
         mask, told = _checked_mask(self.mask, images, affine)
@@ -272,8 +284,9 @@ def _given(model: SignalModel, name: str, value: Any, affine: Any, X: tuple[int,
             )
     low, high = p.bounds
     inside = (low <= found) & (found <= high)
-    if not inside.any():
-        middle = float(np.nanmedian(found)) if np.isfinite(found).any() else np.nan
+    known = found[np.isfinite(found) & (found != 0)]  # zeros mean that nothing was measured there
+    middle = float(np.median(known)) if known.size else np.nan
+    if not low <= middle <= high:
         raise InputError(
             f"given {name}: expected values of {low:g} to {high:g} {'' if p.unit == '1' else p.unit}".rstrip()
             + f", got a median of {middle:g}. Check the unit."

@@ -43,6 +43,8 @@ NO_WARNINGS = (
     "double-angle method (",
     "B1: actual over nominal",
     "… differ between the images",
+    "… of the sidecars … the same for",
+    "within the repetition time of",
     "FlipAngle …, RepetitionTime",
     "Use --sequence …, or correct",
     "suffix, and --sequence",

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -153,6 +154,7 @@ class TestWithoutLocks:
 
 SUSPENDED = """
 import errno, sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from rimap.errors import InputError
 from rimap.io import run_lock
@@ -237,3 +239,83 @@ def test_a_worker_knows_the_claims_of_its_run(tmp_path: Path) -> None:
             check_claims(tmp_path)
     finally:
         adopt([])
+
+
+@pytest.fixture
+def flock_here_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bool], None]]:
+    """One folder that has locks for some runs and none for others: what `flock` does is switched."""
+    real = run_lock.fcntl.flock
+
+    def switch(on: bool) -> None:
+        def none(*args: Any) -> None:
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr(run_lock.fcntl, "flock", real if on else none)
+
+    monkeypatch.setattr(run_lock, "_LOOK_AGAIN", 0.01)
+    yield switch
+    switch(True)
+
+
+@pytest.mark.parametrize("parts", [((), ()), (("sub-01",), ("sub-01",)), (("sub-01",), ()), ((), ("sub-01",))])
+@pytest.mark.parametrize("first", [True, False], ids=["locks first", "claims first"])
+def test_of_a_run_with_locks_and_one_without_one_alone_holds(
+    tmp_path: Path, flock_here_only: Callable[[bool], None], first: bool, parts: tuple[tuple[str, ...], ...]
+) -> None:
+    """A server that gives locks to one machine, and a mount without them on another."""
+    out = tmp_path / "out"
+    flock_here_only(first)
+    with locked(out, parts[0]):
+        flock_here_only(not first)
+        with pytest.raises(InputError, match=f"another run is writing .* process {os.getpid()}"), locked(out, parts[1]):
+            pass
+        flock_here_only(first)
+        check_claims(out)
+    flock_here_only(not first)
+    with locked(out, parts[1]):
+        check_claims(out)
+
+
+def test_parts_that_differ_are_held_by_runs_with_and_without_locks(
+    tmp_path: Path, flock_here_only: Callable[[bool], None]
+) -> None:
+    out = tmp_path / "out"
+    flock_here_only(True)
+    with locked(out, ["sub-01"]):
+        flock_here_only(False)
+        with locked(out, ["sub-02"]):
+            check_claims(out)
+        flock_here_only(True)
+        check_claims(out)
+
+
+def test_a_run_with_locks_that_was_suspended_finds_out(tmp_path: Path, flock_here_only: Callable[[bool], None]) -> None:
+    """Its file is old, so that a run without locks took over. It may not write until that one has ended."""
+    out = tmp_path / "out"
+    flock_here_only(True)
+    with locked(out):
+        age(out / ".rimap" / "lock")
+        flock_here_only(False)
+        with locked(out):
+            flock_here_only(True)
+            with pytest.raises(InputError, match="suspended for minutes"):
+                check_claims(out)
+        flock_here_only(True)
+        check_claims(out)
+
+
+def test_the_file_of_a_run_with_locks_that_was_killed_is_dead_by_age(
+    tmp_path: Path, flock_here_only: Callable[[bool], None]
+) -> None:
+    lock = tmp_path / "out" / ".rimap" / "lock"
+    lock.parent.mkdir(parents=True)
+    lock.write_text('{"pid": 7, "host": "elsewhere", "since": "2020-01-01 00:00"}')
+    flock_here_only(False)
+    with pytest.raises(InputError, match="process 7 on elsewhere"), locked(tmp_path / "out"):
+        pass
+    age(lock)
+    with locked(tmp_path / "out"):
+        pass
+    flock_here_only(True)
+    with locked(tmp_path / "out"):  # a lock that nobody holds is free at once
+        pass

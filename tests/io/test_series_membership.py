@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -511,7 +512,25 @@ def test_display_scales_of_philips_are_undone(
     assert "display scales of Philips" in " ".join(series.notes)
 
 
-@pytest.mark.parametrize("case", ["one lacks them", "scale slope of floats", "rescale slope alone"])
+@pytest.mark.parametrize("lacking", [[1], [0, 3]])
+def test_a_scale_that_some_sidecars_lack_is_that_of_the_header(
+    tmp_path: Path, build: SimpleNamespace, lacking: list[int]
+) -> None:
+    fields: list[dict[str, Any]] = [{"PhilipsRescaleSlope": r, "PhilipsScaleSlope": s} for r, s in PHILIPS]
+    for n in lacking:
+        del fields[n]["PhilipsRescaleSlope"]
+    philips(tmp_path, build, [r for r, _ in PHILIPS], fields)
+    series = read(tmp_path)
+    good = build.recovery() > 100
+    ratio = (series.images / build.recovery())[good]
+    np.testing.assert_allclose(ratio, np.median(ratio), rtol=0.05)
+    assert "the slopes of the headers in place of PhilipsRescaleSlope" in " ".join(series.notes)
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["one lacks them", "scale slope of floats", "rescale slope alone", "one has them", "none has them", "no slopes"],
+)
 def test_scales_of_philips_that_cannot_be_undone_are_said(tmp_path: Path, build: SimpleNamespace, case: str) -> None:
     fields: list[dict[str, Any]] = [{"PhilipsRescaleSlope": r, "PhilipsScaleSlope": s} for r, s in PHILIPS]
     slopes = [r for r, _ in PHILIPS]
@@ -519,10 +538,16 @@ def test_scales_of_philips_that_cannot_be_undone_are_said(tmp_path: Path, build:
         fields[2] = {}
     elif case == "scale slope of floats":
         fields, slopes = [{"PhilipsScaleSlope": s} for _, s in PHILIPS], [1.0] * 4
+    elif case == "one has them":
+        fields[1:] = [{}, {}, {}]
+    elif case == "none has them":
+        fields = [{"Manufacturer": "Philips"}] * 4
+    elif case == "no slopes":  # a program wrote the stored numbers again, without their slopes
+        fields, slopes = [one | {"UsePhilipsFloatNotDisplayScaling": 0} for one in fields], [1.0] * 4
     else:
         fields = [{"PhilipsRescaleSlope": r} for r, _ in PHILIPS]
     philips(tmp_path, build, slopes, fields)
-    assert "the values are taken as they are" in " ".join(read(tmp_path).notes)
+    assert re.search("(the values|they) are taken as they are", " ".join(read(tmp_path).notes))
 
 
 KINDS = ("magnitude", "phase", "real", "map", "T1w", "another TR", "copy")

@@ -107,9 +107,9 @@ def test_slices_within_half_a_millisecond_are_of_one_time() -> None:
             "expected one SliceEncodingDirection",
         ),
         (({"SliceTiming": [0.0, 0.25]},), "expected 3 values of SliceTiming, one for each slice, got 2"),
-        (({"SliceTiming": [0, 250, 500]},), "within the repetition time of 60 s, got up to 500"),
+        (({"SliceTiming": [0, 250, 500]},), "at most 15 s, got up to 500"),
         (({"SliceTiming": DELAYS, "RepetitionTime": 0.49},), "within the repetition time of 0.49 s, got up to 0.5"),
-        (({"SliceDelays": [0, 0, -61.0]},), "within the repetition time of 60 s, got up to 61"),
+        (({"SliceDelays": [0, 0, -61.0]},), "at most 15 s, got up to 61"),
     ],
 )
 def test_what_contradicts_itself_is_refused(sidecars: tuple[dict[str, Any], ...], words: str) -> None:

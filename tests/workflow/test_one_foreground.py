@@ -280,3 +280,26 @@ def test_tissue_alone_is_not_split() -> None:
     assert foreground(np.exp(-t / T2) + noise).all()
     assert foreground(np.ones((3, 5, 5))).all() and foreground(np.zeros((3, 5, 5))).all()
     assert foreground(np.full((2, 4), np.nan)).all()
+
+
+@pytest.mark.parametrize("n", [1, 12, 60])
+@pytest.mark.parametrize("factor", [1e3, 1e10, 1e36])
+def test_a_few_voxels_that_are_far_too_bright_do_not_hide_the_object(n: int, factor: float) -> None:
+    x, y = np.mgrid[:96, :96]
+    head = ((x - 48) / 35) ** 2 + ((y - 48) / 42) ** 2 < 1
+    rng = np.random.default_rng(0)
+    images = np.hypot(500 * head + rng.normal(0, 15, (4, *head.shape)), rng.normal(0, 15, (4, *head.shape)))
+    images.reshape(4, -1)[2, rng.choice(np.flatnonzero(head), n, replace=False)] *= factor
+    assert (foreground(images) == head).mean() > 0.995
+
+
+@pytest.mark.parametrize("radius", [3, 4, 6, 8])
+def test_a_small_object_is_not_taken_for_voxels_that_are_too_bright(radius: int) -> None:
+    """Its ghost is no object. All voxels are described if the object is less than a hundredth of them."""
+    x, y = np.mgrid[:96, :96]
+    thing = (x - 48) ** 2 + (y - 48) ** 2 < radius**2
+    rng = np.random.default_rng(0)
+    signal = 1000 * thing + 20 * np.roll(thing, 30, 0)
+    images = np.hypot(signal + rng.normal(0, 3, (4, *thing.shape)), rng.normal(0, 3, (4, *thing.shape)))
+    found = foreground(images)
+    assert found.all() or (found == thing).mean() > 0.995

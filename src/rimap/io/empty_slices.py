@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.signals import SignalModel
+from rimap.signals.base import axis_of
 from rimap.signals.model_options import knows_polarity
+from rimap.signals.settings import with_unit
 from rimap.slices import slice_number
 
 #: Fewer voxels that are not zero say nothing of a slice: their number, and their share of it.
@@ -44,12 +46,17 @@ def left_out(images: NDArray[Any], model: SignalModel, *, first: int | None = No
     Raises
     ------
     InputError
-        Where all of an image is empty.
+        Where all of an image is empty, or has no finite value.
     """
     S = images if images.ndim == 4 else images[..., None]  # a view: a slice has one plane
+    without = [i for i, image in enumerate(S) if not (np.isfinite(image[::4, ::4]).any() or np.isfinite(image).any())]
+    if first is None and 0 < len(without) < len(S):
+        raise InputError(
+            f"{_called(without[0], model)} has no finite value. Leave it out, with its time, or export it again."
+        )
     found, notes = empty_slices(S, model), []
     for i in np.flatnonzero(found.any(1)):
-        what = f"image {i + 1} ({model.times[i]:g} ms)"
+        what = _called(i, model)
         if first is None and not S[i].any():
             raise InputError(f"{what} is zero throughout. Leave it out, with its time, or export it again.")
         planes = np.flatnonzero(found[i])
@@ -59,3 +66,7 @@ def left_out(images: NDArray[Any], model: SignalModel, *, first: int | None = No
         )
         notes.append(f"{what} is zero where the others have signal, in slice {several}: no map is made there")
     return notes
+
+
+def _called(i: int, model: SignalModel) -> str:
+    return f"image {i + 1} ({with_unit(model.times[i], axis_of(model).unit)})"

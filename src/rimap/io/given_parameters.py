@@ -14,6 +14,7 @@ from rimap import advice
 from rimap.array_inputs import volume
 from rimap.errors import InputError
 from rimap.io.bids import BidsName, Sidecars, absolute, dataset_of, is_nifti
+from rimap.io.image_type import UNITS_OF_ANGLES
 from rimap.io.masks import read_map
 from rimap.io.nifti import NiftiFile
 from rimap.signals import Parameter, SignalModel
@@ -21,6 +22,8 @@ from rimap.signals.base import FIELD
 
 #: A median between these means per cent of the nominal value.
 _PERCENT = (60.0, 140.0)
+#: The median of a field in most scans. Flip angles of 50 to 70 degrees would be taken for per cent.
+_USUAL_FIELD = (0.75, 1.25)
 #: A map of times whose median is below this is in seconds, if its sidecar does not say the unit.
 _LONGEST_MEDIAN_S = 10.0
 #: Relative error of a field for which the effect is reported: that of B1 in a head at 3 T.
@@ -192,7 +195,7 @@ def effect_of_error(model: SignalModel, p: Parameter, *, time: float | None = No
     return (
         f"no map of {p.name} was found: {p.name} = {p.start:g} is assumed everywhere. Where {p.name} is "
         f"{_TYPICAL_ERROR * p.start:g}, {T.name} is {100 * abs(effect):.0f} % too {'long' if effect > 0 else 'short'} "
-        f"(at {T.name} = {true:.3g} {T.unit}). Give a map with --given {p.name}=FILE"
+        f"(at {T.name} = {true:,.0f} {T.unit}). Give a map with --given {p.name}=FILE"
     )
 
 
@@ -241,9 +244,21 @@ def _read(p: Parameter, value: Any, first: NiftiFile) -> tuple[Given, str]:
         array, how = _converted(p, array, "")
         return Given(array, "array"), advice.note(f"{p.name} is a given map{how}")
     values = read_map(value, first.shape, first.affine if first.oriented else None, f"map of {p.name}").astype(float)
-    values, how = _converted(p, values, _unit_of(value))
-    _check_values(p, values, value)
-    return Given(values, absolute(value)), advice.note(f"{p.name} from {value.name}{how}")
+    unit = _unit_of(value)
+    if p.unit == "1" and unit in UNITS_OF_ANGLES:
+        raise InputError(
+            f"{value}: expected {p.name} as a factor or in per cent, got an angle (Units {unit} in its sidecar). Divide it by the "
+            f"nominal flip angle, or correct the sidecar."
+        )
+    values, how = _converted(p, values, unit)
+    middle = _check_values(p, values, value)
+    text = f"{p.name} from {value.name}{how}"
+    if p.unit == "1" and not unit and not _USUAL_FIELD[0] <= middle <= _USUAL_FIELD[1]:
+        text += (
+            ". Its sidecar has no unit, and few scans have such a field: check that the map does not hold flip angles"
+        )
+        return Given(values, absolute(value)), text
+    return Given(values, absolute(value)), advice.note(text)
 
 
 def _unit_of(path: Path) -> str:
@@ -266,16 +281,25 @@ def _converted(p: Parameter, values: NDArray[np.float64], unit: str) -> tuple[ND
     return values, ""
 
 
-def _check_values(p: Parameter, values: NDArray[np.float64], path: Path) -> None:
+def _check_values(p: Parameter, values: NDArray[np.float64], path: Path) -> float:
+    """Return the median of a given map.
+
+    Raises
+    ------
+    InputError
+        If it is not within the range of the parameter.
+    """
     low, high = p.bounds
-    if not ((low <= values) & (values <= high)).any():
-        median = float(np.nanmedian(values)) if np.isfinite(values).any() else np.nan
+    known = values[np.isfinite(values) & (values != 0)]  # zeros mean that nothing was measured there
+    median = float(np.median(known)) if known.size else np.nan
+    if not low <= median <= high:
         unit = "" if p.unit == "1" else f" {p.unit}"
         raise InputError(
             f"{path}: expected {p.name} from {low:g} to {high:g}{unit}, as a factor or in per cent, got a median of "
             f"{median:.3g}. "
             "Check the unit of the map."
         )
+    return median
 
 
 def sources_of(known: Mapping[str, Any]) -> Sequence[Path]:

@@ -24,7 +24,7 @@ from rimap.io.bids import (
     natural,
     numbering_of,
 )
-from rimap.io.image_type import IMAGINARY, MAGNITUDE, PART_WORDS, PHASE, REAL, image_type_of_sidecar
+from rimap.io.image_type import IMAGINARY, MAGNITUDE, PART_WORDS, PHASE, REAL, a_part, image_type_of_sidecar
 from rimap.io.search_result import Found, LeftOut
 from rimap.io.series_files import SeriesFiles
 from rimap.io.series_membership import About, about_sidecar, of_other_settings
@@ -152,6 +152,14 @@ def _numbered_by_another(
     return found
 
 
+def _axis_values(paths: Sequence[Path], model: type[SignalModel] | None, sidecars: Sidecars) -> list[float | None]:
+    """Return the value of the axis of each image, in the unit of the signal model."""
+    if model is None:
+        return [None] * len(paths)
+    values = [_axis_value(path, model, sidecars) for path in paths]
+    return [None if value is None else axis_of(model).from_sidecar(value) for value in values]
+
+
 def _axis_value(path: Path, model: type[SignalModel], sidecars: Sidecars) -> float | None:
     """Return the one value of the axis that an image has by its sidecar."""
     try:
@@ -197,7 +205,7 @@ def _series(files: Sequence[Path], sequence: str | None, sidecars: Sidecars) -> 
             f"{len(unsaid)} of {len(images)} images do not say which part they are: taken as magnitude "
             f"({unsaid[0].name})"
         )
-    notes += _gaps(order, numbered_by)
+    notes += _gaps(order, numbered_by, _axis_values([images[n] for n in order], _model(suffix, sequence), sidecars))
     notes += _without_image(key, numbered_by, parts)
     ordered = [(part.split("-", 1)[0], part.split("-", 1)[1]) for part in compose(entities, "").split("_") if part]
     own = model_of_suffix(suffix)
@@ -266,7 +274,7 @@ def _part_of(path: Path, name: BidsName, label: str, sidecars: Sidecars) -> str:
         )
     if named == MAGNITUDE and kind.part in PART_WORDS:
         raise InputError(
-            f"{label}: {path.name}: expected a magnitude image (part-mag), got a {PART_WORDS[kind.part]} according to "
+            f"{label}: {path.name}: expected a magnitude image (part-mag), got {a_part(kind.part)} according to "
             "its sidecar. Correct one of them."
         )
     return named or (kind.part if kind.part in PART_WORDS else "")
@@ -308,15 +316,22 @@ def _parts(
     return part, other, notes
 
 
-def _gaps(numbers: Sequence[_Number], numbered_by: Sequence[str]) -> list[str]:
-    """Return a note if whole numbers are missing between those of the images."""
+def _gaps(numbers: Sequence[_Number], numbered_by: Sequence[str], values_ms: Sequence[float | None]) -> list[str]:
+    """Return a note if whole numbers are missing between those of the images.
+
+    Parameters
+    ----------
+    values_ms
+        The time of each image, or another value of the axis: names that have it in place of a number have no gaps.
+    """
     notes = []
     for entity, values in zip(numbered_by, zip(*numbers)):
         there = {int(value) for value in values if value.isdecimal()}
         if len(there) < len(set(values)) or not there:
             continue
         missing = sorted(set(range(min(*there, 1), max(there))) - there)
-        if missing and len(missing) <= len(there):
+        by_value = all(x is not None and abs(int(v) - x) <= 1 for v, x in zip(values, values_ms))
+        if missing and not by_value:
             shown = ", ".join(f"{entity}-{n}" for n in missing[:6]) + (" …" if len(missing) > 6 else "")
             notes.append(
                 f"{shown} {'is' if len(missing) == 1 else 'are'} missing: the names go to {entity}-{max(there)}"

@@ -25,8 +25,8 @@ _MAP = re.compile(
 )
 #: Units of maps. Images have none, and phases have those of an angle.
 _UNITS_OF_MAPS = ("s", "sec", "seconds", "ms", "msec", "milliseconds", "hz", "1/s", "s^-1", "1/ms", "mm^2/s")
-#: Units in which a phase image may be stored.
-_UNITS_OF_PHASE = ("rad", "radian", "radians", "mrad", "milliradians", "deg", "degree", "degrees")
+#: Units of angles, in which a phase image may be stored.
+UNITS_OF_ANGLES = ("rad", "radian", "radians", "mrad", "milliradians", "deg", "degree", "degrees")
 #: Endings that dcm2niix gives to the parts, for sidecars that do not say which part it is.
 _ENDINGS = (
     (PHASE, re.compile(r"_(ph|phase)$", re.I)),
@@ -80,13 +80,23 @@ def image_type_of_sidecar(sidecar: Mapping[str, Any], stem: str) -> ImageType:
     found = image_type(tokens, str(sidecar.get("ComplexImageComponent") or ""))
     unit = str(sidecar.get("Units") or "").strip().lower()
     part, derived = found.part, found.derived
-    if unit in _UNITS_OF_PHASE:
+    if unit in UNITS_OF_ANGLES:
         part = PHASE
     elif unit in _UNITS_OF_MAPS and not derived:
         derived = f"map in {unit}"
     if not part:
         part = next((p for p, end in _ENDINGS if end.search(stem)), "")
     return ImageType(part, derived, found.variant)
+
+
+def a_part(part: str) -> str:
+    """Return what an image that is no magnitude is called, with its article.
+
+    >>> a_part("phase"), a_part("imag")
+    ('a phase', 'an imaginary part')
+    """
+    word = PART_WORDS[part]
+    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
 def _part(tokens: Sequence[str]) -> str:

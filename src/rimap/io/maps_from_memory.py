@@ -75,6 +75,8 @@ def write(
     ['phantom_T2map.nii.gz', 'phantom_desc-sd_T2map.nii.gz']
     """
     out = Path(folder)
+    if not isinstance(maps, ParameterMaps):
+        raise InputError(f"write: expected the maps that an estimator returns, got {type(maps).__name__}.")
     if format not in FORMATS:
         raise InputError(f"format: expected {' or '.join(FORMATS)}, got {format!r}.")
     if out.exists() and not out.is_dir():

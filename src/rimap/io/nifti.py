@@ -20,6 +20,7 @@ from nibabel.imageglobals import logger
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from numpy.typing import NDArray
 
+from rimap.array_inputs import MM
 from rimap.errors import InputError
 from rimap.io.bids import is_nifti, pair_of
 from rimap.io.nifti_header import check_header, check_size, only_fill
@@ -31,8 +32,6 @@ _LARGEST_RATIO = 1032
 _LATEST_START = 64 << 20
 #: How the file begins that Git LFS and git-annex put in place of data that were not fetched.
 _POINTERS = (b"version https://git-lfs", b"/annex/objects/")
-#: Millimetres in the unit of space that a header names: metres and micrometres.
-_MM = {1: 1000.0, 3: 1e-3}
 #: What nibabel and zlib raise for a file that is damaged or cut off.
 _BROKEN = (OSError, EOFError, zlib.error, ValueError, OverflowError, HeaderDataError, HeaderTypeError)
 
@@ -296,7 +295,7 @@ def open_nifti(path: Path) -> NiftiFile:
             oriented = bool(header["qform_code"] > 0 or header["sform_code"] > 0)
             offset = int(header.get_data_offset())
             slope, inter = (x if x is not None else default for x, default in zip(header.get_slope_inter(), (1.0, 0.0)))
-            affine[:3] *= _MM.get(int(header["xyzt_units"]) & 7, 1.0)
+            affine[:3] *= MM.get(int(header["xyzt_units"]) & 7, 1.0)
     except (*_BROKEN, ImageFileError, KeyError, AttributeError, TypeError, np.linalg.LinAlgError) as error:
         raise InputError(f"{path} is not a readable NIfTI file ({_reason(error)}). Copy or convert it again.") from None
     if dtype.kind not in "fiu":

@@ -42,9 +42,9 @@ def in_one_scale(
     """
     rescale, scale = ([_positive(m.get(field)) for m in metadata] for field in (_RESCALE, _SCALE))
     inferred = False
-    if None not in scale and not any(rescale) and len({file.slope for file in files}) > 1:
+    if None not in scale and None in rescale and _may_be_rescale_slopes(files, rescale):
         # The slope of a header is RS in display scale, and 1/SS in the common one, which the test below distinguishes.
-        rescale, inferred = [file.slope if file.slope > 0 else None for file in files], True
+        rescale, inferred = [r or (file.slope if file.slope > 0 else None) for file, r in zip(files, rescale)], True
     factors = [r * s for r, s in zip(rescale, scale) if r is not None and s is not None]
     if len(factors) < len(files) or not factors:
         return list(files), _incomplete(files, metadata, rescale, scale)
@@ -77,31 +77,46 @@ def in_one_scale(
     return scaled, [note(f"{text}{_RESCALE} and {_SCALE} of the sidecars")]
 
 
+def _may_be_rescale_slopes(files: Sequence[NiftiFile], rescale: Sequence[float | None]) -> bool:
+    """Return whether the slopes of headers can stand for those that sidecars lack: they are equal where both are known."""
+    known = [(file.slope, r) for file, r in zip(files, rescale) if r is not None]
+    if not known:
+        return len({file.slope for file in files}) > 1
+    return all(abs(slope - r) <= _SAME * r for slope, r in known)
+
+
 def _incomplete(
     files: Sequence[NiftiFile],
     metadata: Sequence[Mapping[str, Any]],
     rescale: Sequence[float | None],
     scale: Sequence[float | None],
 ) -> list[str]:
-    """Return a warning if scales differ, as far as the sidecars have them, and some lack what would undo them."""
+    """Return a warning if scales differ, as far as sidecars or headers have them, and some lack what would undo them."""
     if all(_says_common_scale(m) for m in metadata):
         return []
-    differ = [field for field, values in ((_RESCALE, rescale), (_SCALE, scale)) if _spread(values) > 1 + _SAME]
+    known = {_RESCALE: rescale, _SCALE: scale}
+    ratios = {field: _spread(values) for field, values in known.items()}
+    if any(rescale) or any(scale) or any(_is_philips(m) for m in metadata):
+        ratios["the slope in the header"] = _spread([file.slope if file.slope > 0 else None for file in files])
+    differ = [what for what, ratio in ratios.items() if ratio > 1 + _SAME]
     if not differ:
         return []
-    known = {_RESCALE: rescale, _SCALE: scale}
     lacking = next(
         f"{field} ({file.path.name})"
         for field, values in known.items()
         for file, value in zip(files, values)
         if value is None
     )
-    ratio = max(_spread(known[field]) for field in differ)
+    ratio = max(ratios[what] for what in differ)
     return [
         f"{' and '.join(differ)} of Philips {'differs' if len(differ) == 1 else 'differ'} between the images, up to "
         f"{ratio:.3g} times, and a sidecar lacks {lacking}: the values are taken as they are. Convert the DICOM files "
         f"again with dcm2niix if the fit is poor"
     ]
+
+
+def _is_philips(sidecar: Mapping[str, Any]) -> bool:
+    return str(sidecar.get("Manufacturer") or "").lower().startswith("philips")
 
 
 def _spread(values: Sequence[float | None]) -> float:
@@ -130,6 +145,9 @@ def _in_display_scale(
     flags = {m.get(_FLOAT) for m in metadata}
     if all(_says_common_scale(m) for m in metadata):
         return False
+    stored_as_they_are = all(file.dtype.kind in "iu" for file in files) and _spread(slopes) <= 1 + _SAME
+    if stored_as_they_are and _spread(rescale) > 1 + _SAME:
+        return None  # a program that lost the slopes, or one that wrote the values of the display as whole numbers
     return True if flags == {0} or flags == {False} else None
 
 

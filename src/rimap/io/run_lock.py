@@ -45,7 +45,8 @@ def locked(out: Path, parts: Sequence[str] = ()) -> Iterator[None]:
 
     The lock is an advisory one of the operating system (`flock`), which ends with its process, however that ends. If
     the file system has none, each run claims OUT with a file that it touches; a claim not touched for three minutes is
-    dead.
+    dead. The same folder may have locks on one machine and none on another. A locked file is therefore touched as well:
+    runs without locks take it for a claim.
 
     Parameters
     ----------
@@ -144,6 +145,7 @@ class _Held:
         with contextlib.suppress(OSError):
             if self.stop is not None:
                 self.stop.set()
+            if self.handle is None and self.stop is not None:
                 self.path.unlink(missing_ok=True)
             elif self.handle is not None:
                 # The last one out takes the file away, but not the trace of a run that was killed.
@@ -160,6 +162,7 @@ def _take(path: Path, out: Path, *, shared: bool = False) -> _Held:
         return _claim(path, out, shared=shared)
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -167,18 +170,14 @@ def _take(path: Path, out: Path, *, shared: bool = False) -> _Held:
                 raise FileNotFoundError(path)  # its last owner took it away meanwhile
             if shared:
                 return _Held(path, handle)
-            if rivals := _rivals(path, path):  # of runs that found no locks here: an older kernel, another mount
-                raise _told(out, rivals[0])
-            text = _me()
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, text, 0)
-            return _Held(path, handle, claim=Claim(out, path, text, by_age=False))
+            return _hold(path, handle, out)
         except FileNotFoundError:
             os.close(handle)
         except OSError as error:
             os.close(handle)
             if error.errno in _NO_LOCKS:
-                path.unlink(missing_ok=True)
+                if new:
+                    path.unlink(missing_ok=True)
                 return _claim(path, out, shared=shared)
             if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES):
                 raise
@@ -186,6 +185,41 @@ def _take(path: Path, out: Path, *, shared: bool = False) -> _Held:
         except BaseException:
             os.close(handle)
             raise
+
+
+def _hold(path: Path, handle: int, out: Path) -> _Held:
+    """Hold a file that this process has locked, also against runs that find no locks there.
+
+    An older kernel or another mount may show the folder without locks. Such a run looks for the text of this file and for its age. It writes
+    its claim before it looks, and this run writes its text before it looks for claims: at least one of two sees the other.
+
+    Raises
+    ------
+    FileNotFoundError
+        If another run has taken the file away meanwhile.
+    """
+    text = _me()
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, text, 0)
+    if os.fstat(handle).st_ino != path.stat().st_ino:
+        raise FileNotFoundError(path)
+    if rivals := _rivals(path, path):
+        os.ftruncate(handle, 0)
+        raise _told(out, rivals[0])
+    return _Held(path, handle, _kept_young(path), Claim(out, path, text, by_age=False))
+
+
+def _kept_young(path: Path) -> threading.Event:
+    """Touch a file again and again, until the event that is returned is set."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(_BEAT):
+            with contextlib.suppress(OSError):
+                os.utime(path)
+
+    threading.Thread(target=beat, daemon=True).start()
+    return stop
 
 
 def _claim(path: Path, out: Path, *, shared: bool) -> _Held:
@@ -202,6 +236,8 @@ def _claim(path: Path, out: Path, *, shared: bool) -> _Held:
     _write_new(mine, text)
     try:
         for attempt in range(_LOOKS):
+            if holders := _holders_of_locks(path, mine):
+                raise _told(out, holders[0])
             rivals = _rivals(path, mine)
             if not rivals:
                 break
@@ -212,15 +248,7 @@ def _claim(path: Path, out: Path, *, shared: bool) -> _Held:
     except BaseException:
         mine.unlink(missing_ok=True)
         raise
-    stop = threading.Event()
-
-    def beat() -> None:
-        while not stop.wait(_BEAT):
-            with contextlib.suppress(OSError):
-                os.utime(mine)
-
-    threading.Thread(target=beat, daemon=True).start()
-    return _Held(mine, None, stop, Claim(out, mine, text, by_age=True))
+    return _Held(mine, None, _kept_young(mine), Claim(out, mine, text, by_age=True))
 
 
 def _write_new(path: Path, content: bytes) -> None:
@@ -240,6 +268,13 @@ def _rivals(path: Path, mine: Path) -> list[Path]:
         if _alive(claim, mine) or not _buried(claim, mine):
             living.append(claim)
     return living
+
+
+def _holders_of_locks(path: Path, mine: Path) -> list[Path]:
+    """Return the lock files of living runs that found locks where this one finds none."""
+    found = {*path.parent.glob("lock-*" if path.name == "lock" else path.name), path.parent / "lock"}
+    locks = [file for file in sorted(found) if file.suffix not in (".held", ".dead")]
+    return [file for file in locks if _holder(file) and _alive(file, mine)]
 
 
 def _buried(claim: Path, mine: Path) -> bool:

@@ -83,11 +83,14 @@ def model_of_sidecars(
     if len(fitting) == 1:
         return fitting[0]
     possible = fitting or [model for model in defaults if varying & set(axis_of(model).bids)] or defaults
-    why = (
-        f"{' and '.join(sorted(varying))} differ between the images"
-        if varying
-        else "neither name nor sidecars determine the sequence"
-    )
+    constant = sorted(axis for axis in axes if metadata and all(m.get(axis) is not None for m in metadata))
+    why = "neither name nor sidecars determine the sequence"
+    if varying:
+        why = f"{' and '.join(sorted(varying))} differ between the images"
+    elif constant and len(images) > 1:
+        why = (
+            f"{' and '.join(constant)} of the sidecars {'is' if len(constant) == 1 else 'are'} the same for all images"
+        )
     for field in sorted(axes):
         without = [path.name for path, meta in zip(images, metadata) if meta.get(field) is None]
         if 0 < len(without) < len(images) / 2:

@@ -15,7 +15,7 @@ from typing import Any
 
 from rimap.errors import InputError, count_of
 from rimap.io.bids import models, strip_nii
-from rimap.io.image_type import IMAGINARY, MAGNITUDE, PART_WORDS, PHASE, REAL, ImageType, image_type_of_sidecar
+from rimap.io.image_type import IMAGINARY, MAGNITUDE, PART_WORDS, PHASE, REAL, ImageType, a_part, image_type_of_sidecar
 from rimap.io.protocol_runs import runs
 from rimap.signals import SignalModel
 from rimap.signals.base import axis_of
@@ -173,6 +173,8 @@ def judge(images: Sequence[About], sequence: str | None = None) -> Judgement:
     judged = []
     for group in groups:
         whole, used = with_companions(group, others, sequence)
+        if whole.instead_of:
+            whole, used = _with_those_alone(whole, used, others, main, sequence)
         judged.append(whole)
         for part in others:
             others[part] = [a for a in others[part] if a not in used]
@@ -185,8 +187,29 @@ def judge(images: Sequence[About], sequence: str | None = None) -> Judgement:
             for part in others:
                 others[part] = [a for a in others[part] if a not in (*used, *group.images)]
     for part, some in others.items():
-        left_out += [(a, f"a {PART_WORDS[part]} that no series needs") for a in some]
+        left_out += [(a, _why_no_series_has(a, part, main)) for a in some]
     return Judgement(tuple(judged), tuple(left_out))
+
+
+def _with_those_alone(
+    group: Group, used: list[About], others: Mapping[str, Sequence[About]], main: Sequence[About], sequence: str | None
+) -> tuple[Group, list[About]]:
+    """Return a series of real parts with those of its images that have no magnitude, and which of `others` it uses."""
+    alone = [a for a in others[REAL] if a not in used and not any(_of_one_image(a, b) for b in main)]
+    found, _, _ = _split([*group.images, *alone], sequence, groups_only=True)
+    more = next((some for some in found if all(a in some.images for a in group.images)), group)
+    if len(more.images) == len(group.images):
+        return group, used
+    imaginary = _beside(more, others[IMAGINARY])
+    companions = tuple(imaginary) if len(imaginary) == len(more.images) else ()
+    return replace(group, images=more.images, companions=companions), [*more.images, *companions]
+
+
+def _why_no_series_has(image: About, part: str, main: Sequence[About]) -> str:
+    """Return why an image that is no magnitude is left out."""
+    if any(_of_one_image(image, a) for a in main):
+        return f"{a_part(part)} that no series needs"
+    return f"{a_part(part)} whose magnitude image does not exist"
 
 
 def without_copies(
@@ -465,7 +488,10 @@ def with_companions(
         return group, []
     for part in wanted:
         beside = _beside(group, others[part])
-        if len(beside) == len(group.images):
+        if part == REAL and beside and _lack_sidecars(beside, group):
+            note = f"the {PART_WORDS[part]}s of the images have no sidecars with their settings: they were not used"
+            group = replace(group, notes=(*group.notes, note))
+        elif len(beside) == len(group.images):
             if part == REAL:  # signed: better than its modulus
                 signed = replace(group, images=tuple(beside), part=REAL)
                 imaginary = _beside(signed, others[IMAGINARY])
@@ -477,10 +503,15 @@ def with_companions(
                 )
                 return replace(whole, notes=(*group.notes, note)), [*beside, *whole.companions]
             return replace(group, companions=tuple(beside)), beside
-        if beside:
+        elif beside:
             note = f"only {len(beside)} of {len(group.images)} images have their {PART_WORDS[part]}: it was not used"
             group = replace(group, notes=(*group.notes, note))
     return group, []
+
+
+def _lack_sidecars(parts: Sequence[About], group: Group) -> bool:
+    """Return whether parts that would be read in place of images do not say what the sidecars of those say."""
+    return any(not a.settings for a in parts) and all(a.settings for a in group.images)
 
 
 def _polarity_matters(group: Group, sequence: str | None) -> bool:

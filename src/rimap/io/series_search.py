@@ -9,6 +9,7 @@ from pathlib import Path
 from rimap.errors import InputError
 from rimap.io.b1 import is_b1
 from rimap.io.bids import (
+    NOT_INPUT,
     BidsName,
     absolute,
     is_half_of_pair,
@@ -21,6 +22,7 @@ from rimap.io.bids import (
     read_json,
     same_label,
     strip_nii,
+    walk,
 )
 from rimap.io.grouping import numbering, series_key, series_of, series_of_some
 from rimap.io.loose_files import loose_series
@@ -32,6 +34,8 @@ from rimap.io.unreadable_formats import how_to_convert, is_par, refuse_device
 
 #: Suffixes of images that are no images of a series, besides those of maps.
 _NO_IMAGES = ("mask", "dseg", "labels")
+#: So many files show whether a folder holds DICOM.
+_FEW = 4
 _HALF = "one of a pair .hdr and .img without the other"
 
 
@@ -135,6 +139,7 @@ def _of_inputs(paths: Sequence[Path], subjects: Sequence[str], sequence: str | N
     found: list[SeriesFiles] = []
     refused: list[tuple[str, InputError]] = []
     left_out: list[LeftOut] = []
+    empty: list[str] = []
     loose: list[Path] = []
     named: list[Path] = []
     dicom, others = _apart(paths, always=bool(series))
@@ -152,6 +157,7 @@ def _of_inputs(paths: Sequence[Path], subjects: Sequence[str], sequence: str | N
             found += inside.series
             refused += inside.refused
             left_out += inside.left_out
+            empty += inside.empty
         elif not path.exists():
             raise InputError(f"{path}: expected an existing file or folder, got none.")
         elif is_par(path):
@@ -170,7 +176,7 @@ def _of_inputs(paths: Sequence[Path], subjects: Sequence[str], sequence: str | N
     more, unused = loose_series(list(dict.fromkeys(loose)), sequence)
     refused += some.refused
     left_out += [*some.left_out, *unused]
-    return Found(tuple(_unique([*found, *some.series, *more])), tuple(refused), tuple(left_out))
+    return Found(tuple(_unique([*found, *some.series, *more])), tuple(refused), tuple(left_out), tuple(empty))
 
 
 def _check_label(entity: str, label: str, found: Found, where: Path) -> None:
@@ -260,7 +266,9 @@ def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> F
     if named:
         found = series_of(named, sequence)
         others = [(file, _why_of_no_series(file)) for file in files if file not in named and not is_b1(file)]
-        return replace(found, refused=(*refused, *found.refused), left_out=(*found.left_out, *others, *lonely, *beside))
+        refused = (*refused, *found.refused)
+        left_out = (*found.left_out, *others, *lonely, *beside)
+        return replace(found, refused=refused, left_out=left_out, empty=_empty(root, subjects, found, refused))
     here = [
         file for file in files if file.parent == root and not strip_nii(file).endswith((*map_suffixes(), *_NO_IMAGES))
     ]
@@ -272,6 +280,18 @@ def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> F
     if refused:
         raise refused[0][1]
     raise _nothing(folder, root, files)
+
+
+def _empty(
+    root: Path, subjects: Sequence[str], found: Found, refused: Sequence[tuple[str, InputError]]
+) -> tuple[str, ...]:
+    """Return the folders of subjects of a data set that hold no series, and none that was refused."""
+    having = {f"sub-{series.entities['sub']}" for series in found.series if "sub" in series.entities}
+    having |= {label.split()[0] for label, _ in refused if label}
+    folders = sorted(path.name for path in root.glob("sub-*") if path.is_dir())
+    return tuple(
+        name for name in folders if name not in having and (not subjects or name.removeprefix("sub-") in subjects)
+    )
 
 
 def _without_image(sidecars: Sequence[Path], images: Sequence[Path], sequence: str | None) -> list[LeftOut]:
@@ -373,10 +393,25 @@ def _beside(root: Path) -> list[LeftOut]:
         return []
     dicom = [entry for entry in entries if like_dicom_name(entry) and looks_like_dicom(entry)]
     others = [entry for entry in entries if how_to_convert(entry) or is_par(entry)]
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "sub-")))
+    below = [folder for folder in folders if folder.name not in NOT_INPUT and _holds_dicom(folder)]
     return [
         *((e, "DICOM beside NIfTI (name its series with --series)") for e in dicom),
+        *((folder, "a folder of DICOM beside NIfTI (give the folder itself)") for folder in below),
         *((other, "in a format that is not read beside NIfTI") for other in others),
     ]
+
+
+def _holds_dicom(folder: Path) -> bool:
+    """Return whether a folder, or one below it, holds DICOM: each folder is judged by its first files."""
+    from rimap.io.dicom_files import like_dicom_name, looks_like_dicom
+
+    for where, folders, files in walk(folder, []):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        some = [where / name for name in sorted(files) if not name.startswith(".")][:_FEW]
+        if any(like_dicom_name(path) and looks_like_dicom(path) for path in some):
+            return True
+    return False
 
 
 def _unique(series: Sequence[SeriesFiles]) -> list[SeriesFiles]:

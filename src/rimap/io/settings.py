@@ -27,9 +27,11 @@ _IN_RIMAP = {"ms": "milliseconds", "deg": "degrees"}
 #: Units of BIDS, by ours.
 _IN_SIDECARS = {"ms": "seconds", "deg": "degrees"}
 #: Units that are mistaken for the right one: for values that are too large, and for those that are too small.
-_TOO_LARGE = {"ms": ("milliseconds", 1e-3)}
+_TOO_LARGE = {"ms": (("milliseconds", 1e-3), ("microseconds", 1e-6))}
 #: What a value that is too small may have been given in, and the factor to our unit.
 _TOO_SMALL = {"deg": ("radians", 180 / math.pi)}
+#: No scan has a smaller angle than this, in degrees, beside larger ones: some sidecars have radians. (0 measures noise.)
+_LEAST_ANGLE_DEG = 0.5
 
 
 @dataclass(frozen=True)
@@ -356,10 +358,12 @@ def numbers_in(value: object, field: str, path: Path, setting: Setting) -> list[
     values: list[Any] = value if isinstance(value, list) else [value]
     for v in values:
         if isinstance(v, bool) or not isinstance(v, (int, float)) or not abs(v) < 1e300:
-            raise InputError(f"{path.name}: expected {field} in {unit}, a number, got {_short(v)} in its sidecar.")
+            raise InputError(
+                f"{path.name}: expected {field} in {unit}, a number, got {_short(v)} in its sidecar. Correct the sidecar."
+            )
         if v < 0:
             raise InputError(
-                f"{path.name}: expected {field} in {unit}, got {v:g} in its sidecar; it cannot be negative."
+                f"{path.name}: expected {field} in {unit}, got {v:g} in its sidecar; it cannot be negative. Correct it."
             )
     return [float(value) for value in values]
 
@@ -370,7 +374,10 @@ def _refuse_too_large(
     largest = max(values, default=0.0)
     if largest * setting.factor <= setting.plausible[1]:
         return
-    other, factor = _TOO_LARGE.get(setting.unit, ("", 1.0))
+    least, most = setting.plausible
+    candidates = _TOO_LARGE.get(setting.unit, ())
+    fitting = [x for x in candidates if least <= largest * x[1] * setting.factor <= most] or candidates
+    other, factor = fitting[0] if fitting else ("", 1.0)
     remedy = f"If these are {other}, write {largest * factor:g} there, or" if other else "Correct it, or"
     raise InputError(
         f"{path.name}: expected {field} in {_IN_SIDECARS.get(setting.unit, 'no unit')}, got {largest:g} in its "
@@ -381,10 +388,17 @@ def _refuse_too_large(
 def _refuse_too_small(
     setting: Setting, field: str, values: Sequence[float], files: Files, model: type[SignalModel]
 ) -> None:
+    other, factor = _TOO_SMALL.get(setting.unit, ("", 1.0))
+    if other and len(values) == len(files.images):
+        for path, value in zip(files.images, values):
+            if 0 < value < _LEAST_ANGLE_DEG <= max(values):
+                raise InputError(
+                    f"{path.name}: expected {field} in {_IN_SIDECARS[setting.unit]}, got {value:g} in its sidecar, "
+                    f"where others have up to {max(values):g}. If it is in {other}, write {value * factor:.3g} there."
+                )
     largest = max(values, default=0.0)
     if not 0 < largest < setting.plausible[0]:
         return
-    other, factor = _TOO_SMALL.get(setting.unit, ("", 1.0))
     written = largest / setting.factor
     remedy = f"If these are {other}, write {written * factor:.3g} there, or" if other else "Correct it, or"
     raise InputError(

@@ -33,9 +33,9 @@ _SEQUENCE_FIELDS = (
 _PLANAR = ("EP", "EPI", "ECHO PLANAR", "ECHO-PLANAR", "EPFID", "EPSE")
 #: Slices that are nearer than this, in ms, are of one time.
 _SAME_MS = 0.5
-#: No slice is excited later than this after the image's time, in s, if the repetition time is unknown; what rounding
-#: adds, relative.
-_LONGEST_S, _ROUNDED = 60.0, 0.01
+#: No slice is excited later than this after the image's time, in s, if the repetition time is unknown: the signal has
+#: recovered long before, and larger numbers are milliseconds. What rounding adds, relative.
+_LONGEST_S, _ROUNDED = 15.0, 0.01
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,10 @@ def slice_delays(
         (float(m[f]) for m in metadata for f in REPETITION_FIELDS if _is_number(m.get(f))), default=_LONGEST_S
     )
     if max(map(abs, first)) > repetition * (1 + _ROUNDED):
+        known = any(_is_number(m.get(f)) for m in metadata for f in REPETITION_FIELDS)
+        limit = f"within the repetition time of {repetition:g} s" if known else f"at most {repetition:g} s"
         raise InputError(
-            f"{files[0].path.name}: expected {field} in s, within the repetition time of {repetition:g} s, got up to "
+            f"{files[0].path.name}: expected {field} in s, {limit}, got up to "
             f"{max(map(abs, first)):g}. If these are ms, divide them by 1000 in the sidecars."
         )
     axis, backwards = _axis(metadata[0].get(_DIRECTION))
@@ -131,10 +133,8 @@ def slice_delays(
             f"have a preparation of its own. If all slices share one, write {_DELAYS} (s after the time of the image, "
             f"for each slice)"
         ]
-    text = (
-        f"slices have times of their own, up to {delays.max():.4g} ms after those of the images ({field} of the "
-        "sidecars)"
-    )
+    latest = round(float(delays.max()), 1)
+    text = f"slices have times of their own, up to {latest:g} ms after those of the images ({field} of the sidecars)"
     found = SliceDelays(axis, tuple(float(delay) for delay in delays))
     if field == _TIMING and planar is None:
         return found, [

@@ -6,6 +6,8 @@ dead and takes over. When the first one continues, it must not write any more.
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -44,19 +46,25 @@ class Claim:
             With what to do.
         """
         try:
-            if self.by_age:
-                os.utime(self.path)  # renews it, so that it stays ours while something is written
+            os.utime(self.path)  # renews it, so that it stays ours while something is written
             lost = self.path.read_bytes() != self.text
         except FileNotFoundError:
             lost = self.by_age  # a lock of the operating system holds without its file
         except OSError:
             lost = False  # a file server that does not answer says nothing
-        if lost:
+        if lost or (not self.by_age and self._claimed_by_another()):
             raise InputError(
                 f"this run has lost {self.out}: it was suspended for minutes, so that another run took over and may "
                 "write there. It has stopped writing. Run it again when no other run writes there; finished series "
                 "are kept."
             )
+
+    def _claimed_by_another(self) -> bool:
+        """Return whether a run that finds no locks here claims the same: this one was suspended, and taken for dead."""
+        pattern = "lock*.held" if self.path.name == "lock" else f"{glob.escape(self.path.name)}.*.held"
+        with contextlib.suppress(OSError):
+            return any(True for name in (pattern, "lock.*.held") for _ in self.path.parent.glob(name))
+        return False
 
 
 _held: list[Claim] = []

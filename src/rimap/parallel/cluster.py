@@ -18,6 +18,10 @@ from rimap.io.unreadable_formats import refuse_device
 
 #: What `--cluster` takes.
 KINDS = ("local", "slurm")
+#: Where the web pages of Dask are served, at any free port.
+_PAGES = "127.0.0.1:0"
+#: Hosts that other machines do not reach.
+_THIS_MACHINE = ("127.", "localhost", "[::1]")
 #: Seconds to wait for the scheduler that the user names.
 _CONNECT = 15.0
 
@@ -129,7 +133,12 @@ def slurm_options(options: ClusterOptions) -> dict[str, Any]:
         if name in given:
             given[name] = list(given[name])
     given.setdefault("processes", options.cores)
-    return given | {"job_name": "rimap", "scheduler_options": {"dashboard": False, "dashboard_address": ":0"}}
+    # The pages of Dask ask nobody who they are: they are served to this machine, and on a node to that node, alone.
+    return given | {
+        "job_name": "rimap",
+        "scheduler_options": {"dashboard": False, "dashboard_address": _PAGES},
+        "worker_extra_args": ["--dashboard-address", _PAGES, "--no-dashboard"],
+    }
 
 
 @contextlib.contextmanager
@@ -175,6 +184,11 @@ def dask_workers(
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(quiet))
         address: Any = scheduler
+        if scheduler is not None and _is_open(scheduler):
+            say(
+                f"the scheduler at {scheduler} does not encrypt: whoever reaches its port can run code as its owner. Use "
+                f"tls:// on a network that others share"
+            )
         keys = None if scheduler is not None else _keys_of_this_run()
         if scheduler is None:
             address = stack.enter_context(_cluster(kind or "local", options or ClusterOptions(), n, folder, keys))
@@ -191,6 +205,12 @@ def dask_workers(
         _check_versions(client)
         planned = options.jobs * (options.processes or options.cores) if kind == "slurm" and options else 1
         yield Workers(client.get_executor(pure=False), max(planned, sum(client.ncores().values())))
+
+
+def _is_open(address: str) -> bool:
+    """Return whether a scheduler talks to other machines without TLS."""
+    protocol, separator, host = address.rpartition("://")
+    return (protocol if separator else "tcp") not in ("tls", "wss") and not host.startswith(_THIS_MACHINE)
 
 
 def _keys_of_this_run() -> Any:
@@ -224,7 +244,7 @@ def _cluster(kind: str, options: ClusterOptions, n: int, folder: Path | None, ke
         memory_limit=1.0 / n,
         processes=True,
         host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
+        dashboard_address=_PAGES,
         local_directory=None if folder is None else str(folder),
         silence_logs=logging.CRITICAL,
         protocol="tls",

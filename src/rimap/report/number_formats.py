@@ -12,15 +12,17 @@ from rimap.series import ParameterMaps
 
 
 def number(x: float, digits: int = 3) -> str:
-    """Return a number as text with 3 significant digits, and all digits of its integer part.
+    """Return a number as text with 3 significant digits, and all digits of its integer part, up to nine.
 
-    >>> [number(x) for x in (1234.5, 64.23, 0.01234, 1.5e-7, float("nan"))]
-    ['1,234', '64.2', '0.0123', '1.5e-07', '–']
+    >>> [number(x) for x in (1234.5, 64.23, 0.01234, 1.5e-7, 5.53e30, float("nan"))]
+    ['1,234', '64.2', '0.0123', '1.5e-07', '5.53e+30', '–']
     """
     if not np.isfinite(x):
         return "–"
     if x == 0:
         return "0"
+    if abs(x) >= 1e9:
+        return f"{x:.{digits}g}"
     if abs(x) >= 10 ** (digits - 1):
         return f"{x:,.0f}"
     if abs(x) < 1e-4:

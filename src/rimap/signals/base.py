@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.arrays import Array, derivative, floating, is_torch, namespace
-from rimap.errors import InputError
+from rimap.errors import InputError, count_of
 from rimap.signals.model_options import BOX, POLARITY
 from rimap.signals.scan_cycle import Cycle
 from rimap.signals.settings import Setting, Values, setting, settings_of
@@ -323,7 +323,7 @@ class SignalModel(ABC):
             names = ", ".join(parameter.name for parameter in self.parameters if not parameter.given)
             raise InputError(
                 f"{self.title} has {Q} parameters ({names}): expected images at {Q} or more distinct values of "
-                f"{self.axis.title}, got {distinct} ({self.n_images} images). Add images at others."
+                f"{self.axis.title}, got {distinct} ({count_of(self.n_images, 'image')}). Add images at others."
             )
 
     @property

@@ -60,7 +60,7 @@ class VariableFlipAngle(SignalModel):
         "TR",
         bids=("RepetitionTimeExcitation", "RepetitionTime"),
         per_image=None,
-        plausible=(1.0, 10_000.0),
+        plausible=(1.0, 2_000.0),  # 3 to 30 ms in milliseconds, taken for seconds, are longer
         usual=(4.0, 30.0),
     )
 

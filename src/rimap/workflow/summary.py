@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,6 +78,8 @@ def in_a_line(r: Result) -> str:
     from rimap.report.number_formats import number
 
     s, unit = r.statistics[r.main], r.units[r.main]
+    if not math.isfinite(s.median):
+        return f"{r.titles[r.main]}: no voxel has a value, by {r.estimator.split(' – ')[0]} in {r.seconds:.1f} s"
     return (
         f"{r.titles[r.main]} {number(s.median)} {unit} ({number(s.q25)}–{number(s.q75)}), {100 * r.share_ok:.1f} % ok, "
         f"by {r.estimator.split(' – ')[0]} in {r.seconds:.1f} s"
@@ -98,6 +101,9 @@ def _one(r: Result, seconds: float) -> Iterator[str]:
         s, unit = r.statistics[name], f" {r.units[name]}" if r.units[name] else ""
         if name in r.known and s.q25 == s.q75:
             yield f"  {r.titles[name]:<10} {number(s.median)}{unit}, known and not estimated"
+            continue
+        if not math.isfinite(s.median):
+            yield f"  {r.titles[name]:<10} no voxel has a value, {r.where}"
             continue
         values = f"median {number(s.median)}{unit}, IQR {number(s.q25)}–{number(s.q75)}{unit}"
         yield f"  {r.titles[name]:<10} {values}, {f'known, {r.where}' if name in r.known else r.where}"
