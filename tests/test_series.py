@@ -49,7 +49,7 @@ def test_images_can_be_left_out() -> None:
         ({"images": np.zeros_like(IMAGES)}, "zero"),
         ({"mask": np.ones((5, 4))}, "mask: expected the shape of the images"),
         ({"mask": np.zeros((4, 5))}, "got an empty one"),
-        ({"affine": np.eye(3)}, "affine must be"),
+        ({"affine": np.eye(3)}, "affine: expected a matrix"),
         ({"noise": Gaussian(sigma=np.ones((2, 2)))}, "map of sigma"),
     ],
 )

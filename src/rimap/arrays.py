@@ -38,7 +38,7 @@ def to_numpy(x: Array) -> NDArray[Any]:
             x = x.to_dense()
         return np.asarray((x.float() if str(x.dtype) == "torch.bfloat16" else x).numpy())
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
-        return np.asarray((x if x.dtype.kind in "fc" else x.astype(float)).filled(np.nan))
+        return np.ma.filled(x if x.dtype.kind in "fc" else x.astype(float), np.nan)
     return np.asarray(x)
 
 

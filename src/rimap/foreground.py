@@ -75,7 +75,8 @@ def foreground(images: NDArray[Any]) -> NDArray[np.bool_]:
 
     It is Otsu's threshold on the square root of the root mean square over the images. All voxels are foreground if the
     threshold leaves out or keeps almost nothing, or if what it leaves out is neither much darker nor noise: it would
-    split the tissue. A few voxels that are far brighter than all others do not count for the threshold. Values that are not finite count as dark. The sign of an image does not matter.
+    split the tissue. A few voxels that are far brighter than all others do not count for the threshold. Values that
+    are not finite count as dark. The sign of an image does not matter.
 
     References
     ----------

@@ -74,11 +74,10 @@ class WeightedSeries:
     denoised: str = ""
 
     def __post_init__(self) -> None:
-        for name, value, kind in (("model", self.model, SignalModel), ("noise", self.noise, Noise)):
-            if not isinstance(value, kind) and not (name == "noise" and value is None):
-                what = f"the class {value.__name__}" if isinstance(value, type) else repr(value)[:60]
-                example = "InversionRecovery(tau=[50, 400, 1100])" if name == "model" else "Rician()"
-                raise InputError(f"{name}: expected an object such as rimap.{example}, got {what}.")
+        if not isinstance(self.model, SignalModel):
+            raise _other_kind("model", "InversionRecovery(tau=[50, 400, 1100])", self.model)
+        if self.noise is not None and not isinstance(self.noise, Noise):
+            raise _other_kind("noise", "Rician()", self.noise)
         images, own = images_and_affine(self.images)
         affine = affine_of(self.affine) if is_nibabel(self.affine) else self.affine
         affine = own if affine is None else np.asarray(affine, dtype=float)
@@ -179,6 +178,11 @@ class WeightedSeries:
             for n in chosen
         ]
         return notebook_card.card("WeightedSeries", self.source, pictures, [], [*self._facts(), *self.notes])
+
+
+def _other_kind(name: str, example: str, value: object) -> InputError:
+    what = f"the class {value.__name__}" if isinstance(value, type) else repr(value)[:60]
+    return InputError(f"{name}: expected an object such as rimap.{example}, got {what}.")
 
 
 def _checked_images(images: NDArray[Any], model: SignalModel) -> NDArray[Any]:

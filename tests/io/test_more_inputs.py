@@ -1,5 +1,6 @@
-"""Inputs of kinds that tests of one part of the reader do not cover: parts without a magnitude, numbers that lack, units
-that are mixed, scales in part of the sidecars."""
+"""Inputs of kinds that tests of one part of the reader do not cover: parts without a magnitude, numbers that lack,
+and units that are mixed.
+"""
 
 from __future__ import annotations
 

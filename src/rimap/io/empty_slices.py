@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.signals import SignalModel
-from rimap.signals.base import axis_of
 from rimap.signals.model_options import knows_polarity
 from rimap.signals.settings import with_unit
 from rimap.slices import slice_number
@@ -56,7 +55,7 @@ def left_out(images: NDArray[Any], model: SignalModel, *, first: int | None = No
         )
     found, notes = empty_slices(S, model), []
     for i in np.flatnonzero(found.any(1)):
-        what = _called(i, model)
+        what = _called(int(i), model)
         if first is None and not S[i].any():
             raise InputError(f"{what} is zero throughout. Leave it out, with its time, or export it again.")
         planes = np.flatnonzero(found[i])
@@ -69,4 +68,4 @@ def left_out(images: NDArray[Any], model: SignalModel, *, first: int | None = No
 
 
 def _called(i: int, model: SignalModel) -> str:
-    return f"image {i + 1} ({with_unit(model.times[i], axis_of(model).unit)})"
+    return f"image {i + 1} ({with_unit(model.times[i], model.axis.unit)})"

@@ -247,8 +247,8 @@ def _read(p: Parameter, value: Any, first: NiftiFile) -> tuple[Given, str]:
     unit = _unit_of(value)
     if p.unit == "1" and unit in UNITS_OF_ANGLES:
         raise InputError(
-            f"{value}: expected {p.name} as a factor or in per cent, got an angle (Units {unit} in its sidecar). Divide it by the "
-            f"nominal flip angle, or correct the sidecar."
+            f"{value}: expected {p.name} as a factor or in per cent, got an angle (Units {unit} in its sidecar). "
+            "Divide it by the nominal flip angle, or correct the sidecar."
         )
     values, how = _converted(p, values, unit)
     middle = _check_values(p, values, value)

@@ -78,7 +78,7 @@ def in_one_scale(
 
 
 def _may_be_rescale_slopes(files: Sequence[NiftiFile], rescale: Sequence[float | None]) -> bool:
-    """Return whether the slopes of headers can stand for those that sidecars lack: they are equal where both are known."""
+    """Return whether the slopes of headers can stand for those that sidecars lack: they are equal if both are known."""
     known = [(file.slope, r) for file, r in zip(files, rescale) if r is not None]
     if not known:
         return len({file.slope for file in files}) > 1
@@ -91,7 +91,7 @@ def _incomplete(
     rescale: Sequence[float | None],
     scale: Sequence[float | None],
 ) -> list[str]:
-    """Return a warning if scales differ, as far as sidecars or headers have them, and some lack what would undo them."""
+    """Return a warning if scales differ, in sidecars or headers, and some lack what would undo them."""
     if all(_says_common_scale(m) for m in metadata):
         return []
     known = {_RESCALE: rescale, _SCALE: scale}

@@ -190,8 +190,9 @@ def _take(path: Path, out: Path, *, shared: bool = False) -> _Held:
 def _hold(path: Path, handle: int, out: Path) -> _Held:
     """Hold a file that this process has locked, also against runs that find no locks there.
 
-    An older kernel or another mount may show the folder without locks. Such a run looks for the text of this file and for its age. It writes
-    its claim before it looks, and this run writes its text before it looks for claims: at least one of two sees the other.
+    An older kernel or another mount may show the folder without locks. Such a run looks for the text of this file and
+    for its age. It writes its claim before it looks, and this run writes its text before it looks for claims: at least
+    one of two sees the other.
 
     Raises
     ------

@@ -267,8 +267,8 @@ def _in_folder(folder: Path, subjects: Sequence[str], sequence: str | None) -> F
         found = series_of(named, sequence)
         others = [(file, _why_of_no_series(file)) for file in files if file not in named and not is_b1(file)]
         refused = (*refused, *found.refused)
-        left_out = (*found.left_out, *others, *lonely, *beside)
-        return replace(found, refused=refused, left_out=left_out, empty=_empty(root, subjects, found, refused))
+        every = (*found.left_out, *others, *lonely, *beside)
+        return replace(found, refused=refused, left_out=every, empty=_empty(root, subjects, found, refused))
     here = [
         file for file in files if file.parent == root and not strip_nii(file).endswith((*map_suffixes(), *_NO_IMAGES))
     ]

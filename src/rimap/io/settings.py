@@ -30,7 +30,8 @@ _IN_SIDECARS = {"ms": "seconds", "deg": "degrees"}
 _TOO_LARGE = {"ms": (("milliseconds", 1e-3), ("microseconds", 1e-6))}
 #: What a value that is too small may have been given in, and the factor to our unit.
 _TOO_SMALL = {"deg": ("radians", 180 / math.pi)}
-#: No scan has a smaller angle than this, in degrees, beside larger ones: some sidecars have radians. (0 measures noise.)
+#: No scan has a smaller angle than this, in degrees, beside larger ones: some sidecars have radians. (0 measures the
+#: noise.)
 _LEAST_ANGLE_DEG = 0.5
 
 
@@ -359,7 +360,8 @@ def numbers_in(value: object, field: str, path: Path, setting: Setting) -> list[
     for v in values:
         if isinstance(v, bool) or not isinstance(v, (int, float)) or not abs(v) < 1e300:
             raise InputError(
-                f"{path.name}: expected {field} in {unit}, a number, got {_short(v)} in its sidecar. Correct the sidecar."
+                f"{path.name}: expected {field} in {unit}, a number, got {_short(v)} in its sidecar. Correct the "
+                "sidecar."
             )
         if v < 0:
             raise InputError(

@@ -186,8 +186,8 @@ def dask_workers(
         address: Any = scheduler
         if scheduler is not None and _is_open(scheduler):
             say(
-                f"the scheduler at {scheduler} does not encrypt: whoever reaches its port can run code as its owner. Use "
-                f"tls:// on a network that others share"
+                f"the scheduler at {scheduler} does not encrypt: whoever reaches its port can run code as its owner. "
+                f"Use tls:// on a network that others share"
             )
         keys = None if scheduler is not None else _keys_of_this_run()
         if scheduler is None:
