@@ -153,3 +153,27 @@ def test_command_line_writes_maps_of_differences_and_a_page(tmp_path: Path) -> N
     assert "data:image/png" in page and str(tmp_path) not in page and "<script" not in page
     assert "Slices 1, 2, 3." in page  # counted from 1, as in the report
     assert CliRunner().invoke(build(), ["compare", str(a), str(b), "-o", str(out)]).exit_code == 2
+
+
+def test_the_maps_of_an_earlier_and_larger_comparison_are_removed(repeats: Path, tmp_path: Path) -> None:
+    """Files of others in the folder stay, whatever their names."""
+    out = tmp_path / "comparison"
+    run = CliRunner()
+    assert run.invoke(build(), ["compare", str(repeats), "-o", str(out)]).exit_code == 0
+    assert len(list(out.glob("*_pair-*_difference.nii.gz"))) == 2
+    mine = save(out / "mine_difference.nii.gz", np.zeros(SHAPE, "f4"), Description="my own")
+    bare = save(out / "bare_z.nii.gz", np.zeros(SHAPE, "f4"))
+    bare.with_name("bare_z.json").unlink()
+    a, b = scan(tmp_path, "a", 1), scan(tmp_path, "b", 2)
+    assert run.invoke(build(), ["compare", str(a), str(b), "-o", str(out), "--overwrite"]).exit_code == 0
+    left = {path.name for path in out.glob("*.nii.gz")}
+    assert left == {"b_T1map_difference.nii.gz", "b_T1map_z.nii.gz", mine.name, bare.name}
+    assert not list(out.glob("*_pair-*"))
+
+
+def test_a_copy_of_a_map_is_no_repeat(tmp_path: Path) -> None:
+    a = scan(tmp_path / "one", "a", 1)
+    b = scan(tmp_path / "two", "b", 1)
+    notes = " ".join(rimap.compare(a, b).notes)
+    assert "have the same values in all voxels: one is a copy of the other" in notes
+    assert "standard deviations are too" not in notes

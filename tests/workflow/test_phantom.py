@@ -317,3 +317,16 @@ def test_thin_slices_are_measured_in_a_ball() -> None:
     assert array.seen == 14 and abs(array.index - 17) <= 1 and off_mm(array, centres, (1.5, 1.5)).max() < 1.5
     assert len(np.unique(array.spheres[0].inside[2])) >= 3
     assert [float(np.median(volume[s.inside])) for s in array.spheres] == pytest.approx(list(T1.values()))
+
+
+def test_each_reason_of_several_maps_is_said(tmp_path: Path) -> None:
+    """Maps without a field strength, and one of no phantom."""
+    save(tmp_path / "a_T1map.nii.gz", phantom_map()[0], field=None)
+    save(tmp_path / "b_T1map.nii.gz", phantom_map()[0], field=None)
+    save(tmp_path / "c_T1map.nii.gz", phantom_map()[0], field=7.0)
+    with pytest.raises(InputError) as error:
+        rimap.phantom(tmp_path, "nist-t1")
+    told = str(error.value)
+    assert "none of 3 maps could be measured" in told
+    assert "a_T1map, b_T1map: nist-t1 has values at" in told and told.count("--field-strength") == 1
+    assert "c_T1map: nist-t1 has values of T1 at 1.5 or 3 T, got 7 T" in told

@@ -292,3 +292,31 @@ def test_options_that_would_be_without_effect_are_reported(derivative: Path, tmp
     assert {row["map"] for row in rimap.rois(file, labels, names=["R1"], rates=True).rows} == {"T1", "R1"}
     with pytest.raises(InputError, match="Did you mean nist-t1"):
         rimap.rois(file, labels, judging=Judging(reference="nist-t1x"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "unit", "told"),
+    [
+        ("T1map", 900.0, "s", "the median of T1 is 900000 ms, which no tissue has"),
+        ("T1map", 0.9, "ms", "the median of T1 is 0.9 ms, which no tissue has"),
+        ("T2map", 0.08, "ms", "the median of T2 is 0.08 ms, which no tissue has"),
+        ("R1map", 0.001, "1/s", "the median of R1 is 0.001 1/s, which no tissue has"),
+        ("T1map", 0.9, "s", ""),
+        ("T2map", 0.08, "s", ""),
+        ("R1map", 1.1, "1/s", ""),
+    ],
+)
+def test_a_map_in_another_unit_than_its_sidecar_says_is_reported(
+    tmp_path: Path, name: str, value: float, unit: str, told: str
+) -> None:
+    path = save(tmp_path / f"sub-01_{name}.nii.gz", np.full((4, 4, 3), value, "f4"), Units=unit)
+    labels = save(tmp_path / "labels.nii.gz", np.ones((4, 4, 3), np.uint8))
+    notes = " ".join(rimap.rois(path, labels).notes)
+    assert told in notes and ("which no tissue has" in notes) == bool(told)
+
+
+def test_two_names_for_one_region_are_refused(tmp_path: Path, derivative: Path) -> None:
+    labels = save(tmp_path / "labels.nii.gz", np.ones(SHAPE, np.uint8))
+    labels.with_name("labels.tsv").write_text("index\tname\n1\tGM\n1\tWM\n")
+    with pytest.raises(InputError, match="expected one name for each index, got 'GM' and 'WM' for 1"):
+        rimap.rois(derivative, labels)

@@ -203,6 +203,11 @@ def _compared(a: MapImage, b: MapImage, where: Sequence[Path], counting: Sequenc
             f"{a.label} and {b.label} are from the same images: their noise is the same, and z does not test the "
             f"standard deviations."
         )
+    elif np.array_equal(both[0], both[1], equal_nan=True):
+        notes.append(
+            f"{a.label} and {b.label} have the same values in all voxels: one is a copy of the other, and no repeat."
+        )
+        same_images = True
     called = names_of(a, b)
     rows = [_row(a, called, WHOLE, "", both[:, inside], None if z is None else z[inside])]
     for region in regions:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from rimap.errors import InputError
 from rimap.io.atomic import Content, as_bytes
-from rimap.io.bids import strip_nii
+from rimap.io.bids import read_json, strip_nii
 from rimap.io.nifti_bytes import nifti_file
 from rimap.io.provenance import to_json
 from rimap.map_display import shown_name
@@ -18,6 +20,8 @@ from rimap.workflow.tables import write_new
 
 #: Files that every comparison has: the page, the table and what its columns are.
 FIXED = ("compare.html", "compare.tsv", "compare.json")
+#: What the sidecars of difference maps say.
+_OF_COMPARISON = "of the second source minus the first"
 #: Rows that are printed; the table in the folder has all.
 _MOST_ROWS = 120
 
@@ -62,6 +66,17 @@ def columns() -> dict[str, dict[str, str]]:
     }  # fmt: skip
 
 
+def _earlier(out: Path) -> list[Path]:
+    """Return the maps that an earlier comparison has left in a folder: those whose sidecars have its description."""
+    found: list[Path] = []
+    for kind in ("difference", "z"):
+        for sidecar in sorted(out.glob(f"*_{kind}.json")):
+            with contextlib.suppress(InputError):
+                if _OF_COMPARISON in str(read_json(sidecar).get("Description")):
+                    found += [sidecar, sidecar.with_suffix(".nii.gz")]
+    return found
+
+
 def files_of(found: Comparison, out: Path, command: str = "") -> dict[Path, Content]:
     """Return the files of a comparison by path: the table, a page, and maps of the differences and of z."""
     from rimap.report.comparison import page
@@ -77,7 +92,7 @@ def files_of(found: Comparison, out: Path, command: str = "") -> dict[Path, Cont
         sources = [pair.first.path.name, pair.second.path.name]
         difference = (pair.values[1] - pair.values[0]) / pair.first.scale
         unit = {"ms": "s"}.get(pair.first.unit, pair.first.unit) if pair.first.scale == 1000 else pair.first.unit
-        what = f"{shown_name(pair.first.name)} of the second source minus the first"
+        what = f"{shown_name(pair.first.name)} {_OF_COMPARISON}"
         images = [("difference", difference, unit, what)]
         if pair.z is not None:
             images.append(("z", pair.z, "1", f"{what}, over the root of the sum of both variances"))
@@ -102,7 +117,8 @@ def write(found: Comparison, out: Path | str, command: str = "", *, overwrite: b
     InputError
         If the folder cannot be written, or if one of the files exists and `overwrite` is false.
     """
-    return write_new(files_of(found, Path(out), command), overwrite=overwrite)
+    files = files_of(found, Path(out), command)
+    return write_new(files, overwrite=overwrite, remove=[path for path in _earlier(Path(out)) if path not in files])
 
 
 def lines(found: Comparison) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ from rimap.workflow.rois import (
     whose,
     without_value,
 )
+
+#: So many maps with one reason are named.
+_MOST_NAMES = 6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,13 +118,24 @@ def phantom(
         measured.append(one)
         notes += said
     if not measured:
-        raise InputError(f"none of {len(found)} maps has an array of spheres. {refused[0][0]}: {refused[0][1]}")
+        raise InputError(f"none of {len(found)} maps could be measured. {_reasons(refused)}")
     notes += without_value([row for m in measured for row in m.rows])
     return PhantomRun(
         measured=tuple(in_order(measured)),
         refused=tuple(refused),
         notes=ordered(notes),
         tolerance_percent=judging.tolerance_percent,
+    )
+
+
+def _reasons(refused: Sequence[tuple[str, str]]) -> str:
+    """Return why maps were not measured: each reason once, with the names of its maps."""
+    maps: dict[str, list[str]] = {}
+    for label, reason in refused:
+        maps.setdefault(re.sub(r"^\S+\.nii(\.gz)?: ", "", reason), []).append(label)
+    return " ".join(
+        f"{', '.join(labels[:_MOST_NAMES])}{' …' if len(labels) > _MOST_NAMES else ''}: {reason}"
+        for reason, labels in maps.items()
     )
 
 

@@ -48,7 +48,12 @@ def label_names(image: Path | None) -> dict[int, str]:
                 )
             for row in rows:
                 if (row.get("index") or "").strip().isdigit():
-                    names[int(row["index"])] = (row.get("name") or "").strip()
+                    index, name = int(row["index"]), (row.get("name") or "").strip()
+                    if names.setdefault(index, name) != name:
+                        raise InputError(
+                            f"{table}: expected one name for each index, got {names[index]!r} and {name!r} for "
+                            f"{index}. {remedy}."
+                        )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise InputError(f"{table} cannot be read: {reason}. {remedy}.") from None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.advice import Weight, note, ordered, weight_of
+from rimap.advice import Weight, note, ordered, unreliable, weight_of
 from rimap.errors import InputError, count_of, one_of
 from rimap.evaluation.references import (
     LAYOUTS,
@@ -40,6 +40,8 @@ _WITH_VALUE = (Status.NOT_CONVERGED, Status.OUTSIDE_TRAINING, Status.OFF_MODEL)
 #: Reference values whose ratio to the medians is this factor or its inverse, within a factor of 2, are in another unit
 #: (s and ms).
 _OTHER_UNIT = 1000.0
+#: Relaxation times of tissue and phantoms, ms: medians outside this range are in another unit.
+_SHORTEST_T1_MS, _SHORTEST_T2_MS, _LONGEST_MS = 5.0, 0.1, 20_000.0
 #: Rows that are printed; the table in the file has all.
 _MOST_ROWS = 200
 
@@ -340,7 +342,26 @@ def counted_values(
         status = np.where(valid, Status.OK, Status.NO_SIGNAL).astype(np.uint8)
         what = "all finite values except zeros count" if relaxation else "all finite values count"
         notes.append(note(f"There is no map of quality flags next to the map, so {what}."))
-    return np.where(np.isin(status, counting), values, np.nan), status, notes
+    counted = np.where(np.isin(status, counting), values, np.nan)
+    return counted, status, [*notes, *(_about_unit(m, counted) if relaxation else [])]
+
+
+def _about_unit(m: MapImage, values: NDArray[np.float64]) -> list[str]:
+    """Return a warning if the relaxation times or rates of a map are none that tissue or a phantom has."""
+    known = values[np.isfinite(values) & (values > 0)]
+    if not known.size:
+        return []
+    median = float(np.median(known))
+    time_ms = median if m.unit == "ms" else 1000 / median
+    shortest = _SHORTEST_T1_MS if m.quantity[1:2] == "1" else _SHORTEST_T2_MS
+    if shortest <= time_ms <= _LONGEST_MS:
+        return []
+    return [
+        unreliable(
+            f"{m.label}: the median of {m.name} is {median:.6g} {m.unit}, which no tissue has. Check the unit of the "
+            f"map (Units in its sidecar)."
+        )
+    ]
 
 
 def whose(m: MapImage) -> Row:
