@@ -30,7 +30,8 @@ def label_names(image: Path | None) -> dict[int, str]:
     """
     if image is None:
         return {}
-    names, table = {}, label_table(image)
+    names: dict[int, str] = {}
+    table = label_table(image)
     if not table.exists():
         inherited = _inherited_table(image)
         if inherited is None:
