@@ -131,7 +131,7 @@ def notes_on_mask(values: NDArray[Any], threshold: float) -> list[str]:
     return []
 
 
-def affine_of(image: Any) -> NDArray[Any] | None:
+def affine_of(image: Array) -> NDArray[Any] | None:
     """Return the affine of a nibabel image (4, 4), mm; `None` if its header does not say where it is."""
     if image.affine is None:
         return None
