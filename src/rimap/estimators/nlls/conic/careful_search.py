@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from rimap.estimators.nlls.conic.climb_kernels import BEST_THETA, BEST_X, BEST_Y, FIT, NODE, PLACE, T_BOUND
 from rimap.estimators.nlls.conic.finish_kernels import finish_one, residual_of
 from rimap.estimators.nlls.conic.kernel_arguments import Around, Chunk, Cone, Found, Maps, Plan, Profile
 from rimap.estimators.nlls.conic.polynomials import (
@@ -24,6 +25,19 @@ from rimap.estimators.nlls.conic.polynomials import (
     poly1,
 )
 from rimap.estimators.nlls.conic.scan_kernels import FLIPS, KEY, VOXEL, best_of, gather, other_flips, scan_block
+from rimap.estimators.nlls.conic.tables import EDGE_X, EDGE_Y, TERMS
+
+#: What `_value` writes of the projection on a sector: its squared length, half the derivative of that in θ, the
+#: projection itself, and where it is (0 inside, 1 on the lower edge, 2 on the upper edge).
+LENGTH, HALF_SLOPE, AT_X, AT_Y, AT_PLACE = range(5)
+#: What `_profile` writes of the best projection at one T: its squared length (`LENGTH`), then these.
+PROFILE_X, PROFILE_Y, PROFILE_PLACE, PROFILE_FLIPS = range(1, 5)
+#: Both edges of a sector as `_edges` writes them: cosine and sine, each with its derivative in θ.
+(
+    LOWER_COS, LOWER_COS_1, LOWER_SIN, LOWER_SIN_1, UPPER_COS, UPPER_COS_1, UPPER_SIN, UPPER_SIN_1,
+) = range(8)  # fmt: skip
+#: Columns of a result that a search writes: FIT to T_BOUND.
+N_RESULTS = 7
 
 
 @compiled(fast=True)
@@ -44,50 +58,53 @@ def _edges(low: Array, high: Array, bound: Array, kinks: bool, t: float, e: Arra
     beyond it.
     """
     if not kinks:
-        e[0], e[1], e[2], e[3] = 1.0, 0.0, 0.0, 0.0
-        e[4], e[5] = poly1(bound, 0, t)
-        e[6], e[7] = poly1(bound, 8, t)
+        e[LOWER_COS], e[LOWER_COS_1], e[LOWER_SIN], e[LOWER_SIN_1] = 1.0, 0.0, 0.0, 0.0
+        e[UPPER_COS], e[UPPER_COS_1] = poly1(bound, 0, t)
+        e[UPPER_SIN], e[UPPER_SIN_1] = poly1(bound, TERMS, t)
         return
-    e[0], e[1] = poly1(low, 0, t)
-    e[2], e[3] = poly1(low, 8, t)
-    e[4], e[5] = poly1(high, 0, t)
-    e[6], e[7] = poly1(high, 8, t)
+    e[LOWER_COS], e[LOWER_COS_1] = poly1(low, 0, t)
+    e[LOWER_SIN], e[LOWER_SIN_1] = poly1(low, TERMS, t)
+    e[UPPER_COS], e[UPPER_COS_1] = poly1(high, 0, t)
+    e[UPPER_SIN], e[UPPER_SIN_1] = poly1(high, TERMS, t)
     bx, bx1 = poly1(bound, 0, t)
-    by, by1 = poly1(bound, 8, t)
-    if e[4] * by - e[6] * bx < 0:
-        e[4], e[5], e[6], e[7] = bx, bx1, by, by1
+    by, by1 = poly1(bound, TERMS, t)
+    if e[UPPER_COS] * by - e[UPPER_SIN] * bx < 0:
+        e[UPPER_COS], e[UPPER_COS_1], e[UPPER_SIN], e[UPPER_SIN_1] = bx, bx1, by, by1
 
 
 @compiled()
 def _value(c: Array, low: Array, high: Array, bound: Array, kinks: bool, t: float, e: Array, out: Array) -> None:
-    """Write (squared length, half its derivative, x, y, 0 inside | 1 lower | 2 upper edge) of the projection on a
-    sector.
+    """Write `LENGTH` to `AT_PLACE` of the projection (x, y) of the images on a sector of the cone at θ.
+
+    Inside of the sector, its squared length is x² + y²; on an edge with the direction e it is (x, y)·e squared over e².
     """
     x, x1 = poly1(c, 0, t)
-    y, y1 = poly1(c, 8, t)
+    y, y1 = poly1(c, TERMS, t)
     _edges(low, high, bound, kinks, t, e)
-    out[0] = out[1] = out[2] = out[3] = 0.0
-    out[4] = 1.0
-    if kinks and e[0] * e[6] - e[2] * e[4] < 0:  # no B within its bounds makes the images change sign so
+    out[LENGTH] = out[HALF_SLOPE] = out[AT_X] = out[AT_Y] = 0.0
+    out[AT_PLACE] = 1.0
+    if (
+        kinks and e[LOWER_COS] * e[UPPER_SIN] - e[LOWER_SIN] * e[UPPER_COS] < 0
+    ):  # no B within its bounds makes the images change sign so
         return
-    if e[0] * y - e[2] * x > 0 and x * e[6] - y * e[4] > 0:
-        out[0], out[1], out[2], out[3], out[4] = x * x + y * y, x * x1 + y * y1, x, y, 0.0
+    if e[LOWER_COS] * y - e[LOWER_SIN] * x > 0 and x * e[UPPER_SIN] - y * e[UPPER_COS] > 0:
+        out[LENGTH], out[HALF_SLOPE], out[AT_X], out[AT_Y], out[AT_PLACE] = x * x + y * y, x * x1 + y * y1, x, y, 0.0
         return
     for index in range(0, 8, 4):
         ux, ux1, uy, uy1 = e[index], e[index + 1], e[index + 2], e[index + 3]
         w, q = x * ux + y * uy, ux * ux + uy * uy
-        if w > 0 and w * w > out[0] * q:
+        if w > 0 and w * w > out[LENGTH] * q:
             w1, q1 = x1 * ux + x * ux1 + y1 * uy + y * uy1, 2 * (ux * ux1 + uy * uy1)
-            out[0], out[1] = w * w / q, (w / q) * (w1 - 0.5 * w * q1 / q)
-            out[2], out[3], out[4] = w * ux / q, w * uy / q, 1.0 + index / 4
+            out[LENGTH], out[HALF_SLOPE] = w * w / q, (w / q) * (w1 - 0.5 * w * q1 / q)
+            out[AT_X], out[AT_Y], out[AT_PLACE] = w * ux / q, w * uy / q, 1.0 + index / 4
 
 
 @compiled()
 def _ascend(s: Array, j: int, n_low: int, n_high: int, cone: Around, bufs: Array, out: Array) -> None:
     """Climb from node j to the maximum over T of the projection on a sector of the cone; the signs of s stay.
 
-    The sector lies between the zero crossings of the images n_low and n_high, -1 for the edges of the cone. Writes
-    (squared length, node, θ, x, y, place, whether T is at a bound) to `out`.
+    At the maximum of x² + y², x x′ + y y′ = 0. The sector lies between the zero crossings of the images n_low and
+    n_high, -1 for the edges of the cone. Writes `FIT` to `T_BOUND` to `out`.
     """
     basis, scalars, limits = cone.basis, cone.scalars, cone.limits
     J = limits.shape[0]
@@ -96,39 +113,47 @@ def _ascend(s: Array, j: int, n_low: int, n_high: int, cone: Around, bufs: Array
     F_before = -1.0
     for _ in range(2 * J):
         combine(basis[j], s, c)
-        bound[:8] = scalars[j, 0]
-        bound[8:] = scalars[j, 1]
+        bound[:TERMS] = scalars[j, EDGE_X]
+        bound[TERMS:] = scalars[j, EDGE_Y]
         low[:] = 0.0
         low[0] = 1.0
         high[:] = bound
         if n_low >= 0:
-            low[:8] = -basis[j, n_low, 8:]
-            low[8:] = basis[j, n_low, :8]
+            low[:TERMS] = -basis[j, n_low, TERMS:]
+            low[TERMS:] = basis[j, n_low, :TERMS]
         if n_high >= 0:
-            high[:8] = -basis[j, n_high, 8:]
-            high[8:] = basis[j, n_high, :8]
+            high[:TERMS] = -basis[j, n_high, TERMS:]
+            high[TERMS:] = basis[j, n_high, :TERMS]
         kinks = n_high >= 0 or n_low >= 0
         _value(c, low, high, bound, kinks, 0.0, e, now)
-        if now[0] < F_before:  # a step too far
+        if now[LENGTH] < F_before:  # a step too far
             break
-        F_before = now[0]
-        out[0], out[1], out[2], out[3], out[4], out[5], out[6] = now[0], j, 0.0, now[2], now[3], now[4], 0.0
-        g = now[1]
+        F_before = now[LENGTH]
+        out[FIT], out[NODE], out[BEST_THETA], out[BEST_X], out[BEST_Y], out[PLACE], out[T_BOUND] = (
+            now[LENGTH],
+            j,
+            0.0,
+            now[AT_X],
+            now[AT_Y],
+            now[AT_PLACE],
+            0.0,
+        )
+        g = now[HALF_SLOPE]
         side = 1 if g > 0 else 0
         if g == 0.0:
             break
         end = limits[j, side]
         if end == 0.0:
-            out[6] = 1.0
+            out[T_BOUND] = 1.0
             break
         _value(c, low, high, bound, kinks, end, e, then)
         toward = 1 if side else -1
-        if then[1] * g > 0 and then[0] > now[0] and direction != -toward:
+        if then[HALF_SLOPE] * g > 0 and then[LENGTH] > now[LENGTH] and direction != -toward:
             j += toward
             direction = toward
             continue
         # The maximum lies between θ = 0 and `end`: bisection and false position in turn.
-        a, b, ga, gb = 0.0, end, g, then[1]
+        a, b, ga, gb = 0.0, end, g, then[HALF_SLOPE]
         if ga * gb > 0:
             gb = -ga
         kept = 0
@@ -137,27 +162,33 @@ def _ascend(s: Array, j: int, n_low: int, n_high: int, cone: Around, bufs: Array
             if not min(a, b) < mid < max(a, b):
                 mid = 0.5 * (a + b)
             _value(c, low, high, bound, kinks, mid, e, now)
-            if now[0] > out[0]:
-                out[0], out[2], out[3], out[4], out[5] = now[0], mid, now[2], now[3], now[4]
-            if now[0] == 0.0:
-                now[1] = -1e-3 * ga
-            if abs(now[1]) < 1e-12 * now[0]:
+            if now[LENGTH] > out[FIT]:
+                out[FIT], out[BEST_THETA], out[BEST_X], out[BEST_Y], out[PLACE] = (
+                    now[LENGTH],
+                    mid,
+                    now[AT_X],
+                    now[AT_Y],
+                    now[AT_PLACE],
+                )
+            if now[LENGTH] == 0.0:
+                now[HALF_SLOPE] = -1e-3 * ga
+            if abs(now[HALF_SLOPE]) < 1e-12 * now[LENGTH]:
                 break
-            if now[1] * ga > 0:  # the end that stays counts half: the Illinois variant of false position
-                a, ga = mid, now[1]
+            if now[HALF_SLOPE] * ga > 0:  # the end that stays counts half: the Illinois variant of false position
+                a, ga = mid, now[HALF_SLOPE]
                 gb = 0.5 * gb if kept == 1 else gb
                 kept = 1
             else:
-                b, gb = mid, now[1]
+                b, gb = mid, now[HALF_SLOPE]
                 ga = 0.5 * ga if kept == 2 else ga
                 kept = 2
             if abs(b - a) < 1e-9:
                 break
         break
-    if out[5] == 1.0 and n_low >= 0:
-        out[5] = KINK
-    if out[5] == 2.0 and n_high >= 0:
-        out[5] = KINK
+    if out[PLACE] == 1.0 and n_low >= 0:
+        out[PLACE] = KINK
+    if out[PLACE] == 2.0 and n_high >= 0:
+        out[PLACE] = KINK
 
 
 @compiled()
@@ -168,15 +199,15 @@ def _could_surpass(out: Array, s: Array, j: int, cone: Around, bufs: Array) -> b
     combine(basis[j], s, c)
     low[:] = 0.0
     low[0] = 1.0
-    high[:8] = scalars[j, 0]
-    high[8:] = scalars[j, 1]
-    _value(c, low, high, high, False, out[2], e, now)
-    best = worst = now[0]
+    high[:TERMS] = scalars[j, EDGE_X]
+    high[TERMS:] = scalars[j, EDGE_Y]
+    _value(c, low, high, high, False, out[BEST_THETA], e, now)
+    best = worst = now[LENGTH]
     for side in range(2):  # its value at the ends of the node's range, and halfway
         for part in range(1, 3):
             _value(c, low, high, high, False, limits[j, side] * part / 2, e, now)
-            best, worst = max(best, now[0]), min(worst, now[0])
-    return bool(best + 0.1 * (best - worst) > out[0])
+            best, worst = max(best, now[LENGTH]), min(worst, now[LENGTH])
+    return bool(best + 0.1 * (best - worst) > out[FIT])
 
 
 @compiled()
@@ -199,14 +230,14 @@ def _settle(row: Array, s: Array, at: tuple[int, int], exact: bool, cone: Around
             k = home + change
             if k < 0 or k > N or change == -tried:
                 continue
-            i = int(out[1])
+            i = int(out[NODE])
             _sign(row, order[i], k, s)
             if not exact and not _could_surpass(out, s, i, cone, bufs):
                 continue
             below, above = order[i, k - 1] if exact and k > 0 else -1, order[i, k] if exact and k < flips else -1
             _ascend(s, i, below, above, cone, bufs, trial)
-            if trial[0] > out[0] * (1 + 1e-14):
-                out[:7] = trial[:7]
+            if trial[FIT] > out[FIT] * (1 + 1e-14):
+                out[:N_RESULTS] = trial[:N_RESULTS]
                 home, tried, moved = k, change, True
                 break
         if not moved:
@@ -215,17 +246,17 @@ def _settle(row: Array, s: Array, at: tuple[int, int], exact: bool, cone: Around
 
 @compiled()
 def _profile(S: Array, j: int, theta: float, cone: Around, flips: int, scratch: Profile, out: Array) -> None:
-    """Write the best (squared length, x, y, place, flips) over A and B for one T and images S of any sign.
+    """Write `LENGTH` to `PROFILE_FLIPS` of the best projection over A and F for one T and images S of any sign.
 
     Between two flips the signs are those of the model, so each sector of the cone is a linear problem of its own.
     """
     basis, order, perm, u0, u1 = cone.basis[j], cone.order[j], scratch.perm, scratch.first, scratch.second
-    ex, ey = poly0(cone.scalars[j, 0], 0, theta), poly0(cone.scalars[j, 1], 0, theta)
+    ex, ey = poly0(cone.scalars[j, EDGE_X], 0, theta), poly0(cone.scalars[j, EDGE_Y], 0, theta)
     N = basis.shape[0]
     x = y = 0.0
     for n in range(N):
         u0[n] = poly0(basis[n], 0, theta)
-        u1[n] = poly0(basis[n], 8, theta)
+        u1[n] = poly0(basis[n], TERMS, theta)
         x += u0[n] * S[n]
         y += u1[n] * S[n]
         perm[n] = order[n]
@@ -238,7 +269,7 @@ def _profile(S: Array, j: int, theta: float, cone: Around, flips: int, scratch: 
             perm[n_lanes + 1] = p
     out[:] = 0.0
     if x > 0:
-        out[0], out[1], out[3] = x * x, x, LOWER
+        out[LENGTH], out[PROFILE_X], out[PROFILE_PLACE] = x * x, x, LOWER
     lx, ly = 1.0, 0.0
     for k in range(flips + 1):
         final = k == flips
@@ -252,11 +283,23 @@ def _profile(S: Array, j: int, theta: float, cone: Around, flips: int, scratch: 
                 hx, hy = lx, ly
             if hx * ey - hy * ex <= 0:  # beyond the upper bound of B
                 hx, hy, final = ex, ey, True
-        if lx * y - ly * x > 0 and x * hy - y * hx > 0 and x * x + y * y > out[0]:
-            out[0], out[1], out[2], out[3], out[4] = x * x + y * y, x, y, INSIDE, k
+        if lx * y - ly * x > 0 and x * hy - y * hx > 0 and x * x + y * y > out[LENGTH]:
+            out[LENGTH], out[PROFILE_X], out[PROFILE_Y], out[PROFILE_PLACE], out[PROFILE_FLIPS] = (
+                x * x + y * y,
+                x,
+                y,
+                INSIDE,
+                k,
+            )
         w = x * hx + y * hy
-        if w > 0 and w * w > out[0]:
-            out[0], out[1], out[2], out[3], out[4] = w * w, w * hx, w * hy, UPPER if final else KINK, k
+        if w > 0 and w * w > out[LENGTH]:
+            out[LENGTH], out[PROFILE_X], out[PROFILE_Y], out[PROFILE_PLACE], out[PROFILE_FLIPS] = (
+                w * w,
+                w * hx,
+                w * hy,
+                UPPER if final else KINK,
+                k,
+            )
         if final:
             break
         x -= 2 * u0[n] * S[n]
@@ -269,25 +312,38 @@ def _search_all(row: Array, cone: Around, flips: int, scratch: Profile, bufs: Ar
     """Maximise the exact profile over T by a dense scan: the last resort, where the order of the flips changes."""
     fine, J, limits = 12, cone.limits.shape[0], cone.limits
     p = bufs[0]
-    out[0] = -1.0
+    out[FIT] = -1.0
     for j in range(J - 1):
         for i in range(fine + (j == J - 2)):
             theta = limits[j, 1] * i / fine
             _profile(row, j, theta, cone, flips, scratch, p)
-            if p[0] > out[0]:
-                out[0], out[1], out[2], out[3], out[4], out[5] = p[0], j, theta, p[1], p[2], p[3]
-    j, centre, span = int(out[1]), out[2], limits[int(out[1]), 1] / fine
+            if p[LENGTH] > out[FIT]:
+                out[FIT], out[NODE], out[BEST_THETA], out[BEST_X], out[BEST_Y], out[PLACE] = (
+                    p[LENGTH],
+                    j,
+                    theta,
+                    p[PROFILE_X],
+                    p[PROFILE_Y],
+                    p[PROFILE_PLACE],
+                )
+    j, centre, span = int(out[NODE]), out[BEST_THETA], limits[int(out[NODE]), 1] / fine
     while span > 1e-9:
         for side in range(-1, 2, 2):
             theta = min(max(centre + side * span, limits[j, 0]), limits[j, 1])
             _profile(row, j, theta, cone, flips, scratch, p)
-            if p[0] > out[0]:
-                out[0], out[2], out[3], out[4], out[5] = p[0], theta, p[1], p[2], p[3]
-        if out[2] == centre:
+            if p[LENGTH] > out[FIT]:
+                out[FIT], out[BEST_THETA], out[BEST_X], out[BEST_Y], out[PLACE] = (
+                    p[LENGTH],
+                    theta,
+                    p[PROFILE_X],
+                    p[PROFILE_Y],
+                    p[PROFILE_PLACE],
+                )
+        if out[BEST_THETA] == centre:
             span *= 0.5
-        centre = out[2]
-    theta = out[2]
-    out[6] = 1.0 if (j == 0 and theta <= 0.0) or (j == J - 2 and theta >= limits[j, 1]) else 0.0
+        centre = out[BEST_THETA]
+    theta = out[BEST_THETA]
+    out[T_BOUND] = 1.0 if (j == 0 and theta <= 0.0) or (j == J - 2 and theta >= limits[j, 1]) else 0.0
 
 
 @compiled()
@@ -299,8 +355,8 @@ def settle(tasks: Array, n: int, chunk: Chunk, cone: Cone, plan: Plan) -> None:
         voxel = tasks[task, VOXEL]
         row[:] = chunk.rows[voxel]
         _settle(row, s, (tasks[task, KEY] // 2, tasks[task, FLIPS]), False, cone.around, plan, bufs, trial)
-        if trial[0] > best[voxel, 0]:
-            best[voxel, :7] = trial[:7]
+        if trial[FIT] > best[voxel, FIT]:
+            best[voxel, :N_RESULTS] = trial[:N_RESULTS]
 
 
 @compiled()
@@ -344,7 +400,7 @@ def search(ids: Array, chunk: Chunk, cone: Cone, plan: Plan, maps: Maps) -> None
             threshold = float(power[lane])
             if exact:
                 threshold -= 4 * negative
-            best[0] = -1.0
+            best[FIT] = -1.0
             j = int(where[lane])
             first, turns = j, int(flipped[lane])
             # The best node, then any rival: the nodes are walked from the best one on.
@@ -359,36 +415,38 @@ def search(ids: Array, chunk: Chunk, cone: Cone, plan: Plan, maps: Maps) -> None
                     if not (peak or k != turns or exact):
                         continue
                 if exact:
-                    if P[j, lane] * (1 + 4 * reach[j]) < best[0]:  # what is clipped at zero fits no worse
+                    if P[j, lane] * (1 + 4 * reach[j]) < best[FIT]:  # what is clipped at zero fits no worse
                         continue
                     _profile(row, j, 0.0, cone.around, flips, scratch, p)
-                    _settle(row, s, (j, int(p[4])), True, cone.around, plan, bufs, trial)
-                    if trial[0] > best[0]:
-                        best[:7] = trial[:7]
+                    _settle(row, s, (j, int(p[PROFILE_FLIPS])), True, cone.around, plan, bufs, trial)
+                    if trial[FIT] > best[FIT]:
+                        best[:N_RESULTS] = trial[:N_RESULTS]
                     continue
                 _settle(row, s, (j, k), False, cone.around, plan, bufs, trial)
-                if trial[0] > best[0]:
-                    best[:7] = trial[:7]
+                if trial[FIT] > best[FIT]:
+                    best[:N_RESULTS] = trial[:N_RESULTS]
                 if flips and rivals[lane] > 1:  # flips that are far apart may do nearly as well
                     need = threshold / (1 + 4 * reach[j])
                     others = other_flips(rows[here[lane]], j, k, min(flips, last[j]), need, cone.nodes, perm)
                     for o in range(others):
                         _settle(row, s, (j, perm[o]), False, cone.around, plan, bufs, trial)
-                        if trial[0] > best[0]:
-                            best[:7] = trial[:7]
-            fit = best[0]
+                        if trial[FIT] > best[FIT]:
+                            best[:N_RESULTS] = trial[:N_RESULTS]
+            fit = best[FIT]
             if exact:  # the signs that were assumed against those of the model
-                j, theta = int(best[1]), best[2]
+                j, theta = int(best[NODE]), best[BEST_THETA]
                 fit = total
                 for image in range(N):
-                    f = best[3] * poly0(basis[j, image], 0, theta) + best[4] * poly0(basis[j, image], 8, theta)
+                    f = best[BEST_X] * poly0(basis[j, image], 0, theta) + best[BEST_Y] * poly0(
+                        basis[j, image], TERMS, theta
+                    )
                     fit -= (row[image] - abs(f)) ** 2
-                if fit < best[0] - 1e-9 * total:
+                if fit < best[FIT] - 1e-9 * total:
                     _search_all(row, cone.around, flips, scratch, bufs, best)
-                    fit = best[0]
-            best[0], size = fit, scale[here[lane]]
+                    fit = best[FIT]
+            best[FIT], size = fit, scale[here[lane]]
             status[i] = finish_one(best, cone.scale, plan, size, k_out, sd_out)
             for q in range(Q):
                 kappa[q, i] = k_out[q]
                 deviation[q, i] = sd_out[q]
-            residual[i] = residual_of(rows[here[lane]], basis[int(best[1])], best, total, flips) * size
+            residual[i] = residual_of(rows[here[lane]], basis[int(best[NODE])], best, total, flips) * size

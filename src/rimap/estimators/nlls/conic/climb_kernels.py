@@ -98,7 +98,10 @@ def _open(Z: Array) -> bool:
 
 @compiled(fast=True)
 def _inside(Z: Array, E: Array, lo: float, hi: float) -> None:
-    """Climb x² + y² by Newton's iteration in every lane of Z; E (16) are the coefficients of the edge."""
+    """Climb x² + y² by Newton's iteration in every lane of Z; E (16) are the coefficients of the edge.
+
+    Half of its slope is x x′ + y y′, half of its curvature x′² + x x″ + y′² + y y″ (of `tables`: ‖S‖² − RSS).
+    """
     for v in range(GROUP):
         c0, c1, c2, d0, d1, d2 = (
             Z[v],
@@ -124,9 +127,8 @@ def _inside(Z: Array, E: Array, lo: float, hi: float) -> None:
             g, h = x * x1 + y * y1, x1 * x1 + x * x2 + y1 * y1 + y * y2
             step = -g / min(h, -1e-300)
             step = step if h < 0 else (1.0 if g > 0 else -1.0)
-            going = (
-                1.0 if abs(Z[STEP * GROUP + v]) >= REST else 0.0
-            )  # what is at rest stays so, whatever the other lanes do
+            # what is at rest stays so, whatever the other lanes do
+            going = 1.0 if abs(Z[STEP * GROUP + v]) >= REST else 0.0
             dt = going * (min(max(t + step, lo), hi) - t)
             Z[THETA * GROUP + v], Z[STEP * GROUP + v] = t + dt, dt
         if not _open(Z):
@@ -140,7 +142,7 @@ def _inside(Z: Array, E: Array, lo: float, hi: float) -> None:
 
 @compiled(fast=True)
 def _along(Z: Array, E: Array, lo: float, hi: float) -> None:
-    """Climb the projection on the upper edge of the cone in the same way."""
+    """Climb the projection x cos + y sin on the upper edge of the cone, whose direction (cos, sin) depends on T."""
     e0, e1, e2, u0, u1, u2 = E[0], E[1], E[2], E[8], E[9], E[10]
     for v in range(GROUP):
         c0, c1, c2, d0, d1, d2 = (
@@ -254,13 +256,8 @@ def climb(queues: Queues, n: int, odds: int, chunk: Chunk, cone: Cone, plan: Pla
     """
     tasks, index, then, odd = queues.tasks, queues.index, queues.then, queues.odd
     rows, total, goal, low, best, left = chunk.rows, chunk.total, chunk.goal, chunk.low, chunk.best, chunk.left
-    basis, scalars, limits, order, rank = (
-        cone.padded,
-        cone.around.scalars,
-        cone.around.limits,
-        cone.nodes.order,
-        cone.rank,
-    )
+    basis, order, rank = cone.padded, cone.nodes.order, cone.rank
+    scalars, limits = cone.around.scalars, cone.around.limits
     lean, last, reach, plane, edge = cone.lean, cone.nodes.last, cone.reach, cone.nodes.plane, cone.nodes.edge
     flips, has_field, span = plan.flips, plan.has_field, plan.span
     J, N = rank.shape

@@ -1,4 +1,10 @@
-"""Numba kernels that turn maxima into κ and its standard deviations."""
+"""Numba kernels that turn maxima (x, y, θ) into κ and its standard deviations.
+
+With the triangular factor R of (ψ₀, φ₁) = (u₀, u₁) R, where ψ₀ = φ₀ + F_low φ₁, the amplitudes at the maximum are
+(A, A (F − F_low)) = R⁻¹ (x, y), so A = x/r₀₀ − y r₀₁/(r₀₀ r₁₁) and A (F − F_low) = y/r₁₁. Standard deviations are those
+of the variable projection of A and A F (Golub & Pereyra 1973, doi:10.1137/0710036): in the plane of u₀ and u₁ the
+variance is σ², and that of log T is σ²/(α x² + 2 β x y + γ y²), with which A and F also change (`tables`).
+"""
 
 from __future__ import annotations
 
@@ -20,6 +26,7 @@ from rimap.estimators.nlls.conic.polynomials import (
     poly0,
     poly1,
 )
+from rimap.estimators.nlls.conic.tables import ALPHA, BETA, GAMMA, LOG_R0, LOG_R1, OMEGA, RATIO
 
 #: Below this share of u₁, the tables cannot distinguish B from its lower bound.
 DIM = 1e-6
@@ -28,55 +35,56 @@ DIM = 1e-6
 @compiled()
 def finish_one(result: Array, to: Scale, plan: Plan, scale: float, kappa: Array, sd: Array) -> int:
     """Turn a search result into κ and its standard deviations for σ = 1; return the status."""
-    scalars, t, width, b0, b1 = to.scalars, to.t, to.width, plan.low_F, plan.high_F
-    j, theta, x, y, place = int(result[1]), result[2], result[3], result[4], int(result[5])
+    scalars, t, width, low_F, high_F = to.scalars, to.t, to.width, plan.low_F, plan.high_F
+    j, theta, x, y, place = int(result[NODE]), result[BEST_THETA], result[BEST_X], result[BEST_Y], int(result[PLACE])
     Q = kappa.shape[0]
     sd[:] = np.nan
-    if not result[0] > 0:
+    if not result[FIT] > 0:
         kappa[:] = np.nan
         return NO_SIGNAL
     C = scalars[j]
-    at_bound = result[6] != 0.0
+    at_bound = result[T_BOUND] != 0.0
     T = math.exp(t[j] + theta * width[j])
     kappa[Q - 1] = T
-    l0, l01 = poly1(C[2], 0, theta)
-    r0, l01 = math.exp(-l0), l01 / width[j]
-    alpha = poly1(C[5], 0, theta)[0]
+    log_r0, log_r0_t = poly1(C[LOG_R0], 0, theta)
+    r0, log_r0_t = math.exp(-log_r0), log_r0_t / width[j]  # r0 is 1/r₀₀
+    alpha = poly0(C[ALPHA], 0, theta)
     if not plan.has_field:
         kappa[0] = x * r0 * scale
-        D = x * x * alpha
-        if at_bound or not D > 0:
+        information = x * x * alpha
+        if at_bound or not information > 0:
             return AT_BOUND
-        sd[1] = T / math.sqrt(D) / scale
-        sd[0] = r0 * math.sqrt(1 + x * x * l01 * l01 / D)
+        sd[1] = T / math.sqrt(information) / scale
+        sd[0] = r0 * math.sqrt(1 + x * x * log_r0_t * log_r0_t / information)
         return OK
-    l1, l11 = poly1(C[3], 0, theta)
-    q, q1 = poly1(C[4], 0, theta)
-    l11, q1 = l11 / width[j], q1 / width[j]
-    r1 = math.exp(-l1)
+    log_r1, log_r1_t = poly1(C[LOG_R1], 0, theta)
+    ratio, ratio_t = poly1(C[RATIO], 0, theta)
+    log_r1_t, ratio_t = log_r1_t / width[j], ratio_t / width[j]
+    r1 = math.exp(-log_r1)
     if place == LOWER or (place == INSIDE and y < DIM * abs(x)):
-        kappa[0], kappa[1] = x * r0 * scale, b0
+        kappa[0], kappa[1] = x * r0 * scale, low_F
         return AT_BOUND
     if place == UPPER:
-        kappa[0], kappa[1] = (x * r0 / (1 + (b1 - b0) * q) if abs(x) > abs(y) else y * r1 / (b1 - b0)) * scale, b1
+        along_x, along_y = x * r0 / (1 + (high_F - low_F) * ratio), y * r1 / (high_F - low_F)
+        kappa[0], kappa[1] = (along_x if abs(x) > abs(y) else along_y) * scale, high_F
         return AT_BOUND
-    A = x * r0 - y * q * r1
-    B = b0 + y * r1 / A
-    kappa[0], kappa[1] = A * scale, min(max(B, b0), b1)
-    omega = poly1(C[8], 0, theta)[0]
-    D = x * x * alpha + 2 * x * y * poly1(C[6], 0, theta)[0] + y * y * poly1(C[7], 0, theta)[0]
-    if at_bound or not D > 0 or not A > 0:
+    A = x * r0 - y * ratio * r1
+    F = low_F + y * r1 / A
+    kappa[0], kappa[1] = A * scale, min(max(F, low_F), high_F)
+    omega = poly0(C[OMEGA], 0, theta)
+    information = x * x * alpha + 2 * x * y * poly0(C[BETA], 0, theta) + y * y * poly0(C[GAMMA], 0, theta)
+    if at_bound or not information > 0 or not A > 0:
         return AT_BOUND
-    vt, B = 1 / D, B - b0
-    A_t = -x * l01 * r0 - y * q1 * r1 + y * q * l11 * r1
-    C_t = -y * l11 * r1
-    Ax, Ay = r0, -q * r1
-    At = A_t - Ax * y * omega + Ay * x * omega
-    Bx, By = -B * Ax / A, (r1 - B * Ay) / A
-    Bt = (C_t - B * A_t) / A - Bx * y * omega + By * x * omega
-    sd[0] = math.sqrt(Ax * Ax + Ay * Ay + At * At * vt)
-    sd[1] = math.sqrt(Bx * Bx + By * By + Bt * Bt * vt) / scale
-    sd[2] = T * math.sqrt(vt) / scale
+    variance_t, above = 1 / information, F - low_F
+    # (x, y) turn by ω as T changes, and the factor R changes with T
+    A_x, A_y = r0, -ratio * r1
+    R_changes_A = -x * log_r0_t * r0 - y * ratio_t * r1 + y * ratio * log_r1_t * r1
+    A_t = R_changes_A - A_x * y * omega + A_y * x * omega
+    F_x, F_y = -above * A_x / A, (r1 - above * A_y) / A
+    F_t = (-y * log_r1_t * r1 - above * R_changes_A) / A - F_x * y * omega + F_y * x * omega
+    sd[0] = math.sqrt(A_x * A_x + A_y * A_y + A_t * A_t * variance_t)
+    sd[1] = math.sqrt(F_x * F_x + F_y * F_y + F_t * F_t * variance_t) / scale
+    sd[2] = T * math.sqrt(variance_t) / scale
     return OK
 
 

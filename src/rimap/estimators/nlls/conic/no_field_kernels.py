@@ -1,4 +1,6 @@
-"""Numba kernels for models without B: one maximum over T, from the change of sign of its slope.
+"""Numba kernels for models without a field: one maximum over T, from the change of sign of its slope.
+
+S = A φ(T), with the unit vector u = φ/‖φ‖: the residual sum of squares is ‖S‖² − ⟨S, u⟩², with A = ⟨S, u⟩/‖φ‖.
 
 Voxels whose maximum is in the same interval of T are climbed side by side: they share its polynomials.
 """
@@ -10,13 +12,19 @@ import math
 import numpy as np
 
 from rimap.estimators.nlls.conic.kernel_arguments import Chunk, Groups, Line, Maps
-from rimap.estimators.nlls.conic.polynomials import LANES, OK, Array, compiled
+from rimap.estimators.nlls.conic.polynomials import LANES, OK, Array, compiled, poly0
 from rimap.estimators.nlls.conic.scan_kernels import PIECE, load
 
 #: Voxels that are climbed side by side.
 GROUP = 64
+#: Rows of the scratch of `_bracket`: whether ⟨S, u⟩ rises, how often it has risen, and how often it has turned.
+RISING, RISES, TURNS = range(3)
 #: The rows of a group: 8 coefficients, then total, scale, θ, whether the maximum is found, and the maps.
 TOTAL, SCALE, THETA, FOUND, A, T, SD_A, SD_T, RESIDUAL = range(8, 17)
+#: How many rows those are.
+N_GROUP_ROWS = 17
+#: Rows of `LineTable.maps`: T, and where ⟨S, u⟩ = 1 of A, the standard deviations of A and T.
+MAP_T, MAP_A, MAP_SD_A, MAP_SD_T = range(4)
 
 
 @compiled(fast=True)
@@ -29,8 +37,8 @@ def _bracket(S: Array, slopes: Array, X: Array, W: Array, where: Array) -> None:
     K, N = slopes.shape[0], S.shape[0] - 1
     zero, one = np.float32(0), np.float32(1)
     for lane in range(LANES):
-        W[lane] = one  # rising
-        W[LANES + lane] = W[2 * LANES + lane] = zero  # how often: it rises, it turns
+        W[RISING * LANES + lane] = one
+        W[RISES * LANES + lane] = W[TURNS * LANES + lane] = zero
     for index in range(0, K, 4):
         for image in range(0, N, 3):
             keep = zero if image == 0 else one
@@ -50,17 +58,17 @@ def _bracket(S: Array, slopes: Array, X: Array, W: Array, where: Array) -> None:
             q = one if X[LANES + lane] > zero else zero
             r = one if X[2 * LANES + lane] > zero else zero
             s = one if X[3 * LANES + lane] > zero else zero
-            W[2 * LANES + lane] += abs(p - W[lane]) + abs(q - p) + abs(r - q) + abs(s - r)
-            W[LANES + lane] += p + q + r + s
-            W[lane] = s
+            W[TURNS * LANES + lane] += abs(p - W[RISING * LANES + lane]) + abs(q - p) + abs(r - q) + abs(s - r)
+            W[RISES * LANES + lane] += p + q + r + s
+            W[RISING * LANES + lane] = s
     for lane in range(LANES):
-        once = one if W[2 * LANES + lane] == one else zero
-        where[lane] = np.int32(once * W[LANES + lane] - one)
+        once = one if W[TURNS * LANES + lane] == one else zero
+        where[lane] = np.int32(once * W[RISES * LANES + lane] - one)
 
 
 @compiled(fast=True)
 def _peaks(C: Array, M: Array, S: Array, N: float, Z: Array) -> None:
-    """Find the maximum in every lane of an interval, and what it makes of the maps, in rows of Z (17·GROUP).
+    """Find the maximum in every lane of an interval, and its maps, in rows of Z (`N_GROUP_ROWS`·GROUP).
 
     C (N + pad, 8), N + pad a multiple of three, are the coefficients of u and M (4, 8) those of the maps; S
     ((N + pad)·GROUP) images. (Z is flat: the distances of its rows are then known, and nothing has to be checked before
@@ -83,15 +91,9 @@ def _peaks(C: Array, M: Array, S: Array, N: float, Z: Array) -> None:
                 g[2 * GROUP + v] += c0 * t0 + c1 * t1 + c2 * t2
                 g[3 * GROUP + v] += d0 * t0 + d1 * t1 + d2 * t2
     for v in range(GROUP):
-        c1, c2, c3, c4, c5, c6, c7 = (
-            Z[GROUP + v],
-            2 * Z[2 * GROUP + v],
-            3 * Z[3 * GROUP + v],
-            4 * Z[4 * GROUP + v],
-            5 * Z[5 * GROUP + v],
-            6 * Z[6 * GROUP + v],
-            7 * Z[7 * GROUP + v],
-        )
+        # the coefficients of the slope
+        c1, c2, c3, c4 = Z[GROUP + v], 2 * Z[2 * GROUP + v], 3 * Z[3 * GROUP + v], 4 * Z[4 * GROUP + v]
+        c5, c6, c7 = 5 * Z[5 * GROUP + v], 6 * Z[6 * GROUP + v], 7 * Z[7 * GROUP + v]
         # The slope at both ends and in the middle: where a parabola through them, on its side, crosses zero.
         even, uneven = c1 + c3 + c5 + c7, c2 + c4 + c6
         before, after = even - uneven, even + uneven
@@ -117,8 +119,7 @@ def _peaks(C: Array, M: Array, S: Array, N: float, Z: Array) -> None:
             x = min(max(x + step, -1.0), 1.0)
         Z[THETA * GROUP + v] = x
         Z[FOUND * GROUP + v] = 1.0 if (abs(step) < 1e-5) & (abs(x) < 1) & (curve < 0) else 0.0
-    t0, t1, t2, t3, t4, t5, t6, t7 = M[0, 0], M[0, 1], M[0, 2], M[0, 3], M[0, 4], M[0, 5], M[0, 6], M[0, 7]
-    a0, a1, a2, a3, a4, a5, a6, a7 = M[1, 0], M[1, 1], M[1, 2], M[1, 3], M[1, 4], M[1, 5], M[1, 6], M[1, 7]
+    to_T, to_A, to_sd_A, to_sd_T = M[MAP_T], M[MAP_A], M[MAP_SD_A], M[MAP_SD_T]
     for v in range(GROUP):
         x = Z[THETA * GROUP + v]
         y = Z[7 * GROUP + v]
@@ -130,18 +131,16 @@ def _peaks(C: Array, M: Array, S: Array, N: float, Z: Array) -> None:
         y = y * x + Z[GROUP + v]
         y = y * x + Z[v]
         size, rss = Z[SCALE * GROUP + v], Z[TOTAL * GROUP + v] - y * y
-        Z[T * GROUP + v] = t0 + x * (t1 + x * (t2 + x * (t3 + x * (t4 + x * (t5 + x * (t6 + x * t7))))))
-        Z[A * GROUP + v] = y * size * (a0 + x * (a1 + x * (a2 + x * (a3 + x * (a4 + x * (a5 + x * (a6 + x * a7)))))))
+        Z[T * GROUP + v] = poly0(to_T, 0, x)
+        Z[A * GROUP + v] = y * size * poly0(to_A, 0, x)
         Z[SD_T * GROUP + v] = 1 / (y * size)
         Z[RESIDUAL * GROUP + v] = math.sqrt(max(rss, 0.0) / N) * size
         exact = (rss > 1e-6 * Z[TOTAL * GROUP + v]) & (y > 0)  # else too few digits
         Z[FOUND * GROUP + v] = Z[FOUND * GROUP + v] if exact else 0.0
-    t0, t1, t2, t3, t4, t5, t6, t7 = M[2, 0], M[2, 1], M[2, 2], M[2, 3], M[2, 4], M[2, 5], M[2, 6], M[2, 7]
-    a0, a1, a2, a3, a4, a5, a6, a7 = M[3, 0], M[3, 1], M[3, 2], M[3, 3], M[3, 4], M[3, 5], M[3, 6], M[3, 7]
     for v in range(GROUP):
         x = Z[THETA * GROUP + v]
-        Z[SD_A * GROUP + v] = t0 + x * (t1 + x * (t2 + x * (t3 + x * (t4 + x * (t5 + x * (t6 + x * t7))))))
-        Z[SD_T * GROUP + v] *= a0 + x * (a1 + x * (a2 + x * (a3 + x * (a4 + x * (a5 + x * (a6 + x * a7))))))
+        Z[SD_A * GROUP + v] = poly0(to_sd_A, 0, x)
+        Z[SD_T * GROUP + v] *= poly0(to_sd_T, 0, x)
 
 
 @compiled()
@@ -186,12 +185,9 @@ def fit_line(images: Array, blocks: Array, chunk: Chunk, line: Line, to: Maps, a
     N, K, n_lanes = images.shape[0], basis.shape[0], voxels.shape[0]
     X, W, here = np.zeros(4 * LANES, np.float32), np.zeros(3 * LANES, np.float32), np.zeros(LANES, np.int32)
     # The voxels of each interval are collected until the group is full.
-    groups, who, full = (
-        np.zeros((K, basis.shape[1] * GROUP), np.float32),
-        np.zeros((K, GROUP), np.int64),
-        np.zeros(K, np.int64),
-    )
-    to_climb = Groups(groups, who, full, np.zeros(17 * GROUP), again)
+    groups = np.zeros((K, basis.shape[1] * GROUP), np.float32)
+    who, full = np.zeros((K, GROUP), np.int64), np.zeros(K, np.int64)
+    to_climb = Groups(groups, who, full, np.zeros(N_GROUP_ROWS * GROUP), again)
     count = 0
     for piece in range(0, n_lanes, PIECE):
         end = min(piece + PIECE, n_lanes)
@@ -214,15 +210,9 @@ def fit_line(images: Array, blocks: Array, chunk: Chunk, line: Line, to: Maps, a
                     group, place = groups[k], full[k]
                     for image in range(0, N, 3):
                         s0, s1, s2 = S[image, lane], S[min(image + 1, N), lane], S[min(image + 2, N), lane]
-                        (
-                            group[image * GROUP + place],
-                            group[(image + 1) * GROUP + place],
-                            group[(image + 2) * GROUP + place],
-                        ) = (
-                            s0,
-                            s1,
-                            s2,
-                        )
+                        group[image * GROUP + place] = s0
+                        group[(image + 1) * GROUP + place] = s1
+                        group[(image + 2) * GROUP + place] = s2
                     who[k, place] = i
                     full[k] = place + 1
                     if place + 1 == GROUP:

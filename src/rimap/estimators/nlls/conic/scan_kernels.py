@@ -129,6 +129,7 @@ def gather(rows: Array, ids: Array, clip: bool, S: Array) -> None:
 def scan_block(S: Array, cone: Nodes, flips: int, drift: Array, W: Array, P: Array, K: Array, low: Array) -> None:
     """Write for each node and lane the longest squared projection on the cone over all flips, and their number.
 
+    With the images signed for k flips, x = ⟨S, u₀⟩ and y = ⟨S, u₁⟩, and one flip more subtracts 2 Sₙ u₀ₙ and 2 Sₙ u₁ₙ.
     Flips beyond those of the upper edge of the cone cannot be the best ones. S (N + 1, LANES), its last row zero; W
     (5·LANES) scratch; P and K (J, LANES). `low` (LANES) becomes what the lower edge may come to, growing by `drift` (J)
     between nodes.
