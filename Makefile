@@ -41,7 +41,7 @@ fuzz: .venv/dev
 
 # Every night: changes one operator or constant at a time and prints the changes that no test notices.
 mutation: .venv/dev
-	$(BIN)/python -m benchmarks.mutation --mutants $${RIMAP_MUTANTS:-152} --seed $${RIMAP_SEED:-$$(date +%j)}
+	$(BIN)/python -m benchmarks.mutation --mutants $${RIMAP_MUTANTS:-320} --seed $${RIMAP_SEED:-$$(date +%j)}
 
 lint: .venv/dev
 	$(BIN)/ruff check .

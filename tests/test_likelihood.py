@@ -168,3 +168,6 @@ def test_what_the_other_parameters_hide_is_not_determined() -> None:
     )
     assert np.isnan(inverse[3:]).all()
     np.testing.assert_array_equal(inverse[:3], inverse_information(F[:3]))  # a singular neighbour changes nothing
+    np.testing.assert_array_equal(inverse_information(F.reshape(2, 3, 2, 2)), inverse.reshape(2, 3, 2, 2))
+    np.testing.assert_array_equal(inverse_information(F[1]), inverse[1])
+    assert np.isnan(inverse_information(np.ones((1, 4, 3, 3)))).all() and np.isnan(inverse_information(F[5])).all()

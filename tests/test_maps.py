@@ -147,7 +147,7 @@ def test_maps_and_series_can_be_copied_and_pickled(twin_of) -> None:
     np.testing.assert_array_equal(twin.kappa, maps.kappa)
     np.testing.assert_array_equal(twin.sd["inverted"], maps.sd["inverted"])
     assert twin.settings == {"a": 1}
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="does not support item assignment"):
         twin.settings["a"] = 2  # still read-only
     B = np.full((4, 5), 1.9)
     images = InversionRecovery(tau=TAU).signal(np.stack([np.ones((4, 5)), B, np.full((4, 5), 900.0)]))
@@ -156,5 +156,5 @@ def test_maps_and_series_can_be_copied_and_pickled(twin_of) -> None:
     np.testing.assert_array_equal(again.images, series.images)
     np.testing.assert_array_equal(again.given["B"], B)
     assert again.notes == ("a note",) and again.model == series.model
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="does not support item assignment"):
         again.given["B"] = 2.0

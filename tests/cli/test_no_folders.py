@@ -129,7 +129,9 @@ def test_of_loose_files(typed, elsewhere, tmp_path, monkeypatch):
 def test_no_smoothness_is_written_where_nothing_is_smoothed(options, sequence, typed, nifti, tmp_path):
     axis = ["--times-ms", ",".join(map(str, TIMES))]
     typed("map", nifti, "-o", tmp_path / "out", *axis, "--sequence", sequence, *options)
-    for path, text in texts(tmp_path / "out").items():
+    written = texts(tmp_path / "out")
+    assert written
+    for path, text in written.items():
         assert "lambda_B" not in text and "λ_B" not in text, path
 
 

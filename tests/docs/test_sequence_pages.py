@@ -13,6 +13,7 @@ from PIL import Image
 
 from rimap import Parameter, SignalModel, setting
 from rimap.arrays import Array, column, namespace
+from rimap.io.settings import option_of
 from rimap.map_display import shown_name
 from rimap.report.formula import as_text
 from rimap.signals import signal_models
@@ -50,7 +51,8 @@ def test_the_page_has_what_the_model_declares(model: type[SignalModel]) -> None:
     for s in settings_of(model).values():
         (row,) = [line for line in rows(text) if line.startswith(f"| {s.title[:1].upper()}{s.title[1:]} (")]
         assert all(f"`{field}`" in row for field in s.sidecar_fields)
-        assert f"--set {s.name}=" in row or "--times-ms" in row or "--tr-ms" in row
+        option = option_of(s, model)
+        assert (f"{option}=" if option.startswith("--set") else option) in row
         low, high = s.plausible
         assert f"{low:g}" in row and (high == np.inf or f"{high:,g}" in row)
     for q in (*model.parameters, *model.derived):

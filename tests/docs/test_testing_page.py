@@ -21,9 +21,10 @@ def named_tests() -> list[tuple[str, str]]:
 def test_every_named_test_exists(file: str, function: str) -> None:
     assert (ROOT / file).is_file(), f"{PAGE.name} names {file}, which does not exist"
     source = (ROOT / file).read_text(encoding="utf-8")
-    assert not function or re.search(rf"^(?:async )?def {function}\(", source, re.MULTILINE), (
-        f"{file} has no {function}"
-    )
+    if function:
+        assert re.search(rf"^(?:async )?def {function}\(", source, re.MULTILINE), f"{file} has no {function}"
+    else:
+        assert re.search(r"^ *def test_", source, re.MULTILINE), f"{file} has no tests"
 
 
 def test_every_row_of_a_hazard_names_a_test() -> None:

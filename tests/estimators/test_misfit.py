@@ -134,7 +134,9 @@ def test_what_is_known_of_real_data(shared_data: Path) -> None:
         ("brain_in_vivo", {"IRT1": False, "MESE": False}),
         ("nist_phantom", {"IRT1": False, "MESE": True}),
     ):
-        for found in find_series(shared_data / folder):
+        scans = find_series(shared_data / folder)
+        assert {found.suffix for found in scans} == set(told)
+        for found in scans:
             series = found.load()
             k = series.shape[2] // 2
             series = rimap.WeightedSeries(series.images[..., k : k + 1], series.model)

@@ -138,6 +138,7 @@ def test_t2_is_right_from_20_to_2000_ms(out: Path) -> None:
 
 def test_the_mle_reaches_the_bound_of_a_known_B(out: Path) -> None:
     table = _quick("crlb", out, ("mle", "nlls")).table
+    assert {r["estimator"] for r in select(table, protocol="9 TIs to 4 s")} == {"mle", "nlls"}
     for r in select(table, estimator="mle", protocol="9 TIs to 4 s"):
         assert r["bound_B_known"] < r["bound_B_free"]
         assert 0.8 < r["rmse"] / r["bound_B_known"] < 1.4

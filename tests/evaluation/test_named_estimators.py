@@ -35,7 +35,7 @@ def test_a_network_that_does_not_ship_is_skipped_by_name(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", ["mel", "mle:much", "nlls:3", "rim:"])
 def test_a_name_that_nothing_has_is_refused(spec: str) -> None:
-    with pytest.raises(InputError) as error:
+    with pytest.raises(InputError, match=spec.partition(":")[0]) as error:
         named(spec)
     assert not isinstance(error.value, NotAvailable)
 

@@ -144,6 +144,7 @@ def test_another_unit_in_the_sidecars_is_refused(cls: type[SignalModel], tmp_pat
 def test_images_that_differ_in_another_numbering_are_other_series(cls: type[SignalModel], tmp_path: Path) -> None:
     model = example(cls)
     undeclared = [e for e in NUMBERING if e not in {s.entity for s in settings_of(cls).values()}]
+    assert undeclared
     for entity in undeclared:
         root = tmp_path / entity
         for n in "12":

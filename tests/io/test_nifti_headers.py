@@ -196,6 +196,7 @@ class TestLevels:
         parts = [Level() for _ in S]
         for k in range(S.shape[-1]):
             parts = [level.with_planes(image[..., k : k + 1]) for level, image in zip(parts, S)]
+        assert len(whole) == len(parts) == 6
         for a, b in zip(whole, parts):
             assert (a.lowest, a.highest, a.n_voxels) == (b.lowest, b.highest, b.n_voxels)
             assert a.mean == pytest.approx(b.mean)

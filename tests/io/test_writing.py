@@ -207,7 +207,9 @@ def test_an_earlier_result_is_replaced_only_on_request_and_then_whole(
 
 
 def test_what_is_planned_is_what_is_written(bids: Path, as_maps: Make, tmp_path: Path) -> None:
-    for series in find_series(bids, participant_labels=["01"]):
+    found = find_series(bids, participant_labels=["01"])
+    assert found
+    for series in found:
         planned = planned_outputs(series, tmp_path / "out", estimator="nlls")
         images = series.load()
         every = Region.found(foreground(images.images))
@@ -229,7 +231,7 @@ class TestWhere:
     def test_not_into_a_file(self, bids: Path, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("x")
         for out in (tmp_path / "file", tmp_path / "file" / "out"):
-            with pytest.raises(InputError):
+            with pytest.raises(InputError, match=r"file: expected a folder, got a file"):
                 check_output(find_series(bids), out, estimator="nlls")
 
     def test_not_two_series_under_one_name(self, tmp_path: Path, build: SimpleNamespace) -> None:

@@ -227,7 +227,7 @@ def test_a_sidecar_leads_nowhere_else(bids, tmp_path):
         "bids:",
         "/etc/passwd",
     ):
-        with pytest.raises(InputError):
+        with pytest.raises(InputError, match="data set"):
             replace(result, metadata=result.metadata | {"Sources": [source]}).sources()
     with pytest.raises(InputError, match="contains no sources"):
         replace(result, metadata=result.metadata | {"Sources": 3}).sources()

@@ -125,6 +125,63 @@ def test_what_cannot_be_is_refused(change: dict, says: str) -> None:
         MP2RAGE(**{**PROTOCOLS["3 T"], **change})
 
 
+@pytest.mark.parametrize(("shift", "fits"), [(0.49, True), (0.51, False)])
+def test_trains_may_touch_and_times_are_rounded(shift: float, fits: bool) -> None:
+    """To half a millisecond: of 40 pulses before the centre and 80 after it, every 7.1 ms."""
+    before, after, step = 40, 80, 7.1
+    touching = {
+        "the inversion and the first train": {"ti": (before * step - shift, 2500.0)},
+        "the trains": {"ti": (700.0, 700.0 + (before + after) * step - shift)},
+        "the second train and the next inversion": {"tr": 2500.0 + after * step - shift},
+    }
+    for where, change in touching.items():
+        settings = {**PROTOCOLS["3 T"], **change}
+        if fits:
+            S = MP2RAGE(**settings).signal([[1.0], [1.0], [1200.0]])
+            exact = MP2RAGE(
+                **{
+                    **settings,
+                    **{
+                        k: tuple(np.add(v, (shift, 0) if "first" in where else (0, shift))) if k == "ti" else v + shift
+                        for k, v in change.items()
+                    },
+                }
+            )
+            np.testing.assert_allclose(S, exact.signal([[1.0], [1.0], [1200.0]]), rtol=2e-3)
+        else:
+            with pytest.raises(InputError, match=f"expected time between {where}, got -0.51 ms"):
+                MP2RAGE(**settings)
+
+
+@pytest.mark.parametrize(("efficiency", "refused"), [(0.0, True), (0.01, False), (1.0, False), (1.01, True)])
+def test_the_efficiency_of_the_inversion(efficiency: float, refused: bool) -> None:
+    if refused:
+        with pytest.raises(InputError, match="inversion_efficiency: expected more than 0 and at most 1"):
+            MP2RAGE(**PROTOCOLS["3 T"], inversion_efficiency=efficiency)
+    else:
+        assert MP2RAGE(**PROTOCOLS["3 T"], inversion_efficiency=efficiency).inversion_efficiency == efficiency
+
+
+def test_a_third_inversion_time_is_refused() -> None:
+    with pytest.raises(InputError, match=r"images at two inversion times, got 3: 700, 2500, 900 ms"):
+        MP2RAGE(**{**PROTOCOLS["3 T"], "ti": (700.0, 2500.0, 900.0), "flip_angle": (4.0, 5.0, 4.0)})
+    with pytest.raises(InputError, match=r"the same first inversion time for all UNIT1 images, got \[700.0, 800.0\]"):
+        uniform({**PROTOCOLS["3 T"], "ti": ((700.0, 800.0), 2500.0)})
+    both = uniform({**PROTOCOLS["3 T"], "ti": ((700.0, 700.0), 2500.0)})
+    assert both.n_images == 2 and np.ptp(np.asarray(both.signal([[1.0], [1000.0]]))) == 0
+
+
+def test_the_box_of_unit1_is_from_its_maximum_to_its_minimum() -> None:
+    model = uniform(PROTOCOLS["3 T"])
+    T1 = np.geomspace(1.0, 10_000.0, 2001)
+    S = np.asarray(model.signal([np.ones(2001), T1]))[0]
+    least = int(S.argmin())
+    assert model.time.bounds == pytest.approx((T1[S[: least + 1].argmax()], T1[least]))
+    low, high = model.time.bounds
+    assert model.time.start == pytest.approx(np.sqrt(low * high))
+    assert model.with_bounds({"B1": (0.5, 1.5)}).time.bounds == model.time.bounds
+
+
 def test_unit1_from_complex_images_has_the_polarity_of_their_phase() -> None:
     phase = np.exp(1j * np.array([0.3, 2.0, -1.0]))
     first, second = np.array([-20.0, 5.0, 30.0]), np.array([50.0, 40.0, 35.0])
@@ -145,3 +202,8 @@ def test_the_robust_background_leaves_bright_tissue_and_darkens_air() -> None:
 def test_integers_of_a_scanner_are_recognised() -> None:
     np.testing.assert_allclose(from_scanner([0, 2047.5, 4095]), [-0.5, 0.0, 0.5])
     np.testing.assert_allclose(from_scanner([-0.3, 0.2]), [-0.3, 0.2])
+    np.testing.assert_allclose(from_scanner([0.0, 1.0]), [0.0, 1.0])
+    np.testing.assert_allclose(from_scanner([-0.1, 1.1]), [-0.1, 1.1])
+    np.testing.assert_allclose(from_scanner([np.nan, 0.0, 1.01]), [np.nan, -0.5, 1.01 / 4095 - 0.5])
+    np.testing.assert_allclose(from_scanner([0, 255], levels=255), [-0.5, 0.5])
+    assert np.isnan(from_scanner([np.nan, np.nan])).all()

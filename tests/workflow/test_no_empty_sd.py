@@ -26,7 +26,7 @@ def test_without_a_noise_level_no_map_of_standard_deviations_is_written(tmp_path
     result = mapped(tmp_path, None)  # as many images as parameters, and no air
     assert not [p for p in result.maps if "desc-sd" in p.name]
     (said,) = [n for n in result.notes if "No map of the standard deviation" in n]
-    assert "T1" in said and "noise level is not known" in said
+    assert "No map of the standard deviation of T1" in said and "noise level is not known" in said
     about = json.loads((tmp_path / "outNone" / "x_T1map.json").read_text())
     assert said in about["Notes"] and said in result.report.read_text()
 

@@ -194,6 +194,7 @@ def test_spheres_of_a_phantom_by_a_word_before_the_labels(derivative: Path, tmp_
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_reference_values_fall_from_sphere_1_to_14(layout: str) -> None:
+    assert LAYOUTS[layout].values
     for name, field in LAYOUTS[layout].values:
         values = list(references_of(layout_of(layout), name, field).values.values())
         assert len(values) >= 13 and values == sorted(values, reverse=True)

@@ -67,9 +67,9 @@ def check_output(
         and `overwrite` is false; where two series would get the same names.
     """
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: expected a folder, got a file. Give another output folder.")
     nearest = next(p for p in [out, *absolute(out).parents] if p.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{nearest}: expected a folder, got a file. Give another output folder.")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise InputError(f"{nearest}: no permission to write. Give another output folder.")
     owner: dict[Path, SeriesFiles] = {}

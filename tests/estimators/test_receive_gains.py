@@ -1,0 +1,268 @@
+"""Gains that differ between the images: found from repeats, from air and from residuals, if these are sure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import special
+
+import rimap
+from rimap import InversionRecovery, SignalModel, T2Decay
+from rimap.advice import Weight, weight_of
+from rimap.estimators.checks import receive_gains as module
+from rimap.estimators.checks.receive_gains import Bright, gain_warnings
+
+Floats = NDArray[np.float64]
+TI = (50.0, 200.0, 400.0, 800.0, 1500.0, 2500.0, 4000.0)
+MODEL = InversionRecovery(tau=TI, tr=9000.0)
+REPEATED = InversionRecovery(tau=(50.0, 400.0, 400.0, 1100.0, 1100.0, 2500.0))
+
+
+# Repeats.
+
+
+@pytest.mark.parametrize(("gain", "seen"), [(1.038, False), (1.043, True)])
+def test_repeats_with_another_gain(gain: float, seen: bool) -> None:
+    """By more than 0.04, relative to their mean. Images without a repeat have a gain of 1."""
+    S = np.random.default_rng(0).uniform(1, 2, (6, 40))
+    S[2], S[4] = gain * S[1], S[3]
+    found = module._of_repeats(REPEATED, S)
+    if not seen:
+        assert found is None
+    else:
+        low, high = 2 / (1 + gain), 2 * gain / (1 + gain)
+        np.testing.assert_allclose(found, [1, low, high, 1, 1, 1])
+
+
+def test_repeats_without_signal_say_nothing() -> None:
+    assert module._of_repeats(REPEATED, np.zeros((6, 9))) is None
+    assert module._of_repeats(MODEL, np.random.default_rng(0).uniform(1, 2, (7, 9))) is None
+
+
+def test_the_strongest_voxels_of_a_repeat_count_most() -> None:
+    S = np.ones((6, 2))
+    S[1], S[2] = [10.0, 1.0], [12.0, 9.0]
+    mean = np.array([11.0, 5.0])
+    found = module._of_repeats(REPEATED, S)
+    assert found is not None
+    np.testing.assert_allclose(found[1:3], [S[n] @ mean / (mean @ mean) for n in (1, 2)])
+
+
+# Air.
+
+
+def air(levels: Any, number: int = 6000, signed: bool = False, seed: int = 0) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return images (N, V) of air of these levels, and where it is: everywhere but in three voxels."""
+    rng, share = np.random.default_rng(seed), (np.arange(number + 3) + 0.5) / (number + 3)
+    values = special.ndtri(share) if signed else np.sqrt(-2 * np.log(share))
+    S = np.stack([rng.permutation(values) * level for level in levels])
+    where = np.ones(number + 3, bool)
+    where[:3] = False
+    S[:, :3] = 1e6
+    return S, where
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("number_of_images", [2, 3])
+def test_the_level_of_air(signed: bool, number_of_images: int) -> None:
+    levels = np.array([1.0, 1.1, 1.0][:number_of_images])
+    S, where = air(levels, signed=signed)
+    found = module._of_air(S, where, signed)
+    assert found is not None
+    np.testing.assert_allclose(found, levels / levels.mean(), rtol=0.02)
+    assert found.mean() == pytest.approx(1)
+    assert module._of_air(*air(np.ones(number_of_images), signed=signed), signed) is None
+    assert module._of_air(S, where, not signed) is None  # another distribution is no noise of this kind
+
+
+def test_the_darker_half_of_air_decides_where_there_are_four_images() -> None:
+    levels = [1.0, 1.0, 1.0, 1.1]
+    S, where = air(levels)
+    inside = S[:, where]
+    power = (inside**2).sum(0)
+    darker = inside[:, power <= np.median(power)]
+    order = np.sort(darker, axis=1)[:, (darker.shape[1] - 1) // 2]
+    found = module._of_air(S, where, False)
+    np.testing.assert_allclose(found, order / order.mean())
+    three = module._of_air(S[:3] * np.array([[1.0], [1.0], [1.3]]), where, False)
+    middle = np.sort(inside[:3], axis=1)[:, (inside.shape[1] - 1) // 2] * np.array([1.0, 1.0, 1.3])
+    np.testing.assert_allclose(three, middle / middle.mean())
+
+
+@pytest.mark.parametrize(("number", "seen"), [(299, False), (300, True)])
+def test_air_is_three_hundred_voxels(number: int, seen: bool) -> None:
+    S, where = air([1.0, 1.0, 4.0], number, seed=3)
+    assert (module._of_air(S, where, False) is not None) == seen
+    if seen:
+        S[1, 10] = 0  # one is not noise
+        assert module._of_air(S, where, False) is None
+
+
+@pytest.mark.parametrize(("gain", "number", "seen"), [(1.06, 9_000, True), (1.025, 9_000, False), (1.15, 400, False)])
+def test_a_difference_must_be_sure(gain: float, number: int, seen: bool) -> None:
+    """Six standard errors of a median, and 4 %."""
+    S, where = air([1.0, 1.0, gain], number, seed=1)
+    assert (module._of_air(S, where, False) is not None) == seen
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_standard_error_is_that_of_a_median(signed: bool) -> None:
+    """0.6 of a Rayleigh variable, 1.2 of the modulus of a normal one, over √V; quartiles need not be all right."""
+    number = 1600
+    error = 6 * (1.2 if signed else 0.6) / np.sqrt(number)
+    rng = np.random.default_rng(5)
+    base = np.sort(abs(rng.normal(size=number)) if signed else np.hypot(*rng.normal(size=(2, number))))
+    for factor, seen in ((0.97, False), (1.03, True)):
+        # Of levels 1, 1 and g the range is (g − 1)/(1 + (g − 1)/3).
+        ratio = factor * error
+        g = 1 + ratio / (1 - ratio / 3)
+        S = base * np.array([1.0, 1.0, g])[:, None]
+        assert (module._of_air(S, np.ones(number, bool), signed) is not None) == seen
+
+
+def test_tissue_is_no_air() -> None:
+    rng = np.random.default_rng(2)
+    S = rng.normal(100, 5, (3, 2000)) * np.array([1.0, 1.0, 1.5])[:, None]
+    assert module._of_air(S, np.ones(2000, bool), False) is None
+    assert module._of_air(np.maximum(S - 100, 0) + 1e-9 * (S > 100), np.ones(2000, bool), False) is None
+    assert module._of_air(S, np.zeros(2000, bool), False) is None
+
+
+# Residuals.
+
+
+def fitted(gains: Any, noise: float = 0.002, V: int = 400, model: SignalModel = MODEL, free: Any = (0, 2)) -> Bright:
+    """Return voxels whose images have gains, fitted to first order."""
+    rng = np.random.default_rng(0)
+    T = rng.uniform(500, 1500, V)
+    kappa = np.stack([rng.uniform(0.5, 2, V), *([np.full(V, 1.9)] * (len(model.parameters) - 2)), T])
+    f, J = np.asarray(model.signal(kappa)), np.asarray(model.partials(kappa))[:, list(free)]
+    S = f * np.asarray(gains)[:, None] + noise * rng.standard_normal(f.shape)
+    expected = f.copy()
+    for v in range(V):
+        step, *_ = np.linalg.lstsq(J[..., v], (S - f)[:, v], rcond=None)
+        expected[:, v] = f[:, v] + J[..., v] @ step
+    return Bright(S, expected, kappa, list(free))
+
+
+GAINS = np.array([1.0, 1.0, 1.0, 1.12, 1.0, 1.0, 1.0])
+
+
+def test_the_gains_that_fit_best() -> None:
+    """Those of ∑ w ‖r − D δ‖², where D is f without what a fit absorbs: by a generic least-squares program."""
+    bright = fitted(GAINS)
+    found = module._of_fit(MODEL, bright)
+    assert found is not None
+    J, f = np.asarray(MODEL.partials(bright.kappa))[:, bright.free], bright.expected
+    rest, projected = bright.S - f, []
+    for v in range(f.shape[1]):
+        Q, _ = np.linalg.qr(J[..., v])
+        outside = np.eye(7) - Q @ Q.T
+        rest[:, v] = outside @ rest[:, v]
+        projected.append(outside * f[:, v])
+    weight = 1 / (f**2).mean(0)
+    size = (rest**2).sum(0) * weight
+    weight = np.sqrt(weight / (1 + size / (9 * np.median(size))))
+    D = np.concatenate([w * d for w, d in zip(weight, projected)])
+    H = D.T @ D
+    value, vector = np.linalg.eigh(H)
+    sure = value > 1e-3 * value[-1]
+    delta = vector[:, sure] @ ((vector[:, sure].T @ (D.T @ (weight * rest).T.reshape(-1))) / value[sure])
+    np.testing.assert_allclose(found, 1 + delta, rtol=1e-6)
+    assert int(np.argmax(found)) == 3 and np.ptp(found) == pytest.approx(0.12, rel=0.5)
+
+
+@pytest.mark.parametrize(
+    ("gains", "noise", "seen"),
+    [
+        (np.ones(7), 0.02, False),
+        (GAINS, 0.002, True),
+        (1 + 0.1 * (GAINS - 1), 0.0001, False),  # too little
+        (GAINS, 1.0, False),  # the noise explains it
+    ],
+)
+def test_gains_must_differ_and_explain_the_residuals(gains: Floats, noise: float, seen: bool) -> None:
+    assert (module._of_fit(MODEL, fitted(gains, noise)) is not None) == seen
+
+
+def test_gains_must_be_sure_and_explain_enough() -> None:
+    """A range of 0.055 and of six standard errors, and 8 % of the power of the residuals, for noise of any size."""
+    seen = []
+    for noise in np.geomspace(0.01, 2, 24):
+        bright = fitted(GAINS, noise)
+        J, f = np.asarray(MODEL.partials(bright.kappa))[:, bright.free], bright.expected
+        rest, N = bright.S - f, 7
+        H, b = np.zeros((N, N)), np.zeros(N)
+        outside = [np.eye(N) - Q @ Q.T for Q in (np.linalg.qr(J[..., v])[0] for v in range(f.shape[1]))]
+        rest = np.stack([P @ rest[:, v] for v, P in enumerate(outside)], axis=1)
+        size = (rest**2).sum(0) / (f**2).mean(0)
+        weight = 1 / (f**2).mean(0) / (1 + size / (9 * np.median(size)))
+        for v, P in enumerate(outside):
+            H += weight[v] * f[:, [v]] * P * f[:, v]
+            b += weight[v] * f[:, v] * rest[:, v]
+        value, vector = np.linalg.eigh(H)
+        sure = value > 1e-3 * value[-1]
+        delta = vector[:, sure] @ ((vector[:, sure].T @ b) / value[sure])
+        power = (weight * (rest**2).sum(0)).sum()
+        error = np.sqrt(power / (f.shape[1] * 5) * (vector[:, sure] ** 2 / value[sure]).sum(1).max())
+        expected = np.ptp(delta) > max(0.055, 6 * error) and b @ delta > 0.08 * power
+        assert (module._of_fit(MODEL, bright) is not None) == expected
+        tiny = Bright(1e-6 * bright.S, 1e-6 * f, bright.kappa * np.array([1e-6, 1, 1])[:, None], bright.free)
+        assert (module._of_fit(MODEL, tiny) is not None) == expected
+        seen.append(expected)
+    assert 0 < sum(seen) < len(seen)
+
+
+def test_what_residuals_cannot_show() -> None:
+    bright = fitted(GAINS)
+    assert module._of_fit(T2Decay(tau=TI), fitted(GAINS, model=T2Decay(tau=TI), free=(0, 1))) is None  # a decay
+    assert module._of_fit(MODEL, Bright(bright.S, bright.expected, bright.kappa, [0, 1, 2])) is None  # a free field
+    few = InversionRecovery(tau=TI[:3], tr=9000.0)
+    for number, free in ((2, [0, 2]),):
+        part = few.with_settings(tau=TI[:number])
+        assert module._of_fit(part, Bright(bright.S[:number], bright.expected[:number], bright.kappa, free)) is None
+    for V, seen in ((49, False), (50, True)):
+        cut = Bright(bright.S[:, :V], bright.expected[:, :V], bright.kappa[:, :V], bright.free)
+        assert (module._of_fit(MODEL, cut) is not None) == seen
+        expected = bright.expected[:, : V + 5].copy()
+        expected[2, :5] = np.nan  # as many are known
+        holed = Bright(bright.S[:, : V + 5], expected, bright.kappa[:, : V + 5], bright.free)
+        assert (module._of_fit(MODEL, holed) is not None) == seen
+    assert module._of_fit(MODEL, Bright(bright.expected, bright.expected, bright.kappa, bright.free)) is None
+
+
+def test_an_orthonormal_basis() -> None:
+    J = np.random.default_rng(0).normal(size=(6, 3, 20))
+    J[:, 2] = J[:, 1] + 1e-7 * J[:, 2]  # nearly the same
+    Q = np.stack(module._orthonormal(J), axis=1)
+    np.testing.assert_allclose(np.einsum("nqv,npv->vqp", Q, Q), np.broadcast_to(np.eye(3), (20, 3, 3)), atol=1e-9)
+    of_J = np.einsum("nqv,nv->qv", Q, J[:, 1])
+    np.testing.assert_allclose(np.einsum("nqv,qv->nv", Q, of_J), J[:, 1], rtol=1e-9)
+    assert np.isfinite(module._orthonormal(np.zeros((6, 2, 3)))).all()
+
+
+# What is said.
+
+
+def said(of: Callable[[Bright], Bright] = lambda b: b, *, from_fit: bool = True, gains: Any = GAINS) -> tuple[str, ...]:
+    bright = of(fitted(gains, V=144))
+    series = rimap.WeightedSeries(bright.S.reshape(7, 12, 12), MODEL)
+    return gain_warnings(series, bright, np.zeros((12, 12), bool), from_fit=from_fit)
+
+
+def test_the_warning_names_the_images() -> None:
+    (text,) = said()
+    found = module._of_fit(MODEL, fitted(GAINS, V=144))
+    assert found is not None
+    low = int(np.argmin(found))
+    assert (
+        "the residuals show a ratio of" in text
+        and "image 4 (TI 800 ms)" in text
+        and weight_of(text) == Weight.UNRELIABLE
+    )
+    assert f"image {low + 1} (" in text and f"ratio of {found.max() / found.min():.2f} " in text
+    assert said(from_fit=False) == () and said(gains=np.ones(7)) == ()
