@@ -148,7 +148,7 @@ class Experiment(ABC):
         """Return the tidy table of all pieces."""
 
     def pictures(self, settings: Settings, parts: Mapping[Unit, Part]) -> dict[str, NDArray[Any]]:
-        """Return the maps that figures show beside the table."""
+        """Return the maps that the figures show in addition to the table."""
         return {}
 
     @abstractmethod
@@ -157,7 +157,7 @@ class Experiment(ABC):
 
     @abstractmethod
     def summary(self, table: Sequence[Row]) -> str:
-        """Return a short table: our numbers beside the paper's."""
+        """Return a short table of our numbers and those of the paper."""
 
 
 @dataclass(frozen=True)

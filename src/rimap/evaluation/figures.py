@@ -215,7 +215,7 @@ def colour_bar(
     *,
     logarithmic: bool = False,
 ) -> None:
-    """Draw the bar of `show_map` beside axes, its ticks where the values are."""
+    """Draw the colour bar of `show_map` next to the axes, with ticks at its values."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
 

@@ -33,7 +33,7 @@ CASES: dict[str, tuple[SignalModel, float]] = {
 
 
 class Generalizability(Experiment):
-    """Every network on every protocol, the MLE and the ResNet of the protocol beside.
+    """Every network on every protocol, with the MLE and the ResNet of the protocol for comparison.
 
     Deviations
     ----------

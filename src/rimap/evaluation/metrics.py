@@ -1,6 +1,6 @@
-"""How good a map is: Eqs. 7 and 8 of the paper, and what goes beside them.
+"""Errors of maps: bias and CV (Eqs. 7 and 8 of the paper), the root mean square error, and the slope.
 
-All take repeated estimates (C, *X) and the truth (*X), in the same unit; NaN stays NaN.
+All functions take repeated estimates (C, *X) and the truth (*X), in the same unit. NaN stays NaN.
 
 References
 ----------
@@ -41,7 +41,7 @@ def relative_rmse(estimates: Array, truth: Array) -> NDArray[np.float64]:
 
 
 def slope(estimates: Array, truth: Array) -> float:
-    """Return the slope of the mean estimate on the truth over the voxels: 1 keeps contrast, 0 paints the mean.
+    """Return the slope of the mean estimate over the truth, across voxels: 1 keeps all contrast, 0 none of it.
 
     >>> slope([[1.0, 1.5, 2.0]], [1.0, 2.0, 3.0])
     0.5

@@ -1,4 +1,4 @@
-"""The best protocol for a goal, beside the one that the user has."""
+"""The best protocol for a goal, compared with the present protocol of the user."""
 
 from __future__ import annotations
 

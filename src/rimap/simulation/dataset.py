@@ -1,4 +1,4 @@
-"""A simulated subject as a BIDS data set with its truth beside it, as bytes for whoever writes them."""
+"""A simulated subject as a BIDS data set with the true maps, as bytes for the caller to write."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 For every T the model spans a cone in the space of images: its edges are the signals at the two bounds of B.
 In an orthonormal basis u₀, u₁ of that plane (u₀ along the edge of the lower bound) the best fit is the
 projection (x, y) of the images, and the residual sum of squares is ‖S‖² − x² − y². The basis is smooth in
-log T: around each of a few dozen nodes it is a polynomial of degree 7, exact to about 1e-6 as far as the nodes
-beside it, so no exponential is left in the search.
+log T: around each of a few dozen nodes it is a polynomial of degree 7, exact to about 1e-6 as far as the
+neighbouring nodes, so the search computes no exponential.
 """
 
 from __future__ import annotations
@@ -319,7 +319,7 @@ def _table(model: Reduced, t: Floats) -> ConeTable:
 
 
 def _error(model: Reduced, table: ConeTable) -> float:
-    """Return the largest error of the polynomials on their way to the nodes beside them."""
+    """Return the largest error of the polynomials between their node and the neighbouring ones."""
     theta = table.limits[:, :, None] * np.array([0.3, 0.6, 0.85, 1.0])  # (J, 2, 4)
     points = table.t[:, None, None] + table.width[:, None, None] * theta
     u, s = _frame(model, points)
