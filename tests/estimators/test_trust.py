@@ -13,6 +13,7 @@ import rimap
 from rimap.estimators.checks.background import background
 from rimap.estimators.checks.image_counts import Census
 from rimap.estimators.checks.missing_values import screened
+from rimap.series import Status
 
 MODELS = {"TI9": inversion(TI9), "TI4": inversion(TI4), "T2": rimap.T2Decay(tau=TE8), "signed": inversion(signed=True)}
 
@@ -250,3 +251,20 @@ def test_everywhere_at_a_bound_is_poorly_determined() -> None:
     images += np.array([0.0, 0.02, 0.04, 0.06])[:, None, None]  # no decay at all
     maps = rimap.NLLS(threads=1).estimate(rimap.WeightedSeries(images, model))
     assert any("of the voxels are at a bound of its range" in w for w in maps.warnings)
+
+
+def test_a_signal_in_one_image_is_not_air() -> None:
+    """Tissue that decays within the first echo has the power of noise over all images."""
+    rng = np.random.default_rng(3)
+    model, sigma = rimap.GradientEcho(te=[2.0, *np.arange(8.0, 90.0, 8.0)]), 20.0
+    A, T = np.zeros((64, 64)), np.full((64, 64), 40.0)
+    A[16:48, 16:48] = 1000.0
+    fast = np.zeros(A.shape, bool)
+    fast[48:52, 16:48] = True
+    A[fast], T[fast] = 500.0, 1.5
+    real, imaginary = sigma * rng.standard_normal((2, model.n_images, *A.shape))
+    images = np.hypot(model.signal(np.stack([A, T])) + real, imaginary).astype(np.float32)
+    status = rimap.NLLS(threads=1).estimate(rimap.WeightedSeries(images, model)).status
+    clear = fast & (images[0] > 6 * sigma)
+    assert clear.sum() > 40 and not (status[clear] == Status.NO_SIGNAL).any()
+    assert (status[:14] == Status.NO_SIGNAL).mean() > 0.99

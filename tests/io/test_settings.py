@@ -147,9 +147,9 @@ def test_values_in_milliseconds_are_refused(seconds: float, refused: bool) -> No
 
 @pytest.mark.parametrize(("largest", "refused"), [(1.0, False), (0.999, True)])
 def test_values_in_radians_are_refused(largest: float, refused: bool) -> None:
-    sidecars = [{"FlipAngle": a, "RepetitionTime": 0.015} for a in (0.05, largest)]
+    sidecars = [{"FlipAngle": a, "RepetitionTime": 0.015} for a in (0.6, largest)]
     if not refused:
-        assert read(VariableFlipAngle, sidecars)[0]["flip_angle"] == (0.05, 1.0)
+        assert read(VariableFlipAngle, sidecars)[0]["flip_angle"] == (0.6, 1.0)
         return
     with pytest.raises(
         InputError,

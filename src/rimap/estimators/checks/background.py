@@ -41,6 +41,8 @@ _SOME_PLANES, _PAIRS = 4, 200
 _NEGATIVE = 0.005
 #: The power of a single voxel of air exceeds these quantiles seldom: inside air, and at its border with tissue.
 _INSIDE, _BORDER = 0.9999, 0.99
+#: No single value of air exceeds so many σ: the chance of a magnitude is 10⁻⁷.
+_PEAK = 5.7
 #: A list of voxels has air if so many are as dark as noise: a number, and a share.
 _FEWEST_ALONE, _SHARE_ALONE = 8, 0.01
 #: and few, relative to those, are little brighter.
@@ -128,6 +130,9 @@ def background(census: Census, sigma: Array, *, signed: bool, usable: Where, lev
         return np.zeros(usable.shape, bool)  # as in a scan of tissue alone
     scene = _Scene(planes, power, filled=power > 0, empty=known & (power == 0))
     air = _like_noise_of(scene, sigma, freedom, channels)
+    # A tissue that decays fast has little power over all images, and yet a signal in one.
+    with np.errstate(invalid="ignore"):
+        air &= ~(census.peak.reshape(planes.shape) > _PEAK * sigma)
     dark, apart = _of_any_scale(scene, sigma, levels)
     if apart.sum() >= _ENOUGH:  # the scale of the air itself, where that is not σ
         own = np.sqrt(quantile(power[apart], 0.5) / channels)
