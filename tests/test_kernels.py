@@ -264,3 +264,39 @@ def test_compiling_is_announced_once_and_only_if_there_is_something_to_compile(c
     )
     assert first[0] == "compiling" and len(first) == 2
     assert second[0].startswith("30.0 1 ")
+
+
+def test_a_kernel_without_a_way_in_from_python_serves_other_kernels() -> None:
+    @kernels.njit(cache=False, from_python=False)
+    def scaled(x, factor):
+        return x * factor
+
+    @kernels.njit(cache=False)
+    def sum_of_two(x, y):
+        return scaled(x, y) + scaled(y, y)
+
+    assert sum_of_two(1.5, 2.0) == 7.0
+    assert len(scaled.signatures) == 1
+
+
+#: Files whose kernels are compiled in the first run of `nlls`.
+FIRST_RUN = ("estimators/nlls/conic", "estimators/checks", "estimators/sigma_kernels.py")
+
+
+def test_no_kernel_of_a_first_run_assigns_an_array_to_a_slice() -> None:
+    """numba compiles what writes the shapes into the error message, which takes three seconds."""
+    for file in source_hashes.sources_of(FIRST_RUN):
+        for function in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            decorators = getattr(function, "decorator_list", [])
+            if not any(name in ast.unparse(decorator) for decorator in decorators for name in ("compiled", "njit")):
+                continue
+            for node in ast.walk(function):
+                if isinstance(node, ast.Assign) and "[" in ast.unparse(node.targets[0]):
+                    of_slices = [
+                        target
+                        for target in ast.walk(node.targets[0])
+                        if isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Slice)
+                    ]
+                    values = [x for x in ast.walk(node.value) if isinstance(x, (ast.Name, ast.Subscript))]
+                    number = not values or ast.unparse(node.value) == "np.nan"
+                    assert number or not of_slices, f"{file.name}: {ast.unparse(node)}: copy in a loop"

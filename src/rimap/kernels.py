@@ -49,6 +49,7 @@ def njit(
     inline: str = "never",
     error_model: str = "python",
     counts_references: bool = True,
+    from_python: bool = True,
 ) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function as `numba.njit` does, and keep the compiled code in `kernel_folder`.
 
@@ -61,11 +62,15 @@ def njit(
     counts_references
         Whether arrays are counted as they are passed on. A kernel that makes no array needs no counts, and is up to
         twice as fast without them if it is called for each voxel.
+    from_python
+        Whether Python calls the kernel. What only other kernels call needs no way in from Python, which would take
+        longer to compile than a small kernel itself.
     """
     import numba  # slow to import, and only kernels need it
 
     def compiled(function: Callable[..., Any]) -> Any:
         options = {"nogil": nogil, "fastmath": fastmath, "inline": inline, "error_model": error_model}
+        options |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": not from_python}
         dispatcher = numba.njit(**options, **({} if counts_references else {"_nrt": False}))(function)
         folder = kernel_folder(Path(function.__code__.co_filename)) if cache else None
         if folder is not None:

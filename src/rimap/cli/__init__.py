@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from rimap.cli._command import Command, Group
 from rimap.cli._guard import guarded
 
 #: Packages whose versions a bug report needs: the required ones, and those of the extras.
@@ -92,6 +93,7 @@ def build(only: str | None = None) -> typer.Typer:
     The file of each verb has a function `command`, whose docstring is the help text.
     """
     app = typer.Typer(
+        cls=Group,
         rich_markup_mode=None,
         add_completion=False,
         no_args_is_help=True,
@@ -101,7 +103,8 @@ def build(only: str | None = None) -> typer.Typer:
     app.callback()(_root)
     for name in verbs() if only is None else [only]:
         module = importlib.import_module(f"{__name__}.{name}")
-        app.command(name, no_args_is_help=getattr(module, "NO_ARGS_IS_HELP", False))(guarded(module.command))
+        no_args_is_help = getattr(module, "NO_ARGS_IS_HELP", False)
+        app.command(name, cls=Command, no_args_is_help=no_args_is_help)(guarded(module.command))
     return app
 
 

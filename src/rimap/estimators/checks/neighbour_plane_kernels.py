@@ -18,11 +18,12 @@ Array = Any
 MEAN, VARIANCE, WITHIN, OF_VOXELS = range(4)
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", from_python=False)
 def along_row(column: Array, step: int, half: int, to: Array) -> None:
     """Write the sum of each value and its neighbours in a row, `half` on either side."""
     C = column.shape[0]
-    to[:] = column
+    for c in range(C):  # `to[:] = column` would take three seconds to compile
+        to[c] = column[c]
     for index in range(1, half + 1):
         if index * step < C:
             ahead, behind, first, last = (
@@ -37,11 +38,12 @@ def along_row(column: Array, step: int, half: int, to: Array) -> None:
                 last[c] += behind[c]
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", from_python=False)
 def largest_along_row(column: Array, step: int, half: int, to: Array) -> None:
     """Write the largest of each value and its neighbours in a row, `half` on either side."""
     C = column.shape[0]
-    to[:] = column
+    for c in range(C):  # `to[:] = column` would take three seconds to compile
+        to[c] = column[c]
     for index in range(1, half + 1):
         for c in range(index * step, C):
             to[c] = max(to[c], column[c - index * step])

@@ -21,6 +21,7 @@ from rimap.estimators.nlls.conic.polynomials import (
     Array,
     combine,
     compiled,
+    copy,
     poly0,
     poly1,
 )
@@ -40,7 +41,7 @@ PROFILE_X, PROFILE_Y, PROFILE_PLACE, PROFILE_FLIPS = range(1, 5)
 N_RESULTS = 7
 
 
-@compiled(fast=True)
+@compiled(fast=True, from_python=False)
 def _sign(row: Array, order: Array, k: int, s: Array) -> None:
     """Write the images with the first k of `order` flipped to s."""
     N = row.shape[0]
@@ -50,7 +51,15 @@ def _sign(row: Array, order: Array, k: int, s: Array) -> None:
         s[order[m]] = row[order[m]]
 
 
-@compiled()
+@compiled(from_python=False)
+def _crossing(image: Array, direction: Array) -> None:
+    """Write the direction (16) in which the signal in an image, whose coefficients are given, is zero."""
+    for i in range(TERMS):
+        direction[i] = -image[TERMS + i]
+        direction[TERMS + i] = image[i]
+
+
+@compiled(from_python=False)
 def _edges(low: Array, high: Array, bound: Array, kinks: bool, t: float, e: Array) -> None:
     """Write lower and upper edge of a sector at θ, each with its derivative, to `e` (8,).
 
@@ -72,7 +81,7 @@ def _edges(low: Array, high: Array, bound: Array, kinks: bool, t: float, e: Arra
         e[UPPER_COS], e[UPPER_COS_1], e[UPPER_SIN], e[UPPER_SIN_1] = bx, bx1, by, by1
 
 
-@compiled()
+@compiled(from_python=False)
 def _value(c: Array, low: Array, high: Array, bound: Array, kinks: bool, t: float, e: Array, out: Array) -> None:
     """Write `LENGTH` to `AT_PLACE` of the projection (x, y) of the images on a sector of the cone at θ.
 
@@ -99,12 +108,14 @@ def _value(c: Array, low: Array, high: Array, bound: Array, kinks: bool, t: floa
             out[AT_X], out[AT_Y], out[AT_PLACE] = w * ux / q, w * uy / q, 1.0 + index / 4
 
 
-@compiled()
-def _ascend(s: Array, j: int, n_low: int, n_high: int, cone: Around, bufs: Array, out: Array) -> None:
+@compiled(from_python=False)
+def _ascend(s: Array, j: int, n_low: int, n_high: int, cone: Around, bufs: Array, out: Array, passed: Array) -> None:
     """Climb from node j to the maximum over T of the projection on a sector of the cone; the signs of s stay.
 
     At the maximum of x² + y², x x′ + y y′ = 0. The sector lies between the zero crossings of the images n_low and
-    n_high, -1 for the edges of the cone. Writes `FIT` to `T_BOUND` to `out`.
+    n_high, -1 for the edges of the cone. Writes `FIT` to `T_BOUND` to `out`. Sets `passed` (J, or 0 to keep no record)
+    at the nodes from which a climb with these signs ends in the same way; where one has passed before, it ends with a
+    squared length of -1.
     """
     basis, scalars, limits = cone.basis, cone.scalars, cone.limits
     J = limits.shape[0]
@@ -113,22 +124,24 @@ def _ascend(s: Array, j: int, n_low: int, n_high: int, cone: Around, bufs: Array
     F_before = -1.0
     for _ in range(2 * J):
         combine(basis[j], s, c)
-        bound[:TERMS] = scalars[j, EDGE_X]
-        bound[TERMS:] = scalars[j, EDGE_Y]
+        copy(scalars[j, EDGE_X], bound[:TERMS])
+        copy(scalars[j, EDGE_Y], bound[TERMS:])
         low[:] = 0.0
         low[0] = 1.0
-        high[:] = bound
+        copy(bound, high)
         if n_low >= 0:
-            low[:TERMS] = -basis[j, n_low, TERMS:]
-            low[TERMS:] = basis[j, n_low, :TERMS]
+            _crossing(basis[j, n_low], low)
         if n_high >= 0:
-            high[:TERMS] = -basis[j, n_high, TERMS:]
-            high[TERMS:] = basis[j, n_high, :TERMS]
+            _crossing(basis[j, n_high], high)
         kinks = n_high >= 0 or n_low >= 0
         _value(c, low, high, bound, kinks, 0.0, e, now)
         if now[LENGTH] < F_before:  # a step too far
             break
         F_before = now[LENGTH]
+        joins = False
+        if passed.shape[0] > 0:
+            joins = passed[j] > 0
+            passed[j] = 1
         out[FIT], out[NODE], out[BEST_THETA], out[BEST_X], out[BEST_Y], out[PLACE], out[T_BOUND] = (
             now[LENGTH],
             j,
@@ -140,18 +153,24 @@ def _ascend(s: Array, j: int, n_low: int, n_high: int, cone: Around, bufs: Array
         )
         g = now[HALF_SLOPE]
         side = 1 if g > 0 else 0
-        if g == 0.0:
-            break
         end = limits[j, side]
-        if end == 0.0:
-            out[T_BOUND] = 1.0
+        if g == 0.0 or end == 0.0:
+            out[T_BOUND] = 0.0 if g == 0.0 else 1.0
+            out[FIT] = -1.0 if joins else out[FIT]
             break
         _value(c, low, high, bound, kinks, end, e, then)
         toward = 1 if side else -1
-        if then[HALF_SLOPE] * g > 0 and then[LENGTH] > now[LENGTH] and direction != -toward:
+        onward = then[HALF_SLOPE] * g > 0 and then[LENGTH] > now[LENGTH]
+        turns_back = onward and direction == -toward  # one that begins at this node does not
+        if joins and not turns_back:
+            out[FIT] = -1.0
+            break
+        if onward and not turns_back:
             j += toward
             direction = toward
             continue
+        if turns_back and passed.shape[0] > 0:
+            passed[j] = 1 if joins else 0
         # The maximum lies between θ = 0 and `end`: bisection and false position in turn.
         a, b, ga, gb = 0.0, end, g, then[HALF_SLOPE]
         if ga * gb > 0:
@@ -191,7 +210,7 @@ def _ascend(s: Array, j: int, n_low: int, n_high: int, cone: Around, bufs: Array
         out[PLACE] = KINK
 
 
-@compiled()
+@compiled(from_python=False)
 def _could_surpass(out: Array, s: Array, j: int, cone: Around, bufs: Array) -> bool:
     """Return whether the signs s, at the T of `out`, come near enough to its squared length to be worth a climb."""
     basis, scalars, limits = cone.basis, cone.scalars, cone.limits
@@ -199,8 +218,8 @@ def _could_surpass(out: Array, s: Array, j: int, cone: Around, bufs: Array) -> b
     combine(basis[j], s, c)
     low[:] = 0.0
     low[0] = 1.0
-    high[:TERMS] = scalars[j, EDGE_X]
-    high[TERMS:] = scalars[j, EDGE_Y]
+    copy(scalars[j, EDGE_X], high[:TERMS])
+    copy(scalars[j, EDGE_Y], high[TERMS:])
     _value(c, low, high, high, False, out[BEST_THETA], e, now)
     best = worst = now[LENGTH]
     for side in range(2):  # its value at the ends of the node's range, and halfway
@@ -210,17 +229,28 @@ def _could_surpass(out: Array, s: Array, j: int, cone: Around, bufs: Array) -> b
     return bool(best + 0.1 * (best - worst) > out[FIT])
 
 
-@compiled()
-def _settle(row: Array, s: Array, at: tuple[int, int], exact: bool, cone: Around, plan: Plan, bufs: Array,
-            out: Array) -> None:  # fmt: skip
-    """Climb from (node, flips), then with up to `span` flips more or fewer as long as that helps."""
+@compiled(from_python=False)
+def _settle(
+    row: Array,
+    s: Array,
+    at: tuple[int, int],
+    exact: bool,
+    cone: Around,
+    plan: Plan,
+    room: tuple[Array, Array],
+    out: Array,
+) -> None:
+    """Climb from (node, flips), then with up to `span` flips more or fewer as long as that helps.
+
+    `room` has scratch (8, 16), and what the first climb sets as `_ascend` does (J, or 0 to keep no record).
+    """
     order, flips, span, N = cone.order, plan.flips, plan.span, row.shape[0]
-    j, k = at
-    trial = bufs[7]
+    (j, k), (bufs, passed) = at, room
+    trial, no_record = bufs[7], passed[:0]
     _sign(row, order[j], k, s)
     below, above = order[j, k - 1] if exact and k > 0 else -1, order[j, k] if exact and k < flips else -1
-    _ascend(s, j, below, above, cone, bufs, out)
-    if not flips:
+    _ascend(s, j, below, above, cone, bufs, out, passed)
+    if not flips or out[FIT] < 0:
         return
     home, tried = k, 0
     for _ in range(2 * N):
@@ -235,16 +265,16 @@ def _settle(row: Array, s: Array, at: tuple[int, int], exact: bool, cone: Around
             if not exact and not _could_surpass(out, s, i, cone, bufs):
                 continue
             below, above = order[i, k - 1] if exact and k > 0 else -1, order[i, k] if exact and k < flips else -1
-            _ascend(s, i, below, above, cone, bufs, trial)
+            _ascend(s, i, below, above, cone, bufs, trial, no_record)
             if trial[FIT] > out[FIT] * (1 + 1e-14):
-                out[:N_RESULTS] = trial[:N_RESULTS]
+                copy(trial, out[:N_RESULTS])
                 home, tried, moved = k, change, True
                 break
         if not moved:
             break
 
 
-@compiled()
+@compiled(from_python=False)
 def _profile(S: Array, j: int, theta: float, cone: Around, flips: int, scratch: Profile, out: Array) -> None:
     """Write `LENGTH` to `PROFILE_FLIPS` of the best projection over A and F for one T and images S of any sign.
 
@@ -307,7 +337,7 @@ def _profile(S: Array, j: int, theta: float, cone: Around, flips: int, scratch: 
         lx, ly = hx, hy
 
 
-@compiled()
+@compiled(from_python=False)
 def _search_all(row: Array, cone: Around, flips: int, scratch: Profile, bufs: Array, out: Array) -> None:
     """Maximise the exact profile over T by a dense scan: the last resort, where the order of the flips changes."""
     fine, J, limits = 12, cone.limits.shape[0], cone.limits
@@ -348,15 +378,25 @@ def _search_all(row: Array, cone: Around, flips: int, scratch: Profile, bufs: Ar
 
 @compiled()
 def settle(tasks: Array, n: int, chunk: Chunk, cone: Cone, plan: Plan) -> None:
-    """Do n tasks of `climb_kernels` with care; keep what is better than `best`."""
-    best, N = chunk.best, cone.around.basis.shape[1]
+    """Do n tasks of `climb_kernels` with care; keep what is better than `best`.
+
+    A voxel of air may have a task at each node, all without flips: those that lead to the same maximum are done once.
+    """
+    best, J, N = chunk.best, cone.around.basis.shape[0], cone.around.basis.shape[1]
     row, s, bufs, trial = np.zeros(N), np.zeros(N), np.zeros((8, 16)), np.zeros(16)
+    passed = np.zeros((best.shape[0], J), np.uint8)
+    top = np.zeros(best.shape[0], np.int64)
     for task in range(n):
-        voxel = tasks[task, VOXEL]
-        row[:] = chunk.rows[voxel]
-        _settle(row, s, (tasks[task, KEY] // 2, tasks[task, FLIPS]), False, cone.around, plan, bufs, trial)
-        if trial[FIT] > best[voxel, FIT]:
-            best[voxel, :N_RESULTS] = trial[:N_RESULTS]
+        top[tasks[task, VOXEL]] = task
+    for turn in range(2):  # the highest T of each voxel, then all from low to high: climbs seldom pass a node twice
+        for task in range(n):
+            voxel, j, k = tasks[task, VOXEL], tasks[task, KEY] // 2, tasks[task, FLIPS]
+            if (turn == 0) != (top[voxel] == task) or (k == 0 and passed[voxel, j]):
+                continue
+            copy(chunk.rows[voxel], row)
+            _settle(row, s, (j, k), False, cone.around, plan, (bufs, passed[voxel, : J if k == 0 else 0]), trial)
+            if trial[FIT] > best[voxel, FIT]:
+                copy(trial, best[voxel, :N_RESULTS])
 
 
 @compiled()
@@ -375,7 +415,7 @@ def search(ids: Array, chunk: Chunk, cone: Cone, plan: Plan, maps: Maps) -> None
     row, s, perm = np.zeros(N), np.zeros(N), np.zeros(N + 2, np.int64)
     found, scratch = Found(top, flipped, where, rivals), Profile(perm, np.zeros(N), np.zeros(N))
     bufs, best, trial, p = np.zeros((8, 16)), np.zeros(16), np.zeros(16), np.zeros(16)
-    k_out, sd_out = np.zeros(Q), np.zeros(Q)
+    k_out, sd_out, no_record = np.zeros(Q), np.zeros(Q), np.zeros(0, np.uint8)
     for b in range(0, ids.shape[0], LANES):
         n_lanes = min(LANES, ids.shape[0] - b)
         for lane in range(LANES):
@@ -418,20 +458,20 @@ def search(ids: Array, chunk: Chunk, cone: Cone, plan: Plan, maps: Maps) -> None
                     if P[j, lane] * (1 + 4 * reach[j]) < best[FIT]:  # what is clipped at zero fits no worse
                         continue
                     _profile(row, j, 0.0, cone.around, flips, scratch, p)
-                    _settle(row, s, (j, int(p[PROFILE_FLIPS])), True, cone.around, plan, bufs, trial)
+                    _settle(row, s, (j, int(p[PROFILE_FLIPS])), True, cone.around, plan, (bufs, no_record), trial)
                     if trial[FIT] > best[FIT]:
-                        best[:N_RESULTS] = trial[:N_RESULTS]
+                        copy(trial, best[:N_RESULTS])
                     continue
-                _settle(row, s, (j, k), False, cone.around, plan, bufs, trial)
+                _settle(row, s, (j, k), False, cone.around, plan, (bufs, no_record), trial)
                 if trial[FIT] > best[FIT]:
-                    best[:N_RESULTS] = trial[:N_RESULTS]
+                    copy(trial, best[:N_RESULTS])
                 if flips and rivals[lane] > 1:  # flips that are far apart may do nearly as well
                     need = threshold / (1 + 4 * reach[j])
                     others = other_flips(rows[here[lane]], j, k, min(flips, last[j]), need, cone.nodes, perm)
                     for o in range(others):
-                        _settle(row, s, (j, perm[o]), False, cone.around, plan, bufs, trial)
+                        _settle(row, s, (j, perm[o]), False, cone.around, plan, (bufs, no_record), trial)
                         if trial[FIT] > best[FIT]:
-                            best[:N_RESULTS] = trial[:N_RESULTS]
+                            copy(trial, best[:N_RESULTS])
             fit = best[FIT]
             if exact:  # the signs that were assumed against those of the model
                 j, theta = int(best[NODE]), best[BEST_THETA]

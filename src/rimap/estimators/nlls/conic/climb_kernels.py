@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from rimap.estimators.nlls.conic.kernel_arguments import Chunk, Cone, Plan, Queues, Task
-from rimap.estimators.nlls.conic.polynomials import INSIDE, UPPER, Array, compiled, poly, poly0
+from rimap.estimators.nlls.conic.polynomials import INSIDE, UPPER, Array, compiled, copy, poly, poly0
 from rimap.estimators.nlls.conic.scan_kernels import (
     FINE,
     FIRST,
@@ -37,7 +37,7 @@ THETA, LENGTH, X, Y, STEP, DEPTH, PROMISE, START = range(16, 24)
 FIT, NODE, BEST_THETA, BEST_X, BEST_Y, PLACE, T_BOUND, BEST_FLIPS = range(8)
 
 
-@compiled(fast=True)
+@compiled(fast=True, from_python=False)
 def lane(Z: Array, i: int, v: int, t: float) -> tuple[float, float, float]:
     """Return what `poly` does for the polynomial of lane v that starts at row i of Z."""
     f = Z[(i + 7) * GROUP + v]
@@ -64,7 +64,7 @@ def lane(Z: Array, i: int, v: int, t: float) -> tuple[float, float, float]:
     return f, f1, 2 * f2
 
 
-@compiled(fast=True)
+@compiled(fast=True, from_python=False)
 def _combine(C: Array, S: Array, Z: Array) -> None:
     """Write the coefficients of x and y to the first 16 rows of Z for signed images S (N·GROUP); C (N, 16), N % 4 =
     0.
@@ -87,7 +87,7 @@ def _combine(C: Array, S: Array, Z: Array) -> None:
                 g[3 * GROUP + v] += d0 * t0 + d1 * t1 + d2 * t2 + d3 * t3
 
 
-@compiled(fast=True)
+@compiled(fast=True, from_python=False)
 def _open(Z: Array) -> bool:
     """Return whether a lane has not come to rest. (Within the loop of the steps, this would keep it from vectors.)"""
     count = 0.0
@@ -96,7 +96,7 @@ def _open(Z: Array) -> bool:
     return count > 0
 
 
-@compiled(fast=True)
+@compiled(fast=True, from_python=False)
 def _inside(Z: Array, E: Array, lo: float, hi: float) -> None:
     """Climb x² + y² by Newton's iteration in every lane of Z; E (16) are the coefficients of the edge.
 
@@ -140,7 +140,7 @@ def _inside(Z: Array, E: Array, lo: float, hi: float) -> None:
         Z[DEPTH * GROUP + v] = x * poly0(E, 8, t) - y * poly0(E, 0, t)
 
 
-@compiled(fast=True)
+@compiled(fast=True, from_python=False)
 def _along(Z: Array, E: Array, lo: float, hi: float) -> None:
     """Climb the projection x cos + y sin on the upper edge of the cone, whose direction (cos, sin) depends on T."""
     e0, e1, e2, u0, u1, u2 = E[0], E[1], E[2], E[8], E[9], E[10]
@@ -190,7 +190,7 @@ def _along(Z: Array, E: Array, lo: float, hi: float) -> None:
         Z[LENGTH * GROUP + v], Z[X * GROUP + v], Z[Y * GROUP + v] = w * w / q, w * a / q, w * b / q
 
 
-@compiled(fast=True)
+@compiled(fast=True, from_python=False)
 def _far_flips(S: Array, nodes: Array, edge: Array, order: Array, flips: int, T: Array, W: Array) -> None:
     """Count for each lane over how many numbers of flips x² + y² at a node is a maximum and as large as needed.
 
@@ -231,7 +231,7 @@ def _far_flips(S: Array, nodes: Array, edge: Array, order: Array, flips: int, T:
             W[v], W[GROUP + v], W[3 * GROUP + v], W[4 * GROUP + v] = x, y, here, after
 
 
-@compiled()
+@compiled(from_python=False)
 def sort(tasks: Array, n: int, keys: int, begin: Array, index: Array) -> None:
     """Write to `index` the tasks in the order of their keys; those of key i begin at begin[i]."""
     for i in range(keys + 2):
@@ -275,7 +275,8 @@ def climb(queues: Queues, n: int, odds: int, chunk: Chunk, cone: Cone, plan: Pla
     for key in range(2 * J):
         j, on_edge = key // 2, key % 2
         C, lo, high = basis[j], limits[j, 0], limits[j, 1]
-        E[:8], E[8:] = scalars[j, 0], scalars[j, 1]
+        copy(scalars[j, 0], E[:8])
+        copy(scalars[j, 1], E[8:])
         for group in range(begin[key], begin[key + 1], GROUP):
             n_lanes = min(GROUP, begin[key + 1] - group)
             for v in range(GROUP):

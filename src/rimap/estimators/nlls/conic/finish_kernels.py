@@ -23,6 +23,7 @@ from rimap.estimators.nlls.conic.polynomials import (
     UPPER,
     Array,
     compiled,
+    copy,
     poly0,
     poly1,
 )
@@ -32,7 +33,7 @@ from rimap.estimators.nlls.conic.tables import ALPHA, BETA, GAMMA, LOG_R0, LOG_R
 DIM = 1e-6
 
 
-@compiled()
+@compiled(from_python=False)
 def finish_one(result: Array, to: Scale, plan: Plan, scale: float, kappa: Array, sd: Array) -> int:
     """Turn a search result into κ and its standard deviations for σ = 1; return the status."""
     scalars, t, width, low_F, high_F = to.scalars, to.t, to.width, plan.low_F, plan.high_F
@@ -88,7 +89,7 @@ def finish_one(result: Array, to: Scale, plan: Plan, scale: float, kappa: Array,
     return OK
 
 
-@compiled(fast=True)
+@compiled(fast=True, from_python=False)
 def small_exp(x: float) -> float:
     """Return e^x for |x| ≤ 1 to 1e-11, without a branch."""
     z = 0.125 * x
@@ -98,7 +99,7 @@ def small_exp(x: float) -> float:
     return p * p
 
 
-@compiled(fast=True)
+@compiled(fast=True, from_python=False)
 def _line_lanes(C: Array, t: float, width: float, Z: Array) -> None:
     """Do what `_lanes` does for a model without B."""
     T0, g0 = math.exp(t), math.exp(-C[16])
@@ -115,7 +116,7 @@ def _line_lanes(C: Array, t: float, width: float, Z: Array) -> None:
         Z[12 * GROUP + lane], Z[13 * GROUP + lane] = 1.0 if bound else 0.0, max(abs(l0), abs(width * theta))
 
 
-@compiled(fast=True)
+@compiled(fast=True, from_python=False)
 def _lanes(C: Array, t: float, width: float, b0: float, b1: float, Z: Array) -> None:
     """Do what `finish_one` does for lanes of one node, inside the cone or on its upper edge; C (9·8) its scalars.
 
@@ -158,7 +159,7 @@ def _lanes(C: Array, t: float, width: float, b0: float, b1: float, Z: Array) -> 
         Z[12 * GROUP + lane] = 1.0 if bound else 0.0
 
 
-@compiled()
+@compiled(from_python=False)
 def residual_of(row: Array, C: Array, found: Array, total: float, flips: int) -> float:
     """Return the root mean square residual of what was `found`: ‖S‖² − x² − y² as long as that has digits enough."""
     N, theta, x, y = row.shape[0], found[BEST_THETA], found[BEST_X], found[BEST_Y]
@@ -223,7 +224,7 @@ def finish(ids: Array, chunk: Chunk, cone: Cone, plan: Plan, maps: Maps) -> None
                 o, size = voxels[i], scale[i]
                 residual[o] = residual_of(rows[i], basis[j], best[i], total[i], plan.flips) * size
                 if R[7, lane] > 1 or best[i, PLACE] == LOWER:
-                    result[:] = best[i]
+                    copy(best[i], result)
                     status[o] = finish_one(result, cone.scale, plan, size, k_out, sd_out)
                     for row in range(Q):
                         kappa[row, o], deviation[row, o] = k_out[row], sd_out[row]

@@ -27,7 +27,7 @@ N_GROUP_ROWS = 17
 MAP_T, MAP_A, MAP_SD_A, MAP_SD_T = range(4)
 
 
-@compiled(fast=True)
+@compiled(fast=True, from_python=False)
 def _bracket(S: Array, slopes: Array, X: Array, W: Array, where: Array) -> None:
     """Write the interval in which the slope of ⟨S, u⟩ turns from positive to negative, -1 if it turns more than once.
 
@@ -66,7 +66,7 @@ def _bracket(S: Array, slopes: Array, X: Array, W: Array, where: Array) -> None:
         where[lane] = np.int32(once * W[RISES * LANES + lane] - one)
 
 
-@compiled(fast=True)
+@compiled(fast=True, from_python=False)
 def _peaks(C: Array, M: Array, S: Array, N: float, Z: Array) -> None:
     """Find the maximum in every lane of an interval, and its maps, in rows of Z (`N_GROUP_ROWS`·GROUP).
 
@@ -143,7 +143,7 @@ def _peaks(C: Array, M: Array, S: Array, N: float, Z: Array) -> None:
         Z[SD_T * GROUP + v] *= poly0(to_sd_T, 0, x)
 
 
-@compiled()
+@compiled(from_python=False)
 def _write(k: int, groups: Groups, line: Line, chunk: Chunk, to: Maps, count: int) -> int:
     """Climb the group of interval k and write its maps; those without a maximum go to `again`, now `count`; return how
     many that are.

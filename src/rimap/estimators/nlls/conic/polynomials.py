@@ -22,17 +22,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FAST = {"nnan", "ninf", "nsz", "arcp", "contract", "afn", "reassoc"}
 
 
-def compiled(*, fast: bool = False) -> Callable[[F], F]:
-    """Compile a kernel; `fast` lets it reorder sums (its images must be finite).
+def compiled(*, fast: bool = False, from_python: bool = True) -> Callable[[F], F]:
+    """Compile a kernel; `fast` lets it reorder sums (its images must be finite). `from_python` is as of `njit`.
 
     Python's check for division by zero is off: it would keep loops from being vectorised.
     """
     return cast(
-        "Callable[[F], F]", njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST if fast else False)
+        "Callable[[F], F]",
+        njit(error_model="numpy", fastmath=_FAST if fast else False, from_python=from_python),
     )
 
 
-@compiled(fast=True)
+@compiled(fast=True, from_python=False)
 def poly(c: Array, i: int, t: float) -> tuple[float, float, float]:
     """Return value and two derivatives at θ of the polynomial of degree 7 that starts at c[i]."""
     f = c[i + 7]
@@ -59,7 +60,7 @@ def poly(c: Array, i: int, t: float) -> tuple[float, float, float]:
     return f, f1, 2 * f2
 
 
-@compiled(fast=True)
+@compiled(fast=True, from_python=False)
 def poly1(c: Array, i: int, t: float) -> tuple[float, float]:
     """Return value and derivative at θ of the polynomial of degree 7 that starts at c[i]."""
     c0, c1, c2, c3, c4, c5, c6, c7 = c[i], c[i + 1], c[i + 2], c[i + 3], c[i + 4], c[i + 5], c[i + 6], c[i + 7]
@@ -68,14 +69,14 @@ def poly1(c: Array, i: int, t: float) -> tuple[float, float]:
     return f, f1
 
 
-@compiled(fast=True)
+@compiled(fast=True, from_python=False)
 def poly0(c: Array, i: int, t: float) -> float:
     """Return the value at θ of the polynomial of degree 7 that starts at c[i]."""
     c0, c1, c2, c3, c4, c5, c6, c7 = c[i], c[i + 1], c[i + 2], c[i + 3], c[i + 4], c[i + 5], c[i + 6], c[i + 7]
     return float(c0 + t * (c1 + t * (c2 + t * (c3 + t * (c4 + t * (c5 + t * (c6 + t * c7)))))))
 
 
-@compiled(fast=True)
+@compiled(fast=True, from_python=False)
 def combine(C: Array, s: Array, out: Array) -> None:
     """Write the coefficients (16,) of x and y for the signed images s (N + pad): Σₙ sₙ C[n]; C (N, 16)."""
     a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = 0.0  # scalars stay in vector registers, an array would not
@@ -100,3 +101,10 @@ def combine(C: Array, s: Array, out: Array) -> None:
         b7 += v * C[image, 15]
     out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7] = a0, a1, a2, a3, a4, a5, a6, a7
     out[8], out[9], out[10], out[11], out[12], out[13], out[14], out[15] = b0, b1, b2, b3, b4, b5, b6, b7
+
+
+@compiled(from_python=False)
+def copy(source: Array, target: Array) -> None:
+    """Write the first values of `source` to all of `target`. (To compile `target[:] = source` takes three seconds.)"""
+    for i in range(target.shape[0]):
+        target[i] = source[i]

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from rimap.estimators.nlls.conic.kernel_arguments import Chunk, Cone, Found, Nodes, Plan, Task
-from rimap.estimators.nlls.conic.polynomials import LANES, NO_SIGNAL, NOT_FINITE, Array, compiled
+from rimap.estimators.nlls.conic.polynomials import LANES, NO_SIGNAL, NOT_FINITE, Array, compiled, copy
 
 #: Columns of a task: 2 × its node (+ 1: on the upper edge of the cone), its voxel, its flips, whether it is the first
 #: of its voxel, which flips have been tried around it (bit k modulo 31), how long it may become,
@@ -125,7 +125,7 @@ def gather(rows: Array, ids: Array, clip: bool, S: Array) -> None:
         S[N, lane] = zero
 
 
-@compiled(fast=True)
+@compiled(fast=True, from_python=False)
 def scan_block(S: Array, cone: Nodes, flips: int, drift: Array, W: Array, P: Array, K: Array, low: Array) -> None:
     """Write for each node and lane the longest squared projection on the cone over all flips, and their number.
 
@@ -213,7 +213,7 @@ def scan_block(S: Array, cone: Nodes, flips: int, drift: Array, W: Array, P: Arr
             k_row[v] = W[3 * LANES + v]
 
 
-@compiled(fast=True)
+@compiled(fast=True, from_python=False)
 def best_of(P: Array, K: Array, reach: Array, power: Array, free: float, found: Found) -> None:
     """Write the best P (LANES), its flips and node, and how many others could surpass it between nodes.
 
@@ -245,7 +245,7 @@ def best_of(P: Array, K: Array, reach: Array, power: Array, free: float, found: 
             rivals[lane] += np.int32(1) if rival else np.int32(0)
 
 
-@compiled(fast=True)
+@compiled(fast=True, from_python=False)
 def other_flips(row: Array, j: int, k: int, flips: int, need: float, cone: Nodes, found: Array) -> int:
     """Write to `found` the numbers of flips, other than k, whose x² + y² at node j is a maximum over them and ≥ `need`.
 
@@ -273,7 +273,7 @@ def other_flips(row: Array, j: int, k: int, flips: int, need: float, cone: Nodes
     return count
 
 
-@compiled()
+@compiled(from_python=False)
 def push(tasks: Array, n: int, new: Task, theta: float, left: Array) -> int:
     """Add a task and return how many there are now; if there is no room for it, the voxel is `left`."""
     if n == tasks.shape[0]:
@@ -352,6 +352,6 @@ def weed(rivals: Array, r: int, best: Array, total: Array, free: float, span: in
         if near or rival[MOST] / FINE < found[0] - max(total[rival[VOXEL]] - found[0], 0.0) / free:
             continue
         if n < tasks.shape[0]:
-            tasks[n] = rival
+            copy(rival, tasks[n])
             n += 1
     return n

@@ -1,0 +1,55 @@
+"""A command whose options are text, paths and flags needs no pydantic, which takes a tenth of a second to import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+
+class _WithoutPydantic:
+    """Converts what needs no check, and leaves everything else to typer."""
+
+    def __init__(self, annotation: Any) -> None:
+        self.annotation = annotation
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the value of an option, as `typer` does."""
+        several = param.multiple or param.nargs == -1
+        if value is None:
+            return () if several else None
+        if type(value) is self.annotation and value == param.default:
+            return value
+        if several and isinstance(value, (list, tuple)) and self.annotation in (list[str], list[Path]):
+            kind = str if self.annotation == list[str] else Path
+            return [kind(item) for item in value]
+        if not several and isinstance(value, str) and self.annotation in (str, Path):
+            return self.annotation(value)
+        param._runtime_param = None
+        return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
+
+
+def _without_pydantic(parameters: list[Any]) -> list[Any]:
+    """Return the parameters of a command, which need pydantic only if their values do."""
+    for parameter in parameters:
+        if getattr(parameter, "_runtime_param", parameter) is None:  # versions of typer without pydantic have none
+            parameter._runtime_param = _WithoutPydantic(parameter.type_descriptor.annotation)
+    return parameters
+
+
+class Command(TyperCommand):
+    """A verb."""
+
+    def get_params(self, ctx: typer.Context) -> list[object]:  # type: ignore[override]
+        """Return the arguments and options, with `--help`."""
+        return _without_pydantic(super().get_params(ctx))
+
+
+class Group(TyperGroup):
+    """The verbs together, and the options before a verb."""
+
+    def get_params(self, ctx: typer.Context) -> list[object]:  # type: ignore[override]
+        """Return the options, with `--help`."""
+        return _without_pydantic(super().get_params(ctx))
