@@ -288,7 +288,8 @@ def _given(model: SignalModel, name: str, value: Any, affine: Any, X: tuple[int,
             )
     low, high = p.bounds
     inside = (low <= found) & (found <= high)
-    known = found[np.isfinite(found) & (found != 0)]  # zeros mean that nothing was measured there
+    known = found[np.isfinite(found)]
+    known = known[known != 0] if (known != 0).any() else known  # zeros among others: nothing was measured there
     middle = float(np.median(known)) if known.size else np.nan
     if not low <= middle <= high:
         raise InputError(

@@ -189,7 +189,7 @@ def in_words(kept: tuple[Kept, ...], time: str) -> str:
 
     >>> print(in_words((Kept(1, 1, 0.1, 0.41, 9), Kept(3, 5, 0.1, 0.85, 9), Kept(3, 5, 0.25, 0.968, 9)), "T1"))
     Spots with a longer T1 than their surroundings were added to these maps, and mapped again with the same noise. A
-    spot 1 voxel wide keeps 41 % of a difference of 10 %. A spot 3 voxels wide keeps 85 % of a difference of 10 %, and
+    spot 1 voxel wide keeps 41 % of a difference of 10 %. A spot 3 voxels wide keeps 85 % of a difference of 10 % and
     97 % of a difference of 25 %.
     """
     widths: dict[int, list[str]] = {}

@@ -92,9 +92,10 @@ def _among_modes(W: Array, modes: NDArray[np.intp]) -> Array:
     norm, index = np.ones(len(modes)), np.unravel_index(modes, W.shape)
     terms = []
     for axis, (length, m) in enumerate(zip(W.shape, index)):
-        # cos(π (2i + 1) k / 2n) is odd around k = n
-        front = np.moveaxis(coefficients, axis, 0)
-        coefficients = np.moveaxis(np.concatenate([front, np.zeros_like(front[:1]), -front[:0:-1]]), 0, axis)
+        front = np.moveaxis(coefficients, axis, 0)[: 2 * int(m.max(initial=0)) + 1]
+        if 2 * m.max(initial=0) >= length:  # cos(π (2i + 1) k / 2n) is odd around k = n
+            front = np.concatenate([front, np.zeros_like(front[:1]), -front[:0:-1]])
+        coefficients = np.moveaxis(front, 0, axis)
         norm *= np.sqrt(np.where(m > 0, 2.0, 1.0) / length)
         terms.append((abs(m[:, None] - m), m[:, None] + m))
     total = sum(coefficients[chosen] for chosen in product(*terms))
