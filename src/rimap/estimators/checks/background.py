@@ -130,13 +130,13 @@ def background(census: Census, sigma: Array, *, signed: bool, usable: Where, lev
         return np.zeros(usable.shape, bool)  # as in a scan of tissue alone
     scene = _Scene(planes, power, filled=power > 0, empty=known & (power == 0))
     # A tissue that decays fast has little power over all images, and yet a signal in one.
-    peak = census.peak.reshape(planes.shape)
     with np.errstate(invalid="ignore"):
-        air = _like_noise_of(scene, sigma, freedom, channels) & ~(peak > _PEAK * sigma)
+        signal = census.peak.reshape(planes.shape) > _PEAK * sigma
+    air = _like_noise_of(scene, sigma, freedom, channels) & ~signal
     dark, apart = _of_any_scale(scene, sigma, levels)
     if apart.sum() >= _ENOUGH:  # the scale of the air itself, where that is not σ
         own = np.sqrt(quantile(power[apart], 0.5) / channels)
-        apart = (apart | (dark & _like_noise_of(scene, own, freedom, channels))) & ~(peak > _PEAK * own)
+        apart = apart | (dark & _like_noise_of(scene, own, freedom, channels))
     if (apart & ~air).any():
         apart = areas((apart | scene.empty).reshape(census.voxels.X), _ENOUGH).reshape(planes.shape)
         air = air | apart  # air surrounds an object, dark tissue is scattered
