@@ -29,9 +29,10 @@ _ALONG = 2.5
 _BRIGHT_AROUND = 3.0
 #: A single dark voxel has noise alone if the eight around it have this many times the power of noise.
 _BRIGHT_ALL_AROUND = 10.0
-#: Powers of neighbours in air are so correlated that it matters (images that were filtered, or interpolated by more
-#: than two) from this correlation on, those two voxels apart from the second; sums over neighbours are then wider, up
-#: to a factor. Below, tissue at the noise level would be lost and nothing gained.
+#: Filters, and interpolation by more than two, correlate the power of neighbours in air, and sums over neighbours vary
+#: more. This counts if the correlation of adjacent voxels exceeds the first number, and that of voxels two apart the
+#: second.
+#: (With lower limits, tissue at the noise level would be lost.) The factor is at most the third.
 _CORRELATED, _TWO_APART, _WIDEST = 0.45, 0.1, 2.5
 _ROUNDS = 2
 #: Planes of a volume that determine this correlation, and pairs of neighbours in air at least.

@@ -313,25 +313,25 @@ def minimise(
     return B, state, True
 
 
-class _Here(NamedTuple):
-    """What a `State` is for the field itself, which may leave its bounds."""
+class FieldState(NamedTuple):
+    """A `State` that is known by its numbers, as that of a field beyond its bounds."""
 
     g: Array
     w: Array
-    total: float
+    total: float = 0.0
 
 
-def _beyond(state: State, F: Array, bounds: tuple[float, float], least: float) -> _Here:
+def _beyond(state: State, F: Array, bounds: tuple[float, float], least: float) -> FieldState:
     """Return the state, found with F (V) within bounds, for F itself: beyond them a parabola with curvature `least` or
     more.
     """
     past = F - np.clip(F, *bounds)
     if not past.any():
-        return _Here(state.g, state.w, state.total)
+        return FieldState(state.g, state.w, state.total)
     outside = past != 0
     w = np.where(outside, np.maximum(state.w, least), state.w)
     g = np.where(outside, state.g + w * past, state.g)
-    return _Here(g, w, state.total + float((state.g * past + 0.5 * w * past**2)[outside].sum()))
+    return FieldState(g, w, state.total + float((state.g * past + 0.5 * w * past**2)[outside].sum()))
 
 
 def mean_squared_error(box: Box, B: Array, state: State, lambda_B: float, bounds: tuple[float, float]) -> Array:

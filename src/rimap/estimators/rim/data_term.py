@@ -78,7 +78,7 @@ def data_sums(
     f, partials = model.signal(kappa), model.partials(kappa)
     d = [partials[:, model.index(parameter.name)] for parameter in layout.carried]
     d[-1] = d[-1] * carried[P - 1]
-    if layout.field is not None and layout.field.transform == "log":
+    if layout.in_log_of_field:
         d[-2] = d[-2] * carried[P - 2]
     r = f - S
     sse = (r * r).sum(0)

@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rimap.estimators.checks.residual_probability import contradicts, usual_misfit
 from rimap.estimators.mle.estimator import PRECISION
-from rimap.estimators.mle.field import Box, mean_squared_error
+from rimap.estimators.mle.field import Box, FieldState, mean_squared_error
 from rimap.estimators.mle.field_smoothness import weight_of
 from rimap.estimators.mle.field_votes import LIMIT
 from rimap.estimators.mle.linear_system import solve_linear
@@ -194,11 +194,11 @@ class FieldGrid:
         Parameters
         ----------
         padded, here
-            A field before the last Newton step, and what the data say there. The length of that step is an error.
+            A field before the last Newton step, and what the data say there. That step counts as an error.
         shared
             For how many voxels, by their averages, the data of each one stand: so much less do all of them say.
         """
-        state = _Sums(here.g.reshape(-1) / shared, here.w.reshape(-1) / shared)
+        state = FieldState(here.g.reshape(-1) / shared, here.w.reshape(-1) / shared)
         square = mean_squared_error(self.box, padded, state, self.penalty(lambda_B) / shared, self.parameter.bounds)
         limit = self.parameter.in_a_scan.deviation
         return np.minimum(np.sqrt(np.maximum(square, 0.0)), limit).reshape(self.shape)
@@ -213,14 +213,6 @@ class FieldGrid:
         deviation = self.parameter.in_a_scan.deviation
         change = np.clip(change, -LARGEST_CHANGE * deviation, LARGEST_CHANGE * deviation)
         return np.clip(padded + change, *self.parameter.bounds), float(abs(change).max() / deviation)
-
-
-class _Sums(NamedTuple):
-    """What all voxels say: a `State`."""
-
-    g: Array
-    w: Array
-    total: float = 0.0
 
 
 def _of_voxels(data: DataTerm, field: F32, near: F32 | None) -> Information:
@@ -242,7 +234,7 @@ def _of_voxels(data: DataTerm, field: F32, near: F32 | None) -> Information:
         H, g, n_parameters - 1, np.where(inside, H[n_parameters - 1, n_parameters - 1], np.inf) + 1e-3 * of_time + 1e-12
     )
     w, slope = np.maximum(H[n_amplitudes, n_amplitudes], 0.0), g[n_amplitudes]
-    if layout.field is not None and layout.field.transform == "log":  # from the logarithm to the field itself
+    if layout.in_log_of_field:  # from the logarithm to the field itself
         w, slope = w / carried[n_amplitudes] ** 2, slope / carried[n_amplitudes]
     slope, w = slope / sigma**2, w / sigma**2
     squares = (sums.sse / sigma**2).astype(float)

@@ -72,7 +72,7 @@ class Layout:
         if self.field is None:
             return 1.0
         prior = self.field.in_a_scan
-        return prior.deviation / (prior.middle if self.field.transform == "log" else 1.0)
+        return prior.deviation / (prior.middle if self.in_log_of_field else 1.0)
 
     @cached_property
     def typical_field(self) -> float:

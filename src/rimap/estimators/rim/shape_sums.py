@@ -86,7 +86,7 @@ class ShapeSums:
             self.model.magnitude,
             self.sigmas is not None,
             layout.field is not None,
-            layout.field is not None and layout.field.transform == "log",
+            layout.in_log_of_field,
         )
         out = np.empty((n_parameters + n_parameters * (n_parameters + 1) // 2 + 1, n_voxels), np.float32)
         ratio = bessel_ratio_table()
