@@ -258,6 +258,27 @@ def gains(estimators: tuple[Any, ...] = ESTIMATORS) -> Iterator[Figure]:
                 told = any("gain" in w for w in estimated(estimator, images, scene.model).warnings)
                 kind = f"gains, {estimator.name}: {name}, {len(tau)} images, SNR {snr}"
                 yield Figure(kind, "warning" if wanted else "silent", "warning" if told else "silent", told == wanted)
+    yield from _one_gain(estimators[:2])
+
+
+def _one_gain(estimators: tuple[Any, ...]) -> Iterator[Figure]:
+    """A gain of 1.15 in a single image causes a warning, with air and without it."""
+    for name, tau in {"TI4": TI4, "TI6": TI6}.items():
+        scene = head(inversion(tau), size=64, planes=1)
+        plain = scene.noisy(30)
+        for where, place in {"air": slice(None), "no air": slice(18, 46)}.items():
+            for number in (None, *range(len(tau))):
+                factor = np.where(np.arange(len(tau)) == number, 1.15, 1.0).reshape(-1, 1, 1, 1)
+                images = (plain * factor)[:, place, place].astype(np.float32)
+                for estimator in estimators:
+                    warnings = estimated(estimator, images, scene.model).warnings
+                    told = any("another gain" in w or "gain differs" in w for w in warnings)
+                    wanted = number is not None
+                    kind = f"gains, {estimator.name}: {name}, {where}, " + (
+                        f"image {number + 1} x 1.15" if number is not None else "equal"
+                    )
+                    text = "warning" if told else "silent"
+                    yield Figure(kind, "warning" if wanted else "silent", text, told == wanted)
 
 
 def drifts(estimators: tuple[Any, ...] = ESTIMATORS) -> Iterator[Figure]:

@@ -121,7 +121,7 @@ def _look(series: WeightedSeries, maps: ParameterMaps, at: NDArray[np.intp]) -> 
         for row, parameter in enumerate(series.model.parameters)
         if parameter.name not in series.held and not (parameter.smooth and smooth)
     ]
-    return Bright(S, f, kappa, free)
+    return Bright(S, f, kappa, free, np.array(where, float))
 
 
 def _sigma_at(maps: ParameterMaps, at: NDArray[np.intp]) -> NDArray[np.float64]:
