@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import rimap
-from rimap.estimators.rim.whole_field import folds, smooth_field, smooth_field_of_alike
+from rimap.estimators.rim.whole_field import _middle_plane, folds, smooth_field, smooth_field_of_alike
 from rimap.signals.paper_protocols import PROTOCOLS
 
 
@@ -123,3 +123,22 @@ def test_slabs_have_the_standard_deviations_of_the_whole():
     part = prepared.slab(index).estimate(rimap.WeightedSeries(images[..., 1:3], model, ready.noise))
     for name in ("T1", "B"):
         np.testing.assert_allclose(part.sd[name], whole.sd[name][index], rtol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_plane_of_neighbours_is_the_one_nearest_to_the_middle_that_was_measured(seed):
+    """Planes that are filled with one value are NaN in all images, and others may be outside the mask."""
+    rng = np.random.default_rng(seed)
+    number = int(rng.integers(1, 7))
+    images = rng.uniform(1, 2, (6, 4, 5, number))
+    lost = rng.random(number) < 0.5
+    lost[rng.integers(number)] = False
+    masked = lost & (rng.random(number) < 0.5)
+    images[..., lost & ~masked] = np.nan
+    mask = np.ones((4, 5, number), bool)
+    mask[..., masked] = False
+    model = rimap.InversionRecovery(tau=(50.0, 200.0, 500.0, 1000.0, 2000.0, 4000.0))
+    series = rimap.WeightedSeries(images=images, model=model, mask=mask)
+    plane = _middle_plane(series, [slice(0, 4), slice(0, 5), slice(0, number)])
+    distances = abs(np.flatnonzero(~lost) - number // 2)
+    assert not lost[plane] and abs(plane - number // 2) == distances.min()

@@ -224,7 +224,7 @@ def _shared(grid: FieldGrid, series: WeightedSeries, padded: Array) -> float:
     """
     field, window = fine(grid.cropped(padded), series.shape, grid.coarser), list(window_of(series.selected))
     if len(window) > 2:
-        middle = (window[2].start + window[2].stop) // 2
+        middle = _middle_plane(series, window)
         window[2] = slice(middle, middle + 1)
     part, unit = part_of_series(series, tuple(window)), unit_of(series)
     whole = FieldGrid(part, 1, 1, grid.pool)
@@ -234,6 +234,14 @@ def _shared(grid: FieldGrid, series: WeightedSeries, padded: Array) -> float:
     voxels = np.flatnonzero(here.say)
     S = np.moveaxis(part.images, 0, -1).reshape(-1, part.model.n_images)[voxels] / unit
     return variance_inflation(part, S, kappa.reshape(len(kappa), -1)[:, voxels], voxels)
+
+
+def _middle_plane(series: WeightedSeries, window: list[slice]) -> int:
+    """Return the plane nearest to the middle of a window in which a selected voxel is finite in all images."""
+    middle = (window[2].start + window[2].stop) // 2
+    planes = sorted(range(window[2].start, window[2].stop), key=lambda plane: abs(plane - middle))
+    usable = (np.isfinite(series.images[..., k]).all(0) & series.selected[..., k] for k in planes)
+    return next((k for k, some in zip(planes, usable) if some.any()), middle)
 
 
 def _one_field(series: WeightedSeries, pool: Executor) -> Array:
