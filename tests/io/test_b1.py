@@ -95,12 +95,13 @@ def test_maps_of_fields_outside_the_data_set_and_several_of_them(tmp_path: Path)
     opened = near.open()
     np.testing.assert_allclose(opened.given["B1"], 0.95)
     assert opened.notes == ("B1 from sub-1_TB1map.nii.gz, in per cent of the nominal value (median 95 %)",)
-    save(root / "sub-1/fmap/sub-1_TB1map.nii.gz", np.full((*SHAPE[:2], 3), 1.0, np.float32))
-    (note, warning) = near.open().notes  # that of the data set comes first, but is on another grid
-    assert "was not used for B1" in note and "Resample it" in note and "no map of B1 was found" in warning
-    with pytest.raises(
-        InputError, match=r"expected a map of B1 of shape \(4, 5, 2\) like the images, got \(4, 5, 3\)\. Resample it"
-    ):
+    apart = np.eye(4)
+    apart[:3, 3] = 500
+    image = nib.Nifti1Image(np.full((*SHAPE[:2], 3), 1.0, np.float32), apart)
+    image.to_filename(save(root / "sub-1/fmap/sub-1_TB1map.nii.gz", np.ones(SHAPE)))
+    (note, warning) = near.open().notes  # that of the data set comes first, but is elsewhere
+    assert "was not used for B1" in note and "covers 0 % of it" in note and "no map of B1 was found" in warning
+    with pytest.raises(InputError, match=r"expected a map of B1 that covers the object, got one that covers 0 % of it"):
         series.open(Reading(given={"B1": root / "sub-1/fmap/sub-1_TB1map.nii.gz"}))
     with pytest.raises(
         InputError, match=r"expected B1 from 0\.3 to 2, as a factor or in per cent, got a median of 800"

@@ -15,8 +15,8 @@ from rimap.array_inputs import volume
 from rimap.errors import InputError
 from rimap.io.bids import BidsName, Sidecars, absolute, dataset_of, is_nifti
 from rimap.io.image_type import UNITS_OF_ANGLES
-from rimap.io.masks import read_map
 from rimap.io.nifti import NiftiFile
+from rimap.io.resampled_maps import map_at_images
 from rimap.signals import Parameter, SignalModel
 from rimap.signals.base import FIELD
 
@@ -85,13 +85,13 @@ def given_maps(
     model
         Its signal model.
     first
-        One of its images: the maps must be on its grid.
+        One of its images: maps on another grid are interpolated at its voxels.
 
     Raises
     ------
     InputError
-        For a name that the model does not have as a given parameter, for a map on another grid, and for values that
-        cannot be those of the parameter.
+        For a name that the model does not have as a given parameter, for a map that is not where the images are, and
+        for values that cannot be those of the parameter.
     """
     known: dict[str, Given] = {}
     notes: list[str] = []
@@ -124,7 +124,7 @@ def found_given(series: InDataset, model: type[SignalModel]) -> dict[str, Path]:
     """Return the maps of fields in the data set of a series, by name of the parameter, that `SeriesFiles.open` would
     use.
 
-    They may still be on another grid, which only `SeriesFiles.open` looks at.
+    They may still be elsewhere, which only `SeriesFiles.open` looks at.
     """
     fields = [parameter for parameter in model.parameters if _is_property_of_the_scan(parameter)]
     return {field.name: path for field in fields if (path := found_beside(field, series)[0]) is not None}
@@ -243,7 +243,7 @@ def _read(p: Parameter, value: Any, first: NiftiFile) -> tuple[Given, str]:
         array = np.asarray(volume(value, first.affine, f"the map of {p.name}"), dtype=float)
         array, how = _converted(p, array, "")
         return Given(array, "array"), advice.note(f"{p.name} is a given map{how}")
-    values = read_map(value, first.shape, first.affine if first.oriented else None, f"map of {p.name}").astype(float)
+    values, interpolated = map_at_images(value, first, f"map of {p.name}")
     unit = _unit_of(value)
     if p.unit == "1" and unit in UNITS_OF_ANGLES:
         raise InputError(
@@ -252,7 +252,7 @@ def _read(p: Parameter, value: Any, first: NiftiFile) -> tuple[Given, str]:
         )
     values, how = _converted(p, values, unit)
     middle = _check_values(p, values, value)
-    text = f"{p.name} from {value.name}{how}"
+    text = f"{p.name} from {value.name}{how}{interpolated}"
     if p.unit == "1" and not unit and not _USUAL_FIELD[0] <= middle <= _USUAL_FIELD[1]:
         text += (
             ". Its sidecar has no unit, and few scans have such a field: check that the map does not hold flip angles"
