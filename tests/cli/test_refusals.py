@@ -9,6 +9,8 @@ import shutil
 import numpy as np
 import pytest
 
+from rimap.cli import verbs
+
 LOOSE = ("--sequence", "ir", "--times-ms", "50,400,1100,2500", "--tr-ms", "6000")
 
 
@@ -295,3 +297,13 @@ def test_one_bad_series_does_not_keep_the_others_from_being_mapped(bids, rimap, 
     assert "sub-02" in result.stderr and "1 of 3 series" in result.stderr
     found = sorted(p.name for p in (tmp_path / "out").rglob("*_T1map.nii.gz") if "desc" not in p.name)
     assert found == ["sub-01_T1map.nii.gz", "sub-03_T1map.nii.gz"]
+
+
+@pytest.mark.parametrize("verb", verbs())
+@pytest.mark.parametrize("empty", [("-o", ""), ("",), ("--output=",)], ids=str)
+def test_an_empty_value_is_no_current_folder(rimap, monkeypatch, tmp_path, verb, empty):
+    """As of a variable of the shell that is not set: nothing is read and nothing written."""
+    monkeypatch.chdir(tmp_path)
+    result = rimap(verb, *empty)
+    assert result.exit_code == 2 and "expected a value, got nothing" in result.stderr
+    assert len(result.stderr.splitlines()) == 1 and not any(tmp_path.iterdir())

@@ -266,3 +266,17 @@ def test_noise_alone_supports_nothing() -> None:
     e = np.random.default_rng(4).normal(0, 1, (2, 6, 30))
     found = evidence(np.hypot(*e), POSITIONS, [DECAY], [{}], has_floor=True)
     assert found.n_voxels < 30 and np.isfinite(found.aic).all()
+
+
+@pytest.mark.parametrize("snr", [30.0, 300.0, 3000.0])
+@pytest.mark.parametrize("bounds", [(0.0, 3.0), (0.0, 20.0), (0.0, 300.0)])
+def test_one_field_never_fits_better_than_a_field_of_each_voxel(snr: float, bounds: tuple[float, float]) -> None:
+    """Nor better than exactly, however wide its range and however low the noise: nodes may be far apart."""
+    model = INVERTED.with_bounds({"B": bounds})
+    S = sampled(INVERTED, 100.0, 1.9, np.linspace(500, 2000, 30), noise=100.0 / snr)
+    fit = module._fit(model, np.geomspace(10, 10_000, module.TIMES), S, np.ones_like(S), {})
+    chi2s = fit.rss / (100.0 / snr) ** 2
+    tree = module._tree(POSITIONS[:, : S.shape[1]])
+    own = np.maximum(module._least(chi2s), 0)
+    assert (fit.least() >= 0).all()
+    assert module._criterion(chi2s, True, tree) >= own.sum() + 2

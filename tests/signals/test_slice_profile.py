@@ -12,7 +12,7 @@ from rimap import InputError
 from rimap.signals import extended_phase_graph as graph
 from rimap.signals.extended_phase_graph import SliceRule, chebyshev_nodes, echoes, to_coefficients, train
 from rimap.signals.multi_echo_spin_echo import MultiEchoSpinEcho
-from rimap.signals.slice_profile import PROFILES, Angles, Gauss, Hard, Shaped, Sinc, profile_of
+from rimap.signals.slice_profile import PROFILES, Angles, Gauss, Hard, Shaped, Sinc, SliceProfile, profile_of
 
 Floats = NDArray[np.float64]
 B1 = np.array([0.7, 1.0, 1.2])
@@ -227,3 +227,12 @@ def test_the_spacing_of_even_echo_times(te: tuple[float, ...], spacing: float | 
 def test_few_echo_times_are_named(number: int, shown: str) -> None:
     with pytest.raises(InputError, match=f"got {shown}"):
         MultiEchoSpinEcho(te=[float(n * n) for n in range(1, number + 1)])
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=str)
+def test_a_pulse_of_no_strength_has_the_profile_of_a_weak_one(profile: SliceProfile) -> None:
+    """B1 = 0 excites nothing: the share of each position is that of small angles, and nothing is refocused."""
+    cosine, weight = profile.across(np.array([0.0, 1e-4]), 180.0)
+    np.testing.assert_allclose(cosine[:, 0], 1)
+    np.testing.assert_allclose(weight[:, 0], weight[:, 1], atol=1e-6)
+    np.testing.assert_allclose(weight.sum(0), 1)

@@ -232,6 +232,9 @@ def test_drift_is_that_of_one_phantom(tmp_path: Path) -> None:
     assert {r["participant_id"] for r in rimap.phantom(once).drift} == {""}
     alone = CliRunner().invoke(build(), ["phantom", str(once[0]), "-o", str(out), "--overwrite"])
     assert alone.exit_code == 0 and not (out / "phantom_drift.tsv").exists()
+    assert [path.name for path in out.glob("*_dseg.nii.gz")] == [
+        once[0].name.replace(".nii.gz", "_spheres_dseg.nii.gz")
+    ]
 
 
 def test_a_map_without_spheres_among_others_is_left_out_and_said(tmp_path: Path) -> None:

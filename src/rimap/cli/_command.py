@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from rimap.cli._guard import stop
 
 
 class _WithoutPydantic:
@@ -39,8 +42,20 @@ def _without_pydantic(parameters: list[Any]) -> list[Any]:
     return parameters
 
 
+#: An option whose value is empty, in one word.
+_EMPTY = re.compile(r"--[a-z0-9-]+=")
+
+
 class Command(TyperCommand):
     """A verb."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse empty values: "" as a path would be the current folder. Usually a variable of the shell is not set."""
+        for before, argument in zip(["", *args], args):
+            if not argument or _EMPTY.fullmatch(argument):
+                where = argument.removesuffix("=") or (before if before.startswith("-") else "an argument")
+                stop(2, f"error: {where}: expected a value, got nothing. Is a variable of the shell not set?")
+        return list(super().parse_args(ctx, args))
 
     def get_params(self, ctx: typer.Context) -> list[object]:  # type: ignore[override]
         """Return the arguments and options, with `--help`."""

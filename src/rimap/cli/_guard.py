@@ -34,18 +34,18 @@ def guarded(verb: Callable[P, None]) -> Callable[P, None]:
                     warnings.showwarning = _show
                 verb(*args, **kwargs)
         except InputError as error:
-            _stop(2, f"error: {error}")
+            stop(2, f"error: {error}")
         except KeyboardInterrupt:
-            _stop(130, "interrupted.")
+            stop(130, "interrupted.")
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise  # a closed pipe, as in `rimap … | head`: typer exits without a message
             if error.strerror is None:
                 _defect(error)
             where = f" ({error.filename})" if error.filename else ""
-            _stop(2, f"error: {error.strerror}{where}.")
+            stop(2, f"error: {error.strerror}{where}.")
         except MemoryError:
-            _stop(2, "error: not enough memory. Use a machine with more, or --estimator nlls, which maps slab by slab.")
+            stop(2, "error: not enough memory. Use a machine with more, or --estimator nlls, which maps slab by slab.")
         except Exception as error:
             if isinstance(error, (typer.Exit, typer.Abort)):
                 raise
@@ -65,13 +65,13 @@ def _defect(error: Exception) -> None:
 
         traceback.print_exception(error)
     what = " ".join(f"{type(error).__name__}: {error}".split())
-    _stop(
+    stop(
         1,
         f"bug: {what[:200]}\nThis is a bug in rimap, not a problem of your data. Please report it with the "
         "traceback that RIMAP_DEBUG=1 prints.",
     )
 
 
-def _stop(status: int, message: str) -> None:
+def stop(status: int, message: str) -> None:
     print(f"rimap: {message}", file=sys.stderr)
     raise typer.Exit(status) from None

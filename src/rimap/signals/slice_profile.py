@@ -19,6 +19,8 @@ POSITIONS = 121
 #: How far out they go, in nominal thicknesses of the excited slice: pulses of a low time-bandwidth product have wide
 #: flanks.
 REACH = 1.6
+#: A pulse that turns nothing excites no slice: its profile is the limit of small angles.
+_LEAST_B1 = 1e-6
 #: Time-bandwidth product of the excitation.
 EXCITATION_TIME_BANDWIDTH = 3.0
 
@@ -108,7 +110,7 @@ class Shaped(SliceProfile):
         """Return cos α = 1 − 2|b|² and the excited magnetisation 2a*b, from the Cayley–Klein parameters a, b."""
         z = np.linspace(0, REACH, POSITIONS)  # the profiles are symmetric
         refocused = self._rotation(B1 * np.deg2rad(refocusing_angle), z / self.thickness_ratio, self.time_bandwidth)
-        excited = self._rotation(B1 * np.pi / 2, z, EXCITATION_TIME_BANDWIDTH)
+        excited = self._rotation(np.maximum(B1, _LEAST_B1) * np.pi / 2, z, EXCITATION_TIME_BANDWIDTH)
         # What is in phase after the gradient has been rewound; a pulse that is symmetric in time leaves little else.
         rewind = np.exp(-1j * np.pi * EXCITATION_TIME_BANDWIDTH * z)[:, None]
         weights = np.real(2j * np.conj(excited[0]) * excited[1] * rewind)

@@ -21,6 +21,8 @@ from rimap.workflow.tables import write_new
 
 #: Files that every run has: the page, the table and what its columns are.
 FIXED = ("phantom.html", "phantom.tsv", "phantom.json")
+#: Label images of any run.
+_LABELS = "*_spheres*_dseg.nii.gz"
 #: Files of runs with several maps of one array.
 _OF_SEVERAL = ("phantom_drift.tsv", "phantom_drift.json")
 
@@ -69,6 +71,8 @@ def files_of(run: PhantomRun, out: Path, command: str = "") -> dict[Path, Conten
 def write(run: PhantomRun, out: Path | str, command: str = "", *, overwrite: bool = False) -> list[Path]:
     """Write tables, a page, and a label image of the spheres of each map into a folder, all or none.
 
+    With `overwrite`, label images of an earlier run are removed, also those of maps that this run does not have.
+
     Returns
     -------
     The files.
@@ -79,7 +83,10 @@ def write(run: PhantomRun, out: Path | str, command: str = "", *, overwrite: boo
         If the folder cannot be written, or if one of the files exists and `overwrite` is false.
     """
     out = Path(out)
-    return write_new(files_of(run, out, command), overwrite=overwrite, remove=[out / name for name in _OF_SEVERAL])
+    earlier = [out / name for name in _OF_SEVERAL]
+    if (out / FIXED[0]).exists():
+        earlier += sorted(out.glob(_LABELS))
+    return write_new(files_of(run, out, command), overwrite=overwrite, remove=earlier)
 
 
 def _label_name(m: MapImage, run: PhantomRun) -> str:

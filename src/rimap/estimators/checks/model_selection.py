@@ -81,7 +81,7 @@ class _Fit:
 
     def least(self) -> Floats:
         """Return the residual sum of squares of each voxel with its own field."""
-        return _least(self.rss)
+        return np.maximum(_least(self.rss), 0)
 
 
 def evidence(
@@ -221,13 +221,14 @@ def _criterion(chi2s: Floats, has_field: bool, tree: Sequence[NDArray[np.intp]])
     """Return Σ χ² + 2 × parameters. Amplitude and time, two in each voxel for every model, are left out."""
     if not has_field:
         return float(chi2s.sum())
-    found = []
+    found, own = [], np.maximum(_least(chi2s), 0)
     for block in tree:
         n = int(block.max()) + 1
         together: Floats = np.stack([np.bincount(block, row, n) for row in chi2s]).astype(
             float
         )  # one field for each block
-        found.append(float(_least(together).sum()) + 2 * n)
+        # One field cannot fit better than a field of each voxel's own; a parabola through distant nodes might.
+        found.append(float(np.maximum(_least(together), np.bincount(block, own, n)).sum()) + 2 * n)
     return min(found)
 
 
