@@ -72,7 +72,7 @@ def _plane(values: Floats, known: NDArray[np.bool_], places: Floats) -> tuple[Fl
     from scipy.ndimage import map_coordinates
 
     size = np.reshape(known.shape, (3, 1, 1))
-    covered = ((places >= -_HALF) & (places <= size - 1 + _HALF)).all(0)
+    covered: NDArray[np.bool_] = np.all((places >= -_HALF) & (places <= size - 1 + _HALF), axis=0)
     at = np.clip(places, 0, size - 1)
     weight = map_coordinates(known.astype(float), at, order=1, mode="nearest")
     total = map_coordinates(values, at, order=1, mode="nearest")
