@@ -49,7 +49,7 @@ _EMPTY = re.compile(r"--[a-z0-9-]+=")
 class Command(TyperCommand):
     """A verb."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         """Refuse empty values: "" as a path would be the current folder. Usually a variable of the shell is not set."""
         for before, argument in zip(["", *args], args):
             if not argument or _EMPTY.fullmatch(argument):
