@@ -46,9 +46,13 @@ def profile(model: SignalModel, S: Floats, T: Floats) -> Floats:
     edges = np.concatenate([b0 * one, np.minimum(cross, b1), b1 * one], axis=1)  # (·, N + 2)
     start = np.sign(f0 + b0 * f1) if model.magnitude else np.ones_like(f0)
     start = np.where(start == 0, np.sign(f1), start)
-    order = np.broadcast_to(order, S.shape)
+    flips = np.arange(f0.shape[1] + 1)
     moments = []
     for f in (f0, f1):
+        if len(f) == 1:  # all voxels share the polarities, so that a product of matrices does
+            polarity = start * np.where(np.argsort(order, axis=1) < flips[:, None], -1.0, 1.0)
+            moments.append(S @ (polarity * f).T)
+            continue
         v = S * start * f
         flipped = np.cumsum(np.take_along_axis(v, order, 1), axis=1)
         moments.append(v.sum(1)[:, None] - 2 * np.concatenate([np.zeros((len(S), 1)), flipped], axis=1))
@@ -81,10 +85,11 @@ def dense_search(model: SignalModel, S: Floats, *, n_T: int = 400, best: int = 3
         padded = np.pad(rss, ((1, 1), (0, 0)), constant_values=np.inf)
         minimum = np.where((rss <= padded[:-2]) & (rss <= padded[2:]), rss, np.inf)
         least = rss.min(0)
-        for j in np.argsort(minimum, axis=0)[:best]:
+        for place in np.argsort(minimum, axis=0)[:best]:
+            found = np.flatnonzero(np.isfinite(minimum[place, np.arange(len(place))]))  # others have fewer minima
             for u in np.linspace(-1, 1, 25):
-                here = np.clip(T[j] * (T[1] / T[0]) ** u, T[0], T[-1])
-                least = np.minimum(least, profile(model, block, here))
+                here = np.clip(T[place[found]] * (T[1] / T[0]) ** u, T[0], T[-1])
+                least[found] = np.minimum(least[found], profile(model, block[:, found], here))
         out[i : i + 4096] = least
     return out
 
@@ -184,21 +189,23 @@ def _polished(
     minimum = np.where(rss <= np.min(around, axis=0), rss, np.inf).reshape(-1, rss.shape[2])
     least = rss.min((0, 1))
     order = np.argsort(minimum, axis=0)[:best]
-    for place in order:
-        i, j = np.unravel_index(place, rss.shape[:2])
-        u, f = np.log(T[i]), (F[j] if F is not None else 0 * T[i])
-        step_u, step_F = np.log(T[1] / T[0]), (F[1] - F[0] if F is not None and len(F) > 1 else 0.0)
-        value = np.full(len(u), np.inf)
-        for _ in range(14):  # a zoom: the best of nine (or three) places, then half as far
-            centre_u, centre_f = u, f
-            for a in (-1, 0, 1):
-                for b in (-1, 0, 1) if step_F else (0,):
-                    v = np.clip(centre_u + a * step_u / 2, np.log(T[0]), np.log(T[-1]))
-                    g = np.clip(centre_f + b * step_F / 2, F[0], F[-1]) if F is not None else centre_f
-                    c = _columns(model, held, np.exp(v), g if F is not None else None)
-                    here = _bounded(model, S[:, None], c[:, :, None])[0]
-                    u, f = np.where(here < value, v, u), np.where(here < value, g, f)
-                    value = np.minimum(here, value)
-            step_u, step_F = 0.6 * step_u, 0.6 * step_F
-        least = np.minimum(least, value)
+    value = np.take_along_axis(minimum, order, 0)
+    rank, voxel = np.nonzero(np.isfinite(value))  # other voxels have fewer minima
+    value, images = value[rank, voxel], S[:, None, voxel]
+    known = {k: v if np.ndim(v) == 0 else np.asarray(v)[voxel] for k, v in held.items()}
+    i, j = np.unravel_index(order[rank, voxel], rss.shape[:2])
+    u, f = np.log(T[i]), (F[j] if F is not None else 0 * T[i])
+    step_u, step_F = np.log(T[1] / T[0]), (F[1] - F[0] if F is not None and len(F) > 1 else 0.0)
+    around_it = [(a, b) for a in (-1, 0, 1) for b in ((-1, 0, 1) if step_F else (0,)) if (a, b) != (0, 0)]
+    for _ in range(14):  # a zoom: the best of the place and the eight (or two) around it, then half as far
+        centre_u, centre_f = u, f
+        for a, b in around_it:
+            v = np.clip(centre_u + a * step_u / 2, np.log(T[0]), np.log(T[-1]))
+            g = np.clip(centre_f + b * step_F / 2, F[0], F[-1]) if F is not None else centre_f
+            c = _columns(model, known, np.exp(v), g if F is not None else None)
+            here = _bounded(model, images, c[:, :, None])[0]
+            u, f = np.where(here < value, v, u), np.where(here < value, g, f)
+            value = np.minimum(here, value)
+        step_u, step_F = 0.6 * step_u, 0.6 * step_F
+    np.minimum.at(least, voxel, value)
     return np.asarray(least)

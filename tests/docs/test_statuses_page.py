@@ -74,7 +74,7 @@ def _sentences(path: Path) -> Iterator[tuple[str, str]]:
     """Yield the sentences of a file that are no docstring and no refusal, each with the source of its statement."""
     source = path.read_text(encoding="utf-8")
     skip: set[int] = set()
-    tree = ast.parse(source)
+    tree, lines = ast.parse(source), source.splitlines()
     for node in ast.walk(tree):
         called = getattr(node.func, "id", getattr(node.func, "attr", "")) if isinstance(node, ast.Call) else ""
         if isinstance(node, ast.Raise) or called in _REFUSALS:
@@ -88,7 +88,7 @@ def _sentences(path: Path) -> Iterator[tuple[str, str]]:
         for node in ast.walk(statement):
             text = None if id(node) in skip else _text(node)
             if text and len(text) >= 25 and len(text.split()) >= 5:
-                yield text, ast.get_source_segment(source, statement) or ""
+                yield text, "\n".join(lines[statement.lineno - 1 : statement.end_lineno])
 
 
 @cache

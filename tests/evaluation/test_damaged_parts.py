@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from rimap.errors import InputError
+from rimap.evaluation import experiment
 from rimap.evaluation.experiment import Settings, draw, experiments, run
 
 MONTE_CARLO = experiments()["monte-carlo"]
@@ -23,7 +24,14 @@ SETTINGS = Settings(estimators=("nlls",), quick=True, threads=1)
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run(MONTE_CARLO, SETTINGS, tmp_path_factory.mktemp("experiments")).folder
+    with pytest.MonkeyPatch.context() as patched:
+        without_figures(patched)
+        return run(MONTE_CARLO, SETTINGS, tmp_path_factory.mktemp("experiments")).folder
+
+
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the figures, which take longer to draw than what they show to compute."""
+    monkeypatch.setattr(experiment, "draw", lambda *_: "")
 
 
 def copy_of(done: Path, folder: Path) -> Path:
@@ -60,7 +68,10 @@ def nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, emptied, flipped, text, objects, nothing])
-def test_a_piece_that_is_damaged(done: Path, tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_a_piece_that_is_damaged(
+    done: Path, tmp_path: Path, damage: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_figures(monkeypatch)
     folder = copy_of(done, tmp_path)
     part = min((folder / "parts").rglob("*.npz"))
     damage(part)

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from rimap.errors import InputError
+from rimap.evaluation import experiment
 from rimap.evaluation.experiment import Experiment, Result, Settings, _key, draw, experiments, run
 from rimap.evaluation.monte_carlo import SMOOTH, TEXTURE, WHOLE_B, MonteCarlo, truth
 from rimap.evaluation.scans import given_scans
@@ -40,6 +41,11 @@ def _quick(name: str, out: Path, estimators: Sequence[str] = ("mle",), **options
     return result
 
 
+@pytest.fixture(scope="module")
+def monte_carlo(out: Path) -> Result:
+    return _quick("monte-carlo", out, ("mle", "global_b"))
+
+
 def _one(rows: Sequence[Row], **where: Any) -> Row:
     found = select(rows, **where)
     assert len(found) == 1
@@ -58,12 +64,12 @@ def test_every_experiment_of_the_paper_is_there() -> None:
         "lambda-sweep",
     }
     assert paper | {"crlb", "t2-range", "out-of-distribution"} <= set(ALL)
-    for name, experiment in ALL.items():
-        assert experiment.name == name and experiment.title and experiment.paper
+    for name, one in ALL.items():
+        assert one.name == name and one.title and one.paper
 
 
-def test_monte_carlo(out: Path) -> None:
-    table = _quick("monte-carlo", out, ("mle", "global_b")).table
+def test_monte_carlo(monte_carlo: Result) -> None:
+    table = monte_carlo.table
     at = {"quantity": "T1", "truth": "smooth", "parameter": "T1", "region": "brain"}
     for spec in ("mle", "global_b"):
         noisy, clean = (_one(table, **at, estimator=spec, snr=s, metric="cv") for s in (5.0, 30.0))
@@ -76,7 +82,7 @@ def test_monte_carlo(out: Path) -> None:
         )
 
 
-def test_monte_carlo_has_the_truth_of_the_paper_and_every_B(out: Path) -> None:
+def test_monte_carlo_has_the_truth_of_the_paper_and_every_B(monte_carlo: Result) -> None:
     settings = Settings(estimators=(), quick=True)
     labels = brain_slice(settings)
     smooth, white, whole = (truth(settings, "T1", kind)[1] for kind in (SMOOTH, TEXTURE, WHOLE_B))
@@ -84,11 +90,18 @@ def test_monte_carlo_has_the_truth_of_the_paper_and_every_B(out: Path) -> None:
     assert smooth[2][inside].std() < 0.09 * smooth[2][inside].mean()
     assert white[2][inside].std() == pytest.approx(100, rel=0.1)
     assert whole[1].min() == pytest.approx(1.6, abs=0.01) and whole[1].max() == pytest.approx(2.0, abs=0.01)
-    table = _quick("monte-carlo", out, ("mle", "global_b")).table
+    table = monte_carlo.table
     at = {"quantity": "T1", "truth": WHOLE_B, "parameter": "T1", "region": "brain", "snr": 30.0, "metric": "rmse"}
     assert _one(table, **at, estimator="mle")["q50"] < 0.5 * _one(table, **at, estimator="global_b")["q50"]
 
 
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the figures, which take longer to draw than what they show to compute."""
+    monkeypatch.setattr(experiment, "draw", lambda *_: "")
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_pieces_are_kept_and_threads_give_the_same(tmp_path: Path) -> None:
     options = {"estimators": ("nlls",), "quick": True, "repeats": 2, "threads": 1}
     first = run(MonteCarlo(), Settings(**options), tmp_path / "a")
@@ -106,8 +119,8 @@ def test_pieces_are_kept_and_threads_give_the_same(tmp_path: Path) -> None:
     assert recipe["settings"]["seed"] == 0 and recipe["rimap"] and recipe["packages"]["numpy"]
 
 
-def test_figures_are_drawn_again_from_the_table_alone(out: Path) -> None:
-    folder = _quick("monte-carlo", out, ("mle", "global_b")).folder
+def test_figures_are_drawn_again_from_the_table_alone(monte_carlo: Result, out: Path) -> None:
+    folder = monte_carlo.folder
     figure = folder / "T1_boxes.png"
     before = figure.read_bytes()
     figure.unlink()
@@ -264,6 +277,7 @@ def test_data_that_are_missing_are_named(tmp_path: Path) -> None:
         run(ALL["timing"], Settings(estimators=("rim:nobody",), quick=True), tmp_path)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_table_that_was_not_finished_is_not_there(tmp_path: Path) -> None:
     class Broken(MonteCarlo):
         def compute(self, settings: Settings, unit: Any) -> Any:
