@@ -145,3 +145,17 @@ def test_every_status_is_explained(status: Status) -> None:
     value, meaning = (cell.strip() for cell in row.strip("|").split("|")[2:])
     assert len(meaning) > 5
     assert ("NaN" in value) == ("no value" in status.meaning or status is Status.OUTSIDE_MASK)
+
+
+def test_every_message_is_under_a_heading_that_the_table_of_messages_links() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    index, messages = text.split("### Find a message")[1].split("### About the protocol")
+    level, found = 3, []
+    for line in messages.split("## How far the flags")[0].splitlines():
+        if heading := re.match(r"(#+) (.*)", line):
+            level = len(heading[1])
+            found += [heading[2]] * (level == 4)
+        assert level == 4 or not line.startswith(">"), line
+    assert sorted(re.findall(r"\[([^]]*)\]\(#", index)) == sorted(found)
+    for title, anchor in re.findall(r"\[([^]]*)\]\(#([^)]*)\)", index):
+        assert anchor == re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", title).lower()), title
