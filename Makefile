@@ -35,11 +35,11 @@ test-lower-bounds:
 	$(LOWER)/bin/python -m pip install --quiet --no-deps --editable .
 	$(LOWER)/bin/python -m pytest tests/estimators/test_nlls.py tests/estimators/test_rim_mapping.py tests/workflow/test_slabs.py
 
-# Every night: other cases each time. `make test` tries a few hundred, always the same.
+# Meant for every night, with other cases each time. `make test` tries a few hundred, always the same.
 fuzz: .venv/dev
 	RIMAP_FUZZ=$${RIMAP_FUZZ:-10000} $(BIN)/python -m pytest -n 2 tests/fuzz
 
-# Every night: changes one operator or constant at a time and prints the changes that no test notices.
+# Meant for every night: changes one operator or constant at a time and prints the changes that no test notices.
 mutation: .venv/dev
 	$(BIN)/python -m benchmarks.mutation --mutants $${RIMAP_MUTANTS:-320} --seed $${RIMAP_SEED:-$$(date +%j)}
 
