@@ -33,7 +33,7 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     for typed, expected in (
         (["monte-carl", "-o", "x"], "Did you mean monte-carlo"),
         (["timing"], "-o OUT"),
-        (["timing", "-o", str(tmp_path), "--estimators", "mel"], "no estimator 'mel'"),
+        (["timing", "-o", str(tmp_path), "--estimators", "mel"], "got 'mel'"),
         (["phantom", "-o", str(tmp_path), "--quick", "--data", str(tmp_path)], "--data"),
         (["timing", "-o", str(tmp_path), "--data", str(tmp_path / "no")], "expected an existing folder"),
         (["timing", "-o", str(tmp_path), "--redraw"], "no table"),

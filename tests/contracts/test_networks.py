@@ -216,7 +216,7 @@ def test_a_known_field_is_held_or_refused(case: Case) -> None:
     truth = case.model.by_name(_truth(case.model, series.shape))
     known = replace(series, given={field.name: truth[field.name]})
     if case.kind == "resnet":
-        with pytest.raises(InputError, match=f"given {field.name}: a ResNet estimates {field.name} and cannot hold it"):
+        with pytest.raises(InputError, match=f"given {field.name}: a ResNet estimates {field.name} and cannot keep it"):
             case.load().estimate(known)
         return
     maps = case.load().estimate(known)

@@ -113,7 +113,10 @@ Denoise = Annotated[
 Rates = Annotated[bool, typer.Option("--rates", help="Also write maps of the relaxation rate (R1, R2 or R2*).")]
 Fill = Annotated[
     float | None,
-    typer.Option(metavar="0", help="Value for voxels without an estimate, for tools that cannot read NaN (default)."),
+    typer.Option(
+        metavar="0",
+        help="Value for voxels without an estimate, such as 0 for tools that cannot read NaN. By default NaN.",
+    ),
 ]
 
 

@@ -35,7 +35,7 @@ def command(
         ),
     ] = None,
     workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes.")] = 1,
-    seed: Annotated[int, typer.Option(metavar="N", min=0)] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Random seed.")] = 0,
     repeats: Annotated[
         int | None, typer.Option(metavar="C", min=2, help="Number of noise draws. By default the experiment's own.")
     ] = None,

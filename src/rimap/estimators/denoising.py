@@ -151,9 +151,8 @@ def check_denoising(n_images: int) -> None:
         )
     if n_images < FEWEST_IMAGES:
         raise InputError(
-            f"--denoise mppca: expected at least {FEWEST_IMAGES} images, got {n_images}. Leave --denoise out: so few "
-            f"images have no "
-            "component that is noise alone."
+            f"--denoise mppca: expected at least {FEWEST_IMAGES} images, got {n_images}. Leave --denoise out: "
+            "with so few images, no component contains only noise."
         )
 
 
@@ -230,7 +229,7 @@ def _noise(series: WeightedSeries) -> tuple[Noise, NoiseCorrelation | None]:
     maps = least_squares(series)
     noise, _, _ = noise_of(series, maps)
     if noise.sigma is None:
-        raise InputError("--denoise mppca: the noise level is not known, and the images do not say it. Give --sigma.")
+        raise InputError("--denoise mppca: the images do not determine the noise level. Give --sigma.")
     estimated = sum(parameter.name not in series.held for parameter in series.model.parameters)
     return noise, noise_correlation(series, maps, estimated)
 

@@ -166,7 +166,7 @@ def read_lines(path: Path | str) -> list[Line]:
             rows = list(csv.DictReader(file))
         return [Line(*(float(row[c]) for c in ("x0", "y0", "x1", "y1"))) for row in rows]
     except (OSError, KeyError, ValueError, TypeError):
-        raise InputError(f"{path}: a CSV file with the columns x0,y0,x1,y1 in voxels was expected.") from None
+        raise InputError(f"{path}: expected a CSV file with the columns x0,y0,x1,y1 in voxels, got another file.") from None
 
 
 def check_lines(lines: Sequence[Line], where: str) -> None:
@@ -179,5 +179,5 @@ def check_lines(lines: Sequence[Line], where: str) -> None:
     """
     if len(lines) < 3:
         raise InputError(
-            f"{len(lines)} lines across the border in {where}; three or more are needed. Give --lines FILE."
+            f"expected three or more lines across the border in {where}, got {len(lines)}. Give --lines FILE."
         )

@@ -63,15 +63,15 @@ def named(spec: str, *, threads: int | None = None) -> Estimator:
         return found["mle"](lambda_B=math.inf, threads=threads)  # type: ignore[call-arg]
     if kind not in found:
         known = ", ".join([*sorted(set(found) - set(NETWORKS)), "global_b", "rim:NAME", "resnet:NAME", "mppca+nlls"])
-        raise InputError(f"no estimator {spec!r}; {known} are known.")
+        raise InputError(f"--estimators: expected one of {known}, got {spec!r}.")
     options: dict[str, Any] = {}
     if rest:
         if kind != "mle":
-            raise InputError(f"{spec!r}: only mle takes a number after the colon (its lambda_B).")
+            raise InputError(f"{spec!r}: expected a number (lambda_B) after mle: only, got one after {kind}:.")
         try:
             options["lambda_B"] = float(rest)
         except ValueError:
-            raise InputError(f"{spec!r}: a number was expected after mle: (its lambda_B).") from None
+            raise InputError(f"{spec!r}: expected a number (lambda_B) after mle:, got {rest!r}.") from None
     if threads is not None and "threads" in getattr(found[kind], "__dataclass_fields__", {}):
         options["threads"] = threads
     return found[kind](**options)
@@ -79,7 +79,7 @@ def named(spec: str, *, threads: int | None = None) -> Estimator:
 
 def _network(kind: str, what: str, spec: str, threads: int | None) -> Estimator:
     if not what:
-        raise InputError(f"{spec!r}: which network? Give {kind}:NAME (see rimap models) or {kind}:FILE.onnx.")
+        raise InputError(f"{spec!r}: expected {kind}:NAME (see rimap models) or {kind}:FILE.onnx, got no network.")
     module, cls = NETWORKS[kind]
     try:
         loader = getattr(importlib.import_module(module), cls)

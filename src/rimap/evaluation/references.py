@@ -247,9 +247,8 @@ def read_references(path: Path | str, map_name: str = "") -> References | None:
     except (OSError, UnicodeDecodeError, csv.Error, StopIteration, ValueError, TypeError):
         raise InputError(
             f"{path}: expected a table, separated by tabs, with the columns label and reference (or sphere and "
-            f"reference_ms), "
-            "and a number in each row."
+            "reference_ms) and a number in each row, got another table."
         ) from None
     if not values or not all(value > 0 and math.isfinite(value) for value in values.values()):
-        raise InputError(f"{path}: expected positive reference values.")
+        raise InputError(f"{path}: expected reference values above zero, got {"none" if not values else "others"}.")
     return References(values, path.name)

@@ -189,8 +189,8 @@ def find_array(
         most = max(most, found.fitting if found is not None else 0)
     raise InputError(
         f"no array of spheres was found: expected {N_SPHERES} spheres on a ring of {2 * RING_MM:g} mm and a square "
-        f"inside it, got {most} with about their values. Is this a map of that array, is its slice in the volume, and "
-        f"is the voxel size right?"
+        f"inside it, got {most} with about their values. Check that the map shows this array, that the slice of the "
+        "array is in the volume, and that the voxel size is right."
     )
 
 

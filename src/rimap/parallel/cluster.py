@@ -258,12 +258,12 @@ def _check_versions(client: Any) -> None:
         found = client.run(_version)
     except Exception as error:
         raise InputError(
-            f"the workers cannot run rimap ({' '.join(str(error).split())[:160]}). Install it there."
+            f"the workers cannot run rimap ({' '.join(str(error).split())[:160]}). Install rimap there."
         ) from None
     others = sorted({v for v in found.values() if v != rimap.__version__})
     if others:
         raise InputError(
-            f"this is rimap {rimap.__version__}, and the workers have {', '.join(others)}. Install the same."
+            f"expected rimap {rimap.__version__} on every worker, got {', '.join(others)}. Install the same version."
         )
 
 

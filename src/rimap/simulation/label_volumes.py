@@ -27,9 +27,9 @@ def as_labels(values: Array, source: str = "the anatomy") -> NDArray[np.uint8]:
     labels = values.astype(np.uint8) if np.isfinite(values).all() else np.zeros(values.shape, np.uint8)
     if not (labels == values).all() or labels.max(initial=0) >= len(LABELS):
         raise InputError(
-            f"{source} must hold the whole numbers 0 to {len(LABELS) - 1}, BrainWeb's labels ({', '.join(LABELS)}); "
-            f"its values reach from {values.min():g} to {values.max():g}. Give crisp labels, not an image."
+            f"{source}: expected the labels of BrainWeb, whole numbers from 0 to {len(LABELS) - 1} ({', '.join(LABELS)}), "
+            f"got values from {values.min():g} to {values.max():g}. Give a label image."
         )
     if not brain_mask(labels).any():
-        raise InputError(f"{source} holds no brain: none of its labels is 1, 2, 3 or 8 (CSF, GM, WM, vessels).")
+        raise InputError(f"{source}: expected a brain (labels 1, 2, 3 or 8: CSF, GM, WM, vessels), got none of these labels.")
     return labels

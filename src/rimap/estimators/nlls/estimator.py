@@ -170,7 +170,7 @@ def _number(name: str, value: Any) -> float:
     except (TypeError, ValueError):
         number = np.nan
     if not np.isfinite(number):
-        raise InputError(f"{name}: expected one number, got {value!r}. A map is `given` with the series.")
+        raise InputError(f"{name}: expected one number, got {value!r}. Give a map with the series (given=…).")
     return number
 
 

@@ -149,9 +149,8 @@ def _refuse_given(series: WeightedSeries) -> None:
     for parameter in Layout.of(series.model).carried:
         if parameter.name in series.given:
             raise InputError(
-                f"given {parameter.name}: a ResNet estimates {parameter.name} and cannot hold it. Leave it out, or use "
-                f"the RIM, NLLS or MLE, "
-                "which hold a known field."
+                f"given {parameter.name}: a ResNet estimates {parameter.name} and cannot keep it fixed. Leave it "
+                "out, or use the RIM, NLLS or MLE, which accept a known field."
             )
 
 

@@ -36,7 +36,7 @@ class Layout:
         fields = [parameter.name for parameter in self.parameters if parameter.role == FIELD and not parameter.given]
         if len(fields) > 1:
             raise InputError(
-                f"a network estimates one field at most, got {', '.join(fields)}. Take the others as given."
+                f"a network: expected one field at most, got {', '.join(fields)}. Give maps of the others."
             )
 
     @classmethod

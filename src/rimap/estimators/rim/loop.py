@@ -162,8 +162,8 @@ class RIMConfig:
             return layout.every
         if layout.n_amplitudes != 1:
             raise InputError(
-                f"a network for any sequence carries one amplitude, got {layout.n_amplitudes}: train one for this "
-                f"sequence."
+                f"a network for any sequence: expected a model with one amplitude, got {layout.n_amplitudes}. Train a "
+                "network for this sequence."
             )
         return (0, 2) if layout.field is None else (0, 1, 2)
 
