@@ -250,5 +250,5 @@ def read_references(path: Path | str, map_name: str = "") -> References | None:
             "reference_ms) and a number in each row, got another table."
         ) from None
     if not values or not all(value > 0 and math.isfinite(value) for value in values.values()):
-        raise InputError(f"{path}: expected reference values above zero, got {"none" if not values else "others"}.")
+        raise InputError(f"{path}: expected reference values above zero, got {'others' if values else 'none'}.")
     return References(values, path.name)
