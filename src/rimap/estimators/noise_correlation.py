@@ -37,7 +37,7 @@ def window_of(where: NDArray[np.bool_]) -> tuple[slice, ...]:
 
 
 def estimated_in(status: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return which voxels have residuals that say something about the noise."""
+    """Return which voxels (*X) have residuals that show the noise, by their quality flags (*X)."""
     return np.asarray(status <= int(Status.AT_BOUND))
 
 

@@ -101,7 +101,7 @@ def of_signal(squares: Floats, power: Floats) -> NDArray[np.bool_]:
 def sigma_from_residuals(
     series: WeightedSeries, maps: ParameterMaps, rms: Floats | None = None, held: Iterable[str] | None = None
 ) -> float:
-    """Return σ from the residuals (robust, pooled), NaN if there are no degrees of freedom."""
+    """Return σ from the residuals of all voxels (robust), NaN if there are no degrees of freedom; `rms` is (*X)."""
     return _from_residuals(series, maps, rms, held)[0]
 
 
@@ -157,8 +157,9 @@ def _freedom(series: WeightedSeries, held: Iterable[str] | None) -> int:
 
 
 def dark_below(rms: Floats) -> float:
-    """Return the root mean square that separates the object from air: Otsu's threshold of the square root of the power,
-    if there are two kinds.
+    """Return the root mean square that separates air from the object, from the root mean square of each voxel (V,).
+
+    It is Otsu's threshold of the square root of `rms`, if there are two groups of voxels.
     """
     from rimap.estimators.sigma_kernels import histogram, split_sums  # numba is slow to import
 
@@ -223,7 +224,7 @@ def sigma_from_background(series: WeightedSeries) -> float:
 
 
 def quantile(x: Floats, q: float) -> float:
-    """Return what `np.quantile` returns, faster: what cannot hold it is only counted."""
+    """Return what ``np.quantile(x, q)`` returns for x (n,), but sort only the values that can be the quantile."""
     from rimap.estimators.sigma_kernels import between  # numba is slow to import
 
     place = q * (len(x) - 1)

@@ -320,10 +320,10 @@ def _coefficients(model: SignalModel, held: Mapping[str, float], box: Any, terms
 
 
 def levels(values: NDArray[Any]) -> tuple[Array, NDArray[np.intp]]:
-    """Return the levels to which a given map of a further parameter is rounded, and the level of each voxel (−1 for
-    NaN).
+    """Round a given map (V,) of a further parameter; return the levels (L,) and the index of the level of each voxel.
 
-    The levels are `LEVEL_STEP` apart, relative, so a value is off by at most half of that.
+    The index of NaN is −1. Neighbouring levels differ by the factor 1 + `LEVEL_STEP`, so a value changes by at most
+    half of this step.
     """
     flat = np.asarray(values, dtype=float).reshape(-1)
     known = np.isfinite(flat) & (flat > 0)

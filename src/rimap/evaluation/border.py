@@ -67,7 +67,9 @@ class Sigmoid:
 
 
 def fit_sigmoid(x: NDArray[np.float64], y: NDArray[np.float64]) -> Sigmoid:
-    """Return the sigmoid of a profile; ν lies between 0.1 and 20 per voxel.
+    """Fit a sigmoid to a profile y (n,) at the positions x (n,), in voxels.
+
+    Its slope ν is between 0.1 and 20 per voxel.
 
     >>> x = np.linspace(-5, 5, 41)
     >>> round(fit_sigmoid(x, 600 / (1 + np.exp(-1.5 * (x - 0.3))) + 900).nu, 3)
@@ -166,7 +168,9 @@ def read_lines(path: Path | str) -> list[Line]:
             rows = list(csv.DictReader(file))
         return [Line(*(float(row[c]) for c in ("x0", "y0", "x1", "y1"))) for row in rows]
     except (OSError, KeyError, ValueError, TypeError):
-        raise InputError(f"{path}: expected a CSV file with the columns x0,y0,x1,y1 in voxels, got another file.") from None
+        raise InputError(
+            f"{path}: expected a CSV file with the columns x0,y0,x1,y1 in voxels, got another file."
+        ) from None
 
 
 def check_lines(lines: Sequence[Line], where: str) -> None:

@@ -41,7 +41,9 @@ def relative_rmse(estimates: Array, truth: Array) -> NDArray[np.float64]:
 
 
 def slope(estimates: Array, truth: Array) -> float:
-    """Return the slope of the mean estimate over the truth, across voxels: 1 keeps all contrast, 0 none of it.
+    """Return the slope of the mean of the estimates (C, *X) over the truth (*X), across voxels.
+
+    A slope of 1 keeps all contrast, a slope of 0 none of it.
 
     >>> slope([[1.0, 1.5, 2.0]], [1.0, 2.0, 3.0])
     0.5

@@ -49,7 +49,13 @@ class Repeats:
 
     @classmethod
     def merge(cls, pieces: Iterable[Repeats]) -> Repeats:
-        """Return all pieces as one."""
+        """Return all pieces as one.
+
+        Raises
+        ------
+        ValueError
+            If there is no piece.
+        """
         total: Repeats | None = None
         for piece in pieces:
             if total is None:
@@ -95,7 +101,7 @@ class Repeats:
 
     @classmethod
     def from_arrays(cls, a: Mapping[str, NDArray[Any]]) -> Repeats:
-        """Return it from `arrays`."""
+        """Return the repeats that `arrays` has turned into arrays by name."""
         return cls(int(a["n"]), a["mean"].astype(float), a["m2"].astype(float), a["nan"].astype(float))
 
 

@@ -52,7 +52,13 @@ class Retest(Experiment):
     default_estimators: ClassVar[tuple[str, ...]] = ("nlls", "mle", "rim:universal")
 
     def units(self, settings: Settings) -> list[Unit]:
-        """Return (object, estimator)."""
+        """Return the pairs (object, estimator) to compute.
+
+        Raises
+        ------
+        InputError
+            If no object has two measurements.
+        """
         found: list[Unit] = []
         refused = []
         for label in _groups(settings):

@@ -101,7 +101,13 @@ def _cut(series: WeightedSeries, labels: NDArray[np.int64]) -> tuple[WeightedSer
 
 
 def with_sigma(series: WeightedSeries) -> WeightedSeries:
-    """Return the series with Gaussian noise of the σ in the least-squares residuals."""
+    """Return the series with Gaussian noise, whose σ is estimated from the least-squares residuals.
+
+    Raises
+    ------
+    InputError
+        If there are too few images to estimate σ.
+    """
     if series.noise is not None and series.noise.sigma is not None:
         return series
     noise = NLLS().estimate(series).noise

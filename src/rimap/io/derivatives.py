@@ -177,7 +177,13 @@ class MapFiles:
 def map_files(
     maps: ParameterMaps | MapsOnDisk, series_files: SeriesFiles, out: Path | str, how: Writing = AS_THEY_ARE
 ) -> MapFiles:
-    """Return the files of the maps of a series, unwritten; the parameters are those of `write_maps`."""
+    """Return the files of the maps of a series without writing them; the parameters are those of `write_maps`.
+
+    Raises
+    ------
+    InputError
+        If the maps do not have the shape of the series.
+    """
     first = placed_first([open_nifti(image) for image in series_files.images])
     shape = maps.shape if isinstance(maps, MapsOnDisk) else maps.status.shape
     if shape not in (first.shape, (*first.shape[:2], 1)):

@@ -132,6 +132,7 @@ def _steps(values: Sequence[float | None], absolute: float = 0.005) -> dict[floa
 
 
 def same_slices(a: Volume, b: Volume) -> bool:
+    """Return whether two volumes have their slices at the same places."""
     near = _near(a)
     return (
         same_grid(a.first, b.first)
@@ -153,6 +154,7 @@ def overlap(a: Volume, b: Volume) -> bool:
 
 
 def same_grid(x: Frame, y: Frame) -> bool:
+    """Return whether two frames have the same matrix, voxel size and orientation."""
     return (
         x.shape == y.shape
         and close(x.orientation, y.orientation, 1e-3)
@@ -166,4 +168,5 @@ def _near(volume: Volume) -> float:
 
 
 def close(a: Sequence[float], b: Sequence[float], tolerance: float) -> bool:
+    """Return whether two lists have the same length, and no number differs by more than the tolerance."""
     return len(a) == len(b) and all(abs(x - y) <= tolerance for x, y in zip(a, b))

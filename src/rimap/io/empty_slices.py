@@ -35,10 +35,12 @@ def empty_slices(images: NDArray[Any], model: SignalModel) -> NDArray[np.bool_]:
 
 
 def left_out(images: NDArray[Any], model: SignalModel, *, first: int | None = None) -> list[str]:
-    """Make NaN of slices that are empty in some image, in place, and return notes about them.
+    """Set slices that are empty in one image to NaN in all images, in place, and return notes about them.
 
     Parameters
     ----------
+    images
+        (N, X, Y, Z).
     first
         The index of the first of these slices, if they are a part of the volume; `None` if they are all of it.
 

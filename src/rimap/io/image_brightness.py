@@ -47,7 +47,7 @@ class Level:
     checksum: int = 0
 
     def with_planes(self, values: NDArray[Any]) -> Level:
-        """Return the level of the image with more of its planes."""
+        """Return the level of the image with more of its planes: `values` (X, Y, n)."""
         finite = np.isfinite(values)
         n = int(np.count_nonzero(finite))
         usable = values if n == values.size else np.where(finite, values, 0)

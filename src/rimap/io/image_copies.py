@@ -37,7 +37,7 @@ class Print:
 
     @classmethod
     def of(cls, pieces: Iterable[NDArray[Any]], count: int) -> Print:
-        """Return the print of an image, from the pieces that it is made of, volumes or slices, and their number."""
+        """Return the print of an image from its pieces: `count` volumes (X, Y, Z) or slices (X, Y)."""
         each = max(1, _VALUES // max(count, 1))
         sampled: list[NDArray[np.float64]] = []
         shape: tuple[int, ...] = (0,)

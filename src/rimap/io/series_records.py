@@ -226,7 +226,13 @@ def _other(path: Path, size: int | None) -> bool:
 
 
 def checksum(path: Path) -> str:
-    """Return the first digits of the SHA-256 of a file."""
+    """Return the first digits of the SHA-256 of a file.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]

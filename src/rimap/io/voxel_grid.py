@@ -18,7 +18,7 @@ TOLERANCE = 0.05
 
 
 def same_grid(a: NDArray[np.float64], b: NDArray[np.float64], shape: tuple[int, ...]) -> bool:
-    """Return whether two affines put the corners of a grid at the same places, to `TOLERANCE` voxels."""
+    """Return whether two affines (4, 4) put the corners of a grid at the same places, within `TOLERANCE` voxels."""
     size = (*shape, 1, 1, 1)[:3]
     corners = np.array([[i, j, k, 1] for i in (0, size[0]) for j in (0, size[1]) for k in (0, size[2])], float).T
     apart = np.abs(((a - b) @ corners)[:3]).max()

@@ -64,7 +64,10 @@ class Protocol:
         return np.asarray(relative_sd(self.model, self.noise, T, self.goal) / np.sqrt(self.averages))
 
     def expected_sd(self, T: Array) -> Array:
-        """Return `sd` with what a wrong polarity of magnitude images adds, which the bound does not know."""
+        """Return the relative standard deviations at T (n,) ms, with the error that a wrong polarity adds.
+
+        The Cramér-Rao bound `sd` does not include the polarity of magnitude images.
+        """
         return expected_sd(self.model, self.noise, T, self.goal, self.averages)
 
     @cached_property

@@ -24,8 +24,12 @@ ALIKE = 0.03
 
 
 def cycles_ms(model: SignalModel, goal: Goal) -> Array:
-    """Return the length of each cycle that a protocol repeats, ms: one for each image, or a single one for all
-    images.
+    """Return the length of each cycle of a protocol, ms: (N,), or (1,) if one cycle acquires all images.
+
+    Raises
+    ------
+    InputError
+        If neither the protocol nor the goal has the length, and the images differ in another setting than a time.
     """
     known = getattr(model, REPETITION_TIME, None)
     count = 1 if goal.in_one_cycle else model.n_images
@@ -144,7 +148,7 @@ class Layout:
         return np.broadcast_to(np.asarray(value, dtype=float), (self.images,))
 
     def settings(self, numbers: Sequence[float] | Array) -> dict[str, Any]:
-        """Return the settings of a protocol: what does not fit the scan time is shortened until it does."""
+        """Return the settings of a protocol from the free variables (V,), shortened until they fit the scan time."""
         goal, x = self.goal, np.exp(np.asarray(numbers, dtype=float))
         axis = self._axis(x[: self._of_axis])
         found: dict[str, Any] = {**self.shared, goal.axis.name: tuple(axis.tolist())}
@@ -190,7 +194,7 @@ class Layout:
         return self.goal.repetition_ms or self.goal.kind.cycle.length_ms
 
     def protocol(self, numbers: Sequence[float] | Array) -> SignalModel | None:
-        """Return the protocol, `None` if the model refuses it or it takes longer than the scan time."""
+        """Return the protocol of the free variables (V,), or `None` if it is impossible or exceeds the scan time."""
         model = self._model(self.settings(numbers))
         return model if model is not None and self._fits(model) else None
 
@@ -212,9 +216,10 @@ class Layout:
             return None
 
     def rounded(self, numbers: Sequence[float] | Array) -> SignalModel | None:
-        """Return the protocol with numbers that one types at a scanner, and a recovery of whole milliseconds.
+        """Return the protocol of the free variables (V,), rounded to numbers that one types at a scanner.
 
-        Numbers are rounded to the nearest, or upwards if the images of a cycle would overlap then.
+        The recovery has whole milliseconds. Numbers are rounded to the nearest, or upwards if the images of a cycle
+        would otherwise overlap.
         """
         for how in (np.round, np.ceil):
             model = self._model(self._rounded_settings(numbers, how))

@@ -46,7 +46,10 @@ def judged_at(goal: Goal, points: int = POINTS) -> Array:
 
 
 def precisions(model: SignalModel | None, layout: Layout, noise: Noise, T: Array) -> Array:
-    """Return the relative SD at each T with all averages; `UNDETERMINED` where the protocol does not determine it."""
+    """Return the relative SD (n,) at each T (n,) ms with all averages.
+
+    It is `UNDETERMINED` if the protocol does not determine T.
+    """
     if model is None:
         return np.full(T.shape, UNDETERMINED)
     deviation = expected_sd(model, noise, T, layout.goal, layout.averages)
@@ -63,7 +66,7 @@ def expected_sd(model: SignalModel, noise: Noise, T: Array, goal: Goal, averages
 
 
 def score_of(sd: Array, criterion: str) -> float:
-    """Return the worst or the mean."""
+    """Return the worst of the relative standard deviations (n,), or their mean."""
     return float(sd.max() if criterion == WORST else sd.mean())
 
 

@@ -404,7 +404,7 @@ class SignalModel(ABC):
         return cls(**options)
 
     def subset(self, keep: Array) -> Self:
-        """Return the model of the images `keep` (indices)."""
+        """Return the model of some images: `keep` has their indices (n,)."""
         kept: dict[str, Any] = {}
         for s in self.settings.values():
             value = getattr(self, s.name)
@@ -587,7 +587,13 @@ def _is_linear(model: SignalModel) -> bool:
 
 
 def unpack(kappa: Array, n: int) -> tuple[Array, ...]:
-    """Split κ (Q, *X) into its maps, as floating-point arrays."""
+    """Split κ (n, *X) into its n maps (*X), as floating-point arrays.
+
+    Raises
+    ------
+    InputError
+        If κ has another number of maps.
+    """
     if not is_torch(kappa) and isinstance(kappa, (tuple, list)) and any(is_torch(k) for k in kappa):
         kappa = namespace(*kappa).stack(list(kappa))
     kappa = floating(kappa)

@@ -95,7 +95,7 @@ class GradientEcho(SignalModel):
         return namespace(T2star).exp(-column(self.te, T2star) / T2star)
 
     def shape_partials(self, T2star: Array) -> dict[str, Array]:  # type: ignore[override]
-        """Return its derivative in T2*."""
+        """Return the derivative (N, *X) of `shape` with respect to T2* (*X), 1/ms."""
         return {"T2star": self.shape(T2star) * column(self.te, T2star) / T2star**2}
 
 

@@ -128,7 +128,7 @@ class InversionRecovery(SignalModel):
         return 1 - B * E + (B - 1) * E_TR  # §4.1
 
     def shape_partials(self, B: Array, T1: Array) -> dict[str, Array]:  # type: ignore[override]
-        """Return its derivatives in B and T1."""
+        """Return the derivatives (N, *X) of `shape` with respect to B and T1 (*X)."""
         E, E_TR = self._exponentials(T1)
         dT1 = -B * E * column(self.tau, T1) / T1**2
         if self.tr is not None:

@@ -466,8 +466,9 @@ def uniform_image(first: Array, second: Array, *, beta: float = 0.0) -> NDArray[
 
 
 def from_scanner(values: Array, *, levels: int = 4095) -> NDArray[np.float64]:
-    """Return UNIT1 between −½ and ½ from the 12-bit integers 0 … 4095 in which scanners store it; other values as they
-    are.
+    """Return a uniform image (any shape) with values between −½ and ½.
+
+    Scanners store it as 12-bit integers from 0 to 4095. Other values are returned unchanged.
 
     >>> from_scanner([0, 4095]).tolist()
     [-0.5, 0.5]

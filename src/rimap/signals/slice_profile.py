@@ -104,10 +104,13 @@ class Shaped(SliceProfile):
 
     @abstractmethod
     def envelope(self, time: Floats, time_bandwidth: float) -> Floats:
-        """Return the amplitude of the pulse at times from −½ to ½ of its duration."""
+        """Return the amplitude (n,) of the pulse at times (n,) from −½ to ½ of its duration."""
 
     def across(self, B1: Floats, refocusing_angle: float) -> tuple[Floats, Floats]:
-        """Return cos α = 1 − 2|b|² and the excited magnetisation 2a*b, from the Cayley–Klein parameters a, b."""
+        """Return cos α = 1 − 2|b|² and the excited magnetisation 2a*b across the slice, each (number of B1, positions).
+
+        a and b are the Cayley–Klein parameters of the pulse.
+        """
         z = np.linspace(0, REACH, POSITIONS)  # the profiles are symmetric
         refocused = self._rotation(B1 * np.deg2rad(refocusing_angle), z / self.thickness_ratio, self.time_bandwidth)
         excited = self._rotation(np.maximum(B1, _LEAST_B1) * np.pi / 2, z, EXCITATION_TIME_BANDWIDTH)
@@ -140,7 +143,7 @@ class Sinc(Shaped):
     """A sinc with a Hann window, the usual slice-selective pulse; the excitation has the same form."""
 
     def envelope(self, time: Floats, time_bandwidth: float) -> Floats:
-        """Return sinc(tb·t) (1 + cos 2πt)/2."""
+        """Return sinc(tb·t) (1 + cos 2πt)/2 at the times t (n,)."""
         return np.asarray(np.sinc(time_bandwidth * time) * (0.5 + 0.5 * np.cos(2 * np.pi * time)), dtype=float)
 
 

@@ -67,5 +67,5 @@ class T2Decay(SignalModel):
         return namespace(T2).exp(-column(self.tau, T2) / T2)  # §4.1
 
     def shape_partials(self, T2: Array) -> dict[str, Array]:  # type: ignore[override]
-        """Return its derivative in T2."""
+        """Return the derivative (N, *X) of `shape` with respect to T2 (*X), 1/ms."""
         return {"T2": self.shape(T2) * column(self.tau, T2) / T2**2}

@@ -61,7 +61,13 @@ class Anatomy:
 
     @classmethod
     def of(cls, labels: NDArray[Any], name: str = "", affine: NDArray[Any] | None = None) -> Anatomy:
-        """Return the anatomy of a label volume, checked."""
+        """Check the labels (X, Y, Z), which are those of BrainWeb, and return their anatomy.
+
+        Raises
+        ------
+        InputError
+            If the values are not labels, or contain no brain.
+        """
         labels = np.ascontiguousarray(as_labels(labels, name or "the anatomy"))
         mask = brain_mask(labels)
         spans = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
@@ -103,6 +109,11 @@ def digital_brain(shape: tuple[int, int, int] = (64, 72, 48)) -> NDArray[np.uint
     -------
     labels
         (X, Y, Z), read-only.
+
+    Raises
+    ------
+    InputError
+        If the shape does not have three axes of 8 voxels or more.
 
     Examples
     --------

@@ -129,7 +129,7 @@ def description_files(name: str) -> dict[str, bytes]:
 
 
 def nifti_bytes(values: NDArray[Any], affine: NDArray[Any] | None) -> bytes:
-    """Return a compressed NIfTI file; always the same bytes for the same values."""
+    """Return a compressed NIfTI file of the values (X, Y, Z) or (X, Y, Z, N); the same values give the same bytes."""
     import nibabel
 
     image = nibabel.Nifti1Image(values, np.eye(4) if affine is None else affine)

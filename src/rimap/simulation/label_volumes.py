@@ -13,12 +13,18 @@ from rimap.simulation.tissues import BRAIN_LABELS, LABELS
 
 
 def brain_mask(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return where `labels` are brain: CSF, grey and white matter, vessels."""
+    """Return the brain mask (*X) of labels (*X): CSF, grey matter, white matter and vessels."""
     return np.isin(labels, BRAIN_LABELS)
 
 
 def as_labels(values: Array, source: str = "the anatomy") -> NDArray[np.uint8]:
-    """Check label values (X, Y, Z) and return them as uint8."""
+    """Check label values (X, Y, Z) and return them as uint8.
+
+    Raises
+    ------
+    InputError
+        If there are not three axes, a value is not a label of BrainWeb, or no label belongs to the brain.
+    """
     values = np.asarray(values)
     if values.ndim == 4 and values.shape[3] == 1:
         values = values[..., 0]
@@ -27,9 +33,11 @@ def as_labels(values: Array, source: str = "the anatomy") -> NDArray[np.uint8]:
     labels = values.astype(np.uint8) if np.isfinite(values).all() else np.zeros(values.shape, np.uint8)
     if not (labels == values).all() or labels.max(initial=0) >= len(LABELS):
         raise InputError(
-            f"{source}: expected the labels of BrainWeb, whole numbers from 0 to {len(LABELS) - 1} ({', '.join(LABELS)}), "
+            f"{source}: expected the labels of BrainWeb, 0 to {len(LABELS) - 1} ({', '.join(LABELS)}), "
             f"got values from {values.min():g} to {values.max():g}. Give a label image."
         )
     if not brain_mask(labels).any():
-        raise InputError(f"{source}: expected a brain (labels 1, 2, 3 or 8: CSF, GM, WM, vessels), got none of these labels.")
+        raise InputError(
+            f"{source}: expected a brain (labels 1, 2, 3 or 8: CSF, GM, WM, vessels), got none of these labels."
+        )
     return labels

@@ -26,7 +26,13 @@ Range = tuple[float, float]
 
 @cache
 def model_class(sequence: str) -> type[SignalModel]:
-    """Return the signal model of a sequence's name (`signal_models` looks into files and entry points)."""
+    """Return the class of the signal model with this name.
+
+    Raises
+    ------
+    InputError
+        If no model has the name, or if its images are not measured but computed from others.
+    """
     models = signal_models()
     if sequence not in models:
         raise InputError(f"sequence: expected one of {', '.join(sorted(models))}, got {sequence!r}.")
@@ -294,9 +300,14 @@ _RANGES = tuple(field.name for field in fields(PatchRecipe) if field.type in ("R
 
 
 def paper(sequence: str = "ir", times_ms: tuple[float, ...] | None = None) -> PatchRecipe:
-    """Return the paper's recipe, and nothing that it does not have.
+    """Return the recipe of the paper, Sabidussi et al. 2021 (doi:10.1016/j.media.2021.102220).
 
     The times are those of IV_T1 or IV_T2 if left out.
+
+    Raises
+    ------
+    InputError
+        If the paper has no protocol for the sequence and no times are given.
 
     Deviations
     ----------
@@ -462,7 +473,13 @@ EXTRA_KEYS = {
 
 
 def refuse_unknown(table: Mapping[str, Any], valid: Sequence[str], where: str) -> None:
-    """Refuse a key that a table of a recipe does not have, and name the nearest."""
+    """Refuse keys that a table of a recipe does not have.
+
+    Raises
+    ------
+    InputError
+        With the most similar valid key.
+    """
     for key in table:
         if key not in valid:
             near = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)
@@ -517,6 +534,11 @@ def read_recipe(path: str | Path) -> PatchRecipe:
     """Read the recipe of a TOML file: its table ``[simulation]``, or all of a file without tables.
 
     Relative paths in `anatomies` are taken from the file's folder.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or its TOML, keys or values are not valid.
     """
     path = Path(path)
     if path.exists() and not path.is_file():  # reading a pipe may never end

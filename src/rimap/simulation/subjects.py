@@ -105,6 +105,11 @@ def simulate_subject(
     kappa
         T in ms. In the background amplitudes are zero, and T is 1000 ms.
 
+    Raises
+    ------
+    InputError
+        If a string names no quantity.
+
     Examples
     --------
     >>> from rimap.simulation.anatomies import digital_brain

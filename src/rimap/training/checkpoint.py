@@ -158,7 +158,12 @@ _MAY_CHANGE = {f"training.{key}" for key in ("validate_every", "checkpoint_every
 def claim(recipe: TrainingRecipe, out: Path) -> None:
     """Write the recipe into the folder, or refuse a folder that belongs to another one.
 
-    What a recipe of an earlier release does not name has to have its default.
+    Keys that a recipe of an earlier release lacks must have their defaults in this one.
+
+    Raises
+    ------
+    InputError
+        If the folder belongs to another recipe, or its recipe cannot be read.
     """
     path = out / SETTINGS
     if path.exists() and any((out / name).exists() for name in (CHECKPOINT, PREVIOUS)):

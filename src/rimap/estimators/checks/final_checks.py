@@ -181,7 +181,15 @@ def warnings_for(
     air: NDArray[np.bool_] | None = None,
     census: Census | None = None,
 ) -> tuple[str, ...]:
-    """Return all warnings about maps, the heaviest first; `found` are those that the estimator has to add."""
+    """Return all warnings about maps, the most important first.
+
+    Parameters
+    ----------
+    found
+        Warnings of the estimator itself.
+    air
+        (*X), voxels without signal.
+    """
     census = census or Census.of(series.images)
     return ordered(
         (

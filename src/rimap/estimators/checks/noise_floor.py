@@ -115,7 +115,7 @@ def _any_negative(series: WeightedSeries, voxels: NDArray[np.intp]) -> bool:
 
 
 def excess(m: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean of a Rician magnitude less its signal m; σ = 1."""
+    """Return the mean of Rician magnitudes minus their signals m (any shape), for σ = 1."""
     m = np.minimum(abs(m), 1e3)
     z = m * m / 4
     return np.asarray(np.sqrt(np.pi / 2) * ((1 + 2 * z) * bessel_e(0, z) + 2 * z * bessel_e(1, z)) - m)

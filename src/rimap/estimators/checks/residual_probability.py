@@ -76,7 +76,17 @@ def contradicts(
 
 
 def usual_misfit(squares: Array, sigma: Array, free: int) -> float:
-    """Return by which factor the χ² of the median voxel exceeds its expectation, at least 1."""
+    """Return by which factor the χ² of the median voxel exceeds its expectation, at least 1.
+
+    Parameters
+    ----------
+    squares
+        (V,), sum of squared residuals of each voxel.
+    sigma
+        σ of each voxel (V,), or a number.
+    free
+        Degrees of freedom of a voxel.
+    """
     ratio = _ratio(squares, sigma).reshape(-1)
     known = np.isfinite(ratio)
     ratio = at_most(ratio if known.all() else ratio[known], SAMPLE)

@@ -33,7 +33,7 @@ def solve_linear(
     Parameters
     ----------
     W
-        Information of each voxel of the box, zero if it has no data.
+        (*box) information of each voxel of the box, zero if it has no data.
     penalty
         (as W) eigenvalues of λΔ²: those of the modes of the cosine transform.
     rhs

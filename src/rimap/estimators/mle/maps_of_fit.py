@@ -53,7 +53,7 @@ class Answer:
 
     @classmethod
     def empty(cls, series: WeightedSeries, status: NDArray[np.uint8]) -> Answer:
-        """Return maps of NaN, but for what is known."""
+        """Return maps of NaN, except for parameters that are known; `status` (*X) has the quality flags."""
         parameters = series.model.parameters
         Q, M = len(parameters), status.size
         kappa = np.full((Q, M), np.nan)

@@ -158,7 +158,7 @@ class Problem:
         return kappa, nll, ~going
 
     def at_bound(self, kappa: Array) -> NDArray[np.bool_]:
-        """Return which voxels have a parameter at one of its bounds."""
+        """Return which voxels (V,) of κ (Q, V) have a parameter at one of its bounds."""
         ends = [(kappa[row], self.model.parameters[row].bounds) for row in self.free]
         near = [(x <= low + 1e-9 * abs(low)) | (x >= high - 1e-9 * abs(high)) for x, (low, high) in ends]
         return np.asarray(np.logical_or.reduce(near))

@@ -83,7 +83,7 @@ class SeveralVoxels(Voxels):
         return self.series.model
 
     def some(self, keep: NDArray[np.intp]) -> SeveralVoxels:
-        """Return the voxels `keep` (ascending indices)."""
+        """Return some of the voxels: `keep` has their indices (n,), ascending."""
         weight = None if self.weight is None else self.weight[keep]
         return replace(
             self, S=np.ascontiguousarray(self.S[keep]), stops=(len(keep),), weight=weight, series=self._at(keep)

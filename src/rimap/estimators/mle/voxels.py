@@ -67,11 +67,11 @@ class Fit:
         return float(self.f.sum())
 
     def where(self, mine: NDArray[np.bool_], other: Fit) -> Fit:
-        """Return the fit that is this one where `mine`, else `other`."""
+        """Return the values of this fit in the voxels `mine` (V,), and those of `other` elsewhere."""
         return Fit(*(np.where(mine, getattr(self, field.name), getattr(other, field.name)) for field in fields(self)))
 
     def of(self, keep: NDArray[np.intp]) -> Fit:
-        """Return that of some voxels."""
+        """Return the fit of some voxels: `keep` has their indices (n,)."""
         return Fit(*(getattr(self, field.name)[keep] for field in fields(self)))
 
     def weighed(self, weight: Array) -> Fit:
@@ -155,7 +155,7 @@ class Voxels:
         return out
 
     def some(self, keep: NDArray[np.intp]) -> Voxels:
-        """Return the voxels `keep` (ascending indices)."""
+        """Return some of the voxels: `keep` has their indices (n,), ascending."""
         stops = tuple(int(n) for n in np.searchsorted(keep, self.stops))
         weight = None if self.weight is None else self.weight[keep]
         return replace(self, S=np.ascontiguousarray(self.S[keep]), stops=stops, weight=weight)

@@ -297,7 +297,10 @@ def _in_order(model: SignalModel, free: list[Any], out: Out, held: Held, voxels:
 def noise_of(
     series: WeightedSeries, maps: ParameterMaps, rms: Floats | None = None, held: Held | None = None
 ) -> tuple[Noise, str, tuple[str, ...]]:
-    """Return the noise with its σ, the origin of σ, and warnings; `rms` and `held` as of `estimate_sigma`."""
+    """Return the noise with its σ, the origin of σ, and warnings.
+
+    `rms` (*X) and `held` are those of `estimate_sigma`.
+    """
     noise = series.noise or Gaussian()
     if noise.sigma is not None:
         return noise, series.sigma_source, ()
@@ -322,10 +325,9 @@ def noise_of(
 def sd_for(
     model: SignalModel, maps: ParameterMaps, noise: Noise, out: Floats | None = None, held: Held | None = None
 ) -> NDArray[np.float64]:
-    """Return the standard deviations for the noise at hand from those for Gaussian noise of σ = 1, in `out` if it may
-    be.
+    """Return the standard deviations (Q, *X) for a noise, from those in `maps`, which are for Gaussian noise of σ = 1.
 
-    Those of `held` parameters are NaN.
+    The result is written into `out` (Q, *X) if this is possible. Standard deviations of `held` parameters are NaN.
     """
     assert maps.sd_kappa is not None
     if noise.sigma is None:

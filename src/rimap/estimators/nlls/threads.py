@@ -105,7 +105,7 @@ class Out:
 def share(
     work: Work, chunks: Iterator[NDArray[np.int64]], threads: int, progress: Callable[[int], None] | None
 ) -> None:
-    """Do the chunks on this thread and others; `progress` is called with the number of voxels done."""
+    """Map the chunks (indices of voxels) on this thread and others; `progress` gets the number of finished voxels."""
     done, lock = 0, threading.Lock()
 
     def drain(progress: Callable[[int], None] | None = None) -> None:

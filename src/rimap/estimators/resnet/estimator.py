@@ -90,7 +90,7 @@ class ResNet(Estimator):
         return replace(self, scale=ready.scale, planes=planes), series.with_noise(ready.noise)
 
     def slab(self, index: Array) -> ResNet:
-        """Return the estimator for ``series[index]`` of the series that it was prepared for."""
+        """Return the estimator for a part of the series that it was prepared for, ``series[index]``."""
         return self if self.planes is None else replace(self, planes=self.planes[index])
 
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:

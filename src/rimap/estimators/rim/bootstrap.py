@@ -120,7 +120,7 @@ class Spread:
         self._mean, self._squares = np.zeros_like(centre), np.zeros_like(centre)
 
     def add(self, drawn: NDArray[Any]) -> None:
-        """Count a draw."""
+        """Add the maps (Q, *X) of a draw to the sums."""
         self.n += 1
         off = (drawn - self.centre) / self.unit
         step = off - self._mean
@@ -169,10 +169,11 @@ def drawn(
     planes: Array = None,
     correlation: NoiseCorrelation | None = None,
 ) -> WeightedSeries:
-    """Return the series as it might have been: the signal at κ with noise. The same number gives the same noise.
+    """Return a simulated series: the signal at κ (Q, *X) with noise. The same `draw` always has the same noise.
 
-    Voxels without a finite value or signal stay as they are. The noise belongs to the plane and to the rank of an
-    image's time: neither slabs nor the order of images change it. Its neighbours are correlated as measured.
+    Voxels without a finite value or signal do not change. The noise depends on the plane and on the rank of the time
+    of an image, so neither slabs nor the order of the images change it. The noise of neighbours is correlated as in
+    the measured images.
     """
     images = np.empty(series.images.shape, np.float32)
     order = np.argsort(series.model.times, kind="stable")

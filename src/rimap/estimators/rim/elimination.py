@@ -53,7 +53,7 @@ class Factors:
         return cls(pivots, below)
 
     def solve(self, g: Sequence[Array]) -> list[Array]:
-        """Return H⁻¹ g, P maps."""
+        """Return H⁻¹ g, P maps (*X), for P maps g."""
         P = len(self.pivots)
         y: list[Array] = list(g)
         for k in range(P):

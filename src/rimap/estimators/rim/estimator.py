@@ -130,7 +130,7 @@ class RIM(Estimator):
         return prepared_one, series
 
     def slab(self, index: Array) -> RIM:
-        """Return the estimator for ``series[index]`` of the series that it was prepared for."""
+        """Return the estimator for a part of the series that it was prepared for, ``series[index]``."""
         maps = (self.start_field, self.start_field_sd, self.planes)
         field_map, field_sd, planes = (None if whole is None else whole[index] for whole in maps)
         return replace(self, start_field=field_map, start_field_sd=field_sd, planes=planes)

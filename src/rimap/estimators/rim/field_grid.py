@@ -120,16 +120,16 @@ class FieldGrid:
         return weight_of(self.parameter, lambda_B) * self.coarser**2 / edge**4
 
     def padded(self, field: Array) -> Array:
-        """Return a field of the grid on the box."""
+        """Return a field of the grid on the larger box, extended at its edges."""
         box = self.box
         return np.pad(field, [(i.start, length - i.stop) for i, length in zip(box.inner, box.shape)], mode="edge")
 
     def cropped(self, padded: Array) -> Array:
-        """Return a field of the box on the grid."""
+        """Return the part of a field of the box that belongs to the grid."""
         return self.box.crop(padded, self.shape)
 
     def at(self, padded: Array, near: Information | None = None) -> Information:
-        """Return what the data say at a field; near another one, T need not be searched again."""
+        """Return what the data say about a field (*box); if it is close to that of `near`, T is not searched again."""
         series, field, each = self.series, self.cropped(padded), self.each
         g, w = np.zeros(field.shape), np.zeros(field.shape)
         squares, own = np.full(series.shape, np.nan), np.full(series.shape, np.nan)
@@ -176,7 +176,7 @@ class FieldGrid:
         return data
 
     def minus_log_p(self, here: Information, counts: NDArray[np.bool_]) -> float:
-        """Return −log p of the voxels that count at their best amplitudes and T, but for a constant."""
+        """Return −log p, without a constant, of the voxels that count, at their best amplitudes and T."""
         if not isinstance(self.series.noise, Rician):
             return 0.5 * float(here.squares[counts].sum())
         model, layout = self.series.model, Layout.of(self.series.model)
@@ -204,9 +204,7 @@ class FieldGrid:
         return np.minimum(np.sqrt(np.maximum(square, 0.0)), limit).reshape(self.shape)
 
     def step(self, padded: Array, here: Information, lambda_B: float) -> tuple[Array, float]:
-        """Return the field after a Newton step, and how many standard deviations of the field it has changed at
-        most.
-        """
+        """Return the field (*box) after a Newton step, and its largest change in standard deviations of the field."""
         box, penalty = self.box, self.penalty(lambda_B)
         rhs = -box.scatter(here.g.reshape(-1)) - penalty * box.laplacian(box.laplacian(padded))
         change, _ = solve_linear(box.scatter(here.w.reshape(-1)), penalty * box.mu**2, rhs, rtol=0.03)
@@ -267,7 +265,7 @@ def unit_of(series: WeightedSeries) -> float:
 
 
 def binned(values: Array, shape: tuple[int, ...], of_each: int) -> Array:
-    """Return the sums over squares of `of_each` voxels along the first two axes."""
+    """Return sums of values (*X) over squares of `of_each` × `of_each` voxels in the first two axes."""
     if of_each == 1:
         return values
     full = np.zeros([length * of_each for length in shape])
@@ -276,7 +274,7 @@ def binned(values: Array, shape: tuple[int, ...], of_each: int) -> Array:
 
 
 def fine(field: Array, shape: tuple[int, ...], coarser: int) -> F32:
-    """Return the field on the voxels, linear between the points of its grid."""
+    """Return the field on the voxels (*shape) by linear interpolation between the points of its grid."""
     for axis in range(2) if coarser > 1 else ():
         x = np.clip((np.arange(shape[axis]) - (coarser - 1) / 2) / coarser, 0, field.shape[axis] - 1)
         i = np.minimum(x.astype(int), max(field.shape[axis] - 2, 0))

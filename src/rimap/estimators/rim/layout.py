@@ -85,13 +85,13 @@ class Layout:
         return self.field is not None and self.field.transform == "log"
 
     def coordinate(self, field: Array) -> Array:
-        """Return what the field is estimated in: its logarithm or itself, as its `transform` says."""
+        """Return the coordinate in which the field (any shape) is estimated: its logarithm, or the field itself."""
         if not self.in_log_of_field:
             return field
         return namespace(field).log(field + 0.0)
 
     def field_at(self, coordinate: Array) -> Array:
-        """Return the field of a `coordinate`."""
+        """Return the field of a coordinate (any shape)."""
         if not self.in_log_of_field:
             return coordinate
         return namespace(coordinate).exp(coordinate)

@@ -272,7 +272,7 @@ def box(config: RIMConfig, layout: Layout) -> list[tuple[float, float]]:
 
 
 def slopes(config: RIMConfig, layout: Layout, carried: Array) -> list[Array]:
-    """Return the derivatives in u of the coordinates in which `Sums` are: amplitudes, field, log T."""
+    """Return the derivatives with respect to u of the coordinates of `Sums`: amplitudes, field, log T (each *X)."""
     array_api, n_amplitudes = namespace(carried), layout.n_amplitudes
     one = 0 * carried[0] + 1
     log = config.state == "log"
@@ -447,7 +447,7 @@ def _pulls(quadratic: Quadratic) -> list[Array]:
 
 
 def soft(x: Array, at: float) -> Array:
-    """Return x, levelling off at ± `at`."""
+    """Return x (any shape), limited smoothly to ± `at`."""
     return namespace(x).tanh(x / at) * at
 
 

@@ -47,7 +47,7 @@ class Prepared:
     sigma_source: str
 
     def sigma_of(self, k: Array) -> Array:
-        """Return σ of a slice, a number or a map."""
+        """Return σ of the slice k: a number or a map."""
         return self.noise.sigma if np.ndim(self.noise.sigma) == 0 else self.noise.sigma[k]
 
     @property
@@ -97,9 +97,9 @@ def part_of_series(series: WeightedSeries, index: Array) -> WeightedSeries:
 
 
 def known_at(series: WeightedSeries, k: Array) -> dict[str, Any]:
-    """Return what is known beside the parameters that a network carries, at the voxels ``[k]``, by name.
+    """Return the known parameters that a network does not estimate, at the voxels ``[k]``, by name.
 
-    If a map does not say, it is the start that the model declares: such a voxel gets no value, but has neighbours.
+    A voxel without a known value gets the start that the model declares. It has no estimate, but neighbours that do.
     """
     layout = Layout.of(series.model)
     known = layout.known_of(series.held)
@@ -111,7 +111,10 @@ def known_at(series: WeightedSeries, k: Array) -> dict[str, Any]:
 
 
 def neutral(images: NDArray[Any], scale: float) -> F32:
-    """Return images in units of the scale, zero throughout in voxels that are not finite: nothing spreads."""
+    """Return images (N, *X) in units of the scale.
+
+    A voxel with a value that is not finite is zero in all images, so that it does not affect its neighbours.
+    """
     S = images.astype(np.float32) / np.float32(scale)
     bad = ~np.isfinite(S).all(0)
     if bad.any():

@@ -267,9 +267,9 @@ def _one_field(series: WeightedSeries, pool: Executor) -> Array:
 
 
 def folds(times: NDArray[Any], n: int, least: int) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Return `n` pairs of image numbers (a part, all others), spread over the times.
+    """Return `n` pairs of index arrays (some images, all others), spread over the times (N,).
 
-    One pair of all images, where fewer than `least` distinct times would be left.
+    If fewer than `least` different times would remain, return one pair of all images.
     """
     order = np.argsort(times, kind="stable")
     pairs = [(order[f::n], np.sort(np.delete(order, np.s_[f::n]))) for f in range(n)]
