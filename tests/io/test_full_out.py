@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,8 @@ from rimap.cli import build
 from rimap.errors import InputError
 from rimap.io.nifti import open_nifti
 from rimap.workflow import memory
+
+from .runs_in_parallel import disk_of
 
 TI = (50.0, 400.0, 1100.0, 2500.0)
 
@@ -62,13 +62,8 @@ def mapped(series: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 300 kB: less than the series takes without compression."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=300k,nr_inodes=200", "none", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("no permission to mount a small disk")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with disk_of(tmp_path / "disk", 300) as folder:
+        yield folder
 
 
 def check(result: Any, out: Path, series: Path) -> None:

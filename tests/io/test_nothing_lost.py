@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +23,8 @@ import pytest
 
 from rimap.errors import InputError
 from rimap.io.run_lock import locked
+
+from .runs_in_parallel import disk_of, side_by_side
 
 #: `rimap` in a process that is ready: it forks for every run, so that 20 of them take seconds. A kill ends the fork.
 SERVER = """
@@ -264,24 +265,15 @@ def test_of_many_runs_without_flock_one_alone_holds_the_lock(tmp_path: Path, mon
             except InputError:
                 pass
 
-    threads = [threading.Thread(target=run) for _ in range(8)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
+    side_by_side(run, 8)
     assert most[0] == 1 and held[0] > 0
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 400 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=400k,nr_inodes=200", "none", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("no permission to mount a small disk")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with disk_of(tmp_path / "disk", 400) as folder:
+        yield folder
 
 
 def test_a_full_disk(raw: Path, small_disk: Path, runs: Runs) -> None:

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,8 @@ from rimap.errors import InputError
 from rimap.io import run_lock
 from rimap.io.run_lock import locked
 from rimap.io.write_claims import Claim, adopt, check_claims, claims_on
+
+from .runs_in_parallel import side_by_side
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ class TestWithoutLocks:
         age(claim)
         with locked(tmp_path / "out"):
             assert not claim.exists()
-        assert not list(folder.glob("*")) if folder.exists() else True
+        assert not folder.exists()
 
     def test_of_many_that_find_a_dead_claim_one_gets_it(self, tmp_path: Path) -> None:
         out = tmp_path / "out"
@@ -121,11 +122,7 @@ class TestWithoutLocks:
                 except InputError:
                     pass
 
-        threads = [threading.Thread(target=run) for _ in range(6)]
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join()
+        side_by_side(run, 6)
         assert most[0] == 1 and held[0] > 0
 
     def test_a_run_of_the_command_line_that_lost_its_claim_writes_nothing(

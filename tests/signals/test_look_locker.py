@@ -90,3 +90,13 @@ def test_it_is_linear_in_B_and_B_is_free() -> None:
 def test_half_of_the_readout_is_refused() -> None:
     with pytest.raises(InputError, match="together"):
         LookLocker(ti=TI, readout_flip_angle=5.0)
+
+
+@pytest.mark.parametrize("readout", [{}, {"readout_flip_angle": 10.0, "readout_tr": 5.0}])
+def test_the_apparent_values_of_a_tissue_give_its_T1(readout: dict[str, float]) -> None:
+    model, T1 = LookLocker(ti=[50, 300, 800, 2000], **readout), np.array([500.0, 1000.0, 1400.0, 4000.0])
+    found = model.apparent_values(T1)
+    np.testing.assert_allclose(model.derived[0].formula(model, found), T1, rtol=1e-12)
+    np.testing.assert_allclose(found["T1star"] * (found["B"] - 1), T1, rtol=1e-12)
+    assert (found["T1star"] < T1).all()
+    assert np.diff(found["T1star"]).min() > 0 and np.diff(found["B"]).min() > 0

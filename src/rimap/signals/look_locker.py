@@ -13,6 +13,15 @@ from rimap.errors import InputError
 from rimap.signals.base import Cycle, Derived, FieldPrior, Parameter, SignalModel, Values, setting
 
 
+#: A usual spoiled readout, flip angle and repetition time: it halves the T1 of grey matter at 3 T.
+USUAL_FLIP_ANGLE_DEG, USUAL_TR_MS = 6.0, 8.0
+
+
+def _readout_rate(flip_angle_deg: float, tr_ms: float) -> float:
+    """Return −ln(cos α)/TR, 1/ms."""
+    return float(-np.log(np.cos(np.deg2rad(flip_angle_deg))) / tr_ms)
+
+
 def _corrected_T1(model: LookLocker, maps: Mapping[str, Array]) -> Array:
     """Return T1: from the flip angle of the readout where it is known, else T1*(B − 1); NaN where that is not
     positive.
@@ -144,7 +153,16 @@ class LookLocker(SignalModel):
         """−ln(cos α)/TR, by which the readout shortens T1*: 1/T1* = 1/T1 + this; `None` if it is not known."""
         if self.readout_flip_angle is None or self.readout_tr is None:
             return None
-        return float(-np.log(np.cos(np.deg2rad(self.readout_flip_angle))) / self.readout_tr)
+        return _readout_rate(self.readout_flip_angle, self.readout_tr)
+
+    def apparent_values(self, T1: Array) -> dict[str, Array]:
+        """Return T1* (*X), ms, and B (*X) of tissue with T1 (*X), ms, after a perfect inversion, by name.
+
+        They follow from the settings of the readout, or from those of a usual one.
+        """
+        rate = self.readout_rate_per_ms or _readout_rate(USUAL_FLIP_ANGLE_DEG, USUAL_TR_MS)
+        shortened = 1 + rate * T1  # T1/T1*
+        return {"T1star": T1 / shortened, "B": 1 + shortened}
 
     def shape(self, B: Array, T1star: Array) -> Array:  # type: ignore[override]
         """Return the signal for A = 1 before the modulus, (N, *X)."""

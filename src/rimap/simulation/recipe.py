@@ -530,6 +530,26 @@ def recipe_from(table: Mapping[str, Any]) -> PatchRecipe:
     return replace(base, **values)
 
 
+def toml_of(path: Path) -> dict[str, Any]:
+    """Read the TOML file of a recipe.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is not TOML.
+    """
+    if path.exists() and not path.is_file():  # reading a pipe may never end
+        raise InputError(f"{path}: expected a recipe, a .toml file, got a folder, a pipe or a device.")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no recipe at {path}. Give a .toml file.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}.") from None
+
+
 def read_recipe(path: str | Path) -> PatchRecipe:
     """Read the recipe of a TOML file: its table ``[simulation]``, or all of a file without tables.
 
@@ -541,16 +561,7 @@ def read_recipe(path: str | Path) -> PatchRecipe:
         If there is no such file, or its TOML, keys or values are not valid.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():  # reading a pipe may never end
-        raise InputError(f"{path}: expected a recipe, a .toml file, got a folder, a pipe or a device.")
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"no recipe at {path}. Give a .toml file.") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}.") from None
+    document = toml_of(path)
     table = document.get("simulation", {key: value for key, value in document.items() if not isinstance(value, dict)})
     recipe = recipe_from(table)
     here = tuple(

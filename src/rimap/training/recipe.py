@@ -12,10 +12,9 @@ from typing import Any, TypeVar
 
 from rimap.errors import InputError
 from rimap.estimators.rim.loop import PAPER, VARIANTS, RIMConfig
-from rimap.io.unreadable_formats import refuse_device
 from rimap.signals.base import TIME, Parameter, SignalModel, axis_of
 from rimap.signals.settings import settings_of
-from rimap.simulation.recipe import PatchRecipe, around_typical, model_class, recipe_from, refuse_unknown
+from rimap.simulation.recipe import PatchRecipe, around_typical, model_class, recipe_from, refuse_unknown, toml_of
 from rimap.simulation.tissues import FLOOR, property_of
 
 T = TypeVar("T")
@@ -407,15 +406,7 @@ def read_training_recipe(
         For a file that cannot be read, a key that there is not, or a value of the wrong kind.
     """
     path = Path(path)
-    refuse_device(path)
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"no recipe at {path}. Give a .toml file.") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}.") from None
+    document = toml_of(path)
     for change in changes:
         _change(document, change)
     recipe = training_recipe(document, default_name=path.stem)

@@ -106,17 +106,7 @@ def files_of(found: Comparison, out: Path, command: str = "") -> dict[Path, Cont
 
 
 def write(found: Comparison, out: Path | str, command: str = "", *, overwrite: bool = False) -> list[Path]:
-    """Write the table, the page, and the maps of differences and z into a folder, all or none.
-
-    Returns
-    -------
-    The files.
-
-    Raises
-    ------
-    InputError
-        If the folder cannot be written, or if one of the files exists and `overwrite` is false.
-    """
+    """Write the table, the page, and the maps of differences and z into a folder, as `write_new` does."""
     files = files_of(found, Path(out), command)
     return write_new(files, overwrite=overwrite, remove=[path for path in _earlier(Path(out)) if path not in files])
 

@@ -69,18 +69,9 @@ def files_of(run: PhantomRun, out: Path, command: str = "") -> dict[Path, Conten
 
 
 def write(run: PhantomRun, out: Path | str, command: str = "", *, overwrite: bool = False) -> list[Path]:
-    """Write tables, a page, and a label image of the spheres of each map into a folder, all or none.
+    """Write tables, a page, and a label image of the spheres of each map into a folder, as `write_new` does.
 
     With `overwrite`, label images of an earlier run are removed, also those of maps that this run does not have.
-
-    Returns
-    -------
-    The files.
-
-    Raises
-    ------
-    InputError
-        If the folder cannot be written, or if one of the files exists and `overwrite` is false.
     """
     out = Path(out)
     earlier = [out / name for name in _OF_SEVERAL]

@@ -90,7 +90,13 @@ def _tissue(model: SignalModel, label: int) -> dict[str, float]:
             found[p.name] = float(p.start if p.given and p.start is not None else p.in_a_scan.middle)
         else:
             found[p.name] = float(np.clip(table_of(p)[0][label], *p.bounds))
-    return found
+    return found | _apparent(model, found[model.time.name])
+
+
+def _apparent(model: SignalModel, T: Any) -> dict[str, Any]:
+    """Return the parameters that a scan has in place of the tissue's T, by name; none if it measures T itself."""
+    values = getattr(model, "apparent_values", None)
+    return {} if values is None else dict(values(T))
 
 
 def _draw_signal(axes: Any, model: SignalModel) -> None:
@@ -145,6 +151,8 @@ def _mapped(model: SignalModel) -> tuple[NDArray[np.float64], ParameterMaps, NDA
     labels = digital_brain()[:, :, SLICE]
     rng = np.random.default_rng(SEED)
     kappa = simulate_subject(labels, model, rng)
+    for name, values in _apparent(model, kappa[model.index(model.time.name)].copy()).items():
+        kappa[model.index(name)] = values
     signal = np.abs(model.signal(kappa))
     sigma = float(np.median(signal[:, labels == WM].max(0))) / SNR
     given = {p.name: kappa[i] for i, p in enumerate(model.parameters) if p.given}
