@@ -143,6 +143,29 @@ def curvature_of(weights, at):  # type: ignore[no-untyped-def]
     return weights.ddv * (at.value_0 - at.value_1) + weights.dds0 * at.slope_0 + weights.dds1 * at.slope_1
 
 
+class ShapeAt(NamedTuple):
+    """The shape g of an image at a point (u, F), with its derivatives in u and F; those in F are per step of F."""
+
+    g: float
+    g_u: float
+    g_uu: float
+    g_F: float
+    g_uF: float
+
+
+@njit(fastmath=FAST, inline="always")
+def shape_at(weights, powers, x, j, k, n):  # type: ignore[no-untyped-def]
+    """Return the shape of image n, and its derivatives; the arguments are those of `nodes_at`."""
+    here, along_F = nodes_at(powers, x, j, k, 0, n), nodes_along(powers, x, j, k, 0, n)
+    return ShapeAt(
+        value_of(weights, here),
+        slope_of(weights, here),
+        curvature_of(weights, here),
+        value_of(weights, along_F),
+        slope_of(weights, along_F),
+    )
+
+
 class Second(NamedTuple):
     """The second derivatives of a voxel's objective in A, u = log T and F."""
 

@@ -29,6 +29,7 @@ from rimap.estimators.table_kernels import (
     nodes_at,
     nodes_bend,
     schur,
+    shape_at,
     slope_of,
     value_of,
 )
@@ -470,13 +471,7 @@ def _derivatives(s, shape, place, u, A):  # type: ignore[no-untyped-def]
     weights = hermite(past_node, shape.step_u)
     H_AA = H_Au = H_AF = H_uu = H_uF = H_FF = slope_F = slope_u = bend_F = 0.0
     for image in range(s.shape[0]):
-        here = nodes_at(powers, past_F, cell_F, node, 0, image)
-        along_F = nodes_along(powers, past_F, cell_F, node, 0, image)
-        g = value_of(weights, here)
-        g_u = slope_of(weights, here)
-        g_uu = curvature_of(weights, here)
-        g_F = value_of(weights, along_F)
-        g_uF = slope_of(weights, along_F)
+        g, g_u, g_uu, g_F, g_uF = shape_at(weights, powers, past_F, cell_F, node, image)
         residual = A * g - (-s[image] if shape.magnitude and g < 0 else s[image] * 1.0)
         H_AA += g * g
         H_Au += (A * g + residual) * g_u

@@ -17,14 +17,11 @@ from rimap.estimators.table_kernels import (
     FAST,
     Nodes,
     Second,
-    curvature_of,
     hermite,
     interval,
-    nodes_along,
-    nodes_at,
     nodes_bend,
     schur,
-    slope_of,
+    shape_at,
     value_of,
 )
 from rimap.kernels import njit
@@ -133,13 +130,7 @@ def _rice(s, shape, place, A, u):  # type: ignore[no-untyped-def]
     weights = hermite(t, shape.step_u)
     H_AA = H_Au = H_AF = H_uu = H_uF = H_FF = slope_F = slope_u = slope_A = bend_F = f = gg = gg1 = g1g1 = 0.0
     for image in range(s.shape[0]):
-        here = nodes_at(powers, x, j, k, 0, image)
-        along_F = nodes_along(powers, x, j, k, 0, image)
-        g = value_of(weights, here)
-        g_u = slope_of(weights, here)
-        g_uu = curvature_of(weights, here)
-        g_F = value_of(weights, along_F)
-        g_uF = slope_of(weights, along_F)
+        g, g_u, g_uu, g_F, g_uF = shape_at(weights, powers, x, j, k, image)
         y = max(s[image] * 1.0, 0.0)
         signal = A * abs(g)
         z = y * signal

@@ -9,9 +9,23 @@ import math
 
 import numpy as np
 
-from rimap.estimators.nlls.conic.climb_kernels import BEST_THETA, BEST_X, BEST_Y, FIT, NODE, PLACE, T_BOUND
 from rimap.estimators.nlls.conic.finish_kernels import finish_one, residual_of
-from rimap.estimators.nlls.conic.kernel_arguments import Around, Chunk, Cone, Found, Maps, Plan, Profile
+from rimap.estimators.nlls.conic.kernel_arguments import (
+    BEST_THETA,
+    BEST_X,
+    BEST_Y,
+    FIT,
+    NODE,
+    PLACE,
+    T_BOUND,
+    Around,
+    Chunk,
+    Cone,
+    Found,
+    Maps,
+    Plan,
+    Profile,
+)
 from rimap.estimators.nlls.conic.polynomials import (
     INSIDE,
     KINK,
@@ -25,7 +39,16 @@ from rimap.estimators.nlls.conic.polynomials import (
     poly0,
     poly1,
 )
-from rimap.estimators.nlls.conic.scan_kernels import FLIPS, KEY, VOXEL, best_of, gather, other_flips, scan_block
+from rimap.estimators.nlls.conic.scan_kernels import (
+    FLIPS,
+    KEY,
+    SCAN_ROWS,
+    VOXEL,
+    best_of,
+    gather,
+    other_flips,
+    scan_block,
+)
 from rimap.estimators.nlls.conic.tables import EDGE_X, EDGE_Y, TERMS
 
 #: What `_value` writes of the projection on a sector: its squared length, half the derivative of that in θ, the
@@ -407,7 +430,7 @@ def search(ids: Array, chunk: Chunk, cone: Cone, plan: Plan, maps: Maps) -> None
     kappa, deviation, residual, status = maps.kappa, maps.sd, maps.residual, maps.status
     J, N, Q = cone.scale.t.shape[0], basis.shape[1], kappa.shape[0]
     S = np.zeros((N + 1, LANES), np.float32)
-    W = np.zeros(5 * LANES, np.float32)
+    W = np.zeros(SCAN_ROWS * LANES, np.float32)
     P, K = np.zeros((J, LANES), np.float32), np.zeros((J, LANES), np.float32)
     power, top, flipped = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
     low = np.zeros(LANES, np.float32)

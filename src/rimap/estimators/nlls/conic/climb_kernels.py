@@ -9,7 +9,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from rimap.estimators.nlls.conic.kernel_arguments import Chunk, Cone, Plan, Queues, Task
+from rimap.estimators.nlls.conic.kernel_arguments import (
+    BEST_FLIPS,
+    BEST_THETA,
+    BEST_X,
+    BEST_Y,
+    FIT,
+    NODE,
+    PLACE,
+    T_BOUND,
+    Chunk,
+    Cone,
+    Plan,
+    Queues,
+    Task,
+)
 from rimap.estimators.nlls.conic.polynomials import INSIDE, UPPER, Array, compiled, copy, poly, poly0
 from rimap.estimators.nlls.conic.scan_kernels import (
     FINE,
@@ -23,6 +37,7 @@ from rimap.estimators.nlls.conic.scan_kernels import (
     other_flips,
     push,
 )
+from rimap.estimators.nlls.conic.tables import EDGE_X, EDGE_Y
 
 #: Tasks that are done side by side.
 GROUP = 64
@@ -33,8 +48,12 @@ REST = 1e-5
 #: begin, 0 for any), squared length, x, y, the last step, x·e_y − y·e_x of the unconstrained maximum, and to second
 #: order from the node: how far up, and from where.
 THETA, LENGTH, X, Y, STEP, DEPTH, PROMISE, START = range(16, 24)
-#: Columns of `best`.
-FIT, NODE, BEST_THETA, BEST_X, BEST_Y, PLACE, T_BOUND, BEST_FLIPS = range(8)
+#: The first rows of the coefficients of x and of y in Z, and the first places of those of the edge in E.
+OF_X, OF_Y = 0, 8
+#: Rows of the scratch W of `_far_flips`, GROUP values each: x and y; x² + y² with one flip less and with the flips at
+#: hand; how many numbers of flips are a maximum; and what such a maximum must come up to.
+FAR_X, FAR_Y, FAR_BEFORE, FAR_HERE, FAR_COUNT, FAR_NEED = range(6)
+FAR_ROWS = 6
 
 
 @compiled(fast=True, from_python=False)
@@ -104,12 +123,12 @@ def _inside(Z: Array, E: Array, lo: float, hi: float) -> None:
     """
     for v in range(GROUP):
         c0, c1, c2, d0, d1, d2 = (
-            Z[v],
-            Z[GROUP + v],
-            Z[2 * GROUP + v],
-            Z[8 * GROUP + v],
-            Z[9 * GROUP + v],
-            Z[10 * GROUP + v],
+            Z[OF_X * GROUP + v],
+            Z[(OF_X + 1) * GROUP + v],
+            Z[(OF_X + 2) * GROUP + v],
+            Z[OF_Y * GROUP + v],
+            Z[(OF_Y + 1) * GROUP + v],
+            Z[(OF_Y + 2) * GROUP + v],
         )
         f, g = c0 * c0 + d0 * d0, c0 * c1 + d0 * d1
         h = c1 * c1 + 2 * c0 * c2 + d1 * d1 + 2 * d0 * d2
@@ -122,8 +141,8 @@ def _inside(Z: Array, E: Array, lo: float, hi: float) -> None:
     for _ in range(8):
         for v in range(GROUP):
             t = Z[THETA * GROUP + v]
-            x, x1, x2 = lane(Z, 0, v, t)
-            y, y1, y2 = lane(Z, 8, v, t)
+            x, x1, x2 = lane(Z, OF_X, v, t)
+            y, y1, y2 = lane(Z, OF_Y, v, t)
             g, h = x * x1 + y * y1, x1 * x1 + x * x2 + y1 * y1 + y * y2
             step = -g / min(h, -1e-300)
             step = step if h < 0 else (1.0 if g > 0 else -1.0)
@@ -135,23 +154,24 @@ def _inside(Z: Array, E: Array, lo: float, hi: float) -> None:
             break
     for v in range(GROUP):
         t = Z[THETA * GROUP + v]
-        x, y = lane(Z, 0, v, t)[0], lane(Z, 8, v, t)[0]
+        x, y = lane(Z, OF_X, v, t)[0], lane(Z, OF_Y, v, t)[0]
         Z[X * GROUP + v], Z[Y * GROUP + v], Z[LENGTH * GROUP + v] = x, y, x * x + y * y
-        Z[DEPTH * GROUP + v] = x * poly0(E, 8, t) - y * poly0(E, 0, t)
+        Z[DEPTH * GROUP + v] = x * poly0(E, OF_Y, t) - y * poly0(E, OF_X, t)
 
 
 @compiled(fast=True, from_python=False)
 def _along(Z: Array, E: Array, lo: float, hi: float) -> None:
     """Climb the projection x cos + y sin on the upper edge of the cone, whose direction (cos, sin) depends on T."""
-    e0, e1, e2, u0, u1, u2 = E[0], E[1], E[2], E[8], E[9], E[10]
+    e0, e1, e2 = E[OF_X], E[OF_X + 1], E[OF_X + 2]
+    u0, u1, u2 = E[OF_Y], E[OF_Y + 1], E[OF_Y + 2]
     for v in range(GROUP):
         c0, c1, c2, d0, d1, d2 = (
-            Z[v],
-            Z[GROUP + v],
-            Z[2 * GROUP + v],
-            Z[8 * GROUP + v],
-            Z[9 * GROUP + v],
-            Z[10 * GROUP + v],
+            Z[OF_X * GROUP + v],
+            Z[(OF_X + 1) * GROUP + v],
+            Z[(OF_X + 2) * GROUP + v],
+            Z[OF_Y * GROUP + v],
+            Z[(OF_Y + 1) * GROUP + v],
+            Z[(OF_Y + 2) * GROUP + v],
         )
         w = c0 * e0 + d0 * u0
         g = c1 * e0 + c0 * e1 + d1 * u0 + d0 * u1
@@ -166,10 +186,10 @@ def _along(Z: Array, E: Array, lo: float, hi: float) -> None:
     for _ in range(8):
         for v in range(GROUP):
             t = Z[THETA * GROUP + v]
-            x, x1, x2 = lane(Z, 0, v, t)
-            y, y1, y2 = lane(Z, 8, v, t)
-            a, a1, a2 = poly(E, 0, t)
-            b, b1, b2 = poly(E, 8, t)
+            x, x1, x2 = lane(Z, OF_X, v, t)
+            y, y1, y2 = lane(Z, OF_Y, v, t)
+            a, a1, a2 = poly(E, OF_X, t)
+            b, b1, b2 = poly(E, OF_Y, t)
             g = x1 * a + x * a1 + y1 * b + y * b1
             h = x2 * a + 2 * x1 * a1 + x * a2 + y2 * b + 2 * y1 * b1 + y * b2
             step = -g / min(h, -1e-300)
@@ -181,9 +201,9 @@ def _along(Z: Array, E: Array, lo: float, hi: float) -> None:
             break
     for v in range(GROUP):
         t = Z[THETA * GROUP + v]
-        x, x1, x2 = lane(Z, 0, v, t)
-        y, y1, y2 = lane(Z, 8, v, t)
-        a, b = poly0(E, 0, t), poly0(E, 8, t)
+        x, x1, x2 = lane(Z, OF_X, v, t)
+        y, y1, y2 = lane(Z, OF_Y, v, t)
+        a, b = poly0(E, OF_X, t), poly0(E, OF_Y, t)
         w, q = x * a + y * b, a * a + b * b
         Z[DEPTH * GROUP + v] = x * b - y * a
         w = max(w, 0.0)
@@ -194,8 +214,8 @@ def _along(Z: Array, E: Array, lo: float, hi: float) -> None:
 def _far_flips(S: Array, nodes: Array, edge: Array, order: Array, flips: int, T: Array, W: Array) -> None:
     """Count for each lane over how many numbers of flips x² + y² at a node is a maximum and as large as needed.
 
-    S (N·GROUP) are images of any sign: their modulus is taken. W (7·GROUP), in single precision, has what is needed in
-    row 6, and the counts in row 5 afterwards; T (N·GROUP) is scratch.
+    S (N·GROUP) are images of any sign: their modulus is taken. W (FAR_ROWS·GROUP), in single precision, has what is
+    needed in its row FAR_NEED, and afterwards the counts in FAR_COUNT; T (N·GROUP) is scratch.
     """
     N = nodes.shape[1] - 1
     zero, one, two = np.float32(0), np.float32(1), np.float32(2)
@@ -203,7 +223,8 @@ def _far_flips(S: Array, nodes: Array, edge: Array, order: Array, flips: int, T:
     for v in range(N * GROUP):
         T[v] = np.float32(abs(S[v]))
     for v in range(GROUP):
-        W[v] = W[GROUP + v] = W[3 * GROUP + v] = W[5 * GROUP + v] = zero
+        W[FAR_X * GROUP + v] = W[FAR_Y * GROUP + v] = zero
+        W[FAR_BEFORE * GROUP + v] = W[FAR_COUNT * GROUP + v] = zero
     for n in range(0, N, 4):
         n1, n2, n3 = min(n + 1, N), min(n + 2, N), min(n + 3, N)
         a0, a1, a2, a3 = nodes[0, n], nodes[0, n1], nodes[0, n2], nodes[0, n3]
@@ -214,21 +235,23 @@ def _far_flips(S: Array, nodes: Array, edge: Array, order: Array, flips: int, T:
         t3 = T[m3 * GROUP : (m3 + 1) * GROUP]
         for v in range(GROUP):
             s0, s1, s2, s3 = t0[v], t1[v], t2[v], t3[v]
-            W[v] += a0 * s0 + a1 * s1 + a2 * s2 + a3 * s3
-            W[GROUP + v] += b0 * s0 + b1 * s1 + b2 * s2 + b3 * s3
+            W[FAR_X * GROUP + v] += a0 * s0 + a1 * s1 + a2 * s2 + a3 * s3
+            W[FAR_Y * GROUP + v] += b0 * s0 + b1 * s1 + b2 * s2 + b3 * s3
     for v in range(GROUP):
-        x, y = W[v], W[GROUP + v]
-        W[4 * GROUP + v] = x * x + y * y if min(y, x * ey - y * ex) > zero else zero
+        x, y = W[FAR_X * GROUP + v], W[FAR_Y * GROUP + v]
+        W[FAR_HERE * GROUP + v] = x * x + y * y if min(y, x * ey - y * ex) > zero else zero
     for m in range(flips + 1):
         n = order[min(m, flips - 1)]
         a, b = two * nodes[0, n], two * nodes[1, n]
         t, last = T[n * GROUP : (n + 1) * GROUP], zero if m == flips else one
         for v in range(GROUP):
             s = t[v]
-            x, y, before, here = W[v] - a * s, W[GROUP + v] - b * s, W[3 * GROUP + v], W[4 * GROUP + v]
+            x, y = W[FAR_X * GROUP + v] - a * s, W[FAR_Y * GROUP + v] - b * s
+            before, here = W[FAR_BEFORE * GROUP + v], W[FAR_HERE * GROUP + v]
             after = last * (x * x + y * y) if min(y, x * ey - y * ex) > zero else zero
-            W[5 * GROUP + v] += one if here >= max(W[6 * GROUP + v], max(before, after)) else zero
-            W[v], W[GROUP + v], W[3 * GROUP + v], W[4 * GROUP + v] = x, y, here, after
+            W[FAR_COUNT * GROUP + v] += one if here >= max(W[FAR_NEED * GROUP + v], max(before, after)) else zero
+            W[FAR_X * GROUP + v], W[FAR_Y * GROUP + v] = x, y
+            W[FAR_BEFORE * GROUP + v], W[FAR_HERE * GROUP + v] = here, after
 
 
 @compiled(from_python=False)
@@ -263,7 +286,7 @@ def climb(queues: Queues, n: int, odds: int, chunk: Chunk, cone: Cone, plan: Pla
     J, N = rank.shape
     begin = np.zeros(2 * J + 2, np.int64)
     sort(tasks, n, 2 * J, begin, index)
-    T, W = np.zeros(N * GROUP, np.float32), np.zeros(7 * GROUP, np.float32)
+    T, W = np.zeros(N * GROUP, np.float32), np.zeros(FAR_ROWS * GROUP, np.float32)
     who, turned = np.zeros(GROUP, np.int64), np.zeros(GROUP, np.int64)
     was = best[:, FIT].copy()  # what this round finds makes no difference to it, so that the order does not
     power, record = np.zeros(GROUP), np.zeros(GROUP)
@@ -275,8 +298,8 @@ def climb(queues: Queues, n: int, odds: int, chunk: Chunk, cone: Cone, plan: Pla
     for key in range(2 * J):
         j, on_edge = key // 2, key % 2
         C, lo, high = basis[j], limits[j, 0], limits[j, 1]
-        copy(scalars[j, 0], E[:8])
-        copy(scalars[j, 1], E[8:])
+        copy(scalars[j, EDGE_X], E[OF_X:OF_Y])
+        copy(scalars[j, EDGE_Y], E[OF_Y:])
         for group in range(begin[key], begin[key + 1], GROUP):
             n_lanes = min(GROUP, begin[key + 1] - group)
             for v in range(GROUP):
@@ -302,14 +325,14 @@ def climb(queues: Queues, n: int, odds: int, chunk: Chunk, cone: Cone, plan: Pla
             if fresh and flips and last[j] > 0:
                 factor = np.float32(1) / (np.float32(1) + np.float32(4) * reach[j])
                 for v in range(GROUP):
-                    W[6 * GROUP + v] = goal[tasks[index[group + min(v, n_lanes - 1)], VOXEL]] * factor
+                    W[FAR_NEED * GROUP + v] = goal[tasks[index[group + min(v, n_lanes - 1)], VOXEL]] * factor
                 _far_flips(images, plane[j], edge[j], order[j], last[j], T, W)
                 for v in range(n_lanes):
                     i = index[group + v]
-                    if W[5 * GROUP + v] > 1 and tasks[i, FIRST] >= FRESH:
+                    if W[FAR_COUNT * GROUP + v] > 1 and tasks[i, FIRST] >= FRESH:
                         voxel = tasks[i, VOXEL]
                         many = other_flips(
-                            rows[voxel], j, tasks[i, FLIPS], last[j], W[6 * GROUP + v], cone.nodes, found
+                            rows[voxel], j, tasks[i, FLIPS], last[j], W[FAR_NEED * GROUP + v], cone.nodes, found
                         )
                         for o in range(many):
                             more = push(then, more, Task(2 * j, voxel, found[o], 0, 1 << (found[o] % 31)), 0.0, left)

@@ -12,8 +12,22 @@ import math
 
 import numpy as np
 
-from rimap.estimators.nlls.conic.climb_kernels import BEST_THETA, BEST_X, BEST_Y, FIT, GROUP, NODE, PLACE, T_BOUND
-from rimap.estimators.nlls.conic.kernel_arguments import Chunk, Cone, Maps, Plan, Scale
+from rimap.estimators.nlls.conic.climb_kernels import GROUP, OF_X, OF_Y
+from rimap.estimators.nlls.conic.kernel_arguments import (
+    BEST_COLUMNS,
+    BEST_THETA,
+    BEST_X,
+    BEST_Y,
+    FIT,
+    NODE,
+    PLACE,
+    T_BOUND,
+    Chunk,
+    Cone,
+    Maps,
+    Plan,
+    Scale,
+)
 from rimap.estimators.nlls.conic.polynomials import (
     AT_BOUND,
     INSIDE,
@@ -27,10 +41,15 @@ from rimap.estimators.nlls.conic.polynomials import (
     poly0,
     poly1,
 )
-from rimap.estimators.nlls.conic.tables import ALPHA, BETA, GAMMA, LOG_R0, LOG_R1, OMEGA, RATIO
+from rimap.estimators.nlls.conic.tables import ALPHA, BETA, GAMMA, LOG_R0, LOG_R1, OMEGA, RATIO, TERMS
 
 #: Below this share of u₁, the tables cannot distinguish B from its lower bound.
 DIM = 1e-6
+#: Rows of Z in `_lanes`, GROUP values each. Input: θ, x, y, 1 on the upper edge, 1 at a bound of T, and the scale.
+#: Output: A, B, T, their standard deviations, 1 at a bound, and the largest exponent that was taken.
+ROW_THETA, ROW_X, ROW_Y, ROW_ON_EDGE, ROW_T_AT_BOUND, ROW_SIZE = range(6)
+ROW_A, ROW_B, ROW_T, ROW_SD_A, ROW_SD_B, ROW_SD_T, ROW_AT_A_BOUND, ROW_EXPONENT = range(6, 14)
+ROWS = 14
 
 
 @compiled(from_python=False)
@@ -102,45 +121,52 @@ def small_exp(x: float) -> float:
 @compiled(fast=True, from_python=False)
 def _line_lanes(C: Array, t: float, width: float, Z: Array) -> None:
     """Do what `_lanes` does for a model without B."""
-    T0, g0 = math.exp(t), math.exp(-C[16])
+    T0, g0 = math.exp(t), math.exp(-C[LOG_R0 * TERMS])
     for lane in range(GROUP):
-        theta, x, size = Z[lane], Z[GROUP + lane], Z[5 * GROUP + lane]
-        l0, l01 = poly1(C, 16, theta)
-        l01, l0 = l01 / width, l0 - C[16]
+        theta, x, size = Z[ROW_THETA * GROUP + lane], Z[ROW_X * GROUP + lane], Z[ROW_SIZE * GROUP + lane]
+        l0, l01 = poly1(C, LOG_R0 * TERMS, theta)
+        l01, l0 = l01 / width, l0 - C[LOG_R0 * TERMS]
         T, r0 = T0 * small_exp(width * theta), g0 * small_exp(-l0)
-        D = x * x * poly0(C, 40, theta)
-        bound = (Z[4 * GROUP + lane] != 0) | (not D > 0)
+        D = x * x * poly0(C, ALPHA * TERMS, theta)
+        bound = (Z[ROW_T_AT_BOUND * GROUP + lane] != 0) | (not D > 0)
         vt = 1 / max(D, 1e-300)
-        Z[6 * GROUP + lane], Z[8 * GROUP + lane] = x * r0 * size, T
-        Z[9 * GROUP + lane], Z[11 * GROUP + lane] = r0 * math.sqrt(1 + x * x * l01 * l01 * vt), T * math.sqrt(vt) / size
-        Z[12 * GROUP + lane], Z[13 * GROUP + lane] = 1.0 if bound else 0.0, max(abs(l0), abs(width * theta))
+        Z[ROW_A * GROUP + lane], Z[ROW_T * GROUP + lane] = x * r0 * size, T
+        Z[ROW_SD_A * GROUP + lane] = r0 * math.sqrt(1 + x * x * l01 * l01 * vt)
+        Z[ROW_SD_T * GROUP + lane] = T * math.sqrt(vt) / size
+        Z[ROW_AT_A_BOUND * GROUP + lane] = 1.0 if bound else 0.0
+        Z[ROW_EXPONENT * GROUP + lane] = max(abs(l0), abs(width * theta))
 
 
 @compiled(fast=True, from_python=False)
 def _lanes(C: Array, t: float, width: float, b0: float, b1: float, Z: Array) -> None:
     """Do what `finish_one` does for lanes of one node, inside the cone or on its upper edge; C (9·8) its scalars.
 
-    The rows of Z (14·GROUP): θ, x, y, 1 on the upper edge, 1 at a bound of T, scale; then what is written: A, B, T,
-    their standard deviations, 1 at a bound, the largest exponent that was taken. (Z is flat: the distances of its rows
-    are then known, and nothing has to be checked before vectors are used.)
+    Z (ROWS·GROUP) is flat: the distances of its rows are then known, and nothing has to be checked before vectors are
+    used.
     """
-    T0, g0, g1, per, per_B = math.exp(t), math.exp(-C[16]), math.exp(-C[24]), 1 / width, 1 / (b1 - b0)
+    T0, g0, g1 = math.exp(t), math.exp(-C[LOG_R0 * TERMS]), math.exp(-C[LOG_R1 * TERMS])
+    per, per_B = 1 / width, 1 / (b1 - b0)
     for lane in range(GROUP):
-        theta, x, y, size = Z[lane], Z[GROUP + lane], Z[2 * GROUP + lane], Z[5 * GROUP + lane]
-        l0, l01 = poly1(C, 16, theta)
-        l1, l11 = poly1(C, 24, theta)
-        q, q1 = poly1(C, 32, theta)
-        l0, l1, l01, l11, q1 = l0 - C[16], l1 - C[24], l01 * per, l11 * per, q1 * per
+        theta, x = Z[ROW_THETA * GROUP + lane], Z[ROW_X * GROUP + lane]
+        y, size = Z[ROW_Y * GROUP + lane], Z[ROW_SIZE * GROUP + lane]
+        l0, l01 = poly1(C, LOG_R0 * TERMS, theta)
+        l1, l11 = poly1(C, LOG_R1 * TERMS, theta)
+        q, q1 = poly1(C, RATIO * TERMS, theta)
+        l0, l1, l01, l11, q1 = l0 - C[LOG_R0 * TERMS], l1 - C[LOG_R1 * TERMS], l01 * per, l11 * per, q1 * per
         T, r0, r1 = T0 * small_exp(width * theta), g0 * small_exp(-l0), g1 * small_exp(-l1)
-        Z[13 * GROUP + lane] = max(abs(l0), max(abs(l1), abs(width * theta)))
+        Z[ROW_EXPONENT * GROUP + lane] = max(abs(l0), max(abs(l1), abs(width * theta)))
         low = y < DIM * abs(x)
         A = x * r0 - (0.0 if low else y) * q * r1
         safe = 1 / max(A, 1e-300)  # (to divide by a choice of two would keep the loop from vectors)
         B = y * r1 * safe  # above its lower bound
-        D = x * x * poly0(C, 40, theta) + 2 * x * y * poly0(C, 48, theta) + y * y * poly0(C, 56, theta)
-        edge = Z[3 * GROUP + lane] != 0
-        bound = edge | (Z[4 * GROUP + lane] != 0) | (not D > 0) | (not A > 0) | low
-        omega, vt = poly0(C, 64, theta), 1 / max(D, 1e-300)
+        D = (
+            x * x * poly0(C, ALPHA * TERMS, theta)
+            + 2 * x * y * poly0(C, BETA * TERMS, theta)
+            + y * y * poly0(C, GAMMA * TERMS, theta)
+        )
+        edge = Z[ROW_ON_EDGE * GROUP + lane] != 0
+        bound = edge | (Z[ROW_T_AT_BOUND * GROUP + lane] != 0) | (not D > 0) | (not A > 0) | low
+        omega, vt = poly0(C, OMEGA * TERMS, theta), 1 / max(D, 1e-300)
         A_t = -x * l01 * r0 - y * q1 * r1 + y * q * l11 * r1
         C_t = -y * l11 * r1
         Ax, Ay = r0, -q * r1
@@ -150,13 +176,13 @@ def _lanes(C: Array, t: float, width: float, b0: float, b1: float, Z: Array) -> 
         by_x, by_y = x * r0 / (1 + (b1 - b0) * q), y * r1 * per_B
         on_edge = by_x if abs(x) > abs(y) else by_y
         per_size = 1 / size
-        Z[6 * GROUP + lane] = (on_edge if edge else A) * size
-        Z[7 * GROUP + lane] = b1 if edge else (b0 if low else min(b0 + B, b1))
-        Z[8 * GROUP + lane] = T
-        Z[9 * GROUP + lane] = math.sqrt(Ax * Ax + Ay * Ay + At * At * vt)
-        Z[10 * GROUP + lane] = math.sqrt(Bx * Bx + By * By + Bt * Bt * vt) * per_size
-        Z[11 * GROUP + lane] = T * math.sqrt(vt) * per_size
-        Z[12 * GROUP + lane] = 1.0 if bound else 0.0
+        Z[ROW_A * GROUP + lane] = (on_edge if edge else A) * size
+        Z[ROW_B * GROUP + lane] = b1 if edge else (b0 if low else min(b0 + B, b1))
+        Z[ROW_T * GROUP + lane] = T
+        Z[ROW_SD_A * GROUP + lane] = math.sqrt(Ax * Ax + Ay * Ay + At * At * vt)
+        Z[ROW_SD_B * GROUP + lane] = math.sqrt(Bx * Bx + By * By + Bt * Bt * vt) * per_size
+        Z[ROW_SD_T * GROUP + lane] = T * math.sqrt(vt) * per_size
+        Z[ROW_AT_A_BOUND * GROUP + lane] = 1.0 if bound else 0.0
 
 
 @compiled(from_python=False)
@@ -167,7 +193,7 @@ def residual_of(row: Array, C: Array, found: Array, total: float, flips: int) ->
     if rss < 1e-6 * total:
         rss = 0.0
         for image in range(N):
-            f = x * poly0(C[image], 0, theta) + y * poly0(C[image], 8, theta)
+            f = x * poly0(C[image], OF_X, theta) + y * poly0(C[image], OF_Y, theta)
             rss += (row[image] - (abs(f) if flips else f)) ** 2
     return math.sqrt(rss / N)
 
@@ -190,9 +216,9 @@ def finish(ids: Array, chunk: Chunk, cone: Cone, plan: Plan, maps: Maps) -> None
     kappa, deviation, residual, status, has_field = maps.kappa, maps.sd, maps.residual, maps.status, plan.has_field
     J, Q, n_lanes = t.shape[0], kappa.shape[0], ids.shape[0]
     begin, index = np.zeros(J + 2, np.int64), np.zeros(n_lanes, np.int64)
-    Z = np.zeros(14 * GROUP)
-    L, R = Z[: 6 * GROUP].reshape(6, GROUP), Z[6 * GROUP :].reshape(8, GROUP)
-    result, k_out, sd_out = np.zeros(8), np.zeros(Q), np.zeros(Q)
+    Z = np.zeros(ROWS * GROUP)
+    R = Z.reshape(ROWS, GROUP)
+    result, k_out, sd_out = np.zeros(BEST_COLUMNS), np.zeros(Q), np.zeros(Q)
     for i in ids:
         if kind[i] > 0:
             o = voxels[i]
@@ -213,8 +239,13 @@ def finish(ids: Array, chunk: Chunk, cone: Cone, plan: Plan, maps: Maps) -> None
             many = min(GROUP, begin[j + 1] - group)
             for lane in range(GROUP):
                 i = index[group + min(lane, many - 1)]
-                L[0, lane], L[1, lane], L[2, lane] = best[i, BEST_THETA], best[i, BEST_X], best[i, BEST_Y]
-                L[3, lane], L[4, lane], L[5, lane] = 1.0 if best[i, PLACE] == UPPER else 0.0, best[i, T_BOUND], scale[i]
+                R[ROW_THETA, lane], R[ROW_X, lane], R[ROW_Y, lane] = (
+                    best[i, BEST_THETA],
+                    best[i, BEST_X],
+                    best[i, BEST_Y],
+                )
+                R[ROW_ON_EDGE, lane] = 1.0 if best[i, PLACE] == UPPER else 0.0
+                R[ROW_T_AT_BOUND, lane], R[ROW_SIZE, lane] = best[i, T_BOUND], scale[i]
             if has_field:
                 _lanes(scalars[j].reshape(-1), t[j], width[j], plan.low_F, plan.high_F, Z)
             else:
@@ -223,15 +254,17 @@ def finish(ids: Array, chunk: Chunk, cone: Cone, plan: Plan, maps: Maps) -> None
                 i = index[group + lane]
                 o, size = voxels[i], scale[i]
                 residual[o] = residual_of(rows[i], basis[j], best[i], total[i], plan.flips) * size
-                if R[7, lane] > 1 or best[i, PLACE] == LOWER:
+                if R[ROW_EXPONENT, lane] > 1 or best[i, PLACE] == LOWER:
                     copy(best[i], result)
                     status[o] = finish_one(result, cone.scale, plan, size, k_out, sd_out)
                     for row in range(Q):
                         kappa[row, o], deviation[row, o] = k_out[row], sd_out[row]
                     continue
-                bound = R[6, lane] != 0
-                kappa[0, o], kappa[Q - 1, o] = R[0, lane], R[2, lane]
-                deviation[0, o], deviation[Q - 1, o] = (np.nan, np.nan) if bound else (R[3, lane], R[5, lane])
+                bound = R[ROW_AT_A_BOUND, lane] != 0
+                kappa[0, o], kappa[Q - 1, o] = R[ROW_A, lane], R[ROW_T, lane]
+                deviation[0, o], deviation[Q - 1, o] = (
+                    (np.nan, np.nan) if bound else (R[ROW_SD_A, lane], R[ROW_SD_T, lane])
+                )
                 if has_field:
-                    kappa[1, o], deviation[1, o] = R[1, lane], np.nan if bound else R[4, lane]
+                    kappa[1, o], deviation[1, o] = R[ROW_B, lane], np.nan if bound else R[ROW_SD_B, lane]
                 status[o] = AT_BOUND if bound else OK

@@ -9,6 +9,11 @@ from typing import Any, NamedTuple
 
 Array = Any
 
+#: Columns of `Chunk.best`: squared length of the projection, node, θ, x and y of the maximum, where it is (inside the
+#: cone or on which edge), whether T is at a bound, and the number of flips.
+FIT, NODE, BEST_THETA, BEST_X, BEST_Y, PLACE, T_BOUND, BEST_FLIPS = range(8)
+BEST_COLUMNS = 8
+
 
 class Nodes(NamedTuple):
     """The cone of all signals at each node of T, for the scan; rows of images end in zeros, those of `order` in N.
@@ -112,7 +117,7 @@ class Chunk(NamedTuple):
     goal, low
         (M) what a node must come up to, and what the lower edge of the cone may come to.
     best
-        (M, 8) the best maximum so far: columns in `climb`.
+        (M, 8) the best maximum so far: its columns are FIT to BEST_FLIPS.
     left
         (M) whether a voxel is left to the careful search.
     """

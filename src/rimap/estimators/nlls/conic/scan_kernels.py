@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from rimap.estimators.nlls.conic.kernel_arguments import Chunk, Cone, Found, Nodes, Plan, Task
+from rimap.estimators.nlls.conic.kernel_arguments import BEST_FLIPS, FIT, NODE, Chunk, Cone, Found, Nodes, Plan, Task
 from rimap.estimators.nlls.conic.polynomials import LANES, NO_SIGNAL, NOT_FINITE, Array, compiled, copy
 
 #: Columns of a task: 2 × its node (+ 1: on the upper edge of the cone), its voxel, its flips, whether it is the first
@@ -25,6 +25,10 @@ FRESH = 2
 PIECE = 8 * LANES
 #: Offset that marks the upper edge of the cone, as opposed to its inside, among numbers of flips.
 ON_EDGE = np.float32(0.25)
+#: Rows of the scratch W of `scan_block`, LANES values each: x and y with the flips at hand, the largest x² + y² so far
+#: (at first the projection on the upper edge), its flips, and x·e_y − y·e_x.
+SCAN_X, SCAN_Y, SCAN_BEST, SCAN_FLIPS, SCAN_DEPTH = range(5)
+SCAN_ROWS = 5
 
 
 @compiled()
@@ -131,8 +135,8 @@ def scan_block(S: Array, cone: Nodes, flips: int, drift: Array, W: Array, P: Arr
 
     With the images signed for k flips, x = ⟨S, u₀⟩ and y = ⟨S, u₁⟩, and one flip more subtracts 2 Sₙ u₀ₙ and 2 Sₙ u₁ₙ.
     Flips beyond those of the upper edge of the cone cannot be the best ones. S (N + 1, LANES), its last row zero; W
-    (5·LANES) scratch; P and K (J, LANES). `low` (LANES) becomes what the lower edge may come to, growing by `drift` (J)
-    between nodes.
+    (SCAN_ROWS·LANES) scratch; P and K (J, LANES). `low` (LANES) becomes what the lower edge may come to, growing by
+    `drift` (J) between nodes.
     """
     nodes, edge, upper, last, order = cone.plane, cone.edge, cone.upper, cone.last, cone.order
     J, N = upper.shape[0], upper.shape[1] - 1
@@ -141,7 +145,7 @@ def scan_block(S: Array, cone: Nodes, flips: int, drift: Array, W: Array, P: Arr
         low[v] = zero
     for j in range(J):
         A, B, D, E = nodes[j, 0], nodes[j, 1], nodes[j, 2], upper[j]
-        for v in range(5 * LANES):
+        for v in range(SCAN_ROWS * LANES):
             W[v] = zero
         for image in range(0, N, 4):
             n1, n2, n3 = min(image + 1, N), min(image + 2, N), min(image + 3, N)
@@ -151,22 +155,22 @@ def scan_block(S: Array, cone: Nodes, flips: int, drift: Array, W: Array, P: Arr
             s0, s1, s2, s3 = S[image], S[n1], S[n2], S[n3]
             for v in range(LANES):
                 t0, t1, t2, t3 = s0[v], s1[v], s2[v], s3[v]
-                W[v] += a0 * t0 + a1 * t1 + a2 * t2 + a3 * t3
-                W[LANES + v] += b0 * t0 + b1 * t1 + b2 * t2 + b3 * t3
-                W[2 * LANES + v] += e0 * t0 + e1 * t1 + e2 * t2 + e3 * t3
+                W[SCAN_X * LANES + v] += a0 * t0 + a1 * t1 + a2 * t2 + a3 * t3
+                W[SCAN_Y * LANES + v] += b0 * t0 + b1 * t1 + b2 * t2 + b3 * t3
+                W[SCAN_BEST * LANES + v] += e0 * t0 + e1 * t1 + e2 * t2 + e3 * t3
         k = np.float32(last[j]) + ON_EDGE
         ex, ey, more = edge[j, 0], edge[j, 1], np.float32(1) + np.float32(4) * drift[j]
         for v in range(LANES):
-            x, y, e = W[v], W[LANES + v], max(W[2 * LANES + v], zero)
+            x, y, e = W[SCAN_X * LANES + v], W[SCAN_Y * LANES + v], max(W[SCAN_BEST * LANES + v], zero)
             d = x * ey - y * ex
             score = x * x + y * y if min(y, d) > zero else zero
             below = max(x, zero) * max(x, zero)
             low[v] = max(low[v], below * more)
             score = max(score, below)
             higher = e * e > score
-            W[2 * LANES + v] = e * e if higher else score
-            W[3 * LANES + v] = k if higher else zero
-            W[4 * LANES + v] = d
+            W[SCAN_BEST * LANES + v] = e * e if higher else score
+            W[SCAN_FLIPS * LANES + v] = k if higher else zero
+            W[SCAN_DEPTH * LANES + v] = d
         two = np.float32(2)
         for g in range(0, min(flips, last[j]), 4):
             n0, n1, n2, n3 = order[j, g], order[j, g + 1], order[j, g + 2], order[j, g + 3]
@@ -177,7 +181,8 @@ def scan_block(S: Array, cone: Nodes, flips: int, drift: Array, W: Array, P: Arr
             k0 = np.float32(g + 1)
             k1, k2, k3 = k0 + np.float32(1), k0 + np.float32(2), k0 + np.float32(3)
             for v in range(LANES):
-                x, y, p, q, d = W[v], W[LANES + v], W[2 * LANES + v], W[3 * LANES + v], W[4 * LANES + v]
+                x, y, d = W[SCAN_X * LANES + v], W[SCAN_Y * LANES + v], W[SCAN_DEPTH * LANES + v]
+                p, q = W[SCAN_BEST * LANES + v], W[SCAN_FLIPS * LANES + v]
                 s = s0[v]
                 x -= a0 * s
                 y -= b0 * s
@@ -206,11 +211,12 @@ def scan_block(S: Array, cone: Nodes, flips: int, drift: Array, W: Array, P: Arr
                 f = x * x + y * y if min(y, d) > zero else zero
                 q = k3 if f > p else q
                 p = max(f, p)
-                W[v], W[LANES + v], W[2 * LANES + v], W[3 * LANES + v], W[4 * LANES + v] = x, y, p, q, d
+                W[SCAN_X * LANES + v], W[SCAN_Y * LANES + v], W[SCAN_DEPTH * LANES + v] = x, y, d
+                W[SCAN_BEST * LANES + v], W[SCAN_FLIPS * LANES + v] = p, q
         p_row, k_row = P[j], K[j]
         for v in range(LANES):
-            p_row[v] = W[2 * LANES + v]
-            k_row[v] = W[3 * LANES + v]
+            p_row[v] = W[SCAN_BEST * LANES + v]
+            k_row[v] = W[SCAN_FLIPS * LANES + v]
 
 
 @compiled(fast=True, from_python=False)
@@ -298,7 +304,7 @@ def scan(
     kind, goal, low, left, reach = chunk.kind, chunk.goal, chunk.low, chunk.left, cone.reach
     flips, free = plan.flips, plan.free
     J, N = cone.nodes.upper.shape[0], cone.nodes.upper.shape[1] - 1
-    W = np.zeros(5 * LANES, np.float32)
+    W = np.zeros(SCAN_ROWS * LANES, np.float32)
     P, K = np.zeros((J, LANES), np.float32), np.zeros((J, LANES), np.float32)
     power, top, flipped = np.zeros(LANES, np.float32), np.zeros(LANES, np.float32), np.zeros(LANES, np.float32)
     where, count = np.zeros(LANES, np.int32), np.zeros(LANES, np.int32)
@@ -348,8 +354,8 @@ def weed(rivals: Array, r: int, best: Array, total: Array, free: float, span: in
     for i in range(r):
         rival = rivals[i]
         found = best[rival[VOXEL]]
-        near = abs(rival[KEY] // 2 - int(found[1])) <= 1 and abs(rival[FLIPS] - int(found[7])) <= span
-        if near or rival[MOST] / FINE < found[0] - max(total[rival[VOXEL]] - found[0], 0.0) / free:
+        near = abs(rival[KEY] // 2 - int(found[NODE])) <= 1 and abs(rival[FLIPS] - int(found[BEST_FLIPS])) <= span
+        if near or rival[MOST] / FINE < found[FIT] - max(total[rival[VOXEL]] - found[FIT], 0.0) / free:
             continue
         if n < tasks.shape[0]:
             copy(rival, tasks[n])
