@@ -47,20 +47,20 @@ class WeightedSeries:
     affine
         (4, 4), voxel to world, mm; or a nibabel image that has it.
     source
-        What it was read from, for messages and sidecars.
+        The file or folder that the series was read from, for messages and sidecars.
     notes
-        What the user should know of how it was read, in plain words.
+        What the user should know about how the series was read, in plain words.
     given
         Parameters that are known and not estimated, by name: a number, or a map (*X) as an array, a tensor or a nibabel
         image, in the unit of the parameter. A measured B1 map is the usual one.
     denoised
-        How the images were denoised (`rimap.denoise`): their σ is that before it. "" if they were not.
+        How the images were denoised (`rimap.denoise`), "" if they were not. Their σ is that before denoising.
 
     Raises
     ------
     InputError
-        Where the shapes do not fit the model, nothing is finite or nothing differs from zero, the mask is empty, a
-        nibabel mask has another affine, or the Rician likelihood meets signed data.
+        If the shapes do not fit the model, no value is finite or all are zero, the mask is empty, a nibabel mask has
+        another affine, or signed images have a Rician likelihood.
     """
 
     images: Any

@@ -92,5 +92,7 @@ def test_what_was_chosen_is_said() -> None:
     series, _ = _series(Gaussian(0.02))
     said = [text for text in MLE().estimate(series).warnings if "AIC" in text]
     assert len(said) == 1
-    assert "was chosen from the data by AIC: --lambda-b " in said[0] or "AIC found no evidence that it varies" in said[0]
+    assert (
+        "was chosen from the data by AIC: --lambda-b " in said[0] or "AIC found no evidence that it varies" in said[0]
+    )
     assert not any("AIC" in text for text in MLE(lambda_B=1e5).estimate(series).warnings)

@@ -179,7 +179,9 @@ def test_methods_of_a_model_without_a_smooth_parameter():
     text, books = methods(replace(maps, settings={"lambda_B": 0.0}), "MLE")
     assert "separately by least squares" in text and "lambda_B = 0" in text and any("Barral" in b for b in books)
     text, _ = methods(replace(decay, estimator="nlls", noise=Rician(2.0)), "Nonlinear least squares")
-    assert "For the standard deviations, the noise was assumed to be Rician" in text and "The likelihood was" not in text
+    assert (
+        "For the standard deviations, the noise was assumed to be Rician" in text and "The likelihood was" not in text
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from rimap.likelihood import Noise
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reading:
-    """How a series is to be read. What is left out is read from the files, or chosen.
+    """How to read a series. Options that are left out are read from the files, or chosen.
 
     Every field is a keyword of `rimap.read` too. A `Reading` is for several series that are read alike.
 
@@ -31,8 +31,8 @@ class Reading:
         Parameters that are known, by name: a file, a number, or an array (*X). Without a file for B1, that of the data
         set (TB1map of the same subject and session) is used if there is one.
     sequence
-        A signal model by name, if suffix and sidecars do not say it or are to be read as another one. `rimap.read`
-        decides between the models that describe such a series (``t2`` or ``mese``) if it is left out.
+        A signal model by name, if suffix and sidecars do not determine it, or determine another one. If it is left out,
+        `rimap.read` chooses between the models that describe such a series (``t2`` or ``mese``).
     mask
         A file, an array (*X), a tensor or a nibabel image; ``"auto"`` for the voxels with signal.
     noise
@@ -40,8 +40,8 @@ class Reading:
     skip_first
         Leave out the images of this many shortest times (1 for the first echo of a MESE), repeats of them as well.
     signed
-        Whether inversion recovery images keep their polarity. Left out: as ``part-`` says, and without it as the
-        images look. `False` takes the modulus.
+        Whether inversion recovery images keep their polarity. By default ``part-`` in the names determines this, or
+        else the values of the images. `False` takes the modulus.
     """
 
     times_ms: Iterable[float] | None = None

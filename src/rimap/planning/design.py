@@ -134,10 +134,10 @@ def design(goal: Goal, present: SignalModel | None = None) -> Design:
     Parameters
     ----------
     goal
-        What shall be measured.
+        What to measure, and under which conditions.
     present
-        The protocol that is used now: a signal model with its settings, as `rimap.read(…).model`. It is judged for the
-        same scan time, as if it were averaged until that is over.
+        The protocol that is used now: a signal model with its settings, such as `rimap.read(…).model`. It is compared
+        at the same scan time, as if it were averaged to fill it.
 
     Raises
     ------

@@ -35,14 +35,14 @@ class Goal:
     sequence
         Name of a signal model.
     T_ms
-        Range of the relaxation time that is wanted, (low, high) in ms: of the main map of the sequence.
+        Range (low, high) of the relaxation time of the main map, ms.
     minutes
         Scan time. `None`: that of the present protocol.
     snr
         Signal-to-noise ratio of the brightest image that the sequence can give, at the middle of the range, without
         averaging.
     images
-        Number of images, averages counted. `None`: what is best.
+        Number of images, including averages. `None`: the number that is best.
     shots
         Cycles that one image takes; those of a usual scan if left out (`Cycle.shots`).
     criterion

@@ -12,7 +12,6 @@ from rimap.arrays import Array, column, namespace
 from rimap.errors import InputError
 from rimap.signals.base import Cycle, Derived, FieldPrior, Parameter, SignalModel, Values, setting
 
-
 #: A usual spoiled readout, flip angle and repetition time: it halves the T1 of grey matter at 3 T.
 USUAL_FLIP_ANGLE_DEG, USUAL_TR_MS = 6.0, 8.0
 

@@ -1,6 +1,4 @@
-"""Images that the model does not fit: times in another order, another gain, an image that is empty, a σ that is not
-theirs.
-"""
+"""Warn of images that the model does not fit: a wrong order of the times, another gain, an empty image, a wrong σ."""
 
 from __future__ import annotations
 
@@ -22,15 +20,16 @@ from rimap.signals.settings import with_unit
 
 #: Number of voxels that are used, and number of voxels from which they are drawn.
 _SAMPLE, _AMONG = 1_200, 20_000
-#: Noise differs from voxel to voxel, and a wrong image from the model in the same way in those of a like T: so much of
-#: the residuals' power is in the means of groups, and in one image they are as large as this part of a voxel's
-#: brightest.
+#: Noise differs from voxel to voxel, but a wrong image deviates from the model in the same way in all voxels with a
+#: similar T. A warning needs this share of the power of the residuals in the means over groups of voxels with a similar
+#: T, and means of this size in one image, relative to the maximum signal of a voxel. The third is the number of groups.
 SHARE, SIZE, GROUPS = 0.25, 0.04, 8
 #: Quality flags of voxels that show whether the images follow the model, including those that do not.
 WITH_VALUE = (Status.OK, Status.AT_BOUND, Status.OUTSIDE_TRAINING, Status.OFF_MODEL)
-#: Voxels that do not follow the model: so few are not worth a warning, a number and a share; so many spoil the maps.
+#: Voxels that do not follow the model: fewer than this number and this share cause no warning; more than the last share
+#: make the maps unreliable.
 _FEWEST_OFF, FEW_OFF, MANY_OFF = 5, 0.001, 0.05
-#: By which factor the residuals may differ from what σ lets expect.
+#: The largest factor by which the residuals may differ from their expectation for σ.
 SIGMA = 2.0
 
 
@@ -43,8 +42,8 @@ class Misfit:
     size
         (N), root mean square over groups of the group's mean residual, in units of a voxel's brightest image.
     share
-        Of the residuals' power that is in those means: next to nothing for noise, 1 where all voxels of a group have
-        the same.
+        Share of the power of the residuals that is in those means: nearly 0 for noise, 1 if all voxels of a group have
+        the same residuals.
     """
 
     size: NDArray[np.float64]

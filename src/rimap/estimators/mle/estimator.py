@@ -42,9 +42,9 @@ class MLE(Estimator):
 
     The likelihood is that of `series.noise`: Gaussian, where the first term is χ²/2, or Rician. Only the field
     that the model calls smooth is regularised: B, the efficiency of an inversion, or B1. It belongs to the pulse and
-    not to the tissue. A and T are the best for this field in each voxel, T from a search over its whole range. The
-    signal may depend on the field in any way. Iterations end by a criterion: when a Newton step brings less than some
-    0.1 of log-likelihood for the whole volume and neither does a new search of T.
+    not to the tissue. A and T are those that fit best with this field in each voxel; T is searched over its whole
+    range. The signal may depend on the field in any way. The iterations converge when neither a Newton step nor a new
+    search of T improves the log-likelihood of the whole volume by more than about 0.1.
 
     Without a smooth field (if the model has none, or a map of it is given) every voxel is estimated by itself. For
     Gaussian noise that is `NLLS`. The model may have several amplitudes, with a smooth field or without; no kernel is
@@ -55,13 +55,13 @@ class MLE(Estimator):
     lambda_B
         Weight of the penalty. Its unit: the log-likelihood is in natural units (images over σ), B is dimensionless
         and Δ is per square voxel: Σₐ (second difference along axis a)/(hₐ/h)², where hₐ is the length of the voxel
-        along the axis and h that of its finest axis. Since χ² falls as σ grows, noisier data are smoothed more; the
-        scale of the images makes no difference. The distance over which B is smoothed goes as λ_B^¼.
+        along the axis and h that of its finest axis. χ² decreases as σ grows, so noisier data are smoothed more. The
+        scale of the images makes no difference. The distance over which B is smoothed is proportional to λ_B^¼.
         Other fields than the B of inversion recovery are measured in units of their spread within an image (their
         prior), so a λ_B means the same smoothness for all.
         0 estimates B in every voxel by itself, ``math.inf`` one B for the whole volume. `None`, the default, chooses
-        λ_B from the data by AIC = −2 log p + 2 dof: on the ladder ∞, 10⁶ … 10³, and between its steps towards less
-        smoothing. `settings` of the maps has the one that was used.
+        λ_B from the data by AIC = −2 log p + 2 dof: among ∞, 10⁶ … 10³, then between two of these values, towards less
+        smoothing. `settings` of the maps has the value that was used.
     fixed
         Parameters that are known and alike everywhere, by name, in their unit: ``{"B": 2.0}``. They are not estimated.
         For one that differs between voxels use ``given`` of the series.
@@ -81,15 +81,16 @@ class MLE(Estimator):
     ----------
     The paper has one λ_B = 500, without a unit, for all data. Here it is chosen for each series (docs/lambda.md).
 
-    The paper's sum counts all voxels alike. Here a voxel whose residual is improbable for σ whatever its field has no
-    say in the field, and one that asks for quite another field than its neighbours has little (`say`). Both have maps.
+    The paper's sum weights all voxels equally. Here a voxel does not influence the field if its residual is improbable
+    for σ with any field, and has little influence if it suggests a very different field from that of its neighbours
+    (`say`). Both still have values.
 
-    Standard deviations count the bias of smoothing as well as the noise (`field.mean_squared_error`).
+    Standard deviations include the bias of smoothing as well as the noise (`field.mean_squared_error`).
 
-    The paper does not say where the Laplacian ends. Here B is a field in a box around the mask, 16 voxels larger on
-    either side, with mirrored edges; the mask selects the voxels whose data count. So B needs no edge condition at
-    the border of the mask, holes are filled, several components are parts of one field, and a voxel without signal
-    takes B from its surroundings (and has no A and T).
+    The paper does not define the Laplacian at the edges. Here B is a field in a box around the mask, 16 voxels larger
+    on either side, with mirrored edges; the mask selects the voxels whose data count. B therefore needs no edge
+    condition at the border of the mask, holes are filled, and several components are parts of one field. A voxel
+    without signal gets B from its surroundings, and no A and T.
 
     References
     ----------

@@ -43,11 +43,12 @@ class ResNet(Estimator):
     network
         Name of a network that ships (`rimap models`) or path of an exported one; chosen by the sequence if empty.
     scale
-        What the images are divided by, so that A of CSF is about 1; found from the images if left out.
+        The number by which the images are divided, so that A of CSF is about 1; found from the images if left out.
     threads
         How many cores; all if left out.
     sd_draws
-        How often the series is drawn again for standard deviations, each as costly as mapping it; 0: none are given.
+        Number of simulated series from which standard deviations are estimated; 0 for none. Each takes as long as
+        the mapping.
     planes
         (*X), which plane of the whole a voxel is in; `prepare` and `slab` set it.
 

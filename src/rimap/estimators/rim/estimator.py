@@ -65,16 +65,16 @@ class RIM(Estimator):
     network
         Name of a network that ships (`rimap models`) or path of an exported one; chosen by the sequence if empty.
     scale
-        What the images are divided by, so that A of CSF is about 1; found from the images if left out.
+        The number by which the images are divided, so that A of CSF is about 1; found from the images if left out.
     threads
         How many cores; all if left out.
     start_field, start_field_sd
         (*X), the smooth field and its standard deviation; found if left out. If only the field is given, it has no
         error.
     sd_draws
-        How often the series is drawn again for standard deviations, each as costly as mapping it; 0: none are given.
-        The smooth field is found again for each draw. If it is given or `prepare` has found it, it is held: the
-        standard deviation of T is then 3 to 6 % too small, and the field has none.
+        Number of simulated series from which standard deviations are estimated; 0 for none. Each takes as long as
+        the mapping. The smooth field is found again for each. If it is given, or found by `prepare`, it stays fixed:
+        the standard deviation of T is then 3 to 6 % too small, and the field has none.
     planes
         (*X), which plane of the whole a voxel is in; `prepare` and `slab` set it.
     correlation
