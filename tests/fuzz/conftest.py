@@ -132,11 +132,10 @@ def tools() -> SimpleNamespace:
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    """The folder; a page is not made and nothing is synced to disk: that is tested elsewhere, and takes longest."""
+    """The folder; a page is not made: that is tested elsewhere, and takes longest."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rimap.cli._guard._defect", _traceback)
         patch.setattr("rimap.report.page", lambda series, maps, run: "<html></html>")
-        patch.setattr(os, "fsync", lambda handle: None)
         yield Ground(tmp_path_factory.mktemp("fuzz") / "ground")
 
 
@@ -145,7 +144,6 @@ def paged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     """The folder, for runs that end with a report."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rimap.cli._guard._defect", _traceback)
-        patch.setattr(os, "fsync", lambda handle: None)
         yield Ground(tmp_path_factory.mktemp("paged") / "ground")
 
 
