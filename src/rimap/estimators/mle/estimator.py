@@ -208,7 +208,8 @@ def _how_smooth(field: Parameter, lambda_B: float) -> Advice:
     """Return which smoothness was chosen, in words."""
     if math.isinf(lambda_B):
         return note(f"{field.name} is one value for all voxels: AIC found no evidence that it varies.")
-    return note(f"The smoothness of {field.name} was chosen from the data by AIC: --lambda-b {lambda_B:.3g}.")
+    value = np.format_float_positional(lambda_B, precision=3, fractional=False, trim="-")
+    return note(f"The smoothness of {field.name} was chosen from the data by AIC: --lambda-b {value}.")
 
 
 def _with_sigma(series: WeightedSeries, threads: int | None) -> tuple[Noise, str]:
