@@ -1,4 +1,4 @@
-"""Bias, precision and contrast of estimators side by side, on simulated subjects that nothing was trained on."""
+"""Compare bias, precision and contrast of estimators on simulated subjects that no network was trained on."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def measure(
     seed: int = 0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """Return the rows (one a tissue) of one estimator on one subject at one SNR.
+    """Return the rows (one for each tissue) of one estimator on one subject at one SNR.
 
     Subject and noise draws follow from the numbers alone: they are the same for every estimator.
 
@@ -157,7 +157,7 @@ def structure_bias(
     n_repeats: int = 20,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Return one row a kind of structure (Fig. 3): median over their pixels of the relative bias, %, and of the CV.
+    """Return one row for each kind of structure (Fig. 3): the medians of relative bias and CV over its pixels, %.
 
     Each kind is placed at several sites, so that few draws are enough; the paper has one of each.
     """
@@ -200,7 +200,7 @@ def tile_bias(
     seed: int = 0,
     size: int = 16,
 ) -> list[dict[str, Any]]:
-    """Return one row a value of T: median over a uniform square of it of the relative bias, and CV and RMSE, %.
+    """Return one row for each value of T: the medians of relative bias, CV and RMSE over a uniform square, %.
 
     CV and RMSE are those of all pixels and draws together, so that they compare with the Cramér-Rao bound however few
     the draws.

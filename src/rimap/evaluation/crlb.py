@@ -81,7 +81,7 @@ class CramerRao(Experiment):
         return out
 
     def figures(self, table: Sequence[Row], pictures: Mapping[str, NDArray[Any]]) -> dict[str, Figure]:
-        """Return bias and RMSE against T1, a figure a protocol."""
+        """Return bias and RMSE against T1, one figure for each protocol."""
         return {
             f"bound_{i + 1}": _figure(select(table, protocol=p), p) for i, p in enumerate(distinct(table, "protocol"))
         }

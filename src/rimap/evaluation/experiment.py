@@ -1,4 +1,4 @@
-"""What an experiment is, and how one is run: in pieces that are kept, on any executor.
+"""Define an experiment, and run it in pieces that are kept, on any executor.
 
 A file of this folder with a subclass of `Experiment` is an experiment of `rimap evaluate`.
 """
@@ -162,7 +162,7 @@ class Experiment(ABC):
 
 @dataclass(frozen=True)
 class Result:
-    """What a run left.
+    """The result of a run.
 
     Parameters
     ----------
@@ -338,7 +338,7 @@ def _slug(unit: Unit) -> str:
 
 
 def _key(experiment: Experiment, settings: Settings) -> str:
-    """Return what the pieces of a run share: another seed or another code of the estimators has pieces of its own."""
+    """Return a key of the pieces of a run: another seed or other code of the estimators gives another key."""
     inputs = [_content(p.resolve()) for p in (settings.data, settings.lines, settings.mask, *settings.scans) if p]
     text = json.dumps([experiment.name, settings.recipe(), inputs, _source()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

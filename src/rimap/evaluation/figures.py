@@ -1,4 +1,4 @@
-"""How figures look: one colour an estimator everywhere, boxes from quantiles, maps in the ISMRM colours."""
+"""How figures look: the same colour for an estimator everywhere, boxes from quantiles, maps in the ISMRM colours."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def colour(spec: str) -> str:
 
 
 def label(spec: str) -> str:
-    """Return how an estimator is called in a figure.
+    """Return the name of an estimator in figures.
 
     >>> label("mle"), label("rim:rim_t1_31"), label("rim:runs/a/best.onnx")
     ('MLE', 'RIM rim_t1_31', 'RIM best')
@@ -109,7 +109,7 @@ STYLE: dict[Any, Any] = {
 
 
 def boxes(ax: Axes, groups: Sequence[Cell], rows: Sequence[Row], column: str, estimators: Sequence[str]) -> None:
-    """Draw one box an estimator in each group (a value of `column`), from the quantiles of a table.
+    """Draw one box for each estimator in each group (a value of `column`), from the quantiles of a table.
 
     The box is from quartile to quartile with a line at the median, the whiskers from 5 % to 95 %; points mark least
     and greatest value where they fit on the axis.
@@ -192,13 +192,13 @@ def show_map(
 
 
 def titled(ax: Axes, text: str) -> None:
-    """Give axes their title, in two lines where they are narrow."""
+    """Give axes their title, in two lines if they are narrow."""
     inches = ax.get_position().width * ax.figure.get_figwidth()  # type: ignore[union-attr]
     ax.set_title(text.replace(" ", "\n", 1) if len(text) > 11 * inches else text, fontsize=8.5)
 
 
 def bare(ax: Axes) -> None:
-    """Take ticks, frame and grid away."""
+    """Remove ticks, frame and grid."""
     ax.set_xticks([])
     ax.set_yticks([])
     ax.grid(False)

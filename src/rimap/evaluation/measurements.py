@@ -65,7 +65,7 @@ def groups_of(paths: Sequence[Path], sequence: str | None) -> dict[str, list[Ser
 
 
 def measurements_of(label: str, files: Sequence[SeriesFiles], sequence: str | None, mask: Path | None) -> Measurements:
-    """Return the measurements of one object: its scans, or what one scan can be taken apart into.
+    """Return the measurements of one object: its scans, or the parts into which one scan can be divided.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def measurements_of(label: str, files: Sequence[SeriesFiles], sequence: str | No
 
 
 def repeats_of(series: WeightedSeries) -> tuple[WeightedSeries, ...]:
-    """Return the repeats of a scan that has every image equally often, each a scan of its own; () if it has not."""
+    """Return the repeats of a scan that has every image equally often, each as a scan; () for other scans."""
     conditions = series.model.conditions
     at: dict[tuple[float, ...], list[int]] = defaultdict(list)
     for n, condition in enumerate(conditions):
@@ -97,7 +97,7 @@ def repeats_of(series: WeightedSeries) -> tuple[WeightedSeries, ...]:
 
 
 def halves_of(series: WeightedSeries) -> tuple[WeightedSeries, WeightedSeries]:
-    """Return the images of odd and of even place along the axis: two measurements without motion between them.
+    """Return the odd and the even images along the axis: two measurements without motion between them.
 
     Raises
     ------

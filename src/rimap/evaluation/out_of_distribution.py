@@ -1,4 +1,4 @@
-"""What the paper leaves open: tissue, noise, motion and B that no training has."""
+"""Cases that the paper does not test: tissue, noise, motion and B outside the training of all networks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RADIUS = 4.0
 
 @dataclass(frozen=True)
 class Case:
-    """One thing that is not as in training; everything else is as in `monte-carlo` at SNR 20.
+    """One condition that differs from the training; everything else is as in `monte-carlo` at SNR 20.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ class OutOfDistribution(Experiment):
         return out
 
     def figures(self, table: Sequence[Row], pictures: Mapping[str, NDArray[Any]]) -> dict[str, Figure]:
-        """Return medians of bias and RMSE, a line a case."""
+        """Return medians of bias and RMSE, one line for each case."""
         specs, cases = distinct(table, "estimator"), distinct(table, "case")
         figure, axes = draw.canvas(1, 2, height=0.6 + 0.32 * len(cases))
         for ax, (metric, title) in zip(axes[0], (("bias", "Relative bias"), ("rmse", "RMSE"))):

@@ -118,7 +118,7 @@ class Repeatability(Experiment):
         return out
 
     def figures(self, table: Sequence[Row], pictures: Mapping[str, NDArray[Any]]) -> dict[str, Figure]:
-        """Return maps with their CV (Figs. 5, 6, 8) and agreement plots, a pair a quantity."""
+        """Return maps with their CV (Figs. 5, 6, 8) and agreement plots, two figures for each quantity."""
         out = {}
         for quantity in distinct(table, "quantity"):
             specs = distinct(select(table, quantity=quantity), "estimator")

@@ -1,5 +1,4 @@
-"""What an estimator would leave of a small spot in this very series: spots are put into its own maps, drawn and mapped
-again.
+"""How much of a small spot an estimator preserves in a series: spots are added to its maps, simulated and mapped again.
 
 An estimator that reads the neighbours of a voxel smooths, and how much depends on the protocol, the noise and the
 contrast. A figure from a benchmark is of another protocol. So a part of the maps that were found is taken for the

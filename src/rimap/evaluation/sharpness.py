@@ -90,7 +90,7 @@ class Sharpness(Experiment):
         return out | {f"{u[0]}|guide": part["guide"] for u, part in parts.items()}
 
     def figures(self, table: Sequence[Row], pictures: Mapping[str, NDArray[Any]]) -> dict[str, Figure]:
-        """Return Fig. 7: the lines, one fit, and the boxes, a figure a scene."""
+        """Return Fig. 7: the lines, one fit, and the boxes, one figure for each scene."""
         return {
             f"border_{s.replace(' ', '_')}": _figure(select(table, scene=s), s, pictures)
             for s in distinct(table, "scene")

@@ -1,4 +1,4 @@
-"""Volumes of labels: what they must hold, and which of them are brain."""
+"""Label volumes: the labels that they may contain, and those of the brain."""
 
 from __future__ import annotations
 

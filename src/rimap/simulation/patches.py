@@ -35,7 +35,7 @@ _IS_BRAIN = np.isin(np.arange(len(LABELS)), BRAIN_LABELS)
 
 
 class Structure(IntEnum):
-    """What was put into a patch on top of its tissues."""
+    """A structure that was added to the tissues of a patch."""
 
     NONE = 0
     LESION = 1

@@ -1,1 +1,1 @@
-"""Train a network: `recipe` says what, `loop` does it. Only `recipe` can be read without torch."""
+"""Train a network: `recipe` describes the training, and `loop` runs it. Only `recipe` can be imported without torch."""

@@ -79,7 +79,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where to train; changes no result but in the last digits.
+    """Where to train. It changes results only in the last digits.
 
     Parameters
     ----------
@@ -407,7 +407,7 @@ def _ahead(
 
 
 def _least_so_far(log: Path) -> float:
-    """Return the least validation loss in a log; infinity if there is none."""
+    """Return the smallest validation loss in a log; infinity if there is none."""
     if not log.exists():
         return math.inf
     with log.open(newline="", encoding="utf-8") as f:
@@ -416,7 +416,7 @@ def _least_so_far(log: Path) -> float:
 
 
 class _Log:
-    """The CSV log: one row for each iteration; rows after a checkpoint that was resumed from are dropped."""
+    """The CSV log: one row for each iteration. If a training resumes from a checkpoint, later rows are removed."""
 
     def __init__(self, path: Path, done: int) -> None:
         rows: list[list[str]] = []

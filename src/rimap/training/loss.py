@@ -107,7 +107,7 @@ def estimates_of(recipe: TrainingRecipe, network: nn.Module, batch: Batch, tenso
 
 
 def nearer_field(recipe: TrainingRecipe, batch: Batch, truth: Tensor) -> Callable[[Tensor], Tensor] | None:
-    """Return what moves the field of the start towards the truth (P, b, h, w).
+    """Return the change of the start (P, b, h, w) that moves its field towards the truth.
 
     A slice determines a smooth field better than a patch does.
     """
@@ -124,7 +124,7 @@ def nearer_field(recipe: TrainingRecipe, batch: Batch, truth: Tensor) -> Callabl
 
 
 def structure_weights(loss: Loss, batch: Batch) -> Tensor:
-    """Return how often each voxel counts, (b, h, w): single voxels and lines `structure_weight` times."""
+    """Return the weight of each voxel in the loss, (b, h, w): `structure_weight` for single voxels and lines."""
     alone = np.isin(batch.structures, (Structure.VOXEL, Structure.LINE))
     return torch.from_numpy(np.where(alone, np.float32(loss.structure_weight), np.float32(1)))
 

@@ -1,4 +1,4 @@
-"""What to train, as a frozen dataclass read from TOML."""
+"""The recipe of a training, a frozen dataclass that is read from TOML."""
 
 from __future__ import annotations
 
