@@ -22,19 +22,21 @@ ROOT = Path(__file__).resolve().parents[1]
 _EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 #: A function before a symbol, from which MathML does not part it by itself: ln cos α.
 _FUNCTION = re.compile(r"(\\(?:ln|log|exp|sin|cos|tan))(?=\s*\\?[A-Za-z])(?!\s*\\(?:left|,|big))")
+#: The name of an option or a file in a sentence: it stays on one line, for a browser would break it at its hyphens.
+_NAME = re.compile(r"<code>([^\s<]{1,40})</code>")
 #: Set it to leave the notebooks' code unrun.
 UNRUN = "RIMAP_DOCS_UNRUN"
 
 
 def on_page_content(content: str, **_: object) -> str:
-    """Turn the equations of a page into MathML."""
+    """Turn the equations of a page into MathML, and keep names of options and files on one line."""
 
     def mathml(found: re.Match[str]) -> str:
         block = found[1] == "div"
         tex = _FUNCTION.sub(r"\1\\,", html.unescape(found[2]).strip())
         return f"<{found[1]} class='equation'>{convert(tex, display='block' if block else 'inline')}</{found[1]}>"
 
-    return _EQUATION.sub(mathml, content)
+    return _NAME.sub(r'<code class="name">\1</code>', _EQUATION.sub(mathml, content))
 
 
 #: Pages that exist in the site alone, by what links to them lead to where the pages are read as files.

@@ -1,6 +1,4 @@
-"""What arrays of any kind need: one namespace, so that the same physics serves NumPy and torch, and every so many'th
-value.
-"""
+"""Functions for NumPy arrays and torch tensors: one namespace, so that physics is written once, and even samples."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ def is_torch(x: object) -> bool:
 
 
 def to_numpy(x: Array) -> NDArray[Any]:
-    """Return an array or a torch tensor (of any device) as a NumPy array; what a masked array hides is NaN."""
+    """Return an array or a torch tensor (of any device) as a NumPy array; masked values become NaN."""
     if is_torch(x):
         x = x.detach().cpu()
         if x.layout != sys.modules["torch"].strided:
@@ -67,12 +65,12 @@ def floating(x: Array, like: Array = None) -> Array:
 
 
 def stride(count: int, most: int) -> int:
-    """Return the step that leaves at most so many of `count` values, evenly: the least one."""
+    """Return the smallest step that selects at most `most` of `count` values."""
     return -(-count // most) or 1
 
 
 def at_most(values: Sliced, most: int) -> Sliced:
-    """Return every so many'th value: at most so many, evenly over all.
+    """Return at most `most` of the values, evenly spaced.
 
     >>> at_most(list(range(10)), 4), at_most([1, 2], 4)
     ([0, 3, 6, 9], [1, 2])
@@ -82,7 +80,7 @@ def at_most(values: Sliced, most: int) -> Sliced:
 
 
 def at_least(values: Sliced, least: int) -> Sliced:
-    """Return every so many'th value: at least so many, if there are, and less than twice as many.
+    """Return evenly spaced values: at least `least` of them, if there are as many, and fewer than twice `least`.
 
     >>> at_least(list(range(10)), 4), at_least([1, 2], 4)
     ([0, 2, 4, 6, 8], [1, 2])
