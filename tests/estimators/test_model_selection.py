@@ -242,7 +242,7 @@ def test_voxels_that_nothing_describes_are_left_out() -> None:
 def test_images_without_noise_have_a_least_sigma() -> None:
     S = sampled(DECAY, 100.0, np.geomspace(40, 120, 30))
     found = evidence(S, POSITIONS, [DECAY], [{}], has_floor=False)
-    assert found.sigma == pytest.approx(1e-3 * np.sqrt((S**2).mean()), rel=0.5)
+    assert found.sigma == pytest.approx(1e-3 * np.sqrt((S**2).mean()), rel=1e-6)
 
 
 def test_the_noise_floor_is_left_out_and_what_remains_of_it_is_subtracted() -> None:

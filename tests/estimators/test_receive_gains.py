@@ -180,7 +180,7 @@ def test_the_gains_that_fit_best() -> None:
     sure = value > 1e-3 * value[-1]
     delta = vector[:, sure] @ ((vector[:, sure].T @ (D.T @ (weight * rest).T.reshape(-1))) / value[sure])
     np.testing.assert_allclose(found, 1 + delta, rtol=1e-6)
-    assert int(np.argmax(found)) == 3 and np.ptp(found) == pytest.approx(0.12, rel=0.5)
+    assert int(np.argmax(found)) == 3 and np.ptp(found) == pytest.approx(0.12, rel=0.1)
 
 
 @pytest.mark.parametrize(
