@@ -21,7 +21,19 @@ import numpy as np
 
 import rimap
 from benchmarks.fields import LADDER, fields, series_of
-from benchmarks.trust_scenes import TE8, TI4, TI6, TI9, Head, correlated, head, inversion, like_ge, zero_filled
+from benchmarks.trust_scenes import (
+    TE8,
+    TI4,
+    TI6,
+    TI9,
+    Head,
+    correlated,
+    head,
+    inversion,
+    like_ge,
+    of_coils,
+    zero_filled,
+)
 from rimap import PROTOCOLS
 
 ESTIMATORS: tuple[Any, ...] = (rimap.NLLS(), rimap.MLE(), rimap.RIM())
@@ -79,6 +91,19 @@ def air_of_filtered(estimators: tuple[Any, ...] = ESTIMATORS) -> Iterator[Figure
         for how in ("factor 1.5", "factor 2", "factor 2, 3-D", "hann", "raised cosine", "partial"):
             images = correlated(scene, how.replace(",", ""), 0.65 / 15)
             yield from _of_air(f"{name}, SNR 15, {how}", scene, images, 0.65 / 15, estimators)
+
+
+def air_of_coils() -> Iterator[Figure]:
+    """Air of the root of squares of many coils, which is far brighter than σ, is background; tissue is kept."""
+    for name, model in {"TI9": inversion(), "TI4": inversion(TI4), "T2": rimap.T2Decay(tau=TE8)}.items():
+        scene = head(model, size=72, planes=1)
+        for coils, snr in itertools.product((4, 16, 32), (15, 30)):
+            maps = estimated(rimap.NLLS(), of_coils(scene, coils, 0.65 / snr), model)
+            gone = float(np.mean(maps.status[scene.air] != rimap.Status.OK))
+            kept = float(np.mean(maps.status[scene.tissue] != rimap.Status.NO_SIGNAL))
+            kind = f"nlls: {name}, {coils} coils, SNR {snr}"
+            yield Figure(f"air, {kind}", ">= 98 % not ok", f"{100 * gone:.2f} %", gone >= 0.98)
+            yield Figure(f"tissue, {kind}", ">= 99.9 % kept", f"{100 * kept:.3f} %", kept >= 0.999)
 
 
 def noise_level() -> Iterator[Figure]:
@@ -448,6 +473,7 @@ def scripts() -> Iterator[Figure]:
 PARTS: tuple[Callable[[], Iterator[Figure]], ...] = (
     air,
     air_of_filtered,
+    air_of_coils,
     noise_level,
     faults,
     fills,

@@ -133,6 +133,15 @@ def correlated(scene: Head, how: str, sigma: float, *, seed: int = 0) -> NDArray
     return np.asarray(abs(scene.images + sigma * noise / noise.real.std()), np.float32)
 
 
+def of_coils(scene: Head, coils: int, sigma: float, *, seed: int = 0) -> NDArray[np.float32]:
+    """Return the root of the sum of squares of equal coils that share the signal of a head, with noise of `sigma`."""
+    rng, power = np.random.default_rng(seed), np.zeros(scene.images.shape)
+    for _ in range(coils):
+        e = rng.normal(0, sigma, (2, *scene.images.shape))
+        power += (scene.images / np.sqrt(coils) + e[0]) ** 2 + e[1] ** 2
+    return np.asarray(np.sqrt(power), np.float32)
+
+
 def _means(f: NDArray[Any]) -> NDArray[Any]:
     N, n, _ = f.shape
     return np.asarray(f.reshape(N, n // _FINER, _FINER, n // _FINER, _FINER).mean((2, 4)))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.arrays import Array
+from rimap.estimators.checks.air_of_coils import air_of_coils
 from rimap.estimators.checks.connected_areas import areas
 from rimap.estimators.checks.image_counts import Census
 from rimap.estimators.checks.neighbour_planes import Planes
@@ -127,9 +128,9 @@ def background(census: Census, sigma: Array, *, signed: bool, usable: Where, lev
     freedom = N * channels
     sigma = planes.of_map(np.asarray(sigma, float)) if np.ndim(sigma) else float(sigma)
     below = np.fmax.reduce(channels * np.square(sigma) * chi2(_INSIDE, freedom) / freedom, axis=None)
-    if not np.any((power > 0) & (power < np.fmax(1.001 * below, _DARK**2 * levels.bright))):
-        return np.zeros(usable.shape, bool)  # as in a scan of tissue alone
     scene = _Scene(planes, power, filled=power > 0, empty=known & (power == 0))
+    if not np.any((power > 0) & (power < np.fmax(1.001 * below, _DARK**2 * levels.bright))):
+        return np.asarray(planes.as_map(_of_coils(scene, sigma, levels, channels)))  # or a scan of tissue alone
     # A tissue that decays fast has little power over all images, and yet a signal in one.
     with np.errstate(invalid="ignore"):
         signal = census.peak.reshape(planes.shape) > _PEAK * sigma
@@ -141,6 +142,8 @@ def background(census: Census, sigma: Array, *, signed: bool, usable: Where, lev
     if (apart & ~air).any():
         apart = areas((apart | scene.empty).reshape(census.voxels.X), _ENOUGH).reshape(planes.shape)
         air = air | apart  # air surrounds an object, dark tissue is scattered
+    if np.count_nonzero(air) < _ENOUGH:
+        air = air | _of_coils(scene, sigma, levels, channels)
     return np.asarray(planes.as_map(air & scene.filled))
 
 
@@ -158,6 +161,15 @@ def _alone(census: Census, sigma: Any, *, signed: bool, usable: Where) -> Where:
     if between > _BETWEEN * noise:  # faint tissue: nothing separates it from air
         return np.zeros(usable.shape, bool)
     return np.asarray(filled & (power < limit))
+
+
+def _of_coils(scene: _Scene, sigma: Any, levels: Levels, channels: int) -> Where:
+    """Return the voxels of air of the root of squares of many coils."""
+    found = air_of_coils(scene.planes, scene.power, sigma, levels.bright)
+    if found is None:
+        return np.zeros(scene.power.shape, bool)
+    air = found.dim & _like_noise_of(scene, np.sqrt(found.level / channels), found.freedom, channels)
+    return areas((air | scene.empty).reshape(scene.planes.voxels.X), _ENOUGH).reshape(scene.power.shape) & air
 
 
 @dataclass(frozen=True, eq=False)
