@@ -48,7 +48,7 @@ class Coils(NamedTuple):
     freedom: int
 
 
-def air_of_coils(planes: Planes, power: Floats, sigma: Any, bright: float) -> Coils | None:
+def air_of_coils(planes: Planes, power: Floats, sigma: float | Floats, bright: float) -> Coils | None:
     """Return what air of many coils is like, `None` if there is none.
 
     Parameters
@@ -74,7 +74,7 @@ def air_of_coils(planes: Planes, power: Floats, sigma: Any, bright: float) -> Co
     between = N * (of_voxels - count * mean**2) / (count - 1)
     chance = (within - between * (count - 1)) / ((N - 1) * (count - 1))
     most = f_quantile(1 - _UNLIKELY, _FEWEST - 1, (N - 1) * (_FEWEST - 1))
-    limit = np.nan_to_num(_MOST_SIGMA * (sigma.reshape(-1)[at] if np.ndim(sigma) else np.asarray(sigma)), nan=np.inf)
+    limit = np.nan_to_num(_MOST_SIGMA * np.broadcast_to(sigma, power.shape).reshape(-1)[at], nan=np.inf)
     noise = (between < most * chance) & (count * of_means < _ALIKE * chance)
     noise &= (chance > _ROUGH**2 * mean**2) & (chance < limit**2)
     at = at[noise]
