@@ -147,7 +147,8 @@ def of_tissues(a: Found, b: Found, scene: Scene, truth: Array) -> dict[str, floa
 def of_structures(a: Found, b: Found, scene: Scene, model: SignalModel, sigma: float) -> tuple[list[bool], float]:
     """Return of each structure that the data show clearly whether it is kept, and the coverage inside those."""
     truth, q = scene.kappa[model.time_index], model.time_index
-    held = tuple(p.name for p in model.nonlinear if p is not model.time)
+    # A smooth field is known from all voxels together. The B of a Look-Locker train is another in each voxel.
+    held = tuple(p.name for p in model.parameters if p.smooth or p.given)
     verdicts, where = [], np.zeros(truth.shape, bool)
     for name in dict.fromkeys(s.name for s in scene.structures):
         group = [s for s in scene.structures if s.name == name]

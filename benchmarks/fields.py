@@ -42,9 +42,11 @@ def fields(n: int) -> dict[str, Array]:
     }
 
 
-def series_of(name: str, times: str, snr: float, *, rician: bool = False, n: int = 96) -> tuple[WeightedSeries, Array]:
+def series_of(
+    name: str, times: str, snr: float, *, rician: bool = False, n: int = 96, seed: int = 0
+) -> tuple[WeightedSeries, Array]:
     """Return a series of patches of 780, 1200 and 2500 ms in a field, and its T1 (n, n)."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     T1 = rng.choice([780.0, 1200.0, 2500.0], (n // 8, n // 8)).repeat(8, 0).repeat(8, 1) * rng.normal(1, 0.03, (n, n))
     kappa = np.stack([rng.uniform(0.8, 1.2, (n, n)), fields(n)[name], T1])
     noise = (Rician if rician else Gaussian)(sigma=0.65 / snr)

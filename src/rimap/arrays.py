@@ -79,13 +79,25 @@ def at_most(values: Sliced, most: int) -> Sliced:
     return some
 
 
+#: The fractional part of the golden ratio: its multiples by square numbers fill an interval evenly, with no pattern.
+_GOLDEN = 0.5 * (5**0.5 - 1)
+
+
 def at_least(values: Sliced, least: int) -> Sliced:
-    """Return evenly spaced values: at least `least` of them, if there are as many, and fewer than twice `least`.
+    """Return values from all parts: at least `least` of them, if there are as many, and fewer than twice `least`.
+
+    The step between them varies. A fixed step that is a multiple of the number of slices would take all voxels of a
+    volume from one slice.
 
     >>> at_least(list(range(10)), 4), at_least([1, 2], 4)
-    ([0, 2, 4, 6, 8], [1, 2])
+    ([0, 3, 4, 7, 9], [1, 2])
     """
-    some: Sliced = values[:: max(1, len(values) // least)]
+    step = max(1, len(values) // least)
+    if step == 1:
+        return values
+    place = np.arange(-(-len(values) // step))
+    place = np.minimum(place * step + (place**2 * _GOLDEN % 1.0 * step).astype(int), len(values) - 1)
+    some: Sliced = values[place] if isinstance(values, np.ndarray) else [values[k] for k in place]
     return some
 
 

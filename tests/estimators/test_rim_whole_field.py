@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import rimap
-from rimap.estimators.rim.whole_field import _middle_plane, folds, smooth_field, smooth_field_of_alike
+from rimap.estimators.rim.whole_field import folds, smooth_field, smooth_field_of_alike
+from rimap.series import Status
 from rimap.signals.paper_protocols import PROTOCOLS
 
 
@@ -125,20 +126,29 @@ def test_slabs_have_the_standard_deviations_of_the_whole():
         np.testing.assert_allclose(part.sd[name], whole.sd[name][index], rtol=1e-3)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_the_plane_of_neighbours_is_the_one_nearest_to_the_middle_that_was_measured(seed):
-    """Planes that are filled with one value are NaN in all images, and others may be outside the mask."""
-    rng = np.random.default_rng(seed)
-    number = int(rng.integers(1, 7))
-    images = rng.uniform(1, 2, (6, 4, 5, number))
-    lost = rng.random(number) < 0.5
-    lost[rng.integers(number)] = False
-    masked = lost & (rng.random(number) < 0.5)
-    images[..., lost & ~masked] = np.nan
-    mask = np.ones((4, 5, number), bool)
-    mask[..., masked] = False
-    model = rimap.InversionRecovery(tau=(50.0, 200.0, 500.0, 1000.0, 2000.0, 4000.0))
-    series = rimap.WeightedSeries(images=images, model=model, mask=mask)
-    plane = _middle_plane(series, [slice(0, 4), slice(0, 5), slice(0, number)])
-    distances = abs(np.flatnonzero(~lost) - number // 2)
-    assert not lost[plane] and abs(plane - number // 2) == distances.min()
+def volume_of_five_slices():
+    """Return inversion recovery of a ball of two tissues in five slices, and where it is."""
+    model = rimap.InversionRecovery(tau=[50, 200, 500, 1000, 2000, 4000])
+    x, y, _ = np.meshgrid(*(np.linspace(-1, 1, 72),) * 2, np.arange(5), indexing="ij")
+    inside = x**2 + y**2 < 0.8
+    kappa = np.stack([1.0 * inside, np.full(x.shape, 1.9), np.where(x > 0, 800.0, 1300.0)])
+    rng = np.random.default_rng(1)
+    noise = rng.normal(0, 0.02, (2, 6, *x.shape))
+    return model, np.hypot(model.signal(kappa) + noise[0], noise[1]).astype(np.float32), inside, kappa[2]
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0])
+@pytest.mark.parametrize(
+    ("axis", "blank"), [(3, [0, 1]), (3, [0, 2, 4]), (3, [2]), (1, slice(0, None, 2)), (2, slice(40))]
+)
+def test_slices_or_columns_without_a_value_do_not_change_the_field_of_the_others(axis, blank, value):
+    model, images, inside, T1 = volume_of_five_slices()
+    place = [slice(None)] * 4
+    place[axis] = blank
+    images[tuple(place)] = value
+    whole = np.isfinite(images).all(0) & images.any(0)
+    maps = rimap.RIM(threads=1).estimate(rimap.WeightedSeries(images, model))
+    assert (maps.status[inside & whole] == Status.OK).mean() > 0.99
+    assert not (maps.status[~whole] == Status.OK).any()
+    assert np.nanmedian(maps["B"][inside & whole]) == pytest.approx(1.9, abs=0.02)
+    assert np.median(abs(maps["T1"] / T1 - 1)[inside & whole]) < 0.02

@@ -166,17 +166,11 @@ def _profile(atoms: Floats, S: Floats, weight: Floats) -> tuple[Floats, Floats]:
     The amplitude is not negative. Around the best time the explained power is a parabola in ln T.
     """
     V = S.shape[1]
-    voxels, power, weighted = np.arange(V), (weight * S * S).sum(0), weight * S
+    voxels, power = np.arange(V), (weight * S * S).sum(0)
     rss, best = np.empty((atoms.shape[1], V)), np.empty((atoms.shape[1], V), int)
-    explained, size = np.empty((V, TIMES)), np.empty((V, TIMES))  # used for every field: new arrays take longer
     for f in range(atoms.shape[1]):
         atom = atoms[:, f]
-        np.matmul(weighted.T, atom, out=explained)
-        np.maximum(explained, 0, out=explained)
-        np.square(explained, out=explained)
-        np.matmul(weight.T, atom**2, out=size)
-        np.maximum(size, 1e-300, out=size)
-        np.divide(explained, size, out=explained)
+        explained = np.maximum((weight * S).T @ atom, 0) ** 2 / np.maximum(weight.T @ atom**2, 1e-300)
         k = np.clip(explained.argmax(1), 1, TIMES - 2)
         rss[f] = power + _parabola(*(-explained[voxels, k + side] for side in (-1, 0, 1)))
         best[f] = k

@@ -185,6 +185,8 @@ def _maximise(options: MLE, screen: Screened, progress: Progress | None) -> Para
             solution = solve(series, data, parts, unknown, lambda_B, progress)
             write(answer, series, unknown, data, scale, solution, noise)
             lambda_B = solution.lambda_B
+    if progress:
+        progress(100, 100)
     Q, X = len(model.parameters), series.shape
     maps = ParameterMaps(
         kappa=answer.kappa.reshape(Q, *X), model=model, status=status.reshape(X), sd_kappa=answer.sd.reshape(Q, *X),

@@ -13,6 +13,8 @@ DEFAULT_LAMBDA_B = 1e6
 LADDER = (DEFAULT_LAMBDA_B, 1e5, 1e4, 1e3)
 #: From this variance inflation of the residuals of neighbours on, λ_B is chosen again with it.
 LEAST_SHARED = 1.5
+#: Half the difference in AIC below which two values of λ_B are supported alike.
+SUPPORTED_ALIKE = 1.0
 #: The standard deviation of a field within an image for which λ_B is meant: that of the prior of B.
 SPREAD_OF_B = 0.1775
 

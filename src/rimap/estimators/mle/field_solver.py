@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from rimap.estimators.base import Progress
 from rimap.estimators.mle.field import Box, Objective, Until, mean_squared_error, minimise
-from rimap.estimators.mle.field_smoothness import DEFAULT_LAMBDA_B, LADDER, LEAST_SHARED, of_least_cost, weight_of
+from rimap.estimators.mle.field_smoothness import (
+    DEFAULT_LAMBDA_B,
+    LADDER,
+    LEAST_SHARED,
+    SUPPORTED_ALIKE,
+    of_least_cost,
+    weight_of,
+)
 from rimap.estimators.mle.field_votes import follow_the_model, say_among_neighbours
 from rimap.estimators.mle.initial_field import LikelyField
 from rimap.estimators.mle.partitions import Partitions
@@ -146,8 +153,9 @@ class _Path:
     def chosen(self, start: Array, fit: Fit | None) -> tuple[_Path, float, Array, Fit]:
         """Return the path with its weights, λ_B, and the field and the fit near its optimum.
 
-        AIC = −2 log p + 2 dof is found on a ladder (∞, 10⁶ … 10³) down to where it rises. λ_B is where a parabola
-        through the best step and its neighbours is least.
+        AIC = −2 log p + 2 dof is found on a ladder (∞, 10⁶ … 10³) down to where it rises. A weaker smoothing has to
+        lower it by 2: what differs by less is supported alike (Burnham & Anderson 2004, doi:10.1177/0049124104268644).
+        λ_B is where a parabola through the best step and its neighbours is least.
         """
         path, lambda_B = self, DEFAULT_LAMBDA_B
         F, fit, _ = path.to(lambda_B, start, fit, search=False)
@@ -156,8 +164,9 @@ class _Path:
             F, fit, _ = path.to(lambda_B, F, fit, search=False)
         costs = {lambda_B: path._half_AIC(fit, lambda_B)}
         best = (costs[lambda_B], lambda_B, F, fit)
-        if (one := _cost_of_one(fit) / path.excess + 1.0) < best[0]:
-            best = (one, math.inf, F, fit)
+        one = path.data.fit(np.full(len(path.data), _best_one(fit)))
+        if one.total / path.excess + 1.0 < best[0] + SUPPORTED_ALIKE:
+            best = (one.total / path.excess + 1.0, math.inf, F, one)
         for lambda_B in LADDER[1:]:
             if path.likely is None:
                 F, fit, _ = path.to(lambda_B, F, fit, search=False)
@@ -165,20 +174,17 @@ class _Path:
                 start = path.likely.smoothed(weight_of(self.field, lambda_B))
                 F, fit, _ = path.to(lambda_B, start, None, search=False)
             costs[lambda_B] = path._half_AIC(fit, lambda_B)
-            if costs[lambda_B] > best[0]:
+            if costs[lambda_B] > best[0] - SUPPORTED_ALIKE:
                 break
             best = (costs[lambda_B], lambda_B, F, fit)
         return path, of_least_cost(costs, best[1]), best[2], best[3]
 
 
-def _cost_of_one(fit: Fit) -> float:
-    """Return Σ f for the best one field, by the second-order expansion around a field: exact if one field is right."""
+def _best_one(fit: Fit) -> float:
+    """Return the one field that is best for all voxels, by the second-order expansion around a field."""
     w = np.maximum(fit.w, 0.0)
     total = float(w.sum())
-    if total <= 0:
-        return fit.total
-    F = float((w * fit.F - fit.g).sum()) / total
-    return float((fit.f + fit.g * (F - fit.F) + 0.5 * w * (F - fit.F) ** 2).sum())
+    return float((w * fit.F - fit.g).sum()) / total if total > 0 else float(fit.F.mean())
 
 
 def _smooth(
@@ -238,8 +244,6 @@ def _smooth(
             break
         path, fit = again
         F, fit, converged = path.to(lambda_B, F, fit, search=True)
-    if progress:
-        progress(100, 100)
     error = mean_squared_error(box, F, fit, weight_of(field, lambda_B), field.bounds)
     return Solution(np.clip(box.crop(F, series.shape), *field.bounds), fit, error, converged, lambda_B)
 

@@ -22,7 +22,13 @@ from numpy.typing import NDArray
 
 from rimap.arrays import at_least
 from rimap.estimators.mle.estimator import PRECISION
-from rimap.estimators.mle.field_smoothness import DEFAULT_LAMBDA_B, LADDER, LEAST_SHARED, of_least_cost
+from rimap.estimators.mle.field_smoothness import (
+    DEFAULT_LAMBDA_B,
+    LADDER,
+    LEAST_SHARED,
+    SUPPORTED_ALIKE,
+    of_least_cost,
+)
 from rimap.estimators.mle.shared_residuals import variance_inflation
 from rimap.estimators.noise_correlation import window_of
 from rimap.estimators.rim.averaging import average_of_alike
@@ -77,7 +83,7 @@ def smooth_field(
     lambda_B
         The weight of its penalty, as of `MLE`; `None` to choose it from the data by AIC.
     """
-    coarser, sd = _coarser(series.shape), None
+    coarser, sd = _coarser(series), None
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         some = every_so_many(series, coarser)
         field = _one_field(some, pool)
@@ -109,8 +115,13 @@ def _without_air(series: WeightedSeries) -> WeightedSeries:
     return replace(series, mask=bright) if bright.any() else series
 
 
-def _coarser(shape: tuple[int, ...]) -> int:
-    return COARSER if len(shape) > 1 and min(shape[:2]) >= LARGE_ENOUGH else 1
+def _coarser(series: WeightedSeries) -> int:
+    """Return every how many voxels along a slice a field is looked for: 1 where those have no signal."""
+    if len(series.shape) < 2 or min(series.shape[:2]) < LARGE_ENOUGH:
+        return 1
+    some = series.images[:, ::COARSER, ::COARSER]
+    usable = np.isfinite(some).all(0) & some.any(0) & series.selected[::COARSER, ::COARSER]
+    return COARSER if usable.any() else 1
 
 
 class _Newton(NamedTuple):
@@ -197,7 +208,7 @@ def _least(grid: FieldGrid, padded: Array, here: Information, excess: float) -> 
         left = _second_order(here, grid.cropped(ahead) - grid.cropped(padded))
         cost = (k * grid.minus_log_p(here, counts) + left) / excess + per_freedom * dof
         costs[lambda_B] = cost
-        if cost < best.cost:
+        if cost < best.cost - SUPPORTED_ALIKE:
             best = _Rung(cost, lambda_B, padded)
         elif len(costs) > 1:
             break
@@ -222,10 +233,11 @@ def _shared(grid: FieldGrid, series: WeightedSeries, padded: Array) -> float:
     """Return by which factor the variance of a sum over neighbours exceeds that of independent residuals, in a part of
     a slice.
     """
-    field, window = fine(grid.cropped(padded), series.shape, grid.coarser), list(window_of(series.selected))
+    images = series.images
+    usable = series.selected & np.isfinite(images).all(0) & images.any(0)
+    field, window = fine(grid.cropped(padded), series.shape, grid.coarser), list(window_of(usable))
     if len(window) > 2:
-        middle = _middle_plane(series, window)
-        window[2] = slice(middle, middle + 1)
+        window[2] = _one_plane(usable, window)
     part, unit = part_of_series(series, tuple(window)), unit_of(series)
     whole = FieldGrid(part, 1, 1, grid.pool)
     here, layout = whole.at(whole.padded(field[tuple(window)].astype(float))), Layout.of(part.model)
@@ -236,12 +248,12 @@ def _shared(grid: FieldGrid, series: WeightedSeries, padded: Array) -> float:
     return variance_inflation(part, S, kappa.reshape(len(kappa), -1)[:, voxels], voxels)
 
 
-def _middle_plane(series: WeightedSeries, window: list[slice]) -> int:
-    """Return the plane nearest to the middle of a window in which a selected voxel is finite in all images."""
-    middle = (window[2].start + window[2].stop) // 2
-    planes = sorted(range(window[2].start, window[2].stop), key=lambda plane: abs(plane - middle))
-    usable = (np.isfinite(series.images[..., k]).all(0) & series.selected[..., k] for k in planes)
-    return next((k for k, some in zip(planes, usable) if some.any()), middle)
+def _one_plane(usable: NDArray[np.bool_], window: list[slice]) -> slice:
+    """Return the plane of a window nearest to its middle that has at least half as many usable voxels as any."""
+    count = usable[tuple(window)].sum((0, 1))
+    enough = np.flatnonzero(2 * count >= count.max())
+    plane = window[2].start + int(enough[abs(enough - len(count) // 2).argmin()])
+    return slice(plane, plane + 1)
 
 
 def _one_field(series: WeightedSeries, pool: Executor) -> Array:
@@ -251,7 +263,8 @@ def _one_field(series: WeightedSeries, pool: Executor) -> Array:
     usable = at_least(np.flatnonzero(series.selected.reshape(-1)), 4 * N_FIRST)
     S = neutral(flat[:, usable], unit)
     power = (S**2).sum(0)
-    strong = at_least(np.flatnonzero(power >= np.median(power)), N_FIRST)
+    lit = power > 0  # not those without signal, as where a slice was blanked
+    strong = at_least(np.flatnonzero(power >= np.median(power[lit] if lit.any() else power)), N_FIRST)
     S = np.ascontiguousarray(S[:, None, :, None][:, :, strong])
     known = {
         name: np.reshape(value, -1)[usable][strong][None, :, None] if np.ndim(value) else value
@@ -267,9 +280,9 @@ def _one_field(series: WeightedSeries, pool: Executor) -> Array:
 
 
 def folds(times: NDArray[Any], n: int, least: int) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Return `n` pairs of index arrays (some images, all others), spread over the times (N,).
+    """Return `n` pairs of image numbers (a part, all others), spread over the times.
 
-    If fewer than `least` different times would remain, return one pair of all images.
+    One pair of all images, where fewer than `least` distinct times would be left.
     """
     order = np.argsort(times, kind="stable")
     pairs = [(order[f::n], np.sort(np.delete(order, np.s_[f::n]))) for f in range(n)]
@@ -299,7 +312,7 @@ def smooth_field_of_alike(
         If noise is high, an estimate from the other images (cross-fitting): voxels chosen by their own noise keep it in
         their average, and an inversion efficiency is then too low by up to 0.05 at SNR 3.
     """
-    coarser, noise = _coarser(series.shape), series.noise or Gaussian()
+    coarser, noise = _coarser(series), series.noise or Gaussian()
     grid = every_so_many(series, coarser)
     images = np.empty(grid.images.shape, np.float32)
     factor = np.ones(grid.shape)
