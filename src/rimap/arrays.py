@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +80,7 @@ def at_most(values: Sliced, most: int) -> Sliced:
 
 
 #: The fractional part of the golden ratio: its multiples by square numbers fill an interval evenly, with no pattern.
-_GOLDEN = 0.5 * (5**0.5 - 1)
+_GOLDEN = 0.6180339887498949
 
 
 def at_least(values: Sliced, least: int) -> Sliced:
@@ -97,8 +97,7 @@ def at_least(values: Sliced, least: int) -> Sliced:
         return values
     place = np.arange(-(-len(values) // step))
     place = np.minimum(place * step + (place**2 * _GOLDEN % 1.0 * step).astype(int), len(values) - 1)
-    some: Sliced = values[place] if isinstance(values, np.ndarray) else [values[k] for k in place]
-    return some
+    return cast(Sliced, values[place] if isinstance(values, np.ndarray) else [values[k] for k in place])
 
 
 def column(x: Array, like: Array) -> Array:
