@@ -22,6 +22,8 @@ _IN_WORDS = {
     "start_error_pct": "after the first step",
     "bias_pct": "median bias",
 }
+#: Words of the names of figures in network files, and what is printed.
+_BETTER_WORDS = {"worst CV / MLE's": "largest CV relative to that of the MLE:", "worst": "largest"}
 
 
 def command(
@@ -181,21 +183,33 @@ def _last(about: Mapping[str, Any]) -> str:
 
 
 def _figures(figures: Mapping[str, float], kind: str, T: str) -> str:
-    """Return the figures of a network. Those of its validation are in words and per cent; others keep their names.
+    """Return the figures of a network: those of its validation in per cent, then others by what they are.
 
     >>> _figures({"validation_loss": 0.0323, "error_pct": 8.3109, "bias_pct": -0.8692}, "rim", "T1")
     'T1 in validation: median error 8.3 %, median bias -0.87 %'
-    >>> _figures({"worst |bias| % at SNR 3": 2.03}, "rim", "T1")
-    'worst |bias| % at SNR 3 2.03'
+    >>> _figures({"worst |bias| % at SNR 3": 2.03, "worst |bias| % at SNR 5": 1.5}, "rim", "T1")
+    'largest |bias| 2.03 % (SNR 3), 1.5 % (SNR 5)'
     """
     words = dict(_IN_WORDS)
     if kind != "rim":
         del words["start_error_pct"]  # it has no steps
     validation = [f"{text} {figures[key]:.2g} %" for key, text in words.items() if key in figures]
-    others = [f"{key} {value:g}" for key, value in figures.items() if key not in (*_IN_WORDS, "validation_loss")]
+    others = {key: value for key, value in figures.items() if key not in (*_IN_WORDS, "validation_loss")}
     return "; ".join(
-        x for x in (f"{T} in validation: " * bool(validation) + ", ".join(validation), ", ".join(others)) if x
+        x for x in (f"{T} in validation: " * bool(validation) + ", ".join(validation), _by_name(others)) if x
     )
+
+
+def _by_name(figures: Mapping[str, float]) -> str:
+    """Return figures by their names, each with its condition (``at SNR 3`` in the key); a % in a name is the unit."""
+    found: dict[str, list[str]] = {}
+    for key, value in figures.items():
+        name, _, condition = key.partition(" at ")
+        unit, name = (" %", name.replace(" %", "", 1)) if " %" in name else ("", name)
+        for word, better in _BETTER_WORDS.items():
+            name = name.replace(word, better)
+        found.setdefault(name, []).append(f"{value:g}{unit}" + (f" ({condition})" if condition else ""))
+    return "; ".join(f"{name} {', '.join(values)}" for name, values in found.items())
 
 
 def _training(about: dict[str, Any]) -> str:
