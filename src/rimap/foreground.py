@@ -24,17 +24,18 @@ HOW = (
 HOW_OF_MAPS = f"{HOW}; of the images that the maps predict and their residual"
 #: Bins of the histogram from which Otsu's threshold is taken.
 _BINS = 256
-#: The threshold separates two kinds of voxels if the bright ones are between these shares of all,
+#: The threshold separates object and background if the share of bright voxels is between these two,
 _LEAST, _MOST = 0.01, 0.95
-#: and the mean of the root mean square of the dark ones is below this share of that of the bright ones,
+#: and if the dark voxels have a mean root mean square below this share of that of the bright ones.
 _DARK = 0.35
-#: or if they are noise: below this share, alike in all images (range of their root mean squares, relative), and
-#: scattered as Rayleigh or normal values are (the square of the mean over the mean of the squares is 0.785 or less; of
-#: tissue it is near 1).
+#: Brighter dark voxels count as background only if they are noise. Their level is below the first share, differs
+#: between the images by at most the second (relative range of their root mean squares), and they scatter as Rayleigh or
+#: normal values do: the squared mean over the mean square is at most the third (0.785 for Rayleigh values, near 1 for
+#: tissue).
 _DARKER, _ALIKE, _SCATTERED = 0.8, 0.1, 0.86
 
-#: Voxels are outliers, and no threshold, if they are fewer than this share of all and their root mean square is so
-#: many times that of the brighter kind among the others: wrapped numbers, a coil at the surface.
+#: Voxels are outliers, and do not determine the threshold, if they are fewer than this share of all, and their root
+#: mean square is this many times that of the object: wrapped numbers, or voxels at a surface coil.
 _FEW, _OUTLYING = 0.02, 50.0
 
 #: Gives images (N, *X) in pieces with their `strength`, as often as it is called.

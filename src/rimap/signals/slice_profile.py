@@ -156,8 +156,8 @@ class Gauss(Shaped):
         return np.asarray(np.exp(-((np.pi * time_bandwidth * time) ** 2) / (4 * np.log(2))), dtype=float)
 
 
-#: What a scanner may have played out: the candidates when the data choose the profile. Time-bandwidth product and
-#: thickness ratio act alike, by the share of the slice that is refocused badly; these are spread evenly along it.
+#: The candidates when the data choose the profile. Time-bandwidth product and thickness ratio have similar effects:
+#: both change the share of the slice that is refocused badly. The candidates are spread evenly over this share.
 PROFILES: tuple[SliceProfile, ...] = (
     Hard(),
     Sinc(1.5, 1.35),

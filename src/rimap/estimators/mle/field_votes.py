@@ -18,22 +18,21 @@ from rimap.estimators.mle.voxels import Fit, Voxels
 
 Array = NDArray[np.float64]
 
-#: The chance below which a residual takes a voxel its say: noise alone must not, in a whole volume.
+#: A voxel does not influence the field if the probability of its residual is below this. Noise alone must not reach it
+#: in a whole volume.
 LIMIT = 1e-7
-#: Newton steps with which a voxel looks for its own field, and values of the field that it tries then.
+#: Number of Newton steps with which a voxel searches its own field, and of values of the field that are tried after.
 STEPS, VALUES = 3, 9
-#: How many times more than usual the field that a voxel asks for may be off before it has less say, and before it has
-#: none.
+#: A voxel has less influence, or none, if the field that fits it best deviates this many times more than usual.
 LESS, NONE = 4.0, 8.0
-#: What is usual, in standard deviations, is that of the voxels over three times the distance to which the field is
-#: smoothed, each counted as no more than `MOST`: where the field is smoothed too much many are off alike, and a few odd
-#: ones do not decide.
+#: The usual deviation, in standard deviations, is the root mean square over the voxels within three times the distance
+#: over which the field is smoothed. If the field is smoothed too much, many voxels deviate in the same way and keep their
+#: influence. Each deviation counts as at most `MOST`, so that a few outliers do not dominate the mean.
 WIDER, MOST = 100.0, 10.0
 
 
 def follow_the_model(data: Voxels, fit: Fit, bounds: tuple[float, float], free: int) -> tuple[NDArray[np.bool_], float]:
-    """Return which voxels (V) follow the model for some field of their own, and by which factor χ² is too large
-    throughout.
+    """Return which voxels (V) follow the model with any field, and the factor by which χ² is too large in general.
 
     Parameters
     ----------
@@ -60,13 +59,14 @@ def follow_the_model(data: Voxels, fit: Fit, bounds: tuple[float, float], free: 
 
 
 def _gain(fit: Fit) -> Array:
-    """Return by how much χ² (V) falls if each voxel takes the field that it asks for, to second order."""
+    """Return the decrease of χ² (V), to second order, if each voxel takes the field that fits it best."""
     return np.where(fit.w > 0, fit.g**2 / np.maximum(fit.w, 1e-12), 0.0)
 
 
 def say_among_neighbours(box: Box, fit: Fit, penalty: float) -> Array:
-    """Return the weights (V) of voxels by how far the field is from what each asks for, relative to what is usual
-    around it.
+    """Return the weights (V) of voxels, by the deviation of the field from that which fits each voxel best.
+
+    The deviation is relative to the usual one of the neighbours.
 
     Parameters
     ----------
