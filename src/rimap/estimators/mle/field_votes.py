@@ -26,8 +26,8 @@ STEPS, VALUES = 3, 9
 #: A voxel has less influence, or none, if the field that fits it best deviates this many times more than usual.
 LESS, NONE = 4.0, 8.0
 #: The usual deviation, in standard deviations, is the root mean square over the voxels within three times the distance
-#: over which the field is smoothed. If the field is smoothed too much, many voxels deviate in the same way and keep their
-#: influence. Each deviation counts as at most `MOST`, so that a few outliers do not dominate the mean.
+#: over which the field is smoothed. If the field is smoothed too much, many voxels deviate in the same way and keep
+#: their influence. Each deviation counts as at most `MOST`, so that a few outliers do not dominate.
 WIDER, MOST = 100.0, 10.0
 
 
