@@ -100,6 +100,19 @@ def test_voxels_that_are_dark_in_the_other_images_decide(number_of_images: int) 
     assert found[1] / found[0] == pytest.approx(1.2, abs=0.05)
 
 
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("number", [300, 1000, 4000])
+def test_a_gain_is_seen_in_little_air_whatever_its_draw(number: int, signed: bool) -> None:
+    """The quartiles of few values are not those of their distribution."""
+    seen = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        noise = rng.normal(size=(2, 5, number))
+        S = (noise[0] if signed else np.hypot(*noise)) * np.array([1.0, 1.0, 1.0, 1.0, 2.0])[:, None]
+        seen += module._of_air(S, np.ones(number, bool), signed) is not None
+    assert seen >= (38 if number > 300 or not signed else 20)
+
+
 @pytest.mark.parametrize(("number", "seen"), [(299, False), (300, True)])
 def test_air_is_three_hundred_voxels(number: int, seen: bool) -> None:
     S, where = air([1.0, 1.0, 4.0], number, seed=3)

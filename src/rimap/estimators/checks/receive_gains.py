@@ -21,6 +21,8 @@ _SMALL = 0.04
 #: Values of air are noise if the ratio of their quartiles is that of a Rayleigh distribution, or of the moduli of a
 #: normal one.
 _RAYLEIGH, _NORMAL, _NEAR = 2.195, 3.610, 0.15
+#: or by chance: so many standard errors, which are these numbers over √V.
+_CHANCE, _OF_RAYLEIGH, _OF_NORMAL = 4.0, 2.17, 6.2
 #: Number of air voxels that determine its level, and number of standard errors by which levels must differ.
 _AIR, _SURE = 300, 6.0
 #: Of so many images, the others show which voxels of air are darkest.
@@ -126,7 +128,9 @@ def _of_air(images: NDArray[Any], air: NDArray[np.bool_], signed: bool) -> Float
     values = _darker_half(values)
     order = [(q * (values.shape[1] - 1)) // 4 for q in (1, 2, 3)]
     low, level, high = np.partition(abs(values), order, axis=1)[:, order].T.astype(float)  # tissue does not matter
-    if not (low > 0).all() or (abs(high / low - (_NORMAL if signed else _RAYLEIGH)) > _NEAR).any():
+    ratio, error = (_NORMAL, _OF_NORMAL) if signed else (_RAYLEIGH, _OF_RAYLEIGH)
+    near = max(_NEAR, _CHANCE * error / np.sqrt(values.shape[1]))
+    if not (low > 0).all() or (abs(high / low - ratio) > near).any():
         return None
     gains = np.asarray(level / level.mean())
     error = (1.2 if signed else 0.6) / np.sqrt(values.shape[1])  # of a median, relative
