@@ -81,10 +81,17 @@ def show_run(run: Run, *, quiet: bool = False) -> None:
 
 
 def limit_threads(n: int | None) -> None:
-    """Limit numerical libraries to `n` cores. Call it before they are imported, which is when they read the limit."""
+    """Limit numerical libraries to `n` cores. Call it before they are imported, which is when they read the limit.
+
+    Without a limit, linear algebra has one thread unless the user has set a number: rimap shares its voxels over the
+    cores itself, and the matrices are small, so that more threads only wait for each other.
+    """
+    linear_algebra = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    every = ("OMP_NUM_THREADS", *linear_algebra, "NUMBA_NUM_THREADS")
     if n is not None:
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-            os.environ[name] = str(n)
+        os.environ.update(dict.fromkeys(every, str(n)))
+    elif not any(name in os.environ for name in ("OMP_NUM_THREADS", *linear_algebra)):
+        os.environ.update(dict.fromkeys(linear_algebra, "1"))
 
 
 def _nothing(text: str) -> None:
