@@ -20,7 +20,7 @@ from rimap.estimators.checks.residual_probability import contradicts, usual_misf
 from rimap.estimators.mle.estimator import PRECISION
 from rimap.estimators.mle.field import Box, FieldState, mean_squared_error
 from rimap.estimators.mle.field_smoothness import weight_of
-from rimap.estimators.mle.field_votes import LIMIT
+from rimap.estimators.mle.field_votes import LIMIT, possible
 from rimap.estimators.mle.linear_system import solve_linear
 from rimap.estimators.rim.elimination import Triangle, eliminated
 from rimap.estimators.rim.known_field import DataTerm
@@ -237,7 +237,9 @@ def _of_voxels(data: DataTerm, field: F32, near: F32 | None) -> Information:
     slope, w = slope / sigma**2, w / sigma**2
     squares = (sums.sse / sigma**2).astype(float)
     own = squares - np.where(w > 0, slope**2 / np.maximum(w, 1e-12), 0.0)
-    say = ~contradicts(own, 1.0, model.n_images - n_parameters, limit=LIMIT)
+    say = ~contradicts(own, 1.0, model.n_images - n_parameters, limit=LIMIT) & possible(
+        data.problem.S, magnitude=model.magnitude
+    )
     slope, w, squares, own, say = (np.reshape(x, field.shape) for x in (slope, w, squares, own, say))
     return Information(slope, w, squares, own, say, carried.reshape(n_parameters, *field.shape))
 
