@@ -43,7 +43,7 @@ def possible(values: NDArray[Any], *, magnitude: bool) -> NDArray[np.bool_]:
     Near its zero crossing, the signal of an inversion recovery hides a wrong sign in its noise; many voxels together
     would move the field.
     """
-    negative: NDArray[np.bool_] = (values < 0).any(0)
+    negative = np.asarray((values < 0).any(0))
     if not magnitude or negative.mean() > MOST_NEGATIVE:
         return np.ones(negative.shape, bool)
     return ~negative

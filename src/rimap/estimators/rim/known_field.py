@@ -87,6 +87,12 @@ class DataTerm:
         maps = {name: row(v) if np.ndim(v) else v for name, v in known}
         return DataTerm(self.model, S, row(p.sigma), self.rician, self.executor, known=maps)
 
+    def without(self, where: NDArray[np.bool_]) -> DataTerm:
+        """Return the data term with no signal in the voxels `where` (b, h, w)."""
+        p = self.problem
+        S = np.where(where, np.float32(0), p.S)
+        return DataTerm(self.model, S, p.sigma, self.rician, self.executor, known=p.known, reference_ms=p.reference_ms)
+
     def __call__(self, carried: F32) -> Sums:
         flat = np.ascontiguousarray(carried.reshape(len(carried), -1), np.float32)
         if self.fast:

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.estimators.checks.residual_probability import contradicts, usual_misfit
 from rimap.estimators.checks.training_range import FARTHEST_CHI2
+from rimap.estimators.mle.field_votes import LIMIT
 from rimap.estimators.rim.data_term import Sums
 from rimap.estimators.rim.initial_estimate import start
 from rimap.estimators.rim.known_field import DataTerm
@@ -31,6 +33,8 @@ from rimap.estimators.rim.restoring import restored
 from rimap.signals.base import SignalModel
 
 F32 = NDArray[np.float32]
+#: Voxels that contradict the model are hidden from the network unless they are more than this share of a slice.
+MOST_HIDDEN = 0.2
 
 
 class Step(NamedTuple):
@@ -100,8 +104,52 @@ class Loop:
         held
             (1, h, w), the field, which then stays as it is; `None` if the network estimates it.
         """
+        field_map = None if held is None else held.field
+        steps = self.steps(data, field_map)
+        begun = next(steps)
+        hidden = self._contradicting(begun.sums, data)
+        if not hidden.any():
+            return self._ended(begun, steps, data, held)
+        apart = data.without(hidden)
+        steps = self.steps(apart, field_map, begun.carried)
+        found = self._ended(next(steps), steps, apart, held)
+        alone = self._alone(begun, data, held)
+        for of_all, own in zip(found, alone):
+            if of_all is not None and own is not None:
+                of_all[..., hidden] = own[..., hidden]
+        return found
+
+    def _contradicting(self, sums: Sums, data: DataTerm) -> NDArray[np.bool_]:
+        """Return the voxels (1, h, w) that contradict the model at a start of maximum likelihood.
+
+        The network does not see them: they say nothing about their neighbours, nor these about them. None, where so
+        many do that the model or σ is wrong for the whole slice.
+        """
+        if self.config.start != "likelihood":
+            return np.zeros(data.problem.S.shape[1:], bool)
+        squares = np.asarray(sums.sse / data.problem.sigma**2, float)
+        free = self.model.n_images - len(self.layout.carried)
+        signal = data.problem.S.any(0)
+        off = signal & contradicts(squares, 1.0, free, limit=LIMIT, usual=usual_misfit(squares[signal], 1.0, free))
+        return off if off.sum() < MOST_HIDDEN * signal.sum() else np.zeros_like(off)
+
+    def _alone(self, begun: Step, data: DataTerm, held: HeldField | None) -> Outcome:
+        """Return the start as the outcome, with the standard deviations of voxels that are alone."""
+        layout, sigma, (carried, sums, _) = self.layout, data.problem.sigma, begun
+        if not self.config.sd_outputs:
+            return Outcome(carried, sums.sse, None)
+        quadratic, sd_of_u = Quadratic.of(self.config, layout, carried, sums, sigma), np.zeros_like(carried)
+        for row, variance in zip(quadratic.rows_of_voxel, quadratic.alone[1]):
+            sd_of_u[row] = np.sqrt(variance)
+        deviation = self._sd(carried, sd_of_u)
+        if held is not None:
+            deviation = self._with_error_of_field(deviation, carried, sums, sigma, held.sd)
+        return Outcome(carried, sums.sse, deviation)
+
+    def _ended(self, begun: Step, steps: Iterator[Step], data: DataTerm, held: HeldField | None) -> Outcome:
+        """Return the outcome of the steps after the start."""
         sigma = data.problem.sigma
-        begun, *_, (carried, sums, deviation) = self.steps(data, None if held is None else held.field)
+        *_, (carried, sums, deviation) = steps
         if deviation is not None and held is not None:
             deviation = self._with_error_of_field(deviation, carried, sums, sigma, held.sd)
         sse = sums.sse
@@ -150,8 +198,8 @@ class Loop:
         back = u0 + np.sqrt(FARTHEST_CHI2 / rise) * (u - u0)
         return np.asarray(from_state(self.config, self.layout, back), np.float32)
 
-    def steps(self, data: DataTerm, known_field: F32 | None = None) -> Iterator[Step]:
-        """Yield the start and the estimate after each step; parameters as of `__call__`."""
+    def steps(self, data: DataTerm, known_field: F32 | None = None, near: F32 | None = None) -> Iterator[Step]:
+        """Yield the start and the estimate after each step; parameters as of `__call__` and `DataTerm.at_field`."""
         config, layout = self.config, self.layout
         S, sigma = data.problem.S, data.problem.sigma
         h, w = S.shape[2:]
@@ -159,7 +207,7 @@ class Loop:
             weight = (abs(S).max(0) > 0).astype(np.float32)
             carried = start(config.start, data.problem, weight).astype(np.float32)
         else:
-            carried = data.at_field(known_field)
+            carried = data.at_field(known_field, near=near)
         bounds = box(config, layout)
         u = self._within(to_state(config, layout, carried))
         memory = [np.zeros((1, config.features, h, w), np.float32)] * 2
