@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from rimap import MLE, Gaussian, InversionRecovery, Rician, WeightedSeries
+from rimap.estimators.mle.field_votes import possible
 from rimap.likelihood import Noise
 
 TAU = (50, 150, 400, 1100, 2500, 4500)
@@ -96,3 +97,24 @@ def test_what_was_chosen_is_said() -> None:
         "was chosen from the data by AIC: --lambda-b " in said[0] or "AIC found no evidence that it varies" in said[0]
     )
     assert not any("AIC" in text for text in MLE(lambda_B=1e5).estimate(series).warnings)
+
+
+def test_negative_magnitudes_that_noise_could_hide_have_no_say() -> None:
+    """At its zero crossing a signal of either sign is within the noise; a whole region of them would move the field."""
+    y, x = np.meshgrid(np.linspace(-1, 1, N), np.linspace(-1, 1, N), indexing="ij")
+    model, noise = InversionRecovery(tau=TAU), Gaussian(0.02)
+    T1 = np.where(x > 0, 610.0, 1200.0)  # the signal of the one is zero at 400 ms
+    images = abs(noise.sample(model.signal(np.stack([0 * x + 1, 0 * x + 1.92, T1])), np.random.default_rng(0)))
+    good = MLE(lambda_B=1e5).estimate(WeightedSeries(images=images.astype(np.float32), model=model, noise=noise))
+    at = (x > 0) & (y > 0.3)
+    images[2][at] *= -1
+    spoilt = MLE(lambda_B=1e5).estimate(WeightedSeries(images=images.astype(np.float32), model=model, noise=noise))
+    assert np.quantile(abs(spoilt["T1"] / good["T1"] - 1)[~at], 0.99) < 0.01
+
+
+def test_negative_values_all_over_magnitude_images_are_no_exception() -> None:
+    values = np.random.default_rng(0).normal(0.1, 1.0, (4, 50, 50))
+    assert possible(values, magnitude=True).all() and possible(values, magnitude=False).all()
+    values[:, 5:] = abs(values[:, 5:])
+    assert (possible(values, magnitude=True) == (values >= 0).all(0)).all()
+    assert possible(values, magnitude=False).all()

@@ -285,3 +285,32 @@ def test_a_map_of_sigma_serves_a_network_without_standard_deviations_of_its_own(
     for network in ("t1", "universal"):
         maps = rimap.RIM(network=network, threads=1).estimate(series)
         assert np.nanmedian(maps["T1"]) == pytest.approx(900, rel=0.02)
+
+
+@pytest.mark.parametrize("model", [MODEL, rimap.T2Decay(tau=[10, 20, 40, 60, 90, 130])], ids=["ir", "t2"])
+@pytest.mark.parametrize("signal", [0.0, 1.0], ids=["hole", "metal"])
+def test_voxels_that_contradict_the_model_do_not_move_their_neighbours_more_than_a_hole_does(model, signal):
+    rng = np.random.default_rng(3)
+    y, x = np.meshgrid(np.arange(40), np.arange(36), indexing="ij")
+    T = np.where(x > 18, 80.0, 120.0) * (10 if model is MODEL else 1)
+    kappa = np.stack([0 * T + 1, 0 * T + 1.9, T]) if model is MODEL else np.stack([0 * T + 1, T])
+    images = (model.signal(kappa) + 0.02 * rng.standard_normal((model.n_images, *T.shape))).astype(np.float32)
+    bad = np.hypot(y - 20, x - 20) < 4
+    spoilt, hole = images.copy(), images.copy()
+    hole[:, bad] = 0
+    spoilt[:, bad] = signal * abs(rng.normal(0, 1, (model.n_images, bad.sum())))
+    field = np.full(T.shape, 1.9)
+
+    def mapped(S):
+        estimator = RIM(start_field=field) if model is MODEL else RIM()
+        return estimator.estimate(rimap.WeightedSeries(S, model, noise=rimap.Gaussian(sigma=0.02)))
+
+    one, other = mapped(spoilt), mapped(hole)
+    time = model.time.name
+    change = abs(one[time] / other[time] - 1)[~bad]
+    assert np.median(change) < 1e-4
+    assert (change < 0.25 * (other.sd[time] / other[time])[~bad]).mean() > 0.99
+    if signal:
+        off = one.status[bad] == Status.OFF_MODEL
+        assert off.mean() > 0.9
+        assert np.isfinite(one.sd[time][bad][off]).all()
