@@ -269,3 +269,19 @@ def test_smoothing_is_that_of_scipy(kind: type[np.floating], mode: str) -> None:
         found = smoothed(image, widths, mirrored=mode == "reflect")
         assert found.dtype == expected.dtype
         np.testing.assert_allclose(found, expected, atol=1e-6 if kind is np.float32 else 1e-14)
+
+
+@pytest.mark.parametrize("number", [4, 5, 6, 7])
+@pytest.mark.parametrize("direction", [(1.5, 0.0, 0.0), (-1.5, 0.8, 0.0), (0.0, -1.5, 0.0)])
+def test_images_that_moved_together_leave_the_others_where_they_are(number: int, direction: Any) -> None:
+    """Also if they are half of the images: the middle between both would hide that they are apart."""
+    half = number // 2
+    motion = replace(known(brain(snr=40)), rotation=np.tile(np.eye(3), (number, 1, 1)))
+    translation = np.zeros((number, 3))
+    translation[-half:] = direction
+    motion = replace(motion, translation=translation).about_median()
+    shift = np.linalg.norm(motion.translation, axis=1)
+    apart = np.linalg.norm(motion.translation[0] - motion.translation[-1])
+    assert apart == pytest.approx(np.linalg.norm(direction))
+    if np.count_nonzero(direction) == 1:
+        assert shift.max() == pytest.approx(apart) and np.count_nonzero(shift < 1e-9) >= half

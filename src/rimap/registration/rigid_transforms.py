@@ -63,10 +63,14 @@ class Motion:
         return replace(self, rotation=self.rotation @ matrices_of(w), translation=t)
 
     def about_median(self) -> Motion:
-        """Return the motion without what the images have in common."""
-        w = np.median(vectors_of(self.rotation), axis=0)
+        """Return the motion without what the images have in common.
+
+        The median of an even number is the lower of the two in the middle: if half of the images moved, the others stay
+        where they are, and no image is half-way between them.
+        """
+        w = np.quantile(vectors_of(self.rotation), 0.5, axis=0, method="lower")
         back = matrices_of(-w[None])[0]
-        u = back @ -np.median(self.translation, axis=0)
+        u = back @ -np.quantile(self.translation, 0.5, axis=0, method="lower")
         return replace(self, rotation=self.rotation @ back, translation=self.translation + self.rotation @ u)
 
     def displacement(self, x: Floats) -> Floats:
