@@ -80,7 +80,7 @@ def gain_warnings(
     model = series.model
     for source, gains in (
         ("repeated images", _of_repeats(model, bright.S)),
-        ("the noise in air", _of_air(series.images, air, model.is_signed)),
+        ("voxels of air", _of_air(series.images, air, model.is_signed)),
         ("the residuals", _of_fit(model, bright) if from_fit else None),
     ):
         if gains is None:
