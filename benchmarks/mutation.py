@@ -65,6 +65,7 @@ AREAS: dict[str, dict[str, tuple[str, ...]]] = {
     "checks": {
         f"rimap/estimators/checks/{name}.py": tuple(f"{_CHECKS}/{test}.py" for test in tests.split())
         for name, tests in {
+            "air_of_coils": "test_air_of_coils",
             "background": "test_background",
             "clipping": "test_clipping",
             "connected_area_kernels": "test_connected_areas",
@@ -85,6 +86,7 @@ AREAS: dict[str, dict[str, tuple[str, ...]]] = {
             "nothing_mapped": "test_final_checks",
             "receive_gains": "test_receive_gains",
             "residual_probability": "test_residual_probability",
+            "smooth_refit": "test_receive_gains",
             "training_range": "test_training_range",
         }.items()
     },

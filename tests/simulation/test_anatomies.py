@@ -87,7 +87,7 @@ def test_files_and_folders(tmp_path):
         (np.full((4, 4, 4), 12), "0 to 11"),
         (np.full((4, 4, 4), 1.5), "whole numbers"),
         (np.full((4, 4, 4), np.nan), "whole numbers"),
-        (np.full((4, 4, 4), 4), "no brain"),
+        (np.full((4, 4, 4), 4), "expected a brain"),
         (np.ones((4, 4)), "three axes"),
     ],
 )

@@ -33,8 +33,8 @@ def as_labels(values: Array, source: str = "the anatomy") -> NDArray[np.uint8]:
     labels = values.astype(np.uint8) if np.isfinite(values).all() else np.zeros(values.shape, np.uint8)
     if not (labels == values).all() or labels.max(initial=0) >= len(LABELS):
         raise InputError(
-            f"{source}: expected the labels of BrainWeb, 0 to {len(LABELS) - 1} ({', '.join(LABELS)}), "
-            f"got values from {values.min():g} to {values.max():g}. Give a label image."
+            f"{source}: expected the labels of BrainWeb, whole numbers from 0 to {len(LABELS) - 1} "
+            f"({', '.join(LABELS)}), got values from {values.min():g} to {values.max():g}. Give a label image."
         )
     if not brain_mask(labels).any():
         raise InputError(

@@ -530,7 +530,7 @@ def recipe_from(table: Mapping[str, Any]) -> PatchRecipe:
     return replace(base, **values)
 
 
-def toml_of(path: Path) -> dict[str, Any]:
+def toml_of(path: Path | str) -> dict[str, Any]:
     """Read the TOML file of a recipe.
 
     Raises
@@ -538,6 +538,7 @@ def toml_of(path: Path) -> dict[str, Any]:
     InputError
         If there is no such file, or it is not TOML.
     """
+    path = Path(path)
     if path.exists() and not path.is_file():  # reading a pipe may never end
         raise InputError(f"{path}: expected a recipe, a .toml file, got a folder, a pipe or a device.")
     try:

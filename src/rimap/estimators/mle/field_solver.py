@@ -21,7 +21,7 @@ from rimap.estimators.mle.field_smoothness import (
     of_least_cost,
     weight_of,
 )
-from rimap.estimators.mle.field_votes import follow_the_model, say_among_neighbours
+from rimap.estimators.mle.field_votes import follow_the_model, possible, say_among_neighbours
 from rimap.estimators.mle.initial_field import LikelyField
 from rimap.estimators.mle.partitions import Partitions
 from rimap.estimators.mle.shared_residuals import variance_inflation
@@ -212,6 +212,7 @@ def _smooth(
     fit: Fit | None = data.fit(start.reshape(-1)[box.data])
     assert fit is not None
     follow, excess = follow_the_model(data, fit, field.bounds, free)
+    follow &= possible(data.S.T, magnitude=series.model.magnitude)
     if not follow.all():
         say = follow.astype(float)
         data, fit = data.weighed(say), fit.weighed(say)

@@ -73,8 +73,7 @@ def follow_the_model(data: Voxels, fit: Fit, bounds: tuple[float, float], free: 
             new = some.fit(np.full(len(some), value), None)
             lowest = np.minimum(lowest, new.f - 0.5 * _gain(new))
         squares[doubtful] = 2 * (lowest - least[doubtful])
-    follow = ~contradicts(squares, 1.0, free, limit=LIMIT) & possible(data.S.T, magnitude=data.shapes[0].magnitude)
-    return follow, usual_misfit(squares, 1.0, free)
+    return ~contradicts(squares, 1.0, free, limit=LIMIT), usual_misfit(squares, 1.0, free)
 
 
 def _gain(fit: Fit) -> Array:
