@@ -29,6 +29,10 @@ _AIR, _SURE = 300, 6.0
 _SEVERAL = 4
 #: Fewer voxels with signal do not show gains.
 _VOXELS = 50
+#: With more images, a field that is free in each voxel leaves enough of a gain in the residuals.
+_FEW_IMAGES = 12
+#: About so many values are fitted again with a smooth field, of as many voxels as have them.
+_REFITTED = 3_600
 #: At most so many are read.
 _OF_AIR = 20_000
 #: So much of the residuals' power, and so large a range of gains, must the gains explain that fit best. (Of good scans
@@ -166,7 +170,8 @@ def _of_fit(model: SignalModel, bright: Bright) -> Floats | None:
     J = np.asarray(model.partials(kappa))[:, free]
     good = np.isfinite(J).all((0, 1)) & np.isfinite(f).all(0)
     J, f, S = J[..., good], f[:, good], S[:, good]
-    if any(model.parameters[q].role == FIELD for q in free) or J.shape[-1] < _VOXELS:
+    absorbs = N <= _FEW_IMAGES and any(model.parameters[q].role == FIELD for q in free)
+    if absorbs or J.shape[-1] < _VOXELS:
         return None
     basis = orthonormal(J)
     rest = S - f
@@ -191,11 +196,13 @@ def _of_fit(model: SignalModel, bright: Bright) -> Floats | None:
 def _with_smooth_field(model: SignalModel, bright: Bright) -> tuple[Floats, Floats, Floats, list[int]]:
     """Return images, what a fit with a smooth field expects, its κ, and what is free in it."""
     S, f, kappa, free = bright.S, bright.expected, bright.kappa, bright.free
-    if not any(model.parameters[q].smooth for q in free):
+    if len(S) > _FEW_IMAGES or not any(model.parameters[q].smooth for q in free):
         return S, f, kappa, free
     with np.errstate(all="ignore"):
-        good = np.isfinite(kappa).all(0) & np.isfinite(f).all(0) & np.isfinite(model.partials(kappa)).all((0, 1))
-        if np.count_nonzero(good) < _VOXELS:
+        good = np.flatnonzero(np.isfinite(kappa).all(0) & np.isfinite(f).all(0))
+        good = at_most(good, max(_REFITTED // len(S), 2 * _VOXELS))
+        good = good[np.isfinite(model.partials(kappa[:, good])).all((0, 1))]
+        if len(good) < _VOXELS:
             return S, f, kappa, free
         kappa, free = refit(model, S[:, good], kappa[:, good], free, bright.places[:, good])
         return S[:, good], np.asarray(model.signal(kappa)), kappa, free

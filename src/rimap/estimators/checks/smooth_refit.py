@@ -11,6 +11,8 @@ Floats = NDArray[np.float64]
 
 #: Iterations, and the parts of a step that are tried in each of them.
 _ITERATIONS, _PARTS = 8, (1.0, 0.3)
+#: A change of the field, in standard deviations of what it is in scans, after which the next one does not matter.
+_CLOSE = 0.03
 #: Relative to the diagonal: keeps a matrix invertible where two parameters have the same effect.
 _RIDGE = 1e-6
 
@@ -43,10 +45,15 @@ def refit(model: SignalModel, S: Floats, kappa: Floats, free: list[int], places:
         coefficients[q][0] = np.median(kappa[q])
         kappa[q] = coefficients[q][0]
     for iteration in range(_ITERATIONS):
+        largest = 0.0 if iteration else np.inf
         for q in smooth if iteration else ():
-            coefficients[q] += _change(model, S, kappa, (own, q), phi)
+            change = _change(model, S, kappa, (own, q), phi)
+            coefficients[q] += change
             kappa[q] = np.clip(coefficients[q] @ phi, *model.parameters[q].bounds)
+            largest = max(largest, abs(change).sum() / model.parameters[q].in_a_scan.deviation)
         kappa = _step(model, S, kappa, own)
+        if largest < _CLOSE:
+            break
     return kappa, own
 
 
