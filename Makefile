@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test warm-up test-lower-bounds fuzz mutation lint typecheck bench docs dist lock clean
+.PHONY: demo test test-lower-bounds fuzz mutation lint typecheck bench docs dist lock clean
 
 .venv/base: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -22,13 +22,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 demo: .venv/base
 	$(BIN)/rimap demo
 
-# Kernels are compiled beside the checks, once: each of the two workers of pytest would compile them again.
-test: .venv/dev
-	$(MAKE) --jobs 2 lint typecheck warm-up
+test: .venv/dev lint typecheck
 	$(BIN)/python -m pytest -n 2
-
-warm-up: .venv/base
-	$(BIN)/rimap --warm-up
 
 # The oldest versions that pyproject.toml allows: arrays of NumPy 1 lack what those of NumPy 2 have.
 LOWER := .venv-lower
