@@ -31,8 +31,9 @@ _SEVERAL = 4
 _VOXELS = 50
 #: With more images, a field that is free in each voxel leaves enough of a gain in the residuals.
 _FEW_IMAGES = 12
-#: About so many values are fitted again with a smooth field, of as many voxels as have them.
-_REFITTED = 3_600
+#: About so many values are fitted again with a smooth field, of as many voxels as have them; so many are looked at
+#: where that is not needed.
+_REFITTED, _OF_MANY = 3_600, 15_000
 #: At most so many are read.
 _OF_AIR = 20_000
 #: So much of the residuals' power, and so large a range of gains, must the gains explain that fit best. (Of good scans
@@ -196,7 +197,10 @@ def _of_fit(model: SignalModel, bright: Bright) -> Floats | None:
 def _with_smooth_field(model: SignalModel, bright: Bright) -> tuple[Floats, Floats, Floats, list[int]]:
     """Return images, what a fit with a smooth field expects, its κ, and what is free in it."""
     S, f, kappa, free = bright.S, bright.expected, bright.kappa, bright.free
-    if len(S) > _FEW_IMAGES or not any(model.parameters[q].smooth for q in free):
+    if len(S) > _FEW_IMAGES:
+        some = at_most(np.arange(S.shape[1]), max(_OF_MANY // len(S), 2 * _VOXELS))
+        return S[:, some], f[:, some], kappa[:, some], free
+    if not any(model.parameters[q].smooth for q in free):
         return S, f, kappa, free
     with np.errstate(all="ignore"):
         good = np.flatnonzero(np.isfinite(kappa).all(0) & np.isfinite(f).all(0))
