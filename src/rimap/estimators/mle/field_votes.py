@@ -43,10 +43,11 @@ def possible(values: NDArray[Any], *, magnitude: bool) -> NDArray[np.bool_]:
     Near its zero crossing, the signal of an inversion recovery hides a wrong sign in its noise; many voxels together
     would move the field.
     """
+    every = np.ones(values.shape[1:], bool)
+    if not magnitude:
+        return every
     negative = np.asarray((values < 0).any(0))
-    if not magnitude or negative.mean() > MOST_NEGATIVE:
-        return np.ones(negative.shape, bool)
-    return ~negative
+    return every if negative.mean() > MOST_NEGATIVE else ~negative
 
 
 def follow_the_model(data: Voxels, fit: Fit, bounds: tuple[float, float], free: int) -> tuple[NDArray[np.bool_], float]:

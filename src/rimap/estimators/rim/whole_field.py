@@ -119,9 +119,14 @@ def _coarser(series: WeightedSeries) -> int:
     """Return every how many voxels along a slice a field is looked for: 1 where those have no signal."""
     if len(series.shape) < 2 or min(series.shape[:2]) < LARGE_ENOUGH:
         return 1
-    some = series.images[:, ::COARSER, ::COARSER]
-    usable = np.isfinite(some).all(0) & some.any(0) & series.selected[::COARSER, ::COARSER]
-    return COARSER if usable.any() else 1
+    on_grid = slice(None, None, COARSER)
+    return COARSER if _with_signal(series, (on_grid, on_grid)).any() else 1
+
+
+def _with_signal(series: WeightedSeries, where: tuple[slice, ...] = ()) -> NDArray[np.bool_]:
+    """Return which of the voxels ``[where]`` are selected, finite in all images and not zero in all of them."""
+    images = series.images[(slice(None), *where)]
+    return np.asarray(series.selected[where] & np.isfinite(images).all(0) & images.any(0))
 
 
 class _Newton(NamedTuple):
@@ -233,8 +238,7 @@ def _shared(grid: FieldGrid, series: WeightedSeries, padded: Array) -> float:
     """Return by which factor the variance of a sum over neighbours exceeds that of independent residuals, in a part of
     a slice.
     """
-    images = series.images
-    usable = series.selected & np.isfinite(images).all(0) & images.any(0)
+    usable = _with_signal(series)
     field, window = fine(grid.cropped(padded), series.shape, grid.coarser), list(window_of(usable))
     if len(window) > 2:
         window[2] = _one_plane(usable, window)
