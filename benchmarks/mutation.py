@@ -88,6 +88,7 @@ AREAS: dict[str, dict[str, tuple[str, ...]]] = {
             "residual_probability": "test_residual_probability",
             "smooth_refit": "test_receive_gains",
             "training_range": "test_training_range",
+            "wrong_areas": "test_wrong_areas",
         }.items()
     },
     "timing": {

@@ -10,7 +10,7 @@ from benchmarks.trust_scenes import TI6, head, inversion
 from numpy.typing import NDArray
 
 from rimap import MLE, Gaussian, InversionRecovery, Rician, WeightedSeries
-from rimap.estimators.mle.field_votes import possible
+from rimap.estimators.possible_values import possible
 from rimap.likelihood import Noise
 
 TAU = (50, 150, 400, 1100, 2500, 4500)

@@ -102,3 +102,10 @@ def test_silent_on_the_phantom(shared_data: Path, scan: str) -> None:
     for kind in ("IRT1", "MESE"):
         if files := sorted((shared_data / "nist_phantom" / f"sub-{scan}" / "anat").glob(f"*{kind}.nii.gz")):
             assert floor(rimap.NLLS(threads=1).estimate(read(files))) == []
+
+
+def test_a_few_wrapped_values_do_not_silence_it() -> None:
+    series = scan(T2, 3)
+    images = series.images.copy()
+    images[-1, 20:24, 20:24] *= -1
+    assert floor(rimap.NLLS(threads=1).estimate(replace(series, images=images)))

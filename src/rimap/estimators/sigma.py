@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.arrays import at_most, stride
+from rimap.estimators.possible_values import possible
 from rimap.estimators.quantiles import chi2_quantile
 from rimap.foreground import otsu
 from rimap.maps import has
@@ -28,14 +29,16 @@ _SIGNAL = 4.0
 #: these factors (the last one if there is a single degree of freedom: searched over polarities, such a fit leaves half
 #: of the noise).
 LOW, _AGREE = 8.0, (0.85, 1.35, 2.0)
-#: Below so many σ the residuals of magnitudes lack some of the noise: by 7 % for 12 σ and four images of an inversion
-#: recovery.
-_FOLDED = 15.0
-#: With more degrees of freedom than this they lack less (0.6 % for 11 σ and 31 images): the limit falls with their
-#: square root.
-_FREE = 6
+#: Below so many σ the residuals of magnitudes lack some of the noise, by the degrees of freedom: with one, by 16 % for
+#: 17 σ and 9 % for 38 σ (inversion times of 100 to 2700 ms); with two, by 7 % for 14 σ.
+_FOLDED = {1: 60.0, 2: 25.0}
+#: With more they lack less (0.6 % for 11 σ and 31 images): this many σ up to six degrees of freedom, and then less,
+#: with their square root.
+_FOLDED_BEYOND, _FREE = 15.0, 6
 #: Voxels of which the fit explains a smaller share of the power do not follow the model at all.
 _EXPLAINED = 0.5
+#: A residual that noise alone exceeds with less than this chance contradicts the model and does not say what noise is.
+CONTRADICTS = 1e-7
 #: Standard deviation over mean of a Rayleigh distribution.
 _RAYLEIGH_CV = 0.5227
 #: σ and the level of the signal, if neither can be estimated.
@@ -73,9 +76,10 @@ def estimate_sigma(
         if strength < LOW * sigma:
             air = sigma_from_background(series)
             least, most, single = _AGREE
-            if least * sigma < air < (single if _freedom(series, held) == 1 else most) * sigma:
+            if least * sigma < air < (single if freedom(series, held) == 1 else most) * sigma:
                 return air, "background"
-        limit = _FOLDED * min(1.0, (_FREE / _freedom(series, held)) ** 0.5)
+        free = freedom(series, held)
+        limit = _FOLDED.get(free, _FOLDED_BEYOND * min(1.0, (_FREE / free) ** 0.5))
         if calibrated is not None and not series.model.is_signed and strength < limit * sigma:
             sigma = calibrated(sigma)
         return sigma, "residuals"
@@ -109,20 +113,18 @@ def _from_residuals(
     series: WeightedSeries, maps: ParameterMaps, rms: Floats | None, held: Iterable[str] | None
 ) -> tuple[float, float]:
     """Return σ from the residuals, and the root mean square over the images of the median voxel with signal."""
-    free = _freedom(series, held)
+    free = freedom(series, held)
     if free < 1 or maps.residual is None:
         return _UNKNOWN
     known = has(maps.status, (Status.OK, Status.AT_BOUND))
     if not known.any():
         return _UNKNOWN
     some: Any = slice(None, None, stride(known.size, SAMPLE)) if known.all() else at_most(np.flatnonzero(known), SAMPLE)
-    if rms is None:
-        voxels = np.arange(known.size)[some] if isinstance(some, slice) else some
-        rms = np.sqrt((values_at(series, voxels) ** 2).mean(0))
-    else:
-        rms = np.ascontiguousarray(rms.reshape(-1)[some])
+    S = values_at(series, np.arange(known.size)[some] if isinstance(some, slice) else some)
+    rms = np.sqrt((S**2).mean(0)) if rms is None else np.ascontiguousarray(rms.reshape(-1)[some])
     rss = np.asarray(maps.residual, dtype=float).reshape(-1)[some] ** 2 * series.model.n_images
     interior = maps.status.reshape(-1)[some] == int(Status.OK)
+    interior &= possible(S, magnitude=series.model.magnitude)
     signal = of_signal(rss / series.model.n_images, np.square(rms, dtype=float))
     if not signal.all():
         rms, rss, interior = rms[signal], rss[signal], interior[signal]
@@ -132,10 +134,10 @@ def _from_residuals(
     if not interior.all() and (chosen & interior).sum() > 0.2 * chosen.sum():
         rms, rss, chosen = rms[interior], rss[interior], chosen[interior]
     sigma = 0.0
-    noise = np.sqrt(air_power(series.model))
+    noise, contradicting = np.sqrt(air_power(series.model)), chi2(1 - CONTRADICTS, free)
     for _ in range(4):
         sigma = float(np.sqrt(quantile(rss if chosen.all() else rss[chosen], 0.5) / chi2(0.5, free)))
-        stronger = rms > noise * sigma
+        stronger = (rms > noise * sigma) & (rss < sigma**2 * contradicting)
         if not stronger.any() or np.array_equal(chosen, stronger):
             break
         chosen = stronger
@@ -150,7 +152,7 @@ def air_power(model: SignalModel) -> float:
     return float(channels * (1 + _SIGNAL * np.sqrt(2 / (channels * model.n_images))))
 
 
-def _freedom(series: WeightedSeries, held: Iterable[str] | None) -> int:
+def freedom(series: WeightedSeries, held: Iterable[str] | None) -> int:
     """Return N − Q, the degrees of freedom of the residuals of a voxel."""
     known_parameters = set(series.held if held is None else held)
     return series.model.n_images - sum(parameter.name not in known_parameters for parameter in series.model.parameters)

@@ -29,6 +29,7 @@ from rimap.estimators.checks.residual_probability import (
     contradicts,
     usual_misfit,
 )
+from rimap.estimators.checks.wrong_areas import with_their_areas
 from rimap.estimators.noise_correlation import noise_correlation, with_correlation
 from rimap.estimators.sigma import of_signal
 from rimap.likelihood import Gaussian
@@ -168,6 +169,7 @@ def with_statuses(
         off |= doubtful & has(maps.status, (Status.OK, Status.AT_BOUND))
     if not off.any():
         return maps, air
+    off |= with_their_areas(off, has(maps.status, (Status.OK, Status.AT_BOUND)))
     new = maps.status.copy()
     new[off] = Status.OFF_MODEL
     return replace(maps, status=new), air

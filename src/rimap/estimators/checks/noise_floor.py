@@ -22,6 +22,8 @@ _FEW = 100
 BRIGHT = 0.4
 #: Quality flags of voxels that have a value in the maps.
 WITH_VALUE = (Status.OK, Status.AT_BOUND, Status.OUTSIDE_TRAINING)
+#: Images are signed if so many voxels have negative values: fewer may have wrapped.
+_SIGNED = 0.05
 #: An image below so many σ is mostly noise.
 _FAINT = 3.0
 #: Above so many σ a magnitude exceeds its signal f by σ²/2f.
@@ -65,7 +67,7 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
     if not middle + 3 * (upper - lower) / len(off) ** 0.5 > limit:  # a few voxels show that the median is below
         return ()
     kappa, sigma, f, off = _seen(model, maps, sigma[at], at)
-    if not np.median(off) > limit or (not model.changes_sign and _any_negative(series, at)):
+    if not np.median(off) > limit or (not model.changes_sign and _are_signed(series, at)):
         return ()
     T, faint = model.time.name, int(np.median((f < _FAINT * sigma).sum(axis=0)))
     also = " --estimator mle" if least_squares else ""
@@ -109,9 +111,12 @@ def _bias(
     return np.asarray(step[free.index(T)] / kappa[T])
 
 
-def _any_negative(series: WeightedSeries, voxels: NDArray[np.intp]) -> bool:
-    where = np.unravel_index(voxels, series.shape)
-    return any(bool((image[where] < 0).any()) for image in series.images)
+def _are_signed(series: WeightedSeries, voxels: NDArray[np.intp]) -> bool:
+    """Return whether more of the voxels have negative values than a few that are wrong."""
+    where, negative = np.unravel_index(voxels, series.shape), np.zeros(len(voxels), bool)
+    for image in series.images:
+        negative |= image[where] < 0
+    return bool(negative.mean() > _SIGNED)
 
 
 def excess(m: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.estimators.base import Progress
+from rimap.estimators.checks.wrong_areas import with_their_areas
 from rimap.estimators.mle.field import Box, Objective, Until, mean_squared_error, minimise
 from rimap.estimators.mle.field_smoothness import (
     DEFAULT_LAMBDA_B,
@@ -21,12 +22,13 @@ from rimap.estimators.mle.field_smoothness import (
     of_least_cost,
     weight_of,
 )
-from rimap.estimators.mle.field_votes import follow_the_model, possible, say_among_neighbours
+from rimap.estimators.mle.field_votes import follow_the_model, say_among_neighbours
 from rimap.estimators.mle.initial_field import LikelyField
 from rimap.estimators.mle.partitions import Partitions
 from rimap.estimators.mle.shared_residuals import variance_inflation
 from rimap.estimators.mle.voxels import Fit, Voxels
 from rimap.estimators.nlls.estimator import NLLS
+from rimap.estimators.possible_values import possible
 from rimap.likelihood import Gaussian
 from rimap.series import WeightedSeries
 from rimap.signals.base import Parameter
@@ -213,6 +215,7 @@ def _smooth(
     assert fit is not None
     follow, excess = follow_the_model(data, fit, field.bounds, free)
     follow &= possible(data.S.T, magnitude=series.model.magnitude)
+    follow &= _beside_wrong_areas(follow, series, parts.voxels)
     if not follow.all():
         say = follow.astype(float)
         data, fit = data.weighed(say), fit.weighed(say)
@@ -247,6 +250,16 @@ def _smooth(
         F, fit, converged = path.to(lambda_B, F, fit, search=True)
     error = mean_squared_error(box, F, fit, weight_of(field, lambda_B), field.bounds)
     return Solution(np.clip(box.crop(F, series.shape), *field.bounds), fit, error, converged, lambda_B)
+
+
+def _beside_wrong_areas(
+    follow: NDArray[np.bool_], series: WeightedSeries, voxels: NDArray[np.intp]
+) -> NDArray[np.bool_]:
+    """Return which voxels (V) are in no area most of which contradicts the model."""
+    known, off = np.zeros((2, series.selected.size), bool)
+    known[voxels], off[voxels] = True, ~follow
+    shape = series.shape
+    return np.asarray(~with_their_areas(off.reshape(shape), known.reshape(shape)).reshape(-1)[voxels])
 
 
 def _maps(series: WeightedSeries, data: Voxels, parts: Partitions, field: Parameter, fit: Fit) -> Array:

@@ -9,8 +9,6 @@ of a voxel that asks for a few, or none (weights as Huber's, found again at each
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,23 +29,6 @@ LESS, NONE = 4.0, 8.0
 #: over which the field is smoothed. If the field is smoothed too much, many voxels deviate in the same way and keep
 #: their influence. Each deviation counts as at most `MOST`, so that a few outliers do not dominate.
 WIDER, MOST = 100.0, 10.0
-
-
-#: Where more of the voxels have negative values, these are no exception, as after denoising.
-MOST_NEGATIVE = 0.2
-
-
-def possible(values: NDArray[Any], *, magnitude: bool) -> NDArray[np.bool_]:
-    """Return which voxels have values (N, *X) that can be measured: a magnitude is not negative.
-
-    Near its zero crossing, the signal of an inversion recovery hides a wrong sign in its noise; many voxels together
-    would move the field.
-    """
-    every = np.ones(values.shape[1:], bool)
-    if not magnitude:
-        return every
-    negative = np.asarray((values < 0).any(0))
-    return every if negative.mean() > MOST_NEGATIVE else ~negative
 
 
 def follow_the_model(data: Voxels, fit: Fit, bounds: tuple[float, float], free: int) -> tuple[NDArray[np.bool_], float]:

@@ -27,16 +27,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.arrays import at_most
-from rimap.estimators.sigma import LOW, SAMPLE, air_power, dark_below, values_at
+from rimap.estimators.possible_values import possible
+from rimap.estimators.sigma import CONTRADICTS, LOW, SAMPLE, air_power, chi2, dark_below, freedom, values_at
 from rimap.likelihood import Rician
 from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
 
-#: Voxels that are simulated, and fewer are not enough; how often the σ that was found is simulated anew, and when that
-#: ends.
+#: Voxels that are looked at, and fewer are not enough.
 _VOXELS, _FEWEST = 3_000, 100
+#: Voxels that are simulated at least if one degree of freedom is left: the median residual is that much less certain.
+_OF_ONE = 12_000
 #: Rounds at most, and the relative change of σ at which they end.
 _ROUNDS, _CLOSE = 5, 0.01
+#: σ from the residuals is too low by this factor at most: voxels that contradict the model even if it is do not count.
+_MOST_LESS = 1.5
 #: Voxels at least that determine the field of a region.
 _REGION = 150
 #: A field that is not smooth (that of a model without the term of TR follows the tissue) leaves residuals of its own: σ
@@ -73,20 +77,21 @@ def calibrated(
     assert maps.residual is not None
     known = np.flatnonzero(has(maps.status, (Status.OK, Status.AT_BOUND)))
     known = at_most(known, SAMPLE)
-    if rms is None:
-        rms = np.sqrt((values_at(series, known) ** 2).mean(0))
-    else:
-        rms = rms.reshape(-1)[known]
+    S = values_at(series, known)
+    rms = np.sqrt((S**2).mean(0)) if rms is None else rms.reshape(-1)[known]
     chosen = rms > max(dark_below(rms), np.sqrt(air_power(series.model)) * sigma)
+    rss = series.model.n_images * np.square(maps.residual.reshape(-1)[known].astype(float))
+    chosen &= possible(S, magnitude=series.model.magnitude)
+    chosen &= rss < _MOST_LESS**2 * sigma**2 * chi2(1 - CONTRADICTS, freedom(series, held))
     some = np.flatnonzero(chosen)
     some = at_most(some, _VOXELS)
     if len(some) < _FEWEST:
         return sigma
     place = np.unravel_index(known[some], series.shape)
     given = {name: value if np.ndim(value) == 0 else np.asarray(value)[place] for name, value in held.items()}
-    voxels = replace(series, images=values_at(series, known[some]), mask=None, noise=None, given={}, affine=None)
+    voxels = replace(series, images=S[:, some], mask=None, noise=None, given={}, affine=None)
     kappa = maps.kappa.reshape(len(maps.kappa), -1)[:, known[some]]
-    left = np.square(np.asarray(maps.residual, float)[place])
+    left = rss[chosen] / series.model.n_images
     field = series.model.field
     if field is None or not field.smooth or field.name in given:
         return _matched(voxels, kappa, left, sigma, given, refit)
@@ -110,6 +115,9 @@ def _matched(
 ) -> float:
     """Return σ so that images simulated at κ (Q, V) leave the mean squares `left` (V) in the median voxel."""
     f = voxels.model.signal(np.asarray(np.nan_to_num(kappa), float))
+    if freedom(voxels, given) == 1 and (draws := -(-_OF_ONE // f.shape[1])) > 1:
+        f = np.tile(f, draws)
+        given = {name: np.tile(value, draws) if np.ndim(value) else value for name, value in given.items()}
     middle, found = float(np.nanmedian(left)), sigma
     for _ in range(_ROUNDS):
         drawn = Rician(sigma=found).sample(f, np.random.default_rng(0))

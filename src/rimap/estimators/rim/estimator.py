@@ -16,8 +16,12 @@ from rimap.errors import InputError
 from rimap.estimators.base import Estimator, Progress, part_of
 from rimap.estimators.checks import training_range
 from rimap.estimators.checks.missing_values import screened
+from rimap.estimators.checks.residual_probability import contradicts
+from rimap.estimators.checks.wrong_areas import with_their_areas
+from rimap.estimators.mle.field_votes import LIMIT
 from rimap.estimators.network_files import cached_session, default_network, for_model, metadata_of, path_of, sha256_of
 from rimap.estimators.noise_correlation import estimated_in, with_correlation
+from rimap.estimators.possible_values import possible
 from rimap.estimators.rim import bootstrap
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.loop import RIMConfig
@@ -162,11 +166,15 @@ class RIM(Estimator):
             n = next((n for above, n in FOLDS if ready.relative_sigma > above), 1)
             pairs, rough = folds(series.model.times, n, len(loop.layout.carried)), HeldField(found.field)
 
-            def guide(others: NDArray[np.intp], part: Progress | None) -> F32:
+            guides, off = [], np.zeros(series.shape, bool)
+            for i, (part, others) in enumerate(pairs):
                 some = series.subset(others) if len(pairs) > 1 else series
-                return self._pass(self._loop(some).shortened(FIRST_STEPS), some, ready, rough, part).maps
-
-            guides = [(part, guide(others, part_of(progress, i, len(pairs)))) for i, (part, others) in enumerate(pairs)]
+                first = self._loop(some).shortened(FIRST_STEPS)
+                estimate = self._pass(first, some, ready, rough, part_of(progress, i, len(pairs)))
+                guides.append((part, estimate.maps))
+                off |= _contradicting(some, estimate, ready)
+            for _, maps in guides:
+                maps[:, off] = np.nan  # they are averaged with no other voxel
             found = smooth_field_of_alike(series, guides, found.field, threads=self.threads, lambda_B=found.lambda_B)
         return HeldField(found.field, found.sd)
 
@@ -277,6 +285,17 @@ class RIM(Estimator):
         carried, sse, deviation = loop(data, here)
         rms, rows = np.sqrt(sse / len(S)), (len(carried), *shape)
         return Found(carried.reshape(rows), rms.reshape(shape), None if deviation is None else deviation.reshape(rows))
+
+
+def _contradicting(series: WeightedSeries, found: Found, ready: Prepared) -> NDArray[np.bool_]:
+    """Return the voxels (*X) that contradict the model, and those among many of them."""
+    free = series.model.n_images - len(found.maps)
+    sigma = np.asarray(ready.noise.sigma, float) / ready.scale
+    off, known = np.zeros(series.shape, bool), series.selected & np.isfinite(found.residual)
+    squares = series.model.n_images * np.asarray(found.residual, float) ** 2 / np.where(sigma > 0, sigma, np.nan) ** 2
+    off[known] = contradicts(squares[known], 1.0, free, limit=LIMIT)
+    off |= known & ~possible(series.images, magnitude=series.model.magnitude)
+    return with_their_areas(off, known)
 
 
 class Found(NamedTuple):

@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.estimators.checks.residual_probability import contradicts, usual_misfit
+from rimap.estimators.checks.wrong_areas import HALF, with_their_areas
 from rimap.estimators.mle.estimator import PRECISION
 from rimap.estimators.mle.field import Box, FieldState, mean_squared_error
 from rimap.estimators.mle.field_smoothness import weight_of
-from rimap.estimators.mle.field_votes import LIMIT, possible
+from rimap.estimators.mle.field_votes import LIMIT
 from rimap.estimators.mle.linear_system import solve_linear
+from rimap.estimators.possible_values import possible
 from rimap.estimators.rim.elimination import Triangle, eliminated
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
@@ -144,13 +146,15 @@ class FieldGrid:
             found = _of_voxels(
                 self._data_of(number, slice_), here, None if near is None else near.carried[rows][:, selected]
             )
-            counts = True if self.all_have_a_say else found.say
+            for whole, part in ((squares, found.squares), (own, found.own), (say, found.say)):
+                whole[slice_][selected] = part
+            # Of every other voxel, the neighbours are twice as far away.
+            say[slice_] &= ~with_their_areas(selected & ~say[slice_], selected, HALF // (self.coarser // self.binned))
+            counts = True if self.all_have_a_say else say[slice_][selected]
             for out, values in ((g, found.g), (w, found.w)):
                 of_slice = np.zeros(selected.shape)
                 of_slice[selected] = np.where(counts, values, 0.0)
                 out[slice_] = each * binned(of_slice, out[slice_].shape, self.binned)
-            for whole, part in ((squares, found.squares), (own, found.own), (say, found.say)):
-                whole[slice_][selected] = part
             carried[rows][:, selected] = found.carried
         return Information(g, w, squares, own, say, carried)
 

@@ -31,6 +31,7 @@ from rimap.estimators.mle.field_smoothness import (
 )
 from rimap.estimators.mle.shared_residuals import variance_inflation
 from rimap.estimators.noise_correlation import window_of
+from rimap.estimators.possible_values import few
 from rimap.estimators.rim.averaging import average_of_alike
 from rimap.estimators.rim.field_grid import FieldGrid, Information, every_so_many, fine, unit_of, usual_excess
 from rimap.estimators.rim.initial_estimate import field_grid
@@ -347,4 +348,4 @@ def smooth_field_of_alike(
 
 def _is_folded(series: WeightedSeries) -> bool:
     """Whether the images are magnitudes, whose noise the modulus folds near zero, whatever the noise is taken for."""
-    return isinstance(series.noise, Rician) or (series.model.magnitude and not (series.images < 0).any())
+    return isinstance(series.noise, Rician) or (series.model.magnitude and few((series.images < 0).any(0)))

@@ -1,0 +1,29 @@
+"""Which voxels have values that can be measured: the magnitude of a signal is not negative."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Where more of the voxels have negative values, these are no exception, as after denoising.
+MOST_NEGATIVE = 0.2
+
+
+def possible(values: NDArray[Any], *, magnitude: bool) -> NDArray[np.bool_]:
+    """Return which voxels have values (N, *X) that can be measured: a magnitude is not negative.
+
+    Near its zero crossing, the signal of an inversion recovery hides a wrong sign in its noise; many voxels together
+    would move the field.
+    """
+    every = np.ones(values.shape[1:], bool)
+    if not magnitude:
+        return every
+    negative = np.asarray((values < 0).any(0))
+    return ~negative if few(negative) else every
+
+
+def few(negative: NDArray[np.bool_]) -> bool:
+    """Return whether so few voxels have negative values that the others are magnitudes with their usual noise."""
+    return bool(negative.mean() <= MOST_NEGATIVE)
