@@ -1,7 +1,7 @@
 """Areas in which many voxels contradict the model: the others there fit it by chance.
 
 With one degree of freedom, a quarter of the voxels of an area without any valid signal (metal) have a residual that
-noise explains. Their neighbours tell them from tissue.
+noise explains. Their neighbours show that they are wrong.
 """
 
 from __future__ import annotations
