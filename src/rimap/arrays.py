@@ -132,10 +132,3 @@ def bessel_e(order: int, x: Array) -> Array:
     """Return the exponentially scaled modified Bessel function of the first kind, order 0 or 1."""
     special = sys.modules["torch"].special if is_torch(x) else importlib.import_module("scipy.special")
     return special.i0e(x) if order == 0 else special.i1e(x)
-
-
-def summed_before(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the sums (X + 1, Y + 1, Z) over all voxels before each place of the first two axes."""
-    sums = np.zeros((values.shape[0] + 1, values.shape[1] + 1, *values.shape[2:]))
-    np.cumsum(np.cumsum(values, axis=0, dtype=float), axis=1, out=sums[1:, 1:])
-    return sums

@@ -42,12 +42,16 @@ def test_neighbours_are_in_the_slice_and_those_that_are_known() -> None:
     found = with_their_areas(off, np.ones_like(off))
     assert found[3:9, :, 0].all() and not found[..., 1].any()
     known = np.zeros((12, 12), bool)
-    known[5, 5:8] = True
-    one = np.zeros_like(known)
-    one[5, 5] = True
-    found = with_their_areas(one, known)  # one of two neighbours
-    assert found[5, 5:8].all() and found.sum() == 3
-    assert (with_their_areas(one, known, half=0) == one).all()
+    known[5:7, 5:9] = True
+    four = np.zeros_like(known)
+    four[5, 5:9] = True
+    found = with_their_areas(four, known)  # four of seven neighbours
+    assert (found == known).all()
+    four[5, 8] = False
+    assert (with_their_areas(four, known) == four).all()  # three are no area
+    four[0, 8] = True
+    assert (with_their_areas(four, known) == four).all()  # nor is one that is not known
+    assert (with_their_areas(known, EVERY[:12, :12], half=0) == known).all()
     assert HALF == 2 and not with_their_areas(np.zeros(5, bool), np.ones(5, bool)).any()
     of_list = np.array([True, False, True])
     assert (with_their_areas(of_list, np.ones(3, bool)) == of_list).all()

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.series import WeightedSeries
+
 #: Where more of the voxels have negative values, these are no exception, as after denoising.
 MOST_NEGATIVE = 0.2
 
@@ -22,6 +24,24 @@ def possible(values: NDArray[Any], *, magnitude: bool) -> NDArray[np.bool_]:
         return every
     negative = np.asarray((values < 0).any(0))
     return ~negative if few(negative) else every
+
+
+def possible_at(series: WeightedSeries, voxels: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Return `possible` of the voxels (flat indices) of a series.
+
+    If none of every fourth voxel has negative values, the others are not looked at.
+    """
+    negative = np.zeros(len(voxels), bool)
+    if series.model.magnitude and _negative_at(series, voxels[::4]).any():
+        negative = _negative_at(series, voxels)
+    return ~negative if few(negative) else np.ones(len(voxels), bool)
+
+
+def _negative_at(series: WeightedSeries, voxels: NDArray[np.intp]) -> NDArray[np.bool_]:
+    negative, where = np.zeros(len(voxels), bool), np.unravel_index(voxels, series.shape)
+    for image in series.images:
+        negative |= (image.reshape(-1)[voxels] if image.flags.c_contiguous else image[where]) < 0
+    return negative
 
 
 def few(negative: NDArray[np.bool_]) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.arrays import at_most, stride
-from rimap.estimators.possible_values import possible
+from rimap.estimators.possible_values import possible_at
 from rimap.estimators.quantiles import chi2_quantile
 from rimap.foreground import otsu
 from rimap.maps import has
@@ -120,11 +120,14 @@ def _from_residuals(
     if not known.any():
         return _UNKNOWN
     some: Any = slice(None, None, stride(known.size, SAMPLE)) if known.all() else at_most(np.flatnonzero(known), SAMPLE)
-    S = values_at(series, np.arange(known.size)[some] if isinstance(some, slice) else some)
-    rms = np.sqrt((S**2).mean(0)) if rms is None else np.ascontiguousarray(rms.reshape(-1)[some])
+    voxels = np.arange(known.size)[some] if isinstance(some, slice) else some
+    if rms is None:
+        rms = np.sqrt((values_at(series, voxels) ** 2).mean(0))
+    else:
+        rms = np.ascontiguousarray(rms.reshape(-1)[some])
     rss = np.asarray(maps.residual, dtype=float).reshape(-1)[some] ** 2 * series.model.n_images
     interior = maps.status.reshape(-1)[some] == int(Status.OK)
-    interior &= possible(S, magnitude=series.model.magnitude)
+    interior &= possible_at(series, voxels)
     signal = of_signal(rss / series.model.n_images, np.square(rms, dtype=float))
     if not signal.all():
         rms, rss, interior = rms[signal], rss[signal], interior[signal]

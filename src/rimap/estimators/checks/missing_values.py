@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.advice import Advice, Weight
-from rimap.arrays import Array, stride, summed_before
+from rimap.arrays import Array, stride
 from rimap.estimators.checks.clipping import MANY, PILE, Clipping
 from rimap.estimators.checks.connected_areas import areas
 from rimap.estimators.checks.filled_areas import FEWEST, Fills, filled, fills_of
@@ -339,7 +339,7 @@ def _around(
     there = (thing & ~zero).reshape(shape)[..., used]
     size = np.where(there, abs(image.reshape(shape)[..., used]), 0).astype(float)
     of_rms = np.where(there, rms.reshape(shape)[..., used], 0.0)
-    sums = [summed_before(values) for values in (there, size, of_rms)]
+    sums = [_summed(values) for values in (there, size, of_rms)]
     expected = np.full(len(row), usual)
     for edge in reversed(_NEAR):
         above, below = (np.clip(row + shift, 0, rows) for shift in (-(edge // 2), edge // 2 + 1))
@@ -360,6 +360,13 @@ def _around(
         for across in (-1, 0, 1)
     ]
     return expected, np.min(near, axis=0)
+
+
+def _summed(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the sums (X + 1, Y + 1, Z) over all voxels before each place of the first two axes."""
+    sums = np.zeros((values.shape[0] + 1, values.shape[1] + 1, *values.shape[2:]))
+    np.cumsum(np.cumsum(values, axis=0, dtype=float), axis=1, out=sums[1:, 1:])
+    return sums
 
 
 def _is_pile(zeros: int, others: NDArray[np.float64]) -> bool:
