@@ -38,20 +38,19 @@ def test_voxels_that_fit_by_chance_in_a_wrong_area_are_found_and_voxels_alone_ar
 
 def test_neighbours_are_in_the_slice_and_those_that_are_known() -> None:
     off = np.zeros((12, 12, 2), bool)
-    off[::2, :, 0] = True  # of a voxel between, 12 of 24 neighbours contradict, of those on an edge more or fewer
+    off[::2, :, 0] = True  # of a voxel between, 10 of 24 neighbours contradict; of one in a row of them, 14
+    off[5, 2:10:2, 0] = True
     found = with_their_areas(off, np.ones_like(off))
-    assert found[3:9, :, 0].all() and not found[..., 1].any()
-    known = np.zeros((12, 12), bool)
-    known[5:7, 5:9] = True
-    four = np.zeros_like(known)
-    four[5, 5:9] = True
-    found = with_their_areas(four, known)  # four of seven neighbours
-    assert (found == known).all()
-    four[5, 8] = False
-    assert (with_their_areas(four, known) == four).all()  # three are no area
-    four[0, 8] = True
-    assert (with_their_areas(four, known) == four).all()  # nor is one that is not known
-    assert (with_their_areas(known, EVERY[:12, :12], half=0) == known).all()
+    assert found[5, 2:10, 0].all() and not found[..., 1].any()
+    known = np.ones((12, 12), bool)
+    known[5, 7] = False  # neither in an area nor a neighbour
+    assert not with_their_areas(off[..., 0], known)[5, 7]
+    assert (with_their_areas(off[..., 0], off[..., 0]) == off[..., 0]).all()
+    eight = np.zeros((12, 12), bool)
+    eight[4, 4:7] = eight[5, 4] = True  # four of the eight neighbours of (5, 5), and four of its 24
+    assert (with_their_areas(eight, EVERY[:12, :12]) == eight).all()
+    assert with_their_areas(eight, EVERY[:12, :12], half=1)[5, 5]
+    assert (with_their_areas(eight, EVERY[:12, :12], half=0) == eight).all()
     assert HALF == 2 and not with_their_areas(np.zeros(5, bool), np.ones(5, bool)).any()
     of_list = np.array([True, False, True])
     assert (with_their_areas(of_list, np.ones(3, bool)) == of_list).all()

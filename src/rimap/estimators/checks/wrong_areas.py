@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 Where = NDArray[np.bool_]
 #: Voxels around each one along an axis of a slice, on each side.
 HALF = 2
-#: A voxel is in a wrong area if a larger share of its neighbours contradicts the model. At a straight border of such an
-#: area a voxel outside has 42 % of them inside, and one inside has 58 %.
+#: A voxel is in a wrong area if a larger share of its neighbours contradicts the model; air does not. At a straight
+#: border of such an area a voxel outside has 42 % of them inside, and one inside has 58 %.
 SHARE = 0.45
-#: Fewer contradicting neighbours are no area.
-FEWEST = 4
 #: So often, voxels that are found so count as neighbours of others: a straight border stays where it is.
 ROUNDS = 5
 
@@ -29,11 +27,12 @@ def with_their_areas(contradicting: Where, known: Where, half: int = HALF) -> Wh
     contradicting
         (X, Y) or (X, Y, Z). Voxels of a list (X,) have no neighbours.
     known
-        Of the same shape: voxels of which it is known whether they contradict the model.
+        Of the same shape: voxels of which it is known whether they contradict the model. Others do not, and are in no
+        wrong area.
     half
         The neighbours are the other voxels of a square of 2 half + 1 voxels in the first two axes.
     """
-    if contradicting.ndim < 2 or np.count_nonzero(contradicting) < FEWEST:
+    if contradicting.ndim < 2 or not contradicting.any():
         return contradicting
     # Flat indices of arrays with a margin: neighbours are then at the same distances everywhere.
     margin = [(half, half)] * 2 + [(0, 0)] * (contradicting.ndim - 2)
@@ -45,10 +44,8 @@ def with_their_areas(contradicting: Where, known: Where, half: int = HALF) -> Wh
     for _ in range(ROUNDS):
         for distance in around:
             count[new + distance] += 1
-        near = np.flatnonzero(count >= FEWEST)
-        near = near[usable[near] & ~flat[near]]
-        neighbours = np.sum([usable[near + distance] for distance in around], axis=0)
-        new = near[count[near] > SHARE * neighbours]
+        new = np.flatnonzero(count > SHARE * len(around))
+        new = new[usable[new] & ~flat[new]]
         if not len(new):
             break
         flat[new] = True
