@@ -24,6 +24,7 @@ from scipy.ndimage import distance_transform_edt, shift
 
 import rimap
 from benchmarks.fields import LADDER, fields, series_of
+from benchmarks.random_faults import spoilt_scans
 from benchmarks.trust_scenes import (
     TE8,
     TI4,
@@ -467,6 +468,34 @@ def _of_wrong_region(
         yield Figure(f"wrong but ok, {kind}", "<= 3 %", f"{100 * wrong:.1f} %", wrong <= 0.03)
 
 
+#: So many voxels may be wrong without a warning about them.
+UNSAID = 5
+
+
+def random_faults(estimators: tuple[Any, ...] = ESTIMATORS, seeds: range = range(112)) -> Iterator[Figure]:
+    """After a random fault, a voxel that is ok is right, or a warning that the scan without it lacks says that not all
+    are.
+    """
+    for scan in spoilt_scans(seeds):
+        model = scan.scene.model
+        given = {parameter.name: 1.0 for parameter in model.parameters if parameter.given}
+        for estimator in estimators:
+            good, bad = (
+                estimator.estimate(rimap.WeightedSeries(images, model, given=given)) for images in (scan.good, scan.bad)
+            )
+            time = model.time.name
+            ok = (good.status == rimap.Status.OK) & (bad.status == rimap.Status.OK) & scan.scene.tissue
+            error = abs(bad[time] - good[time])
+            wrong = ok & (error > 0.1 * good[time]) & (error > 4 * bad.sd[time])
+            elsewhere, kind = scan.scene.tissue & ~scan.where, f"{estimator.name}: {scan.name}"
+            share = float(wrong[elsewhere].mean()) if elsewhere.any() else 0.0
+            said = not set(bad.warnings) <= set(good.warnings)
+            unreliable = any("do not rely on these maps" in text for text in bad.warnings)
+            yield Figure(f"elsewhere, {kind}", "<= 1 % wrong", f"{100 * share:.2f} %", share <= 0.01 or unreliable)
+            told = f"{wrong.sum()} of {(scan.where & scan.scene.tissue).sum()}, {'warning' if said else 'silent'}"
+            yield Figure(f"there, {kind}", "right, or a warning", told, said or int(wrong.sum()) <= UNSAID)
+
+
 def unphysical_field() -> Iterator[Figure]:
     """A field that no scanner makes is reported, by every estimator."""
     for B in (1.9, 2.4):
@@ -603,6 +632,7 @@ PARTS: tuple[Callable[[], Iterator[Figure]], ...] = (
     interpolated,
     field,
     wrong_regions,
+    random_faults,
     unphysical_field,
     motion,
     choices,

@@ -152,3 +152,14 @@ def test_slices_or_columns_without_a_value_do_not_change_the_field_of_the_others
     assert not (maps.status[~whole] == Status.OK).any()
     assert np.nanmedian(maps["B"][inside & whole]) == pytest.approx(1.9, abs=0.02)
     assert np.median(abs(maps["T1"] / T1 - 1)[inside & whole]) < 0.02
+
+
+def test_a_sigma_beyond_the_signal_of_magnitudes_leaves_the_first_field() -> None:
+    model = rimap.InversionRecovery(tau=(50, 150, 400, 900, 1800, 3500))
+    images = abs(np.random.default_rng(0).normal(0, 1, (6, 24, 24))).astype(np.float32)
+    series = rimap.WeightedSeries(images, model, noise=rimap.Gaussian(sigma=50.0))
+    first = np.full((24, 24), 1.9, np.float32)
+    guides = [(np.arange(6), np.stack([np.ones_like(first), first, 1000 * first]))]
+    found = smooth_field_of_alike(series, guides, first, threads=1)
+    np.testing.assert_array_equal(found.field, first)
+    assert found.sd is None

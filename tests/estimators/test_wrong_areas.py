@@ -30,10 +30,21 @@ def test_voxels_that_fit_by_chance_in_a_wrong_area_are_found_and_voxels_alone_ar
     area[10:25, 10:25] = True
     off = area & (rng.random(area.shape) < 0.7)
     found = with_their_areas(off, np.ones_like(area))
-    assert found[12:23, 12:23].all() and (found[area].mean() > 0.95)
+    assert found[12:23, 12:23].mean() > 0.98 > 0.75 > off[12:23, 12:23].mean()
     assert not found[~area].any()
     single = rng.random((40, 40)) < 0.05
     assert (with_their_areas(single, np.ones_like(single)) == single).all()
+
+
+def test_good_voxels_that_lie_together_stay_amid_wrong_ones() -> None:
+    x, y = np.indices((20, 20))
+    good = np.hypot(x - 10, y - 10) < 4
+    assert (with_their_areas(~good, EVERY) == ~good).all()
+    line = np.ones_like(good)
+    line[8:10] = False  # two rows hold no square of three
+    assert with_their_areas(line, EVERY)[:, 2:-2].all()
+    line[10] = False
+    assert (with_their_areas(line, EVERY) == line).all()
 
 
 def test_neighbours_are_in_the_slice_and_those_that_are_known() -> None:
@@ -47,7 +58,7 @@ def test_neighbours_are_in_the_slice_and_those_that_are_known() -> None:
     assert not with_their_areas(off[..., 0], known)[5, 7]
     assert (with_their_areas(off[..., 0], off[..., 0]) == off[..., 0]).all()
     eight = np.zeros((12, 12), bool)
-    eight[4, 4:7] = eight[5, 4] = True  # four of the eight neighbours of (5, 5), and four of its 24
+    eight[4, 4:7] = eight[6, 4:7] = True  # six of the eight neighbours of (5, 5), and six of its 24
     assert (with_their_areas(eight, EVERY[:12, :12]) == eight).all()
     assert with_their_areas(eight, EVERY[:12, :12], half=1)[5, 5]
     assert (with_their_areas(eight, EVERY[:12, :12], half=0) == eight).all()
@@ -90,7 +101,7 @@ def test_others_are_as_if_the_wrong_area_was_masked_out(
     assert np.nanmean(change > without.sd["T1"][others]) < 0.02
     wrong = abs(with_it["T1"] / scene.T - 1)[bad] > 0.2
     wrong &= abs(with_it["T1"] - scene.T)[bad] > 4 * with_it.sd["T1"][bad]
-    assert (wrong & (with_it.status[bad] == Status.OK)).mean() < 0.02
+    assert (wrong & (with_it.status[bad] == Status.OK)).mean() < 0.03
     assert (with_it.status[others] == Status.OK).mean() > (without.status[others] == Status.OK).mean() - 0.005
 
 

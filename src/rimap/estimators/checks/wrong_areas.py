@@ -1,10 +1,12 @@
-"""Areas in which many voxels contradict the model: the others there fit it by chance.
+"""Areas in which many voxels contradict the model: some of the others there fit it by chance.
 
 With one degree of freedom, a quarter of the voxels of an area without any valid signal (metal) have a residual that
-noise explains. Their neighbours show that they are wrong.
+noise explains. They are scattered among voxels that contradict the model, while good voxels lie together.
 """
 
 from __future__ import annotations
+
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,23 +14,22 @@ from numpy.typing import NDArray
 Where = NDArray[np.bool_]
 #: Voxels around each one along an axis of a slice, on each side.
 HALF = 2
-#: A voxel is in a wrong area if a larger share of its neighbours contradicts the model; air does not. At a straight
+#: A voxel may be in a wrong area if a larger share of its neighbours contradicts the model; air does not. At a straight
 #: border of such an area a voxel outside has 42 % of them inside, and one inside has 58 %.
-SHARE = 0.45
-#: So often, voxels that are found so count as neighbours of others: a straight border stays where it is.
-ROUNDS = 5
+SHARE = 0.42
 
 
 def with_their_areas(contradicting: Where, known: Where, half: int = HALF) -> Where:
-    """Return the contradicting voxels, and those of whose neighbours too many contradict the model.
+    """Return the contradicting voxels, and those that follow the model by chance.
+
+    These have many neighbours that contradict it, and no square of `half` + 1 voxels that contains them follows it.
 
     Parameters
     ----------
     contradicting
         (X, Y) or (X, Y, Z). Voxels of a list (X,) have no neighbours.
     known
-        Of the same shape: voxels of which it is known whether they contradict the model. Others do not, and are in no
-        wrong area.
+        Of the same shape: voxels of which it is known whether they contradict the model.
     half
         The neighbours are the other voxels of a square of 2 half + 1 voxels in the first two axes.
     """
@@ -38,15 +39,19 @@ def with_their_areas(contradicting: Where, known: Where, half: int = HALF) -> Wh
     margin = [(half, half)] * 2 + [(0, 0)] * (contradicting.ndim - 2)
     out, known = np.pad(contradicting, margin), np.pad(known, margin)
     row, step = out[0].size, out[0, 0].size
-    around = [i * row + j * step for i in range(-half, half + 1) for j in range(-half, half + 1) if (i, j) != (0, 0)]
-    flat, usable, count = out.reshape(-1), known.reshape(-1), np.zeros(out.size, np.uint8)
-    new = np.flatnonzero(flat & usable)
-    for _ in range(ROUNDS):
-        for distance in around:
-            count[new + distance] += 1
-        new = np.flatnonzero(count > SHARE * len(around))
-        new = new[usable[new] & ~flat[new]]
-        if not len(new):
-            break
-        flat[new] = True
+
+    def distances(*along: range) -> list[int]:
+        return [i * row + j * step for i, j in product(*along)]
+
+    around = [distance for distance in distances(*[range(-half, half + 1)] * 2) if distance]
+    off, follows, count = out.reshape(-1), (known & ~out).reshape(-1), np.zeros(out.size, np.uint8)
+    wrong = np.flatnonzero(off & known.reshape(-1))
+    for distance in around:
+        count[wrong + distance] += 1
+    doubtful = np.flatnonzero(count > SHARE * len(around))
+    doubtful = doubtful[follows[doubtful]]
+    square, together = distances(*[range(half + 1)] * 2), np.zeros(len(doubtful), bool)
+    for corner in square:
+        together |= np.all([follows[doubtful - corner + distance] for distance in square], axis=0)
+    off[doubtful[~together]] = True
     return out[half : half + contradicting.shape[0], half : half + contradicting.shape[1]]

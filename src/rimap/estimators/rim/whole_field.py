@@ -333,6 +333,8 @@ def smooth_field_of_alike(
             left += less.astype(float) ** 2 * (len(part) / len(S))
         images[(slice(None), *slice_)] = out.reshape(images[(slice(None), *slice_)].shape)
         factor[slice_] = np.sqrt(left).reshape(factor[slice_].shape)
+    if not images.any():  # a given σ exceeds the signal
+        return WholeField(field, lambda_B)
     sigma = np.asarray((grid.noise or noise).sigma, dtype=float) * factor
     first = (field[(slice(None, None, coarser),) * 2] if coarser > 1 else field).astype(float)
     shared = float(np.median(factor[grid.selected]) ** -2)
