@@ -34,7 +34,7 @@ class Spoilt:
     Parameters
     ----------
     name
-        Of the sequence, its SNR and the fault.
+        The name of the sequence, its SNR and the fault.
     good, bad
         (N, X, Y, Z).
     where

@@ -1,7 +1,7 @@
 """Areas in which many voxels contradict the model: some of the others there fit it by chance.
 
 With one degree of freedom, a quarter of the voxels of an area without any valid signal (metal) have a residual that
-noise explains. They are scattered among voxels that contradict the model, while good voxels lie together.
+noise explains. They are scattered among voxels that contradict the model, while good voxels are adjacent.
 """
 
 from __future__ import annotations
