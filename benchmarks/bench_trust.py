@@ -472,7 +472,7 @@ def _of_wrong_region(
 UNSAID = 5
 
 
-def random_faults(estimators: tuple[Any, ...] = ESTIMATORS, seeds: range = range(112)) -> Iterator[Figure]:
+def random_faults(estimators: tuple[Any, ...] = ESTIMATORS, seeds: range = range(56)) -> Iterator[Figure]:
     """After a random fault, a voxel that is ok is right, or a warning that the scan without it lacks says that not all
     are.
     """

@@ -116,9 +116,7 @@ def test_one_wrapped_column_does_not_mark_its_neighbours() -> None:
 
 @pytest.mark.parametrize(("tau", "snr"), [(FOUR, 15), (FOUR, 30), ((80.0, 240.0, 500.0, 1000.0, 2000.0), 30)])
 @pytest.mark.parametrize("fault", ["none", "sign"])
-def test_sigma_of_few_images_without_air_is_right_with_and_without_a_wrong_area(
-    tau: Any, snr: float, fault: str
-) -> None:
+def test_sigma_of_few_images_without_air_is_right(tau: Any, snr: float, fault: str) -> None:
     scene = head(inversion(tau), size=72, planes=2)
     images = np.where(scene.air, np.nan, scene.noisy(snr)).astype(np.float32)
     if fault != "none":
