@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from benchmarks.trust_scenes import TI9, head, inversion
 
 import rimap
+from rimap.estimators.checks.final_checks import flag_wrong_areas
 from rimap.estimators.checks.wrong_areas import HALF, with_their_areas
+from rimap.estimators.rim.field_grid import FieldGrid
 from rimap.maps import Status
 
 FOUR = (100.0, 300.0, 900.0, 2700.0)
@@ -36,7 +39,7 @@ def test_voxels_that_fit_by_chance_in_a_wrong_area_are_found_and_voxels_alone_ar
     assert (with_their_areas(single, np.ones_like(single)) == single).all()
 
 
-def test_good_voxels_that_lie_together_stay_amid_wrong_ones() -> None:
+def test_adjacent_good_voxels_stay_amid_wrong_ones() -> None:
     x, y = np.indices((20, 20))
     good = np.hypot(x - 10, y - 10) < 4
     assert (with_their_areas(~good, EVERY) == ~good).all()
@@ -105,13 +108,64 @@ def test_others_are_as_if_the_wrong_area_was_masked_out(
     assert (with_it.status[others] == Status.OK).mean() > (without.status[others] == Status.OK).mean() - 0.005
 
 
-def test_one_wrapped_column_does_not_mark_its_neighbours() -> None:
-    scene = head(inversion(), size=48, planes=1)
-    images = scene.noisy(30)
-    images[0, 22:24] *= 0.3  # two rows, of which 40 % of the neighbours of a third are
-    status = rimap.NLLS().estimate(rimap.WeightedSeries(images, scene.model)).status
-    assert (status[22:24][scene.tissue[22:24]] == Status.OFF_MODEL).mean() > 0.95
-    assert (status[20:22][scene.tissue[20:22]] == Status.OFF_MODEL).mean() < 0.02
+def test_of_few_images_an_area_of_metal_is_flagged_and_no_unchanged_voxel_is() -> None:
+    for tau in (FOUR, TI9):
+        scene = head(inversion(tau), size=72, planes=1)
+        good = scene.noisy(20)
+        images, bad = _spoilt(scene, good, "metal")
+        one, other = (rimap.NLLS().estimate(rimap.WeightedSeries(S, scene.model)).status for S in (images, good))
+        inner = bad & scene.tissue
+        assert (one[inner] != Status.OK).mean() > 0.95
+        assert ((one != other) & ~bad & scene.tissue).mean() < 0.001
+
+
+def test_with_many_images_right_voxels_amid_wrong_ones_stay() -> None:
+    scene = head(inversion(TI9), size=72, planes=1)
+    good, wrong = scene.noisy(30), np.random.default_rng(0).random(scene.T.shape) < 0.5
+    images = good.copy()
+    images[0, wrong] *= 0.3
+    status = rimap.NLLS().estimate(rimap.WeightedSeries(images, scene.model, noise=rimap.Gaussian(0.65 / 30))).status
+    assert (status[wrong & scene.tissue] == Status.OFF_MODEL).mean() > 0.85
+    assert (status[~wrong & scene.tissue] == Status.OK).mean() > 0.99
+
+
+def test_the_field_of_a_network_has_no_say_of_metal_that_fits_by_chance() -> None:
+    scene = head(inversion(FOUR), size=48, planes=1, texture=0.08)
+    x, y, _ = np.indices(scene.T.shape)
+    bad, images = np.hypot(x - 14, y - 24) < 5, scene.noisy(20) * 1000
+    images[:, bad] = abs(np.random.default_rng(2).normal(0, 300, images[:, bad].shape)) * [[3.0], [2.0], [1.0], [0.2]]
+    series = rimap.WeightedSeries(images, scene.model, noise=rimap.Gaussian(0.65 / 20 * 1000))
+    with ThreadPoolExecutor(1) as pool:
+        grid = FieldGrid(series, 1, 1, pool)
+        here = grid.at(grid.padded(np.full(series.shape, 1.9)))
+    assert here.say[bad].mean() < 0.06 and here.say[scene.tissue & ~bad].mean() > 0.99
+
+
+def test_areas_are_those_of_few_degrees_of_freedom() -> None:
+    status = np.random.default_rng(0).choice([0, 7], (30, 30), p=[0.5, 0.5]).astype(np.uint8)
+    whole, more = status.copy(), status.copy()
+    flag_wrong_areas(whole, 2)
+    assert (whole != status).any()
+    flag_wrong_areas(more, 3)
+    assert (more == status).all()
+
+
+def test_the_order_of_memory_does_not_matter() -> None:
+    off = np.random.default_rng(0).random((30, 30, 2)) < 0.5
+    found = with_their_areas(off, np.ones_like(off))
+    assert (found != off).any()
+    assert (with_their_areas(np.asfortranarray(off), np.ones_like(off)) == found).all()
+
+
+def test_a_noisier_region_does_not_make_sigma_that_of_the_quiet_one() -> None:
+    scene = head(inversion(TI9), size=72, planes=1)
+    loud = np.indices(scene.T.shape)[0] > 40
+    rng, sigma = np.random.default_rng(0), 0.65 / 40
+    noise = rng.normal(0, sigma, (2, *scene.images.shape)) * np.where(loud, 3, 1)
+    images = np.hypot(scene.images + noise[0], noise[1])
+    images[:, scene.air] = np.nan
+    found = rimap.NLLS().estimate(rimap.WeightedSeries(images.astype(np.float32), scene.model)).noise.sigma
+    assert found > 1.1 * sigma
 
 
 @pytest.mark.parametrize(("tau", "snr"), [(FOUR, 15), (FOUR, 30), ((80.0, 240.0, 500.0, 1000.0, 2000.0), 30)])

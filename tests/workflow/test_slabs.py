@@ -83,3 +83,32 @@ def test_slabs_give_the_maps_of_the_whole(
         else:
             images = [np.asarray(nib.load(p).dataobj, float) for p in (files[path.name], path)]
             np.testing.assert_allclose(*images, rtol=1e-5, atol=1e-9, err_msg=path.name)
+
+
+def test_slabs_of_a_single_slice_flag_the_area_that_the_whole_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = signal_models()["megre"](te=(4.0, 10.0, 20.0, 40.0))
+    rng = np.random.default_rng(1)
+    S = model.signal(np.stack([np.full((24, 24), 900.0), np.full((24, 24), 30.0)])) + rng.standard_normal((4, 24, 24))
+    area = np.zeros((24, 24), bool)
+    area[6:18, 6:18] = True
+    S[1, area & (rng.random(area.shape) < 0.7)] *= 3
+    request = {
+        "inputs": [save(tmp_path / f"x{n}.nii", image) for n, image in enumerate(S)],
+        "sequence": "megre",
+        "settings": {"te": (4.0, 10.0, 20.0, 40.0)},
+        "threads": 1,
+        "estimator": "nlls",
+    }
+    whole = map_series(Request(out=tmp_path / "whole", **request))
+    with monkeypatch.context() as small:
+        small.setattr(memory, "needed", lambda *a, **k: 1 << 61)
+        small.setattr(memory, "slab_voxels", lambda *a: 2 * 24)
+        parts = map_series(Request(out=tmp_path / "parts", **request))
+    status = [
+        np.asarray(nib.load(next(p for p in run.results[0].maps if "status" in p.name and p.suffix != ".json")).dataobj)
+        for run in (whole, parts)
+    ]
+    np.testing.assert_array_equal(*status)
+    assert (status[0][7:17, 7:17] == 7).mean() > 0.95

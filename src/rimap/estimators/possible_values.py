@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.arrays import at_least
 from rimap.series import WeightedSeries
 
-#: Where more of the voxels have negative values, these are no exception, as after denoising.
+#: If more of the voxels have negative values, the processing made them (denoising), and the values are used.
 MOST_NEGATIVE = 0.2
 
 
@@ -29,10 +30,10 @@ def possible(values: NDArray[Any], *, magnitude: bool) -> NDArray[np.bool_]:
 def possible_at(series: WeightedSeries, voxels: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Return `possible` of the voxels (flat indices) of a series.
 
-    If none of every fourth voxel has negative values, the others are not looked at.
+    If none of a fourth of the voxels has negative values, the others are not looked at.
     """
     negative = np.zeros(len(voxels), bool)
-    if series.model.magnitude and _negative_at(series, voxels[::4]).any():
+    if series.model.magnitude and _negative_at(series, at_least(voxels, len(voxels) // 4 + 1)).any():
         negative = _negative_at(series, voxels)
     return ~negative if few(negative) else np.ones(len(voxels), bool)
 

@@ -39,6 +39,8 @@ _FOLDED_BEYOND, _FREE = 15.0, 6
 _EXPLAINED = 0.5
 #: A residual that noise alone exceeds with less than this chance contradicts the model and does not say what noise is.
 CONTRADICTS = 1e-7
+#: Where more of the voxels do, noise differs between regions, or the model is wrong: σ is then that of all.
+_MOST_CONTRADICTING = 0.25
 #: Standard deviation over mean of a Rayleigh distribution.
 _RAYLEIGH_CV = 0.5227
 #: σ and the level of the signal, if neither can be estimated.
@@ -140,7 +142,10 @@ def _from_residuals(
     noise, contradicting = np.sqrt(air_power(series.model)), chi2(1 - CONTRADICTS, free)
     for _ in range(4):
         sigma = float(np.sqrt(quantile(rss if chosen.all() else rss[chosen], 0.5) / chi2(0.5, free)))
-        stronger = (rms > noise * sigma) & (rss < sigma**2 * contradicting)
+        stronger = rms > noise * sigma
+        follow = stronger & (rss < sigma**2 * contradicting)
+        if np.count_nonzero(follow) > (1 - _MOST_CONTRADICTING) * np.count_nonzero(stronger):
+            stronger = follow
         if not stronger.any() or np.array_equal(chosen, stronger):
             break
         chosen = stronger

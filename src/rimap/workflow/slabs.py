@@ -19,7 +19,7 @@ from rimap.correlation import NoiseCorrelation
 from rimap.errors import InputError
 from rimap.estimators import sigma
 from rimap.estimators.base import model_warnings, settings_of_options
-from rimap.estimators.checks.final_checks import Fit, Usual, warnings_for, with_statuses
+from rimap.estimators.checks.final_checks import Fit, Usual, flag_wrong_areas, warnings_for, with_statuses
 from rimap.estimators.checks.missing_values import Missing, Whole, sample_of_planes, screened
 from rimap.estimators.mle.estimator import MLE
 from rimap.estimators.nlls.covariance import covariance_for
@@ -223,9 +223,14 @@ def estimate(
         if (maps.status <= Status.AT_BOUND).any():
             part, gone, census = screened(WeightedSeries(images, model, mask=mask, given=opened.given_at(a, b)), whole)
             maps = replace(maps, noise=there, sigma_source=source)
-            maps, _ = with_statuses(part, maps, fit, usual, gone.doubtful, census)
+            flat = len(opened.shape) < 3  # slabs of a single slice cut it
+            maps, _ = with_statuses(part, maps, fit, usual, gone.doubtful, census, part_of_slice=flat)
             done.status[..., a:b] = maps.status
         done.maps.write((a, b), maps)
+    if len(opened.shape) < 3:
+        flag_wrong_areas(done.status, model.n_images - fit.estimated)
+        for a, b in slabs:
+            done.maps.write((a, b), replace(done.maps.read((a, b)), status=done.status[..., a:b]))
     head = replace(head, noise=noise, sigma_source=source)
     thinly = np.arange(0, done.status.size, stride(done.status.size, _SAMPLE))
     where = np.unravel_index(thinly, done.status.shape)

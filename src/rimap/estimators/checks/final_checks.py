@@ -29,7 +29,7 @@ from rimap.estimators.checks.residual_probability import (
     contradicts,
     usual_misfit,
 )
-from rimap.estimators.checks.wrong_areas import with_their_areas
+from rimap.estimators.checks.wrong_areas import MOST_FREE, free_of, with_their_areas
 from rimap.estimators.noise_correlation import noise_correlation, with_correlation
 from rimap.estimators.sigma import of_signal
 from rimap.likelihood import Gaussian
@@ -126,10 +126,12 @@ def with_statuses(
     usual: Usual | None = None,
     doubtful: NDArray[np.bool_] | None = None,
     census: Census | None = None,
+    part_of_slice: bool = False,
 ) -> tuple[ParameterMaps, NDArray[np.bool_]]:
     """Return maps in which background and voxels that do not follow the model have these quality flags.
 
-    Background has no value. A voxel that does not follow the model keeps its value.
+    Background has no value. A voxel that does not follow the model keeps its value. With few degrees of freedom, the
+    flag includes voxels that follow the model by chance, in an area that contradicts it.
 
     Parameters
     ----------
@@ -145,6 +147,8 @@ def with_statuses(
         (*X), voxels whose images hold wrong values.
     census
         The census of the images, if it is known.
+    part_of_slice
+        Areas are then left to `flag_wrong_areas` with the whole slice.
 
     Returns
     -------
@@ -169,10 +173,26 @@ def with_statuses(
         off |= doubtful & has(maps.status, (Status.OK, Status.AT_BOUND))
     if not off.any():
         return maps, air
-    off |= with_their_areas(off, has(maps.status, (Status.OK, Status.AT_BOUND)))
     new = maps.status.copy()
     new[off] = Status.OFF_MODEL
+    if not part_of_slice:
+        flag_wrong_areas(new, free_of(series))
     return replace(maps, status=new), air
+
+
+def flag_wrong_areas(status: NDArray[np.uint8], free: int) -> None:
+    """Flag voxels of a status map (*X) that follow the model by chance, in an area that contradicts it.
+
+    Parameters
+    ----------
+    status
+        Changed in place.
+    free
+        Degrees of freedom of a voxel: with many, none follows the model by chance.
+    """
+    if free <= MOST_FREE:
+        known = has(status, (Status.OK, Status.AT_BOUND, Status.OFF_MODEL))
+        status[with_their_areas(has(status, (Status.OFF_MODEL,)), known)] = Status.OFF_MODEL
 
 
 def warnings_for(

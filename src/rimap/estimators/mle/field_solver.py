@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.estimators.base import Progress
-from rimap.estimators.checks.wrong_areas import with_their_areas
 from rimap.estimators.mle.field import Box, Objective, Until, mean_squared_error, minimise
 from rimap.estimators.mle.field_smoothness import (
     DEFAULT_LAMBDA_B,
@@ -215,7 +214,6 @@ def _smooth(
     assert fit is not None
     follow, excess = follow_the_model(data, fit, field.bounds, free)
     follow &= possible(data.S.T, magnitude=series.model.magnitude)
-    follow &= _beside_wrong_areas(follow, series, parts.voxels)
     if not follow.all():
         say = follow.astype(float)
         data, fit = data.weighed(say), fit.weighed(say)
@@ -250,16 +248,6 @@ def _smooth(
         F, fit, converged = path.to(lambda_B, F, fit, search=True)
     error = mean_squared_error(box, F, fit, weight_of(field, lambda_B), field.bounds)
     return Solution(np.clip(box.crop(F, series.shape), *field.bounds), fit, error, converged, lambda_B)
-
-
-def _beside_wrong_areas(
-    follow: NDArray[np.bool_], series: WeightedSeries, voxels: NDArray[np.intp]
-) -> NDArray[np.bool_]:
-    """Return which voxels (V) are in no area most of which contradicts the model."""
-    known, off = np.zeros((2, series.selected.size), bool)
-    known[voxels], off[voxels] = True, ~follow
-    shape = series.shape
-    return np.asarray(~with_their_areas(off.reshape(shape), known.reshape(shape)).reshape(-1)[voxels])
 
 
 def _maps(series: WeightedSeries, data: Voxels, parts: Partitions, field: Parameter, fit: Fit) -> Array:

@@ -33,13 +33,14 @@ from rimap.likelihood import Rician
 from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
 
-#: Voxels that are looked at, and fewer are not enough.
+#: Number of voxels at most, and at least.
 _VOXELS, _FEWEST = 3_000, 100
-#: Voxels that are simulated at least if one degree of freedom is left: the median residual is that much less certain.
+#: Number of simulated voxels at least if one degree of freedom is left: the median of χ² then scatters twice as much as
+#: with three.
 _OF_ONE = 12_000
 #: Rounds at most, and the relative change of σ at which they end.
 _ROUNDS, _CLOSE = 5, 0.01
-#: σ from the residuals is too low by this factor at most: voxels that contradict the model even if it is do not count.
+#: σ from the residuals is too low by at most this factor. Voxels whose residual contradicts σ times this do not count.
 _MOST_LESS = 1.5
 #: Voxels at least that determine the field of a region.
 _REGION = 150

@@ -17,7 +17,6 @@ from rimap.estimators.base import Estimator, Progress, part_of
 from rimap.estimators.checks import training_range
 from rimap.estimators.checks.missing_values import screened
 from rimap.estimators.checks.residual_probability import contradicts
-from rimap.estimators.checks.wrong_areas import with_their_areas
 from rimap.estimators.mle.field_votes import LIMIT
 from rimap.estimators.network_files import cached_session, default_network, for_model, metadata_of, path_of, sha256_of
 from rimap.estimators.noise_correlation import estimated_in, with_correlation
@@ -288,14 +287,14 @@ class RIM(Estimator):
 
 
 def _contradicting(series: WeightedSeries, found: Found, ready: Prepared) -> NDArray[np.bool_]:
-    """Return the voxels (*X) that contradict the model, and those among many of them."""
+    """Return the voxels (*X) that contradict the model."""
     free = series.model.n_images - len(found.maps)
     sigma = np.asarray(ready.noise.sigma, float) / ready.scale
     off, known = np.zeros(series.shape, bool), series.selected & np.isfinite(found.residual)
     squares = series.model.n_images * np.asarray(found.residual, float) ** 2 / np.where(sigma > 0, sigma, np.nan) ** 2
     off[known] = contradicts(squares[known], 1.0, free, limit=LIMIT)
     off |= known & ~possible(series.images, magnitude=series.model.magnitude)
-    return with_their_areas(off, known)
+    return off
 
 
 class Found(NamedTuple):

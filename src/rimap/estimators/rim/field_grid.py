@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.estimators.checks.residual_probability import contradicts, usual_misfit
-from rimap.estimators.checks.wrong_areas import HALF, with_their_areas
+from rimap.estimators.checks.wrong_areas import HALF, MOST_FREE, free_of, with_their_areas
 from rimap.estimators.mle.estimator import PRECISION
 from rimap.estimators.mle.field import Box, FieldState, mean_squared_error
 from rimap.estimators.mle.field_smoothness import weight_of
@@ -148,8 +148,9 @@ class FieldGrid:
             )
             for whole, part in ((squares, found.squares), (own, found.own), (say, found.say)):
                 whole[slice_][selected] = part
-            # Of every other voxel, the neighbours are twice as far away.
-            say[slice_] &= ~with_their_areas(selected & ~say[slice_], selected, HALF // (self.coarser // self.binned))
+            if free_of(series) <= MOST_FREE:
+                half = HALF // (self.coarser // self.binned)  # a step of a grid of every second voxel is two voxels
+                say[slice_] &= ~with_their_areas(selected & ~say[slice_], selected, half)
             counts = True if self.all_have_a_say else say[slice_][selected]
             for out, values in ((g, found.g), (w, found.w)):
                 of_slice = np.zeros(selected.shape)
