@@ -1,7 +1,7 @@
 """Areas in which many voxels contradict the model: some of the others there fit it by chance.
 
 With one degree of freedom, a third of the voxels of an area without any valid signal (metal) have a residual that
-noise explains; with two, one in twenty; with more, hardly any. They are scattered among voxels that contradict the
+noise explains; with two, one in twenty; with more, barely any. They are scattered among voxels that contradict the
 model, while good voxels are adjacent.
 """
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rimap.series import WeightedSeries
 
 Where = NDArray[np.bool_]
-#: With more degrees of freedom, a voxel hardly ever fits by chance.
+#: With more degrees of freedom, a voxel rarely fits by chance.
 MOST_FREE = 2
 #: Voxels around each one along an axis of a slice, on each side.
 HALF = 2
