@@ -13,7 +13,7 @@ from benchmarks.trust_scenes import TI9, head, inversion
 import rimap
 from rimap.estimators.checks.final_checks import flag_wrong_areas
 from rimap.estimators.checks.wrong_areas import HALF, with_their_areas
-from rimap.estimators.rim.field_grid import FieldGrid
+from rimap.estimators.rim.field_grid import FieldGrid, Information, _among_neighbours
 from rimap.maps import Status
 
 FOUR = (100.0, 300.0, 900.0, 2700.0)
@@ -139,6 +139,26 @@ def test_the_field_of_a_network_has_no_say_of_metal_that_fits_by_chance() -> Non
         grid = FieldGrid(series, 1, 1, pool)
         here = grid.at(grid.padded(np.full(series.shape, 1.9)))
     assert here.say[bad].mean() < 0.06 and here.say[scene.tissue & ~bad].mean() > 0.99
+
+
+def test_single_voxels_that_ask_for_another_field_have_less_weight_and_a_region_keeps_it() -> None:
+    rng = np.random.default_rng(0)
+    w = np.full((32, 32), 100.0)
+    g = 10.0 * rng.standard_normal((32, 32))  # deviations of one standard deviation
+    g[4, 4], g[20, 5] = 300.0, -60.0  # of thirty, and of six
+    g[16:, 16:] += 150.0  # a region in which all deviate by fifteen
+    every = np.ones((32, 32), bool)
+    empty = np.zeros(0)
+    found = Information(g.ravel(), w.ravel(), empty, empty, every.ravel(), empty)
+    say = every.copy()
+    say[3, 3] = False
+    weight = _among_neighbours(found, every, say)
+    assert weight[4, 4] == 0 and 0.4 < weight[20, 5] < 0.9 and weight[3, 3] == 0
+    assert (weight[16:, 16:] > 0.95).all()
+    usual = np.ones_like(every)
+    usual[16:, 16:] = False
+    usual[[4, 20, 3], [4, 5, 3]] = False
+    assert (weight[usual] > 0.9).all()
 
 
 def test_areas_are_those_of_few_degrees_of_freedom() -> None:

@@ -21,7 +21,7 @@ from rimap.estimators.checks.wrong_areas import HALF, MOST_FREE, free_of, with_t
 from rimap.estimators.mle.estimator import PRECISION
 from rimap.estimators.mle.field import Box, FieldState, mean_squared_error
 from rimap.estimators.mle.field_smoothness import weight_of
-from rimap.estimators.mle.field_votes import LIMIT
+from rimap.estimators.mle.field_votes import LESS, LIMIT, NONE
 from rimap.estimators.mle.linear_system import solve_linear
 from rimap.estimators.possible_values import possible
 from rimap.estimators.rim.elimination import Triangle, eliminated
@@ -36,6 +36,8 @@ F32 = NDArray[np.float32]
 Array = NDArray[np.float64]
 #: In standard deviations of the field: the largest change in a step.
 LARGEST_CHANGE = 1.0
+#: Edge of a square of voxels that has a usual deviation: this quantile, over that of deviations that are noise alone.
+NEAR, SHARE, OF_SHARE = 8, 0.8, 1.2816
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,10 +153,12 @@ class FieldGrid:
             if free_of(series) <= MOST_FREE:
                 half = HALF // (self.coarser // self.binned)  # a step of a grid of every second voxel is two voxels
                 say[slice_] &= ~with_their_areas(selected & ~say[slice_], selected, half)
-            counts = True if self.all_have_a_say else say[slice_][selected]
+            weight = (
+                np.where(selected, 1.0, 0.0) if self.all_have_a_say else _among_neighbours(found, selected, say[slice_])
+            )
             for out, values in ((g, found.g), (w, found.w)):
                 of_slice = np.zeros(selected.shape)
-                of_slice[selected] = np.where(counts, values, 0.0)
+                of_slice[selected] = weight[selected] * values
                 out[slice_] = each * binned(of_slice, out[slice_].shape, self.binned)
             carried[rows][:, selected] = found.carried
         return Information(g, w, squares, own, say, carried)
@@ -216,6 +220,38 @@ class FieldGrid:
         deviation = self.parameter.in_a_scan.deviation
         change = np.clip(change, -LARGEST_CHANGE * deviation, LARGEST_CHANGE * deviation)
         return np.clip(padded + change, *self.parameter.bounds), float(abs(change).max() / deviation)
+
+
+def _among_neighbours(found: Information, selected: NDArray[np.bool_], say: NDArray[np.bool_]) -> Array:
+    """Return the weights (*X) of the voxels of a slice: less than 1 where they ask for another field than those around.
+
+    As in `field_votes`, a voxel has less influence by its deviation over the usual one. The usual one is the largest of
+    the 3 × 3 squares of `NEAR` voxels around: where a field is smoothed too much, many neighbours deviate alike.
+
+    Parameters
+    ----------
+    found
+        Of the selected voxels.
+    selected, say
+        (*X) of the slice. A voxel without a say has the weight 0.
+    """
+    off = np.full(selected.shape, np.nan)
+    mean = float(found.w.mean())
+    if not mean > 0 or len(selected.shape) < 2:
+        return say.astype(float)
+    off[selected] = np.abs(found.g) / np.sqrt(np.maximum(found.w, 0.05 * mean))
+    rows, columns = (-(-length // NEAR) for length in selected.shape)
+    squares = np.full((rows * NEAR, columns * NEAR), np.nan)
+    squares[: selected.shape[0], : selected.shape[1]] = np.where(say, off, np.nan)
+    squares = squares.reshape(rows, NEAR, columns, NEAR).swapaxes(1, 2).reshape(rows, columns, -1)
+    known = np.isfinite(squares).any(2)
+    usual = np.ones((rows + 2, columns + 2))
+    usual[1:-1, 1:-1][known] = np.maximum(np.nanquantile(squares[known], SHARE, axis=1) / OF_SHARE, 1.0)
+    usual = np.max([usual[i : i + rows, j : j + columns] for i in range(3) for j in range(3)], axis=0)
+    usual = np.repeat(np.repeat(usual, NEAR, 0), NEAR, 1)[: selected.shape[0], : selected.shape[1]]
+    with np.errstate(invalid="ignore"):
+        weight = np.where(off > NONE * usual, 0.0, np.minimum(1.0, LESS * usual / np.maximum(off, 1e-12)))
+    return np.where(say, weight, 0.0)
 
 
 def _of_voxels(data: DataTerm, field: F32, near: F32 | None) -> Information:
