@@ -11,7 +11,7 @@ from rimap.arrays import at_least
 from rimap.series import WeightedSeries
 
 #: If more of the voxels have negative values, the processing made them (denoising), and the values are used.
-MOST_NEGATIVE = 0.2
+MOST_NEGATIVE = 0.1
 
 
 def possible(values: NDArray[Any], *, magnitude: bool) -> NDArray[np.bool_]:
