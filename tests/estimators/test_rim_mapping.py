@@ -255,7 +255,7 @@ def test_no_estimate_denies_the_data(network, sigma_map):
         pytest.skip("the paper's start is no maximum of the likelihood")
     s = series(unit=1.0)
     loop = Loop(MODEL, replace(rim.config, gain=(30.0, 0.5, 30.0)), session(path, 1))
-    S, sigma = abs(s.images[:, None]), np.full((1, *(s.shape if sigma_map else (1, 1))), 0.02, np.float32)
+    S, sigma = s.images[:, None], np.full((1, *(s.shape if sigma_map else (1, 1))), 0.02, np.float32)
     data = DataTerm(MODEL, S, sigma, False)
     begun, *_, end = loop.steps(data)
     least, astray, sse = begun.sums.sse, end.carried, end.sums.sse

@@ -45,6 +45,6 @@ def _negative_at(series: WeightedSeries, voxels: NDArray[np.intp]) -> NDArray[np
     return negative
 
 
-def few(negative: NDArray[np.bool_]) -> bool:
+def few(negative: NDArray[np.bool_], most: float = MOST_NEGATIVE) -> bool:
     """Return whether so few voxels have negative values that the others are magnitudes with their usual noise."""
-    return bool(negative.mean() <= MOST_NEGATIVE)
+    return bool(negative.mean() <= most)

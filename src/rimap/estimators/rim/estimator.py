@@ -20,7 +20,6 @@ from rimap.estimators.checks.residual_probability import contradicts
 from rimap.estimators.mle.field_votes import LIMIT
 from rimap.estimators.network_files import cached_session, default_network, for_model, metadata_of, path_of, sha256_of
 from rimap.estimators.noise_correlation import estimated_in, with_correlation
-from rimap.estimators.possible_values import possible
 from rimap.estimators.rim import bootstrap
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.loop import RIMConfig
@@ -293,7 +292,6 @@ def _contradicting(series: WeightedSeries, found: Found, ready: Prepared) -> NDA
     off, known = np.zeros(series.shape, bool), series.selected & np.isfinite(found.residual)
     squares = series.model.n_images * np.asarray(found.residual, float) ** 2 / np.where(sigma > 0, sigma, np.nan) ** 2
     off[known] = contradicts(squares[known], 1.0, free, limit=LIMIT)
-    off |= known & ~possible(series.images, magnitude=series.model.magnitude)
     return off
 
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from rimap.estimators.checks.residual_probability import contradicts, usual_misfit
 from rimap.estimators.checks.training_range import FARTHEST_CHI2
 from rimap.estimators.mle.field_votes import LIMIT
-from rimap.estimators.possible_values import possible
 from rimap.estimators.rim.data_term import Sums
 from rimap.estimators.rim.initial_estimate import start
 from rimap.estimators.rim.known_field import DataTerm
@@ -132,7 +131,6 @@ class Loop:
         free = self.model.n_images - len(self.layout.carried)
         signal = data.problem.S.any(0)
         off = signal & contradicts(squares, 1.0, free, limit=LIMIT, usual=usual_misfit(squares[signal], 1.0, free))
-        off |= signal & ~possible(data.problem.S, magnitude=self.model.magnitude)
         return off if off.sum() < MOST_HIDDEN * signal.sum() else np.zeros_like(off)
 
     def _alone(self, begun: Step, data: DataTerm, held: HeldField | None) -> Outcome:

@@ -58,6 +58,8 @@ AIR = 4.0
 N_FIRST = 500
 #: Of fewer voxels λ_B is not chosen from the data.
 FEWEST = 200
+#: Up to this share of the voxels may have negative values because they have wrapped or have the wrong sign.
+WRAPPED = 0.05
 #: What stands for an infinite λ_B: the field is then one value, or a plane.
 STIFFEST = 1e9
 
@@ -350,4 +352,4 @@ def smooth_field_of_alike(
 
 def _is_folded(series: WeightedSeries) -> bool:
     """Whether the images are magnitudes, whose noise the modulus folds near zero, whatever the noise is taken for."""
-    return isinstance(series.noise, Rician) or (series.model.magnitude and few((series.images < 0).any(0)))
+    return isinstance(series.noise, Rician) or (series.model.magnitude and few((series.images < 0).any(0), WRAPPED))
