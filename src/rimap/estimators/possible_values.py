@@ -33,12 +33,13 @@ def possible_at(series: WeightedSeries, voxels: NDArray[np.intp]) -> NDArray[np.
     If none of a fourth of the voxels has negative values, the others are not looked at.
     """
     negative = np.zeros(len(voxels), bool)
-    if series.model.magnitude and _negative_at(series, at_least(voxels, len(voxels) // 4 + 1)).any():
-        negative = _negative_at(series, voxels)
+    if series.model.magnitude and negative_at(series, at_least(voxels, len(voxels) // 4 + 1)).any():
+        negative = negative_at(series, voxels)
     return ~negative if few(negative) else np.ones(len(voxels), bool)
 
 
-def _negative_at(series: WeightedSeries, voxels: NDArray[np.intp]) -> NDArray[np.bool_]:
+def negative_at(series: WeightedSeries, voxels: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Return which of the voxels (flat indices) have a negative value in any image."""
     negative, where = np.zeros(len(voxels), bool), np.unravel_index(voxels, series.shape)
     for image in series.images:
         negative |= (image.reshape(-1)[voxels] if image.flags.c_contiguous else image[where]) < 0

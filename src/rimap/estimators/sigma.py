@@ -160,8 +160,8 @@ def air_power(model: SignalModel) -> float:
     return float(channels * (1 + _SIGNAL * np.sqrt(2 / (channels * model.n_images))))
 
 
-def freedom(series: WeightedSeries, held: Iterable[str] | None) -> int:
-    """Return N − Q, the degrees of freedom of the residuals of a voxel."""
+def freedom(series: WeightedSeries, held: Iterable[str] | None = None) -> int:
+    """Return N − Q, the degrees of freedom of the residuals of a voxel; `held` is that of `estimate_sigma`."""
     known_parameters = set(series.held if held is None else held)
     return series.model.n_images - sum(parameter.name not in known_parameters for parameter in series.model.parameters)
 

@@ -29,9 +29,9 @@ from rimap.estimators.checks.residual_probability import (
     contradicts,
     usual_misfit,
 )
-from rimap.estimators.checks.wrong_areas import MOST_FREE, free_of, with_their_areas
+from rimap.estimators.checks.wrong_areas import MOST_FREE, with_their_areas
 from rimap.estimators.noise_correlation import noise_correlation, with_correlation
-from rimap.estimators.sigma import of_signal
+from rimap.estimators.sigma import freedom, of_signal
 from rimap.likelihood import Gaussian
 from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -176,7 +176,7 @@ def with_statuses(
     new = maps.status.copy()
     new[off] = Status.OFF_MODEL
     if not part_of_slice:
-        flag_wrong_areas(new, free_of(series))
+        flag_wrong_areas(new, freedom(series))
     return replace(maps, status=new), air
 
 

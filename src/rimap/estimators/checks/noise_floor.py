@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from rimap.advice import percent
 from rimap.arrays import at_most, bessel_e, stride
+from rimap.estimators.possible_values import negative_at
 from rimap.estimators.sigma import quantile
 from rimap.likelihood import Gaussian, Rician
 from rimap.maps import has
@@ -113,10 +114,7 @@ def _bias(
 
 def _are_signed(series: WeightedSeries, voxels: NDArray[np.intp]) -> bool:
     """Return whether more of the voxels have negative values than a few that are wrong."""
-    where, negative = np.unravel_index(voxels, series.shape), np.zeros(len(voxels), bool)
-    for image in series.images:
-        negative |= image[where] < 0
-    return bool(negative.mean() > _SIGNED)
+    return bool(negative_at(series, voxels).mean() > _SIGNED)
 
 
 def excess(m: NDArray[np.float64]) -> NDArray[np.float64]:

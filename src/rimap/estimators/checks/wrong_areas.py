@@ -12,8 +12,6 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.series import WeightedSeries
-
 Where = NDArray[np.bool_]
 #: With more degrees of freedom, a voxel rarely fits by chance.
 MOST_FREE = 2
@@ -22,12 +20,6 @@ HALF = 2
 #: A voxel may be in a wrong area if a larger share of its neighbours contradicts the model; air does not. At a straight
 #: border of such an area a voxel outside has 42 % of them inside, and one inside has 58 %.
 SHARE = 0.42
-
-
-def free_of(series: WeightedSeries) -> int:
-    """Return the degrees of freedom of a voxel of a series: its images less the parameters that are not known."""
-    model = series.model
-    return model.n_images - sum(parameter.name not in series.held for parameter in model.parameters)
 
 
 def with_their_areas(contradicting: Where, known: Where, half: int = HALF) -> Where:

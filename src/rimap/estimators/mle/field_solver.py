@@ -28,6 +28,7 @@ from rimap.estimators.mle.shared_residuals import variance_inflation
 from rimap.estimators.mle.voxels import Fit, Voxels
 from rimap.estimators.nlls.estimator import NLLS
 from rimap.estimators.possible_values import possible
+from rimap.estimators.sigma import freedom
 from rimap.likelihood import Gaussian
 from rimap.series import WeightedSeries
 from rimap.signals.base import Parameter
@@ -200,10 +201,7 @@ def _smooth(
     box = Box.around(chosen.reshape(series.shape), series.voxel_size)
     box = replace(box, data=box.data[parts.order])
     weight = weight_of(field, DEFAULT_LAMBDA_B if lambda_B is None else lambda_B)
-    likely, free = (
-        None,
-        series.model.n_images - sum(parameter.name not in series.held for parameter in series.model.parameters),
-    )
+    likely, free = None, freedom(series)
     if data.linear_in_field or math.isinf(weight):
         best = data.best_constant(field.bounds, sample=True, preferred=field.start)
         start = np.full(box.shape, best.F[0])

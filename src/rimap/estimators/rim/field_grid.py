@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.estimators.checks.residual_probability import contradicts, usual_misfit
-from rimap.estimators.checks.wrong_areas import HALF, MOST_FREE, free_of, with_their_areas
+from rimap.estimators.checks.wrong_areas import HALF, MOST_FREE, with_their_areas
 from rimap.estimators.mle.estimator import PRECISION
 from rimap.estimators.mle.field import Box, FieldState, mean_squared_error
 from rimap.estimators.mle.field_smoothness import weight_of
@@ -28,6 +28,7 @@ from rimap.estimators.rim.elimination import Triangle, eliminated
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.network_input import known_at, neutral, part_of_series, slices
+from rimap.estimators.sigma import freedom
 from rimap.likelihood import Gaussian, Rician
 from rimap.series import WeightedSeries
 from rimap.signals.base import Parameter
@@ -150,7 +151,7 @@ class FieldGrid:
             )
             for whole, part in ((squares, found.squares), (own, found.own), (say, found.say)):
                 whole[slice_][selected] = part
-            if free_of(series) <= MOST_FREE:
+            if freedom(series) <= MOST_FREE:
                 half = HALF // (self.coarser // self.binned)  # a step of a grid of every second voxel is two voxels
                 say[slice_] &= ~with_their_areas(selected & ~say[slice_], selected, half)
             weight = (
