@@ -80,6 +80,22 @@ def test_the_level_of_air(signed: bool, number_of_images: int) -> None:
     assert module._of_air(S, where, not signed) is None  # another distribution is no noise of this kind
 
 
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("sigma", [2.5, 6.0, 15.0, 60.0])
+def test_the_steps_of_whole_numbers_are_no_gain(sigma: float, signed: bool) -> None:
+    """The medians of whole numbers differ by 0 or 1, which is 6 % of a noise of 15; a gain of 1.15 is still seen."""
+    false = seen = 0
+    for seed in range(20):
+        noise = np.random.default_rng(seed).normal(0, sigma, (2, 6, 10_000))
+        S = noise[0] if signed else np.hypot(*noise)
+        where = np.ones(S.shape[1], bool)
+        false += module._of_air(S.round().astype(np.float32), where, signed) is not None
+        S[2] *= 1.15
+        seen += module._of_air(S.round().astype(np.float32), where, signed) is not None
+    assert false == 0
+    assert seen >= 17
+
+
 @pytest.mark.parametrize("number_of_images", [4, 6])
 def test_voxels_that_are_dark_in_the_other_images_decide(number_of_images: int) -> None:
     """Ringing, which is in all images, is left out, and a gain is seen in full size: it does not choose its voxels."""

@@ -36,6 +36,8 @@ _FEW_IMAGES = 12
 _REFITTED, _OF_MANY = 3_600, 15_000
 #: At most so many are read.
 _OF_AIR = 20_000
+#: Of the places of rounded values within their steps.
+_SEED = 3
 #: So much of the residuals' power, and so large a range of gains, must the gains explain that fit best. (Of good scans
 #: they explain at most 0.02 at an SNR of 5. The error of the model in a head in vivo looks like gains of up to 0.05.)
 _EXPLAINED, _RANGE = 0.04, 0.055
@@ -127,10 +129,11 @@ def _of_air(images: NDArray[Any], air: NDArray[np.bool_], signed: bool) -> Float
     where = at_most(where, _OF_AIR)
     places = np.unravel_index(where, air.shape)
     values = np.stack([image[places] for image in images])
-    values = values[:, (values != 0).all(0)]
+    zeros = (values == 0).sum(0)  # of signed values that are rounded many are, and are noise as the others
+    values = values[:, zeros <= (len(values) // 2 if signed else 0)]
     if values.shape[1] < _AIR:
         return None
-    values = _darker_half(values)
+    values = _without_steps(_darker_half(values))
     order = [(q * (values.shape[1] - 1)) // 4 for q in (1, 2, 3)]
     low, level, high = np.partition(abs(values), order, axis=1)[:, order].T.astype(float)  # tissue does not matter
     ratio, error = (_NORMAL, _OF_NORMAL) if signed else (_RAYLEIGH, _OF_RAYLEIGH)
@@ -154,6 +157,17 @@ def _darker_half(values: NDArray[Any]) -> NDArray[Any]:
     others = power.sum(0) - power
     number = values.shape[1] // 2
     return np.stack([v[np.argpartition(p, number)[:number]] for v, p in zip(values, others)])
+
+
+def _without_steps(values: NDArray[Any]) -> NDArray[Any]:
+    """Return rounded values (N, V), each anywhere within its step: the median of whole numbers is a whole number, whose
+    next one can differ by more than a gain that matters.
+    """
+    levels = np.unique(values)
+    if levels.size > values.size // 2:  # not rounded
+        return values
+    step = float(np.diff(levels).min())
+    return np.asarray(values + np.random.default_rng(_SEED).uniform(-0.5 * step, 0.5 * step, values.shape))
 
 
 def _of_fit(model: SignalModel, bright: Bright) -> Floats | None:
