@@ -32,6 +32,9 @@ _KEPT_HOURS = 1.0
 _FOLDER = re.compile(r"rimap-[0-9a-f]{16}")
 _lock = threading.Lock()
 _announcements: list[Callable[[], None]] = []
+_preparations: list[Callable[[], None]] = []
+#: All kernels of the files that have been imported, as numba's dispatchers.
+MADE: list[Any] = []
 
 
 def announce_compiling(tell: Callable[[], None]) -> None:
@@ -39,6 +42,13 @@ def announce_compiling(tell: Callable[[], None]) -> None:
     already.
     """
     _announcements[:] = [tell]
+
+
+def prepare_compiling(compile_many: Callable[[], None] | None) -> None:
+    """Call `compile_many` once, before the next kernel that has to be compiled; it may compile that one too, and others
+    that a run needs. `None` calls nothing.
+    """
+    _preparations[:] = [] if compile_many is None else [compile_many]
 
 
 def njit(
@@ -72,6 +82,7 @@ def njit(
         options = {"nogil": nogil, "fastmath": fastmath, "inline": inline, "error_model": error_model}
         options |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": not from_python}
         dispatcher = numba.njit(**options, **({} if counts_references else {"_nrt": False}))(function)
+        MADE.append(dispatcher)
         folder = kernel_folder(Path(function.__code__.co_filename)) if cache else None
         if folder is not None:
             with contextlib.suppress(RuntimeError), _numba_cache(folder):  # RuntimeError: numba found no place at all
@@ -195,6 +206,7 @@ def _numba_cache(folder: Path) -> Iterator[None]:
 @lru_cache(maxsize=1)
 def _lenient_cache() -> type[Any]:
     """Return numba's cache of a function, with errors of the disk and of damaged files turned into "not there"."""
+    from numba.core import event
     from numba.core.caching import FunctionCache
     from numba.core.runtime import rtsys  # what allocates arrays for compiled code
 
@@ -202,15 +214,22 @@ def _lenient_cache() -> type[Any]:
         def load_overload(self, sig: Any, target_context: Any) -> Any:
             # numba's own method also registers all that can be compiled, which takes ten times as long as loading.
             rtsys.initialize(target_context)
+            found = self._found(sig, target_context)
+            if found is None and _announcements:
+                _announcements.pop()()
+            if found is None and _preparations:
+                with event.trigger_event("numba:compile"):  # so that its time counts as such
+                    _preparations.pop()()
+                found = self._found(sig, target_context)
+            return found
+
+        def _found(self, sig: Any, target_context: Any) -> Any:
             try:
-                found = self._load_overload(sig, target_context)
+                return self._load_overload(sig, target_context)
             except Exception:  # whatever a damaged file may raise
                 with contextlib.suppress(Exception):
                     self.flush()  # an empty index: what is compiled now replaces the damaged file
-                found = None
-            if found is None and _announcements:
-                _announcements.pop()()
-            return found
+                return None
 
         def save_overload(self, sig: Any, data: Any) -> None:
             with contextlib.suppress(Exception):  # no space, no folder any more: the compiled code is in memory

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rimap.parallel.processes import Processes, ProcessLost, cores
+from rimap.parallel.processes import Processes, ProcessLost
 from rimap.parallel.slabs import Cuttable, cut, estimate
 
-__all__ = ["Cuttable", "ProcessLost", "Processes", "cores", "cut", "estimate"]
+__all__ = ["Cuttable", "ProcessLost", "Processes", "cut", "estimate"]

@@ -27,11 +27,6 @@ class ProcessLost(RuntimeError):
     """The process that did a piece of work was killed, and again when it had the machine to itself."""
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @dataclass(eq=False)
 class _Job:
     work: Callable[[], Any]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rimap.compiling import prepare
 from rimap.errors import InputError
 from rimap.workflow.alignment import in_register
 from rimap.workflow.checks import check_request, finished, record_for, subjects
@@ -200,6 +201,7 @@ def map_one(
     estimator, choice = suited(request, estimator, choice, series.model)
     name = " ".join(x for x in (position, files.label) if x)
     making = Making(request=request, files=files, estimator=estimator, choice=choice, record=record, decision=decision)
+    prepare(series.model.name, estimator.name)
     with ExitStack() as stack:
         slabs = slabs_for(request, estimator, series)
         progress = listener.progress(name)
@@ -281,7 +283,8 @@ def _whole(
     from rimap.io import read_labels
 
     request, estimator = making.request, making.estimator
-    series, about_alignment = in_register(opened.read(), align=request.register, threads=request.threads)
+    with compile_time() as compiling_before:
+        series, about_alignment = in_register(opened.read(), align=request.register, threads=request.threads)
     labels = None if request.rois is None else read_labels(request.rois, series.shape, series.affine)
     begun = time.perf_counter()
     with compile_time() as compiling, watched as progress:
@@ -302,7 +305,7 @@ def _whole(
         count=maps.count(),
         rois=[] if labels is None else report.roi_table(maps, labels, label_names(request.rois)),
         seconds=max(time.perf_counter() - begun - sum(compiling), 0.0),
-        compiling=sum(compiling),
+        compiling=sum(compiling_before) + sum(compiling),
         check=opened.check,
         given=opened.given_from,
         metadata=about_alignment,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rimap.compiling import compile_all, listed
 from rimap.errors import InputError
 from rimap.kernels import kernel_folder
 from rimap.source_hashes import kernel_sources
@@ -48,7 +49,8 @@ class WarmUp:
 
 
 def warm_up(say: Callable[[str], None] = lambda text: None) -> WarmUp:
-    """Map a small simulated series of each sequence with each estimator, so that every kernel is compiled and kept.
+    """Compile every kernel and keep it: those on the list in several processes, then what the mapping of a small
+    simulated series of each sequence with each estimator still needs.
 
     Parameters
     ----------
@@ -65,20 +67,44 @@ def warm_up(say: Callable[[str], None] = lambda text: None) -> WarmUp:
     if _finished():
         return WarmUp(0, time.perf_counter() - started)
     found, models, before = estimators(), signal_models(), set(_compiled())
+    compile_all(listed({f"{model}/{estimator}" for model in models for estimator in found}), "all")
     with event.install_recorder("numba:compile") as recorder:
         for n, (name, kind) in enumerate(sorted(models.items())):
             say(f"{n + 1}/{len(models)} {name}: {kind.title}")
-            for series in _examples(kind):
+            for series in _examples(kind, all_settings=True):
                 registration.find_motion(series)
                 for estimator in found.values():
-                    try:
+                    with contextlib.suppress(InputError):  # an estimator that does not map this sequence
                         estimator().estimate(series)
-                    except InputError:  # an estimator that does not map this sequence
-                        continue
     after = _compiled()
     _note_finished(after)
     new = len(set(after) - before)
     return WarmUp(new if after else len(recorder.buffer) // 2, time.perf_counter() - started)
+
+
+def map_examples(model: str, estimator: str) -> bool:
+    """Map a few simulated series of a sequence as `rimap map` does, and return whether the estimator does that.
+
+    Parameters
+    ----------
+    model, estimator
+        Their names, as in "ir" and "nlls".
+    """
+    from rimap import registration
+    from rimap.estimators import estimators
+    from rimap.evaluation.resolution import resolution
+    from rimap.signals import signal_models
+
+    for series in _examples(signal_models()[model], all_settings=False):
+        chosen = estimators()[estimator]()
+        try:
+            maps = chosen.estimate(series)
+        except InputError:
+            return False
+        registration.find_motion(series)
+        if chosen.smooths:
+            resolution(series, maps, chosen)
+    return True
 
 
 def _compiled() -> list[str]:
@@ -123,14 +149,16 @@ def _note_finished(kernels: list[str]) -> None:
             )
 
 
-def _examples(kind: type[SignalModel]) -> Iterator[WeightedSeries]:
-    """Yield a series of each kind of settings that a signal model accepts, as if read from a file of whole numbers."""
+def _examples(kind: type[SignalModel], *, all_settings: bool) -> Iterator[WeightedSeries]:
+    """Yield a series of each kind of settings that a signal model accepts, or of the first, as if read from a file of
+    whole numbers; then one with a large slice.
+    """
     from rimap.series import WeightedSeries
     from rimap.testing import example_models
     from rimap.testing.example_models import draw
 
     rng = np.random.default_rng(_SEED)
-    models = list(example_models(kind).values())
+    models = list(example_models(kind).values())[: None if all_settings else 1]
     for model, shape in [(model, _SHAPE) for model in models] + [(models[0], _LARGE_SHAPE)]:
         x, y = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
         inside = (np.hypot(x, y) < 0.7)[..., None]

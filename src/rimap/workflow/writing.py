@@ -149,13 +149,13 @@ class Making:
 def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
     """Write maps, sidecars, report and table, all or none. `overwrite` also removes further files of an earlier run."""
     from rimap import report
-    from rimap.estimators.nlls.threads import cores
     from rimap.io import Writing, map_files
     from rimap.io.atomic import as_bytes, write_together
     from rimap.io.nifti import open_nifti
     from rimap.io.path_redaction import without_folders
     from rimap.io.voxel_grid import edges_of, placed_first
     from rimap.map_display import name_of, quantities_of
+    from rimap.processors import cores
     from rimap.report.statistics import known_parameters
     from rimap.signals.settings import unit_symbol
 

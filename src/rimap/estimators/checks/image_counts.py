@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.estimators.nlls.threads import Voxels, cores, share
+from rimap.estimators.nlls.threads import Voxels, share
+from rimap.processors import cores
 
 #: Voxels that a thread takes at a time.
 _CHUNK = 1 << 15

@@ -23,8 +23,8 @@ from rimap.estimators.base import (
 from rimap.estimators.checks.final_checks import Fit, judged
 from rimap.estimators.checks.missing_values import Screened, screened
 from rimap.estimators.nlls.estimator import NLLS, least_squares, noise_of
-from rimap.estimators.nlls.threads import cores
 from rimap.likelihood import Gaussian, Noise
+from rimap.processors import cores
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import Parameter
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from rimap.estimators.nlls.covariance import packed
 from rimap.estimators.nlls.estimator import NLLS
-from rimap.estimators.nlls.threads import cores
 from rimap.likelihood import Gaussian, Noise, cramer_rao_covariance, fisher_information, gradient
+from rimap.processors import cores
 from rimap.series import Status, WeightedSeries
 from rimap.signals.base import SignalModel
 

@@ -24,8 +24,8 @@ from rimap.estimators.mle.several_amplitudes import Found, Problem, seen_as
 from rimap.estimators.mle.voxels import CHUNK, REACH, Fit, Voxels
 from rimap.estimators.nlls.covariance import packed
 from rimap.estimators.nlls.estimator import NLLS
-from rimap.estimators.nlls.threads import cores
 from rimap.likelihood import Gaussian, Noise, cramer_rao_covariance, fisher_information, gradient
+from rimap.processors import cores
 from rimap.series import Status, WeightedSeries
 from rimap.signals.base import Parameter, SignalModel
 

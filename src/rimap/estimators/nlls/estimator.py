@@ -19,10 +19,11 @@ from rimap.estimators.nlls.conic import search as conic
 from rimap.estimators.nlls.conic.tables import suits
 from rimap.estimators.nlls.covariance import covariance_for
 from rimap.estimators.nlls.reduced_model import Reduced
-from rimap.estimators.nlls.threads import Floats, Out, Voxels, Work, cores, part_of_total, share
+from rimap.estimators.nlls.threads import Floats, Out, Voxels, Work, part_of_total, share
 from rimap.estimators.sigma import estimate_sigma
 from rimap.estimators.table import levels
 from rimap.likelihood import Gaussian, Noise, cramer_rao_sd
+from rimap.processors import cores
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
 

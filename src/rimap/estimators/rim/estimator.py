@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from rimap.estimators.rim.steps import HeldField, Loop
 from rimap.estimators.rim.whole_field import folds, smooth_field, smooth_field_of_alike
 from rimap.foreground import foreground
 from rimap.likelihood import Rician
+from rimap.processors import cores
 from rimap.series import ParameterMaps, Status, WeightedSeries
 
 F32 = NDArray[np.float32]
@@ -241,7 +241,7 @@ class RIM(Estimator):
         carried = np.empty((len(loop.layout.carried), *series.shape), np.float32)
         deviation = np.full_like(carried, np.nan) if loop.config.sd_outputs else None
         residual = np.empty(series.shape, np.float32)
-        with ThreadPoolExecutor(self.threads or os.cpu_count()) as executor:
+        with ThreadPoolExecutor(self.threads or cores()) as executor:
             planes = list(slices(series.shape))
             for index, plane in enumerate(planes):
                 here = None if held is None else held.at(plane)

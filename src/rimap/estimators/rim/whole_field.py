@@ -11,7 +11,6 @@ see every fourth voxel, on a grid for the field that is half as fine as the imag
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
@@ -39,6 +38,7 @@ from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.network_input import known_at, neutral, part_of_series, slices
 from rimap.likelihood import Gaussian, Rician
+from rimap.processors import cores
 from rimap.series import WeightedSeries
 
 F32 = NDArray[np.float32]
@@ -87,7 +87,7 @@ def smooth_field(
         The weight of its penalty, as of `MLE`; `None` to choose it from the data by AIC.
     """
     coarser, sd = _coarser(series), None
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or cores()) as pool:
         some = every_so_many(series, coarser)
         field = _one_field(some, pool)
         if lambda_B is None and some.selected.sum() >= FEWEST and len(series.shape) > 1:
@@ -340,7 +340,7 @@ def smooth_field_of_alike(
     sigma = np.asarray((grid.noise or noise).sigma, dtype=float) * factor
     first = (field[(slice(None, None, coarser),) * 2] if coarser > 1 else field).astype(float)
     shared = float(np.median(factor[grid.selected]) ** -2)
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or cores()) as pool:
         alone = FieldGrid(grid, coarser, 1, pool)
         follow = alone.at(alone.padded(first)).say
         quieter = replace(grid, images=images, noise=Gaussian(sigma=sigma), mask=grid.selected & follow)

@@ -174,7 +174,7 @@ def _figures(
 
 def _few(n: int) -> int:
     """Return how many processes are worth starting, if the user does not specify it."""
-    from rimap.parallel import cores
+    from rimap.processors import cores
 
     return max(1, min(cores(), n // 20))
 

@@ -38,7 +38,8 @@ class Team:
 @contextlib.contextmanager
 def team(app: App, options: ClusterOptions | None, n: int, listener: Listener = SILENT) -> Iterator[Team]:
     """Open a team for `n` tasks, and close it, immediately if the work is interrupted."""
-    from rimap.parallel import Processes, cores
+    from rimap.parallel import Processes
+    from rimap.processors import cores
 
     nprocs, threads = app.nprocs or cores(), app.request.threads
     if app.scheduler is not None or app.cluster is not None:

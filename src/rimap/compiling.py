@@ -1,0 +1,245 @@
+"""Compile the kernels of a run side by side, before the first of them is needed.
+
+numba compiles one kernel at a time, because it holds a lock while it does. Several processes that each compile a part
+of the kernels, and keep them on disk, take less time. Which kernels a run needs, and for which types of arguments, is
+on a list (`kernels_of_runs.json`; `python -m tools.list_kernels` writes it). What is missing there is compiled when it
+is called, as ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rimap import kernels
+from rimap.processors import cores
+
+if TYPE_CHECKING:
+    import subprocess
+
+LIST = Path(__file__).with_name("kernels_of_runs.json")
+#: More processes would all wait for the one that compiles the longest kernel.
+_MOST_PROCESSES = 4
+#: Work for less than this is not worth a process of its own, which imports numba first, s.
+_LEAST_S = 3.0
+#: A process is not waited for longer: kernels that it did not compile are compiled when they are called, s.
+_LONGEST_S = 180.0
+_POLL_S = 0.1
+#: A file that says which process is compiling the kernels of a run.
+_CLAIM = "compiling-{}.pid"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel and the types of its arguments.
+
+    Parameters
+    ----------
+    name
+        Module and name, as in "rimap.estimators.sigma_kernels:histogram".
+    arguments
+        What `spelled` says of the type of each argument.
+    seconds
+        How long it takes to compile, s.
+    """
+
+    name: str
+    arguments: tuple[Any, ...]
+    seconds: float
+
+
+def prepare(model: str, estimator: str) -> None:
+    """Let the next run that has to compile a kernel compile all those of a sequence and an estimator, in several
+    processes.
+    """
+    run = f"{model}/{estimator}"
+    kernels.prepare_compiling(partial(compile_run, run) if cores() > 1 else None)
+
+
+def compile_run(run: str) -> None:
+    """Compile the kernels of a run ("ir/nlls") in several processes. If another process does so, wait for it.
+
+    Nothing is raised: a kernel that cannot be compiled now is compiled when it is called.
+    """
+    compile_all(listed({run}), run.replace("/", "-"))
+
+
+def compile_all(some: Collection[Kernel], name: str) -> None:
+    """Compile kernels in as many processes as help. `name` is that of the work, for processes that want the same."""
+    folder = kernels.kernel_folder()
+    if folder is None or not some:
+        return
+    number = max(min(cores(), _MOST_PROCESSES, int(sum(kernel.seconds for kernel in some) / _LEAST_S)), 1)
+    with _claimed(folder / _CLAIM.format(name)) as ours:
+        if not ours:
+            return
+        waiting = deque(sorted(some, key=lambda kernel: -kernel.seconds))
+        with contextlib.ExitStack() as stack:
+            for _ in range(number - 1):
+                with contextlib.suppress(OSError):  # no more processes: this one compiles all
+                    stack.enter_context(_helper(waiting))
+            compile_here(_taken(waiting))
+
+
+def _taken(waiting: deque[Kernel]) -> Iterator[Kernel]:
+    """Yield kernels until others have taken the rest."""
+    with contextlib.suppress(IndexError):
+        while True:
+            yield waiting.popleft()
+
+
+@contextlib.contextmanager
+def _helper(waiting: deque[Kernel]) -> Iterator[None]:
+    """Let another process take kernels too, and wait at the end until it has compiled its last."""
+    import subprocess  # only a first run needs it
+
+    command = [sys.executable, "-m", "rimap.compiling"]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+    feeder = threading.Thread(target=_feed, args=(process, waiting), daemon=True)
+    feeder.start()
+    try:
+        yield
+        feeder.join(_LONGEST_S)
+    finally:
+        process.kill()  # what it has compiled is on disk
+        process.wait()
+
+
+def _feed(process: subprocess.Popen[str], waiting: deque[Kernel]) -> None:
+    """Give a process a kernel, and the next one each time it says that it has finished."""
+    assert process.stdin is not None and process.stdout is not None
+    with contextlib.suppress(OSError), process.stdin, process.stdout:  # it has ended: it could not be started
+        for kernel in _taken(waiting):
+            print(json.dumps([kernel.name, kernel.arguments, kernel.seconds]), file=process.stdin, flush=True)
+            if not process.stdout.readline():
+                return
+
+
+def compile_here(some: Iterable[Kernel]) -> None:
+    """Compile kernels in this process, and keep them on disk."""
+    for kernel in some:
+        module, name = kernel.name.split(":")
+        with contextlib.suppress(Exception):  # a list of another version: compiled when it is called
+            dispatcher = getattr(importlib.import_module(module), name)
+            dispatcher.compile(tuple(typed(argument) for argument in kernel.arguments))
+
+
+def listed(runs: Collection[str], path: Path = LIST) -> list[Kernel]:
+    """Return the kernels of runs ("ir/nlls"); none of a run that is not on the list."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [
+        Kernel(entry["name"], tuple(entry["arguments"]), entry["seconds"])
+        for entry in entries
+        if not set(runs).isdisjoint(entry["runs"])
+    ]
+
+
+def called() -> set[tuple[str, str]]:
+    """Return the kernels that Python has called in this process: name, and the arguments as JSON."""
+    return {
+        (f"{made.py_func.__module__}:{made.py_func.__qualname__}", json.dumps([spelled(t) for t in signature]))
+        for made in kernels.MADE
+        if "<locals>" not in made.py_func.__qualname__ and made.targetoptions.get("no_cpython_wrapper") is not True
+        for signature in made.signatures
+    }
+
+
+def spelled(numba_type: Any) -> Any:
+    """Return a type of numba as text or lists of text.
+
+    An array is "float32:2C" (with "r" if it cannot be written), a number "float64", a tuple a list of its types, and a
+    named tuple a list that begins with its class.
+
+    Raises
+    ------
+    TypeError
+        If the type is of another kind.
+    """
+    from numba.core import types
+
+    if isinstance(numba_type, types.Array) and numba_type.aligned:
+        return f"{numba_type.dtype}:{numba_type.ndim}{numba_type.layout}{'' if numba_type.mutable else 'r'}"
+    if isinstance(numba_type, types.BaseNamedTuple):
+        kind = numba_type.instance_class
+        return [f"{kind.__module__}:{kind.__qualname__}", *map(spelled, numba_type)]
+    if isinstance(numba_type, types.BaseTuple):
+        return ["", *map(spelled, numba_type)]
+    if isinstance(numba_type, types.Integer | types.Float | types.Boolean):
+        return str(numba_type)
+    raise TypeError(f"expected an array, a number or a tuple of these, got {numba_type}")
+
+
+def typed(spelling: Any) -> Any:
+    """Return the type of numba that `spelled` spelled."""
+    from numba.core import types
+
+    if not isinstance(spelling, str):
+        kind, *rest = spelling
+        inside = [typed(one) for one in rest]
+        if not kind:
+            return types.BaseTuple.from_types(inside)
+        module, name = kind.split(":")
+        return types.BaseTuple.from_types(inside, getattr(importlib.import_module(module), name))
+    dtype, colon, rest = spelling.partition(":")
+    scalar = getattr(types, "boolean" if dtype == "bool" else dtype)
+    return types.Array(scalar, int(rest[0]), rest[1], readonly=rest.endswith("r")) if colon else scalar
+
+
+@contextlib.contextmanager
+def _claimed(path: Path) -> Iterator[bool]:
+    """Yield whether this process is the one that compiles; if another one is, wait until it has finished."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        until = time.monotonic() + _LONGEST_S
+        while time.monotonic() < until and _is_recent(path):
+            time.sleep(_POLL_S)
+        yield False
+        return
+    except OSError:
+        yield True
+        return
+    try:
+        yield True
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _is_recent(path: Path) -> bool:
+    """Return whether a claim exists that a process which was killed cannot have left long ago; an old one is
+    removed.
+    """
+    with contextlib.suppress(OSError):
+        if time.time() - path.stat().st_mtime < _LONGEST_S:
+            return True
+        path.unlink()
+    return False
+
+
+def main() -> None:
+    """Compile the kernels that standard input lists, a line each, and say when each is compiled: what a helper does."""
+    for line in sys.stdin:
+        name, arguments, seconds = json.loads(line)
+        compile_here([Kernel(name, tuple(arguments), seconds)])
+        sys.stdout.write("compiled\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
