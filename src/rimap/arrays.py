@@ -70,33 +70,42 @@ def stride(count: int, most: int) -> int:
 
 
 def at_most(values: Sliced, most: int) -> Sliced:
-    """Return at most `most` of the values, evenly spaced.
+    """Return values from all parts, at most `most` of them. The step between them varies (`places`).
 
     >>> at_most(list(range(10)), 4), at_most([1, 2], 4)
-    ([0, 3, 6, 9], [1, 2])
+    ([0, 4, 7, 9], [1, 2])
     """
-    some: Sliced = values[:: stride(len(values), most)]
-    return some
+    return _at_places(values, stride(len(values), most))
+
+
+def at_least(values: Sliced, least: int) -> Sliced:
+    """Return values from all parts: at least `least` of them, if there are as many, and fewer than twice `least`. The
+    step between them varies (`places`).
+
+    >>> at_least(list(range(10)), 4), at_least([1, 2], 4)
+    ([0, 3, 4, 7, 9], [1, 2])
+    """
+    return _at_places(values, max(1, len(values) // least))
 
 
 #: The fractional part of the golden ratio: its multiples by square numbers fill an interval evenly, with no pattern.
 _GOLDEN = 0.6180339887498949
 
 
-def at_least(values: Sliced, least: int) -> Sliced:
-    """Return values from all parts: at least `least` of them, if there are as many, and fewer than twice `least`.
+def places(count: int, step: int) -> NDArray[np.intp]:
+    """Return places among `count` values, one in each `step` of them.
 
-    The step between them varies. A fixed step that is a multiple of the number of slices would take all voxels of a
-    volume from one slice.
-
-    >>> at_least(list(range(10)), 4), at_least([1, 2], 4)
-    ([0, 3, 4, 7, 9], [1, 2])
+    Where it is varies from step to step. A fixed step that is a multiple of the number of slices would take all voxels
+    of a volume from one slice.
     """
-    step = max(1, len(values) // least)
+    place = np.arange(-(-count // step))
+    return np.minimum(place * step + (place**2 * _GOLDEN % 1.0 * step).astype(np.intp), count - 1)
+
+
+def _at_places(values: Sliced, step: int) -> Sliced:
     if step == 1:
         return values
-    place = np.arange(-(-len(values) // step))
-    place = np.minimum(place * step + (place**2 * _GOLDEN % 1.0 * step).astype(int), len(values) - 1)
+    place = places(len(values), step)
     return cast(Sliced, values[place] if isinstance(values, np.ndarray) else [values[k] for k in place])
 
 

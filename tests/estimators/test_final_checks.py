@@ -270,15 +270,15 @@ def test_uniform_images_have_no_background() -> None:
 def test_planes_stand_for_a_volume() -> None:
     rng = np.random.default_rng(3)
     for shape in ((8, 8), (8, 8, 1), (500,)):
-        assert module._planes_of(Census.of(rng.random((2, *shape)), 1)) is None
+        assert module.planes_of(Census.of(rng.random((2, *shape)), 1)) is None
     S = np.zeros((2, 6, 6, 60))
     S[..., 5:] = 1 + rng.random((2, 6, 6, 55))
     census = Census.of(S, 1)
-    planes = module._planes_of(census)
+    planes = module.planes_of(census)
     assert planes is not None and len(planes) == 20
     S[...] = 0
     S[..., 0] = 1  # no plane of the sample
-    assert module._planes_of(Census.of(S, 1)) is None
+    assert module.planes_of(Census.of(S, 1)) is None
 
 
 def test_the_usual_misfit_is_that_of_bright_voxels_that_follow_the_model() -> None:

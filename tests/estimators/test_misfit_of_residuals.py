@@ -167,14 +167,16 @@ def test_voxels_with_a_value_and_much_signal() -> None:
 def test_many_voxels_are_sampled_and_a_small_mask_is_not() -> None:
     many = np.zeros(100_000, np.uint8)
     at = module._bright(maps_of(many), census_of(np.ones(100_000)))
-    assert 1_000 <= len(at) <= 1_200 and (np.diff(at) % 2 == 1).all() and at[0] == 0
-    assert len(np.unique(np.diff(at))) == 1 and np.diff(at)[0] == 5 * 17
+    assert 1_000 <= len(at) <= 1_200
+    for slices in range(2, 31):  # the last axis of a volume: as many voxels from each slice, whatever its number
+        assert np.bincount(at % slices, minlength=slices).min() > 0.5 * len(at) / slices
     small = np.full(100_000, int(Status.OUTSIDE_MASK), np.uint8)
     small[1000:2000] = 0
     at = module._bright(maps_of(small), census_of(np.ones(100_000)))
     assert at.tolist() == list(range(1000, 2000))
     medium = np.zeros(3_000, np.uint8)
-    assert module._bright(maps_of(medium), census_of(np.ones(3_000))).tolist() == list(range(0, 3_000, 3))
+    at = module._bright(maps_of(medium), census_of(np.ones(3_000)))
+    assert (at // 3).tolist() == list(range(1_000))  # one of three
 
 
 @pytest.mark.parametrize("estimator", ["nlls", "mle"])

@@ -13,11 +13,20 @@ from benchmarks.trust_scenes import TI9, head, inversion
 import rimap
 from rimap.estimators.checks.final_checks import flag_wrong_areas
 from rimap.estimators.checks.wrong_areas import HALF, with_their_areas
-from rimap.estimators.rim.field_grid import FieldGrid, Information, _among_neighbours
+from rimap.estimators.rim.field_grid import FieldGrid, Information, _among_neighbours, _quantiles
 from rimap.maps import Status
 
 FOUR = (100.0, 300.0, 900.0, 2700.0)
 EVERY = np.ones((20, 20), bool)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.8, 1.0])
+def test_quantiles_of_rows_are_those_of_numpy(share: float) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.exponential(size=(60, 64))
+    rows[rng.random(rows.shape) < np.linspace(0, 0.95, 60)[:, None]] = np.nan
+    rows[:, 7] = 1.0
+    np.testing.assert_allclose(_quantiles(rows, share), np.nanquantile(rows, share, axis=1), rtol=1e-12)
 
 
 def test_a_straight_border_of_a_wrong_area_stays_where_it_is() -> None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rimap.advice import ordered
-from rimap.arrays import stride
+from rimap.arrays import places, stride
 from rimap.errors import InputError
 from rimap.likelihood import cramer_rao_sd
 from rimap.maps import has
@@ -120,7 +120,7 @@ def as_many_as_parameters(model: SignalModel, estimated: int) -> tuple[str, ...]
 
 def _with_bound(series: WeightedSeries, maps: ParameterMaps) -> ParameterMaps:
     """Return some voxels of maps without standard deviations, with the Cramér-Rao bound for known smooth fields."""
-    flat = slice(None, None, stride(maps.status.size, _FEW) | 1)
+    flat = places(maps.status.size, stride(maps.status.size, _FEW))
     kappa, noise = np.asarray(maps.kappa.reshape(len(maps.kappa), -1)[:, flat], float), maps.noise
     assert noise is not None
     if np.ndim(noise.sigma):
@@ -145,7 +145,7 @@ def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: fl
     model, p, noise = series.model, series.model.time, maps.noise
     assert maps.sd_kappa is not None and noise is not None and noise.sigma is not None
     at = model.index(p.name)
-    flat = slice(None, None, stride(maps.status.size, _MANY))
+    flat = places(maps.status.size, stride(maps.status.size, _MANY))
     sigma = np.broadcast_to(np.reshape(noise.sigma, -1), maps.status.size)[flat]
     kappa = maps.kappa.reshape(len(maps.kappa), -1)[:, flat]
     deviation, status = maps.sd_kappa[at].reshape(-1)[flat], maps.status.reshape(-1)[flat]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.arrays import at_most, stride
+from rimap.arrays import at_most
 from rimap.estimators.possible_values import possible_at
 from rimap.estimators.quantiles import chi2_quantile
 from rimap.foreground import otsu
@@ -121,7 +121,7 @@ def _from_residuals(
     known = has(maps.status, (Status.OK, Status.AT_BOUND))
     if not known.any():
         return _UNKNOWN
-    some: Any = slice(None, None, stride(known.size, SAMPLE)) if known.all() else at_most(np.flatnonzero(known), SAMPLE)
+    some = sampled(known)
     voxels = np.arange(known.size)[some] if isinstance(some, slice) else some
     if rms is None:
         rms = np.sqrt((values_at(series, voxels) ** 2).mean(0))
@@ -152,6 +152,11 @@ def _from_residuals(
     strength = quantile(rms[chosen], 0.5)
     floor = 1e-7 * strength  # noiseless to the precision of float32
     return (max(sigma, floor) if sigma + floor > 0 else float("nan")), strength
+
+
+def sampled(known: NDArray[np.bool_]) -> Any:
+    """Return which of the voxels (in a row) whose estimates are known determine σ: a slice, or their places."""
+    return slice(None) if known.all() and known.size <= SAMPLE else at_most(np.flatnonzero(known), SAMPLE)
 
 
 def air_power(model: SignalModel) -> float:

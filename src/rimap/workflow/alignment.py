@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rimap.advice import note
+from rimap.processors import cores
 
 if TYPE_CHECKING:
     from rimap.series import WeightedSeries
@@ -17,7 +21,23 @@ _ONE_EXCITATION = (
 )
 
 
-def in_register(series: WeightedSeries, *, align: bool, threads: int | None) -> tuple[WeightedSeries, dict[str, Any]]:
+#: A series that is aligned or has a warning, and sidecar fields about it.
+Aligned = tuple["WeightedSeries", dict[str, Any]]
+
+
+def looked_at(series: WeightedSeries, *, align: bool, threads: int | None) -> Callable[[], Aligned]:
+    """Return a function that returns what `in_register` does; a second processor looks for motion meanwhile."""
+    look = partial(in_register, series, align=align, threads=threads)
+    if align or (threads or cores()) < 2:
+        found = look()
+        return lambda: found
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(look)
+    pool.shutdown(wait=False)
+    return future.result
+
+
+def in_register(series: WeightedSeries, *, align: bool, threads: int | None) -> Aligned:
     """Return the series, aligned or with a warning about misaligned images, and the sidecar fields about alignment."""
     from rimap import registration
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rimap.compiling import prepare
 from rimap.errors import InputError
-from rimap.workflow.alignment import in_register
+from rimap.workflow.alignment import in_register, looked_at
 from rimap.workflow.checks import check_request, finished, record_for, subjects
 from rimap.workflow.estimator_choice import chosen, sequence_named, suited, without_network
 from rimap.workflow.listener import SILENT, Listener, Progress
@@ -284,7 +284,9 @@ def _whole(
 
     request, estimator = making.request, making.estimator
     with compile_time() as compiling_before:
-        series, about_alignment = in_register(opened.read(), align=request.register, threads=request.threads)
+        read = opened.read()
+        aligned = looked_at(read, align=request.register, threads=request.threads)
+    series = aligned()[0] if request.register else read
     labels = None if request.rois is None else read_labels(request.rois, series.shape, series.affine)
     begun = time.perf_counter()
     with compile_time() as compiling, watched as progress:
@@ -295,6 +297,7 @@ def _whole(
         else:
             maps = spread(estimator, series, progress) if spread else estimator.estimate(series, progress=progress)
     described = _told_how(request, series.described)
+    series, about_alignment = aligned()
     return Mapped(
         shown=series,
         shown_maps=maps,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rimap import foreground
 from rimap.advice import ordered
-from rimap.arrays import Array, stride
+from rimap.arrays import Array, places, stride
 from rimap.correlation import NoiseCorrelation
 from rimap.errors import InputError
 from rimap.estimators import sigma
@@ -211,8 +211,10 @@ def estimate(
     fit = Fit(sum(parameter.name not in {*opened.given, *_defaults(model)} for parameter in model.parameters))
     usual = None
     if standing is not None:
-        places = sample_of_planes(opened.shape)
-        known = replace(_maps_of_some(done, places), noise=_noise_at(noise, (..., places)), sigma_source=source)
+        some_planes = sample_of_planes(opened.shape)
+        known = replace(
+            _maps_of_some(done, some_planes), noise=_noise_at(noise, (..., some_planes)), sigma_source=source
+        )
         usual = Usual.of(screened(standing, whole).census, known, fit)
     for a, b in slabs:
         planes = (..., slice(a, b))
@@ -232,7 +234,7 @@ def estimate(
         for a, b in slabs:
             done.maps.write((a, b), replace(done.maps.read((a, b)), status=done.status[..., a:b]))
     head = replace(head, noise=noise, sigma_source=source)
-    thinly = np.arange(0, done.status.size, stride(done.status.size, _SAMPLE))
+    thinly = places(done.status.size, stride(done.status.size, _SAMPLE))
     where = np.unravel_index(thinly, done.status.shape)
     thin = _maps_at(done, where)
     thin = replace(thin, noise=_noise_at(noise, where), estimator=squares.name)
@@ -364,7 +366,7 @@ def _noise(done: Slabwise) -> tuple[Noise, str, tuple[str, ...]]:
 
 
 def _thinned(wanted: Callable[[NDArray[np.uint8]], NDArray[np.bool_]], status: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Return a regular sample of the wanted voxels, as `at_most(np.flatnonzero(…), SAMPLE)` does, with little
+    """Return a sample of the wanted voxels, as `at_most(np.flatnonzero(…), SAMPLE)` does, with little
     memory.
     """
     flat = status.reshape(-1)
@@ -374,10 +376,11 @@ def _thinned(wanted: Callable[[NDArray[np.uint8]], NDArray[np.bool_]], status: N
             yield index, wanted(flat[index : index + _BLOCK])
 
     total = sum(int(w.sum()) for _, w in blocks())
-    step, before, found = stride(total, sigma.SAMPLE), 0, [np.empty(0, np.intp)]
+    chosen, before, found = places(total, stride(total, sigma.SAMPLE)), 0, [np.empty(0, np.intp)]
     for i, w in blocks():
         here = np.flatnonzero(w)
-        found.append(here[(-before) % step :: step] + i)
+        first, last = np.searchsorted(chosen, (before, before + len(here)))
+        found.append(here[chosen[first:last] - before] + i)
         before += len(here)
     return np.concatenate(found)
 

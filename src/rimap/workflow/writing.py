@@ -202,7 +202,8 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         described=mapped.described,
         edges=edges_of(placed_first([open_nifti(image) for image in files.images])),
     )
-    contents = {**new.contents, page: as_bytes(report.page(series, replace(maps, warnings=()), run))}
+    # The page comes first, so that one processor makes it while others compress the maps.
+    contents = {page: lambda: as_bytes(report.page(series, replace(maps, warnings=()), run)), **new.contents}
     if rois:
         contents[table] = as_bytes(tsv(rois))
     mapped.check()

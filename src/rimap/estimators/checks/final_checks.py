@@ -42,6 +42,8 @@ from rimap.series import ParameterMaps, Status, WeightedSeries
 LARGE = 0.08
 #: Voxels with this share of the power of the object determine what misfit is usual.
 _OF_BRIGHT = 0.25
+#: So many voxels at most stand for a scan: three times what the levels and the usual misfit are found from.
+_STANDING = 3 * SAMPLE
 #: Statuses of voxels that were estimated.
 _ESTIMATED = (Status.OK, Status.AT_BOUND, Status.NOT_CONVERGED, Status.OUTSIDE_TRAINING)
 #: Voxels whose predicted signal is found at a time.
@@ -85,31 +87,34 @@ class Usual:
     @classmethod
     def of(cls, census: Census, maps: ParameterMaps, fit: Fit) -> Usual:
         """Return it from the census of the images of maps."""
-        power, status, residual, noise = census.power, maps.status, maps.residual, maps.noise
-        sigma: Any = np.nan if noise is None or noise.sigma is None else noise.sigma
-        planes = _planes_of(census)
-        if planes is not None:
-            power, status = power[..., planes], status[..., planes]
-            residual = None if residual is None else residual[..., planes]
-            sigma = sigma if np.ndim(sigma) == 0 else np.asarray(sigma)[..., planes]
-        some = has(status, _ESTIMATED)
+        some, noise = standing(census, has(maps.status, _ESTIMATED)), maps.noise
+        power, sigma = census.power.reshape(-1)[some], np.asarray(np.nan if noise is None else noise.sigma, float)
+        residual = None if maps.residual is None else maps.residual.reshape(-1)[some].astype(float)
         if residual is not None:
-            some = some.copy()
-            some[some] = of_signal(np.square(residual[some], dtype=float), power[some])
-        estimated = power.reshape(-1) if some.all() else power[some]
-        levels = Levels(at_most(estimated, SAMPLE))
+            signal = of_signal(np.square(residual), power)
+            some, power, residual = some[signal], power[signal], residual[signal]
+        levels = Levels(at_most(power, SAMPLE))
         N, misfit = maps.model.n_images, 1.0
         free = N - fit.estimated
         if residual is not None and free > 0 and not np.isnan(sigma).all():
-            good = at_most(np.flatnonzero(some & (power > _OF_BRIGHT * levels.bright)), SAMPLE)
-            sigma = np.asarray(sigma, float)
-            sigma = sigma if sigma.ndim == 0 else sigma.reshape(-1)[good]
-            squares = N * residual.reshape(-1)[good].astype(float) ** 2
+            good = at_most(np.flatnonzero(power > _OF_BRIGHT * levels.bright), SAMPLE)
+            sigma = sigma if sigma.ndim == 0 else sigma.reshape(-1)[some[good]]
+            squares = N * residual[good] ** 2
             misfit = usual_misfit(np.maximum(squares - fit.farther * sigma**2, 0), sigma, free)
         return cls(levels, misfit)
 
 
-def _planes_of(census: Census) -> Any:
+def standing(census: Census, estimated: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Return the places (in a row) of those voxels among the `estimated` (*X) that stand for the whole."""
+    planes = planes_of(census)
+    if planes is not None:
+        of_planes = np.zeros_like(estimated)
+        of_planes[..., planes] = estimated[..., planes]
+        estimated = of_planes
+    return at_most(np.flatnonzero(estimated), _STANDING)
+
+
+def planes_of(census: Census) -> Any:
     """Return the planes of a volume that stand for the whole, `None` if that takes every voxel."""
     shape = census.shape
     if len(shape) < 3 or shape[2] == 1:
@@ -127,6 +132,7 @@ def with_statuses(
     doubtful: NDArray[np.bool_] | None = None,
     census: Census | None = None,
     part_of_slice: bool = False,
+    air: NDArray[np.bool_] | None = None,
 ) -> tuple[ParameterMaps, NDArray[np.bool_]]:
     """Return maps in which background and voxels that do not follow the model have these quality flags.
 
@@ -149,6 +155,8 @@ def with_statuses(
         The census of the images, if it is known.
     part_of_slice
         Areas are then left to `flag_wrong_areas` with the whole slice.
+    air
+        What `air_in` returns, if it is known.
 
     Returns
     -------
@@ -160,13 +168,7 @@ def with_statuses(
     census = census or Census.of(series.images)
     usual = usual or Usual.of(census, maps, fit)
     sigma: Any = np.nan if maps.noise is None or maps.noise.sigma is None else maps.noise.sigma
-    air = np.zeros(status.shape, bool)
-    if series.model.amplitudes:  # without one (UNIT1) a value near zero is as good as any
-        air = background(
-            census, sigma, signed=series.model.is_signed, usable=_usable(series, maps, census), levels=usual.levels
-        )
-    if maps.sigma_source == "given" and not (status & ~air).any():
-        air = np.zeros(status.shape, bool)  # such a σ is wrong, and a scan of air alone is no scan
+    air = air_in(series, maps, usual, census) if air is None else air
     maps = _without(maps, air & status, fit.without_value)
     off = _off_model(series, maps, sigma, fit, usual.misfit, census)
     if doubtful is not None:
@@ -178,6 +180,20 @@ def with_statuses(
     if not part_of_slice:
         flag_wrong_areas(new, freedom(series))
     return replace(maps, status=new), air
+
+
+def air_in(series: WeightedSeries, maps: ParameterMaps, usual: Usual, census: Census) -> NDArray[np.bool_]:
+    """Return the voxels (*X) that are background, also beside the mask. Of the maps, status and noise matter."""
+    status = has(maps.status, _ESTIMATED)
+    none = np.zeros(status.shape, bool)
+    if not series.model.amplitudes:  # without one (UNIT1) a value near zero is as good as any
+        return none
+    sigma: Any = np.nan if maps.noise is None or maps.noise.sigma is None else maps.noise.sigma
+    air = background(
+        census, sigma, signed=series.model.is_signed, usable=_usable(series, maps, census), levels=usual.levels
+    )
+    # Of a scan of air alone, a given σ is wrong: a scan of air is no scan.
+    return none if maps.sigma_source == "given" and not (status & ~air).any() else air
 
 
 def flag_wrong_areas(status: NDArray[np.uint8], free: int) -> None:
@@ -228,10 +244,16 @@ def warnings_for(
     )
 
 
-def judged(screen: Screened, maps: ParameterMaps, fit: Fit, found: Iterable[str] = ()) -> ParameterMaps:
-    """Return the maps of a series with their statuses and all warnings."""
+def judged(
+    screen: Screened,
+    maps: ParameterMaps,
+    fit: Fit,
+    found: Iterable[str] = (),
+    air: NDArray[np.bool_] | None = None,
+) -> ParameterMaps:
+    """Return the maps of a series with their statuses and all warnings. `air` is what `air_in` returns, if known."""
     series, missing, census = screen
-    maps, air = with_statuses(series, maps, fit, doubtful=missing.doubtful, census=census)
+    maps, air = with_statuses(series, maps, fit, doubtful=missing.doubtful, census=census, air=air)
     found = (*found, *missing.advice(series.model))
     maps = replace(maps, warnings=warnings_for(series, maps, fit, found, air, census))
     return with_correlation(maps, noise_correlation(series, maps, fit.estimated))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.advice import percent, unreliable
-from rimap.arrays import at_most
+from rimap.arrays import at_most, places
 from rimap.estimators.checks.image_counts import Census
 from rimap.estimators.checks.noise_floor import BRIGHT
 from rimap.estimators.checks.receive_gains import Bright, gain_warnings
@@ -133,8 +133,8 @@ def _sigma_at(maps: ParameterMaps, at: NDArray[np.intp]) -> NDArray[np.float64]:
 def _bright(maps: ParameterMaps, census: Census) -> NDArray[np.intp]:
     """Return (some of) the voxels with a value and much signal."""
     status = maps.status.reshape(-1)
-    step = status.size // _AMONG | 1  # odd, so that it does not run along an edge
-    known = np.flatnonzero(has(status[::step], WITH_VALUE)) * step
+    some = places(status.size, max(status.size // _AMONG, 1))
+    known = some[has(status[some], WITH_VALUE)]
     if len(known) < _SAMPLE < status.size:  # a small mask
         known = np.flatnonzero(has(status, WITH_VALUE))
         known = at_most(known, _AMONG)

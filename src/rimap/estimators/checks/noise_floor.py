@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.advice import percent
-from rimap.arrays import at_most, bessel_e, stride
+from rimap.arrays import at_most, bessel_e
 from rimap.estimators.possible_values import negative_at
 from rimap.estimators.sigma import quantile
 from rimap.likelihood import Gaussian, Rician
@@ -60,8 +60,7 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
         known &= np.isfinite(sigma)
     else:
         sigma = np.broadcast_to(np.asarray(noise.sigma, float), known.shape)
-    step = stride(int(known.sum()), _SAMPLE)
-    at = np.arange(0, known.size, step) if known.all() else np.flatnonzero(known)[::step]
+    at = at_most(np.flatnonzero(known), _SAMPLE)
     few = at_most(at, _FEW)
     off = np.sort(_seen(model, maps, sigma[few], few)[3])
     lower, middle, upper = (off[(len(off) - 1) * q // 4] for q in (1, 2, 3))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -22,9 +21,9 @@ from rimap.estimators.base import (
 )
 from rimap.estimators.checks.final_checks import Fit, judged
 from rimap.estimators.checks.missing_values import Screened, screened
+from rimap.estimators.mle.linear_system import field_threads
 from rimap.estimators.nlls.estimator import NLLS, least_squares, noise_of
 from rimap.likelihood import Gaussian, Noise
-from rimap.processors import cores
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import Parameter
 
@@ -177,7 +176,7 @@ def _maximise(options: MLE, screen: Screened, progress: Progress | None) -> Para
         answer.take(series, several)
         answer.kappa[model.index(unknown.name)] = np.where(status != Status.OUTSIDE_MASK, smooth, np.nan)
     elif len(voxels):
-        with ThreadPoolExecutor(options.threads or cores()) as pool:
+        with field_threads(options.threads) as pool:
             parts = Partitions.of(series, voxels)
             sigma = _at(noise.sigma, parts.voxels)
             scale = Scale(parts.voxels, sigma, np.maximum(sigma, PRECISION * _rms(series, voxels)))

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from rimap.estimators.base import Progress
 from rimap.estimators.mle.field_solver import solve
+from rimap.estimators.mle.linear_system import field_threads
 from rimap.estimators.mle.partitions import Partitions
 from rimap.estimators.mle.several_amplitudes import Found, Problem, seen_as
 from rimap.estimators.mle.voxels import CHUNK, REACH, Fit, Voxels
 from rimap.estimators.nlls.covariance import packed
 from rimap.estimators.nlls.estimator import NLLS
 from rimap.likelihood import Gaussian, Noise, cramer_rao_covariance, fisher_information, gradient
-from rimap.processors import cores
 from rimap.series import Status, WeightedSeries
 from rimap.signals.base import Parameter, SignalModel
 
@@ -192,7 +192,7 @@ def maximise_smooth(
     model, voxels = series.model, np.flatnonzero(status == Status.OK)
     Q, M, at = len(model.parameters), status.size, model.index(unknown.name)
     sigma = np.broadcast_to(np.asarray(noise.sigma, float), series.shape).reshape(M)[voxels]
-    with ThreadPoolExecutor(threads or cores()) as pool:
+    with field_threads(threads) as pool:
         data = SeveralVoxels.of_series(series, noise, voxels, sigma, unknown.name, pool)
         solution = solve(series, data, Partitions(voxels, np.arange(len(voxels)), []), unknown, lambda_B, progress)
         kappa = data.kappa(solution.fit)

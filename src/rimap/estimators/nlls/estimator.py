@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.estimators.base import Estimator, Progress, settings_of_options
-from rimap.estimators.checks.final_checks import Fit, judged
+from rimap.estimators.checks.final_checks import Fit, Usual, air_in, judged, planes_of, standing
 from rimap.estimators.checks.missing_values import Screened, screened
 from rimap.estimators.nlls import grid
 from rimap.estimators.nlls.calibration import calibrated
@@ -20,15 +20,18 @@ from rimap.estimators.nlls.conic.tables import suits
 from rimap.estimators.nlls.covariance import covariance_for
 from rimap.estimators.nlls.reduced_model import Reduced
 from rimap.estimators.nlls.threads import Floats, Out, Voxels, Work, part_of_total, share
-from rimap.estimators.sigma import estimate_sigma
+from rimap.estimators.sigma import SAMPLE, estimate_sigma, sampled
 from rimap.estimators.table import levels
 from rimap.likelihood import Gaussian, Noise, cramer_rao_sd
+from rimap.maps import has
 from rimap.processors import cores
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import SignalModel
 
 #: Voxels whose standard deviations are found at a time.
 CHUNK = 4096
+#: Background is found before it is fitted in volumes with so many times the voxels that determine σ.
+_LARGE = 8
 
 #: What is known of the parameters, by name: a number or a map (*X).
 Held = Mapping[str, Any]
@@ -99,8 +102,10 @@ class NLLS(Estimator):
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series, with standard deviations, residual and σ."""
         screen = screened(self._restricted(series), threads=self.threads)
-        maps, rms = _fit(screen.series, self._known(screen.series), self.threads, progress)
-        return self._finish(screen, maps, rms, out=maps.sd_kappa)
+        held = self._known(screen.series)
+        air = _Air.of(screen, held, self.threads)
+        maps, rms = _fit(screen.series, held, self.threads, progress, air.left_out if air else None)
+        return self._finish(screen, maps, rms, out=maps.sd_kappa, air=air.where if air else None)
 
     def piece(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a slab: those of the whole, cut, up to `finish`."""
@@ -137,7 +142,12 @@ class NLLS(Estimator):
         return series.held | dict(self.fixed)
 
     def _finish(
-        self, screen: Screened, maps: ParameterMaps, rms: Floats | None = None, out: Floats | None = None
+        self,
+        screen: Screened,
+        maps: ParameterMaps,
+        rms: Floats | None = None,
+        out: Floats | None = None,
+        air: NDArray[np.bool_] | None = None,
     ) -> ParameterMaps:
         series, held = screen.series, self._known(screen.series)
         noise, source, found = noise_of(series, maps, rms, held)
@@ -152,7 +162,7 @@ class NLLS(Estimator):
             settings=settings_of_options(self),
         )
         estimated = sum(parameter.name not in held for parameter in series.model.parameters)
-        return judged(screen, maps, Fit(estimated), found)
+        return judged(screen, maps, Fit(estimated), found, air)
 
 
 def _without_values(maps: ParameterMaps, where: NDArray[np.bool_]) -> ParameterMaps:
@@ -192,11 +202,65 @@ def least_squares(
     return _fit(series, series.held, threads, progress)[0]
 
 
+@dataclass(frozen=True, eq=False)
+class _Air:
+    """Voxels of a large volume that will have no value, because they are background, found before they are fitted.
+
+    Noise has many optima, so that a voxel of air takes ten times as long as one of tissue. What is background follows
+    from σ and the level of the object, and these from the fits of a few planes and voxels.
+
+    Parameters
+    ----------
+    where
+        (*X) the background.
+    left_out
+        (*X) that part of it whose fits determine nothing.
+    """
+
+    where: NDArray[np.bool_]
+    left_out: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, screen: Screened, held: Held, threads: int | None) -> _Air | None:
+        """Return the background, `None` if the volume is small, or all its fits have a say in what that is."""
+        series, census = screen.series, screen.census
+        model, noise = series.model, series.noise or Gaussian()
+        known = series.selected & (census.power > 0) & (census.power < np.inf)
+        # Signed noise may have no positive amplitude, and so a status that only its fit can say.
+        if planes_of(census) is None or known.size < _LARGE * SAMPLE or model.is_signed or np.ndim(noise.sigma or 0):
+            return None
+        first = np.zeros(known.shape, bool)
+        first.reshape(-1)[standing(census, known)] = True
+        first.reshape(-1)[sampled(known)] = True
+        maps, rms = _fit(series, held, threads, None, known & ~first)
+        if not has(maps.status[known], (Status.OK, Status.AT_BOUND)).all():
+            return None
+        source, corrected = series.sigma_source, []
+        if noise.sigma is None:
+            sigma, source = estimate_sigma(series, maps, rms, held, lambda s: corrected.append(s) or s)
+            noise = type(noise)(sigma=sigma)
+        if corrected or not np.isfinite(noise.sigma):
+            return None
+        maps = replace(maps, noise=noise, sigma_source=source)
+        estimated = sum(parameter.name not in held for parameter in model.parameters)
+        air = air_in(series, maps, Usual.of(census, maps, Fit(estimated)), census)
+        return cls(air, air & known & ~first)
+
+
 def _fit(
-    series: WeightedSeries, held: Held, threads: int | None, progress: Progress | None
+    series: WeightedSeries,
+    held: Held,
+    threads: int | None,
+    progress: Progress | None,
+    left_out: NDArray[np.bool_] | None = None,
 ) -> tuple[ParameterMaps, Floats | None]:
-    """Return the maps, and the root mean square of the images (*X)."""
+    """Return the maps, and the root mean square of the images (*X).
+
+    Voxels that are `left_out` (*X) have the status of those that were fitted, and no value.
+    """
     model, voxels = series.model, Voxels.of(series)
+    if left_out is not None:
+        voxels = replace(voxels, mask=voxels.mask & ~voxels.flatten(left_out))
     M, mask = voxels.images.shape[1], voxels.mask
     if model.time.bounds[0] <= 0 or not np.isfinite(model.time.bounds[1]):
         raise InputError(f"bounds of {model.time.name}: expected two positive numbers, got {model.time.bounds}.")
@@ -223,6 +287,8 @@ def _fit(
     if progress and done < total:
         progress(total, total)
     _leave_out_unknown_sigma(series, voxels, out)
+    if left_out is not None:
+        out.status[voxels.flatten(left_out)] = Status.OK
     kappa, deviation = _in_order(model, free, out, held, voxels)
     maps = ParameterMaps(
         kappa=voxels.unflatten(kappa),

@@ -247,12 +247,22 @@ def _among_neighbours(found: Information, selected: NDArray[np.bool_], say: NDAr
     squares = squares.reshape(rows, NEAR, columns, NEAR).swapaxes(1, 2).reshape(rows, columns, -1)
     known = np.isfinite(squares).any(2)
     usual = np.ones((rows + 2, columns + 2))
-    usual[1:-1, 1:-1][known] = np.maximum(np.nanquantile(squares[known], SHARE, axis=1) / OF_SHARE, 1.0)
+    usual[1:-1, 1:-1][known] = np.maximum(_quantiles(squares[known], SHARE) / OF_SHARE, 1.0)
     usual = np.max([usual[i : i + rows, j : j + columns] for i in range(3) for j in range(3)], axis=0)
     usual = np.repeat(np.repeat(usual, NEAR, 0), NEAR, 1)[: selected.shape[0], : selected.shape[1]]
     with np.errstate(invalid="ignore"):
         weight = np.where(off > NONE * usual, 0.0, np.minimum(1.0, LESS * usual / np.maximum(off, 1e-12)))
     return np.where(say, weight, 0.0)
+
+
+def _quantiles(rows: Array, q: float) -> Array:
+    """Return what ``np.nanquantile(rows, q, axis=1)`` returns, which takes twenty times as long."""
+    rows = np.sort(rows, axis=1)  # NaN comes last
+    place = q * (np.count_nonzero(~np.isnan(rows), axis=1) - 1)
+    low = place.astype(int)
+    row = np.arange(len(rows))
+    below, above = rows[row, low], rows[row, np.minimum(low + 1, rows.shape[1] - 1)]
+    return np.asarray(below + np.where(place > low, (place - low) * (above - below), 0.0))
 
 
 def _of_voxels(data: DataTerm, field: F32, near: F32 | None) -> Information:

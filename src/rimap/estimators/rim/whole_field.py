@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from rimap.estimators.mle.field_smoothness import (
     SUPPORTED_ALIKE,
     of_least_cost,
 )
+from rimap.estimators.mle.linear_system import field_threads
 from rimap.estimators.mle.shared_residuals import variance_inflation
 from rimap.estimators.noise_correlation import window_of
 from rimap.estimators.possible_values import few
@@ -38,7 +39,6 @@ from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.network_input import known_at, neutral, part_of_series, slices
 from rimap.likelihood import Gaussian, Rician
-from rimap.processors import cores
 from rimap.series import WeightedSeries
 
 F32 = NDArray[np.float32]
@@ -87,7 +87,7 @@ def smooth_field(
         The weight of its penalty, as of `MLE`; `None` to choose it from the data by AIC.
     """
     coarser, sd = _coarser(series), None
-    with ThreadPoolExecutor(threads or cores()) as pool:
+    with field_threads(threads) as pool:
         some = every_so_many(series, coarser)
         field = _one_field(some, pool)
         if lambda_B is None and some.selected.sum() >= FEWEST and len(series.shape) > 1:
@@ -340,7 +340,7 @@ def smooth_field_of_alike(
     sigma = np.asarray((grid.noise or noise).sigma, dtype=float) * factor
     first = (field[(slice(None, None, coarser),) * 2] if coarser > 1 else field).astype(float)
     shared = float(np.median(factor[grid.selected]) ** -2)
-    with ThreadPoolExecutor(threads or cores()) as pool:
+    with field_threads(threads) as pool:
         alone = FieldGrid(grid, coarser, 1, pool)
         follow = alone.at(alone.padded(first)).say
         quieter = replace(grid, images=images, noise=Gaussian(sigma=sigma), mask=grid.selected & follow)

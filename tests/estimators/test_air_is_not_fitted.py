@@ -1,0 +1,86 @@
+"""Air of a large volume is found before it is fitted, and the maps are those of a fit of all voxels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rimap import NLLS, Gaussian, InversionRecovery, SignalModel, Status, T2Decay, WeightedSeries
+from rimap.estimators.nlls import estimator as module
+
+#: Large enough (`module._LARGE`), with fewer slices than stand for the whole.
+SHAPE = (72, 72, 36)
+MODELS = {
+    "ir": InversionRecovery(tau=[50.0, 150.0, 400.0, 900.0, 1800.0, 4000.0]),
+    "t2": T2Decay(tau=[10.0, 20.0, 40.0, 60.0, 90.0, 120.0]),
+}
+
+
+def volume(model: SignalModel, snr: float = 30.0, signed: bool = False) -> WeightedSeries:
+    """Return images of a ball of two tissues in air."""
+    rng = np.random.default_rng(4)
+    x = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in SHAPE), indexing="ij"))
+    radius = np.sqrt((x**2).sum(0))
+    T = np.where(radius < 0.4, 1200.0, 800.0) / (1 if model.field is not None else 10)
+    A = 100.0 * (radius < 0.75)
+    kappa = np.stack([A, 1.85 + 0.05 * x[0], T] if model.field is not None else [A, T])
+    clean = np.asarray(model.signal(kappa))
+    noise = rng.normal(0, float(clean.max()) / snr, (2, *clean.shape))
+    images = clean + noise[0] if signed else np.hypot(clean + noise[0], noise[1])
+    return WeightedSeries(images.astype(np.float32), replace(model, signed=True) if signed else model)
+
+
+@pytest.fixture
+def left_out(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the numbers of voxels that the fits of a test leave out."""
+    numbers: list[int] = []
+    fit = module._fit
+
+    def counted(series: Any, held: Any, threads: Any, progress: Any, left: Any = None) -> Any:
+        numbers.append(0 if left is None else int(left.sum()))
+        return fit(series, held, threads, progress, left)
+
+    monkeypatch.setattr(module, "_fit", counted)
+    return numbers
+
+
+@pytest.mark.parametrize("option", ["", "mask", "sigma", "low SNR"])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_maps_are_those_of_a_fit_of_all_voxels(
+    name: str, option: str, left_out: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = volume(MODELS[name], snr=5.0 if option == "low SNR" else 30.0)
+    if option == "mask":
+        mask = np.ones(SHAPE, bool)
+        mask[:10] = False
+        series = replace(series, mask=mask)
+    if option == "sigma":
+        series = replace(series, noise=Gaussian(sigma=float(np.std(series.images[0, :8])) / 0.655))
+    maps = NLLS().estimate(series)
+    air = (maps.status == Status.NO_SIGNAL).sum()
+    assert (left_out[-1] > 0.5 * air > 30_000) or option == "low SNR"
+    monkeypatch.setattr(module._Air, "of", lambda *a: None)
+    expected = NLLS().estimate(series)
+    assert left_out[-1] == 0
+    for key in ("kappa", "sd_kappa", "residual", "status"):
+        np.testing.assert_array_equal(getattr(maps, key), getattr(expected, key))
+    assert maps.warnings == expected.warnings and maps.noise.sigma == expected.noise.sigma
+
+
+@pytest.mark.parametrize("why", ["signed", "sigma corrected", "small", "no air"])
+def test_all_voxels_are_fitted_where_their_fits_determine_what_air_is(
+    why: str, left_out: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = volume(MODELS["ir"], signed=why == "signed")
+    if why == "sigma corrected":  # from simulations at the estimates of all voxels
+        estimate = module.estimate_sigma
+        monkeypatch.setattr(module, "estimate_sigma", lambda *given: (given[-1](estimate(*given)[0]), "residuals"))
+    if why == "small":
+        series = replace(series, images=series.images[..., ::4])
+    if why == "no air":
+        series = replace(series, images=series.images[:, 24:48, 24:48, 12:24].repeat(3, 1).repeat(3, 2).repeat(3, 3))
+    NLLS().estimate(series)
+    assert left_out[-1] == 0
