@@ -171,13 +171,14 @@ def spelled(numba_type: Any) -> Any:
         If the type is of another kind.
     """
     from numba.core import types
+    from numba.core.types.containers import BaseNamedTuple, BaseTuple
 
     if isinstance(numba_type, types.Array) and numba_type.aligned:
         return f"{numba_type.dtype}:{numba_type.ndim}{numba_type.layout}{'' if numba_type.mutable else 'r'}"
-    if isinstance(numba_type, types.BaseNamedTuple):
+    if isinstance(numba_type, BaseNamedTuple):
         kind = numba_type.instance_class
         return [f"{kind.__module__}:{kind.__qualname__}", *map(spelled, numba_type)]
-    if isinstance(numba_type, types.BaseTuple):
+    if isinstance(numba_type, BaseTuple):
         return ["", *map(spelled, numba_type)]
     if isinstance(numba_type, types.Integer | types.Float | types.Boolean):
         return str(numba_type)
@@ -187,17 +188,19 @@ def spelled(numba_type: Any) -> Any:
 def typed(spelling: Any) -> Any:
     """Return the type of numba that `spelled` spelled."""
     from numba.core import types
+    from numba.core.types.containers import BaseTuple
 
     if not isinstance(spelling, str):
         kind, *rest = spelling
         inside = [typed(one) for one in rest]
         if not kind:
-            return types.BaseTuple.from_types(inside)
+            return BaseTuple.from_types(inside)
         module, name = kind.split(":")
-        return types.BaseTuple.from_types(inside, getattr(importlib.import_module(module), name))
+        return BaseTuple.from_types(inside, getattr(importlib.import_module(module), name))
     dtype, colon, rest = spelling.partition(":")
     scalar = getattr(types, "boolean" if dtype == "bool" else dtype)
-    return types.Array(scalar, int(rest[0]), rest[1], readonly=rest.endswith("r")) if colon else scalar
+    layout: Any = rest[1:2]
+    return types.Array(scalar, int(rest[0]), layout, readonly=rest.endswith("r")) if colon else scalar
 
 
 @contextlib.contextmanager

@@ -183,7 +183,7 @@ def with_statuses(
 
 
 def air_in(series: WeightedSeries, maps: ParameterMaps, usual: Usual, census: Census) -> NDArray[np.bool_]:
-    """Return the voxels (*X) that are background, also beside the mask. Of the maps, status and noise matter."""
+    """Return the voxels (*X) that are background, also beside the mask, for the status and noise of the maps."""
     status = has(maps.status, _ESTIMATED)
     none = np.zeros(status.shape, bool)
     if not series.model.amplitudes:  # without one (UNIT1) a value near zero is as good as any
@@ -192,7 +192,7 @@ def air_in(series: WeightedSeries, maps: ParameterMaps, usual: Usual, census: Ce
     air = background(
         census, sigma, signed=series.model.is_signed, usable=_usable(series, maps, census), levels=usual.levels
     )
-    # Of a scan of air alone, a given σ is wrong: a scan of air is no scan.
+    # Such a σ is wrong: nobody scans air alone.
     return none if maps.sigma_source == "given" and not (status & ~air).any() else air
 
 

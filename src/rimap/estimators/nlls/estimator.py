@@ -236,10 +236,15 @@ class _Air:
         if not has(maps.status[known], (Status.OK, Status.AT_BOUND)).all():
             return None
         source, corrected = series.sigma_source, []
+
+        def to_be_corrected(sigma: float) -> float:
+            corrected.append(sigma)  # by simulations at the estimates of all voxels
+            return sigma
+
         if noise.sigma is None:
-            sigma, source = estimate_sigma(series, maps, rms, held, lambda s: corrected.append(s) or s)
+            sigma, source = estimate_sigma(series, maps, rms, held, to_be_corrected)
             noise = type(noise)(sigma=sigma)
-        if corrected or not np.isfinite(noise.sigma):
+        if corrected or not np.isfinite(np.asarray(noise.sigma, float)):
             return None
         maps = replace(maps, noise=noise, sigma_source=source)
         estimated = sum(parameter.name not in held for parameter in model.parameters)
