@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rimap import kernels
 from rimap.processors import cores
@@ -28,6 +28,10 @@ from rimap.processors import cores
 if TYPE_CHECKING:
     import subprocess
 
+    from numba.core import types
+
+#: How a type of numba is spelled: see `spelled`.
+Spelling = str | list["Spelling"]
 LIST = Path(__file__).with_name("kernels_of_runs.json")
 #: More processes would all wait for the one that compiles the longest kernel.
 _MOST_PROCESSES = 4
@@ -55,7 +59,7 @@ class Kernel:
     """
 
     name: str
-    arguments: tuple[Any, ...]
+    arguments: tuple[Spelling, ...]
     seconds: float
 
 
@@ -159,7 +163,7 @@ def called() -> set[tuple[str, str]]:
     }
 
 
-def spelled(numba_type: Any) -> Any:
+def spelled(numba_type: object) -> Spelling:
     """Return a type of numba as text or lists of text.
 
     An array is "float32:2C" (with "r" if it cannot be written), a number "float64", a tuple a list of its types, and a
@@ -185,22 +189,23 @@ def spelled(numba_type: Any) -> Any:
     raise TypeError(f"expected an array, a number or a tuple of these, got {numba_type}")
 
 
-def typed(spelling: Any) -> Any:
+def typed(spelling: Spelling) -> types.Type:
     """Return the type of numba that `spelled` spelled."""
     from numba.core import types
     from numba.core.types.containers import BaseTuple
 
-    if not isinstance(spelling, str):
-        kind, *rest = spelling
-        inside = [typed(one) for one in rest]
-        if not kind:
-            return BaseTuple.from_types(inside)
-        module, name = kind.split(":")
-        return BaseTuple.from_types(inside, getattr(importlib.import_module(module), name))
-    dtype, colon, rest = spelling.partition(":")
-    scalar = getattr(types, "boolean" if dtype == "bool" else dtype)
-    layout: Any = rest[1:2]
-    return types.Array(scalar, int(rest[0]), layout, readonly=rest.endswith("r")) if colon else scalar
+    if isinstance(spelling, str):
+        dtype, colon, form = spelling.partition(":")
+        scalar: types.Type = getattr(types, "boolean" if dtype == "bool" else dtype)
+        layout: Any = form[1:2]
+        return types.Array(scalar, int(form[0]), layout, readonly=form.endswith("r")) if colon else scalar
+    kind, *rest = spelling
+    inside = [typed(one) for one in rest]
+    named: tuple[Any, ...] = ()
+    if kind:
+        module, _, name = str(kind).partition(":")
+        named = (getattr(importlib.import_module(module), name),)
+    return cast("types.Type", BaseTuple.from_types(inside, *named))
 
 
 @contextlib.contextmanager

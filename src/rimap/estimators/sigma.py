@@ -121,14 +121,10 @@ def _from_residuals(
     known = has(maps.status, (Status.OK, Status.AT_BOUND))
     if not known.any():
         return _UNKNOWN
-    some = sampled(known)
-    voxels = np.arange(known.size)[some] if isinstance(some, slice) else some
-    if rms is None:
-        rms = np.sqrt((values_at(series, voxels) ** 2).mean(0))
-    else:
-        rms = np.ascontiguousarray(rms.reshape(-1)[some])
-    rss = np.asarray(maps.residual, dtype=float).reshape(-1)[some] ** 2 * series.model.n_images
-    interior = maps.status.reshape(-1)[some] == int(Status.OK)
+    voxels = sampled(known)
+    rms = np.sqrt((values_at(series, voxels) ** 2).mean(0)) if rms is None else rms.reshape(-1)[voxels]
+    rss = np.asarray(maps.residual, dtype=float).reshape(-1)[voxels] ** 2 * series.model.n_images
+    interior = maps.status.reshape(-1)[voxels] == int(Status.OK)
     interior &= possible_at(series, voxels)
     signal = of_signal(rss / series.model.n_images, np.square(rms, dtype=float))
     if not signal.all():
@@ -154,9 +150,9 @@ def _from_residuals(
     return (max(sigma, floor) if sigma + floor > 0 else float("nan")), strength
 
 
-def sampled(known: NDArray[np.bool_]) -> Any:
-    """Return which of the voxels (in a row) whose estimates are known determine σ: a slice, or their places."""
-    return slice(None) if known.all() and known.size <= SAMPLE else at_most(np.flatnonzero(known), SAMPLE)
+def sampled(known: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Return the places (in a row) of those voxels with known estimates (*X) that determine σ."""
+    return at_most(np.flatnonzero(known), SAMPLE)
 
 
 def air_power(model: SignalModel) -> float:

@@ -114,7 +114,7 @@ def standing(census: Census, estimated: NDArray[np.bool_]) -> NDArray[np.intp]:
     return at_most(np.flatnonzero(estimated), _STANDING)
 
 
-def planes_of(census: Census) -> Any:
+def planes_of(census: Census) -> NDArray[np.intp] | None:
     """Return the planes of a volume that stand for the whole, `None` if that takes every voxel."""
     shape = census.shape
     if len(shape) < 3 or shape[2] == 1:
