@@ -7,10 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from numba import types
 
@@ -55,7 +55,7 @@ TWO = """
 import json, sys, time
 from numba.core import event
 from rimap import compiling
-compiling.cores, compiling._LEAST_S = (lambda: 2), 0.5
+compiling._LEAST_S = 0.5
 here, left = compiling.compile_here, int(sys.argv[2])
 def compile_here(waiting):
     time.sleep(10 if left == 0 else 0)
@@ -63,7 +63,7 @@ def compile_here(waiting):
 compiling.compile_here = compile_here
 some = [compiling.Kernel(name, tuple(arguments), seconds) for name, arguments, seconds in json.loads(sys.argv[1])]
 with event.install_recorder("numba:compile") as recorder:
-    compiling.compile_all(some, "test")
+    compiling.compile_all(some, 2)
 print(sum(one.is_start for _, one in recorder.buffer if one.data["dispatcher"].py_func.__module__.startswith("rimap")))
 """
 
@@ -80,27 +80,55 @@ def test_two_processes_compile_all_kernels_and_keep_them(by_this_process: int, t
     kept = {file.name.split("-")[0] for file in tmp_path.rglob("*.nbc")}
     assert {"sigma_kernels.histogram", "sigma_kernels.split_sums"} <= kept
     assert subprocess.run(words, env=env, capture_output=True, text=True, check=True).stdout.strip() == "0"
-    assert not list(tmp_path.rglob("compiling-*"))
 
 
-def test_a_process_waits_for_one_that_compiles_the_same_and_not_for_one_that_was_killed(
+def test_a_process_waits_for_one_that_compiles_and_then_finds_what_that_has_compiled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels, "kernel_folder", lambda file=None: tmp_path)
     compiled: list[str] = []
     monkeypatch.setattr(compiling, "compile_here", lambda some: compiled.extend(kernel.name for kernel in some))
-    monkeypatch.setattr(compiling, "cores", lambda: 1)
-    claim = tmp_path / "compiling-ours.pid"
-    claim.touch()
-    monkeypatch.setattr(time, "sleep", lambda seconds: claim.unlink())  # the other one has finished
-    compile_all(list(SMALL), "ours")
-    assert not compiled and not claim.exists()
-    claim.touch()
-    os.utime(claim, (1.0, 1.0))
-    compile_all(list(SMALL), "ours")  # what was left is removed, and each kernel is compiled when it is called
-    assert not compiled and not claim.exists()
-    compile_all(list(SMALL), "ours")
-    assert compiled == [kernel.name for kernel in SMALL] and not claim.exists()
+    missing = [list(SMALL), list(SMALL)]
+    monkeypatch.setattr(compiling, "_missing", lambda some: missing.pop(0))
+    assert compile_all(SMALL, 1) and compiled == [kernel.name for kernel in SMALL]
+    missing[:] = [list(SMALL), []]  # the other process has compiled them meanwhile
+    assert compile_all(SMALL, 1) and len(compiled) == len(SMALL)
+    missing[:] = [[]]
+    assert not compile_all(SMALL, 1)
+
+
+#: Hold a lock, say so, and wait to be killed.
+HOLD = """
+import sys, time
+from pathlib import Path
+from rimap.kernels import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such locks on Windows")
+def test_a_lock_is_waited_for_and_ends_with_the_process_that_holds_it(tmp_path: Path) -> None:
+    path = tmp_path / "compiling.lock"
+    entered: list[float] = []
+
+    def enter() -> None:
+        with kernels.locked(path):
+            entered.append(time.monotonic())
+
+    waiting = threading.Thread(target=enter)
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        waiting.start()
+        waiting.join(0.3)
+        assert not entered
+        killed = time.monotonic()
+        holder.kill()
+    waiting.join(30)
+    assert entered and entered[0] >= killed
+    with kernels.locked(tmp_path / "no folder" / "lock"):  # nothing is held where nothing can be written
+        pass
 
 
 def test_a_kernel_of_another_version_and_a_damaged_list_are_passed_over(tmp_path: Path) -> None:
@@ -113,24 +141,37 @@ def test_a_kernel_of_another_version_and_a_damaged_list_are_passed_over(tmp_path
     assert listed({"no such sequence/nlls"}) == []
 
 
-def test_the_first_kernel_that_has_to_be_compiled_starts_the_others_once(
+def test_code_for_other_arguments_is_not_taken_and_what_is_kept_is_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Two processes that write the list of a folder at a time can give a file to the wrong arguments."""
     monkeypatch.setattr(kernels, "kernel_folder", lambda file=None: tmp_path)
-    calls: list[str] = []
 
-    @kernels.njit()
-    def twice(x):
-        return 2 * x
+    def made():
+        @kernels.njit()
+        def twice(x):
+            return 2 * x
 
-    @kernels.njit()
-    def thrice(x):
-        return 3 * x
+        return twice
 
-    kernels.prepare_compiling(lambda: (calls.append("many"), twice.compile((types.float64,)), None)[-1])
-    assert twice(1.5) == 3.0 and thrice(np.float64(2.0)) == 6.0
-    assert calls == ["many"]
-    assert len(list(tmp_path.rglob("*twice*.nbc"))) == 1
+    first, whole, real = made(), (types.int64,), (types.float64,)
+    assert not kernels.is_kept(first, real)
+    assert first(1.5) == 3.0 and first(2) == 4
+    assert kernels.is_kept(first, real) and kernels.is_kept(first, whole)
+    codes = sorted(tmp_path.rglob("*.nbc"))
+    assert len(codes) == 2
+    codes[0].write_bytes(codes[1].read_bytes())  # both entries lead to the same code
+    second = made()
+    assert second(1.5) == 3.0 and second(2) == 4 and isinstance(second(2), int)
+
+
+def test_one_processor_compiles_when_a_kernel_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(compiling, "compile_all", lambda *a: asked.append(a) or True)
+    assert compiling.compile_ahead("ir", "nlls", 1) == 0.0 and not asked
+    assert compiling.compile_ahead("ir", "nlls", 2) > 0.0 and len(asked) == 1
+    monkeypatch.setattr(compiling, "compile_all", lambda *a: 1 / 0)
+    assert compiling.compile_ahead("ir", "nlls", 2) == 0.0  # compiled when they are called
 
 
 #: Print the kernels that a run calls; in the first process what only other kernels call may be among them.

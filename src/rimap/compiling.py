@@ -1,4 +1,4 @@
-"""Compile the kernels of a run side by side, before the first of them is needed.
+"""Compile the kernels of a run side by side, before it begins.
 
 numba compiles one kernel at a time, because it holds a lock while it does. Several processes that each compile a part
 of the kernels, and keep them on disk, take less time. Which kernels a run needs, and for which types of arguments, is
@@ -18,7 +18,6 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -39,9 +38,8 @@ _MOST_PROCESSES = 4
 _LEAST_S = 3.0
 #: A process is not waited for longer: kernels that it did not compile are compiled when they are called, s.
 _LONGEST_S = 180.0
-_POLL_S = 0.1
-#: A file that says which process is compiling the kernels of a run.
-_CLAIM = "compiling-{}.pid"
+#: What a process locks while it compiles.
+_LOCK = "compiling.lock"
 
 
 @dataclass(frozen=True)
@@ -63,37 +61,59 @@ class Kernel:
     seconds: float
 
 
-def prepare(model: str, estimator: str) -> None:
-    """Let the next run that has to compile a kernel compile all those of a sequence and an estimator, in several
-    processes.
-    """
-    run = f"{model}/{estimator}"
-    kernels.prepare_compiling(partial(compile_run, run) if cores() > 1 else None)
-
-
-def compile_run(run: str) -> None:
-    """Compile the kernels of a run ("ir/nlls") in several processes. If another process does so, wait for it.
+def compile_ahead(model: str, estimator: str, threads: int | None = None) -> float:
+    """Compile the kernels that a run needs and that are not kept on disk yet; return how long that took, s.
 
     Nothing is raised: a kernel that cannot be compiled now is compiled when it is called.
+
+    Parameters
+    ----------
+    model, estimator
+        The sequence and the estimator, as in "ir" and "nlls".
+    threads
+        How many processes may be used; by default as many as there are processors. With one, kernels are compiled when
+        they are called.
     """
-    compile_all(listed({run}), run.replace("/", "-"))
+    begun = time.perf_counter()
+    with contextlib.suppress(Exception):
+        if (threads or cores()) > 1 and compile_all(listed({f"{model}/{estimator}"}), threads):
+            return time.perf_counter() - begun
+    return 0.0
 
 
-def compile_all(some: Collection[Kernel], name: str) -> None:
-    """Compile kernels in as many processes as help. `name` is that of the work, for processes that want the same."""
+def compile_all(some: Iterable[Kernel], threads: int | None = None) -> bool:
+    """Compile those kernels that are not kept on disk yet, in as many processes as help; return whether there were any.
+
+    Another process that compiles is waited for: it may need the same.
+    """
     folder = kernels.kernel_folder()
-    if folder is None or not some:
-        return
-    number = max(min(cores(), _MOST_PROCESSES, int(sum(kernel.seconds for kernel in some) / _LEAST_S)), 1)
-    with _claimed(folder / _CLAIM.format(name)) as ours:
-        if not ours:
-            return
-        waiting = deque(sorted(some, key=lambda kernel: -kernel.seconds))
+    missing = [] if folder is None else _missing(some)
+    if folder is None or not missing:
+        return False
+    with kernels.locked(folder / _LOCK, _LONGEST_S):
+        waiting = deque(sorted(_missing(missing), key=lambda kernel: -kernel.seconds))
+        number = min(threads or cores(), _MOST_PROCESSES, int(sum(kernel.seconds for kernel in waiting) / _LEAST_S))
         with contextlib.ExitStack() as stack:
             for _ in range(number - 1):
-                with contextlib.suppress(OSError):  # no more processes: this one compiles all
-                    stack.enter_context(_helper(waiting))
+                stack.enter_context(_helper(waiting))
             compile_here(_taken(waiting))
+    return True
+
+
+def _missing(some: Iterable[Kernel]) -> list[Kernel]:
+    """Return the kernels that exist and are not kept on disk."""
+    found = []
+    for kernel in some:
+        with contextlib.suppress(Exception):  # a list of another version
+            if not kernels.is_kept(*_made(kernel)):
+                found.append(kernel)
+    return found
+
+
+def _made(kernel: Kernel) -> tuple[Any, tuple[types.Type, ...]]:
+    """Return the dispatcher of a kernel and the types of its arguments."""
+    module, name = kernel.name.split(":")
+    return getattr(importlib.import_module(module), name), tuple(typed(argument) for argument in kernel.arguments)
 
 
 def _taken(waiting: deque[Kernel]) -> Iterator[Kernel]:
@@ -108,12 +128,21 @@ def _helper(waiting: deque[Kernel]) -> Iterator[None]:
     """Let another process take kernels too, and wait at the end until it has compiled its last."""
     import subprocess  # only a first run needs it
 
-    command = [sys.executable, "-m", "rimap.compiling"]
+    if not sys.executable or getattr(sys, "frozen", False):  # that is another program than Python
+        yield
+        return
+    # Without the current folder, and with the same packages as here.
+    command = [sys.executable, "-P", "-m", "rimap.compiling"]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
-    feeder = threading.Thread(target=_feed, args=(process, waiting), daemon=True)
-    feeder.start()
     try:
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=env)
+    except OSError:  # no more processes: this one compiles all
+        yield
+        return
+    try:
+        feeder = threading.Thread(target=_feed, args=(process, waiting), daemon=True)
+        feeder.start()
         yield
         feeder.join(_LONGEST_S)
     finally:
@@ -124,7 +153,7 @@ def _helper(waiting: deque[Kernel]) -> Iterator[None]:
 def _feed(process: subprocess.Popen[str], waiting: deque[Kernel]) -> None:
     """Give a process a kernel, and the next one each time it says that it has finished."""
     assert process.stdin is not None and process.stdout is not None
-    with contextlib.suppress(OSError), process.stdin, process.stdout:  # it has ended: it could not be started
+    with contextlib.suppress(OSError, ValueError), process.stdin, process.stdout:  # it has ended
         for kernel in _taken(waiting):
             print(json.dumps([kernel.name, kernel.arguments, kernel.seconds]), file=process.stdin, flush=True)
             if not process.stdout.readline():
@@ -134,10 +163,9 @@ def _feed(process: subprocess.Popen[str], waiting: deque[Kernel]) -> None:
 def compile_here(some: Iterable[Kernel]) -> None:
     """Compile kernels in this process, and keep them on disk."""
     for kernel in some:
-        module, name = kernel.name.split(":")
         with contextlib.suppress(Exception):  # a list of another version: compiled when it is called
-            dispatcher = getattr(importlib.import_module(module), name)
-            dispatcher.compile(tuple(typed(argument) for argument in kernel.arguments))
+            dispatcher, arguments = _made(kernel)
+            dispatcher.compile(arguments)
 
 
 def listed(runs: Collection[str], path: Path = LIST) -> list[Kernel]:
@@ -206,38 +234,6 @@ def typed(spelling: Spelling) -> types.Type:
         module, _, name = str(kind).partition(":")
         named = (getattr(importlib.import_module(module), name),)
     return cast("types.Type", BaseTuple.from_types(inside, *named))
-
-
-@contextlib.contextmanager
-def _claimed(path: Path) -> Iterator[bool]:
-    """Yield whether this process is the one that compiles; if another one is, wait until it has finished."""
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-    except FileExistsError:
-        until = time.monotonic() + _LONGEST_S
-        while time.monotonic() < until and _is_recent(path):
-            time.sleep(_POLL_S)
-        yield False
-        return
-    except OSError:
-        yield True
-        return
-    try:
-        yield True
-    finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
-
-
-def _is_recent(path: Path) -> bool:
-    """Return whether a claim exists that a process which was killed cannot have left long ago; an old one is
-    removed.
-    """
-    with contextlib.suppress(OSError):
-        if time.time() - path.stat().st_mtime < _LONGEST_S:
-            return True
-        path.unlink()
-    return False
 
 
 def main() -> None:

@@ -28,11 +28,12 @@ _KEPT_FOLDERS = 80
 _KEPT_DAYS = 14.0
 #: Hours for which a folder is kept in any case: a run that uses it would have to compile again.
 _KEPT_HOURS = 1.0
+#: What a process locks while it changes the list of compiled kernels of a folder.
+_LOCK = "index.lock"
 #: Names of the folders of compiled code: nothing else is ever removed.
 _FOLDER = re.compile(r"rimap-[0-9a-f]{16}")
 _lock = threading.Lock()
 _announcements: list[Callable[[], None]] = []
-_preparations: list[Callable[[], None]] = []
 #: All kernels of the files that have been imported, as numba's dispatchers.
 MADE: list[Any] = []
 
@@ -44,11 +45,38 @@ def announce_compiling(tell: Callable[[], None]) -> None:
     _announcements[:] = [tell]
 
 
-def prepare_compiling(compile_many: Callable[[], None] | None) -> None:
-    """Call `compile_many` once, before the next kernel that has to be compiled; it may compile that one too, and others
-    that a run needs. `None` calls nothing.
+def is_kept(dispatcher: Any, arguments: tuple[Any, ...]) -> bool:
+    """Return whether a kernel has been compiled for arguments of some types, or would not be kept on disk anyway."""
+    contains = getattr(dispatcher._cache, "contains", None)
+    return contains is None or contains(arguments, dispatcher.targetctx)
+
+
+@contextlib.contextmanager
+def locked(path: Path, longest_s: float = 60.0) -> Iterator[None]:
+    """Hold a lock among processes, which ends with this process, however that ends.
+
+    Where there are no such locks (Windows, some file servers), and after `longest_s`, nothing is held.
     """
-    _preparations[:] = [] if compile_many is None else [compile_many]
+    try:
+        import fcntl
+
+        file = path.open("ab")
+    except (ImportError, OSError):
+        yield
+        return
+    with file:
+        until = time.monotonic() + longest_s
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    break
+                time.sleep(0.02)
+            except OSError:
+                break
+        yield
 
 
 def njit(
@@ -206,7 +234,6 @@ def _numba_cache(folder: Path) -> Iterator[None]:
 @lru_cache(maxsize=1)
 def _lenient_cache() -> type[Any]:
     """Return numba's cache of a function, with errors of the disk and of damaged files turned into "not there"."""
-    from numba.core import event
     from numba.core.caching import FunctionCache
     from numba.core.runtime import rtsys  # what allocates arrays for compiled code
 
@@ -217,22 +244,28 @@ def _lenient_cache() -> type[Any]:
             found = self._found(sig, target_context)
             if found is None and _announcements:
                 _announcements.pop()()
-            if found is None and _preparations:
-                with event.trigger_event("numba:compile"):  # so that its time counts as such
-                    _preparations.pop()()
-                found = self._found(sig, target_context)
             return found
+
+        def contains(self, sig: Any, target_context: Any) -> bool:
+            """Return whether the code for a signature is kept, without loading it."""
+            with contextlib.suppress(Exception):
+                return self._index_key(sig, target_context.codegen()) in self._cache_file._load_index()
+            return False
 
         def _found(self, sig: Any, target_context: Any) -> Any:
             try:
-                return self._load_overload(sig, target_context)
+                found = self._load_overload(sig, target_context)
+                wanted = sig if isinstance(sig, tuple) else sig.args
+                # Two processes that write at a time without a lock can give a file to the wrong signature.
+                return found if found is None or tuple(found.signature.args) == tuple(wanted) else None
             except Exception:  # whatever a damaged file may raise
                 with contextlib.suppress(Exception):
                     self.flush()  # an empty index: what is compiled now replaces the damaged file
                 return None
 
         def save_overload(self, sig: Any, data: Any) -> None:
-            with contextlib.suppress(Exception):  # no space, no folder any more: the compiled code is in memory
-                super().save_overload(sig, data)
+            folder = Path(self.cache_path)
+            with contextlib.suppress(Exception), locked(folder / _LOCK):  # numba reads the index, adds, and writes it
+                super().save_overload(sig, data)  # no space, no folder any more: the compiled code is in memory
 
     return LenientCache

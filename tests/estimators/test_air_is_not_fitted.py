@@ -84,3 +84,45 @@ def test_all_voxels_are_fitted_where_their_fits_determine_what_air_is(
         series = replace(series, images=series.images[:, 24:48, 24:48, 12:24].repeat(3, 1).repeat(3, 2).repeat(3, 3))
     NLLS().estimate(series)
     assert left_out[-1] == 0
+
+
+@pytest.mark.parametrize("what", ["sigma map", "given map", "negative values"])
+def test_what_may_have_no_value_is_fitted(what: str, left_out: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A voxel without a fit would change which voxels determine σ."""
+    series = volume(MODELS["ir"])
+    if what == "sigma map":
+        sigma = np.full(SHAPE, 3.0)
+        sigma[0, 0, :3] = np.nan
+        series = replace(series, noise=Gaussian(sigma=sigma))
+    elif what == "given map":
+        B = np.full(SHAPE, 1.85)
+        B[0, 0, :3] = B[36, 36, 18] = np.nan
+        series = replace(series, given={"B": B})
+    else:
+        images = series.images.copy()
+        images[:, 0, 0, :3] = -0.5
+        series = replace(series, images=images)
+    maps = NLLS().estimate(series)
+    assert left_out[-1] == 0
+    monkeypatch.setattr(module._Air, "of", lambda *a: None)
+    expected = NLLS().estimate(series)
+    for key in ("kappa", "sd_kappa", "status"):
+        np.testing.assert_array_equal(getattr(maps, key), getattr(expected, key))
+
+
+def test_all_voxels_are_fitted_if_one_has_no_fit_after_all(
+    left_out: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit, series = module._fit, volume(MODELS["ir"])
+
+    def without_one(*given: Any) -> Any:
+        maps, rms = fit(*given)
+        status = maps.status.copy()
+        if len(given) > 4 and given[3] is None and len(left_out) > 1:  # the fit of the rest, not that of the sample
+            status[36, 36, 18] = Status.NOT_CONVERGED
+        return replace(maps, status=status), rms
+
+    monkeypatch.setattr(module, "_fit", without_one)
+    maps = NLLS().estimate(series)
+    assert len(left_out) == 3 and left_out[1] > 0 and left_out[2] == 0
+    assert maps.status[36, 36, 18] == Status.OK

@@ -96,6 +96,15 @@ def test_the_steps_of_whole_numbers_are_no_gain(sigma: float, signed: bool) -> N
     assert seen >= 17
 
 
+def test_each_image_has_its_own_steps_and_a_single_value_is_no_noise() -> None:
+    """Images that a scanner scales each in its own way have other steps each."""
+    slopes = np.linspace(0.87, 1.21, 6)[:, None]
+    for seed in range(20):
+        S = np.hypot(*np.random.default_rng(seed).normal(0, 15.0, (2, 6, 10_000)))
+        assert module._of_air((S / slopes).round() * slopes, np.ones(10_000, bool), False) is None
+    assert module._of_air(np.ones((4, 2_000), np.float32), np.ones(2_000, bool), False) is None
+
+
 @pytest.mark.parametrize("number_of_images", [4, 6])
 def test_voxels_that_are_dark_in_the_other_images_decide(number_of_images: int) -> None:
     """Ringing, which is in all images, is left out, and a gain is seen in full size: it does not choose its voxels."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rimap.advice import note
@@ -27,13 +27,18 @@ Aligned = tuple["WeightedSeries", dict[str, Any]]
 
 def looked_at(series: WeightedSeries, *, align: bool, threads: int | None) -> Callable[[], Aligned]:
     """Return a function that returns what `in_register` does; a second processor looks for motion meanwhile."""
-    look = partial(in_register, series, align=align, threads=threads)
     if align or (threads or cores()) < 2:
-        found = look()
+        found = in_register(series, align=align, threads=threads)
         return lambda: found
-    pool = ThreadPoolExecutor(1)
-    future = pool.submit(look)
-    pool.shutdown(wait=False)
+    future: Future[Aligned] = Future()
+
+    def look() -> None:
+        try:
+            future.set_result(in_register(series, align=False, threads=1))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=look, daemon=True).start()  # daemon: an interrupted run does not wait for it
     return future.result
 
 

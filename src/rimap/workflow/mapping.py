@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rimap.compiling import prepare
+from rimap.compiling import compile_ahead
 from rimap.errors import InputError
 from rimap.workflow.alignment import in_register, looked_at
 from rimap.workflow.checks import check_request, finished, record_for, subjects
@@ -201,7 +201,7 @@ def map_one(
     estimator, choice = suited(request, estimator, choice, series.model)
     name = " ".join(x for x in (position, files.label) if x)
     making = Making(request=request, files=files, estimator=estimator, choice=choice, record=record, decision=decision)
-    prepare(series.model.name, estimator.name)
+    compiling = compile_ahead(series.model.name, estimator.name, request.threads)
     with ExitStack() as stack:
         slabs = slabs_for(request, estimator, series)
         progress = listener.progress(name)
@@ -215,9 +215,11 @@ def map_one(
                 )
                 estimator, choice = without_network(request, series.model, why)
                 making = replace(making, estimator=estimator, choice=choice)
+                compiling += compile_ahead(series.model.name, estimator.name, request.threads)
                 mapped = _whole(making, series, listener.progress(name), spread)
         else:
             mapped = _in_slabs(making, series, progress, stack, slabs)
+        mapped = replace(mapped, compiling=mapped.compiling + compiling)
         return written(making, mapped, overwrite=overwrite)
 
 
@@ -283,21 +285,22 @@ def _whole(
     from rimap.io import read_labels
 
     request, estimator = making.request, making.estimator
-    with compile_time() as compiling_before:
+    with compile_time() as compiled:
         read = opened.read()
         aligned = looked_at(read, align=request.register, threads=request.threads)
-    series = aligned()[0] if request.register else read
-    labels = None if request.rois is None else read_labels(request.rois, series.shape, series.affine)
-    begun = time.perf_counter()
-    with compile_time() as compiling, watched as progress:
-        if request.denoise is not None:
-            maps = _of_denoised(estimator, series, progress, spread)
-        elif opened.delays is not None:
-            maps = estimate_by_delay(estimator, series, opened.delays, progress)
-        else:
-            maps = spread(estimator, series, progress) if spread else estimator.estimate(series, progress=progress)
+        series = aligned()[0] if request.register else read
+        labels = None if request.rois is None else read_labels(request.rois, series.shape, series.affine)
+        begun, before = time.perf_counter(), compiled()
+        with watched as progress:
+            if request.denoise is not None:
+                maps = _of_denoised(estimator, series, progress, spread)
+            elif opened.delays is not None:
+                maps = estimate_by_delay(estimator, series, opened.delays, progress)
+            else:
+                maps = spread(estimator, series, progress) if spread else estimator.estimate(series, progress=progress)
+        seconds = max(time.perf_counter() - begun - (compiled() - before), 0.0)
+        series, about_alignment = aligned()
     described = _told_how(request, series.described)
-    series, about_alignment = aligned()
     return Mapped(
         shown=series,
         shown_maps=maps,
@@ -307,8 +310,8 @@ def _whole(
         shape=series.shape,
         count=maps.count(),
         rois=[] if labels is None else report.roi_table(maps, labels, label_names(request.rois)),
-        seconds=max(time.perf_counter() - begun - sum(compiling), 0.0),
-        compiling=sum(compiling_before) + sum(compiling),
+        seconds=seconds,
+        compiling=compiled(),
         check=opened.check,
         given=opened.given_from,
         metadata=about_alignment,
@@ -361,9 +364,9 @@ def _in_slabs(
     labels = None if request.rois is None else LabelFile.of(request.rois, opened.shape, opened.affine)
     folder = stack.enter_context(slab_folder(request.out, opened.label.split()[0]))
     begun = time.perf_counter()
-    with compile_time() as compiling, watched as progress:
+    with compile_time() as compiled, watched as progress:
         done = estimate(making.estimator, opened, folder, voxels, progress)
-    seconds = max(time.perf_counter() - begun - sum(compiling), 0.0)
+    seconds = max(time.perf_counter() - begun - compiled(), 0.0)
     rois: list[dict[str, Any]] = []
     if labels is not None:
         maps, values = done.labelled(labels.unpacked(folder))
@@ -381,7 +384,7 @@ def _in_slabs(
         count=done.count(),
         rois=rois,
         seconds=seconds,
-        compiling=sum(compiling),
+        compiling=compiled(),
         check=opened.check,
         given=opened.given_from,
         note="" if n == all_planes else f"in {n} of {all_planes} slices",
@@ -389,10 +392,25 @@ def _in_slabs(
 
 
 @contextmanager
-def compile_time() -> Iterator[list[float]]:
-    """Yield a list that afterwards contains the seconds spent on compiling kernels (0 once they are cached)."""
+def compile_time() -> Iterator[Callable[[], float]]:
+    """Yield a function that returns the seconds that were spent on compiling kernels so far (0 once they are kept)."""
     from numba.core import event
 
-    spent: list[float] = []
-    with event.install_timer("numba:compile", spent.append):
-        yield spent
+    class Compiling(event.Listener):  # type: ignore[misc]
+        """Events come one at a time: numba holds a lock while it compiles."""
+
+        depth, begun, total = 0, 0.0, 0.0
+
+        def on_start(self, event: object) -> None:
+            if self.depth == 0:
+                self.begun = time.perf_counter()
+            self.depth += 1
+
+        def on_end(self, event: object) -> None:
+            self.depth -= 1
+            if self.depth == 0:
+                self.total += time.perf_counter() - self.begun
+
+    listener = Compiling()
+    with event.install_listener("numba:compile", listener):
+        yield lambda: listener.total

@@ -67,7 +67,7 @@ def warm_up(say: Callable[[str], None] = lambda text: None) -> WarmUp:
     if _finished():
         return WarmUp(0, time.perf_counter() - started)
     found, models, before = estimators(), signal_models(), set(_compiled())
-    compile_all(listed({f"{model}/{estimator}" for model in models for estimator in found}), "all")
+    compile_all(listed({f"{model}/{estimator}" for model in models for estimator in found}))
     with event.install_recorder("numba:compile") as recorder:
         for n, (name, kind) in enumerate(sorted(models.items())):
             say(f"{n + 1}/{len(models)} {name}: {kind.title}")

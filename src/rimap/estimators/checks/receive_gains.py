@@ -163,11 +163,12 @@ def _without_steps(values: NDArray[Any]) -> NDArray[Any]:
     """Return rounded values (N, V), each anywhere within its step: the median of whole numbers is a whole number, whose
     next one can differ by more than a gain that matters.
     """
-    levels = np.unique(values)
-    if levels.size > values.size // 2:  # not rounded
-        return values
-    step = float(np.diff(levels).min())
-    return np.asarray(values + np.random.default_rng(_SEED).uniform(-0.5 * step, 0.5 * step, values.shape))
+    steps = np.zeros((len(values), 1))
+    for n, image in enumerate(values):  # each may be scaled in its own way
+        levels = np.unique(image)
+        if 1 < levels.size <= image.size // 2:  # rounded
+            steps[n] = float(np.diff(levels).min())
+    return np.asarray(values + steps * np.random.default_rng(_SEED).uniform(-0.5, 0.5, values.shape))
 
 
 def _of_fit(model: SignalModel, bright: Bright) -> Floats | None:

@@ -21,8 +21,8 @@ from rimap.estimators.base import (
 )
 from rimap.estimators.checks.final_checks import Fit, judged
 from rimap.estimators.checks.missing_values import Screened, screened
-from rimap.estimators.mle.linear_system import field_threads
 from rimap.estimators.nlls.estimator import NLLS, least_squares, noise_of
+from rimap.estimators.nlls.threads import field_threads
 from rimap.likelihood import Gaussian, Noise
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import Parameter

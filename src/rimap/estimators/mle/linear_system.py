@@ -7,17 +7,12 @@ solved exactly, as a small dense system, and conjugate gradients do the rest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
-
-from rimap.processors import cores
 
 Array = NDArray[np.float64]
 #: Relative residual that single precision reaches with certainty, in less than half of the time.
@@ -26,14 +21,6 @@ SINGLE_RTOL = 1e-3
 DENSE_MODES = 100
 #: A mode whose penalty exceeds so many times the mean information of a voxel is not dense: the voxels barely move it.
 STIFF = 4.0
-
-
-@contextmanager
-def field_threads(threads: int | None) -> Iterator[ThreadPoolExecutor]:
-    """Yield the threads that find a smooth field, one for each processor by default; its transforms use as many."""
-    number = threads or cores()
-    with ThreadPoolExecutor(number) as pool, fft.set_workers(number):
-        yield pool
 
 
 def solve_linear(

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from rimap.estimators.base import Progress
 from rimap.estimators.mle.field_solver import solve
-from rimap.estimators.mle.linear_system import field_threads
 from rimap.estimators.mle.partitions import Partitions
 from rimap.estimators.mle.several_amplitudes import Found, Problem, seen_as
 from rimap.estimators.mle.voxels import CHUNK, REACH, Fit, Voxels
 from rimap.estimators.nlls.covariance import packed
 from rimap.estimators.nlls.estimator import NLLS
+from rimap.estimators.nlls.threads import field_threads
 from rimap.likelihood import Gaussian, Noise, cramer_rao_covariance, fisher_information, gradient
 from rimap.series import Status, WeightedSeries
 from rimap.signals.base import Parameter, SignalModel

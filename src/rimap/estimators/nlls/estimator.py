@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -105,6 +106,9 @@ class NLLS(Estimator):
         held = self._known(screen.series)
         air = _Air.of(screen, held, self.threads)
         maps, rms = _fit(screen.series, held, self.threads, progress, air.left_out if air else None)
+        if air and not has(maps.status[air.known], (Status.OK, Status.AT_BOUND)).all():  # then it was not found rightly
+            air = None
+            maps, rms = _fit(screen.series, held, self.threads, progress)
         return self._finish(screen, maps, rms, out=maps.sd_kappa, air=air.where if air else None)
 
     def piece(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
@@ -206,8 +210,8 @@ def least_squares(
 class _Air:
     """Voxels of a large volume that will have no value, because they are background, found before they are fitted.
 
-    Noise has many optima, so that a voxel of air takes ten times as long as one of tissue. What is background follows
-    from σ and the level of the object, and these from the fits of a few planes and voxels.
+    Noise has many optima: a voxel of air takes up to ten times as long as one of tissue (inversion recovery). What is
+    background follows from σ and the level of the object, and these from the fits of a few planes and voxels.
 
     Parameters
     ----------
@@ -215,20 +219,27 @@ class _Air:
         (*X) the background.
     left_out
         (*X) that part of it whose fits determine nothing.
+    known
+        (*X) the voxels that were taken to have an estimate.
     """
 
     where: NDArray[np.bool_]
     left_out: NDArray[np.bool_]
+    known: NDArray[np.bool_]
 
     @classmethod
     def of(cls, screen: Screened, held: Held, threads: int | None) -> _Air | None:
         """Return the background, `None` if the volume is small, or all its fits have a say in what that is."""
         series, census = screen.series, screen.census
         model, noise = series.model, series.noise or Gaussian()
-        known = series.selected & (census.power > 0) & (census.power < np.inf)
-        # Signed noise may have no positive amplitude, and so a status that only its fit can say.
-        if planes_of(census) is None or known.size < _LARGE * SAMPLE or model.is_signed or np.ndim(noise.sigma or 0):
+        if math.prod(census.shape) < _LARGE * SAMPLE or planes_of(census) is None or not model.amplitudes:
             return None
+        # A voxel with negative values may have no positive amplitude, and so a status that only its fit can say. Where
+        # a given map has no value, there is none either.
+        maps_known = any(np.ndim(value) for value in (noise.sigma, *held.values()))
+        if model.is_signed or (census.smallest < 0).any() or maps_known:
+            return None
+        known = series.selected & (census.power > 0) & (census.power < np.inf)
         first = np.zeros(known.shape, bool)
         first.reshape(-1)[standing(census, known)] = True
         first.reshape(-1)[sampled(known)] = True
@@ -249,7 +260,8 @@ class _Air:
         maps = replace(maps, noise=noise, sigma_source=source)
         estimated = sum(parameter.name not in held for parameter in model.parameters)
         air = air_in(series, maps, Usual.of(census, maps, Fit(estimated)), census)
-        return cls(air, air & known & ~first)
+        left_out = air & known & ~first
+        return cls(air, left_out, known) if left_out.any() else None
 
 
 def _fit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.estimators.base import Progress
+from rimap.processors import cores
 from rimap.series import WeightedSeries
 
 Floats = NDArray[Any]
@@ -133,6 +135,16 @@ def share(
             chunks = iter(())
     if progress:
         progress(done)
+
+
+@contextmanager
+def field_threads(threads: int | None) -> Iterator[ThreadPoolExecutor]:
+    """Yield the threads that find a smooth field, one for each processor by default; its transforms use as many."""
+    from scipy import fft  # slow to import
+
+    number = threads or cores()
+    with ThreadPoolExecutor(number) as pool, fft.set_workers(number):
+        yield pool
 
 
 def part_of_total(progress: Progress | None, before: int, total: int) -> Callable[[int], None] | None:

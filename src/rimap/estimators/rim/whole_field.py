@@ -28,8 +28,8 @@ from rimap.estimators.mle.field_smoothness import (
     SUPPORTED_ALIKE,
     of_least_cost,
 )
-from rimap.estimators.mle.linear_system import field_threads
 from rimap.estimators.mle.shared_residuals import variance_inflation
+from rimap.estimators.nlls.threads import field_threads
 from rimap.estimators.noise_correlation import window_of
 from rimap.estimators.possible_values import few
 from rimap.estimators.rim.averaging import average_of_alike
