@@ -55,7 +55,7 @@ def is_kept(dispatcher: Any, arguments: tuple[Any, ...]) -> bool:
 def locked(path: Path, longest_s: float = 60.0) -> Iterator[None]:
     """Hold a lock among processes, which ends with this process, however that ends.
 
-    Where there are no such locks (Windows, some file servers), and after `longest_s`, nothing is held.
+    If there are no such locks (Windows, some file servers), and after `longest_s`, nothing is held.
     """
     try:
         import fcntl
