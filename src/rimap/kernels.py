@@ -45,10 +45,12 @@ def announce_compiling(tell: Callable[[], None]) -> None:
     _announcements[:] = [tell]
 
 
-def is_kept(dispatcher: Any, arguments: tuple[Any, ...]) -> bool:
-    """Return whether a kernel has been compiled for arguments of some types, or would not be kept on disk anyway."""
-    contains = getattr(dispatcher._cache, "contains", None)
-    return contains is None or contains(arguments, dispatcher.targetctx)
+def is_kept(dispatcher: object, arguments: tuple[object, ...]) -> bool:
+    """Return whether a kernel (numba's dispatcher) has been compiled for arguments of some types, or would not be kept on
+    disk anyway.
+    """
+    contains = getattr(getattr(dispatcher, "_cache", None), "contains", None)
+    return contains is None or bool(contains(arguments, getattr(dispatcher, "targetctx", None)))
 
 
 @contextlib.contextmanager
