@@ -46,9 +46,7 @@ def announce_compiling(tell: Callable[[], None]) -> None:
 
 
 def is_kept(dispatcher: object, arguments: tuple[object, ...]) -> bool:
-    """Return whether a kernel (numba's dispatcher) has been compiled for arguments of some types, or would not be kept on
-    disk anyway.
-    """
+    """Return whether a kernel (numba's dispatcher) has been compiled for some types of arguments, or is never kept."""
     contains = getattr(getattr(dispatcher, "_cache", None), "contains", None)
     return contains is None or bool(contains(arguments, getattr(dispatcher, "targetctx", None)))
 
