@@ -129,8 +129,7 @@ def _of_air(images: NDArray[Any], air: NDArray[np.bool_], signed: bool) -> Float
     where = at_most(where, _OF_AIR)
     places = np.unravel_index(where, air.shape)
     values = np.stack([image[places] for image in images])
-    zeros = (values == 0).sum(0)  # of signed values that are rounded many are, and are noise as the others
-    values = values[:, zeros <= (len(values) // 2 if signed else 0)]
+    values = values[:, (values != 0).all(0)]
     if values.shape[1] < _AIR:
         return None
     values = _without_steps(_darker_half(values))
