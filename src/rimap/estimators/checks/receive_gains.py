@@ -132,7 +132,14 @@ def _of_air(images: NDArray[Any], air: NDArray[np.bool_], signed: bool) -> Float
     values = values[:, (values != 0).all(0)]
     if values.shape[1] < _AIR:
         return None
-    values = _without_steps(_darker_half(values))
+    values = _darker_half(values)
+    # The steps of whole numbers can look like gains, and without them ringing in air, whose steps hide it, can.
+    found = [_levels(some, signed) for some in (values, _without_steps(values))]
+    return None if any(gains is None for gains in found) else found[1]
+
+
+def _levels(values: NDArray[Any], signed: bool) -> Floats | None:
+    """Return the level of values (N, V) in each image relative to the mean, `None` if it is alike or no noise."""
     order = [(q * (values.shape[1] - 1)) // 4 for q in (1, 2, 3)]
     low, level, high = np.partition(abs(values), order, axis=1)[:, order].T.astype(float)  # tissue does not matter
     ratio, error = (_NORMAL, _OF_NORMAL) if signed else (_RAYLEIGH, _OF_RAYLEIGH)
