@@ -134,8 +134,7 @@ def _of_air(images: NDArray[Any], air: NDArray[np.bool_], signed: bool) -> Float
         return None
     values = _darker_half(values)
     # The steps of whole numbers can look like gains, and without them ringing in air, whose steps hide it, can.
-    found = [_levels(some, signed) for some in (values, _without_steps(values))]
-    return None if any(gains is None for gains in found) else found[1]
+    return None if _levels(values, signed) is None else _levels(_without_steps(values), signed)
 
 
 def _levels(values: NDArray[Any], signed: bool) -> Floats | None:

@@ -21,7 +21,7 @@ from rimap.estimators.nlls.conic.tables import suits
 from rimap.estimators.nlls.covariance import covariance_for
 from rimap.estimators.nlls.reduced_model import Reduced
 from rimap.estimators.nlls.threads import Floats, Out, Voxels, Work, part_of_total, share
-from rimap.estimators.sigma import SAMPLE, estimate_sigma, sampled
+from rimap.estimators.sigma import SAMPLE, estimate_sigma, freedom, sampled
 from rimap.estimators.table import levels
 from rimap.likelihood import Gaussian, Noise, cramer_rao_sd
 from rimap.maps import has
@@ -165,8 +165,7 @@ class NLLS(Estimator):
             estimator=self.name,
             settings=settings_of_options(self),
         )
-        estimated = sum(parameter.name not in held for parameter in series.model.parameters)
-        return judged(screen, maps, Fit(estimated), found, air)
+        return judged(screen, maps, Fit(series.model.n_images - freedom(series, held)), found, air)
 
 
 def _without_values(maps: ParameterMaps, where: NDArray[np.bool_]) -> ParameterMaps:
@@ -258,8 +257,8 @@ class _Air:
         if corrected or not np.isfinite(np.asarray(noise.sigma, float)):
             return None
         maps = replace(maps, noise=noise, sigma_source=source)
-        estimated = sum(parameter.name not in held for parameter in model.parameters)
-        air = air_in(series, maps, Usual.of(census, maps, Fit(estimated)), census)
+        fit = Fit(model.n_images - freedom(series, held))
+        air = air_in(series, maps, Usual.of(census, maps, fit), census)
         left_out = air & known & ~first
         return cls(air, left_out, known) if left_out.any() else None
 
