@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rimap import NLLS, Gaussian, InversionRecovery, SignalModel, Status, T2Decay, WeightedSeries
+from rimap import MLE, NLLS, Gaussian, InversionRecovery, SignalModel, Status, T2Decay, WeightedSeries
+from rimap.estimators.mle.field_solver import lit
+from rimap.estimators.mle.voxels import Voxels
 from rimap.estimators.nlls import estimator as module
+from rimap.estimators.table import ShapeTable
 
 #: Large enough (`module._LARGE`), with fewer slices than stand for the whole.
 SHAPE = (72, 72, 36)
@@ -126,3 +130,25 @@ def test_all_voxels_are_fitted_if_one_has_no_fit_after_all(
     maps = NLLS().estimate(series)
     assert len(left_out) == 3 and left_out[1] > 0 and left_out[2] == 0
     assert maps.status[36, 36, 18] == Status.OK
+
+
+def test_air_does_not_bend_a_smooth_field() -> None:
+    series = volume(MODELS["ir"])
+    object_ = np.hypot.reduce(np.meshgrid(*(np.linspace(-1, 1, n) for n in SHAPE), indexing="ij")) < 0.75
+    maps, masked = (MLE(threads=1).estimate(s) for s in (series, replace(series, mask=object_)))
+    assert maps.settings["lambda_B"] == pytest.approx(masked.settings["lambda_B"], rel=0.1)
+    for name in ("T1", "B"):
+        off = (np.asarray(maps[name]) - np.asarray(masked[name]))[object_] / np.asarray(masked.sd[name])[object_]
+        assert np.nanquantile(abs(off), 0.99) < 1.0
+    air = maps.status == Status.NO_SIGNAL
+    assert air.mean() > 0.6 and np.isfinite(maps["B"]).all()
+
+
+def test_a_weak_signal_is_not_taken_for_air() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        for snr, some in ((3.0, False), (30.0, True)):
+            series = volume(MODELS["ir"], snr=snr)
+            sigma = float(np.std(series.images[0, :8])) / 0.655
+            voxels, table = np.arange(series.selected.size), ShapeTable.of(series.model)
+            data = Voxels.of(series.images, voxels, np.asarray(sigma), table, Gaussian(sigma=sigma), pool)
+            assert lit(data).all() != some

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from rimap.errors import InputError
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import GENERAL, Quadratic, RIMConfig, from_state, to_state
-from rimap.estimators.rim.restoring import restored, share_of_texture
+from rimap.estimators.rim.restoring import ROWS, _mean_of_alike, _write_mean_of_alike, restored, share_of_texture
 
 MODEL = InversionRecovery(tau=[50, 200, 500, 1000, 2000, 4000])
 CONFIG = RIMConfig(**{**GENERAL.as_dict(), "sd_outputs": True, "restore": True})
@@ -39,6 +41,17 @@ def square(edge: int, contrast: float) -> np.ndarray:
     middle = slice(EDGE // 2 - edge // 2, EDGE // 2 + (edge + 1) // 2)
     out[middle, middle] += contrast
     return out
+
+
+def test_bands_of_rows_give_what_the_whole_slice_gives() -> None:
+    shape, rng = (2 * ROWS + 11, 9), np.random.default_rng(4)
+    of = tuple(rng.uniform(0.5, 1.5, shape).astype(np.float32) for _ in range(4))
+    whole, bands = ((np.zeros(shape, np.float32), np.zeros(shape, np.float32)) for _ in range(2))
+    _mean_of_alike(*of, *whole)
+    with ThreadPoolExecutor(3) as executor:
+        _write_mean_of_alike(of, bands, executor)
+    for one, other in zip(whole, bands):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("edge", [3, 5, 8])

@@ -224,6 +224,7 @@ def test_a_head_in_vivo(shared_data: Path, sequence: str) -> None:
 )
 def test_a_phantom_lies_still(shared_data: Path, subject: str) -> None:
     series = read(sorted((shared_data / "nist_phantom").glob(f"sub-{subject}.nii.gz")))
+    series = series.subset(np.arange(0, series.model.n_images, -(-series.model.n_images // 8)))  # of many echoes, some
     for snr in (None, 20, 3):
         noisy = series
         if snr:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,10 @@ Array = NDArray[np.float64]
 TOLERANCE = 0.1
 #: How much more than that while a weight is chosen.
 ROUGH = 5.0
+#: In units of σ²: the mean square of the images up to which a voxel is taken for air, where magnitudes have 2. Only if
+#: that is less than this share of what the median of the others has: air then says next to nothing about the field,
+#: and its noise, which is not Gaussian, would bend it.
+AIR, FAINT = 4.0, 0.05
 #: A voxel whose weight among its neighbours is below this has less say; above it all have the same. It is found again
 #: while the weight of one changes by `CHANGED`, so many times.
 HEARD, CHANGED, HEARINGS = 0.5, 0.3, 2
@@ -200,6 +205,48 @@ def _smooth(
     chosen[parts.voxels] = True
     box = Box.around(chosen.reshape(series.shape), series.voxel_size)
     box = replace(box, data=box.data[parts.order])
+    bright = lit(data)
+    if bright.all():
+        found = _of_voxels(series, box, data, parts, field, lambda_B, progress)
+        fit = found.fit
+    else:  # air is fitted once, with the field that is found without it
+        some, dark = np.flatnonzero(bright), np.flatnonzero(~bright)
+        part = replace(parts, voxels=parts.voxels[some], order=parts.order[some])
+        there = replace(box, data=box.data[some])
+        found = _of_voxels(series, there, data.some(some), part, field, lambda_B, progress)
+        F = np.clip(found.field.reshape(-1)[box.data], *field.bounds)
+        fit = found.fit.among(some, data.some(dark).fit(F[dark], None, True).weighed(np.zeros(len(dark))), dark)
+    if math.isinf(found.lambda_B):
+        total = float(np.maximum(fit.w, 0).sum())
+        variance = 1 / total if total > 0 else math.inf
+        return Solution(np.full(series.shape, fit.F[0]), fit, variance, True, math.inf)
+    error = mean_squared_error(box, found.field, fit, weight_of(field, found.lambda_B), field.bounds)
+    smooth = np.clip(box.crop(found.field, series.shape), *field.bounds)
+    return Solution(smooth, fit, error, found.converged, found.lambda_B)
+
+
+def lit(data: Voxels) -> NDArray[np.bool_]:
+    """Return which voxels (V) determine the field: all, or those that are no air."""
+    squares = np.einsum("vn,vn->v", data.S, data.S) / data.S.shape[1]
+    bright = squares > AIR
+    faint = bright.any() and FAINT * float(np.median(squares[bright])) > AIR
+    return bright if faint else np.ones(len(data), bool)
+
+
+class _Found(NamedTuple):
+    """The field (*box), the fit of the voxels with their weights, whether it converged, and λ_B."""
+
+    field: Array
+    fit: Fit
+    converged: bool
+    lambda_B: float
+
+
+def _of_voxels(
+    series: WeightedSeries, box: Box, data: Voxels, parts: Partitions, field: Parameter, lambda_B: float | None,
+    progress: Progress | None,
+) -> _Found:  # fmt: skip
+    """Return the smooth field that voxels determine; parameters as of `_smooth`, the box with its data."""
     weight = weight_of(field, DEFAULT_LAMBDA_B if lambda_B is None else lambda_B)
     likely, free = None, freedom(series)
     if data.linear_in_field or math.isinf(weight):
@@ -237,15 +284,14 @@ def _smooth(
                 path, lambda_B, start, fit = replace(path_begun, excess=excess * shared).chosen(*begun)
     if math.isinf(lambda_B):
         assert fit is not None
-        return _one_field(path, series.shape, fit)
+        return _one_field(path, fit)
     F, fit, converged = path.to(lambda_B, start, fit, search=True)
     for _ in range(HEARINGS):
         if (again := path.heard(fit, lambda_B)) is None:
             break
         path, fit = again
         F, fit, converged = path.to(lambda_B, F, fit, search=True)
-    error = mean_squared_error(box, F, fit, weight_of(field, lambda_B), field.bounds)
-    return Solution(np.clip(box.crop(F, series.shape), *field.bounds), fit, error, converged, lambda_B)
+    return _Found(F, fit, converged, lambda_B)
 
 
 def _maps(series: WeightedSeries, data: Voxels, parts: Partitions, field: Parameter, fit: Fit) -> Array:
@@ -264,7 +310,7 @@ def _maps(series: WeightedSeries, data: Voxels, parts: Partitions, field: Parame
     )
 
 
-def _one_field(path: _Path, shape: tuple[int, ...], fit: Fit) -> Solution:
+def _one_field(path: _Path, fit: Fit) -> _Found:
     """Return the solution with one value of the field, from a fit that is near it."""
     for _ in range(1 + HEARINGS):
         w = np.maximum(fit.w, 0.0)
@@ -273,9 +319,7 @@ def _one_field(path: _Path, shape: tuple[int, ...], fit: Fit) -> Solution:
         if (again := path.heard(fit, math.inf)) is None:
             break
         path, fit = again
-    total = float(np.maximum(fit.w, 0).sum())
-    variance = 1 / total if total > 0 else math.inf
-    return Solution(np.full(shape, fit.F[0]), fit, variance, True, math.inf)
+    return _Found(np.full(path.box.shape, fit.F[0]), fit, True, math.inf)
 
 
 def _each_its_own(

@@ -17,8 +17,9 @@ from scipy import fft
 Array = NDArray[np.float64]
 #: Relative residual that single precision reaches with certainty, in less than half of the time.
 SINGLE_RTOL = 1e-3
-#: Modes of the dense system at most. With 256, its set-up takes longer than the iterations that it saves.
-DENSE_MODES = 100
+#: Modes of the dense system: one for so many voxels of the box, between these limits. In a slice more than the least
+#: take longer to set up than the iterations that they save; in a volume five times as many take less than half as long.
+VOXELS_PER_MODE, FEWEST_MODES, MOST_MODES = 2500, 100, 800
 #: A mode whose penalty exceeds so many times the mean information of a voxel is not dense: the voxels barely move it.
 STIFF = 4.0
 
@@ -79,7 +80,7 @@ def solve_linear(
 def _dense(W: Array, penalty: Array, stiff: float) -> tuple[NDArray[np.intp], Array]:
     """Return the flat indices of the modes with the least penalty, and the inverse of W + λΔ² among them."""
     flat = penalty.reshape(-1)
-    some = min(DENSE_MODES, flat.size)
+    some = min(max(FEWEST_MODES, min(flat.size // VOXELS_PER_MODE, MOST_MODES)), flat.size)
     low = np.argpartition(flat, some - 1)[:some]
     low = low[flat[low] <= stiff]
     matrix = _among_modes(W, low)

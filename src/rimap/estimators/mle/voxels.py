@@ -74,6 +74,13 @@ class Fit:
         """Return the fit of some voxels: `keep` has their indices (n,)."""
         return Fit(*(getattr(self, field.name)[keep] for field in fields(self)))
 
+    def among(self, mine: NDArray[np.intp], other: Fit, theirs: NDArray[np.intp]) -> Fit:
+        """Return the fit of all voxels: this is that of the voxels with indices `mine`, `other` that of `theirs`."""
+        whole = np.empty((len(fields(self)), len(mine) + len(theirs)))
+        for row, field in zip(whole, fields(self)):
+            row[mine], row[theirs] = getattr(self, field.name), getattr(other, field.name)
+        return Fit(*whole)
+
     def weighed(self, weight: Array) -> Fit:
         """Return the fit with the likelihood of each voxel times its weight (V)."""
         return replace(self, f=self.f * weight, g=self.g * weight, w=self.w * weight)

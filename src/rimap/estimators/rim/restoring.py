@@ -18,11 +18,13 @@ Both add noise, which the standard deviations count.
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.estimators.rim.data_term import in_chunks
 from rimap.estimators.rim.loop import Quadratic
 from rimap.estimators.rim.neighbour_sums import gaussian_sum
 from rimap.kernels import njit
@@ -31,6 +33,8 @@ F32 = NDArray[np.float32]
 #: Of the weights of alike voxels: the standard deviation in space (pixels), how far they reach (pixels), and the
 #: standard deviation of the difference of estimates, in standard deviations of such a difference.
 WIDTH, REACH, ALIKE = 2.0, 4, 1.5
+#: Rows of a slice that a thread takes at a time.
+ROWS = 64
 #: Standard deviation (pixels) of the neighbourhood whose variance is compared with that of noise.
 NEIGHBOURHOOD = 3.0
 #: A step counts as no more than this many standard deviations in that variance: one odd voxel is not texture.
@@ -48,7 +52,7 @@ class Restored(NamedTuple):
     sd: F32
 
 
-def restored(u: F32, sd: F32, quadratic: Quadratic) -> Restored:
+def restored(u: F32, sd: F32, quadratic: Quadratic, executor: Executor | None = None) -> Restored:
     """Return an estimate with what it lacks of what the data show.
 
     Parameters
@@ -57,17 +61,34 @@ def restored(u: F32, sd: F32, quadratic: Quadratic) -> Restored:
         (P, b, h, w), the estimate of a network and the standard deviations that it gives.
     quadratic
         The data term there.
+    executor
+        The threads, if there are any.
     """
     u, sd = u.copy(), sd.copy()
     for row, step, variance in zip(quadratic.rows_of_voxel, *quadratic.alone):
         d, v = np.asarray(step, np.float32), np.asarray(variance, np.float32)
         of_alike, noise = np.empty_like(d), np.empty_like(d)
         for index in range(len(d)):
-            _mean_of_alike(u[row, index], sd[row, index] ** 2, d[index], 1 / v[index], of_alike[index], noise[index])
+            into = (of_alike[index], noise[index])
+            _write_mean_of_alike((u[row, index], sd[row, index] ** 2, d[index], 1 / v[index]), into, executor)
         share = share_of_texture(d, v, sd[row])
         u[row] += of_alike + share * (d - of_alike)
         sd[row] = np.sqrt(sd[row] ** 2 + noise + share * v)
     return Restored(u, sd)
+
+
+def _write_mean_of_alike(of: tuple[F32, ...], into: tuple[F32, F32], executor: Executor | None) -> None:
+    """Write what `_mean_of_alike` finds (h, w) for estimate, variance, step and precision (h, w), by bands of rows."""
+
+    def run(first: int) -> None:
+        low = max(first - REACH, 0)  # rows of the neighbours above
+        band = [x[low : first + ROWS + REACH] for x in of]
+        found = np.empty_like(band[0]), np.empty_like(band[0])
+        _mean_of_alike(*band, *found)
+        for whole, part in zip(into, found):
+            whole[first : first + ROWS] = part[first - low :][:ROWS]
+
+    in_chunks(run, range(0, len(into[0]), ROWS), executor)
 
 
 def share_of_texture(step: F32, variance: F32, sd: F32) -> F32:

@@ -179,7 +179,7 @@ class Loop:
     def _restored(self, data: DataTerm, carried: F32, sums: Sums, u: F32, sd_of_u: F32) -> Step:
         """Return the last estimate with what it lacks of what the data show."""
         quadratic = Quadratic.of(self.config, self.layout, carried, sums, data.problem.sigma)
-        u, sd_of_u = restored(u.astype(np.float32), sd_of_u, quadratic)
+        u, sd_of_u = restored(u.astype(np.float32), sd_of_u, quadratic, data.executor)
         carried = from_state(self.config, self.layout, self._within(u)).astype(np.float32)
         return Step(carried, data(carried), self._sd(carried, sd_of_u))
 
