@@ -82,7 +82,7 @@ class MLE(Estimator):
 
     The paper's sum weights all voxels equally. Here a voxel does not influence the field if its residual is improbable
     for σ with any field, and has little influence if it suggests a very different field from that of its neighbours
-    (`say`). Both still have values.
+    (`say`). Both still have values. Where the signal is far above the noise, voxels of air do not influence it either.
 
     Standard deviations include the bias of smoothing as well as the noise (`field.mean_squared_error`).
 

@@ -279,7 +279,9 @@ def _of_voxels(
         begun, path_begun = (start, fit), path
         path, lambda_B, start, fit = path.chosen(start, fit)
         if lambda_B < DEFAULT_LAMBDA_B:
-            shared = variance_inflation(series, data.S, _maps(series, data, parts, field, fit), parts.voxels)
+            heard = np.arange(len(data)) if path.data.weight is None else np.flatnonzero(path.data.weight)
+            maps = _maps(series, data, parts, field, fit)[:, heard]
+            shared = variance_inflation(series, data.S[heard], maps, parts.voxels[heard])
             if shared > LEAST_SHARED:
                 path, lambda_B, start, fit = replace(path_begun, excess=excess * shared).chosen(*begun)
     if math.isinf(lambda_B):

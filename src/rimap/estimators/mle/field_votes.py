@@ -55,7 +55,9 @@ def follow_the_model(data: Voxels, fit: Fit, bounds: tuple[float, float], free: 
             new = some.fit(np.full(len(some), value), None)
             lowest = np.minimum(lowest, new.f - 0.5 * _gain(new))
         squares[doubtful] = 2 * (lowest - least[doubtful])
-    return ~contradicts(squares, 1.0, free, limit=LIMIT), usual_misfit(squares, 1.0, free)
+    follow = ~contradicts(squares, 1.0, free, limit=LIMIT)
+    most = squares[follow] if follow.mean() > 0.5 else squares  # an area that contradicts the model is not the usual
+    return follow, usual_misfit(most, 1.0, free)
 
 
 def _gain(fit: Fit) -> Array:
