@@ -15,6 +15,8 @@ LADDER = (DEFAULT_LAMBDA_B, 1e5, 1e4, 1e3)
 LEAST_SHARED = 1.5
 #: Half the difference in AIC below which two values of λ_B are supported alike.
 SUPPORTED_ALIKE = 1.0
+#: In units of σ²: the mean square of the images up to which a voxel is taken for air, where magnitudes have 2.
+AIR = 4.0
 #: The standard deviation of a field within an image for which λ_B is meant: that of the prior of B.
 SPREAD_OF_B = 0.1775
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rimap.estimators.base import Progress
 from rimap.estimators.mle.field import Box, Objective, Until, mean_squared_error, minimise
 from rimap.estimators.mle.field_smoothness import (
+    AIR,
     DEFAULT_LAMBDA_B,
     LADDER,
     LEAST_SHARED,
@@ -41,10 +42,9 @@ Array = NDArray[np.float64]
 TOLERANCE = 0.1
 #: How much more than that while a weight is chosen.
 ROUGH = 5.0
-#: In units of σ²: the mean square of the images up to which a voxel is taken for air, where magnitudes have 2. Only if
-#: that is less than this share of what the median of the others has: air then says next to nothing about the field,
-#: and its noise, which is not Gaussian, would bend it.
-AIR, FAINT = 4.0, 0.05
+#: `AIR` is left out only if it is less than this share of what the median of the other voxels has: it then says next to
+#: nothing about the field, and its noise, which is not Gaussian, would bend it.
+FAINT = 0.05
 #: A voxel whose weight among its neighbours is below this has less say; above it all have the same. It is found again
 #: while the weight of one changes by `CHANGED`, so many times.
 HEARD, CHANGED, HEARINGS = 0.5, 0.3, 2

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from rimap.arrays import at_least
 from rimap.estimators.mle.estimator import PRECISION
 from rimap.estimators.mle.field_smoothness import (
+    AIR,
     DEFAULT_LAMBDA_B,
     LADDER,
     LEAST_SHARED,
@@ -52,8 +53,6 @@ LARGE_ENOUGH = 64
 STEPS, STEPS_OF_A_RUNG, STEPS_UNFOLDED, STEPS_OF_ALL = 3, 1, 2, 3
 #: In standard deviations of the field: a change after which the next one is far smaller.
 CLOSE = 0.015
-#: In units of σ²: the mean square of the images up to which a voxel is taken for air, where magnitudes have 2.
-AIR = 4.0
 #: How many voxels determine the one field to begin with.
 N_FIRST = 500
 #: Of fewer voxels λ_B is not chosen from the data.
