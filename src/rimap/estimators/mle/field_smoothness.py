@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rimap.signals.base import Parameter
 
 #: The first finite step of the ladder on which λ_B is chosen, and the λ_B that networks were trained with:
@@ -17,8 +20,24 @@ LEAST_SHARED = 1.5
 SUPPORTED_ALIKE = 1.0
 #: In units of σ²: the mean square of the images up to which a voxel is taken for air, where magnitudes have 2.
 AIR = 4.0
+#: Air is left out only if it has less than this share of the mean square that the median of the other voxels has: it
+#: then says next to nothing about the field, and its noise, which is not Gaussian, would bend it.
+FAINT = 0.05
 #: The standard deviation of a field within an image for which λ_B is meant: that of the prior of B.
 SPREAD_OF_B = 0.1775
+
+
+def without_air(squares: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which voxels (V) determine the field: all, or those that are no air.
+
+    Parameters
+    ----------
+    squares
+        (V), the mean square of the images of each voxel in units of σ².
+    """
+    bright = squares > AIR
+    faint = bright.any() and FAINT * float(np.median(squares[bright])) > AIR
+    return bright if faint else np.ones(len(squares), bool)
 
 
 def spread_of(field: Parameter) -> float:

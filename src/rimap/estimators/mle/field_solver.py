@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from rimap.estimators.base import Progress
 from rimap.estimators.mle.field import Box, Objective, Until, mean_squared_error, minimise
 from rimap.estimators.mle.field_smoothness import (
-    AIR,
     DEFAULT_LAMBDA_B,
     LADDER,
     LEAST_SHARED,
     SUPPORTED_ALIKE,
     of_least_cost,
     weight_of,
+    without_air,
 )
 from rimap.estimators.mle.field_votes import follow_the_model, say_among_neighbours
 from rimap.estimators.mle.initial_field import LikelyField
@@ -42,9 +42,6 @@ Array = NDArray[np.float64]
 TOLERANCE = 0.1
 #: How much more than that while a weight is chosen.
 ROUGH = 5.0
-#: `AIR` is left out only if it is less than this share of what the median of the other voxels has: it then says next to
-#: nothing about the field, and its noise, which is not Gaussian, would bend it.
-FAINT = 0.05
 #: A voxel whose weight among its neighbours is below this has less say; above it all have the same. It is found again
 #: while the weight of one changes by `CHANGED`, so many times.
 HEARD, CHANGED, HEARINGS = 0.5, 0.3, 2
@@ -205,7 +202,7 @@ def _smooth(
     chosen[parts.voxels] = True
     box = Box.around(chosen.reshape(series.shape), series.voxel_size)
     box = replace(box, data=box.data[parts.order])
-    bright = lit(data)
+    bright = without_air(np.einsum("vn,vn->v", data.S, data.S) / data.S.shape[1])
     if bright.all():
         found = _of_voxels(series, box, data, parts, field, lambda_B, progress)
         fit = found.fit
@@ -223,14 +220,6 @@ def _smooth(
     error = mean_squared_error(box, found.field, fit, weight_of(field, found.lambda_B), field.bounds)
     smooth = np.clip(box.crop(found.field, series.shape), *field.bounds)
     return Solution(smooth, fit, error, found.converged, found.lambda_B)
-
-
-def lit(data: Voxels) -> NDArray[np.bool_]:
-    """Return which voxels (V) determine the field: all, or those that are no air."""
-    squares = np.einsum("vn,vn->v", data.S, data.S) / data.S.shape[1]
-    bright = squares > AIR
-    faint = bright.any() and FAINT * float(np.median(squares[bright])) > AIR
-    return bright if faint else np.ones(len(data), bool)
 
 
 class _Found(NamedTuple):

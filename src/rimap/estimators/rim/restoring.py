@@ -33,6 +33,8 @@ F32 = NDArray[np.float32]
 #: Of the weights of alike voxels: the standard deviation in space (pixels), how far they reach (pixels), and the
 #: standard deviation of the difference of estimates, in standard deviations of such a difference.
 WIDTH, REACH, ALIKE = 2.0, 4, 1.5
+#: How often a part of an exponential is squared to the whole.
+DOUBLINGS = 8
 #: Rows of a slice that a thread takes at a time.
 ROWS = 64
 #: Standard deviation (pixels) of the neighbourhood whose variance is compared with that of noise.
@@ -112,21 +114,37 @@ def _mean_of_alike(u, variance, step, precision, mean, noise):  # type: ignore[n
     s falls with the distance in space, t with the difference of the estimates u in units of its own standard deviation.
     """
     h, w = u.shape
+    one, half = np.float32(1), np.float32(0.5)
+    per_distance, per_difference = half / np.float32(WIDTH**2), one / np.float32(ALIKE**2)
+    # exp(−x) = exp(−x / 2ᵏ)^(2ᵏ) and the series to second order: within 0.1 % up to x = 6, in vector instructions
+    part = one / np.float32(2**DOUBLINGS)
+    alike, weighted, weights, squares = np.empty((4, w), np.float32)
     for y in range(h):
+        weighted[:], weights[:], squares[:] = 0, 0, 0
+        for i in range(max(0, y - REACH), min(h, y + REACH + 1)):
+            for along in range(-REACH, REACH + 1):
+                distance = np.float32((i - y) ** 2 + along**2) * per_distance
+                here, there = slice(max(0, -along), min(w, w - along)), slice(max(0, along), min(w, w + along))
+                estimate, neighbour = u[y, here], u[i, there]
+                own_variance, its_variance = variance[y, here], variance[i, there]
+                for x in range(len(estimate)):
+                    apart = (neighbour[x] - estimate[x]) ** 2 / (own_variance[x] + its_variance[x])
+                    z = min((distance + apart * per_difference) * part, one)
+                    e = one - z + half * z * z
+                    for _ in range(DOUBLINGS):
+                        e *= e
+                    alike[x] = e
+                its_step, its_precision = step[i, there], precision[i, there]
+                sum_of_steps, sum_of_weights, sum_of_squares = weighted[here], weights[here], squares[here]
+                for x in range(len(estimate)):
+                    weight = alike[x] * its_precision[x]
+                    sum_of_steps[x] += weight * its_step[x]
+                    sum_of_weights[x] += weight
+                    sum_of_squares[x] += weight * alike[x]
         for x in range(w):
-            weighted, weights, squares = np.float32(0), np.float32(0), np.float32(0)
-            for i in range(max(0, y - REACH), min(h, y + REACH + 1)):
-                for j in range(max(0, x - REACH), min(w, x + REACH + 1)):
-                    apart = (u[i, j] - u[y, x]) ** 2 / (variance[i, j] + variance[y, x])
-                    distance = ((i - y) ** 2 + (j - x) ** 2) / np.float32(WIDTH**2)
-                    alike = np.exp(np.float32(-0.5) * (distance + 2 * apart / np.float32(ALIKE**2)))
-                    weight = alike * precision[i, j]
-                    weighted += weight * step[i, j]
-                    weights += weight
-                    squares += weight * alike
-            if weights > 0:
-                mean[y, x] = weighted / weights
-                noise[y, x] = squares / weights**2
+            if weights[x] > 0:
+                mean[y, x] = weighted[x] / weights[x]
+                noise[y, x] = squares[x] / weights[x] ** 2
             else:
                 mean[y, x] = 0
                 noise[y, x] = 0

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from rimap.arrays import at_least
 from rimap.estimators.mle.estimator import PRECISION
 from rimap.estimators.mle.field_smoothness import (
-    AIR,
     DEFAULT_LAMBDA_B,
     LADDER,
     LEAST_SHARED,
     SUPPORTED_ALIKE,
     of_least_cost,
+    without_air,
 )
 from rimap.estimators.mle.shared_residuals import variance_inflation
 from rimap.estimators.nlls.threads import field_threads
@@ -87,7 +87,7 @@ def smooth_field(
     """
     coarser, sd = _coarser(series), None
     with field_threads(threads) as pool:
-        some = every_so_many(series, coarser)
+        some = _without_air(every_so_many(series, coarser))
         field = _one_field(some, pool)
         if lambda_B is None and some.selected.sum() >= FEWEST and len(series.shape) > 1:
             field, lambda_B = _chosen(FieldGrid(some, coarser, 1, pool), series, field)
@@ -111,9 +111,11 @@ def _as_magnitudes(series: WeightedSeries) -> WeightedSeries:
 
 
 def _without_air(series: WeightedSeries) -> WeightedSeries:
-    """Return the series with a mask of the voxels whose signal exceeds that of noise: air says nothing on a field."""
-    sigma = np.asarray((series.noise or Gaussian()).sigma, float)
-    bright = series.selected & (np.square(series.images).mean(0) > AIR * np.square(sigma))
+    """Return the series with a mask of the voxels that determine the field."""
+    sigma = np.broadcast_to((series.noise or Gaussian()).sigma, series.shape)[series.selected]
+    bright = np.array(series.selected)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bright[bright] = without_air(np.square(series.images[:, series.selected]).mean(0) / np.square(sigma))
     return replace(series, mask=bright) if bright.any() else series
 
 
