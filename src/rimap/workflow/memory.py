@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rimap.errors import InputError
+from rimap.processors import cores, planes_at_once
 from rimap.workflow.memory_limits import left_by_control_groups
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def needed(estimator: str, shape: Sequence[int], images: int, *, draws: bool = F
     own, each = _NEEDS.get(estimator, _NEEDS["mle"])
     plane, each_of_plane = _PLANE.get(estimator, (0, 0))
     whole = math.prod(shape) * (own + each * images + (60 + 6 * images) * draws)
-    return BASE + whole + math.prod(shape[:2]) * (plane + each_of_plane * images)
+    at_once = planes_at_once(shape, cores()) if estimator == "rim" else 1
+    return BASE + whole + at_once * math.prod(shape[:2]) * (plane + each_of_plane * images)
 
 
 def needed_by(estimator: Estimator, shape: Sequence[int], images: int) -> int:

@@ -18,6 +18,7 @@ from rimap.estimators.checks.missing_values import screened
 from rimap.estimators.checks.residual_probability import contradicts
 from rimap.estimators.mle.field_votes import LIMIT
 from rimap.estimators.network_files import cached_session, default_network, for_model, metadata_of, path_of, sha256_of
+from rimap.estimators.nlls.threads import part_of_total, share
 from rimap.estimators.noise_correlation import estimated_in, with_correlation
 from rimap.estimators.rim import bootstrap
 from rimap.estimators.rim.known_field import DataTerm
@@ -27,7 +28,7 @@ from rimap.estimators.rim.steps import HeldField, Loop
 from rimap.estimators.rim.whole_field import folds, smooth_field, smooth_field_of_alike
 from rimap.foreground import foreground
 from rimap.likelihood import Rician
-from rimap.processors import cores
+from rimap.processors import cores, planes_at_once
 from rimap.series import ParameterMaps, Status, WeightedSeries
 
 F32 = NDArray[np.float32]
@@ -38,11 +39,6 @@ FOLDS = ((0.1, 3), (REFINE_ABOVE, 2))
 #: Steps that determine which voxels are alike. With two, the field of inversion recovery is better by a tenth to a
 #: quarter and CV of T1 at SNR 5 by 2 %; another part of the images costs as much and gains more.
 FIRST_STEPS = 1
-
-
-def _at(sigma: F32, where: NDArray[np.bool_]) -> F32:
-    """Return σ (1, 1, ·) of the voxels `where`."""
-    return np.ascontiguousarray(np.broadcast_to(sigma, where.shape)[where][None, None])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +137,16 @@ class RIM(Estimator):
         model, plane = series.model, (series.shape[0], (*series.shape, 1)[1])
         path = path_of(self.network or default_network(model.name, "rim"))
         about = for_model(metadata_of(path), model) | {"sha256": sha256_of(path)}
-        return Loop(model, RIMConfig.of(about["rim"]), cached_session(path, self.threads or 0, plane), about)
+        threads = self._threads // self._at_once(series)
+        return Loop(model, RIMConfig.of(about["rim"]), cached_session(path, threads, plane), about)
+
+    @property
+    def _threads(self) -> int:
+        return self.threads or cores()
+
+    def _at_once(self, series: WeightedSeries) -> int:
+        """Return how many planes are mapped at the same time."""
+        return planes_at_once(series.shape, self._threads)
 
     def _smooth_field(
         self, loop: Loop, series: WeightedSeries, ready: Prepared, progress: Progress | None
@@ -241,19 +246,24 @@ class RIM(Estimator):
         carried = np.empty((len(loop.layout.carried), *series.shape), np.float32)
         deviation = np.full_like(carried, np.nan) if loop.config.sd_outputs else None
         residual = np.empty(series.shape, np.float32)
-        with ThreadPoolExecutor(self.threads or cores()) as executor:
-            planes = list(slices(series.shape))
-            for index, plane in enumerate(planes):
-                here = None if held is None else held.at(plane)
-                if series.selected[plane].any():
-                    found = self._plane(loop, series, ready, plane, here, executor)
-                    carried[(slice(None), *plane)], residual[plane] = found.maps, found.residual
-                    if deviation is not None:
-                        deviation[(slice(None), *plane)] = found.sd
-                else:
-                    carried[(slice(None), *plane)], residual[plane] = np.nan, np.nan
-                if progress:
-                    progress(index + 1, len(planes))
+        planes, at_once = list(slices(series.shape)), self._at_once(series)
+        with ThreadPoolExecutor(self._threads) as pool:
+            # If each plane has one thread, it shares its voxels with no other.
+            executor = pool if self._threads > at_once else None
+
+            def write(indices: NDArray[np.int64]) -> None:
+                for plane in (planes[index] for index in indices):
+                    here = None if held is None else held.at(plane)
+                    if series.selected[plane].any():
+                        found = self._plane(loop, series, ready, plane, here, executor)
+                        carried[(slice(None), *plane)], residual[plane] = found.maps, found.residual
+                        if deviation is not None:
+                            deviation[(slice(None), *plane)] = found.sd
+                    else:
+                        carried[(slice(None), *plane)], residual[plane] = np.nan, np.nan
+
+            one_by_one = iter(np.arange(len(planes))[:, None])
+            share(write, one_by_one, at_once, part_of_total(progress, 0, len(planes)))
         return Found(carried, residual, deviation)
 
     def _plane(
@@ -263,7 +273,7 @@ class RIM(Estimator):
         ready: Prepared,
         k: Any,
         held: HeldField | None,
-        executor: ThreadPoolExecutor,
+        executor: ThreadPoolExecutor | None,
     ) -> Found:
         S = neutral(series.images[(slice(None), *k)], ready.scale)
         shape = S.shape[1:]

@@ -37,6 +37,8 @@ F32 = NDArray[np.float32]
 Array = NDArray[np.float64]
 #: In standard deviations of the field: the largest change in a step.
 LARGEST_CHANGE = 1.0
+#: From so many slices on each thread takes a slice at a time.
+MANY_SLICES = 16
 #: Edge of a square of voxels that has a usual deviation: this quantile, over that of deviations that are noise alone.
 NEAR, SHARE, OF_SHARE = 8, 0.8, 1.2816
 
@@ -101,6 +103,11 @@ class FieldGrid:
         return field
 
     @cached_property
+    def _by_slice(self) -> bool:
+        """Whether a thread takes whole slices; otherwise all share the voxels of a slice."""
+        return len(self.series.shape) > 2 and self.series.shape[2] >= MANY_SLICES
+
+    @cached_property
     def _unit(self) -> float:
         return unit_of(self.series)
 
@@ -140,10 +147,11 @@ class FieldGrid:
         squares, own = np.full(series.shape, np.nan), np.full(series.shape, np.nan)
         say = np.zeros(series.shape, bool)
         carried = np.zeros((len(Layout.of(series.model).carried), *series.shape), np.float32)
-        for number, slice_ in enumerate(slices(series.shape)):
+
+        def add(number: int, slice_: Any) -> None:
             selected = series.selected[slice_]
             if not selected.any():
-                continue
+                return
             here = fine(field[slice_], selected.shape, self.binned)[selected]
             rows = (slice(None), *slice_)
             found = _of_voxels(
@@ -162,6 +170,9 @@ class FieldGrid:
                 of_slice[selected] = weight[selected] * values
                 out[slice_] = each * binned(of_slice, out[slice_].shape, self.binned)
             carried[rows][:, selected] = found.carried
+
+        for _ in (self.pool.map if self._by_slice else map)(add, *zip(*enumerate(slices(series.shape)))):
+            pass
         return Information(g, w, squares, own, say, carried)
 
     def _data_of(self, number: int, k: Any) -> DataTerm:
@@ -180,7 +191,8 @@ class FieldGrid:
             for name, value in known_at(series, k).items()
         }
         rician = isinstance(series.noise, Rician)
-        data = DataTerm(series.model, S[:, None, None], sigma, rician, self.pool, known=known)
+        pool = None if self._by_slice else self.pool
+        data = DataTerm(series.model, S[:, None, None], sigma, rician, pool, known=known)
         if self.binned == 1:  # of some voxels, so that they do not take much memory
             self._kept[number] = data
         return data
