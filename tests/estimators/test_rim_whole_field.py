@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import rimap
+from rimap.estimators.rim.field_grid import MANY_SLICES
 from rimap.estimators.rim.whole_field import folds, smooth_field, smooth_field_of_alike
+from rimap.processors import planes_at_once
 from rimap.series import Status
 from rimap.signals.paper_protocols import PROTOCOLS
 
@@ -135,6 +137,26 @@ def volume_of_five_slices():
     rng = np.random.default_rng(1)
     noise = rng.normal(0, 0.02, (2, 6, *x.shape))
     return model, np.hypot(model.signal(kappa) + noise[0], noise[1]).astype(np.float32), inside, kappa[2]
+
+
+@pytest.mark.parametrize("n_slices", [5, MANY_SLICES])
+def test_threads_do_not_change_the_maps(n_slices):
+    """With few slices, threads share the voxels of a field; with many, each takes slices. Planes are mapped at once."""
+    model, images, _, _ = volume_of_five_slices()
+    many = np.concatenate([images] * 4, axis=-1)[..., :n_slices]
+    one, three = (rimap.RIM(threads=n).estimate(rimap.WeightedSeries(many, model)) for n in (1, 3))
+    for name in ("A", "B", "T1"):
+        np.testing.assert_array_equal(one[name], three[name])
+        np.testing.assert_array_equal(one.sd[name], three.sd[name])
+    np.testing.assert_array_equal(one.status, three.status)
+
+
+@pytest.mark.parametrize(
+    ("shape", "threads", "planes"),
+    [((96, 96), 8, 1), ((96, 96, 3), 8, 3), ((96, 96, 30), 2, 2), ((256, 256, 30), 8, 2), ((512, 512, 30), 8, 1)],
+)
+def test_large_planes_are_mapped_one_by_one(shape, threads, planes):
+    assert planes_at_once(shape, threads) == planes
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.0])
