@@ -9,7 +9,9 @@ import pytest
 from benchmarks.trust_scenes import TI6, head, inversion
 from numpy.typing import NDArray
 
-from rimap import MLE, Gaussian, InversionRecovery, Rician, WeightedSeries
+from rimap import MLE, PROTOCOLS, RIM, Gaussian, InversionRecovery, Rician, WeightedSeries
+from rimap.estimators import Estimator
+from rimap.estimators.mle.field_votes import dispersion
 from rimap.estimators.possible_values import possible
 from rimap.likelihood import Noise
 
@@ -119,3 +121,28 @@ def test_negative_values_all_over_magnitude_images_are_no_exception() -> None:
     values[:, 5:] = abs(values[:, 5:])
     assert (possible(values, magnitude=True) == (values >= 0).all(0)).all()
     assert possible(values, magnitude=False).all()
+
+
+def test_votes_that_differ_by_noise_or_by_a_field_that_bends_are_not_dispersed() -> None:
+    rng = np.random.default_rng(2)
+    white, bend = rng.standard_normal((40, 50)), np.linspace(-3, 3, 50)
+    assert dispersion(white) == pytest.approx(1.0, abs=0.05)
+    assert dispersion(0.5 * white + bend) == 1.0
+    white[rng.random(white.shape) < 0.2] = np.nan
+    assert dispersion(1.4 * white) == pytest.approx(1.4**2, rel=0.1)
+    assert dispersion(np.full((40, 50), np.nan)) == dispersion(9.0 * white[:5, :5]) == 1.0
+
+
+@pytest.mark.parametrize("estimator", [MLE(threads=1), RIM(threads=1)], ids=["mle", "rim"])
+@pytest.mark.parametrize(
+    ("tau", "snr"),
+    [(PROTOCOLS["IV_T1"].tau, 30), ((80.0, 240.0, 500.0, 1000.0, 2000.0), 60)],
+    ids=["magnitudes near zero", "partial volume"],
+)
+def test_what_noise_and_mixtures_of_tissues_ask_for_is_no_field_that_bends(
+    estimator: Estimator, tau: tuple[float, ...], snr: float
+) -> None:
+    scene = head(inversion(tau), size=128, planes=1)
+    maps = estimator.estimate(WeightedSeries(scene.noisy(snr, rician=True), scene.model))
+    B = np.broadcast_to(1.9 * (1 + 0.02 * np.linspace(-1, 1, 128))[:, None, None], scene.T.shape)
+    assert np.sqrt(np.mean(np.square(maps["B"] - B)[scene.tissue])) < 0.012

@@ -8,16 +8,18 @@ from scipy.ndimage import gaussian_filter
 
 import rimap
 from rimap.estimators.mle.shared_residuals import variance_inflation
+from rimap.likelihood import Noise
 
 MODEL = rimap.InversionRecovery(tau=[50, 150, 300, 500, 800, 1200, 1800, 2600, 4000])
 KAPPA = np.stack([np.full((72, 64), 1.0), np.full((72, 64), 1.9), np.full((72, 64), 900.0)])
 
 
-def inflation(errors: np.ndarray) -> float:
+def inflation(errors: np.ndarray, noise: Noise | None = None, kappa: np.ndarray = KAPPA) -> float:
     """Return the variance inflation of a series whose residuals are these (N, X, Y)."""
-    images = MODEL.signal(KAPPA) + errors
-    series = rimap.WeightedSeries(images, MODEL)
-    return variance_inflation(series, images.reshape(len(images), -1).T, KAPPA.reshape(3, -1), np.arange(72 * 64))
+    images = MODEL.signal(kappa) + errors
+    series, voxels = rimap.WeightedSeries(images, MODEL), np.arange(72 * 64)
+    rows, maps = images.reshape(len(images), -1).T, kappa.reshape(3, -1)
+    return variance_inflation(series, rows, maps, voxels, noise or rimap.Gaussian(1.0))
 
 
 def test_white_noise_is_not_inflated() -> None:
@@ -33,6 +35,18 @@ def test_zero_filled_noise_is_inflated_by_the_voxels_that_share_a_value() -> Non
         spectrum *= (f < 0.25).reshape([-1 if a == axis else 1 for a in range(3)])
     found = inflation(0.02 * np.fft.ifftn(spectrum, axes=(1, 2)).real)
     assert found == pytest.approx((1 + 2 * 0.6366) ** 2, rel=0.1)
+
+
+def test_the_mean_of_magnitudes_is_no_error_that_neighbours_share() -> None:
+    """A fifth of the noise remains of a signal; the mean of its magnitude is 1.26 times σ."""
+    rng, sigma = np.random.default_rng(5), 0.1
+    kappa = KAPPA * np.array([0.02, 1.0, 1.0])[:, None, None]
+    signal = MODEL.signal(kappa)
+    errors = (
+        np.hypot(signal + sigma * rng.standard_normal(signal.shape), sigma * rng.standard_normal(signal.shape)) - signal
+    )
+    assert inflation(errors, rimap.Rician(sigma), kappa) == 1.0
+    assert inflation(errors, rimap.Gaussian(sigma), kappa) > 10
 
 
 def test_an_error_of_the_model_that_a_region_shares_takes_its_evidence_away() -> None:

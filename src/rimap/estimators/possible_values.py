@@ -8,10 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.arrays import at_least
+from rimap.likelihood import Rician
 from rimap.series import WeightedSeries
 
 #: If more of the voxels have negative values, the processing made them (denoising), and the values are used.
 MOST_NEGATIVE = 0.1
+#: Up to this share may have them because they have wrapped or have the wrong sign.
+WRAPPED = 0.05
 
 
 def possible(values: NDArray[Any], *, magnitude: bool) -> NDArray[np.bool_]:
@@ -44,6 +47,11 @@ def negative_at(series: WeightedSeries, voxels: NDArray[np.intp]) -> NDArray[np.
     for image in series.images:
         negative |= (image.reshape(-1)[voxels] if image.flags.c_contiguous else image[where]) < 0
     return negative
+
+
+def folded(series: WeightedSeries) -> bool:
+    """Return whether the images are magnitudes, whose noise the modulus folds near zero, whatever it is taken for."""
+    return isinstance(series.noise, Rician) or (series.model.magnitude and few((series.images < 0).any(0), WRAPPED))
 
 
 def few(negative: NDArray[np.bool_], most: float = MOST_NEGATIVE) -> bool:

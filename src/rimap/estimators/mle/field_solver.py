@@ -23,15 +23,15 @@ from rimap.estimators.mle.field_smoothness import (
     weight_of,
     without_air,
 )
-from rimap.estimators.mle.field_votes import follow_the_model, say_among_neighbours
+from rimap.estimators.mle.field_votes import dispersion, follow_the_model, say_among_neighbours
 from rimap.estimators.mle.initial_field import LikelyField
 from rimap.estimators.mle.partitions import Partitions
 from rimap.estimators.mle.shared_residuals import variance_inflation
 from rimap.estimators.mle.voxels import Fit, Voxels
 from rimap.estimators.nlls.estimator import NLLS
-from rimap.estimators.possible_values import possible
+from rimap.estimators.possible_values import folded, possible
 from rimap.estimators.sigma import freedom
-from rimap.likelihood import Gaussian
+from rimap.likelihood import Gaussian, Rician
 from rimap.series import WeightedSeries
 from rimap.signals.base import Parameter
 
@@ -132,6 +132,13 @@ class _Path:
         """
         return fit.total / self.excess + self.box.degrees_of_freedom(fit.w, weight_of(self.field, lambda_B))
 
+    def _dispersion(self, fit: Fit) -> float:
+        """Return by which factor voxels differ more than their residuals do in what they ask of the field."""
+        votes = np.full(self.box.size, np.nan)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            votes[self.box.data] = np.where(fit.w > 0, fit.g / np.sqrt(fit.w * self.excess), np.nan)
+        return dispersion(votes.reshape(self.box.shape))
+
     def to(self, lambda_B: float, start: Array, fit: Fit | None, *, search: bool) -> tuple[Array, Fit, bool]:
         """Return the field (*box), the fit and whether it converged, from a start and the fit there if it is known."""
         weight = weight_of(self.field, lambda_B)
@@ -154,23 +161,31 @@ class _Path:
             return None
         return replace(self, data=self.data.weighed(say)), raw.weighed(say)
 
-    def chosen(self, start: Array, fit: Fit | None) -> tuple[_Path, float, Array, Fit]:
+    def chosen(self, start: Array, fit: Fit | None, *, bends: bool = False) -> tuple[_Path, float, Array, Fit]:
         """Return the path with its weights, λ_B, and the field and the fit near its optimum.
 
-        AIC = −2 log p + 2 dof is found on a ladder (∞, 10⁶ … 10³) down to where it rises. A weaker smoothing has to
-        lower it by 2: what differs by less is supported alike (Burnham & Anderson 2004, doi:10.1177/0049124104268644).
+        AIC = −2 log p + 2 dof is found on a ladder (10⁶ … 10³) down to where it rises, and for one value everywhere. A
+        weaker smoothing than 10⁶, and one value, have to lower it by 2: what differs by less is supported alike
+        (Burnham & Anderson 2004, doi:10.1177/0049124104268644).
         λ_B is where a parabola through the best step and its neighbours is least.
+
+        Parameters
+        ----------
+        bends
+            Whether the field is known not to be one value.
         """
         path, lambda_B = self, DEFAULT_LAMBDA_B
         F, fit, _ = path.to(lambda_B, start, fit, search=False)
         if again := path.heard(fit, lambda_B):
             path, fit = again
             F, fit, _ = path.to(lambda_B, F, fit, search=False)
+        path = replace(path, excess=path.excess * path._dispersion(fit))
         costs = {lambda_B: path._half_AIC(fit, lambda_B)}
         best = (costs[lambda_B], lambda_B, F, fit)
-        one = path.data.fit(np.full(len(path.data), _best_one(fit)))
-        if one.total / path.excess + 1.0 < best[0] + SUPPORTED_ALIKE:
-            best = (one.total / path.excess + 1.0, math.inf, F, one)
+        if not bends:
+            one = path.data.fit(np.full(len(path.data), _best_one(fit)))
+            if one.total / path.excess + 1.0 < best[0] - SUPPORTED_ALIKE:
+                best = (one.total / path.excess + 1.0, math.inf, F, one)
         for lambda_B in LADDER[1:]:
             if path.likely is None:
                 F, fit, _ = path.to(lambda_B, F, fit, search=False)
@@ -265,14 +280,7 @@ def _of_voxels(
 
     path = _Path(box, data, field, information, excess, likely, watch)
     if lambda_B is None:
-        begun, path_begun = (start, fit), path
-        path, lambda_B, start, fit = path.chosen(start, fit)
-        if lambda_B < DEFAULT_LAMBDA_B:
-            heard = np.arange(len(data)) if path.data.weight is None else np.flatnonzero(path.data.weight)
-            maps = _maps(series, data, parts, field, fit)[:, heard]
-            shared = variance_inflation(series, data.S[heard], maps, parts.voxels[heard])
-            if shared > LEAST_SHARED:
-                path, lambda_B, start, fit = replace(path_begun, excess=excess * shared).chosen(*begun)
+        path, lambda_B, start, fit = _chosen(series, parts, path, start, fit)
     if math.isinf(lambda_B):
         assert fit is not None
         return _one_field(path, fit)
@@ -283,6 +291,28 @@ def _of_voxels(
         path, fit = again
         F, fit, converged = path.to(lambda_B, F, fit, search=True)
     return _Found(F, fit, converged, lambda_B)
+
+
+def _chosen(
+    series: WeightedSeries, parts: Partitions, begun: _Path, start: Array, fit: Fit | None
+) -> tuple[_Path, float, Array, Fit]:
+    """Return what `_Path.chosen` finds with what is no evidence for a field that bends taken into account."""
+    path, lambda_B, F, found = begun.chosen(start, fit)
+    data, field = path.data, path.field
+    if lambda_B < DEFAULT_LAMBDA_B and not data.rician and folded(series):
+        # Near zero, magnitudes differ from a signal with Gaussian noise.
+        of_magnitudes = replace(begun, data=replace(begun.data, rician=True))
+        if (stiffer := _chosen(series, parts, of_magnitudes, start, None)[1]) > lambda_B:
+            lambda_B = stiffer
+            F, found, _ = path.to(min(lambda_B, DEFAULT_LAMBDA_B), start, None, search=False)
+    if lambda_B < DEFAULT_LAMBDA_B:
+        heard = np.arange(len(data)) if data.weight is None else np.flatnonzero(data.weight)
+        maps = _maps(series, data, parts, field, found)[:, heard]
+        noise = Rician(1.0) if data.rician else Gaussian(1.0)  # of images in units of σ
+        shared = variance_inflation(series, data.S[heard], maps, parts.voxels[heard], noise)
+        if shared > LEAST_SHARED:
+            return replace(begun, excess=begun.excess * shared).chosen(start, fit, bends=True)
+    return path, lambda_B, F, found
 
 
 def _maps(series: WeightedSeries, data: Voxels, parts: Partitions, field: Parameter, fit: Fit) -> Array:

@@ -29,6 +29,8 @@ LESS, NONE = 4.0, 8.0
 #: over which the field is smoothed. If the field is smoothed too much, many voxels deviate in the same way and keep
 #: their influence. Each deviation counts as at most `MOST`, so that a few outliers do not dominate.
 WIDER, MOST = 100.0, 10.0
+#: Of fewer pairs of neighbours their differences are not judged.
+FEWEST_PAIRS = 100
 
 
 def follow_the_model(data: Voxels, fit: Fit, bounds: tuple[float, float], free: int) -> tuple[NDArray[np.bool_], float]:
@@ -58,6 +60,27 @@ def follow_the_model(data: Voxels, fit: Fit, bounds: tuple[float, float], free: 
     follow = ~contradicts(squares, 1.0, free, limit=LIMIT)
     most = squares[follow] if follow.mean() > 0.5 else squares  # an area that contradicts the model is not the usual
     return follow, usual_misfit(most, 1.0, free)
+
+
+def dispersion(votes: Array) -> float:
+    """Return by which factor the votes of neighbours differ more than noise explains; 1 or more.
+
+    What a voxel asks of the field also depends on what the model leaves out: a mixture of tissues asks for another
+    field than each of them. Votes that differ for such reasons are evidence for a field that bends only as much as
+    noisier votes are. A field that does bend moves neighbours alike, which differences do not see (von Neumann et al.
+    1941, doi:10.1214/aoms/1177731677).
+
+    Parameters
+    ----------
+    votes
+        (*X), the deviation of the field from that which fits a voxel best, in standard deviations; NaN without one.
+    """
+    capped, squares = np.clip(votes, -LESS, LESS), []
+    for axis in range(min(votes.ndim, 2)):
+        differences = np.diff(capped, axis=axis)
+        squares.append(differences[np.isfinite(differences)] ** 2 / 2)
+    every = np.concatenate(squares)
+    return max(1.0, float(every.mean())) if len(every) >= FEWEST_PAIRS else 1.0
 
 
 def _gain(fit: Fit) -> Array:

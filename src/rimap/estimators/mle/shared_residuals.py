@@ -15,13 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.estimators.noise_correlation import window_of
+from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
 
 #: Lags (voxels) over which residuals are compared; what is shared less than this, or by chance, does not count.
 LAGS, LEAST, SURE = 8, 0.1, 5.0
 
 
-def variance_inflation(series: WeightedSeries, S: NDArray[Any], kappa: NDArray[Any], voxels: NDArray[np.intp]) -> float:
+def variance_inflation(
+    series: WeightedSeries, S: NDArray[Any], kappa: NDArray[Any], voxels: NDArray[np.intp], noise: Noise
+) -> float:
     """Return by which factor the variance of a sum over neighbours exceeds that of independent residuals; 1 for white
     noise.
 
@@ -30,6 +33,8 @@ def variance_inflation(series: WeightedSeries, S: NDArray[Any], kappa: NDArray[A
     S, kappa
         (V, N) and (Q, V), the images and the maps, in one unit, at `voxels`, the flat indices of those with an
         estimate.
+    noise
+        In that unit, with one σ: the mean of a magnitude is above its signal.
     """
     there = np.zeros(series.shape, bool)
     there.reshape(-1)[voxels] = True
@@ -44,7 +49,7 @@ def variance_inflation(series: WeightedSeries, S: NDArray[Any], kappa: NDArray[A
     some = at[good]
     residual = np.zeros((series.model.n_images, *at.shape))
     with np.errstate(all="ignore"):
-        residual[:, good] = S[some].T - series.model.signal(kappa[:, some])
+        residual[:, good] = S[some].T - noise.mean(series.model.signal(kappa[:, some]))
     good &= np.isfinite(residual).all(0)
     residual[:, ~good] = 0.0
     # every voxel counts alike: a bright one that the model does not describe would rule the sums

@@ -29,10 +29,11 @@ from rimap.estimators.mle.field_smoothness import (
     of_least_cost,
     without_air,
 )
+from rimap.estimators.mle.field_votes import dispersion
 from rimap.estimators.mle.shared_residuals import variance_inflation
 from rimap.estimators.nlls.threads import field_threads
 from rimap.estimators.noise_correlation import window_of
-from rimap.estimators.possible_values import few
+from rimap.estimators.possible_values import folded
 from rimap.estimators.rim.averaging import average_of_alike
 from rimap.estimators.rim.field_grid import FieldGrid, Information, every_so_many, fine, unit_of, usual_excess
 from rimap.estimators.rim.initial_estimate import field_grid
@@ -57,8 +58,6 @@ CLOSE = 0.015
 N_FIRST = 500
 #: Of fewer voxels λ_B is not chosen from the data.
 FEWEST = 200
-#: Up to this share of the voxels may have negative values because they have wrapped or have the wrong sign.
-WRAPPED = 0.05
 #: What stands for an infinite λ_B: the field is then one value, or a plane.
 STIFFEST = 1e9
 
@@ -90,11 +89,16 @@ def smooth_field(
         some = _without_air(every_so_many(series, coarser))
         field = _one_field(some, pool)
         if lambda_B is None and some.selected.sum() >= FEWEST and len(series.shape) > 1:
-            field, lambda_B = _chosen(FieldGrid(some, coarser, 1, pool), series, field)
+            first, (field, lambda_B) = field, _chosen(FieldGrid(some, coarser, 1, pool), series, field)
+            if lambda_B < DEFAULT_LAMBDA_B and folded(series) and not isinstance(series.noise, Rician):
+                # Near zero, magnitudes differ from a signal with Gaussian noise: that is no evidence for a field that
+                # bends.
+                of_magnitudes = FieldGrid(_as_magnitudes(some), coarser, 1, pool)
+                field, lambda_B = _chosen(of_magnitudes, _as_magnitudes(series), first)
         else:
             lambda_B = DEFAULT_LAMBDA_B if lambda_B is None else min(lambda_B, STIFFEST)
             field = _newton(FieldGrid(some, coarser, 1, pool), field, lambda_B, STEPS).field
-        if _is_folded(series) and not isinstance(series.noise, Rician):
+        if folded(series) and not isinstance(series.noise, Rician):
             series, some = _as_magnitudes(series), _as_magnitudes(some)
             field = _newton(FieldGrid(some, coarser, 1, pool), field, lambda_B, STEPS_UNFOLDED).field
         if not rough:
@@ -178,14 +182,27 @@ def _chosen(grid: FieldGrid, series: WeightedSeries, field: Array) -> tuple[Arra
     here = grid.at(start)
     if not here.w.any():
         return np.full(grid.shape, Layout.of(grid.series.model).typical_field), DEFAULT_LAMBDA_B
+    padded, here = _stiffest(grid, start, here)
     excess = usual_excess(grid.series, here)
-    best = _least(grid, start, here, excess)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        excess *= dispersion(np.where(here.w > 0, here.g / np.sqrt(here.w * grid.each * excess), np.nan))
+    best = _least(grid, padded, here, excess)
     if best.lambda_B < DEFAULT_LAMBDA_B and (shared := _shared(grid, series, best.padded)) > LEAST_SHARED:
-        best = _least(grid, start, here, excess * shared)
+        best = _least(grid, padded, here, excess * shared, bends=True)
     return grid.cropped(best.padded), min(best.lambda_B, STIFFEST)
 
 
-def _least(grid: FieldGrid, padded: Array, here: Information, excess: float) -> _Rung:
+def _stiffest(grid: FieldGrid, padded: Array, here: Information) -> tuple[Array, Information]:
+    """Return the stiffest field (*box), from which the ladder begins, and what the data say there."""
+    for step in range(STEPS):
+        padded, changed = grid.step(padded, here, LADDER[0])
+        here = grid.at(padded, here if step < STEPS - 1 and changed > CLOSE else None)
+        if changed < CLOSE:
+            break
+    return padded, here
+
+
+def _least(grid: FieldGrid, padded: Array, here: Information, excess: float, *, bends: bool = False) -> _Rung:
     """Return the step of the ladder (∞, 10⁶ … 10³) with the least AIC, of which `MLE` says more.
 
     Each voxel that is looked at stands for k. A field follows the noise of what it was fitted to, so k times its −log p
@@ -194,16 +211,15 @@ def _least(grid: FieldGrid, padded: Array, here: Information, excess: float) -> 
 
     Parameters
     ----------
+    padded, here
+        The stiffest field, and what the data say there.
     excess
         By which factor residuals exceed the noise throughout: −log p counts less by it.
+    bends
+        Whether the field is known not to be one value everywhere.
     """
     k, d = grid.each, sum(length > 1 for length in grid.shape)
     per_freedom = 1 + (k - 1) * 0.5 * (1 + d / 4)
-    for step in range(STEPS):  # to the stiffest field, from which the ladder begins
-        padded, changed = grid.step(padded, here, LADDER[0])
-        here = grid.at(padded, here if step < STEPS - 1 and changed > CLOSE else None)
-        if changed < CLOSE:
-            break
     counts, best, costs = here.say, _one_value(grid, padded, here, excess), dict[float, float]()
     for lambda_B in LADDER:
         for _ in range(STEPS_OF_A_RUNG if costs else 0):
@@ -217,7 +233,8 @@ def _least(grid: FieldGrid, padded: Array, here: Information, excess: float) -> 
         left = _second_order(here, grid.cropped(ahead) - grid.cropped(padded))
         cost = (k * grid.minus_log_p(here, counts) + left) / excess + per_freedom * dof
         costs[lambda_B] = cost
-        if cost < best.cost - SUPPORTED_ALIKE:
+        # One value has to be better than the first step.
+        if cost < best.cost - SUPPORTED_ALIKE or (len(costs) == 1 and (bends or cost < best.cost + SUPPORTED_ALIKE)):
             best = _Rung(cost, lambda_B, padded)
         elif len(costs) > 1:
             break
@@ -253,7 +270,9 @@ def _shared(grid: FieldGrid, series: WeightedSeries, padded: Array) -> float:
     kappa[part.model.index(part.model.amplitudes[0].name)] *= unit_of(part) / unit
     voxels = np.flatnonzero(here.say)
     S = np.moveaxis(part.images, 0, -1).reshape(-1, part.model.n_images)[voxels] / unit
-    return variance_inflation(part, S, kappa.reshape(len(kappa), -1)[:, voxels], voxels)
+    noise = part.noise or Gaussian()
+    of_unit = type(noise)(float(np.nanmedian(noise.sigma)) / unit)
+    return variance_inflation(part, S, kappa.reshape(len(kappa), -1)[:, voxels], voxels, of_unit)
 
 
 def _one_plane(usable: NDArray[np.bool_], window: list[slice]) -> slice:
@@ -324,7 +343,7 @@ def smooth_field_of_alike(
     grid = every_so_many(series, coarser)
     images = np.empty(grid.images.shape, np.float32)
     factor = np.ones(grid.shape)
-    rician_sigma = float(np.nanmedian(noise.sigma)) if _is_folded(series) else 0.0
+    rician_sigma = float(np.nanmedian(noise.sigma)) if folded(series) else 0.0
     for slice_ in slices(series.shape):
         S, where = series.images[(slice(None), *slice_)], series.selected[slice_]
         flat = S.reshape(len(S), S.shape[1], -1)
@@ -349,8 +368,3 @@ def smooth_field_of_alike(
         found = _newton(averaged, first, lambda_B * shared, STEPS)
         sd = averaged.sd(found.padded, found.here, lambda_B * shared, shared)
     return WholeField(fine(found.field, series.shape, coarser), lambda_B, fine(sd, series.shape, coarser))
-
-
-def _is_folded(series: WeightedSeries) -> bool:
-    """Whether the images are magnitudes, whose noise the modulus folds near zero, whatever the noise is taken for."""
-    return isinstance(series.noise, Rician) or (series.model.magnitude and few((series.images < 0).any(0), WRAPPED))
