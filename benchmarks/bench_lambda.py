@@ -3,7 +3,8 @@
     python -m benchmarks.bench_lambda [--fields [--network NAME]] [--anatomies FOLDER] [--out docs/lambda]
 
 With --fields, instead: the λ_B that is chosen from the data in fields as scanners have them (`benchmarks.fields`); with
---network NAME as well, that of the field from which a network starts, and its error of T1 beside the MLE's.
+--network NAME as well, that of the field from which a network starts, and its error of T1 beside the MLE's. With
+--heads NAME: the errors of T1 and B of both in heads with partial volume at all borders, of magnitudes in air.
 
 Slices of training anatomies, truth as in rimap.simulation.subjects (T smooth inside a tissue), 31 inversion times of
 IV_T1, Gaussian noise of σ = 0.65/SNR added after the modulus, B smooth over a range of 10 % or constant. The same
@@ -134,7 +135,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "docs" / "lambda")
     parser.add_argument("--fields", action="store_true", help="the λ_B that is chosen from the data, in five fields")
     parser.add_argument("--network", help="with --fields: this network instead, beside the MLE")
+    parser.add_argument("--heads", metavar="NETWORK", help="instead, MLE and this network in heads with partial volume")
     options = parser.parse_args()
+    if options.heads:
+        fields.main_of_heads(options.heads)
+        return
     if options.fields and options.network:
         fields.main_of_network(options.network)
         return

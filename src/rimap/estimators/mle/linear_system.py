@@ -106,7 +106,7 @@ class _System:
     penalty
         (*grid) of the modes. Those with an infinite one are zero.
     mean
-        Of W where there are data.
+        Of W over the voxels that have data.
     dense
         The modes that the preconditioner solves exactly.
     """
