@@ -83,10 +83,13 @@ def _remap(x: NDArray[Any], low: float, high: float) -> NDArray[Any]:
 
 
 def window(values: NDArray[Any], low: float | None = 0.0, upper: float = 0.98) -> tuple[float, float]:
-    """Return a window with round ends: from `low` (or the 2 % quantile) to the quantile `upper`.
+    """Return a window with round ends: from `low` (or the 2 % quantile) to the quantile `upper`; around one value if all
+    are the same.
 
     >>> window(np.linspace(0, 1873.0, 1000))
     (0.0, 2000.0)
+    >>> window(np.full(9, 1.88), low=None)
+    (1.7, 2.1)
     """
     x = values[np.isfinite(values)]
     if not x.size:
@@ -94,7 +97,8 @@ def window(values: NDArray[Any], low: float | None = 0.0, upper: float = 0.98) -
     high = float(np.quantile(x, upper))
     start = float(np.quantile(x, 1 - upper)) if low is None else low
     if not high - start > max(1e-9 * max(abs(high), abs(start)), 1e-290):  # one value, as good as
-        high = start + (abs(start) if abs(start) > 1e-280 else 1.0)
+        size = abs(start) if abs(start) > 1e-280 else 1.0
+        start, high = (start - 0.1 * size, start + 0.1 * size) if low is None else (start, start + size)
     step = _round_step(high - start, 8)
     return (float(np.floor(start / step + 1e-9) * step), float(np.ceil(high / step - 1e-9) * step))
 
