@@ -83,8 +83,9 @@ def _remap(x: NDArray[Any], low: float, high: float) -> NDArray[Any]:
 
 
 def window(values: NDArray[Any], low: float | None = 0.0, upper: float = 0.98) -> tuple[float, float]:
-    """Return a window with round ends: from `low` (or the 2 % quantile) to the quantile `upper`; around one value if all
-    are the same.
+    """Return a window with round ends: from `low` (or the 2 % quantile) to the quantile `upper`.
+
+    It is around the value if all are the same and `low` is not given.
 
     >>> window(np.linspace(0, 1873.0, 1000))
     (0.0, 2000.0)

@@ -126,11 +126,18 @@ def test_negative_values_all_over_magnitude_images_are_no_exception() -> None:
 def test_votes_that_differ_by_noise_or_by_a_field_that_bends_are_not_dispersed() -> None:
     rng = np.random.default_rng(2)
     white, bend = rng.standard_normal((40, 50)), np.linspace(-3, 3, 50)
-    assert dispersion(white) == pytest.approx(1.0, abs=0.05)
-    assert dispersion(0.5 * white + bend) == 1.0
-    white[rng.random(white.shape) < 0.2] = np.nan
-    assert dispersion(1.4 * white) == pytest.approx(1.4**2, rel=0.1)
-    assert dispersion(np.full((40, 50), np.nan)) == dispersion(9.0 * white[:5, :5]) == 1.0
+    w = rng.uniform(1.0, 3.0, white.shape)
+
+    def of(votes: NDArray[np.float64], w: NDArray[np.float64] = w, excess: float = 1.0) -> float:
+        return dispersion(votes * np.sqrt(abs(w)), w, excess)
+
+    assert of(white) == pytest.approx(1.0, abs=0.05)
+    assert of(0.5 * white + bend) == 1.0
+    assert of(1.4 * white, excess=1.4**2) == pytest.approx(1.0, abs=0.05)
+    air = rng.random(white.shape) < 0.2
+    assert of(np.where(air, 100.0, 1.4 * white), np.where(air, 1e-3, w)) == pytest.approx(1.4**2, rel=0.1)
+    assert of(1.4 * white, np.where(air, -1.0, w)) == pytest.approx(1.4**2, rel=0.1)
+    assert of(white, 0 * w) == of(9.0 * white[:5, :5], w[:5, :5]) == 1.0
 
 
 @pytest.mark.parametrize("estimator", [MLE(threads=1), RIM(threads=1)], ids=["mle", "rim"])

@@ -37,9 +37,14 @@ def put_back(T1: np.ndarray, found: np.ndarray, sd: float) -> tuple[np.ndarray, 
     sigma = np.full((1, 1, 1), SIGMA, np.float32)
     data = DataTerm(MODEL, images[:, None].astype(np.float32), sigma, False)
     carried = np.stack([kappa[0], kappa[1], found])[:, None].astype(np.float32)
-    quadratic = Quadratic.of(CONFIG, LAYOUT, carried, data(carried), sigma)
+
+    def quadratic_at(u: np.ndarray) -> Quadratic:
+        carried = np.asarray(from_state(CONFIG, LAYOUT, u), np.float32)
+        return Quadratic.of(CONFIG, LAYOUT, carried, data(carried), sigma)
+
     u = np.asarray(to_state(CONFIG, LAYOUT, carried), np.float32)
-    new = restored(u, np.full(u.shape, sd, np.float32), quadratic)
+    quadratic = quadratic_at(u)
+    new = restored(u, np.full(u.shape, sd, np.float32), quadratic_at)
     own = np.sqrt(quadratic.alone[1][-1])[0]
     return np.asarray(from_state(CONFIG, LAYOUT, new.u))[TIME, 0], new.sd[TIME, 0], own
 
@@ -63,9 +68,10 @@ def test_bands_of_rows_give_what_the_whole_slice_gives() -> None:
         np.testing.assert_array_equal(one, other)
 
 
-def test_the_mean_of_alike_voxels_is_that_of_its_weights() -> None:
+@pytest.mark.parametrize("shape", [(13, 17), (6, 1), (6, 2), (7, 3), (2, 5), (1, 9)])
+def test_the_mean_of_alike_voxels_is_that_of_its_weights(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(6)
-    u, variance, step, precision = (rng.uniform(0.5, 1.5, (13, 17)) for _ in range(4))
+    u, variance, step, precision = (rng.uniform(0.5, 1.5, shape) for _ in range(4))
     y, x = (a[:, :, None, None] for a in np.indices(u.shape))
     i, j = np.indices(u.shape)
     near = (abs(i - y) <= REACH) & (abs(j - x) <= REACH)
@@ -93,7 +99,7 @@ def test_where_nothing_was_lost_little_noise_is_added() -> None:
     T1 = np.full((EDGE, EDGE), 800.0)
     new, sd, own = put_back(T1, T1, 0.4 * 0.03)
     added = (new / T1 - 1)[8:-8, 8:-8]
-    assert added.std() < 0.4 * own.mean()
+    assert added.std() < 0.45 * own.mean()
     # what the standard deviation claims to have been added is what was added
     claimed = np.sqrt(np.mean(sd[8:-8, 8:-8] ** 2) - (0.4 * 0.03) ** 2)
     assert 0.5 < added.std() / claimed < 1.5

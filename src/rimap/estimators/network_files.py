@@ -131,7 +131,7 @@ def default_network(sequence: str, kind: str) -> str:
 def session(path: Path, threads: int = 0, plane: tuple[int, int] | None = None) -> InferenceSession:
     """Return the ONNX Runtime session of a file; `threads` 0 takes all cores.
 
-    With the shape of the one `plane` that will come at a time, ONNX Runtime fuses more: a fifth faster.
+    With the shape of the one `plane` that will come in each call, ONNX Runtime fuses more: a fifth faster.
 
     Raises
     ------

@@ -313,8 +313,12 @@ def _restored(recipe: TrainingRecipe, batch: Batch, u: NDArray[Any], sd: NDArray
     sigma = batch.sigma[:, None, None].astype(np.float32)
     images = np.ascontiguousarray(batch.images.swapaxes(0, 1), np.float32)
     data = DataTerm(batch.model, images, sigma, batch.rician, known=batch.known)
-    carried = np.asarray(from_state(recipe.rim, layout, u), np.float32)
-    return restored(u, sd, Quadratic.of(recipe.rim, layout, carried, data(carried), sigma))
+
+    def quadratic_at(u: NDArray[Any]) -> Quadratic:
+        carried = np.asarray(from_state(recipe.rim, layout, u), np.float32)
+        return Quadratic.of(recipe.rim, layout, carried, data(carried), sigma)
+
+    return restored(u, sd, quadratic_at)
 
 
 def _calibration(recipe: TrainingRecipe, anatomies: Sequence[Anatomy], held: Sequence[Batch]) -> list[Batch]:

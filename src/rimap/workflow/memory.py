@@ -28,25 +28,28 @@ _PLANE = {"rim": (1500, 20), "resnet": (10_000, 40)}
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
-def needed(estimator: str, shape: Sequence[int], images: int, *, draws: bool = False) -> int:
+def needed(estimator: str, shape: Sequence[int], images: int, *, draws: bool = False, threads: int = 0) -> int:
     """Return an upper estimate of the bytes for mapping a whole series of this shape, including its report.
 
     Parameters
     ----------
     draws
         Whether standard deviations are estimated from noise draws (`--sd-draws`).
+    threads
+        Of the estimator; 0 for all cores.
     """
 
     own, each = _NEEDS.get(estimator, _NEEDS["mle"])
     plane, each_of_plane = _PLANE.get(estimator, (0, 0))
     whole = math.prod(shape) * (own + each * images + (60 + 6 * images) * draws)
-    at_once = planes_at_once(shape, cores()) if estimator == "rim" else 1
+    at_once = planes_at_once(shape, threads or cores()) if estimator == "rim" else 1
     return BASE + whole + at_once * math.prod(shape[:2]) * (plane + each_of_plane * images)
 
 
 def needed_by(estimator: Estimator, shape: Sequence[int], images: int) -> int:
     """Return `needed` for an estimator with its options."""
-    return needed(estimator.name, shape, images, draws=getattr(estimator, "sd_draws", 0) > 0)
+    draws, threads = getattr(estimator, "sd_draws", 0) > 0, getattr(estimator, "threads", None) or 0
+    return needed(estimator.name, shape, images, draws=draws, threads=threads)
 
 
 def slab_voxels(limit: int, voxels: int, images: int) -> int:

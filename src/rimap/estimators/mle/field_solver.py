@@ -134,10 +134,8 @@ class _Path:
 
     def _dispersion(self, fit: Fit) -> float:
         """Return by which factor voxels differ more than their residuals do in what they ask of the field."""
-        votes = np.full(self.box.size, np.nan)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            votes[self.box.data] = np.where(fit.w > 0, fit.g / np.sqrt(fit.w * self.excess), np.nan)
-        return dispersion(votes.reshape(self.box.shape))
+        g, w = (self.box.scatter(values) for values in (fit.g, fit.w))
+        return dispersion(g, w, self.excess)
 
     def to(self, lambda_B: float, start: Array, fit: Fit | None, *, search: bool) -> tuple[Array, Fit, bool]:
         """Return the field (*box), the fit and whether it converged, from a start and the fit there if it is known."""
@@ -299,12 +297,14 @@ def _chosen(
     """Return what `_Path.chosen` finds with what is no evidence for a field that bends taken into account."""
     path, lambda_B, F, found = begun.chosen(start, fit)
     data, field = path.data, path.field
-    if lambda_B < DEFAULT_LAMBDA_B and not data.rician and folded(series):
+    of_one_amplitude = len(series.model.amplitudes) == 1
+    if lambda_B < DEFAULT_LAMBDA_B and of_one_amplitude and not data.rician and folded(series):
         # Near zero, magnitudes differ from a signal with Gaussian noise.
         of_magnitudes = replace(begun, data=replace(begun.data, rician=True))
         if (stiffer := _chosen(series, parts, of_magnitudes, start, None)[1]) > lambda_B:
             lambda_B = stiffer
             F, found, _ = path.to(min(lambda_B, DEFAULT_LAMBDA_B), start, None, search=False)
+        return path, lambda_B, F, found
     if lambda_B < DEFAULT_LAMBDA_B:
         heard = np.arange(len(data)) if data.weight is None else np.flatnonzero(data.weight)
         maps = _maps(series, data, parts, field, found)[:, heard]

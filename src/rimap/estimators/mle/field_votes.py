@@ -29,6 +29,8 @@ LESS, NONE = 4.0, 8.0
 #: over which the field is smoothed. If the field is smoothed too much, many voxels deviate in the same way and keep
 #: their influence. Each deviation counts as at most `MOST`, so that a few outliers do not dominate.
 WIDER, MOST = 100.0, 10.0
+#: A voxel that says less about the field than this part of the mean: its curvature is noise.
+LEAST_SAID = 0.05
 #: Of fewer pairs of neighbours their differences are not judged.
 FEWEST_PAIRS = 100
 
@@ -62,7 +64,7 @@ def follow_the_model(data: Voxels, fit: Fit, bounds: tuple[float, float], free: 
     return follow, usual_misfit(most, 1.0, free)
 
 
-def dispersion(votes: Array) -> float:
+def dispersion(g: Array, w: Array, excess: float) -> float:
     """Return by which factor the votes of neighbours differ more than noise explains; 1 or more.
 
     What a voxel asks of the field also depends on what the model leaves out: a mixture of tissues asks for another
@@ -72,15 +74,17 @@ def dispersion(votes: Array) -> float:
 
     Parameters
     ----------
-    votes
-        (*X), the deviation of the field from that which fits a voxel best, in standard deviations; NaN without one.
+    g, w
+        (*X), first and second derivatives of −log p in the field. A voxel that says next to nothing (w ≤ 0, or a small
+        part of the mean) has no vote, and NaN is none.
+    excess
+        By which factor the square of a vote exceeds 1 if only residuals are too large.
     """
-    capped, squares = np.clip(votes, -LESS, LESS), []
-    for axis in range(min(votes.ndim, 2)):
-        differences = np.diff(capped, axis=axis)
-        squares.append(differences[np.isfinite(differences)] ** 2 / 2)
-    every = np.concatenate(squares)
-    return max(1.0, float(every.mean())) if len(every) >= FEWEST_PAIRS else 1.0
+    votes, says = np.full(g.shape, np.nan), w > LEAST_SAID * float(w[w > 0].mean()) if (w > 0).any() else w > 0
+    votes[says] = np.clip(g[says] / np.sqrt(w[says] * excess), -LESS, LESS)
+    differences = [np.diff(votes, axis=axis) for axis in range(min(votes.ndim, 2))]
+    squares = np.concatenate([d[np.isfinite(d)] ** 2 / 2 for d in differences])
+    return max(1.0, float(squares.mean())) if len(squares) >= FEWEST_PAIRS else 1.0
 
 
 def _gain(fit: Fit) -> Array:
@@ -102,6 +106,6 @@ def say_among_neighbours(box: Box, fit: Fit, penalty: float) -> Array:
     mean = float(w.mean())
     if not mean > 0:
         return np.ones(len(w))
-    off = np.abs(fit.g) / np.sqrt(np.maximum(w, 0.05 * mean))
+    off = np.abs(fit.g) / np.sqrt(np.maximum(w, LEAST_SAID * mean))
     usual = np.sqrt(np.maximum(box.around_each(np.minimum(off, MOST) ** 2, WIDER * penalty, mean), 1.0))
     return np.where(off > NONE * usual, 0.0, np.minimum(1.0, LESS * usual / np.maximum(off, 1e-12)))

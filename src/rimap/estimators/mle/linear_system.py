@@ -27,6 +27,8 @@ VOXELS_PER_MODE, FEWEST_MODES, MOST_MODES = 2500, 100, 800
 #: A mode whose penalty exceeds so many times the mean information of a voxel is stiff: the voxels barely move it. Stiff
 #: modes are not dense.
 STIFF = 4.0
+#: Of `_dense`, for each precision of the result.
+RIDGE = {np.float32: 3e-7, np.float64: 0.0}
 #: Modes that are not stiff along any axis are solved first, if a grid with no more than this share of the points of the
 #: box can show them.
 LARGEST_GRID = 0.5
@@ -49,6 +51,8 @@ def solve_linear(
         (as W).
     rtol
         Relative residual, in the norm of the inverse of the preconditioner.
+    max_iterations
+        At most, for the low modes and again for all.
     """
     if not W.any():
         return np.zeros(rhs.shape), 0
@@ -57,8 +61,8 @@ def solve_linear(
     mean = float(W.sum() / max((W > 0).sum(), 1))
     real: Any = np.float32 if rtol >= SINGLE_RTOL else np.float64
     information, residual = W.astype(real), fft.dctn(right.astype(real), norm="ortho")
-    of_information = fft.dctn(information, norm="ortho")
-    system = _System(information, penalty, mean, _dense(of_information, penalty, STIFF * mean))
+    of_information = fft.dctn(W, norm="ortho")  # in double precision: of sparse data modes are nearly dependent
+    system = _System(information, penalty, mean, _dense(of_information, penalty, STIFF * mean, RIDGE[real]))
     x, iterations, until = np.zeros_like(residual), 0, (rtol**2 * system.size(residual), max_iterations)
     band, grid = _band(penalty, STIFF * mean)
     if math.prod(grid) <= LARGEST_GRID * W.size:
@@ -66,7 +70,7 @@ def solve_linear(
         stiffness = np.full(grid, np.inf)
         stiffness[band] = penalty[band]
         # Products of W and modes of the band have no frequency that the grid does not show.
-        on_grid = fft.idctn(of_information[part] * real((math.prod(grid) / W.size) ** 0.5), norm="ortho")
+        on_grid = fft.idctn((of_information[part] * (math.prod(grid) / W.size) ** 0.5).astype(real), norm="ortho")
         narrow = _System(on_grid, stiffness, mean, system.dense)
         some, iterations = narrow.solved(np.zeros(grid, real), residual[part].copy(), until)
         x[band] = some[band]
@@ -168,8 +172,12 @@ class _System:
         return x, iteration
 
 
-def _dense(of_information: Any, penalty: Array, stiff: float) -> _Dense:
-    """Return the modes with the least penalty, and the inverse of W + λΔ² among them, from the modes of W."""
+def _dense(of_information: Array, penalty: Array, stiff: float, ridge: float) -> _Dense:
+    """Return the modes with the least penalty, and the inverse of W + λΔ² among them, from the modes of W.
+
+    `ridge`, relative to the matrix, is added to its diagonal, so that the inverse is positive definite in the precision
+    of the result.
+    """
     flat = penalty.reshape(-1)
     some = min(max(FEWEST_MODES, min(flat.size // VOXELS_PER_MODE, MOST_MODES)), flat.size)
     low = np.argpartition(flat, some - 1)[:some]
@@ -177,17 +185,18 @@ def _dense(of_information: Any, penalty: Array, stiff: float) -> _Dense:
     modes = np.unravel_index(low, penalty.shape)
     matrix = _among_modes(of_information, modes)
     matrix[np.diag_indices(len(low))] += flat[low]
+    matrix[np.diag_indices(len(low))] += ridge * np.abs(matrix).sum(axis=1).max(initial=0.0)
     return _Dense(modes, np.asarray(np.linalg.inv(matrix), float))
 
 
-def _among_modes(of_information: Any, modes: tuple[NDArray[np.intp], ...]) -> Array:
+def _among_modes(of_information: Array, modes: tuple[NDArray[np.intp], ...]) -> Array:
     """Return Σ W φₘ φₙ over the box for cosine modes (K), from the modes of W (*box).
 
     Along each axis 2 cos(a) cos(b) = cos(a − b) + cos(a + b), so that each entry is a sum of cosine coefficients of W.
     """
     coefficients, norm, terms = of_information, np.ones(len(modes[0])), []
     for axis, (length, m) in enumerate(zip(of_information.shape, modes)):
-        front = np.moveaxis(coefficients, axis, -1)[..., : 2 * int(m.max(initial=0)) + 1].astype(float)
+        front = np.moveaxis(coefficients, axis, -1)[..., : 2 * int(m.max(initial=0)) + 1].copy()
         front *= np.sqrt(length / np.where(np.arange(front.shape[-1]) > 0, 2.0, 1.0))  # Σ W cos of each coefficient
         if 2 * m.max(initial=0) >= length:  # cos(π (2i + 1) k / 2n) is odd around k = n
             front = np.concatenate([front, np.zeros_like(front[..., :1]), -front[..., :0:-1]], axis=-1)

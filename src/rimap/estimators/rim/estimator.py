@@ -47,8 +47,8 @@ class RIM(Estimator):
     likelihood and returns an update (Eqs. 4–5).
 
     Image scale, σ and, for a network that begins at a smooth field, that field are found once for the whole series;
-    then slices (along the last of three axes) are mapped one by one. To map a volume in slabs, call `prepare` with the
-    whole and `slab` for each: the result is the map of the whole.
+    then slices (along the last of three axes) are mapped, some at the same time. To map a volume in slabs, call
+    `prepare` with the whole and `slab` for each: the result is the map of the whole.
 
     Parameters that the model takes as given are held at `WeightedSeries.given` or at their default. The smooth field is
     held as well, whether it was found or given: all voxels together determine it better than a network from a
@@ -137,7 +137,7 @@ class RIM(Estimator):
         model, plane = series.model, (series.shape[0], (*series.shape, 1)[1])
         path = path_of(self.network or default_network(model.name, "rim"))
         about = for_model(metadata_of(path), model) | {"sha256": sha256_of(path)}
-        threads = self._threads // self._at_once(series)
+        threads = self._threads - self._at_once(series) + 1  # each plane has one, and all share the others
         return Loop(model, RIMConfig.of(about["rim"]), cached_session(path, threads, plane), about)
 
     @property

@@ -37,6 +37,8 @@ F32 = NDArray[np.float32]
 Array = NDArray[np.float64]
 #: In standard deviations of the field: the largest change in a step.
 LARGEST_CHANGE = 1.0
+#: In units of σ, what a magnitude of zero, as of whole numbers, stands for.
+LEAST_MAGNITUDE = 1e-3
 #: From so many slices on each thread takes a slice at a time.
 MANY_SLICES = 16
 #: Edge of a square of voxels that has a usual deviation: this quantile, over that of deviations that are noise alone.
@@ -208,7 +210,10 @@ class FieldGrid:
         kappa = np.asarray(layout.kappa_of(here.carried[:, counts], layout.known_of(known)))
         sigma = np.asarray(self.series.noise.sigma, float)
         noise = Rician((sigma[counts] if sigma.ndim else sigma) / self._unit)
-        return float(noise.nll(self.series.images[:, counts] / self._unit, model.signal(kappa)).sum())
+        # The likelihood of a magnitude of exactly zero is zero, whatever the signal: it stands for a small one.
+        S = neutral(self.series.images[:, counts], self._unit)
+        S = np.maximum(S, LEAST_MAGNITUDE * np.broadcast_to(noise.sigma, S.shape[1:]))
+        return float(noise.nll(S, model.signal(kappa)).sum())
 
     def sd(self, padded: Array, here: Information, lambda_B: float, shared: float = 1.0) -> Array:
         """Return the standard deviation of the field (*shape), smoothing included.

@@ -13,11 +13,13 @@ Manduchi 1998, doi:10.1109/ICCV.1998.710815, guided by the network's estimate.)
 that the network did not see. The share of the variance that noise does not explain is how much of each step is added:
 the shrinkage of empirical Bayes (Efron & Morris 1973, doi:10.1080/01621459.1973.10481350).
 
-Both add noise, which the standard deviations count.
+Both add noise, which the standard deviations count. It is done twice: what the first pass left of a wide or faint
+contrast, the second puts back. A third would add more noise than contrast (docs/development/trials.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -33,6 +35,8 @@ F32 = NDArray[np.float32]
 #: Of the weights of alike voxels: the standard deviation in space (pixels), how far they reach (pixels), and the
 #: standard deviation of the difference of estimates, in standard deviations of such a difference.
 WIDTH, REACH, ALIKE = 2.0, 4, 1.5
+#: How often it is done.
+PASSES = 2
 #: How often a part of an exponential is squared to the whole.
 DOUBLINGS = 8
 #: Rows of a slice that a thread takes at a time.
@@ -54,18 +58,25 @@ class Restored(NamedTuple):
     sd: F32
 
 
-def restored(u: F32, sd: F32, quadratic: Quadratic, executor: Executor | None = None) -> Restored:
+def restored(u: F32, sd: F32, quadratic_at: Callable[[F32], Quadratic], executor: Executor | None = None) -> Restored:
     """Return an estimate with what it lacks of what the data show.
 
     Parameters
     ----------
     u, sd
         (P, b, h, w), the estimate of a network and the standard deviations that it gives.
-    quadratic
-        The data term there.
+    quadratic_at
+        Returns the data term at an estimate.
     executor
         The threads, if there are any.
     """
+    for _ in range(PASSES):
+        u, sd = _restored_once(u, sd, quadratic_at(u), executor)
+    return Restored(u, sd)
+
+
+def _restored_once(u: F32, sd: F32, quadratic: Quadratic, executor: Executor | None) -> Restored:
+    """Return what one pass restores."""
     u, sd = u.copy(), sd.copy()
     for row, step, variance in zip(quadratic.rows_of_voxel, *quadratic.alone):
         d, v = np.asarray(step, np.float32), np.asarray(variance, np.float32)
@@ -124,7 +135,9 @@ def _mean_of_alike(u, variance, step, precision, mean, noise):  # type: ignore[n
         for i in range(max(0, y - REACH), min(h, y + REACH + 1)):
             for along in range(-REACH, REACH + 1):
                 distance = np.float32((i - y) ** 2 + along**2) * per_distance
-                here, there = slice(max(0, -along), min(w, w - along)), slice(max(0, along), min(w, w + along))
+                count = max(0, w - abs(along))
+                left, right = max(0, -along), max(0, along)
+                here, there = slice(left, left + count), slice(right, right + count)
                 estimate, neighbour = u[y, here], u[i, there]
                 own_variance, its_variance = variance[y, here], variance[i, there]
                 for x in range(len(estimate)):

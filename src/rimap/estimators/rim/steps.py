@@ -176,11 +176,18 @@ class Loop:
         out[row] = field_sd
         return out
 
-    def _restored(self, data: DataTerm, carried: F32, sums: Sums, u: F32, sd_of_u: F32) -> Step:
+    def _restored(self, data: DataTerm, u: F32, sd_of_u: F32) -> Step:
         """Return the last estimate with what it lacks of what the data show."""
-        quadratic = Quadratic.of(self.config, self.layout, carried, sums, data.problem.sigma)
-        u, sd_of_u = restored(u.astype(np.float32), sd_of_u, quadratic, data.executor)
-        carried = from_state(self.config, self.layout, self._within(u)).astype(np.float32)
+
+        def carried_at(u: F32) -> F32:
+            return from_state(self.config, self.layout, self._within(u)).astype(np.float32)
+
+        def quadratic_at(u: F32) -> Quadratic:
+            carried = carried_at(u)
+            return Quadratic.of(self.config, self.layout, carried, data(carried), data.problem.sigma)
+
+        u, sd_of_u = restored(u.astype(np.float32), sd_of_u, quadratic_at, data.executor)
+        carried = carried_at(u)
         return Step(carried, data(carried), self._sd(carried, sd_of_u))
 
     def _within(self, u: F32) -> F32:
@@ -230,7 +237,7 @@ class Loop:
             sd_of_u = sd_of(config, log_sd, unit) if config.sd_outputs else None
             yield Step(carried, sums, None if sd_of_u is None else self._sd(carried, sd_of_u))
         if config.restore and sd_of_u is not None:
-            yield self._restored(data, carried, sums, u, sd_of_u)
+            yield self._restored(data, u, sd_of_u)
 
     def _sd(self, carried: F32, sd_of_u: F32) -> F32:
         """Return the standard deviations of the estimate: those of u, through the slope of what is carried in u."""

@@ -89,12 +89,7 @@ def smooth_field(
         some = _without_air(every_so_many(series, coarser))
         field = _one_field(some, pool)
         if lambda_B is None and some.selected.sum() >= FEWEST and len(series.shape) > 1:
-            first, (field, lambda_B) = field, _chosen(FieldGrid(some, coarser, 1, pool), series, field)
-            if lambda_B < DEFAULT_LAMBDA_B and folded(series) and not isinstance(series.noise, Rician):
-                # Near zero, magnitudes differ from a signal with Gaussian noise: that is no evidence for a field that
-                # bends.
-                of_magnitudes = FieldGrid(_as_magnitudes(some), coarser, 1, pool)
-                field, lambda_B = _chosen(of_magnitudes, _as_magnitudes(series), first)
+            field, lambda_B = _chosen(FieldGrid(some, coarser, 1, pool), series, field)
         else:
             lambda_B = DEFAULT_LAMBDA_B if lambda_B is None else min(lambda_B, STIFFEST)
             field = _newton(FieldGrid(some, coarser, 1, pool), field, lambda_B, STEPS).field
@@ -117,9 +112,11 @@ def _as_magnitudes(series: WeightedSeries) -> WeightedSeries:
 def _without_air(series: WeightedSeries) -> WeightedSeries:
     """Return the series with a mask of the voxels that determine the field."""
     sigma = np.broadcast_to((series.noise or Gaussian()).sigma, series.shape)[series.selected]
-    bright = np.array(series.selected)
+    squares, bright = np.zeros(len(sigma)), np.array(series.selected)
+    for image in series.images:
+        squares += np.square(image[bright], dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):
-        bright[bright] = without_air(np.square(series.images[:, series.selected]).mean(0) / np.square(sigma))
+        bright[bright] = without_air(squares / len(series.images) / np.square(sigma))
     return replace(series, mask=bright) if bright.any() else series
 
 
@@ -184,9 +181,12 @@ def _chosen(grid: FieldGrid, series: WeightedSeries, field: Array) -> tuple[Arra
         return np.full(grid.shape, Layout.of(grid.series.model).typical_field), DEFAULT_LAMBDA_B
     padded, here = _stiffest(grid, start, here)
     excess = usual_excess(grid.series, here)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        excess *= dispersion(np.where(here.w > 0, here.g / np.sqrt(here.w * grid.each * excess), np.nan))
+    excess *= dispersion(here.g / grid.each, here.w / grid.each, excess)
     best = _least(grid, padded, here, excess)
+    if best.lambda_B < DEFAULT_LAMBDA_B and folded(series) and not isinstance(series.noise, Rician):
+        # Near zero, magnitudes differ from a signal with Gaussian noise: no evidence for a field that bends.
+        other = _chosen(replace(grid, series=_as_magnitudes(grid.series)), _as_magnitudes(series), field)
+        return other if other[1] > best.lambda_B else (grid.cropped(best.padded), best.lambda_B)
     if best.lambda_B < DEFAULT_LAMBDA_B and (shared := _shared(grid, series, best.padded)) > LEAST_SHARED:
         best = _least(grid, padded, here, excess * shared, bends=True)
     return grid.cropped(best.padded), min(best.lambda_B, STIFFEST)
@@ -340,7 +340,7 @@ def smooth_field_of_alike(
         their average, and an inversion efficiency is then too low by up to 0.05 at SNR 3.
     """
     coarser, noise = _coarser(series), series.noise or Gaussian()
-    grid = every_so_many(series, coarser)
+    grid = _without_air(every_so_many(series, coarser))
     images = np.empty(grid.images.shape, np.float32)
     factor = np.ones(grid.shape)
     rician_sigma = float(np.nanmedian(noise.sigma)) if folded(series) else 0.0
