@@ -13,8 +13,9 @@ Manduchi 1998, doi:10.1109/ICCV.1998.710815, guided by the network's estimate.)
 that the network did not see. The share of the variance that noise does not explain is how much of each step is added:
 the shrinkage of empirical Bayes (Efron & Morris 1973, doi:10.1080/01621459.1973.10481350).
 
-Both add noise, which the standard deviations count. It is done twice: what the first pass left of a wide or faint
-contrast, the second puts back. A third would add more noise than contrast (docs/development/trials.md).
+Both add noise, which the standard deviations count. A second pass puts back what the first left of a wide or faint
+contrast. If there is little noise, nothing is left; if there is much, the second pass adds more noise than contrast
+(docs/development/trials.md).
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ F32 = NDArray[np.float32]
 #: Of the weights of alike voxels: the standard deviation in space (pixels), how far they reach (pixels), and the
 #: standard deviation of the difference of estimates, in standard deviations of such a difference.
 WIDTH, REACH, ALIKE = 2.0, 4, 1.5
-#: How often it is done.
-PASSES = 2
+#: σ in units of the image scale between which there is a second pass: it sets in and ends gradually.
+SECOND = (0.007, 0.01, 0.08, 0.12)
 #: How often a part of an exponential is squared to the whole.
 DOUBLINGS = 8
 #: Rows of a slice that a thread takes at a time.
@@ -70,13 +71,14 @@ def restored(u: F32, sd: F32, quadratic_at: Callable[[F32], Quadratic], executor
     executor
         The threads, if there are any.
     """
-    for _ in range(PASSES):
-        u, sd = _restored_once(u, sd, quadratic_at(u), executor)
-    return Restored(u, sd)
+    quadratic = quadratic_at(u)
+    once = _restored_by(np.ones(1, np.float32), u, sd, quadratic, executor)
+    share = np.asarray(np.interp(np.log(quadratic.sigma), np.log(SECOND), (0.0, 1.0, 1.0, 0.0)), np.float32)
+    return _restored_by(share, *once, quadratic_at(once.u), executor) if share.any() else once
 
 
-def _restored_once(u: F32, sd: F32, quadratic: Quadratic, executor: Executor | None) -> Restored:
-    """Return what one pass restores."""
+def _restored_by(weight: F32, u: F32, sd: F32, quadratic: Quadratic, executor: Executor | None) -> Restored:
+    """Return what one pass restores, times a weight (broadcast against a map)."""
     u, sd = u.copy(), sd.copy()
     for row, step, variance in zip(quadratic.rows_of_voxel, *quadratic.alone):
         d, v = np.asarray(step, np.float32), np.asarray(variance, np.float32)
@@ -85,8 +87,8 @@ def _restored_once(u: F32, sd: F32, quadratic: Quadratic, executor: Executor | N
             into = (of_alike[index], noise[index])
             _write_mean_of_alike((u[row, index], sd[row, index] ** 2, d[index], 1 / v[index]), into, executor)
         share = share_of_texture(d, v, sd[row])
-        u[row] += of_alike + share * (d - of_alike)
-        sd[row] = np.sqrt(sd[row] ** 2 + noise + share * v)
+        u[row] += weight * (of_alike + share * (d - of_alike))
+        sd[row] = np.sqrt(sd[row] ** 2 + weight**2 * (noise + share * v))
     return Restored(u, sd)
 
 

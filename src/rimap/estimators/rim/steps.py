@@ -180,7 +180,7 @@ class Loop:
         """Return the last estimate with what it lacks of what the data show."""
 
         def carried_at(u: F32) -> F32:
-            return from_state(self.config, self.layout, self._within(u)).astype(np.float32)
+            return np.asarray(from_state(self.config, self.layout, self._within(u)), np.float32)
 
         def quadratic_at(u: F32) -> Quadratic:
             carried = carried_at(u)
