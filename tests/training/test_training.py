@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +114,18 @@ def test_recipes_of_the_papers_rims_describe_the_networks_that_ship(tmp_path, na
         assert {k: ours[k] for k in shared} == {k: theirs[k] for k in shared}
     for key in ("times_ms", "time_range_ms", "n_images", "sigma", "noise", "signed"):
         assert made["trained_on"][key] == ships["trained_on"][key]
+
+
+def test_the_recipe_of_universal_describes_the_network_that_ships() -> None:
+    ships, recipe = metadata_of(shipped()["universal"]), read_training_recipe(RECIPES / "universal.toml")
+    assert recipe.rim == RIMConfig.of(ships["rim"]) and recipe.training.iterations == ships["iterations"]
+    assert recipe.name == ships["name"] and set(ships["trained_on"]) == {
+        one.sequence for one in (recipe.simulation, *recipe.others)
+    }
+    for table in ("simulation", "loss", "training"):
+        ours, theirs = asdict(getattr(recipe, table)), ships["recipe"][table]
+        for key in (ours.keys() & theirs.keys()) - {"anatomies"}:
+            assert json.loads(json.dumps(ours[key])) == theirs[key], key
 
 
 def test_a_folder_may_be_text(tmp_path):
