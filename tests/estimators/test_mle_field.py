@@ -133,6 +133,16 @@ def test_without_data_a_field_stays_where_it_is() -> None:
     assert not found.any()
 
 
+@pytest.mark.parametrize("value", [np.inf, np.nan, 1e308])
+def test_values_that_overflow_leave_a_field_where_it_is(value: float) -> None:
+    box = Box.around(np.ones((20, 20), bool), (1.0, 1.0))
+    W = np.full(box.shape, 1.0)
+    W[3:9, 4] = value
+    with np.errstate(over="ignore"):
+        found, _ = solve_linear(W, 1e3 * box.mu**2, np.ones(box.shape))
+    assert not found.any()
+
+
 def test_crop_finds_the_images_in_the_box() -> None:
     mask = np.zeros((60, 9), bool)
     mask[40:43, 2:5] = True

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: Bytes for Python and the libraries, and for threads and buffers.
 BASE = 352 << 20
 #: Bytes per voxel, per voxel and image, and per voxel of a plane. They were measured (docs/files.md).
-_NEEDS = {"nlls": (180, 8), "mle": (420, 12), "rim": (210, 14), "resnet": (300, 16)}
+_NEEDS = {"nlls": (180, 8), "mle": (540, 12), "rim": (210, 14), "resnet": (300, 16)}
 #: Bytes of a network per voxel of a plane: fixed, and for each image.
 _PLANE = {"rim": (1500, 20), "resnet": (10_000, 40)}
 #: Bytes of a unit, by its letter.

@@ -301,9 +301,9 @@ def _chosen(
     if lambda_B < DEFAULT_LAMBDA_B and of_one_amplitude and not data.rician and folded(series):
         # Near zero, magnitudes differ from a signal with Gaussian noise.
         of_magnitudes = replace(begun, data=replace(begun.data, rician=True))
-        if (stiffer := _chosen(series, parts, of_magnitudes, start, None)[1]) > lambda_B:
-            lambda_B = stiffer
-            F, found, _ = path.to(min(lambda_B, DEFAULT_LAMBDA_B), start, None, search=False)
+        del found  # a fit takes as much memory as the images
+        lambda_B = max(lambda_B, _chosen(series, parts, of_magnitudes, start, None)[1])
+        F, found, _ = path.to(min(lambda_B, DEFAULT_LAMBDA_B), start, None, search=False)
         return path, lambda_B, F, found
     if lambda_B < DEFAULT_LAMBDA_B:
         heard = np.arange(len(data)) if data.weight is None else np.flatnonzero(data.weight)

@@ -39,7 +39,7 @@ def solve_linear(
 ) -> tuple[Array, int]:
     """Return the solution of (W + λΔ²) x = rhs, and how many iterations of conjugate gradients it took.
 
-    Without any data (W = 0) the solution is zero.
+    Without any data (W = 0), or with values that overflow, the solution is zero.
 
     Parameters
     ----------
@@ -54,14 +54,16 @@ def solve_linear(
     max_iterations
         At most, for the low modes and again for all.
     """
-    if not W.any():
+    with np.errstate(over="ignore"):
+        known = np.isfinite(W.sum() + abs(rhs).sum())
+    if not W.any() or not known:
         return np.zeros(rhs.shape), 0
     # An axis of one voxel doubles the time of the transforms.
     W, penalty, right = (np.atleast_1d(np.squeeze(a)) for a in (W, penalty, rhs))
     mean = float(W.sum() / max((W > 0).sum(), 1))
     real: Any = np.float32 if rtol >= SINGLE_RTOL else np.float64
     information, residual = W.astype(real), fft.dctn(right.astype(real), norm="ortho")
-    of_information = fft.dctn(W, norm="ortho")  # in double precision: of sparse data modes are nearly dependent
+    of_information = fft.dctn(information, norm="ortho")
     system = _System(information, penalty, mean, _dense(of_information, penalty, STIFF * mean, RIDGE[real]))
     x, iterations, until = np.zeros_like(residual), 0, (rtol**2 * system.size(residual), max_iterations)
     band, grid = _band(penalty, STIFF * mean)
@@ -70,7 +72,7 @@ def solve_linear(
         stiffness = np.full(grid, np.inf)
         stiffness[band] = penalty[band]
         # Products of W and modes of the band have no frequency that the grid does not show.
-        on_grid = fft.idctn((of_information[part] * (math.prod(grid) / W.size) ** 0.5).astype(real), norm="ortho")
+        on_grid = fft.idctn(of_information[part] * real((math.prod(grid) / W.size) ** 0.5), norm="ortho")
         narrow = _System(on_grid, stiffness, mean, system.dense)
         some, iterations = narrow.solved(np.zeros(grid, real), residual[part].copy(), until)
         x[band] = some[band]
@@ -118,8 +120,10 @@ class _System:
     def __init__(self, information: Any, penalty: Array, mean: float, dense: _Dense) -> None:
         real = information.dtype
         self.information, self.dense = information, dense
-        self._gain = (1 / (mean + penalty)).astype(real)
-        self._stiffness = np.where(np.isfinite(penalty), penalty, 0).astype(real)
+        self._stiffness = penalty.astype(real)
+        self._gain = self._stiffness + real.type(mean)
+        np.reciprocal(self._gain, out=self._gain)
+        self._stiffness[~np.isfinite(self._stiffness)] = 0
         self._low = np.ravel_multi_index(dense.modes, penalty.shape)
         self._inverse = dense.inverse.astype(real)
         # New memory for each product would take as long as the product.
@@ -172,7 +176,7 @@ class _System:
         return x, iteration
 
 
-def _dense(of_information: Array, penalty: Array, stiff: float, ridge: float) -> _Dense:
+def _dense(of_information: Any, penalty: Array, stiff: float, ridge: float) -> _Dense:
     """Return the modes with the least penalty, and the inverse of W + λΔ² among them, from the modes of W.
 
     `ridge`, relative to the matrix, is added to its diagonal, so that the inverse is positive definite in the precision
@@ -189,14 +193,14 @@ def _dense(of_information: Array, penalty: Array, stiff: float, ridge: float) ->
     return _Dense(modes, np.asarray(np.linalg.inv(matrix), float))
 
 
-def _among_modes(of_information: Array, modes: tuple[NDArray[np.intp], ...]) -> Array:
+def _among_modes(of_information: Any, modes: tuple[NDArray[np.intp], ...]) -> Array:
     """Return Σ W φₘ φₙ over the box for cosine modes (K), from the modes of W (*box).
 
     Along each axis 2 cos(a) cos(b) = cos(a − b) + cos(a + b), so that each entry is a sum of cosine coefficients of W.
     """
     coefficients, norm, terms = of_information, np.ones(len(modes[0])), []
     for axis, (length, m) in enumerate(zip(of_information.shape, modes)):
-        front = np.moveaxis(coefficients, axis, -1)[..., : 2 * int(m.max(initial=0)) + 1].copy()
+        front = np.moveaxis(coefficients, axis, -1)[..., : 2 * int(m.max(initial=0)) + 1].astype(float)
         front *= np.sqrt(length / np.where(np.arange(front.shape[-1]) > 0, 2.0, 1.0))  # Σ W cos of each coefficient
         if 2 * m.max(initial=0) >= length:  # cos(π (2i + 1) k / 2n) is odd around k = n
             front = np.concatenate([front, np.zeros_like(front[..., :1]), -front[..., :0:-1]], axis=-1)
