@@ -50,7 +50,10 @@ def negative_at(series: WeightedSeries, voxels: NDArray[np.intp]) -> NDArray[np.
 
 
 def folded(series: WeightedSeries) -> bool:
-    """Return whether the images are magnitudes, whose noise the modulus folds near zero, whatever it is taken for."""
+    """Return whether the modulus folds the noise of the images near zero, whatever it is taken for.
+
+    That is the case for Rician noise, and for magnitudes of a signal that changes its sign.
+    """
     return isinstance(series.noise, Rician) or (series.model.magnitude and few((series.images < 0).any(0), WRAPPED))
 
 

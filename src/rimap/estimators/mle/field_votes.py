@@ -76,11 +76,12 @@ def dispersion(g: Array, w: Array, excess: float) -> float:
     ----------
     g, w
         (*X), first and second derivatives of −log p in the field. A voxel that says next to nothing (w ≤ 0, or a small
-        part of the mean) has no vote, and NaN is none.
+        part of the mean) has no vote.
     excess
         By which factor the square of a vote exceeds 1 if only residuals are too large.
     """
-    votes, says = np.full(g.shape, np.nan), w > LEAST_SAID * float(w[w > 0].mean()) if (w > 0).any() else w > 0
+    mean = float(w[w > 0].mean()) if (w > 0).any() else 0.0
+    votes, says = np.full(g.shape, np.nan), w > LEAST_SAID * mean
     votes[says] = np.clip(g[says] / np.sqrt(w[says] * excess), -LESS, LESS)
     differences = [np.diff(votes, axis=axis) for axis in range(min(votes.ndim, 2))]
     squares = np.concatenate([d[np.isfinite(d)] ** 2 / 2 for d in differences])
