@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rimap.estimators.mle.field import Box
 from rimap.estimators.mle.field_smoothness import spread_of
 from rimap.estimators.mle.linear_system import solve_linear
+from rimap.estimators.mle.message_kernels import write_messages
 from rimap.signals.base import Parameter
 
 if TYPE_CHECKING:
@@ -147,8 +148,8 @@ def _most_likely(unary: Array, levels: Array, step: float) -> NDArray[np.intp]:
         new = {}
         for a, side in into:
             without = belief - into[a, 1 - side]  # the message to a neighbour excludes what that neighbour sent
-            message = (without[..., None, :] + pairwise).min(-1)
-            message -= message.min(-1, keepdims=True)
+            message = np.empty_like(without)
+            write_messages(without.reshape(-1, len(levels)), pairwise, message.reshape(-1, len(levels)))
             moved = np.zeros_like(message)
             ahead, behind = [slice(None)] * unary.ndim, [slice(None)] * unary.ndim
             ahead[a], behind[a] = slice(1, None), slice(None, -1)
