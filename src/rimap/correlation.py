@@ -94,9 +94,8 @@ class NoiseCorrelation:
             else (
                 note(
                     f"Voxels {LAGS + 1} to {FAR} voxels apart share {100 * self.shared:.0f} % of the power of the "
-                    f"residuals, which noise does not: "
-                    "it is a misfit of the model. σ and the standard deviations contain it, so that repeated scans may "
-                    "differ by less."
+                    "residuals. Noise does not do this: it is a misfit of the model. It increases σ and the standard "
+                    "deviations, so that repeated scans may differ by less than these."
                 ),
             )
         )

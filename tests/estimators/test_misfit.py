@@ -115,7 +115,7 @@ def test_a_sigma_that_the_residuals_deny_is_told(estimator: Estimator, sigma: fl
     found = warned(
         estimator, signals(inversion(signed=True)), inversion(signed=True), noise=rimap.Gaussian(sigma=sigma)
     )
-    assert said == ("times what the σ that was given" in found)
+    assert said == ("times as large as the given σ predicts" in found)
 
 
 def test_share_is_that_of_the_mean() -> None:

@@ -112,7 +112,7 @@ def test_a_resnet_says_where_the_times_are_not_its_own(network, tau, told):
     model = rimap.T2Decay(tau=tau)
     S = model.signal([np.full((9, 9), 500.0), np.full((9, 9), 100.0)])
     maps = ResNet.load(network[1]).estimate(rimap.WeightedSeries(S, model, noise=rimap.Gaussian(sigma=5.0)))
-    assert told == any("a ResNet does not know the" in w for w in maps.warnings)
+    assert told == any("a ResNet does not read the" in w for w in maps.warnings)
 
 
 @pytest.mark.parametrize("factor", [1.0, 2.0])

@@ -164,8 +164,8 @@ def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: fl
     how = (
         f"its standard deviation is {100 * middle_sd:.0f} % in the median voxel"
         if np.isfinite(middle_sd)
-        else f"{100 * at_bound.sum() / use.sum():.0f} % of the voxels are at a bound of its range or of another "
-        f"parameter's"
+        else f"{100 * at_bound.sum() / use.sum():.0f} % of the voxels are at a bound of its range, or of that of "
+        "another parameter"
     )
     times, middle = model.times, quantile(T[use], 0.5)
     snr = quantile(A[use] / sigma[use], 0.5)

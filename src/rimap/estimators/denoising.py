@@ -124,7 +124,7 @@ def _denoised(series: WeightedSeries, method: str = "mppca") -> _Denoised:
     if correlation is not None and not correlation.is_white:
         about += (
             " The noise of adjacent voxels is correlated, as in images that are interpolated: MP-PCA expects "
-            "independent noise, and removes less of this."
+            "independent noise, so it removes less noise here."
         )
     about = note(f"The images were denoised by MP-PCA before the fit (--denoise {method}).{about}")
     clean = replace(

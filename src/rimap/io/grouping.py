@@ -334,7 +334,7 @@ def _gaps(numbers: Sequence[_Number], numbered_by: Sequence[str], values_ms: Seq
         if missing and not by_value:
             shown = ", ".join(f"{entity}-{n}" for n in missing[:6]) + (" …" if len(missing) > 6 else "")
             notes.append(
-                f"{shown} {'is' if len(missing) == 1 else 'are'} missing: the names go to {entity}-{max(there)}"
+                f"{shown} {'is' if len(missing) == 1 else 'are'} missing, although there is {entity}-{max(there)}"
             )
     return notes
 

@@ -155,13 +155,13 @@ def _of_another_scale(levels: Sequence[Level], model: SignalModel) -> list[str]:
             ratio = f"{mean / others * (len(means) - 1):.3g}" if others > 0 else "infinitely many"
             found.append(
                 f"{_name(index, model)} is {ratio} times as bright as the mean of the others, more than any tissue "
-                "allows: its scale (scl_slope, RescaleSlope) or its unit is another one"
+                "allows: its scale (scl_slope, RescaleSlope) or its unit differs"
             )
     for index, mean in enumerate(means if not found else ()):
         if 0 < mean < _FAINTEST * means.max() and _should_be_bright(index, model):
             found.append(
                 f"{_name(index, model)} is {means.max() / mean:.3g} times less bright than the brightest: its scale "
-                "(scl_slope, RescaleSlope) or its unit is another one"
+                "(scl_slope, RescaleSlope) or its unit differs"
             )
     return [
         unreliable(f"{text}. Do not rely on the maps until you have exported the images in one scale") for text in found

@@ -30,7 +30,7 @@ _AT_LEAST = {"deg": 0.3, "ms": 0.3}
 NO_IMAGE = "whose image does not exist"
 #: Reasons why an image is left out.
 _NOT_OF_THE_SERIES = "its settings, image type or scan are not those of the series"
-_STOPPED = "of a scan of the same settings that was stopped, beside a whole one"
+_STOPPED = "of a scan that was stopped; a complete one with the same settings is used"
 #: Fewer distinct values of the axis make no series by themselves: for flip angles, and for times.
 _FEWEST_FLIPS, _FEWEST_TIMES = 2, 3
 

@@ -341,8 +341,8 @@ def _why_of_no_series(path: Path) -> str:
         if parameter.given and parameter.suffix
     }
     if name is not None and name.suffix in known:
-        return f"a map of {known[name.suffix]}, which the series that need it take"
-    return "of no series that rimap maps, by its name"
+        return f"a map of {known[name.suffix]}, which is an input of other series"
+    return "not part of a series that rimap maps, by its name"
 
 
 def _nothing(folder: Path, root: Path, files: Sequence[Path]) -> InputError:
@@ -398,7 +398,7 @@ def _beside(root: Path) -> list[LeftOut]:
     return [
         *((e, "DICOM beside NIfTI (name its series with --series)") for e in dicom),
         *((folder, "a folder of DICOM beside NIfTI (give the folder itself)") for folder in below),
-        *((other, "in a format that is not read beside NIfTI") for other in others),
+        *((other, "in a format that rimap does not read together with NIfTI") for other in others),
     ]
 
 

@@ -205,7 +205,7 @@ def _compared(a: MapImage, b: MapImage, where: Sequence[Path], counting: Sequenc
         )
     elif np.array_equal(both[0], both[1], equal_nan=True):
         notes.append(
-            f"{a.label} and {b.label} have the same values in all voxels: one is a copy of the other, and no repeat."
+            f"{a.label} and {b.label} have the same values in all voxels: one is a copy of the other, not a repeat."
         )
         same_images = True
     called = names_of(a, b)
@@ -222,8 +222,8 @@ def _compared(a: MapImage, b: MapImage, where: Sequence[Path], counting: Sequenc
         too = "small" if whole.robust_sd > 1 else "large"
         notes.append(
             f"{called[1]} and {called[0]}: the standard deviations are too {too}: the differences are "
-            f"{whole.robust_sd:.2g} times what they "
-            "say. Motion, misalignment and drift are in the differences and not in the standard deviations."
+            f"{whole.robust_sd:.2g} times as large as these predict. Motion, misalignment and drift contribute to the "
+            "differences, but not to the standard deviations."
         )
     return Pair(a, b, called, both, z, inside, tuple(regions), tuple(rows), whole), notes
 

@@ -183,8 +183,8 @@ def _scatter(
     if not _denied(ratio):
         return ()
     return (
-        f"The residuals are {ratio:.2g} times what the σ that was given lets expect: standard deviations are off by "
-        "about as much, or the images do not follow the model. Check σ, which is that of one image in its own unit.",
+        f"The residuals are {ratio:.2g} times as large as the given σ predicts: the standard deviations are wrong by "
+        "about this factor, or the images do not follow the model. Check σ: it is the noise of one image, in its unit.",
     )
 
 
@@ -194,6 +194,6 @@ def _denied(ratio: float) -> bool:
 
 
 def _ratio(residual: NDArray[np.float64], sigma: NDArray[np.float64], free: int) -> float:
-    """Return by which factor the residuals (N, V) of the median voxel exceed what σ (V) lets expect."""
+    """Return by which factor the residuals (N, V) of the median voxel exceed what σ (V) predicts."""
     with np.errstate(all="ignore"):
         return float(np.sqrt(np.nanmedian((residual**2).sum(0) / sigma**2) / chi2(0.5, free)))

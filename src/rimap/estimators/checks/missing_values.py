@@ -113,7 +113,7 @@ class Missing:
             (
                 self.filled,
                 lambda n: (
-                    f"filled with one value in {n:,} voxels side by side, which is no measurement: no map is made "
+                    f"filled with one value in {n:,} adjacent voxels, which is not a measurement: no map is made "
                     f"there. Check the field of view of each image, and whether a registration or padding filled it"
                 ),
             ),

@@ -31,8 +31,8 @@ def nothing_mapped(series: WeightedSeries, maps: ParameterMaps) -> list[str]:
         return f"{means[k]:.3g} in image {k + 1} ({with_unit(float(model.times[k]), model.axis.unit)})"
 
     text = (
-        f"No voxel has a value: in {percent(background)} % of them no signal is above the noise, by the residuals of "
-        f"the fit. Mean magnitudes are from {at(faintest)} to {at(brightest)}. Check that all images have one scale "
-        f"(scl_slope, RescaleSlope), and the times"
+        f"No voxel has a value: in {percent(background)} % of them, no signal exceeds the noise (estimated from the "
+        f"residuals of the fit). Mean magnitudes are from {at(faintest)} to {at(brightest)}. Check that all images "
+        "have one scale (scl_slope, RescaleSlope), and the times"
     )
     return [unreliable(text)]

@@ -147,7 +147,7 @@ def _of_model(about: Mapping[str, Any], seen: Seen, model: SignalModel) -> list[
     if about["kind"] == "resnet" and not np.allclose(np.sort(t), np.sort(seen.protocol), rtol=0.02, atol=1):
         own = ", ".join(f"{x:g}" for x in sorted(seen.protocol))
         reasons.append(
-            f"images at {own} {unit_symbol(axis.unit)}, and this series has others; a ResNet does not know the "
+            f"images at {own} {unit_symbol(axis.unit)}, and this series has others; a ResNet does not read the "
             f"{axis.title}s"
         )
     for setting in model.settings.values():
