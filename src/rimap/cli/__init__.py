@@ -74,7 +74,7 @@ def _root(
             "--warm-up",
             callback=_warm_up,
             is_eager=True,
-            help="Compile all that rimap compiles for this processor, so that the first run starts at once.",
+            help="Compile all kernels for this processor, so that the first run starts at once.",
         ),
     ] = False,
 ) -> None:

@@ -86,8 +86,8 @@ def command(
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Memory limit (2GiB). A larger volume is mapped slab by slab (nlls). By default a share of the free "
-            "memory.",
+            help="Memory limit (2GiB). A larger volume is mapped slab by slab (nlls, or mle without a smooth field). "
+            "By default a share of the free memory.",
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings.")] = False,

@@ -215,6 +215,8 @@ def _by_name(figures: Mapping[str, float]) -> str:
 def _training(about: dict[str, Any]) -> str:
     """Return what a network was trained on, in words."""
     iterations = f"{about['iterations']:,} iterations"
+    if (about.get("recipe") or {}).get("init"):  # the file counts those of the last training
+        iterations += " after an earlier training"
     if _is_for_any(about):
         return f"trained on {', '.join(sorted(about['trained_on']))}, {iterations}"
     seen, T = about["trained_on"], _last(about)

@@ -34,7 +34,7 @@ class PhantomScan:
     spheres
         Which array the values are of: ``T1`` or ``T2`` reference.
     skip_first
-        Echoes left out (the first echo of a MESE is too bright).
+        Echoes left out (the first echo of a MESE is too low for this model).
     layout, tesla
         The array by its name in `rimap.evaluation.references`, and the field strength: what a simulation of the scan
         has.
