@@ -197,18 +197,18 @@ def _compared(a: MapImage, b: MapImage, where: Sequence[Path], counting: Sequenc
             f"{a.label} and {b.label}: no voxel has a value that counts in both maps. --include counts those of other "
             f"statuses."
         )
+    called = names_of(a, b)
     same_images = "Sources" in a.about and a.about["Sources"] == b.about.get("Sources")
     if same_images:
         notes.append(
-            f"{a.label} and {b.label} are from the same images: their noise is the same, and z does not test the "
+            f"{called[0]} and {called[1]} are from the same images: their noise is the same, and z does not test the "
             f"standard deviations."
         )
     elif np.array_equal(both[0], both[1], equal_nan=True):
         notes.append(
-            f"{a.label} and {b.label} have the same values in all voxels: one is a copy of the other, not a repeat."
+            f"{called[0]} and {called[1]} have the same values in all voxels: one is a copy of the other, not a repeat."
         )
         same_images = True
-    called = names_of(a, b)
     rows = [_row(a, called, WHOLE, "", both[:, inside], None if z is None else z[inside])]
     for region in regions:
         here = region.inside
