@@ -82,5 +82,5 @@ def test_a_damaged_recipe_is_named(tmp_path: Path, recipe: str) -> None:
 def test_a_damaged_network_is_named(tmp_path: Path) -> None:
     content = (WEIGHTS / "t1.onnx").read_bytes()
     (tmp_path / "half.onnx").write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match=r"half\.onnx is no network that can be read"):
+    with pytest.raises(InputError, match=r"half\.onnx cannot be read as a network"):
         metadata_of(tmp_path / "half.onnx")

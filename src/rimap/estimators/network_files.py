@@ -151,7 +151,7 @@ def session(path: Path, threads: int = 0, plane: tuple[int, int] | None = None) 
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise InputError(f"{path} is no network that can be read: {' '.join(str(error).split())[:120]}.") from None
+        raise InputError(f"{path} cannot be read as a network: {' '.join(str(error).split())[:120]}.") from None
 
 
 def content_of(path: Path) -> bytes:

@@ -54,10 +54,9 @@ def what_it_measures(found: Design, protocol: Protocol, limit_percent: float = L
     if any(a <= low * step and b >= high / step for a, b in inside):
         return text + polarity_note(found, protocol)
     worst = protocol.worst
-    reached = f"reaches {100 * worst:.2g} %" if np.isfinite(worst) else "is not bounded"
+    reached = f"up to {100 * worst:.2g} %" if np.isfinite(worst) else "not bounded"
     return (
-        f"{text}{polarity_note(found, protocol)} Within {low:g} to {high:g} ms it exceeds that: the standard deviation "
-        f"{reached}."
+        f"{text}{polarity_note(found, protocol)} Between {low:g} and {high:g} ms, the standard deviation is {reached}."
     )
 
 

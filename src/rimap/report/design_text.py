@@ -155,7 +155,7 @@ def gain_of(found: Design) -> str:
         )
     return (
         f"At the same scan time the worst standard deviation falls from {theirs:.3g} to {ours:.3g} %. "
-        f"The present protocol needs {gain**2:.3g} times the scan time for that."
+        f"The present protocol needs {gain**2:.3g} times the scan time to reach this."
     )
 
 

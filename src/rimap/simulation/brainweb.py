@@ -70,7 +70,7 @@ def load_brainweb(subject: int | str, folder: str | Path | None = None) -> NDArr
     elif raw.exists():
         values = np.frombuffer(gzip.decompress(raw.read_bytes()), dtype="<u2")
         if values.size != np.prod(_RAW_SHAPE):
-            raise InputError(f"{raw} is not a whole BrainWeb model. Delete it and download it again.")
+            raise InputError(f"{raw} is not a complete BrainWeb model. Delete it and download it again.")
         labels = _at_1_mm(values.reshape(_RAW_SHAPE) >> 4)
     else:
         labels = _at_1_mm(_download(number, folder))

@@ -90,7 +90,7 @@ def resume(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, ave
     if problems:
         raise InputError(
             f"{path.parent}: expected a checkpoint that can be read, got {'; '.join(problems)}. "
-            f"To begin anew, remove {path.name} and {PREVIOUS} there."
+            f"To start again, remove {path.name} and {PREVIOUS} there."
         )
     return 0
 
@@ -172,7 +172,7 @@ def claim(recipe: TrainingRecipe, out: Path) -> None:
         except (OSError, ValueError, TypeError, AttributeError, InputError) as error:
             raise InputError(
                 f"{path}: expected the recipe of the training in this folder, got {error}. Write the recipe anew "
-                f"there, or remove {CHECKPOINT} and {PREVIOUS} to begin anew."
+                f"there, or remove {CHECKPOINT} and {PREVIOUS} to start again."
             ) from None
         there, here = _flat(recorded), _flat(recipe.as_dict())
         default = _flat(TrainingRecipe().as_dict())

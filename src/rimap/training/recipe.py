@@ -440,7 +440,7 @@ def _change(document: dict[str, Any], change: str) -> None:
     for name in names[:-1]:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
-            raise InputError(f"--set {change}: {name} is no table of the recipe.")
+            raise InputError(f"--set {change}: {name} is not a table of the recipe.")
     table[names[-1]] = value
 
 

@@ -256,7 +256,7 @@ def _inside(a: MapImage, b: MapImage) -> tuple[NDArray[np.bool_], list[str]]:
             found += 1
     if found < 2:
         return inside, [
-            note("The whole is every voxel with a value in both maps: there is no foreground mask next to them.")
+            note("The row 'whole' describes all voxels with a value in both maps: not both have a foreground mask.")
         ]
     return inside, []
 
