@@ -376,7 +376,7 @@ def test_keys_of_a_recipe_can_be_changed_by_the_way(tmp_path):
         ("training.rat=1", "nearest valid one is 'rate'"),
         ("rate", "expected TABLE.KEY=VALUE"),
         ("training.rate=fast", "of the same kind"),
-        ("name.x=1", "no table"),
+        ("name.x=1", "not a table"),
     ):
         with pytest.raises(InputError, match=message):
             read_training_recipe(path, changes=("name=a", wrong))
