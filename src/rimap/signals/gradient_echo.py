@@ -103,8 +103,8 @@ class GradientEcho(SignalModel):
 class GradientEchoWithOffset(SignalModel):
     """S = A e^(−TE/T2*) + C, for a second component that does not decay within the echoes, or a noise floor.
 
-    Where the noise floor of magnitude images is all that bends the decay, `GradientEcho` with Rician noise describes it
-    with one parameter less.
+    If the offset is only the noise floor of magnitude images, `GradientEcho` with Rician noise describes it with one
+    parameter less.
 
     Parameters
     ----------

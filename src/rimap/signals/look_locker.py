@@ -42,10 +42,10 @@ class LookLocker(SignalModel):
 
     The readout pulses drive the magnetisation to a steady state A < M0 with a shortened time T1* < T1, and the perfect
     inversion to −M0 makes B = 1 + M0/A = 1 + T1/T1*. So T1 = T1* (B − 1), independent of the flip angle. B follows
-    the tissue: it is larger where T1 is longer, and it is estimated in every voxel by itself.
+    the tissue: it is larger where T1 is longer, and it is estimated separately in every voxel.
 
-    Of a spoiled train whose flip angle α and repetition time TR are known, 1/T1 = 1/T1* + ln(cos α)/TR. This needs no
-    perfect inversion, but a flip angle that is right.
+    If the flip angle α and the repetition time TR of a spoiled train are known, 1/T1 = 1/T1* + ln(cos α)/TR. This does
+    not need a perfect inversion, but the actual flip angle.
 
     The CINE inversion recovery of Sabidussi et al. 2021, doi:10.1016/j.media.2021.102220, is such a sequence: the "T1"
     of its three-parameter fit is T1*.

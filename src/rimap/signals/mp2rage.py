@@ -246,7 +246,7 @@ class MP2RAGE(SignalModel):
     ti
         Inversion time of each image (N), from the inversion to the centre of k-space, ms: two different ones.
     flip_angle
-        Nominal flip angle of each image, degrees; one value if they are alike.
+        Nominal flip angle of each image, degrees; one value if they are equal.
     tr
         Time from inversion to inversion, ms.
     tr_excitation
@@ -355,7 +355,7 @@ class UniformMP2RAGE(SignalModel):
     flip_angle, flip_angle_second
         Nominal flip angles of the two trains, degrees.
     tr, tr_excitation, number_shots, inversion_efficiency
-        As of `MP2RAGE`.
+        As in `MP2RAGE`.
 
     Raises
     ------

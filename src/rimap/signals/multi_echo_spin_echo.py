@@ -47,7 +47,7 @@ class MultiEchoSpinEcho(SignalModel):
     Raises
     ------
     InputError
-        For echo times that are no multiples of the echo spacing, fewer distinct ones than parameters, or another
+        For echo times that are not multiples of the echo spacing, fewer distinct ones than parameters, or another
         profile.
 
     References
