@@ -52,7 +52,7 @@ def command(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier files.")] = False,
 ) -> None:
-    """Compare two maps, two folders of maps, or all repeats in a folder.
+    """Compare two maps, two folders, or the repeats in a folder.
 
     rimap reports differences (B minus A), limits of agreement, within-subject CV, repeatability coefficient and ICC. If
     the maps have standard deviations, rimap also checks whether these agree with the differences.

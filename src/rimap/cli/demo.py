@@ -13,7 +13,7 @@ def command(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write.")] = Path("rimap-demo"),
     estimator: Annotated[str | None, typer.Option(metavar="NAME", help="Estimator, as for `rimap map`.")] = None,
 ) -> None:
-    """Simulate a small inversion-recovery series of a brain, and map it."""
+    """Simulate an inversion recovery of a brain, and map it."""
     from rimap.cli import _console as console
     from rimap.cli._demo_data import write_demo
     from rimap.workflow import Request, map_series

@@ -66,9 +66,10 @@ def command(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
-    """Run an experiment of the paper, and compare the results with the published ones.
+    """Run an experiment of the paper.
 
-    rimap writes a table and figures. Finished parts are kept: after an interruption, the same command resumes the run.
+    rimap writes a table and figures, with the published results. Finished parts are kept: after an interruption, the
+    same command resumes the run.
 
     \b
     rimap evaluate list

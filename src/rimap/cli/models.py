@@ -42,7 +42,7 @@ def command(
         ),
     ] = None,
 ) -> None:
-    """List estimators, trained networks and sequences, or describe one sequence.
+    """List estimators, networks and sequences, or describe one.
 
     With --check, rimap checks one signal model instead.
 

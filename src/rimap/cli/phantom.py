@@ -39,9 +39,9 @@ def command(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace earlier files.")] = False,
 ) -> None:
-    """Compare maps of an ISMRM/NIST system phantom with reference values.
+    """Compare maps of a NIST phantom with reference values.
 
-    rimap finds the 14 spheres in existing maps and needs no labels. The phantom may be rotated, flipped or partly
+    rimap finds the 14 spheres of an ISMRM/NIST system phantom in existing maps and needs no labels. The phantom may be rotated, flipped or partly
     outside the image.
 
     \b
