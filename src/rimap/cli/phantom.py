@@ -41,8 +41,8 @@ def command(
 ) -> None:
     """Compare maps of a NIST phantom with reference values.
 
-    rimap finds the 14 spheres of an ISMRM/NIST system phantom in existing maps and needs no labels. The phantom may be rotated, flipped or partly
-    outside the image.
+    rimap finds the 14 spheres of an ISMRM/NIST system phantom in existing maps and needs no labels. The phantom may be
+    rotated, flipped or partly outside the image.
 
     \b
     rimap phantom out/sub-01/anat/sub-01_T1map.nii.gz -o qa
