@@ -59,6 +59,17 @@ class Noise(ABC):
             raise InputError(f"sigma: expected a positive number in the unit of the images, got {worst:g}.")
         object.__setattr__(self, "sigma", float(sigma) if sigma.ndim == 0 else sigma)
 
+    def typical_sigma(self, where: NDArray[np.bool_] | None = None) -> float:
+        """Return σ, or the median of its map over the voxels `where` (*X) with a value: NaN if there is none.
+
+        What a map of σ holds outside a mask says nothing about the images inside.
+        """
+        if np.ndim(self.sigma) == 0:
+            return np.nan if self.sigma is None else float(self.sigma)
+        inside = self.sigma if where is None else self.sigma[np.broadcast_to(where, np.shape(self.sigma))]
+        known = inside[np.isfinite(inside)]
+        return float(np.median(known)) if known.size else np.nan
+
     def _sigma(self, like: Array) -> Array:
         if self.sigma is None:
             raise InputError(

@@ -317,7 +317,8 @@ class ParameterMaps(Mapping[str, NDArray[Any]]):
                 for slice_ in view.slices
             ]
         rows = [("", "median", "quartiles", "median SD"), *self._rows()]
-        noise = [] if self.noise is None else [f"{noise_words(self.noise)} ({self.sigma_source})"]
+        inside = self.status != Status.OUTSIDE_MASK
+        noise = [] if self.noise is None else [f"{noise_words(self.noise, inside)} ({self.sigma_source})"]
         notes = [
             f"Voxels: {self._counts()}",
             *noise,
@@ -332,10 +333,10 @@ def by_words(sizes: Sequence[float]) -> str:
     return " × ".join(f"{size:.3g}" if isinstance(size, float) else str(size) for size in sizes)
 
 
-def noise_words(noise: Noise) -> str:
+def noise_words(noise: Noise, where: NDArray[np.bool_]) -> str:
     if noise.sigma is None:
         return f"{type(noise).__name__} noise"
-    return f"{type(noise).__name__} noise, σ {notebook_card.significant(float(np.nanmedian(noise.sigma)))}"
+    return f"{type(noise).__name__} noise, σ {notebook_card.significant(noise.typical_sigma(where))}"
 
 
 def as_plain(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -151,7 +151,7 @@ class WeightedSeries:
         return [
             f"{self.model.n_images} images of {by_words(self.shape)} voxels{size}",
             f"{self.model.title}, {axis.symbol} {t.min():g} to {with_unit(t.max(), axis.unit)}",
-            "noise level not given" if self.noise is None else noise_words(self.noise),
+            "noise level not given" if self.noise is None else noise_words(self.noise, self.selected),
             "no mask" if self.mask is None else f"mask of {int(self.mask.sum()):,} voxels",
         ]
 

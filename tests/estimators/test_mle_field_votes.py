@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rimap import MLE, PROTOCOLS, RIM, Gaussian, InversionRecovery, Rician, WeightedSeries
 from rimap.estimators import Estimator
+from rimap.estimators.mle.field_smoothness import LADDER, of_least_cost
 from rimap.estimators.mle.field_votes import dispersion
 from rimap.estimators.possible_values import possible
 from rimap.likelihood import Noise
@@ -153,3 +154,12 @@ def test_what_noise_and_mixtures_of_tissues_ask_for_is_no_field_that_bends(
     maps = estimator.estimate(WeightedSeries(scene.noisy(snr, rician=True), scene.model))
     B = np.broadcast_to(1.9 * (1 + 0.02 * np.linspace(-1, 1, 128))[:, None, None], scene.T.shape)
     assert np.sqrt(np.mean(np.square(maps["B"] - B)[scene.tissue])) < 0.012
+
+
+@pytest.mark.parametrize("costs", [(10, 8.9, 8.0), (10, 8.95, 7.951), (10, 9, 8), (12, 8, 8.5), (9, 8, 12)])
+def test_lambda_B_is_between_the_best_step_and_the_next(costs: tuple[float, ...]) -> None:
+    """A parabola through costs that barely bend has its minimum far away, where nothing was computed."""
+    ladder = dict(zip(LADDER, costs))
+    for best in LADDER[:3]:
+        following = LADDER[LADDER.index(best) + 1]
+        assert following <= of_least_cost(ladder, best) <= best

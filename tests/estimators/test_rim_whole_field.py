@@ -1,12 +1,14 @@
 """The B of a whole series: what is averaged to find it, and that voxels are not chosen by their own noise."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import rimap
-from rimap.estimators.rim.field_grid import MANY_SLICES
+from rimap.estimators.possible_values import folded
+from rimap.estimators.rim.field_grid import MANY_SLICES, FieldGrid, fine
 from rimap.estimators.rim.whole_field import folds, smooth_field, smooth_field_of_alike
 from rimap.processors import planes_at_once
 from rimap.series import Status
@@ -202,3 +204,49 @@ def test_a_sigma_beyond_the_signal_of_magnitudes_leaves_the_first_field() -> Non
     found = smooth_field_of_alike(series, guides, first, threads=1)
     np.testing.assert_array_equal(found.field, first)
     assert found.sd is None
+
+
+@pytest.mark.parametrize("binned", [False, True])
+def test_a_grid_of_every_second_voxel_and_one_of_means_are_at_their_own_places(binned: bool) -> None:
+    """A plane is that plane on all voxels, whichever grid it was on."""
+    y, x = np.meshgrid(np.arange(12.0), np.arange(10.0), indexing="ij")
+    plane = 3 * y - x
+    on_grid = plane.reshape(6, 2, 5, 2).mean((1, 3)) if binned else plane[::2, ::2]
+    inside = (slice(1, 10), slice(1, 8))
+    np.testing.assert_allclose(fine(on_grid, plane.shape, 2, binned=binned)[inside], plane[inside], rtol=1e-6)
+
+
+def test_a_rough_field_is_where_the_field_is() -> None:
+    """A field that one side of the head knows from the other would be found shifted."""
+    y = np.linspace(0, 1, 96)[:, None] + np.zeros((96, 96))
+    model = rimap.InversionRecovery(tau=[50, 300, 900, 2000, 4000])
+    kappa = np.stack([np.ones_like(y), 1.95 - 0.3 * y, np.full_like(y, 900.0)])
+    series = rimap.WeightedSeries(model.signal(kappa).astype(np.float32), model, rimap.Gaussian(sigma=0.002))
+    rough = smooth_field(series, threads=1, rough=True, lambda_B=1e3).field
+    off = (rough - kappa[1])[20:76, 20:76].mean() / (0.3 / 95)  # in voxels
+    assert abs(off) < 0.1
+
+
+def test_voxels_beside_the_mask_do_not_decide_whether_magnitudes_are_folded() -> None:
+    rng = np.random.default_rng(0)
+    model = rimap.InversionRecovery(tau=[50, 300, 900])
+    signed = rng.standard_normal((3, 20, 20))
+    for n_zeros in (0, 300):
+        images = np.concatenate([signed, np.zeros((3, n_zeros, 20))], axis=1)
+        mask = np.arange(20 + n_zeros)[:, None] + np.zeros(20) < 20
+        assert not folded(rimap.WeightedSeries(images, model, mask=mask))
+
+
+def test_which_values_are_possible_is_decided_for_the_volume_not_for_a_slice() -> None:
+    """Many negative values in one slice are an exception if there are few in all slices."""
+    model = rimap.InversionRecovery(tau=[50, 300, 900, 2000, 4000])
+    kappa = np.stack([np.ones((20, 20, 8)), np.full((20, 20, 8), 1.9), np.full((20, 20, 8), 900.0)])
+    images = model.signal(kappa).astype(np.float32)
+    wrong = np.random.default_rng(0).random((20, 20)) < 0.15
+    images[-1, wrong, 3] *= -1
+    series = rimap.WeightedSeries(images, model, rimap.Gaussian(sigma=0.02))
+    with ThreadPoolExecutor(1) as pool:
+        grid = FieldGrid(series, 1, 1, pool)
+        say = grid.at(grid.padded(np.full(series.shape, 1.9))).say
+    assert not say[wrong, 3].any()
+    assert say[..., 4].all()

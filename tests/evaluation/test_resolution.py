@@ -10,6 +10,7 @@ import pytest
 from scipy.ndimage import uniform_filter
 
 import rimap
+from rimap.correlation import NoiseCorrelation
 from rimap.estimators.base import Estimator
 from rimap.evaluation.resolution import CONTRASTS, WIDTHS, in_words, resolution
 
@@ -73,3 +74,27 @@ def test_the_estimator_is_as_good_as_it_was_in_the_part_that_is_mapped_again() -
     series = replace(series, images=hole)
     kept = resolution(series, rimap.NLLS(threads=1).estimate(series), rimap.NLLS(threads=1))
     assert all(k.share == pytest.approx(1.0, abs=0.1) for k in kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept(Smoothed):
+    """NLLS that keeps the images that it was given."""
+
+    seen: list[Any]
+
+    def estimate(self, series: rimap.WeightedSeries, *, progress: Any = None) -> rimap.ParameterMaps:
+        self.seen.append(series)
+        return rimap.NLLS(threads=1).estimate(series)
+
+
+def test_the_noise_of_the_spots_is_as_correlated_as_that_of_the_images() -> None:
+    series = scan(snr=20.0)
+    correlation = NoiseCorrelation(((0.6, 0.1), (), ()))
+    estimator = Kept(seen=[])
+    maps = replace(rimap.NLLS(threads=1).estimate(series), correlation=correlation)
+    assert resolution(series, maps, estimator)
+    noise = estimator.seen[0].images - MODEL.signal(maps.kappa[:, :80, :])
+    noise = noise[(slice(None), *(slice(10, -10),) * 2)]
+    along = [(noise.take(range(1, n), a) * noise.take(range(n - 1), a)).mean() / (noise**2).mean()
+             for a, n in ((1, noise.shape[1]), (2, noise.shape[2]))]  # fmt: skip
+    assert along == pytest.approx([0.6, 0.0], abs=0.05)

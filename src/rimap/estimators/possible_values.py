@@ -54,7 +54,10 @@ def folded(series: WeightedSeries) -> bool:
 
     That is the case for Rician noise, and for magnitudes of a signal that changes its sign.
     """
-    return isinstance(series.noise, Rician) or (series.model.magnitude and few((series.images < 0).any(0), WRAPPED))
+    if isinstance(series.noise, Rician) or not series.model.magnitude:
+        return isinstance(series.noise, Rician)
+    negative = (series.images < 0).any(0)
+    return few(negative if series.mask is None else negative[series.mask], WRAPPED)
 
 
 def few(negative: NDArray[np.bool_], most: float = MOST_NEGATIVE) -> bool:

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.correlation import NoiseCorrelation
 from rimap.estimators.base import Estimator
 from rimap.estimators.rim.network_input import part_of_series
+from rimap.estimators.slice_axis import order_of, turned_maps, turned_series
 from rimap.likelihood import Noise, Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
 
@@ -65,18 +67,25 @@ def resolution(series: WeightedSeries, maps: ParameterMaps, estimator: Estimator
     estimator
         As it was used.
     """
+    order = order_of(series.shape)
+    series, maps = turned_series(series, order), turned_maps(maps, order)
     noise = maps.noise
-    if len(series.shape) < 2 or noise is None or noise.sigma is None or not np.isfinite(np.nanmedian(noise.sigma)):
+    if len(series.shape) < 2 or noise is None:
         return ()
     part = _part(maps)
+    if hasattr(estimator, "slab"):  # what it knows of the whole series, it knows of this part
+        estimator = estimator.slab(part)
     here = part_of_series(replace(series, notes=()), part)
     kappa, status = maps.kappa[(slice(None), *part)], maps.status[part]
     plane = status.reshape(status.shape[:2])
     estimated = (plane == Status.OK) & np.isfinite(kappa).all(0).reshape(plane.shape)
     kinds = [(width, contrast) for width in WIDTHS for contrast in CONTRASTS]
     sites = _sites(estimated)
-    if len(sites) < _FEWEST * len(kinds):
+    of_part = type(noise)(noise.sigma if np.ndim(noise.sigma) == 0 else noise.sigma[part])
+    sigma = of_part.typical_sigma(estimated.reshape(status.shape))
+    if len(sites) < _FEWEST * len(kinds) or not np.isfinite(sigma):
         return ()
+    noise = type(noise)(sigma)
     factor = np.ones(plane.shape)
     spots: list[list[NDArray[np.intp]]] = [[] for _ in kinds]
     for index, site in enumerate(np.random.default_rng(seed).permutation(sites)):
@@ -90,7 +99,10 @@ def resolution(series: WeightedSeries, maps: ParameterMaps, estimator: Estimator
     low, high = series.model.time.bounds
     changed[time] = np.clip(truth[time] * factor.reshape(status.shape), low, high)
     known = estimated.reshape(status.shape)
-    found = [_mapped(estimator, here, k, known, noise, seed)[time].reshape(plane.shape) for k in (truth, changed)]
+    found = [
+        _mapped(estimator, here, k, known, noise, maps.correlation, seed)[time].reshape(plane.shape)
+        for k in (truth, changed)
+    ]
     difference, asked = (np.asarray(b, float) - a for a, b in (found, (truth[time], changed[time])))
     asked = asked.reshape(plane.shape)
     return tuple(
@@ -155,22 +167,28 @@ def _mapped(
     kappa: NDArray[Any],
     known: NDArray[np.bool_],
     noise: Noise,
+    correlation: NoiseCorrelation | None,
     seed: int,
 ) -> NDArray[Any]:
-    """Return the maps of images that are drawn from κ with noise; where κ is not known they are those that were
-    measured.
+    """Return the maps of images that are drawn from κ with noise of one σ, correlated in the plane as that of the
+    images; where κ is not known they are those that were measured.
     """
     rng = np.random.default_rng([seed, 1])
     signal = np.asarray(series.model.signal(kappa), float)
-    sigma = np.broadcast_to(np.nan_to_num(noise.sigma), series.shape) if np.ndim(noise.sigma) == 0 else None
-    sigma = np.full(series.shape, np.nanmedian(noise.sigma)) if sigma is None else sigma
-    images = signal + sigma * rng.standard_normal(signal.shape)
+    plane = signal.shape[:3]
+
+    def drawn_noise() -> NDArray[np.float64]:
+        white = rng.standard_normal(plane)
+        noisy = white if correlation is None else correlation.coloured(white, (0, 1))
+        return np.asarray(noise.sigma * noisy.reshape(signal.shape))
+
+    images = signal + drawn_noise()
     if isinstance(noise, Rician):
-        images = np.hypot(images, sigma * rng.standard_normal(signal.shape))
+        images = np.hypot(images, drawn_noise())
     elif series.model.magnitude:
         images = abs(images)
     images = np.where(known, images, series.images).astype(np.float32)
-    drawn = replace(series, images=images, noise=type(noise)(sigma=float(np.median(sigma))))
+    drawn = replace(series, images=images, noise=noise)
     return np.asarray(estimator.estimate(drawn).kappa)
 
 

@@ -21,7 +21,7 @@ from rimap.io.bids import absolute, models, read_json
 from rimap.io.model_metadata import settings_metadata
 from rimap.io.naming import outputs_of, own_suffix, rate_suffix
 from rimap.io.series_files import SeriesFiles
-from rimap.series import ParameterMaps
+from rimap.series import ParameterMaps, Status
 from rimap.signals import SignalModel
 
 #: The version whose names and fields are written.
@@ -107,7 +107,8 @@ def map_metadata(
     """
     model, noise = maps.model, maps.noise
     known = _given(model, given or {}, series_files, out)
-    sigma = None if noise is None or noise.sigma is None else np.asarray(noise.sigma, dtype=float)
+    sigma = None if noise is None else noise.sigma
+    typical = None if noise is None else noise.typical_sigma(maps.status != Status.OUTSIDE_MASK)
     metadata: dict[str, Any] = {
         "Sources": [*_sources(series_files, out), *(v for v in known.values() if isinstance(v, str) and v != ARRAY)],
         "EstimationAlgorithm": f"{maps.estimator}: {model.title}",
@@ -124,8 +125,8 @@ def map_metadata(
         metadata["GivenParameters"] = known
     metadata |= {
         "NoiseModel": None if noise is None else noise.name,
-        "NoiseSigma": None if sigma is None else float(sigma) if sigma.ndim == 0 else float(np.nanmedian(sigma)),
-        "NoiseSigmaSource": maps.sigma_source + (MEDIAN_OF_MAP if sigma is not None and sigma.ndim else ""),
+        "NoiseSigma": None if sigma is None else typical,
+        "NoiseSigmaSource": maps.sigma_source + (MEDIAN_OF_MAP if sigma is not None and np.ndim(sigma) else ""),
         **({} if maps.correlation is None else {"NoiseCorrelation": list(map(list, maps.correlation.axes))}),
         "Warnings": list(warnings_of(maps.warnings)),
         "Notes": list(notes_of(maps.warnings)),

@@ -70,7 +70,7 @@ def precision(maps: ParameterMaps, counts: NDArray[np.bool_]) -> dict[str, Any] 
     noise, model = maps.noise, maps.model
     if noise is None or noise.sigma is None or not counts.any():
         return None
-    sigma = float(np.nanmedian(np.broadcast_to(noise.sigma, counts.shape)[counts]))
+    sigma = noise.typical_sigma(counts)
     if not np.isfinite(maps.kappa[:, counts]).any(axis=1).all():
         return None
     p, noise, middle = model.time, type(noise)(sigma), np.nanmedian(maps.kappa[:, counts], axis=1)

@@ -23,6 +23,7 @@ from rimap.estimators.checks.final_checks import Fit, judged
 from rimap.estimators.checks.missing_values import Screened, screened
 from rimap.estimators.nlls.estimator import NLLS, least_squares, noise_of
 from rimap.estimators.nlls.threads import field_threads
+from rimap.estimators.slice_axis import slices_last
 from rimap.likelihood import Gaussian, Noise
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import Parameter
@@ -133,6 +134,7 @@ class MLE(Estimator):
         """
         return NLLS(threads=self.threads, fixed=self.fixed, bounds=self.bounds)
 
+    @slices_last
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series, with standard deviations, residual and σ."""
         if self.is_voxelwise(series) and isinstance(series.noise or Gaussian(), Gaussian):

@@ -9,7 +9,7 @@ the penalty by the cosine transform, which is what makes the solver fast.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -27,6 +27,15 @@ MARGIN = 16
 ROUGH_RTOL = 0.1
 #: Conjugate gradients that a Newton step takes at most: more bring less than the next step does.
 MOST_ITERATIONS = 40
+
+
+def finest_edge(shape: Sequence[int], voxel_size: Sequence[float]) -> float:
+    """Return the shortest edge of a voxel along the axes that have neighbours: the thickness of one slice is none.
+
+    >>> finest_edge((64, 48, 1), (2.0, 2.0, 0.5)), finest_edge((64, 48, 9), (2.0, 2.0, 0.5))
+    (2.0, 0.5)
+    """
+    return min([edge for n, edge in zip(shape, voxel_size) if n > 1] or voxel_size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +66,7 @@ class Box:
     @classmethod
     def around(cls, voxels: NDArray[np.bool_], voxel_size: tuple[float, ...], *, margin: float = MARGIN) -> Box:
         """Return the box around the true voxels of a mask (*X), whose edges are `voxel_size` long."""
-        size = np.asarray(voxel_size) / min(voxel_size)
+        size = np.asarray(voxel_size) / finest_edge(voxels.shape, voxel_size)
         shape, window, inner = [], [], []
         for axis, n in enumerate(voxels.shape):
             line = np.flatnonzero(voxels.any(axis=tuple(a for a in range(voxels.ndim) if a != axis)))

@@ -62,12 +62,14 @@ def of_least_cost(costs: Mapping[float, float], best: float) -> float:
     """Return the λ_B of least cost: that of a parabola in log λ_B through the best step of a ladder and its neighbours.
 
     It is not followed towards more smoothing: T1 of voxels that say little on the field suffers more from too much
-    smoothing than from too little, and AIC does not see that.
+    smoothing than from too little, and AIC does not see that. Nor is it followed beyond the next step, to which a
+    parabola that is almost flat would lead.
     """
     steps = list(costs)
     at = steps.index(best) if best in costs else 0
     if not 0 < at < len(steps) - 1:
         return best
     above, here, below = (costs[step] for step in steps[at - 1 : at + 2])
-    shift = 0.5 * (below - above) / (above - 2 * here + below)
-    return float(f"{best * (steps[at - 1] / steps[at]) ** min(shift, 0.0):.3g}")
+    curvature = above - 2 * here + below
+    shift = 0.5 * (below - above) / curvature if curvature > 0 else 0.0
+    return float(f"{best * (steps[at - 1] / steps[at]) ** min(max(shift, -1.0), 0.0):.3g}")

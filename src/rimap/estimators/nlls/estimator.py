@@ -22,6 +22,7 @@ from rimap.estimators.nlls.covariance import covariance_for
 from rimap.estimators.nlls.reduced_model import Reduced
 from rimap.estimators.nlls.threads import Floats, Out, Voxels, Work, part_of_total, share
 from rimap.estimators.sigma import SAMPLE, estimate_sigma, freedom, sampled
+from rimap.estimators.slice_axis import slices_last
 from rimap.estimators.table import levels
 from rimap.likelihood import Gaussian, Noise, cramer_rao_sd
 from rimap.maps import has
@@ -100,6 +101,7 @@ class NLLS(Estimator):
         bounds = {str(key): _pair(f"bounds of {key}", value) for key, value in dict(self.bounds).items()}
         object.__setattr__(self, "bounds", bounds)
 
+    @slices_last
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series, with standard deviations, residual and σ."""
         screen = screened(self._restricted(series), threads=self.threads)

@@ -29,6 +29,7 @@ from rimap.estimators.rim import bootstrap
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import PAPER, from_state
 from rimap.estimators.rim.network_input import correlation_of_noise, neutral, prepared, slices
+from rimap.estimators.slice_axis import slices_last
 from rimap.series import ParameterMaps, WeightedSeries
 from rimap.signals.base import SignalModel
 
@@ -94,6 +95,7 @@ class ResNet(Estimator):
         """Return the estimator for a part of the series that it was prepared for, ``series[index]``."""
         return self if self.planes is None else replace(self, planes=self.planes[index])
 
+    @slices_last
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series.
 

@@ -26,6 +26,7 @@ from rimap.estimators.rim.loop import RIMConfig
 from rimap.estimators.rim.network_input import Prepared, correlation_of_noise, known_at, neutral, prepared, slices
 from rimap.estimators.rim.steps import HeldField, Loop
 from rimap.estimators.rim.whole_field import folds, smooth_field, smooth_field_of_alike
+from rimap.estimators.slice_axis import slices_last
 from rimap.foreground import foreground
 from rimap.likelihood import Rician
 from rimap.processors import cores, planes_at_once
@@ -181,6 +182,7 @@ class RIM(Estimator):
             found = smooth_field_of_alike(series, guides, found.field, threads=self.threads, lambda_B=found.lambda_B)
         return HeldField(found.field, found.sd)
 
+    @slices_last
     def estimate(self, series: WeightedSeries, *, progress: Progress | None = None) -> ParameterMaps:
         """Return the maps of a series.
 

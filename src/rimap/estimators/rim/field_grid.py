@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from rimap.estimators.checks.residual_probability import contradicts, usual_misfit
 from rimap.estimators.checks.wrong_areas import HALF, MOST_FREE, with_their_areas
 from rimap.estimators.mle.estimator import PRECISION
-from rimap.estimators.mle.field import Box, FieldState, mean_squared_error
+from rimap.estimators.mle.field import Box, FieldState, finest_edge, mean_squared_error
 from rimap.estimators.mle.field_smoothness import weight_of
 from rimap.estimators.mle.field_votes import LESS, LIMIT, NONE
 from rimap.estimators.mle.linear_system import solve_linear
-from rimap.estimators.possible_values import possible
+from rimap.estimators.possible_values import possible_at
 from rimap.estimators.rim.elimination import Triangle, eliminated
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
@@ -130,7 +130,8 @@ class FieldGrid:
     def penalty(self, lambda_B: float) -> float:
         """Return the weight of the penalty per point, in its finest edge."""
         edges = self._voxel_size
-        edge = min(edges) / min(edge / self.coarser if i < 2 else edge for i, edge in enumerate(edges))
+        of_images = [edge / self.coarser if i < 2 else edge for i, edge in enumerate(edges)]
+        edge = finest_edge(self.shape, edges) / finest_edge(self.shape, of_images)
         return weight_of(self.parameter, lambda_B) * self.coarser**2 / edge**4
 
     def padded(self, field: Array) -> Array:
@@ -142,6 +143,13 @@ class FieldGrid:
         """Return the part of a field of the box that belongs to the grid."""
         return self.box.crop(padded, self.shape)
 
+    @cached_property
+    def _possible(self) -> NDArray[np.bool_]:
+        """(*X), which voxels have values that can be measured; whether negative ones are an exception, all decide."""
+        found = np.ones(self.series.shape, bool)
+        found[self.series.selected] = possible_at(self.series, np.flatnonzero(self.series.selected))
+        return found
+
     def at(self, padded: Array, near: Information | None = None) -> Information:
         """Return what the data say about a field (*box); if it is close to that of `near`, T is not searched again."""
         series, field, each = self.series, self.cropped(padded), self.each
@@ -149,6 +157,7 @@ class FieldGrid:
         squares, own = np.full(series.shape, np.nan), np.full(series.shape, np.nan)
         say = np.zeros(series.shape, bool)
         carried = np.zeros((len(Layout.of(series.model).carried), *series.shape), np.float32)
+        _ = self._possible  # once, before the threads
 
         def add(number: int, slice_: Any) -> None:
             selected = series.selected[slice_]
@@ -159,7 +168,8 @@ class FieldGrid:
             found = _of_voxels(
                 self._data_of(number, slice_), here, None if near is None else near.carried[rows][:, selected]
             )
-            for whole, part in ((squares, found.squares), (own, found.own), (say, found.say)):
+            credible = found.say & self._possible[slice_][selected]
+            for whole, part in ((squares, found.squares), (own, found.own), (say, credible)):
                 whole[slice_][selected] = part
             if freedom(series) <= MOST_FREE:
                 half = HALF // (self.coarser // self.binned)  # a step of a grid of every second voxel is two voxels
@@ -306,9 +316,7 @@ def _of_voxels(data: DataTerm, field: F32, near: F32 | None) -> Information:
     slope, w = slope / sigma**2, w / sigma**2
     squares = (sums.sse / sigma**2).astype(float)
     own = squares - np.where(w > 0, slope**2 / np.maximum(w, 1e-12), 0.0)
-    say = ~contradicts(own, 1.0, model.n_images - n_parameters, limit=LIMIT) & possible(
-        data.problem.S, magnitude=model.magnitude
-    )
+    say = ~contradicts(own, 1.0, model.n_images - n_parameters, limit=LIMIT)
     slope, w, squares, own, say = (np.reshape(x, field.shape) for x in (slope, w, squares, own, say))
     return Information(slope, w, squares, own, say, carried.reshape(n_parameters, *field.shape))
 
@@ -329,8 +337,10 @@ def every_so_many(series: WeightedSeries, coarser: int) -> WeightedSeries:
 
 
 def unit_of(series: WeightedSeries) -> float:
-    """Return the root mean square of the images."""
-    some = series.images[(slice(None), *(slice(None, None, 4 if length > 32 else 1) for length in series.shape))]
+    """Return the root mean square of the images, of those voxels of the mask that are looked at."""
+    every = tuple(slice(None, None, 4 if length > 32 else 1) for length in series.shape)
+    some, inside = series.images[(slice(None), *every)], series.selected[every]
+    some = some[:, inside] if inside.any() else some
     values = some[np.isfinite(some)].astype(float)
     return float(np.sqrt(np.mean(values**2))) or 1.0 if len(values) else 1.0
 
@@ -344,10 +354,13 @@ def binned(values: Array, shape: tuple[int, ...], of_each: int) -> Array:
     return np.asarray(full.reshape(shape[0], of_each, shape[1], of_each).sum((1, 3)))
 
 
-def fine(field: Array, shape: tuple[int, ...], coarser: int) -> F32:
-    """Return the field on the voxels (*shape) by linear interpolation between the points of its grid."""
+def fine(field: Array, shape: tuple[int, ...], coarser: int, *, binned: bool = True) -> F32:
+    """Return the field on the voxels (*shape) by linear interpolation between the points of its grid: the middles of
+    squares of `coarser` × `coarser` voxels, or else (not `binned`) one of so many voxels along both axes.
+    """
+    first = (coarser - 1) / 2 if binned else 0.0
     for axis in range(2) if coarser > 1 else ():
-        x = np.clip((np.arange(shape[axis]) - (coarser - 1) / 2) / coarser, 0, field.shape[axis] - 1)
+        x = np.clip((np.arange(shape[axis]) - first) / coarser, 0, field.shape[axis] - 1)
         i = np.minimum(x.astype(int), max(field.shape[axis] - 2, 0))
         t = (x - i).reshape((-1,) + (1,) * (field.ndim - 1 - axis))
         field = (1 - t) * field.take(i, axis) + t * field.take(np.minimum(i + 1, field.shape[axis] - 1), axis)

@@ -40,20 +40,18 @@ class Prepared:
         With its σ, in the unit of the images.
     sigma_source
         ``given``, ``residuals``, ``background``.
+    relative_sigma
+        σ in units of the scale, the median over the mask.
     """
 
     scale: float
     noise: Noise
     sigma_source: str
+    relative_sigma: float
 
     def sigma_of(self, k: Array) -> Array:
         """Return σ of the slice k: a number or a map."""
         return self.noise.sigma if np.ndim(self.noise.sigma) == 0 else self.noise.sigma[k]
-
-    @property
-    def relative_sigma(self) -> float:
-        """The median of σ in units of the scale."""
-        return float(np.nanmedian(self.noise.sigma) / self.scale)
 
     def status(self, series: WeightedSeries, kappa: F32, census: Census) -> NDArray[np.uint8]:
         """Return the status of each voxel, before what the network was trained for."""
@@ -132,16 +130,19 @@ def prepared(series: WeightedSeries, scale: float | None, threads: int | None) -
     """
     noise, source = series.noise or Gaussian(), series.sigma_source
     if noise.sigma is None:
-        sigma, source = _sigma(series, threads)
-        if not np.isfinite(sigma):
+        found, source = _sigma(series, threads)
+        if not np.isfinite(found):
             raise InputError(
                 f"the noise level is not known: {series.model.n_images} images leave no residual and there is no "
                 "background. Give --sigma (or noise=Gaussian(sigma=…))."
             )
-        noise = type(noise)(sigma=sigma)
+        noise = type(noise)(sigma=found)
+    sigma = noise.typical_sigma(series.selected)
+    if np.ndim(noise.sigma) and np.isfinite(sigma):  # images outside the mask are neighbours of those inside
+        noise = type(noise)(sigma=np.where(series.selected, noise.sigma, sigma))
     if scale is None:
         scale = image_scale(series, noise) if series.model.amplitudes else 1.0
-    return Prepared(float(scale), noise, source)
+    return Prepared(float(scale), noise, source, sigma / float(scale))
 
 
 def _sigma(series: WeightedSeries, threads: int | None) -> tuple[float, str]:
@@ -186,7 +187,9 @@ def image_scale(series: WeightedSeries, noise: Noise) -> float:
         every = (slice(None, None, step),) * min(2, len(series.shape))
         S = neutral(series.images[(slice(None), *k)], 1.0)[(slice(None), *every)]
         inside = series.selected[k][every].reshape(-1)
-        sigma = noise.sigma if np.ndim(noise.sigma) == 0 else np.nanmedian(noise.sigma[k])
+        sigma = (
+            noise.sigma if np.ndim(noise.sigma) == 0 else type(noise)(noise.sigma[k]).typical_sigma(series.selected[k])
+        )
         rms = np.sqrt((S.reshape(len(S), -1).astype(float) ** 2).mean(0))
         if not (rms[inside] > 0).any():
             continue

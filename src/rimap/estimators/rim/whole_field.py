@@ -101,7 +101,7 @@ def smooth_field(
             grid = FieldGrid(_without_air(series), coarser, coarser, pool)
             field, padded, here = _newton(grid, field, lambda_B, steps)
             sd = fine(grid.sd(padded, here, lambda_B), series.shape, coarser)
-    return WholeField(fine(field, series.shape, coarser), lambda_B, sd)
+    return WholeField(fine(field, series.shape, coarser, binned=not rough), lambda_B, sd)
 
 
 def _as_magnitudes(series: WeightedSeries) -> WeightedSeries:
@@ -260,7 +260,8 @@ def _shared(grid: FieldGrid, series: WeightedSeries, padded: Array) -> float:
     a slice.
     """
     usable = _with_signal(series)
-    field, window = fine(grid.cropped(padded), series.shape, grid.coarser), list(window_of(usable))
+    window = list(window_of(usable))
+    field = fine(grid.cropped(padded), series.shape, grid.coarser, binned=False)
     if len(window) > 2:
         window[2] = _one_plane(usable, window)
     part, unit = part_of_series(series, tuple(window)), unit_of(series)
@@ -271,7 +272,7 @@ def _shared(grid: FieldGrid, series: WeightedSeries, padded: Array) -> float:
     voxels = np.flatnonzero(here.say)
     S = np.moveaxis(part.images, 0, -1).reshape(-1, part.model.n_images)[voxels] / unit
     noise = part.noise or Gaussian()
-    of_unit = type(noise)(float(np.nanmedian(noise.sigma)) / unit)
+    of_unit = type(noise)(noise.typical_sigma(part.selected) / unit)
     return variance_inflation(part, S, kappa.reshape(len(kappa), -1)[:, voxels], voxels, of_unit)
 
 
@@ -297,7 +298,7 @@ def _one_field(series: WeightedSeries, pool: Executor) -> Array:
         name: np.reshape(value, -1)[usable][strong][None, :, None] if np.ndim(value) else value
         for name, value in known_at(series, ...).items()
     }
-    sigma = np.full((1, 1, 1), max(float(np.nanmedian(noise.sigma)) / unit, PRECISION), np.float32)
+    sigma = np.full((1, 1, 1), max(noise.typical_sigma(series.selected) / unit, PRECISION), np.float32)
     data = DataTerm(series.model, S, sigma, isinstance(noise, Rician), pool, known=known)
     grid, cost = field_grid(Layout.of(series.model)), []
     for value in grid:
@@ -343,7 +344,7 @@ def smooth_field_of_alike(
     grid = _without_air(every_so_many(series, coarser))
     images = np.empty(grid.images.shape, np.float32)
     factor = np.ones(grid.shape)
-    rician_sigma = float(np.nanmedian(noise.sigma)) if folded(series) else 0.0
+    rician_sigma = noise.typical_sigma(series.selected) if folded(series) else 0.0
     for slice_ in slices(series.shape):
         S, where = series.images[(slice(None), *slice_)], series.selected[slice_]
         flat = S.reshape(len(S), S.shape[1], -1)
@@ -367,4 +368,5 @@ def smooth_field_of_alike(
         averaged = FieldGrid(quieter, coarser, 1, pool, all_have_a_say=True)
         found = _newton(averaged, first, lambda_B * shared, STEPS)
         sd = averaged.sd(found.padded, found.here, lambda_B * shared, shared)
-    return WholeField(fine(found.field, series.shape, coarser), lambda_B, fine(sd, series.shape, coarser))
+    whole, whole_sd = (fine(values, series.shape, coarser, binned=False) for values in (found.field, sd))
+    return WholeField(whole, lambda_B, whole_sd)
