@@ -66,6 +66,75 @@ def test_it_is_said_where_t_is_off_by_more_than_the_limit(model: SignalModel, si
         assert f"at an SNR of {KAPPA[model.name][0] / sigma:.2g} (σ = {sigma:.3g})" in text
 
 
+def relative(series: Any, maps: ParameterMaps) -> float:
+    """Return by which part T of the median voxel is off, as the check finds it."""
+    at = np.arange(maps.status.size)
+    return float(np.median(module._seen(series, maps, np.full(at.size, SIGMA), at)[3]))
+
+
+def varied(model: SignalModel, **more: Any) -> tuple[Any, ParameterMaps]:
+    """Return `scan` with a time that differs between the voxels."""
+    series, maps = scan(model, **more)
+    maps.kappa[-1] *= np.random.default_rng(0).uniform(0.6, 1.6, maps.kappa[-1].shape)
+    return series, maps
+
+
+def test_what_is_known_absorbs_nothing_of_the_floor() -> None:
+    """Whether it is given with the series or fixed by an option: T as of a model that has only A and T."""
+    series, maps = varied(IR)
+    kappa = maps.kappa.reshape(3, -1)
+    J, f = np.asarray(IR.partials(kappa))[:, [0, 2]], np.asarray(IR.signal(kappa))
+    expected = []
+    for v in range(kappa.shape[1]):
+        floor = SIGMA * mean_excess(abs(f[:, v]) / SIGMA)
+        step, *_ = np.linalg.lstsq(J[..., v], floor, rcond=None)
+        expected.append(abs(step[1] / kappa[2, v]))
+    assert relative(replace(series, given={"B": 1.95}), maps) == pytest.approx(np.median(expected), rel=1e-3)
+    assert relative(series, maps) > 1.5 * np.median(expected)
+
+
+@pytest.mark.parametrize("settings", [{"lambda_B": 500.0}, {}])
+def test_a_smooth_field_absorbs_of_the_floor_what_all_voxels_share(settings: dict[str, Any]) -> None:
+    """T to first order of one least-squares program for all voxels, with one change of B."""
+    series, maps = varied(IR, estimator="mle", settings=settings, shape=(6, 6))
+    kappa = maps.kappa.reshape(3, -1)
+    J, f, V = np.asarray(IR.partials(kappa)), np.asarray(IR.signal(kappa)), kappa.shape[1]
+    whole = np.zeros((len(f), V, 2 * V + 1))
+    for v in range(V):
+        whole[:, v, 2 * v : 2 * v + 2], whole[:, v, -1] = J[:, [0, 2], v], J[:, 1, v]
+    size = np.linalg.norm(whole, axis=(0, 1))
+    floor = SIGMA * mean_excess(abs(f) / SIGMA)
+    step, *_ = np.linalg.lstsq((whole / size).reshape(-1, 2 * V + 1), floor.reshape(-1), rcond=None)
+    T = (step / size)[1:-1:2]
+    assert relative(series, maps) == pytest.approx(np.median(abs(T / kappa[2])), rel=1e-3)
+
+
+def test_a_field_that_is_not_smoothed_is_one_of_each_voxel() -> None:
+    free = relative(*varied(IR))
+    assert relative(*varied(IR, estimator="mle", settings={"lambda_B": 0.0})) == free
+    series, maps = varied(IR)
+    alone = rimap.MLE(threads=1, lambda_B=0).estimate(replace(series, images=series.images + 0.5, noise=Gaussian()))
+    assert alone.settings["lambda_B"] == 0
+    known = rimap.MLE(threads=1, lambda_B=0, fixed={"B": 1.95}).estimate(series)
+    assert "lambda_B" not in known.settings
+
+
+@pytest.mark.parametrize("estimator", [rimap.NLLS, rimap.MLE])
+def test_a_fixed_field_is_known_to_the_checks(estimator: Any) -> None:
+    rng = np.random.default_rng(0)
+    f = np.asarray(IR.signal(np.ones((3, 400)) * np.reshape([100.0, 1.95, 850.0], (3, 1))))
+    S = np.hypot(f + rng.normal(0, 20.0, f.shape), rng.normal(0, 20.0, f.shape))
+    given, fixed = (
+        [w for w in found.warnings if "noise floor" in w]
+        for found in (
+            estimator(threads=1).estimate(rimap.WeightedSeries(S, IR, given={"B": 1.95})),
+            estimator(threads=1, fixed={"B": 1.95}).estimate(rimap.WeightedSeries(S, IR)),
+        )
+    )
+    free = [w for w in rimap.NLLS(threads=1).estimate(rimap.WeightedSeries(S, IR)).warnings if "noise floor" in w]
+    assert given == fixed != free and free
+
+
 def test_the_limit_is_five_per_cent() -> None:
     low, high = (next(s for s in np.linspace(0.1, 20, 2000) if bias(T2, s) > b) for b in (0.048, 0.052))
     assert noise_floor_warnings(*scan(T2, low)) == () and len(noise_floor_warnings(*scan(T2, high))) == 1
@@ -148,15 +217,15 @@ def test_a_few_voxels_show_that_nothing_needs_a_closer_look(monkeypatch: pytest.
     looked: list[int] = []
     seen = module._seen
 
-    def counted(model: Any, maps: Any, sigma: Any, at: Any) -> Any:
+    def counted(series: Any, maps: Any, sigma: Any, at: Any) -> Any:
         looked.append(len(at))
-        return seen(model, maps, sigma, at)
+        return seen(series, maps, sigma, at)
 
     monkeypatch.setattr(module, "_seen", counted)
     series, maps = scan(T2, shape=(60, 60))
     T = maps.kappa[1]
     T[...] = np.random.default_rng(0).uniform(50, 70, T.shape)
-    _, _, _, off = seen(T2, maps, np.full(100, SIGMA), np.arange(0, 3600, 36))
+    _, _, _, off = seen(series, maps, np.full(100, SIGMA), np.arange(0, 3600, 36))
     lower, middle, upper = np.sort(off)[[99 // 4, 99 // 2, 99 * 3 // 4]]
     edge = middle + 3 * (upper - lower) / 10
     noise_floor_warnings(series, maps, 0.98 * edge)

@@ -71,6 +71,16 @@ def constrained(
     return replace(series, model=series.model.with_bounds(bounds), given={**series.given, **fixed})
 
 
+def estimated_rows(series: WeightedSeries, maps: ParameterMaps) -> tuple[list[int], list[int]]:
+    """Return positions in κ of what was estimated in each voxel by itself, and of what voxels share: smooth fields."""
+    by_itself = maps.estimator == "nlls" or (maps.estimator == "mle" and maps.settings.get("lambda_B") == 0)
+    rows: tuple[list[int], list[int]] = ([], [])
+    for row, parameter in enumerate(series.model.parameters):
+        if parameter.name not in series.held:
+            rows[parameter.smooth and not by_itself].append(row)
+    return rows
+
+
 def settings_of_options(estimator: Estimator) -> dict[str, Any]:
     """Return the options of an estimator (a dataclass) for sidecars and reports: maps are named, not copied."""
     options = fields(estimator)  # type: ignore[arg-type]  # every estimator is a dataclass

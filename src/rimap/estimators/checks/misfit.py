@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rimap.advice import percent, unreliable
 from rimap.arrays import at_most, places
+from rimap.estimators.base import estimated_rows
 from rimap.estimators.checks.image_counts import Census
 from rimap.estimators.checks.noise_floor import BRIGHT
 from rimap.estimators.checks.receive_gains import Bright, gain_warnings
@@ -114,13 +115,7 @@ def _look(series: WeightedSeries, maps: ParameterMaps, at: NDArray[np.intp]) -> 
         if maps.noise is not None and maps.noise.sigma is not None:
             sigma = maps.noise.sigma if np.ndim(maps.noise.sigma) == 0 else np.asarray(maps.noise.sigma)[where]
             f = type(maps.noise)(sigma=sigma).mean(f)
-    smooth = maps.estimator != "nlls"
-    free = [
-        row
-        for row, parameter in enumerate(series.model.parameters)
-        if parameter.name not in series.held and not (parameter.smooth and smooth)
-    ]
-    return Bright(S, f, kappa, free, np.array(where, float))
+    return Bright(S, f, kappa, estimated_rows(series, maps)[0], np.array(where, float))
 
 
 def _sigma_at(maps: ParameterMaps, at: NDArray[np.intp]) -> NDArray[np.float64]:

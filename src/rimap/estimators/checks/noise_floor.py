@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from rimap.advice import percent
 from rimap.arrays import at_most, bessel_e
+from rimap.estimators.base import estimated_rows
+from rimap.estimators.checks.smooth_refit import orthonormal
 from rimap.estimators.possible_values import negative_at
 from rimap.estimators.sigma import quantile
 from rimap.likelihood import Gaussian, Rician
@@ -35,7 +37,8 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
     """Return a warning where T of half of the voxels is off by more than 5 %, because magnitudes cannot be below noise.
 
     The mean of a magnitude exceeds its signal f by σ h(f/σ), at most 1.25 σ. What least squares makes of that, to
-    first order, is (JᵀJ)⁻¹Jᵀ σh. The fit has taken up a part of the floor already: in truth T is off by more.
+    first order, is (JᵀJ)⁻¹Jᵀ σh, where J has the columns of what was estimated: a known field absorbs nothing, and a
+    smooth one changes alike in all voxels. The fit has taken up a part of the floor already: in truth T is off by more.
 
     Parameters
     ----------
@@ -52,7 +55,7 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
     least_squares = maps.estimator == "nlls"
     if noise is None or noise.sigma is None or not (least_squares or isinstance(noise, Gaussian)):
         return ()
-    if model.is_signed or not model.amplitudes:
+    if model.is_signed or not model.amplitudes or model.time.name in series.held:
         return ()
     known = has(maps.status.reshape(-1), WITH_VALUE)
     if np.ndim(noise.sigma):
@@ -62,11 +65,11 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
         sigma = np.broadcast_to(np.asarray(noise.sigma, float), known.shape)
     at = at_most(np.flatnonzero(known), _SAMPLE)
     few = at_most(at, _FEW)
-    off = np.sort(_seen(model, maps, sigma[few], few)[3])
+    off = np.sort(_seen(series, maps, sigma[few], few)[3])
     lower, middle, upper = (off[(len(off) - 1) * q // 4] for q in (1, 2, 3))
     if not middle + 3 * (upper - lower) / len(off) ** 0.5 > limit:  # a few voxels show that the median is below
         return ()
-    kappa, sigma, f, off = _seen(model, maps, sigma[at], at)
+    kappa, sigma, f, off = _seen(series, maps, sigma[at], at)
     if not np.median(off) > limit or (not model.changes_sign and _are_signed(series, at)):
         return ()
     T, faint = model.time.name, int(np.median((f < _FAINT * sigma).sum(axis=0)))
@@ -80,35 +83,62 @@ def noise_floor_warnings(series: WeightedSeries, maps: ParameterMaps, limit: flo
 
 
 def _seen(
-    model: SignalModel, maps: ParameterMaps, sigma: NDArray[np.float64], at: NDArray[np.intp]
+    series: WeightedSeries, maps: ParameterMaps, sigma: NDArray[np.float64], at: NDArray[np.intp]
 ) -> tuple[NDArray[np.float64], ...]:
     """Return κ, σ, the signal, and by which part T is off, of the bright ones among the voxels `at`."""
+    model, rows = series.model, estimated_rows(series, maps)
     kappa = np.asarray(maps.kappa.reshape(len(maps.kappa), -1)[:, at], float)
     with np.errstate(all="ignore"):
         f = np.asarray(model.signal(kappa))
         peak = abs(f).max(axis=0)
         bright = peak > BRIGHT * quantile(peak, 0.98) if (peak > 0).any() else peak > 0
         kappa, sigma, f = kappa[:, bright], sigma[bright], f[:, bright]
-        return kappa, sigma, abs(f), abs(_bias(model, kappa, sigma, f)) if bright.any() else np.zeros(1)
+        return kappa, sigma, abs(f), abs(_bias(model, rows, kappa, sigma, f)) if bright.any() else np.zeros(1)
 
 
 def _bias(
-    model: SignalModel, kappa: NDArray[np.float64], sigma: NDArray[np.float64], f: NDArray[np.float64]
+    model: SignalModel,
+    rows: tuple[list[int], list[int]],
+    kappa: NDArray[np.float64],
+    sigma: NDArray[np.float64],
+    f: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Return by which part T (V,) is off, to first order, where the signal is f (N, V)."""
-    free = [row for row, parameter in enumerate(model.parameters) if not parameter.given]
-    T = model.index(model.time.name)
-    J = model.partials(kappa)[:, free].swapaxes(0, 1)
-    size = np.maximum(np.sqrt((J * J).sum(1)), 1e-30)
-    J = J / size[:, None]
+    """Return by which part T (V,) is off, to first order, where the signal is f (N, V). `rows`: see `estimated_rows`."""
+    free, shared = rows
+    T, partials = model.index(model.time.name), np.asarray(model.partials(kappa))
     level = abs(f / sigma)
     floor = 0.5 / np.maximum(level, 1.0)  # in units of σ, far above the noise
     near = level < _NEAR
     floor[near] = Rician(sigma=1.0).mean(level[near]) - level[near]
+    if shared:
+        floor = floor - _absorbed(partials[:, free], partials[:, shared] / sigma, floor)
+    J = partials[:, free].swapaxes(0, 1)
+    size = np.maximum(np.sqrt((J * J).sum(1)), 1e-30)
+    J = J / size[:, None]
     normal = np.array([[(a * b).sum(0) for a in J] for b in J]) + 1e-6 * np.eye(len(J))[..., None]
     right = sigma * (J * floor).sum(1)
     step = np.linalg.solve(normal.transpose(2, 0, 1), right.T[..., None])[..., 0].T / size
     return np.asarray(step[free.index(T)] / kappa[T])
+
+
+def _absorbed(
+    own: NDArray[np.float64], shared: NDArray[np.float64], floor: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return what of the floor (N, V) parameters take up that change alike in all voxels.
+
+    Parameters
+    ----------
+    own
+        (N, Q, V), partial derivatives by the parameters of each voxel, which take up their part in any case.
+    shared
+        (N, K, V), those by the shared parameters, in units of σ.
+    """
+    rest, columns = floor, shared
+    for q in orthonormal(own):
+        rest = rest - q * (q * rest).sum(0)
+        columns = columns - q[:, None] * (q[:, None] * columns).sum(0)
+    change, *_ = np.linalg.lstsq(columns.swapaxes(0, 1).reshape(shared.shape[1], -1).T, rest.reshape(-1), rcond=None)
+    return np.asarray(np.einsum("nkv,k->nv", shared, change))
 
 
 def _are_signed(series: WeightedSeries, voxels: NDArray[np.intp]) -> bool:

@@ -139,7 +139,9 @@ class MLE(Estimator):
         """Return the maps of a series, with standard deviations, residual and σ."""
         if self.is_voxelwise(series) and isinstance(series.noise or Gaussian(), Gaussian):
             maps = self._least_squares.estimate(series, progress=progress)
-            return replace(maps, estimator=self.name, settings=self._settings(None))
+            field = series.model.field
+            unsmoothed = field is not None and field.smooth and field.name not in {*series.held, *self.fixed}
+            return replace(maps, estimator=self.name, settings=self._settings(0.0 if unsmoothed else None))
         screen = screened(constrained(series, self.fixed, self.bounds), threads=self.threads)
         return _maximise(self, screen, progress)
 

@@ -167,6 +167,7 @@ class NLLS(Estimator):
             estimator=self.name,
             settings=settings_of_options(self),
         )
+        screen = screen._replace(series=replace(series, given={**series.given, **self.fixed}))  # the checks ask it
         return judged(screen, maps, Fit(series.model.n_images - freedom(series, held)), found, air)
 
 
