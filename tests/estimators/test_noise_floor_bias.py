@@ -112,7 +112,7 @@ def test_a_smooth_field_absorbs_of_the_floor_what_all_voxels_share(settings: dic
 def test_a_field_that_is_not_smoothed_is_one_of_each_voxel() -> None:
     free = relative(*varied(IR))
     assert relative(*varied(IR, estimator="mle", settings={"lambda_B": 0.0})) == free
-    series, maps = varied(IR)
+    series, _ = varied(IR)
     alone = rimap.MLE(threads=1, lambda_B=0).estimate(replace(series, images=series.images + 0.5, noise=Gaussian()))
     assert alone.settings["lambda_B"] == 0
     known = rimap.MLE(threads=1, lambda_B=0, fixed={"B": 1.95}).estimate(series)
