@@ -103,7 +103,7 @@ def _bias(
     sigma: NDArray[np.float64],
     f: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Return by which part T (V,) is off, to first order, where the signal is f (N, V). `rows`: see `estimated_rows`."""
+    """Return by which part T (V,) is off, to first order, where the signal is f (N, V). `rows`: `estimated_rows`."""
     free, shared = rows
     T, partials = model.index(model.time.name), np.asarray(model.partials(kappa))
     level = abs(f / sigma)
@@ -121,9 +121,7 @@ def _bias(
     return np.asarray(step[free.index(T)] / kappa[T])
 
 
-def _absorbed(
-    own: NDArray[np.float64], shared: NDArray[np.float64], floor: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _absorbed(own: NDArray[np.float64], shared: NDArray[np.float64], floor: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return what of the floor (N, V) parameters take up that change alike in all voxels.
 
     Parameters
