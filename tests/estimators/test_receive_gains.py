@@ -45,12 +45,38 @@ def test_repeats_without_signal_say_nothing() -> None:
 
 
 def test_the_strongest_voxels_of_a_repeat_count_most() -> None:
-    S = np.ones((6, 2))
-    S[1], S[2] = [10.0, 1.0], [12.0, 9.0]
-    mean = np.array([11.0, 5.0])
+    S = np.ones((6, 400))
+    S[1], S[2] = np.tile([10.0, 1.0], 200), np.tile([12.0, 9.0], 200)
+    mean = np.tile([11.0, 5.0], 200)
     found = module._of_repeats(REPEATED, S)
     assert found is not None
     np.testing.assert_allclose(found[1:3], [S[n] @ mean / (mean @ mean) for n in (1, 2)])
+
+
+@pytest.mark.parametrize("level", [0.0, 0.02, 0.1, 1.0])
+def test_repeats_that_are_mostly_noise_do_not_differ(level: float) -> None:
+    """A late echo, or an inversion time near the null, has the ratio of noise; a bright pair still shows a gain."""
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        S = level + rng.normal(0, 0.05, (6, 200))
+        for images in (S, abs(S)):
+            assert module._of_repeats(REPEATED, images) is None
+        S[3:5] = 1 + rng.normal(0, 0.05, (2, 200))
+        S[4] *= 1.06
+        found = module._of_repeats(REPEATED, S)
+        assert found is not None and (found[[0, 1, 2, 5]] == 1).all()
+        assert found[4] / found[3] == pytest.approx(1.06, abs=0.02)
+
+
+def test_a_scan_with_a_repeated_late_echo_has_no_warning() -> None:
+    model = T2Decay(tau=(10.0, 10.0, 80.0, 80.0, 320.0, 320.0))
+    f = np.asarray(model.signal(np.stack([np.ones(900), np.full(900, 60.0)])))
+    for seed in range(8):
+        S = f + np.random.default_rng(seed).normal(0, 1 / 30, f.shape)
+        for gain in (1.0, 1.1):
+            S[3] *= gain
+            maps = rimap.NLLS(threads=1).estimate(rimap.WeightedSeries(S, model))
+            assert any("receive gain" in text for text in maps.warnings) == (gain > 1)
 
 
 # Air.

@@ -23,7 +23,7 @@ _SMALL = 0.04
 _RAYLEIGH, _NORMAL, _NEAR = 2.195, 3.610, 0.15
 #: or by chance: so many standard errors, which are these numbers over √V.
 _CHANCE, _OF_RAYLEIGH, _OF_NORMAL = 4.0, 2.17, 6.2
-#: Number of air voxels that determine its level, and number of standard errors by which levels must differ.
+#: Number of air voxels that determine its level, and number of standard errors by which gains must differ.
 _AIR, _SURE = 300, 6.0
 #: Of so many images, the others show which voxels of air are darkest.
 _SEVERAL = 4
@@ -107,7 +107,10 @@ def gain_warnings(
 
 
 def _of_repeats(model: SignalModel, S: Floats) -> Floats | None:
-    """Return gains (N) relative to the mean of the repeats of an image, `None` if they are alike."""
+    """Return gains (N) relative to the mean of the repeats of an image, `None` if they are alike.
+
+    Repeats that are little more than noise differ by chance: gains count if they differ by more than their error.
+    """
     conditions = model.conditions
     gains = np.ones(len(S))
     for one in set(conditions):
@@ -116,9 +119,14 @@ def _of_repeats(model: SignalModel, S: Floats) -> Floats | None:
             continue
         mean = S[same].mean(0)
         power = float((mean**2).sum())
-        if power > 0:
-            gains[same] = (S[same] * mean).sum(1) / power
-    return gains if np.ptp(gains) > _SMALL else None
+        if not power > 0:
+            continue
+        found = (S[same] * mean).sum(1) / power
+        rest = S[same] - found[:, None] * mean
+        error = np.sqrt(2 * (rest**2).sum() / ((len(same) - 1) * S.shape[1] * power))  # of the difference of two
+        if np.ptp(found) > max(_SMALL, _SURE * error):
+            gains[same] = found
+    return gains if (gains != 1).any() else None
 
 
 def _of_air(images: NDArray[Any], air: NDArray[np.bool_], signed: bool) -> Floats | None:
