@@ -125,7 +125,7 @@ def scatter(ratio: float, free: int = 3, **more: Any) -> tuple[str, ...]:
     residual[0] = 2.0 * ratio * np.sqrt(special.chdtri(free, 0.5))
     residual[:, 3], sigma[4] = np.nan, np.nan
     options: dict[str, Any] = {"sigma_source": "given", "noise": Gaussian(sigma=2.0)} | more
-    return module._scatter(maps_of(np.zeros(9), **options), residual, sigma, free)
+    return module._scatter(maps_of(np.zeros(9), **options), residual, sigma, (free, free))
 
 
 @pytest.mark.parametrize(
@@ -139,10 +139,27 @@ def test_sigma_may_be_wrong_by_a_factor_of_two(ratio: float, said: int) -> None:
     assert [len(scatter(ratio, free)) for free in (1, 5)] == [said, said]
 
 
+@pytest.mark.parametrize("free", [(1, 3), (2, 4), (5, 7)])
+def test_residuals_that_an_estimator_smooths_have_some_degrees_of_freedom(free: tuple[int, int]) -> None:
+    """Between those of a fit of each voxel and those of all images: none of them denies σ, and a wrong σ is denied."""
+    maps = maps_of(np.zeros(9), sigma_source="given")
+    low, high = (np.sqrt(special.chdtri(n, 0.5)) for n in free)
+
+    def told(size: float) -> tuple[str, ...]:
+        residual = np.zeros((8, 9))
+        residual[0] = 3.0 * size
+        return module._scatter(maps, residual, np.full(9, 3.0), free)
+
+    assert all(told(size) == () for size in np.linspace(0.51 * low, 1.99 * high, 9))
+    assert "2.1 times as large" in told(2.1 * high)[0] and "0.48 times as large" in told(0.48 * low)[0]
+
+
 def test_only_a_sigma_that_was_given_is_denied() -> None:
     assert scatter(5.0, sigma_source="residuals") == ()
-    assert module._scatter(maps_of(np.zeros(9), sigma_source="given"), np.ones((5, 9)), np.full(9, 0.01), 0) == ()
-    assert module._scatter(maps_of(np.zeros(9), sigma_source="given"), np.ones((5, 9)), np.full(9, np.nan), 3) == ()
+    assert module._scatter(maps_of(np.zeros(9), sigma_source="given"), np.ones((5, 9)), np.full(9, 0.01), (0, 0)) == ()
+    assert (
+        module._scatter(maps_of(np.zeros(9), sigma_source="given"), np.ones((5, 9)), np.full(9, np.nan), (3, 3)) == ()
+    )
     assert not module._denied(2.0) and not module._denied(0.5) and module._denied(1e9)
 
 

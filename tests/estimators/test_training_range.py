@@ -125,7 +125,7 @@ def compared(
     kappa = np.stack([np.ones(100), np.broadcast_to(B, 100).astype(float), np.broadcast_to(T1, 100).astype(float)])
     maps = ParameterMaps(kappa=kappa, model=scan, status=np.zeros(100, np.uint8))
     series = rimap.WeightedSeries(np.ones((4, 100)), scan, **more)
-    return compare(about or network(), series, Prepared(100.0, noise(sigma=100 * sigma), "given"), maps)
+    return compare(about or network(), series, Prepared(100.0, noise(sigma=100 * sigma), "given", sigma), maps)
 
 
 def test_voxels_within_the_training() -> None:
@@ -199,7 +199,7 @@ def test_maps_of_a_network_have_statuses_and_no_value_without_an_answer() -> Non
     kappa[2, 6, 0] = 10_000.0  # at its bound
     residual = np.full((20, 20), 2.0, np.float32)
     series = rimap.WeightedSeries(S, scan, mask=mask)
-    ready = Prepared(100.0, Gaussian(sigma=2.0), "given")
+    ready = Prepared(100.0, Gaussian(sigma=2.0), "given", 0.02)
     maps = checked_maps(
         network(), series, ready, kappa.astype(np.float32), residual, "rim", {"draws": 3}, screened(series, threads=1)
     )
@@ -220,14 +220,34 @@ def test_a_network_may_be_farther_from_the_data_by_four_standard_deviations() ->
     scan = model(np.linspace(50, 3000, 8))
     kappa = np.stack([np.full((30, 30), 100.0), np.full((30, 30), 1.8), np.full((30, 30), 900.0)])
     f = np.asarray(scan.signal(kappa))
-    improbable = 31.828  # of χ² with 8 degrees of freedom in one voxel of 10,000
+    improbable = 27.856  # of χ² with 6 degrees of freedom in one voxel of 10,000: A and T1 are of each voxel
     for excess, off in ((15.0, False), (17.0, True)):
         sigma = 8.0
         S = f.copy()
         S[:, 4, 4] += np.array([1.0, -1.0] * 4) * sigma * np.sqrt((improbable + excess) / 8)
         residual = np.sqrt(((S - f) ** 2).mean(0)).astype(np.float32)
         series = rimap.WeightedSeries(S, scan)
-        ready = Prepared(100.0, Gaussian(sigma=sigma), "given")
+        ready = Prepared(100.0, Gaussian(sigma=sigma), "given", sigma / 100.0)
         about, screen = network(), screened(series, threads=1)
         maps = checked_maps(about, series, ready, kappa.astype(np.float32), residual, "rim", {}, screen)
         assert (maps.status[4, 4] == Status.OFF_MODEL) == off
+
+
+@pytest.mark.parametrize("number", [3, 4, 8])
+@pytest.mark.parametrize(("wrong", "told"), [(1.0, False), (5.0, True), (0.2, True)])
+def test_the_residuals_of_a_network_lack_what_it_estimates_in_each_voxel(number: int, wrong: float, told: bool) -> None:
+    """A network that begins at maximum likelihood leaves what a fit of A and T1 leaves: that does not deny σ."""
+    scan, rng = model(np.geomspace(50, 3000, number)), np.random.default_rng(0)
+    kappa = np.stack([np.full((30, 30), 100.0), np.full((30, 30), 1.8), np.full((30, 30), 900.0)])
+    f = np.asarray(scan.signal(kappa))
+    S = (f + rng.normal(0, 1.0, f.shape)).astype(np.float32)
+    series = rimap.WeightedSeries(S, scan, noise=Gaussian(sigma=1.0))
+    fitted = rimap.NLLS(threads=1, fixed={"B": 1.8}).estimate(series)
+    assert fitted.residual is not None
+    maps = checked_maps(
+        network(n_images=[3, 10]), series, Prepared(100.0, Gaussian(sigma=wrong), "given", wrong / 100.0),
+        np.array(fitted.kappa, np.float32), np.array(fitted.residual, np.float32), "rim", {},
+        screened(series, threads=1),
+    )  # fmt: skip
+    assert any("given σ predicts" in text for text in maps.warnings) == told
+    assert wrong < 1 or not (maps.status == Status.OFF_MODEL).any()

@@ -237,7 +237,7 @@ def warnings_for(
             *as_many_as_parameters(series.model, fit.estimated),
             *conditioning_warnings(series, maps),
             *noise_floor_warnings(series, maps),
-            *misfit_warnings(series, maps, fit.estimated, air, census),
+            *misfit_warnings(series, maps, fit.estimated, air, census, farther=fit.farther > 0),
             *off_model_warnings(maps),
             *nothing_mapped(series, maps),
         )

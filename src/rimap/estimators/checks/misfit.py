@@ -57,6 +57,8 @@ def misfit_warnings(
     estimated: int,
     air: NDArray[np.bool_] | None = None,
     census: Census | None = None,
+    *,
+    farther: bool = False,
 ) -> tuple[str, ...]:
     """Return warnings where the images contradict the model or the σ that was given, in plain words.
 
@@ -70,6 +72,8 @@ def misfit_warnings(
         (*X), voxels without signal.
     census
         The census of the images, if it is known.
+    farther
+        Whether the estimator smooths, so that the residuals may have lost fewer parameters than that, or none.
     """
     at = _bright(maps, census or Census.of(series.images))
     if len(at) < 8:
@@ -83,7 +87,7 @@ def misfit_warnings(
     return (
         *shape,
         *gain_warnings(series, bright, none if air is None else air, from_fit=not shape),
-        *_scatter(maps, residual, sigma, model.n_images - estimated),
+        *_scatter(maps, residual, sigma, (model.n_images - estimated, model.n_images - (0 if farther else estimated))),
     )
 
 
@@ -170,11 +174,13 @@ def _shape(series: WeightedSeries, S: NDArray[np.float64], found: Misfit) -> tup
 
 
 def _scatter(
-    maps: ParameterMaps, residual: NDArray[np.float64], sigma: NDArray[np.float64], free: int
+    maps: ParameterMaps, residual: NDArray[np.float64], sigma: NDArray[np.float64], free: tuple[int, int]
 ) -> tuple[str, ...]:
-    if maps.sigma_source != "given" or free < 1 or not np.isfinite(sigma).any():
+    """Return a warning if the residuals deny the given σ, whatever their degrees of freedom between two numbers."""
+    if maps.sigma_source != "given" or free[0] < 1 or not np.isfinite(sigma).any():
         return ()
-    ratio = _ratio(residual, sigma, free)
+    most, least = (_ratio(residual, sigma, n) for n in free)
+    ratio = most if most < 1 else max(least, 1.0)
     if not _denied(ratio):
         return ()
     return (

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rimap import legacy_names
 from rimap.advice import note, unreliable
+from rimap.estimators.base import estimated_rows
 from rimap.estimators.checks.final_checks import Fit, warnings_for, with_statuses
 from rimap.estimators.checks.missing_values import Screened
 from rimap.estimators.network_files import UNSEEN
@@ -206,7 +207,7 @@ def checked_maps(
         settings=settings,
         affine=series.affine,
     )
-    fit = Fit(estimated=0, farther=FARTHEST_CHI2)
+    fit = Fit(estimated=len(estimated_rows(series, maps)[0]), farther=FARTHEST_CHI2)
     maps, air = with_statuses(series, maps, fit, doubtful=screen.missing.doubtful, census=screen.census)
     outside, found = compare(about, series, ready, maps)
     status = maps.status.copy()
