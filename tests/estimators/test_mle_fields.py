@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.estimators.mle.estimator import MLE
-from rimap.estimators.mle.field_smoothness import DEFAULT_LAMBDA_B, weight_of
+from rimap.estimators.mle.field_smoothness import DEFAULT_LAMBDA_B, spread_of, weight_of
 from rimap.estimators.mle.voxels import Fit, Voxels
 from rimap.estimators.nlls.estimator import NLLS
 from rimap.estimators.table import ShapeTable
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.series import Status, WeightedSeries
-from rimap.signals.base import Parameter, SignalModel
+from rimap.signals.base import FieldPrior, Parameter, SignalModel
 from rimap.signals.inversion_recovery import InversionRecovery
 from rimap.signals.look_locker import LookLocker
 from rimap.signals.multi_echo_spin_echo import MultiEchoSpinEcho
@@ -150,6 +150,25 @@ def test_lambda_means_the_same_smoothness_for_all_fields() -> None:
     assert weight_of(B, DEFAULT_LAMBDA_B) == DEFAULT_LAMBDA_B
     assert weight_of(B1, DEFAULT_LAMBDA_B) == pytest.approx(DEFAULT_LAMBDA_B * (0.1775 / 0.114) ** 2)
     assert weight_of(B1, np.inf) == np.inf and weight_of(B1, 0.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("bounds", "prior", "start", "spread"),
+    [
+        ((-60.0, 60.0), FieldPrior(mean=(-10.0, 10.0), sd=4.0), 0.0, 4.0),
+        ((-60.0, 60.0), FieldPrior(mean=(-10.0, 11.0)), 0.0, 21.0 / 12**0.5),
+        ((-60.0, 60.0), FieldPrior(mean=(0.0, 0.0)), 0.0, 6.0),
+        ((-60.0, 60.0), None, 0.1, 6.0),
+        ((-60.0, 0.0), FieldPrior(mean=(-50.0, -10.0)), -30.0, 3.0),
+        ((0.5, 1.5), FieldPrior(mean=(1.0, 1.0), spread=(0.0, 0.0), sd=0.2), 1.0, 0.2),
+    ],
+)
+def test_the_spread_of_a_field_around_zero_is_not_a_share_of_its_mean(
+    bounds: Any, prior: FieldPrior | None, start: float, spread: float
+) -> None:
+    field = Parameter("F", "Hz", bounds, "field", treatment="smooth", start=start, prior=prior)
+    assert spread_of(field) == pytest.approx(spread, rel=1e-2)
+    assert weight_of(field, 1e6) == pytest.approx(1e6 * (0.1775 / spread) ** 2, rel=2e-2)
 
 
 @pytest.mark.parametrize(("bend", "most", "least"), [(0.0, np.inf, 1e5), (0.25, 1e5, 1e4), (1.0, 1e5, 1e3)])

@@ -17,6 +17,7 @@ from rimap.estimators.rim.initial_estimate import likelihood_start
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import GENERAL, PAPER, box, from_state, to_state
+from rimap.estimators.rim.steps import Loop
 from rimap.estimators.table import TOLERANCE
 from rimap.signals.base import FieldPrior, Parameter, setting
 
@@ -160,3 +161,15 @@ def test_the_order_is_amplitudes_field_time() -> None:
 def test_two_estimated_fields_are_refused() -> None:
     with pytest.raises(InputError, match="one field at most, got b1, other"):
         Layout((AMPLITUDE, B1, replace(B1, name="other"), TIME))
+
+
+@each
+@pytest.mark.parametrize("factor", [0.7, 1.3])
+def test_standard_deviations_are_in_the_unit_of_each_parameter(model: SignalModel, factor: float) -> None:
+    """Also of a field that is estimated in its logarithm: they are those of u through the slope of what is carried."""
+    layout, config = Layout.of(model), replace(GENERAL, sd_outputs=True)
+    carried = (factor * scene(model, 0.0)[0]).astype(np.float32)
+    got = Loop(model, config, None, {})._sd(carried, np.full(carried.shape, 0.01, np.float32))  # type: ignore[arg-type]
+    u = to_state(config, layout, carried.astype(float))
+    ends = [np.asarray(from_state(config, layout, u + side * 0.005)) for side in (-1, 1)]
+    np.testing.assert_allclose(got, ends[1] - ends[0], rtol=1e-3)

@@ -85,3 +85,24 @@ def test_averages_of_every_other_voxel_are_those_of_all():
     np.testing.assert_array_equal(full[0][:, ::2, ::2], some[0])
     np.testing.assert_array_equal(full[1][::2, ::2], some[1])
     assert (full[1][where] < 1).all() and (full[1][~where] == 1).all()
+
+
+class _WithoutAmplitude(rimap.InversionRecovery):
+    """1 − B e^(−t/T1): images in absolute units."""
+
+    name = "without-amplitude"
+    parameters = rimap.InversionRecovery.parameters[1:]
+
+
+@pytest.mark.parametrize("level", [1.0, 0.2])
+def test_the_field_of_a_model_without_an_amplitude_is_that_of_images_in_their_own_unit(level):
+    """Neither images nor estimates are scaled, also where residuals of neighbours are compared for λ_B."""
+    y, x = np.mgrid[:40, :40] / 40
+    B = 1.6 + 0.25 * level * np.cos(6 * y) * np.sin(5 * x)
+    model = _WithoutAmplitude(tau=[50, 150, 400, 900, 1800, 3500], signed=True)
+    images = model.signal(np.stack([B, np.full(B.shape, 800.0)]))
+    images += 0.01 * np.random.default_rng(0).standard_normal(images.shape)
+    series = rimap.WeightedSeries(images, model, noise=rimap.Gaussian(0.01))
+    found = smooth_field(series, threads=1)
+    assert found.lambda_B < 1e6
+    assert np.std(found.field - B) < 0.004

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import rimap
 from rimap import Gaussian, Rician
 from rimap.advice import Weight, weight_of
 from rimap.estimators.checks.final_checks import Fit
+from rimap.estimators.checks.image_counts import Census
 from rimap.estimators.checks.missing_values import screened
-from rimap.estimators.checks.training_range import Seen, checked_maps, compare, unsuited
+from rimap.estimators.checks.training_range import Seen, _widened, checked_maps, compare, unsuited
 from rimap.estimators.network_files import UNSEEN
 from rimap.estimators.rim.network_input import Prepared
 from rimap.series import ParameterMaps, Status
@@ -100,6 +102,22 @@ def test_a_setting_below_its_range(tr: float, told: bool) -> None:
     assert len(reasons(network(settings={"tr": [3000, 9000]}), model(tr=tr))) == told
     low_and_high = model(tr=(tr, 5000.0, 5000.0, 5000.0))
     assert len(reasons(network(settings={"tr": [3000, 9000]}), low_and_high)) == told
+
+
+@pytest.mark.parametrize(
+    ("trained", "inside", "outside"),
+    [
+        ((-100.0, -20.0), (-103.9, -97.0, -21.0, -16.1), (-104.1, -15.9)),
+        ((-10.0, 10.0), (-10.9, 0.0, 10.9), (-11.1, 11.1)),
+        ((-20.0, 0.0), (-20.9, -20.0, 0.0, 0.9), (-21.1, 1.1)),
+        ((10.0, 20.0), (9.1, 21.9), (9.0, 22.1)),
+    ],
+)
+def test_a_range_is_widened_whatever_its_sign(trained: Any, inside: Any, outside: Any) -> None:
+    """By a tenth of its ends, or of half of it if it reaches below zero (a field in Hz)."""
+    low, high = _widened(*trained)
+    assert all(low <= value <= high for value in (*trained, *inside))
+    assert not any(low <= value <= high for value in outside)
 
 
 def test_signed_images() -> None:
@@ -251,3 +269,22 @@ def test_the_residuals_of_a_network_lack_what_it_estimates_in_each_voxel(number:
     )  # fmt: skip
     assert any("given σ predicts" in text for text in maps.warnings) == told
     assert wrong < 1 or not (maps.status == Status.OFF_MODEL).any()
+
+
+@pytest.mark.parametrize(
+    ("bounds", "at_bound", "inside"),
+    [
+        ((-60.0, 60.0), (-60.0, -59.95, 59.95, 60.0), (-59.9, 0.0, 59.9)),
+        ((-60.0, 0.0), (-60.0, 0.0, -0.05), (-0.1,)),
+        ((0.0, 3.0), (0.0, 0.002, 3.0), (0.004,)),
+    ],
+)
+def test_estimates_at_a_bound_are_flagged_whatever_its_sign(bounds: Any, at_bound: Any, inside: Any) -> None:
+    A, B, T1 = rimap.InversionRecovery.parameters
+    field = replace(B, bounds=bounds, start=None, prior=None)
+    kind = type("Shifted", (rimap.InversionRecovery,), {"name": "shifted", "parameters": (A, field, T1)})
+    F = np.array([*at_bound, *inside], np.float32)
+    series = rimap.WeightedSeries(np.ones((4, len(F))), kind(tau=TI))
+    kappa = np.stack([np.zeros_like(F), F, np.full_like(F, 800.0)])  # no amplitude is not a bound
+    status = Prepared(1.0, Gaussian(sigma=0.1), "given", 0.1).status(series, kappa, Census.of(series.images))
+    np.testing.assert_array_equal(status, [Status.AT_BOUND] * len(at_bound) + [Status.OK] * len(inside))

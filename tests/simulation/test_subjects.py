@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import rimap
 from rimap.errors import InputError
 from rimap.likelihood import Gaussian, Rician
+from rimap.signals.base import FieldPrior
 from rimap.signals.paper_protocols import PROTOCOLS
 from rimap.simulation.anatomies import digital_brain
 from rimap.simulation.random_fields import smooth_field
@@ -26,6 +28,16 @@ def test_smooth_B_spans_its_range_and_constant_B_none():
     assert np.ptp(smooth) / 1.85 == pytest.approx(0.1)
     assert abs(np.diff(smooth, axis=0)).max() < 0.02
     assert np.ptp(simulate_subject(HEAD, "T1", rng(), field_map="constant")[1]) == 0
+
+
+@pytest.mark.parametrize("start", [0.0, -5.0])
+def test_a_smooth_field_around_zero_varies_as_much_as_its_prior_says(start):
+    A, B, T = rimap.InversionRecovery.parameters
+    prior = FieldPrior(mean=(-10.0, 10.0), sd=8.0)
+    F = replace(B, name="F", unit="Hz", bounds=(-200.0, 200.0), start=start, prior=prior)
+    kind = type("Beat", (rimap.InversionRecovery,), {"name": "beat", "parameters": (A, F, T)})
+    field = simulate_subject(HEAD, kind(tau=(50, 200, 800, 2000)), rng())[1]
+    assert np.ptp(field) == pytest.approx(8.0) and abs(field - 0.925 * start).max() < 8.0
 
 
 def test_tissues_are_off_table_1_by_the_scale_asked_for():

@@ -29,7 +29,7 @@ def tissue_of(model: SignalModel, T: Array, assumed: Mapping[str, float] | None 
     kappa = np.ones((len(model.parameters), T.size))
     for q, parameter in enumerate(model.parameters):
         if parameter.role == "field":
-            typical = float(parameter.start or 1.0) if parameter.prior is None else parameter.in_a_scan.middle
+            typical = parameter.in_a_scan.middle
             kappa[q] = (assumed or {}).get(parameter.name, typical)
     main, q = model.main, model.time_index
     if main is model.time:

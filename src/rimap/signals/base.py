@@ -163,6 +163,11 @@ class Parameter:
         return max(low, least), min(high, greatest)
 
     @property
+    def around_zero(self) -> bool:
+        """Whether its box has values of both signs, so that a share of its value is no measure of a change."""
+        return self.bounds[0] < 0 < self.bounds[1]
+
+    @property
     def smooth(self) -> bool:
         """Whether it varies slowly in space whatever the tissue."""
         return self.treatment == SMOOTH

@@ -161,7 +161,7 @@ def _put_faint(recipe: PatchRecipe, model: SignalModel, truth: Truth, number: in
         deviation = cramer_rao_sd(model, Gaussian(sigma=truth.sigma), kappa.astype(float), held=known)[
             model.index(model.time.name)
         ]
-    time, amplitude = kappa[model.index(model.time.name)], kappa[model.index(model.amplitudes[0].name)]
+    time, amplitude = kappa[model.index(model.time.name)], model.amplitude(kappa)
     relative = np.where(np.isfinite(deviation), deviation / time, 0.0).astype(np.float32)
     faint = Faint(recipe.faint_blobs, recipe.faint_radius, recipe.faint_detectability)
     changed = put_faint(amplitude, time, relative, tissue, faint, rng)

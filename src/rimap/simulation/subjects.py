@@ -31,6 +31,9 @@ WHITE_SD = {"A": 0.05, "T1": 100.0, "T2": 10.0, "T2star": 6.0}
 #: What the mean of a field is by default, relative to the start that its model declares: pulses fall short of what they
 #: should do.
 FIELD_SHARE = 0.925
+#: A `field_range` of 1 spans so many standard deviations (over scans) of a field with values of both signs, as for the
+#: B of inversion recovery.
+SD_OF_UNIT_RANGE = 10.0
 #: Further amplitudes, relative to the first one.
 OFFSET = 0.1
 #: Error of a measured map of a field that a model takes as given: relative standard deviation.
@@ -94,7 +97,8 @@ def simulate_subject(
         How values differ inside a tissue: a `Texture`, or only its kind (``smooth``, ``white``, ``none``).
     field_map
         ``smooth``: the field is smooth over the slice, around `field_mean`, and spans `field_range` of it from its
-        least to its greatest value. ``constant``: `field_mean`.
+        least to its greatest value (of ten of its standard deviations, if it can have both signs). ``constant``:
+        `field_mean`.
     field_mean
         0.925 of the start that the model declares if left out: 1.85 for the efficiency of an inversion.
     tissue_scale
@@ -132,7 +136,11 @@ def simulate_subject(
         if parameter.role == FIELD and not property_of(parameter) and parameter.treatment != FREE:
             mean = FIELD_SHARE * (parameter.start or 0.0) if field_mean is None else field_mean
             field = smooth_field(labels.shape, max(labels.shape) / 5, rng) if field_map == "smooth" else None
-            value = np.full(labels.shape, mean) if field is None else mean * (1 + field_range * _span(field))
+            value = np.full(labels.shape, mean)
+            if field is not None and parameter.around_zero:
+                value += SD_OF_UNIT_RANGE * parameter.in_a_scan.deviation * field_range * _span(field)
+            elif field is not None:
+                value *= 1 + field_range * _span(field)
             maps.append(np.clip(value, *parameter.bounds))
             continue
         if parameter.amplitude and first is not None:

@@ -97,7 +97,8 @@ def compare(
             continue
         low, high = seen.parameters[parameter.name]
         values = maps.kappa[model.index(parameter.name)]
-        beyond = ~((low / _SLACK <= values) & (values <= high * _SLACK))
+        least, most = _widened(low, high)
+        beyond = ~((least <= values) & (values <= most))
         outside |= beyond
         if parameter.role == FIELD and has_value.any():
             share = float(beyond[has_value].mean())
@@ -125,6 +126,14 @@ def _reasons(about: Mapping[str, Any], seen: Seen, series: WeightedSeries, ready
     return reasons
 
 
+def _widened(low: float, high: float) -> tuple[float, float]:
+    """Return a range with its ends a tenth farther out: of themselves, or of half the range if it reaches below 0."""
+    if low >= 0:
+        return low / _SLACK, high * _SLACK
+    slack = (_SLACK - 1) * (high - low) / 2
+    return low - slack, high + slack
+
+
 def unsuited(about: Mapping[str, Any], model: SignalModel) -> list[str]:
     """Return why a network was not trained for a scan, in plain words, from the settings of the scan alone."""
     return _of_model(about, Seen.of(about, model), model)
@@ -135,7 +144,8 @@ def _of_model(about: Mapping[str, Any], seen: Seen, model: SignalModel) -> list[
     reasons = []
     t = model.times
     low, high = seen.axis
-    if t.min() < low / _SLACK or t.max() > high * _SLACK:
+    least, most = _widened(low, high)
+    if t.min() < least or t.max() > most:
         reasons.append(
             f"{axis.title}s of {low:g} to {with_unit(high, axis.unit)}, and this series has {t.min():g} to "
             f"{with_unit(t.max(), axis.unit)}"
@@ -159,7 +169,10 @@ def _of_model(about: Mapping[str, Any], seen: Seen, model: SignalModel) -> list[
             reasons.append(f"series without a {setting.title} ({setting.symbol}) in the model, and this one has it")
             continue
         ends, values = seen.settings[setting.name], np.atleast_1d(np.asarray(value, dtype=float))
-        if ends is not None and not (ends[0] / _SLACK <= values.min() and values.max() <= ends[1] * _SLACK):
+        if ends is None:
+            continue
+        least, most = _widened(*ends)
+        if not (least <= values.min() and values.max() <= most):
             reasons.append(
                 f"a {setting.title} of {ends[0]:g} to {with_unit(ends[1], setting.unit)}, and this series has "
                 f"{values.min():g} to {with_unit(values.max(), setting.unit)}"

@@ -41,10 +41,17 @@ def without_air(squares: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def spread_of(field: Parameter) -> float:
-    """Return the standard deviation of a field within an image: that of its prior."""
-    if field.prior is not None:
-        return abs(sum(field.prior.mean) / 2) * max(field.prior.spread)
-    return 0.1 * (abs(field.start) if field.start else max(abs(bound) for bound in field.bounds))
+    """Return the standard deviation of a field within an image, above 0: that of its prior.
+
+    The spread of a prior is relative to the mean, which says nothing about a field whose mean may be zero (Hz): the
+    standard deviation over all scans stands for it.
+    """
+    of_box = 0.1 * max(abs(bound) for bound in field.bounds)
+    if field.prior is None:
+        return of_box if field.around_zero or not field.start else 0.1 * abs(field.start)
+    low, high = field.prior.mean
+    relative = 0.0 if low <= 0 <= high else abs(low + high) / 2 * max(field.prior.spread)
+    return relative or field.prior.deviation or of_box
 
 
 def weight_of(field: Parameter, lambda_B: float) -> float:

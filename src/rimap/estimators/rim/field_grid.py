@@ -337,7 +337,12 @@ def every_so_many(series: WeightedSeries, coarser: int) -> WeightedSeries:
 
 
 def unit_of(series: WeightedSeries) -> float:
-    """Return the root mean square of the images, of those voxels of the mask that are looked at."""
+    """Return the root mean square of the images, of those voxels of the mask that are looked at.
+
+    It is 1 for a model without an amplitude, which fits the images as they are.
+    """
+    if not series.model.amplitudes:
+        return 1.0
     every = tuple(slice(None, None, 4 if length > 32 else 1) for length in series.shape)
     some, inside = series.images[(slice(None), *every)], series.selected[every]
     some = some[:, inside] if inside.any() else some

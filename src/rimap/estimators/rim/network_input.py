@@ -58,9 +58,11 @@ class Prepared:
         status = np.full(series.shape, Status.OK, np.uint8)
         for parameter in Layout.of(series.model).carried:
             q = series.model.index(parameter.name)
+            width = parameter.bounds[1] - parameter.bounds[0]
             for bound in parameter.bounds:
-                if np.isfinite(bound) and bound > 0:
-                    status[abs(kappa[q] - bound) < 1e-3 * bound] = Status.AT_BOUND
+                scale = abs(bound) or (0.0 if parameter.amplitude else width)  # no amplitude is normal, as in air
+                if np.isfinite(scale):
+                    status[abs(kappa[q] - bound) < 1e-3 * scale] = Status.AT_BOUND
         status[census.brightest == 0] = Status.NO_SIGNAL
         status[~np.isfinite(census.power)] = Status.NOT_FINITE
         for value in (self.noise.sigma, *series.held.values()):

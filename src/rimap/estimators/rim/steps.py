@@ -243,5 +243,7 @@ class Loop:
         """Return the standard deviations of the estimate: those of u, through the slope of what is carried in u."""
         deviation = sd_of_u * np.stack(slopes(self.config, self.layout, carried))
         deviation[-1] *= carried[-1]  # of the time, and not of its logarithm
+        if self.layout.in_log_of_field:
+            deviation[self.layout.n_amplitudes] *= carried[self.layout.n_amplitudes]
         factors = by_role(self.layout, self.about.get("sd_factors", (1.0, 1.0, 1.0)))
         return np.asarray(deviation * np.reshape(factors, (-1, *(1,) * (deviation.ndim - 1))), np.float32)

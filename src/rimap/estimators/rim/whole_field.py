@@ -268,7 +268,7 @@ def _shared(grid: FieldGrid, series: WeightedSeries, padded: Array) -> float:
     whole = FieldGrid(part, 1, 1, grid.pool)
     here, layout = whole.at(whole.padded(field[tuple(window)].astype(float))), Layout.of(part.model)
     kappa = np.asarray(layout.kappa_of(here.carried.astype(float), layout.known_of(part.held)))
-    kappa[part.model.index(part.model.amplitudes[0].name)] *= unit_of(part) / unit
+    kappa[[parameter.amplitude for parameter in part.model.parameters]] *= unit_of(part) / unit
     voxels = np.flatnonzero(here.say)
     S = np.moveaxis(part.images, 0, -1).reshape(-1, part.model.n_images)[voxels] / unit
     noise = part.noise or Gaussian()
