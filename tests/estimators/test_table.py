@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from rimap import InputError, InversionRecovery, SignalModel, T2Decay
-from rimap.estimators.table import ShapeTable, levels
+from rimap.arrays import column
+from rimap.estimators.table import REFUSED_ERROR, ShapeTable, levels
+from rimap.signals.base import Parameter
 
 MODELS = {
     "IR": InversionRecovery(tau=(50, 150, 400, 1100, 3000)),
@@ -50,6 +54,35 @@ def test_levels_are_near_the_values_of_a_given_map() -> None:
 def test_a_second_unknown_field_is_refused() -> None:
     with pytest.raises(InputError, match="got also"):
         ShapeTable.of(_TwoFields(tau=(10, 20, 40, 80)))
+
+
+@pytest.mark.parametrize("cycles", [1, 3, 10, 30, 45, 60, 100, 400])
+def test_a_table_follows_the_shape_or_is_refused(cycles: int) -> None:
+    """A shape that turns with the field: never a table that is wrong without a word."""
+    field = Parameter("F", "Hz", (-10.0 * cycles, 10.0 * cycles), "field", start=0.0)
+    kind = type("Turns", (_Turns,), {"parameters": (*T2Decay.parameters, field)})
+    model = kind(tau=(10, 20, 50))  # the longest time sees as many cycles as the box has
+    try:
+        table = ShapeTable.of(model)
+    except InputError:
+        table = None
+    assert table is not None or cycles >= 30
+    if table is None:
+        with pytest.raises(InputError, match=r"changes too often .*--bounds F="):
+            ShapeTable.of(model)
+        return
+    assert cycles < 100
+    rng = np.random.default_rng(0)
+    F, T2 = rng.uniform(*field.bounds, 400), np.exp(rng.uniform(*np.log(model.time.bounds), 400))
+    np.testing.assert_allclose(table.evaluate(T2, F)[0][:, 0], model.shape(F=F, T2=T2), atol=1.5 * REFUSED_ERROR)
+
+
+class _Turns(T2Decay):
+    name = "turns"
+
+    def shape(self, F: Any, T2: Any) -> Any:  # type: ignore[override]
+        t = column(self.tau, T2)
+        return np.exp(-t / T2) * np.cos(2 * np.pi * F * t / 1000.0)
 
 
 class _TwoFields(T2Decay):

@@ -36,6 +36,8 @@ NODES_OF_U, NODES_OF_FIELD = (33, 513), (5, 257)
 FIRST_TERMS, MOST_TERMS = (24, 12), 160
 #: Largest error of the table relative to the largest signal: far below the noise of a scan.
 SERIES_TOLERANCE = 1e-7
+#: A table whose error may exceed this share of the largest signal is refused: a tenth of the noise at an SNR of 100.
+REFUSED_ERROR = 1e-3
 #: A given map of a further parameter is rounded to levels that are this far apart, relative.
 LEVEL_STEP = 0.05
 
@@ -86,7 +88,8 @@ class ShapeTable:
         Raises
         ------
         InputError
-            If the model has a parameter that the table cannot hold: a second field, for instance.
+            If the model has a parameter that the table cannot hold, a second field, for instance, or changes more often
+            within the box than a table can follow.
         """
         known = {
             parameter.name: float(parameter.start)
@@ -263,6 +266,8 @@ def _smooth_grid(model: SignalModel, held: Mapping[str, float]) -> tuple[Array, 
         bend = _largest(chebyshev.chebder(series, 4, scl=2 / (high - low), axis=axis))
         step = (192 * TOLERANCE * largest / max(bend, 1e-300)) ** 0.25  # cubic Hermite: h⁴/384 g⁗ along each axis
         n = int(np.clip(np.ceil((high - low) / step) + 1, least, most))
+        if TOLERANCE * ((high - low) / (n - 1) / step) ** 4 > REFUSED_ERROR:
+            raise _too_fine(model)
         nodes.append(np.linspace(low, high, n))
     u, F = (np.asarray(node, dtype=np.float64) for node in nodes)
     along_u, slope_u = _evaluation(series.shape[0], u, box[0])
@@ -297,9 +302,24 @@ def _series(model: SignalModel, held: Mapping[str, float], box: Any) -> Any:
         short_F = abs(coefficients[:, -3:]).max() > SERIES_TOLERANCE * scale
         full_u, full_F = n_u >= MOST_TERMS, n_F >= MOST_TERMS
         if not (short_u and not full_u) and not (short_F and not full_F):
+            last = max(abs(coefficients[-3:]).max(), abs(coefficients[:, -3:]).max())
+            if last > REFUSED_ERROR * scale:
+                raise _too_fine(model)
             return coefficients
         n_u = min(n_u * 3 // 2, MOST_TERMS) if short_u else n_u
         n_F = min(n_F * 3 // 2, MOST_TERMS) if short_F else n_F
+
+
+def _too_fine(model: SignalModel) -> InputError:
+    """Return why a model has no table: the box has too many turns of the signal."""
+    assert model.field is not None
+    (low, high), name = model.field.bounds, model.field.name
+    unit = "" if model.field.unit == "1" else f" {model.field.unit}"
+    return InputError(
+        f"{model.title}: expected a signal that the estimators can tabulate for {name} of {low:g} to {high:g}{unit}, "
+        f"got one that changes too often in this range. Give narrower bounds (--bounds {name}=LOW,HIGH), or one "
+        f"number for {name}."
+    )
 
 
 def _coefficients(model: SignalModel, held: Mapping[str, float], box: Any, terms: tuple[int, int]) -> Array:
