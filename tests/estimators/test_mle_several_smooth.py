@@ -105,3 +105,22 @@ def test_the_smoothness_is_chosen_and_a_mask_is_honoured() -> None:
     assert np.isnan(maps["T2star"][:3]).all() and np.isfinite(maps["T2star"][3:]).all()
     assert np.isfinite(maps.settings["lambda_B"])  # a field that rises by 0.06 is not one value
     assert np.sqrt(np.mean((maps["G"] - truth[1])[mask] ** 2)) < 0.006
+
+
+@pytest.mark.parametrize("lambda_B", [0.0, math.inf])
+def test_magnitudes_of_zero_have_the_likelihood_of_small_ones(lambda_B: float) -> None:
+    """Whole numbers of weak images are often zero; as log S does not depend on the maps, nothing jumps there."""
+    model = MODEL if lambda_B else rimap.GradientEchoWithOffset(te=(3, 6, 9, 12, 15, 20, 30, 40, 50, 60, 70, 80))
+    kappa = np.array([20.0, 0.05, 0.1, 20.0]) if lambda_B else np.array([6.0, 12.0, 0.0])
+    truth = np.ones((len(kappa), 5, 5)) * kappa[:, None, None]
+    images = np.floor(rimap.Rician(1.0).sample(model.signal(truth), np.random.default_rng(0)))
+    assert 0.05 < (images == 0).mean() < 0.6
+    estimator = rimap.MLE(lambda_B=lambda_B, threads=1)
+    zero, small = (
+        estimator.estimate(rimap.WeightedSeries(S, model, rimap.Rician(1.0)))
+        for S in (images, np.where(images == 0, 1e-6, images))
+    )
+    assert (zero.status == small.status).all()
+    known = np.isfinite(zero.kappa).all(0) & np.isfinite(small.kappa).all(0)
+    assert known.mean() > 0.9
+    np.testing.assert_allclose(zero.kappa[:, known], small.kappa[:, known], rtol=1e-3, atol=1e-4)

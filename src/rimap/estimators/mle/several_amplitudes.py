@@ -30,6 +30,8 @@ CHUNK = 8_192
 MOST_STEPS, LEAST_GAIN = 60, 1e-7
 #: The damping of a step, relative to the diagonal of the information: at first, and at most.
 DAMPING, LARGEST_DAMPING = 1e-3, 1e8
+#: What a magnitude of zero or less counts as, in units of σ.
+LEAST_MAGNITUDE = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,7 @@ def maximise(series: WeightedSeries, noise: Noise, status: NDArray[np.uint8], le
 
     def of_some(at: NDArray[np.intp]) -> None:
         S, of_noise = images[:, at].astype(float), type(noise)(sigma=sigma[at])
-        problem = Problem(model, of_noise, S, free)
+        problem = Problem(model, of_noise, positive(S, of_noise), free)
         best, least, converged = problem.descended(starts[0][:, at])
         for start in starts[1:]:
             known = np.isfinite(start[:, at]).all(0)
@@ -94,6 +96,14 @@ def seen_as(series: WeightedSeries, noise: Noise) -> Iterator[NDArray[Any]]:
         yield np.sqrt(np.maximum(power, 0)).astype(series.images.dtype)
 
 
+def positive(S: Array, noise: Noise) -> Array:
+    """Return images (N, V) for the likelihood: magnitudes are positive, so that zero (whole numbers) has a density.
+
+    The smallest positive number has the same differences in −log p, and the same score, as the limit of S → 0.
+    """
+    return S if isinstance(noise, Gaussian) else np.maximum(S, LEAST_MAGNITUDE * np.asarray(noise.sigma))
+
+
 def _from(series: WeightedSeries, least_squares: NLLS, images: NDArray[Any]) -> Array:
     """Return κ (Q, *X) of least squares."""
     seen = replace(series, images=images, noise=Gaussian(sigma=1.0))
@@ -102,7 +112,7 @@ def _from(series: WeightedSeries, least_squares: NLLS, images: NDArray[Any]) -> 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """The likelihood of some voxels: their images S (N, V), and which parameters are free."""
+    """The likelihood of some voxels: their images S (N, V; `positive`), and which parameters are free."""
 
     model: SignalModel
     noise: Noise
@@ -112,7 +122,7 @@ class Problem:
     def _nll(self, kappa: Array) -> Array:
         with np.errstate(all="ignore"):
             nll = self.noise.nll(self.S, self.model.signal(kappa))
-        return np.asarray(np.where(np.isfinite(nll), nll, 0.0).sum(0))  # a magnitude of 0 is as unlikely everywhere
+        return np.asarray(np.where(np.isfinite(nll), nll, np.inf).sum(0))
 
     def _unit(self, kappa: Array) -> Array:
         """Return ∂κ/∂(coordinate) of the free parameters (P, V): T moves as log T."""

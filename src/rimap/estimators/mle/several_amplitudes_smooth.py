@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rimap.estimators.base import Progress
 from rimap.estimators.mle.field_solver import solve
 from rimap.estimators.mle.partitions import Partitions
-from rimap.estimators.mle.several_amplitudes import Found, Problem, seen_as
+from rimap.estimators.mle.several_amplitudes import Found, Problem, positive, seen_as
 from rimap.estimators.mle.voxels import CHUNK, REACH, Fit, Voxels
 from rimap.estimators.nlls.covariance import packed
 from rimap.estimators.nlls.estimator import NLLS
@@ -106,8 +106,9 @@ class SeveralVoxels(Voxels):
 
     def _fit(self, F: Array, near: Fit | None, search: bool, p: slice) -> tuple[Array, ...]:
         kappa, here = self.best(F, near, search, p)
-        noise, S = here.noise, np.asarray(here.images, float)
+        noise = here.noise
         assert noise is not None
+        S = positive(np.asarray(here.images, float), noise)
         at, model = self.model.index(self.field), self.model
         along, w = self.along_field(noise, kappa)
         floor = np.minimum.reduce(
@@ -123,11 +124,12 @@ class SeveralVoxels(Voxels):
     def best(self, F: Array, near: Fit | None, search: bool, p: slice) -> tuple[Array, WeightedSeries]:
         """Return κ (Q, V) for F, amplitudes in units of σ, of the voxels of a slice, and those as a series."""
         here = self._at(p)
-        here = replace(here, given={**here.given, self.field: F[p]})
+        bounds = self.model.parameters[self.model.index(self.field)].bounds
+        here = replace(here, given={**here.given, self.field: np.clip(F[p], *bounds)})  # rounding is not outside
         model, noise, known = self.model, here.noise, here.held
         assert noise is not None
         free = [row for row, parameter in enumerate(model.parameters) if parameter.name not in known]
-        problem = Problem(model, noise, np.asarray(here.images, float), free)
+        problem = Problem(model, noise, positive(np.asarray(here.images, float), noise), free)
         starts = []
         if near is not None:
             ahead = np.clip(near.slope[p] * (F[p] - near.F[p]), -REACH, REACH)
