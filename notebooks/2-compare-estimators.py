@@ -67,5 +67,5 @@ z = ((m["T1"] - truth[-1]) / m.sd["T1"])[brain & (m.status == rimap.Status.OK)]
 print(f"MLE: error over its standard deviation has a spread of {1.4826 * np.median(abs(z - np.median(z))):.2f}")
 
 # %% [markdown]
-# The spread is slightly above 1. Over repeated noise it is 1.0 in the median voxel, but neighbours share the error of
-# the smooth B, which a standard deviation of the noise does not contain.
+# In one scan the spread can be somewhat above or below 1, because neighbours share the error of the smooth B. Over
+# repeated scans it is 1.0 in the median voxel.
