@@ -227,7 +227,7 @@ def test_a_rough_field_is_where_the_field_is() -> None:
     assert abs(off) < 0.1
 
 
-def test_voxels_beside_the_mask_do_not_decide_whether_magnitudes_are_folded() -> None:
+def test_zeros_beside_the_mask_do_not_decide_whether_magnitudes_are_folded_but_air_does() -> None:
     rng = np.random.default_rng(0)
     model = rimap.InversionRecovery(tau=[50, 300, 900])
     signed = rng.standard_normal((3, 20, 20))
@@ -235,6 +235,10 @@ def test_voxels_beside_the_mask_do_not_decide_whether_magnitudes_are_folded() ->
         images = np.concatenate([signed, np.zeros((3, n_zeros, 20))], axis=1)
         mask = np.arange(20 + n_zeros)[:, None] + np.zeros(20) < 20
         assert not folded(rimap.WeightedSeries(images, model, mask=mask))
+    bright, air = 20 + signed, rng.standard_normal((3, 20, 20))
+    mask = np.arange(40)[:, None] + np.zeros(20) < 20
+    assert not folded(rimap.WeightedSeries(np.concatenate([bright, air], axis=1), model, mask=mask))
+    assert folded(rimap.WeightedSeries(np.concatenate([bright, abs(air)], axis=1), model, mask=mask))
 
 
 def test_which_values_are_possible_is_decided_for_the_volume_not_for_a_slice() -> None:

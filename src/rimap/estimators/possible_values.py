@@ -52,12 +52,13 @@ def negative_at(series: WeightedSeries, voxels: NDArray[np.intp]) -> NDArray[np.
 def folded(series: WeightedSeries) -> bool:
     """Return whether the modulus folds the noise of the images near zero, whatever it is taken for.
 
-    That is the case for Rician noise, and for magnitudes of a signal that changes its sign.
+    That is the case for Rician noise, and for magnitudes of a signal that changes its sign. Air beside a mask shows it
+    best; voxels that were set to zero show nothing.
     """
     if isinstance(series.noise, Rician) or not series.model.magnitude:
         return isinstance(series.noise, Rician)
     negative = (series.images < 0).any(0)
-    return few(negative if series.mask is None else negative[series.mask], WRAPPED)
+    return few(negative[series.images.any(0)], WRAPPED) if negative.any() else True
 
 
 def few(negative: NDArray[np.bool_], most: float = MOST_NEGATIVE) -> bool:
