@@ -13,6 +13,10 @@ class InputError(ValueError):
     """
 
 
+class NoiseLevelError(InputError):
+    """The noise level is not known, and this estimator needs it."""
+
+
 def count_of(n: int, what: str) -> str:
     """Return a number of things in words.
 

@@ -34,10 +34,10 @@ class WeightedSeries:
     Parameters
     ----------
     images
-        (N, *X), one, two or three spatial axes, along which neighbours in the array are neighbours in space (a smooth
-        field and networks use them; for voxels in any order, use `NLLS`): a NumPy array, a torch tensor, a list of N of them, or of N nibabel
+        (N, *X), one, two or three spatial axes: a NumPy array, a torch tensor, a list of N of them, or of N nibabel
         images; also one nibabel image (X, Y, Z, N), which brings its affine. Kept as a NumPy array. Integers become
-        float32. A few NaN or Inf voxels are allowed.
+        float32. A few NaN or Inf voxels are allowed. Neighbours in the array are neighbours in space: smooth fields and
+        networks use them. For a list of voxels in any order, use `NLLS`.
     model
         The signal model with its N times.
     noise

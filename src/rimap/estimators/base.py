@@ -177,6 +177,12 @@ def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: fl
         else f"{100 * at_bound.sum() / use.sum():.0f} % of the voxels are at a bound of its range, or of that of "
         "another parameter"
     )
+    declared = next(q.bounds for q in type(model).parameters if q.name == p.name)
+    if p.bounds != declared and not np.isfinite(middle_sd):
+        return (
+            f"{p.name} {_POOR}: {100 * at_bound.sum() / use.sum():.0f} % of the voxels with signal are at a bound, and "
+            f"its range was limited to {p.bounds[0]:g} to {p.bounds[1]:g} {p.unit}. Give a wider one.",
+        )
     times, middle = model.times, quantile(T[use], 0.5)
     snr = quantile(A[use] / sigma[use], 0.5)
     reasons = [f"the SNR is {snr:.3g}"]

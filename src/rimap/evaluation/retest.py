@@ -180,8 +180,8 @@ class Retest(Experiment):
             "SD without it, %", "scatter over predicted SD",
         ]  # fmt: skip
         notes = [
-            "A median difference that is not zero is systematic: something differs between the two measurements, or the "
-            "signal model does not describe both equally well. The SD is that of one map."
+            "A median difference that is not zero is systematic: something differs between the two measurements, or "
+            "the signal model does not describe both equally well. The SD is that of one map."
         ]
         if select(table, measurements=HALVES):
             notes.append(

@@ -246,7 +246,8 @@ def without_sd(maps: ParameterMaps | MapsOnDisk, given: Collection[str] = ()) ->
     """Return the names of maps whose standard deviation is missing in all voxels, so that no file is written for it."""
     head = maps.head if isinstance(maps, MapsOnDisk) else maps
     names = [q.name for q in outputs_of(type(head.model)) if q.name not in {*given, *_known(head)}]
-    return [name for name in names if head.has_sd(name) and not _has_sd(name, maps, head)]
+    estimated = head.sd_kappa is not None
+    return [name for name in names if (estimated or head.has_sd(name)) and not _has_sd(name, maps, head)]
 
 
 def _known(maps: ParameterMaps) -> set[str]:

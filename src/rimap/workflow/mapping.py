@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rimap.compiling import compile_ahead
-from rimap.errors import InputError
+from rimap.errors import InputError, NoiseLevelError
 from rimap.workflow.alignment import in_register, looked_at
 from rimap.workflow.checks import check_request, finished, record_for, subjects
 from rimap.workflow.estimator_choice import chosen, sequence_named, suited, without_network
@@ -206,13 +206,20 @@ def map_one(
         slabs = slabs_for(request, estimator, series)
         progress = listener.progress(name)
         if slabs is None:
-            mapped = _whole(making, series, progress, spread)
             by_default = request.estimator is None and "network" not in request.estimator_options
-            if by_default and (outside := _outside_training(mapped)):
+            mapped, why = None, ""
+            try:
+                mapped = _whole(making, series, progress, spread)
+            except NoiseLevelError:
+                if not by_default:
+                    raise
+                why = "the noise level is not known, which a network needs"
+            if by_default and mapped is not None and (outside := _outside_training(mapped)):
                 why = (
                     f"{outside} of the voxels are outside the training range of network "
                     f"{mapped.shown_maps.settings['network']}"
                 )
+            if mapped is None or why:
                 estimator, choice = without_network(request, series.model, why)
                 making = replace(making, estimator=estimator, choice=choice)
                 compiling += compile_ahead(series.model.name, estimator.name, request.threads)

@@ -24,14 +24,30 @@ def settings_for(request: Request, model: type[SignalModel]) -> dict[str, Any]:
 
 
 def given_for(request: Request, model: type[SignalModel]) -> dict[str, Path | float]:
-    """Return the known parameters that the user gave for series of a model."""
-    return {name: value for name, value in request.given.items() if name in known_names(model)}
+    """Return the known parameters that the user gave for series of a model.
+
+    A field that the model takes as given (B1) is known if it is held fixed.
+
+    Raises
+    ------
+    InputError
+        For a field that is both given and fixed.
+    """
+    known = {name: value for name, value in request.given.items() if name in known_names(model)}
+    held = {name: value for name, value in request.fixed.items() if name in _given(model)}
+    if both := sorted({*known} & {*held}):
+        raise InputError(f"--fixed {both[0]}: --given {both[0]} says its values. Leave one of the two out.")
+    return known | held
 
 
 def constraints_for(request: Request, model: type[SignalModel]) -> dict[str, dict[str, Any]]:
     """Return the `fixed` and `bounds` of the user that apply to series of a model."""
     found: dict[str, dict[str, Any]] = {
-        "fixed": {name: value for name, value in request.fixed.items() if name in _nonlinear(model)},
+        "fixed": {
+            name: value
+            for name, value in request.fixed.items()
+            if name in _nonlinear(model) and name not in _given(model)
+        },
         "bounds": {name: value for name, value in request.bounds.items() if name in _nonlinear(model)},
     }
     return {option: values for option, values in found.items() if values}
@@ -103,6 +119,11 @@ def recorded(request: Request, model: type[SignalModel]) -> dict[str, Any]:
         },
         **{f"given {name}": value for name, value in given_for(request, model).items()},
     }
+
+
+def _given(model: type[SignalModel]) -> list[str]:
+    """Return the parameters that a model takes as given."""
+    return [parameter.name for parameter in model.parameters if parameter.given]
 
 
 def setting_names(model: type[SignalModel]) -> list[str]:

@@ -97,6 +97,8 @@ def _one(r: Result, seconds: float) -> Iterator[str]:
     from rimap.report.number_formats import number
 
     yield f"{r.label}: {r.title.lower()}, {r.n_images} images of {' × '.join(map(str, r.shape))}"
+    without = ("NO_SIGNAL", "NOT_FINITE", "OUTSIDE_MASK")
+    valued = sum(n for status, n in r.count.items() if status.name not in without)
     for name in (r.main, *(statistic for statistic in reversed(list(r.statistics)) if statistic != r.main)):
         s, unit = r.statistics[name], f" {r.units[name]}" if r.units[name] else ""
         if name in r.known and s.q25 == s.q75:
@@ -106,6 +108,8 @@ def _one(r: Result, seconds: float) -> Iterator[str]:
             yield f"  {r.titles[name]:<10} no voxel has a value, {r.where}"
             continue
         values = f"median {number(s.median)}{unit}, IQR {number(s.q25)}–{number(s.q75)}{unit}"
+        if 2 * s.n < valued:  # the others have a flag that says not to rely on them
+            values += f", of {s.n:,} of {valued:,} voxels with a value"
         yield f"  {r.titles[name]:<10} {values}, {f'known, {r.where}' if name in r.known else r.where}"
     yield wrapped("  voxels", voxels(r))
     yield wrapped("  noise", r.noise)

@@ -286,6 +286,8 @@ def _about_sd(mapped: Mapped) -> list[str]:
         return []
     noise = mapped.shown_maps.noise
     why = "the noise level is not known" if noise is None or noise.sigma is None else "no voxel has one"
+    if not any(mapped.shown_maps.has_sd(name) for name in without_sd(mapped.maps, mapped.given)):
+        why = f"{mapped.shown_maps.estimator} does not find the covariance that it needs; nlls and mle do"
     return [note(f"No map of the standard deviation of {' and '.join(names)} is written: {why}.")]
 
 

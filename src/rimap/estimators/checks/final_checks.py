@@ -32,6 +32,7 @@ from rimap.estimators.checks.residual_probability import (
 from rimap.estimators.checks.wrong_areas import MOST_FREE, with_their_areas
 from rimap.estimators.noise_correlation import noise_correlation, with_correlation
 from rimap.estimators.sigma import freedom, of_signal
+from rimap.foreground import foreground
 from rimap.likelihood import Gaussian
 from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -48,6 +49,8 @@ _STANDING = 3 * SAMPLE
 _ESTIMATED = (Status.OK, Status.AT_BOUND, Status.NOT_CONVERGED, Status.OUTSIDE_TRAINING)
 #: Voxels whose predicted signal is found at a time.
 _CHUNK = 100_000
+#: A given map must have a value in all but this share of the object.
+_UNKNOWN = 0.05
 
 
 @dataclass(frozen=True)
@@ -233,6 +236,7 @@ def warnings_for(
         (
             *model_warnings(series.model),
             *found,
+            *unknown_given(series),
             *field_warnings(series, maps, census),
             *as_many_as_parameters(series.model, fit.estimated),
             *conditioning_warnings(series, maps),
@@ -242,6 +246,22 @@ def warnings_for(
             *nothing_mapped(series, maps),
         )
     )
+
+
+def unknown_given(series: WeightedSeries) -> tuple[str, ...]:
+    """Return a warning for each given map that has no value in more than a small part of the object."""
+    found = []
+    for name, value in series.given.items():
+        if np.isfinite(value).all():
+            continue
+        thing = series.selected & foreground(series.images)
+        share = float((~np.isfinite(value) & thing).sum() / max(thing.sum(), 1))
+        if share > _UNKNOWN:
+            found.append(
+                f"The map of {name} has no value in {100 * share:.0f} % of the object: no map is made there. Give a "
+                f"map of the whole object."
+            )
+    return tuple(found)
 
 
 def judged(

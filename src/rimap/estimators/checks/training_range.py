@@ -16,6 +16,7 @@ from rimap.estimators.checks.final_checks import Fit, warnings_for, with_statuse
 from rimap.estimators.checks.missing_values import Screened
 from rimap.estimators.network_files import UNSEEN
 from rimap.likelihood import Rician
+from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
 from rimap.signals.base import FIELD, SignalModel
 from rimap.signals.settings import unit_symbol, with_unit
@@ -166,6 +167,8 @@ def _of_model(about: Mapping[str, Any], seen: Seen, model: SignalModel) -> list[
         if setting.name == axis.name or value is None:
             continue
         if setting.name not in seen.settings:
+            if about["kind"] == "rim" and about["rim"].get("any_sequence"):
+                continue  # it reads what the data say of the parameters, whatever the settings
             reasons.append(f"series without a {setting.title} ({setting.symbol}) in the model, and this one has it")
             continue
         ends, values = seen.settings[setting.name], np.atleast_1d(np.asarray(value, dtype=float))
@@ -224,7 +227,9 @@ def checked_maps(
     maps, air = with_statuses(series, maps, fit, doubtful=screen.missing.doubtful, census=screen.census)
     outside, found = compare(about, series, ready, maps)
     status = maps.status.copy()
-    status[outside & (status == Status.OK)] = Status.OUTSIDE_TRAINING
+    # A whole series outside the training has no voxel at a bound that means anything.
+    flagged = (Status.OK, Status.AT_BOUND) if outside.all() else (Status.OK,)
+    status[outside & has(status, flagged)] = Status.OUTSIDE_TRAINING
     maps = replace(maps, status=status)
     found = (*found, *screen.missing.advice(series.model))
     return replace(maps, warnings=warnings_for(series, maps, fit, found, air, screen.census))

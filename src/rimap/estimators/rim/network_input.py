@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rimap.arrays import Array
 from rimap.correlation import NoiseCorrelation
-from rimap.errors import InputError
+from rimap.errors import NoiseLevelError
 from rimap.estimators.checks.image_counts import Census
 from rimap.estimators.noise_correlation import correlation_in, estimated_in, window_of
 from rimap.estimators.rim.initial_estimate import likelihood_start
@@ -127,14 +127,14 @@ def prepared(series: WeightedSeries, scale: float | None, threads: int | None) -
 
     Raises
     ------
-    InputError
+    NoiseLevelError
         Where σ is neither given nor to be found.
     """
     noise, source = series.noise or Gaussian(), series.sigma_source
     if noise.sigma is None:
         found, source = _sigma(series, threads)
         if not np.isfinite(found):
-            raise InputError(
+            raise NoiseLevelError(
                 f"the noise level is not known: {series.model.n_images} images leave no residual and there is no "
                 "background. Give --sigma (or noise=Gaussian(sigma=…))."
             )
