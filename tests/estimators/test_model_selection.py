@@ -280,3 +280,19 @@ def test_one_field_never_fits_better_than_a_field_of_each_voxel(snr: float, boun
     own = np.maximum(module._least(chi2s), 0)
     assert (fit.least() >= 0).all()
     assert module._criterion(chi2s, True, tree) >= own.sum() + 2
+
+
+def test_the_order_of_the_images_does_not_matter() -> None:
+    """Images below the floor, and later ones, are left out: later in time, not in the array."""
+    te = np.array([4.0, 8.0, 8.0, 16.0, 20.0, 26.0, 34.0, 44.0, 56.0, 70.0])
+    rng, V = np.random.default_rng(0), 300
+    f = np.exp(-te[:, None] / (25 * np.exp(0.2 * rng.standard_normal(V))))
+    S, positions = np.hypot(f + rng.normal(0, 0.05, f.shape), rng.normal(0, 0.05, f.shape)), rng.uniform(0, 200, (3, V))
+    sorted_, *others = (
+        evidence(S[p], positions, [T2Decay(tau=te[p])], [{}], has_floor=True)
+        for p in (np.arange(10), np.arange(10)[::-1], rng.permutation(10))
+    )
+    assert sorted_.n_voxels > 0.9 * V
+    for other in others:
+        assert other.n_voxels == sorted_.n_voxels
+        assert other.sigma == pytest.approx(sorted_.sigma) and other.aic == pytest.approx(sorted_.aic)

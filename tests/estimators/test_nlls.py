@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from benchmarks.dense import dense_search
 
+import rimap
 from rimap import (
     NLLS,
     PROTOCOLS,
@@ -221,3 +222,18 @@ def test_the_slow_road_finds_what_the_fast_one_finds() -> None:
     a, b = (NLLS().estimate(WeightedSeries(images=S, model=m, noise=Gaussian(sigma=0.01))) for m in (fast, slow))
     assert not slow.separable
     assert (b.residual < a.residual + 1e-3).mean() > 0.95
+
+
+def test_sigma_of_images_in_another_order_is_the_same() -> None:
+    """Also at a low SNR, where it comes from simulated images: their noise follows the times, not the array."""
+    times = np.array([50.0, 300.0, 800.0, 800.0, 1800.0, 4000.0])
+    kappa = np.ones((3, 20, 20)) * np.reshape([1.0, 1.9, 900.0], (3, 1, 1))
+    kappa[2] *= np.linspace(0.6, 1.5, 20)
+    model = rimap.InversionRecovery(tau=times)
+    images = rimap.Rician(sigma=0.2).sample(model.signal(kappa), np.random.default_rng(0))
+    one, *others = (
+        rimap.NLLS(threads=1).estimate(rimap.WeightedSeries(images[p], rimap.InversionRecovery(tau=times[p]))).noise
+        for p in (np.arange(6), np.arange(6)[::-1], np.array([4, 0, 3, 5, 1, 2]))
+    )
+    assert one is not None
+    assert [noise.sigma for noise in others if noise is not None] == pytest.approx([one.sigma] * 2, rel=1e-6)

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rimap.advice import ordered
 from rimap.arrays import places, stride
@@ -79,6 +80,12 @@ def estimated_rows(series: WeightedSeries, maps: ParameterMaps) -> tuple[list[in
         if parameter.name not in series.held:
             rows[parameter.smooth and not by_itself].append(row)
     return rows
+
+
+def by_time(model: SignalModel) -> NDArray[np.intp]:
+    """Return the positions of the images by time, and of images at one time by their other settings."""
+    conditions, times = model.conditions, model.times
+    return np.array(sorted(range(model.n_images), key=lambda image: (times[image], conditions[image])), np.intp)
 
 
 def settings_of_options(estimator: Estimator) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.estimators.base import by_time
 from rimap.estimators.checks.noise_floor import excess
 from rimap.estimators.sigma import chi2
 from rimap.signals.base import SignalModel
@@ -104,7 +105,7 @@ def evidence(
     has_floor
         Whether the images are magnitudes, which noise keeps above zero.
     """
-    S, weight, sigma = images, np.ones_like(images), 0.0
+    S, weight, sigma, order = images, np.ones(images.shape), 0.0, by_time(models[0])
     ranges = [model.time.searched for model in models]
     times = np.geomspace(max(low for low, _ in ranges), min(high for _, high in ranges), TIMES)
     for last in (False, False, True) if has_floor else (True,):
@@ -116,7 +117,8 @@ def evidence(
         best = fits[int(np.nanargmin(levels))]
         sigma = max(float(np.nanmin(levels)), PRECISION * float(np.sqrt(np.mean(images**2))))
         if not last:
-            above = np.cumprod(best.signal > FLOOR * sigma, axis=0).astype(float)
+            above = np.empty_like(weight)
+            above[order] = np.cumprod(best.signal[order] > FLOOR * sigma, axis=0)
             S, weight = images - sigma * excess(best.signal / sigma) * above, above
     most = max(2 + fit.has_field for fit in fits)
     count = weight.sum(0)

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.arrays import at_most
+from rimap.estimators.base import by_time
 from rimap.estimators.possible_values import possible
 from rimap.estimators.sigma import CONTRADICTS, LOW, SAMPLE, air_power, chi2, dark_below, freedom, values_at
 from rimap.likelihood import Rician
@@ -119,10 +120,13 @@ def _matched(
     if freedom(voxels, given) == 1 and (draws := -(-_OF_ONE // f.shape[1])) > 1:
         f = np.tile(f, draws)
         given = {name: np.tile(value, draws) if np.ndim(value) else value for name, value in given.items()}
-    middle, found = float(np.nanmedian(left)), sigma
+    middle, found, order = float(np.nanmedian(left)), sigma, by_time(voxels.model)
     for _ in range(_ROUNDS):
-        drawn = Rician(sigma=found).sample(f, np.random.default_rng(0))
-        again = refit(replace(voxels, images=np.asarray(drawn)), given).residual
+        drawn = np.empty(f.shape)
+        drawn[order] = Rician(sigma=found).sample(
+            f[order], np.random.default_rng(0)
+        )  # whatever the order of the images
+        again = refit(replace(voxels, images=drawn), given).residual
         assert again is not None
         residual = float(np.nanmedian(np.square(again)))
         if not residual > 0:
