@@ -347,3 +347,27 @@ def test_a_known_field_gives_the_best_of_all_minima(noise: Noise) -> None:
             A = (g * S).sum(0) / (g * g).sum(0) / noise.sigma
             best = np.minimum(best, voxels.fit(F, Fit(F, np.full(V, np.log(T)), A, zero, zero, zero, zero)).f)
     assert (found - best > 0.01).mean() < 0.005
+
+
+@pytest.mark.parametrize("bounds", [(0.5, 1.5), (-1e6, 1e6), (0.0, 1e3), (-np.inf, np.inf)])
+@pytest.mark.parametrize(("base", "noise"), [(InversionRecovery, Gaussian), (T2Decay, Rician)])
+def test_bounds_of_an_amplitude_are_honoured_or_refused(
+    bounds: tuple[float, float], base: type[SignalModel], noise: type[Gaussian | Rician]
+) -> None:
+    """No value outside the bounds of a model: fits of each voxel honour them, the other ones refuse the model."""
+    kind = type("Bounded", (base,), {
+        "name": "bounded",
+        "parameters": tuple(replace(p, bounds=bounds) if p.role == "amplitude" else p for p in base.parameters),
+    })  # fmt: skip
+    model = kind(tau=(50.0, 200.0, 500.0, 1000.0, 2500.0, 4000.0))
+    kappa = np.ones((len(model.parameters), 4, 4)) * np.reshape(
+        [3.0, 1.9, 900.0] if base is InversionRecovery else [3.0, 900.0], (-1, 1, 1)
+    )
+    series = WeightedSeries(np.asarray(model.signal(kappa)), model, noise=noise(sigma=0.01))
+    with pytest.raises(InputError, match=r"(?s)A of .* nlls"):
+        MLE(threads=1).estimate(series)
+    gaussian = replace(series, noise=Gaussian(sigma=0.01))
+    maps = MLE(threads=1, lambda_B=0).estimate(gaussian)
+    known = np.isfinite(maps["A"])
+    assert (maps["A"][known] >= bounds[0]).all() and (maps["A"][known] <= bounds[1]).all()
+    assert bounds[1] > 3 or not (maps.status == Status.OK).any()

@@ -26,7 +26,7 @@ from rimap.estimators.nlls.threads import field_threads
 from rimap.estimators.slice_axis import slices_last
 from rimap.likelihood import Gaussian, Noise
 from rimap.series import ParameterMaps, Status, WeightedSeries
-from rimap.signals.base import Parameter
+from rimap.signals.base import Parameter, SignalModel
 
 #: No image is trusted to less than this share of the root mean square of all: real scans are not known that well, and
 #: noise-free ones would make the problem endlessly stiff.
@@ -142,6 +142,7 @@ class MLE(Estimator):
             field = series.model.field
             unsmoothed = field is not None and field.smooth and field.name not in {*series.held, *self.fixed}
             return replace(maps, estimator=self.name, settings=self._settings(0.0 if unsmoothed else None))
+        _check_amplitude(series.model)
         screen = screened(constrained(series, self.fixed, self.bounds), threads=self.threads)
         return _maximise(self, screen, progress)
 
@@ -155,6 +156,18 @@ class MLE(Estimator):
         options = settings_of_options(self)
         del options["lambda_B"]
         return options if lambda_B is None else {"lambda_B": lambda_B, **options}
+
+
+def _check_amplitude(model: SignalModel) -> None:
+    """Raise `InputError` for bounds that the kernels of one amplitude do not honour: they search A ≥ 0."""
+    if len(model.amplitudes) != 1 or model.amplitudes[0].bounds == (0, math.inf):
+        return
+    amplitude, (low, high) = model.amplitudes[0], model.amplitudes[0].bounds
+    raise InputError(
+        f"mle: expected an amplitude from 0 without an upper bound for a smooth field or Rician noise, got "
+        f"{amplitude.name} of {low:g} to {high:g} in {model.name!r}. Use nlls, which honours these bounds, or declare "
+        f"(0, inf)."
+    )
 
 
 def _maximise(options: MLE, screen: Screened, progress: Progress | None) -> ParameterMaps:
