@@ -14,6 +14,7 @@ from rimap.advice import note, unreliable
 from rimap.estimators.base import estimated_rows
 from rimap.estimators.checks.final_checks import Fit, warnings_for, with_statuses
 from rimap.estimators.checks.missing_values import Screened
+from rimap.estimators.checks.uncertain_polarity import uncertain_polarity
 from rimap.estimators.network_files import UNSEEN
 from rimap.likelihood import Rician
 from rimap.maps import has
@@ -231,5 +232,5 @@ def checked_maps(
     flagged = (Status.OK, Status.AT_BOUND) if outside.all() else (Status.OK,)
     status[outside & has(status, flagged)] = Status.OUTSIDE_TRAINING
     maps = replace(maps, status=status)
-    found = (*found, *screen.missing.advice(series.model))
+    found = (*found, *screen.missing.advice(series.model), *uncertain_polarity(series, maps))
     return replace(maps, warnings=warnings_for(series, maps, fit, found, air, screen.census))

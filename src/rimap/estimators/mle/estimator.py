@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.advice import Advice, note
+from rimap.advice import Advice, note, ordered
 from rimap.arrays import at_least
 from rimap.errors import InputError
 from rimap.estimators.base import (
@@ -21,6 +21,7 @@ from rimap.estimators.base import (
 )
 from rimap.estimators.checks.final_checks import Fit, judged
 from rimap.estimators.checks.missing_values import Screened, screened
+from rimap.estimators.checks.uncertain_polarity import uncertain_polarity
 from rimap.estimators.nlls.estimator import NLLS, least_squares, noise_of
 from rimap.estimators.nlls.threads import field_threads
 from rimap.estimators.slice_axis import slices_last
@@ -219,7 +220,8 @@ def _maximise(options: MLE, screen: Screened, progress: Progress | None) -> Para
         if parameter.name not in held and not (parameter is unknown and lambda_B != 0)
     ]
     kept = (*held, *(() if unknown is None else (unknown.name,)))
-    return judged(screen, maps, Fit(len(alone), without_value=kept), found)
+    maps = judged(screen, maps, Fit(len(alone), without_value=kept), found)
+    return replace(maps, warnings=ordered((*maps.warnings, *uncertain_polarity(series, maps))))
 
 
 def _how_smooth(field: Parameter, lambda_B: float) -> Advice:
