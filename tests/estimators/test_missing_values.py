@@ -328,7 +328,7 @@ def missing(**counts: list[int]) -> Missing:
 def test_what_is_missing_is_said(kind: str, words: str) -> None:
     said = missing(**{kind: [9, 10, 500, 501]}).advice(DECAY)
     assert [text.split(" (")[0] for text in said] == ["image 2", "image 3", "image 4"]
-    assert all(f"is {words} " in text for text in said) and "(TE 20 ms)" in said[0] and f"{words} 10 voxels" in said[0]
+    assert all(f"is {words} " in text for text in said) and "(TE 20 ms)" in said[0] and f"{words} 10 " in said[0]
     assert [weight_of(text) for text in said] == [Weight.CAUTION, Weight.CAUTION, Weight.UNRELIABLE]
 
 
@@ -346,3 +346,43 @@ def test_parts_add_up() -> None:
     assert both.zero.tolist() == [2, 3, 4, 5] and both.clipped.tolist() == [5, 6, 7, 8]
     assert both.negative.tolist() == [9, 0, 0, 2] and both.voxels == 20_000
     assert both.filled.tolist() == [0, 3, 0, 0]
+
+
+# Values far beyond those of the object.
+
+
+@pytest.mark.parametrize("number", [1, 20])
+@pytest.mark.parametrize("size", [1e6, 1e20, 3e38])
+def test_extreme_values_are_no_measurement_and_move_no_other_voxel(size: float, number: int) -> None:
+    rng = np.random.default_rng(5)
+    S, bad = images().astype(np.float32), np.zeros(SHAPE, bool)
+    bad.reshape(-1)[rng.choice(bad.size, number, replace=False)] = True
+    wrong = S.copy()
+    wrong[rng.integers(0, 4, number), *np.nonzero(bad)] = size * rng.choice([-1, 1], number)
+    found = screen(wrong, rimap.T2Decay(tau=TE))
+    np.testing.assert_array_equal(~np.isfinite(found.series.images).all(0), bad)
+    assert found.missing.extreme == number and found.missing.largest == pytest.approx(size)
+    (text,) = (text for text in found.missing.advice(DECAY) if "times those of the object" in text)
+    assert text.startswith(f"{number} voxel") and f"up to {size:.2g}" in text
+    S[:, bad] = np.nan
+    for estimator in (rimap.NLLS(threads=1), rimap.MLE(threads=1)):
+        one, other = (estimator.estimate(rimap.WeightedSeries(values, DECAY)) for values in (wrong, S))
+        assert one.noise.sigma == other.noise.sigma
+        np.testing.assert_array_equal(one.kappa, other.kappa)
+
+
+def test_an_object_in_air_of_almost_nothing_is_not_extreme() -> None:
+    S = np.random.default_rng(2).uniform(0.5, 1.5, (4, 40, 40)) * 1e-6
+    S[:, 4:10, 5:11] *= 1e9
+    found = screen(S)
+    assert found.missing.extreme == 0 and np.isfinite(found.series.images).all()
+    S[2, 6, 7] = 1e8  # but a voxel far beyond the object is
+    assert screen(S).missing.extreme == 1
+
+
+@pytest.mark.parametrize("value", [30.0, 300.0, 3e4, 3e9])
+def test_a_filled_area_brighter_than_the_object_is_found_without_air(value: float) -> None:
+    S = np.random.default_rng(4).uniform(50, 150, (4, 30, 30))
+    S[:, 8:18, 9:19] = value
+    gone = ~np.isfinite(screen(S).series.images).all(0)
+    assert gone[8:18, 9:19].all() and gone.sum() == 100

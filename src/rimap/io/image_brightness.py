@@ -22,6 +22,8 @@ _LARGEST = 1e30
 _FAINTEST = 1e-9
 #: Noise, motion and gains make an image this much brighter than the model allows.
 _MARGIN = 2.0
+#: A few voxels rule a mean of which the largest value is so many times: it says nothing about the image.
+_RULED = 300.0
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,8 @@ def _of_another_scale(levels: Sequence[Level], model: SignalModel) -> list[str]:
     means = np.array([level.mean for level in levels])
     total, found = float(means.sum()), []
     if not np.isfinite(total) or total <= 0 or len(model.amplitudes) != 1:
+        return []
+    if any(level.largest > _RULED * level.mean for level in levels):
         return []
     allowed = largest_ratios(model)
     for index, mean in enumerate(means):

@@ -307,7 +307,7 @@ def _whole(
                 maps = spread(estimator, series, progress) if spread else estimator.estimate(series, progress=progress)
         seconds = max(time.perf_counter() - begun - (compiled() - before), 0.0)
         series, about_alignment = aligned()
-    described = _told_how(request, series.described)
+    described = _told_how(request, _described(series, maps))
     return Mapped(
         shown=series,
         shown_maps=maps,
@@ -342,6 +342,18 @@ def _of_denoised(
         return spread(estimator, clean, progress) if spread else estimator.estimate(clean, progress=progress)
 
     return denoised_maps(estimate, series)
+
+
+def _described(series: WeightedSeries, maps: ParameterMaps) -> Region:
+    """Return the voxels that figures describe. Values that are no measurement do not determine the foreground."""
+    import numpy as np
+
+    from rimap.series import Status
+
+    wrong = (maps.status == Status.NOT_FINITE) & np.isfinite(series.images).all(0)
+    if series.mask is None and wrong.any():
+        series = replace(series, images=np.where(wrong, np.nan, series.images))
+    return series.described
 
 
 def _told_how(request: Request, region: Region) -> Region:

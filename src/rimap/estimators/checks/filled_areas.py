@@ -114,7 +114,11 @@ def _outstanding(counts: dict[float, int]) -> tuple[float, ...]:
 
 
 def _drawn(parts: Parts, fills: Fills) -> bool:
-    """Return whether voxels beside the filled areas equal their neighbours in all images: there is no noise."""
+    """Return whether voxels beside the filled areas equal their neighbours in all images: there is no noise.
+
+    If the filled areas are all of the object, their signal shows it: a drawn object has another value in each image,
+    while a bright area that is taken for the object (it may be brighter than all tissue) has one.
+    """
     equal = compared = 0
     for images, thing in parts():
         other = thing.copy()
@@ -128,4 +132,6 @@ def _drawn(parts: Parts, fills: Fills) -> bool:
                 same &= np.equal(*_neighbours(image, axis))
             compared += int(np.count_nonzero(both))
             equal += int(np.count_nonzero(same))
+    if not compared:
+        return all(fills) and len(set(fills)) > 1
     return equal >= _DRAWN * compared

@@ -1,5 +1,5 @@
 """Values that were never measured: zeros where an image does not reach, areas of one value, clipped values, wrapped
-whole numbers.
+whole numbers, values far beyond those of the object.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from rimap.advice import Advice, Weight
 from rimap.arrays import Array, stride
 from rimap.estimators.checks.clipping import MANY, PILE, Clipping
 from rimap.estimators.checks.connected_areas import areas
+from rimap.estimators.checks.extreme_values import FAR, extreme_above
 from rimap.estimators.checks.filled_areas import FEWEST, Fills, filled, fills_of
 from rimap.estimators.checks.image_counts import Census
 from rimap.estimators.sigma import dark_below, quantile
@@ -59,6 +60,8 @@ class Missing:
         (N) numbers of voxels.
     voxels
         Number of voxels of the object.
+    extreme, largest
+        Number of voxels with a value far beyond those of the object, and the size of the largest one.
     doubtful
         (*X) voxels that keep their values although these are wrong: much of the object is clipped.
     """
@@ -68,6 +71,8 @@ class Missing:
     negative: NDArray[np.int64]
     filled: NDArray[np.int64]
     voxels: int = 0
+    extreme: int = 0
+    largest: float = 0.0
     doubtful: Where | None = None
 
     @classmethod
@@ -84,6 +89,8 @@ class Missing:
             self.negative + other.negative,
             self.filled + other.filled,
             self.voxels + other.voxels,
+            self.extreme + other.extreme,
+            max(self.largest, other.largest),
         )
 
     def advice(self, model: SignalModel) -> tuple[str, ...]:
@@ -119,6 +126,14 @@ class Missing:
             ),
         )
         found = []
+        if self.extreme:
+            some = "1 voxel has a value" if self.extreme == 1 else f"{self.extreme:,} voxels have values"
+            text = (
+                f"{some} of up to {self.largest:.2g}, more than {FAR:,.0f} times those of the object: no map is made "
+                "there. A division by almost zero makes such values, for example at the edge of a mask."
+            )
+            many = self.extreme > MANY * max(self.voxels, 1)
+            found.append(Advice(text, Weight.UNRELIABLE if many else Weight.CAUTION))
         for counts, what in kinds:
             for n in np.flatnonzero(counts >= max(_WORTH, _SHARE_WORTH * self.voxels)):
                 weight = Weight.UNRELIABLE if counts[n] > MANY * self.voxels else Weight.CAUTION
@@ -145,6 +160,8 @@ class Whole:
         Of each image: no magnitude is below this value.
     fills
         Of each image: the values that fill areas of it.
+    extreme_above
+        The size above which values are far beyond those of the object.
     """
 
     level: float
@@ -152,6 +169,7 @@ class Whole:
     zeros: tuple[tuple[float, float, bool], ...]
     wrapped_below: tuple[float, ...]
     fills: Fills = ()
+    extreme_above: float = np.inf
 
     @classmethod
     def of(cls, sample: WeightedSeries | None, parts: Callable[[], Iterable[WeightedSeries]]) -> Whole:
@@ -175,14 +193,19 @@ class Whole:
         """Return it from a sample, images and root mean squares of all parts, which images (N) may have zeros or
         wrapped values, and whether any may have areas of one value.
         """
-        level = dark_below(rms[rms > 0]) if (rms > 0).any() else 0.0
-        thing, N = rms > level, len(sample.images)
+        N, census = len(sample.images), Census.of(sample.images)
 
-        def of_object() -> Iterable[tuple[NDArray[Any], Where]]:
-            return ((images, of_part > level) for images, of_part in parts())
+        def of_object(level: float) -> Callable[[], Iterable[tuple[NDArray[Any], Where]]]:
+            return lambda: ((images, of_part > level) for images, of_part in parts())
 
-        clipping = Clipping.of(of_object)
-        fills = fills_of(of_object, N) if alike else ()
+        limit, level = _limits(census, rms)
+        fills = fills_of(of_object(level), N) if alike else ()
+        if fills:  # a bright area would be taken for the object
+            there = ~np.logical_or.reduce([filled(image, values) for image, values in zip(sample.images, fills)])
+            limit, level = _limits(census, np.where(there, rms, 0.0))
+        rms = np.where(census.brightest > limit, 0.0, rms)
+        thing = rms > level
+        clipping = Clipping.of(of_object(level))
         return cls(
             level,
             clipping,
@@ -191,7 +214,17 @@ class Whole:
             ),
             _lowest_magnitudes(sample, thing, rms, negative),
             tuple(tuple(value for value in values if value < top) for values, top in zip(fills, clipping.of_images(N))),
+            limit,
         )
+
+
+def _limits(census: Census, rms: Power) -> tuple[float, float]:
+    """Return the size above which values are extreme, and the root mean square above which voxels belong to the
+    object, from voxels with a root mean square (*X) that is not zero.
+    """
+    limit = extreme_above(census, rms > 0)
+    usual = rms[(rms > 0) & (census.brightest <= limit)]
+    return limit, dark_below(usual) if usual.size else 0.0
 
 
 class Screened(NamedTuple):
@@ -223,7 +256,9 @@ def screened(series: WeightedSeries, whole: Whole | None = None, *, threads: int
     if whole is not None:
         piled |= census.largest >= whole.clipping.of_images(N)
     alike = bool(whole.fills) if whole is not None else bool((census.voxels.equal_neighbours() >= FEWEST).any())
-    if not alike and not ((census.zeros_of > 0) | piled | negative).any():  # as in most scans of tissue
+    limit = whole.extreme_above if whole is not None else extreme_above(census, series.selected)
+    extreme = max(census.largest.max(), -census.smallest.min()) > limit
+    if not (alike or extreme or ((census.zeros_of > 0) | piled | negative).any()):  # as in most scans of tissue
         return Screened(series, Missing.none(N), census)
     rms = _rms(series, census)
     if not (rms > 0).any():
@@ -235,6 +270,8 @@ def screened(series: WeightedSeries, whole: Whole | None = None, *, threads: int
         whole = Whole._of(
             sample, of_sample, lambda: ((images, rms),), zeros=census.zeros_of > 0, negative=below, alike=alike
         )
+    far = census.brightest > whole.extreme_above
+    rms = np.where(far, 0.0, rms)
     thing = np.asarray(rms > whole.level)
     none = np.zeros(thing.shape, bool)
 
@@ -253,7 +290,11 @@ def screened(series: WeightedSeries, whole: Whole | None = None, *, threads: int
     }
     counts = [np.array([np.count_nonzero(place) for place in places], np.int64) for places in bad.values()]
     found = Missing(counts[0], counts[1], counts[2], counts[3], int(thing.sum()))
-    if not any(count.any() for count in counts):
+    if far.any():
+        bad["extreme"] = list(abs(images) > whole.extreme_above)
+        size = census.brightest[far & series.selected]
+        found = replace(found, extreme=size.size, largest=float(size.max(initial=0)))
+    elif not any(count.any() for count in counts):
         return Screened(series, found, census)
     if whole.clipping.much:  # values are kept, with a quality flag and the warning that they are wrong
         found = replace(found, doubtful=np.logical_or.reduce(bad.pop("clipped")))
