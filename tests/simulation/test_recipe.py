@@ -62,8 +62,8 @@ def test_toml_round_trip(tmp_path):
         ({"sigma": [0.3, 0.1]}, "smallest, largest"),
         ({"sigma": [0.0, 0.1]}, "above 0"),
         ({"sigma": 0.1}, "list of numbers"),
-        ({"lesion_share": 1.5}, "probability"),
-        ({"orientations": [3]}, "axes"),
+        ({"lesion_share": 1.5}, "0 to 1"),
+        ({"orientations": [3]}, "each 0 to 2"),
         ({"n_images": [2, 10]}, "expected 3 or more"),
         ({"tr_share": 0.7, "tr_unknown_share": 0.7}, "add up"),
         ({"times_ms": [100, 200]}, "3 or more distinct"),
@@ -73,7 +73,7 @@ def test_toml_round_trip(tmp_path):
         ({"sequence": "t2", "times_ms": [0.01, 0.02]}, "which is too short"),
         ({"time_range_ms": [0.02, 5.0]}, r"time_range_ms=\[20, 5000\]"),
         ({"anatomies": []}, "anatomies is empty"),
-        ({"white_A": -0.1}, "expected 0 or more"),
+        ({"white_A": -0.1}, "expected a number, 0 or more"),
     ],
 )
 def test_errors_say_what_was_expected(table, message):

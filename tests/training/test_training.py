@@ -15,18 +15,29 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file
 
+from rimap.allowed_numbers import numeric_fields
 from rimap.errors import InputError
 from rimap.estimators.network_files import metadata_of, shipped
 from rimap.estimators.networks.rim import Passed
+from rimap.estimators.rim.loop import ALLOWED as ALLOWED_IN_RIM
 from rimap.estimators.rim.loop import GENERAL, RIMConfig
 from rimap.io.run_lock import locked
 from rimap.simulation.anatomies import Anatomy, digital_brain
 from rimap.simulation.patches import simulate_batch
+from rimap.simulation.recipe import ALLOWED as ALLOWED_IN_SIMULATION
+from rimap.simulation.recipe import PatchRecipe
 from rimap.training import loop
 from rimap.training.checkpoint import CHECKPOINT, PREVIOUS
 from rimap.training.loop import Machine, build_network, train
 from rimap.training.loss import batch_loss
-from rimap.training.recipe import Training, read_training_recipe, training_recipe
+from rimap.training.recipe import (
+    ALLOWED_IN_LOSS,
+    ALLOWED_IN_TRAINING,
+    Loss,
+    Training,
+    read_training_recipe,
+    training_recipe,
+)
 
 CPU = Machine(accelerator="cpu", workers=0)
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -221,6 +232,76 @@ def test_three_lines_are_a_recipe(tmp_path):
 def test_a_wrong_recipe_is_refused(document, message):
     with pytest.raises(InputError, match=message):
         training_recipe(document)
+
+
+TABLES = {
+    "rim": (RIMConfig, ALLOWED_IN_RIM),
+    "loss": (Loss, ALLOWED_IN_LOSS),
+    "training": (Training, ALLOWED_IN_TRAINING),
+    "simulation": (PatchRecipe, ALLOWED_IN_SIMULATION),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_number_of_a_recipe_has_a_range_and_nothing_outside_it_is_accepted(name):
+    kind, allowed = TABLES[name]
+    assert set(allowed) == {key for key, _ in numeric_fields(kind)}
+    for key, annotation in numeric_fields(kind):
+        if annotation.startswith("Mapping") or "..." in annotation:
+            continue
+        length = annotation.count(",") + 1 if annotation.startswith("tuple") else 0
+        wrong = [math.nan, math.inf, allowed[key].least - 1]
+        if math.isfinite(allowed[key].most):
+            wrong.append(allowed[key].most * 2 + 1)
+        for value in wrong:
+            with pytest.raises(InputError, match=rf"{key}: expected .*, got "):
+                kind(**{key: (value,) * length if length else value})
+        with pytest.raises(InputError, match=f"{key}: expected"):
+            kind(**{key: (1.0,) * (length + 1)})
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"loss": {"weights": [0, 0, 0]}}, r"loss.weights: expected one above 0"),
+        ({"loss": {"floor": 1.0}}, r"loss.ceiling: expected at least loss.floor"),
+        ({"loss": {"bias_penalty": 1.0}}, "needs noise_draws = 2 or more"),
+        ({"training": {"ema": 1.0}}, r"training.ema: expected a number, 0 or more and less than 1, got 1\."),
+        ({"training": {"field_error_left": [0.5, 0.1]}}, r"expected \[smallest, largest\]"),
+        ({"simulation": {"patch_size": 7}}, "patch_size: expected 8 or more for a training, got 7"),
+        ({"rim": {"inputs": []}}, "rim.inputs: expected one or more of"),
+    ],
+)
+def test_numbers_that_train_nothing_are_refused(tables, message):
+    with pytest.raises(InputError, match=message):
+        tiny(**tables)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "machine", "stop_at", "message"),
+    [
+        (
+            tiny,
+            Machine(accelerator="other"),
+            None,
+            "expected an accelerator of this machine, got 'other' with 1 device",
+        ),
+        (lambda: tiny(training={"batch_size": 3}, simulation={"noise_draws": 2}), CPU, None, "must be a multiple"),
+        (tiny, CPU, -3, "expected 1 or more, got -3"),
+        (lambda: tiny(init="missing.onnx"), CPU, None, "missing.onnx"),
+    ],
+)
+def test_a_training_that_cannot_begin_leaves_no_folder(tmp_path, recipe, machine, stop_at, message):
+    with pytest.raises(InputError, match=message):
+        train(recipe(), tmp_path / "out", machine=machine, stop_at=stop_at)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_that_is_past_its_stop_stays_there(tmp_path):
+    recipe = tiny()
+    train(recipe, tmp_path, machine=CPU, stop_at=2)
+    train(recipe, tmp_path, machine=CPU, stop_at=1)
+    assert metadata_of(tmp_path / "tiny.onnx")["iterations"] == 2
 
 
 def test_rates():

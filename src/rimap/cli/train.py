@@ -27,18 +27,22 @@ def command(
         ),
     ] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    devices: Annotated[int, typer.Option(help="How many GPUs.")] = 1,
+    devices: Annotated[int, typer.Option(help="How many GPUs.", min=1)] = 1,
     workers: Annotated[
-        int, typer.Option(help="Processes that simulate training data. 0: a thread; -1: as many as the device needs.")
+        int,
+        typer.Option(
+            min=-1, help="Processes that simulate training data. 0: a thread; -1: as many as the device needs."
+        ),
     ] = -1,
-    threads: Annotated[int, typer.Option(help="Cores for the network on a CPU. 0: all.")] = 0,
+    threads: Annotated[int, typer.Option(help="Cores for the network on a CPU. 0: all.", min=0)] = 0,
     iterations: Annotated[
         int,
         typer.Option(
-            help="Stop after this many iterations in total; the same command resumes later. 0: as in the recipe."
+            min=0,
+            help="Stop after this many iterations in total; the same command resumes later. 0: as in the recipe.",
         ),
     ] = 0,
-    every: Annotated[int, typer.Option(help="Number of iterations between printed lines.")] = 10,
+    every: Annotated[int, typer.Option(help="Number of iterations between printed lines.", min=1)] = 10,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write the log for TensorBoard, into OUT/tensorboard.")
     ] = False,
@@ -70,11 +74,13 @@ def command(
 
     first = True
 
-    writer = _writer(out) if tensorboard else None
+    new_writer = _writer_of() if tensorboard else None
+    writer: Any = None
 
     def show(step: Step) -> None:
-        nonlocal first
-        if writer is not None:
+        nonlocal first, writer
+        if new_writer is not None:
+            writer = writer or new_writer(str(out / "tensorboard"))  # now that the training writes as well
             values = {"loss": step.loss, "rate": step.rate, **(step.validation or {})}
             for name, value in values.items():
                 writer.add_scalar(name, value, step.done)
@@ -100,8 +106,8 @@ def command(
     print(f"trained: {network}\nmap with it: rimap map INPUT -o OUT --estimator {what.network} --network {network}")
 
 
-def _writer(out: Path) -> Any:
-    """Return the writer of the log for TensorBoard."""
+def _writer_of() -> Any:
+    """Return what writes the log for TensorBoard into a folder."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -111,7 +117,7 @@ def _writer(out: Path) -> Any:
             f"--tensorboard: the package {error.name} is missing. Install it: pip install tensorboard. "
             "Without it, the log is in OUT/log.csv."
         ) from None
-    return SummaryWriter(str(out / "tensorboard"))
+    return SummaryWriter
 
 
 def _duration(seconds: float) -> str:

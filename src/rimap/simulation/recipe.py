@@ -14,6 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap import legacy_names
+from rimap.allowed_numbers import (
+    ANY,
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE_RANGE,
+    RANGE,
+    SEED,
+    SHARE,
+    Allowed,
+    refuse_other_numbers,
+)
 from rimap.errors import InputError
 from rimap.signals import SignalModel, signal_models
 from rimap.signals.base import FIELD, TIME, Parameter, axis_of
@@ -232,22 +243,9 @@ class PatchRecipe:
             raise InputError('anatomies is empty. Give files, folders, or "builtin".')
 
     def _check_numbers(self) -> None:
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.name.endswith("_share") and not 0 <= value <= 1:
-                raise InputError(f"{f.name}: expected a probability, 0 to 1, got {value:g}.")
-            if f.name in _RANGES and (len(value) != 2 or not 0 <= value[0] <= value[1]):
-                raise InputError(f"{f.name}: expected [smallest, largest], 0 or more, got {list(value)}.")
-            if f.type == "float" and value < 0:
-                raise InputError(f"{f.name}: expected 0 or more, got {value:g}.")
-        for name in ("patch_size", "noise_draws"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: expected 1 or more, got {getattr(self, name)}.")
-        for name in ("sigma", "wide_T_ms", "time_range_ms", "zoom"):
-            if getattr(self, name)[0] <= 0:
-                raise InputError(f"{name}: expected numbers above 0, got {list(getattr(self, name))}.")
-        if not self.orientations or any(orientation not in (0, 1, 2) for orientation in self.orientations):
-            raise InputError(f"orientations: expected axes of the anatomy (0, 1, 2), got {list(self.orientations)}.")
+        refuse_other_numbers(self, ALLOWED)
+        if not self.orientations:
+            raise InputError("orientations: expected axes of the anatomy (0, 1, 2), got none.")
         if self.optional_share + self.hidden_share > 1:
             raise InputError("optional_share and hidden_share must not add up to more than 1.")
 
@@ -272,7 +270,7 @@ class PatchRecipe:
         for name, rows in self.tissues.items():
             refuse_unknown(rows, LABELS[1:], f"tissues.{name}")
             for tissue, values in rows.items():
-                if len(values) != 2 or not values[0] > 0 or values[1] < 0:
+                if len(values) != 2 or not values[0] > 0:
                     raise InputError(
                         f"tissues.{name}.{tissue}: expected [mean, standard deviation], got {list(values)}."
                     )
@@ -296,7 +294,55 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-_RANGES = tuple(field.name for field in fields(PatchRecipe) if field.type in ("Range", "tuple[int, int]"))
+#: What numbers each field of `PatchRecipe` may have.
+ALLOWED = {
+    "times_ms": ANY,  # the signal model checks them
+    "settings": ANY,
+    "n_images": Allowed(1.0, ordered=True),
+    "time_range_ms": POSITIVE_RANGE,
+    "setting_ranges": POSITIVE_RANGE,  # drawn log-uniformly, as all that must be positive
+    "optional_share": SHARE,
+    "hidden_share": SHARE,
+    "signed_share": SHARE,
+    "patch_size": COUNT,
+    "tissues": NOT_NEGATIVE,
+    "orientations": Allowed(0.0, 2.0),
+    "zoom": POSITIVE_RANGE,
+    "wide_share": SHARE,
+    "wide_T_ms": POSITIVE_RANGE,
+    "white_A": NOT_NEGATIVE,
+    "white_T_ms": NOT_NEGATIVE,
+    "white_relative": RANGE,
+    "white_share": SHARE,
+    "smooth_relative": RANGE,
+    "smooth_length": POSITIVE_RANGE,
+    "smooth_share": SHARE,
+    "blur": RANGE,
+    "field_gamma": NOT_NEGATIVE,
+    "field_mean": RANGE,
+    "field_spread": RANGE,
+    "field_length": POSITIVE_RANGE,
+    "given_error": RANGE,
+    "offset": RANGE,
+    "shading": RANGE,
+    "shading_length": POSITIVE_RANGE,
+    "lesion_share": SHARE,
+    "lesions": COUNT,
+    "lesion_radius": POSITIVE_RANGE,
+    "odd_share": SHARE,
+    "odd_voxels": COUNT,
+    "line_share": SHARE,
+    "lines": COUNT,
+    "faint_share": SHARE,
+    "faint_blobs": COUNT,
+    "faint_radius": POSITIVE_RANGE,
+    "faint_detectability": POSITIVE_RANGE,
+    "ringing_share": SHARE,
+    "sigma": POSITIVE_RANGE,
+    "rician_share": SHARE,
+    "noise_draws": COUNT,
+    "seed": SEED,
+}
 
 
 def paper(sequence: str = "ir", times_ms: tuple[float, ...] | None = None) -> PatchRecipe:

@@ -22,11 +22,13 @@ from typing import Any, cast
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rimap import __version__
-from rimap.errors import InputError
+from rimap.allowed_numbers import COUNT, Allowed, refuse_other_numbers
+from rimap.errors import InputError, count_of
 from rimap.estimators.network_files import ANY_SEQUENCE
 from rimap.estimators.networks.export import cell_to_onnx, resnet_to_onnx, save_onnx
 from rimap.estimators.networks.resnet import ResNet
@@ -93,6 +95,25 @@ class Machine:
     devices: int = 1
     workers: int = -1
 
+    def __post_init__(self) -> None:
+        refuse_other_numbers(self, {"devices": COUNT, "workers": Allowed(-1.0)})
+
+    def fabric(self, precision: Any) -> Fabric:
+        """Return lightning-fabric on this machine.
+
+        Raises
+        ------
+        InputError
+            If the machine has no such accelerator, or not so many of it.
+        """
+        try:
+            return Fabric(accelerator=self.accelerator, devices=self.devices, precision=precision)
+        except (RuntimeError, ValueError, MisconfigurationException) as error:
+            raise InputError(
+                f"expected an accelerator of this machine, got {self.accelerator!r} with "
+                f"{count_of(self.devices, 'device')}: {' '.join(str(error).split())}"
+            ) from None
+
 
 def build_network(recipe: TrainingRecipe) -> nn.Module:
     """Return the untrained network of a recipe; its seed draws the weights."""
@@ -130,34 +151,44 @@ def train(
     ------
     InputError
         Where `out` holds the training of another recipe or another process trains there, where a checkpoint cannot be
-        read or written, or the training diverged (with what to do).
+        read or written, the machine or the anatomies cannot train it, or the training diverged (with what to do).
     """
     o, out = recipe.training, Path(out)
     inside = recipe.network == "rim" and o.precision == "bf16-mixed"  # the cell alone, not the data term
     precision = cast(Any, "32-true" if inside else o.precision)
-    fabric = Fabric(accelerator=machine.accelerator, devices=machine.devices, precision=precision)
+    if stop_at is not None and stop_at < 1:
+        raise InputError(f"iterations to stop at: expected 1 or more, got {stop_at}.")
+    fabric = machine.fabric(precision)
     fabric.launch()
+    ready = _prepared(recipe, fabric)  # refuses what cannot be trained before anything is written
     with locked(out) if fabric.is_global_zero else contextlib.nullcontext():
         if fabric.is_global_zero:
             claim(recipe, out)
         fabric.barrier()
-        return _train(recipe, out, fabric, machine, progress, stop_at)
+        return _train(recipe, out, fabric, machine, ready, progress, stop_at)
 
 
-def _train(
-    recipe: TrainingRecipe,
-    out: Path,
-    fabric: Fabric,
-    machine: Machine,
-    progress: Callable[[Step], None] | None,
-    stop_at: int | None,
-) -> Path:
+@dataclass
+class _Ready:
+    """What a training needs, before its folder is read or written."""
+
+    network: nn.Module
+    wrapped: Any
+    optimiser: torch.optim.Optimizer
+    average: dict[str, Tensor]
+    train_on: tuple[Anatomy, ...]
+    judge_on: tuple[Anatomy, ...]
+    held: list[Batch]
+
+
+def _prepared(recipe: TrainingRecipe, fabric: Fabric) -> _Ready:
     o = recipe.training
-    if o.batch_size % (fabric.world_size * recipe.simulation.noise_draws):
-        raise InputError(
-            f"batch_size {o.batch_size} must be a multiple of devices × noise_draws = "
-            f"{fabric.world_size} × {recipe.simulation.noise_draws}."
-        )
+    for simulation in recipe.simulations:
+        if o.batch_size % (fabric.world_size * simulation.noise_draws):
+            raise InputError(
+                f"batch_size {o.batch_size} must be a multiple of devices × noise_draws = "
+                f"{fabric.world_size} × {simulation.noise_draws}."
+            )
     network = build_network(recipe)
     if recipe.init:
         load_weights(network, recipe)
@@ -166,17 +197,34 @@ def _train(
     average = {key: value.detach().clone() for key, value in network.state_dict().items()} if o.ema else {}
     wrapped, optimiser = fabric.setup(network, optimiser)
     average = {key: value.to(fabric.device) for key, value in average.items()}
-    done = first = resume(out / CHECKPOINT, network, optimiser, average)  # where the weights are: so are the moments
     train_on, judge_on = _anatomies(recipe)
     judged_on = range(max(o.validation_batches, len(recipe.simulations)))
     held = [simulate_batch(_judging(recipe, i), judge_on, i, _judging_size(recipe)) for i in judged_on]
+    return _Ready(network, wrapped, optimiser, average, train_on, judge_on, held)
+
+
+def _train(
+    recipe: TrainingRecipe,
+    out: Path,
+    fabric: Fabric,
+    machine: Machine,
+    ready: _Ready,
+    progress: Callable[[Step], None] | None,
+    stop_at: int | None,
+) -> Path:
+    o, network, wrapped, optimiser, average = (
+        recipe.training, ready.network, ready.wrapped, ready.optimiser, ready.average,
+    )  # fmt: skip
+    train_on, judge_on, held = ready.train_on, ready.judge_on, ready.held
+    end = min(o.iterations, stop_at or o.iterations)
+    done = first = resume(out / CHECKPOINT, network, optimiser, average)  # where the weights are: so are the moments
     log = _Log(out / LOG, done) if fabric.is_global_zero else None
     recent: deque[float] = deque(maxlen=100)
     least = _least_so_far(out / LOG)
     began = time.perf_counter()
     executor = _executor(recipe, machine, str(fabric.device.type))
     with executor:
-        for batch in _ahead(recipe, executor, train_on, done, o.iterations, fabric.global_rank, fabric.world_size):
+        for batch in _ahead(recipe, executor, train_on, done, end, fabric.global_rank, fabric.world_size):
             for group in optimiser.param_groups:
                 group["lr"] = o.rate_at(done)
             loss = batch_loss(recipe, wrapped, batch, fabric.device)
@@ -192,7 +240,7 @@ def _train(
             if o.ema:
                 _average(average, network, min(o.ema, (1 + done) / (10 + done)))
             judged = None
-            last = done in (o.iterations, stop_at)
+            last = done == end
             if fabric.is_global_zero and (last or done % o.validate_every == 0):
                 with _averaged(network, average):
                     judged = validate(recipe, network, held, fabric.device)
@@ -217,9 +265,7 @@ def _train(
                         else None
                     )
                     export(recipe, network, out / f"{recipe.name}.onnx", done, judged, len(train_on), factors)
-            if last:
-                break
-    if first >= o.iterations and fabric.is_global_zero:
+    if first >= end and fabric.is_global_zero:
         with _averaged(network, average):
             figures = validate(recipe, network, held, fabric.device)
             factors = calibrated(recipe, network, _calibration(recipe, judge_on, held), fabric.device)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rimap.allowed_numbers import COUNT, NOT_NEGATIVE, POSITIVE, SEED, SHARE, Allowed, refuse_other_numbers
 from rimap.errors import InputError
 from rimap.estimators.rim.loop import PAPER, VARIANTS, RIMConfig
 from rimap.signals.base import TIME, Parameter, SignalModel, axis_of
@@ -23,6 +24,36 @@ T = TypeVar("T")
 def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise InputError(f"{what}: expected one of {', '.join(allowed)}, got {value!r}.")
+
+
+#: What numbers each field of `Loss` and of `Training` may have.
+ALLOWED_IN_LOSS = {
+    "weights": NOT_NEGATIVE,
+    "floor": POSITIVE,
+    "ceiling": POSITIVE,
+    "field_sd": POSITIVE,
+    "huber": NOT_NEGATIVE,
+    "bias_penalty": NOT_NEGATIVE,
+    "structure_bias_penalty": NOT_NEGATIVE,
+    "structure_weight": NOT_NEGATIVE,
+    "sd_weight": NOT_NEGATIVE,
+}
+ALLOWED_IN_TRAINING = {
+    "iterations": COUNT,
+    "batch_size": COUNT,
+    "rate": POSITIVE,
+    "warmup": SHARE,
+    "clip_gradient": NOT_NEGATIVE,
+    "ema": Allowed(0.0, 1.0, without_most=True),
+    "weight_decay": NOT_NEGATIVE,
+    "field_error_left": Allowed(0.0, 1.0, without_least=True, ordered=True),
+    "seed": SEED,
+    "validate_every": COUNT,
+    "validation_batches": COUNT,
+    "checkpoint_every": COUNT,
+}
+#: A patch must hold the neighbourhoods that a network looks at.
+SMALLEST_PATCH = 8
 
 
 @dataclass(frozen=True)
@@ -77,10 +108,13 @@ class Loss:
     def __post_init__(self) -> None:
         _one_of("loss.kind", self.kind, ("mse", "crb"))
         _one_of("loss.steps", self.steps, ("uniform", "late"))
-        if len(self.weights) != 3:
+        refuse_other_numbers(self, ALLOWED_IN_LOSS, "loss")
+        if not any(self.weights):
             raise InputError(
-                f"loss.weights: expected three numbers, for amplitudes, field and time, got {self.weights}."
+                f"loss.weights: expected one above 0, of amplitudes, field or time, got {list(self.weights)}."
             )
+        if self.ceiling < self.floor:
+            raise InputError(f"loss.ceiling: expected at least loss.floor = {self.floor:g}, got {self.ceiling:g}.")
 
 
 @dataclass(frozen=True)
@@ -147,9 +181,7 @@ class Training:
     def __post_init__(self) -> None:
         _one_of("training.schedule", self.schedule, ("constant", "cosine", "one_cycle"))
         _one_of("training.precision", self.precision, ("32-true", "bf16-mixed", "16-mixed", "64-true"))
-        for name in ("iterations", "batch_size", "validate_every", "checkpoint_every", "validation_batches"):
-            if getattr(self, name) < 1:
-                raise InputError(f"training.{name}: expected 1 or more, got {getattr(self, name)}.")
+        refuse_other_numbers(self, ALLOWED_IN_TRAINING, "training")
 
     def rate_at(self, done: int) -> float:
         """Return the learning rate of an iteration."""
@@ -204,6 +236,11 @@ class TrainingRecipe:
         if self.network == "resnet" and given:
             raise InputError(f'a ResNet reads images alone and cannot be given {", ".join(given)}: network = "rim".')
 
+        if (smallest := min(simulation.patch_size for simulation in self.simulations)) < SMALLEST_PATCH:
+            raise InputError(f"patch_size: expected {SMALLEST_PATCH} or more for a training, got {smallest}.")
+        penalised = self.loss.bias_penalty or self.loss.structure_bias_penalty
+        if penalised and min(simulation.noise_draws for simulation in self.simulations) < 2:
+            raise InputError("a penalty of the bias in [loss] needs noise_draws = 2 or more in [simulation], got 1.")
         if self.others and not self.rim.any_sequence:
             raise InputError("a network for several sequences needs any_sequence = true in [rim].")
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from rimap.allowed_numbers import COUNT, NOT_NEGATIVE, POSITIVE, Allowed, refuse_other_numbers
 from rimap.arrays import Array, namespace
 from rimap.errors import InputError
 from rimap.estimators.rim.data_term import Sums
@@ -56,6 +57,17 @@ LARGEST_AMPLITUDE = 100.0
 N_IMAGES_OF_THE_PAPER = 31.0
 #: What rimap 0.1.0 called some choices, which its networks and recipes name.
 _EARLIER = {"smooth_B": "likelihood", "step_known_B": "step_known_field"}
+
+
+#: What numbers each field of `RIMConfig` may have. The largest cell has a hundred times the weights of a usual one.
+ALLOWED = {
+    "gain": POSITIVE,
+    "limit": NOT_NEGATIVE,
+    "n_steps": COUNT,
+    "features": Allowed(1.0, 1024.0),
+    "prior_sd": POSITIVE,
+    "floor": POSITIVE,
+}
 
 
 @dataclass(frozen=True)
@@ -137,6 +149,9 @@ class RIMConfig:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "inputs", tuple(_EARLIER.get(i, i) for i in self.inputs))
         object.__setattr__(self, "start", _EARLIER.get(self.start, self.start))
+        refuse_other_numbers(self, ALLOWED, "rim")
+        if not self.inputs:
+            raise InputError(f"rim.inputs: expected one or more of {', '.join(INPUTS)}, got none.")
         if self.restore and not self.sd_outputs:
             raise InputError("restore = true in the network's settings needs sd_outputs = true.")
         for value, allowed in (
