@@ -171,3 +171,10 @@ def test_what_the_other_parameters_hide_is_not_determined() -> None:
     np.testing.assert_array_equal(inverse_information(F.reshape(2, 3, 2, 2)), inverse.reshape(2, 3, 2, 2))
     np.testing.assert_array_equal(inverse_information(F[1]), inverse[1])
     assert np.isnan(inverse_information(np.ones((1, 4, 3, 3)))).all() and np.isnan(inverse_information(F[5])).all()
+
+
+@pytest.mark.parametrize("sigma", ["x", [1, "x"], object(), {"sigma": 1}])
+@pytest.mark.parametrize("kind", [Gaussian, Rician])
+def test_a_sigma_that_is_no_number_is_refused(kind, sigma):
+    with pytest.raises(InputError, match="sigma: expected a positive number"):
+        kind(sigma=sigma)

@@ -49,6 +49,7 @@ def test_images_can_be_left_out() -> None:
         ({"images": np.zeros_like(IMAGES)}, "zero"),
         ({"mask": np.ones((5, 4))}, "mask: expected the shape of the images"),
         ({"mask": np.zeros((4, 5))}, "got an empty one"),
+        ({"mask": np.full((4, 5), 0.3)}, "values of 0.5 or more, because it contains fractions, got none"),
         ({"affine": np.eye(3)}, "affine: expected a matrix"),
         ({"noise": Gaussian(sigma=np.ones((2, 2)))}, "map of sigma"),
     ],

@@ -110,6 +110,12 @@ def threshold_of(values: NDArray[Any]) -> float:
     return 100 * HALF if broken.any() and lowest >= -_NEARLY_0 and _PER_CENT <= highest <= 100 + _NEARLY_0 else 0.0
 
 
+def why_empty(threshold: float) -> str:
+    """Return what a mask was expected to have, and why it selects nothing."""
+    above = f" with values of {threshold:g} or more, because it contains fractions" if threshold else ""
+    return f"expected a mask with voxels inside{above}, got {'none' if above else 'an empty one'}."
+
+
 def notes_on_mask(values: NDArray[Any], threshold: float) -> list[str]:
     """Return notes if a mask holds more than zeros and one other value: how it was read.
 

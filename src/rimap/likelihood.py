@@ -53,7 +53,12 @@ class Noise(ABC):
     def __post_init__(self) -> None:
         if self.sigma is None or is_torch(self.sigma) or hasattr(self.sigma, "dataobj"):  # WeightedSeries reads it
             return
-        sigma = np.asarray(self.sigma, dtype=float)
+        try:
+            sigma = np.asarray(self.sigma, dtype=float)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"sigma: expected a positive number or a map of them, in the unit of the images, got {self.sigma!r}."
+            ) from None
         if not np.any(sigma > 0) or np.any(sigma <= 0) or (sigma.ndim == 0 and not np.isfinite(sigma)):
             worst = np.min(sigma, initial=np.inf, where=~np.isnan(sigma)) if not np.isnan(sigma).all() else np.nan
             raise InputError(f"sigma: expected a positive number in the unit of the images, got {worst:g}.")

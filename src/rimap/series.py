@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap import colours, notebook_card
-from rimap.array_inputs import affine_of, images_and_affine, is_nibabel, notes_on_mask, selection, threshold_of, volume
+from rimap.array_inputs import (
+    affine_of,
+    images_and_affine,
+    is_nibabel,
+    notes_on_mask,
+    selection,
+    threshold_of,
+    volume,
+    why_empty,
+)
 from rimap.arrays import Array
 from rimap.errors import InputError
 from rimap.foreground import AUTO, Region, foreground, note_on
@@ -247,7 +256,7 @@ def _checked_mask(mask: Any, images: NDArray[Any], affine: Any) -> tuple[NDArray
     threshold = threshold_of(values)
     inside = selection(values, threshold)
     if not inside.any():
-        raise InputError("mask: expected a mask with voxels inside, got an empty one.")
+        raise InputError(f"mask: {why_empty(threshold)}")
     return inside, tuple(notes_on_mask(values, threshold))
 
 

@@ -11,8 +11,10 @@ from benchmarks.dense import dense_search
 
 import rimap
 from rimap import (
+    MLE,
     NLLS,
     PROTOCOLS,
+    RIM,
     Gaussian,
     InputError,
     InversionRecovery,
@@ -237,3 +239,13 @@ def test_sigma_of_images_in_another_order_is_the_same() -> None:
     )
     assert one is not None
     assert [noise.sigma for noise in others if noise is not None] == pytest.approx([one.sigma] * 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("value", ["x", [1, "x"], object(), np.array([1.0, 2.0])])
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [(NLLS, "threads"), (NLLS, "fixed"), (NLLS, "bounds"), (MLE, "lambda_B"), (MLE, "threads"), (RIM, "sd_draws")],
+)
+def test_options_of_another_kind_are_refused(kind, option, value):
+    with pytest.raises(InputError, match=f"{option}: expected"):
+        kind(**{option: value})

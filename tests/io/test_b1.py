@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -148,6 +149,24 @@ def test_unit1_as_scanners_store_it(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.concatenate(planes, -1), series.images)
     save(path, np.full(SHAPE, 9000, np.int16))
     with pytest.raises(InputError, match=r"expected values from -0\.5 to 0\.5, or from 0 to 4095"):
+        read(root)
+
+
+def test_a_sidecar_of_unit1_may_have_the_settings_of_both_images(tmp_path: Path) -> None:
+    root = write_bids(tmp_path, example(UniformMP2RAGE))
+    expected = read(root).model
+    for of_one_image in root.rglob("*inv-*MP2RAGE.json"):
+        of_one_image.unlink()
+    (path,) = root.rglob("*_UNIT1.json")
+    fields = {"RepetitionTimePreparation": expected.tr / 1e3, "RepetitionTimeExcitation": expected.tr_excitation / 1e3}
+    fields |= {"NumberShots": list(np.atleast_1d(expected.number_shots)), "FlipAngle": [4.0, 6.0]}
+    fields["InversionTime"] = [0.7, 2.5]
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    model = read(root).model
+    assert (model.ti, model.ti_second) == ((700.0,), 2500.0)
+    assert (model.flip_angle, model.flip_angle_second) == (4.0, 6.0)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"FlipAngle": 4.0}))
+    with pytest.raises(InputError, match=r"expected FlipAngle of inv-1_MP2RAGE and inv-2_MP2RAGE, got one value"):
         read(root)
 
 

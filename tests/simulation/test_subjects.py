@@ -9,6 +9,7 @@ import rimap
 from rimap.errors import InputError
 from rimap.likelihood import Gaussian, Rician
 from rimap.signals.base import FieldPrior
+from rimap.signals.look_locker import MOLLI, LookLocker
 from rimap.signals.paper_protocols import PROTOCOLS
 from rimap.simulation.anatomies import digital_brain
 from rimap.simulation.random_fields import smooth_field
@@ -104,3 +105,14 @@ def test_smooth_field_is_standard_and_works_in_any_dimension():
         field = smooth_field(shape, 4.0, rng())
         assert field.shape == shape
         assert field.mean() == pytest.approx(0, abs=1e-9) and field.std() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", [LookLocker, MOLLI])
+def test_the_T1_of_a_look_locker_subject_is_that_of_the_tissue(kind):
+    model = kind(ti=[50, 300, 800, 2000])
+    maps = model.by_name(simulate_subject(HEAD, model, rng(), texture="none", tissue_scale=(0.0, 0.0)))
+    T1 = np.asarray(model.derived[0].formula(model, maps))
+    for tissue in (GM, WM):
+        inside = np.equal(HEAD, tissue)
+        np.testing.assert_allclose(T1[inside], TISSUES[tissue].T1.mean, rtol=1e-9)
+        assert (maps["T1star"][inside] < T1[inside]).all()

@@ -119,6 +119,13 @@ def test_a_map_of_other_software_has_the_unit_that_its_values_fit(tmp_path: Path
     assert any("no map of quality flags" in text for text in table.notes)
 
 
+def test_a_threshold_without_probabilities_is_reported(derivative: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.nii.gz"
+    assert not any("threshold" in text for text in rimap.rois(derivative, labels).notes)
+    notes = rimap.rois(derivative, labels, threshold=0.9).notes
+    assert any("contains whole-number labels and no probabilities: --threshold was not used" in n for n in notes)
+
+
 def test_probabilities_become_regions_by_a_threshold_that_is_said(derivative: Path, tmp_path: Path) -> None:
     p = np.random.default_rng(1).uniform(0, 1, (*SHAPE, 2)).astype(np.float32)
     both = save(tmp_path / "seg_probseg.nii.gz", p)

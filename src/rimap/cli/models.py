@@ -145,6 +145,7 @@ def _sequence(model: type[SignalModel]) -> str:
     bids = f"; BIDS {model.bids_suffix}" * bool(model.bids_suffix) + f", {axis.title} from {axis.bids[0]}" * bool(
         axis.bids
     )
+    bids += f" of {axis.read_from}" * bool(axis.read_from)
     return f"{model.title}: {parameters}{bids}"
 
 

@@ -304,6 +304,11 @@ def _parts(
         raise InputError(
             f"{label} has only {' and '.join(f'part-{part}' for part in parts)}. Add the magnitude or the real part."
         )
+    if other and parts[other].keys() < parts[part].keys():
+        notes.append(
+            f"only {len(parts[other])} of {len(parts[part])} images have their {PART_WORDS[other]}: it was not used"
+        )
+        most, other = {n for p, some in parts.items() if p != other for n in some}, ""
     for one, than in ((part, most), (other, set(parts[part]))):
         if one and parts[one].keys() != than:
             odd = min(parts[one].keys() ^ than, key=_order)

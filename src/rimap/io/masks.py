@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.array_inputs import notes_on_mask, selection, threshold_of
+from rimap.array_inputs import notes_on_mask, selection, threshold_of, why_empty
 from rimap.arrays import Array
 from rimap.errors import InputError
 from rimap.io.nifti import NiftiFile, open_nifti
@@ -96,7 +96,7 @@ class MaskFile:
         (values,) = self.file.volumes()
         mask = selection(values, self.threshold)
         if not mask.any():
-            raise InputError(f"{self.file.path}: expected a mask with voxels inside, got an empty one.")
+            raise InputError(f"{self.file.path}: {why_empty(self.threshold)}")
         return mask
 
     def unpacked(self, folder: Path) -> MaskFile:

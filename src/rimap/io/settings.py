@@ -305,7 +305,7 @@ def _read(setting: Setting, field: str, files: Files, model: type[SignalModel]) 
     found: list[float] = []
     shared: list[tuple[float, ...]] = []
     for path, count, meta in zip(files.images, files.counts, files.metadata):
-        values = numbers_in(meta[field], field, path, setting)
+        values = _own(setting, field, numbers_in(meta[field], field, path, setting), files, model)
         _refuse_too_large(setting, field, values, path, model)
         if setting.per_image is False:
             shared.append(_shared(setting, field, values, path))
@@ -407,6 +407,31 @@ def _refuse_too_small(
         f"{files.images[0].name}: expected {field} in {_IN_SIDECARS.get(setting.unit, 'no unit')}, got at most "
         f"{written:g} in the sidecars, which is too small. {remedy} give {option_of(setting, model)}."
     )
+
+
+def _own(
+    setting: Setting, field: str, values: Sequence[float], files: Files, model: type[SignalModel]
+) -> Sequence[float]:
+    """Return the value of this setting from a sidecar that has those of several images (UNIT1: of INV1 and INV2).
+
+    Raises
+    ------
+    InputError
+        If the sidecar of the image itself has one value for all of them: the other ones are not known.
+    """
+    sharing = [s.name for s in settings_of(model).values() if s.read_from and field in s.sidecar_fields]
+    several = {s.read_from for s in settings_of(model).values() if s.name in sharing}
+    if setting.name not in sharing or len(several) < 2 or setting.name in files.elsewhere:
+        return values
+    if len(values) == len(sharing):
+        return [values[sharing.index(setting.name)]]
+    if len(values) == 1:
+        raise InputError(
+            f"{files.images[0].name}: expected {field} of {' and '.join(sorted(several))}, got one value in its "
+            f"sidecar. Add the sidecars of these images, write {len(sharing)} values there, or give "
+            f"{' and '.join(f'--set {name}=VALUE' for name in sharing)}."
+        )
+    return values
 
 
 def _missing(setting: Setting, files: Files, model: type[SignalModel]) -> InputError:

@@ -85,7 +85,8 @@ def simulate_subject(
     """Return the truth maps κ (Q, *X) of one subject.
 
     Each tissue has one T and one amplitude, its mean in Table 1 off by `tissue_scale`; both vary inside the tissue. A
-    field belongs to the pulse and not to the tissue, unless the model estimates it in every voxel by itself.
+    field belongs to the pulse and not to the tissue, unless the model estimates it in every voxel by itself. A model
+    with `apparent_values` (Look-Locker: T1* and B) has those of the tissue's T.
 
     Parameters
     ----------
@@ -157,6 +158,11 @@ def simulate_subject(
             value[where] = np.clip(np.maximum(x, FLOOR * m), *parameter.bounds)
         maps.append(value)
         first = value if parameter.amplitude and first is None else first
+    if not isinstance(model, str) and (values := getattr(model, "apparent_values", None)) is not None:
+        T = maps[parameters.index(model.time)]  # that of the tissue; a scan has others in its place, such as T1*
+        for name, value in values(T).items():
+            q = model.index(name)
+            maps[q] = np.where(labels == 0, maps[q], np.clip(value, *parameters[q].bounds))
     return np.stack(maps)
 
 

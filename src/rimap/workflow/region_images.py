@@ -119,7 +119,9 @@ def read_regions(image: Path, of: MapImage, threshold: float | None = None) -> t
         found = np.unique(labels[labels != 0])
         if len(found) == 1 and int(found[0]) not in names:
             names = {int(found[0]): _name_of(image)}  # a mask
-        return [Region(int(v), names.get(int(v), ""), labels) for v in found], []
+        unused = f"{image.name} contains whole-number labels and no probabilities: --threshold was not used."
+        said = [] if threshold is None else [note(unused)]
+        return [Region(int(v), names.get(int(v), ""), labels) for v in found], said
     least = HALF if threshold is None else threshold
     _refuse_other_numbers(image, volumes)
     numbers = sorted(names) if len(names) == len(volumes) else list(range(1, len(volumes) + 1))

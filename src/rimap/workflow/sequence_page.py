@@ -98,6 +98,8 @@ def _settings(model: type[SignalModel], terminal: bool) -> Iterator[str]:
         if s.lengths != (1,):
             number = f"{' or '.join(map(str, s.lengths))} for the series"
         fields = code(s.bids) if s.bids else f"{code([s.sidecar_field])} (not of BIDS)"
+        if s.read_from:
+            fields += f" of {code([s.read_from])}"
         rows.append(
             (
                 f"{_capital(s.title)} ({escaped(s.symbol)})",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -119,10 +120,10 @@ class MLE(Estimator):
     halo = None
 
     def __post_init__(self) -> None:
-        if self.lambda_B is not None and not self.lambda_B >= 0:
+        if self.lambda_B is not None and not (isinstance(self.lambda_B, Real) and self.lambda_B >= 0):
             raise InputError(
                 f"lambda_B: expected zero, a positive number, infinity (one B) or None (from the data), got "
-                f"{self.lambda_B}."
+                f"{self.lambda_B!r}."
             )
         checked = self._least_squares
         object.__setattr__(self, "fixed", checked.fixed)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.allowed_numbers import COUNT, refuse_other_number
 from rimap.errors import InputError
 from rimap.estimators.base import Estimator, Progress, settings_of_options
 from rimap.estimators.checks.final_checks import Fit, Usual, air_in, judged, planes_of, standing
@@ -93,8 +94,11 @@ class NLLS(Estimator):
     title: ClassVar[str] = "Nonlinear least squares"
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"threads: expected 1 or more, got {self.threads}.")
+        if self.threads is not None:
+            refuse_other_number("threads", self.threads, COUNT, whole=True)
+        for name in ("fixed", "bounds"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise InputError(f"{name}: expected a value for each parameter by name, got {getattr(self, name)!r}.")
         object.__setattr__(
             self, "fixed", {str(key): _number(f"fixed {key}", value) for key, value in dict(self.fixed).items()}
         )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -43,10 +44,10 @@ def checked(n_draws: int) -> None:
     Raises
     ------
     InputError
-        For 1 or less than 0.
+        For 1, less than 0, and what is no whole number.
     """
-    if n_draws < 0 or n_draws == 1:
-        raise InputError(f"sd_draws: expected 2 or more draws, or 0 for no standard deviations, got {n_draws}.")
+    if isinstance(n_draws, bool) or not isinstance(n_draws, Integral) or n_draws < 0 or n_draws == 1:
+        raise InputError(f"sd_draws: expected 2 or more draws, or 0 for no standard deviations, got {n_draws!r}.")
 
 
 def with_sd(
