@@ -60,6 +60,15 @@ def test_the_levels_of_the_maps_are_those_of_the_models() -> None:
     assert {"T1", "T2", "T2star"} <= set(levels) and levels["T1"] == "longitudinal relaxation time"
 
 
+@pytest.mark.parametrize(("step", "marked"), [(2e-4, ""), (0.02, "high")])
+def test_a_median_is_an_outlier_only_if_it_differs_by_a_percent(tmp_path: Path, step: float, marked: str) -> None:
+    (row,) = [row for m in main_maps(derivative(tmp_path, "t2", "T2map", n=1)) for row in rows_of(m)]
+    rows = with_outliers(
+        [{**row, "median": m, "series": f"sub-{i}"} for i, m in enumerate([50.0] * 5 + [50 * (1 + step)])]
+    )
+    assert [row["outlier"] for row in rows] == [""] * 5 + [marked]
+
+
 def test_few_values_have_no_fences() -> None:
     assert fences([1.0, 2.0]) == (-np.inf, np.inf)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -25,6 +26,17 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("scan") / "brain.nii.gz"
     nib.save(nib.Nifti1Image(np.moveaxis(1000 * images, 0, -1).astype(np.float32), np.eye(4)), path)
     return path
+
+
+def test_several_series_have_one_short_statement(scan: Path, tmp_path: Path) -> None:
+    request = Request(inputs=scan, out=tmp_path, sequence="ir", times_ms=tuple(MODEL.times), estimator="rim", threads=1)
+    (result,) = map_series(request).results
+    other = tuple(replace(k, share=k.share / 2) for k in result.kept)
+    notes = summary.notes_in_short([result, replace(result, kept=other, notes=["Resolution: other figures"])])
+    of_spots = [text for text in notes if text.startswith("Resolution: ")]
+    assert len(of_spots) == 2 and len(set(of_spots)) == 1
+    low, high = 100 * other[0].share, 100 * result.kept[0].share
+    assert f"keep {low:.0f} to {high:.0f} % of a difference of" in of_spots[0]
 
 
 @pytest.mark.parametrize("estimator", ["rim", "mle"])

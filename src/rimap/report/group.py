@@ -23,6 +23,8 @@ from rimap.signals.settings import unit_symbol
 
 #: Smallest number of series among which outliers are marked.
 _ENOUGH = 5
+#: Maps of the same object differ by this share of their median or less, whatever the others do: no outlier.
+_LEAST_DIFFERENCE = 0.01
 #: Largest numbers of regions and series on the page. The table has all of them.
 _MOST_REGIONS, _MOST_ROWS = 24, 2000
 #: Largest number of map names in a line of the page, which then gives the number of further maps.
@@ -32,13 +34,18 @@ _MOST_NAMES = 12
 def with_outliers(rows: Sequence[Row]) -> list[Row]:
     """Return the rows with `outlier` filled in: ``high`` or ``low`` beyond 1.5 IQR from the quartiles of all series.
 
-    ``few`` marks those with far fewer estimated voxels than the rest. No outliers are marked among fewer than five
-    series.
+    A median also has to differ by 1 % from the median of all series. ``few`` marks those with far fewer estimated
+    voxels than the rest. No outliers are marked among fewer than five series.
     """
     marked = [dict(row) for row in rows]
     for members in _by_region(marked).values():
         for key, names in (("median", ("low", "high")), ("share_ok", ("few", ""))):
-            low, high = fences([member[key] for member in members])
+            values = [member[key] for member in members]
+            low, high = fences(values)
+            if key == "median" and math.isfinite(low):
+                middle = float(np.nanmedian(values))
+                least = _LEAST_DIFFERENCE * abs(middle)
+                low, high = min(low, middle - least), max(high, middle + least)
             for member in members:
                 word = names[0] if member[key] < low else names[1] if member[key] > high else ""
                 if key == "share_ok" and word and low - member[key] < 0.02:

@@ -49,11 +49,23 @@ def notes(results: Sequence[Result]) -> list[str]:
 
 
 def notes_in_short(results: Sequence[Result]) -> list[str]:
-    """Return the notes of all series. For several series, decisions are without their figures, which differ."""
+    """Return the notes of all series.
+
+    For several series, decisions are without their figures, which differ, and the resolution is that of all series with
+    the same main map.
+    """
+    from rimap.evaluation.resolution import in_short
+    from rimap.map_display import shown_name
+    from rimap.workflow.writing import RESOLUTION
+
     found = []
     for result in results:
         decided = result.decision
         for text in result.notes:
+            if text.startswith(RESOLUTION) and len(results) > 1:
+                alike = [other.kept for other in results if other.main == result.main]
+                found.append(note(f"{RESOLUTION}{in_short(alike, shown_name(result.main))}"))
+                continue
             few = decided is None or text != decided.text or len(results) == 1
             found.append(text if few or decided is None else note(f"{decided.short}."))
     return found

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 _MOST_THREADS = 4
 
 
+#: The beginning of the note on the contrast of small spots.
+RESOLUTION = "Resolution: "
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """What the summary needs about one mapped series, without the images.
@@ -58,6 +62,8 @@ class Result:
         What the user should know, the most important first, and what was done.
     decision
         Which signal model was chosen and why, if there was a choice.
+    kept
+        The contrast of small spots that the maps keep; none of an estimator that does not smooth.
     seconds, compiling
         Time for mapping, and for compiling kernels before it, s.
     maps, report
@@ -84,6 +90,7 @@ class Result:
     warnings: Sequence[str]
     notes: Sequence[str]
     decision: Decision | None
+    kept: tuple[Kept, ...]
     seconds: float
     compiling: float
     maps: Sequence[Path]
@@ -232,6 +239,7 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
         warnings=warnings_of(said),
         notes=notes_of(said),
         decision=making.decision,
+        kept=kept,
         seconds=mapped.seconds,
         compiling=mapped.compiling,
         maps=new.images,
@@ -263,7 +271,7 @@ def _about_resolution(kept: tuple[Kept, ...], series: WeightedSeries) -> list[st
     from rimap.map_display import name_of
 
     text = in_words(kept, name_of(series.model.time))
-    return [note(f"Resolution: {text}")] if text else []
+    return [note(f"{RESOLUTION}{text}")] if text else []
 
 
 def _resolution_fields(kept: tuple[Kept, ...]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rimap.advice import ordered
 from rimap.errors import count_of
+from rimap.workflow.bids.failures import FAILED, read_failed
 from rimap.workflow.bids.group_level import REGIONS, STEM
 from rimap.workflow.bids.outcome import Failure
 from rimap.workflow.summary import notes_in_short
@@ -88,6 +89,9 @@ def warnings_of_group(run: GroupRun) -> Iterator[str]:
     n = len({row["series"] for row in run.rows})
     for text, names in run.warnings:
         yield f"warning: {text} ({len(names)} of {count_of(n, 'map')})"
+    if failed := [row["series"] for row in read_failed(run.out)]:
+        more = f" and {len(failed) - _MOST_OUTLIERS} more" if len(failed) > _MOST_OUTLIERS else ""
+        yield f"warning: without a map, as they failed: {', '.join(failed[:_MOST_OUTLIERS])}{more} ({FAILED})"
     if run.without_labels:
         shown = ", ".join(run.without_labels[:_MOST_OUTLIERS])
         more = len(run.without_labels) - _MOST_OUTLIERS
