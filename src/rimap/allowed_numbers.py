@@ -33,7 +33,7 @@ class Allowed:
 
     def has(self, value: Any) -> bool:
         """Return whether a value is such a number."""
-        if isinstance(value, bool) or not isinstance(value, Real) or not abs(value) < math.inf:
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(float(value)):
             return False
         number = float(value)
         above = number > self.least if self.without_least else number >= self.least

@@ -409,9 +409,7 @@ def _refuse_too_small(
     )
 
 
-def _own(
-    setting: Setting, field: str, values: Sequence[float], files: Files, model: type[SignalModel]
-) -> Sequence[float]:
+def _own(setting: Setting, field: str, values: list[float], files: Files, model: type[SignalModel]) -> list[float]:
     """Return the value of this setting from a sidecar that has those of several images (UNIT1: of INV1 and INV2).
 
     Raises

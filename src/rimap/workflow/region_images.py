@@ -120,7 +120,7 @@ def read_regions(image: Path, of: MapImage, threshold: float | None = None) -> t
         if len(found) == 1 and int(found[0]) not in names:
             names = {int(found[0]): _name_of(image)}  # a mask
         unused = f"{image.name} contains whole-number labels and no probabilities: --threshold was not used."
-        said = [] if threshold is None else [note(unused)]
+        said: list[str] = [] if threshold is None else [note(unused)]
         return [Region(int(v), names.get(int(v), ""), labels) for v in found], said
     least = HALF if threshold is None else threshold
     _refuse_other_numbers(image, volumes)

@@ -58,7 +58,7 @@ def notes_in_short(results: Sequence[Result]) -> list[str]:
     from rimap.map_display import shown_name
     from rimap.workflow.writing import RESOLUTION
 
-    found = []
+    found: list[str] = []
     for result in results:
         decided = result.decision
         for text in result.notes:

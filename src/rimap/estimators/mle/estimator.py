@@ -120,10 +120,10 @@ class MLE(Estimator):
     halo = None
 
     def __post_init__(self) -> None:
-        if self.lambda_B is not None and not (isinstance(self.lambda_B, Real) and self.lambda_B >= 0):
+        given: Any = self.lambda_B
+        if given is not None and not (isinstance(given, Real) and float(given) >= 0):
             raise InputError(
-                f"lambda_B: expected zero, a positive number, infinity (one B) or None (from the data), got "
-                f"{self.lambda_B!r}."
+                f"lambda_B: expected zero, a positive number, infinity (one B) or None (from the data), got {given!r}."
             )
         checked = self._least_squares
         object.__setattr__(self, "fixed", checked.fixed)

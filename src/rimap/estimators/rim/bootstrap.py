@@ -38,7 +38,7 @@ _SEED = 2021
 _BEYOND = 1 << 20
 
 
-def checked(n_draws: int) -> None:
+def checked(n_draws: Any) -> None:
     """Refuse numbers of draws that have no spread.
 
     Raises
@@ -46,7 +46,7 @@ def checked(n_draws: int) -> None:
     InputError
         For 1, less than 0, and what is no whole number.
     """
-    if isinstance(n_draws, bool) or not isinstance(n_draws, Integral) or n_draws < 0 or n_draws == 1:
+    if isinstance(n_draws, bool) or not isinstance(n_draws, Integral) or int(n_draws) < 0 or n_draws == 1:
         raise InputError(f"sd_draws: expected 2 or more draws, or 0 for no standard deviations, got {n_draws!r}.")
 
 

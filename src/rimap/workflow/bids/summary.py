@@ -90,8 +90,8 @@ def warnings_of_group(run: GroupRun) -> Iterator[str]:
     for text, names in run.warnings:
         yield f"warning: {text} ({len(names)} of {count_of(n, 'map')})"
     if failed := [row["series"] for row in read_failed(run.out)]:
-        more = f" and {len(failed) - _MOST_OUTLIERS} more" if len(failed) > _MOST_OUTLIERS else ""
-        yield f"warning: without a map, as they failed: {', '.join(failed[:_MOST_OUTLIERS])}{more} ({FAILED})"
+        further = f" and {len(failed) - _MOST_OUTLIERS} more" if len(failed) > _MOST_OUTLIERS else ""
+        yield f"warning: without a map, as they failed: {', '.join(failed[:_MOST_OUTLIERS])}{further} ({FAILED})"
     if run.without_labels:
         shown = ", ".join(run.without_labels[:_MOST_OUTLIERS])
         more = len(run.without_labels) - _MOST_OUTLIERS
