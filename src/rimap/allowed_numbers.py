@@ -31,7 +31,7 @@ class Allowed:
     without_most: bool = False
     ordered: bool = False
 
-    def has(self, value: Any) -> bool:
+    def has(self, value: object) -> bool:
         """Return whether a value is such a number."""
         if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(float(value)):
             return False
@@ -68,7 +68,7 @@ def numeric_fields(kind: type) -> Iterator[tuple[str, str]]:
             yield f.name, annotation
 
 
-def refuse_other_numbers(values: Any, allowed: Mapping[str, Allowed], table: str = "") -> None:
+def refuse_other_numbers(values: object, allowed: Mapping[str, Allowed], table: str = "") -> None:
     """Refuse a dataclass with a number that its table does not allow.
 
     Parameters
@@ -87,7 +87,7 @@ def refuse_other_numbers(values: Any, allowed: Mapping[str, Allowed], table: str
         _refuse_other(f"{table}.{name}" if table else name, getattr(values, name), annotation, allowed[name])
 
 
-def refuse_other_number(key: str, value: Any, allowed: Allowed, *, whole: bool = False) -> None:
+def refuse_other_number(key: str, value: object, allowed: Allowed, *, whole: bool = False) -> None:
     """Refuse one number that is not allowed.
 
     Raises
@@ -98,7 +98,7 @@ def refuse_other_number(key: str, value: Any, allowed: Allowed, *, whole: bool =
     _refuse_other(key, value, "int" if whole else "float", allowed)
 
 
-def _refuse_other(key: str, value: Any, annotation: str, allowed: Allowed) -> None:
+def _refuse_other(key: str, value: object, annotation: str, allowed: Allowed) -> None:
     if annotation.startswith("Mapping[str, "):
         if not isinstance(value, Mapping):
             raise InputError(f"{key}: expected a table of numbers by name, got {value!r}.")

@@ -98,7 +98,7 @@ class Machine:
     def __post_init__(self) -> None:
         refuse_other_numbers(self, {"devices": COUNT, "workers": Allowed(-1.0)})
 
-    def fabric(self, precision: Any) -> Fabric:
+    def fabric(self, precision: str) -> Fabric:
         """Return lightning-fabric on this machine.
 
         Raises
@@ -107,7 +107,7 @@ class Machine:
             If the machine has no such accelerator, or not so many of it.
         """
         try:
-            return Fabric(accelerator=self.accelerator, devices=self.devices, precision=precision)
+            return Fabric(accelerator=self.accelerator, devices=self.devices, precision=cast(Any, precision))
         except (RuntimeError, ValueError, MisconfigurationException) as error:
             raise InputError(
                 f"expected an accelerator of this machine, got {self.accelerator!r} with "

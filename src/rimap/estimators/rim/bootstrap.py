@@ -38,7 +38,7 @@ _SEED = 2021
 _BEYOND = 1 << 20
 
 
-def checked(n_draws: Any) -> None:
+def checked(n_draws: object) -> None:
     """Refuse numbers of draws that have no spread.
 
     Raises
