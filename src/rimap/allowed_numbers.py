@@ -107,7 +107,7 @@ def _refuse_other(key: str, value: object, annotation: str, allowed: Allowed) ->
             _refuse_other(f"{key}.{name}", x, inner, allowed)
         return
     whole = "int" in annotation
-    several = list(value) if isinstance(value, (list, tuple)) else [value]
+    several: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
     good = isinstance(value, (list, tuple)) == annotation.startswith("tuple")
     good &= all(allowed.has(x) and (isinstance(x, Integral) or not whole) for x in several)
     if "tuple" in annotation and "..." not in annotation:
