@@ -21,7 +21,7 @@ from rimap.io.bids import absolute, models, read_json
 from rimap.io.model_metadata import settings_metadata
 from rimap.io.naming import outputs_of, own_suffix, rate_suffix
 from rimap.io.series_files import SeriesFiles
-from rimap.series import ParameterMaps, Status
+from rimap.series import ParameterMaps
 from rimap.signals import SignalModel
 
 #: The version whose names and fields are written.
@@ -108,7 +108,7 @@ def map_metadata(
     model, noise = maps.model, maps.noise
     known = _given(model, given or {}, series_files, out)
     sigma = None if noise is None else noise.sigma
-    typical = None if noise is None else noise.typical_sigma(maps.status != Status.OUTSIDE_MASK)
+    typical = None if noise is None else noise.typical_sigma()
     metadata: dict[str, Any] = {
         "Sources": [*_sources(series_files, out), *(v for v in known.values() if isinstance(v, str) and v != ARRAY)],
         "EstimationAlgorithm": f"{maps.estimator}: {model.title}",

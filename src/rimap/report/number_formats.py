@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from rimap.io.provenance import MEDIAN_OF_MAP
-from rimap.series import ParameterMaps, Status
+from rimap.series import ParameterMaps
 
 
 def number(x: float, digits: int = 3) -> str:
@@ -54,7 +54,7 @@ def sigma_number(maps: ParameterMaps) -> float | None:
     """Return σ, or its median if it is a map, or `None` if there is none."""
     if maps.noise is None or maps.noise.sigma is None:
         return None
-    return maps.noise.typical_sigma(maps.status != Status.OUTSIDE_MASK)
+    return maps.noise.typical_sigma()
 
 
 def sigma_origin(maps: ParameterMaps) -> str:
