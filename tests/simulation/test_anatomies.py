@@ -126,7 +126,7 @@ def test_brainweb_from_a_folder_is_kept_and_checked_by_hash(tmp_path):
 
 def test_brainweb_raw_file_must_be_whole(tmp_path):
     (tmp_path / "subject_05.bin.gz").write_bytes(gzip.compress(bytes(64)))
-    with pytest.raises(InputError, match="not a whole"):
+    with pytest.raises(InputError, match="not a complete BrainWeb model"):
         brainweb.load_brainweb(5, tmp_path)
 
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from rimap.series import ParameterMaps, WeightedSeries
 
-F = TypeVar("F", bound=Callable[..., ParameterMaps])
+Estimate = TypeVar("Estimate", bound=Callable[..., ParameterMaps])
 Order = tuple[int, ...]
 
 
-def slices_last(estimate: F) -> F:
+def slices_last(estimate: Estimate) -> Estimate:
     """Decorate the `estimate` of an estimator: an axis of one voxel comes last, as that of slices does everywhere.
 
     Networks, λ_B and the correlation of noise belong to the plane of the first two axes, and a plane that is one voxel
