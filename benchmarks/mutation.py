@@ -70,6 +70,8 @@ AREAS: dict[str, dict[str, tuple[str, ...]]] = {
             "clipping": "test_clipping",
             "connected_area_kernels": "test_connected_areas",
             "connected_areas": "test_connected_areas",
+            "extreme_values": "test_missing_values",
+            "uncertain_polarity": "test_uncertain_polarity",
             "field_range": "test_field_range",
             "filled_areas": "test_filled_areas",
             "final_checks": "test_final_checks",
