@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,10 @@ class Noise(ABC):
             worst = np.min(sigma, initial=np.inf, where=~np.isnan(sigma)) if not np.isnan(sigma).all() else np.nan
             raise InputError(f"sigma: expected a positive number in the unit of the images, got {worst:g}.")
         object.__setattr__(self, "sigma", float(sigma) if sigma.ndim == 0 else sigma)
+
+    def at(self, index: Any) -> Self:
+        """Return the noise of the voxels ``[index]``: of a map of σ the part there."""
+        return self if np.ndim(self.sigma) == 0 else type(self)(sigma=self.sigma[index])
 
     def typical_sigma(self, where: NDArray[np.bool_] | None = None) -> float:
         """Return σ, or the median of its map over the voxels `where` (*X) with a value: NaN if there is none.

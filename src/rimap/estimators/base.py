@@ -178,17 +178,17 @@ def conditioning_warnings(series: WeightedSeries, maps: ParameterMaps, limit: fl
     middle_sd = float(np.median(relative))
     if middle_sd <= limit:
         return ()
+    share = f"{100 * at_bound.sum() / use.sum():.0f} % of the voxels"
     how = (
         f"its standard deviation is {100 * middle_sd:.0f} % in the median voxel"
         if np.isfinite(middle_sd)
-        else f"{100 * at_bound.sum() / use.sum():.0f} % of the voxels are at a bound of its range, or of that of "
-        "another parameter"
+        else f"{share} are at a bound of its range, or of that of another parameter"
     )
     declared = next(q.bounds for q in type(model).parameters if q.name == p.name)
     if p.bounds != declared and not np.isfinite(middle_sd):
         return (
-            f"{p.name} {_POOR}: {100 * at_bound.sum() / use.sum():.0f} % of the voxels with signal are at a bound, and "
-            f"its range was limited to {p.bounds[0]:g} to {p.bounds[1]:g} {p.unit}. Give a wider one.",
+            f"{p.name} {_POOR}: {share} with signal are at a bound, and its range was limited to "
+            f"{p.bounds[0]:g} to {p.bounds[1]:g} {p.unit}. Give a wider one.",
         )
     times, middle = model.times, quantile(T[use], 0.5)
     snr = quantile(A[use] / sigma[use], 0.5)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.likelihood import Noise
 from rimap.series import ParameterMaps, WeightedSeries
 
 Estimate = TypeVar("Estimate", bound=Callable[..., ParameterMaps])
@@ -49,12 +50,11 @@ def turned_series(series: WeightedSeries, order: Order) -> WeightedSeries:
     """Return the series with its axes in another order."""
     if order == tuple(sorted(order)):
         return series
-    noise = series.noise
     return replace(
         series,
         images=_turned(series.images, order),
         mask=None if series.mask is None else _turned(series.mask, order),
-        noise=noise if noise is None or np.ndim(noise.sigma) == 0 else type(noise)(_turned(noise.sigma, order)),
+        noise=_turned_noise(series.noise, order),
         affine=_turned_affine(series.affine, order),
         given={name: _turned(value, order) if np.ndim(value) else value for name, value in series.given.items()},
     )
@@ -64,7 +64,7 @@ def turned_maps(maps: ParameterMaps, order: Order) -> ParameterMaps:
     """Return the maps with their axes in another order."""
     if order == tuple(sorted(order)):
         return maps
-    noise, correlation = maps.noise, maps.correlation
+    correlation = maps.correlation
     if correlation is not None:
         correlation = replace(correlation, axes=tuple(correlation.axes[axis] for axis in order))
     return replace(
@@ -75,7 +75,7 @@ def turned_maps(maps: ParameterMaps, order: Order) -> ParameterMaps:
         residual=None if maps.residual is None else _turned(maps.residual, order),
         covariance=None if maps.covariance is None else _turned(maps.covariance, order),
         sd_derived={name: _turned(value, order) for name, value in maps.sd_derived.items()},
-        noise=noise if noise is None or np.ndim(noise.sigma) == 0 else type(noise)(_turned(noise.sigma, order)),
+        noise=_turned_noise(maps.noise, order),
         affine=_turned_affine(maps.affine, order),
         correlation=correlation,
     )
@@ -85,6 +85,10 @@ def _turned(values: NDArray[Any], order: Order) -> NDArray[Any]:
     """Return values (…, *X) with the axes of X in another order."""
     before = values.ndim - len(order)
     return np.ascontiguousarray(np.transpose(values, (*range(before), *(before + axis for axis in order))))
+
+
+def _turned_noise(noise: Noise | None, order: Order) -> Noise | None:
+    return noise if noise is None or np.ndim(noise.sigma) == 0 else type(noise)(_turned(noise.sigma, order))
 
 
 def _turned_affine(affine: NDArray[Any] | None, order: Order) -> NDArray[Any] | None:

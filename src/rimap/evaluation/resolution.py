@@ -82,8 +82,9 @@ def resolution(series: WeightedSeries, maps: ParameterMaps, estimator: Estimator
     estimated = (plane == Status.OK) & np.isfinite(kappa).all(0).reshape(plane.shape)
     kinds = [(width, contrast) for width in WIDTHS for contrast in CONTRASTS]
     sites = _sites(estimated)
-    of_part = type(noise)(noise.sigma if np.ndim(noise.sigma) == 0 else noise.sigma[part])
-    sigma = of_part.typical_sigma(estimated.reshape(status.shape))
+    here_estimated = np.zeros(maps.status.shape, bool)
+    here_estimated[part] = estimated.reshape(status.shape)
+    sigma = noise.typical_sigma(here_estimated)
     if len(sites) < _FEWEST * len(kinds) or not np.isfinite(sigma):
         return ()
     noise = type(noise)(sigma)

@@ -77,9 +77,7 @@ def estimate(
 
 def cut(series: WeightedSeries, a: int, b: int) -> WeightedSeries:
     """Return the planes a to b of the last axis of a series."""
-    noise = series.noise
-    if noise is not None and np.ndim(noise.sigma):
-        noise = type(noise)(sigma=noise.sigma[..., a:b])
+    noise = None if series.noise is None else series.noise.at((..., slice(a, b)))
     mask = None if series.mask is None else series.mask[..., a:b]
     given = {name: value[..., a:b] if np.ndim(value) else value for name, value in series.given.items()}
     return replace(series, images=series.images[..., a:b], mask=mask, noise=noise, given=given)

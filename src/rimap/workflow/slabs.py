@@ -213,12 +213,12 @@ def estimate(
     if standing is not None:
         some_planes = sample_of_planes(opened.shape)
         known = replace(
-            _maps_of_some(done, some_planes), noise=_noise_at(noise, (..., some_planes)), sigma_source=source
+            _maps_of_some(done, some_planes), noise=noise.at((..., some_planes)), sigma_source=source
         )
         usual = Usual.of(screened(standing, whole).census, known, fit)
     for a, b in slabs:
         planes = (..., slice(a, b))
-        maps, there, held = done.maps.read((a, b)), _noise_at(noise, planes), done.held(planes)
+        maps, there, held = done.maps.read((a, b)), noise.at(planes), done.held(planes)
         covariance = covariance_for(model, maps, there, held) if model.derived else None
         maps = replace(maps, sd_kappa=sd_for(model, maps, there, held=held), covariance=covariance)
         images, mask = opened.read_planes(a, b)
@@ -431,8 +431,6 @@ def _given_at(opened: OpenSeries, where: Any) -> dict[str, Any]:
     return {name: value if np.ndim(value) == 0 else np.asarray(value)[where] for name, value in opened.given.items()}
 
 
-def _noise_at(noise: Any, where: Any) -> Any:
+def _noise_at(noise: Noise | None, where: Any) -> Noise | None:
     """Return the noise of some voxels."""
-    if noise is None or np.ndim(noise.sigma) == 0:
-        return noise
-    return type(noise)(sigma=np.asarray(noise.sigma)[where])
+    return None if noise is None else noise.at(where)

@@ -69,9 +69,7 @@ def _part(series: WeightedSeries, index: Any, delay: float) -> WeightedSeries:
     """Return some slices, with their times."""
     axis = series.model.axis.name
     later: dict[str, Any] = {axis: tuple(float(t) + delay for t in np.atleast_1d(getattr(series.model, axis)))}
-    noise = series.noise
-    if noise is not None and np.ndim(noise.sigma):
-        noise = type(noise)(sigma=noise.sigma[index])
+    noise = None if series.noise is None else series.noise.at(index)
     return replace(
         series,
         images=series.images[(slice(None), *index)],

@@ -83,9 +83,7 @@ def slices(shape: tuple[int, ...]) -> Iterator[tuple[slice | int, ...]]:
 
 def part_of_series(series: WeightedSeries, index: Array) -> WeightedSeries:
     """Return the series of the voxels ``[index]``, with its mask (none if it is empty there), noise and given maps."""
-    noise = series.noise
-    if noise is not None and np.ndim(noise.sigma):
-        noise = type(noise)(sigma=noise.sigma[index])
+    noise = None if series.noise is None else series.noise.at(index)
     selected = series.selected[index]
     return replace(
         series,
@@ -189,9 +187,9 @@ def image_scale(series: WeightedSeries, noise: Noise) -> float:
         every = (slice(None, None, step),) * min(2, len(series.shape))
         S = neutral(series.images[(slice(None), *k)], 1.0)[(slice(None), *every)]
         inside = series.selected[k][every].reshape(-1)
-        sigma = (
-            noise.sigma if np.ndim(noise.sigma) == 0 else type(noise)(noise.sigma[k]).typical_sigma(series.selected[k])
-        )
+        here = np.zeros(series.shape, bool)
+        here[k] = series.selected[k]
+        sigma = noise.typical_sigma(here)
         rms = np.sqrt((S.reshape(len(S), -1).astype(float) ** 2).mean(0))
         if not (rms[inside] > 0).any():
             continue
