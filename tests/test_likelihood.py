@@ -178,3 +178,14 @@ def test_what_the_other_parameters_hide_is_not_determined() -> None:
 def test_a_sigma_that_is_no_number_is_refused(kind, sigma):
     with pytest.raises(InputError, match="sigma: expected a positive number"):
         kind(sigma=sigma)
+
+
+@pytest.mark.parametrize("noise", [Gaussian, Rician])
+def test_a_part_of_a_map_of_sigma_may_have_no_value(noise: type[Noise]) -> None:
+    """A slab of air beside a masked map of σ is no error."""
+    sigma = np.array([[np.nan, np.nan], [2.0, 4.0]])
+    whole = noise(sigma=sigma)
+    np.testing.assert_array_equal(whole.at((0,)).sigma, sigma[0])
+    assert np.isnan(whole.at((0,)).typical_sigma())
+    assert type(whole.at((1,))) is noise and whole.at((1,)).typical_sigma() == 3.0
+    assert noise(sigma=2.0).at((1,)).sigma == 2.0

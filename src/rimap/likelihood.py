@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -64,9 +65,13 @@ class Noise(ABC):
             raise InputError(f"sigma: expected a positive number in the unit of the images, got {worst:g}.")
         object.__setattr__(self, "sigma", float(sigma) if sigma.ndim == 0 else sigma)
 
-    def at(self, index: Any) -> Self:
-        """Return the noise of the voxels ``[index]``: of a map of σ the part there."""
-        return self if np.ndim(self.sigma) == 0 else type(self)(sigma=self.sigma[index])
+    def at(self, index: Array) -> Self:
+        """Return the noise of the voxels ``[index]``: of a map of σ the part there, which may have no value at all."""
+        if np.ndim(self.sigma) == 0:
+            return self
+        part = copy.copy(self)  # the map as a whole was checked
+        object.__setattr__(part, "sigma", np.asarray(self.sigma)[index])
+        return part
 
     def typical_sigma(self, where: NDArray[np.bool_] | None = None) -> float:
         """Return σ, or the median of its map over the voxels `where` (*X) with a value: NaN if there is none.

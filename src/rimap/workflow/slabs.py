@@ -212,9 +212,7 @@ def estimate(
     usual = None
     if standing is not None:
         some_planes = sample_of_planes(opened.shape)
-        known = replace(
-            _maps_of_some(done, some_planes), noise=noise.at((..., some_planes)), sigma_source=source
-        )
+        known = replace(_maps_of_some(done, some_planes), noise=noise.at((..., some_planes)), sigma_source=source)
         usual = Usual.of(screened(standing, whole).census, known, fit)
     for a, b in slabs:
         planes = (..., slice(a, b))
