@@ -9,7 +9,9 @@ import pytest
 
 from rimap import InputError, InversionRecovery, SignalModel, T2Decay
 from rimap.arrays import column
-from rimap.estimators.table import REFUSED_ERROR, ShapeTable, levels
+from rimap.estimators.checks.rounded_maps import rounding_warnings
+from rimap.estimators.table import LEVEL_TOLERANCE, REFUSED_ERROR, ShapeTable, levels
+from rimap.series import WeightedSeries
 from rimap.signals.base import Parameter
 
 MODELS = {
@@ -42,13 +44,43 @@ def test_a_known_field_leaves_no_axis() -> None:
     np.testing.assert_allclose(table.evaluate(T)[0][:, 0], model.shape(B=1.7 + 0 * T, T1=T), atol=3e-9)
 
 
-def test_levels_are_near_the_values_of_a_given_map() -> None:
-    values = np.array([[500.0, 1000.0, 4000.0], [np.nan, 510.0, 0.0]])
-    middles, where = levels(values)
-    known = where >= 0
-    np.testing.assert_array_equal(known, [True, True, True, False, True, False])
-    np.testing.assert_allclose(middles[where[known]], values.reshape(-1)[known], rtol=0.026)
-    np.testing.assert_array_equal(levels(np.full(4, 1234.0))[0], [1234.0])
+def of_bounds(low: float, high: float, rate: float) -> SignalModel:
+    """Return a decay whose amplitude follows a given parameter W at a rate."""
+    W = Parameter("W", "Hz", (low, high), "field", treatment="given", start=high / 2)
+    B1 = Parameter("B1", "1", (0.5, 1.5), "field", treatment="given", start=1.0)
+    kind = type("Following", (_Following,), {"parameters": (*T2Decay.parameters, B1, W), "rate": rate})
+    return kind(tau=(10, 20, 50))
+
+
+@pytest.mark.parametrize(("low", "rate"), [(1.0, 0.0), (1.0, 0.1), (0.0, 0.02), (-50.0, 0.02), (-50.0, 0.1)])
+def test_levels_are_near_the_values_of_a_given_map_whatever_their_sign(low: float, rate: float) -> None:
+    """So near that the signal changes by a quarter of a per cent at most; a map without a value has no level."""
+    model = of_bounds(low, 50.0, rate)
+    values = np.append(np.random.default_rng(0).uniform(low, 50.0, 300), np.nan)
+    middles, where, step, _ = levels(values, model, "W")
+    np.testing.assert_array_equal(where >= 0, np.isfinite(values))
+    off = abs(middles[where[:-1]] - values[:-1])
+    assert off.max() <= (0.026 * 50 if low > 0 else 0.051 * (50 - low) / 2)
+    amplitude, rounded = (1 + np.sin(rate * W) for W in (values[:-1], middles[where[:-1]]))
+    assert abs(amplitude - rounded).max() <= 1.1 * LEVEL_TOLERANCE * amplitude.max() and step > 0
+    np.testing.assert_array_equal(levels(np.full(4, low), model, "W").middles, [low])
+
+
+def test_a_map_that_the_levels_cannot_follow_is_reported() -> None:
+    values = np.linspace(-40.0, 40.0, 60)
+    for rate, told in ((0.02, False), (2.0, True)):
+        series = WeightedSeries(np.ones((3, 60)), of_bounds(-50.0, 50.0, rate), given={"W": values})
+        texts = rounding_warnings(series)
+        assert len(texts) == told and all("map of W is rounded to steps of" in text for text in texts)
+
+
+class _Following(T2Decay):
+    name, rate = "following", 0.0
+    shape_partials = SignalModel.shape_partials
+
+    def shape(self, B1: Any, W: Any, T2: Any) -> Any:  # type: ignore[override]
+        t = column(self.tau, T2)
+        return np.exp(-t / T2) * (1 + np.sin(self.rate * W)) * B1
 
 
 def test_a_second_unknown_field_is_refused() -> None:

@@ -11,14 +11,14 @@ from collections import namedtuple
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.polynomial import chebyshev
 from numpy.typing import ArrayLike, NDArray
 
 from rimap.errors import InputError
-from rimap.signals.base import SignalModel
+from rimap.signals.base import Parameter, SignalModel
 
 Array = NDArray[np.float64]
 
@@ -38,8 +38,12 @@ FIRST_TERMS, MOST_TERMS = (24, 12), 160
 SERIES_TOLERANCE = 1e-7
 #: A table whose error may exceed this share of the largest signal is refused: a tenth of the noise at an SNR of 100.
 REFUSED_ERROR = 1e-3
-#: A given map of a further parameter is rounded to levels that are this far apart, relative.
-LEVEL_STEP = 0.05
+#: A given map of a further parameter is rounded to levels. They are this far apart, relative, or closer, so that half a
+#: step changes T, and the signal relative to the largest, by at most this share; with at most so many levels in place
+#: of one.
+LEVEL_STEP, LEVEL_TOLERANCE, MOST_LEVELS = 0.05, 2.5e-3, 64
+#: Values in a cell at which the change of the signal is computed.
+_POINTS = 17
 
 
 @dataclass(frozen=True, eq=False)
@@ -339,24 +343,107 @@ def _coefficients(model: SignalModel, held: Mapping[str, float], box: Any, terms
     return np.asarray(np.einsum("iu,jf,nkuf->ijnk", *inverse, g, optimize=True))
 
 
-def levels(values: NDArray[Any]) -> tuple[Array, NDArray[np.intp]]:
-    """Round a given map (V,) of a further parameter; return the levels (L,) and the index of the level of each voxel.
+class Levels(NamedTuple):
+    """A given map of a further parameter, rounded.
 
-    The index of NaN is −1. Neighbouring levels differ by the factor 1 + `LEVEL_STEP`, so a value changes by at most
-    half of this step.
+    Parameters
+    ----------
+    middles
+        The levels (L,).
+    where
+        (V) the index of the level of each voxel; −1 where the map has no value.
+    step, change
+        The widest step, in the unit of the parameter, of those where half a step changes T or the signal most;
+        and this change, relative to T or the largest signal.
+    """
+
+    middles: Array
+    where: NDArray[np.intp]
+    step: float = 0.0
+    change: float = 0.0
+
+
+def levels(values: NDArray[Any], model: SignalModel, name: str) -> Levels:
+    """Round a given map (V,) of a further parameter.
+
+    It is parted into cells: 5 % of the value, or of the box if this reaches zero or below. A cell has as many levels as
+    signal and T demand. They follow from the model alone, so a slab has the levels of the whole.
     """
     flat = np.asarray(values, dtype=float).reshape(-1)
-    known = np.isfinite(flat) & (flat > 0)
+    parameter = model.parameters[model.index(name)]
+    known = np.isfinite(flat) & ((flat > 0) | (parameter.bounds[0] <= 0))
     where = np.full(len(flat), -1, np.intp)
     if not known.any():
-        return np.empty(0), where
-    rounded = np.round(np.log(flat[known]) / np.log1p(LEVEL_STEP)).astype(int)
-    steps, place = np.unique(rounded, return_inverse=True)
-    where[known] = place
-    middles = np.exp(steps * np.log1p(LEVEL_STEP))
+        return Levels(np.empty(0), where)
     if np.ptp(flat[known]) == 0:  # one value everywhere need not be rounded
-        middles = flat[known][:1]
-    return middles, where
+        where[known] = 0
+        return Levels(flat[known][:1], where)
+    place = _place(parameter, flat[known])
+    cells, of_cell = np.unique(np.round(place).astype(int), return_inverse=True)
+    each, changes = (np.array(column) for column in zip(*(_levels_of_cell(model, name, int(cell)) for cell in cells)))
+    within = np.floor((place - cells[of_cell] + 0.5) * each[of_cell]).astype(int)
+    within = np.clip(within, 0, each[of_cell] - 1)
+    steps, index = np.unique(np.stack([of_cell, within]), axis=1, return_inverse=True)
+    where[known] = index.reshape(-1)
+    middles = _value(parameter, cells[steps[0]] - 0.5 + (steps[1] + 0.5) / each[steps[0]])
+    worst = int(np.argmax(changes))
+    ends = _value(parameter, cells[worst] + np.array([-0.5, 0.5]) / each[worst])
+    return Levels(middles, where, float(np.ptp(ends)), float(changes[worst]))
+
+
+def _cell(p: Parameter) -> float:
+    """Return the length of a cell on the scale of a parameter: its logarithm, or itself if it may be zero or below."""
+    low, high = p.bounds
+    if low > 0:
+        return float(np.log1p(LEVEL_STEP))
+    return LEVEL_STEP * (high - low if np.isfinite(high - low) else 10 * (abs(p.start or 0.0) or 1.0))
+
+
+def _place(p: Parameter, values: Array) -> Array:
+    """Return where values are, in cells."""
+    return np.asarray((np.log(values) if p.bounds[0] > 0 else values) / _cell(p), dtype=np.float64)
+
+
+def _value(p: Parameter, place: Array) -> Array:
+    """Return the values at some places."""
+    return np.asarray(np.exp(place * _cell(p)) if p.bounds[0] > 0 else np.clip(place * _cell(p), *p.bounds))
+
+
+def _levels_of_cell(model: SignalModel, name: str, cell: int) -> tuple[int, float]:
+    """Return how many levels a cell needs, and by how much half a step then changes the signal or T, relative."""
+    try:
+        return _kept_levels(model, name, cell)
+    except TypeError:  # a model that has no hash
+        return _kept_levels.__wrapped__(model, name, cell)
+
+
+@lru_cache(maxsize=4096)
+def _kept_levels(model: SignalModel, name: str, cell: int) -> tuple[int, float]:
+    time, start = model.time, float(model.time.start or 1.0)
+    usual = [start / 2, 2 * start, *(model.times[model.times > 0] if model.axis.unit == time.unit else ())]
+    low, high = max(time.bounds[0], min(usual)), min(time.bounds[1], max(usual))
+    at: dict[str, Any] = {p.name: float(p.start or 0.0) for p in model.nonlinear}
+    if model.field is not None:
+        at[model.field.name] = np.linspace(*model.field.searched, 3)[:, None, None]
+    at[time.name] = np.geomspace(low, high, 5)[:, None]
+    at[name] = _value(model.parameters[model.index(name)], np.linspace(cell - 0.5, cell + 0.5, _POINTS))
+    X = np.broadcast_shapes(*(np.shape(value) for value in at.values()))
+    maps = {key: np.broadcast_to(value, X) + 0.0 for key, value in at.items()}
+    g = np.asarray(model.shape(**maps), dtype=float).reshape(model.n_images, -1, *X)
+    slopes = {key: np.reshape(value, g.shape).sum(1) for key, value in model.shape_partials(**maps).items()}
+    across = slopes[name] * np.gradient(at[name]) * (_POINTS - 1)  # of a whole cell
+    others = [*np.moveaxis(g, 1, 0), slopes[time.name] * maps[time.name]]
+    if model.field is not None and not model.field.given:
+        others.insert(0, slopes[model.field.name])
+    J = np.moveaxis(np.stack(others), (0, 1), (-1, -2))
+    gram = np.swapaxes(J, -1, -2) @ J
+    gram += 1e-9 * np.trace(gram, axis1=-2, axis2=-1)[..., None, None] * np.eye(len(others))
+    of_time = np.linalg.solve(gram, np.swapaxes(J, -1, -2) @ np.moveaxis(across, 0, -1)[..., None])[..., -1, 0]
+    largest = float(np.sqrt((g.sum(1) ** 2).sum(0)).max()) or 1.0
+    of_signal = float(np.sqrt((across**2).sum(0)).max()) / largest
+    half = max(of_signal, float(abs(of_time).max())) / 2
+    many = int(np.clip(np.ceil(half / LEVEL_TOLERANCE), 1, MOST_LEVELS))
+    return many, half / many
 
 
 #: Weights of cubic Hermite interpolation at t in an interval of length `step`: of the values v0, v1 and the slopes s0,

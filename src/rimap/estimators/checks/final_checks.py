@@ -29,6 +29,7 @@ from rimap.estimators.checks.residual_probability import (
     contradicts,
     usual_misfit,
 )
+from rimap.estimators.checks.rounded_maps import rounding_warnings
 from rimap.estimators.checks.wrong_areas import MOST_FREE, with_their_areas
 from rimap.estimators.noise_correlation import noise_correlation, with_correlation
 from rimap.estimators.sigma import freedom, of_signal
@@ -235,6 +236,7 @@ def warnings_for(
     return ordered(
         (
             *model_warnings(series.model),
+            *rounding_warnings(series),
             *found,
             *unknown_given(series),
             *field_warnings(series, maps, census),

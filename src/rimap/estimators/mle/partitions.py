@@ -76,7 +76,12 @@ class Partitions:
         maps = {n: value for n, value in series.held.items() if np.ndim(value) and (field is None or n != field.name)}
         if not maps:
             return cls(voxels, np.arange(len(voxels)), [(ShapeTable.of(model, numbers), len(voxels))])
-        middles, places = zip(*(levels(np.asarray(value).reshape(-1)[voxels]) for value in maps.values()))
+        rounded = {name: levels(np.asarray(value).reshape(-1)[voxels], model, name) for name, value in maps.items()}
+        middles, places = zip(*((of_map.middles, of_map.where) for of_map in rounded.values()))
+        if any((where < 0).any() for where in places):
+            raise InputError(
+                f"expected a value of {', '.join(maps)} in every voxel that is mapped, got some without one."
+            )
         kinds, kind = np.unique(np.stack(places), axis=1, return_inverse=True)
         order = np.argsort(kind.reshape(-1), kind="stable")
         counts = np.bincount(kind.reshape(-1), minlength=kinds.shape[1])

@@ -55,7 +55,7 @@ def _tables(
     for name, values in held.items():
         if np.ndim(values) == 0 or (model.field is not None and name == model.field.name):
             continue
-        middles, level = levels(values)
+        middles, level, *_ = levels(values, model, name)
         parts = [
             (some[level[some] == i], known | {name: float(middles[i])})
             for some, known in parts

@@ -298,7 +298,7 @@ def _fit(
     status, rms = np.full(M, Status.OUTSIDE_MASK, np.uint8), np.zeros(M, voxels.images.dtype)
     out = Out(values[:Q], values[Q : 2 * Q], values[2 * Q], status, rms)
     done, total = 0, M if everywhere else int(mask.sum())
-    for chosen, known in _parts(given, None if everywhere else np.flatnonzero(mask), out):
+    for chosen, known in _parts(model, given, None if everywhere else np.flatnonzero(mask), out):
         work, size = _search(model, numbers | known, fields, voxels.images, out)
         many = M if chosen is None else len(chosen)
         chunks = (
@@ -336,7 +336,7 @@ def _leave_out_unknown_sigma(series: WeightedSeries, voxels: Voxels, out: Out) -
 
 
 def _parts(
-    given: Mapping[str, Floats], chosen: NDArray[np.int64] | None, out: Out
+    model: SignalModel, given: Mapping[str, Floats], chosen: NDArray[np.int64] | None, out: Out
 ) -> list[tuple[NDArray[np.int64] | None, dict[str, float]]]:
     """Return the voxels (`None` for all) that share the known parameters of one table, and these parameters.
 
@@ -344,7 +344,7 @@ def _parts(
     """
     parts: list[tuple[NDArray[np.int64] | None, dict[str, float]]] = [(chosen, {})]
     for name, values in given.items():
-        middles, level = levels(values)
+        middles, level, *_ = levels(values, model, name)
         split: list[tuple[NDArray[np.int64] | None, dict[str, float]]] = []
         for voxels, known in parts:
             voxels = np.arange(len(values)) if voxels is None else voxels

@@ -121,7 +121,7 @@ def _groups(
     numbers = {key: float(value) for key, value in further.items() if not np.ndim(value)}
     if not maps:
         return [(ShapeTable.of(model, numbers), None)]
-    rounded = {key: levels(value) for key, value in maps.items()}
+    rounded = {key: levels(value, model, key)[:2] for key, value in maps.items()}
     codes = np.stack([where for _, where in rounded.values()])
     combinations, group = np.unique(codes, axis=1, return_inverse=True)
     found: list[tuple[ShapeTable, NDArray[np.intp] | None]] = []
