@@ -88,6 +88,7 @@ AREAS: dict[str, dict[str, tuple[str, ...]]] = {
             "nothing_mapped": "test_final_checks",
             "receive_gains": "test_receive_gains",
             "residual_probability": "test_residual_probability",
+            "rounded_maps": "test_table",
             "smooth_refit": "test_receive_gains",
             "training_range": "test_training_range",
             "wrong_areas": "test_wrong_areas",
