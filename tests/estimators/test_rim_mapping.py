@@ -19,8 +19,10 @@ from rimap.estimators.networks.restore import weights_of
 from rimap.estimators.rim.estimator import RIM
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.loop import GENERAL, from_state, slopes
+from rimap.estimators.rim.network_input import TYPICAL_A, image_scale
 from rimap.estimators.rim.steps import Loop
-from rimap.series import Status
+from rimap.likelihood import Gaussian
+from rimap.series import Status, WeightedSeries
 from rimap.training.loop import build_network, export
 from rimap.training.recipe import training_recipe
 
@@ -123,6 +125,20 @@ def test_any_image_scale(network):
     a, b = rim.estimate(series(unit=1.0)), rim.estimate(series(unit=4000.0))
     np.testing.assert_allclose(b["A"] / 4000, a["A"], rtol=1e-3)
     np.testing.assert_allclose(b["T1"], a["T1"], rtol=1e-3)
+
+
+def test_an_object_that_is_small_in_its_field_of_view_has_the_scale_of_its_voxels():
+    """It filled less than 2 % of 160 × 160 voxels, and the scale was that of the noise in air."""
+    rng, radius = np.random.default_rng(0), np.hypot(*np.mgrid[-80:80, -80:80])
+    tube = radius < 6
+    kappa = np.stack([700.0 * tube, np.full_like(radius, 1.9), np.full_like(radius, 1200.0)])
+    signal = MODEL.signal(kappa)
+    images = np.hypot(signal + rng.normal(0, 15, signal.shape), rng.normal(0, 15, signal.shape))
+    scales = [
+        image_scale(WeightedSeries(images, MODEL, mask=mask), Gaussian(sigma=15.0))
+        for mask in (None, tube, radius < 20)
+    ]
+    np.testing.assert_allclose(scales, 700 / TYPICAL_A, rtol=0.05)
 
 
 def test_any_number_of_images_and_their_order(network):

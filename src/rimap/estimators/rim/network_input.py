@@ -197,7 +197,7 @@ def image_scale(series: WeightedSeries, noise: Noise) -> float:
         flat = (S / unit).reshape(len(S), 1, S.shape[1], -1).astype(np.float32)
         rician = isinstance(noise, Rician)
         power = np.maximum(rms**2 - (2 if rician else 1) * float(sigma) ** 2, 0)
-        strong = inside & (power > 0.25**2 * np.percentile(power[inside], 98))
+        strong = inside & (power > 0.25**2 * _high_power(power[inside], float(sigma)))
         known = {
             name: value[every].reshape(flat.shape[1:]) if np.ndim(value) else value
             for name, value in known_at(series, k).items()
@@ -207,6 +207,16 @@ def image_scale(series: WeightedSeries, noise: Noise) -> float:
     found = np.concatenate(values) if values else np.ones(1)
     median = float(np.median(found)) if len(found) else 0.0
     return median / TYPICAL_A if median > 0 else float(np.nanmax(abs(series.images))) or 1.0
+
+
+def _high_power(power: NDArray[Any], sigma: float) -> float:
+    """Return the 98th percentile of the mean square of voxels (V); of those with signal, if the others are over 98 %.
+
+    A tube or a limb may fill less of the field of view. Air has a power of at most 2 σ² in magnitudes, and voxels with
+    an SNR of 5 are no air.
+    """
+    high, bright = float(np.percentile(power, 98)), power > (5 * sigma) ** 2
+    return float(np.percentile(power[bright], 98)) if high < (2 * sigma) ** 2 and bright.any() else high
 
 
 def _amplitude(
