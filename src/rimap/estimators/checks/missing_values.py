@@ -95,52 +95,63 @@ class Missing:
 
     def advice(self, model: SignalModel) -> tuple[str, ...]:
         """Return what the user should know, in plain words."""
-        kinds: tuple[tuple[NDArray[np.int64], Callable[[int], str]], ...] = (
+        kinds: tuple[tuple[NDArray[np.int64], Callable[[str], str]], ...] = (
             (
                 self.zero,
                 lambda n: (
-                    f"zero in {n:,} voxels where the others have signal: no map is made there. Check the field of view "
+                    f"zero in {n} voxels where the others have signal: no map is made there. Check the field of view "
                     f"and the mask of each image"
                 ),
             ),
             (
                 self.clipped,
                 lambda n: (
-                    f"clipped in {n:,} voxels, which all have its largest value: do not rely on the maps there. Export "
+                    f"clipped in {n} voxels, which all have the largest value of the image: do not rely on the maps there. Export "
                     f"the images with another scale"
                 ),
             ),
             (
                 self.negative,
                 lambda n: (
-                    f"far below zero in {n:,} voxels of a magnitude image: no map is made there. Whole numbers may "
+                    f"far below zero in {n} voxels of a magnitude image: no map is made there. Whole numbers may "
                     f"have wrapped: export the images again"
                 ),
             ),
             (
                 self.filled,
                 lambda n: (
-                    f"filled with one value in {n:,} adjacent voxels, which is not a measurement: no map is made "
+                    f"filled with one value in {n} adjacent voxels, which is not a measurement: no map is made "
                     f"there. Check the field of view of each image, and whether a registration or padding filled it"
                 ),
             ),
         )
         found = []
         if self.extreme:
-            some = "1 voxel has a value" if self.extreme == 1 else f"{self.extreme:,} voxels have values"
+            some = "1 voxel has a value of" if self.extreme == 1 else f"{self.extreme:,} voxels have values of up to"
             text = (
-                f"{some} of up to {self.largest:.2g}, more than {FAR:,.0f} times those of the object: no map is made "
+                f"{some} {self.largest:.2g}, more than {FAR:,.0f} times those of the object: no map is made "
                 "there. A division by almost zero makes such values, for example at the edge of a mask."
             )
             many = self.extreme > MANY * max(self.voxels, 1)
             found.append(Advice(text, Weight.UNRELIABLE if many else Weight.CAUTION))
         for counts, what in kinds:
-            for n in np.flatnonzero(counts >= max(_WORTH, _SHARE_WORTH * self.voxels)):
-                weight = Weight.UNRELIABLE if counts[n] > MANY * self.voxels else Weight.CAUTION
-                found.append(
-                    Advice(f"image {n + 1} ({model.axis.text(model.times[n])}) is {what(int(counts[n]))}.", weight)
-                )
+            worth = np.flatnonzero(counts >= max(_WORTH, _SHARE_WORTH * self.voxels))
+            if worth.size:
+                most = int(counts[worth].max())
+                weight = Weight.UNRELIABLE if most > MANY * self.voxels else Weight.CAUTION
+                number = f"{most:,}" if len(worth) == 1 else f"up to {most:,}"
+                found.append(Advice(f"{_are(worth, model)} {what(number)}.", weight))
         return tuple(found)
+
+
+def _are(images: NDArray[np.intp], model: SignalModel) -> str:
+    """Return images by their indices, and the verb: the axis of a single one, and neighbours in short."""
+    if len(images) == 1:
+        return f"image {images[0] + 1} ({model.axis.text(model.times[images[0]])}) is"
+    named: list[str] = []
+    for run in np.split(images + 1, np.flatnonzero(np.diff(images) > 1) + 1):
+        named += [f"{run[0]} to {run[-1]}"] if len(run) > 2 else map(str, run)
+    return f"images {', '.join(named[:-1])}{' and ' * (len(named) > 1)}{named[-1]} are"
 
 
 @dataclass(frozen=True)
