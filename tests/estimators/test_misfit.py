@@ -82,7 +82,7 @@ def test_clipped_images_are_told_and_have_no_map(estimator: Estimator) -> None:
     images[:, :4, 36:] *= 3
     images = np.minimum(images, 1200)
     maps = estimator.estimate(rimap.WeightedSeries(images, inversion()))
-    assert any("is clipped in" in w for w in maps.warnings)
+    assert any(" clipped in " in w for w in maps.warnings)
     assert (maps.status[:4, 36:] == rimap.Status.NOT_FINITE).all() and (maps.status[:, :36] == rimap.Status.OK).all()
 
 
@@ -91,7 +91,7 @@ def test_images_that_are_clipped_in_much_of_the_object_keep_their_values_and_are
     images = abs(signals(inversion()))
     where = (images > 600).any(0)
     maps = estimator.estimate(rimap.WeightedSeries(np.minimum(images, 600), inversion()))
-    assert any("is clipped in" in w and "do not rely" in w for w in maps.warnings)
+    assert any(" clipped in " in w and "do not rely" in w for w in maps.warnings)
     assert where.mean() > 0.05 and not (maps.status[where] == rimap.Status.OK).any()
     assert np.isfinite(maps.kappa[:, where]).all()
 
