@@ -106,8 +106,8 @@ class Missing:
             (
                 self.clipped,
                 lambda n: (
-                    f"clipped in {n} voxels, which all have the largest value of the image: do not rely on the maps there. Export "
-                    f"the images with another scale"
+                    f"clipped in {n} voxels, which all have the largest value of the image: do not rely on the maps "
+                    f"there. Export the images with another scale"
                 ),
             ),
             (
