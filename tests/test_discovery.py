@@ -93,7 +93,12 @@ def test_a_plugin_is_found(install: Install) -> None:
         (MODEL.replace('"Decay"', "3"), "Model", "expected a text as its title, got 3"),
         (MODEL.replace("parameters =", "params ="), "Model", "expected a tuple of Parameter as its parameters"),
         (MODEL.replace('"T2", "ms"', '"A", "ms"'), "Model", "expected a name of its own for each parameter, got A, A"),
-        (MODEL.replace('"amplitude"', '"field"'), "Model", "expected one parameter with the role time"),
+        (
+            MODEL.replace('"time"', '"field"'),
+            "Model",
+            "expected one parameter with the role time, got amplitude, field",
+        ),
+        (MODEL.replace('"amplitude"', '"field"'), "Model", "expected finite bounds of A"),
         (MODEL.replace('"time"', '"tissue"'), "Model", "expected role amplitude, time, field, got 'tissue'"),
         (MODEL.replace("@dataclass(frozen=True)", ""), "Model", "@dataclass"),
         (MODEL.replace('"mine"', '"t2"'), "Model", "its name 't2' is that of a class of rimap"),

@@ -549,8 +549,20 @@ def _settings(model: type[SignalModel]) -> dict[str, Setting]:
 
 
 def axis_of(model: type[SignalModel]) -> Setting:
-    """Return the setting along which the images of a model differ."""
-    return next(s for s in _settings(model).values() if s.per_image)
+    """Return the setting along which the images of a model differ.
+
+    Raises
+    ------
+    InputError
+        If it declares none.
+    """
+    axis = next((s for s in _settings(model).values() if s.per_image), None)
+    if axis is None:
+        raise InputError(
+            f"{model.__name__}: expected a setting with a value for each image, got none. Declare it with "
+            "rimap.setting, and decorate the class with @dataclass(frozen=True)."
+        )
+    return axis
 
 
 def image_suffix(model: SignalModel | type[SignalModel]) -> str:

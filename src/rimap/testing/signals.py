@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rimap.errors import InputError
 from rimap.signals.base import FIELD, GIVEN, TIME, Derived, Parameter, Setting, SignalModel
+from rimap.signals.model_checks import refuse_contradictions
 from rimap.testing.example_models import draw
 from rimap.testing.property_checks import (
     Check,
@@ -80,6 +81,14 @@ def it_describes_itself(model: SignalModel, seed: int) -> None:
         [suffix for suffix in suffixes if not suffix.isalnum()] == [],
         f"a BIDS suffix has letters and digits only, got {suffixes}",
     )
+
+
+def mapping_accepts_it(model: SignalModel, seed: int) -> None:
+    """Estimators map its images: its declarations are complete, and shape, derivatives and signal agree."""
+    try:
+        refuse_contradictions(model)
+    except InputError as error:
+        raise ContractError(str(error)) from None
 
 
 def it_is_a_value(model: SignalModel, seed: int) -> None:
@@ -349,6 +358,7 @@ def _where(model: SignalModel, kappa: NDArray[Any]) -> str:
 #: Every check, in the order in which they are best read.
 SIGNAL_CHECKS: tuple[Check[SignalModel], ...] = (
     it_describes_itself,
+    mapping_accepts_it,
     it_is_a_value,
     settings_survive_their_sidecar,
     impossible_settings_are_refused,
