@@ -97,7 +97,7 @@ class RIM(nn.Module):
         images = S.detach().movedim(1, 0)  # (N, b, h, w)
         s = sigma[:, None, None].to(S.dtype)
         sums_at = data_term(model, images, s if rician else None, known or {})
-        problem = Problem(model, images, s, sums_at, known or {}, config.reference_ms(layout))
+        problem = Problem(model, images, s, sums_at, known or {}, config.reference_time(layout))
         with torch.no_grad():
             carried = start(config.start, problem, weight)
             if nearer_field is not None:

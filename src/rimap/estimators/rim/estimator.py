@@ -286,7 +286,7 @@ class RIM(Estimator):
         known = {name: value.reshape(X) if np.ndim(value) else value for name, value in known_at(series, k).items()}
         data = DataTerm(
             loop.model, flat, sigma, isinstance(ready.noise, Rician), executor,
-            known=known, reference_ms=loop.config.reference_ms(loop.layout),
+            known=known, reference_time=loop.config.reference_time(loop.layout),
         )  # fmt: skip
         here = None
         if held is not None:

@@ -47,7 +47,7 @@ OWN_TIME_CHI2 = 9.0
 MODEL_ERROR = 0.04
 #: A voxel that no field explains counts no more than ten standard deviations.
 LARGEST_CHI2 = 100.0
-#: Standard deviation of a weak prior of log T around `Problem.reference_ms`, for voxels that say nothing.
+#: Standard deviation of a weak prior of log T around `Problem.reference_time`, for voxels that say nothing.
 PRIOR_LOG_T = 2.0
 
 #: An estimate (P, n, h, w) to its `Sums`.
@@ -70,7 +70,7 @@ class Problem:
         Gives the `Sums` at an estimate.
     known
         Parameters that are given: numbers or maps (n, h, w), by name.
-    reference_ms
+    reference_time
         Centre of the weak prior of T.
     """
 
@@ -79,7 +79,7 @@ class Problem:
     sigma: Array
     sums_at: SumsAt
     known: Mapping[str, Any] = field(default_factory=dict)
-    reference_ms: float = 1000.0
+    reference_time: float = 1000.0
 
     @property
     def layout(self) -> Layout:
@@ -100,7 +100,7 @@ class Problem:
     @property
     def log_prior(self) -> NDArray[np.float64]:
         """The weak prior on that grid, −2 log p."""
-        return np.asarray((self.log_times - np.log(self.reference_ms)) ** 2 / PRIOR_LOG_T**2)
+        return np.asarray((self.log_times - np.log(self.reference_time)) ** 2 / PRIOR_LOG_T**2)
 
     @property
     def given_field(self) -> Array:
@@ -345,7 +345,7 @@ def _refined(
             for k, (i, j) in enumerate((i, j) for i in range(n_parameters) for j in range(i, n_parameters))
         }
         g = [sums.g[index] for index in range(n_parameters)]
-        g[-1] = g[-1] + ridge * array_api.log(carried[n_parameters - 1] / problem.reference_ms)
+        g[-1] = g[-1] + ridge * array_api.log(carried[n_parameters - 1] / problem.reference_time)
         damping = {index: 1e-3 * H[index, index] + 1e-6 * variance for index in range(n_amplitudes)}
         damping[n_parameters - 1] = 1e-3 * H[n_parameters - 1, n_parameters - 1] + ridge
         if free:

@@ -51,7 +51,7 @@ class DataTerm:
         Broadcast against (b, h, w).
     known
         Parameters that are given: numbers or maps (b, h, w), by name.
-    reference_ms
+    reference_time
         Centre of the weak prior of T in `at_field`.
     """
 
@@ -64,10 +64,10 @@ class DataTerm:
         executor: Executor | None = None,
         *,
         known: Mapping[str, Any] | None = None,
-        reference_ms: float = 1000.0,
+        reference_time: float = 1000.0,
     ) -> None:
         self.model, self.rician, self.executor = model, rician, executor
-        self.problem = Problem(model, S, sigma, self, known or {}, reference_ms)
+        self.problem = Problem(model, S, sigma, self, known or {}, reference_time)
         self.fast = has_fast_table(model)
         sigmas = np.broadcast_to(sigma, S.shape[1:]).reshape(-1) if rician else None
         if self.fast:
@@ -91,7 +91,9 @@ class DataTerm:
         """Return the data term with no signal in the voxels `where` (b, h, w)."""
         p = self.problem
         S = np.where(where, np.float32(0), p.S)
-        return DataTerm(self.model, S, p.sigma, self.rician, self.executor, known=p.known, reference_ms=p.reference_ms)
+        return DataTerm(
+            self.model, S, p.sigma, self.rician, self.executor, known=p.known, reference_time=p.reference_time
+        )
 
     def __call__(self, carried: F32) -> Sums:
         flat = np.ascontiguousarray(carried.reshape(len(carried), -1), np.float32)
@@ -151,7 +153,7 @@ def _compiled_at_field(data: DataTerm, field_map: F32, alone: bool, near_by: F32
     step = np.float32(log_T[1] - log_T[0])
     grid = _Grid(phi, gram, problem.log_prior.astype(np.float32), np.float32(log_T[0]), step)
     low, high = (np.float32(x) for x in np.log(model.time.bounds))
-    centre = np.float32(np.log(problem.reference_ms))
+    centre = np.float32(np.log(problem.reference_time))
     n_steps = N_STEPS_OF_ALONE if alone and not data.rician else N_STEPS_KNOWN_FIELD
     fit = _Fit(low, high, centre, n_steps, data.rician, model.magnitude, near_by is None)
     own, F = variance.reshape(-1), field_map.reshape(-1)

@@ -47,8 +47,8 @@ LINEAR_BELOW = 0.1
 FIRST_AMPLITUDE, OTHER_AMPLITUDES, AMPLITUDE_SPREAD, TIME_SPREAD = 2.7, 0.0, 0.5, 0.7
 #: The standard deviation in u that every field has: fields of different models look alike to a network.
 FIELD_SPREAD = 0.2
-#: The time from which u of the time is measured, in ms, where a configuration has ``reference = "second"``.
-SECOND_MS = 1000.0
+#: The time from which u of the time is measured, in its unit, where a configuration has ``reference = "second"``.
+SECOND = {"ms": 1000.0, "s": 1.0, "µs": 1e6, "us": 1e6}
 #: The standard deviation of a field that a model does not have, as ``sd`` gives it to a cell that has a place for one.
 SD_WITHOUT_FIELD = 2.5e-3
 #: No amplitude exceeds so many image scales.
@@ -208,10 +208,14 @@ class RIMConfig:
         slots, n = list(self.slots(layout)), self.n_slots(layout)
         return out[:n][slots], out[n:][slots] if self.sd_outputs else out[n:]
 
-    def reference_ms(self, layout: Layout) -> float:
-        """Return T₀ in ms."""
-        start = layout.time.start
-        return SECOND_MS if self.reference == "second" or start is None else start
+    def reference_time(self, layout: Layout) -> float:
+        """Return T₀, in the unit of the time.
+
+        In a unit that is no time (Hz, µm²/ms) it is the start of the model: T/T₀ is then in the range that a network
+        has seen. Far outside, it would still give values, with standard deviations that are wrong.
+        """
+        start = layout.time.start or 1.0
+        return start if self.reference == "start" else SECOND.get(layout.time.unit, start)
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> RIMConfig:
@@ -256,7 +260,7 @@ def to_state(config: RIMConfig, layout: Layout, carried: Array) -> Array:
     u = [array_api.asinh(a / LINEAR_BELOW) if log else a for a in (carried[index] for index in range(n_amplitudes))]
     if layout.field is not None:
         u.append(layout.coordinate(carried[n_amplitudes]) * _field_scale(layout))
-    T = carried[len(layout.carried) - 1] / config.reference_ms(layout)
+    T = carried[len(layout.carried) - 1] / config.reference_time(layout)
     return array_api.stack([*u, array_api.log(T) if log else T])
 
 
@@ -268,7 +272,7 @@ def from_state(config: RIMConfig, layout: Layout, u: Array) -> Array:
     if layout.field is not None:
         carried.append(layout.field_at(u[n_amplitudes] / _field_scale(layout)))
     T = u[len(layout.carried) - 1]
-    return array_api.stack([*carried, (array_api.exp(T) if log else T) * config.reference_ms(layout)])
+    return array_api.stack([*carried, (array_api.exp(T) if log else T) * config.reference_time(layout)])
 
 
 def _field_scale(layout: Layout) -> float:
@@ -294,7 +298,7 @@ def slopes(config: RIMConfig, layout: Layout, carried: Array) -> list[Array]:
     slopes = [array_api.sqrt(carried[index] ** 2 + LINEAR_BELOW**2) if log else one for index in range(n_amplitudes)]
     if layout.field is not None:
         slopes.append(one / _field_scale(layout))
-    return [*slopes, one if log else config.reference_ms(layout) / carried[len(layout.carried) - 1]]
+    return [*slopes, one if log else config.reference_time(layout) / carried[len(layout.carried) - 1]]
 
 
 @dataclass(frozen=True, eq=False)
