@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -145,3 +146,38 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(tmp_path: Path) -> Non
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="expected a folder, got a file"):
         rimap.write(maps, tmp_path / "file")
+
+
+class InAnotherUnit(rimap.T2Decay):
+    """T2 decay whose time is in another unit than milliseconds."""
+
+    unit_in_ms = 1.0
+
+    def shape(self, T2):
+        return super().shape(T2 * self.unit_in_ms)
+
+    shape_partials = rimap.SignalModel.shape_partials
+
+
+@pytest.mark.parametrize(
+    ("unit", "unit_in_ms", "has_a_rate"), [("ms", 1.0, True), ("s", 1e3, True), ("Hz", 1.0, False)]
+)
+def test_rates_are_in_one_per_second_whatever_the_unit_of_the_time(
+    tmp_path: Path, unit, unit_in_ms, has_a_rate
+) -> None:
+    amplitude, time = rimap.T2Decay.parameters
+    low, high = time.bounds
+    changed = {"unit": unit, "bounds": (low / unit_in_ms, high / unit_in_ms), "start": time.start / unit_in_ms}
+    parameters = (amplitude, dataclasses.replace(time, **changed))
+    cls = type("InAnother", (InAnotherUnit,), {"name": "other", "parameters": parameters, "unit_in_ms": unit_in_ms})
+    model = cls(tau=[10.0, 20.0, 40.0, 80.0])
+    images = model.signal(np.stack([np.full((8, 8), 100.0), np.full((8, 8), 50.0 / unit_in_ms)]))
+    images = images + np.random.default_rng(0).standard_normal(images.shape)
+    maps = rimap.NLLS(threads=1).estimate(rimap.WeightedSeries(images, model, rimap.Gaussian(1.0)))
+    rimap.write(maps, tmp_path, name="x", rates=True)
+    paths = [tmp_path / f"x_{name}R2map.nii.gz" for name in ("", "desc-sd_")]
+    assert [path.exists() for path in paths] == [has_a_rate] * 2
+    if has_a_rate:
+        rate, sd = (nib.load(path).get_fdata() for path in paths)
+        assert np.median(rate) == pytest.approx(20.0, rel=0.05)  # 1 / 50 ms
+        assert np.median(sd / rate) == pytest.approx(float(np.median(maps.sd["T2"] / maps["T2"])), rel=1e-3)

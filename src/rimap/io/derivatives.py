@@ -280,13 +280,17 @@ def _sd(name: str, scale: float, maps: ParameterMaps) -> NDArray[Any]:
 
 def _rate(q: Quantity, maps: ParameterMaps) -> NDArray[Any]:
     with np.errstate(divide="ignore"):
-        return np.asarray(1000.0 / values_of(q, maps.model, maps))
+        return 1 / _seconds(q, maps)
 
 
 def _rate_sd(q: Quantity, maps: ParameterMaps) -> NDArray[Any]:
-    values = values_of(q, maps.model, maps)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(1000.0 / values * maps.sd[q.name] / values)
+        return np.asarray(1 / _seconds(q, maps) * maps.sd[q.name] / values_of(q, maps.model, maps))
+
+
+def _seconds(q: Quantity, maps: ParameterMaps) -> NDArray[np.float64]:
+    """Return a relaxation time in seconds, whichever its unit."""
+    return np.asarray(values_of(q, maps.model, maps) * file_unit(q.unit)[1])
 
 
 def _residual(maps: ParameterMaps) -> NDArray[Any]:

@@ -277,7 +277,7 @@ def _converted(p: Parameter, values: NDArray[np.float64], unit: str) -> tuple[ND
     if p.unit == "ms" and values.ndim:
         if unit in _SECONDS or (unit not in _MILLISECONDS and median < _LONGEST_MEDIAN_S):
             return values * 1000, f", in seconds (median {median:.3g} s)"
-        return values, f", in milliseconds (median {median:.3g} ms)"
+        return values, f", in milliseconds (median {median:,.0f} ms)"
     return values, ""
 
 

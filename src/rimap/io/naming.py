@@ -41,6 +41,7 @@ from pathlib import Path
 from rimap.errors import InputError
 from rimap.io.bids import OF_MAPS, compose, model_of_suffix, read_json, strip_nii
 from rimap.io.series_files import SeriesFiles
+from rimap.map_display import file_unit
 from rimap.signals import Parameter, SignalModel
 from rimap.signals.base import FIELD, Derived, main_of
 
@@ -76,7 +77,8 @@ def rate_suffix(q: Quantity, model: type[SignalModel]) -> str | None:
     """Return the suffix of the rate of a relaxation time (R1map), `None` for other maps and if the model has that map
     anyway.
     """
-    found = _OF_TIMES.fullmatch(own_suffix(q, model) or "")
+    in_seconds = file_unit(q.unit)[0] == "s"
+    found = _OF_TIMES.fullmatch(own_suffix(q, model) or "") if in_seconds else None
     rate = f"R{found[1]}" if found else None
     return None if rate in {d.suffix for d in model.derived} else rate
 
