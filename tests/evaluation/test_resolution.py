@@ -12,7 +12,7 @@ from scipy.ndimage import uniform_filter
 import rimap
 from rimap.correlation import NoiseCorrelation
 from rimap.estimators.base import Estimator
-from rimap.evaluation.resolution import CONTRASTS, WIDTHS, in_words, resolution
+from rimap.evaluation.resolution import CONTRASTS, WIDTHS, in_words, resolution, simulated
 
 MODEL = rimap.T2Decay(tau=[10, 20, 40, 80, 160])
 
@@ -98,3 +98,38 @@ def test_the_noise_of_the_spots_is_as_correlated_as_that_of_the_images() -> None
     along = [(noise.take(range(1, n), a) * noise.take(range(n - 1), a)).mean() / (noise**2).mean()
              for a, n in ((1, noise.shape[1]), (2, noise.shape[2]))]  # fmt: skip
     assert along == pytest.approx([0.6, 0.0], abs=0.05)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claiming(Estimator):
+    """NLLS that claims other standard deviations than it has, for the relaxation time."""
+
+    name: ClassVar[str] = "claiming"
+    title: ClassVar[str] = "Claiming"
+    claims: float = 1.0
+
+    def estimate(self, series: rimap.WeightedSeries, *, progress: Any = None) -> rimap.ParameterMaps:
+        maps = rimap.NLLS(threads=1).estimate(series)
+        sd = np.array(maps.sd_kappa)
+        sd[maps.model.time_index] *= self.claims
+        return replace(maps, sd_kappa=sd)
+
+
+@pytest.mark.parametrize(("claims", "share"), [(1.0, 0.95), (2.0, 1.0), (0.5, 0.673)])
+@pytest.mark.parametrize("shape", [(80, 72), (26, 26)])  # the smaller one has no room for spots
+def test_the_share_of_intervals_that_contain_the_truth_is_that_of_a_normal_distribution(
+    shape: tuple[int, ...], claims: float, share: float
+) -> None:
+    series, estimator = scan(shape, snr=40.0), Claiming(claims=claims)
+    found = simulated(series, estimator.estimate(series), estimator)
+    assert found.covered == pytest.approx(share, abs=0.03)
+    assert bool(found.kept) == (shape[0] > 60)
+    (*warning,) = found.warning("T2")
+    assert bool(warning) == (claims < 1)
+    assert all(f"contain the true T2 in only {100 * found.covered:.0f} % of the voxels" in text for text in warning)
+
+
+def test_without_standard_deviations_no_share_of_intervals_is_given() -> None:
+    series = scan((26, 26))
+    maps = replace(rimap.NLLS(threads=1).estimate(series), sd_kappa=None)
+    assert np.isnan(simulated(series, maps, Smoothed()).covered)

@@ -49,7 +49,7 @@ def test_summary_and_sidecar_have_the_statement(scan: Path, tmp_path: Path, esti
     spots = json.loads(sidecar.read_text()).get("SmallSpots", [])
     text = " ".join(summary.notes(run.results))
     assert bool(spots) == (estimator == "rim")
-    assert ("Spots with a longer T1 than" in " ".join(text.split())) == (estimator == "rim")
+    assert ("Spots with a larger T1 than" in " ".join(text.split())) == (estimator == "rim")
     for spot in spots:
         assert 0 < spot["ShareKept"] < 1.2
     if spots:

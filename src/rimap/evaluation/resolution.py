@@ -3,7 +3,7 @@
 An estimator that reads the neighbours of a voxel smooths, and how much depends on the protocol, the noise and the
 contrast. A figure from a benchmark is of another protocol. So a part of the maps that were found is taken for the
 truth, with and without spots in it, and mapped twice with the same noise: what is left of the contrast is the share
-that the estimator keeps here.
+that the estimator keeps here. The first of the two also shows whether its standard deviations describe its errors.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ _APART, _EDGE = 9, 100
 #: A spot is put where this share of the 7 × 7 voxels around it was estimated; fewer spots of a kind than this give no
 #: result.
 _ESTIMATED, _FEWEST = 0.9, 4
+#: Half the width of a 95 % interval, in standard deviations; fewer voxels than this do not determine how many contain
+#: the truth.
+_HALF_95, _FEWEST_VOXELS = 1.96, 500
+#: A smaller share of 95 % intervals that contain the truth is reported.
+_COVERED = 0.88
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,44 @@ class Kept:
     spots: int
 
 
+@dataclass(frozen=True)
+class Simulated:
+    """What an estimator does with images that are simulated from its maps.
+
+    Parameters
+    ----------
+    kept
+        What is left of small spots in the map of the relaxation time; nothing if there is no room for them.
+    covered
+        The share of voxels whose 95 % interval of the relaxation time contains the value from which the images were
+        simulated; NaN if there are no standard deviations, or few voxels.
+    """
+
+    kept: tuple[Kept, ...] = ()
+    covered: float = float("nan")
+
+    def warning(self, time: str) -> tuple[str, ...]:
+        """Return a warning about standard deviations of the relaxation time that are too small.
+
+        >>> Simulated(covered=0.96).warning("T1"), Simulated().warning("T1")
+        ((), ())
+        """
+        if not self.covered < _COVERED:
+            return ()
+        return (
+            f"Standard deviations of {time} are too small here: in images that were simulated from these maps, 95 % "
+            f"intervals contain the true {time} in only {100 * self.covered:.0f} % of the voxels. Compare these maps "
+            "with those of --estimator mle.",
+        )
+
+
 def resolution(series: WeightedSeries, maps: ParameterMaps, estimator: Estimator, *, seed: int = 0) -> tuple[Kept, ...]:
-    """Return what is left of small spots in the map of the relaxation time; nothing if there is no room for them.
+    """Return what is left of small spots in the map of the relaxation time; nothing if there is no room for them."""
+    return simulated(series, maps, estimator, seed=seed).kept
+
+
+def simulated(series: WeightedSeries, maps: ParameterMaps, estimator: Estimator, *, seed: int = 0) -> Simulated:
+    """Return what an estimator does with images that are simulated from its maps.
 
     Parameters
     ----------
@@ -72,7 +113,7 @@ def resolution(series: WeightedSeries, maps: ParameterMaps, estimator: Estimator
     series, maps = turned_series(series, order), turned_maps(maps, order)
     noise = maps.noise
     if len(series.shape) < 2 or noise is None:
-        return ()
+        return Simulated()
     part = _part(maps)
     if hasattr(estimator, "slab"):  # what it knows of the whole series, it knows of this part
         estimator = estimator.slab(part)
@@ -85,9 +126,18 @@ def resolution(series: WeightedSeries, maps: ParameterMaps, estimator: Estimator
     here_estimated = np.zeros(maps.status.shape, bool)
     here_estimated[part] = estimated.reshape(status.shape)
     sigma = noise.typical_sigma(here_estimated)
-    if len(sites) < _FEWEST * len(kinds) or not np.isfinite(sigma):
-        return ()
+    if not np.isfinite(sigma):
+        return Simulated()
     noise = type(noise)(sigma)
+    time, known, truth = series.model.time_index, estimated.reshape(status.shape), _filled(kappa, here)
+    again = (estimator, here, known, noise, maps.correlation, seed)
+    room = len(sites) >= _FEWEST * len(kinds)
+    if not room and (estimated.sum() < _FEWEST_VOXELS or maps.sd_kappa is None):
+        return Simulated()
+    first = _mapped(truth, *again)
+    covered = _covered(first, truth[time], known)
+    if not room:
+        return Simulated(covered=covered)
     factor = np.ones(plane.shape)
     spots: list[list[NDArray[np.intp]]] = [[] for _ in kinds]
     for index, site in enumerate(np.random.default_rng(seed).permutation(sites)):
@@ -95,22 +145,16 @@ def resolution(series: WeightedSeries, maps: ParameterMaps, estimator: Estimator
         inside = site + disc(width)
         factor[tuple(inside.T)] = 1 + contrast
         spots[index % len(kinds)].append(inside)
-    truth = _filled(kappa, here)
     changed = truth.copy()
-    time = series.model.time_index
-    low, high = series.model.time.bounds
-    changed[time] = np.clip(truth[time] * factor.reshape(status.shape), low, high)
-    known = estimated.reshape(status.shape)
-    found = [
-        _mapped(estimator, here, k, known, noise, maps.correlation, seed)[time].reshape(plane.shape)
-        for k in (truth, changed)
-    ]
-    difference, asked = (np.asarray(b, float) - a for a, b in (found, (truth[time], changed[time])))
+    changed[time] = np.clip(truth[time] * factor.reshape(status.shape), *series.model.time.bounds)
+    found = [np.asarray(m.kappa[time], float).reshape(plane.shape) for m in (first, _mapped(changed, *again))]
+    difference, asked = (b - a for a, b in (found, (truth[time], changed[time])))
     asked = asked.reshape(plane.shape)
-    return tuple(
+    kept = (
         Kept(width, len(disc(width)), contrast, _share(difference, asked, of_kind), len(of_kind))
         for (width, contrast), of_kind in zip(kinds, spots)
     )
+    return Simulated(tuple(kept), covered)
 
 
 def disc(width: int) -> NDArray[np.intp]:
@@ -163,15 +207,26 @@ def _filled(kappa: NDArray[Any], series: WeightedSeries) -> NDArray[np.float64]:
     return np.asarray(np.nan_to_num(out))
 
 
+def _covered(maps: ParameterMaps, truth: NDArray[np.float64], known: NDArray[np.bool_]) -> float:
+    """Return the share of voxels (*X) whose 95 % interval of the relaxation time contains the truth (*X)."""
+    time = maps.model.time_index
+    if maps.sd_kappa is None:
+        return float("nan")
+    sd = np.asarray(maps.sd_kappa[time], float)
+    counts = known & (maps.status == Status.OK) & np.isfinite(sd)
+    off = abs(np.asarray(maps.kappa[time], float) - truth)[counts]
+    return float((off <= _HALF_95 * sd[counts]).mean()) if off.size >= _FEWEST_VOXELS else float("nan")
+
+
 def _mapped(
+    kappa: NDArray[Any],
     estimator: Estimator,
     series: WeightedSeries,
-    kappa: NDArray[Any],
     known: NDArray[np.bool_],
     noise: Noise,
     correlation: NoiseCorrelation | None,
     seed: int,
-) -> NDArray[Any]:
+) -> ParameterMaps:
     """Return the maps of images that are drawn from κ with noise of one σ, correlated in the plane as that of the
     images; where κ is not known they are those that were measured.
     """
@@ -191,7 +246,7 @@ def _mapped(
         images = abs(images)
     images = np.where(known, images, series.images).astype(np.float32)
     drawn = replace(series, images=images, noise=noise)
-    return np.asarray(estimator.estimate(drawn).kappa)
+    return estimator.estimate(drawn)
 
 
 def _share(difference: NDArray[Any], asked: NDArray[Any], spots: list[NDArray[np.intp]]) -> float:
@@ -208,7 +263,7 @@ def in_short(several: Sequence[tuple[Kept, ...]], time: str) -> str:
 
     >>> first, second = (Kept(1, 1, 0.1, 0.41, 9), Kept(3, 5, 0.1, 0.85, 9)), (Kept(1, 1, 0.1, 0.47, 9),)
     >>> print(in_short([first, second], "T1"))
-    Of a longer T1 in small spots, these maps keep 41 to 47 % of a difference of 10 % (1 voxel wide), and 85 % of a
+    Of a larger T1 in small spots, these maps keep 41 to 47 % of a difference of 10 % (1 voxel wide), and 85 % of a
     difference of 10 % (3 voxels wide). The sidecar of each map has its own figures.
     """
     shares: dict[tuple[int, float], list[float]] = {}
@@ -222,14 +277,14 @@ def in_short(several: Sequence[tuple[Kept, ...]], time: str) -> str:
     if not parts:
         return ""
     listed = ", ".join(parts[:-1]) + (", and " if parts[1:] else "") + parts[-1]
-    return f"Of a longer {time} in small spots, these maps keep {listed}. The sidecar of each map has its own figures."
+    return f"Of a larger {time} in small spots, these maps keep {listed}. The sidecar of each map has its own figures."
 
 
 def in_words(kept: tuple[Kept, ...], time: str) -> str:
     """Return the statement as sentences, one a width; empty if there is none.
 
     >>> print(in_words((Kept(1, 1, 0.1, 0.41, 9), Kept(3, 5, 0.1, 0.85, 9), Kept(3, 5, 0.25, 0.968, 9)), "T1"))
-    Spots with a longer T1 than their surroundings were added to these maps, and mapped again with the same noise. A
+    Spots with a larger T1 than their surroundings were added to these maps, and mapped again with the same noise. A
     spot 1 voxel wide keeps 41 % of a difference of 10 %. A spot 3 voxels wide keeps 85 % of a difference of 10 % and
     97 % of a difference of 25 %.
     """
@@ -241,7 +296,7 @@ def in_words(kept: tuple[Kept, ...], time: str) -> str:
         return ""
     return " ".join(
         (
-            f"Spots with a longer {time} than their surroundings were added to these maps, and mapped again with the "
+            f"Spots with a larger {time} than their surroundings were added to these maps, and mapped again with the "
             f"same noise.",
             *(f"A spot {w} voxel{'s' * (w > 1)} wide keeps {' and '.join(figures)}." for w, figures in widths.items()),
         )

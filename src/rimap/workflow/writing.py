@@ -17,7 +17,7 @@ from rimap.workflow.request import Request
 
 if TYPE_CHECKING:
     from rimap.estimators import Estimator
-    from rimap.evaluation.resolution import Kept
+    from rimap.evaluation.resolution import Kept, Simulated
     from rimap.foreground import Region
     from rimap.io import SeriesFiles
     from rimap.io.series_records import Record
@@ -169,8 +169,12 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
     request, files, estimator = making.request, making.files, making.estimator
     series, maps, rois = mapped.shown, mapped.shown_maps, mapped.rois
     folders = [*([] if files.dataset is None else [files.dataset]), request.out]
-    kept = _resolution(making, mapped)
-    said = ordered((*series.notes, *maps.warnings, *_about_sd(mapped), *_about_resolution(kept, series)))
+    simulated = _simulated(making, mapped)
+    kept = simulated.kept
+    about_intervals = simulated.warning(name_of(series.model.time))
+    said = ordered(
+        (*series.notes, *maps.warnings, *_about_sd(mapped), *about_intervals, *_about_resolution(kept, series))
+    )
     told = [without_folders(text, folders) for text in said]
     part = (
         (note(f"The volume was mapped in slabs. Figures and images show the voxels {mapped.note}."),)
@@ -249,21 +253,21 @@ def written(making: Making, mapped: Mapped, *, overwrite: bool) -> Result:
     )
 
 
-def _resolution(making: Making, mapped: Mapped) -> tuple[Kept, ...]:
-    """Return how much of the contrast of small spots is preserved in this series, for an estimator that reads
-    neighbours.
+def _simulated(making: Making, mapped: Mapped) -> Simulated:
+    """Return what is left of small spots in this series, and how many intervals contain the truth, for an estimator
+    that reads neighbours.
     """
-    from rimap.evaluation.resolution import resolution
+    from rimap.evaluation.resolution import Simulated, simulated
 
     estimator = making.estimator
     if not estimator.smooths:
-        return ()
+        return Simulated()
     if hasattr(estimator, "sd_draws"):
         estimator = replace(estimator, sd_draws=0)  # type: ignore[type-var]
     try:
-        return resolution(mapped.shown, mapped.shown_maps, estimator)
+        return simulated(mapped.shown, mapped.shown_maps, estimator)
     except InputError:  # the part cannot be mapped alone; this does not affect the maps of the whole series
-        return ()
+        return Simulated()
 
 
 def _about_resolution(kept: tuple[Kept, ...], series: WeightedSeries) -> list[str]:
