@@ -117,7 +117,7 @@ def test_areas_of_one_value_are_no_measurement(name: str, value: float, images_o
         screen = screened(rimap.WeightedSeries(images.astype(np.float32), model))
         gone = ~np.isfinite(screen.series.images).all(0)
         assert gone[where].all() and gone[~where].mean() <= 0.001
-        named = "image 4 (" if images_of == "one" else "images 1 to "
+        named = ("image 4 (",) if images_of == "one" else ("images 1 to ", "images 2 to ")
         assert any(w.startswith(named) and "filled with one value" in w for w in screen.missing.advice(model))
 
 
