@@ -43,6 +43,8 @@ _SEED = 3
 _EXPLAINED, _RANGE = 0.04, 0.055
 #: Gains that are determined worse than the best by this factor (of the information) are not.
 _DETERMINED = 1e-3
+#: Magnitudes show the gain of an image if the root mean square of its signal exceeds so many σ.
+_STRONG = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,8 +220,13 @@ def _of_fit(model: SignalModel, bright: Bright) -> Floats | None:
     explained = float(b @ delta) / power if power > 0 else 0.0
     noise = power / max(J.shape[-1] * (N - len(free)), 1)
     error = np.sqrt(noise * ((vector[:, sure] ** 2) / value[sure]).sum(1).max())
-    significant = np.ptp(delta) > max(_RANGE, _SURE * error)
-    return np.asarray(1 + delta) if significant and explained > _EXPLAINED else None
+    gains = 1 + delta
+    if model.magnitude:  # a mean magnitude exceeds a weak signal, as if that image had a gain
+        sigma = np.sqrt(np.median(squares) / (N - len(free)))
+        strong = np.sqrt((f**2).mean(1)) > _STRONG * sigma
+        gains[~strong] = np.median(gains[strong]) if strong.any() else 1.0
+    significant = np.ptp(gains) > max(_RANGE, _SURE * error) and gains.min() > 0  # else it is another deviation
+    return gains if significant and explained > _EXPLAINED else None
 
 
 def _with_smooth_field(model: SignalModel, bright: Bright) -> tuple[Floats, Floats, Floats, list[int]]:
