@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 import textwrap
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -185,3 +189,26 @@ def test_the_command_line_shows_a_line(install: Install, monkeypatch: pytest.Mon
         "rimap: warning: rimap skips the plugin lab_broken = lab_broken:Model of the package lab_broken 1.5: it raised "
         "ZeroDivisionError: division by zero. Update or uninstall that package."
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("return namespace(T2).exp(-column(self.te, T2) / T2)", ""),
+        ("raise ZeroDivisionError('its own')", "its shape raised ZeroDivisionError: its own"),
+        ("return abs(namespace(T2).exp(-column(self.te, T2) / T2))", "its derivative in T2 is wrong by up to 100 %"),
+    ],
+)
+def test_a_plugin_that_contradicts_itself_is_refused_before_a_map_is_written(
+    install: Install, tmp_path: Path, line: str, why: str
+) -> None:
+    install("lab_model", MODEL.replace("return namespace(T2).exp(-column(self.te, T2) / T2)", line))
+    te = np.array([10.0, 20, 40, 80])
+    images = 100 * np.exp(-te / 50) + np.random.default_rng(0).standard_normal((16, 16, 1, 4))
+    nib.save(nib.Nifti1Image(images.astype(np.float32), np.eye(4)), tmp_path / "x.nii.gz")
+    command = ["-m", "rimap", "map", "x.nii.gz", "-o", "out", "--sequence", "mine", "--times-ms", "10,20,40,80"]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=tmp_path, env=env)
+    text = " ".join((done.stderr + done.stdout).split())
+    assert (done.returncode, why in text) == (2 if why else 0, True), text
+    assert bool(list(tmp_path.glob("out/*map.nii.gz"))) == (not why)

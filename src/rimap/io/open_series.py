@@ -24,6 +24,7 @@ from rimap.io.voxel_grid import affine_of, placed_first
 from rimap.likelihood import Noise
 from rimap.series import WeightedSeries
 from rimap.signals import SignalModel
+from rimap.signals.model_checks import refuse_contradictions_of_others
 from rimap.signals.model_options import knows_polarity, polarity
 
 _LOOK_AT = 24  # planes
@@ -87,6 +88,9 @@ class OpenSeries:
     looks: bool | None = None
     circle: float | None = None
     levels: float | None = None
+
+    def __post_init__(self) -> None:
+        refuse_contradictions_of_others(self.model)  # before anything is predicted with it
 
     @property
     def shape(self) -> tuple[int, ...]:

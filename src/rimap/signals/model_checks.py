@@ -72,6 +72,18 @@ def _fault_of_box(parameter: Parameter) -> str:
     return ""
 
 
+def refuse_contradictions_of_others(model: SignalModel) -> None:
+    """Refuse a model of another package that contradicts itself: the tests of rimap check its own.
+
+    Raises
+    ------
+    InputError
+        With the first contradiction.
+    """
+    if not type(model).__module__.startswith("rimap."):
+        refuse_contradictions(model)
+
+
 @lru_cache(maxsize=64)
 def refuse_contradictions(model: SignalModel) -> None:
     """Refuse a model whose declarations are incomplete, or whose shape, derivatives and signal contradict each other.
