@@ -19,7 +19,7 @@ with little of it (small flip angles). The field of a sequence that takes it as 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,12 +122,17 @@ class Found:
 
 def found(spec: str, model: SignalModel, scene: Scene, sigma: float, draws: int) -> Found:
     """Return what an estimator finds in several noise draws of a scene."""
+    return found_in(spec, (series_of(model, scene.kappa, sigma, draw) for draw in range(draws)))
+
+
+def found_in(spec: str, scans: Iterable[WeightedSeries]) -> Found:
+    """Return what an estimator finds in several series of one truth."""
     times, sds = [], []
-    for draw in range(draws):
-        maps = named(spec).estimate(series_of(model, scene.kappa, sigma, draw))
-        times.append(np.asarray(maps.kappa[model.time_index], float))
+    for series in scans:
+        maps, row = named(spec).estimate(series), series.model.time_index
+        times.append(np.asarray(maps.kappa[row], float))
         nothing = np.full(times[-1].shape, np.nan)
-        sds.append(nothing if maps.sd_kappa is None else np.asarray(maps.sd_kappa[model.time_index], float))
+        sds.append(nothing if maps.sd_kappa is None else np.asarray(maps.sd_kappa[row], float))
     return Found(np.stack(times), np.stack(sds))
 
 

@@ -19,7 +19,7 @@ from rimap.estimators.checks.residual_probability import contradicts
 from rimap.estimators.mle.field_votes import LIMIT
 from rimap.estimators.network_files import cached_session, default_network, for_model, metadata_of, path_of, sha256_of
 from rimap.estimators.nlls.threads import part_of_total, share
-from rimap.estimators.noise_correlation import estimated_in, with_correlation
+from rimap.estimators.noise_correlation import with_correlation
 from rimap.estimators.rim import bootstrap
 from rimap.estimators.rim.known_field import DataTerm
 from rimap.estimators.rim.loop import RIMConfig
@@ -195,6 +195,10 @@ class RIM(Estimator):
         series = screen.series
         loop, ready = self._loop(series), prepared(series, self.scale, self.threads)
         about = loop.about
+        found = self.correlation or correlation_of_noise(
+            series, series.selected & foreground(series.images), self.threads
+        )
+        loop = replace(loop, correlation=found)
         kappa, residual, deviation = self._found(loop, series, ready, part_of(progress, 0, 1 + self.sd_draws))
         alone = kappa.copy() if self.sd_draws else kappa
         settings = {
@@ -206,7 +210,6 @@ class RIM(Estimator):
         maps = training_range.checked_maps(
             about, series, ready, kappa, residual * np.float32(ready.scale), self.name, settings, screen
         )
-        found = self.correlation or correlation_of_noise(series, estimated_in(maps.status), self.threads)
         maps = with_correlation(maps, found)
         if not self.sd_draws:
             return maps if deviation is None else _with_own_sd(maps, series, deviation)

@@ -161,11 +161,11 @@ def correlation_of_noise(
 ) -> NoiseCorrelation | None:
     """Return how the noise of neighbours is correlated, from least squares in a part of the voxels `where` (*X).
 
-    A network averages over neighbours: its own residuals would say less.
+    A network averages over neighbours: its own residuals would say less. None is known of images that were denoised.
     """
     from rimap.estimators.nlls.estimator import least_squares
 
-    if not where.any():
+    if series.denoised or not where.any():
         return None
     window = window_of(where)
     part = part_of_series(series, window)

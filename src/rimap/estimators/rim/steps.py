@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.correlation import NoiseCorrelation
 from rimap.estimators.checks.residual_probability import contradicts, usual_misfit
 from rimap.estimators.checks.training_range import FARTHEST_CHI2
 from rimap.estimators.mle.field_votes import LIMIT
+from rimap.estimators.rim.correlated_noise import inflation
 from rimap.estimators.rim.data_term import Sums
 from rimap.estimators.rim.initial_estimate import start
 from rimap.estimators.rim.known_field import DataTerm
@@ -84,6 +86,7 @@ class Loop:
     config: RIMConfig
     cell: Any
     about: dict[str, Any] = field(default_factory=dict)
+    correlation: NoiseCorrelation | None = None
 
     @property
     def layout(self) -> Layout:
@@ -150,6 +153,8 @@ class Loop:
         """Return the outcome of the steps after the start."""
         sigma = data.problem.sigma
         *_, (carried, sums, deviation) = steps
+        if deviation is not None and self.correlation is not None and not self.correlation.is_white:
+            deviation = self._with_correlated_noise(self.correlation, deviation, carried, sums, sigma)
         if deviation is not None and held is not None:
             deviation = self._with_error_of_field(deviation, carried, sums, sigma, held.sd)
         sse = sums.sse
@@ -158,6 +163,19 @@ class Loop:
             carried[:, far] = self._drawn_back(begun.carried[:, far], carried[:, far], rise[far])
             sse[far] = data.of_voxels(far)(np.ascontiguousarray(carried[:, far][:, None, None])).sse[0, 0]
         return Outcome(carried, sse, deviation)
+
+    def _with_correlated_noise(
+        self, correlation: NoiseCorrelation, deviation: F32, carried: F32, sums: Sums, sigma: F32
+    ) -> F32:
+        """Return standard deviations for noise that neighbours share."""
+        out, alone = deviation.copy(), np.ones_like(deviation)
+        quadratic = Quadratic.of(self.config, self.layout, carried, sums, sigma)
+        for row, variance in zip(quadratic.rows_of_voxel, quadratic.alone[1]):
+            alone[row] = np.sqrt(variance)
+        alone = self._sd(carried, alone)
+        for row in quadratic.rows_of_voxel:
+            out[row] *= inflation(out[row] / alone[row], correlation)
+        return out
 
     def _with_error_of_field(self, deviation: F32, carried: F32, sums: Sums, sigma: F32, field_sd: F32 | None) -> F32:
         """Return standard deviations that contain the error of a held field, with which amplitudes and time change."""
