@@ -48,6 +48,7 @@ AREAS: dict[str, dict[str, tuple[str, ...]]] = {
             "gradient_echo": "test_known_answers",
             "inversion_recovery": "test_known_answers",
             "look_locker": "test_known_answers",
+            "model_checks": "test_model_checks",
             "model_options": "test_known_answers",
             "mp2rage": "test_mp2rage",
             "multi_echo_spin_echo": "test_slice_profile test_multi_echo_spin_echo",

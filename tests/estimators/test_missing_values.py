@@ -374,7 +374,8 @@ def test_extreme_values_are_no_measurement_and_move_no_other_voxel(size: float, 
     np.testing.assert_array_equal(~np.isfinite(found.series.images).all(0), bad)
     assert found.missing.extreme == number and found.missing.largest == pytest.approx(size)
     (text,) = (text for text in found.missing.advice(DECAY) if "times those of the object" in text)
-    assert text.startswith(f"{number} voxel") and f"up to {size:.2g}" in text
+    what = "1 voxel has a value of" if number == 1 else f"{number} voxels have values of up to"
+    assert text.startswith(f"{what} {size:.2g}, ")
     S[:, bad] = np.nan
     for estimator in (rimap.NLLS(threads=1), rimap.MLE(threads=1)):
         one, other = (estimator.estimate(rimap.WeightedSeries(values, DECAY)) for values in (wrong, S))

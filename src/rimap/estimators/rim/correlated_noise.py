@@ -31,7 +31,7 @@ def inflation(ratio: F32, correlation: NoiseCorrelation) -> F32:
     Examples
     --------
     >>> inflation(np.float32([0.25, 0.5, 1.0]), NoiseCorrelation(((0.6366, 0.0, -0.2122, 0.0),) * 2)).round(2)
-    array([1.85, 1.58, 1.  ], dtype=float32)
+    array([1.97, 1.56, 1.  ], dtype=float32)
     """
     out = np.ones_like(ratio)
     known = np.isfinite(ratio)
