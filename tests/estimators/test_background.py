@@ -261,6 +261,9 @@ def test_levels_of_an_object() -> None:
     power = np.concatenate([np.full(600, 1.0), np.full(300, 100.0), np.full(100, 120.0), np.zeros(50)])
     levels = Levels(power)
     assert levels.bright == pytest.approx(100) and 1 < levels.edge < 100
+    for unit in (1e-4, 50.0):
+        of_unit = Levels(unit * power)
+        assert (of_unit.bright / levels.bright, of_unit.edge / levels.edge) == pytest.approx((unit, unit), rel=0.02)
     assert Levels(np.zeros(4)).bright == 0 and Levels(np.zeros(0)).edge == 0
     assert Levels(np.array([26.0, 24.0, 100.0])).bright == pytest.approx(np.median([26.0, 100.0]))
 

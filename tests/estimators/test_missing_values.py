@@ -392,6 +392,15 @@ def test_an_object_in_air_of_almost_nothing_is_not_extreme() -> None:
     assert screen(S).missing.extreme == 1
 
 
+def test_zeros_around_an_object_do_not_make_it_extreme() -> None:
+    S = np.zeros((4, 40, 40), np.float32)
+    S[:, 4:9, 5:10] = np.random.default_rng(2).uniform(0.5, 1.5, (4, 5, 5))
+    found = screen(S)
+    assert found.missing.extreme == 0
+    S[1, 6, 7] = 1e5
+    assert screen(S).missing.extreme == 1
+
+
 @pytest.mark.parametrize("value", [30.0, 300.0, 3e4, 3e9])
 def test_a_filled_area_brighter_than_the_object_is_found_without_air(value: float) -> None:
     S = np.random.default_rng(4).uniform(50, 150, (4, 30, 30))

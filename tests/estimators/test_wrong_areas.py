@@ -48,6 +48,14 @@ def test_voxels_that_fit_by_chance_in_a_wrong_area_are_found_and_voxels_alone_ar
     assert (with_their_areas(single, np.ones_like(single)) == single).all()
 
 
+@pytest.mark.parametrize("turned", [np.flipud, np.fliplr, np.transpose])
+def test_areas_are_the_same_from_every_side(turned: Any) -> None:
+    off = np.random.default_rng(3).random((30, 30)) < np.linspace(0.1, 0.8, 30)
+    found = with_their_areas(off, np.ones_like(off))
+    assert found.sum() > off.sum()
+    np.testing.assert_array_equal(with_their_areas(turned(off), np.ones_like(off)), turned(found))
+
+
 def test_adjacent_good_voxels_stay_amid_wrong_ones() -> None:
     x, y = np.indices((20, 20))
     good = np.hypot(x - 10, y - 10) < 4
