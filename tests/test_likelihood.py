@@ -189,3 +189,9 @@ def test_a_part_of_a_map_of_sigma_may_have_no_value(noise: type[Noise]) -> None:
     assert np.isnan(whole.at((0,)).typical_sigma())
     assert type(whole.at((1,))) is noise and whole.at((1,)).typical_sigma() == 3.0
     assert noise(sigma=2.0).at((1,)).sigma == 2.0
+
+
+def test_a_sample_is_the_signal_and_sigma_times_normal_values() -> None:
+    f = np.array([[1.0, 2.0], [3.0, 4.0]])
+    normal = np.random.default_rng(4).standard_normal(f.shape)
+    np.testing.assert_allclose(Gaussian(sigma=0.5).sample(f, np.random.default_rng(4)), f + 0.5 * normal)

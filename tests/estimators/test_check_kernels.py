@@ -10,7 +10,16 @@ import pytest
 from numpy.typing import NDArray
 
 from rimap.estimators.checks import image_counts as module
-from rimap.estimators.checks.image_count_kernels import AT_LARGEST, BLOCK, LANES, LARGEST, SMALLEST, ZEROS, count
+from rimap.estimators.checks.image_count_kernels import (
+    AT_LARGEST,
+    BLOCK,
+    LANES,
+    LARGEST,
+    SMALLEST,
+    ZEROS,
+    count,
+    count_equal,
+)
 from rimap.estimators.checks.image_counts import Census
 from rimap.estimators.checks.mixture_kernels import mix
 from rimap.estimators.checks.neighbour_plane_kernels import (
@@ -232,3 +241,14 @@ def test_planes_of_a_map(shape: tuple[int, ...], order: str) -> None:
     np.testing.assert_array_equal(planes.as_map(dark)[1, 1], True)
     corner = planes.as_map(dark)[[0, 0, -1, -1], [0, -1, 0, -1]]
     assert not corner.any() and everywhere.all()  # no line has a corner in its middle
+
+
+def test_values_that_equal_the_one_some_voxels_before_are_counted_but_for_zeros() -> None:
+    images = np.float32([[1, 1, 1, 0, 0, 2], [0.5, 1, 0.5, 1, 0.5, 1], [3, 2, 1, 3, 2, 1]])
+    found = np.array([10, 0, 0])
+    count_equal(images, 1, found)
+    assert found.tolist() == [12, 0, 0]
+    count_equal(images, 2, found)
+    assert found.tolist() == [13, 4, 0]
+    count_equal(images, 3, found)
+    assert found.tolist() == [13, 4, 3]

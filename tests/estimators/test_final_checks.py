@@ -401,3 +401,22 @@ def test_a_series_is_judged_as_a_whole() -> None:
     assert found.status[14, 14] == Status.OFF_MODEL and (found.status[17:20, 15:18] == Status.NOT_FINITE).all()
     assert (found.status[:, :7] == Status.NO_SIGNAL).mean() > 0.98
     assert "of the estimator" in found.warnings and any("is zero in 9 voxels" in text for text in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("without", "said"),
+    [(slice(10, 20), ["25 %"]), (slice(10, 11), []), (slice(60, 80), []), (slice(0, 99), ["100 %"])],
+)
+def test_a_given_map_without_values_in_the_object_is_named(without: slice, said: list[str]) -> None:
+    """The object are 40 of 100 rows; what the map lacks in air does not matter."""
+    model = rimap.VariableFlipAngle(flip_angle=[3, 10, 20], tr=15.0)
+    amplitude = np.zeros((100, 30))
+    amplitude[:40] = 1000.0
+    images = np.random.default_rng(0).rayleigh(1.0, (3, 100, 30)) + np.asarray(
+        model.signal(np.stack([amplitude, 1 + 0 * amplitude, 1000 + 0 * amplitude]))
+    )
+    B1 = np.ones((100, 30))
+    B1[without] = np.nan
+    found = module.unknown_given(WeightedSeries(images, model, given={"B1": B1}))
+    assert [text.split(" in ")[1].split(" of ")[0] for text in found] == said
+    assert all(text.startswith("The map of B1 has no value") for text in found)

@@ -409,3 +409,10 @@ def test_a_model_needs_a_setting_of_each_image() -> None:
 
     assert "a setting with a value for each image" in fault_of_declarations(Alone)
     assert signal_models()["ir"] is rimap.InversionRecovery
+
+
+def test_the_amplitude_of_a_model_without_one_is_one() -> None:
+    model = signal_models()["mp2rage-uni"](**signal_models()["mp2rage-uni"].typical_protocol)
+    kappa = np.full((len(model.parameters), 2, 3), 700.0)
+    np.testing.assert_array_equal(model.amplitude(kappa), np.ones((2, 3)))
+    np.testing.assert_array_equal(rimap.T2Decay(tau=[10, 20]).amplitude(np.stack([[5.0, 6.0], [80.0, 90.0]])), [5, 6])

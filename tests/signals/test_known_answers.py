@@ -151,3 +151,14 @@ def test_only_signals_that_change_sign_know_a_polarity() -> None:
         other: bool = True
 
     assert polarity_if_unknown(RealPart) and not polarity_if_unknown(Magnitude)
+
+
+def test_look_locker_shortens_t1_by_the_readout() -> None:
+    """1/T1* = 1/T1 - ln(cos alpha)/TR; by that of a usual readout if it is not known."""
+    times, T1 = [100.0, 600.0, 1100.0, 1600.0], np.array([900.0])
+    found = LookLocker(ti=times, readout_flip_angle=8.0, readout_tr=6.0).apparent_values(T1)
+    T1star = 1 / (1 / 900.0 - math.log(math.cos(math.radians(8.0))) / 6.0)
+    np.testing.assert_allclose(found["T1star"], T1star)
+    np.testing.assert_allclose(found["B"], 1 + 900.0 / T1star)
+    usual = LookLocker(ti=times).apparent_values(T1)["T1star"]
+    assert 0.2 * 900 < usual < 900 and usual != found["T1star"]
