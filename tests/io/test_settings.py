@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rimap import MP2RAGE, InversionRecovery, MultiEchoSpinEcho, T2Decay, UniformMP2RAGE, VariableFlipAngle
+from rimap import (
+    MP2RAGE,
+    GradientEcho,
+    InversionRecovery,
+    MultiEchoSpinEcho,
+    T2Decay,
+    UniformMP2RAGE,
+    VariableFlipAngle,
+)
 from rimap.errors import InputError
 from rimap.io.settings import (
     Files,
@@ -145,6 +153,30 @@ def test_values_in_milliseconds_are_refused(seconds: float, refused: bool) -> No
         read(VariableFlipAngle, [{"FlipAngle": a, "RepetitionTime": 0.015} for a in (3, 181)])
 
 
+@pytest.mark.parametrize(
+    ("largest", "unit", "written"),
+    [(31, "milliseconds", "0.031"), (30_000, "milliseconds", "30"), (30_001, "microseconds", "0.030001"),
+     (29_999_999, "microseconds", "30")],
+)  # fmt: skip
+def test_the_unit_that_fits_is_suggested(largest: float, unit: str, written: str) -> None:
+    with pytest.raises(InputError, match=rf" in its sidecar. If these are {unit}, write {written} there"):
+        read(InversionRecovery, times(0.05, largest))
+    with pytest.raises(InputError, match=r"in its sidecar. Correct it, or give --times-ms"):
+        read(InversionRecovery, times(0.05, 1e9))  # no unit of time fits
+
+
+def test_a_short_time_beside_long_ones_is_no_other_unit() -> None:
+    """Angles below half a degree beside larger ones are in radians; echo times of that size are ultra-short."""
+    assert read(GradientEcho, [{"EchoTime": t} for t in (0.0003, 0.005, 0.6)])[0] == {"te": (0.3, 5.0, 600.0)}
+    sidecars = [{"FlipAngle": a, "RepetitionTime": 0.015} for a in (0.35, 20)]
+    with pytest.raises(
+        InputError, match=r"file0.nii: .* got 0.35 in its sidecar, where others have up to 20. If it is"
+    ):
+        read(VariableFlipAngle, sidecars)
+    sidecars[0]["FlipAngle"] = 0.5
+    assert read(VariableFlipAngle, sidecars)[0]["flip_angle"] == (0.5, 20.0)
+
+
 @pytest.mark.parametrize(("largest", "refused"), [(1.0, False), (0.999, True)])
 def test_values_in_radians_are_refused(largest: float, refused: bool) -> None:
     sidecars = [{"FlipAngle": a, "RepetitionTime": 0.015} for a in (0.6, largest)]
@@ -224,6 +256,19 @@ def test_a_setting_may_be_in_another_sidecar() -> None:
     assert files.n_images == 5 and files.of(TWO["ti"]) is files and files.of(TWO["tr"]).metadata == elsewhere["tr"]
     with pytest.raises(InputError, match=r"or that of inv-1_MP2RAGE"):
         read(UniformMP2RAGE, [{}])
+
+
+def test_a_uniform_image_has_the_values_of_its_two_images() -> None:
+    one = {"InversionTime": [0.7, 2.5], "FlipAngle": [4, 5], "RepetitionTimePreparation": 5.0, "NumberShots": [40, 80],
+           "RepetitionTimeExcitation": 0.007}  # fmt: skip
+    found = read(UniformMP2RAGE, [one])[0]
+    assert (found["ti"], found["ti_second"]) == ((700.0,), (2500.0,))
+    assert (found["flip_angle"], found["flip_angle_second"]) == ((4.0,), (5.0,))
+    with pytest.raises(InputError, match=r"expected FlipAngle of .*inv-1.* and .*inv-2.*, got one value in its"):
+        read(UniformMP2RAGE, [one | {"FlipAngle": 4}])
+    of_each = {"flip_angle": [{"FlipAngle": 4}], "flip_angle_second": [{"FlipAngle": 6}]}
+    found = read(UniformMP2RAGE, [one | {"FlipAngle": 4}], elsewhere=of_each)[0]
+    assert (found["flip_angle"], found["flip_angle_second"]) == ((4.0,), (6.0,))
 
 
 # From the user.

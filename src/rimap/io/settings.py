@@ -378,7 +378,7 @@ def _refuse_too_large(
         return
     least, most = setting.plausible
     candidates = _TOO_LARGE.get(setting.unit, ())
-    fitting = [x for x in candidates if least <= largest * x[1] * setting.factor <= most] or candidates
+    fitting = [x for x in candidates if least <= largest * x[1] * setting.factor <= most]
     other, factor = fitting[0] if fitting else ("", 1.0)
     remedy = f"If these are {other}, write {largest * factor:g} there, or" if other else "Correct it, or"
     raise InputError(
