@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import rimap
+from rimap.estimators.checks.uncertain_polarity import uncertain_polarity
 
 FAR, NEAR = (50.0, 150.0, 400.0, 900.0, 1800.0, 4000.0), (550.0, 600.0, 2500.0, 4000.0)
 
@@ -47,3 +48,24 @@ def test_nothing_is_said_of_a_certain_polarity(times: tuple[float, ...], snr: fl
     maps, covers = maps_of(times, snr, noise, signed=signed)
     assert not said(maps)
     assert covers > 0.8
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+def test_the_unit_of_the_images_does_not_matter(unit: float) -> None:
+    model = rimap.InversionRecovery(tau=NEAR, tr=12000.0)
+    T1 = np.linspace(700, 1300, 48 * 40).reshape(48, 40)
+    signal = model.signal(np.stack([np.ones_like(T1), np.full_like(T1, 1.9), T1]))
+    images = abs(signal + 0.1 * np.random.default_rng(0).standard_normal(signal.shape))
+    texts = []
+    for factor in (1.0, unit):
+        series = rimap.WeightedSeries(factor * images, model, rimap.Gaussian(sigma=0.1 * factor))
+        texts.append(said(rimap.MLE(threads=1).estimate(series)))
+    assert texts[0] and texts[0] == texts[1]
+
+
+def test_decays_have_no_polarity() -> None:
+    model = rimap.T2Decay(tau=[10, 20, 40, 80, 160, 320])
+    signal = model.signal(np.stack([np.ones((40, 40)), np.full((40, 40), 60.0)]))
+    images = abs(signal + 0.1 * np.random.default_rng(0).standard_normal(signal.shape))
+    series = rimap.WeightedSeries(images, model, rimap.Gaussian(sigma=0.1))
+    assert not uncertain_polarity(series, rimap.NLLS(threads=1).estimate(series))
