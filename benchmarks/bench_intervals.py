@@ -16,33 +16,37 @@ the truth. The field is estimated, so its error is part of it. The anatomy is on
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.bench_networks import MODELS, Array, Scene, found, found_in, of_structures, scenes, series_of
+from benchmarks.bench_networks import (
+    MODELS,
+    SEED,
+    Array,
+    Scene,
+    asked,
+    brain,
+    found,
+    found_in,
+    of_structures,
+    scenes,
+    series_of,
+)
 from benchmarks.bench_structures import AMPLITUDE
-from benchmarks.bench_t1 import ANATOMY
 from rimap import WeightedSeries
-from rimap.evaluation.accuracy import crop
 from rimap.signals.base import SignalModel
-from rimap.simulation.anatomies import load_anatomy
 from rimap.simulation.recipe import signal_level
 from rimap.simulation.subjects import simulate_subject
-from rimap.simulation.tissues import BRAIN_LABELS
 
 PROTOCOLS = ("TI31", "TI9", "TI6", "t2")
-SLICE, SEED = 70, 7
 FACTORS = (4 / 3, 2.0)
 
 
 def paper(model: SignalModel, like: Scene) -> Scene:
     """Return the truth with the paper's texture, which is judged where `like` is."""
-    labels = crop(load_anatomy(ANATOMY)[:, :, SLICE])
-    labels = np.where(np.isin(labels, BRAIN_LABELS), labels, 0)
-    return replace(like, kappa=simulate_subject(labels, model, np.random.default_rng(SEED), texture="white"))
+    return replace(like, kappa=simulate_subject(brain(), model, np.random.default_rng(SEED), texture="white"))
 
 
 def interpolated(model: SignalModel, kappa: Array, sigma: float, factor: float, draw: int) -> WeightedSeries:
@@ -79,12 +83,7 @@ def coverages(spec: str, protocol: str, snr: float, draws: int) -> Iterator[floa
 
 def main() -> None:
     """Print a line for each estimator, protocol and SNR."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("estimators", nargs="+")
-    parser.add_argument("--protocols", default=",".join(PROTOCOLS))
-    parser.add_argument("--snrs", default="5,10,30,100")
-    parser.add_argument("--draws", type=int, default=3)
-    args = parser.parse_args()
+    args = asked(__doc__, PROTOCOLS, "5,10,30,100", 3)
     columns = ("smooth", "texture", "paper's", "structures", *(f"filled {factor:.3g}" for factor in FACTORS))
     print(f"{'estimator':<28}{'protocol':<10}{'SNR':>5}" + "".join(f"{column:>13}" for column in columns))
     for spec in args.estimators:

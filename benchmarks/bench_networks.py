@@ -48,7 +48,7 @@ from rimap.simulation.subjects import FIELD_SHARE, simulate_subject
 from rimap.simulation.tissues import BRAIN_LABELS, GM, WM, table_of
 
 Array = NDArray[np.float64]
-SLICE, TEXTURE = 70, 0.03
+SLICE, SEED, TEXTURE = 70, 7, 0.03
 
 MODELS: dict[str, SignalModel] = {
     **{name: rimap.InversionRecovery(tau=times) for name, times in PROTOCOLS_MS.items()},
@@ -70,14 +70,19 @@ class Scene:
     structures: tuple[Structure, ...] = ()
 
 
+def brain() -> NDArray[Any]:
+    """Return the labels of a slice of the brain that no network was trained on."""
+    labels = crop(load_anatomy(ANATOMY)[:, :, SLICE])
+    return np.where(np.isin(labels, BRAIN_LABELS), labels, 0)
+
+
 def scenes(model: SignalModel) -> dict[str, Scene]:
     """Return the truths for a signal model."""
-    labels = crop(load_anatomy(ANATOMY)[:, :, SLICE])
-    labels = np.where(np.isin(labels, BRAIN_LABELS), labels, 0)
+    labels = brain()
     tissues = {"GM": labels == GM, "WM": labels == WM}
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(SEED)
     smooth = simulate_subject(labels, model, rng)
-    flat = simulate_subject(labels, model, np.random.default_rng(7), texture="none")
+    flat = simulate_subject(labels, model, np.random.default_rng(SEED), texture="none")
     rough = flat.copy()
     for q, p in enumerate(model.parameters):
         if p.amplitude or q == model.time_index:
@@ -197,14 +202,19 @@ def rows(specs: Sequence[str], protocol: str, snr: float, draws: int) -> Iterato
         }  # fmt: skip
 
 
+def asked(about: str | None, protocols: Iterable[str], snrs: str, draws: int) -> argparse.Namespace:
+    """Return what the command line asks for, from these defaults."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("estimators", nargs="+")
+    parser.add_argument("--protocols", default=",".join(protocols))
+    parser.add_argument("--snrs", default=snrs)
+    parser.add_argument("--draws", type=int, default=draws)
+    return parser.parse_args()
+
+
 def main() -> None:
     """Print a line for each estimator, protocol and SNR."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("estimators", nargs="+")
-    parser.add_argument("--protocols", default=",".join(MODELS))
-    parser.add_argument("--snrs", default="5,10,30")
-    parser.add_argument("--draws", type=int, default=6)
-    args = parser.parse_args()
+    args = asked(__doc__, MODELS, "5,10,30", 6)
     print(
         f"{'estimator':<28}{'protocol':<12}{'SNR':>5}{'CV/MLE':>8}{'bias %':>8}{'slope':>7}{'RMSE':>6}{'texture':>9}"
         f"{'structures':>12}{'covers: smooth':>16}{'texture':>9}{'structures':>12}"

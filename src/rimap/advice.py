@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -64,6 +64,15 @@ def percent(share: float) -> str:
     """
     value = 100 * share
     return f"{value:,.0f}" if abs(value) >= 9.95 else f"{value:.2g}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return words as a list in a sentence.
+
+    >>> listed(["a"]), listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def ordered(texts: Iterable[str]) -> tuple[str, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from rimap import __version__
+from rimap.advice import listed
 from rimap.errors import InputError, count_of
 from rimap.estimators.network_files import metadata_of, path_of, shipped
 from rimap.map_display import name_of
@@ -110,7 +111,7 @@ def _estimation(maps: ParameterMaps, title: str, cite: Callable[..., str], start
         if parameter.smooth and parameter.name not in known_parameters(maps)
     ]
     if maps.estimator == "mle" and smooth:
-        sentence += f", with {_listed(smooth)} constrained to vary smoothly in space"
+        sentence += f", with {listed(smooth)} constrained to vary smoothly in space"
     return sentence + options + _network(maps, cite(SABIDUSSI), start)
 
 
@@ -186,7 +187,7 @@ def methods(maps: ParameterMaps, title: str, version: str = __version__, start: 
         ]
         if missing:
             verb, what = ("was", "it") if len(missing) == 1 else ("were", "them")
-            sentences.append(f"The {_listed(missing)} {verb} not known, so the terms with {what} were left out")
+            sentences.append(f"The {listed(missing)} {verb} not known, so the terms with {what} were left out")
     for parameter in model.parameters:
         if parameter.name in known_parameters(maps):
             sentences.append(_known(parameter, maps))
@@ -239,7 +240,7 @@ def _where(model: SignalModel) -> str:
         if parameter.meaning:
             the = "the " if parameter.meaning[0].isalpha() else ""  # "1 + T1/T1*" needs no article
             meanings.append(f"{name_of(parameter)} is {the}{re.split('[;,]', parameter.meaning)[0]}")
-    return f", where {_listed(meanings)}" if meanings else ""
+    return f", where {listed(meanings)}" if meanings else ""
 
 
 def _in_formula(setting: Setting, model: SignalModel) -> bool:
@@ -291,13 +292,8 @@ def _in_words(setting: Setting, values: list[float]) -> str:
     degree = unit if unit == "°" else ""  # which follows each number: 3° and 20°
     return (
         f"{plural(setting.title)}{of} "
-        f"{_listed([f'{value:.6g}{degree}' for value in values])}{'' if degree else gap + unit}"
+        f"{listed([f'{value:.6g}{degree}' for value in values])}{'' if degree else gap + unit}"
     )
-
-
-def _listed(words: Sequence[str]) -> str:
-    """Return words as a list in a sentence: ``a, b and c``."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _inside_a_sentence(title: str) -> str:

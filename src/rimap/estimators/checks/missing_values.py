@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.advice import Advice, Weight
+from rimap.advice import Advice, Weight, listed
 from rimap.arrays import Array, stride
 from rimap.estimators.checks.clipping import MANY, PILE, Clipping
 from rimap.estimators.checks.connected_areas import areas
@@ -151,7 +151,7 @@ def _are(images: NDArray[np.intp], model: SignalModel) -> str:
     named: list[str] = []
     for run in np.split(images + 1, np.flatnonzero(np.diff(images) > 1) + 1):
         named += [f"{run[0]} to {run[-1]}"] if len(run) > 2 else map(str, run)
-    return f"images {', '.join(named[:-1])}{' and ' * (len(named) > 1)}{named[-1]} are"
+    return f"images {listed(named)} are"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ Gaussian have Σw² = r², and with correlations ρ the variance is not Σw² bu
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,6 +44,7 @@ def inflation(ratio: F32, correlation: NoiseCorrelation) -> F32:
     return out
 
 
+@cache
 def _averaged(correlations: tuple[float, ...]) -> tuple[Floats, Floats]:
     """Return Σw² along an axis for each of `_WIDTHS`, rising, and Σ w_i w_j ρ_ij over it."""
     lags = np.arange(-_REACH, _REACH + 1)

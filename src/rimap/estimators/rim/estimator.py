@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.arrays import Array
+from rimap.correlation import NoiseCorrelation
 from rimap.errors import InputError
 from rimap.estimators.base import Estimator, Progress, part_of
 from rimap.estimators.checks import training_range
@@ -121,7 +122,7 @@ class RIM(Estimator):
         loop, ready = self._loop(series), prepared(series, self.scale, self.threads)
         series = series.with_noise(ready.noise)
         found = self._smooth_field(loop, series, ready, None)
-        correlation = correlation_of_noise(series, series.selected & foreground(series.images), self.threads)
+        correlation = self._correlation_in(series)
         planes = bootstrap.numbered(series.shape)
         prepared_one = replace(self, scale=ready.scale, planes=planes, correlation=correlation)
         if found is not None:
@@ -133,6 +134,9 @@ class RIM(Estimator):
         maps = (self.start_field, self.start_field_sd, self.planes)
         field_map, field_sd, planes = (None if whole is None else whole[index] for whole in maps)
         return replace(self, start_field=field_map, start_field_sd=field_sd, planes=planes)
+
+    def _correlation_in(self, series: WeightedSeries) -> NoiseCorrelation | None:
+        return correlation_of_noise(series, series.selected & foreground(series.images), self.threads)
 
     def _loop(self, series: WeightedSeries) -> Loop:
         model, plane = series.model, (series.shape[0], (*series.shape, 1)[1])
@@ -195,9 +199,7 @@ class RIM(Estimator):
         series = screen.series
         loop, ready = self._loop(series), prepared(series, self.scale, self.threads)
         about = loop.about
-        found = self.correlation or correlation_of_noise(
-            series, series.selected & foreground(series.images), self.threads
-        )
+        found = self.correlation or self._correlation_in(series)
         loop = replace(loop, correlation=found)
         kappa, residual, deviation = self._found(loop, series, ready, part_of(progress, 0, 1 + self.sd_draws))
         alone = kappa.copy() if self.sd_draws else kappa

@@ -141,22 +141,32 @@ class Loop:
         layout, sigma, (carried, sums, _) = self.layout, data.problem.sigma, begun
         if not self.config.sd_outputs:
             return Outcome(carried, sums.sse, None)
-        quadratic, sd_of_u = Quadratic.of(self.config, layout, carried, sums, sigma), np.zeros_like(carried)
+        quadratic = Quadratic.of(self.config, layout, carried, sums, sigma)
+        deviation = self._sd_alone(carried, quadratic)
+        if held is not None:
+            deviation = self._with_error_of_field(deviation, carried, quadratic, held.sd)
+        return Outcome(carried, sums.sse, deviation)
+
+    def _sd_alone(self, carried: F32, quadratic: Quadratic) -> F32:
+        """Return the standard deviations of voxels that are alone; that of a field that all share is zero."""
+        sd_of_u = np.zeros_like(carried)
         for row, variance in zip(quadratic.rows_of_voxel, quadratic.alone[1]):
             sd_of_u[row] = np.sqrt(variance)
-        deviation = self._sd(carried, sd_of_u)
-        if held is not None:
-            deviation = self._with_error_of_field(deviation, carried, sums, sigma, held.sd)
-        return Outcome(carried, sums.sse, deviation)
+        return self._sd(carried, sd_of_u)
 
     def _ended(self, begun: Step, steps: Iterator[Step], data: DataTerm, held: HeldField | None) -> Outcome:
         """Return the outcome of the steps after the start."""
         sigma = data.problem.sigma
         *_, (carried, sums, deviation) = steps
-        if deviation is not None and self.correlation is not None and not self.correlation.is_white:
-            deviation = self._with_correlated_noise(self.correlation, deviation, carried, sums, sigma)
-        if deviation is not None and held is not None:
-            deviation = self._with_error_of_field(deviation, carried, sums, sigma, held.sd)
+        shared = self.correlation is not None and not self.correlation.is_white
+        if deviation is not None and (shared or held is not None):
+            quadratic = Quadratic.of(self.config, self.layout, carried, sums, sigma)
+            if self.correlation is not None and shared:
+                alone = self._sd_alone(carried, quadratic)
+                for row in quadratic.rows_of_voxel:
+                    deviation[row] *= inflation(deviation[row] / alone[row], self.correlation)
+            if held is not None:
+                deviation = self._with_error_of_field(deviation, carried, quadratic, held.sd)
         sse = sums.sse
         rise = (sse - begun.sums.sse) / sigma**2 / self._share_of_farthest(sigma)
         if self.config.start == "likelihood" and (far := rise > FARTHEST_CHI2).any():
@@ -164,20 +174,7 @@ class Loop:
             sse[far] = data.of_voxels(far)(np.ascontiguousarray(carried[:, far][:, None, None])).sse[0, 0]
         return Outcome(carried, sse, deviation)
 
-    def _with_correlated_noise(
-        self, correlation: NoiseCorrelation, deviation: F32, carried: F32, sums: Sums, sigma: F32
-    ) -> F32:
-        """Return standard deviations for noise that neighbours share."""
-        out, alone = deviation.copy(), np.ones_like(deviation)
-        quadratic = Quadratic.of(self.config, self.layout, carried, sums, sigma)
-        for row, variance in zip(quadratic.rows_of_voxel, quadratic.alone[1]):
-            alone[row] = np.sqrt(variance)
-        alone = self._sd(carried, alone)
-        for row in quadratic.rows_of_voxel:
-            out[row] *= inflation(out[row] / alone[row], correlation)
-        return out
-
-    def _with_error_of_field(self, deviation: F32, carried: F32, sums: Sums, sigma: F32, field_sd: F32 | None) -> F32:
+    def _with_error_of_field(self, deviation: F32, carried: F32, quadratic: Quadratic, field_sd: F32 | None) -> F32:
         """Return standard deviations that contain the error of a held field, with which amplitudes and time change."""
         layout, out = self.layout, deviation.copy()
         row = layout.n_amplitudes
@@ -187,7 +184,7 @@ class Loop:
         # all in the coordinates of `Sums`: amplitudes, coordinate of the field, log T
         slope = slopes(self.config, layout, carried)
         error = field_sd / carried[row] if layout.in_log_of_field else field_sd
-        response = Quadratic.of(self.config, layout, carried, sums, sigma).response(row)
+        response = quadratic.response(row)
         for index, change in zip(layout.without_field, response):
             unit = carried[index] if index == row + 1 else 1.0  # the time, and not its logarithm
             out[index] = np.hypot(out[index], unit * change * slope[index] / slope[row] * error)
