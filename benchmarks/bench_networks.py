@@ -41,6 +41,7 @@ from rimap import Gaussian, WeightedSeries, cramer_rao_sd
 from rimap.evaluation.accuracy import crop
 from rimap.evaluation.metrics import coefficient_of_variation, relative_bias, relative_rmse, slope
 from rimap.evaluation.named_estimators import named
+from rimap.likelihood import HALF_OF_95
 from rimap.signals.base import SignalModel
 from rimap.simulation.anatomies import load_anatomy
 from rimap.simulation.recipe import signal_level
@@ -120,7 +121,7 @@ class Found:
 
     def coverage(self, truth: Array, where: NDArray[np.bool_]) -> float:
         """Return the share of 95 % intervals that hold the truth."""
-        held = abs(self.time - truth) <= 1.96 * self.sd
+        held = abs(self.time - truth) <= HALF_OF_95 * self.sd
         known = np.isfinite(self.sd) & np.isfinite(self.time) & where
         return float(held[known].mean()) if known.any() else float("nan")
 

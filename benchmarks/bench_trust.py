@@ -41,6 +41,7 @@ from benchmarks.trust_scenes import (
 )
 from rimap import PROTOCOLS
 from rimap.advice import Weight, weight_of
+from rimap.likelihood import HALF_OF_95
 
 ESTIMATORS: tuple[Any, ...] = (rimap.NLLS(), rimap.MLE(), rimap.RIM())
 
@@ -399,7 +400,7 @@ def field() -> Iterator[Figure]:
             return 100 * float(np.sqrt(np.nanmean((np.stack([m["T1"] for m in maps]) / truth - 1) ** 2)))
 
         T1, sd = np.stack([m["T1"] for m in chosen]), np.stack([m.sd["T1"] for m in chosen])
-        held = 100 * float(np.mean((abs(T1 - truth) < 1.96 * sd)[np.isfinite(sd)]))
+        held = 100 * float(np.mean((abs(T1 - truth) < HALF_OF_95 * sd)[np.isfinite(sd)]))
         network = error([rimap.RIM().estimate(series) for series, _ in scans])
         mle, ratio = error(chosen), error(chosen) / min(map(error, given))
         kind = f"B {name}, {times}, SNR {snr}"

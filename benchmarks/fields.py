@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.trust_scenes import TI9, head, inversion
 from rimap import MLE, PROTOCOLS, RIM, Gaussian, InversionRecovery, Rician, WeightedSeries
 from rimap.estimators.rim.whole_field import smooth_field
+from rimap.likelihood import HALF_OF_95
 
 Array = NDArray[np.float64]
 
@@ -76,7 +77,7 @@ def rows(*, rician: bool = False) -> Iterator[tuple[Any, ...]]:
                     errors[weight] = 100 * float(np.sqrt(np.nanmean((maps["T1"] / T1 - 1) ** 2)))
                 sd = maps.sd["T1"]
                 known = np.isfinite(sd)
-                held = 100 * float(np.mean(np.abs(maps["T1"] - T1)[known] < 1.96 * sd[known]))
+                held = 100 * float(np.mean(np.abs(maps["T1"] - T1)[known] < HALF_OF_95 * sd[known]))
                 best = min(errors[weight] for weight in LADDER)
                 slower = seconds[None] / seconds[1e6]
                 yield name, times, snr, maps.settings["lambda_B"], errors[None], errors[None] / best, held, slower
@@ -111,7 +112,7 @@ def main_of_heads(network: str) -> None:
                     maps, at = one.estimate(series), scene.tissue
                     off = (maps["B"] - B)[at]
                     errors = [float(np.sqrt(np.nanmean(e**2))) for e in (100 * (maps["T1"] / scene.T - 1)[at], off)]
-                    holds = 100 * float(np.mean(abs(off) < 1.96 * maps.sd["B"][at]))
+                    holds = 100 * float(np.mean(abs(off) < HALF_OF_95 * maps.sd["B"][at]))
                     chosen = maps.settings.get("lambda_B", "–")
                     row = (times, size, snr, one.name, *errors, holds, chosen)
                     print("  ".join(f"{v if isinstance(v, str) else format(v, '.3g'):>12}" for v in row), flush=True)

@@ -22,6 +22,8 @@ from rimap.signals.base import SignalModel
 #: A parameter is not determined if the other parameters multiply its variance by this factor or more. The information
 #: is known to some 16 digits, so that a variance has at least three digits then.
 LARGEST_INFLATION = 1e12
+#: So many standard deviations on each side of the mean contain 95 % of a normal distribution.
+HALF_OF_95 = 1.96
 
 
 class Normals(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import rimap
 from rimap.advice import Weight, weight_of
 from rimap.errors import InputError
-from rimap.io.image_brightness import largest_ratios, levels_of, odd_levels
+from rimap.image_brightness import largest_ratios, levels_of, odd_levels
 from rimap.io.nifti import open_nifti
 from rimap.workflow.read_series import read
 
@@ -188,7 +189,7 @@ class TestLevels:
         assert (weight_of(text) == Weight.UNRELIABLE) != same_time
 
     def test_a_few_planes_at_a_time_is_the_same(self) -> None:
-        from rimap.io.image_brightness import Level
+        from rimap.image_brightness import Level
 
         _, S = noisy(6, np.random.default_rng(7))
         S[2, 0, 0, 0] = np.nan
@@ -208,10 +209,28 @@ def test_maps_without_a_value_have_a_reason(factor: float) -> None:
     S[2] *= factor
     maps = rimap.NLLS(threads=1).estimate(rimap.WeightedSeries(S, model))
     if (maps.status == rimap.Status.NO_SIGNAL).all():
-        text = maps.warnings[0]
-        assert "No voxel has a value" in text and "image 3 (" in text and "scl_slope" in text
+        (text,) = (warning for warning in maps.warnings if "No voxel has a value" in warning)
+        assert "image 3 (" in text and "scl_slope" in text
     else:
         assert any("do not rely on" in w for w in maps.warnings)
+
+
+@pytest.mark.parametrize(("fault", "says"), [
+    (lambda S: S[:1], "have the same values: one is a copy of the other"),
+    (lambda S: np.full_like(S[:1], 400), "the same value in all voxels, 400"),
+    (lambda S: 1e3 * S[3:4], "as bright as the mean of the others"),
+])  # fmt: skip
+@pytest.mark.parametrize("estimator", [rimap.NLLS(threads=1), rimap.MLE(threads=1), rimap.RIM(threads=1)])
+def test_images_that_were_given_as_arrays_are_looked_at_as_well(
+    estimator: rimap.NLLS, fault: Callable[[np.ndarray], np.ndarray], says: str
+) -> None:
+    model, S = noisy(6, np.random.default_rng(9))
+    good = estimator.estimate(rimap.WeightedSeries(S, model))
+    assert not any(says in warning for warning in good.warnings)
+    S[3] = fault(S)[0]
+    maps = estimator.estimate(rimap.WeightedSeries(S, model))
+    (text,) = (warning for warning in maps.warnings if says in warning)
+    assert "image" in text and weight_of(text) == Weight.UNRELIABLE
 
 
 def test_slabs_say_what_the_whole_says(tmp_path: Path, build: SimpleNamespace) -> None:

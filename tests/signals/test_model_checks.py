@@ -159,3 +159,10 @@ def test_a_smaller_box_and_other_settings_change_nothing() -> None:
     sound = model()
     for other in (sound, sound.with_bounds({"T2": (20.0, 30.0)}), sound.subset([0, 2, 4]), replace(sound, tau=(1, 2))):
         assert refuse_contradictions(other) is None
+
+
+def test_a_design_refuses_a_contradiction_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    contradictory = type(model(decay, shape_partials=slope(2.0)))
+    monkeypatch.setattr("rimap.planning.goal.signal_models", lambda: {"other": contradictory})
+    with pytest.raises(InputError, match="signal model other: "):
+        rimap.design(rimap.Goal(sequence="other", T_ms=(40.0, 150.0), minutes=5, images=5))

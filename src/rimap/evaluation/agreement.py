@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-#: The share of differences between the limits of agreement, and so many standard deviations they are from the mean.
-LIMITS = 1.96
+from rimap.likelihood import HALF_OF_95
+
 #: What the calibration is read at: shares of a normal distribution.
 LEVELS = (0.5, 0.683, 0.9, 0.95, 0.99)
 #: What a figure is if there are too few values.
@@ -55,12 +55,12 @@ class Agreement:
     @property
     def limits(self) -> tuple[float, float]:
         """The limits of agreement: 95 % of the differences are between them if these are normally distributed."""
-        return self.bias - LIMITS * self.sd_difference, self.bias + LIMITS * self.sd_difference
+        return self.bias - HALF_OF_95 * self.sd_difference, self.bias + HALF_OF_95 * self.sd_difference
 
     @property
     def repeatability_coefficient(self) -> float:
         """The difference that 95 % of pairs of repeats do not exceed: 1.96 √2 times the within-subject SD."""
-        return LIMITS * float(np.sqrt(2)) * self.within_sd
+        return HALF_OF_95 * float(np.sqrt(2)) * self.within_sd
 
 
 def agreement(measurements: NDArray[Any]) -> Agreement:

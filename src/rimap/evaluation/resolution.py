@@ -19,7 +19,7 @@ from rimap.correlation import NoiseCorrelation
 from rimap.estimators.base import Estimator
 from rimap.estimators.rim.network_input import part_of_series
 from rimap.estimators.slice_axis import order_of, turned_maps, turned_series
-from rimap.likelihood import Noise, Rician
+from rimap.likelihood import HALF_OF_95, Noise, Rician
 from rimap.series import ParameterMaps, Status, WeightedSeries
 
 #: Spots: how many voxels they are wide, and the contrast of their relaxation time with what is around.
@@ -29,9 +29,8 @@ _APART, _EDGE = 9, 100
 #: A spot is put where this share of the 7 × 7 voxels around it was estimated; fewer spots of a kind than this give no
 #: result.
 _ESTIMATED, _FEWEST = 0.9, 4
-#: Half the width of a 95 % interval, in standard deviations; fewer voxels than this do not determine how many contain
-#: the truth.
-_HALF_95, _FEWEST_VOXELS = 1.96, 500
+#: Fewer voxels than this do not determine how many intervals contain the truth.
+_FEWEST_VOXELS = 500
 #: A smaller share of 95 % intervals that contain the truth is reported.
 _COVERED = 0.88
 
@@ -215,7 +214,7 @@ def _covered(maps: ParameterMaps, truth: NDArray[np.float64], known: NDArray[np.
     sd = np.asarray(maps.sd_kappa[time], float)
     counts = known & (maps.status == Status.OK) & np.isfinite(sd)
     off = abs(np.asarray(maps.kappa[time], float) - truth)[counts]
-    return float((off <= _HALF_95 * sd[counts]).mean()) if off.size >= _FEWEST_VOXELS else float("nan")
+    return float((off <= HALF_OF_95 * sd[counts]).mean()) if off.size >= _FEWEST_VOXELS else float("nan")
 
 
 def _mapped(

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from rimap import advice
 from rimap.arrays import stride
 from rimap.errors import InputError
+from rimap.image_brightness import Level, levels_of, odd_levels
 from rimap.io.empty_slices import left_out
-from rimap.io.image_brightness import Level, levels_of, odd_levels
 from rimap.io.masks import MaskFile
 from rimap.io.nifti import NiftiFile, read_volumes
 from rimap.io.polarity import circle_of_images, looks_signed, refuse_reversed, restore_polarity, sign_from_phase

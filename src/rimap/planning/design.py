@@ -15,6 +15,7 @@ from rimap.planning.precision import brightest, relative_sd
 from rimap.planning.protocols import Layout, cycles_ms, layouts, minutes_of, shared_settings
 from rimap.planning.search import best, expected_sd, judged_at, precisions, score_of
 from rimap.signals.base import SignalModel
+from rimap.signals.model_checks import refuse_contradictions_of_others
 from rimap.signals.settings import settings_of
 
 Array = NDArray[np.float64]
@@ -182,14 +183,16 @@ def _sigma(goal: Goal, tried: list[Layout]) -> float:
     """Return σ over the amplitude for the SNR of the goal: of the brightest image that the sequence can give."""
     T = middle(goal)
     layout = max(tried, key=lambda found: found.images)
-    models = [layout.protocol(start) for start in layout.starts()]
+    models = [model for start in layout.starts() if (model := layout.protocol(start)) is not None]
+    for model in models[:1]:
+        refuse_contradictions_of_others(model)
     low, high = goal.range_of_axis
     if not goal.in_one_cycle:
         shared = {key: value for key, value in layout.shared.items() if key in settings_of(goal.kind)}
         if (repetition := goal.repetition) is not None and repetition.longer_than:  # brightest after complete recovery
             shared.pop(repetition.name, None)
         models.append(goal.kind(**{**shared, goal.axis.name: tuple(np.geomspace(low, high, 64))}))
-    largest = max((brightest(model, T, goal) for model in models if model is not None), default=0.0)
+    largest = max((brightest(model, T, goal) for model in models), default=0.0)
     if not largest > 0:
         raise InputError(
             f"expected a protocol of {goal.sequence} whose images fit the limits and the length of a cycle, got none. "

@@ -14,7 +14,8 @@ from scipy import stats
 
 from rimap import __version__, colours
 from rimap.advice import notes_of, warnings_of
-from rimap.evaluation.agreement import LEVELS, LIMITS
+from rimap.evaluation.agreement import LEVELS
+from rimap.likelihood import HALF_OF_95
 from rimap.map_display import HIGHEST_QUARTILES, shown_name
 from rimap.report.number_formats import number
 from rimap.report.panels import Panel
@@ -153,7 +154,7 @@ def bland_altman(
     ]
     x_range = _range(np.concatenate([mean, [region[1] for region in regions]]), 0.005)
     bias, deviation = float(difference.mean()), float(difference.std(ddof=1)) if difference.size > 1 else 0.0
-    limits = [bias - LIMITS * deviation, bias + LIMITS * deviation]
+    limits = [bias - HALF_OF_95 * deviation, bias + HALF_OF_95 * deviation]
     most = max(1.6 * max(abs(limit) for limit in limits), *(1.1 * abs(region[2]) for region in regions), 1e-9)
     y_range = (-most, most)
     counts, _, _ = np.histogram2d(mean, difference, bins=_CELLS, range=(x_range, y_range))

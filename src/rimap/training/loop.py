@@ -39,6 +39,7 @@ from rimap.estimators.rim.loop import Quadratic, from_state, to_state
 from rimap.estimators.rim.restoring import Restored, restored
 from rimap.io.run_lock import locked
 from rimap.io.write_claims import check_claims
+from rimap.likelihood import HALF_OF_95
 from rimap.parallel.processes import Processes
 from rimap.signals import signal_models
 from rimap.signals.base import AMPLITUDE, FIELD, TIME
@@ -348,7 +349,7 @@ def calibrated(
         if not found[role]:
             return 1.0
         low, high = LARGEST_FACTOR
-        return float(np.clip(np.quantile(np.concatenate(found[role]), 0.95) / 1.96, low, high))
+        return float(np.clip(np.quantile(np.concatenate(found[role]), 0.95) / HALF_OF_95, low, high))
 
     return factor(AMPLITUDE), factor(FIELD), factor(TIME)
 

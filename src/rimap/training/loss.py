@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rimap.estimators.networks.rim import Passed, data_term
 from rimap.estimators.rim.layout import Layout
 from rimap.estimators.rim.loop import Quadratic, by_role, to_state
+from rimap.likelihood import HALF_OF_95
 from rimap.simulation.patches import Batch, Structure
 from rimap.training.recipe import Loss, TrainingRecipe
 
@@ -56,7 +57,7 @@ def batch_loss(recipe: TrainingRecipe, network: nn.Module, batch: Batch, device:
 
 
 #: Intervals of so many standard deviations hold such a share of normal errors.
-_INTERVALS = ((1.0, 0.6827), (1.96, 0.95))
+_INTERVALS = ((1.0, 0.6827), (HALF_OF_95, 0.95))
 
 
 def interval_loss(error: Tensor, sd: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ from rimap.estimators.checks.wrong_areas import MOST_FREE, with_their_areas
 from rimap.estimators.noise_correlation import noise_correlation, with_correlation
 from rimap.estimators.sigma import freedom, of_signal
 from rimap.foreground import foreground
+from rimap.image_brightness import levels_of, odd_levels
 from rimap.likelihood import Gaussian
 from rimap.maps import has
 from rimap.series import ParameterMaps, Status, WeightedSeries
@@ -237,6 +238,7 @@ def warnings_for(
         (
             *model_warnings(series.model),
             *rounding_warnings(series),
+            *brightness_warnings(series),
             *found,
             *unknown_given(series),
             *field_warnings(series, maps, census),
@@ -248,6 +250,11 @@ def warnings_for(
             *nothing_mapped(series, maps),
         )
     )
+
+
+def brightness_warnings(series: WeightedSeries) -> tuple[str, ...]:
+    """Return what is odd about images that were given as arrays: those of files were looked at while they were read."""
+    return () if series.source else tuple(odd_levels(levels_of(series.images), series.model))
 
 
 def unknown_given(series: WeightedSeries) -> tuple[str, ...]:

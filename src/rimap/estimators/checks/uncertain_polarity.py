@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from rimap.arrays import places, stride
 from rimap.estimators.base import estimated_rows
-from rimap.likelihood import Gaussian, cramer_rao_sd
+from rimap.likelihood import HALF_OF_95, Gaussian, cramer_rao_sd
 from rimap.maps import Status
 from rimap.series import ParameterMaps, WeightedSeries
 from rimap.signals.base import SignalModel
@@ -52,7 +52,7 @@ def uncertain_polarity(series: WeightedSeries, maps: ParameterMaps) -> tuple[str
     with np.errstate(all="ignore"):
         deviation = cramer_rao_sd(model, Gaussian(sigma), kappa, held=tuple(known))[row]
     usable = np.isfinite(found) & np.isfinite(deviation)
-    covers = float((abs(found - kappa[row]) <= 1.96 * deviation)[usable].mean()) if usable.any() else 1.0
+    covers = float((abs(found - kappa[row]) <= HALF_OF_95 * deviation)[usable].mean()) if usable.any() else 1.0
     if covers >= _COVERS:
         return ()
     return (
