@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from rimap.arrays import at_least
 from rimap.estimators.mle.information import N_COLUMNS, information
 from rimap.estimators.mle.profile import Extra, Found, Shape, highest_u, profile_gaussian, search_rival, search_u
-from rimap.estimators.mle.rician import least_rician, profile_rician
 from rimap.estimators.table import ShapeTable
 from rimap.likelihood import Noise, Rician
 
@@ -158,6 +157,8 @@ class Voxels:
         """The least that the negative log-likelihood of each voxel (V) can be, with a signal for each of its data."""
         out = np.zeros(len(self))
         if self.rician:
+            from rimap.estimators.mle.rician import least_rician  # slow to import, and most noise is Gaussian
+
             self._share(lambda shape, p: least_rician(self.S[p], out[p]))
         return out
 
@@ -183,6 +184,8 @@ class Voxels:
         if near is not None:
             u[:] = np.clip(near.u + np.clip(near.slope * (F - near.F), -REACH, REACH), low, top)
             A[:] = near.A
+        if self.rician:
+            from rimap.estimators.mle.rician import profile_rician  # slow to import, and most noise is Gaussian
         use_other = search and near is not None
         hops = HOPS if search else 1
 
