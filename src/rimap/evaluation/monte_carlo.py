@@ -41,8 +41,9 @@ TRUTHS: dict[str, dict[str, Any]] = {
 }
 #: What the name of their figure ends with.
 _NAME_OF_FIGURE = {SMOOTH: "", TEXTURE: "_texture", WHOLE_B: "_whole_B"}
-#: The truths other than the smooth one have this part of its noise draws.
-PART_OF_DRAWS = 5
+#: The truths other than the smooth one have one in so many of its noise draws, and at least so many: a CV of fewer
+#: draws is too small.
+PART_OF_DRAWS, FEWEST_DRAWS = 5, 5
 
 
 class MonteCarlo(Experiment):
@@ -148,7 +149,7 @@ def truth(settings: Settings, quantity: str, kind: str = SMOOTH) -> tuple[Signal
 
 def _draws(count: int, kind: str) -> int:
     """Return how many noise draws a truth has, of those of the smooth one."""
-    return count if kind == SMOOTH else max(2, count // PART_OF_DRAWS)
+    return count if kind == SMOOTH else max(min(count, FEWEST_DRAWS), count // PART_OF_DRAWS)
 
 
 def _figure(rows: Sequence[Row]) -> Figure:

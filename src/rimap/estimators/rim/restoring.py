@@ -59,6 +59,14 @@ class Restored(NamedTuple):
     sd: F32
 
 
+class _Pass(NamedTuple):
+    """An estimate u (P, *X) after a pass, its standard deviations, and their upper bound, which the next pass uses."""
+
+    u: F32
+    sd: F32
+    largest_sd: F32
+
+
 def restored(u: F32, sd: F32, quadratic_at: Callable[[F32], Quadratic], executor: Executor | None = None) -> Restored:
     """Return an estimate with what it lacks of what the data show.
 
@@ -72,24 +80,29 @@ def restored(u: F32, sd: F32, quadratic_at: Callable[[F32], Quadratic], executor
         The threads, if there are any.
     """
     quadratic = quadratic_at(u)
-    once = _restored_by(np.ones(1, np.float32), u, sd, quadratic, executor)
+    last = _restored_by(np.ones(1, np.float32), _Pass(u, sd, sd), quadratic, executor)
     share = np.asarray(np.interp(np.log(quadratic.sigma), np.log(SECOND), (0.0, 1.0, 1.0, 0.0)), np.float32)
-    return _restored_by(share, *once, quadratic_at(once.u), executor) if share.any() else once
+    if share.any():
+        last = _restored_by(share, last, quadratic_at(last.u), executor)
+    return Restored(last.u, last.sd)
 
 
-def _restored_by(weight: F32, u: F32, sd: F32, quadratic: Quadratic, executor: Executor | None) -> Restored:
+def _restored_by(weight: F32, before: _Pass, quadratic: Quadratic, executor: Executor | None) -> _Pass:
     """Return what one pass restores, times a weight (broadcast against a map)."""
-    u, sd = u.copy(), sd.copy()
+    u, sd, largest = (x.copy() for x in before)
     for row, step, variance in zip(quadratic.rows_of_voxel, *quadratic.alone):
         d, v = np.asarray(step, np.float32), np.asarray(variance, np.float32)
         of_alike, noise = np.empty_like(d), np.empty_like(d)
         for index in range(len(d)):
             into = (of_alike[index], noise[index])
-            _write_mean_of_alike((u[row, index], sd[row, index] ** 2, d[index], 1 / v[index]), into, executor)
-        share = share_of_texture(d, v, sd[row])
+            _write_mean_of_alike((u[row, index], largest[row, index] ** 2, d[index], 1 / v[index]), into, executor)
+        share = share_of_texture(d, v, largest[row])
         u[row] += weight * (of_alike + share * (d - of_alike))
-        sd[row] = np.sqrt(sd[row] ** 2 + weight**2 * (noise + share * v))
-    return Restored(u, sd)
+        # The error of the estimate becomes smaller by what is added of each step: with all of it a voxel is at its
+        # maximum likelihood, whose variance is v.
+        sd[row] = np.sqrt((1 - (weight * share) ** 2) * sd[row] ** 2 + weight**2 * noise + weight * share * v)
+        largest[row] = np.sqrt(largest[row] ** 2 + weight**2 * (noise + share * v))
+    return _Pass(u, sd, largest)
 
 
 def _write_mean_of_alike(of: tuple[F32, ...], into: tuple[F32, F32], executor: Executor | None) -> None:
