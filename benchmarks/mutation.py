@@ -328,10 +328,10 @@ def _functions_in(value: Any) -> list[types.FunctionType]:
     return _functions_in(inner)
 
 
-def in_child(work: Callable[[], int]) -> int:
+def in_child(work: Callable[[], int], seconds: int = CPU_SECONDS) -> int:
     """Return the exit status of some work in a forked process; that of a process that was ended is above 100."""
     if (pid := os.fork()) == 0:
-        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
         status = 99
         with contextlib.suppress(BaseException), contextlib.redirect_stdout(io.StringIO()):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -370,7 +370,7 @@ def survivors_of(subjects: dict[str, tuple[str, ...]], n: int, seed: int) -> Ite
         importlib.import_module(name.removesuffix(".py").replace("/", "."))
     with contextlib.redirect_stdout(io.StringIO()):
         run_tests(tests, "--collect-only")  # imports the tests once, for every mutant
-    if in_child(lambda: run_tests(tests)):
+    if in_child(lambda: run_tests(tests), CPU_SECONDS * len(subjects)):  # the tests of all files
         raise SystemExit(f"{' '.join(tests)}: these tests fail without any mutant")
 
     def work(mutant: Mutant) -> int:

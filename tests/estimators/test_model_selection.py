@@ -296,3 +296,61 @@ def test_the_order_of_the_images_does_not_matter() -> None:
     for other in others:
         assert other.n_voxels == sorted_.n_voxels
         assert other.sigma == pytest.approx(sorted_.sigma) and other.aic == pytest.approx(sorted_.aic)
+
+
+def refined(images: Floats, models: list[SignalModel], known: list[dict[str, float]]) -> list[float]:
+    """Return σ after each of the rounds of magnitude images, from the first and the middle model until the last one."""
+    times = np.geomspace(
+        max(m.time.searched[0] for m in models), min(m.time.searched[1] for m in models), module.TIMES
+    )
+    S, weight, sigmas = images, np.ones(images.shape), []
+    for some in ((0, len(models) // 2), (0, len(models) // 2), range(len(models))):
+        fits = [module._fit(models[c], times, S, weight, known[c]) for c in some]
+        levels = [module._sigma(fit, weight) for fit in fits]
+        signal, sigma = fits[int(np.argmin(levels))].signal, min(levels)
+        sigmas.append(sigma)
+        weight = np.cumprod(signal > 3 * sigma, axis=0).astype(float)
+        S = images - sigma * module.excess(signal / sigma) * weight
+    return sigmas
+
+
+def test_the_floor_is_subtracted_twice_with_the_noise_level_that_the_first_and_the_middle_model_show() -> None:
+    """The middle one of four is right. The noise level of each round is that of images without the floor before."""
+    te, T2 = 10.0 * np.arange(1, 13), np.geomspace(20, 60, 30)
+    decay = T2Decay(tau=te)
+    train = MultiEchoSpinEcho(te=te, profile="hard", refocusing_angle=180.0)
+    f = np.asarray(decay.signal(np.stack([np.full(30, 100.0), T2])))
+    S = np.hypot(*(np.random.default_rng(5).normal(0, 3.0, (2, *f.shape)) + np.stack([f, 0 * f])))
+    models, known = [train, train, decay, train], [{"B1": b, "T1": 1000.0} for b in (0.5, 0.52, 1.0, 0.54)]
+    known[2] = {}
+    sigmas = refined(S, models, known)
+    assert len(set(np.round(sigmas, 6))) == 3 and sigmas[-1] == pytest.approx(3.0, rel=0.15)
+    found = evidence(S, POSITIONS, models, known, has_floor=True)
+    assert found.sigma == pytest.approx(sigmas[-1], rel=1e-9)
+    assert int(np.argmin(found.aic)) == 2
+
+
+def test_a_voxel_with_as_many_images_above_the_floor_as_parameters_is_not_compared() -> None:
+    """Two echoes of a fast decay are above the noise, and A and T2 fit any two values: they support every model."""
+    te = 10.0 * np.arange(1, 9)
+    model, T2 = T2Decay(tau=te), np.where(np.arange(30) < 6, 7.0, 60.0)
+    f = np.asarray(model.signal(np.stack([np.where(np.arange(30) < 6, 200.0, 100.0), T2])))
+    assert (f[:2, :6] > 10).all() and (f[2:, :6] < 3).all()
+    S = np.hypot(*(np.random.default_rng(1).normal(0, 2.0, (2, *f.shape)) + np.stack([f, 0 * f])))
+    found = evidence(S, POSITIONS, [model], [{}], has_floor=True)
+    assert found.n_voxels == 24 and found.aic[0] < 2 * 24 * 6
+
+
+def test_images_of_which_too_few_are_known_show_no_noise_level() -> None:
+    S = sampled(DECAY, 100.0, np.linspace(40, 120, 30), noise=1.0)[:2]
+    assert evidence(S, POSITIONS, [T2Decay(tau=TE[:2])], [{}], has_floor=False).sigma == 0
+
+
+@pytest.mark.parametrize("node", [0, 1, 60, TIMES - 2, TIMES - 1])
+def test_a_time_at_an_end_of_the_grid_is_found(node: int) -> None:
+    times = np.geomspace(10, 300, TIMES)
+    atoms = np.exp(-TE[:, None, None] / times[None, None])
+    rss, signal = module._profile(atoms, 50 * atoms[:, 0, [node]], np.ones((6, 1)))
+    assert rss[0, 0] < 1e-9 * 2500
+    if 0 < node < TIMES - 1:
+        np.testing.assert_allclose(signal, 50 * atoms[:, 0, [node]])

@@ -17,7 +17,6 @@ from rimap import InversionRecovery, SignalModel, T2Decay
 from rimap.advice import Weight, weight_of
 from rimap.estimators.checks import receive_gains as module
 from rimap.estimators.checks.receive_gains import Bright, gain_warnings
-from rimap.estimators.checks.smooth_refit import _parabolas, orthonormal
 from rimap.signals.base import FieldPrior
 
 Floats = NDArray[np.float64]
@@ -348,25 +347,6 @@ def test_a_field_of_each_voxel_does_not_hide_a_gain(image: int, gain: float) -> 
     if found is not None:
         other = np.delete(found, image).mean()
         assert (found[image] / other - 1) * (gain - 1) > 0
-
-
-def test_an_orthonormal_basis() -> None:
-    J = np.random.default_rng(0).normal(size=(6, 3, 20))
-    J[:, 2] = J[:, 1] + 1e-7 * J[:, 2]  # nearly the same
-    Q = np.stack(orthonormal(J), axis=1)
-    np.testing.assert_allclose(np.einsum("nqv,npv->vqp", Q, Q), np.broadcast_to(np.eye(3), (20, 3, 3)), atol=1e-9)
-    of_J = np.einsum("nqv,nv->qv", Q, J[:, 1])
-    np.testing.assert_allclose(np.einsum("nqv,qv->nv", Q, of_J), J[:, 1], rtol=1e-9)
-    assert np.isfinite(orthonormal(np.zeros((6, 2, 3)))).all()
-
-
-def test_parabolas_hold_every_second_order_polynomial_whatever_the_unit() -> None:
-    places = np.random.default_rng(1).uniform(-30.0, 90.0, (2, 50))
-    x, y = places
-    wanted = 3 + 0.2 * x - y + 0.05 * x * y - 0.01 * y**2
-    basis = _parabolas(places)
-    left = wanted - basis.T @ np.linalg.lstsq(basis.T, wanted, rcond=None)[0]
-    assert len(basis) == 6 and abs(left).max() < 1e-9 * abs(wanted).max()
 
 
 # What is said.
