@@ -90,7 +90,7 @@ AREAS: dict[str, dict[str, tuple[str, ...]]] = {
             "receive_gains": "test_receive_gains",
             "residual_probability": "test_residual_probability",
             "rounded_maps": "test_table",
-            "smooth_refit": "test_receive_gains",
+            "smooth_refit": "test_smooth_refit",
             "training_range": "test_training_range",
             "wrong_areas": "test_wrong_areas",
         }.items()
@@ -107,12 +107,16 @@ AREAS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 #: Tests of these files that take long, and notice nothing that the others do not.
-SLOW = tuple(
-    f"tests/signals/test_multi_echo_spin_echo.py::{name}"
-    for name in (
-        "test_t2_of_the_nist_phantom_with_the_profile_that_the_residual_chooses",
-        "test_a_nominal_angle_that_is_wrong_is_reported_and_hardly_moves_t2",
-    )
+SLOW = (
+    *(
+        f"tests/signals/test_multi_echo_spin_echo.py::{name}"
+        for name in (
+            "test_t2_of_the_nist_phantom_with_the_profile_that_the_residual_chooses",
+            "test_a_nominal_angle_that_is_wrong_is_reported_and_hardly_moves_t2",
+        )
+    ),
+    f"{_CHECKS}/test_air_of_coils.py::test_heads_in_air_of_many_coils",
+    f"{_CHECKS}/test_wrong_areas.py::test_others_are_as_if_the_wrong_area_was_masked_out",
 )
 #: Changes that no test can notice, each with the reason.
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.toml")

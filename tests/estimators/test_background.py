@@ -11,8 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
+from rimap.estimators.checks import background as module
 from rimap.estimators.checks.background import Levels, background
 from rimap.estimators.checks.image_counts import Census
+from rimap.estimators.checks.neighbour_planes import Planes
 
 Floats = NDArray[np.float64]
 Where = NDArray[np.bool_]
@@ -54,7 +56,7 @@ def wider(power: Floats, air: Where) -> float:
             if both.sum() < 200:
                 break
             correlation = ((turned[:-lag] - middle) * (turned[lag:] - middle))[both].mean() / spread
-            if correlation < 0.1:
+            if correlation < (0.45 if lag == 1 else 0.1):
                 break
             along += weight * correlation
         variance *= 1 + along
@@ -266,6 +268,107 @@ def test_levels_of_an_object() -> None:
         assert (of_unit.bright / levels.bright, of_unit.edge / levels.edge) == pytest.approx((unit, unit), rel=0.02)
     assert Levels(np.zeros(4)).bright == 0 and Levels(np.zeros(0)).edge == 0
     assert Levels(np.array([26.0, 24.0, 100.0])).bright == pytest.approx(np.median([26.0, 100.0]))
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+@pytest.mark.parametrize("sigma", [1 / 12, np.nan])
+def test_the_unit_of_the_images_does_not_matter(unit: float, sigma: float) -> None:
+    for options in ({}, {"air": 2.5}, {"signed": True}):
+        S, signed = scene(3, 12.0, **options), "signed" in options
+        np.testing.assert_array_equal(
+            found(unit * S, unit * sigma, signed=signed), found(S, sigma, signed=signed), err_msg=str(options)
+        )
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+def test_air_around_an_object_that_is_little_brighter_is_air(unit: float) -> None:
+    """Six times the power of noise: no voxel is much darker than the object, and σ shows what is air."""
+    power = np.full((20, 20), 12.0)
+    power[:, :8] = 2.0
+    air = found(flat(unit**2 * power), unit)
+    assert air[:, :7].all() and not air[:, 9:].any()
+
+
+@pytest.mark.parametrize("unit", [1.0, 30.0])
+@pytest.mark.parametrize(("peak", "is_air"), [(5.65, True), (5.75, False)])
+def test_air_has_no_single_value_above_5_7_sigma(peak: float, is_air: bool, unit: float) -> None:
+    """Of eight images, one with such a value has no more power than noise has in one voxel of a thousand."""
+    S = np.full((8, 30, 20), np.sqrt(2.0))
+    S[:, 20:] = 30.0
+    S[:, 8, 8] = 0.1
+    S[3, 8, 8] = peak
+    assert found(unit * S, unit)[8, 8] == is_air
+
+
+@pytest.mark.parametrize(("level", "is_air"), [(2.6, True), (2.9, False)])
+@pytest.mark.parametrize("scale", [1.0, 7.0])
+def test_a_voxel_amid_zeros_is_its_whole_neighbourhood(level: float, is_air: bool, scale: float) -> None:
+    """The power of one voxel of noise, of eight values, is below 1 + 3.5/2 of its mean."""
+    power = np.zeros((20, 20))
+    power[:5] = 900.0
+    power[12, 12] = 2 * level
+    assert found(scale * flat(power), scale)[12, 12] == is_air
+
+
+@pytest.mark.parametrize(("spot", "is_air"), [(9.5, False), (9.8, True)])
+@pytest.mark.parametrize("unit", [1.0, 5.0])
+def test_what_is_a_little_brighter_than_air_all_around_is_a_weak_tissue(spot: float, is_air: bool, unit: float) -> None:
+    """1.45 times the power of noise is chance in nine voxels, but not in 25, unless nine voxels near them have three
+    times the power of noise.
+    """
+    power = 2 * 1.45 * (1 + 0.004 * (-1.0) ** np.indices((21, 21)).sum(0))  # neighbours are not alike
+    power[9:12, 12:15] = 2 * 2.6
+    power[10, 13] = 2 * spot
+    air = found(unit * flat(power), unit)
+    assert air[10, 10] == is_air and not air[10, 3]
+
+
+@pytest.mark.parametrize("unit", [1.0, 5.0])
+@pytest.mark.parametrize(
+    ("dark", "bright", "is_air"), [(1.70, 6.0, True), (1.74, 6.0, False), (1.70, 3.05, True), (1.70, 2.95, False)]
+)
+def test_a_dark_line_of_three_voxels_is_air(dark: float, bright: float, is_air: bool, unit: float) -> None:
+    """Below 1 + 2.5 √(2/24) of the power of noise, between voxels of three times the power of noise."""
+    power = np.full((17, 17), 2.0 * bright)
+    power[:4] = 2.0
+    power[10, 7:10] = 2.0 * dark
+    assert found(unit * flat(power), unit)[10, 8] == is_air
+
+
+@pytest.mark.parametrize("width", [0.0, 0.7, 1.0, 1.4, 4.0])
+def test_sums_of_correlated_noise_scatter_more(width: float) -> None:
+    """In a plane, and in volumes that repeat it, whichever axis is stored first."""
+    S = np.hypot(*ndimage.gaussian_filter(np.random.default_rng(8).normal(0, 1, (2, N, 40, 30)), (0, 0, width, width)))
+    S[:, 30:] *= 9
+    air = np.indices((40, 30))[0] < 28
+    expected_factor = wider((S**2).mean(0), air)
+    assert (expected_factor > 1.2) == (width >= 1) and expected_factor <= 2.5
+    volume = np.repeat(S[..., None], 9, axis=-1)
+    backwards = np.ascontiguousarray(volume.transpose(0, 3, 2, 1)).transpose(0, 3, 2, 1)
+    for images in (S, volume, backwards):
+        census = Census.of(images, 1)
+        planes = Planes.of(census.voxels)
+        assert planes is not None
+        where = np.broadcast_to(air.reshape(air.shape + (1,) * (images.ndim - 3)), images.shape[1:])
+        factor = module._wider(planes, census.mean_square.reshape(planes.shape), planes.of_map(where))
+        assert factor == pytest.approx(expected_factor, rel=1e-6)
+    flat_air = np.ones(planes.shape)
+    assert module._wider(planes, flat_air, planes.of_map(where)) == 1.0
+
+
+def test_air_of_many_coils_around_an_object_is_air() -> None:
+    """Without a scale of σ: the root of squares of 16 coils. Signed images have no such air."""
+    rng = np.random.default_rng(3)
+    x, y = np.indices((40, 40)) - 19.5
+    thing = np.hypot(x, y) < 13
+    signal = np.where(thing, 40.0 * np.array([1.0, 0.8, 0.6])[:, None, None], 0.0)
+    for unit in (1.0, 20.0):
+        e = rng.normal(0, 1, (2, 16, 3, 40, 40))
+        S = unit * np.sqrt(((signal / 4 + e[0]) ** 2 + e[1] ** 2).sum(0))
+        air = found(S, unit)
+        assert air[np.hypot(x, y) > 15].mean() > 0.97 and not air[thing].any()
+        listed_air = found(S, np.nan)
+        assert listed_air[np.hypot(x, y) > 15].mean() > 0.97 and not listed_air[thing].any()
 
 
 # A list of voxels, which have no neighbours.

@@ -137,6 +137,19 @@ def test_rows_without_enough_chosen_voxels_are_left_out() -> None:
     assert out[0, 0, 0, 1] == 1 and not out[:, 0, 2:].any()
 
 
+@pytest.mark.parametrize("column", [1, 2, 3])
+def test_a_single_voxel_with_enough_around_it_is_found_wherever_it_is(column: int) -> None:
+    """Three rows and columns of chosen voxels have one voxel in their middle that has nine."""
+    chosen = np.zeros((2, 5, 5), bool)
+    chosen[1, 1:4, column - 1 : column + 2] = True
+    S = np.random.default_rng(9).random((3, *chosen.shape))
+    counted, out = np.zeros(chosen.shape, np.uint8), np.zeros((4, *chosen.shape))
+    over_squares(chosen.view(np.uint8), 1, 1, False, counted)
+    images_around(S, chosen, counted, 9, 1, out)
+    mean = S[:, chosen].mean(1)
+    np.testing.assert_allclose(out[:2, 1, 2, column], [mean.mean(), mean.var(ddof=1)])
+
+
 @pytest.mark.parametrize("magnitude", [True, False])
 def test_mixtures_are_those_of_all_pairs(magnitude: bool) -> None:
     shapes = np.random.default_rng(4).normal(size=(4, 3))

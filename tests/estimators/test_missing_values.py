@@ -296,6 +296,14 @@ def test_many_negative_magnitudes_have_not_wrapped(number: int, wrapped: bool) -
     assert screen(S).missing.negative[1] == number * wrapped
 
 
+@pytest.mark.parametrize(("number", "wrapped"), [(3, True), (5, False)])
+def test_voxels_with_negative_magnitudes_count_together(number: int, wrapped: bool) -> None:
+    """One in fifty of 360 voxels at most, whichever image is negative."""
+    S = images()
+    S[1, 5, 4 : 4 + number, 1] = S[3, 7, 4 : 4 + number, 0] = -500
+    assert screen(S).missing.negative.tolist() == [0, number * wrapped, 0, number * wrapped]
+
+
 @pytest.mark.parametrize(("low", "wrapped"), [(30.0, True), (50.0, False)])
 def test_values_are_far_below_those_that_noise_makes_negative(low: float, wrapped: bool) -> None:
     """Noise that was added after the modulus: one value in twenty is −`low`; 200 is more than five times 30."""
@@ -381,6 +389,29 @@ def test_extreme_values_are_no_measurement_and_move_no_other_voxel(size: float, 
         one, other = (estimator.estimate(rimap.WeightedSeries(values, DECAY)) for values in (wrong, S))
         assert one.noise.sigma == other.noise.sigma
         np.testing.assert_array_equal(one.kappa, other.kappa)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+@pytest.mark.parametrize("fault", ["zero", "clipped", "negative", "filled", "extreme"])
+def test_the_unit_of_the_images_does_not_matter(fault: str, unit: float) -> None:
+    S = images()
+    if fault == "zero":
+        S[2, 4:7, 5:8, 1] = 0
+    elif fault == "clipped":
+        S[0] = np.minimum(S[0], np.sort(S[0].reshape(-1))[-12])
+    elif fault == "negative":
+        S[1, 6, 7, 1] = -300
+    elif fault == "filled":
+        S[2, 4:8, 5:9, 1] = 41.25
+    else:
+        S[3, 0, 0, 0] = 1e6
+    one, other = screen(S), screen(unit * S)
+    np.testing.assert_array_equal(np.isnan(other.series.images), np.isnan(one.series.images))
+    assert np.isnan(one.series.images).any() and other.missing.voxels == one.missing.voxels
+    assert other.missing.largest == pytest.approx(unit * one.missing.largest)
+    for kind in ("zero", "clipped", "negative", "filled"):
+        counts = getattr(one.missing, kind)
+        assert getattr(other.missing, kind).tolist() == counts.tolist() and bool(counts.any()) == (kind == fault)
 
 
 def test_an_object_in_air_of_almost_nothing_is_not_extreme() -> None:

@@ -107,6 +107,8 @@ def test_the_criterion_counts_one_field_for_each_block() -> None:
     assert int(np.argmin(of_blocks)) == 1  # two blocks
     assert module._criterion(curves, True, tree) == pytest.approx(min(of_blocks), rel=1e-6)
     assert module._criterion(curves[:1], False, tree) == pytest.approx(curves[0].sum())
+    exact = 3000 * (nodes - np.full(8, 0.2)) ** 2 + 0.1  # nearly without residuals
+    assert module._criterion(exact, True, tree) == pytest.approx(0.8 + 2)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -300,9 +302,7 @@ def test_the_order_of_the_images_does_not_matter() -> None:
 
 def refined(images: Floats, models: list[SignalModel], known: list[dict[str, float]]) -> list[float]:
     """Return σ after each of the rounds of magnitude images, from the first and the middle model until the last one."""
-    times = np.geomspace(
-        max(m.time.searched[0] for m in models), min(m.time.searched[1] for m in models), module.TIMES
-    )
+    times = np.geomspace(max(m.time.searched[0] for m in models), min(m.time.searched[1] for m in models), module.TIMES)
     S, weight, sigmas = images, np.ones(images.shape), []
     for some in ((0, len(models) // 2), (0, len(models) // 2), range(len(models))):
         fits = [module._fit(models[c], times, S, weight, known[c]) for c in some]

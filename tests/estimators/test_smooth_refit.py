@@ -157,7 +157,9 @@ def test_a_step_that_is_too_long_is_shortened_or_left_out() -> None:
 
 def test_a_matrix_of_two_parameters_with_the_same_effect_can_be_inverted() -> None:
     H = np.array([[[4.0, 4.0], [4.0, 4.0]], [[1.0, 0.0], [0.0, 9.0]]])
-    np.testing.assert_allclose(module._regular(H) - H, 1e-6 * np.array([np.diag([4.0, 4.0]), np.diag([1.0, 9.0])]), rtol=1e-6)
+    np.testing.assert_allclose(
+        module._regular(H) - H, 1e-6 * np.array([np.diag([4.0, 4.0]), np.diag([1.0, 9.0])]), rtol=1e-6
+    )
     assert np.isfinite(np.linalg.inv(module._regular(np.zeros((3, 2, 2))))).all()
 
 

@@ -103,7 +103,7 @@ def test_images_are_near_their_null_below_three_standard_deviations(
 
 
 def test_whose_polarity_may_be_uncertain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Magnitudes with Gaussian noise of a model whose signal changes sign, if each voxel does not estimate its field."""
+    """Magnitudes with Gaussian noise of a model whose signal changes sign, if no voxel estimates a field of its own."""
     monkeypatch.setattr(module, "_best_times", lambda model, images, kappa: 2 * kappa[2])
     series, maps = scan()
     assert len(uncertain_polarity(series, maps)) == 1
@@ -111,7 +111,9 @@ def test_whose_polarity_may_be_uncertain(monkeypatch: pytest.MonkeyPatch) -> Non
         assert uncertain_polarity(series, replace(maps, noise=noise)) == ()
     assert uncertain_polarity(series, replace(maps, status=np.full(100, int(Status.AT_BOUND), np.uint8))) == ()
     signed = rimap.InversionRecovery(tau=NEAR, tr=12000.0, signed=True)
-    assert uncertain_polarity(WeightedSeries(series.images, signed, given={"B": 1.9}), replace(maps, model=signed)) == ()
+    assert (
+        uncertain_polarity(WeightedSeries(series.images, signed, given={"B": 1.9}), replace(maps, model=signed)) == ()
+    )
     free = WeightedSeries(series.images, MODEL)
     assert uncertain_polarity(free, maps) == ()
     smooth = replace(maps, estimator="mle", settings={"lambda_B": 500.0})
@@ -146,7 +148,9 @@ def test_a_time_beyond_the_search_is_at_its_end_and_no_signal_has_none() -> None
         a, b, _ = np.polyfit([-1, 0, 1], explained[k - 1 : k + 2], 2)
         shift = np.clip(-b / (2 * a), -1, 1) if a < 0 else 0.0
         at_end = explained.argmax() in (0, 192)
-        assert found[v] == pytest.approx(kappa[2, v] * np.exp(steps[k] + shift * (steps[1] - steps[0])), rel=1e-4 + at_end * 1e-3)
+        assert found[v] == pytest.approx(
+            kappa[2, v] * np.exp(steps[k] + shift * (steps[1] - steps[0])), rel=1e-4 + at_end * 1e-3
+        )
 
 
 def maps_of(
