@@ -117,6 +117,14 @@ SLOW = (
     ),
     f"{_CHECKS}/test_air_of_coils.py::test_heads_in_air_of_many_coils",
     f"{_CHECKS}/test_wrong_areas.py::test_others_are_as_if_the_wrong_area_was_masked_out",
+    *(
+        f"{_CHECKS}/test_uncertain_polarity.py::{name}"
+        for name in (
+            "test_intervals_that_are_too_short_are_reported",
+            "test_nothing_is_said_of_a_certain_polarity",
+            "test_the_unit_of_the_images_does_not_matter",
+        )
+    ),
 )
 #: Changes that no test can notice, each with the reason.
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.toml")
