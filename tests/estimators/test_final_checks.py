@@ -181,6 +181,54 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(module._far_from_mean(series, maps, at, sigma, FIT, 6), whole)
 
 
+@pytest.mark.parametrize("unit", [1.5e-3, 1.5e3])
+@pytest.mark.parametrize(("factor", "off"), [(0.98, False), (1.02, True)])
+def test_an_estimator_that_smooths_may_be_farther_from_the_images(factor: float, off: bool, unit: float) -> None:
+    """By an excess of χ², in any unit: of a number and of a map of σ, with Gaussian and with Rician noise."""
+    fit, sigma = Fit(2, farther=16.0), SIGMA * unit
+    series, maps = with_voxel(HERE, ODD * SIGMA * np.sqrt(factor * (IMPROBABLE + 16)))
+    S = unit * series.images
+    kappa = maps.kappa * np.array([unit, 1.0])[:, None, None]
+    for of_noise in (sigma, np.full((12, 12), sigma)):
+        scaled = fitted(S, replace(maps, kappa=kappa, noise=Gaussian(sigma=of_noise)))
+        found = statuses(replace(series, images=S), scaled, fit)
+        assert (found[HERE] == Status.OFF_MODEL) == off and (found == Status.OK).sum() == 144 - off
+        mean = Rician(sigma=sigma).mean(np.asarray(MODEL.signal(kappa)))
+        magnitudes = mean.copy()
+        magnitudes[(slice(None), *HERE)] += ODD * sigma * np.sqrt(factor * (IMPROBABLE + 16))
+        rician = replace(scaled, noise=Rician(sigma=of_noise))
+        here = of_noise if np.ndim(of_noise) == 0 else np.ravel(of_noise)
+        far = module._far_from_mean(WeightedSeries(magnitudes, MODEL), rician, np.arange(144), here, fit, 6)
+        assert far[4 * 12 + 5] == off and far.sum() == off
+
+
+def test_voxels_that_fit_by_chance_in_a_wrong_area_are_flagged_with_the_whole_slice() -> None:
+    """With two degrees of freedom; a part of a slice leaves them to whoever has the whole."""
+    model = rimap.T2Decay(tau=TE[:4])
+    kappa = np.stack([np.full((12, 12), 100.0), np.full((12, 12), 60.0)])
+    f = np.asarray(model.signal(kappa))
+    maps = ParameterMaps(
+        kappa=kappa, model=model, status=np.zeros((12, 12), np.uint8), noise=Gaussian(sigma=SIGMA),
+        sigma_source="residuals", residual=np.ones((12, 12)),
+    )  # fmt: skip
+    wrong = np.zeros((12, 12), bool)
+    wrong[2:9, 2:9] = True
+    wrong[5, 5] = False
+    for part, flag in ((True, Status.OK), (False, Status.OFF_MODEL)):
+        found = statuses(WeightedSeries(f, model), maps, doubtful=wrong, part_of_slice=part)
+        assert found[5, 5] == flag and (found[wrong] == Status.OFF_MODEL).all()
+
+
+@pytest.mark.parametrize(("farther", "told"), [(0.0, True), (1.0, False)])
+def test_residuals_of_a_fit_without_smoothing_have_lost_all_its_parameters(farther: float, told: bool) -> None:
+    """A given σ that is 1.9 times too small for eight degrees of freedom is 2.2 times too small for six."""
+    series, maps = scan()
+    S = np.asarray(MODEL.signal(maps.kappa)) + (ODD * SIGMA * 1.9 * np.sqrt(special.chdtri(8, 0.5)))[:, None, None]
+    given = fitted(S, replace(maps, sigma_source="given"))
+    texts = warnings_for(replace(series, images=S), given, Fit(2, farther=farther))
+    assert any("given σ predicts" in text for text in texts) == told
+
+
 # Background.
 
 

@@ -82,8 +82,9 @@ def test_images_with_negative_bright_voxels_are_signed(number: int, depth: float
     S[4, ::2] = 1.0
     S[4] = 1.0
     S[1, :number] = -depth
-    texts = shape_of(0.5, [0, 0, 0, 0.1, 0, 0], S, IR)
-    assert ("--signed" in texts[0]) == signed
+    for unit in (1.0, 30.0):
+        texts = shape_of(0.5, [0, 0, 0, 0.1, 0, 0], unit * S, IR)
+        assert ("--signed" in texts[0]) == signed
     assert "--signed" not in shape_of(0.5, [0, 0, 0, 0.1, 0, 0], S, replace(IR, signed=True))[0]
 
 
@@ -232,7 +233,36 @@ def test_eight_voxels_are_needed(number: int, said: int) -> None:
     S = np.asarray(MODEL.signal(maps.kappa)) * np.array([1.0, 1.0, 1.4, 1.0, 1.0])[:, None]
     texts = misfit_warnings(rimap.WeightedSeries(S, MODEL), maps, 2)
     assert ["do not follow the model" in text for text in texts[:said]] == [True] * said and bool(texts) == bool(said)
+    good = np.asarray(MODEL.signal(maps.kappa)) + np.random.default_rng(0).normal(0, 1, (5, number))
+    assert misfit_warnings(rimap.WeightedSeries(good, MODEL), maps, 2) == ()
     if said:
         assert any(text.startswith("The residuals are") for text in texts)
         again = misfit_warnings(rimap.WeightedSeries(S, MODEL), maps, 2, census=Census.of(S, 1))
         assert again == texts
+
+
+@pytest.mark.parametrize(("farther", "free"), [(False, 3), (True, 5)])
+@pytest.mark.parametrize(("ratio", "told"), [(1.95, False), (2.05, True)])
+def test_residuals_have_lost_the_parameters_of_each_voxel_unless_a_fit_smooths(
+    farther: bool, free: int, ratio: float, told: bool
+) -> None:
+    """Of five images, two parameters leave three degrees of freedom; a fit that smooths may have lost none."""
+    maps = maps_of(np.zeros(40), noise=Gaussian(sigma=1.0), sigma_source="given")
+    odd = np.array([1.0, -2.0, 1.5, -1.0, 0.5])
+    S = np.asarray(MODEL.signal(maps.kappa)) + (
+        ratio * np.sqrt(special.chdtri(free, 0.5)) * odd[:, None] / np.linalg.norm(odd)
+    )
+    texts = misfit_warnings(rimap.WeightedSeries(S, MODEL), maps, 2, farther=farther)
+    assert any("given σ predicts" in text for text in texts) == told
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_gains_are_seen_in_air_if_that_is_known(known: bool) -> None:
+    """Images that follow the model, in air of which one image has a fifth more."""
+    maps = maps_of(np.where(np.arange(2400) < 400, int(Status.OK), int(Status.NO_SIGNAL)))
+    S = np.asarray(MODEL.signal(maps.kappa))
+    S[:, 400:] = np.hypot(*np.random.default_rng(0).normal(0, 1, (2, 5, 2000))) * np.array(
+        [[1.0], [1], [1.2], [1], [1]]
+    )
+    texts = misfit_warnings(rimap.WeightedSeries(S, MODEL), maps, 2, (np.arange(2400) >= 400) if known else None)
+    assert [("voxels of air show" in text, "image 3 (TE 40 ms)" in text) for text in texts] == [(True, True)] * known
