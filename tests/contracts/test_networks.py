@@ -108,9 +108,10 @@ def _same(case: Case) -> float:
     """Return how equal maps have to be that differ by rounding.
 
     Gauss-Newton steps far from the optimum depend on sums that almost cancel: in single precision they agree to 1e-4.
+    The paper's networks have T in seconds, and amplify rounding, which depends on the processor.
     """
     rim = metadata_of(case.path)["rim"] or {"inputs": ()}
-    return 3e-3 if "field_step" in rim["inputs"] else 1e-3
+    return 3e-3 if "field_step" in rim["inputs"] or _looser(case) > 1 else 1e-3
 
 
 @pytest.mark.parametrize("check", ESTIMATOR_CHECKS, ids=lambda check: check.__name__)
