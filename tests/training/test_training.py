@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -137,6 +138,16 @@ def test_the_recipe_of_universal_describes_the_network_that_ships() -> None:
         ours, theirs = asdict(getattr(recipe, table)), ships["recipe"][table]
         for key in (ours.keys() & theirs.keys()) - {"anatomies"}:
             assert json.loads(json.dumps(ours[key])) == theirs[key], key
+
+
+def test_the_network_to_start_from_lies_beside_the_recipe(tmp_path, monkeypatch):
+    """Its path is taken from the folder of the recipe, also where it says what the recipe leaves out."""
+    shutil.copy(shipped()["universal"], tmp_path / "start.onnx")
+    (tmp_path / "recipe.toml").write_text('init = "start.onnx"\nsequence = "t2"\n', encoding="utf-8")
+    monkeypatch.chdir("/")
+    recipe = read_training_recipe(tmp_path / "recipe.toml")
+    assert recipe.init == str(tmp_path / "start.onnx")
+    assert recipe.rim == RIMConfig.of(metadata_of(shipped()["universal"])["rim"])
 
 
 def test_a_folder_may_be_text(tmp_path):

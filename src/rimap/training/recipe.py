@@ -446,20 +446,20 @@ def read_training_recipe(
     document = toml_of(path)
     for change in changes:
         _change(document, change)
+    if isinstance(document.get("init"), str):  # the network to start from says what the [rim] table is without
+        document["init"] = _beside(path, (document["init"],))[0]
     recipe = training_recipe(document, default_name=path.stem)
     simulations = [
         replace(simulation, anatomies=anatomies or _beside(path, simulation.anatomies))
         for simulation in recipe.simulations
     ]
     validation = _beside(path, recipe.training.validation)
-    init = _beside(path, (recipe.init,))[0] if recipe.init else ""
     simulation, *others = simulations
     return replace(
         recipe,
         simulation=simulation,
         others=tuple(others),
         training=replace(recipe.training, validation=validation),
-        init=init,
     )
 
 
