@@ -110,7 +110,7 @@ Denoise = Annotated[
         help="Denoise the images before mapping, by MP-PCA (needs the extra rimap[denoise]).",
     ),
 ]
-Rates = Annotated[bool, typer.Option("--rates", help="Also write maps of the relaxation rate (R1, R2 or R2*).")]
+Rates = Annotated[bool, typer.Option("--rates", help="Also write maps of R1 or R2. A map of R2* is always written.")]
 Fill = Annotated[
     float | None,
     typer.Option(

@@ -113,7 +113,7 @@ def command(
     sigma: Annotated[
         str | None,
         typer.Option(
-            metavar="NUMBER", help="Noise SD in the unit of the images. By default estimated from the images."
+            metavar="NUMBER|FILE", help="Noise SD in the unit of the images. By default estimated from the images."
         ),
     ] = None,
     fixed: typed.Fixed = None,
