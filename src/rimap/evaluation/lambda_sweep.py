@@ -136,7 +136,7 @@ class LambdaSweep(Experiment):
             else:
                 ax.set_yscale("log")
                 draw.log_ticks(ax.yaxis)
-            ax.set_xlabel("λ_B (dotted: the default)")
+            ax.set_xlabel("λ_B (dotted: in training)")
             draw.titled(ax, title)
         axes[0, 0].legend(fontsize=7.5, frameon=False)
         return {"sweep": figure}
@@ -149,7 +149,7 @@ class LambdaSweep(Experiment):
             for r in table
         ]  # fmt: skip
         return (
-            f"Default λ_B = {DEFAULT_LAMBDA_B:g} (the paper chose 500 of 0 to 1000, without a unit)\n\n"
+            f"λ_B in training: {DEFAULT_LAMBDA_B:g} (the paper chose 500 of 0 to 1000, without a unit)\n\n"
             + text_table(
                 ["SNR", "λ_B", "outliers, %", "median RMSE of T1, %", "RMSE without outliers, %", "RMSE of B, %"], body
             )
