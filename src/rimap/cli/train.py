@@ -12,37 +12,48 @@ NO_ARGS_IS_HELP = True
 
 def command(
     recipe: Annotated[
-        Path, typer.Argument(help="A .toml recipe. The folder recipes/ has those of the shipped networks.")
+        Path,
+        typer.Argument(metavar="RECIPE", help="A .toml recipe. The folder recipes/ has those of the shipped networks."),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the checkpoint, the log and the trained network.")
+        Path,
+        typer.Option("--out", "-o", metavar="OUT", help="Folder for the checkpoint, the log and the trained network."),
     ],
     anatomies: Annotated[
-        list[str] | None, typer.Option(help="Train on these label volumes or folders instead of the recipe's.")
+        list[str] | None,
+        typer.Option(
+            metavar="FILE|FOLDER",
+            help="Train on these label volumes or folders instead of the recipe's. Repeatable.",
+        ),
     ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="TABLE.KEY=VALUE", help="Override a value of the recipe, such as training.rate=1e-3."
+            "--set",
+            metavar="TABLE.KEY=VALUE",
+            help="Override a value of the recipe, such as training.rate=1e-3. Repeatable.",
         ),
     ] = None,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    devices: Annotated[int, typer.Option(help="How many GPUs.", min=1)] = 1,
+    accelerator: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Train on a CPU or on GPUs.")] = "auto",
+    devices: Annotated[int, typer.Option(metavar="N", help="Number of GPUs.", min=1)] = 1,
     workers: Annotated[
         int,
         typer.Option(
-            min=-1, help="Processes that simulate training data. 0: a thread; -1: as many as the device needs."
+            metavar="N",
+            min=-1,
+            help="Number of processes that simulate training data. 0: a thread; -1: as many as the device needs.",
         ),
     ] = -1,
-    threads: Annotated[int, typer.Option(help="Cores for the network on a CPU. 0: all.", min=0)] = 0,
+    threads: Annotated[int, typer.Option(metavar="N", help="Cores for the network on a CPU. 0: all.", min=0)] = 0,
     iterations: Annotated[
         int,
         typer.Option(
+            metavar="N",
             min=0,
             help="Stop after this many iterations in total; the same command resumes later. 0: as in the recipe.",
         ),
     ] = 0,
-    every: Annotated[int, typer.Option(help="Number of iterations between printed lines.", min=1)] = 10,
+    every: Annotated[int, typer.Option(metavar="N", help="Number of iterations between printed lines.", min=1)] = 10,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write the log for TensorBoard, into OUT/tensorboard.")
     ] = False,
