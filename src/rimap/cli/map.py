@@ -18,7 +18,8 @@ def command(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="INPUT...", help="A BIDS folder, a DICOM folder, a 4-D NIfTI file, or several 3-D NIfTI files."
+            metavar="INPUT...",
+            help="A BIDS folder, a folder of DICOM or NIfTI files, a 4-D NIfTI file, or several 3-D NIfTI files.",
         ),
     ],
     out: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="Folder for maps and reports.")],
