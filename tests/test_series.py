@@ -6,7 +6,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from rimap import Gaussian, InputError, InversionRecovery, ParameterMaps, Rician, Status, T2Decay, WeightedSeries
+from rimap import (
+    Gaussian,
+    InputError,
+    InversionRecovery,
+    ParameterMaps,
+    Rician,
+    Status,
+    T2Decay,
+    VariableFlipAngle,
+    WeightedSeries,
+)
 
 MODEL = T2Decay(tau=[10, 20, 40])
 IMAGES = np.arange(1.0, 61.0).reshape(3, 4, 5)
@@ -118,3 +128,45 @@ def test_the_affine_of_a_nibabel_image_is_in_mm_and_none_if_its_header_has_none(
     assert WeightedSeries(image, model).affine is None
     assert WeightedSeries(nib.Nifti1Image(values, None), model).affine is None
     assert WeightedSeries([nib.Nifti1Image(v, AFFINE) for v in np.moveaxis(values, -1, 0)], model).affine is not None
+
+
+def test_images_that_are_kept_are_chosen_by_index_or_by_truth_value() -> None:
+    series = WeightedSeries(images=IMAGES, model=MODEL)
+    for keep in ([0, 2], np.array([True, False, True]), [True, False, True]):
+        part = series.subset(keep)
+        assert part.model.times.tolist() == [10, 40]
+        np.testing.assert_array_equal(part.images, IMAGES[[0, 2]])
+    for keep in ([0, 1.5], [0, 3], [True, False], "01"):
+        with pytest.raises(InputError, match="expected indices of 3 images, or one truth value"):
+            series.subset(keep)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mask": np.full((4, 5), "a")},
+        {"affine": "nii"},
+        {"given": {"B1": "TB1map.nii.gz"}},
+        {"given": {"B1": np.full((4, 5), 0.9 + 0.1j)}},
+        {"given": {"B1": 0.9 + 0.1j}},
+    ],
+)
+def test_what_is_no_real_number_is_refused(options: dict) -> None:
+    model = VariableFlipAngle(flip_angle=(3, 10, 20), tr=15)
+    with pytest.raises(InputError, match="expected real numbers, got"):
+        WeightedSeries(images=IMAGES, model=model, **options)
+
+
+def test_more_than_three_spatial_axes_are_refused() -> None:
+    with pytest.raises(InputError, match="at most three spatial axes"):
+        WeightedSeries(images=np.ones((3, 4, 5, 2, 2)), model=MODEL)
+
+
+def test_a_part_of_a_map_of_a_field_may_have_no_value() -> None:
+    field = np.array([[np.nan] * 5, [0.9] * 5, [0.0] * 5, [1.1] * 5])
+    model = VariableFlipAngle(flip_angle=(3, 10, 20), tr=15)
+    series = WeightedSeries(images=IMAGES, model=model, given={"B1": field})
+    part = WeightedSeries(images=IMAGES[:, :1], model=model, given={"B1": series.given["B1"][:1]})
+    assert np.isnan(part.given["B1"]).all()
+    with pytest.raises(InputError, match="median of 0"):
+        WeightedSeries(images=IMAGES, model=model, given={"B1": np.zeros((4, 5))})

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from rimap.arrays import Array, to_numpy
 from rimap.errors import InputError
 
+#: Kinds of types of real numbers: floating-point numbers, whole numbers, truth values.
+REAL = "fiub"
 #: Millimetres in the unit of space that a NIfTI header names: metres and micrometres.
 MM = {1: 1000.0, 3: 1e-3}
 #: Affines that differ by less (mm) are the same.
@@ -78,14 +80,44 @@ def volume(x: Array, affine: Array, what: str) -> NDArray[Any]:
     Raises
     ------
     InputError
-        If the affine of a nibabel image differs from that of the series.
+        If the values are no real numbers, or the affine of a nibabel image differs from that of the series.
     """
-    if not is_nibabel(x):
-        return to_numpy(x)
-    own = affine_of(x)
+    own = affine_of(x) if is_nibabel(x) else None
     if affine is not None and own is not None and abs(own - affine).max() > _SAME_MM:
         raise InputError(f"{what}: expected the affine of the images, got another. Resample {what} to the images.")
-    return _data(x, 3)
+    values = _data(x, 3) if is_nibabel(x) else to_numpy(x)
+    if values.dtype.kind not in REAL:
+        raise InputError(f"{what}: expected real numbers, got {shown(x)}.")
+    return values
+
+
+def shown(x: object) -> str:
+    """Return what someone gave in place of something else, in few words."""
+    kind = getattr(x, "dtype", None)
+    return f"values of type {kind}" if kind is not None and np.ndim(x) else repr(x)[:60]
+
+
+def indices_of_images(keep: Array, n_images: int) -> NDArray[np.intp]:
+    """Return the indices of images that are kept, from their indices or from one truth value for each image.
+
+    Raises
+    ------
+    InputError
+        For anything else, and for an image that does not exist.
+
+    Examples
+    --------
+    >>> indices_of_images([True, False, True], 3)
+    array([0, 2])
+    """
+    found = to_numpy(keep).reshape(-1)
+    if found.dtype.kind == "b" and found.size == n_images:
+        return np.flatnonzero(found)
+    if found.size and (found.dtype.kind not in "iu" or found.min() < -n_images or found.max() >= n_images):
+        raise InputError(
+            f"keep: expected indices of {n_images} images, or one truth value for each of them, got {shown(keep)}."
+        )
+    return found.astype(np.intp)
 
 
 def selection(values: NDArray[Any], threshold: float) -> NDArray[np.bool_]:

@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from rimap import colours, notebook_card
 from rimap.array_inputs import (
+    REAL,
     affine_of,
     images_and_affine,
+    indices_of_images,
     is_nibabel,
     notes_on_mask,
     selection,
+    shown,
     threshold_of,
     volume,
     why_empty,
@@ -35,6 +38,8 @@ __all__ = ["ParameterMaps", "Status", "WeightedSeries"]
 
 #: The volume of a voxel, in mm³, is larger.
 _SINGULAR = 1e-12
+#: Of images, N among them.
+_MOST_AXES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +97,7 @@ class WeightedSeries:
             raise _other_kind("noise", "Rician()", self.noise)
         images, own = images_and_affine(self.images)
         affine = affine_of(self.affine) if is_nibabel(self.affine) else self.affine
-        affine = own if affine is None else np.asarray(affine, dtype=float)
+        affine = own if affine is None else volume(affine, None, "affine").astype(float)
         if affine is not None and affine.shape != (4, 4):
             raise InputError(f"affine: expected a matrix of 4×4, got the shape {affine.shape}.")
         if affine is not None and not (np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > _SINGULAR):
@@ -103,7 +108,7 @@ class WeightedSeries:
         X = images.shape[1:]
         mask, told = _checked_mask(self.mask, images, affine)
         noise = None if self.noise is None else _checked_noise(self.noise, self.model, affine, X)
-        given = MappingProxyType({key: _given(self.model, key, value, affine, X) for key, value in self.given.items()})
+        given = MappingProxyType(checked_given(self.given, self.model, affine, X))
         checked = {"images": images, "mask": mask, "affine": affine, "noise": noise, "given": given}
         for name, value in (checked | {"notes": (*self.notes, *told)}).items():
             object.__setattr__(self, name, value)
@@ -152,8 +157,8 @@ class WeightedSeries:
         return replace(self, noise=noise)
 
     def subset(self, keep: Array) -> WeightedSeries:
-        """Return the series of the images `keep` (indices)."""
-        keep = np.asarray(keep, dtype=int)
+        """Return the series of the images `keep`: their indices, or one truth value for each image."""
+        keep = indices_of_images(keep, self.model.n_images)
         return replace(self, images=self.images[keep], model=self.model.subset(keep))
 
     def _facts(self) -> list[str]:
@@ -193,7 +198,7 @@ class WeightedSeries:
 
 
 def _other_kind(name: str, example: str, value: object) -> InputError:
-    what = f"the class {value.__name__}" if isinstance(value, type) else repr(value)[:60]
+    what = f"the class {value.__name__}" if isinstance(value, type) else shown(value)
     return InputError(f"{name}: expected an object such as rimap.{example}, got {what}.")
 
 
@@ -206,7 +211,7 @@ def _checked_images(images: NDArray[Any], model: SignalModel) -> NDArray[Any]:
         For another shape or type, and if no value is finite or none differs from zero.
     """
     N = model.n_images
-    if images.dtype.kind not in "fiub":
+    if images.dtype.kind not in REAL:
         raise InputError(
             f"images must be real numbers; their type is {images.dtype}. Take the magnitude or the real part."
         )
@@ -220,6 +225,11 @@ def _checked_images(images: NDArray[Any], model: SignalModel) -> NDArray[Any]:
                 if last
                 else "Check that no image or value is missing."
             )
+        )
+    if images.ndim > _MOST_AXES:
+        raise InputError(
+            f"images: expected at most three spatial axes, (N, X, Y, Z), got the shape {images.shape}. Map the volumes "
+            "one at a time."
         )
     if not all(images.shape):
         raise InputError(f"images of shape {images.shape} hold no voxel.")
@@ -282,17 +292,33 @@ def _checked_noise(noise: Noise, model: SignalModel, affine: Any, X: tuple[int, 
     return noise
 
 
+def checked_given(
+    given: Mapping[str, Any], model: SignalModel, affine: Any, X: tuple[int, ...]
+) -> dict[str, float | NDArray[np.float64]]:
+    """Return given parameters by name, each as a number, or as a map (*X) that is NaN where it is not known.
+
+    A map without any value is accepted: it may be a part of a map that has values elsewhere.
+
+    Raises
+    ------
+    InputError
+        For a name that the model does not have as a given parameter, values that are no real numbers or out of range,
+        and a map of another shape.
+    """
+    if not isinstance(given, Mapping):
+        raise InputError(f"given: expected values by name, as in {{'B1': 0.9}}, got {given!r}.")
+    return {name: _given(model, name, value, affine, X) for name, value in given.items()}
+
+
 def _given(model: SignalModel, name: str, value: Any, affine: Any, X: tuple[int, ...]) -> float | NDArray[np.float64]:
-    """Return a given parameter as a number, or as a map (*X) that is NaN where it is not known."""
     possible = [parameter.name for parameter in model.nonlinear if parameter is not model.time]
     if name not in possible:
         raise InputError(
             f"given: expected {' or '.join(possible) or 'nothing'} for {model.title.lower()}, got {name!r}."
         )
     p = model.parameters[model.index(name)]
-    found = np.asarray(value, dtype=float) if np.ndim(value) == 0 and not hasattr(value, "dataobj") else None
-    if found is None:
-        found = np.asarray(volume(value, affine, f"the map of {name}"), dtype=float)
+    found = volume(value, affine, f"given {name}").astype(float)
+    if found.ndim:
         if found.shape != X:
             raise InputError(
                 f"the map of {name}: expected the shape of the images {X}, got {found.shape}. Resample it to the "
@@ -303,7 +329,8 @@ def _given(model: SignalModel, name: str, value: Any, affine: Any, X: tuple[int,
     known = found[np.isfinite(found)]
     known = known[known != 0] if (known != 0).any() else known  # zeros among others: nothing was measured there
     middle = float(np.median(known)) if known.size else np.nan
-    if not low <= middle <= high:
+    nothing = found.ndim and np.isnan(found).all()
+    if not nothing and not low <= middle <= high:
         raise InputError(
             f"given {name}: expected values of {low:g} to {high:g} {'' if p.unit == '1' else p.unit}".rstrip()
             + f", got a median of {middle:g}. Check the unit."

@@ -16,7 +16,7 @@ from rimap.workflow import Request, map_series, memory
 SHAPE = (12, 10, 6)
 PLANE = SHAPE[0] * SHAPE[1]
 CASES = {
-    "flip angles with a map of B1": ("vfa", {"flip_angle": (3.0, 10.0, 20.0), "tr": 15.0}, {}),
+    "flip angles with a map of B1 that lacks slices": ("vfa", {"flip_angle": (3.0, 10.0, 20.0), "tr": 15.0}, {}),
     "bounds": ("vfa", {"flip_angle": (3.0, 10.0, 20.0), "tr": 15.0}, {"bounds": {"T1": (200.0, 1100.0)}}),
     "a derived rate": ("megre", {"te": (4.0, 10.0, 20.0, 40.0)}, {}),
     "a fixed field": ("ir", {"tau": (50.0, 300.0, 900.0, 2500.0)}, {"estimator": "mle", "fixed": {"B": 1.9}}),
@@ -56,6 +56,9 @@ def test_slabs_give_the_maps_of_the_whole(
     field = {"vfa": np.linspace(0.8, 1.2, SHAPE[0])[:, None, None] * np.ones(SHAPE), "ir": np.full(SHAPE, 1.9)}.get(
         name
     )
+    measured = field.copy() if name == "vfa" else None
+    if measured is not None:
+        measured[..., :2], measured[..., 5] = 0, np.nan  # a whole slab, and half of one
     T = np.exp(rng.uniform(np.log(0.5), np.log(2), SHAPE)) * (30 if name == "megre" else 700)
     values = {"time": T, "field": field, "amplitude": np.full(SHAPE, 900.0)}
     S = model.signal(np.stack([values[p.role] for p in model.parameters]))
@@ -65,7 +68,7 @@ def test_slabs_give_the_maps_of_the_whole(
         "sequence": name,
         "settings": settings,
         "threads": 1,
-        "given": {"B1": save(tmp_path / "b.nii", field)} if name == "vfa" else {},
+        "given": {"B1": save(tmp_path / "b.nii", measured)} if name == "vfa" else {},
         "estimator": "nlls",
         **options,
     }

@@ -240,8 +240,9 @@ def _read(p: Parameter, value: Any, first: NiftiFile) -> tuple[Given, str]:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return Given(_converted(p, np.asarray(float(value)), "")[0].item(), float(value)), ""
     if not isinstance(value, Path):
-        array = np.asarray(volume(value, first.affine, f"the map of {p.name}"), dtype=float)
+        array = volume(value, first.affine, f"the map of {p.name}").astype(float)
         array, how = _converted(p, array, "")
+        _check_values(p, array, "array")
         return Given(array, "array"), advice.note(f"{p.name} is a given map{how}")
     values, interpolated = map_at_images(value, first, f"map of {p.name}")
     unit = _unit_of(value)
@@ -281,7 +282,7 @@ def _converted(p: Parameter, values: NDArray[np.float64], unit: str) -> tuple[ND
     return values, ""
 
 
-def _check_values(p: Parameter, values: NDArray[np.float64], path: Path) -> float:
+def _check_values(p: Parameter, values: NDArray[np.float64], path: Path | str) -> float:
     """Return the median of a given map.
 
     Raises

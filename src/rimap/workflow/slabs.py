@@ -28,7 +28,7 @@ from rimap.estimators.noise_correlation import correlation_in, estimated_in, win
 from rimap.foreground import Region
 from rimap.io.slabs import MapsOnDisk, Planes, cuts
 from rimap.likelihood import Gaussian, Noise
-from rimap.series import ParameterMaps, Status, WeightedSeries
+from rimap.series import ParameterMaps, Status, WeightedSeries, checked_given
 
 if TYPE_CHECKING:
     from rimap.estimators import Estimator
@@ -172,9 +172,10 @@ def estimate(
     opened, described = _described(opened, slabs)
     squares = voxelwise(estimator, opened.model, opened.noise)
     assert squares is not None
-    opened = replace(  # so that every step below treats fixed parameters like given ones
-        opened, model=opened.model.with_bounds(squares.bounds), given={**opened.given, **squares.fixed}
-    )
+    opened = replace(opened, model=opened.model.with_bounds(squares.bounds))
+    # A map is checked as a whole, since a slab may have no part of it. Fixed parameters are treated like given ones.
+    given = checked_given({**opened.given, **squares.fixed}, opened.model, None, opened.shape)
+    opened = replace(opened, given=given)
     squares = NLLS(threads=squares.threads)
     model, Q = opened.model, len(opened.model.parameters)
     empty = np.empty(0)
@@ -231,6 +232,7 @@ def estimate(
         flag_wrong_areas(done.status, model.n_images - fit.estimated)
         for a, b in slabs:
             done.maps.write((a, b), replace(done.maps.read((a, b)), status=done.status[..., a:b]))
+    done = _without_wrong_values(done)
     head = replace(head, noise=noise, sigma_source=source)
     thinly = places(done.status.size, stride(done.status.size, _SAMPLE))
     where = np.unravel_index(thinly, done.status.shape)
@@ -266,18 +268,39 @@ def _described(opened: OpenSeries, slabs: Sequence[Planes]) -> tuple[OpenSeries,
     if opened.mask is not None and not opened.finds_mask:
         masks = [opened.read_planes(a, b)[1] for a, b in slabs]
         return opened, Region.of_mask(np.concatenate([mask for mask in masks if mask is not None], -1))
+    inside = _foreground(opened, slabs)
+    if not opened.finds_mask:
+        return opened, Region.found(inside)
+    return replace(opened, mask=inside, notes=(*opened.notes, foreground.note_on(inside))), Region.of_mask(inside)
+
+
+def _foreground(opened: OpenSeries, slabs: Sequence[Planes], wrong: NDArray[np.bool_] | None = None) -> Array:
+    """Return the foreground (*X) of the images, as `foreground` does; voxels that are `wrong` (*X) count as dark."""
     without = replace(opened, mask=None)
 
     def pieces() -> Iterator[tuple[NDArray[Any], NDArray[np.float64]]]:
         for a, b in slabs:
             images = without.read_planes(a, b)[0]
+            if wrong is not None:
+                images[:, wrong[..., a:b]] = np.nan
             yield images, foreground.strength(images)
 
     limit = foreground.threshold(pieces)
-    inside = np.concatenate([foreground.above(x, limit) for _, x in pieces()], -1)
-    if not opened.finds_mask:
-        return opened, Region.found(inside)
-    return replace(opened, mask=inside, notes=(*opened.notes, foreground.note_on(inside))), Region.of_mask(inside)
+    return np.concatenate([foreground.above(x, limit) for _, x in pieces()], -1)
+
+
+def _without_wrong_values(done: Slabwise) -> Slabwise:
+    """Return the maps with the voxels that statistics describe chosen without values that are no measurement, as for a
+    whole volume.
+    """
+    if done.opened.mask is not None:
+        return done
+    wrong = done.status == Status.NOT_FINITE
+    for a, b in done.planes if wrong.any() else ():
+        wrong[..., a:b] &= np.isfinite(done.opened.read_planes(a, b)[0]).all(0)
+    if not wrong.any():
+        return done
+    return replace(done, described=Region.found(_foreground(done.opened, done.planes, wrong)))
 
 
 def _read_some(opened: OpenSeries, planes: Any) -> WeightedSeries | None:
