@@ -82,3 +82,28 @@ def test_real_scans(shared_data: Path, folder: str, suffix: str, quantiles: tupl
     inside = images[0] > 0.3 * np.quantile(images[0], 0.99)
     np.testing.assert_allclose(np.nanquantile(b1[inside], (0.05, 0.5, 0.95)), quantiles, atol=0.02)
     assert np.isfinite(b1[inside]).mean() > 0.95
+
+
+def test_images_are_taken_as_those_of_a_series_are() -> None:
+    images = np.array([[1.0, 1.0], [0.7, 0.8]])
+    known = b1_from_afi(images, tr=(20, 100), flip_angle=60)
+    volumes = [nib.Nifti1Image(image.reshape(1, 1, 2), np.eye(4)) for image in images]
+    np.testing.assert_array_equal(b1_from_afi(volumes, tr=(20, 100), flip_angle=60).ravel(), known)
+    hidden = b1_from_afi(np.ma.masked_equal(images, 0.8), tr=(20, 100), flip_angle=60)
+    np.testing.assert_array_equal(hidden, [known[0], np.nan])
+    np.testing.assert_array_equal(b1_from_afi(images.tolist(), tr=(20, 100), flip_angle=60), known)
+
+
+@pytest.mark.parametrize(
+    ("images", "tr", "says"),
+    [
+        ([[1 + 1j], [0.7]], (20, 100), "expected real numbers, got values of type complex128"),
+        ([[1.0], [0.7, 0.8]], (20, 100), "images of the same shape"),
+        ("afi.nii", (20, 100), "got the path afi.nii"),
+        ([[1.0], [0.7]], (20, "a"), "tr: expected two values above zero"),
+        ([[1.0], [0.7]], None, "tr: expected two values above zero"),
+    ],
+)
+def test_what_is_no_scan_is_refused(images: Any, tr: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        b1_from_afi(images, tr=tr, flip_angle=60)

@@ -195,3 +195,11 @@ def test_a_sample_is_the_signal_and_sigma_times_normal_values() -> None:
     f = np.array([[1.0, 2.0], [3.0, 4.0]])
     normal = np.random.default_rng(4).standard_normal(f.shape)
     np.testing.assert_allclose(Gaussian(sigma=0.5).sample(f, np.random.default_rng(4)), f + 0.5 * normal)
+
+
+@pytest.mark.parametrize("noise", [Gaussian, Rician])
+def test_what_a_masked_map_of_sigma_hides_is_unknown(noise: type[Noise]) -> None:
+    values = np.ma.masked_equal([2.0, 99.0], 99.0)
+    np.testing.assert_array_equal(noise(values).sigma, [2.0, np.nan])
+    with pytest.raises(InputError, match="expected a positive number"):
+        noise(np.array([2.0 + 1j]))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rimap.array_inputs import REAL, images_and_affine
 from rimap.arrays import Array
 from rimap.errors import InputError
 
@@ -28,7 +29,7 @@ def b1_from_afi(images: Array, tr: Array, flip_angle: Array) -> NDArray[np.float
     Parameters
     ----------
     images
-        Magnitudes (2, *X), in the order of `tr`.
+        Magnitudes (2, *X), in the order of `tr`: an array, a tensor, or a list of two arrays or nibabel images.
     tr
         Repetition time that follows the pulse of each image (2), ms.
     flip_angle
@@ -73,7 +74,7 @@ def b1_from_dam(images: Array, flip_angle: Array) -> NDArray[np.float64]:
     Parameters
     ----------
     images
-        Magnitudes (2, *X), in the order of `flip_angle`.
+        Magnitudes (2, *X), in the order of `flip_angle`: an array, a tensor, or a list of two arrays or nibabel images.
     flip_angle
         Nominal flip angles (2), degrees, one twice the other.
 
@@ -112,14 +113,25 @@ FORMULAS: Mapping[str, Callable[..., NDArray[np.float64]]] = MappingProxyType(
 
 
 def _two(images: Any) -> NDArray[np.float64]:
-    S = np.asarray(images, dtype=float)
+    # A list may hold lists of numbers, which are no arrays yet.
+    lists = isinstance(images, (list, tuple)) and not any(hasattr(image, "shape") for image in images)
+    try:
+        given = np.array(images) if lists else images
+    except ValueError:  # lists of different lengths
+        raise InputError("images: expected two images of the same shape, got different ones.") from None
+    S, _ = images_and_affine(given)
+    if S.dtype.kind not in REAL:
+        raise InputError(f"images: expected real numbers, got values of type {S.dtype}. Take the magnitude.")
     if S.ndim < 2 or len(S) != 2:
         raise InputError(f"images: expected two images, (2, *X), got the shape {S.shape}.")
-    return S
+    return S.astype(float)
 
 
 def _numbers(name: str, values: Any, count: int) -> tuple[float, ...]:
-    found = tuple(float(v) for v in np.atleast_1d(values))
+    try:
+        found = tuple(float(v) for v in np.atleast_1d(values))
+    except (TypeError, ValueError):
+        found = ()
     if len(set(found)) == 1 and count == 1:
         found = found[:1]  # written for each image
     if len(found) != count or not np.isfinite(found).all() or min(found) <= 0:

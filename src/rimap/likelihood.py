@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from rimap.arrays import Array, bessel_e, floating, is_torch, namespace
+from rimap.arrays import Array, bessel_e, floating, is_torch, namespace, to_numpy
 from rimap.errors import InputError
 from rimap.signals.base import SignalModel
 
@@ -57,7 +57,10 @@ class Noise(ABC):
         if self.sigma is None or is_torch(self.sigma) or hasattr(self.sigma, "dataobj"):  # WeightedSeries reads it
             return
         try:
-            sigma = np.asarray(self.sigma, dtype=float)
+            sigma = to_numpy(self.sigma)
+            if sigma.dtype.kind == "c":
+                raise TypeError("a complex number would lose its imaginary part")
+            sigma = sigma.astype(float)
         except (TypeError, ValueError):
             raise InputError(
                 f"sigma: expected a positive number or a map of them, in the unit of the images, got {self.sigma!r}."
