@@ -318,12 +318,10 @@ def _given(model: SignalModel, name: str, value: Any, affine: Any, X: tuple[int,
         )
     p = model.parameters[model.index(name)]
     found = volume(value, affine, f"given {name}").astype(float)
-    if found.ndim:
-        if found.shape != X:
-            raise InputError(
-                f"the map of {name}: expected the shape of the images {X}, got {found.shape}. Resample it to the "
-                "images."
-            )
+    if found.ndim and found.shape != X:
+        raise InputError(
+            f"the map of {name}: expected the shape of the images {X}, got {found.shape}. Resample it to the images."
+        )
     low, high = p.bounds
     inside = (low <= found) & (found <= high)
     known = found[np.isfinite(found)]

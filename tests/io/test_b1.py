@@ -66,6 +66,27 @@ def test_a_scan_with_one_image_is_refused(tmp_path: Path) -> None:
         files.load()
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_display_scales_of_philips_are_undone_or_said(tmp_path: Path, known: bool) -> None:
+    """B1 depends on the ratio of two images, which scales of their own change: 0.9 would be 1.0."""
+    B1, factor = 0.9, 5.0
+    cosine = np.cos(np.deg2rad(60 * B1))
+    ratio = (1 + factor * cosine) / (factor + cosine)
+    scan(tmp_path, "TB1AFI")
+    for n, (value, rescale, scale) in enumerate([(1.0, 2.0, 0.001), (ratio, 1.5, 0.0012)], 1):
+        path = tmp_path / f"sub-1/fmap/sub-1_acq-tr{n}_TB1AFI.nii.gz"
+        raw = nib.Nifti1Image(np.full(SHAPE, np.rint(1e6 * value * scale), np.int16), np.eye(4))
+        raw.header.set_slope_inter(rescale, 0)
+        nib.save(raw, path)
+        about = {"FlipAngle": 60, "RepetitionTimeExcitation": 0.02 * 5 ** (n - 1), "PhilipsScaleSlope": scale}
+        about |= {"PhilipsRescaleSlope": rescale} if known else {"Manufacturer": "Philips"}
+        path.with_name(path.name.replace(".nii.gz", ".json")).write_text(json.dumps(about))
+    (files,) = find_b1(tmp_path)
+    read = files.load()
+    np.testing.assert_allclose(read.b1(), B1, rtol=5e-3)
+    assert "display scales of Philips" in " ".join(read.notes)
+
+
 @pytest.mark.parametrize("kind", ["TB1AFI", "TB1DAM"])
 def test_the_map_is_found_by_other_sequences(tmp_path: Path, kind: str) -> None:
     root = write_bids(scan(tmp_path / "raw", kind), example(VariableFlipAngle))

@@ -21,6 +21,7 @@ from rimap.io.atomic import write_together
 from rimap.io.bids import BidsName, Sidecars, absolute, compose, dataset_of, natural, nifti_files, same_label
 from rimap.io.nifti import open_nifti, read_volumes
 from rimap.io.nifti_bytes import nifti_file
+from rimap.io.philips_scaling import in_one_scale
 from rimap.io.provenance import dataset_files, dataset_problem, source_of, to_json, versions
 from rimap.io.settings import settings_from_sidecars
 from rimap.io.voxel_grid import check_same_grid
@@ -77,12 +78,15 @@ class B1Scan:
         By name, in ms and degrees: ``flip_angle`` and, of TB1AFI, ``tr``; one value, or one for each image.
     affine
         (4, 4), voxel to world, mm.
+    notes
+        What the user should know of how it was read.
     """
 
     kind: str
     images: NDArray[Any]
     settings: Mapping[str, tuple[float, ...]]
     affine: NDArray[np.float64]
+    notes: tuple[str, ...] = ()
 
     def b1(self) -> NDArray[np.float64]:
         """Return B1, actual over nominal flip angle (*X); NaN if there is no signal or no angle gives these images."""
@@ -130,13 +134,14 @@ class B1Files:
                 "belong to the scan."
             )
         files = [open_nifti(image) for image in self.images]
-        check_same_grid(files)
+        notes = check_same_grid(files)
         if any(file.n_volumes != 1 for file in files):
             raise InputError(f"{self.label}: expected one volume in each file, got several.")
         sidecars = Sidecars()
         metadata = [sidecars(image, self.dataset) for image in self.images]
         declared: Any = KINDS[self.kind]
-        settings, _ = settings_from_sidecars(self.images, [1, 1], metadata, declared)
+        settings, about_settings = settings_from_sidecars(self.images, [1, 1], metadata, declared)
+        files, about_scale = in_one_scale(files, metadata)  # B1 depends on the ratio of the images
         axis = next(s for s in settings_of(declared).values() if s.per_image)
         order = np.argsort(settings[axis.name], kind="stable")
         _refuse_equal(axis, settings[axis.name], self.label)
@@ -145,6 +150,7 @@ class B1Files:
             read_volumes(files)[order],
             {name: tuple(value[i] for i in order) if len(value) == 2 else value for name, value in settings.items()},
             files[0].affine,
+            (*notes, *about_settings, *about_scale),
         )
 
     def map_path(self, out: Path | str) -> Path:
@@ -245,6 +251,7 @@ def write_b1(
         "Sources": [source_of(image, files.dataset, out) for image in files.images],
         "SkullStripped": False,
         **_settings_metadata(scan),
+        **({"Warnings": list(scan.notes)} if scan.notes else {}),
         **about,
         "EstimationSoftwareVersions": versions(),
     }

@@ -96,7 +96,7 @@ def map_series(request: Request, listener: Listener = SILENT) -> Run:
             len(found) + len(scans) + len(inputs.refused) == 1
         )  # a single series raises its error, because there is nothing else to map
         told = SILENT if alone else listener
-        fields, refused = make_maps(request, scans, found, told)
+        fields, refused = make_maps(request, scans, found, listener, alone=alone)
         if scans:
             found = [replace(files, field_maps=(request.out,)) for files in found]
         for label, error in inputs.refused:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rimap.advice import warnings_of
 from rimap.errors import InputError
 from rimap.workflow.listener import Listener
 from rimap.workflow.model_choice import possible_models
@@ -70,23 +71,27 @@ def scans_and_series(request: Request) -> tuple[list[B1Files], Found]:
 
 
 def make_maps(
-    request: Request, scans: Sequence[B1Files], found: Sequence[SeriesFiles], listener: Listener
+    request: Request, scans: Sequence[B1Files], found: Sequence[SeriesFiles], listener: Listener, *, alone: bool = False
 ) -> tuple[list[FieldMap], list[tuple[str, InputError]]]:
-    """Return the maps of the scans that a series needs (of all if there is no series), and scans that were refused."""
+    """Return the maps of the scans that a series needs (of all if there is no series), and scans that were refused.
+
+    The error of a scan that is `alone` is not shown, because it is raised.
+    """
     maps, refused = [], []
     for scan in scans:
         if found and not any(_needs(request, files, scan) for files in found):
             continue
         try:
-            maps.append(_map(request, scan))
+            maps.append(_map(request, scan, listener))
         except InputError as error:
             refused.append((scan.label, error))
-            listener.warn(f"error: {error if scan.label in str(error) else f'{scan.label}: {error}'}")
+            if not alone:
+                listener.warn(f"error: {error if scan.label in str(error) else f'{scan.label}: {error}'}")
     return maps, refused
 
 
-def _map(request: Request, scan: B1Files) -> FieldMap:
-    """Write the map of a scan, unless an earlier run made it from the same files."""
+def _map(request: Request, scan: B1Files, listener: Listener) -> FieldMap:
+    """Write the map of a scan, unless an earlier run made it from the same files. Warnings go to the listener."""
     from rimap.io.b1 import KINDS, write_b1
     from rimap.io.nifti import open_nifti
 
@@ -102,6 +107,8 @@ def _map(request: Request, scan: B1Files) -> FieldMap:
             "with --overwrite, or give another output folder."
         )
     loaded = scan.load()
+    for text in warnings_of(loaded.notes):
+        listener.warn(f"warning: {scan.label}: {text}.")
     b1 = loaded.b1()
     if not np.isfinite(b1).any():
         raise InputError(
