@@ -328,3 +328,13 @@ def test_two_names_for_one_region_are_refused(tmp_path: Path, derivative: Path) 
     labels.with_name("labels.tsv").write_text("index\tname\n1\tGM\n1\tWM\n")
     with pytest.raises(InputError, match="expected one name for each index, got 'GM' and 'WM' for 1"):
         rimap.rois(derivative, labels)
+
+
+def test_labels_of_a_series_with_a_longer_name_are_not_those_of_another(tmp_path: Path) -> None:
+    for stem in ("leg", "leg2"):
+        save(tmp_path / f"{stem}_T1map.nii.gz", np.float32(T1), Units="ms")
+    save(tmp_path / "leg2_dseg.nii.gz", LABELS)
+    save(tmp_path / "other_dseg.nii.gz", LABELS)
+    assert {row["series"] for row in rimap.rois(tmp_path / "leg2_T1map.nii.gz").rows} == {"leg2_T1map"}
+    with pytest.raises(InputError, match="expected one _dseg or _probseg image next to the map, got 2"):
+        rimap.rois(tmp_path / "leg_T1map.nii.gz")

@@ -74,9 +74,14 @@ def images_of_regions(of: MapImage, where: Sequence[Path]) -> list[Path]:
             pass
     else:
         beside = [path for s in SUFFIXES for path in of.path.parent.glob(f"*_{s}.nii*")]
-        own = [p for p in beside if p.name.startswith(of.stem)]
+        own = [p for p in beside if p.name.startswith(f"{of.stem}_")]
         if len(own or beside) == 1:
             return own or beside
+        if beside:
+            raise NoImage(
+                f"{of.label}: expected one _dseg or _probseg image next to the map, got {len(own or beside)} "
+                f"({', '.join(sorted(p.name for p in own or beside)[:4])}). Choose one with --labels."
+            )
     raise NoImage(
         f"{of.label}: expected a _dseg or _probseg image next to the map, got none. "
         "Give a label image, a folder or a pattern with --labels."
