@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import rimap
 from rimap import InputError, Status
 from rimap.cli import build
-from rimap.workflow.comparison_files import columns
+from rimap.workflow.comparison_files import columns, write
 
 AFFINE = np.diag([2.0, 2.0, 4.0, 1.0])
 SHAPE = (24, 20, 3)
@@ -177,3 +177,35 @@ def test_a_copy_of_a_map_is_no_repeat(tmp_path: Path) -> None:
     notes = " ".join(rimap.compare(a, b).notes)
     assert "have the same values in all voxels: one is a copy of the other" in notes
     assert "standard deviations are too" not in notes
+
+
+def test_maps_of_one_scan_by_two_estimators_are_no_repeats(repeats: Path, tmp_path: Path) -> None:
+    alone = rimap.compare(repeats)
+    for path in sorted(repeats.rglob("*_T1map.*")):
+        if "_desc-" not in path.name:
+            other = path.with_name(path.name.replace("_T1map", "_desc-mle_T1map"))
+            if path.suffix == ".json":
+                other.write_text(path.read_text().replace("nlls", "mle"))
+            else:
+                nib.save(nib.Nifti1Image(np.float32(nib.load(path).get_fdata() * 1.3), AFFINE), other)
+    both = rimap.compare(repeats)
+    assert [p.label for p in both.pairs if "mle" not in p.label] == [p.label for p in alone.pairs]
+    assert len(both.pairs) == 2 * len(alone.pairs) and not both.over_repeats
+    assert all(p.first.about["Estimator"] == p.second.about["Estimator"] for p in both.pairs)
+    ones, others = ([r for r in both.over_subjects if r["first"] == name] for name in ("nlls", "mle"))
+    assert [r["n"] for r in (*ones, *others)] == 2 * [r["n"] for r in alone.over_subjects]
+    assert ones[0]["bias"] == pytest.approx(alone.over_subjects[0]["bias"])
+
+
+@pytest.mark.parametrize(("units", "name"), [("1/ms", "R1"), ("1/s", "R1"), ("s", "T1"), ("ms", "T1"), (None, "T1")])
+def test_a_map_of_differences_has_the_unit_of_the_first_map(tmp_path: Path, units: str | None, name: str) -> None:
+    in_ms, per_ms = T1 / (1000 if units in ("s", None) else 1), (1000 if units == "1/s" else 1) / T1
+    x = np.float32(in_ms if name == "T1" else per_ms)
+    a, b = (
+        save(tmp_path / f"{stem}_{name}map.nii.gz", values, **({"Units": units} if units else {}))
+        for stem, values in (("a", x), ("b", np.float32(1.1 * x)))
+    )
+    write(rimap.compare(a, b), tmp_path / "out")
+    (path,) = (tmp_path / "out").glob("*_difference.nii.gz")
+    np.testing.assert_allclose(nib.load(path).get_fdata(), 0.1 * x, rtol=1e-4)
+    assert json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())["Units"] == (units or "s")

@@ -98,6 +98,15 @@ class MapImage:
         return re.sub("^R(?=[12])", "T", _suffix(self.path).removesuffix("map"))
 
     @property
+    def unit_of_file(self) -> str:
+        """The unit of the values in the file, as sidecars have it: s for times that tables have in ms."""
+        if self.of_time is None and self.about.get("Units"):
+            return str(self.about["Units"])
+        return next(
+            (unit for unit, (own, scale) in _UNITS.items() if (own, scale) == (self.unit, self.scale)), self.unit
+        )
+
+    @property
     def is_time(self) -> bool:
         """Whether it is a relaxation time."""
         return self.unit == "ms" and self.name == self.quantity and self.name.startswith("T")

@@ -22,7 +22,7 @@ from rimap.io.path_redaction import without_folders
 from rimap.io.voxel_grid import affine_of, same_grid
 from rimap.maps import Status
 from rimap.report.statistics import COUNTED
-from rimap.workflow.pairing import REPEATS, Key, key_of, maps_to_compare, names_of
+from rimap.workflow.pairing import REPEATS, Key, key_of, maker_of, maps_to_compare, names_of
 from rimap.workflow.region_images import Region, images_of_regions, read_regions
 from rimap.workflow.rois import counted_values, split_layout, status_of
 
@@ -323,9 +323,9 @@ def _of_z(found: Calibration | None) -> Row:
 
 def _over_repeats(pairs: Sequence[Pair]) -> Iterator[Row]:
     """Yield the agreement of the voxels of each region over three or more repeats of one subject."""
-    groups: dict[Key, list[Pair]] = {}
+    groups: dict[tuple[Key, str], list[Pair]] = {}
     for pair in pairs:
-        groups.setdefault(key_of(pair.first, REPEATS), []).append(pair)
+        groups.setdefault((key_of(pair.first, REPEATS), maker_of(pair.first)), []).append(pair)
     for members in groups.values():
         images: dict[Path, NDArray[np.float64]] = {}
         for pair in members:
@@ -348,13 +348,15 @@ def _over_repeats(pairs: Sequence[Pair]) -> Iterator[Row]:
 
 def _over_subjects(pairs: Sequence[Pair]) -> Iterator[Row]:
     """Yield the agreement of the medians of each region over subjects that have the same number of repeats."""
-    medians: dict[tuple[str, str, str, str], dict[Key, dict[Path, float]]] = {}
+    medians: dict[tuple[str, str, str, str, str], dict[Key, dict[Path, float]]] = {}
+    makers = {maker_of(pair.first) for pair in pairs}
     for pair in pairs:
+        maker = maker_of(pair.first)
         for (label, name), (x, y) in pair.medians.items():
-            of = medians.setdefault((pair.first.name, pair.first.unit, label, name), {})
+            of = medians.setdefault((pair.first.name, pair.first.unit, label, name, maker), {})
             repeats = of.setdefault(key_of(pair.first, REPEATS), {})
             repeats |= {pair.first.path: x, pair.second.path: y}
-    for (map_name, unit, label, name), subjects in medians.items():
+    for (map_name, unit, label, name, maker), subjects in medians.items():
         numbers = [len(subject) for subject in subjects.values()]
         k = max(set(numbers), key=numbers.count)
         values = np.array([list(subject.values()) for subject in subjects.values() if len(subject) == k], dtype=float)
@@ -362,7 +364,7 @@ def _over_subjects(pairs: Sequence[Pair]) -> Iterator[Row]:
             continue
         about = {
             "level": "subjects",
-            "first": "",
+            "first": maker if len(makers) > 1 else "",
             "second": "",
             "map": map_name,
             "unit": unit,

@@ -91,7 +91,7 @@ def files_of(found: Comparison, out: Path, command: str = "") -> dict[Path, Cont
         stem = f"{strip_nii(pair.second.path)}{number}"
         sources = [pair.first.path.name, pair.second.path.name]
         difference = (pair.values[1] - pair.values[0]) / pair.first.scale
-        unit = {"ms": "s"}.get(pair.first.unit, pair.first.unit) if pair.first.scale == 1000 else pair.first.unit
+        unit = pair.first.unit_of_file
         what = f"{shown_name(pair.first.name)} {_OF_COMPARISON}"
         images = [("difference", difference, unit, what)]
         if pair.z is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from rimap.errors import InputError, count_of
+from rimap.io.bids import BidsName
 from rimap.io.map_images import MapImage, map_images
 
 #: Entities in which repeats differ.
@@ -66,11 +67,20 @@ def key_of(m: MapImage, without: Sequence[str]) -> Key:
     return m.name, entities or m.path.name
 
 
+def maker_of(m: MapImage) -> str:
+    """Return what made a map: the estimator in its sidecar, else the ``desc-`` of its name, "" if it has neither.
+
+    Maps of one scan by two estimators are no repeats.
+    """
+    name = BidsName.parse(m.path.name)
+    return str(m.about.get("Estimator") or (name.entities.get("desc", "") if name else ""))
+
+
 def _repeats(maps: Sequence[MapImage], folder: Path) -> list[tuple[MapImage, MapImage]]:
-    groups: dict[Key, list[MapImage]] = {}
+    groups: dict[tuple[Key, str], list[MapImage]] = {}
     for map_ in maps:
         if map_.entities:
-            groups.setdefault(key_of(map_, REPEATS), []).append(map_)
+            groups.setdefault((key_of(map_, REPEATS), maker_of(map_)), []).append(map_)
     found = [pair for members in groups.values() for pair in combinations(members, 2)]
     if not found:
         raise InputError(
