@@ -28,7 +28,7 @@ from rimap.simulation.patches import simulate_batch
 from rimap.simulation.recipe import ALLOWED as ALLOWED_IN_SIMULATION
 from rimap.simulation.recipe import PatchRecipe
 from rimap.training import loop
-from rimap.training.checkpoint import CHECKPOINT, PREVIOUS
+from rimap.training.checkpoint import CHECKPOINT, PREVIOUS, claim
 from rimap.training.loop import Machine, build_network, train
 from rimap.training.loss import batch_loss
 from rimap.training.recipe import (
@@ -150,6 +150,29 @@ def test_the_network_to_start_from_lies_beside_the_recipe(tmp_path, monkeypatch)
     assert recipe.rim == RIMConfig.of(metadata_of(shipped()["universal"])["rim"])
 
 
+def test_a_training_that_started_from_a_network_is_resumed_from_another_folder(tmp_path, monkeypatch):
+    shutil.copy(shipped()["universal"], tmp_path / "start.onnx")
+    (tmp_path / "recipe.toml").write_text('init = "start.onnx"\nsequence = "t2"\n', encoding="utf-8")
+    monkeypatch.chdir("/")
+    claim(read_training_recipe(tmp_path / "recipe.toml"), tmp_path)
+    (tmp_path / CHECKPOINT).touch()
+    monkeypatch.chdir(tmp_path)
+    claim(read_training_recipe("recipe.toml"), tmp_path)
+    written = json.loads((tmp_path / "recipe.json").read_text())
+    assert written["init"] == "start.onnx"
+    (tmp_path / "recipe.json").write_text(json.dumps(written | {"init": "/home/me/start.onnx"}))  # as rimap 0.1.0 did
+    claim(read_training_recipe("recipe.toml"), tmp_path)
+    with pytest.raises(InputError, match=r"another recipe: init is 'start.onnx' there and '' in yours"):
+        claim(replace(read_training_recipe("recipe.toml"), init=""), tmp_path)
+
+
+def test_an_empty_name_is_no_file_beside_the_recipe(tmp_path):
+    (tmp_path / "recipe.toml").write_text('init = "start.onnx"\nsequence = "t2"\n', encoding="utf-8")
+    assert read_training_recipe(tmp_path / "recipe.toml", changes=['init=""']).init == ""
+    with pytest.raises(InputError, match=r"--set training.rate: expected it once, got it 2 times"):
+        read_training_recipe(tmp_path / "recipe.toml", changes=["training.rate=1", "training.rate=2"])
+
+
 def test_a_folder_may_be_text(tmp_path):
     recipe = tiny("general", training={"iterations": 1, "checkpoint_every": 1})
     assert train(recipe, str(tmp_path / "text"), machine=CPU) == tmp_path / "text" / "tiny.onnx"
@@ -238,6 +261,11 @@ def test_three_lines_are_a_recipe(tmp_path):
         ({"network": "resnet", "sequence": "ir", "preset": "general"}, "one protocol"),
         ({"variant": "papers"}, "expected one of paper, general"),
         ({"simulation": {"field_gama": 1.0}}, "nearest valid one is 'field_gamma'"),
+        ({"simulation": 5}, r"\[simulation\]: expected a table, got 5"),
+        ({"training": {"validation": [5]}}, r"training.validation: expected a list of texts, got \[5\]"),
+        ({"name": ".."}, "a word that can name a file"),
+        ({"protocol": "IV_T1", "times_ms": [50, 400, 1100]}, "either protocol or times_ms"),
+        ({"protocol": "IV_T1", "sequence": "t2"}, "either protocol or sequence"),
     ],
 )
 def test_a_wrong_recipe_is_refused(document, message):

@@ -562,7 +562,11 @@ def recipe_from(table: Mapping[str, Any]) -> PatchRecipe:
         if protocol not in PROTOCOLS:
             raise InputError(f"protocol: expected one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
         model = PROTOCOLS[protocol]
-        table = {"sequence": model.name, "times_ms": [float(t) for t in model.times]} | table
+        of_protocol = {"sequence": model.name, "times_ms": [float(t) for t in model.times]}
+        for key, value in of_protocol.items():
+            if key in table and table[key] != value:
+                raise InputError(f"expected either protocol or {key}, got protocol = {protocol!r} and another {key}.")
+        table = of_protocol | table
     sequence = str(table.get("sequence", "ir"))
     own_axis = axis_of(model_class(sequence)).name
     if isinstance(table.get("settings"), Mapping) and own_axis in table["settings"]:  # the axis by its own name

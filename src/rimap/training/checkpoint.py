@@ -174,7 +174,7 @@ def claim(recipe: TrainingRecipe, out: Path) -> None:
                 f"{path}: expected the recipe of the training in this folder, got {error}. Write the recipe anew "
                 f"there, or remove {CHECKPOINT} and {PREVIOUS} to start again."
             ) from None
-        there, here = _flat(recorded), _flat(recipe.as_dict())
+        there, here = _flat(recorded), _flat(recipe.as_dict() | {"init": Path(recipe.init).name})
         default = _flat(TrainingRecipe().as_dict())
         other = [key for key in here if here[key] != there.get(key, default.get(key)) and key not in _MAY_CHANGE]
         other += [key for key in there if key not in here]
@@ -192,6 +192,7 @@ def claim(recipe: TrainingRecipe, out: Path) -> None:
 def _in_current_names(recipe: dict[str, Any]) -> dict[str, Any]:
     """Return a recipe as rimap 0.1.0 wrote it with the names that its keys have now."""
     found = dict(recipe)
+    found["init"] = Path(str(recipe.get("init", ""))).name  # earlier versions wrote where it was
     found["simulation"] = legacy_names.recipe(recipe.get("simulation", {}))
     found["rim"] = RIMConfig.of(recipe["rim"]).as_dict() if recipe.get("rim") else recipe.get("rim")
     for table in ("loss", "training"):

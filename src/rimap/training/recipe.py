@@ -179,6 +179,8 @@ class Training:
     validation: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not all(isinstance(name, str) for name in self.validation):
+            raise InputError(f"training.validation: expected a list of texts, got {list(self.validation)!r}.")
         _one_of("training.schedule", self.schedule, ("constant", "cosine", "one_cycle"))
         _one_of("training.precision", self.precision, ("32-true", "bf16-mixed", "16-mixed", "64-true"))
         refuse_other_numbers(self, ALLOWED_IN_TRAINING, "training")
@@ -226,7 +228,7 @@ class TrainingRecipe:
 
     def __post_init__(self) -> None:
         _one_of("network", self.network, ("rim", "resnet"))
-        if not self.name or any(c in self.name for c in "/\\ \t"):
+        if not self.name or self.name.startswith(".") or any(c in self.name for c in "/\\ \t"):
             raise InputError(f'name: expected a word that can name a file, as in name = "t1", got {self.name!r}.')
         if self.network == "resnet" and not self.simulation.times_ms:
             raise InputError('a ResNet is trained for one protocol: give its times_ms, or network = "rim".')
@@ -254,13 +256,14 @@ class TrainingRecipe:
         return self.simulations[index % len(self.simulations)]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON can hold it; anatomies by the names of their files."""
+        """Return it as JSON can hold it; anatomies and the network to start from by the names of their files."""
         d: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         for simulation in (d["simulation"], *d["others"]):
             simulation["anatomies"] = [_bare(anatomy) for anatomy in self.simulation.anatomies]
         if not self.others:
             del d["others"]
         d["training"]["validation"] = [_bare(a) for a in self.training.validation]
+        d["init"] = _bare(self.init)  # where it is depends on the folder from which the training is started
         return d
 
     def ranges(self, anatomies: int = 0, simulation: PatchRecipe | None = None) -> dict[str, Any]:
@@ -332,8 +335,8 @@ def _parameter_range(s: PatchRecipe, p: Parameter) -> list[float]:
     return [max(0.0, start - _HALF_NORMAL_END * s.field_gamma), start]
 
 
-def _bare(anatomy: str) -> str:
-    return Path(anatomy).name if Path(anatomy).exists() else anatomy
+def _bare(file: str) -> str:
+    return Path(file).name if file and Path(file).exists() else file
 
 
 #: Keys of the table ``[simulation]`` that a file may also have at its top: a protocol in three lines.
@@ -389,7 +392,10 @@ def training_recipe(document: Mapping[str, Any], *, default_name: str = "network
     network = str(document.get("network", "rim"))
     variant = str(document.get("variant", "paper" if network == "resnet" else "general"))
     _one_of("variant", variant, tuple(VARIANTS))
-    simulation = {k: document[k] for k in SHORT_KEYS if k in document} | dict(document.get("simulation", {}))
+    table = document.get("simulation", {})
+    if not isinstance(table, Mapping):
+        raise InputError(f"[simulation]: expected a table, got {table!r}.")
+    simulation = {k: document[k] for k in SHORT_KEYS if k in document} | dict(table)
     simulation.setdefault("preset", variant)
     sequences = simulation.pop("sequences", None)
     first, *others = (
@@ -444,7 +450,10 @@ def read_training_recipe(
     """
     path = Path(path)
     document = toml_of(path)
-    for change in changes:
+    keys = [change.partition("=")[0].strip() for change in changes]
+    for key, change in zip(keys, changes):
+        if keys.count(key) > 1:
+            raise InputError(f"--set {key}: expected it once, got it {keys.count(key)} times. Leave the others out.")
         _change(document, change)
     if isinstance(document.get("init"), str):  # the network to start from says what the [rim] table is without
         document["init"] = _beside(path, (document["init"],))[0]
@@ -482,7 +491,7 @@ def _change(document: dict[str, Any], change: str) -> None:
 
 
 def _beside(path: Path, names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(str(path.parent / name) if (path.parent / name).exists() else name for name in names)
+    return tuple(str(path.parent / name) if name and (path.parent / name).exists() else name for name in names)
 
 
 def _renamed(table: Any) -> Any:
