@@ -61,6 +61,8 @@ def test_the_present_protocol_of_a_scan(rimap, tmp_path) -> None:
         (("--T", "600-1600", "--sequence", "ir", "--minutes", "5", "--keep", "tr"), "--keep tr"),
         (("--T", "600-1600", "--sequence", "ir", "--minutes", "5", "--limits", "3"), "LOW,HIGH"),
         (("--T", "600-1600", "--sequence", "ir", "--minutes", "5", "--limit", "0"), "--limit"),
+        (("--T", "600-1600", "--sequence", "ir", "--minutes", "5", "--tr-ms", "2550"), "--keep tr"),
+        (("--T", "40-150", "--sequence", "t2", "--minutes", "5", "--tr-ms", "2550,3000"), "expected one time for t2"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(rimap, args, message) -> None:

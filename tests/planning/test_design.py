@@ -144,6 +144,13 @@ def test_what_a_protocol_cannot_measure_is_said() -> None:
         ({"assumed": {"B": 4.0}}, "between 0 and 3"),
         ({"sequence": "vfa", "limits": (200.0, 300.0)}, "between 1° and 180°"),
         ({"criterion": "best"}, "expected one of worst, mean"),
+        ({"images": 2.5}, r"images: expected a whole number above 0, got 2\.5"),
+        ({"shots": "16"}, "shots: expected a whole number above 0, got '16'"),
+        ({"minutes": "5"}, "minutes: expected a number above 0"),
+        ({"T_ms": 800}, r"T: expected two numbers \(low, high\), got 800"),
+        ({"T_ms": (600, 900, 1600)}, "T: expected two numbers"),
+        ({"limits": (600,)}, "limits: expected two numbers"),
+        ({"assumed": {"B": "2"}}, "between 0 and 3, got '2'"),
     ],
 )
 def test_a_goal_that_cannot_be_is_refused(wrong: dict, message: str) -> None:

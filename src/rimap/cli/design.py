@@ -142,6 +142,8 @@ def command(
     length = None
     if repetition is not None:
         if sequence is not None and REPETITION_TIME not in known:
+            if len(repetition) > 1:
+                raise InputError(f"--tr-ms: expected one time for {sequence}, got {len(repetition)}.")
             length = repetition[0]
         else:
             typed[REPETITION_TIME] = repetition if len(repetition) > 1 else repetition[0]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral, Real
 from typing import Any
 
 from rimap.errors import InputError, did_you_mean, one_of
@@ -110,11 +111,19 @@ class Goal:
         if self.treatment is not None:
             self._check_treatment()
         if self.limits is not None:
-            self._check_limits(*self.limits)
+            self._check_limits(*self._pair("limits", self.limits))
         self._check_names()
 
+    @staticmethod
+    def _pair(name: str, values: Any) -> tuple[float, float]:
+        try:
+            low, high = (float(value) for value in values)
+        except (TypeError, ValueError):
+            raise InputError(f"{name}: expected two numbers (low, high), got {values!r}.") from None
+        return low, high
+
     def _checked_range(self) -> tuple[float, float]:
-        low, high = (float(v) for v in self.T_ms)
+        low, high = self._pair("T", self.T_ms)
         if not (math.isfinite(high) and 0 < low <= high):
             raise InputError(f"T: expected a range LOW-HIGH above 0 in ms, got {low:g}-{high:g}.")
         if high < LEAST_SHARE * float(self.time.start or 0.0):
@@ -131,11 +140,12 @@ class Goal:
             ("repetition_ms", self.repetition_ms, 1e6),
             ("rest_ms", self.rest_ms, 1e6),
         ):
-            if value is not None and not 0 < value <= most:
-                raise InputError(f"{name}: expected a number above 0 and up to {most:g}, got {value:g}.")
+            if value is not None and not (isinstance(value, Real) and 0 < value <= most):
+                got = f"{value:g}" if isinstance(value, Real) else repr(value)
+                raise InputError(f"{name}: expected a number above 0 and up to {most:g}, got {got}.")
         for name, count in (("images", self.images), ("shots", self.shots)):
-            if count is not None and count < 1:
-                raise InputError(f"{name}: expected a whole number above 0, got {count}.")
+            if count is not None and not (isinstance(count, Integral) and count >= 1):
+                raise InputError(f"{name}: expected a whole number above 0, got {count!r}.")
 
     def _check_limits(self, low: float, high: float) -> None:
         if not 0 < low < high:
@@ -157,9 +167,10 @@ class Goal:
                 raise InputError(f"assumed: expected one of {', '.join(fields) or 'none'}, got {name!r}.")
         bounds = {parameter.name: parameter.bounds for parameter in self.kind.parameters}
         for name, value in self.assumed.items():
-            if not bounds[name][0] <= value <= bounds[name][1]:
+            if not (isinstance(value, Real) and bounds[name][0] <= value <= bounds[name][1]):
+                got = f"{value:g}" if isinstance(value, Real) else repr(value)
                 raise InputError(
-                    f"assumed: expected {name} between {bounds[name][0]:g} and {bounds[name][1]:g}, got {value:g}."
+                    f"assumed: expected {name} between {bounds[name][0]:g} and {bounds[name][1]:g}, got {got}."
                 )
         for name in self.settings:
             known = list(settings_of(self.kind))

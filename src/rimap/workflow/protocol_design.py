@@ -109,6 +109,13 @@ def settings_of_goal(
     for name in kept:
         if found.get(name) is None or name == axis.name:
             raise InputError(f"--keep {name}: expected a setting that the present protocol has a value of, got none.")
+    for name in settings:
+        if present is None and name in chosen and name not in kept:
+            title = declared[name].title
+            raise InputError(
+                f"expected a present protocol with the {title} that was given ({name}), got none, and a design chooses "
+                f"the {title}. Fix it with --keep {name}, or give the {axis.title}s of the present protocol."
+            )
     out = {name: value for name, value in found.items() if value is not None and (name not in chosen or name in kept)}
     return {
         name: _one(value) if name in declared and declared[name].per_image is not False else value
