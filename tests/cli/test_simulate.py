@@ -67,6 +67,9 @@ def test_patches(tmp_path, anatomy):
         (["nothing.toml"], "no recipe at"),
         (["IV_T2", "--slice", "99"], "--slice: expected 1 to 36"),
         (["IV_T2", "--snr", "-1"], "--snr: expected a number above 0"),
+        (["IV_T2", "--slice", "20", "--volume"], "expected --volume alone, got --slice as well"),
+        (["IV_T2", "--patches", "--volume"], "expected --volume alone, got --patches as well"),
+        (["IV_T2", "--patches", "--slice", "20"], "--slice: expected it for subjects"),
         (["IV_T2", "--anatomy", "nowhere.nii.gz"], "no anatomy at"),
     ],
 )

@@ -84,6 +84,14 @@ def command(
             raise InputError(f"--snr: expected a number above 0, got {snr:g}.")
         sigma = 0.65 * signal_level(what.sequence) / snr  # 0.65: A of white matter
         what = replace(what, sigma=(sigma, sigma))
+    if volume and (patches or slice_number is not None):
+        raise InputError(
+            f"expected --volume alone, got {'--patches' if patches else '--slice'} as well. Leave one out."
+        )
+    if patches and slice_number is not None:
+        raise InputError(
+            "--slice: expected it for subjects, got --patches as well, which have no slice. Leave one out."
+        )
     if out.exists() and not out.is_dir():
         raise InputError(f"-o {out}: expected a folder, got a file.")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
