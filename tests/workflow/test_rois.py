@@ -268,6 +268,24 @@ def test_a_table_of_references_can_be_for_one_map(derivative: Path, tmp_path: Pa
     assert found["T1"] == 1000 and found["B"] == 2 and np.isnan(found["M0"])
 
 
+def test_two_reference_values_for_one_label_are_refused(derivative: Path, tmp_path: Path) -> None:
+    table = tmp_path / "reference.tsv"
+    table.write_text("label\treference\n1\t1000\n4\t900\n1\t1100\n")
+    with pytest.raises(InputError, match="one reference value for each label, got two different ones for 1"):
+        rimap.rois(derivative, tmp_path / "labels.nii.gz", judging=Judging(reference=table))
+
+
+def test_the_edges_of_a_voxel_are_in_mm_whatever_the_unit_of_the_header(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.float32(T1), AFFINE @ np.diag([1e-3, 1e-3, 1e-3, 1]))
+    image.header.set_xyzt_units("meter")
+    nib.save(image, tmp_path / "a_T1map.nii.gz")
+    (found,) = map_images([tmp_path / "a_T1map.nii.gz"])
+    affine, edges = found.geometry()
+    assert affine is not None
+    np.testing.assert_allclose(edges, (2, 2, 4), rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(affine[:3, :3], axis=0), edges, rtol=1e-6)
+
+
 def test_a_map_without_labels_does_not_stop_the_others(derivative: Path, tmp_path: Path) -> None:
     anat = derivative / "sub-02" / "anat"
     save(anat / "sub-02_T1map.nii.gz", np.float32(T1 / 1000), Units="s")

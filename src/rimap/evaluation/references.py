@@ -243,12 +243,15 @@ def read_references(path: Path | str, map_name: str = "") -> References | None:
         value = next(c for c in ("reference", "reference_ms") if c in columns)
         if "map" in columns and not (rows := [row for row in rows if row["map"] == map_name]):
             return None
-        values = {int(row[label]): float(row[value]) for row in rows if row[value] not in ("", "n/a", None)}
+        known = [(int(row[label]), float(row[value])) for row in rows if row[value] not in ("", "n/a", None)]
     except (OSError, UnicodeDecodeError, csv.Error, StopIteration, ValueError, TypeError):
         raise InputError(
             f"{path}: expected a table, separated by tabs, with the columns label and reference (or sphere and "
             "reference_ms) and a number in each row, got another table."
         ) from None
+    values = dict(known)
+    if twice := next((number for number, reference in known if values[number] != reference), None):
+        raise InputError(f"{path}: expected one reference value for each label, got two different ones for {twice}.")
     if not values or not all(value > 0 and math.isfinite(value) for value in values.values()):
         raise InputError(f"{path}: expected reference values above zero, got {'others' if values else 'none'}.")
     return References(values, path.name)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rimap.advice import note
+from rimap.array_inputs import MM
 from rimap.errors import InputError
 from rimap.io.nifti import NiftiFile
 
@@ -84,8 +85,9 @@ def placed_first(files: Sequence[NiftiFile]) -> NiftiFile:
 
 
 def edges_of(file: NiftiFile) -> tuple[float, ...]:
-    """Return the edge lengths of a voxel as the header has them, also if it does not say where the image is."""
-    return tuple(float(e) for e in file.header["pixdim"][1:4])
+    """Return the edge lengths of a voxel in mm as the header has them, also if it does not say where the image is."""
+    in_mm = MM.get(int(file.header["xyzt_units"]) & 7, 1.0)
+    return tuple(float(e) * in_mm for e in file.header["pixdim"][1:4])
 
 
 def affine_of(file: NiftiFile) -> NDArray[np.float64] | None:
