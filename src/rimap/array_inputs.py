@@ -51,7 +51,10 @@ def images_and_affine(images: Array) -> tuple[NDArray[Any], NDArray[Any] | None]
                 f"a nibabel image with N images must have four axes, (X, Y, Z, N); its shape is {images.shape}. "
                 "Give several such volumes as a list."
             )
-        return np.moveaxis(_data(images, 4), -1, 0), affine_of(images)
+        values = _data(images, 4)
+        if values.ndim == 5 and values.shape[3] == 1:  # a vector axis is where some tools put the images
+            values = values[:, :, :, 0]
+        return np.moveaxis(values, -1, 0), affine_of(images)
     if not isinstance(images, (list, tuple)):
         return to_numpy(images), None
     affines = [known for image in images if is_nibabel(image) and (known := affine_of(image)) is not None]

@@ -181,3 +181,12 @@ def test_rates_are_in_one_per_second_whatever_the_unit_of_the_time(
         rate, sd = (nib.load(path).get_fdata() for path in paths)
         assert np.median(rate) == pytest.approx(20.0, rel=0.05)  # 1 / 50 ms
         assert np.median(sd / rate) == pytest.approx(float(np.median(maps.sd["T2"] / maps["T2"])), rel=1e-3)
+
+
+def test_maps_of_a_long_list_of_voxels_are_written(tmp_path: Path) -> None:
+    """NIfTI-1 has at most 32,767 voxels along an axis."""
+    model = rimap.T2Decay(tau=(10, 20, 40, 80))
+    kappa = np.stack([np.full(33_000, 100.0), np.linspace(20, 90, 33_000)])
+    status = np.zeros(33_000, np.uint8)
+    (path, *_) = rimap.write(rimap.ParameterMaps(kappa=kappa, model=model, status=status, estimator="nlls"), tmp_path)
+    np.testing.assert_allclose(nib.load(path).get_fdata()[:, 0], kappa[1] / 1000, rtol=1e-6)

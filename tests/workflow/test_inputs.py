@@ -247,3 +247,18 @@ def test_a_damaged_table_of_labels_is_named(text: bytes, message: str, tmp_path:
 def test_a_device_is_refused_without_reading_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"/dev/zero: expected a file, got a device"):
         map_series(Request(inputs=Path("/dev/zero"), out=tmp_path / "out", sequence="ir", times_ms=TI))
+
+
+def test_a_map_of_sigma_belongs_to_the_slice_if_the_third_axis_holds_the_images(tmp_path: Path) -> None:
+    """Like a mask: images (X, Y, N) are of one slice, and so is the map."""
+    te = (10.0, 20.0, 40.0, 80.0)
+    images = np.exp(-np.array(te) / 50) * np.full((8, 8, 1), 100.0) + np.random.default_rng(0).normal(0, 1, (8, 8, 4))
+    nib.save(nib.Nifti1Image(images.astype(np.float32), np.eye(4)), tmp_path / "te.nii")
+    nib.save(nib.Nifti1Image(np.full((8, 8, 1), 5, np.float32), np.eye(4)), tmp_path / "sigma.nii")
+    request = Request(
+        inputs=(tmp_path / "te.nii",), out=tmp_path / "out", sequence="t2", times_ms=te, estimator="nlls", threads=1,
+        sigma=tmp_path / "sigma.nii",
+    )  # fmt: skip
+    (result,) = map_series(request).results
+    about = json.loads((tmp_path / "out" / "te_T2map.json").read_text())
+    assert about["NoiseSigma"] == 5 and 45 < result.statistics["T2"].median < 55

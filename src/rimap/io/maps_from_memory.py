@@ -20,6 +20,8 @@ from rimap.series import ParameterMaps, WeightedSeries
 
 #: The layouts of the output, by name: loose NIfTI files, or a BIDS derivative data set.
 FORMATS = ("nifti", "bids")
+#: The header of NIfTI-1 has 16 bits for the number of voxels along an axis.
+_LONGEST_AXIS = 32_767
 _ENTITY = re.compile(r"([a-z]+)-([A-Za-z0-9]+)")
 
 
@@ -119,7 +121,8 @@ def _header(maps: ParameterMaps) -> nib.Nifti1Header:
     """
     shape = (*maps.status.shape, 1, 1)[:3]
     affine = np.eye(4) if maps.affine is None else np.asarray(maps.affine, dtype=float)
-    image = nib.Nifti1Image(np.zeros((1, 1, 1), np.uint8), affine)
+    kind = nib.Nifti1Image if max(shape) <= _LONGEST_AXIS else nib.Nifti2Image  # a list of voxels may be long
+    image = kind(np.zeros((1, 1, 1), np.uint8), affine)
     header = image.header
     code = 0 if maps.affine is None else 1
     header.set_qform(affine, code, strip_shears=True)

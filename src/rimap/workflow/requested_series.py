@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,14 +33,14 @@ def opened(request: Request, files: SeriesFiles) -> OpenSeries:
         given=given_for(request, model),
         sequence=request.sequence,
         mask=request.mask,
-        noise=_noise(request, files),
         skip_first=request.skip_first,
         signed=request.signed,
     )
-    return files.open(how)
+    series = files.open(how)
+    return replace(series, noise=_noise(request, series))
 
 
-def _noise(request: Request, files: SeriesFiles) -> Noise | None:
+def _noise(request: Request, series: OpenSeries) -> Noise | None:
     from rimap.likelihood import Gaussian, Rician
 
     if request.noise is None and request.sigma is None:
@@ -50,9 +51,6 @@ def _noise(request: Request, files: SeriesFiles) -> Noise | None:
     import numpy as np
 
     from rimap.io.masks import read_map
-    from rimap.io.nifti import open_nifti
-    from rimap.io.voxel_grid import affine_of, placed_first
 
-    first = placed_first([open_nifti(image) for image in files.images])
-    sigma = read_map(request.sigma, first.shape, affine_of(first), "map of sigma")
+    sigma = read_map(request.sigma, series.shape, series.affine, "map of sigma")
     return kind(np.where(sigma == 0, np.nan, sigma))  # 0: not measured
