@@ -512,6 +512,23 @@ def test_display_scales_of_philips_are_undone(
     assert "display scales of Philips" in " ".join(series.notes)
 
 
+def test_real_and_imaginary_parts_are_brought_to_one_scale(tmp_path: Path, build: SimpleNamespace) -> None:
+    for n, (t, image, (rescale, scale)) in enumerate(zip(build.TI, build.recovery(), PHILIPS), 1):
+        for part, share, own in (("real", 0.8, scale), ("imag", 0.6, 1.5 * scale)):
+            stored = np.round(np.asarray(image, float) * share * 3000 * own).astype(np.int16)
+            path = tmp_path / f"sub-01/anat/sub-01_inv-{n}_part-{part}_IRT1.nii"
+            about = {"PhilipsRescaleSlope": rescale, "PhilipsScaleSlope": own}
+            build.save(path, stored, {"InversionTime": t / 1000, "RepetitionTime": 10.0} | about)
+            raw = nib.Nifti1Image(stored, build.affine)
+            raw.header.set_slope_inter(rescale, 0)
+            nib.save(raw, path)
+    series = read(tmp_path)
+    good = build.recovery() > 100
+    ratio = (np.abs(series.images) / build.recovery())[good]
+    np.testing.assert_allclose(ratio, np.median(ratio), rtol=0.05)
+    assert "display scales of Philips" in " ".join(series.notes)
+
+
 @pytest.mark.parametrize("lacking", [[1], [0, 3]])
 def test_a_scale_that_some_sidecars_lack_is_that_of_the_header(
     tmp_path: Path, build: SimpleNamespace, lacking: list[int]

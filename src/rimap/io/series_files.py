@@ -125,7 +125,7 @@ class SeriesFiles:
             if own is not None:
                 return own
             metadata = self.metadata()
-            files, _ = self._opened(metadata, None)
+            files, _, _ = self._opened(metadata, None)
             return model_of_sidecars(self.label, self.images, [file.n_volumes for file in files], metadata)
         if sequence not in models():
             raise InputError(f"expected a sequence ({', '.join(sorted(models()))}), got {sequence!r}.")
@@ -177,7 +177,7 @@ class SeriesFiles:
         """
         model = self.model_class(how.sequence)
         typed, options = split_settings(how.settings, model, times_ms=how.times_ms, tr_ms=how.tr_ms)
-        files, notes = self._opened(self.metadata(), _count(typed.get(axis_of(model).name)))
+        files, companions, notes = self._opened(self.metadata(), _count(typed.get(axis_of(model).name)))
         values, about_settings = self._settings(model, files, typed)
         notes += about_settings
         options |= self._polarity(model, how.signed)
@@ -188,7 +188,6 @@ class SeriesFiles:
             notes.append(model.if_first_is_skipped)
         first = placed_first(files)
         known, about_given = given_maps(how.given or {}, self, whole, first)
-        companions = [open_nifti(companion) for companion in self.companions]
         if companions:
             notes += check_same_grid([first, *companions])
             check_companions(files, companions)
@@ -213,8 +212,10 @@ class SeriesFiles:
             given_from={name: value.source for name, value in known.items()},
         )
 
-    def _opened(self, metadata: Sequence[Mapping[str, Any]], count: int | None) -> tuple[list[NiftiFile], list[str]]:
-        """Return the headers of the images, in one scale, and notes.
+    def _opened(
+        self, metadata: Sequence[Mapping[str, Any]], count: int | None
+    ) -> tuple[list[NiftiFile], list[NiftiFile], list[str]]:
+        """Return the headers of the images and of their companions, in one scale, and notes.
 
         Parameters
         ----------
@@ -230,8 +231,12 @@ class SeriesFiles:
             wanted = {len(v) for v in metadata[0].values() if isinstance(v, list)} if count is None else {count}
             files[0], more = third_axis_as_images(files[0], wanted)
             notes += more
-        files, about_scale = in_one_scale(files, metadata)
-        return files, [*notes, *about_scale]
+        companions = [open_nifti(companion) for companion in self.companions]
+        # Real and imaginary parts are values of one signal; a phase has a scale of its own.
+        sidecars, parts = Sidecars(), companions if self.part == "real" else []
+        of_parts = [sidecars(part.path, self.dataset) for part in parts]
+        scaled, about_scale = in_one_scale([*files, *parts], [*metadata, *of_parts])
+        return scaled[: len(files)], scaled[len(files) :] or companions, [*notes, *about_scale]
 
     def _settings(
         self, model: type[SignalModel], files: Sequence[NiftiFile], typed: Mapping[str, Any]
