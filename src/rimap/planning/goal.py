@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Integral, Real
 from typing import Any
 
+from rimap.allowed_numbers import COUNT, Allowed
 from rimap.errors import InputError, did_you_mean, one_of
 from rimap.likelihood import Gaussian, Noise, Rician
 from rimap.signals import signal_models
@@ -140,11 +140,10 @@ class Goal:
             ("repetition_ms", self.repetition_ms, 1e6),
             ("rest_ms", self.rest_ms, 1e6),
         ):
-            if value is not None and not (isinstance(value, Real) and 0 < value <= most):
-                got = f"{value:g}" if isinstance(value, Real) else repr(value)
-                raise InputError(f"{name}: expected a number above 0 and up to {most:g}, got {got}.")
+            if value is not None and not Allowed(0.0, most, without_least=True).has(value):
+                raise InputError(f"{name}: expected a number above 0 and up to {most:g}, got {_shown(value)}.")
         for name, count in (("images", self.images), ("shots", self.shots)):
-            if count is not None and not (isinstance(count, Integral) and count >= 1):
+            if count is not None and not (COUNT.has(count) and count == int(count)):
                 raise InputError(f"{name}: expected a whole number above 0, got {count!r}.")
 
     def _check_limits(self, low: float, high: float) -> None:
@@ -167,10 +166,10 @@ class Goal:
                 raise InputError(f"assumed: expected one of {', '.join(fields) or 'none'}, got {name!r}.")
         bounds = {parameter.name: parameter.bounds for parameter in self.kind.parameters}
         for name, value in self.assumed.items():
-            if not (isinstance(value, Real) and bounds[name][0] <= value <= bounds[name][1]):
-                got = f"{value:g}" if isinstance(value, Real) else repr(value)
+            if not Allowed(*bounds[name]).has(value):
                 raise InputError(
-                    f"assumed: expected {name} between {bounds[name][0]:g} and {bounds[name][1]:g}, got {got}."
+                    f"assumed: expected {name} between {bounds[name][0]:g} and {bounds[name][1]:g}, got "
+                    f"{_shown(value)}."
                 )
         for name in self.settings:
             known = list(settings_of(self.kind))
@@ -248,3 +247,7 @@ class Goal:
         """The names of the settings that are chosen."""
         also = tuple(name for name in self.kind.cycle.also_chosen if name not in self.settings)
         return (self.axis.name, *also, *((REPETITION_TIME,) if self.chooses_repetition else ()))
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) else repr(value)
