@@ -94,7 +94,7 @@ def volume(x: Array, affine: Array, what: str) -> NDArray[Any]:
     return values
 
 
-def shown(x: Any) -> str:
+def shown(x: Array) -> str:
     """Return what someone gave in place of something else, in few words."""
     kind = getattr(x, "dtype", None)
     return f"values of type {kind}" if kind is not None and np.ndim(x) else repr(x)[:60]

@@ -293,7 +293,7 @@ def _checked_noise(noise: Noise, model: SignalModel, affine: Any, X: tuple[int, 
 
 
 def checked_given(
-    given: Mapping[str, Any], model: SignalModel, affine: Any, X: tuple[int, ...]
+    given: Mapping[str, Any], model: SignalModel, affine: Array, X: tuple[int, ...]
 ) -> dict[str, float | NDArray[np.float64]]:
     """Return given parameters by name, each as a number, or as a map (*X) that is NaN where it is not known.
 
