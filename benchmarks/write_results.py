@@ -1,48 +1,113 @@
 """Put the results of `rimap evaluate all -o RUN` into docs/results.md and docs/results.
 
 python -m benchmarks.write_results RUN
+python -m benchmarks.write_results RUN --rows rim:universal     only the rows of this estimator; the others stay
 
 Each block between `<!-- NAME -->` and `<!-- end -->` becomes the summary of that experiment and how it was run; its
-figures, table and recipe are copied to docs/results/NAME.
+figures, table and recipe are copied to docs/results/NAME. An experiment whose figures show maps has to be run whole.
 """
 
 from __future__ import annotations
 
+import argparse
+import csv
 import json
 import re
 import shutil
-import sys
+import tempfile
 from pathlib import Path
+
+from rimap.evaluation.experiment import draw, experiments
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 BLOCK = re.compile(r"<!-- ([a-z0-9-]+) -->\n.*?<!-- end -->", re.DOTALL)
+#: How a block says what was typed for a part of its rows.
+ROWS = "Rows of `{}`: "
 
 
 def main() -> None:
     """Fill the blocks and copy the files; experiments that were not run keep what they have."""
-    run = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--rows", metavar="ESTIMATOR", help="replace the rows of this estimator alone")
+    options = parser.parse_args()
     page = DOCS / "results.md"
     missing = []
 
     def block(match: re.Match[str]) -> str:
         name = match[1]
-        source, target = run / name, DOCS / "results" / name
+        source = options.run / name
         if not (source / "summary.txt").is_file():
             missing.append(name)
             return match[0]
-        target.mkdir(parents=True, exist_ok=True)
-        for old in target.glob("*"):
-            old.unlink()
-        for file in [*source.glob("*.png"), source / "table.csv", source / "recipe.json"]:
-            shutil.copyfile(file, target / file.name)
-        recipe = json.loads((source / "recipe.json").read_text())
-        made = f"`{command(name, recipe)}` (rimap {recipe['rimap']}, code {recipe['source']})"
-        summary = (source / "summary.txt").read_text().strip()
-        return f"<!-- {name} -->\n{summary}\n\n{made}\n<!-- end -->"
+        made = [typed(source)]
+        if options.rows:
+            made = [*how(match[0], options.rows), f"{ROWS.format(options.rows)}{typed(source)}"]
+            with tempfile.TemporaryDirectory() as folder:
+                summary = merged(name, source, Path(folder), options.rows)
+        else:
+            copied(source, DOCS / "results" / name, "recipe.json")
+            summary = (source / "summary.txt").read_text().strip()
+        return f"<!-- {name} -->\n{summary}\n\n" + "\n".join(made) + "\n<!-- end -->"
 
     page.write_text(BLOCK.sub(block, page.read_text()))
     if missing:
         print("not in this run, left as they are:", ", ".join(missing))
+
+
+def merged(name: str, source: Path, folder: Path, estimator: str) -> str:
+    """Replace the rows of an estimator in the table of the docs by those of a run, draw it, and return its summary."""
+    target = DOCS / "results" / name
+    table = rows_of(target / "table.csv")
+    at = [number for number, row in enumerate(table) if row["estimator"] == estimator]
+    new = [row for row in rows_of(source / "table.csv") if row["estimator"] == estimator]
+    if [texts(table[number]) for number in at] != [texts(row) for row in new]:
+        raise SystemExit(
+            f"{name}: expected {len(at)} rows as in the docs, got {len(new)}, or other ones. Run it whole."
+        )
+    for number, row in zip(at, new):
+        table[number] = row
+    with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+    if (source / "pictures.npz").is_file():
+        shutil.copyfile(source / "pictures.npz", folder / "pictures.npz")
+    summary = draw(experiments()[name], folder).strip()
+    copied(folder, target)
+    return summary
+
+
+def texts(row: dict[str, str]) -> list[str]:
+    """Return the cells of a row that are no numbers: what it is about."""
+    return [cell for cell in row.values() if not re.fullmatch(r"-?[\d.]+(e[-+]\d+)?|-?inf|nan|", cell)]
+
+
+def copied(source: Path, target: Path, *more: str) -> None:
+    """Copy figures, table and `more` into the docs, in place of the figures that are there."""
+    target.mkdir(parents=True, exist_ok=True)
+    for old in target.glob("*.png"):
+        old.unlink()
+    for file in [*source.glob("*.png"), source / "table.csv", *(source / name for name in more)]:
+        shutil.copyfile(file, target / file.name)
+
+
+def rows_of(table: Path) -> list[dict[str, str]]:
+    """Return the rows of a table as they are written."""
+    with table.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def how(block: str, estimator: str) -> list[str]:
+    """Return the lines of a block that say what was typed, but not for this estimator."""
+    lines = [line for line in block.splitlines() if "`rimap evaluate " in line]
+    return [line for line in lines if not line.startswith(ROWS.format(estimator))]
+
+
+def typed(source: Path) -> str:
+    """Return what was typed, and the code that ran."""
+    recipe = json.loads((source / "recipe.json").read_text())
+    return f"`{command(source.name, recipe)}` (rimap {recipe['rimap']}, code {recipe['source']})"
 
 
 def command(name: str, recipe: dict[str, object]) -> str:
