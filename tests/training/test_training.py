@@ -134,6 +134,8 @@ def test_the_recipe_of_universal_describes_the_network_that_ships() -> None:
     assert recipe.name == ships["name"] and set(ships["trained_on"]) == {
         one.sequence for one in (recipe.simulation, *recipe.others)
     }
+    assert Path(recipe.init).name == Path(ships["recipe"]["init"]).name
+    loop.load_weights(build_network(recipe), recipe)  # the network to start from is kept, and fits
     for table in ("simulation", "loss", "training"):
         ours, theirs = asdict(getattr(recipe, table)), ships["recipe"][table]
         for key in (ours.keys() & theirs.keys()) - {"anatomies"}:
