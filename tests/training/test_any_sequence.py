@@ -106,7 +106,7 @@ def test_the_loss_has_a_gradient_in_every_input_that_the_sequence_has(sequence: 
 
 
 def test_calibrated_intervals_hold_the_truth_in_95_of_100_voxels_of_the_middle_protocol(network: Path) -> None:
-    """±1.96 SD contain the truth in at least 95 % of the voxels for half of the protocols, and in fewer for the rest."""
+    """±1.96 SD contain the truth in 95 % of the voxels or more for half of the protocols, and in fewer for the rest."""
     several = recipe()
     net = build_network(several)
     small = Anatomy.of(digital_brain((48, 54, 36)), "small")
