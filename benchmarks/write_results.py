@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--rows", metavar="ESTIMATOR", help="replace the rows of this estimator alone")
     options = parser.parse_args()
     page = DOCS / "results.md"
-    missing = []
+    missing, made_anew = [], {}
 
     def block(match: re.Match[str]) -> str:
         name = match[1]
@@ -40,23 +40,30 @@ def main() -> None:
         if not (source / "summary.txt").is_file():
             missing.append(name)
             return match[0]
-        made = [typed(source)]
+        made, folder = [typed(source)], source
         if options.rows:
             made = [*how(match[0], options.rows), f"{ROWS.format(options.rows)}{typed(source)}"]
-            with tempfile.TemporaryDirectory() as folder:
-                summary = merged(name, source, Path(folder), options.rows)
-        else:
-            copied(source, DOCS / "results" / name, "recipe.json")
-            summary = (source / "summary.txt").read_text().strip()
-        return f"<!-- {name} -->\n{summary}\n\n" + "\n".join(made) + "\n<!-- end -->"
+            folder = merged(name, source, Path(work) / name, options.rows)
+        made_anew[name] = folder
+        return (
+            f"<!-- {name} -->\n{(folder / 'summary.txt').read_text().strip()}\n\n" + "\n".join(made) + "\n<!-- end -->"
+        )
 
-    page.write_text(BLOCK.sub(block, page.read_text()))
+    with tempfile.TemporaryDirectory() as work:
+        text = BLOCK.sub(block, page.read_text())
+        for (
+            name,
+            folder,
+        ) in made_anew.items():  # after all are made: one that cannot be made leaves the docs as they are
+            copied(folder, DOCS / "results" / name, *([] if options.rows else ["recipe.json"]))
+    page.write_text(text)
     if missing:
         print("not in this run, left as they are:", ", ".join(missing))
 
 
-def merged(name: str, source: Path, folder: Path, estimator: str) -> str:
-    """Replace the rows of an estimator in the table of the docs by those of a run, draw it, and return its summary."""
+def merged(name: str, source: Path, folder: Path, estimator: str) -> Path:
+    """Put the rows that a run has of an estimator into the table of the docs, draw it in a folder, and return that."""
+    folder.mkdir()
     target = DOCS / "results" / name
     table = rows_of(target / "table.csv")
     at = [number for number, row in enumerate(table) if row["estimator"] == estimator]
@@ -73,9 +80,13 @@ def merged(name: str, source: Path, folder: Path, estimator: str) -> str:
         writer.writerows(table)
     if (source / "pictures.npz").is_file():
         shutil.copyfile(source / "pictures.npz", folder / "pictures.npz")
-    summary = draw(experiments()[name], folder).strip()
-    copied(folder, target)
-    return summary
+    try:
+        draw(experiments()[name], folder)
+    except KeyError as error:
+        raise SystemExit(
+            f"{name}: its figures show maps of all estimators, got none for {error}. Run it whole."
+        ) from None
+    return folder
 
 
 def texts(row: dict[str, str]) -> list[str]:

@@ -342,9 +342,9 @@ def calibrated(
             u, deviation = passed.steps[-1].cpu().numpy(), passed.sd.cpu().numpy()
             if recipe.rim.restore:
                 u, deviation = _restored(recipe, batch, u, deviation)
-            ratio = abs(u - truth) / deviation
+            ratio = np.nan_to_num(abs(u - truth) / deviation, nan=np.inf)  # no estimate: its interval holds nothing
             for p, of_parameter in zip(layout.carried, ratio):
-                found[p.role].append(float(np.quantile(of_parameter[batch.weight], 0.95)))
+                found[p.role].append(float(np.quantile(of_parameter[batch.weight], 0.95, method="higher")))
     network.train(was)
 
     def factor(role: str) -> float:
