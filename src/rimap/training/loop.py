@@ -326,7 +326,7 @@ def calibrated(
 
     This is split conformal prediction (Vovk et al. 2005, doi:10.1007/b106715): the batches are of anatomies and of a
     texture that were not trained on, and the factor is a quantile of the errors there: of each batch, which has a
-    protocol of its own, and then the median of the batches. A protocol that hardly determines the field has intervals
+    protocol of its own, and then the median of the batches. A protocol that barely determines the field has intervals
     that are several times too narrow in a patch; it must not widen those of all others.
     """
     found: dict[str, list[float]] = {AMPLITUDE: [], FIELD: [], TIME: []}
