@@ -8,7 +8,7 @@ import pytest
 from rimap.errors import InputError
 from rimap.signals.paper_protocols import PROTOCOLS
 from rimap.simulation.recipe import PatchRecipe, general, general_t1, general_t2, paper, read_recipe, recipe_from
-from rimap.training.recipe import training_recipe
+from rimap.training.recipe import read_training_recipe
 
 
 def test_the_paper_has_nothing_of_the_rest():
@@ -92,7 +92,7 @@ def test_files_that_are_no_recipe(tmp_path):
 @pytest.mark.parametrize("file", sorted((Path(__file__).parents[2] / "recipes").glob("*.toml")), ids=lambda p: p.stem)
 def test_recipes_of_the_repository_are_valid(file):
     several = "sequences" in tomllib.loads(file.read_text())["simulation"]
-    recipe = training_recipe(tomllib.loads(file.read_text())).simulations[0] if several else read_recipe(file)
+    recipe = read_training_recipe(file).simulations[0] if several else read_recipe(file)
     assert isinstance(recipe, PatchRecipe)
     if file.stem.startswith(("rim_", "resnet_")):
         own = {"anatomies": recipe.anatomies, "seed": recipe.seed}
