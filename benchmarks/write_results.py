@@ -45,16 +45,13 @@ def main() -> None:
             made = [*how(match[0], options.rows), f"{ROWS.format(options.rows)}{typed(source)}"]
             folder = merged(name, source, Path(work) / name, options.rows)
         made_anew[name] = folder
-        return (
-            f"<!-- {name} -->\n{(folder / 'summary.txt').read_text().strip()}\n\n" + "\n".join(made) + "\n<!-- end -->"
-        )
+        summary = (folder / "summary.txt").read_text().strip()
+        return "\n".join([f"<!-- {name} -->", summary, "", *made, "<!-- end -->"])
 
     with tempfile.TemporaryDirectory() as work:
         text = BLOCK.sub(block, page.read_text())
-        for (
-            name,
-            folder,
-        ) in made_anew.items():  # after all are made: one that cannot be made leaves the docs as they are
+        # After all are made: one that cannot be made leaves the docs as they are.
+        for name, folder in made_anew.items():
             copied(folder, DOCS / "results" / name, *([] if options.rows else ["recipe.json"]))
     page.write_text(text)
     if missing:

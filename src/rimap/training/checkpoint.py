@@ -174,7 +174,7 @@ def claim(recipe: TrainingRecipe, out: Path) -> None:
                 f"{path}: expected the recipe of the training in this folder, got {error}. Write the recipe anew "
                 f"there, or remove {CHECKPOINT} and {PREVIOUS} to start again."
             ) from None
-        there, here = _flat(recorded), _flat(recipe.as_dict() | {"init": Path(recipe.init).name})
+        there, here = _flat(recorded), _flat(recipe.as_dict())
         default = _flat(TrainingRecipe().as_dict())
         other = [key for key in here if here[key] != there.get(key, default.get(key)) and key not in _MAY_CHANGE]
         other += [key for key in there if key not in here]

@@ -263,7 +263,7 @@ class TrainingRecipe:
         if not self.others:
             del d["others"]
         d["training"]["validation"] = [_bare(a) for a in self.training.validation]
-        d["init"] = _bare(self.init)  # where it is depends on the folder from which the training is started
+        d["init"] = Path(self.init).name  # where it is depends on the folder from which the training is started
         return d
 
     def ranges(self, anatomies: int = 0, simulation: PatchRecipe | None = None) -> dict[str, Any]:
@@ -335,8 +335,8 @@ def _parameter_range(s: PatchRecipe, p: Parameter) -> list[float]:
     return [max(0.0, start - _HALF_NORMAL_END * s.field_gamma), start]
 
 
-def _bare(file: str) -> str:
-    return Path(file).name if file and Path(file).exists() else file
+def _bare(anatomy: str) -> str:
+    return Path(anatomy).name if Path(anatomy).exists() else anatomy
 
 
 #: Keys of the table ``[simulation]`` that a file may also have at its top: a protocol in three lines.
